@@ -1,0 +1,113 @@
+"""The migration runner: numbered SQL files, each applied whole, once, in order, under an advisory lock.
+
+A package registers its folder (`<package>/schema/000N_*.sql`) under the entry point group `pixr.migrations`. A file
+that was applied must never change: its checksum is kept, and a difference stops the start. Changes follow expand,
+then contract, so that the old code still runs while the new one starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from psycopg import Connection
+from psycopg.sql import SQL
+
+from cluster import database
+from cluster.errors import Rejected
+
+LOCK = 0x70697872  # "pixr": one migrating process at a time per database
+NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
+PGVECTOR_MIN = (0, 8, 4)
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file: `package` owns it, `name` orders it."""
+
+    package: str
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def registered() -> list[Migration]:
+    """Every package's files, packages in the order of their names' entry points, files by number."""
+    found: list[Migration] = []
+    for entry in sorted(entry_points(group="pixr.migrations"), key=lambda entry: entry.name):
+        package, folder = entry.value.split(":")
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise Rejected(f"package {package} of the migrations {entry.name!r} is not installed")
+        found += in_folder(entry.name, Path(spec.origin).parent / folder)
+    return found
+
+
+def in_folder(package: str, folder: Path) -> list[Migration]:
+    """The migrations of one folder, ordered by number."""
+    files = sorted(folder.glob("*.sql"))
+    for file in files:
+        if not NAME.fullmatch(file.name):
+            raise Rejected(f"migration {file.name} of {package} must be named like 0001_words.sql")
+    return [Migration(package, file.name, file.read_text(encoding="utf-8")) for file in files]
+
+
+def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Migration]:
+    """Bring the database to the present; returns what was applied (empty when there was nothing to do).
+
+    Raises:
+        Rejected: an applied file was changed, or pgvector is missing or too old.
+        Temporary: the database is unreachable.
+    """
+    wanted = registered() if migrations is None else list(migrations)
+    with database.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        _require_pgvector(connection)
+        _ensure_table(connection)
+        applied = dict(
+            (f"{package}/{name}", digest)
+            for package, name, digest in connection.execute("SELECT package, name, sha256 FROM pixr.migrations")
+        )
+        return [each for each in wanted if _apply(connection, each, applied)]
+
+
+def _apply(connection: Connection, migration: Migration, applied: dict[str, str]) -> bool:
+    digest = applied.get(f"{migration.package}/{migration.name}")
+    if digest == migration.sha256:
+        return False
+    if digest is not None:
+        hint = "restore the file and put the change into a new migration"
+        raise Rejected(f"migration {migration.package}/{migration.name} was changed after it was applied", hint=hint)
+    with connection.transaction():
+        connection.execute(SQL(migration.text))  # type: ignore[arg-type]  # our own files, not user text
+        connection.execute(
+            "INSERT INTO pixr.migrations (package, name, sha256) VALUES (%s, %s, %s)",
+            (migration.package, migration.name, migration.sha256),
+        )
+    return True
+
+
+def _ensure_table(connection: Connection) -> None:
+    connection.execute("CREATE SCHEMA IF NOT EXISTS pixr")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS pixr.migrations (package text, name text, sha256 text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, name))"
+    )
+
+
+def _require_pgvector(connection: Connection) -> None:
+    """0.8.3 and 0.8.4 repair HNSW graphs that older versions could damage."""
+    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    version = row[0] if row else "none"
+    if tuple(int(part) for part in version.split(".")) < PGVECTOR_MIN:
+        wanted = ".".join(map(str, PGVECTOR_MIN))
+        raise Rejected(f"pgvector is {version}, {wanted} or newer is needed", hint="ALTER EXTENSION vector UPDATE")

@@ -1,0 +1,186 @@
+"""What this deployment's settings resolve to: addresses, ports and secrets under one data folder.
+
+An embedded service keeps its port from run to run (`run/ports.json`) and its password in `secrets/` (mode 0600), so
+its address can be computed by any process that has the settings; nothing has to be handed over. Knows nothing of how
+the services are started.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets as random_secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import Rejected
+from cluster.settings import EMBEDDED, Settings
+
+PORTS_TRIED_MAX = 200
+DATABASE = "pixr"
+
+
+@dataclass(frozen=True)
+class S3Endpoint:
+    """Where objects live. `secret` never appears in a repr."""
+
+    url: str
+    key: str
+    secret: str
+    region: str = "us-east-1"
+
+    def __repr__(self) -> str:
+        return f"S3Endpoint({self.url!r}, {self.key!r})"
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """The address of every dependency; URLs may carry passwords, so the repr names none."""
+
+    postgres_url: str
+    postgres_replica_urls: tuple[str, ...]
+    redis_url: str
+    s3: S3Endpoint
+    solana_urls: tuple[str, ...]
+    ray_address: str
+    ray_dashboard_url: str
+    serve_url: str
+
+    def __repr__(self) -> str:
+        return f"Endpoints(serve_url={self.serve_url!r})"
+
+
+def endpoints(settings: Settings) -> Endpoints:
+    """Resolve every address.
+
+    Raises:
+        Rejected: something is embedded and this data folder was never started.
+    """
+    s3 = settings.s3
+    return Endpoints(
+        postgres_url=_given(settings.postgres.url) or postgres_url(settings, DATABASE),
+        postgres_replica_urls=settings.postgres.replica_urls,
+        redis_url=_given(settings.redis.url)
+        or f"redis://:{secret(settings, 'redis')}@127.0.0.1:{known_port(settings, 'redis')}/0",
+        s3=S3Endpoint(s3.url, s3.key, s3.secret, s3.region)
+        if _given(s3.url)
+        else S3Endpoint(f"http://127.0.0.1:{known_port(settings, 's3')}", "pixr", secret(settings, "s3"), s3.region),
+        solana_urls=tuple(
+            _given(url) or f"http://127.0.0.1:{known_port(settings, 'solana')}" for url in settings.solana.urls
+        ),
+        ray_address=_given(settings.ray.address) or f"127.0.0.1:{known_port(settings, 'ray')}",
+        ray_dashboard_url=settings.ray.dashboard_url or f"http://127.0.0.1:{known_port(settings, 'ray-dashboard')}",
+        serve_url=serve_url(settings),
+    )
+
+
+def postgres_url(settings: Settings, database: str) -> str:
+    """The embedded PostgreSQL's URL for one of its databases."""
+    password, port_number = secret(settings, "postgres"), known_port(settings, "postgres")
+    return f"postgresql://pixr:{password}@127.0.0.1:{port_number}/{database}"
+
+
+def serve_url(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.serve.host in ("0.0.0.0", "::") else settings.serve.host  # noqa: S104  a comparison
+    return f"http://{host}:{known_port(settings, 'serve')}"
+
+
+def _given(url: str) -> str:
+    return "" if url == EMBEDDED else url
+
+
+def secret_path(settings: Settings, name: str) -> Path:
+    return settings.data_dir / "secrets" / name
+
+
+def secret(settings: Settings, name: str) -> str:
+    """A random secret of this deployment, made the first time it is asked for (32 bytes, URL-safe)."""
+    path = secret_path(settings, name)
+    with _locked(settings):
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _replace(path, random_secrets.token_urlsafe(32))
+        return path.read_text(encoding="ascii")
+
+
+def port(settings: Settings, name: str, preferred: int) -> int:
+    """The port of an embedded service: the one it had, else the first free one from `preferred` on."""
+    with _locked(settings):
+        ports = _ports(settings)
+        if name not in ports:
+            ports[name] = _free_port(preferred, taken=set(ports.values()))
+            _replace(_ports_path(settings), json.dumps(ports, indent=1))
+        return ports[name]
+
+
+def move_port(settings: Settings, name: str) -> int:
+    """Give a service another free port, because a stranger has taken its own while Pixr was down."""
+    with _locked(settings):
+        ports = _ports(settings)
+        ports[name] = _free_port(ports[name] + 1, taken=set(ports.values()))
+        _replace(_ports_path(settings), json.dumps(ports, indent=1))
+        return ports[name]
+
+
+def known_port(settings: Settings, name: str) -> int:
+    """The port an embedded service was given.
+
+    Raises:
+        Rejected: this data folder was never started.
+    """
+    try:
+        return _ports(settings)[name]
+    except KeyError as error:
+        hint = "start it with `pixr up`, or name another data folder with PIXR_DATA_DIR"
+        raise Rejected(f"Pixr was never started in {settings.data_dir}", code="not-running", hint=hint) from error
+
+
+def port_is_free(number: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", number))
+        except OSError:
+            return False
+        return True
+
+
+def _ports_path(settings: Settings) -> Path:
+    return settings.data_dir / "run" / "ports.json"
+
+
+def _ports(settings: Settings) -> dict[str, int]:
+    path = _ports_path(settings)
+    return json.loads(path.read_text(encoding="ascii")) if path.exists() else {}
+
+
+def _free_port(first: int, taken: set[int]) -> int:
+    for number in range(first, first + PORTS_TRIED_MAX):
+        if number not in taken and port_is_free(number):
+            return number
+    raise Rejected(f"no free port from {first} to {first + PORTS_TRIED_MAX}", hint="stop what uses them")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write whole or not at all, readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text, encoding="ascii")
+    draft.replace(path)
+
+
+@contextmanager
+def _locked(settings: Settings) -> Iterator[None]:
+    """One process at a time hands out ports and secrets."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with open(settings.data_dir / ".lock", "w", encoding="ascii") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+    except PermissionError as error:
+        hint = "choose another with PIXR_DATA_DIR"
+        raise Rejected(f"the data folder {settings.data_dir} is not writable", hint=hint) from error

@@ -1,0 +1,285 @@
+"""Settings: one TOML file, overlaid by PIXR_* variables, checked whole before anything starts.
+
+A section is a frozen dataclass that its package owns and registers under the entry point group `pixr.settings`;
+the ground's own sections stand here. Only this module reads the environment. `PIXR_POSTGRES_URL` sets `url` in
+`[postgres]`; `PIXR_CONFIG` names the file and `PIXR_DATA_DIR` the data folder. Unknown names are an error, because
+a setting that is silently ignored is worse than one that is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
+
+from cluster.errors import Rejected
+
+ROOT = Path(__file__).resolve().parent.parent
+EMBEDDED = "embedded"
+INCLUDE_DEPTH_MAX = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class PostgresSettings:
+    """`url` is a PostgreSQL URL (16 or newer, with pgvector ≥ 0.8.4), or "embedded"."""
+
+    SECTION: ClassVar[str] = "postgres"
+    url: str = EMBEDDED
+    replica_urls: tuple[str, ...] = ()
+    pool_max: int = 4
+    connect_timeout_s: int = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class RedisSettings:
+    """`url` of any Redis or Valkey, or "embedded". `memory_max_mb` bounds the embedded one."""
+
+    SECTION: ClassVar[str] = "redis"
+    url: str = EMBEDDED
+    memory_max_mb: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class S3Settings:
+    """`url` of any S3-compatible endpoint, or "embedded". Jobs read `ingest_buckets` and nothing else."""
+
+    SECTION: ClassVar[str] = "s3"
+    url: str = EMBEDDED
+    key: str = ""
+    secret: str = ""
+    region: str = "us-east-1"
+    bucket: str = "pixr"
+    ingest_buckets: tuple[str, ...] = ("pixr",)
+    free_space_min_mb: int = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class SolanaSettings:
+    """RPC URLs; `("embedded",)` runs the localnet."""
+
+    SECTION: ClassVar[str] = "solana"
+    urls: tuple[str, ...] = (EMBEDDED,)
+
+
+@dataclasses.dataclass(frozen=True)
+class RaySettings:
+    """`address` of a cluster's head (`host:port`) with its `dashboard_url`, or "embedded".
+
+    `cpus` are logical: 0 takes the machine's, and at least four, since pools of whole-CPU actors beside tasks
+    deadlock on two.
+    """
+
+    SECTION: ClassVar[str] = "ray"
+    address: str = EMBEDDED
+    dashboard_url: str = ""
+    cpus: int = 0
+    object_store_mb: int = 256
+    auth_mode: str = "token"
+
+    def __post_init__(self) -> None:
+        if self.auth_mode not in ("token", "disabled"):
+            raise ValueError(f"auth_mode is {self.auth_mode!r}, expected token or disabled")
+        if self.address != EMBEDDED and not self.dashboard_url:
+            raise ValueError("address names a cluster, so dashboard_url (http://host:8265) is needed too")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeSettings:
+    """Where the HTTP door listens. `port` is the preferred one: a free one is taken when it is in use."""
+
+    SECTION: ClassVar[str] = "serve"
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisorSettings:
+    """How patiently the embedded stack is started and how often a dead service is restarted."""
+
+    SECTION: ClassVar[str] = "supervisor"
+    start_timeout_s: float = 180.0
+    stop_timeout_s: float = 20.0
+    check_interval_s: float = 2.0
+    check_failures_max: int = 5
+    backoff_max_s: float = 10.0
+
+
+GROUND_SECTIONS: tuple[type, ...] = (
+    PostgresSettings,
+    RedisSettings,
+    S3Settings,
+    SolanaSettings,
+    RaySettings,
+    ServeSettings,
+    SupervisorSettings,
+)
+
+Section = TypeVar("Section")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of one deployment, read once and passed on."""
+
+    path: Path
+    data_dir: Path
+    sections: Mapping[str, Any]
+
+    @property
+    def postgres(self) -> PostgresSettings:
+        return self.section(PostgresSettings)
+
+    @property
+    def redis(self) -> RedisSettings:
+        return self.section(RedisSettings)
+
+    @property
+    def s3(self) -> S3Settings:
+        return self.section(S3Settings)
+
+    @property
+    def solana(self) -> SolanaSettings:
+        return self.section(SolanaSettings)
+
+    @property
+    def ray(self) -> RaySettings:
+        return self.section(RaySettings)
+
+    @property
+    def serve(self) -> ServeSettings:
+        return self.section(ServeSettings)
+
+    @property
+    def supervisor(self) -> SupervisorSettings:
+        return self.section(SupervisorSettings)
+
+    def section(self, kind: type[Section]) -> Section:
+        """The section that `kind` declares."""
+        return cast(Section, self.sections[kind.SECTION])  # type: ignore[attr-defined]
+
+    def with_section(self, section: Any) -> Settings:
+        """The same settings with one section replaced (a command's option over the file's value)."""
+        return dataclasses.replace(self, sections={**self.sections, section.SECTION: section})
+
+
+def section_types() -> dict[str, type]:
+    """Every section there is: the ground's and those the packages register."""
+    kinds = {kind.SECTION: kind for kind in GROUND_SECTIONS}  # type: ignore[attr-defined]
+    for entry in entry_points(group="pixr.settings"):
+        kinds[entry.name] = entry.load()
+    return kinds
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read, overlay and check.
+
+    Raises:
+        Rejected: the file is missing or not TOML, a name is unknown, or a value has the wrong type.
+    """
+    env = os.environ if environ is None else environ
+    file = Path(path or env.get("PIXR_CONFIG") or ROOT / "configs" / "local.toml").absolute()
+    kinds = section_types()
+    tables = _read(file)
+    data_dir = Path(env.get("PIXR_DATA_DIR") or tables.pop("data_dir", ".pixr"))
+    tables.pop("data_dir", None)
+    _overlay(tables, kinds, env)
+    for name in tables:
+        if name not in kinds:
+            raise _unknown(f"section [{name}] in {file}", name, kinds)
+    sections = {name: _build(kind, tables.get(name, {}), file) for name, kind in kinds.items()}
+    return Settings(file, data_dir if data_dir.is_absolute() else ROOT / data_dir, sections)
+
+
+def _read(file: Path, depth: int = 0) -> dict[str, Any]:
+    """One file with what it includes under it, innermost first."""
+    if depth > INCLUDE_DEPTH_MAX:
+        raise Rejected(f"settings include each other more than {INCLUDE_DEPTH_MAX} deep at {file}")
+    try:
+        own = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Rejected(f"settings file {file} does not exist", hint="name one with --config or PIXR_CONFIG") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Rejected(f"settings file {file} is not valid TOML: {error}") from error
+    merged: dict[str, Any] = {}
+    for include in own.pop("include", []):
+        _merge(merged, _read(file.parent / include, depth + 1))
+    _merge(merged, own)
+    return merged
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(under.get(key), dict):
+            _merge(under[key], value)
+        else:
+            under[key] = value
+
+
+def _overlay(tables: dict[str, Any], kinds: Mapping[str, type], env: Mapping[str, str]) -> None:
+    for variable, text in env.items():
+        if not variable.startswith("PIXR_") or variable in ("PIXR_CONFIG", "PIXR_DATA_DIR"):
+            continue
+        section, _, key = variable.removeprefix("PIXR_").lower().partition("_")
+        if section not in kinds:
+            raise _unknown(f"variable {variable}", section, kinds)
+        hints = _fields(kinds[section])
+        if key not in hints:
+            raise _unknown(f"variable {variable}", key, hints)
+        tables.setdefault(section, {})[key] = _from_text(hints[key], text, variable)
+
+
+def _fields(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _from_text(kind: Any, text: str, variable: str) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise Rejected(f"variable {variable} is {text!r}, expected true or false")
+        return text.lower() in ("true", "1")
+    if typing.get_origin(kind) is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return kind(text) if kind in (int, float) else text
+    except ValueError as error:
+        raise Rejected(f"variable {variable} is {text!r}, expected {kind.__name__}") from error
+
+
+def _build(kind: type, table: Any, file: Path) -> Any:
+    name = kind.SECTION  # type: ignore[attr-defined]
+    if not isinstance(table, dict):
+        raise Rejected(f"[{name}] in {file} must be a table")
+    hints = _fields(kind)
+    for key in table:
+        if key not in hints:
+            raise _unknown(f"setting {key!r} in [{name}] of {file}", key, hints)
+    values = {key: _checked(hints[key], value, f"[{name}] {key}") for key, value in table.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise Rejected(f"[{name}] {error}", hint=f"see {file}") from error
+
+
+def _checked(kind: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(kind) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        item_kind = typing.get_args(kind)[0]
+        return tuple(_checked(item_kind, item, where) for item in items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, str, bool) and type(value) is not kind:
+        raise Rejected(f"{where} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+def _unknown(where: str, name: str, known: Mapping[str, Any]) -> Rejected:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    return Rejected(f"unknown {where}", code="unknown-setting", hint=hint)
