@@ -1,0 +1,104 @@
+"""The settings of ingest: how videos are cut, sampled, limited and retried, and which model embeds them.
+
+Defaults are written here and nowhere else; units stand last in the names. Knows no environment and imports nothing of
+ours, so that reading the settings costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+MODES = ("frames", "key-frames", "interval")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder: a bundled model, a folder in open_clip's format, `architecture/tag` or `hf-hub:…`.
+
+    `threads` 0 leaves the number to PyTorch; `device` is auto, cpu, cuda or cuda:N.
+    """
+
+    SECTION: ClassVar[str] = "model"
+    name: str = "pixr-emoji"
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name must not be empty")
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}, expected 0 (automatic) or more")
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """Everything from an S3 object to rows of segments."""
+
+    SECTION: ClassVar[str] = "ingest"
+
+    # What becomes a moment.
+    mode: str = "frames"  # "key-frames" for huge back catalogues, "interval" for moments of one length
+    sample_interval_ms: int = 1000
+    shot_min_ms: int = 1000
+    shot_max_ms: int = 12_000
+    fixed_segment_ms: int = 5000  # in the modes that look for no cuts
+    thumbnail_side_px: int = 216  # the shorter side
+
+    # How the work is spread. A chunk ends at the first key frame after this much video.
+    chunk_ms: int = 60_000
+    decoder_cpus: float = 1.0
+    decoders_max: int = 0  # 0: as many as there are CPUs
+    embedders_min: int = 1
+    embedders_max: int = 1
+    embedder_cpus: float = 0.5
+    embedder_gpus: float = 0.0
+    embed_batch_frames: int = 32
+    object_store_share: float = 0.5  # of the object store, for frames on their way to the encoder
+    no_progress_timeout_s: int = 120
+
+    # What one decode may cost.
+    decode_cpu_max_s: int = 900
+    decode_timeout_s: int = 1200
+    decode_memory_max_mb: int = 3072
+    decode_output_max_mb: int = 512
+    probe_timeout_s: int = 120
+    pixels_max: int = 40_000_000  # 8K has 33 million
+    duration_max_s: int = 86_400
+    file_max_mb: int = 100_000
+    decodable_share_min: float = 0.9  # of the declared frames; a file with fewer is quarantined as damaged
+
+    # Scratch space for the files being decoded, one folder a machine.
+    scratch_dir: str = ""  # empty: the system's temporary folder
+    scratch_max_mb: int = 20_000
+    scratch_free_min_mb: int = 512
+
+    # When to give up. A start is an attempt that was begun; one that a dying machine cut short is no failure.
+    failures_max: int = 3
+    starts_max: int = 12
+    backoff_base_s: float = 1.0
+    backoff_max_s: float = 60.0
+    lease_s: int = 60
+    submissions_max: int = 5
+    watch_interval_s: float = 3.0
+
+    # What an hour costs, for the job's report.
+    cpu_hour_usd: float = 0.04
+    gpu_hour_usd: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
+        if not 0 < self.shot_min_ms <= self.shot_max_ms // 2:
+            raise ValueError("shot_min_ms must be above 0 and at most half of shot_max_ms")
+        if self.chunk_ms < 1000:
+            raise ValueError(f"chunk_ms is {self.chunk_ms}, expected 1000 or more")
+        if not 1 <= self.embedders_min <= self.embedders_max:
+            raise ValueError("embedders_min must be 1 or more and at most embedders_max")
+        if not 0.0 <= self.decodable_share_min <= 1.0:
+            raise ValueError("decodable_share_min must be between 0 and 1")
+        for name in ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
+                     "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
+                     "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
