@@ -1,0 +1,330 @@
+"""The encoder: frames and texts into one space of unit vectors.
+
+One code path loads every model through open_clip: the bundled one by its name, a local folder, an architecture with a
+tag ("ViT-B-32/laion2b_s34b_b79k") or a hub name ("hf-hub:..."). What a model wants of its pixels (size, fit, mean,
+deviation) comes from the model's own preprocessing. torch and open_clip are imported when a model is loaded, never
+before. Knows nothing about videos, segments or databases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.errors import Rejected
+from pipelines.relevance import Calibration
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+MODELS = Path(__file__).resolve().parents[1] / "configs" / "models"
+PROBE_TEXT = "a photo of a dog"
+BF16_PARAMETERS_MIN = 20_000_000  # below this the conversions cost a CPU more than the arithmetic saves
+AGREEMENT_MIN = 0.999
+HUB_TIMEOUT_S = 3.0
+
+Fit = Literal["squash", "shortest", "longest"]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where open_clip finds a model: its own identifier, a tag for named architectures, a folder for local ones."""
+
+    identifier: str
+    tag: str | None = None
+    folder: Path | None = None
+
+
+class Encoder:
+    """A loaded model. Safe to call from several threads; every answer is float32 and of length one."""
+
+    def __init__(self, name: str, source: Source, *, device: str, batch_frames: int) -> None:
+        import open_clip
+
+        self.name = name
+        self.device = device
+        self.batch_frames = batch_frames
+        self._model, _ = open_clip.create_model_from_pretrained(source.identifier, pretrained=source.tag, device=device)
+        self._model.eval().requires_grad_(False)
+        self._tokenizer = open_clip.get_tokenizer(source.identifier)
+        pixels = self._model.visual.preprocess_cfg
+        self.image_size: int = _side(pixels["size"])
+        self.fit: Fit = pixels["resize_mode"]
+        self._pixels = _Pixels.of(pixels, self.image_size, device)
+        self.fingerprint: str = _fingerprint(self._model, pixels)
+        self._calibration = Calibration.of(source.folder)
+        self._text_tower = _text_tower(self._model, self._tokenizer, device)
+        self.dimensions = int(self.texts([PROBE_TEXT]).shape[1])
+        self._channels_last()
+        self.bf16 = device.startswith("cuda") or self._bf16_is_safe()
+
+    def frames(self, frames: NDArray[np.uint8], *, pad: bool = True) -> Floats:
+        """Unit vectors of RGB frames [N, H, W, 3]. Batches have one padded shape, so that neighbours change nothing."""
+        out = np.empty((len(frames), self.dimensions), np.float32)
+        for start in range(0, len(frames), self.batch_frames):
+            batch = frames[start : start + self.batch_frames]
+            out[start : start + len(batch)] = self._batch(batch, self.batch_frames if pad else len(batch))
+        return out
+
+    def images(self, images: Sequence[Image]) -> Floats:
+        """Unit vectors of pictures of any size and mode."""
+        rows = [self.frames(np.asarray(image.convert("RGB"))[None], pad=False) for image in images]
+        return np.concatenate(rows) if rows else np.empty((0, self.dimensions), np.float32)
+
+    def texts(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors of texts, in one batch."""
+        import torch
+
+        if not texts:
+            return np.empty((0, self.dimensions), np.float32)
+        with torch.inference_mode():
+            vectors = self._text_tower(self._tokenizer(list(texts)).to(self.device))
+            return _unit(vectors)
+
+    def relevance_ppm(self, cosines: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+        """How relevant an answer of this similarity is, 0..1,000,000, monotone, as calibrated for this model."""
+        return self._calibration.ppm(cosines)
+
+    def _batch(self, frames: NDArray[np.uint8], rows: int) -> Floats:
+        import torch
+
+        if len(frames) < rows:
+            frames = np.concatenate([frames, np.zeros((rows - len(frames), *frames.shape[1:]), np.uint8)])
+            return self._batch(frames, rows)[: len(frames)]
+        pixels = torch.from_numpy(np.array(frames)).to(self.device)
+        with torch.inference_mode(), torch.autocast(self._kind(), torch.bfloat16, enabled=self.bf16):
+            return _unit(self._model.encode_image(self._pixels(pixels)))
+
+    def _kind(self) -> str:
+        return self.device.split(":")[0]
+
+    def _channels_last(self) -> None:
+        import torch
+
+        self._model.visual.to(memory_format=torch.channels_last)
+
+    def _bf16_is_safe(self) -> bool:
+        """On CPUs that multiply bf16: whether this model's answers stay the same, bit for bit in any place of a batch."""
+        import torch
+
+        self.bf16 = False
+        parameters = sum(p.numel() for p in self._model.visual.parameters())
+        if parameters < BF16_PARAMETERS_MIN or not torch.cpu._is_avx512_bf16_supported():
+            return False
+        shape = (self.batch_frames, self.image_size, self.image_size, 3)
+        probe = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        exact = self.frames(probe)
+        self.bf16 = True
+        fast, turned = self.frames(probe), self.frames(probe[::-1])
+        return bool((exact * fast).sum(1).min() >= AGREEMENT_MIN and np.array_equal(fast, turned[::-1]))
+
+
+def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32) -> Encoder:
+    """Load a model by bundled name, folder, architecture/tag or hub name; `Rejected` says what to do when it is missing."""
+    import torch
+
+    if threads > 0:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = locate(name)
+    try:
+        with _hub_unless_away(source):
+            return Encoder(name, source, device=device, batch_frames=batch_frames)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _missing(name, source, error) from error
+
+
+def locate(name: str) -> Source:
+    """Which open_clip identifier a name stands for."""
+    folder = _folder(name)
+    if folder is not None:
+        return Source(f"local-dir:{folder}", folder=folder)
+    if name.startswith("hf-hub:"):
+        return Source(name)
+    if name.startswith(("local-dir:", "/", ".", "~")) or not name:
+        raise Rejected(f"no model folder {name!r}", code="model-missing", hint=_hint())
+    return _named(name)
+
+
+@contextmanager
+def _hub_unless_away(source: Source) -> Iterator[None]:
+    """Where the hub cannot be reached, what was fetched before is used at once, without half a minute of retries."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or source.folder is not None or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reachable(url: str) -> bool:
+    if urllib.request.getproxies().get("https"):
+        return True
+    try:
+        host = urllib.parse.urlsplit(url)
+        socket.create_connection((host.hostname or "", host.port or 443), timeout=HUB_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _folder(name: str) -> Path | None:
+    if not name:
+        return None
+    bundled, path = MODELS / name, Path(name.removeprefix("local-dir:")).expanduser()
+    for folder in (bundled, path):
+        if (folder / "open_clip_config.json").is_file():
+            return folder.resolve()
+    return None
+
+
+def _named(name: str) -> Source:
+    import open_clip
+
+    architecture, _, tag = name.partition("/")
+    if architecture not in open_clip.list_models():
+        if tag:
+            return Source(f"hf-hub:{name}")
+        raise Rejected(f"no model is called {name!r}", code="model-missing", hint=_hint())
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not tag and len(tags) == 1:
+        tag = tags[0]
+    if tag not in tags:
+        known = ", ".join(f"{architecture}/{known}" for known in tags) or "none"
+        raise Rejected(f"{name!r} names no weights", code="model-missing", hint=f"name one: {known[:300]}")
+    return Source(architecture, tag)
+
+
+def _missing(name: str, source: Source, error: Exception) -> Rejected:
+    if source.folder is not None:
+        reason = " ".join(str(error).split())[:200]
+        return Rejected(f"model folder {source.folder} does not load: {reason}", code="model-broken", hint=_hint())
+    return Rejected(f"model {name!r} is not on this machine and cannot be fetched", code="model-missing", hint=_hint())
+
+
+def _hint() -> str:
+    names = ", ".join(sorted(path.name for path in MODELS.iterdir() if path.is_dir())) if MODELS.is_dir() else ""
+    return f"without a network name a bundled model ({names}) or a local open_clip folder"
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """uint8 [N, H, W, 3] to what the model's own preprocessing would have made of it, on the device."""
+
+    size: int
+    fit: Fit
+    mode: str
+    fill: int
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    @classmethod
+    def of(cls, cfg: dict[str, Any], size: int, device: str) -> _Pixels:
+        import torch
+
+        mean = torch.tensor(cfg["mean"], device=device).view(1, 3, 1, 1)
+        deviation = torch.tensor(cfg["std"], device=device).view(1, 3, 1, 1)
+        mode = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
+        fill = cfg.get("fill_color", 0)
+        return cls(size, cfg["resize_mode"], mode, int(fill), 1 / (255 * deviation), -mean / deviation)
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        pixels = frames.permute(0, 3, 1, 2).float()
+        if tuple(pixels.shape[2:]) != (self.size, self.size):
+            pixels = self._cut(self._resize(pixels))
+        return pixels * self.scale + self.shift
+
+    def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        height, width = pixels.shape[2:]
+        side = min(height, width) if self.fit == "shortest" else max(height, width)
+        to = (self.size, self.size)
+        if self.fit != "squash":
+            to = (max(1, round(height * self.size / side)), max(1, round(width * self.size / side)))
+        scaled = torch.nn.functional.interpolate(pixels, to, mode=self.mode, antialias=True)
+        return scaled.round().clamp(0, 255)
+
+    def _cut(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Centre crop of what is too long, centred padding of what is too short."""
+        import torch
+
+        height, width = pixels.shape[2:]
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        if top >= 0 and left >= 0:
+            return pixels[:, :, top : top + self.size, left : left + self.size]
+        above, before = (self.size - height) // 2, (self.size - width) // 2
+        edges = (before, self.size - width - before, above, self.size - height - above)
+        return torch.nn.functional.pad(pixels, edges, value=float(self.fill))
+
+
+def _text_tower(model: Any, tokenizer: Any, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The text tower without the columns behind the end of the text, where that gives the same answer."""
+    import torch
+
+    whole: Callable[[torch.Tensor], torch.Tensor] = model.encode_text
+    tower = getattr(model, "text", model)
+    pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+    mask = getattr(tower, "attn_mask", None)
+    if pool not in ("argmax", "eos") or mask is None or getattr(tower, "cls_emb", None) is not None:
+        return whole
+
+    def ends(ids: torch.Tensor) -> torch.Tensor:
+        if pool == "argmax":
+            return ids.argmax(dim=-1)
+        return (ids == getattr(tower, "eos_id", getattr(tower, "text_eos_id", None))).int().argmax(dim=-1)
+
+    def cut(ids: torch.Tensor) -> torch.Tensor:
+        at = ends(ids)
+        length = int(at.max()) + 1
+        x = tower.token_embedding(ids[:, :length]) + tower.positional_embedding[:length]
+        x = tower.ln_final(tower.transformer(x, attn_mask=mask[:length, :length]))
+        pooled = x[torch.arange(len(x), device=x.device), at]
+        projection = tower.text_projection
+        if projection is None:
+            return pooled
+        return projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
+
+    with torch.inference_mode():
+        probe = tokenizer([PROBE_TEXT, "dog"]).to(device)
+        try:
+            agrees = torch.allclose(cut(probe), whole(probe), rtol=1e-4, atol=1e-5)
+        except (AttributeError, RuntimeError, TypeError):  # a tower built otherwise: take it whole
+            agrees = False
+    return cut if agrees else whole
+
+
+def _unit(vectors: torch.Tensor) -> Floats:
+    import torch
+
+    unit: Floats = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    return unit
+
+
+def _side(size: int | Sequence[int]) -> int:
+    return size if isinstance(size, int) else max(size)
+
+
+def _fingerprint(model: Any, pixels: dict[str, Any]) -> str:
+    """Changes when the weights or the treatment of pixels change: vectors of two fingerprints do not mix."""
+    digest = hashlib.blake2b(json.dumps(pixels, sort_keys=True, default=str).encode(), digest_size=16)
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().numpy().tobytes())
+    return digest.hexdigest()
