@@ -175,27 +175,27 @@ CREATE INDEX embeddings_video ON media.embeddings (video_id, model_id);
 CREATE FUNCTION media.register_model(model_name text, model_dimensions integer, model_fingerprint text)
 RETURNS smallint LANGUAGE plpgsql AS $$
 DECLARE
-    found media.models;
+    known media.models;
     leaf  text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('media.register_model'));
-    SELECT * INTO found FROM media.models WHERE name = model_name;
+    SELECT * INTO known FROM media.models WHERE name = model_name;
     IF FOUND THEN
-        IF found.fingerprint <> model_fingerprint OR found.dimensions <> model_dimensions THEN
+        IF known.fingerprint <> model_fingerprint OR known.dimensions <> model_dimensions THEN
             RAISE EXCEPTION 'model % is registered with other weights', model_name USING ERRCODE = 'unique_violation';
         END IF;
-        RETURN found.id;
+        RETURN known.id;
     END IF;
     INSERT INTO media.models (name, dimensions, fingerprint, active)
         VALUES (model_name, model_dimensions, model_fingerprint, NOT EXISTS (SELECT FROM media.models WHERE active))
-        RETURNING * INTO found;
-    leaf := 'embeddings_m' || found.id;
+        RETURNING * INTO known;
+    leaf := 'embeddings_m' || known.id;
     EXECUTE format('CREATE TABLE media.%I PARTITION OF media.embeddings (CHECK (vector_dims(embedding) = %s))'
-        ' FOR VALUES IN (%s)', leaf, model_dimensions, found.id);
+        ' FOR VALUES IN (%s)', leaf, model_dimensions, known.id);
     EXECUTE format('ALTER TABLE media.%I ALTER embedding SET STORAGE PLAIN', leaf);
     EXECUTE format('CREATE INDEX %I ON media.%I USING hnsw ((embedding::halfvec(%s)) halfvec_ip_ops)',
         leaf || '_hnsw', leaf, model_dimensions);
-    RETURN found.id;
+    RETURN known.id;
 END $$;
 
 -- What full text finds: the title above the tags above the description, in the video's language.
