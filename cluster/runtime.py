@@ -20,6 +20,7 @@ from cluster.errors import Rejected
 from cluster.settings import EMBEDDED, Settings
 
 PORTS_TRIED_MAX = 200
+PREFERRED = {"postgres": 5432, "redis": 6379, "s3": 9000, "solana": 8899, "ray": 6380, "ray-dashboard": 8265, "serve": 8000}
 DATABASE = "pixr"
 
 
@@ -126,16 +127,16 @@ def move_port(settings: Settings, name: str) -> int:
 
 
 def known_port(settings: Settings, name: str) -> int:
-    """The port an embedded service was given.
+    """The port an embedded service was given, or will be.
 
     Raises:
         Rejected: this data folder was never started.
     """
-    try:
-        return _ports(settings)[name]
-    except KeyError as error:
+    ports = _ports(settings)
+    if not ports:
         hint = "start it with `pixr up`, or name another data folder with PIXR_DATA_DIR"
-        raise Rejected(f"Pixr was never started in {settings.data_dir}", code="not-running", hint=hint) from error
+        raise Rejected(f"Pixr was never started in {settings.data_dir}", code="not-running", hint=hint)
+    return ports[name] if name in ports else port(settings, name, PREFERRED[name])
 
 
 def port_is_free(number: int) -> bool:

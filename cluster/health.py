@@ -1,0 +1,68 @@
+"""Is a dependency there? One short question each, bounded in time; the answer is nothing, or `Temporary` with the reason.
+
+The same questions are asked of embedded services and of those a user named by URL.
+"""
+
+from __future__ import annotations
+
+import httpx
+import redis as redis_client
+
+from cluster import database
+from cluster.errors import Temporary
+from cluster.runtime import S3Endpoint
+
+TIMEOUT_S = 3.0
+
+
+def postgres(url: str) -> None:
+    with database.connect(url, autocommit=True) as connection, database.translate(url):
+        connection.execute("SELECT 1")
+
+
+def redis(url: str) -> None:
+    where = database.where_of(url)
+    try:
+        with redis_client.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+            client.ping()
+    except redis_client.RedisError as error:
+        raise Temporary(f"Redis at {where} is unreachable: {error}") from error
+
+
+def s3(endpoint: S3Endpoint) -> None:
+    """Any HTTP answer below 500 will do: without a signature the right answer is 403."""
+    _get(endpoint.url + "/", "S3", accept_below=500)
+
+
+def solana(url: str) -> None:
+    try:
+        answer = httpx.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "getHealth"}, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        result = answer.json().get("result")
+    except (httpx.HTTPError, ValueError) as error:
+        raise Temporary(f"Solana RPC at {url} is unreachable: {_line(error)}") from error
+    if result != "ok":
+        raise Temporary(f"Solana RPC at {url} says it is {result!r}")
+
+
+def ray(dashboard_url: str, token: str = "") -> None:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    _get(f"{dashboard_url}/api/gcs_healthz", "Ray", headers=headers)
+    _get(f"{dashboard_url}/api/version", "Ray", headers=headers)
+
+
+def serve(url: str) -> None:
+    _get(f"{url}/healthz", "Serve")
+
+
+def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> None:
+    try:
+        answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers)
+    except httpx.HTTPError as error:
+        raise Temporary(f"{what} at {url} is unreachable: {_line(error)}") from error
+    if answer.status_code >= accept_below:
+        raise Temporary(f"{what} at {url} answers {answer.status_code}")
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,75 @@
+"""What a service is, and which there are.
+
+A service is one foreground process with a health check. The ground brings PostgreSQL, Redis, S3, Ray and the one-shot
+`schema` step; packages add theirs under the entry point group `pixr.services`, as a factory that takes the settings and
+returns a `Service`, or None when the user named a URL of his own. Knows what to run, not how it is kept running.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from cluster.errors import Rejected
+from cluster.settings import Settings
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to run in the foreground, ended by `stop_signal`. `env` is added to the supervisor's environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    stop_signal: int = signal.SIGTERM
+
+
+@runtime_checkable
+class Service(Protocol):
+    """See the module's text. `needs` are names that must be healthy first; those that run elsewhere are skipped."""
+
+    name: str
+    needs: tuple[str, ...]
+    start_timeout_s: float
+
+    def prepare(self) -> None:
+        """Make folders, keys and ports; safe to run again. Called before every start."""
+
+    def command(self) -> Command | None:
+        """What to run; None when `prepare` was all there is to do."""
+
+    def check(self) -> None:
+        """Return when healthy; raise `Temporary` with the reason when not."""
+
+    def address(self) -> str:
+        """Where it is, for the table. Never contains a password."""
+
+
+Factory = Callable[[Settings], Service | None]
+
+
+def all_services(settings: Settings, only: Sequence[str] = ()) -> list[Service]:
+    """The services these settings run on this machine (or those named), in an order in which they can start."""
+    from cluster.embedded import FACTORIES
+
+    entries = [entry for entry in entry_points(group="pixr.services") if not only or entry.name in only]
+    factories: list[Factory] = [*FACTORIES, *(entry.load() for entry in entries)]
+    found = [service for factory in factories if (service := factory(settings)) is not None]
+    return ordered([service for service in found if not only or service.name in only])
+
+
+def ordered(services: Sequence[Service]) -> list[Service]:
+    """Topological order; services at the same depth keep their place."""
+    waiting, done, names = list(services), list[Service](), {service.name for service in services}
+    while waiting:
+        placed = {service.name for service in done}
+        ready = [each for each in waiting if all(need in placed or need not in names for need in each.needs)]
+        if not ready:
+            raise Rejected(f"services wait for each other: {', '.join(each.name for each in waiting)}")
+        done += ready
+        waiting = [each for each in waiting if each not in ready]
+    return done

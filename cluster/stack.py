@@ -1,0 +1,240 @@
+"""The commands that run the stack: up, down, status, migrate, config check, and bench."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import click
+from rich.live import Live
+from rich.table import Table
+
+from cluster import database, health, migrations, ray_cluster, runtime, services, supervisor
+from cluster.cli import Context, json_option
+from cluster.errors import PixrError, Rejected, Temporary
+from cluster.settings import Settings
+
+POLL_S = 0.2
+MARKS = {"healthy": "[green]●[/]", "starting": "[yellow]◌[/]", "waiting": "[dim]○[/]", "dead": "[red]✗[/]"}
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def up(context: Context, as_json: bool) -> None:
+    """Start what the settings call embedded, wait until it is healthy, print the addresses."""
+    settings = context.settings
+    if supervisor.running(settings) and supervisor.read_status(settings)["phase"] == "up":
+        _show(context, as_json, "Pixr is already up")
+        return
+    check_external(settings)
+    began = time.monotonic()
+    process = None if supervisor.running(settings) else supervisor.start(settings)
+    try:
+        status = _wait(context, settings, process, quiet=as_json)
+    except KeyboardInterrupt:
+        context.console.print("stopping …")
+        _stop(settings, process)
+        raise
+    if status["phase"] != "up":
+        raise Temporary(f"start failed: {status.get('detail') or 'see the logs in ' + str(settings.data_dir / 'logs')}")
+    _show(context, as_json, f"Pixr is up after {time.monotonic() - began:.0f} s")
+
+
+@click.command()
+@click.pass_obj
+def down(context: Context) -> None:
+    """Stop exactly what `pixr up` started; everything is kept."""
+    stopped = supervisor.stop(context.settings)
+    context.console.print("Pixr is down" if stopped else "Pixr was not running")
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def status(context: Context, as_json: bool) -> None:
+    """Ask every service how it is; exit code 1 when one is not well."""
+    found = look(context.settings)
+    if as_json:
+        context.emit(found)
+    else:
+        context.console.print(_table(found["services"]))
+    if not all(row["healthy"] for row in found["services"].values()):
+        raise SystemExit(1)
+
+
+@click.command()
+@click.pass_obj
+def migrate(context: Context) -> None:
+    """Bring the database's tables to the present."""
+    applied = migrations.migrate(runtime.endpoints(context.settings).postgres_url)
+    for migration in applied:
+        context.console.print(f"applied {migration.package}/{migration.name}")
+    if not applied:
+        context.console.print("nothing to apply")
+
+
+@click.group()
+def config() -> None:
+    """Settings."""
+
+
+@config.command("check")
+@click.pass_obj
+def config_check(context: Context) -> None:
+    """Read the settings and reach every dependency they name by URL."""
+    settings = context.settings
+    check_external(settings)
+    context.console.print(f"{settings.path} is valid: {len(settings.sections)} sections, data in {settings.data_dir}")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--log/--no-log", "write", default=True, help="Append the figures to benchmarks/LOG.md.")
+@click.pass_obj
+def bench(context: Context, name: str | None, write: bool) -> None:
+    """Run a benchmark (all of them without NAME) and append its rows to benchmarks/LOG.md."""
+    from benchmarks import run
+
+    run.run(context.settings, name, write=write, say=context.console.print)
+
+
+def check_external(settings: Settings) -> None:
+    """Reach what the settings name by URL.
+
+    Raises:
+        Rejected: something does not answer; the line says which setting names it.
+    """
+    for name, (setting, check) in _external_checks(settings).items():
+        try:
+            check()
+        except Temporary as error:
+            hint = f"check {setting} in {settings.path} or its PIXR_ variable"
+            raise Rejected(str(error), code="unreachable", hint=hint) from error
+        except Exception as error:  # a malformed URL fails in its client's own way
+            raise Rejected(f"{setting} of {name} cannot be used: {error}", hint=f"see {settings.path}") from error
+
+
+def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], None]]]:
+    embedded = {service.name for service in services.all_services(settings)}
+    checks: dict[str, tuple[str, Callable[[], None]]] = {}
+    if "postgres" not in embedded:
+        checks["postgres"] = ("[postgres] url", lambda: health.postgres(settings.postgres.url))
+    if "redis" not in embedded:
+        checks["redis"] = ("[redis] url", lambda: health.redis(settings.redis.url))
+    if "s3" not in embedded:
+        s3 = runtime.S3Endpoint(settings.s3.url, settings.s3.key, settings.s3.secret, settings.s3.region)
+        checks["s3"] = ("[s3] url", lambda: health.s3(s3))
+    if "solana" not in embedded:
+        checks["solana"] = ("[solana] urls", lambda: [health.solana(url) for url in settings.solana.urls] and None)
+    if "ray" not in embedded:
+        token = ray_cluster.token(settings)
+        checks["ray"] = ("[ray] dashboard_url", lambda: health.ray(settings.ray.dashboard_url, token))
+    return checks
+
+
+def look(settings: Settings) -> dict[str, Any]:
+    """Ask every dependency now, side by side: `{"services": {name: {url, healthy, reason, pid, restarts}}}`."""
+    known = supervisor.read_status(settings)
+    rows: dict[str, Any] = known["services"]  # type: ignore[assignment]
+    checks = {each.name: each.check for each in services.all_services(settings) if each.name != "schema"}
+    checks |= {name: check for name, (_, check) in _external_checks(settings).items()}
+    if known["phase"] == "down" and not supervisor.running(settings):
+        runtime.endpoints(settings)  # refuses when nothing was ever started
+    with ThreadPoolExecutor(max_workers=len(checks)) as threads:
+        reasons = dict(zip(checks, threads.map(_reason, checks.values()), strict=True))
+    urls = _urls(settings)
+    return {
+        "phase": known["phase"],
+        "data_dir": str(settings.data_dir),
+        "services": {
+            name: {
+                "url": urls.get(name, ""),
+                "healthy": not reason,
+                "reason": reason,
+                "pid": rows.get(name, {}).get("pid") if known["phase"] != "down" else None,
+                "restarts": rows.get(name, {}).get("restarts", 0),
+            }
+            for name, reason in reasons.items()
+        },
+    }
+
+
+def _reason(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except PixrError as error:
+        return str(error)
+    return ""
+
+
+def _urls(settings: Settings) -> dict[str, str]:
+    ends = runtime.endpoints(settings)
+    return {
+        "serve": ends.serve_url,
+        "postgres": f"postgresql://{database.where_of(ends.postgres_url)}",
+        "redis": f"redis://{database.where_of(ends.redis_url)}",
+        "s3": ends.s3.url,
+        "solana": ends.solana_urls[0],
+        "ray": ends.ray_dashboard_url,
+    }
+
+
+def _wait(
+    context: Context, settings: Settings, process: subprocess.Popen[bytes] | None, *, quiet: bool
+) -> dict[str, Any]:
+    deadline = time.monotonic() + settings.supervisor.start_timeout_s
+    with Live(console=context.console, transient=True, refresh_per_second=8, auto_refresh=not quiet) as live:
+        while True:
+            status: dict[str, Any] = supervisor.read_status(settings)
+            if not quiet:
+                live.update(_progress(status))
+            ended = process.poll() is not None if process else not supervisor.running(settings)
+            if status["phase"] in ("up", "failed") or ended:
+                return status
+            if time.monotonic() > deadline:
+                _stop(settings, process)
+                late = [name for name, row in status["services"].items() if not row["healthy"]]
+                limit_s = settings.supervisor.start_timeout_s
+                raise Temporary(f"not up within {limit_s:.0f} s, waiting for {', '.join(late)}")
+            time.sleep(POLL_S)
+
+
+def _stop(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
+    """Undo a start, also one whose supervisor has not taken its lock yet."""
+    if process is not None and process.poll() is None:
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(settings.supervisor.stop_timeout_s * 3)
+    supervisor.stop(settings)
+
+
+def _progress(status: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, row in status["services"].items():
+        table.add_row(MARKS.get(row["state"], "[yellow]●[/]"), name, row["state"], f"[dim]{row['reason'][:90]}[/]")
+    return table
+
+
+def _show(context: Context, as_json: bool, headline: str) -> None:
+    found = look(context.settings)
+    if as_json:
+        context.emit(found)
+        return
+    context.console.print(headline)
+    context.console.print(_table(found["services"]))
+    key_file = runtime.secret_path(context.settings, "api_admin_key")
+    context.console.print(f"page     {found['services']['serve']['url']}/" if "serve" in found["services"] else "")
+    context.console.print(f"admin key in {key_file}; logs in {context.settings.data_dir / 'logs'}")
+
+
+def _table(rows: dict[str, Any]) -> Table:
+    table = Table("service", "address", "state", "pid", "restarts", box=None, pad_edge=False, header_style="dim")
+    for name, row in rows.items():
+        state = "[green]healthy[/]" if row["healthy"] else f"[red]{row['reason'] or 'not running'}[/]"
+        table.add_row(name, row["url"], state, str(row["pid"] or ""), str(row["restarts"]))
+    return table

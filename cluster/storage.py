@@ -1,0 +1,162 @@
+"""Objects in S3, by URI (`s3://bucket/key`), through s3fs. Knows buckets and bytes, not what is in them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import s3fs
+
+from cluster.errors import Rejected, Temporary
+from cluster.runtime import S3Endpoint
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+ATTEMPTS_MAX = 3
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One listed object; `size` in bytes, `etag` changes with the content."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+def split(uri: str) -> tuple[str, str]:
+    """`s3://bucket/key` → `(bucket, key)`.
+
+    Raises:
+        Rejected: it is not such a URI.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise Rejected(f"{uri!r} is not an S3 address", hint="write it as s3://bucket/key")
+    return bucket, key
+
+
+class Storage:
+    """One endpoint. Safe to share between threads; pickles as its endpoint and reconnects."""
+
+    def __init__(self, endpoint: S3Endpoint) -> None:
+        self.endpoint = endpoint
+        self._made: s3fs.S3FileSystem | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[S3Endpoint]]:
+        return Storage, (self.endpoint,)
+
+    def filesystem(self) -> s3fs.S3FileSystem:
+        """The s3fs filesystem behind it, made on first use."""
+        with self._lock:
+            if self._made is None:
+                self._made = s3fs.S3FileSystem(
+                    key=self.endpoint.key,
+                    secret=self.endpoint.secret,
+                    endpoint_url=self.endpoint.url or None,
+                    client_kwargs={"region_name": self.endpoint.region},
+                    config_kwargs={
+                        "connect_timeout": CONNECT_TIMEOUT_S,
+                        "read_timeout": READ_TIMEOUT_S,
+                        "retries": {"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
+                        "s3": {"addressing_style": "path"},
+                    },
+                    use_listings_cache=False,
+                    skip_instance_cache=True,
+                )
+            return self._made
+
+    def ensure_bucket(self, name: str) -> None:
+        with _sorted(f"s3://{name}", self.endpoint):
+            if not self.filesystem().exists(name):
+                self.filesystem().mkdir(name)
+
+    def put_file(self, path: Path, uri: str) -> None:
+        """Upload a local file (multipart when large)."""
+        with _sorted(uri, self.endpoint):
+            self.filesystem().put_file(str(path), uri)
+
+    def put_bytes(self, data: bytes, uri: str, content_type: str = "application/octet-stream") -> None:
+        with _sorted(uri, self.endpoint):
+            self.filesystem().pipe_file(uri, data, ContentType=content_type)
+
+    def get_file(self, uri: str, path: Path) -> None:
+        """Download to a local file."""
+        with _sorted(uri, self.endpoint):
+            self.filesystem().get_file(uri, str(path))
+
+    def read(self, uri: str, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes `start` to `end` (exclusive), as one ranged request."""
+        with _sorted(uri, self.endpoint):
+            data: bytes = self.filesystem().cat_file(uri, start=start, end=end)
+            return data
+
+    def size(self, uri: str) -> int:
+        """Bytes."""
+        return self.info(uri).size
+
+    def info(self, uri: str) -> StoredObject:
+        with _sorted(uri, self.endpoint):
+            return _stored(self.filesystem().info(uri))
+
+    def exists(self, uri: str) -> bool:
+        with _sorted(uri, self.endpoint):
+            found: bool = self.filesystem().exists(uri)
+            return found
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object under a prefix, or the one object it names, ordered by key.
+
+        Raises:
+            Rejected: the bucket does not exist.
+        """
+        bucket, _ = split(prefix)
+        with _sorted(f"s3://{bucket}", self.endpoint):
+            if not self.filesystem().exists(bucket):
+                raise FileNotFoundError(bucket)
+        with _sorted(prefix, self.endpoint):
+            found: dict[str, dict[str, Any]] = self.filesystem().find(prefix, detail=True)
+        for name in sorted(found):
+            yield _stored(found[name])
+
+    def delete(self, uri: str) -> None:
+        """Remove one object; removing what is gone already is no error."""
+        with _sorted(uri, self.endpoint):
+            if self.filesystem().exists(uri):
+                self.filesystem().rm_file(uri)
+
+    def presign(self, uri: str, expires_s: int) -> str:
+        """A URL that reads the object for `expires_s` seconds without credentials."""
+        with _sorted(uri, self.endpoint):
+            url: str = self.filesystem().sign(uri, expiration=expires_s)
+            return url
+
+
+def _stored(info: dict[str, Any]) -> StoredObject:
+    return StoredObject(f"s3://{info['name']}", int(info["size"]), str(info.get("ETag", "")).strip('"'))
+
+
+@contextmanager
+def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
+    """Sort what s3fs raises by what the caller can do."""
+    bucket, key = split(uri)
+    what = f"object {uri}" if key else f"bucket {bucket!r}"
+    try:
+        yield
+    except FileNotFoundError as error:
+        hint = "check the address" if key else "create it, or name another"
+        raise Rejected(f"{what} does not exist at {endpoint.url}", status=404, code="not-found", hint=hint) from error
+    except PermissionError as error:
+        hint = "check [s3] key and secret in the settings"
+        raise Rejected(f"{what} may not be accessed: {error}", status=403, code="forbidden", hint=hint) from error
+    except (botocore.exceptions.BotoCoreError, ConnectionError, TimeoutError) as error:
+        raise Temporary(f"S3 at {endpoint.url} does not answer: {type(error).__name__}") from error
+    except OSError as error:
+        raise Temporary(f"S3 at {endpoint.url} failed on {what}: {error}") from error

@@ -1,0 +1,150 @@
+"""Fixtures on the real services. PostgreSQL, Valkey and the S3 gateway run once per test run, under the supervisor itself.
+
+Nothing here stands in for anything: a test that needs a database gets a fresh, migrated one; a test that needs the
+chain gets a localnet of its own; a test that needs Ray shares one local cluster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+
+from cluster import database, migrations, ray_cluster, runtime, supervisor
+from cluster import settings as settings_module
+from cluster.runtime import S3Endpoint
+from cluster.settings import Settings
+
+START_TIMEOUT_S = 120.0
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a data folder in which PostgreSQL, Valkey and the S3 gateway run."""
+    settings = throwaway_settings(tmp_path_factory.mktemp("ground"))
+    process = supervisor.start(settings, only=("postgres", "redis", "s3"))
+    try:
+        wait_up(settings, process)
+        yield settings
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def throwaway_settings(folder: Path) -> Settings:
+    """The local settings over an empty data folder."""
+    folder.chmod(0o755)  # as root, PostgreSQL runs as another user and must reach its files
+    return settings_module.load(environ={"PIXR_DATA_DIR": str(folder)})
+
+
+def wait_up(settings: Settings, process: subprocess.Popen[bytes], timeout_s: float = START_TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while (status := supervisor.read_status(settings))["phase"] != "up":
+        assert process.poll() is None, f"start failed: {json.dumps(status, indent=1)}"
+        assert time.monotonic() < deadline, f"not up in time: {json.dumps(status, indent=1)}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def _template(ground: Settings) -> str:
+    """The name of a migrated database that others are copied from."""
+    migrations.migrate(runtime.postgres_url(ground, "pixr"))
+    return "pixr"
+
+
+@pytest.fixture
+def postgres_url(ground: Settings, _template: str) -> Iterator[str]:
+    """A fresh, migrated database of the test's own."""
+    name = f"test_{secrets.token_hex(6)}"
+    with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
+        identifiers = sql.Identifier(name), sql.Identifier(_template)
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*identifiers))
+        try:
+            yield runtime.postgres_url(ground, name)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def redis_url(ground: Settings) -> str:
+    return runtime.endpoints(ground).redis_url
+
+
+@pytest.fixture
+def s3(ground: Settings) -> S3Endpoint:
+    return runtime.endpoints(ground).s3
+
+
+@pytest.fixture
+def settings(ground: Settings, postgres_url: str, s3: S3Endpoint, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings of a deployment with a database and a data folder of its own, on the shared servers."""
+    made = throwaway_settings(tmp_path)
+    runtime.port(made, "serve", 8000)
+    s3_settings = dataclasses.replace(made.s3, url=s3.url, key=s3.key, secret=s3.secret)
+    redis_settings = dataclasses.replace(made.redis, url=redis_url)
+    postgres_settings = dataclasses.replace(made.postgres, url=postgres_url)
+    for section in (postgres_settings, s3_settings, redis_settings):
+        made = made.with_section(section)
+    return made
+
+
+@pytest.fixture
+def localnet_url(tmp_path: Path) -> Iterator[str]:
+    """A chain of the test's own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [sys.executable, "-m", "ledger.localnet", "--port", str(port), "--data", str(tmp_path / "localnet")]
+    process = subprocess.Popen(argv)
+    try:
+        _wait_listening(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        assert process.poll() is None, "the localnet ended while starting"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline, "the localnet does not listen"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A Ray head of the test run's own, under the supervisor; connect with `cluster.ray_cluster.connect(settings)`."""
+    made = throwaway_settings(tmp_path_factory.mktemp("ray"))
+    process = supervisor.start(made, only=("ray",))
+    try:
+        wait_up(made, process)
+        yield made
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster_connected(ray_cluster_settings: Settings) -> Iterator[Settings]:
+    """The same, with this process as its driver."""
+    ray_cluster.connect(ray_cluster_settings)
+    import ray
+
+    try:
+        yield ray_cluster_settings
+    finally:
+        ray.shutdown()
