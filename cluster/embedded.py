@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from psycopg import sql
 
@@ -193,7 +194,7 @@ class Ray:
     needs: tuple[str, ...] = ()
     start_timeout_s: float = 90.0
 
-    PORTS = {
+    PORTS: ClassVar[dict[str, int]] = {
         "ray": 6380,
         "ray-dashboard": 8265,
         "ray-agent": 52365,
@@ -310,5 +311,3 @@ def _as_unprivileged(argv: tuple[str, ...]) -> tuple[str, ...]:
     capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
     who = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT")
     return ("setpriv", *who, *capability, *argv)
-
-

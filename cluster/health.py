@@ -1,4 +1,4 @@
-"""Is a dependency there? One short question each, bounded in time; the answer is nothing, or `Temporary` with the reason.
+"""Is a dependency there? One short question each, bounded in time; no answer, or `Temporary` with the reason.
 
 The same questions are asked of embedded services and of those a user named by URL.
 """

@@ -72,10 +72,8 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         _require_pgvector(connection)
         _ensure_table(connection)
-        applied = dict(
-            (f"{package}/{name}", digest)
-            for package, name, digest in connection.execute("SELECT package, name, sha256 FROM pixr.migrations")
-        )
+        rows = connection.execute("SELECT package, name, sha256 FROM pixr.migrations")
+        applied = {f"{package}/{name}": digest for package, name, digest in rows}
         return [each for each in wanted if _apply(connection, each, applied)]
 
 
@@ -87,7 +85,7 @@ def _apply(connection: Connection, migration: Migration, applied: dict[str, str]
         hint = "restore the file and put the change into a new migration"
         raise Rejected(f"migration {migration.package}/{migration.name} was changed after it was applied", hint=hint)
     with connection.transaction():
-        connection.execute(SQL(migration.text))  # type: ignore[arg-type]  # our own files, not user text
+        connection.execute(SQL(migration.text))  # our own files, not a user's text
         connection.execute(
             "INSERT INTO pixr.migrations (package, name, sha256) VALUES (%s, %s, %s)",
             (migration.package, migration.name, migration.sha256),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from cluster import runtime
@@ -50,6 +51,6 @@ def connect(settings: Settings, namespace: str = NAMESPACE) -> None:
         return
     address = runtime.endpoints(settings).ray_address
     try:
-        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level="WARNING")
+        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise Temporary(f"the Ray cluster at {address} does not answer", 2.0) from error

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 def backoff_s(attempt: int, base_s: float, max_s: float) -> float:
     """Full jitter: uniform between 0 and the capped exponential (AWS Architecture Blog, 2015)."""
-    return random.uniform(0.0, min(max_s, base_s * 2.0**attempt))  # noqa: S311  jitter, not a secret
+    return random.uniform(0.0, min(max_s, base_s * 2.0**attempt))
 
 
 def retry(call: Callable[[], Result], *, attempts: int = 5, base_s: float = 0.1, max_s: float = 5.0) -> Result:

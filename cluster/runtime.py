@@ -20,7 +20,15 @@ from cluster.errors import Rejected
 from cluster.settings import EMBEDDED, Settings
 
 PORTS_TRIED_MAX = 200
-PREFERRED = {"postgres": 5432, "redis": 6379, "s3": 9000, "solana": 8899, "ray": 6380, "ray-dashboard": 8265, "serve": 8000}
+PREFERRED = {
+    "postgres": 5432,
+    "redis": 6379,
+    "s3": 9000,
+    "solana": 8899,
+    "ray": 6380,
+    "ray-dashboard": 8265,
+    "serve": 8000,
+}
 DATABASE = "pixr"
 
 

@@ -161,7 +161,7 @@ class Settings:
 
     def section(self, kind: type[Section]) -> Section:
         """The section that `kind` declares."""
-        return cast(Section, self.sections[kind.SECTION])  # type: ignore[attr-defined]
+        return cast("Section", self.sections[kind.SECTION])  # type: ignore[attr-defined]
 
     def with_section(self, section: Any) -> Settings:
         """The same settings with one section replaced (a command's option over the file's value)."""

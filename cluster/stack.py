@@ -131,11 +131,16 @@ def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], No
         s3 = runtime.S3Endpoint(settings.s3.url, settings.s3.key, settings.s3.secret, settings.s3.region)
         checks["s3"] = ("[s3] url", lambda: health.s3(s3))
     if "solana" not in embedded:
-        checks["solana"] = ("[solana] urls", lambda: [health.solana(url) for url in settings.solana.urls] and None)
+        checks["solana"] = ("[solana] urls", lambda: _each(health.solana, settings.solana.urls))
     if "ray" not in embedded:
         token = ray_cluster.token(settings)
         checks["ray"] = ("[ray] dashboard_url", lambda: health.ray(settings.ray.dashboard_url, token))
     return checks
+
+
+def _each(check: Callable[[str], None], urls: tuple[str, ...]) -> None:
+    for url in urls:
+        check(url)
 
 
 def look(settings: Settings) -> dict[str, Any]:

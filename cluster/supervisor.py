@@ -7,6 +7,7 @@ parent-death signal, and orphans are adopted (sub-reaper) and ended. Knows `Serv
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +26,8 @@ from typing import IO
 
 import psutil
 
-from cluster import runtime, services, settings as settings_module, telemetry
+from cluster import runtime, services, telemetry
+from cluster import settings as settings_module
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.services import Command, Service
 from cluster.settings import Settings
@@ -77,9 +79,8 @@ class Keeper:
         """Look once at the service and do the one thing that is due."""
         if self.process is not None and self.process.poll() is not None:
             self._died(now, f"ended with code {self.process.returncode}{self._last_words()}")
-        if self.state is State.WAITING and all(need in healthy for need in self.service.needs if need in known):
-            self._start(now)
-        elif self.state is State.DEAD and now >= self._restart_at:
+        may_start = all(need in healthy for need in self.service.needs if need in known)
+        if (self.state is State.WAITING and may_start) or (self.state is State.DEAD and now >= self._restart_at):
             self._start(now)
         elif self.state in (State.STARTING, State.HEALTHY, State.UNHEALTHY) and now >= self._check_at:
             self._check(now)
@@ -133,7 +134,8 @@ class Keeper:
             if now - self._started_at > self.service.start_timeout_s:
                 self._quick_deaths = FIRST_STARTS_MAX
                 self.kill()
-                self._died(now, f"not healthy within {self.service.start_timeout_s:.0f} s: {reason}{self._last_words()}")
+                limit_s = self.service.start_timeout_s
+                self._died(now, f"not healthy within {limit_s:.0f} s: {reason}{self._last_words()}")
             return
         self.state, self._check_at = State.UNHEALTHY, now + self.settings.supervisor.check_interval_s
         self._failed_checks += 1
@@ -342,7 +344,8 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
 def owner_of(port: int) -> str:
     """`pid 123 (python)` of who listens on a port, as far as this user may know."""
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        local: tuple[str, int] | tuple[()] = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and local and local[1] == port and connection.pid:
             return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
     return "another user's process"
 
@@ -352,7 +355,7 @@ def _lock_path(settings: Settings) -> Path:
 
 
 def _lock(settings: Settings) -> IO[str]:
-    handle = open(_lock_path(settings), "a+", encoding="ascii")
+    handle = open(_lock_path(settings), "a+", encoding="ascii")  # noqa: SIM115  held for the process's life
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -375,8 +378,8 @@ def _move_taken_ports(settings: Settings) -> None:
     path = settings.data_dir / "run" / "ports.json"
     for name, number in (json.loads(path.read_text(encoding="ascii")) if path.exists() else {}).items():
         if not runtime.port_is_free(number):
-            owner = owner_of(number)
-            log.warning("port %d is taken by %s; %s moves to %d", number, owner, name, runtime.move_port(settings, name))
+            owner, moved_to = owner_of(number), runtime.move_port(settings, name)
+            log.warning("port %d is taken by %s; %s moves to %d", number, owner, name, moved_to)
 
 
 def _die_with_parent(stop_signal: int) -> None:
@@ -390,21 +393,13 @@ def _kill_tree(pid: int) -> None:
     except psutil.NoSuchProcess:
         return
     for process in family:
-        _ignoring_gone(process.kill)
-
-
-def _ignoring_gone(action: Callable[[], object]) -> None:
-    try:
-        action()
-    except psutil.NoSuchProcess:
-        pass  # it ended by itself between the look and the signal
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself between the look and the signal
+            process.kill()
 
 
 def _reap(pid: int) -> None:
-    try:
+    with contextlib.suppress(ChildProcessError):  # somebody nearer has reaped it
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # somebody nearer has reaped it
 
 
 def main(only: Sequence[str]) -> int:

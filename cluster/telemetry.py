@@ -18,7 +18,9 @@ _SECRETS = (
     (re.compile(r"(\w+://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
     (re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}"), r"\1***"),
     (
-        re.compile(r"(?i)(\b[\w-]*(?:password|secret|token|api[_-]?key|private[_-]?key)\b[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}]+"),
+        re.compile(
+            r"(?i)(\b[\w-]*(?:password|secret|token|api[_-]?key|private[_-]?key)\b[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}]+"
+        ),
         r"\1***",
     ),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), "***"),

@@ -1,4 +1,4 @@
-"""Fixtures on the real services. PostgreSQL, Valkey and the S3 gateway run once per test run, under the supervisor itself.
+"""Fixtures on the real services: PostgreSQL, Valkey and the S3 gateway run once per test run, under the supervisor.
 
 Nothing here stands in for anything: a test that needs a database gets a fresh, migrated one; a test that needs the
 chain gets a localnet of its own; a test that needs Ray shares one local cluster.
@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from cluster import database, migrations, ray_cluster, runtime, supervisor
+from cluster import database, migrations, runtime, supervisor
+from cluster import ray_cluster as ray_driver
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
@@ -126,8 +127,8 @@ def _wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A Ray head of the test run's own, under the supervisor; connect with `cluster.ray_cluster.connect(settings)`."""
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a data folder in which a Ray head of the test run's own is kept running."""
     made = throwaway_settings(tmp_path_factory.mktemp("ray"))
     process = supervisor.start(made, only=("ray",))
     try:
@@ -139,12 +140,12 @@ def ray_cluster_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture(scope="session")
-def ray_cluster_connected(ray_cluster_settings: Settings) -> Iterator[Settings]:
+def ray_cluster(ray_head: Settings) -> Iterator[Settings]:
     """The same, with this process as its driver."""
-    ray_cluster.connect(ray_cluster_settings)
+    ray_driver.connect(ray_head)
     import ray
 
     try:
-        yield ray_cluster_settings
+        yield ray_head
     finally:
         ray.shutdown()

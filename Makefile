@@ -1,0 +1,48 @@
+# The commands of this repository. `make demo` and `make test` set up everything they need.
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+.PHONY: help setup demo stop check test test-slow test-browser test-gpu soak bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+setup: $(STAMP) ## the virtual environment with everything in it
+
+$(STAMP): pyproject.toml constraints.txt configs/setup.sh
+	bash configs/setup.sh $(VENV)
+	touch $(STAMP)
+
+demo: $(STAMP) ## the whole product on this machine: ingest, search, pay; leaves it running
+	$(PY) -m cluster.cli demo
+
+stop: $(STAMP) ## stop what `make demo` or `pixr up` left running; everything is kept
+	$(PY) -m cluster.cli down
+
+check: $(STAMP) ## the fast gates: format, lint, types, import rules, dependencies
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/deptry . 2>&1
+
+test: check ## the gates and the suite on the real embedded services (at most 15 minutes on 2 cores)
+	$(PY) -m pytest --durations=15
+
+test-slow: $(STAMP) ## fuzz, chaos, thousands of seeds
+	$(PY) -m pytest -m slow --timeout 7200
+
+test-browser: $(STAMP) ## the page in Chromium (need `chromium` on PATH)
+	$(PY) -m pytest -m browser
+
+test-gpu: $(STAMP) ## for the day there is a GPU
+	$(PY) -m pytest -m gpu
+
+soak: $(STAMP) ## ten minutes of load with kills
+	$(PY) -m pytest -m soak --timeout 1800
+
+bench: $(STAMP) ## every benchmark, appended to benchmarks/LOG.md
+	$(PY) -m cluster.cli bench
+
+clean: stop ## remove the data folder
+	rm -rf .pixr
