@@ -1,0 +1,118 @@
+"""The settings of the ledger: what an appearance pays (economics) and how payouts reach the chain (ledger).
+
+Money is whole base units of PIX (6 decimals); shares are parts per million. Defaults are written here and nowhere
+else; configs/economics.toml repeats those that an operator is expected to choose. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+PPM = 1_000_000
+PIX = 1_000_000  # base units in one PIX
+AMOUNT_MAX = 2**63 - 1
+TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
+
+
+@dataclass(frozen=True)
+class Economics:
+    """What counts, what it pays, and when it is payable."""
+
+    SECTION: ClassVar[str] = "economics"
+
+    # An appearance of relevance 1.0 earns `rate_pix` base units; anonymous searches earn a share of that.
+    rate_pix: int = 1000
+    anonymous_weight_ppm: int = 0
+    creator_share_ppm: int = 900_000
+    investors_share_ppm: int = 500_000  # of the platform's part, where the segment has investors
+
+    # Bounds, per search and per UTC day. 0 means no bound.
+    search_appearances_max: int = 50
+    search_amount_max_pix: int = 50_000
+    viewer_day_max_pix: int = 500_000
+    segment_day_max_pix: int = 5_000_000
+    creator_day_max_pix: int = 50_000_000
+    repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
+
+    # When earnings become payable, and what is worth a transaction.
+    maturity_s: int = 72 * 3600
+    payout_min_pix: int = 5_000_000
+    payout_max_pix: int = 10_000_000_000
+    payout_day_max_pix: int = 100_000_000_000
+    wallet_hold_s: int = 72 * 3600  # after a change of wallet
+
+    # A first payout opens the creator's token account: it must be worth more than that costs.
+    account_cost_check: bool = False
+    pix_per_sol: int = 0  # base units of PIX for one SOL
+    pix_per_sol_at: str = ""  # RFC 3339: when it was true
+    pix_per_sol_max_age_s: int = 86_400
+
+    def __post_init__(self) -> None:
+        for name in ("anonymous_weight_ppm", "creator_share_ppm", "investors_share_ppm"):
+            if not 0 <= getattr(self, name) <= PPM:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to {PPM}")
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int) and not 0 <= value <= AMOUNT_MAX:
+                raise ValueError(f"{name} is {value}, expected 0 to 2^63 - 1")
+        if not 1 <= self.payout_min_pix <= self.payout_max_pix:
+            raise ValueError("payout_min_pix must be 1 or more and at most payout_max_pix")
+        if self.rate_pix > 10**9:
+            raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
+
+
+@dataclass(frozen=True)
+class LedgerSettings:
+    """How the ledger works: the actor's pace, the spool, the chain."""
+
+    SECTION: ClassVar[str] = "ledger"
+
+    # The actor. It works at its own pace, in batches.
+    tick_interval_s: float = 0.5
+    reconcile_interval_s: float = 10.0
+    fold_appearances_max: int = 200_000
+    fold_batches_max: int = 5_000
+    payouts_per_plan_max: int = 10_000
+    batches_live_max: int = 64
+
+    # Appearances: the spool, and how long a replica gathers before it writes.
+    flush_interval_ms: int = 10
+    flush_searches_max: int = 100
+    spool_file_max_mb: int = 64
+    spool_backlog_max_mb: int = 512
+    orphan_after_s: float = 15.0
+
+    # The chain. An empty mint means: the localnet's own, made at the first start.
+    mint: str = ""
+    decimals: int = 6
+    treasury_key: str = "treasury.json"  # under secrets/, or an absolute path
+    gas_key: str = ""  # empty: the treasury pays its own fees
+    transaction_version: str = "auto"
+    marker_accounts: bool = True
+    priority_fee_lamports: int = 0
+    compute_margin_ppm: int = 100_000
+    rpc_timeout_s: float = 10.0
+    rpc_requests_per_s: float = 200.0
+    resend_interval_s: float = 2.0
+    second_opinion: bool = True  # expiry needs a second RPC, where there are two
+
+    # The localnet, for machines without a chain.
+    localnet_slot_ms: int = 100
+    localnet_pool_pix: int = 1_000_000_000  # what funds `reward_pool` there: 1,000 PIX
+    localnet_treasury_lamports: int = 100_000_000_000
+
+    def __post_init__(self) -> None:
+        if self.transaction_version not in TRANSACTION_VERSIONS:
+            known = ", ".join(TRANSACTION_VERSIONS)
+            raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
+        for name in ("tick_interval_s", "reconcile_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
+                     "resend_interval_s", "orphan_after_s"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
+        for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max",
+                     "flush_interval_ms", "flush_searches_max", "spool_file_max_mb", "localnet_slot_ms"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
+        if self.localnet_pool_pix < 0 or self.localnet_treasury_lamports < 0 or self.priority_fee_lamports < 0:
+            raise ValueError("amounts must not be negative")
