@@ -1,0 +1,60 @@
+"""Migrations are applied whole, once and in order; a changed one stops the start; two starts do not collide."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cluster import database, migrations
+from cluster.errors import Rejected
+from cluster.migrations import Migration
+
+ONE = Migration("test", "0001_one.sql", "CREATE TABLE one (id int)")
+TWO = Migration("test", "0002_two.sql", "CREATE TABLE two (id int); INSERT INTO two VALUES (2)")
+
+
+def count(url: str, table: str) -> int:
+    with database.connect(url) as connection:
+        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_a_second_run_applies_nothing(postgres_url: str) -> None:
+    assert migrations.migrate(postgres_url, [ONE, TWO]) == [ONE, TWO]
+    assert migrations.migrate(postgres_url, [ONE, TWO]) == []
+    assert count(postgres_url, "two") == 1
+
+
+def test_the_registered_migrations_apply_and_are_complete(postgres_url: str) -> None:
+    assert {each.package for each in migrations.registered()} == {"media", "ledger", "app"}
+    assert migrations.migrate(postgres_url) == []  # the fixture's database has them all
+
+
+def test_a_failing_migration_leaves_nothing(postgres_url: str) -> None:
+    broken = Migration("test", "0001_broken.sql", "CREATE TABLE half (id int); SELECT 1 / 0")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrations.migrate(postgres_url, [broken])
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        count(postgres_url, "half")
+
+
+def test_an_applied_migration_must_not_change(postgres_url: str) -> None:
+    migrations.migrate(postgres_url, [ONE])
+    with pytest.raises(Rejected, match="changed after it was applied"):
+        migrations.migrate(postgres_url, [Migration("test", "0001_one.sql", "CREATE TABLE one (id bigint)")])
+
+
+def test_two_starts_at_once_apply_each_migration_once(postgres_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        applied = list(threads.map(lambda _: migrations.migrate(postgres_url, [ONE, TWO]), range(4)))
+    assert sorted(len(each) for each in applied) == [0, 0, 0, 2]
+
+
+def test_a_badly_named_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "first.sql").write_text("SELECT 1", encoding="utf-8")
+    with pytest.raises(Rejected, match="named like"):
+        migrations.in_folder("test", tmp_path)

@@ -1,0 +1,66 @@
+"""Retries and breakers are bounded, and touch nothing but `Temporary`."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.errors import Rejected, Temporary
+from cluster.resilience import Breaker, aretry, backoff_s, retry
+
+
+class Flaky:
+    """Fails `failures` times, then answers."""
+
+    def __init__(self, failures: int) -> None:
+        self.calls, self.failures = 0, failures
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise Temporary("not yet")
+        return "done"
+
+    async def later(self) -> str:
+        return self()
+
+
+def test_a_retry_ends_with_the_first_success() -> None:
+    flaky = Flaky(2)
+    assert (retry(flaky, attempts=5, base_s=0.0), flaky.calls) == ("done", 3)
+
+
+async def test_a_coroutine_is_retried_the_same_way() -> None:
+    flaky = Flaky(2)
+    assert (await aretry(flaky.later, attempts=5, base_s=0.0), flaky.calls) == ("done", 3)
+
+
+def test_a_retry_gives_up_after_its_attempts() -> None:
+    flaky = Flaky(9)
+    with pytest.raises(Temporary):
+        retry(flaky, attempts=3, base_s=0.0)
+    assert flaky.calls == 3
+
+
+def test_a_rejection_is_not_retried() -> None:
+    calls = []
+    with pytest.raises(Rejected):
+        retry(lambda: (calls.append(1), (_ for _ in ()).throw(Rejected("no")))[1], attempts=5)
+    assert len(calls) == 1
+
+
+def test_backoff_stays_within_its_bound() -> None:
+    assert all(0.0 <= backoff_s(attempt, 0.1, 2.0) <= 2.0 for attempt in range(50))
+
+
+def test_a_breaker_opens_lets_one_trial_through_and_closes_again() -> None:
+    now = [0.0]
+    breaker, flaky = Breaker("it", failures_max=2, reset_s=10.0, clock=lambda: now[0]), Flaky(2)
+    for _ in range(2):
+        with pytest.raises(Temporary, match="not yet"):
+            breaker.call(flaky)
+    with pytest.raises(Temporary, match="resting"):
+        breaker.call(flaky)
+    assert flaky.calls == 2
+    now[0] = 11.0
+    assert breaker.call(flaky) == "done"
+    assert not breaker.open

@@ -1,0 +1,90 @@
+"""Settings: unknown names and wrong types are refused in one line; variables overlay the file; includes lie beneath."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster import settings
+from cluster.errors import Rejected
+from cluster.settings import PostgresSettings, Settings
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "settings.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def loaded(folder: Path, text: str, **environ: str) -> Settings:
+    return settings.load(written(folder, text), environ)
+
+
+def test_the_shipped_local_settings_are_valid() -> None:
+    assert settings.load(environ={}).postgres.url == "embedded"
+
+
+def test_a_variable_overlays_the_file(tmp_path: Path) -> None:
+    made = loaded(tmp_path, '[postgres]\nurl = "postgresql://file"', PIXR_POSTGRES_URL="postgresql://env")
+    assert made.postgres.url == "postgresql://env"
+
+
+def test_numbers_booleans_and_lists_are_read_from_variables(tmp_path: Path) -> None:
+    made = loaded(
+        tmp_path, "", PIXR_POSTGRES_POOL_MAX="9", PIXR_S3_INGEST_BUCKETS="a, b", PIXR_SUPERVISOR_BACKOFF_MAX_S="2"
+    )
+    assert (made.postgres.pool_max, made.s3.ingest_buckets, made.supervisor.backoff_max_s) == (9, ("a", "b"), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[postgress]\nurl = 'x'", "did you mean 'postgres'"),
+        ("[postgres]\nulr = 'x'", "did you mean 'url'"),
+        ("[postgres]\npool_max = 'four'", "expected int"),
+        ("[postgres]\npool_max = true", "expected int"),
+        ("[ray]\nauth_mode = 'none'", "expected token or disabled"),
+        ("[ray]\naddress = 'head:6379'", "dashboard_url"),
+        ("postgres = 3", "must be a table"),
+        ("[postgres", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_what_to_do(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(Rejected, match=said):
+        loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PIXR_POSTGRES_ULR", "x", "did you mean 'url'"),
+        ("PIXR_NOTHING_HERE", "x", "unknown variable"),
+        ("PIXR_POSTGRES_POOL_MAX", "many", "expected int"),
+    ],
+)
+def test_a_wrong_variable_is_refused(tmp_path: Path, variable: str, value: str, said: str) -> None:
+    with pytest.raises(Rejected, match=said):
+        loaded(tmp_path, "", **{variable: value})
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="does not exist"):
+        settings.load(tmp_path / "none.toml", {})
+
+
+def test_an_include_lies_beneath_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "under.toml").write_text('[postgres]\nurl = "under"\npool_max = 7', encoding="utf-8")
+    made = loaded(tmp_path, 'include = ["under.toml"]\n[postgres]\nurl = "over"')
+    assert (made.postgres.url, made.postgres.pool_max) == ("over", 7)
+
+
+def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="include each other"):
+        loaded(tmp_path, 'include = ["settings.toml"]')
+
+
+def test_one_section_can_be_replaced_without_touching_the_rest(tmp_path: Path) -> None:
+    made = loaded(tmp_path, "")
+    changed = made.with_section(PostgresSettings(url="other"))
+    assert (changed.postgres.url, made.postgres.url, changed.s3) == ("other", "embedded", made.s3)
