@@ -1,0 +1,197 @@
+"""The supervisor on real processes: order, restarts, clear failures, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster import runtime, services, supervisor
+from cluster.errors import Rejected, Temporary
+from cluster.services import Command
+from cluster.settings import Settings
+from cluster.supervisor import Keeper, State, Supervisor
+from tests.conftest import throwaway_settings, wait_up
+
+
+@dataclass
+class Program:
+    """A service that runs a line of Python and is healthy once its file exists."""
+
+    folder: Path
+    name: str = "program"
+    code: str = "import time, pathlib; pathlib.Path({mark!r}).touch(); time.sleep(600)"
+    needs: tuple[str, ...] = ()
+    start_timeout_s: float = 10.0
+    prepared: list[float] = field(default_factory=list)
+
+    @property
+    def mark(self) -> Path:
+        return self.folder / f"{self.name}.ready"
+
+    def prepare(self) -> None:
+        self.mark.unlink(missing_ok=True)
+        self.prepared.append(time.monotonic())
+
+    def command(self) -> Command:
+        return Command((sys.executable, "-c", self.code.replace("{mark!r}", repr(str(self.mark)))))
+
+    def check(self) -> None:
+        if not self.mark.exists():
+            raise Temporary(f"{self.name} has not said that it is ready")
+
+    def address(self) -> str:
+        return "here"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("run", "logs"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def empty_settings(folder: Path) -> Settings:
+    return throwaway_settings(folder)
+
+
+@pytest.fixture
+def until(empty_settings: Settings) -> Iterator[Callable[..., None]]:
+    """Step some keepers until something is true; all are stopped in the end."""
+    seen: list[Keeper] = []
+
+    def step(keepers: list[Keeper], condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        seen.extend(keepers)
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, [(each.service.name, each.state, each.reason) for each in keepers]
+            healthy = {each.service.name for each in keepers if each.state is State.HEALTHY}
+            for keeper in keepers:
+                keeper.step(time.monotonic(), healthy, {each.service.name for each in keepers})
+            time.sleep(0.02)
+
+    yield step
+    for keeper in seen:
+        keeper.stop(2.0)
+
+
+def test_a_service_starts_after_what_it_needs(
+    folder: Path, empty_settings: Settings, until: Callable[..., None]
+) -> None:
+    first, second = Program(folder, "first"), Program(folder, "second", needs=("first", "elsewhere"))
+    keepers = [Keeper(second, empty_settings), Keeper(first, empty_settings)]
+    until(keepers, lambda: all(each.state is State.HEALTHY for each in keepers))
+    assert first.prepared[0] < second.prepared[0]
+
+
+def test_a_killed_service_is_back_by_itself(folder: Path, empty_settings: Settings, until: Callable[..., None]) -> None:
+    keeper = Keeper(Program(folder), empty_settings)
+    until([keeper], lambda: keeper.state is State.HEALTHY)
+    assert keeper.process is not None
+    killed = keeper.process.pid
+    os.kill(killed, signal.SIGKILL)
+    until([keeper], lambda: keeper.restarts == 1 and keeper.state is State.HEALTHY)
+    assert keeper.process.pid != killed
+
+
+def test_the_children_of_a_killed_service_go_too(
+    folder: Path, empty_settings: Settings, until: Callable[..., None]
+) -> None:
+    code = (
+        "import subprocess, sys, time, pathlib\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "pathlib.Path({mark!r}).touch()\ntime.sleep(600)"
+    )
+    keeper = Keeper(Program(folder, code=code), empty_settings)
+    until([keeper], lambda: keeper.state is State.HEALTHY)
+    assert keeper.process is not None
+    children = psutil.Process(keeper.process.pid).children()
+    assert len(children) == 1
+    keeper.kill()
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_a_service_that_cannot_start_is_given_up_with_its_last_words(
+    folder: Path, empty_settings: Settings, until: Callable[..., None]
+) -> None:
+    keeper = Keeper(Program(folder, code="raise SystemExit('no space left in /data')"), empty_settings)
+    until([keeper], lambda: bool(keeper.failed_start))
+    assert "no space left in /data" in keeper.failed_start
+    assert "program.log" in keeper.failed_start
+
+
+def test_a_service_that_never_gets_healthy_is_given_up_with_the_reason(
+    folder: Path, empty_settings: Settings, until: Callable[..., None]
+) -> None:
+    keeper = Keeper(Program(folder, code="import time; time.sleep(600)", start_timeout_s=0.5), empty_settings)
+    until([keeper], lambda: bool(keeper.failed_start))
+    assert "not healthy within 0 s: program has not said that it is ready" in keeper.failed_start
+
+
+def test_a_failed_start_stops_the_services_that_did_start(folder: Path, empty_settings: Settings) -> None:
+    good = Keeper(Program(folder, "good"), empty_settings)
+    bad = Keeper(Program(folder, "bad", code="raise SystemExit('broken')"), empty_settings)
+    made = Supervisor(empty_settings, [good, bad])
+    assert not made.run()
+    assert (made.phase, good.process, bad.process) == ("failed", None, None)
+    assert made.detail.startswith("bad ended with code 1: broken")
+    assert supervisor.read_status(empty_settings)["phase"] == "failed"
+
+
+def test_services_that_wait_for_each_other_are_refused(folder: Path) -> None:
+    with pytest.raises(Rejected, match="wait for each other: a, b"):
+        services.ordered([Program(folder, "a", needs=("b",)), Program(folder, "b", needs=("a",))])
+
+
+def test_one_data_folder_has_one_supervisor_and_it_leaves_nothing(tmp_path: Path) -> None:
+    settings = throwaway_settings(tmp_path)
+    first = supervisor.start(settings, only=("redis",))
+    wait_up(settings, first)
+    family = psutil.Process(first.pid).children(recursive=True)
+    assert len(family) == 1
+    second = supervisor.start(settings, only=("redis",))
+    assert second.wait(20) != 0
+    assert supervisor.running(settings)
+    assert supervisor.stop(settings)
+    assert first.wait(20) == 0
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert not supervisor.stop(settings)
+
+
+def test_a_killed_supervisor_takes_its_services_along(tmp_path: Path) -> None:
+    settings = throwaway_settings(tmp_path)
+    process = supervisor.start(settings, only=("redis", "postgres"))
+    wait_up(settings, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait(10)
+    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert supervisor.read_status(settings)["phase"] == "down"
+
+
+def test_the_owner_of_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert supervisor.owner_of(taken.getsockname()[1]).startswith(f"pid {os.getpid()} (")
+
+
+def test_a_port_taken_while_pixr_was_down_is_left_to_its_taker(tmp_path: Path) -> None:
+    settings = throwaway_settings(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", runtime.port(settings, "redis", 6379)))
+        taken.listen()
+        process = supervisor.start(settings, only=("redis",))
+        wait_up(settings, process)
+        assert runtime.known_port(settings, "redis") != taken.getsockname()[1]
+        supervisor.stop(settings)
+        process.wait(20)
