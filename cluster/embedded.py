@@ -167,7 +167,15 @@ class S3Gateway:
     def command(self) -> Command:
         listen = f"{LOOPBACK}:{runtime.known_port(self.settings, 's3')}"
         metrics = f"{LOOPBACK}:{runtime.known_port(self.settings, 's3-metrics')}"
-        options = ("--multi-buckets", "--no-banner", "--no-usage-report", "--no-agent", "--metrics", metrics)
+        options = (
+            "--multi-buckets",
+            "--no-banner",
+            "--keep-etag",
+            "--no-usage-report",
+            "--no-agent",
+            "--metrics",
+            metrics,
+        )
         cache = ("--cache-dir", str(self._folder / "cache"), "--cache-size", "256")
         environment = {"MINIO_ROOT_USER": "pixr", "MINIO_ROOT_PASSWORD": runtime.secret(self.settings, "s3")}
         return Command((_juicefs(), "gateway", *options, *cache, self._meta, listen), environment)

@@ -22,7 +22,10 @@ ATTEMPTS_MAX = 3
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One listed object; `size` in bytes, `etag` changes with the content."""
+    """One listed object; `size` in bytes, `etag` changes with the content.
+
+    Where a listing carries no ETag (some gateways), size and time of the last change stand for it.
+    """
 
     uri: str
     size: int
@@ -140,7 +143,8 @@ class Storage:
 
 
 def _stored(info: dict[str, Any]) -> StoredObject:
-    return StoredObject(f"s3://{info['name']}", int(info["size"]), str(info.get("ETag", "")).strip('"'))
+    etag = str(info.get("ETag", "")).strip('"') or f"{info['size']}-{info.get('LastModified', '')}"
+    return StoredObject(f"s3://{info['name']}", int(info["size"]), etag)
 
 
 @contextmanager

@@ -289,7 +289,9 @@ def status_path(settings: Settings) -> Path:
 def read_status(settings: Settings) -> dict[str, object]:
     """What the supervisor last wrote; `phase` is "down" when none runs."""
     path = status_path(settings)
-    status: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"services": {}}
+    status: dict[str, object] = {"phase": "starting", "detail": "", "services": {}}
+    if path.exists():
+        status = json.loads(path.read_text(encoding="utf-8"))
     if not running(settings) and status.get("phase") != "failed":
         status |= {"phase": "down", "pid": None}
     return status
