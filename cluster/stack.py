@@ -232,9 +232,23 @@ def _show(context: Context, as_json: bool, headline: str) -> None:
         return
     context.console.print(headline)
     context.console.print(_table(found["services"]))
+    for line in _moved_ports(context.settings):
+        context.console.print(f"[yellow]{line}[/]")
     key_file = runtime.secret_path(context.settings, "api_admin_key")
-    context.console.print(f"page     {found['services']['serve']['url']}/" if "serve" in found["services"] else "")
-    context.console.print(f"admin key in {key_file}; logs in {context.settings.data_dir / 'logs'}")
+    context.console.print(f"page: {found['services'].get('serve', {}).get('url', 'none')}/")
+    context.console.print(f"admin key: {key_file}\nlogs: {context.settings.data_dir / 'logs'}", soft_wrap=True)
+
+
+def _moved_ports(settings: Settings) -> list[str]:
+    """A line for each service that listens elsewhere than usual because somebody was there first."""
+    preferred = {**runtime.PREFERRED, "serve": settings.serve.port}
+    ours = {service.name for service in services.all_services(settings)}
+    moved = {name: runtime.known_port(settings, name) for name in preferred if name in ours}
+    return [
+        f"port {preferred[name]} is taken by {supervisor.owner_of(preferred[name])}; {name} listens on {number}"
+        for name, number in moved.items()
+        if number != preferred[name] and not runtime.port_is_free(preferred[name])
+    ]
 
 
 def _table(rows: dict[str, Any]) -> Table:
