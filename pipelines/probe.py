@@ -1,0 +1,244 @@
+"""What a file is: container, codec, size, rotation, and the presentation time of every frame, from its packets.
+
+Nothing is decoded but the first frame. Only the demuxers listed here are tried and only local files are opened, so a
+playlist or a concat script that points elsewhere is refused whatever it is named. Runs inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+DEMUXERS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "mpegts", "avi", "mpeg")
+OPEN_OPTIONS = {"protocol_whitelist": "file,pipe", "format_whitelist": ",".join(DEMUXERS), "fflags": "+genpts"}
+SNIFF_BYTES = 4096
+FIRST_PACKETS_MAX = 600  # tried until a first frame comes out
+REMUX_BITS_MAX = 60_000_000  # a second; above, chunks are not worth a copy
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<?xml", b"#EXTINF")
+RIGHT_ANGLES = (0, 90, 180, 270)
+
+
+class Undecodable(Exception):
+    """The file, not the machine, is at fault."""
+
+    def __init__(self, code: str, reason: str, final: bool = False) -> None:
+        super().__init__(code, reason, final)
+        self.code, self.reason, self.final = code, reason, final
+
+
+def probe(
+    path: str, pixels_max: int, duration_max_s: int, share_min: float
+) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+    """Values and arrays of a `media.Video`.
+
+    Raises:
+        Undecodable: it is empty, damaged, no video, or larger than allowed.
+    """
+    if os.path.getsize(path) == 0:
+        raise Undecodable("empty", "the file is empty (0 bytes)", final=True)
+    with open_container(path) as container:
+        stream = picture_stream(container)
+        _within_limits(container, stream, pixels_max, duration_max_s)
+        rotation = first_frame_rotation(container, stream)
+        container.seek(0)
+    with open_container(path) as container:
+        stream = picture_stream(container)
+        index = _index(container, stream)
+        values = _describe(container, stream, index, rotation)
+    values["warning"] = _whole_enough(index, values, share_min)
+    if index.pts_known and values["duration_ms"] > duration_max_s * 1000:
+        raise _too_long(duration_max_s)
+    arrays = {"frame_ms": index.frame_ms, "frame_pts": index.pts, "key_frames": index.keys}
+    return values, arrays
+
+
+def open_container(path: str) -> InputContainer:
+    """Open a file with the demuxers and the protocol that are allowed, or say why not."""
+    try:
+        return av.open(path, mode="r", options=OPEN_OPTIONS, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise _unopenable(path, error) from error
+
+
+def picture_stream(container: InputContainer) -> VideoStream:
+    """The video stream; cover art is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    if container.streams.audio:
+        raise Undecodable("no-video", "the file has sound but no picture", final=True)
+    raise Undecodable("no-video", "the file has no video stream", final=True)
+
+
+def start_of(container: InputContainer) -> Fraction:
+    """Where a player's clock shows 0, in seconds of the file's own time; sound that is primed earlier does not count."""
+    start = container.start_time
+    return Fraction(start, av.time_base) if start is not None and start > 0 else Fraction(0)
+
+
+def first_frame_rotation(container: InputContainer, stream: VideoStream) -> int:
+    """Degrees clockwise that the first frame asks to be turned by; proof that there is a first frame."""
+    stream.thread_type = "SLICE"
+    stream.thread_count = 1
+    tried = 0
+    try:
+        for packet in container.demux(stream):
+            tried += 1
+            for frame in _decoded(packet):
+                return round(-frame.rotation / 90) * 90 % 360
+            if tried >= FIRST_PACKETS_MAX:
+                break
+    except av.error.FFmpegError:
+        pass
+    raise Undecodable("damaged", "no frame of the file can be decoded", final=True)
+
+
+def _decoded(packet: av.Packet) -> list[av.VideoFrame]:
+    try:
+        return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
+    except av.error.FFmpegError:
+        return []
+
+
+class _Index:
+    """The packets of the stream, in the order of presentation."""
+
+    def __init__(self, rows: list[tuple[int, bool]], start: Fraction, base: Fraction, **facts: bool) -> None:
+        rows.sort(key=lambda row: row[0])
+        self.pts = np.array([pts for pts, _ in rows], np.int64)
+        offset = int(start / base)
+        self.frame_ms = ((self.pts - offset) * 1000 * base.numerator // base.denominator).astype(np.int32)
+        self.keys = np.flatnonzero([key for _, key in rows]).astype(np.int32)
+        self.broken = facts["broken"]  # demuxing ended with an error
+        self.discarded = facts["discarded"]  # an edit list hides frames
+        self.open_gop = facts["open_gop"]  # frames shown before a key frame, but stored behind it
+        self.changes = facts["changes"]  # of size or codec parameters on the way
+        self.pts_known = facts["pts_known"]
+        self.reach_s = 0.0  # where the last packet of any stream ends
+
+
+def _index(container: InputContainer, stream: VideoStream) -> _Index:
+    rows: list[tuple[int, bool]] = []
+    facts = {"broken": False, "discarded": False, "open_gop": False, "changes": False, "pts_known": True}
+    last_key, reach = None, Fraction(0)
+    try:
+        for packet in container.demux():
+            if packet.size and packet.dts is not None and packet.time_base:
+                reach = max(reach, (packet.dts + (packet.duration or 0)) * packet.time_base)
+            if not packet.size or packet.stream_index != stream.index:
+                continue
+            if packet.is_discard:
+                facts["discarded"] = True
+                continue
+            facts["changes"] |= bool(rows) and packet.has_sidedata("new_extradata")
+            pts = packet.pts
+            if pts is None:
+                facts["pts_known"] = False
+                pts = packet.dts if packet.dts is not None else (rows[-1][0] + 1 if rows else 0)
+            if packet.is_keyframe:
+                last_key = pts
+            elif last_key is not None and pts < last_key:
+                facts["open_gop"] = True
+            rows.append((pts, packet.is_keyframe))
+    except (av.error.FFmpegError, OSError):
+        facts["broken"] = True
+    if not rows:
+        raise Undecodable("damaged", "the file has a header but no picture data", final=True)
+    index = _Index(rows, start_of(container), stream.time_base or Fraction(1, 1000), **facts)
+    index.reach_s = float(reach - start_of(container))
+    return index
+
+
+def _describe(container: InputContainer, stream: VideoStream, index: _Index, rotation: int) -> dict[str, Any]:
+    codec = stream.codec_context
+    shape = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)
+    width, height = max(1, round(codec.width * (shape if shape > 0 else 1))), codec.height
+    if rotation in (90, 270):
+        width, height = height, width
+    rate = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
+    last_ms = int(index.frame_ms[-1]) + max(1, round(1000 / rate))
+    names = container.format.name.split(",")
+    transport = "mpegts" in names or "mpeg" in names
+    bits = os.path.getsize(container.name) * 8000 / max(1, last_ms)
+    unsure = (transport, index.broken, index.discarded, index.open_gop, index.changes, not index.pts_known,
+              rotation != 0, shape != 1, bits > REMUX_BITS_MAX, bool(np.any(np.diff(index.pts) == 0)))  # fmt: skip
+    return {
+        "container": _container_name(container),
+        "codec": codec.codec.canonical_name,
+        "width": width,
+        "height": height,
+        "fps": rate,
+        "duration_ms": last_ms,
+        "has_audio": bool(container.streams.audio),
+        "rotation": rotation,
+        "decoder": "av" if any(unsure) else "decord",
+        "declared": (stream.frames, (container.duration or 0) / av.time_base),
+    }
+
+
+def _container_name(container: InputContainer) -> str:
+    """One name where a demuxer has several: MOV and MP4, Matroska and WebM share theirs."""
+    names = container.format.name.split(",")
+    with open(container.name, "rb") as file:
+        head = file.read(SNIFF_BYTES)
+    if "webm" in names:
+        return "webm" if b"webm" in head[:64] else "matroska"
+    if "mp4" in names:
+        return "mov" if head[8:12] == b"qt  " else "mp4"
+    return names[0]
+
+
+def _whole_enough(index: _Index, values: dict[str, Any], share_min: float) -> str:
+    """A file that lost little is kept, with a warning; one that lost more is damaged.
+
+    What a file declares is its number of frames (MP4, AVI) or its length; what is there is what the packets say.
+    """
+    frames, length_s = values.pop("declared")
+    found = len(index.pts)
+    if frames and not index.discarded and found < frames:
+        if found < share_min * frames:
+            reason = f"the file is cut off or damaged: {found} of {frames} frames are there"
+            raise Undecodable("damaged", reason, final=True)
+        return f"{frames - found} of {frames} frames are missing"
+    if index.reach_s < share_min * length_s - 1:
+        reason = f"the file is cut off or damaged: {index.reach_s:.1f} of {length_s:.1f} s are there"
+        raise Undecodable("damaged", reason, final=True)
+    return "the file's last part is damaged" if index.broken else ""
+
+
+def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: int, duration_max_s: int) -> None:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width <= 0 or height <= 0:
+        raise Undecodable("damaged", "the picture has no size", final=True)
+    if width * height > pixels_max:
+        raise Undecodable("too-large", f"{width}x{height} are more than {pixels_max} pixels a frame", final=True)
+    if (container.duration or 0) / av.time_base > duration_max_s * 2:
+        raise _too_long(duration_max_s)
+
+
+def _too_long(duration_max_s: int) -> Undecodable:
+    return Undecodable("too-long", f"the file is longer than {duration_max_s} s", final=True)
+
+
+def _unopenable(path: str, error: Exception) -> Undecodable:
+    """The clearest reason that the first bytes allow."""
+    with Path(path).open("rb") as file:
+        head = file.read(SNIFF_BYTES)
+    if any(head.lstrip().startswith(mark) for mark in PLAYLISTS):
+        return Undecodable("not-allowed", "the file is a playlist or script that points elsewhere", final=True)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+        return Undecodable("damaged", "the file's index (moov) is missing or broken: it was cut off or damaged", final=True)
+    if head[:4] in (b"\x1aE\xdf\xa3", b"RIFF") or head[:1] == b"\x47":
+        return Undecodable("damaged", "the file's header is damaged", final=True)
+    if isinstance(error, MemoryError):
+        raise error
+    return Undecodable("not-a-video", "the file is in no video format that is accepted", final=True)

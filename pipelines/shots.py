@@ -1,0 +1,175 @@
+"""Where a video cuts: measured on small planes, a batch of frames at a time, decided on the measurements alone.
+
+`measure` looks a few frames to both sides and no further, `find` sees the measurements of the whole video; so it makes
+no difference in which chunks the frames were decoded. Hard cuts stand out of their neighbourhood; in dissolves and
+fades a frame is the mean of the frames before and after it, which no motion imitates. Plain numpy; knows no decoder.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.media import Bytes8, Floats, Shot, Times
+
+# The columns of a measurement.
+CHANGE, HISTOGRAM, SPAN, RESIDUAL, LUMA, CONTRAST = range(6)
+FEATURES = 6
+
+REACH = 10  # frames to each side that a measurement looks at
+SETTLE = 2  # frames after a cut until the picture is clean
+BEFORE = REACH + 1  # frames a chunk must see before the first it owns
+AFTER = REACH + SETTLE + 1  # and after the last
+
+PLANE_SIDE = 32  # about, on the shorter side
+BINS = 8  # a colour channel
+
+CUT_CHANGE_MIN = 9.0  # of 255
+CUT_HISTOGRAM_MIN = 0.10
+CUT_RATIO_MIN = 3.0  # times the neighbourhood's mean
+PEAK_CHANGE_MIN = 5.0  # below, no frame is worth an extra sample
+BLEND_SPAN_MIN = 14.0
+BLEND_RATIO_MAX = 0.30
+BLACK_CONTRAST_MAX = 4.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How long a shot may be."""
+
+    shot_min_ms: int
+    shot_max_ms: int
+
+
+def planes(frames: Bytes8) -> NDArray[np.float32]:
+    """Small float planes [N, h, w, 3] of frames [N, H, W, 3]: block means, so that noise and grain average out."""
+    count, height, width, _ = frames.shape
+    step = max(1, min(height, width) // PLANE_SIDE)
+    rows, columns = max(1, height // step), max(1, width // step)
+    if step == 1:
+        return frames.astype(np.float32)
+    skip = 2 if step >= 4 else 1  # every other pixel of a block is mean enough
+    cut = frames[:, : rows * step, : columns * step]
+    parts = [cut[:, i::step, j::step] for i in range(0, step, skip) for j in range(0, step, skip)]
+    total = np.zeros((count, rows, columns, 3), np.uint16)
+    for part in parts:
+        total += part
+    return total.astype(np.float32) / len(parts)
+
+
+def measure(small: NDArray[np.float32]) -> Floats:
+    """Six numbers a frame. Rows nearer than BEFORE to the start or AFTER to the end stand on shortened windows."""
+    count = len(small)
+    out = np.zeros((count, FEATURES), np.float32)
+    flat = small.reshape(count, -1)
+    luma = small[..., 0] * np.float32(0.299) + small[..., 1] * np.float32(0.587) + small[..., 2] * np.float32(0.114)
+    out[:, LUMA] = luma.mean(axis=(1, 2))
+    out[:, CONTRAST] = luma.std(axis=(1, 2))
+    if count > 1:
+        out[1:, CHANGE] = np.abs(flat[1:] - flat[:-1]).mean(axis=1)
+        bins = _histograms(small)
+        out[1:, HISTOGRAM] = np.abs(bins[1:] - bins[:-1]).sum(axis=1) / 2
+    if count > 2 * REACH:
+        early, late, here = flat[: -2 * REACH], flat[2 * REACH :], flat[REACH:-REACH]
+        out[REACH:-REACH, SPAN] = np.abs(late - early).mean(axis=1)
+        out[REACH:-REACH, RESIDUAL] = np.abs(here - (late + early) / 2).mean(axis=1)
+    return out
+
+
+def _histograms(small: NDArray[np.float32]) -> Floats:
+    """Shares of three coarse colour histograms a frame, [N, 3 * BINS]."""
+    count = len(small)
+    level = (small.reshape(count, -1, 3) * (BINS / 256)).astype(np.int32)
+    level += np.arange(3, dtype=np.int32) * BINS
+    level += (np.arange(count, dtype=np.int32) * 3 * BINS)[:, None, None]
+    found = np.bincount(level.ravel(), minlength=count * 3 * BINS).reshape(count, 3 * BINS)
+    return (found / (level.shape[1] * 3)).astype(np.float32)
+
+
+def peaks(change: Floats) -> NDArray[np.bool_]:
+    """Frames that change more than any other within REACH: the only places where a cut can be found later."""
+    if not len(change):
+        return np.zeros(0, bool)
+    padded = np.pad(change, REACH, constant_values=-1.0)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * REACH + 1)
+    first = windows[:, :REACH].max(axis=1) < change  # of equal ones the first
+    result: NDArray[np.bool_] = first & (windows.max(axis=1) <= change) & (change > PEAK_CHANGE_MIN)
+    return result
+
+
+def find(frame_ms: Times, features: Floats, end_ms: int, rules: Rules) -> list[Shot]:
+    """The shots of a whole video, without gaps, in order."""
+    starts = [int(frame_ms[0])]
+    for found in (hard_cuts(features), blends(features)):  # what is certain comes first
+        for at in frame_ms[found].tolist():
+            place = bisect.bisect(starts, at)
+            before, behind = starts[max(0, place - 1)], starts[place] if place < len(starts) else end_ms
+            if at - before >= rules.shot_min_ms and behind - at >= rules.shot_min_ms:
+                starts.insert(place, at)
+    return [part for start, stop in zip(starts, [*starts[1:], end_ms], strict=True) for part in _cut(start, stop, rules)]
+
+
+def fixed(start_ms: int, end_ms: int, length_ms: int) -> list[Shot]:
+    """Shots of one length, on an absolute grid; a last one shorter than half joins its neighbour."""
+    starts = [start_ms, *range((start_ms // length_ms + 1) * length_ms, end_ms, length_ms)]
+    if len(starts) > 1 and end_ms - starts[-1] < length_ms // 2:
+        starts.pop()
+    return [Shot(start, stop) for start, stop in zip(starts, [*starts[1:], end_ms], strict=True) if stop > start]
+
+
+def hard_cuts(features: Floats) -> NDArray[np.intp]:
+    """Frames with which something else begins."""
+    change, histogram = features[:, CHANGE], features[:, HISTOGRAM]
+    around = _mean_around(change)
+    cut = peaks(change) & (change >= CUT_CHANGE_MIN) & (change >= CUT_RATIO_MIN * around)
+    cut &= (histogram >= CUT_HISTOGRAM_MIN) | (change >= 3 * CUT_CHANGE_MIN)
+    return np.flatnonzero(cut)
+
+
+def blends(features: Floats) -> NDArray[np.intp]:
+    """The middle frames of dissolves and fades; a fade through black counts once, in the middle of the black."""
+    span, residual = features[:, SPAN], features[:, RESIDUAL]
+    blended = (span >= BLEND_SPAN_MIN) & (residual <= BLEND_RATIO_MAX * span)
+    near_cut = np.zeros(len(features), bool)
+    for cut in hard_cuts(features):
+        near_cut[max(0, cut - 2 * REACH) : cut + 2 * REACH] = True
+    black = features[:, CONTRAST] <= BLACK_CONTRAST_MAX
+    middles: list[int] = []
+    for first, stop in _runs((blended & ~near_cut) | black, gap=REACH):
+        dark = np.flatnonzero(black[first:stop])
+        if len(dark):
+            middles.append(first + int(dark[0] + dark[-1] + 1) // 2)
+        elif stop - first >= 3:
+            middles.append(first + int(np.argmax(span[first:stop])))
+    return np.array(middles, np.intp)
+
+
+def _mean_around(values: Floats) -> Floats:
+    """Mean of up to REACH neighbours on each side, without the frame itself."""
+    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - REACH, 0), np.minimum(index + REACH + 1, len(values))
+    sums = total[high] - total[low] - values
+    mean: Floats = (sums / np.maximum(high - low - 1, 1)).astype(np.float32)
+    return mean
+
+
+def _runs(mask: NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
+    """[first, stop) of the runs of True; runs no further apart than `gap` are one."""
+    where = np.flatnonzero(mask)
+    if not len(where):
+        return []
+    breaks = np.flatnonzero(np.diff(where) > gap)
+    firsts = where[np.concatenate([[0], breaks + 1])]
+    lasts = where[np.concatenate([breaks, [len(where) - 1]])]
+    return [(int(first), int(last) + 1) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def _cut(start: int, stop: int, rules: Rules) -> list[Shot]:
+    """A shot that is too long, in equal parts."""
+    parts = -(-(stop - start) // rules.shot_max_ms)
+    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    return [Shot(first, last) for first, last in zip(edges, edges[1:], strict=False)]
