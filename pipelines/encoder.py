@@ -57,7 +57,9 @@ class Encoder:
         self.name = name
         self.device = device
         self.batch_frames = batch_frames
-        self._model, _ = open_clip.create_model_from_pretrained(source.identifier, pretrained=source.tag, device=device)
+        self._model, _ = open_clip.create_model_from_pretrained(
+            source.identifier, pretrained=source.tag, device=device
+        )
         self._model.eval().requires_grad_(False)
         self._tokenizer = open_clip.get_tokenizer(source.identifier)
         pixels = self._model.visual.preprocess_cfg
@@ -117,7 +119,7 @@ class Encoder:
         self._model.visual.to(memory_format=torch.channels_last)
 
     def _bf16_is_safe(self) -> bool:
-        """On CPUs that multiply bf16: whether this model's answers stay the same, bit for bit in any place of a batch."""
+        """On CPUs that multiply bf16: whether this model answers as before, and alike in any place of a batch."""
         import torch
 
         self.bf16 = False
@@ -133,7 +135,7 @@ class Encoder:
 
 
 def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32) -> Encoder:
-    """Load a model by bundled name, folder, architecture/tag or hub name; `Rejected` says what to do when it is missing."""
+    """A model by bundled name, folder, architecture/tag or hub name; a missing one is `Rejected` with what to do."""
     import torch
 
     if threads > 0:
@@ -214,12 +216,18 @@ def _named(name: str) -> Source:
 def _missing(name: str, source: Source, error: Exception) -> Rejected:
     if source.folder is not None:
         reason = " ".join(str(error).split())[:200]
-        return Rejected(f"model folder {source.folder} does not load: {reason}", code="model-broken", hint=_hint())
-    return Rejected(f"model {name!r} is not on this machine and cannot be fetched", code="model-missing", hint=_hint())
+        return Rejected(
+            f"model folder {source.folder} does not load: {reason}", code="model-broken", hint=_hint()
+        )
+    return Rejected(
+        f"model {name!r} is not on this machine and cannot be fetched", code="model-missing", hint=_hint()
+    )
 
 
 def _hint() -> str:
-    names = ", ".join(sorted(path.name for path in MODELS.iterdir() if path.is_dir())) if MODELS.is_dir() else ""
+    names = (
+        ", ".join(sorted(path.name for path in MODELS.iterdir() if path.is_dir())) if MODELS.is_dir() else ""
+    )
     return f"without a network name a bundled model ({names}) or a local open_clip folder"
 
 
@@ -285,21 +293,26 @@ def _text_tower(model: Any, tokenizer: Any, device: str) -> Callable[[torch.Tens
     if pool not in ("argmax", "eos") or mask is None or getattr(tower, "cls_emb", None) is not None:
         return whole
 
+    end = int(getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None) or 0)
+
     def ends(ids: torch.Tensor) -> torch.Tensor:
         if pool == "argmax":
             return ids.argmax(dim=-1)
-        return (ids == getattr(tower, "eos_id", getattr(tower, "text_eos_id", None))).int().argmax(dim=-1)
+        return torch.eq(ids, end).int().argmax(dim=-1)
 
     def cut(ids: torch.Tensor) -> torch.Tensor:
         at = ends(ids)
         length = int(at.max()) + 1
         x = tower.token_embedding(ids[:, :length]) + tower.positional_embedding[:length]
         x = tower.ln_final(tower.transformer(x, attn_mask=mask[:length, :length]))
-        pooled = x[torch.arange(len(x), device=x.device), at]
+        pooled: torch.Tensor = x[torch.arange(len(x), device=x.device), at]
         projection = tower.text_projection
         if projection is None:
             return pooled
-        return projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
+        projected: torch.Tensor = (
+            projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
+        )
+        return projected
 
     with torch.inference_mode():
         probe = tokenizer([PROBE_TEXT, "dog"]).to(device)

@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 PPM = 1_000_000
-CENTRE, WIDTH = 0.25, 0.03  # text-image cosines of CLIP models: about 0.15 for strangers, 0.3 for a good match
+CENTRE, WIDTH = (
+    0.25,
+    0.03,
+)  # text-image cosines of CLIP models: about 0.15 for strangers, 0.3 for a good match
 FILE = "calibration.json"
 
 
@@ -46,7 +49,8 @@ class Calibration:
 
     def ppm(self, cosines: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
         """Whole parts per million for each cosine."""
-        return np.rint(np.interp(cosines, self.cosines, self.ppm_at)).astype(np.int64)
+        values: NDArray[np.int64] = np.rint(np.interp(cosines, self.cosines, self.ppm_at)).astype(np.int64)
+        return values
 
 
 def general() -> Calibration:

@@ -1,0 +1,212 @@
+"""The course of a training: words first, then pictures at growing size, at the end both against each other.
+
+Everything is planned by the share of the wall-clock budget that is used up, so that a slow machine trains less, not
+longer. The state (weights, optimizer, running average, clock) is one file; a run that finds it goes on from there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from pipelines.training import space
+from pipelines.training.words import Phrasebook
+from pipelines.world import BACKGROUNDS, Scene
+
+SIZES = ((0.40, 64), (0.70, 80), (1.01, 96))  # until which share of the pictures' time, at which side
+JOINT_FROM = 0.70  # from here on pictures and captions are contrasted as well
+AVERAGE = 0.998
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how much at once, how fast."""
+
+    minutes: float
+    words_share: float = 0.07
+    batch: int = 256
+    texts: int = 256
+    rate: float = 2e-3
+    words_rate: float = 1.5e-3
+
+
+class Course:
+    """The state of a training and its steps."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, phrases: Phrasebook, plan: Plan) -> None:
+        self.model, self.tokenizer, self.phrases, self.plan = model, tokenizer, phrases, plan
+        self.table = space.directions(phrases.concepts, _dimensions(model))
+        self.scale = torch.nn.Parameter(torch.tensor(math.log(16.0)))
+        pictures, words = list(_parts(model, "visual")), list(_parts(model, "text"))
+        self.pictures_optimizer = torch.optim.AdamW(_groups(pictures), lr=plan.rate, weight_decay=0.05)
+        self.words_optimizer = torch.optim.AdamW(_groups(words), lr=plan.words_rate, weight_decay=0.02)
+        self.pictures_optimizer.add_param_group({"params": [self.scale], "weight_decay": 0.0})
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.words_optimizer.zero_grad()
+        self.spent_s, self.steps, self.pictures_seen, self.texts_seen = 0.0, 0, 0, 0
+        self._since = time.monotonic()
+
+    @property
+    def share(self) -> float:
+        """Of the budget, used up."""
+        return min(1.0, (self.spent_s + time.monotonic() - self._since) / (60 * self.plan.minutes))
+
+    @property
+    def pictures_share(self) -> float:
+        """Of the time for pictures, used up; negative while only words are learned."""
+        return (self.share - self.plan.words_share) / (1 - self.plan.words_share)
+
+    @property
+    def side(self) -> int:
+        """The size of pictures at this time."""
+        return next(side for until, side in SIZES if self.pictures_share < until)
+
+    def words_step(self, texts: list[str], fronts: torch.Tensor, behinds: torch.Tensor) -> float:
+        """Texts alone, towards their targets."""
+        progress = min(1.0, self.share / self.plan.words_share)
+        late = _cosine(max(0.0, self.pictures_share), self.steps)
+        self._rate(self.words_optimizer, self.plan.words_rate * (1 - 0.8 * progress) * late)
+        vectors = self.text(texts)
+        loss = self._loss(vectors, fronts, behinds)
+        self._apply(loss, self.words_optimizer)
+        self.texts_seen += len(texts)
+        return float(loss.detach())
+
+    def pictures_step(self, pixels: torch.Tensor, scenes: list[Scene], captions: list[str]) -> float:
+        """A lesson of pictures; near the end also against their captions."""
+        progress = max(0.0, self.pictures_share)
+        self._rate(self.pictures_optimizer, self.plan.rate * _cosine(progress, self.steps))
+        self._rate(self.words_optimizer, 0.3 * self.plan.words_rate * _cosine(progress, self.steps))
+        vectors = functional.normalize(self.model.visual(normal(pixels)), dim=-1)  # type: ignore[operator]
+        fronts, behinds = targets(scenes, len(self.phrases.concepts))
+        loss = self._loss(vectors, fronts, behinds)
+        if progress >= JOINT_FROM:
+            loss = loss + 0.5 * self._contrast(vectors, self.text(captions))
+        self._apply(loss, self.pictures_optimizer, self.words_optimizer if progress >= JOINT_FROM else None)
+        self.pictures_seen += len(pixels)
+        return float(loss.detach())
+
+    def text(self, texts: list[str]) -> torch.Tensor:
+        """Unit vectors of texts, by the model in training; those of like length together."""
+        ids = self.tokenizer(texts)
+        lengths = (ids != 0).sum(1)
+        order = lengths.argsort()
+        parts = [_read(self.model.text, ids[part, : int(lengths[part].max())]) for part in order.chunk(3)]
+        return functional.normalize(torch.cat(parts)[order.argsort()], dim=-1)
+
+    def _loss(self, vectors: torch.Tensor, fronts: torch.Tensor, behinds: torch.Tensor) -> torch.Tensor:
+        count, scale = fronts.shape[1], self.scale.exp().clamp(max=60)
+        loss = functional.cross_entropy(scale * vectors @ self.table[:count].T, fronts)
+        named = behinds.sum(1) > 0
+        if bool(named.any()):
+            loss = loss + 0.2 * functional.cross_entropy(
+                scale * vectors[named] @ self.table[count:].T, behinds[named]
+            )
+        distance = 1 - (vectors * space.aim(self.table, fronts, behinds)).sum(1).mean()
+        return loss + 2 * distance
+
+    def _contrast(self, pictures: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        logits = 25.0 * pictures @ texts.T
+        own = torch.arange(len(logits))
+        return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+    def _apply(self, loss: torch.Tensor, *optimizers: torch.optim.Optimizer | None) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        for optimizer in optimizers:
+            if optimizer is not None:
+                optimizer.step()
+        self.pictures_optimizer.zero_grad()
+        self.words_optimizer.zero_grad()
+        self.steps += 1
+        self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        keep = min(AVERAGE, (1 + self.steps) / (10 + self.steps))
+        for mean, value in zip(
+            self.average.state_dict().values(), self.model.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - keep)
+            else:
+                mean.copy_(value)
+
+    def _rate(self, optimizer: torch.optim.Optimizer, rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    def save(self, path: Path) -> None:
+        """Write the state whole, or not at all."""
+        self.spent_s, self._since = self.spent_s + time.monotonic() - self._since, time.monotonic()
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {name: self._part(name) for name in (*STATES, *COUNTS)} | {"scale": self.scale.data}, partial
+        )
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state."""
+        state = torch.load(path, weights_only=True)
+        for name in STATES:
+            getattr(self, name).load_state_dict(state[name])
+        for name in COUNTS:
+            setattr(self, name, state[name])
+        self.scale.data.copy_(state["scale"])
+        self._since = time.monotonic()
+
+    def _part(self, name: str) -> Any:
+        value = getattr(self, name)
+        return value.state_dict() if name in STATES else value
+
+
+STATES = ("model", "average", "pictures_optimizer", "words_optimizer")
+COUNTS = ("spent_s", "steps", "pictures_seen", "texts_seen")
+
+
+def targets(scenes: list[Scene], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights of the concepts and backgrounds to be seen in each scene."""
+    fronts, behinds = torch.zeros(len(scenes), count), torch.zeros(len(scenes), len(BACKGROUNDS))
+    for row, scene in enumerate(scenes):
+        fronts[row, list(scene.concepts)] = 1 / len(scene.concepts)
+        behinds[row, BACKGROUNDS.index(scene.background.name)] = 1
+    return fronts, behinds
+
+
+def normal(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, S, S, 3] as the model's preprocessing leaves it."""
+    return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 63.75
+
+
+def _read(tower: Any, ids: torch.Tensor) -> torch.Tensor:
+    """open_clip's text tower on shorter rows: exact, because it looks only backwards and answers at the end."""
+    x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
+    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[: ids.shape[1], : ids.shape[1]]))
+    ends = (ids == tower.eos_id).int().argmax(1)
+    read: torch.Tensor = x[torch.arange(len(x)), ends] @ tower.text_projection
+    return read
+
+
+def _cosine(progress: float, steps: int) -> float:
+    return min(1.0, steps / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def _dimensions(model: torch.nn.Module) -> int:
+    return int(model.text.text_projection.shape[1])  # type: ignore[union-attr, index]
+
+
+def _parts(model: torch.nn.Module, tower: str) -> list[torch.nn.Parameter]:
+    return list(getattr(model, tower).parameters())
+
+
+def _groups(parameters: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+    """Weights decay, gains and biases do not."""
+    flat = [p for p in parameters if p.ndim < 2]
+    return [{"params": [p for p in parameters if p.ndim >= 2]}, {"params": flat, "weight_decay": 0.0}]

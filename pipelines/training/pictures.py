@@ -1,0 +1,148 @@
+"""Training pictures: scenes of the visual world painted small and fast, worn like frames of real videos.
+
+Sprites are decoded once, in three sizes; one affine transform brings scale, turn, squeeze and mirror. Wear: another
+artwork, brightness, contrast, colour shift, blur, noise, low resolution, JPEG blocks, a cropped frame. Runs in a worker
+process of its own, without torch.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from pipelines import world, world_paint, world_words
+from pipelines.world import SEEN, Artwork, Item, Scene
+
+FRAMES = (
+    16 / 9,
+    16 / 9,
+    4 / 3,
+    1.0,
+    9 / 16,
+)  # width to height; the model sees all of them squashed to a square
+BACKGROUNDS_KEPT = 1_200
+BACKGROUND_SIDE = 128
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A batch: pictures [N, S, S, 3], their captions and scenes."""
+
+    pixels: NDArray[np.uint8]
+    captions: list[str]
+    scenes: list[Scene]
+
+
+class Studio:
+    """Paints lessons. `others` is the share of items drawn by another hand than the samples'."""
+
+    def __init__(self, artwork: Artwork, *, seed: int, others: float = 0.4, worn: bool = True) -> None:
+        self.artwork = artwork
+        self.rng = random.Random(seed)
+        self.noise = np.random.default_rng(seed)
+        self.others, self.worn = others, worn
+        self._sprites: dict[tuple[int, str], list[Image.Image]] = {}
+        self._behind: list[tuple[world.Background, Image.Image]] = []
+
+    def lesson(self, count: int, side: int) -> Lesson:
+        """A batch of pictures of one to three concepts."""
+        pixels = np.empty((count, side, side, 3), np.uint8)
+        scenes, captions = [], []
+        for row in pixels:
+            wide = self.rng.choice(FRAMES)
+            number = self.rng.choice((1, 1, 2, 3))
+            chosen = self.rng.sample(range(len(self.artwork.concepts)), number)
+            scene = world.compose(self.rng, chosen, wide=wide)
+            behind, picture = self._background()
+            scene = Scene(behind, scene.at(self.rng.uniform(0, 3)).items)
+            row[:] = self.paint(scene, picture, wide, side)
+            scenes.append(scene)
+            captions.append(world_words.varied(self.rng, scene, self.artwork.concepts))
+        return Lesson(pixels, captions, scenes)
+
+    def paint(self, scene: Scene, behind: Image.Image, wide: float, side: int) -> NDArray[np.uint8]:
+        """One picture: the frame squashed to a square of `side`."""
+        canvas = self._crop(behind, side)
+        short = (min(1.0, 1 / wide), min(1.0, wide))  # the shorter side in widths and in heights of the frame
+        for item in scene.items:
+            self._draw(canvas, item, short, side)
+        picture = canvas.convert("RGB")
+        return self._wear(picture) if self.worn else np.asarray(picture)
+
+    def _draw(self, canvas: Image.Image, item: Item, short: tuple[float, float], side: int) -> None:
+        other = self.rng.random() < self.others
+        name = self.rng.choice(self.artwork.concepts[item.concept].sets) if other else SEEN
+        width, height = item.size * short[0] * side, item.size * short[1] * side
+        sizes = self._sizes(item.concept, name)
+        sprite = next((s for s in sizes if s.width <= 2 * max(width, height)), sizes[-1])
+        turn = math.radians(item.angle)
+        cos, sin = math.cos(turn), math.sin(turn)
+        reach = abs(cos) + abs(sin)
+        box = (max(2, round(width * reach)), max(2, round(height * reach)))
+        zoom_x, zoom_y, mirror = sprite.width / width, sprite.height / height, -1 if item.flip else 1
+        a, b = mirror * cos * zoom_x, -mirror * sin * zoom_y
+        d, e = sin * zoom_x, cos * zoom_y
+        middle = sprite.width / 2
+        c, f = middle - a * box[0] / 2 - b * box[1] / 2, middle - d * box[0] / 2 - e * box[1] / 2
+        drawn = sprite.transform(box, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
+        left, top = round(item.x * side - box[0] / 2), round(item.y * side - box[1] / 2)
+        world_paint.over(canvas, drawn, left, top)
+
+    def _sizes(self, concept: int, name: str) -> list[Image.Image]:
+        if (concept, name) not in self._sprites:
+            whole = self.artwork.sprite(concept, name)
+            sides = (72, 40, 20)
+            self._sprites[concept, name] = [whole.resize((s, s), Image.Resampling.LANCZOS) for s in sides]
+        return self._sprites[concept, name]
+
+    def _background(self) -> tuple[world.Background, Image.Image]:
+        if len(self._behind) < BACKGROUNDS_KEPT:
+            what = world.background(self.rng)
+            painted = world_paint.background(what, BACKGROUND_SIDE, BACKGROUND_SIDE)
+            self._behind.append((what, Image.fromarray(painted)))
+            return self._behind[-1]
+        return self.rng.choice(self._behind)
+
+    def _crop(self, behind: Image.Image, side: int) -> Image.Image:
+        wide, high = self.rng.uniform(0.7, 1) * behind.width, self.rng.uniform(0.7, 1) * behind.height
+        left, top = self.rng.uniform(0, behind.width - wide), self.rng.uniform(0, behind.height - high)
+        cut = behind.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + wide, top + high))
+        return (cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.rng.random() < 0.5 else cut).convert(
+            "RGBA"
+        )
+
+    def _wear(self, picture: Image.Image) -> NDArray[np.uint8]:
+        rng = self.rng
+        if rng.random() < 0.25:
+            picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
+        if rng.random() < 0.15:
+            side, low = picture.width, round(picture.width * rng.uniform(0.5, 0.8))
+            picture = picture.resize((low, low), Image.Resampling.BILINEAR)
+            picture = picture.resize((side, side), Image.Resampling.BILINEAR)
+        if rng.random() < 0.35:
+            coded = io.BytesIO()
+            picture.save(coded, "JPEG", quality=rng.randint(25, 85))
+            picture = Image.open(coded).convert("RGB")
+        if rng.random() < 0.3:
+            return np.asarray(picture)
+        pixels = np.asarray(picture, np.float32)
+        gain = np.array([rng.gauss(1, 0.07) for _ in range(3)], np.float32) * rng.uniform(0.75, 1.25)
+        pixels = (pixels - 128) * gain + np.float32(128 + rng.gauss(0, 14))
+        if rng.random() < 0.3:
+            pixels += self.noise.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(2, 10))
+        return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def paint(lessons: Queue[Lesson], side: Any, batch: int, seed: int) -> None:
+    """The painter's process: lessons of the side that is wanted at the time, until it is ended."""
+    studio = Studio(world.artwork(), seed=seed)
+    while True:
+        lessons.put(studio.lesson(batch, side.value))

@@ -1,0 +1,82 @@
+"""Training texts: what somebody might type, and where in the space it should point.
+
+A mention is a concept's name or a keyword; a keyword that stands for several concepts points between them. A text has
+one to three mentions, often a template around them, sometimes a background.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.world import BACKGROUNDS, Concept
+from pipelines.world_words import BEHIND, TEMPLATES, queries, with_article
+
+Rows = NDArray[np.float32]
+
+
+class Phrasebook:
+    """Every mention of the world with the concepts it stands for; makes texts with their targets."""
+
+    def __init__(self, concepts: Sequence[Concept]) -> None:
+        self.concepts = concepts
+        self.names = [concept.name for concept in concepts]
+        self.meanings: dict[str, list[int]] = {}
+        for concept in concepts:
+            for word in queries(concept):
+                self.meanings.setdefault(word, []).append(concept.index)
+        for concept in concepts:
+            self.meanings[concept.name] = [concept.index]
+        self.words = sorted(set(self.meanings) - set(self.names))
+
+    def corpus(self) -> list[str]:
+        """All words of the world, for the tokenizer."""
+        behind = [phrase for phrases in BEHIND.values() for phrase in phrases]
+        return [
+            *self.names,
+            *self.words,
+            *behind,
+            *(t.format("") for t in TEMPLATES),
+            "two three four five six times",
+        ]
+
+    def texts(self, rng: random.Random, count: int) -> tuple[list[str], Rows, Rows]:
+        """Texts, and for each the weights of the concepts and backgrounds it means."""
+        texts = []
+        fronts = np.zeros((count, len(self.concepts)), np.float32)
+        behinds = np.zeros((count, len(BACKGROUNDS)), np.float32)
+        for front, behind in zip(fronts, behinds, strict=True):
+            mentions = []
+            for _ in range(rng.choice((1, 1, 1, 2, 3))):
+                mention, meaning = self.mention(rng)
+                front[meaning] += 1 / len(meaning)
+                mentions.append(mention)
+            text = self._joined(rng, mentions)
+            if rng.random() < 0.4:
+                name = rng.choice(BACKGROUNDS)
+                behind[BACKGROUNDS.index(name)] = 1
+                text = f"{text} {rng.choice(BEHIND[name])}"
+            texts.append(rng.choice(TEMPLATES).format(text) if rng.random() < 0.6 else text)
+        return texts, fronts / fronts.sum(1, keepdims=True), behinds
+
+    def mention(self, rng: random.Random) -> tuple[str, list[int]]:
+        """A name, with or without article or number, or a keyword; and what it means."""
+        if rng.random() < 0.5:
+            word = rng.choice(self.words)
+            return word, self.meanings[word]
+        name = rng.choice(self.names)
+        spelled = (
+            name,
+            with_article(name),
+            with_article(name),
+            f"{rng.choice(('two', 'three', 'four'))} times {name}",
+        )
+        return rng.choice(spelled), self.meanings[name]
+
+    def _joined(self, rng: random.Random, mentions: list[str]) -> str:
+        if rng.random() < 0.2 or len(mentions) == 1:
+            return " ".join(mentions)
+        return f"{', '.join(mentions[:-1])} and {mentions[-1]}"
