@@ -103,12 +103,11 @@ class Encoder:
     def _batch(self, frames: NDArray[np.uint8], rows: int) -> Floats:
         import torch
 
-        if len(frames) < rows:
-            frames = np.concatenate([frames, np.zeros((rows - len(frames), *frames.shape[1:]), np.uint8)])
-            return self._batch(frames, rows)[: len(frames)]
-        pixels = torch.from_numpy(np.array(frames)).to(self.device)
+        padded = np.zeros((rows, *frames.shape[1:]), np.uint8)
+        padded[: len(frames)] = frames
+        pixels = torch.from_numpy(padded).to(self.device)
         with torch.inference_mode(), torch.autocast(self._kind(), torch.bfloat16, enabled=self.bf16):
-            return _unit(self._model.encode_image(self._pixels(pixels)))
+            return _unit(self._model.encode_image(self._pixels(pixels)))[: len(frames)]
 
     def _kind(self) -> str:
         return self.device.split(":")[0]
