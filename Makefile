@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt configs/setup.sh
 	touch $(STAMP)
 
 demo: $(STAMP) ## the whole product on this machine: ingest, search, pay; leaves it running
-	$(PY) -m cluster.cli demo
+	$(PY) -m cluster.cli --config configs/demo.toml demo
 
 stop: $(STAMP) ## stop what `make demo` or `pixr up` left running; everything is kept
 	$(PY) -m cluster.cli down

@@ -1,0 +1,166 @@
+"""`pixr demo`: the whole product once around, on this machine, as a stranger would use it.
+
+Starts the stack, makes video files, submits them as a job, searches over HTTP, waits until the creators' money has
+arrived on chain, audits, and prints what it saw. Everything in it is idempotent by its own means (content hashes,
+Idempotency-Keys, the ledger), so running it again adds nothing. Leaves Pixr running. Knows no short cut: it uses the
+command line and the HTTP endpoints only.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from cluster import runtime
+from cluster.cli import Context
+from cluster.errors import Temporary
+from cluster.settings import Settings
+from pipelines import samples
+
+QUERIES_MAX = 5
+MOMENTS_SHOWN = 3
+PAYOUTS_TIMEOUT_S = 120.0
+POLL_S = 1.0
+HTTP_TIMEOUT_S = 30.0
+
+
+@click.command()
+@click.option("--seed", default=1, show_default=True, help="Of the generated videos.")
+@click.pass_obj
+def demo(context: Context, seed: int) -> None:
+    """The whole product on this machine: ingest, search, pay. Leaves Pixr running."""
+    settings, console = context.settings, context.console
+    _pixr(settings, "up")
+    folder = settings.data_dir / "demo" / f"seed-{seed}"
+    console.rule("videos")
+    queries = _make_videos(folder, seed, console)
+    console.rule("ingest")
+    _pixr(settings, "ingest", str(folder))
+    with _client(settings) as client:
+        _print_job(client, console)
+        console.rule("search")
+        creators = _search(client, queries, seed, console)
+        console.rule("payouts")
+        _print_earnings(_wait_for_payouts(client, creators), console)
+    console.rule("audit")
+    verdict = _pixr(settings, "audit", must=False)
+    console.rule("addresses")
+    _pixr(settings, "status", must=False)
+    console.print(f"open {runtime.serve_url(settings)}/ in a browser; `make stop` ends Pixr and keeps everything")
+    if verdict:
+        raise SystemExit(verdict)
+
+
+def _pixr(settings: Settings, *arguments: str, must: bool = True) -> int:
+    """Run `pixr` as a user would; its output is shown.
+
+    Raises:
+        Temporary: it failed, and `must` says that it may not.
+    """
+    argv = (sys.executable, "-m", "cluster.cli", "--config", str(settings.path), *arguments)
+    code = subprocess.run(argv, check=False).returncode
+    if code and must:
+        raise Temporary(f"`pixr {arguments[0]}` ended with exit code {code}, see above")
+    return code
+
+
+def _make_videos(folder: Path, seed: int, console: Console) -> list[str]:
+    """Write the sample videos once; returns what to search for: what some of their shots show."""
+    complete = folder / "truth.jsonl"
+    made = samples.read(folder) if complete.exists() else samples.demo(folder, seed)
+    for sample in made:
+        form = f"{sample.form.codec} {sample.form.width}x{sample.form.height}" if not sample.fault else sample.fault
+        console.print(f"{sample.file:<36} {sample.creator:<8} {form:<18} {sample.title}", soft_wrap=True)
+    captions = [shot.caption for sample in made for shot in sample.shots[:1]]
+    return captions[:QUERIES_MAX]
+
+
+def _client(settings: Settings) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {runtime.secret(settings, 'api_admin_key')}"}
+    return httpx.Client(base_url=runtime.serve_url(settings), headers=headers, timeout=HTTP_TIMEOUT_S)
+
+
+def _get(client: httpx.Client, path: str, **parameters: Any) -> Any:
+    answer = client.get(path, params=parameters)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _print_job(client: httpx.Client, console: Console) -> None:
+    job = _get(client, "/v1/jobs", limit=1)["jobs"][0]
+    videos = job["videos"]
+    console.print(
+        f"job {job['id']}: {job['status']}; {videos['ready']} videos searchable, {videos['quarantined']} quarantined, "
+        f"{job['segments']} segments"
+    )
+    for failure in job["failures"]:
+        console.print(f"  quarantined {Path(failure['source_uri']).name}: {failure['error']}", soft_wrap=True)
+
+
+def _search(client: httpx.Client, queries: list[str], seed: int, console: Console) -> list[str]:
+    """Five searches as an anonymous viewer; returns the creators whose moments were shown."""
+    creators: dict[str, None] = {}
+    for number, query in enumerate(queries):
+        key = f"demo-{seed}-{number}"
+        answer = httpx.get(
+            f"{client.base_url}/v1/search",
+            params={"q": query, "limit": 10},
+            headers={"Idempotency-Key": key},
+            timeout=HTTP_TIMEOUT_S,
+        )
+        answer.raise_for_status()
+        found = answer.json()
+        creators |= dict.fromkeys(moment["creator_id"] for moment in found["moments"])
+        console.print(_moments_table(query, found))
+    return list(creators)
+
+
+def _moments_table(query: str, found: dict[str, Any]) -> Table:
+    table = Table("title", "from", "to", "relevance", title=f"“{query}” ({found['took_ms']} ms)", title_justify="left")
+    for moment in found["moments"][:MOMENTS_SHOWN]:
+        relevance = f"{moment['relevance_ppm'] / 10_000:.0f} %"
+        table.add_row(moment["title"], time_code(moment["start_ms"]), time_code(moment["end_ms"]), relevance)
+    return table
+
+
+def time_code(milliseconds: int) -> str:
+    """`83500` → `1:23.5`."""
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes}:{rest / 1000:04.1f}"
+
+
+def _wait_for_payouts(client: httpx.Client, creators: list[str]) -> dict[str, dict[str, Any]]:
+    """Until what was earned has been paid out, as far as it reaches the threshold.
+
+    Raises:
+        Temporary: payouts are still on their way after the time a localnet needs.
+    """
+    deadline = time.monotonic() + PAYOUTS_TIMEOUT_S
+    while True:
+        earnings = {creator: _get(client, f"/v1/creators/{creator}/earnings") for creator in creators}
+        if all(_settled(each) for each in earnings.values()):
+            return earnings
+        if time.monotonic() > deadline:
+            raise Temporary(f"payouts are not settled after {PAYOUTS_TIMEOUT_S:.0f} s: {earnings}")
+        time.sleep(POLL_S)
+
+
+def _settled(earnings: dict[str, Any]) -> bool:
+    return int(earnings["in_flight"]) == 0 and int(earnings["paid"]) == int(earnings["on_chain"]) > 0
+
+
+def _print_earnings(earnings: dict[str, dict[str, Any]], console: Console) -> None:
+    table = Table("creator", "accrued", "in flight", "paid", "on chain", title="PIX", title_justify="left")
+    for creator, each in earnings.items():
+        amounts = (int(each[name]) for name in ("accrued", "in_flight", "paid", "on_chain"))
+        table.add_row(creator, *(f"{amount / 1_000_000:.6f}" for amount in amounts))
+    console.print(table)

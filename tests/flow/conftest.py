@@ -1,0 +1,116 @@
+"""The whole stack, once per test run, started and used through the command line as a stranger would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from cluster import database, runtime
+from cluster import settings as settings_module
+from cluster.settings import ROOT, Settings
+from pipelines import samples
+
+SEED = 11
+CONFIG = ROOT / "configs" / "demo.toml"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running Pixr in a data folder of its own."""
+
+    settings: Settings
+    environ: dict[str, str]
+
+    def pixr(self, *arguments: str, code: int = 0) -> str:
+        """Run a command; its standard output. The exit code must be `code`."""
+        argv = (str(Path(sys.executable).with_name("pixr")), *arguments)
+        done = subprocess.run(
+            argv, env=self.environ, capture_output=True, text=True, timeout=280, cwd=ROOT, check=False
+        )
+        assert done.returncode == code, f"pixr {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.pixr(*arguments, "--json"))
+
+    @property
+    def services(self) -> dict[str, Any]:
+        """`pixr status --json`, also when something is not well."""
+        argv = (str(Path(sys.executable).with_name("pixr")), "status", "--json")
+        done = subprocess.run(argv, env=self.environ, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+        services: dict[str, Any] = json.loads(done.stdout)["services"]
+        return services
+
+    @property
+    def admin(self) -> httpx.Client:
+        key = runtime.secret(self.settings, "api_admin_key")
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=runtime.serve_url(self.settings), headers=headers, timeout=30)
+
+    @property
+    def anonymous(self) -> httpx.Client:
+        return httpx.Client(base_url=runtime.serve_url(self.settings), timeout=30)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with database.connect(runtime.endpoints(self.settings).postgres_url) as connection:
+            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+
+    def counts(self) -> dict[str, int]:
+        """What a second run must not change."""
+        tables = ("media.videos", "media.segments", "media.embeddings", "ledger.entries", "ledger.payouts")
+        return {table: self.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+
+    def supervisor(self) -> psutil.Process:
+        status = json.loads((self.settings.data_dir / "run" / "status.json").read_text(encoding="utf-8"))
+        return psutil.Process(status["pid"])
+
+
+def until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """Wait until something is true; how long it took, in seconds."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.25)
+    return time.monotonic() - began
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    folder.chmod(0o755)
+    places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder)}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
+    made = Stack(settings_module.load(environ=places), clean | places)
+    made.pixr("up")
+    family = [made.supervisor(), *made.supervisor().children(recursive=True)]
+    try:
+        yield made
+    finally:
+        family = [*family, *made.supervisor().children(recursive=True)]
+        made.pixr("down")
+        assert psutil.wait_procs(family, timeout=10)[1] == [], "processes were left behind"
+
+
+@pytest.fixture(scope="session")
+def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("catalogue"))
+
+
+@pytest.fixture(scope="session")
+def catalogue(stack: Stack, catalogue_folder: str) -> list[samples.Sample]:
+    """The demo's videos, good and bad, ingested."""
+    made = samples.demo(Path(catalogue_folder), SEED)
+    job = stack.json("ingest", catalogue_folder)
+    assert job["status"] == "succeeded", job
+    return made

@@ -1,0 +1,53 @@
+"""What happens when a process is killed: everything is back by itself within 30 seconds, and nothing is lost."""
+
+from __future__ import annotations
+
+import httpx
+import psutil
+import pytest
+
+from tests.flow.conftest import Stack, until
+
+BACK_WITHIN_S = 30.0
+
+
+def all_healthy(stack: Stack) -> bool:
+    return all(row["healthy"] for row in stack.services.values())
+
+
+def finds(stack: Stack, query: str) -> bool:
+    try:
+        answer = stack.anonymous.get("/v1/search", params={"q": query, "intent": "probe"})
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200 and bool(answer.json()["moments"]) and not answer.json()["degraded"]
+
+
+def any_title(stack: Stack) -> str:
+    return str(stack.rows("SELECT title FROM media.videos WHERE status = 'ready' ORDER BY id LIMIT 1")[0][0])
+
+
+@pytest.mark.parametrize("service", ["redis", "s3", "solana", "postgres"])
+def test_a_killed_service_is_back_and_nothing_is_lost(stack: Stack, catalogue: None, service: str) -> None:
+    before = stack.counts()
+    process = psutil.Process(stack.services[service]["pid"])
+    process.kill()
+    psutil.wait_procs([process], timeout=5)
+    until(lambda: all_healthy(stack), BACK_WITHIN_S, f"{service} healthy again")
+    until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "search whole again")
+    after = stack.counts()
+    assert {table: after[table] for table in before if table.startswith("media")} == {
+        table: before[table] for table in before if table.startswith("media")
+    }
+    assert stack.json("audit")["ok"]
+
+
+def test_a_killed_serve_replica_is_back(stack: Stack, catalogue: None) -> None:
+    family = stack.supervisor().children(recursive=True)
+    replicas = [process for process in family if "ServeReplica" in " ".join(process.cmdline())]
+    assert replicas
+    for replica in replicas:
+        replica.kill()
+    psutil.wait_procs(replicas, timeout=5)
+    until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "search answers again")
+    assert stack.json("audit")["ok"]

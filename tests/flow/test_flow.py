@@ -1,0 +1,125 @@
+"""From a file to money on chain, with everything real; and the same again, which adds nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.samples import Sample
+from tests.flow.conftest import Stack, until
+
+PAID_WITHIN_S = 90.0
+
+
+def search(stack: Stack, query: str, key: str) -> dict[str, Any]:
+    answer = stack.anonymous.get("/v1/search", params={"q": query}, headers={"Idempotency-Key": key})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def earnings(stack: Stack, creator: str) -> dict[str, Any]:
+    answer = stack.admin.get(f"/v1/creators/{creator}/earnings")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def settled(found: dict[str, Any]) -> bool:
+    return int(found["in_flight"]) == 0 and int(found["paid"]) == int(found["on_chain"]) > 0
+
+
+@pytest.fixture(scope="session")
+def shown(stack: Stack, catalogue: list[Sample]) -> list[dict[str, Any]]:
+    """The answers to a search for the first shot of some of the videos."""
+    captions = [sample.shots[0].caption for sample in catalogue if sample.shots][:5]
+    return [search(stack, caption, f"flow-{number}") for number, caption in enumerate(captions)]
+
+
+def test_good_files_are_searchable_and_bad_ones_quarantined_with_a_reason(
+    stack: Stack, catalogue: list[Sample]
+) -> None:
+    rows = stack.rows("SELECT source_uri, status, error FROM media.videos")
+    statuses = {uri.rsplit("/", 1)[1]: (status, error) for uri, status, error in rows}
+    for sample in catalogue:
+        status, error = statuses[sample.file]
+        assert status == ("ready" if sample.shots else "quarantined"), (sample.file, error)
+        assert sample.shots or (error and "\n" not in error)
+
+
+def test_the_right_moment_is_found(catalogue: list[Sample], shown: list[dict[str, Any]]) -> None:
+    wanted = [sample for sample in catalogue if sample.shots][:5]
+    hits = [
+        answer["moments"][0]["title"] == sample.title
+        and min(answer["moments"][0]["end_ms"], sample.shots[0].end_ms) > answer["moments"][0]["start_ms"]
+        for sample, answer in zip(wanted, shown, strict=True)
+    ]
+    assert sum(hits) >= 4, hits
+
+
+def test_the_moments_shown_are_paid_on_chain(stack: Stack, shown: list[dict[str, Any]]) -> None:
+    creators = sorted({moment["creator_id"] for answer in shown for moment in answer["moments"]})
+    assert len(creators) == 3
+    for creator in creators:
+        until(lambda creator=creator: settled(earnings(stack, creator)), PAID_WITHIN_S, f"creator {creator} paid")
+    assert stack.json("audit", "--full")["ok"]
+
+
+def test_a_creator_gets_nine_tenths_of_what_was_shown(stack: Stack, shown: list[dict[str, Any]]) -> None:
+    amounts = {}
+    for answer in shown:
+        for moment in answer["moments"]:
+            amounts.setdefault(
+                moment["segment_id"], (moment["creator_id"], moment["relevance_ppm"] * 1000 // 1_000_000)
+            )
+    for creator in {creator for creator, _ in amounts.values()}:
+        gross = sum(amount for owner, amount in amounts.values() if owner == creator)
+        found = earnings(stack, creator)
+        net = sum(int(found[name]) for name in ("pending", "accrued", "in_flight", "paid"))
+        # Largest remainder an appearance: at most one base unit of difference each.
+        assert abs(net - gross * 9 // 10) <= len(amounts)
+
+
+def test_a_repeated_idempotency_key_earns_nothing_new(stack: Stack, shown: list[dict[str, Any]]) -> None:
+    before = stack.rows("SELECT coalesce(sum(appearances), 0) FROM ledger.appearance_batches")
+    again = search(
+        stack, shown[0]["query"]["text"] if isinstance(shown[0]["query"], dict) else shown[0]["query"], "flow-0"
+    )
+    assert [moment["segment_id"] for moment in again["moments"]] == [
+        moment["segment_id"] for moment in shown[0]["moments"]
+    ]
+    assert stack.rows("SELECT coalesce(sum(appearances), 0) FROM ledger.appearance_batches") == before
+
+
+def test_a_second_ingest_of_the_same_folder_changes_nothing(
+    stack: Stack, catalogue: list[Sample], catalogue_folder: str
+) -> None:
+    before = stack.counts()
+    job = stack.json("ingest", catalogue_folder)
+    assert job["status"] == "succeeded"
+    assert stack.counts() == before
+
+
+def test_a_thumbnail_and_a_moment_can_be_fetched(stack: Stack, shown: list[dict[str, Any]]) -> None:
+    moment = shown[0]["moments"][0]
+    thumbnail = stack.anonymous.get(moment["thumbnail_url"])
+    assert (thumbnail.status_code, thumbnail.headers["content-type"]) == (200, "image/webp")
+    part = stack.anonymous.get(moment["play_url"].partition("#")[0], headers={"Range": "bytes=0-99"})
+    assert (part.status_code, len(part.content)) == (206, 100)
+
+
+def test_everything_is_kept_across_down_and_up(stack: Stack, shown: list[dict[str, Any]]) -> None:
+    before = stack.counts()
+    stack.pixr("down")
+    stack.pixr("up")
+    after = stack.counts()
+    assert {name: after[name] for name in before if name.startswith("media")} == {
+        name: before[name] for name in before if name.startswith("media")
+    }
+    assert search(stack, "anything", "flow-kept")["moments"]
+    assert stack.json("audit", "--full")["ok"]
+
+
+def test_a_second_up_does_nothing(stack: Stack) -> None:
+    pids = {name: row["pid"] for name, row in stack.services.items()}
+    assert "already up" in stack.pixr("up")
+    assert {name: row["pid"] for name, row in stack.services.items()} == pids
