@@ -11,7 +11,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def _print_job(client: httpx.Client, console: Console) -> None:
         f"{job['segments']} segments"
     )
     for failure in job["failures"]:
-        console.print(f"  quarantined {Path(failure['source_uri']).name}: {failure['error']}", soft_wrap=True)
+        console.print(f"  quarantined {Path(failure['source_uri']).name}: {failure['reason']}", soft_wrap=True)
 
 
 def _search(client: httpx.Client, queries: list[str], seed: int, console: Console) -> list[str]:
