@@ -1,0 +1,337 @@
+"""The table of videos, with their creators: who they are, who works on them, and how that ended.
+
+All instants are the database's. A lease names its owner and carries a fencing token; whatever is written on its behalf
+names the token and finds nothing when the lease has passed on. An attempt is counted when it begins, so that a video
+that takes its machine down is not tried for ever. Knows SQL and nothing of decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from cluster.errors import Rejected
+from pipelines.media import PIPELINE_VERSION, Failure
+
+PAGE_ROWS = 1000
+STAGED_MAX_AGE = "1 day"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A video as it was found in a source, with what its manifest says."""
+
+    source_uri: str
+    etag: str
+    size: int
+    creator: str
+    title: str
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    wallet: str = ""
+    visibility: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a video, and what is needed for it."""
+
+    video_id: int
+    token: int
+    source_uri: str
+    source_etag: str
+    source_bytes: int
+    attempts: int
+
+
+def register(connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int) -> None:
+    """Make every listed video known and part of the job; run again, it changes nothing.
+
+    An object whose content has changed starts anew. A manifest's words replace older ones; its wallet never does.
+    """
+    for start in range(0, len(videos), PAGE_ROWS):
+        page = videos[start : start + PAGE_ROWS]
+        with connection.transaction():
+            _register_creators(connection, page)
+            _register_videos(connection, page)
+            _add_to_job(connection, job_id, page, model_id)
+    with connection.transaction():
+        _take_turns(connection, job_id)
+
+
+def _register_creators(connection: Connection, page: Sequence[Listed]) -> None:
+    wallets = {video.creator: video.wallet or None for video in sorted(page, key=lambda video: bool(video.wallet))}
+    # The first wallet stands: a manifest may fill an empty one and never replace another.
+    connection.execute(
+        "INSERT INTO media.creators (handle, name, wallet) SELECT handle, handle, wallet"
+        " FROM unnest(%s::text[], %s::text[]) AS given (handle, wallet)"
+        " ON CONFLICT (handle) DO UPDATE SET wallet = coalesce(creators.wallet, excluded.wallet)",
+        (list(wallets), list(wallets.values())),
+    )
+
+
+def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
+    rows = [
+        {
+            "source_uri": video.source_uri, "etag": video.etag, "size": video.size, "creator": video.creator,
+            "title": video.title, "description": video.description, "tags": list(video.tags),
+            "visibility": video.visibility or "public", "language": video.language or "english",
+        }
+        for video in page
+    ]  # fmt: skip
+    # A removed video stays removed; everything else starts anew when its object is another one.
+    connection.execute(
+        """
+        INSERT INTO media.videos AS v (creator_id, source_uri, source_etag, source_bytes, title, description, tags,
+                                       visibility, language)
+        SELECT c.id, g.source_uri, g.etag, g.size, g.title, g.description,
+               ARRAY(SELECT jsonb_array_elements_text(g.tags)), g.visibility, g.language
+        FROM jsonb_to_recordset(%s::jsonb) AS g (source_uri text, etag text, size bigint, creator text, title text,
+             description text, tags jsonb, visibility text, language text)
+        JOIN media.creators c ON c.handle = g.creator
+        ON CONFLICT (source_uri) DO UPDATE SET
+            source_etag = excluded.source_etag, source_bytes = excluded.source_bytes,
+            status = CASE WHEN v.status IN ('ready', 'removed') THEN v.status ELSE 'queued' END,
+            pipeline_version = NULL, attempts = 0, failures = 0, error = NULL, error_code = NULL, retry_at = NULL
+        WHERE v.source_etag <> excluded.source_etag
+        """,
+        (_json(rows),),
+    )
+
+
+def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], model_id: int) -> None:
+    # What is done already is skipped here, in one statement for a page, without looking at a single object.
+    connection.execute(
+        """
+        INSERT INTO media.job_videos (job_id, video_id, position, outcome, error, error_code)
+        SELECT %(job)s, v.id, 0,
+               CASE WHEN v.status IN ('quarantined', 'removed') THEN v.status
+                    WHEN v.status = 'ready' AND v.pipeline_version = %(version)s AND EXISTS (
+                         SELECT FROM media.embeddings e WHERE e.video_id = v.id AND e.model_id = %(model)s)
+                    THEN 'skipped' END,
+               CASE WHEN v.status = 'quarantined' THEN v.error END,
+               CASE WHEN v.status = 'quarantined' THEN v.error_code END
+        FROM media.videos v WHERE v.source_uri = ANY(%(uris)s)
+        ON CONFLICT (job_id, video_id) DO NOTHING
+        """,
+        {"job": job_id, "version": PIPELINE_VERSION, "model": model_id, "uris": [video.source_uri for video in page]},
+    )
+    connection.execute(
+        "UPDATE media.videos SET status = 'queued', failures = 0, attempts = 0, error = NULL, error_code = NULL"
+        " WHERE status = 'failed' AND source_uri = ANY(%s)",
+        ([video.source_uri for video in page],),
+    )
+
+
+def _take_turns(connection: Connection, job_id: str) -> None:
+    """Creators take turns: the first video of each, then the second of each."""
+    connection.execute(
+        """
+        UPDATE media.job_videos j SET position = turn.position
+        FROM (SELECT v.id, row_number() OVER (ORDER BY round, creator_id, id) AS position
+              FROM (SELECT v.id, v.creator_id, row_number() OVER (PARTITION BY v.creator_id ORDER BY v.id) AS round
+                    FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %(job)s) AS v
+             ) AS turn
+        WHERE j.job_id = %(job)s AND j.video_id = turn.id AND j.position <> turn.position
+        """,
+        {"job": job_id},
+    )
+
+
+def claim(
+    connection: Connection, video_id: int, owner: str, *, lease_s: int, starts_max: int
+) -> Lease | Failure | None:
+    """Begin an attempt. None: another one is at work on it, it is done, or its time has not come.
+
+    The same owner asking again gets the lease it has: a task that is repeated is no new attempt.
+    """
+    with connection.transaction(), connection.cursor(row_factory=class_row(_Row)) as cursor:
+        # The lock decides between two that ask at once.
+        row = cursor.execute(
+            "SELECT id, status, attempts, lease_owner, lease_token, source_uri, source_etag, source_bytes,"
+            " coalesce(lease_until > now(), false) AS leased, coalesce(retry_at > now(), false) AS resting"
+            " FROM media.videos WHERE id = %s FOR UPDATE",
+            (video_id,),
+        ).fetchone()
+        if row is None or row.status in ("removed", "quarantined", "failed"):
+            return None
+        if row.leased and row.lease_owner == owner:
+            assert row.lease_token is not None  # owner and token come and go together: a CHECK says so
+            return row.lease(row.lease_token)
+        if row.leased or row.resting:
+            return None
+        if row.attempts >= starts_max:
+            failure = Failure("lost-too-often", f"{row.attempts} attempts were cut short without an answer", final=True)
+            _end(connection, video_id, failure, "quarantined", 0.0)
+            return failure
+        token = cursor.connection.execute(
+            "UPDATE media.videos SET attempts = attempts + 1, lease_owner = %s, lease_token = nextval('media.lease_tokens'),"
+            " lease_until = now() + make_interval(secs => %s),"
+            " status = CASE WHEN status = 'ready' THEN status ELSE 'processing' END"
+            " WHERE id = %s RETURNING lease_token",
+            (owner, lease_s, video_id),
+        ).fetchone()
+        assert token is not None
+        return row.lease(token[0], began=1)
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: int
+    status: str
+    attempts: int
+    lease_owner: str | None
+    lease_token: int | None
+    source_uri: str
+    source_etag: str
+    source_bytes: int
+    leased: bool
+    resting: bool
+
+    def lease(self, token: int, began: int = 0) -> Lease:
+        return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
+
+
+def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
+    """Write what probing found; False when the lease has passed on."""
+    done = connection.execute(
+        "UPDATE media.videos SET content_hash = %(content_hash)s, container = %(container)s, codec = %(codec)s,"
+        " width = %(width)s, height = %(height)s, fps = %(fps)s, duration_ms = %(duration_ms)s,"
+        " has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')"
+        " WHERE id = %(video)s AND lease_token = %(token)s",
+        {**facts, "video": lease.video_id, "token": lease.token},
+    )
+    return done.rowcount == 1
+
+
+def fail(
+    connection: Connection, video_id: int, token: int, failure: Failure, *, failures_max: int, backoff_s: float
+) -> str | None:
+    """End an attempt with an error; the video's new status, or None when the lease has passed on.
+
+    What trying again cannot mend is quarantined at once, other errors after `failures_max` of them; a dependency that
+    was away is nobody's failure.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT failures, status FROM media.videos WHERE id = %s AND lease_token = %s FOR UPDATE", (video_id, token)
+        ).fetchone()
+        if row is None:
+            return None
+        failures, status = row
+        if failure.final or (failure.code != "temporary" and failures + 1 >= failures_max):
+            status = "quarantined"
+        elif status != "ready":
+            status = "queued"
+        _end(connection, video_id, failure, status, backoff_s)
+        return str(status)
+
+
+def _end(connection: Connection, video_id: int, failure: Failure, status: str, backoff_s: float) -> None:
+    connection.execute(
+        "UPDATE media.videos SET status = %s, failures = failures + %s, error = %s, error_code = %s,"
+        " retry_at = CASE WHEN %s > 0 THEN now() + make_interval(secs => %s) END,"
+        " lease_owner = NULL, lease_token = NULL, lease_until = NULL WHERE id = %s",
+        (status, int(failure.code != "temporary"), failure.reason, failure.code, backoff_s, backoff_s, video_id),
+    )
+    connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
+
+
+def give_up(connection: Connection, job_id: str) -> None:
+    """Videos of a job that stay unfinished are failed: their dependency was away for too long."""
+    connection.execute(
+        "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, 'the job ended before it was ingested'),"
+        " error_code = coalesce(v.error_code, 'unfinished') FROM media.job_videos j"
+        " WHERE j.job_id = %s AND j.video_id = v.id AND j.outcome IS NULL AND v.status = 'queued'",
+        (job_id,),
+    )
+
+
+def renew(connection: Connection, owner: str, lease_s: int) -> None:
+    """Keep what an owner works on."""
+    connection.execute(
+        "UPDATE media.videos SET lease_until = now() + make_interval(secs => %s) WHERE lease_owner = %s",
+        (lease_s, owner),
+    )
+
+
+def release(connection: Connection, job_id: str, except_owner: str = "") -> None:
+    """Free what earlier drivers of a job, known to be dead, had leased. Their late writes find no lease."""
+    connection.execute(
+        "UPDATE media.videos SET lease_owner = NULL, lease_token = NULL, lease_until = NULL,"
+        " status = CASE WHEN status = 'processing' THEN 'queued' ELSE status END"
+        " WHERE lease_owner LIKE %s AND lease_owner <> %s",
+        (job_id + "/%", except_owner),
+    )
+    # What was staged under leases that ended can never be used.
+    connection.execute(
+        "DELETE FROM media.staging s USING media.videos v WHERE v.id = s.video_id"
+        " AND v.lease_token IS DISTINCT FROM s.lease_token AND s.created_at < now() - %s::interval",
+        (STAGED_MAX_AGE,),
+    )
+
+
+def change(connection: Connection, video_id: int, **words: Any) -> bool:
+    """Change title, description, tags, visibility or language; what search finds follows in the same transaction."""
+    allowed = ("title", "description", "tags", "visibility", "language")
+    if unknown := [name for name in words if name not in allowed]:
+        raise Rejected(f"{unknown[0]!r} cannot be changed", hint=f"these can: {', '.join(allowed)}")
+    with connection.transaction():
+        row = connection.execute(
+            "UPDATE media.videos SET title = coalesce(%(title)s, title), tags = coalesce(%(tags)s, tags),"
+            " description = coalesce(%(description)s, description), language = coalesce(%(language)s, language),"
+            " visibility = coalesce(%(visibility)s, visibility) WHERE id = %(id)s AND status <> 'removed' RETURNING id",
+            {**dict.fromkeys(allowed), **words, "id": video_id},
+        ).fetchone()
+        if row is None:
+            return False
+        connection.execute(
+            "UPDATE media.segments s SET description = v.description,"
+            " search = media.search_text(v.language, v.title, v.tags, v.description)"
+            " FROM media.videos v WHERE v.id = %s AND s.video_id = v.id",
+            (video_id,),
+        )
+        bump_generation(connection)
+        return True
+
+
+def remove(connection: Connection, video_id: int) -> bool:
+    """Take a video out of search for good. Its row stays, so that a later listing does not bring it back."""
+    with connection.transaction():
+        row = connection.execute(
+            "UPDATE media.videos SET status = 'removed', lease_owner = NULL, lease_token = NULL, lease_until = NULL"
+            " WHERE id = %s AND status <> 'removed' RETURNING id",
+            (video_id,),
+        ).fetchone()
+        if row is None:
+            return False
+        for table in ("embeddings", "segments", "staging"):
+            connection.execute(f"DELETE FROM media.{table} WHERE video_id = %s", (video_id,))
+        bump_generation(connection)
+        return True
+
+
+def requeue(connection: Connection, video_ids: Sequence[int]) -> int:
+    """Give quarantined and failed videos a fresh set of attempts."""
+    done = connection.execute(
+        "UPDATE media.videos SET status = 'queued', attempts = 0, failures = 0, error = NULL, error_code = NULL,"
+        " retry_at = NULL WHERE id = ANY(%s) AND status IN ('quarantined', 'failed')",
+        (list(video_ids),),
+    )
+    return done.rowcount
+
+
+def bump_generation(connection: Connection) -> None:
+    """Tell caches and cursors that something they could see has changed; last in its transaction, for it locks a row."""
+    connection.execute("UPDATE media.generation SET value = value + 1")
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value)

@@ -1,0 +1,253 @@
+"""The ingest job: from the objects of a bucket to moments that can be searched. Run by Ray: `python -m pipelines.ingest --job ID`.
+
+    video ids → Plan     begins an attempt, fetches the file, probes it, cuts it into chunks      → chunks
+              → Decode   in a sandboxed child: measurements of every frame, candidates as tensors → decoded chunks
+              → Embed    a pool of actors that hold the model                                      → vectors
+              → Store    COPY into staging; the last chunk of a video makes it ready, whole
+
+Rows are chunks, so one long video is spread over the workers like many short ones, with the same moments as the
+result. A bad file comes out as a refused row, never as an exception; Ray's retries are finite; what a crash leaves
+undone is taken up again from PostgreSQL (see `catalog`), here in rounds and after a driver's death by `watch`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cluster import database, ray_cluster, runtime, telemetry
+from cluster import settings as settings_module
+from cluster.errors import Rejected, Temporary
+from cluster.resilience import backoff_s
+from cluster.settings import Settings
+from cluster.storage import Storage
+from pipelines import catalog, jobs, source
+from pipelines.settings import ModelSettings
+from pipelines.stages import Decode, Embed, Model, Place, Plan, Store
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from ray.data import Dataset
+
+log = logging.getLogger(__name__)
+
+PLANNERS = 2
+CHUNKS_A_BATCH = 4  # what an encoder gets at once; their frames fill its batches together
+TASK_RETRIES = 3  # of a task whose worker was killed
+ACTOR_RESTARTS = 20
+ROUNDS_MAX = 60
+WAIT_MAX_S = 5.0
+
+Row = dict[str, Any]
+
+
+def pipeline(video_ids: list[int], place: Place) -> Dataset:
+    """The whole of it."""
+    import ray
+
+    ingest = place.ingest
+    encoders = ray.data.ActorPoolStrategy(min_size=ingest.embedders_min, max_size=ingest.embedders_max)
+    return (
+        ray.data.from_items([{"row": pickle.dumps(video)} for video in video_ids], override_num_blocks=len(video_ids))
+        .flat_map(many(Plan(place)), num_cpus=0.1, concurrency=PLANNERS, max_retries=TASK_RETRIES)
+        .repartition(target_num_rows_per_block=1)
+        .map(one(Decode(place)), num_cpus=ingest.decoder_cpus, max_retries=TASK_RETRIES, **decoders(ingest.decoders_max))
+        .map_batches(
+            EmbedBatches, fn_constructor_args=(place,), compute=encoders, batch_size=CHUNKS_A_BATCH,
+            num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
+            max_restarts=ACTOR_RESTARTS, max_task_retries=TASK_RETRIES,
+        )
+        .map(one(Store(place)), num_cpus=0.1, max_retries=TASK_RETRIES)
+    )  # fmt: skip
+
+
+def one(stage: Callable[[Any], Any]) -> Callable[[Row], Row]:
+    """A stage as Ray wants it: rows are opaque bytes, so that nothing is converted on the way."""
+
+    def call(row: Row) -> Row:
+        return {"row": pickle.dumps(stage(pickle.loads(row["row"])), protocol=5)}
+
+    return call
+
+
+def many(stage: Callable[[Any], Iterator[Any]]) -> Callable[[Row], list[Row]]:
+    def call(row: Row) -> list[Row]:
+        return [{"row": pickle.dumps(each, protocol=5)} for each in stage(pickle.loads(row["row"]))]
+
+    return call
+
+
+class EmbedBatches:
+    """`Embed` as an actor."""
+
+    def __init__(self, place: Place) -> None:
+        self._embed = Embed(place)
+
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        for row in self._embed([pickle.loads(row) for row in batch["row"]]):
+            yield {"row": [pickle.dumps(row, protocol=5)]}
+
+
+def decoders(most: int) -> dict[str, int]:
+    return {"concurrency": most} if most else {}
+
+
+def run(settings: Settings, job_id: str, submission: int) -> int:
+    """Drive a job to its end; 0 when every video is accounted for and none has failed."""
+    ends = runtime.endpoints(settings)
+    with database.connect(ends.postgres_url, autocommit=True) as connection:
+        job_source, options = jobs.begin(connection, job_id, submission)
+        with Heartbeat(ends.postgres_url, job_id, submission, owner(job_id, submission), lease_s=10) as heart:
+            try:
+                place = prepare(settings, connection, job_id, submission, job_source, options)
+                heart.lease_s = place.ingest.lease_s
+                rounds(connection, place, heart)
+                jobs.settle(connection, job_id, place.model.id)
+                error = jobs.reconcile(jobs.get(connection, job_id))
+            except Rejected as refused:
+                error = str(refused)
+            if heart.stopped:
+                return 1
+        jobs.finish(connection, job_id, submission, "failed" if error else "succeeded", error)
+    log.info("job finished: %s", error or "every video is accounted for", extra={"job_id": job_id})
+    return 1 if error else 0
+
+
+def prepare(
+    settings: Settings, connection: Connection, job_id: str, submission: int, job_source: str, options: jobs.Options
+) -> Place:
+    """List the source once, take over from drivers that died, and learn what the model is."""
+    ends = runtime.endpoints(settings)
+    ingest, named = jobs.section(settings, options), settings.section(ModelSettings)
+    named = dataclasses.replace(named, name=options.model or named.name)
+    catalog.release(connection, job_id, except_owner=owner(job_id, submission))
+    model = register_model(connection, named, ingest.embedder_cpus)
+    if not jobs.is_listed(connection, job_id):
+        storage = Storage(ends.s3)
+        videos = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)
+        catalog.register(connection, job_id, videos, model.id)
+        jobs.mark_listed(connection, job_id)
+    return Place(job_id, owner(job_id, submission), ends.postgres_url, ends.s3, settings.s3.bucket, ingest, named, model)
+
+
+def owner(job_id: str, submission: int) -> str:
+    return f"{job_id}/{submission}"
+
+
+def register_model(connection: Connection, named: ModelSettings, cpus: float) -> Model:
+    """Ask a worker what the model is (its weights are not loaded here), and make sure that it has a partition."""
+    import ray
+
+    facts = ray.get(ray.remote(num_cpus=cpus, max_retries=2)(model_facts).remote(named))
+    try:
+        row = connection.execute(
+            "SELECT media.register_model(%s, %s, %s)", (named.name, facts["dimensions"], facts["fingerprint"])
+        ).fetchone()
+    except database.psycopg.errors.UniqueViolation as error:
+        hint = "give it another name; vectors of different weights do not compare"
+        raise Rejected(f"model {named.name} was registered with other weights", code="model-changed", hint=hint) from error
+    assert row is not None  # a function gives a row
+    return Model(row[0], named.name, facts["image_size"], facts["fit"], facts["fingerprint"])
+
+
+def model_facts(named: ModelSettings) -> dict[str, Any]:
+    from pipelines import encoder
+
+    loaded = encoder.load(named.name, device=named.device, threads=named.threads)
+    return {name: getattr(loaded, name) for name in ("dimensions", "fingerprint", "image_size", "fit")}
+
+
+def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
+    """Run the pipeline over what is open, again for what was put back, until nothing is; every wait is bounded."""
+    for number in range(ROUNDS_MAX):
+        jobs.settle(connection, place.job_id, place.model.id)
+        ready, waiting, wait_s = jobs.open_videos(connection, place.job_id)
+        if heart.stopped or not (ready or waiting):
+            return
+        if ready:
+            execute(ready, place, heart, number)
+        else:
+            time.sleep(min(max(wait_s, 0.1), WAIT_MAX_S))
+    catalog.give_up(connection, place.job_id)
+
+
+def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -> None:
+    """One run of the pipeline. What it leaves behind, the next round takes up."""
+    import ray
+
+    configure(place)
+    counts: dict[str, int] = {}
+    try:
+        for batch in pipeline(video_ids, place).iter_batches(batch_size=None, prefetch_batches=0):
+            for row in batch["row"]:
+                done = pickle.loads(row)
+                counts[done.outcome] = counts.get(done.outcome, 0) + 1
+            if heart.stopped:
+                break
+    except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
+        log.warning("round %s was cut short: %s", number, str(error).splitlines()[0], extra={"job_id": place.job_id})
+        time.sleep(backoff_s(number, 1.0, WAIT_MAX_S))
+    log.info("round %s over %s videos: %s", number, len(video_ids), counts, extra={"job_id": place.job_id})
+
+
+def configure(place: Place) -> None:
+    """Ray Data's settings for this driver; nothing may be retried for ever, dropped in silence or wait in vain."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.execution_no_progress_timeout_s = place.ingest.no_progress_timeout_s
+    context.max_errored_blocks = 0
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+
+
+class Heartbeat(threading.Thread):
+    """Keeps the job's and the videos' leases while the driver works, and learns when it shall stop."""
+
+    def __init__(self, postgres_url: str, job_id: str, submission: int, lease_owner: str, lease_s: int) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._url, self._job, self._submission, self._owner = postgres_url, job_id, submission, lease_owner
+        self.lease_s = lease_s
+        self.stopped = False
+        self._over = threading.Event()
+
+    def __enter__(self) -> Heartbeat:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join(10)
+
+    def run(self) -> None:
+        while not self._over.wait(max(0.5, min(self.lease_s / 4, 5.0))):
+            try:
+                with database.connect(self._url, autocommit=True) as connection:
+                    self.stopped = not jobs.beat(connection, self._job, self._submission)
+                    catalog.renew(connection, self._owner, self.lease_s)
+            except (Temporary, database.psycopg.OperationalError) as error:
+                log.warning("no heartbeat: %s", error, extra={"job_id": self._job})
+
+
+def main() -> int:
+    """The entry point of Ray's job: which job it is stands in the arguments, everything else in the settings."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.ingest")
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--submission", type=int, required=True)
+    arguments = parser.parse_args()
+    telemetry.configure("ingest")
+    settings = settings_module.load()
+    ray_cluster.connect(settings)
+    return run(settings, arguments.job, arguments.submission)
+
+
+if __name__ == "__main__":
+    from pipelines import ingest  # by its name, so that workers find what is sent to them
+
+    raise SystemExit(ingest.main())

@@ -1,0 +1,317 @@
+"""The table of ingest jobs: made, watched, cancelled, retried; and how a job stands, as `GET /v1/jobs/{id}` tells it.
+
+A job is a row in PostgreSQL first and a submission to Ray second: Ray may forget it, the row remains, and `watch`
+submits it again. `submissions` fences drivers: one that is not the latest ends itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from cluster import jobs as submissions
+from cluster import ray_cluster, runtime
+from cluster.errors import Rejected, Temporary
+from cluster.settings import Settings
+from cluster.storage import Storage
+from pipelines import catalog, source
+from pipelines.settings import MODES, IngestSettings
+
+log = logging.getLogger(__name__)
+
+FAILURES_SHOWN_MAX = 100
+LISTED_MAX = 200
+UNFINISHED = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a job was asked for beyond its source."""
+
+    creator: str = ""
+    manifest: str = ""
+    model: str = ""
+    mode: str = ""
+    origin: str = ""  # the local path that was uploaded
+
+    def __post_init__(self) -> None:
+        if self.mode and self.mode not in MODES:
+            raise Rejected(f"mode {self.mode!r} is unknown", code="bad-mode", hint=f"known: {', '.join(MODES)}")
+        if len(self.creator) > 200 or "\0" in self.creator:
+            raise Rejected("a creator's handle has at most 200 characters", code="bad-creator")
+
+
+def create(
+    settings: Settings, connection: Connection, job_source: str, options: Options | None = None, *, priority: int = 0
+) -> dict[str, Any]:
+    """Make a job of an S3 source and submit it. When Ray is away it stays queued, and is submitted when Ray is back.
+
+    Raises:
+        Rejected: the source is no S3 address, or its bucket may not be read or does not exist.
+    """
+    options = options or Options()
+    storage = Storage(runtime.endpoints(settings).s3)
+    source.check(job_source, storage, settings.s3.ingest_buckets)
+    if options.manifest:
+        source.check(options.manifest, storage, settings.s3.ingest_buckets)
+    job_id = f"ingest-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    connection.execute(
+        "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
+        (job_id, job_source, Jsonb({key: value for key, value in vars(options).items() if value}), priority),
+    )
+    connection.commit()
+    try:
+        submit(settings, connection, job_id)
+    except Temporary as error:
+        log.warning("job waits for the cluster: %s", error, extra={"job_id": job_id})
+    return get(connection, job_id)
+
+
+def submit(settings: Settings, connection: Connection, job_id: str) -> None:
+    """Hand an unfinished job to Ray, under a new submission number.
+
+    Raises:
+        Temporary: the cluster does not answer; the number is used up all the same.
+    """
+    row = connection.execute(
+        "UPDATE media.jobs SET submissions = submissions + 1, submitted_at = now(),"
+        " submission_id = id || '-' || (submissions + 1) WHERE id = %s AND finished_at IS NULL"
+        " RETURNING submission_id, submissions",
+        (job_id,),
+    ).fetchone()
+    connection.commit()
+    if row is None:
+        return
+    submissions.submit(
+        dashboard(settings),
+        f"{sys.executable} -m pipelines.ingest --job {job_id} --submission {row[1]}",
+        row[0],
+        metadata={"pixr_job": job_id},
+        env={key: value for key, value in ray_cluster.environment(settings).items() if key.startswith("PIXR_")},
+    )
+
+
+def dashboard(settings: Settings) -> str:
+    """The address of Ray's job server, once this process knows how to authenticate."""
+    os.environ.update(ray_cluster.environment(settings))
+    return runtime.endpoints(settings).ray_dashboard_url
+
+
+def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Options]:
+    """A driver's first step: its source and options.
+
+    Raises:
+        Rejected: the job is unknown, finished, or a later submission has taken over.
+    """
+    row = connection.execute(
+        "UPDATE media.jobs SET status = 'running', started_at = coalesce(started_at, now()), heartbeat_at = now()"
+        " WHERE id = %s AND finished_at IS NULL AND NOT cancel AND submissions <= %s RETURNING source, options",
+        (job_id, submission),
+    ).fetchone()
+    connection.commit()
+    if row is None:
+        raise Rejected(f"job {job_id} is not there to be run by submission {submission}")
+    return row[0], Options(**row[1])
+
+
+def beat(connection: Connection, job_id: str, submission: int) -> bool:
+    """A driver's sign of life; False when it shall stop: cancelled, or another one has taken over."""
+    done = connection.execute(
+        "UPDATE media.jobs SET heartbeat_at = now()"
+        " WHERE id = %s AND finished_at IS NULL AND NOT cancel AND submissions = %s",
+        (job_id, submission),
+    )
+    return done.rowcount == 1
+
+
+def mark_listed(connection: Connection, job_id: str) -> None:
+    connection.execute(
+        "UPDATE media.jobs SET listed = true, total = (SELECT count(*) FROM media.job_videos WHERE job_id = %s)"
+        " WHERE id = %s",
+        (job_id, job_id),
+    )
+
+
+def is_listed(connection: Connection, job_id: str) -> bool:
+    row = connection.execute("SELECT listed FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
+    return bool(row and row[0])
+
+
+def settle(connection: Connection, job_id: str, model_id: int) -> None:
+    """Write down what became of videos that are finished, by this job or another one at work on the same video."""
+    connection.execute(
+        """
+        UPDATE media.job_videos j SET
+            outcome = CASE WHEN v.status = 'ready' THEN 'ready' ELSE v.status END,
+            segments = CASE WHEN v.status = 'ready'
+                            THEN (SELECT count(*) FROM media.segments s WHERE s.video_id = v.id) ELSE 0 END,
+            error = CASE WHEN v.status <> 'ready' THEN v.error END,
+            error_code = CASE WHEN v.status <> 'ready' THEN v.error_code END
+        FROM media.videos v, media.jobs o
+        WHERE j.job_id = %(job)s AND o.id = j.job_id AND v.id = j.video_id AND j.outcome IS NULL
+          AND v.lease_token IS NULL
+          AND (v.status IN ('quarantined', 'failed', 'removed') OR (v.status = 'ready' AND v.ready_at >= o.created_at
+               AND EXISTS (SELECT FROM media.embeddings e WHERE e.video_id = v.id AND e.model_id = %(model)s)))
+        """,
+        {"job": job_id, "model": model_id},
+    )
+
+
+def open_videos(connection: Connection, job_id: str) -> tuple[list[int], int, float]:
+    """Videos that can be begun now, how many must wait, and for how long (seconds) at least."""
+    rows = connection.execute(
+        "SELECT v.id, v.lease_until > now(), extract(epoch FROM greatest(v.retry_at, v.lease_until) - now())::float8"
+        " FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
+        " WHERE j.job_id = %s AND j.outcome IS NULL ORDER BY j.position",
+        (job_id,),
+    ).fetchall()
+    ready = [row[0] for row in rows if row[2] is None or row[2] <= 0]
+    waits = [row[2] for row in rows if row[2] is not None and row[2] > 0]
+    return ready, len(waits), min(waits, default=0.0)
+
+
+def finish(connection: Connection, job_id: str, submission: int, status: str, error: str | None) -> None:
+    """Close the books of a job; only its latest driver can."""
+    connection.execute(
+        "UPDATE media.jobs SET status = %s, finished_at = now(), error = %s"
+        " WHERE id = %s AND finished_at IS NULL AND submissions <= %s",
+        (status, error, job_id, submission),
+    )
+
+
+def cancel(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
+    """Stop a job; what it has finished stays, what it was at is free for another job. Cancelling again is no error."""
+    row = connection.execute(
+        "UPDATE media.jobs SET cancel = true, status = 'cancelled', finished_at = now()"
+        " WHERE id = %s AND finished_at IS NULL RETURNING submission_id",
+        (job_id,),
+    ).fetchone()
+    connection.commit()
+    if row is not None:
+        try:
+            if row[0]:
+                submissions.stop(dashboard(settings), row[0])
+        except Temporary as error:  # the driver sees the mark by itself
+            log.warning("cancelled, but Ray does not answer: %s", error, extra={"job_id": job_id})
+        catalog.release(connection, job_id)
+        connection.commit()
+    return get(connection, job_id)
+
+
+def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
+    """A new job for what failed or was quarantined, or was never begun, in an older one.
+
+    Raises:
+        Rejected: the job is unknown, or still at work.
+    """
+    before = get(connection, job_id)
+    if before["status"] in UNFINISHED:
+        raise Rejected(f"job {job_id} is still {before['status']}", status=409, code="not-finished", hint="cancel it first")
+    rows = connection.execute(
+        "SELECT video_id FROM media.job_videos WHERE job_id = %s AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
+        (job_id,),
+    ).fetchall()
+    catalog.requeue(connection, [row[0] for row in rows])
+    row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
+    assert row is not None  # `get` has just found it
+    return create(settings, connection, row[0], Options(**row[1]), priority=row[2])
+
+
+def get(connection: Connection, job_id: str) -> dict[str, Any]:
+    """How a job stands.
+
+    Raises:
+        Rejected: there is no such job.
+    """
+    row = connection.execute(
+        "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
+        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8 FROM media.jobs WHERE id = %s",
+        (job_id,),
+    ).fetchone()
+    if row is None:
+        raise Rejected(f"there is no job {job_id!r}", status=404, code="not-found", hint="`pixr jobs` lists them")
+    names = ("id", "source", "options", "status", "priority", "submissions", "total", "listed", "created_at",
+             "started_at", "finished_at", "error", "seconds")  # fmt: skip
+    job = dict(zip(names, row, strict=True))
+    total = job.pop("total")
+    job["videos"], job["segments"], job["progress"] = _counts(connection, job_id, total, job["seconds"])
+    for name in ("created_at", "started_at", "finished_at"):
+        job[name] = job[name].isoformat() if job[name] else None
+    job["failures"] = _failures(connection, job_id)
+    return job
+
+
+def _counts(
+    connection: Connection, job_id: str, total: int, seconds: float | None
+) -> tuple[dict[str, int], int, dict[str, Any]]:
+    row = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE outcome IN ('ready', 'skipped')),"
+        " count(*) FILTER (WHERE outcome = 'skipped'), count(*) FILTER (WHERE outcome IN ('failed', 'removed')),"
+        " count(*) FILTER (WHERE outcome = 'quarantined'), coalesce(sum(segments), 0)::bigint,"
+        " coalesce(sum(frames), 0)::bigint, coalesce(sum(bytes), 0)::bigint,"
+        " count(*) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'skipped')"
+        " FROM media.job_videos WHERE job_id = %s",
+        (job_id,),
+    ).fetchone()
+    assert row is not None  # an aggregate gives a row
+    known, ready, skipped, failed, quarantined, segments, frames, size, worked = row
+    total = max(total, known)
+    left = total - ready - failed - quarantined
+    eta_s = round(seconds / worked * left, 1) if seconds and worked and left else (0.0 if not left else None)
+    videos = {"total": total, "ready": ready, "failed": failed, "quarantined": quarantined, "skipped": skipped}
+    rate = round(frames / seconds, 1) if seconds else 0.0
+    return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": left, "eta_s": eta_s}
+
+
+def _failures(connection: Connection, job_id: str) -> list[dict[str, Any]]:
+    rows = connection.execute(
+        "SELECT v.id::text, v.source_uri, v.title, j.outcome, j.error_code, j.error FROM media.job_videos j"
+        " JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %s AND j.outcome IN ('failed', 'quarantined')"
+        " ORDER BY j.position LIMIT %s",
+        (job_id, FAILURES_SHOWN_MAX),
+    ).fetchall()
+    names = ("video_id", "source_uri", "title", "outcome", "code", "reason")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def listing(connection: Connection, limit: int = 20) -> list[dict[str, Any]]:
+    """The newest jobs first."""
+    rows = connection.execute(
+        "SELECT id FROM media.jobs ORDER BY created_at DESC, id DESC LIMIT %s", (max(1, min(limit, LISTED_MAX)),)
+    ).fetchall()
+    return [get(connection, row[0]) for row in rows]
+
+
+def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float]]:
+    """Jobs that are not over: id, submission, number of submissions, seconds since the last one; urgent ones first."""
+    return connection.execute(
+        "SELECT id, submission_id, submissions, coalesce(extract(epoch FROM now() - submitted_at), 1e9)::float8"
+        " FROM media.jobs WHERE finished_at IS NULL ORDER BY priority DESC, created_at"
+    ).fetchall()
+
+
+def reconcile(job: Mapping[str, Any]) -> str | None:
+    """What is wrong with a finished job's counts, if anything: every video must be accounted for."""
+    videos = job["videos"]
+    accounted = videos["ready"] + videos["failed"] + videos["quarantined"]
+    if accounted != videos["total"]:
+        return f"{videos['total'] - accounted} of {videos['total']} videos are neither ready nor refused"
+    if videos["failed"]:
+        return f"{videos['failed']} of {videos['total']} videos could not be ingested"
+    return None
+
+
+def section(settings: Settings, options: Options) -> IngestSettings:
+    """The ingest settings with a job's own mode."""
+    ingest = settings.section(IngestSettings)
+    return dataclasses.replace(ingest, mode=options.mode) if options.mode else ingest

@@ -1,0 +1,136 @@
+"""A bounded folder for the files being decoded, shared by the workers of one machine.
+
+A file is fetched once, by whoever comes first, and deleted when its last chunk is done. Before a fetch the space is
+checked: what the folder may hold, and what the disk has left. Knows objects and files, not what is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import Rejected, Temporary
+from cluster.resilience import retry
+from cluster.storage import Storage
+
+MEGABYTE = 1024 * 1024
+IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left behind by a worker that died
+POLL_S = 0.2
+FETCHES_MAX = 3
+NOTES = (".lock", ".done")  # beside each file
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """See the module's text. `files_max` bounds how far fetching may run ahead of decoding."""
+
+    folder: Path
+    bytes_max: int
+    free_min: int
+    files_max: int
+
+    @staticmethod
+    def at(scratch_dir: str, name: str, max_mb: int, free_min_mb: int, files_max: int) -> Scratch:
+        """`name` tells deployments on one machine apart."""
+        root = Path(scratch_dir or tempfile.gettempdir())
+        folder = root / f"pixr-scratch-{os.getuid()}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        return Scratch(folder, max_mb * MEGABYTE, free_min_mb * MEGABYTE, files_max)
+
+    def path(self, uri: str, etag: str) -> Path:
+        return self.folder / hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()[:40]
+
+    @contextlib.contextmanager
+    def file(self, storage: Storage, uri: str, etag: str, size: int) -> Iterator[Path]:
+        """The object as a local file, fetched when it is not there; kept from being swept while in use.
+
+        Raises:
+            Temporary: there is no room, or the store is away.
+            Rejected: the object is gone or has changed.
+        """
+        path = self.path(uri, etag)
+        with _open_lock(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists() or path.stat().st_size != size:
+                self._fetch(storage, uri, size, path)
+            os.utime(path)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield path
+
+    def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1) -> None:
+        """Note that a chunk needs its file no more; with the last one the file is deleted."""
+        path = self.path(uri, etag)
+        with _open_lock(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            notes = path.with_suffix(".done")
+            finished = set(notes.read_text(encoding="ascii").split()) if notes.exists() else set()
+            finished.add(str(chunk))
+            if len(finished) < count:
+                notes.write_text(" ".join(finished), encoding="ascii")
+            else:
+                _delete(path)
+
+    def wait_for_turn(self, timeout_s: float) -> None:
+        """Wait while enough files lie ready; after `timeout_s` go on, for the wait is a courtesy and no lock."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and len(self._files()) >= self.files_max:
+            time.sleep(POLL_S)
+
+    def _fetch(self, storage: Storage, uri: str, size: int, path: Path) -> None:
+        self._make_room(size)
+        draft = path.with_suffix(f".{os.getpid()}")
+        try:
+            retry(lambda: storage.get_file(uri, draft), attempts=FETCHES_MAX)
+            if draft.stat().st_size != size:
+                raise Rejected(f"{uri} changed while it was read", code="changed")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        self._sweep()
+        used = sum(stat.st_size for _, stat in self._files())
+        free = shutil.disk_usage(self.folder).free
+        if used + size > self.bytes_max and used:
+            raise Temporary(f"the scratch folder is full: {used // MEGABYTE} MB", 5.0)
+        if free - size < self.free_min:
+            raise Temporary(f"no space left for {size // MEGABYTE} MB in {self.folder}", 10.0)
+
+    def _sweep(self) -> None:
+        for path, stat in self._files():
+            if time.time() - stat.st_mtime > IDLE_MAX_S:
+                with contextlib.suppress(OSError), _open_lock(path) as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _delete(path)
+
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if path.suffix not in NOTES:
+                        found.append((path, path.stat()))
+        return found
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", *NOTES):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _open_lock(path: Path) -> Iterator[int]:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

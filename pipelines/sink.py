@@ -1,0 +1,157 @@
+"""Where chunks become a video: binary COPY into staging, then one finalising transaction for the whole.
+
+Every write names the lease's fencing token; the transaction holds the video's row while it looks, so exactly one writer
+sees the last chunk arrive, and one whose lease has passed on sees nothing. A video becomes visible whole, and doing it
+all again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from psycopg import Connection
+
+from cluster.storage import Storage
+from pipelines import catalog, segments
+from pipelines.media import PIPELINE_VERSION, Floats, Segment, Times
+from pipelines.segments import Staged
+from pipelines.settings import IngestSettings
+from pipelines.shots import FEATURES, Rules
+
+COLUMNS = "video_id, lease_token, chunk, chunks, frame_ms, features, candidate_ms, sharpness, vectors, thumbnails"
+TYPES = ("int8", "int8", "int4", "int4", "bytea", "bytea", "bytea", "bytea", "bytea", "bytea[]")
+
+
+@dataclass(frozen=True)
+class ChunkRow:
+    """One chunk, decoded and embedded."""
+
+    video_id: int
+    token: int
+    chunk: int
+    chunks: int
+    frame_ms: Times
+    features: Floats
+    candidate_ms: Times
+    sharpness: Floats
+    vectors: Floats
+    thumbnails: Sequence[bytes]
+    costs: Mapping[str, float]
+
+
+def stage(connection: Connection, job_id: str, row: ChunkRow) -> bool:
+    """Put a chunk into staging; True when it was the last one missing. The same chunk again replaces itself."""
+    key = (row.video_id, row.token, row.chunk)
+    with connection.transaction():
+        if not _leased(connection, row.video_id, row.token):
+            return False
+        again = connection.execute(
+            "DELETE FROM media.staging WHERE video_id = %s AND lease_token = %s AND chunk = %s", key
+        ).rowcount
+        with connection.cursor().copy(f"COPY media.staging ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(TYPES)
+            arrays = (row.frame_ms, row.features, row.candidate_ms, row.sharpness, row.vectors)
+            copy.write_row((*key, row.chunks, *(array.tobytes() for array in arrays), list(row.thumbnails)))
+        if not again:
+            _count(connection, job_id, row)
+        found = connection.execute(
+            "SELECT count(*) FROM media.staging WHERE video_id = %s AND lease_token = %s", key[:2]
+        ).fetchone()
+        return found is not None and found[0] == row.chunks
+
+
+def _leased(connection: Connection, video_id: int, token: int) -> bool:
+    """Hold the video's row, if the lease still stands: the fence, and the order among writers of one video."""
+    row = connection.execute(
+        "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s AND status <> 'removed' FOR UPDATE",
+        (video_id, token),
+    ).fetchone()
+    return row is not None
+
+
+def _count(connection: Connection, job_id: str, row: ChunkRow) -> None:
+    connection.execute(
+        "UPDATE media.job_videos SET frames = frames + %(frames)s, bytes = bytes + %(bytes)s,"
+        " fetch_seconds = fetch_seconds + %(fetch_s)s, decode_seconds = decode_seconds + %(decode_s)s,"
+        " embed_seconds = embed_seconds + %(embed_s)s, embedded = embedded + %(embedded)s"
+        " WHERE job_id = %(job)s AND video_id = %(video)s",
+        {**row.costs, "frames": len(row.frame_ms), "embedded": len(row.candidate_ms), "job": job_id, "video": row.video_id},
+    )
+
+
+def finalise(
+    connection: Connection,
+    storage: Storage,
+    video_id: int,
+    token: int,
+    *,
+    model_id: int,
+    bucket: str,
+    settings: IngestSettings,
+    job_id: str,
+) -> segments.Kept | None:
+    """Decide the shots, store the thumbnails, write the moments. None: the lease has passed on."""
+    staged, duration_ms = _staged(connection, video_id, token)
+    if staged is None:
+        return None
+    rules = Rules(settings.shot_min_ms, settings.shot_max_ms)
+    found = segments.find_shots(staged, settings.mode, duration_ms, rules, settings.fixed_segment_ms)
+    moments = segments.assemble(staged, found)
+    uris = _put_thumbnails(storage, bucket, video_id, moments)
+    with connection.transaction():
+        if not _leased(connection, video_id, token):
+            return None
+        kept = segments.replace(connection, video_id, model_id, moments, uris)
+        _make_ready(connection, job_id, video_id, token, kept)
+        catalog.bump_generation(connection)
+    return kept
+
+
+def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int]:
+    with connection.transaction():
+        rows = connection.execute(
+            "SELECT s.frame_ms, s.features, s.candidate_ms, s.sharpness, s.vectors, s.thumbnails, s.chunks, v.duration_ms"
+            " FROM media.staging s JOIN media.videos v ON v.id = s.video_id AND v.lease_token = s.lease_token"
+            " WHERE s.video_id = %s AND s.lease_token = %s ORDER BY s.chunk",
+            (video_id, token),
+            binary=True,
+        ).fetchall()
+    if not rows or len(rows) != rows[0][6]:
+        return None, 0
+    candidates = sum(len(row[2]) for row in rows) // 4
+    vectors = np.frombuffer(b"".join(row[4] for row in rows), np.float32)
+    return Staged(
+        np.frombuffer(b"".join(row[0] for row in rows), np.int32),
+        np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(-1, FEATURES),
+        np.frombuffer(b"".join(row[2] for row in rows), np.int32),
+        np.frombuffer(b"".join(row[3] for row in rows), np.float32),
+        vectors.reshape(candidates, -1),
+        [bytes(picture) for row in rows for picture in row[5]],
+    ), rows[0][7]
+
+
+def _put_thumbnails(storage: Storage, bucket: str, video_id: int, moments: Sequence[Segment]) -> list[str]:
+    uris = []
+    for moment in moments:
+        uri = f"s3://{bucket}/thumbnails/{video_id}/{moment.start_ms}.webp"
+        storage.put_bytes(moment.thumbnail, uri, "image/webp")
+        uris.append(uri)
+    return uris
+
+
+def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.Kept) -> None:
+    connection.execute(
+        "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s, error = NULL,"
+        " error_code = NULL, retry_at = NULL, failures = 0, lease_owner = NULL, lease_token = NULL, lease_until = NULL"
+        " WHERE id = %s AND lease_token = %s",
+        (PIPELINE_VERSION, video_id, token),
+    )
+    connection.execute(
+        "UPDATE media.job_videos SET outcome = 'ready', segments = %s WHERE job_id = %s AND video_id = %s",
+        (kept.segments, job_id, video_id),
+    )
+    connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
+
+

@@ -1,0 +1,345 @@
+"""The stages of ingest as plain classes: what happens to one video, one chunk, one batch of chunks. No Ray in here.
+
+A stage gets a row and returns a row. What goes wrong with a row comes back as a `Refused` row and travels to the end,
+where it is written down; nothing is raised for a bad file. Each stage can be called by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster import database
+from cluster.errors import Rejected, Temporary
+from cluster.resilience import backoff_s
+from cluster.runtime import S3Endpoint
+from cluster.storage import Storage
+from pipelines import catalog, chunks, sink
+from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
+from pipelines.sandbox import Limits, Sandbox
+from pipelines.scratch import Scratch
+from pipelines.settings import IngestSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from pipelines.encoder import Encoder
+
+TURN_TIMEOUT_S = 60.0
+FULL_HD = 1920 * 1080
+CHUNK_SHORTEST_MS = 20_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the stages must know of the encoder without loading it."""
+
+    id: int
+    name: str
+    image_size: int
+    fit: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job reads and writes, and by which rules. `owner` names this run of the job in leases."""
+
+    job_id: str
+    owner: str
+    postgres_url: str
+    s3: S3Endpoint
+    bucket: str
+    ingest: IngestSettings
+    model_settings: ModelSettings
+    model: Model
+    files_ahead_max: int = 16
+
+    def __repr__(self) -> str:
+        return f"Place({self.owner!r})"  # the URL holds a password
+
+
+@dataclass(frozen=True)
+class Task:
+    """One chunk to decode."""
+
+    lease: catalog.Lease
+    chunk: Chunk
+    order: Mapping[str, Any]
+    fetch_s: float
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One chunk, decoded: measurements of each frame, pictures of the candidates at the model's size."""
+
+    task: Task
+    frame_ms: Times
+    features: Floats
+    candidate_ms: Times
+    sharpness: Floats
+    candidates: Bytes8
+    thumbnails: Sequence[bytes]
+    decode_s: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A video that stops here, and why."""
+
+    video_id: int
+    token: int
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a row got: "staged", "ready", "queued", "quarantined", "fenced" or "busy"."""
+
+    video_id: int
+    outcome: str
+
+
+class Plan:
+    """A video's id → its chunks: begins the attempt, fetches the file, probes it, cuts it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __call__(self, video_id: int) -> Iterator[Task | Refused | Done]:
+        place = self._place
+        scratch_of(place).wait_for_turn(TURN_TIMEOUT_S)
+        with database.connect(place.postgres_url, autocommit=True) as connection:
+            lease = catalog.claim(
+                connection, video_id, place.owner, lease_s=place.ingest.lease_s, starts_max=place.ingest.starts_max
+            )
+        if lease is None or isinstance(lease, Failure):
+            yield Done(video_id, "busy" if lease is None else "quarantined")
+            return
+        try:
+            yield from self._chunks(lease)
+        except (Temporary, Rejected) as error:
+            yield Refused(video_id, lease.token, as_failure(error))
+
+    def _chunks(self, lease: catalog.Lease) -> Iterator[Task | Refused]:
+        place, began = self._place, time.monotonic()
+        if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
+            raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
+        with scratch_of(place).file(storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes) as path:
+            fetch_s = time.monotonic() - began
+            video = probe(path, place.ingest)
+            digest = content_hash(path) if isinstance(video, Video) else ""
+        if isinstance(video, Failure):
+            scratch_of(place).done(lease.source_uri, lease.source_etag)
+            yield Refused(lease.video_id, lease.token, video)
+            return
+        with database.connect(place.postgres_url, autocommit=True) as connection:
+            catalog.describe(connection, lease, described(video) | {"content_hash": digest})
+        keys_only = place.ingest.mode == "key-frames"
+        for number, chunk in enumerate(chunks.plan(video, chunk_ms(video, place.ingest), key_frames_only=keys_only)):
+            order = chunks.order(video, chunk, key_frames_only=keys_only) | picture_sizes(video, place)
+            yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0)
+
+
+class Decode:
+    """A chunk to decode → a chunk decoded, in the sandbox; the second decoder has its turn where the first gives up."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __call__(self, row: Task | Refused | Done) -> Decoded | Refused | Done:
+        if not isinstance(row, Task):
+            return row
+        lease, place = row.lease, self._place
+        try:
+            with scratch_of(place).file(
+                storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
+            ) as path:
+                result = decode(path, row, place.ingest)
+        except (Temporary, Rejected) as error:
+            result = as_failure(error)
+        count = 1 if isinstance(result, Failure) else row.chunk.count
+        scratch_of(place).done(lease.source_uri, lease.source_etag, row.chunk.number, count)
+        return Refused(lease.video_id, lease.token, result) if isinstance(result, Failure) else result
+
+
+class Embed:
+    """Decoded chunks → rows for the sink. Holds the model; frames of several videos share its batches."""
+
+    def __init__(self, place: Place) -> None:
+        from pipelines import encoder
+
+        model = place.model_settings
+        self._encoder: Encoder = encoder.load(
+            model.name, device=model.device, threads=model.threads, batch_frames=place.ingest.embed_batch_frames
+        )
+        assert self._encoder.fingerprint == place.model.fingerprint, "the model's weights differ between machines"
+
+    def __call__(self, rows: Sequence[Decoded | Refused | Done]) -> Iterator[sink.ChunkRow | Refused | Done]:
+        decoded = [row for row in rows if isinstance(row, Decoded)]
+        yield from (row for row in rows if not isinstance(row, Decoded))
+        if not decoded:
+            return
+        began, cpu = time.monotonic(), time.process_time()
+        frames = np.concatenate([row.candidates for row in decoded])
+        vectors = self._encoder.frames(frames)
+        spent = max(time.process_time() - cpu, 0.0) or time.monotonic() - began
+        at = 0
+        for row in decoded:
+            count = len(row.candidates)
+            yield chunk_row(row, vectors[at : at + count], spent * count / max(1, len(frames)))
+            at += count
+
+
+class Store:
+    """Rows → the database: chunks are staged, the last one of a video makes it ready, refusals are written down."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __call__(self, row: sink.ChunkRow | Refused | Done) -> Done:
+        if isinstance(row, Done):
+            return row
+        with database.connect(self._place.postgres_url, autocommit=True) as connection:
+            if isinstance(row, Refused):
+                return self._refuse(connection, row)
+            if not sink.stage(connection, self._place.job_id, row):
+                return Done(row.video_id, "staged")
+            return self._finalise(connection, row)
+
+    def _finalise(self, connection: database.Connection, row: sink.ChunkRow) -> Done:
+        place = self._place
+        try:
+            kept = sink.finalise(
+                connection,
+                storage_of(place.s3),
+                row.video_id,
+                row.token,
+                model_id=place.model.id,
+                bucket=place.bucket,
+                settings=place.ingest,
+                job_id=place.job_id,
+            )
+        except Temporary as error:
+            return self._refuse(connection, Refused(row.video_id, row.token, as_failure(error)))
+        return Done(row.video_id, "ready" if kept else "fenced")
+
+    def _refuse(self, connection: database.Connection, row: Refused) -> Done:
+        ingest = self._place.ingest
+        status = catalog.fail(
+            connection,
+            row.video_id,
+            row.token,
+            row.failure,
+            failures_max=ingest.failures_max,
+            backoff_s=backoff_s(1, ingest.backoff_base_s, ingest.backoff_max_s),
+        )
+        return Done(row.video_id, status or "fenced")
+
+
+def probe(path: Path, settings: IngestSettings) -> Video | Failure:
+    """Look at a file in the sandbox."""
+    limits = Limits(settings.probe_timeout_s, settings.probe_timeout_s, settings.decode_memory_max_mb, settings.decode_output_max_mb)
+    arguments = {
+        "path": str(path),
+        "pixels_max": settings.pixels_max,
+        "duration_max_s": settings.duration_max_s,
+        "share_min": settings.decodable_share_min,
+    }
+    result = sandbox().run("probe", arguments, limits)
+    return result if isinstance(result, Failure) else Video(**result.values, **result.arrays)
+
+
+def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failure:
+    """Decode a chunk in the sandbox; with PyAV after decord has failed."""
+    limits = Limits(
+        settings.decode_cpu_max_s, settings.decode_timeout_s, settings.decode_memory_max_mb, settings.decode_output_max_mb
+    )
+    order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv"}
+    result = sandbox().run("decode", order, limits)
+    if isinstance(result, Failure) and order["decoder"] == "decord" and not result.final:
+        Path(order["scratch"]).unlink(missing_ok=True)
+        result = sandbox().run("decode", {**order, "decoder": "av"}, limits)
+    if isinstance(result, Failure):
+        return result
+    arrays = result.arrays
+    wanted = task.chunk.own_stop - task.chunk.own_first
+    if len(arrays["frame_ms"]) < settings.decodable_share_min * wanted or not len(arrays["candidate_ms"]):
+        reason = f"only {len(arrays['frame_ms'])} of {wanted} frames can be decoded"
+        return Failure("damaged", reason, final=True)
+    pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
+    names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
+    return Decoded(task, *(arrays[name] for name in names), pictures, result.cpu_seconds)
+
+
+def chunk_row(row: Decoded, vectors: Floats, embed_s: float) -> sink.ChunkRow:
+    lease, chunk = row.task.lease, row.task.chunk
+    costs = {
+        "fetch_s": row.task.fetch_s,
+        "decode_s": row.decode_s,
+        "embed_s": embed_s,
+        "bytes": lease.source_bytes if chunk.number == 0 else 0,
+    }
+    return sink.ChunkRow(
+        lease.video_id, lease.token, chunk.number, chunk.count, row.frame_ms, row.features, row.candidate_ms,
+        row.sharpness, vectors, row.thumbnails, costs,
+    )  # fmt: skip
+
+
+def chunk_ms(video: Video, settings: IngestSettings) -> int:
+    """Large pictures decode slower: their chunks are shorter, so that a chunk is a matter of seconds."""
+    scale = min(1.0, 2 * FULL_HD / (video.width * video.height))
+    return max(min(CHUNK_SHORTEST_MS, settings.chunk_ms), int(settings.chunk_ms * scale))
+
+
+def picture_sizes(video: Video, place: Place) -> dict[str, Any]:
+    side = max(place.model.image_size, place.ingest.thumbnail_side_px)
+    width, height = chunks.decode_size(video, side)
+    return {
+        "width": width,
+        "height": height,
+        "model_side": place.model.image_size,
+        "fit": place.model.fit,
+        "thumbnail_side": place.ingest.thumbnail_side_px,
+        "interval_ms": place.ingest.sample_interval_ms,
+        "cuts": place.ingest.mode == "frames",
+    }
+
+
+def described(video: Video) -> dict[str, Any]:
+    names = ("container", "codec", "width", "height", "fps", "duration_ms", "has_audio", "warning")
+    return {name: getattr(video, name) for name in names}
+
+
+def content_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_failure(error: Temporary | Rejected) -> Failure:
+    """What a dependency said, as a reason: away is temporary, refused is final."""
+    if isinstance(error, Temporary):
+        return Failure("temporary", error.detail)
+    return Failure(error.code, error.detail, final=True)
+
+
+@lru_cache(maxsize=1)
+def sandbox() -> Sandbox:
+    """This process's keeper of decoders, started when it is first needed."""
+    return Sandbox()
+
+
+@lru_cache(maxsize=4)
+def storage_of(endpoint: S3Endpoint) -> Storage:
+    return Storage(endpoint)
+
+
+def scratch_of(place: Place) -> Scratch:
+    ingest = place.ingest
+    name = f"{place.s3.url} {place.bucket}"
+    return Scratch.at(ingest.scratch_dir, name, ingest.scratch_max_mb, ingest.scratch_free_min_mb, place.files_ahead_max)
