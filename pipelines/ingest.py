@@ -18,6 +18,7 @@ import logging
 import pickle
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +52,15 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
     """The whole of it."""
     import ray
 
+    warnings.filterwarnings("ignore", message="`ray_remote_args`")  # finite retries have no other way yet
     ingest = place.ingest
     encoders = ray.data.ActorPoolStrategy(min_size=ingest.embedders_min, max_size=ingest.embedders_max)
+    decoders = ray.data.TaskPoolStrategy(ingest.decoders_max or None)
     return (
         ray.data.from_items([{"row": pickle.dumps(video)} for video in video_ids], override_num_blocks=len(video_ids))
-        .flat_map(many(Plan(place)), num_cpus=0.1, concurrency=PLANNERS, max_retries=TASK_RETRIES)
+        .flat_map(many(Plan(place)), num_cpus=0.1, compute=ray.data.TaskPoolStrategy(PLANNERS), max_retries=TASK_RETRIES)
         .repartition(target_num_rows_per_block=1)
-        .map(one(Decode(place)), num_cpus=ingest.decoder_cpus, max_retries=TASK_RETRIES, **decoders(ingest.decoders_max))
+        .map(one(Decode(place)), num_cpus=ingest.decoder_cpus, compute=decoders, max_retries=TASK_RETRIES)
         .map_batches(
             EmbedBatches, fn_constructor_args=(place,), compute=encoders, batch_size=CHUNKS_A_BATCH,
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
@@ -92,10 +95,6 @@ class EmbedBatches:
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         for row in self._embed([pickle.loads(row) for row in batch["row"]]):
             yield {"row": [pickle.dumps(row, protocol=5)]}
-
-
-def decoders(most: int) -> dict[str, int]:
-    return {"concurrency": most} if most else {}
 
 
 def run(settings: Settings, job_id: str, submission: int) -> int:

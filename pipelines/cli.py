@@ -1,0 +1,195 @@
+"""`pixr ingest` and `pixr jobs`. Submits, follows and prints; decides nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cluster.cli import Context, json_option
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+POLL_S = 0.5
+DOCUMENT = "application/json"
+
+
+@click.command()
+@click.argument("source")
+@click.option("--creator", default="", help="Handle of the creator where the manifest names none.")
+@click.option("--manifest", default="", help="Manifest (CSV or JSON lines) that is not beside the videos.")
+@click.option("--model", default="", help="Encoder: a bundled name, a folder, architecture/tag.")
+@click.option("--mode", default="", type=click.Choice(["", "frames", "key-frames", "interval"]), help="How to sample.")
+@click.option("--priority", default=0, help="Jobs with a higher one are resubmitted first.")
+@click.option("--detach", is_flag=True, help="Submit and return.")
+@json_option
+@click.pass_obj
+def ingest(context: Context, source: str, detach: bool, as_json: bool, priority: int, **options: str) -> None:
+    """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file."""
+    from pipelines import jobs
+
+    with _connection(context) as connection:
+        job_source, origin, manifest = _in_s3(context, source, options.pop("manifest"), quiet=as_json)
+        asked = jobs.Options(origin=origin, manifest=manifest, **options)
+        job = jobs.create(context.settings, connection, job_source, asked, priority=priority)
+        if not detach:
+            job = _follow(context, connection, job["id"], quiet=as_json)
+    _show(context, job, as_json)
+    raise SystemExit(0 if detach or job["status"] == "succeeded" else 1)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--limit", default=20, help="How many.")
+@json_option
+@click.pass_context
+def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
+    """Ingest jobs, the newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from pipelines import jobs as table
+
+    context: Context = ctx.obj
+    with _connection(context) as connection:
+        found = table.listing(connection, limit)
+    if as_json:
+        context.emit({"jobs": found})
+    else:
+        context.console.print(_table(found))
+
+
+@jobs.command()
+@click.argument("job_id")
+@json_option
+@click.pass_obj
+def show(context: Context, job_id: str, as_json: bool) -> None:
+    """One job: what became of its videos, what it cost, and why some were refused."""
+    from pipelines import jobs as table
+    from pipelines import report
+
+    with _connection(context) as connection:
+        job = table.get(connection, job_id)
+        job["report"] = report.of(context.settings, connection, job)
+    _show(context, job, as_json)
+
+
+@jobs.command()
+@click.argument("job_id")
+@json_option
+@click.pass_obj
+def cancel(context: Context, job_id: str, as_json: bool) -> None:
+    """Stop a job. What it has finished stays searchable."""
+    from pipelines import jobs as table
+
+    with _connection(context) as connection:
+        job = table.cancel(context.settings, connection, job_id)
+    _show(context, job, as_json)
+
+
+@jobs.command()
+@click.argument("job_id")
+@click.option("--detach", is_flag=True, help="Submit and return.")
+@json_option
+@click.pass_obj
+def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
+    """A new job for what failed or was quarantined in an older one."""
+    from pipelines import jobs as table
+
+    with _connection(context) as connection:
+        job = table.retry(context.settings, connection, job_id)
+        if not detach:
+            job = _follow(context, connection, job["id"], quiet=as_json)
+    _show(context, job, as_json)
+    raise SystemExit(0 if detach or job["status"] == "succeeded" else 1)
+
+
+def _connection(context: Context) -> Connection:
+    from cluster import database, runtime
+
+    return database.connect(runtime.endpoints(context.settings).postgres_url, autocommit=True)
+
+
+def _in_s3(context: Context, given: str, manifest: str, quiet: bool) -> tuple[str, str, str]:
+    """The S3 source of what was named, the local path it came from, and the manifest's address."""
+    from cluster import runtime
+    from cluster.errors import Rejected
+    from cluster.storage import Storage
+    from pipelines import source
+
+    if given.startswith("s3://"):
+        if manifest and not manifest.startswith("s3://"):
+            raise Rejected("the manifest of an S3 source must be in S3 too", hint="upload it beside the videos")
+        return given, "", manifest
+    storage = Storage(runtime.endpoints(context.settings).s3)
+    with context.console.status("uploading", spinner="dots") as status:
+
+        def progress(name: str, done: int, total: int) -> None:
+            if not quiet:
+                status.update(f"uploading {done + 1} of {total}: {name}" if name else "uploaded")
+
+        local = Path(manifest) if manifest else None
+        uri = source.upload(Path(given).expanduser(), storage, context.settings.s3.bucket, local, progress)
+    return uri, str(Path(given).expanduser().resolve()), ""
+
+
+def _follow(context: Context, connection: Connection, job_id: str, quiet: bool) -> dict[str, Any]:
+    """Show progress until the job is over; Ctrl-C leaves it running."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from pipelines import jobs
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeElapsedColumn())
+    with Progress(*columns, console=context.console, disable=quiet, transient=True) as progress:
+        bar = progress.add_task(job_id, line="waiting for the cluster", total=None)
+        while True:
+            job = jobs.get(connection, job_id)
+            if job["finished_at"]:
+                return job
+            videos, done = job["videos"], job["videos"]["total"] - job["progress"]["left"]
+            if job["listed"]:
+                progress.update(bar, total=videos["total"], completed=done, line=_line(job))
+            time.sleep(POLL_S)
+
+
+def _line(job: dict[str, Any]) -> str:
+    videos, progress = job["videos"], job["progress"]
+    done = videos["total"] - progress["left"]
+    eta = f", {progress['eta_s']:.0f} s left" if progress["eta_s"] else ""
+    return f"{done}/{videos['total']} videos, {job['segments']} segments, {progress['frames_per_s']:.0f} frames/s{eta}"
+
+
+def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        context.emit(job)
+        return
+    videos = job["videos"]
+    context.console.print(
+        f"[bold]{job['id']}[/bold] {job['status']}: {videos['ready']} of {videos['total']} videos ready"
+        f" ({videos['skipped']} were before), {videos['quarantined']} quarantined, {videos['failed']} failed,"
+        f" {job['segments']} segments" + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
+    )
+    if job["error"]:
+        context.console.print(f"  {job['error']}", style="red")
+    for failure in job["failures"]:
+        name = failure["source_uri"].rpartition("/")[2]
+        context.console.print(f"  {failure['outcome']}: {name}: {failure['reason']}", style="yellow")
+    if job["failures"]:
+        context.console.print(f"  try them again with `pixr jobs retry {job['id']}`", style="dim")
+    for name, value in (job.get("report") or {}).items():
+        context.console.print(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _table(found: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table("job", "status", "ready", "quarantined", "failed", "segments", "seconds", "source", box=None)
+    for job in found:
+        videos = job["videos"]
+        ready = f"{videos['ready']}/{videos['total']}"
+        seconds = f"{job['seconds']:.1f}" if job["seconds"] else ""
+        where = job["options"].get("origin") or job["source"]
+        counts = (str(videos["quarantined"]), str(videos["failed"]), str(job["segments"]))
+        table.add_row(job["id"], job["status"], ready, *counts, seconds, where)
+    return table

@@ -1,0 +1,55 @@
+"""What a job has cost: seconds a stage, frames a second, bytes, money an hour of video, the slowest videos.
+
+Computed from the rows that the sink counts as chunks arrive; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg import Connection
+
+from cluster.settings import Settings
+from pipelines.settings import IngestSettings
+
+SLOWEST_SHOWN = 5
+
+
+def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a job, finished or not."""
+    row = connection.execute(
+        "SELECT coalesce(sum(j.frames), 0)::bigint, coalesce(sum(j.bytes), 0)::bigint, coalesce(sum(j.embedded), 0)::bigint,"
+        " coalesce(sum(j.fetch_seconds), 0)::float8, coalesce(sum(j.decode_seconds), 0)::float8,"
+        " coalesce(sum(j.embed_seconds), 0)::float8,"
+        " coalesce(sum(v.duration_ms) FILTER (WHERE j.outcome = 'ready'), 0)::float8 / 3600000"
+        " FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %s",
+        (job["id"],),
+    ).fetchone()
+    assert row is not None  # an aggregate gives a row
+    frames, size, embedded, fetch_s, decode_s, embed_s, hours = row
+    ingest = settings.section(IngestSettings)
+    gpu_s = embed_s if ingest.embedder_gpus else 0.0
+    cost = (decode_s + embed_s - gpu_s) / 3600 * ingest.cpu_hour_usd + gpu_s / 3600 * ingest.gpu_hour_usd
+    return {
+        "wall_seconds": round(job["seconds"] or 0.0, 1),
+        "hours_of_video": round(hours, 4),
+        "frames": frames,
+        "frames_per_second": job["progress"]["frames_per_s"],
+        "frames_embedded": embedded,
+        "bytes": size,
+        "fetch_seconds": round(fetch_s, 2),
+        "decode_cpu_seconds": round(decode_s, 2),
+        "embed_cpu_seconds": round(embed_s, 2),
+        "cost_per_hour_of_video_usd": round(cost / hours, 5) if hours else None,
+        "slowest": _slowest(connection, job["id"]),
+    }
+
+
+def _slowest(connection: Connection, job_id: str) -> list[str]:
+    rows = connection.execute(
+        "SELECT v.source_uri, j.decode_seconds + j.embed_seconds FROM media.job_videos j"
+        " JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %s AND j.frames > 0 ORDER BY 2 DESC LIMIT %s",
+        (job_id, SLOWEST_SHOWN),
+    ).fetchall()
+    return [f"{uri.rpartition('/')[2]} {seconds:.1f} s" for uri, seconds in rows]

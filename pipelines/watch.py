@@ -1,0 +1,73 @@
+"""The watch over ingest jobs: submits again what Ray has lost, a bounded number of times, with backoff.
+
+Runs beside the cluster as the service `jobs` (`python -m pipelines.watch`). PostgreSQL says which jobs are unfinished,
+Ray says which of their drivers are alive; whatever falls between the two is submitted again. Knows no video.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from psycopg import Connection, OperationalError
+
+from cluster import database, runtime, telemetry
+from cluster import jobs as submissions
+from cluster import settings as settings_module
+from cluster.errors import Rejected, Temporary
+from cluster.settings import Settings
+from pipelines import catalog, jobs
+from pipelines.settings import IngestSettings
+
+log = logging.getLogger(__name__)
+
+BACKOFF_MAX_S = 60.0
+BACKOFF_BASE_S = 2.0
+
+
+def beat_path(settings: Settings) -> Path:
+    """Touched after each look around: how the supervisor sees that the watch is awake."""
+    return settings.data_dir / "run" / "jobs.beat"
+
+
+def look(settings: Settings, connection: Connection) -> list[str]:
+    """Look once at every unfinished job; the ids of those that were submitted again."""
+    submitted = []
+    most = settings.section(IngestSettings).submissions_max
+    for job_id, submission_id, count, age_s in jobs.unfinished(connection):
+        if submission_id and submissions.status(jobs.dashboard(settings), submission_id).alive:
+            continue
+        if count and age_s < min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**count):
+            continue
+        if count > most:
+            catalog.release(connection, job_id)
+            jobs.finish(connection, job_id, count, "failed", f"its driver died {count} times; `pixr jobs retry {job_id}` tries again")
+            log.error("job given up", extra={"job_id": job_id})
+            continue
+        jobs.submit(settings, connection, job_id)
+        submitted.append(job_id)
+        log.warning("job submitted again", extra={"job_id": job_id, "submission": count + 1})
+    return submitted
+
+
+def main() -> None:
+    """Look around until SIGTERM."""
+    telemetry.configure("jobs")
+    settings = settings_module.load()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.wait(settings.section(IngestSettings).watch_interval_s):
+        try:
+            with database.connect(runtime.endpoints(settings).postgres_url, autocommit=True) as connection:
+                look(settings, connection)
+        except (Temporary, Rejected, OperationalError) as error:
+            log.warning("cannot look: %s", error)
+        beat_path(settings).parent.mkdir(parents=True, exist_ok=True)
+        beat_path(settings).touch()
+
+
+if __name__ == "__main__":
+    main()
