@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
 from pipelines.media import PIPELINE_VERSION, Failure
@@ -100,7 +101,7 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
             pipeline_version = NULL, attempts = 0, failures = 0, error = NULL, error_code = NULL, retry_at = NULL
         WHERE v.source_etag <> excluded.source_etag
         """,
-        (_json(rows),),
+        (Jsonb(rows),),
     )
 
 
@@ -170,8 +171,8 @@ def claim(
             _end(connection, video_id, failure, "quarantined", 0.0)
             return failure
         token = cursor.connection.execute(
-            "UPDATE media.videos SET attempts = attempts + 1, lease_owner = %s, lease_token = nextval('media.lease_tokens'),"
-            " lease_until = now() + make_interval(secs => %s),"
+            "UPDATE media.videos SET attempts = attempts + 1, lease_owner = %s,"
+            " lease_token = nextval('media.lease_tokens'), lease_until = now() + make_interval(secs => %s),"
             " status = CASE WHEN status = 'ready' THEN status ELSE 'processing' END"
             " WHERE id = %s RETURNING lease_token",
             (owner, lease_s, video_id),
@@ -219,7 +220,8 @@ def fail(
     """
     with connection.transaction():
         row = connection.execute(
-            "SELECT failures, status FROM media.videos WHERE id = %s AND lease_token = %s FOR UPDATE", (video_id, token)
+            "SELECT failures, status FROM media.videos WHERE id = %s AND lease_token = %s FOR UPDATE",
+            (video_id, token),
         ).fetchone()
         if row is None:
             return None
@@ -245,7 +247,7 @@ def _end(connection: Connection, video_id: int, failure: Failure, status: str, b
 def give_up(connection: Connection, job_id: str) -> None:
     """Videos of a job that stay unfinished are failed: their dependency was away for too long."""
     connection.execute(
-        "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, 'the job ended before it was ingested'),"
+        "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, 'the job ended before it was read'),"
         " error_code = coalesce(v.error_code, 'unfinished') FROM media.job_videos j"
         " WHERE j.job_id = %s AND j.video_id = v.id AND j.outcome IS NULL AND v.status = 'queued'",
         (job_id,),
@@ -327,11 +329,5 @@ def requeue(connection: Connection, video_ids: Sequence[int]) -> int:
 
 
 def bump_generation(connection: Connection) -> None:
-    """Tell caches and cursors that something they could see has changed; last in its transaction, for it locks a row."""
+    """Tell caches and cursors that something has changed. Last in its transaction, for it locks a row."""
     connection.execute("UPDATE media.generation SET value = value + 1")
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)

@@ -27,7 +27,7 @@ DOCUMENT = "application/json"
 @click.option("--detach", is_flag=True, help="Submit and return.")
 @json_option
 @click.pass_obj
-def ingest(context: Context, source: str, detach: bool, as_json: bool, priority: int, **options: str) -> None:
+def ingest(context: Context, /, source: str, detach: bool, as_json: bool, priority: int, **options: str) -> None:
     """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file."""
     from pipelines import jobs
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -186,8 +186,8 @@ def _with_decord(order: Order) -> Iterator[Frame]:
     except StopIteration as error:
         raise Undecodable("decoder-disagrees", "decord gives fewer frames than the index") from error
     finally:
-        if not order.whole and os.path.exists(order.scratch):
-            os.unlink(order.scratch)
+        if not order.whole:
+            Path(order.scratch).unlink(missing_ok=True)
 
 
 def _copy_packets(order: Order) -> NDArray[np.int64]:
@@ -239,8 +239,8 @@ def _with_av(order: Order) -> Iterator[Frame]:
                     yield time_ms, _scaled(frame, order)
 
 
-def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[av.Packet]:
-    """Packets from a key frame at or before `pts` on; where seeking lands too late (streams without an index), from earlier."""
+def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Any]:
+    """Packets from a key frame at or before `pts` on; streams without an index are entered earlier, if need be."""
     base = stream.time_base or Fraction(1, 1000)
     for earlier_s in SEEK_EARLIER_S:
         container.seek(int(pts - earlier_s / base), stream=stream, backward=True, any_frame=False)
@@ -264,8 +264,7 @@ def _position(times: Times | tuple[int, ...], at: int, time_ms: int) -> int:
 
 
 def _scaled(frame: av.VideoFrame, order: Order) -> Bytes8:
-    picture: Bytes8 = frame.reformat(width=order.width, height=order.height, format="rgb24").to_ndarray()
-    return picture
+    return np.asarray(frame.reformat(width=order.width, height=order.height, format="rgb24").to_ndarray(), np.uint8)
 
 
 def _turned(pixels: Bytes8, rotation: int) -> Bytes8:

@@ -1,4 +1,4 @@
-"""The ingest job: from the objects of a bucket to moments that can be searched. Run by Ray: `python -m pipelines.ingest --job ID`.
+"""The ingest job: from the objects of a bucket to moments that can be searched. Ray runs `python -m pipelines.ingest`.
 
     video ids → Plan     begins an attempt, fetches the file, probes it, cuts it into chunks      → chunks
               → Decode   in a sandboxed child: measurements of every frame, candidates as tensors → decoded chunks
@@ -21,6 +21,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from cluster import database, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
@@ -55,10 +57,10 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
     warnings.filterwarnings("ignore", message="`ray_remote_args`")  # finite retries have no other way yet
     ingest = place.ingest
     encoders = ray.data.ActorPoolStrategy(min_size=ingest.embedders_min, max_size=ingest.embedders_max)
-    decoders = ray.data.TaskPoolStrategy(ingest.decoders_max or None)
+    planners, decoders = ray.data.TaskPoolStrategy(PLANNERS), ray.data.TaskPoolStrategy(ingest.decoders_max or None)
     return (
-        ray.data.from_items([{"row": pickle.dumps(video)} for video in video_ids], override_num_blocks=len(video_ids))
-        .flat_map(many(Plan(place)), num_cpus=0.1, compute=ray.data.TaskPoolStrategy(PLANNERS), max_retries=TASK_RETRIES)
+        ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
+        .flat_map(many(Plan(place)), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES)
         .repartition(target_num_rows_per_block=1)
         .map(one(Decode(place)), num_cpus=ingest.decoder_cpus, compute=decoders, max_retries=TASK_RETRIES)
         .map_batches(
@@ -71,19 +73,30 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
 
 
 def one(stage: Callable[[Any], Any]) -> Callable[[Row], Row]:
-    """A stage as Ray wants it: rows are opaque bytes, so that nothing is converted on the way."""
+    """A stage of one row to one row, as Ray wants it."""
 
     def call(row: Row) -> Row:
-        return {"row": pickle.dumps(stage(pickle.loads(row["row"])), protocol=5)}
+        return pack(stage(unpack(row["row"])))
 
     return call
 
 
 def many(stage: Callable[[Any], Iterator[Any]]) -> Callable[[Row], list[Row]]:
+    """A stage of one row to several."""
+
     def call(row: Row) -> list[Row]:
-        return [{"row": pickle.dumps(each, protocol=5)} for each in stage(pickle.loads(row["row"]))]
+        return [pack(each) for each in stage(unpack(row["row"]))]
 
     return call
+
+
+def pack(row: Any) -> Row:
+    """Rows travel as opaque bytes: nothing is converted on the way, and types stay what they are."""
+    return {"row": pickle.dumps(row, protocol=5)}
+
+
+def unpack(data: bytes) -> Any:
+    return pickle.loads(data)  # noqa: S301  written by `pack`, in a worker of this job
 
 
 class EmbedBatches:
@@ -93,8 +106,8 @@ class EmbedBatches:
         self._embed = Embed(place)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        for row in self._embed([pickle.loads(row) for row in batch["row"]]):
-            yield {"row": [pickle.dumps(row, protocol=5)]}
+        for row in self._embed([unpack(each) for each in batch["row"]]):
+            yield {"row": [pack(row)["row"]]}
 
 
 def run(settings: Settings, job_id: str, submission: int) -> int:
@@ -132,7 +145,8 @@ def prepare(
         videos = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)
         catalog.register(connection, job_id, videos, model.id)
         jobs.mark_listed(connection, job_id)
-    return Place(job_id, owner(job_id, submission), ends.postgres_url, ends.s3, settings.s3.bucket, ingest, named, model)
+    name = owner(job_id, submission)
+    return Place(job_id, name, ends.postgres_url, ends.s3, settings.s3.bucket, ingest, named, model)
 
 
 def owner(job_id: str, submission: int) -> str:
@@ -148,9 +162,12 @@ def register_model(connection: Connection, named: ModelSettings, cpus: float) ->
         row = connection.execute(
             "SELECT media.register_model(%s, %s, %s)", (named.name, facts["dimensions"], facts["fingerprint"])
         ).fetchone()
-    except database.psycopg.errors.UniqueViolation as error:
-        hint = "give it another name; vectors of different weights do not compare"
-        raise Rejected(f"model {named.name} was registered with other weights", code="model-changed", hint=hint) from error
+    except psycopg.errors.UniqueViolation as error:
+        detail, hint = (
+            f"model {named.name} was registered with other weights",
+            "vectors of both do not compare: rename it",
+        )
+        raise Rejected(detail, code="model-changed", hint=hint) from error
     assert row is not None  # a function gives a row
     return Model(row[0], named.name, facts["image_size"], facts["fit"], facts["fingerprint"])
 
@@ -185,7 +202,7 @@ def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -
     try:
         for batch in pipeline(video_ids, place).iter_batches(batch_size=None, prefetch_batches=0):
             for row in batch["row"]:
-                done = pickle.loads(row)
+                done = unpack(row)
                 counts[done.outcome] = counts.get(done.outcome, 0) + 1
             if heart.stopped:
                 break
@@ -230,7 +247,7 @@ class Heartbeat(threading.Thread):
                 with database.connect(self._url, autocommit=True) as connection:
                     self.stopped = not jobs.beat(connection, self._job, self._submission)
                     catalog.renew(connection, self._owner, self.lease_s)
-            except (Temporary, database.psycopg.OperationalError) as error:
+            except (Temporary, psycopg.OperationalError) as error:
                 log.warning("no heartbeat: %s", error, extra={"job_id": self._job})
 
 
@@ -247,6 +264,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from pipelines import ingest  # by its name, so that workers find what is sent to them
+    from pipelines import ingest  # noqa: PLW0406  by its name, so that workers find what is sent to them
 
     raise SystemExit(ingest.main())

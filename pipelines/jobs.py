@@ -216,9 +216,11 @@ def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, 
     """
     before = get(connection, job_id)
     if before["status"] in UNFINISHED:
-        raise Rejected(f"job {job_id} is still {before['status']}", status=409, code="not-finished", hint="cancel it first")
+        detail = f"job {job_id} is still {before['status']}"
+        raise Rejected(detail, status=409, code="not-finished", hint="cancel it first")
     rows = connection.execute(
-        "SELECT video_id FROM media.job_videos WHERE job_id = %s AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
+        "SELECT video_id FROM media.job_videos WHERE job_id = %s"
+        " AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
         (job_id,),
     ).fetchall()
     catalog.requeue(connection, [row[0] for row in rows])

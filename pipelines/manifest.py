@@ -110,7 +110,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         if not isinstance(value, str):
             raise TypeError(f"{key} must be a text")
     texts = {key: str(value).strip() for key, value in values.items()}
-    return Entry(**texts, tags=tuple(tag for tag in (str(tag).strip() for tag in tags) if tag))  # type: ignore[arg-type]
+    return Entry(**texts, tags=tuple(tag for tag in (str(tag).strip() for tag in tags) if tag))
 
 
 def is_video(key: str) -> bool:

@@ -6,7 +6,6 @@ playlist or a concat script that points elsewhere is refused whatever it is name
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -43,7 +42,7 @@ def probe(
     Raises:
         Undecodable: it is empty, damaged, no video, or larger than allowed.
     """
-    if os.path.getsize(path) == 0:
+    if Path(path).stat().st_size == 0:
         raise Undecodable("empty", "the file is empty (0 bytes)", final=True)
     with open_container(path) as container:
         stream = picture_stream(container)
@@ -57,7 +56,7 @@ def probe(
     values["warning"] = _whole_enough(index, values, share_min)
     if index.pts_known and values["duration_ms"] > duration_max_s * 1000:
         raise _too_long(duration_max_s)
-    arrays = {"frame_ms": index.frame_ms, "frame_pts": index.pts, "key_frames": index.keys}
+    arrays: dict[str, NDArray[Any]] = {"frame_ms": index.frame_ms, "frame_pts": index.pts, "key_frames": index.keys}
     return values, arrays
 
 
@@ -80,7 +79,7 @@ def picture_stream(container: InputContainer) -> VideoStream:
 
 
 def start_of(container: InputContainer) -> Fraction:
-    """Where a player's clock shows 0, in seconds of the file's own time; sound that is primed earlier does not count."""
+    """Where a player's clock shows 0, in seconds of the file's time; sound that is primed earlier does not count."""
     start = container.start_time
     return Fraction(start, av.time_base) if start is not None and start > 0 else Fraction(0)
 
@@ -102,7 +101,7 @@ def first_frame_rotation(container: InputContainer, stream: VideoStream) -> int:
     raise Undecodable("damaged", "no frame of the file can be decoded", final=True)
 
 
-def _decoded(packet: av.Packet) -> list[av.VideoFrame]:
+def _decoded(packet: Any) -> list[av.VideoFrame]:
     try:
         return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
     except av.error.FFmpegError:
@@ -168,7 +167,7 @@ def _describe(container: InputContainer, stream: VideoStream, index: _Index, rot
     last_ms = int(index.frame_ms[-1]) + max(1, round(1000 / rate))
     names = container.format.name.split(",")
     transport = "mpegts" in names or "mpeg" in names
-    bits = os.path.getsize(container.name) * 8000 / max(1, last_ms)
+    bits = Path(container.name).stat().st_size * 8000 / max(1, last_ms)
     unsure = (transport, index.broken, index.discarded, index.open_gop, index.changes, not index.pts_known,
               rotation != 0, shape != 1, bits > REMUX_BITS_MAX, bool(np.any(np.diff(index.pts) == 0)))  # fmt: skip
     return {
@@ -236,7 +235,8 @@ def _unopenable(path: str, error: Exception) -> Undecodable:
     if any(head.lstrip().startswith(mark) for mark in PLAYLISTS):
         return Undecodable("not-allowed", "the file is a playlist or script that points elsewhere", final=True)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-        return Undecodable("damaged", "the file's index (moov) is missing or broken: it was cut off or damaged", final=True)
+        reason = "the file's index (moov) is missing or broken: it was cut off or damaged"
+        return Undecodable("damaged", reason, final=True)
     if head[:4] in (b"\x1aE\xdf\xa3", b"RIFF") or head[:1] == b"\x47":
         return Undecodable("damaged", "the file's header is damaged", final=True)
     if isinstance(error, MemoryError):

@@ -19,7 +19,8 @@ SLOWEST_SHOWN = 5
 def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> dict[str, Any]:
     """The report of a job, finished or not."""
     row = connection.execute(
-        "SELECT coalesce(sum(j.frames), 0)::bigint, coalesce(sum(j.bytes), 0)::bigint, coalesce(sum(j.embedded), 0)::bigint,"
+        "SELECT coalesce(sum(j.frames), 0)::bigint, coalesce(sum(j.bytes), 0)::bigint,"
+        " coalesce(sum(j.embedded), 0)::bigint,"
         " coalesce(sum(j.fetch_seconds), 0)::float8, coalesce(sum(j.decode_seconds), 0)::float8,"
         " coalesce(sum(j.embed_seconds), 0)::float8,"
         " coalesce(sum(v.duration_ms) FILTER (WHERE j.outcome = 'ready'), 0)::float8 / 3600000"

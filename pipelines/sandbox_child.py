@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import frames, probe
+from pipelines.probe import Undecodable
 from pipelines.sandbox import HEADER, MEGABYTE, Array
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
@@ -92,11 +93,11 @@ def _work(request: Mapping[str, Any], memory: int) -> None:
         try:
             values, arrays = TASKS[request["task"]](**request["arguments"])
             _answer(memory, {"values": dict(values)}, arrays)
-        except frames.Undecodable as error:
+        except Undecodable as error:
             _answer(memory, {"failure": [error.code, _line(error.reason), error.final]}, {})
         except MemoryError:
             _answer(memory, {"failure": ["out-of-memory", "decoding needs more memory than allowed", False]}, {})
-        except Exception as error:  # a library may raise anything; what it says is the reason
+        except Exception as error:  # noqa: BLE001  a library may raise anything; what it says is the reason
             _answer(memory, {"failure": ["decoder-failed", _line(f"{type(error).__name__}: {error}"), False]}, {})
         os._exit(0)
     finally:
@@ -127,13 +128,13 @@ def _answer(memory: int, reply: dict[str, Any], arrays: Mapping[str, Array]) -> 
             whole = np.ascontiguousarray(array)
             end = offset + whole.nbytes
             if end > len(view):
-                raise frames.Undecodable("too-large", "decoding gives more than the output limit allows", final=True)
-            view[offset:end] = whole.tobytes() if whole.nbytes < MEGABYTE else memoryview(whole).cast("B")
+                raise Undecodable("too-large", "decoding gives more than the output limit allows", final=True)
+            np.frombuffer(view, np.uint8, whole.nbytes, offset)[:] = whole.reshape(-1).view(np.uint8)
             described[name] = [whole.dtype.str, whole.shape, whole.size, offset]
             offset = -(-end // ALIGN) * ALIGN
         body = json.dumps({**reply, "arrays": described}).encode()
         if offset + len(body) > len(view):
-            raise frames.Undecodable("too-large", "decoding gives more than the output limit allows", final=True)
+            raise Undecodable("too-large", "decoding gives more than the output limit allows", final=True)
         view[offset : offset + len(body)] = body
         view[: HEADER.size] = HEADER.pack(offset, len(body))
 

@@ -1,4 +1,4 @@
-"""The tables of moments: segments, their vectors, and where old ones went. Also how a moment is made of what was staged.
+"""The tables of moments: segments, their vectors, and where old ones went; and how a moment is made of what was staged.
 
 A segment keeps its id as long as its video, start and pipeline version stay the same; ids are given once and never
 again, because money is kept under them.
@@ -72,7 +72,9 @@ def _mean_direction(vectors: Floats) -> Floats:
     return unit
 
 
-def replace(connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment], uris: Sequence[str]) -> Kept:
+def replace(
+    connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment], uris: Sequence[str]
+) -> Kept:
     """Make these the moments of a video, within the caller's transaction; the same ones again change nothing."""
     before = connection.execute(
         "SELECT id, start_ms, end_ms FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
@@ -103,7 +105,8 @@ def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], u
         SELECT v.id, v.creator_id, m.start_ms, m.end_ms, m.best_ms, v.description, v.search, m.uri, %(version)s
         FROM (SELECT *, media.search_text(language, title, tags, description) AS search
               FROM media.videos WHERE id = %(video)s) AS v,
-             unnest(%(starts)s::int[], %(ends)s::int[], %(bests)s::int[], %(uris)s::text[]) AS m (start_ms, end_ms, best_ms, uri)
+             unnest(%(starts)s::int[], %(ends)s::int[], %(bests)s::int[], %(uris)s::text[])
+                 AS m (start_ms, end_ms, best_ms, uri)
         ORDER BY m.start_ms
         ON CONFLICT (video_id, start_ms, pipeline_version) DO UPDATE SET
             end_ms = excluded.end_ms, best_frame_ms = excluded.best_frame_ms, description = excluded.description,
@@ -112,7 +115,7 @@ def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], u
         """,
         columns,
     ).fetchall()
-    by_start = dict(rows)
+    by_start: dict[int, int] = dict(rows)
     return [by_start[moment.start_ms] for moment in moments]
 
 

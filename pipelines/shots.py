@@ -8,6 +8,7 @@ fades a frame is the mean of the frames before and after it, which no motion imi
 from __future__ import annotations
 
 import bisect
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,7 @@ def planes(frames: Bytes8) -> NDArray[np.float32]:
     total = np.zeros((count, rows, columns, 3), np.uint16)
     for part in parts:
         total += part
-    return total.astype(np.float32) / len(parts)
+    return total.astype(np.float32) / np.float32(len(parts))
 
 
 def measure(small: NDArray[np.float32]) -> Floats:
@@ -86,7 +87,8 @@ def _histograms(small: NDArray[np.float32]) -> Floats:
     level += np.arange(3, dtype=np.int32) * BINS
     level += (np.arange(count, dtype=np.int32) * 3 * BINS)[:, None, None]
     found = np.bincount(level.ravel(), minlength=count * 3 * BINS).reshape(count, 3 * BINS)
-    return (found / (level.shape[1] * 3)).astype(np.float32)
+    shares: Floats = (found / (level.shape[1] * 3)).astype(np.float32)
+    return shares
 
 
 def peaks(change: Floats) -> NDArray[np.bool_]:
@@ -109,7 +111,8 @@ def find(frame_ms: Times, features: Floats, end_ms: int, rules: Rules) -> list[S
             before, behind = starts[max(0, place - 1)], starts[place] if place < len(starts) else end_ms
             if at - before >= rules.shot_min_ms and behind - at >= rules.shot_min_ms:
                 starts.insert(place, at)
-    return [part for start, stop in zip(starts, [*starts[1:], end_ms], strict=True) for part in _cut(start, stop, rules)]
+    ends = [*starts[1:], end_ms]
+    return [part for start, stop in zip(starts, ends, strict=True) for part in _cut(start, stop, rules)]
 
 
 def fixed(start_ms: int, end_ms: int, length_ms: int) -> list[Shot]:
@@ -172,4 +175,4 @@ def _cut(start: int, stop: int, rules: Rules) -> list[Shot]:
     """A shot that is too long, in equal parts."""
     parts = -(-(stop - start) // rules.shot_max_ms)
     edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
-    return [Shot(first, last) for first, last in zip(edges, edges[1:], strict=False)]
+    return [Shot(first, last) for first, last in itertools.pairwise(edges)]

@@ -77,7 +77,13 @@ def _count(connection: Connection, job_id: str, row: ChunkRow) -> None:
         " fetch_seconds = fetch_seconds + %(fetch_s)s, decode_seconds = decode_seconds + %(decode_s)s,"
         " embed_seconds = embed_seconds + %(embed_s)s, embedded = embedded + %(embedded)s"
         " WHERE job_id = %(job)s AND video_id = %(video)s",
-        {**row.costs, "frames": len(row.frame_ms), "embedded": len(row.candidate_ms), "job": job_id, "video": row.video_id},
+        {
+            **row.costs,
+            "frames": len(row.frame_ms),
+            "embedded": len(row.candidate_ms),
+            "job": job_id,
+            "video": row.video_id,
+        },
     )
 
 
@@ -112,7 +118,8 @@ def finalise(
 def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int]:
     with connection.transaction():
         rows = connection.execute(
-            "SELECT s.frame_ms, s.features, s.candidate_ms, s.sharpness, s.vectors, s.thumbnails, s.chunks, v.duration_ms"
+            "SELECT s.frame_ms, s.features, s.candidate_ms, s.sharpness, s.vectors, s.thumbnails, s.chunks,"
+            " v.duration_ms"
             " FROM media.staging s JOIN media.videos v ON v.id = s.video_id AND v.lease_token = s.lease_token"
             " WHERE s.video_id = %s AND s.lease_token = %s ORDER BY s.chunk",
             (video_id, token),
@@ -153,5 +160,3 @@ def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, 
         (kept.segments, job_id, video_id),
     )
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
-
-

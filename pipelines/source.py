@@ -37,9 +37,11 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
     bucket, _ = store.split(uri)
     if bucket not in buckets:
         hint = f"ingest reads {', '.join(buckets)}; add it to [s3] ingest_buckets"
-        raise Rejected(f"bucket {bucket!r} is not among those that are read", status=403, code="bucket-not-allowed", hint=hint)
+        detail = f"bucket {bucket!r} is not among those that are read"
+        raise Rejected(detail, status=403, code="bucket-not-allowed", hint=hint)
     if not storage.exists(f"s3://{bucket}"):
-        raise Rejected(f"bucket {bucket!r} does not exist", status=404, code="not-found", hint="create it, or name another")
+        hint = "create it, or name another"
+        raise Rejected(f"bucket {bucket!r} does not exist", status=404, code="not-found", hint=hint)
 
 
 def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str = "") -> list[Listed]:
@@ -55,7 +57,8 @@ def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str =
     entries = _entries(uri, objects, storage, manifest_uri)
     videos = [_listed(found, entries.get(found.uri), creator) for found in objects.values() if _wanted(found, entries)]
     if not videos:
-        raise Rejected(f"no video under {uri}", status=404, code="nothing-to-do", hint="check the address and the names")
+        hint = "check the address and the names"
+        raise Rejected(f"no video under {uri}", status=404, code="nothing-to-do", hint=hint)
     return videos
 
 
@@ -134,7 +137,8 @@ def upload(path: Path, storage: Storage, bucket: str, manifest_path: Path | None
     if path.is_dir():
         files = [file for file in files if manifest.is_video(file.name) or str(file.relative_to(folder)) in entries]
     if not files:
-        raise Rejected(f"no video in {path}", code="nothing-to-do", hint=f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}")
+        hint = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
+        raise Rejected(f"no video in {path}", code="nothing-to-do", hint=hint)
     storage.ensure_bucket(bucket)
     rows = []
     for done, file in enumerate(files):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from psycopg import Connection
 
 from cluster import database
 from cluster.errors import Rejected, Temporary
@@ -130,7 +131,9 @@ class Plan:
         place, began = self._place, time.monotonic()
         if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
             raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
-        with scratch_of(place).file(storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes) as path:
+        with scratch_of(place).file(
+            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
+        ) as path:
             fetch_s = time.monotonic() - began
             video = probe(path, place.ingest)
             digest = content_hash(path) if isinstance(video, Video) else ""
@@ -212,7 +215,7 @@ class Store:
                 return Done(row.video_id, "staged")
             return self._finalise(connection, row)
 
-    def _finalise(self, connection: database.Connection, row: sink.ChunkRow) -> Done:
+    def _finalise(self, connection: Connection, row: sink.ChunkRow) -> Done:
         place = self._place
         try:
             kept = sink.finalise(
@@ -229,7 +232,7 @@ class Store:
             return self._refuse(connection, Refused(row.video_id, row.token, as_failure(error)))
         return Done(row.video_id, "ready" if kept else "fenced")
 
-    def _refuse(self, connection: database.Connection, row: Refused) -> Done:
+    def _refuse(self, connection: Connection, row: Refused) -> Done:
         ingest = self._place.ingest
         status = catalog.fail(
             connection,
@@ -244,7 +247,8 @@ class Store:
 
 def probe(path: Path, settings: IngestSettings) -> Video | Failure:
     """Look at a file in the sandbox."""
-    limits = Limits(settings.probe_timeout_s, settings.probe_timeout_s, settings.decode_memory_max_mb, settings.decode_output_max_mb)
+    seconds, memory_mb = settings.probe_timeout_s, settings.decode_memory_max_mb
+    limits = Limits(seconds, seconds, memory_mb, settings.decode_output_max_mb)
     arguments = {
         "path": str(path),
         "pixels_max": settings.pixels_max,
@@ -252,13 +256,19 @@ def probe(path: Path, settings: IngestSettings) -> Video | Failure:
         "share_min": settings.decodable_share_min,
     }
     result = sandbox().run("probe", arguments, limits)
-    return result if isinstance(result, Failure) else Video(**result.values, **result.arrays)
+    if isinstance(result, Failure):
+        return result
+    facts: dict[str, Any] = {**result.values, **result.arrays}
+    return Video(**facts)
 
 
 def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failure:
     """Decode a chunk in the sandbox; with PyAV after decord has failed."""
     limits = Limits(
-        settings.decode_cpu_max_s, settings.decode_timeout_s, settings.decode_memory_max_mb, settings.decode_output_max_mb
+        settings.decode_cpu_max_s,
+        settings.decode_timeout_s,
+        settings.decode_memory_max_mb,
+        settings.decode_output_max_mb,
     )
     order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv"}
     result = sandbox().run("decode", order, limits)
@@ -274,7 +284,8 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
         return Failure("damaged", reason, final=True)
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
-    return Decoded(task, *(arrays[name] for name in names), pictures, result.cpu_seconds)
+    found: dict[str, Any] = {name: arrays[name] for name in names}
+    return Decoded(task=task, **found, thumbnails=pictures, decode_s=result.cpu_seconds)
 
 
 def chunk_row(row: Decoded, vectors: Floats, embed_s: float) -> sink.ChunkRow:
@@ -342,4 +353,6 @@ def storage_of(endpoint: S3Endpoint) -> Storage:
 def scratch_of(place: Place) -> Scratch:
     ingest = place.ingest
     name = f"{place.s3.url} {place.bucket}"
-    return Scratch.at(ingest.scratch_dir, name, ingest.scratch_max_mb, ingest.scratch_free_min_mb, place.files_ahead_max)
+    return Scratch.at(
+        ingest.scratch_dir, name, ingest.scratch_max_mb, ingest.scratch_free_min_mb, place.files_ahead_max
+    )

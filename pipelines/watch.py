@@ -43,7 +43,8 @@ def look(settings: Settings, connection: Connection) -> list[str]:
             continue
         if count > most:
             catalog.release(connection, job_id)
-            jobs.finish(connection, job_id, count, "failed", f"its driver died {count} times; `pixr jobs retry {job_id}` tries again")
+            reason = f"its driver died {count} times; `pixr jobs retry {job_id}` tries again"
+            jobs.finish(connection, job_id, count, "failed", reason)
             log.error("job given up", extra={"job_id": job_id})
             continue
         jobs.submit(settings, connection, job_id)
