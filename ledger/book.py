@@ -1,0 +1,233 @@
+"""The journal: entries and their postings, written once and never changed.
+
+The database keeps the book exact (see ledger/schema): entries sum to zero, continue a hash chain and can only be
+written by whoever holds the current epoch; balances follow the postings. This module writes entries in the form the
+database accepts, and turns its refusals into named ones. Knows nothing of appearances or chains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg import Connection
+
+from cluster.errors import PixrError, Rejected
+from ledger import money
+
+EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+FENCED, CHANGED, BROKEN, UNBALANCED, ENDED = "PX001", "PX002", "PX003", "PX004", "PX005"
+
+
+class Fenced(PixrError):
+    """Another writer has taken over: stop, write nothing more."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a caller wants written. `lines` are (account, amount) with amounts that sum to zero in each asset."""
+
+    kind: str
+    key: str
+    lines: Sequence[tuple[int, int]]
+    document: Mapping[str, Any] = field(default_factory=dict)
+    reverses: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.lines) < 2:
+            raise Rejected(f"entry {self.key} needs two postings or more", code="entry-too-short")
+        for _, line_amount in self.lines:
+            if line_amount == 0:
+                raise Rejected(f"entry {self.key} has a posting of nothing", code="posting-empty")
+            money.amount(abs(line_amount))
+
+    @property
+    def text(self) -> str:
+        return json.dumps(self.document, sort_keys=True, separators=(",", ":"), default=str)
+
+    @property
+    def postings(self) -> bytes:
+        return np.array(self.lines, dtype=">i8").tobytes()
+
+    @property
+    def content(self) -> bytes:
+        """A hash of what is asked for: the same key with another one is a mistake, not a repetition."""
+        parts = (self.kind.encode(), self.text.encode(), self.postings, str(self.reverses).encode())
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
+
+
+@dataclass(frozen=True)
+class Written:
+    """An entry in the journal; `new` is false when the key had been written before with the same content."""
+
+    id: int
+    new: bool
+
+
+# ── Who writes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def take_epoch(connection: Connection, owner: str) -> int:
+    """Become the one writer: every earlier holder is shut out once this commits. The session then holds the epoch."""
+    row = connection.execute(
+        "UPDATE ledger.fence SET epoch = epoch + 1, owner = %s, taken_at = now(), seen_at = now() RETURNING epoch",
+        (owner,),
+    ).fetchone()
+    assert row is not None
+    connection.commit()
+    hold_epoch(connection, row[0])
+    return int(row[0])
+
+
+def hold_epoch(connection: Connection, epoch: int) -> None:
+    """Let this session write under an epoch that was taken elsewhere."""
+    connection.execute("SELECT set_config('ledger.epoch', %s, false)", (str(epoch),))
+    connection.commit()
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """The database's refusals, named.
+
+    Raises:
+        Fenced: another writer holds the ledger.
+        Rejected: a balance would go below zero, or an entry is not one.
+    """
+    try:
+        yield
+    except psycopg.errors.CheckViolation as error:
+        if error.diag.constraint_name == "balance_not_negative":
+            raise Rejected("the account does not hold that much", status=409, code="balance-too-low") from error
+        raise
+    except psycopg.errors.ForeignKeyViolation as error:
+        raise Rejected(f"unknown account or entry: {error.diag.message_detail}", code="account-unknown") from error
+    except psycopg.errors.NumericValueOutOfRange as error:
+        raise Rejected("the balance would exceed 2^63 - 1", code="amount-too-large") from error
+    except psycopg.DatabaseError as error:
+        if error.sqlstate == FENCED:
+            raise Fenced(str(error).splitlines()[0]) from error
+        if error.sqlstate in (CHANGED, BROKEN, UNBALANCED, ENDED):
+            raise Rejected(str(error).splitlines()[0], status=409, code="journal-refused") from error
+        raise
+
+
+# ── Accounts ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def account(connection: Connection, kind: str, asset: str = "PIX") -> int:
+    """One of the ledger's own accounts."""
+    row = connection.execute(
+        "SELECT id FROM ledger.accounts WHERE kind = %s AND asset = %s AND party = ''", (kind, asset)
+    ).fetchone()
+    if row is None:
+        raise Rejected(f"there is no account {kind} in {asset}", code="account-unknown")
+    return int(row[0])
+
+
+def accounts_of(connection: Connection, kind: str, party: str, owners: Sequence[int]) -> dict[int, int]:
+    """The accounts of many owners, opened where they are missing."""
+    owners = [int(owner) for owner in owners]
+    connection.execute(
+        "INSERT INTO ledger.accounts (kind, party, owner) SELECT %s, %s, owner FROM unnest(%s::bigint[]) owner"
+        " WHERE NOT EXISTS (SELECT FROM ledger.accounts a"
+        "                   WHERE (a.kind, a.party, a.owner, a.asset) = (%s, %s, owner, 'PIX'))"
+        " ON CONFLICT DO NOTHING",
+        (kind, party, owners, kind, party),
+    )
+    rows = connection.execute(
+        "SELECT owner, id FROM ledger.accounts WHERE kind = %s AND party = %s AND asset = 'PIX' AND owner = ANY(%s)",
+        (kind, party, owners),
+    )
+    return {int(owner): int(number) for owner, number in rows}
+
+
+def balance(connection: Connection, account_id: int, at: datetime | None = None) -> int:
+    """An account's balance now, or as of an instant, from its postings."""
+    if at is None:
+        row = connection.execute("SELECT balance FROM ledger.accounts WHERE id = %s", (account_id,)).fetchone()
+    else:
+        row = connection.execute(
+            "SELECT coalesce(sum(p.amount), 0)::bigint FROM ledger.postings p JOIN ledger.entries e ON e.id = p.entry_id"
+            " WHERE p.account_id = %s AND e.occurred_at <= %s",
+            (account_id, at),
+        ).fetchone()
+    if row is None:
+        raise Rejected(f"there is no account {account_id}", code="account-unknown")
+    return int(row[0])
+
+
+# ── Entries ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def post(connection: Connection, entry: Entry) -> Written:
+    """Write an entry inside the caller's transaction. The same key again writes nothing.
+
+    Raises:
+        Rejected: the key was used with other content; the accounts or balances do not allow it.
+        Fenced: this session no longer holds the ledger.
+    """
+    with refusals():
+        found = connection.execute("SELECT id, content FROM ledger.entries WHERE key = %s", (entry.key,)).fetchone()
+        if found is not None:
+            if bytes(found[1]) != entry.content:
+                raise Rejected(f"key {entry.key} was used with other content", status=409, code="key-reused")
+            return Written(found[0], new=False)
+        head = connection.execute(
+            "SELECT h.entry_id, h.hash, clock_timestamp(), f.epoch FROM ledger.chain_head h, ledger.fence f FOR UPDATE OF h"
+        ).fetchone()
+        assert head is not None
+        number, occurred_at = head[0] + 1, head[2]
+        hashed = entry_hash(bytes(head[1]), number, micros(occurred_at), len(entry.lines), entry.kind, entry.key,
+                            entry.text, entry.postings)  # fmt: skip
+        connection.execute(
+            "INSERT INTO ledger.entries (id, kind, key, content, document, lines, reverses, epoch, occurred_at, prev_hash, hash)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (number, entry.kind, entry.key, entry.content, entry.text, len(entry.lines), entry.reverses, head[3],
+             occurred_at, head[1], hashed),
+        )  # fmt: skip
+        accounts, amounts = zip(*entry.lines, strict=True)
+        connection.execute(
+            "INSERT INTO ledger.postings (entry_id, line, account_id, amount)"
+            " SELECT %s, line, account_id, amount"
+            " FROM unnest(%s::bigint[], %s::bigint[]) WITH ORDINALITY AS t (account_id, amount, line)",
+            (number, [int(each) for each in accounts], [int(each) for each in amounts]),
+        )
+        return Written(number, new=True)
+
+
+def commit(connection: Connection) -> None:
+    """Commit; what the database checks only now is refused by name too."""
+    with refusals():
+        connection.commit()
+
+
+def reverse(connection: Connection, entry_id: int, reason: str) -> Written:
+    """Take an entry back by a new one with every amount negated; once."""
+    lines = connection.execute(
+        "SELECT account_id, -amount FROM ledger.postings WHERE entry_id = %s ORDER BY line", (entry_id,)
+    ).fetchall()
+    if not lines:
+        raise Rejected(f"there is no entry {entry_id}", status=404, code="entry-unknown")
+    return post(connection, Entry("reversal", f"reversal:{entry_id}", lines, {"reason": reason}, reverses=entry_id))
+
+
+def entry_hash(
+    prev: bytes, number: int, occurred_micros: int, lines: int, kind: str, key: str, document: str, postings: bytes
+) -> bytes:
+    """The hash that chains an entry to the one before; the schema says what it covers."""
+    integers = b"".join(value.to_bytes(8, "big") for value in (number, occurred_micros, lines))
+    parts = (kind.encode(), key.encode(), document.encode(), postings)
+    return hashlib.sha256(prev + integers + b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
+
+
+def micros(instant: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    since = instant - EPOCH_OF_TIME
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -1,0 +1,316 @@
+"""Talking to Solana: a pool of RPC nodes, asked one question each, with answers that say how far they can be trusted.
+
+The nodes are unmodified `solana` AsyncClients. Every answer about a transaction carries the slot at which the node
+looked, because a node that lags says "not found" in good faith. Transport trouble is `Temporary`; it never means that
+something did not happen. Knows transactions as bytes and signatures, nothing of money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.errors import Rejected, Temporary
+from cluster.resilience import Breaker
+
+log = logging.getLogger(__name__)
+
+STATUSES_MAX = 256
+ACCOUNTS_MAX = 100
+SIGNATURES_MAX = 1000
+TOKEN_ACCOUNT_BYTES = 165
+
+
+class RpcRefusal(Exception):
+    """A node's JSON-RPC error."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(code, message, data)
+        self.code, self.message, self.data = code, message, data
+
+
+class Node(Protocol):
+    """One RPC node."""
+
+    name: str
+
+    async def call(self, method: str, params: list[Any]) -> Any:
+        """The result; RpcRefusal when the node says no, Temporary when it does not answer."""
+
+
+class HttpNode:
+    """A node over HTTP, through solana's AsyncClient, behind a breaker and a pace."""
+
+    def __init__(self, url: str, timeout_s: float, requests_per_s: float) -> None:
+        self.name = url
+        self._url, self._timeout_s = url, timeout_s
+        self._breaker = Breaker(f"RPC {url}", failures_max=5, reset_s=2.0)
+        self._pace = Pace(requests_per_s)
+        self._client: Any = None
+
+    async def call(self, method: str, params: list[Any]) -> Any:
+        import pydantic
+        from solana.exceptions import SolanaRpcException
+        from solana.rpc.async_api import AsyncClient
+        from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
+
+        if not self._breaker.allow():
+            raise Temporary(f"RPC {self._url} is resting")
+        await self._pace.wait()
+        if self._client is None:
+            self._client = AsyncClient(self._url, timeout=self._timeout_s)
+        try:
+            request = JsonRpcRequest(id=1, method=method, params=params)
+            result = await self._client.send_rpc_request(request, Any)
+        except SolanaJsonRpcError as error:
+            self._breaker.success()
+            raise RpcRefusal(error.code, error.message, error.data) from error
+        except (SolanaRpcException, pydantic.ValidationError, OSError) as error:
+            self._breaker.failure()
+            raise Temporary(f"RPC {self._url} does not answer {method}: {type(error).__name__}") from error
+        self._breaker.success()
+        return result
+
+
+class Pace:
+    """At most so many requests a second, in bursts of a fifth of a second's worth."""
+
+    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s, self._clock = per_s, clock
+        self._burst = max(1.0, per_s / 5)
+        self._tokens, self._at = self._burst, clock()
+
+    async def wait(self) -> None:
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        self._tokens -= 1
+        if self._tokens < 0:
+            await asyncio.sleep(-self._tokens / self._per_s)
+
+
+@dataclass(frozen=True)
+class Blockhash:
+    """A recent blockhash, how long a transaction with it may land, and the slot at which the node said so."""
+
+    hash: str
+    last_valid_block_height: int
+    context_slot: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a node knows of a signature. `level` is processed, confirmed or finalized."""
+
+    slot: int
+    level: str
+    error: Any
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at many signatures: what was found, and the slot the node had reached."""
+
+    node: str
+    slot: int
+    statuses: Mapping[str, Status | None]
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account's bytes."""
+
+    lamports: int
+    owner: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a finalized transaction did: cost to its payer, and change of each token account, by address."""
+
+    signature: str
+    slot: int
+    error: Any
+    fee: int
+    lamports: Mapping[str, int]
+    tokens: Mapping[str, int]
+
+
+class Chain:
+    """The pool. Reads go to the first node that answers; sends go to all; looks can be asked of a given node."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        if not nodes:
+            raise Rejected("no RPC node is named", code="no-rpc", hint="set [solana] urls")
+        self.nodes = list(nodes)
+        self._runner = asyncio.Runner()
+
+    def close(self) -> None:
+        self._runner.close()
+
+    # ── Questions ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, method: str, *params: Any) -> Any:
+        """The first node that answers."""
+        return self._runner.run(self._first(method, list(params)))
+
+    def genesis(self) -> str:
+        return str(self.ask("getGenesisHash"))
+
+    def slot(self, commitment: str = "finalized") -> int:
+        return int(self.ask("getSlot", {"commitment": commitment}))
+
+    def supports_v1(self) -> bool:
+        """Whether the cluster's software takes transactions of version 1 (Agave 4.2 and newer)."""
+        version = str(self.ask("getVersion").get("solana-core", "0.0"))
+        major, minor = (int(part) for part in version.split(".")[:2])
+        return (major, minor) >= (4, 2)
+
+    def is_alpenglow(self) -> bool:
+        """Under Alpenglow a confirmed block is final; detected, never assumed."""
+        try:
+            return self.ask("getAgGenesisCert") is not None
+        except RpcRefusal:
+            return False
+
+    def latest_blockhash(self) -> Blockhash:
+        """At `confirmed`: a finalized one costs 32 blocks of its life, a processed one may be on a fork."""
+        answer = self.ask("getLatestBlockhash", {"commitment": "confirmed"})
+        value = answer["value"]
+        return Blockhash(value["blockhash"], int(value["lastValidBlockHeight"]), int(answer["context"]["slot"]))
+
+    def finalized_height(self) -> tuple[int, int]:
+        """Finalized block height, and a slot that had been reached when it was."""
+        info = self.ask("getEpochInfo", {"commitment": "finalized"})
+        return int(info["blockHeight"]), int(info["absoluteSlot"])
+
+    def rent(self, size: int) -> int:
+        return int(self.ask("getMinimumBalanceForRentExemption", size))
+
+    def balance(self, address: str, commitment: str = "finalized") -> int:
+        return int(self.ask("getBalance", address, {"commitment": commitment})["value"])
+
+    def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
+        """Accounts by address, and the slot they were read at (the oldest of the pages)."""
+        found: list[Account | None] = []
+        slots: list[int] = []
+        for start in range(0, len(addresses), ACCOUNTS_MAX):
+            page = list(addresses[start : start + ACCOUNTS_MAX])
+            answer = self.ask("getMultipleAccounts", page, {"commitment": commitment, "encoding": "base64"})
+            slots.append(int(answer["context"]["slot"]))
+            found += [_account(value) for value in answer["value"]]
+        return min(slots, default=0), found
+
+    def looks(self, signatures: Sequence[str]) -> list[Look]:
+        """What each node that answers knows of these signatures, history included."""
+        return self._runner.run(self._looks(signatures))
+
+    def effect(self, signature: str) -> Effect | None:
+        """What a finalized transaction did; None while no node has it."""
+        options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
+        answer = self.ask("getTransaction", signature, options)
+        return _effect(signature, answer) if answer else None
+
+    def history(self, address: str, until: str | None = None) -> list[tuple[str, int]]:
+        """Finalized transactions that name an address after `until`, oldest first, as (signature, slot)."""
+        found: list[tuple[str, int]] = []
+        before: str | None = None
+        while True:
+            options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX}
+            options |= {"before": before} if before else {}
+            options |= {"until": until} if until else {}
+            page = self.ask("getSignaturesForAddress", address, options)
+            found += [(each["signature"], int(each["slot"])) for each in page]
+            if len(page) < SIGNATURES_MAX:
+                return found[::-1]
+            before = page[-1]["signature"]
+
+    def simulate(self, raw: bytes) -> tuple[Any, int]:
+        """Error (None when it would succeed) and compute units, under a fresh blockhash and without signatures."""
+        options = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
+        value = self.ask("simulateTransaction", base64.b64encode(raw).decode(), options)["value"]
+        return value["err"], int(value.get("unitsConsumed") or 0)
+
+    def send(self, raws: Sequence[bytes]) -> int:
+        """Hand the bytes to every node; returns how many were taken somewhere. What was refused is only a hint."""
+        return self._runner.run(self._send(raws))
+
+    # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _first(self, method: str, params: list[Any]) -> Any:
+        last: Exception = Temporary("no RPC node answers")
+        for node in self.nodes:
+            try:
+                return await node.call(method, params)
+            except Temporary as error:
+                last = error
+        raise last
+
+    async def _looks(self, signatures: Sequence[str]) -> list[Look]:
+        found = await asyncio.gather(*(self._look(node, signatures) for node in self.nodes))
+        return [look for look in found if look is not None]
+
+    async def _look(self, node: Node, signatures: Sequence[str]) -> Look | None:
+        statuses: dict[str, Status | None] = {}
+        slot: int | None = None
+        for start in range(0, len(signatures), STATUSES_MAX):
+            page = list(signatures[start : start + STATUSES_MAX])
+            try:
+                answer = await node.call("getSignatureStatuses", [page, {"searchTransactionHistory": True}])
+            except (Temporary, RpcRefusal):
+                return None  # no answer is no knowledge
+            at = int(answer["context"]["slot"])
+            slot = at if slot is None else min(slot, at)
+            statuses |= {key: _status(value) for key, value in zip(page, answer["value"], strict=True)}
+        return Look(node.name, slot or 0, statuses)
+
+    async def _send(self, raws: Sequence[bytes]) -> int:
+        taken = await asyncio.gather(*(self._send_one(raw) for raw in raws))
+        return sum(taken)
+
+    async def _send_one(self, raw: bytes) -> bool:
+        options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
+        params = [base64.b64encode(raw).decode(), options]
+        answers = await asyncio.gather(
+            *(node.call("sendTransaction", params) for node in self.nodes), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, (Temporary, RpcRefusal)):
+                raise answer
+        return any(not isinstance(answer, BaseException) for answer in answers)
+
+
+def _status(value: Any) -> Status | None:
+    if value is None:
+        return None
+    level = value.get("confirmationStatus") or ("finalized" if value.get("confirmations") is None else "processed")
+    return Status(int(value["slot"]), level, value["err"])
+
+
+def _account(value: Any) -> Account | None:
+    if value is None:
+        return None
+    return Account(int(value["lamports"]), value["owner"], base64.b64decode(value["data"][0]))
+
+
+def _effect(signature: str, answer: Any) -> Effect:
+    meta = answer["meta"]
+    loaded = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
+    keys = [*answer["transaction"]["message"]["accountKeys"], *loaded["writable"], *loaded["readonly"]]
+    lamports = {
+        key: after - before
+        for key, before, after in zip(keys, meta["preBalances"], meta["postBalances"], strict=True)
+        if after != before
+    }
+    tokens: dict[str, int] = {}
+    for sign, balances in ((-1, meta["preTokenBalances"]), (1, meta["postTokenBalances"])):
+        for each in balances or ():
+            address = keys[each["accountIndex"]]
+            tokens[address] = tokens.get(address, 0) + sign * int(each["uiTokenAmount"]["amount"])
+    return Effect(signature, int(answer["slot"]), meta["err"], int(meta["fee"]), lamports, tokens)

@@ -1,0 +1,98 @@
+"""Earnings: what a creator has earned and where it is now. Only reads; the journal is the source.
+
+pending  earned and still open to reversal      payable  waiting for a payout
+in_flight  in a payout that is not settled      paid     settled, by the journal
+on_chain  what the finalized transactions themselves show was received
+accrued = pending + payable + in_flight + paid: everything ever earned, less reversals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from psycopg import Connection
+
+ROWS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Earnings:
+    """Base units of PIX."""
+
+    creator_id: int
+    pending: int = 0
+    payable: int = 0
+    in_flight: int = 0
+    paid: int = 0
+    on_chain: int = 0
+    payouts: int = 0
+    wallet: str | None = None
+    held: str | None = None
+
+    @property
+    def accrued(self) -> int:
+        return self.pending + self.payable + self.in_flight + self.paid
+
+    def document(self) -> dict[str, Any]:
+        """As the HTTP interface shows it: amounts and ids as strings."""
+        amounts = ("pending", "accrued", "payable", "in_flight", "paid", "on_chain")
+        shown: dict[str, Any] = {name: str(getattr(self, name)) for name in amounts}
+        rest = {"payouts": self.payouts, "wallet": self.wallet, "held": self.held}
+        return {"creator_id": str(self.creator_id), **shown, **rest}
+
+
+# One statement, so that the parts are of one instant and always add up.
+OF = """
+    SELECT c.id,
+        coalesce((SELECT balance FROM ledger.accounts
+                  WHERE (kind, party, owner, asset) = ('maturing', 'creator', c.id, 'PIX')), 0),
+        coalesce((SELECT balance FROM ledger.accounts
+                  WHERE (kind, party, owner, asset) = ('payable', 'creator', c.id, 'PIX')), 0),
+        coalesce(p.in_flight, 0)::bigint, coalesce(p.paid, 0)::bigint, coalesce(p.on_chain, 0)::bigint, p.settled,
+        (SELECT wallet FROM ledger.wallets WHERE creator_id = c.id),
+        (SELECT reason FROM ledger.holds WHERE creator_id = c.id AND released_at IS NULL
+         AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1)
+    FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place), LATERAL (
+        SELECT sum(t.amount_pix) FILTER (WHERE t.state = 'pending') AS in_flight,
+               sum(t.amount_pix) FILTER (WHERE t.state = 'posted') AS paid,
+               sum(o.on_chain_pix) AS on_chain, count(*) FILTER (WHERE t.state = 'posted') AS settled
+        FROM ledger.payouts o JOIN ledger.transfers t ON t.id = o.transfer_id WHERE o.creator_id = c.id) p
+    ORDER BY c.place"""
+
+
+def of(connection: Connection[Any], creator_id: int) -> Earnings:
+    """One creator's earnings; a creator the ledger has never seen has earned nothing."""
+    return of_many(connection, [creator_id])[0]
+
+
+def of_many(connection: Connection[Any], creator_ids: list[int]) -> list[Earnings]:
+    return [Earnings(*row) for row in connection.execute(OF, (creator_ids,))]
+
+
+@dataclass(frozen=True)
+class StatementLine:
+    """One movement of a creator's money: the entry that moved it, and the account it moved."""
+
+    at: str
+    entry_id: int
+    kind: str
+    account: str
+    amount: int
+    signature: str | None
+
+
+def statement(connection: Connection[Any], creator_id: int, *, limit: int = ROWS_MAX) -> list[StatementLine]:
+    """Every posting on the creator's accounts, newest first, with the signature of the payout it belongs to."""
+    rows = connection.execute(
+        "SELECT e.occurred_at, e.id, e.kind, a.kind, p.amount,"
+        "   (SELECT t.signature FROM ledger.attempts t WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch')"
+        " FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id JOIN ledger.entries e ON e.id = p.entry_id"
+        " WHERE a.party = 'creator' AND a.owner = %s ORDER BY e.id DESC, p.line LIMIT %s",
+        (creator_id, min(limit, ROWS_MAX)),
+    )
+    return [StatementLine(row[0].isoformat(), *row[1:]) for row in rows]
+
+
+def as_rows(lines: list[StatementLine]) -> list[dict[str, Any]]:
+    return [asdict(line) for line in lines]

@@ -1,0 +1,78 @@
+"""Signing: the one place where private keys are held. A file for local use; production brings its own `Signer`.
+
+A signer says which key it holds and signs messages; nobody else sees the key. The file is Solana's own format (a JSON
+list of 64 bytes), readable by its owner alone, and its content never appears in a repr, a log or a settings dump.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Protocol
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from cluster import runtime
+from cluster.errors import Rejected
+from cluster.settings import Settings
+
+
+class Signer(Protocol):
+    """Whoever can sign for one key."""
+
+    @property
+    def pubkey(self) -> Pubkey: ...
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte ed25519 signature of a message."""
+
+
+class FileSigner:
+    """A key in a file of mode 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if path.stat().st_mode & 0o077:
+            raise Rejected(f"{path} can be read by others", code="key-exposed", hint=f"chmod 600 {path}")
+        try:
+            self._keypair = Keypair.from_bytes(bytes(json.loads(path.read_text(encoding="ascii"))))
+        except ValueError as error:
+            raise Rejected(f"{path} is not a Solana key file", code="key-invalid") from error
+
+    def __repr__(self) -> str:
+        return f"FileSigner({self._path.name}, {self.pubkey})"
+
+    @property
+    def pubkey(self) -> Pubkey:
+        return self._keypair.pubkey()
+
+    def sign(self, message: bytes) -> bytes:
+        return bytes(self._keypair.sign_message(message))
+
+
+def file_signer(path: Path, *, create: bool = False) -> FileSigner:
+    """The key in a file; made where there is none, if `create` says so.
+
+    Raises:
+        Rejected: there is no such file, it is no key, or others can read it.
+    """
+    if not path.exists():
+        if not create:
+            raise Rejected(f"key file {path} does not exist", code="key-missing", hint="see [ledger] treasury_key")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(list(bytes(Keypair()))), encoding="ascii")
+        try:
+            os.link(draft, path)  # of two that make it at once, one wins
+        except FileExistsError:
+            pass
+        draft.unlink()
+    return FileSigner(path)
+
+
+def key_path(settings: Settings, name: str) -> Path:
+    """A key named in the settings: under secrets/, or an absolute path."""
+    return Path(name) if Path(name).is_absolute() else runtime.secret_path(settings, name)
