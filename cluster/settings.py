@@ -33,7 +33,6 @@ class PostgresSettings:
     url: str = EMBEDDED
     replica_urls: tuple[str, ...] = ()
     pool_max: int = 4
-    connect_timeout_s: int = 5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import click
 from rich.live import Live
 from rich.table import Table
 
-from cluster import database, health, migrations, ray_cluster, runtime, services, supervisor
+from cluster import database, health, migrations, ray_cluster, runtime, services, supervisor, telemetry
 from cluster.cli import Context, json_option
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.settings import Settings
@@ -91,6 +92,35 @@ def config_check(context: Context) -> None:
     settings = context.settings
     check_external(settings)
     context.console.print(f"{settings.path} is valid: {len(settings.sections)} sections, data in {settings.data_dir}")
+
+
+@config.command("show")
+@json_option
+@click.pass_obj
+def config_show(context: Context, as_json: bool) -> None:
+    """Every setting with its value and its default; secrets are not shown."""
+    shown = {
+        name: {field.name: _shown(field.name, getattr(section, field.name)) for field in dataclasses.fields(section)}
+        for name, section in context.settings.sections.items()
+    }
+    if as_json:
+        context.emit(shown)
+        return
+    table = Table("setting", "value", "default", box=None, pad_edge=False, header_style="dim")
+    for name, values in shown.items():
+        kind = type(context.settings.sections[name])
+        for field in dataclasses.fields(kind):
+            value, default = values[field.name], _shown(field.name, field.default)
+            table.add_row(f"\\[{name}] {field.name}", str(value), "" if value == default else str(default))
+    context.console.print(table)
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name in ("secret", "key", "password", "token") and value:
+        return "***"
+    if isinstance(value, tuple):
+        return ", ".join(telemetry.redact(str(item)) for item in value)
+    return telemetry.redact(value) if isinstance(value, str) else value
 
 
 @click.command()
