@@ -1,0 +1,126 @@
+"""Links to thumbnails and videos, and the arithmetic of HTTP ranges.
+
+A link is signed over its path and its expiry, so that a <video> element needs no key and a link that leaks dies by
+itself. Expiries are rounded to the hour: the same moment keeps the same link for a while, and browsers can cache it.
+Knows nothing of tables or of S3; `routes_media` serves what the links lead to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import time
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import runtime
+from cluster.errors import Rejected
+from cluster.settings import Settings
+from serve.services import Services
+
+LINK_TTL_S = 6 * 3600
+LINK_STEP_S = 3600
+SIGNATURE_BYTES = 18
+CONTENT_TYPES = {
+    "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "mkv": "video/x-matroska",
+    "ts": "video/mp2t", "m2ts": "video/mp2t", "avi": "video/x-msvideo", "mpg": "video/mpeg", "mpeg": "video/mpeg",
+}  # fmt: skip
+RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+
+# Read once a process: the secret's file does not change under a running deployment.
+_keys: dict[Path, bytes] = {}
+
+
+def thumbnail_url(services: Services, segment_id: int, *, private: bool = False) -> str:
+    """A link to a moment's picture; `private` when it is given to someone who may see a private video."""
+    return signed(services.settings, f"/media/thumbnails/{segment_id}", private=private)
+
+
+def play_url(services: Services, video_id: int, start_ms: int, end_ms: int, *, private: bool = False) -> str:
+    """A link that plays a moment: the video, with the media fragment `#t=start,end` in seconds."""
+    link = signed(services.settings, f"/media/videos/{video_id}", private=private)
+    return f"{link}#t={start_ms / 1000:.3f},{end_ms / 1000:.3f}"
+
+
+def signed(settings: Settings, path: str, *, private: bool = False, now_s: float | None = None) -> str:
+    """A path with expiry and signature. The grant to see a private video is part of what is signed."""
+    now = time.time() if now_s is None else now_s
+    expires_s = (int(now + LINK_TTL_S) // LINK_STEP_S + 1) * LINK_STEP_S
+    grant = "&private=1" if private else ""
+    return f"{path}?expires={expires_s}{grant}&signature={_signature(settings, path, expires_s, private)}"
+
+
+def check(
+    settings: Settings, path: str, expires_s: int, signature: str, *, private: bool, now_s: float | None = None
+) -> None:
+    """Refuse a link that is not ours or no longer valid.
+
+    Raises:
+        Rejected: as it says.
+    """
+    expected = _signature(settings, path, expires_s, private)
+    if not hmac.compare_digest(signature.encode(), expected.encode()):
+        raise Rejected("the link is not signed by this deployment", status=403, code="link-invalid")
+    if (time.time() if now_s is None else now_s) > expires_s:
+        raise Rejected("the link has expired", status=403, code="link-expired", hint="search again for a new one")
+
+
+def _signature(settings: Settings, path: str, expires_s: int, private: bool) -> str:
+    text = f"{path}\n{expires_s}\n{int(private)}".encode()
+    digest = hmac.new(_key(settings), text, hashlib.sha256).digest()
+    return urlsafe_b64encode(digest[:SIGNATURE_BYTES]).decode()
+
+
+def _key(settings: Settings) -> bytes:
+    if settings.data_dir not in _keys:
+        _keys[settings.data_dir] = runtime.secret(settings, "link_key").encode()
+    return _keys[settings.data_dir]
+
+
+def content_type(uri: str) -> str:
+    return CONTENT_TYPES.get(uri.rpartition(".")[2].lower(), "application/octet-stream")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes `start` to `end` (exclusive) of an object of `size` bytes."""
+
+    start: int
+    end: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end <= self.size:
+            raise ValueError(f"{self.start}..{self.end} is no part of {self.size} bytes")
+
+    @property
+    def partial(self) -> bool:
+        return self.end - self.start < self.size
+
+    @property
+    def content_range(self) -> str:
+        return f"bytes {self.start}-{self.end - 1}/{self.size}"
+
+
+def span(header: str | None, size: int) -> Span | None:
+    """The part that a Range header asks for. None: no header, or one that may be ignored (several parts, another unit).
+
+    Raises:
+        Rejected: 416, the part lies outside the object.
+    """
+    match = RANGE.fullmatch(header.replace(" ", "")) if header else None
+    if match is None or match.group(1) == match.group(2) == "":
+        return None
+    first, last = match.groups()
+    if not first:  # the last n bytes
+        wanted = int(last)
+        start, end = max(0, size - wanted), size
+    else:
+        start, end = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < int(first):
+            return None
+    if start >= size or start >= end:
+        raise Rejected(f"the object has {size} bytes", status=416, code="range-not-satisfiable")
+    return Span(start, end, size)

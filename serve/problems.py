@@ -1,0 +1,193 @@
+"""How the HTTP door answers when something is wrong: `application/problem+json`, always with a request id.
+
+Rejected     → its own status; the hint says what to do
+Temporary    → 503 with Retry-After; so does a database that is away
+validation   → 422 with one line per field
+anything else is a bug: logged with its traceback, answered with 500 and no detail
+
+Also what guards every request: the request id, the limit on bodies, CORS.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import psycopg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster.errors import Rejected, Temporary
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+BODY_BYTES_MAX = 12_000_000
+FIELDS_SHOWN_MAX = 20
+RETRY_AFTER_S = 1.0
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Content-Range", "ETag")
+
+
+def install(app: FastAPI, *, cors_origins: Sequence[str] = (), body_bytes_max: int = BODY_BYTES_MAX) -> None:
+    """Give an application its error answers, request ids, CORS and the limit on bodies."""
+    app.add_exception_handler(Rejected, _rejected)
+    app.add_exception_handler(Temporary, _temporary)
+    app.add_exception_handler(psycopg.OperationalError, _database_away)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+    app.add_middleware(BodyLimit, bytes_max=body_bytes_max)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Range"],
+            expose_headers=list(EXPOSED_HEADERS),
+        )
+    app.add_middleware(RequestIds)
+
+
+def request_id(scope: Mapping[str, Any]) -> str:
+    return str(scope.get("state", {}).get("request_id", ""))
+
+
+def problem(
+    scope: Mapping[str, Any],
+    status: int,
+    detail: str,
+    *,
+    code: str = "",
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Response:
+    """One problem document (RFC 9457). `more` are extension members; empty ones are left out."""
+    title = _title(status)
+    name = code or title.lower().replace(" ", "-")
+    document = {
+        "type": f"urn:pixr:problem:{name}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id(scope),
+        "code": name,
+    } | {key: value for key, value in more.items() if value}
+    given = dict(headers or {})
+    given["X-Request-Id"] = request_id(scope)
+    given["Cache-Control"] = "no-store"
+    if status == HTTPStatus.UNAUTHORIZED:
+        given.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        given.setdefault("Retry-After", str(math.ceil(RETRY_AFTER_S)))
+    return Response(orjson.dumps(document), status, given, media_type=MEDIA_TYPE)
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _rejected(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Rejected)
+    return problem(request.scope, error.status, error.detail, code=error.code, hint=error.hint)
+
+
+def _temporary(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Temporary)
+    log.warning("unavailable: %s", error, extra={"request_id": request_id(request.scope)})
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return problem(request.scope, 503, error.detail, code="temporary", headers=headers)
+
+
+def _database_away(request: Request, error: Exception) -> Response:
+    log.warning("database: %s", type(error).__name__, extra={"request_id": request_id(request.scope)})
+    return problem(request.scope, 503, "the database does not answer in time", code="temporary")
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = [
+        {"where": ".".join(str(part) for part in each["loc"]), "message": str(each["msg"])}
+        for each in error.errors()[:FIELDS_SHOWN_MAX]
+    ]
+    first = fields[0] if fields else {"where": "request", "message": "not understood"}
+    detail = f"{first['where']}: {first['message']}"
+    return problem(request.scope, 422, detail, code="invalid", errors=fields)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(request.scope, error.status_code, str(error.detail), headers=error.headers)
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    log.error("unexpected %s", type(error).__name__, exc_info=error, extra={"request_id": request_id(request.scope)})
+    return problem(request.scope, 500, "something unexpected happened; the request id finds it in the logs")
+
+
+class RequestIds:
+    """Takes a well-formed X-Request-Id or makes one, and sends it back with every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        name = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+        scope.setdefault("state", {})["request_id"] = name
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = name
+            await send(message)
+
+        await self._app(scope, receive, stamped)
+
+
+class BodyLimit:
+    """Refuses a body above the limit: by its announced length, else when it has come that far."""
+
+    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
+        self._app = app
+        self._bytes_max = bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced) > self._bytes_max:
+            answer = problem(scope, 413, self._detail(), code="too-large", headers={"Connection": "close"})
+            await answer(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._bytes_max:
+                raise HTTPException(413, self._detail())  # the one exception that body parsing lets through
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _detail(self) -> str:
+        return f"a request's body has at most {self._bytes_max} bytes"
