@@ -1,0 +1,63 @@
+"""The settings of search and of the HTTP door. Imports nothing of ours, so that reading the settings costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a query becomes an answer, how many replicas answer, and what a caller may ask for."""
+
+    SECTION: ClassVar[str] = "search"
+
+    # What may be asked.
+    limit_default: int = 20
+    limit_max: int = 100
+    query_chars_max: int = 500
+    body_max_bytes: int = 12_000_000
+    image_max_bytes: int = 8_000_000
+    image_pixels_max: int = 40_000_000
+
+    # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
+    candidates_max: int = 200
+    exact_rows_max: int = 20_000  # up to here every vector is compared; above, the HNSW index is asked
+    ef_search: int = 200
+    scan_tuples_max: int = 100_000
+    rrf_k: int = 60
+    vector_weight: float = 1.0
+    text_weight: float = 0.7
+    text_rows_max: int = 2000  # matches that are ranked; the rest is cut off before ranking
+    statement_timeout_ms: int = 2000
+    encode_timeout_s: float = 2.0
+    cache_entries_max: int = 2048
+
+    # Links and cursors.
+    link_expires_s: int = 3600
+    cursor_expires_s: int = 900
+    cursor_ids_max: int = 200
+
+    # Serving. CPUs are logical, and few on a laptop.
+    replicas: int = 1
+    replica_cpus: float = 0.2
+    encoder_replicas: int = 1
+    encoder_cpus: float = 0.2
+    encode_batch_max: int = 16
+    ongoing_requests_max: int = 64
+    queued_requests_max: int = 256
+    pool_max: int = 8
+    keep_interval_s: float = 2.0
+    cors_origins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit_default <= self.limit_max <= self.candidates_max:
+            raise ValueError("limit_default ≤ limit_max ≤ candidates_max must hold, from 1")
+        if self.vector_weight < 0 or self.text_weight < 0 or self.vector_weight + self.text_weight == 0:
+            raise ValueError("vector_weight and text_weight must not be negative, nor both 0")
+        if not 1 <= self.ef_search <= 1000:
+            raise ValueError(f"ef_search is {self.ef_search}, pgvector takes 1 to 1000")
+        for name in ("query_chars_max", "rrf_k", "text_rows_max", "statement_timeout_ms", "replicas", "encoder_replicas",
+                     "link_expires_s", "cursor_expires_s", "encode_batch_max", "pool_max"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
