@@ -1,7 +1,7 @@
 """Links to thumbnails and videos, and the arithmetic of HTTP ranges.
 
 A link is signed over its path and its expiry, so that a <video> element needs no key and a link that leaks dies by
-itself. Expiries are rounded to the hour: the same moment keeps the same link for a while, and browsers can cache it.
+itself. Expiries are rounded to ten minutes: the same moment keeps the same link for a while, and browsers can cache it.
 Knows nothing of tables or of S3; `routes_media` serves what the links lead to.
 """
 
@@ -19,9 +19,9 @@ from cluster import runtime
 from cluster.errors import Rejected
 from cluster.settings import Settings
 from serve.services import Services
+from serve.settings import SearchSettings
 
-LINK_TTL_S = 6 * 3600
-LINK_STEP_S = 3600
+LINK_STEP_S = 600
 SIGNATURE_BYTES = 18
 CONTENT_TYPES = {
     "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "mkv": "video/x-matroska",
@@ -47,7 +47,8 @@ def play_url(services: Services, video_id: int, start_ms: int, end_ms: int, *, p
 def signed(settings: Settings, path: str, *, private: bool = False, now_s: float | None = None) -> str:
     """A path with expiry and signature. The grant to see a private video is part of what is signed."""
     now = time.time() if now_s is None else now_s
-    expires_s = (int(now + LINK_TTL_S) // LINK_STEP_S + 1) * LINK_STEP_S
+    lasts_s = settings.section(SearchSettings).link_expires_s
+    expires_s = (int(now + lasts_s) // LINK_STEP_S + 1) * LINK_STEP_S
     grant = "&private=1" if private else ""
     return f"{path}?expires={expires_s}{grant}&signature={_signature(settings, path, expires_s, private)}"
 

@@ -1,4 +1,4 @@
-"""Runs what is written for threads (jobs, takedown, earnings) beside the event loop, each call with a connection of its own.
+"""Runs what is written for threads (jobs, takedown, earnings) beside the event loop, each with its own connection.
 
 These are rare calls; what every search needs goes through the async pool instead.
 """

@@ -21,7 +21,7 @@ PAGE_ROWS = 1000
 
 
 def copy_claims(source: ConnectionPool[Any] | Connection[Any]) -> int:
-    """Claim for every creator whose manifest names a wallet and who has none in the ledger; returns how many were new."""
+    """Claim for every creator whose manifest names a wallet and who has none in the ledger. How many were new."""
     if isinstance(source, ConnectionPool):
         with source.connection() as connection:
             return copy_claims(connection)

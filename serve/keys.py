@@ -1,0 +1,273 @@
+"""API keys: who calls, and what they may do. Owns `app.principals` and `app.api_keys`.
+
+A key is 32 random bytes, shown once, kept as its SHA-256; it carries scopes, may expire, can be rotated (the old one
+lives on for a while) and revoked. A check is remembered for a few seconds, so that a key costs no query per request
+and a revocation is felt almost at once. Knows nothing of what the scopes protect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from fastapi import Request
+from psycopg import Connection
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from cluster.errors import Rejected
+from serve.services import Services
+
+SCOPES = ("search", "ingest", "creator", "admin")
+PREFIX = "pixr_"
+TOKEN_CHARS_MAX = 512
+REMEMBERED_S = 5.0
+REFUSAL_REMEMBERED_S = 1.0
+REMEMBERED_MAX = 10_000
+ROTATION_GRACE_S = 24 * 3600
+LISTED_MAX = 1000
+ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Somebody who calls, with the scopes of the key they used."""
+
+    id: int
+    scopes: frozenset[str]
+    creator_id: int | None = None
+
+    def may(self, scope: str) -> bool:
+        """An administrator may do everything."""
+        return scope in self.scopes or ADMIN in self.scopes
+
+    def owns(self, creator_id: int) -> bool:
+        """A creator's own key, for that creator's own things."""
+        return "creator" in self.scopes and self.creator_id == creator_id
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key as it is listed: never the key itself."""
+
+    id: int
+    name: str
+    scopes: tuple[str, ...]
+    creator_id: int | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+# ── Making and ending keys ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def create(
+    connection: Connection[Any],
+    name: str,
+    scopes: Sequence[str],
+    *,
+    creator_id: int | None = None,
+    expires_in_s: int | None = None,
+) -> tuple[int, str]:
+    """A new key for a principal, who is made if there is none of that name; its id, and the key, never shown again.
+
+    Raises:
+        Rejected: a scope is unknown, or the principal stands for another creator.
+    """
+    _check(scopes, creator_id)
+    token = PREFIX + secrets.token_urlsafe(32)
+    return _register(connection, name, token, scopes, creator_id, expires_in_s), token
+
+
+def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> None:
+    """Make a deployment's first key known. Any text will do; run again, it changes nothing."""
+    if isinstance(source, ConnectionPool):
+        with source.connection() as connection:
+            ensure_admin(connection, token)
+        return
+    known = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
+    if known is None:
+        _register(source, ADMIN, token, (ADMIN,), None, None)
+    source.commit()
+
+
+def _check(scopes: Sequence[str], creator_id: int | None) -> None:
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown or not scopes:
+        raise Rejected(f"scopes {list(scopes)} are not valid", code="bad-scope", hint=f"known: {', '.join(SCOPES)}")
+    if "creator" in scopes and creator_id is None:
+        raise Rejected("a key of scope creator needs a creator_id", code="bad-scope")
+
+
+def _register(
+    connection: Connection[Any],
+    name: str,
+    token: str,
+    scopes: Sequence[str],
+    creator_id: int | None,
+    expires_in_s: int | None,
+) -> int:
+    # The no-op update makes RETURNING give the row that was there; another creator's principal is left alone.
+    row = connection.execute(
+        "INSERT INTO app.principals AS p (name, creator_id) VALUES (%s, %s)"
+        " ON CONFLICT (name) DO UPDATE SET name = excluded.name"
+        " WHERE p.creator_id IS NOT DISTINCT FROM excluded.creator_id RETURNING id",
+        (name, creator_id),
+    ).fetchone()
+    if row is None:
+        raise Rejected(f"principal {name!r} stands for another creator", status=409, code="principal-taken")
+    made = connection.execute(
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, expires_at) VALUES (%s, %s, %s,"
+        " now() + make_interval(secs => %s)) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
+        (row[0], digest(token), list(scopes), expires_in_s),
+    ).fetchone()
+    assert made is not None  # RETURNING after an insert or an update gives a row
+    return int(made[0])
+
+
+def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_GRACE_S) -> tuple[int, str]:
+    """A new key with the same scopes; the old one lives on for `grace_s`, so that its users can change over.
+
+    Raises:
+        Rejected: there is no such living key.
+    """
+    row = connection.execute(
+        "UPDATE app.api_keys SET expires_at = least(expires_at, now() + make_interval(secs => %s))"
+        " WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+        " RETURNING principal_id, scopes",
+        (grace_s, key_id),
+    ).fetchone()
+    if row is None:
+        raise _unknown(key_id)
+    token = PREFIX + secrets.token_urlsafe(32)
+    made = connection.execute(
+        "INSERT INTO app.api_keys (principal_id, hash, scopes) VALUES (%s, %s, %s) RETURNING id",
+        (row[0], digest(token), row[1]),
+    ).fetchone()
+    assert made is not None
+    return int(made[0]), token
+
+
+def revoke(connection: Connection[Any], key_id: int) -> None:
+    """End a key; ending it again is no error.
+
+    Raises:
+        Rejected: there is no such key.
+    """
+    done = connection.execute(
+        "UPDATE app.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %s", (key_id,)
+    )
+    if done.rowcount == 0:
+        raise _unknown(key_id)
+
+
+def listing(connection: Connection[Any]) -> list[Key]:
+    """Every key, the newest first."""
+    rows = connection.execute(
+        "SELECT k.id, p.name, k.scopes, p.creator_id, k.created_at, k.expires_at, k.revoked_at"
+        " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id ORDER BY k.id DESC LIMIT %s",
+        (LISTED_MAX,),
+    )
+    return [Key(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows]
+
+
+def _unknown(key_id: int) -> Rejected:
+    return Rejected(f"there is no living key {key_id}", status=404, code="not-found")
+
+
+# ── Checking keys ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Checks:
+    """What was found out about keys in the last seconds, by their hash. Bounded; one per database pool."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
+
+    def get(self, key: bytes) -> tuple[bool, Principal | None]:
+        until_s, principal = self._known.get(key, (0.0, None))
+        return time.monotonic() < until_s, principal
+
+    def put(self, key: bytes, principal: Principal | None, left_s: float | None) -> None:
+        lasts_s = REFUSAL_REMEMBERED_S if principal is None else min(REMEMBERED_S, left_s or REMEMBERED_S)
+        self._known[key] = (time.monotonic() + lasts_s, principal)
+        self._known.move_to_end(key)
+        while len(self._known) > REMEMBERED_MAX:
+            self._known.popitem(last=False)
+
+
+_checks: WeakKeyDictionary[AsyncConnectionPool[Any], Checks] = WeakKeyDictionary()
+
+
+async def identify(services: Services, token: str) -> Principal | None:
+    """Whose key this is; None for one that is unknown, expired or revoked."""
+    key = digest(token[:TOKEN_CHARS_MAX])
+    checks = _checks.setdefault(services.pool, Checks())
+    fresh, principal = checks.get(key)
+    if fresh:
+        return principal
+    async with services.pool.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT k.hash, p.id, k.scopes, p.creator_id, extract(epoch FROM k.expires_at - now())::float8"
+            " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
+            " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
+            (key,),
+        )
+        row = await cursor.fetchone()
+    if row is None or not hmac.compare_digest(bytes(row[0]), key):
+        checks.put(key, None, None)
+        return None
+    principal = Principal(row[1], frozenset(row[2]), row[3])
+    checks.put(key, principal, row[4])
+    return principal
+
+
+def token_of(request: Request) -> str | None:
+    """The key a request carries: `Authorization: Bearer …` or `X-API-Key`."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.headers.get("x-api-key") or None
+
+
+def optional(services: Services) -> Callable[[Request], Awaitable[Principal | None]]:
+    """A dependency for what is open to all: the caller, if a key says who that is. A wrong key is refused."""
+
+    async def principal(request: Request) -> Principal | None:
+        token = token_of(request)
+        if token is None:
+            return None
+        found = await identify(services, token)
+        if found is None:
+            raise Rejected("the API key is unknown, expired or revoked", status=401, code="key-invalid")
+        return found
+
+    return principal
+
+
+def require(services: Services, *scopes: str) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency for what needs a key with one of these scopes."""
+    identified = optional(services)
+
+    async def principal(request: Request) -> Principal:
+        found = await identified(request)
+        if found is None:
+            hint = "send it as `Authorization: Bearer …`"
+            raise Rejected("this needs an API key", status=401, code="key-missing", hint=hint)
+        if not any(found.may(scope) for scope in scopes):
+            raise Rejected(f"this needs a key of scope {' or '.join(scopes)}", status=403, code="scope-missing")
+        return found
+
+    return principal
