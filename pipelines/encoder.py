@@ -136,6 +136,7 @@ class Encoder:
 def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32) -> Encoder:
     """A model by bundled name, folder, architecture/tag or hub name; a missing one is `Rejected` with what to do."""
     import torch
+    from safetensors import SafetensorError
 
     if threads > 0:
         torch.set_num_threads(threads)
@@ -145,7 +146,7 @@ def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int
     try:
         with _hub_unless_away(source):
             return Encoder(name, source, device=device, batch_frames=batch_frames)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise _missing(name, source, error) from error
 
 

@@ -14,6 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import base58
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -101,6 +102,12 @@ def write(
     return samples
 
 
+def read(folder: Path) -> list[Sample]:
+    """The samples that a folder's truth describes."""
+    lines = (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    return [_sample(json.loads(line)) for line in lines]
+
+
 def demo(out: Path, seed: int) -> list[Sample]:
     """Nine good videos of three creators in several codecs and sizes, one of them upright and one without sound, and
     three files that nobody can play: truncated, without picture, empty."""
@@ -168,6 +175,11 @@ def describe(out: Path, samples: Sequence[Sample]) -> None:
             table.writerow((s.file, s.title, s.description, ";".join(s.tags), s.creator, s.wallet))
     truth = "".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
     (out / "truth.jsonl").write_text(truth, encoding="utf-8")
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    shots = tuple(Shot(**shot | {"concepts": tuple(shot["concepts"])}) for shot in row["shots"])
+    return Sample(**row | {"shots": shots, "form": Form(**row["form"]), "tags": tuple(row["tags"])})
 
 
 def _produce(out: Path, number: int, seed: int, creators: int, form: Form, script: Script) -> Sample:

@@ -55,9 +55,8 @@ def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: i
     """Until the budget is used up."""
     context = multiprocessing.get_context("spawn")
     lessons: Queue[Lesson] = context.Queue(4)
-    side = context.Value("i", course.side)
-    arguments = (lessons, side, course.plan.batch, seed + course.steps)
-    painter = context.Process(target=paint, args=arguments, daemon=True)
+    wanted = context.Array("d", course.lesson)
+    painter = context.Process(target=paint, args=(lessons, wanted, seed + course.steps), daemon=True)
     painter.start()
     rng = random.Random(seed + course.steps)
     held_out = Studio(world.artwork(), seed=HELD_OUT_SEED, others=0.0).lesson(512, shape.IMAGE_SIZE)
@@ -70,7 +69,7 @@ def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: i
             texts, fronts, behinds = course.phrases.texts(rng, course.plan.texts)
             losses.append(course.words_step(texts, torch.from_numpy(fronts), torch.from_numpy(behinds)))
         else:
-            side.value = course.side
+            wanted[:] = course.lesson
             lesson = lessons.get()
             losses.append(
                 course.pictures_step(torch.from_numpy(lesson.pixels), lesson.scenes, lesson.captions)
@@ -92,6 +91,8 @@ def note(
         "pictures": course.pictures_seen,
         "texts": course.texts_seen,
         "side": course.side if course.pictures_share >= 0 else 0,
+        "level": course.lesson[2],
+        "accuracy": course.accuracy,
         "loss": float(np.mean(losses)) if losses else 0.0,
         "scale": float(course.scale.detach().exp()),
     }
@@ -110,7 +111,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--backbone", default="mobilenetv4_conv_small", help="any vision model timm knows")
+    parser.add_argument("--backbone", default=shape.BACKBONE, help="any vision model timm knows")
     parser.add_argument("--words-share", type=float, default=Plan.words_share)
     parser.add_argument("--note-every-s", type=float, default=240)
     options = parser.parse_args()

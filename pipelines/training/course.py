@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -20,9 +21,16 @@ from pipelines.training import space
 from pipelines.training.words import Phrasebook
 from pipelines.world import BACKGROUNDS, Scene
 
-SIZES = ((0.40, 64), (0.70, 80), (1.01, 96))  # until which share of the pictures' time, at which side
-JOINT_FROM = 0.70  # from here on pictures and captions are contrasted as well
-AVERAGE = 0.998
+SIZES = (
+    (0.15, 48),
+    (0.50, 64),
+    (0.80, 80),
+    (1.01, 96),
+)  # until which share of the pictures' time, at which side
+JOINT_FROM = 0.82  # from here on pictures and captions are contrasted as well
+AVERAGE, AVERAGE_EVERY = 0.99, 4  # steps
+LEVEL_UP, LEVEL_STEP = 0.45, 0.004  # accuracy from which lessons become harder, and by how much a step
+LEVEL_BY = ((0.25, 0.0), (0.45, 1.0), (0.65, 2.0))  # the least level by that share of the pictures' time
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,8 @@ class Plan:
 
     minutes: float
     words_share: float = 0.07
-    batch: int = 256
+    batch: int = 64
+    batch_joint: int = 192
     texts: int = 256
     rate: float = 2e-3
     words_rate: float = 1.5e-3
@@ -51,6 +60,7 @@ class Course:
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.words_optimizer.zero_grad()
         self.spent_s, self.steps, self.pictures_seen, self.texts_seen = 0.0, 0, 0, 0
+        self.level, self.accuracy = 0.0, 0.0
         self._since = time.monotonic()
 
     @property
@@ -68,6 +78,14 @@ class Course:
         """The size of pictures at this time."""
         return next(side for until, side in SIZES if self.pictures_share < until)
 
+    @property
+    def lesson(self) -> tuple[int, int, float]:
+        """The lesson wanted at this time: how many pictures, of which side and level."""
+        progress = max(0.0, self.pictures_share)
+        least = float(np.interp(progress, [at for at, _ in LEVEL_BY], [level for _, level in LEVEL_BY]))
+        batch = self.plan.batch_joint if progress >= JOINT_FROM else self.plan.batch
+        return batch, self.side, max(self.level, least)
+
     def words_step(self, texts: list[str], fronts: torch.Tensor, behinds: torch.Tensor) -> float:
         """Texts alone, towards their targets."""
         progress = min(1.0, self.share / self.plan.words_share)
@@ -84,14 +102,24 @@ class Course:
         progress = max(0.0, self.pictures_share)
         self._rate(self.pictures_optimizer, self.plan.rate * _cosine(progress, self.steps))
         self._rate(self.words_optimizer, 0.3 * self.plan.words_rate * _cosine(progress, self.steps))
-        vectors = functional.normalize(self.model.visual(normal(pixels)), dim=-1)  # type: ignore[operator]
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+            vectors = self.model.visual(normal(pixels))  # type: ignore[operator]
+        vectors = functional.normalize(vectors.float(), dim=-1)
         fronts, behinds = targets(scenes, len(self.phrases.concepts))
+        self._learned(vectors.detach() @ self.table[: fronts.shape[1]].T, fronts)
         loss = self._loss(vectors, fronts, behinds)
         if progress >= JOINT_FROM:
             loss = loss + 0.5 * self._contrast(vectors, self.text(captions))
         self._apply(loss, self.pictures_optimizer, self.words_optimizer if progress >= JOINT_FROM else None)
         self.pictures_seen += len(pixels)
         return float(loss.detach())
+
+    def _learned(self, likeness: torch.Tensor, fronts: torch.Tensor) -> None:
+        """Note how often the nearest concept is in the picture, and make lessons harder when it mostly is."""
+        right = fronts.gather(1, likeness.argmax(1, keepdim=True)).gt(0).float().mean()
+        self.accuracy += 0.03 * (float(right) - self.accuracy)
+        if self.accuracy > LEVEL_UP:
+            self.level = min(2.0, self.level + LEVEL_STEP)
 
     def text(self, texts: list[str]) -> torch.Tensor:
         """Unit vectors of texts, by the model in training; those of like length together."""
@@ -126,11 +154,12 @@ class Course:
         self.pictures_optimizer.zero_grad()
         self.words_optimizer.zero_grad()
         self.steps += 1
-        self._average()
+        if self.steps % AVERAGE_EVERY == 0:
+            self._average()
 
     @torch.no_grad()
     def _average(self) -> None:
-        keep = min(AVERAGE, (1 + self.steps) / (10 + self.steps))
+        keep = min(AVERAGE, (1 + self.steps / AVERAGE_EVERY) / (10 + self.steps / AVERAGE_EVERY))
         for mean, value in zip(
             self.average.state_dict().values(), self.model.state_dict().values(), strict=True
         ):
@@ -168,7 +197,7 @@ class Course:
 
 
 STATES = ("model", "average", "pictures_optimizer", "words_optimizer")
-COUNTS = ("spent_s", "steps", "pictures_seen", "texts_seen")
+COUNTS = ("spent_s", "steps", "pictures_seen", "texts_seen", "level", "accuracy")
 
 
 def targets(scenes: list[Scene], count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -28,6 +28,9 @@ FRAMES = (
     1.0,
     9 / 16,
 )  # width to height; the model sees all of them squashed to a square
+MANY = (1, 2, 2, 3, 3)  # concepts in a scene with several
+MANY_SHARE = 0.75
+LEVEL_MAX = 2.0
 BACKGROUNDS_KEPT = 1_200
 BACKGROUND_SIDE = 128
 
@@ -48,25 +51,47 @@ class Studio:
         self.artwork = artwork
         self.rng = random.Random(seed)
         self.noise = np.random.default_rng(seed)
-        self.others, self.worn = others, worn
+        self.others, self.worn, self.ease = others, worn, 0.0
         self._sprites: dict[tuple[int, str], list[Image.Image]] = {}
         self._behind: list[tuple[world.Background, Image.Image]] = []
 
-    def lesson(self, count: int, side: int) -> Lesson:
-        """A batch of pictures of one to three concepts."""
+    def lesson(self, count: int, side: int, level: float = LEVEL_MAX) -> Lesson:
+        """A batch of pictures. Up to level 1 each shows one concept, the nearer to 0 the plainer; at 2 one to three."""
+        self.ease = max(0.0, 1 - level)
         pixels = np.empty((count, side, side, 3), np.uint8)
         scenes, captions = [], []
         for row in pixels:
-            wide = self.rng.choice(FRAMES)
-            number = self.rng.choice((1, 1, 2, 3))
-            chosen = self.rng.sample(range(len(self.artwork.concepts)), number)
-            scene = world.compose(self.rng, chosen, wide=wide)
-            behind, picture = self._background()
-            scene = Scene(behind, scene.at(self.rng.uniform(0, 3)).items)
+            wide = 1 + (self.rng.choice(FRAMES) - 1) * (1 - self.ease)
+            several = self.rng.random() < MANY_SHARE * (level - 1)
+            number = self.rng.choice(MANY) if several else 1
+            scene = self._scene(self.rng.sample(range(len(self.artwork.concepts)), number), wide)
+            behind, picture = self._background(plain=self.rng.random() < self.ease)
+            scene = Scene(behind, scene.items)
             row[:] = self.paint(scene, picture, wide, side)
             scenes.append(scene)
             captions.append(world_words.varied(self.rng, scene, self.artwork.concepts))
         return Lesson(pixels, captions, scenes)
+
+    def _scene(self, concepts: list[int], wide: float) -> Scene:
+        """A scene; an easy one shows its concept once, large, upright and in the middle."""
+        scene = world.compose(self.rng, concepts, wide=wide).at(self.rng.uniform(0, 3))
+        if self.ease == 0:
+            return scene
+        items = scene.items if self.rng.random() > self.ease else scene.items[:1]
+        return Scene(scene.background, tuple(self._eased(item) for item in items))
+
+    def _eased(self, item: Item) -> Item:
+        left = 1 - self.ease
+        x, y = 0.5 + (item.x - 0.5) * left, 0.5 + (item.y - 0.5) * left
+        size = item.size + (0.93 - item.size) * self.ease
+        flip = item.flip and self.rng.random() > self.ease
+        return replace(item, x=x, y=y, size=size, angle=item.angle * left, flip=flip)
+
+    def portrait(self, concept: int, side: int) -> NDArray[np.uint8]:
+        """A picture of one concept in a square frame."""
+        behind, picture = self._background()
+        scene = world.compose(self.rng, [concept], moving=False)
+        return self.paint(Scene(behind, scene.items), picture, 1.0, side)
 
     def paint(self, scene: Scene, behind: Image.Image, wide: float, side: int) -> NDArray[np.uint8]:
         """One picture: the frame squashed to a square of `side`."""
@@ -75,10 +100,10 @@ class Studio:
         for item in scene.items:
             self._draw(canvas, item, short, side)
         picture = canvas.convert("RGB")
-        return self._wear(picture) if self.worn else np.asarray(picture)
+        return self._wear(picture) if self.worn and self.rng.random() >= self.ease else np.asarray(picture)
 
     def _draw(self, canvas: Image.Image, item: Item, short: tuple[float, float], side: int) -> None:
-        other = self.rng.random() < self.others
+        other = self.rng.random() < self.others * (1 - self.ease)
         name = self.rng.choice(self.artwork.concepts[item.concept].sets) if other else SEEN
         width, height = item.size * short[0] * side, item.size * short[1] * side
         sizes = self._sizes(item.concept, name)
@@ -103,7 +128,10 @@ class Studio:
             self._sprites[concept, name] = [whole.resize((s, s), Image.Resampling.LANCZOS) for s in sides]
         return self._sprites[concept, name]
 
-    def _background(self) -> tuple[world.Background, Image.Image]:
+    def _background(self, *, plain: bool = False) -> tuple[world.Background, Image.Image]:
+        if plain:
+            what = world.Background(self.rng.choice(tuple(world.COLOURS)), self.rng.randrange(1 << 30))
+            return what, Image.fromarray(world_paint.background(what, 16, 16))
         if len(self._behind) < BACKGROUNDS_KEPT:
             what = world.background(self.rng)
             painted = world_paint.background(what, BACKGROUND_SIDE, BACKGROUND_SIDE)
@@ -141,8 +169,9 @@ class Studio:
         return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def paint(lessons: Queue[Lesson], side: Any, batch: int, seed: int) -> None:
-    """The painter's process: lessons of the side that is wanted at the time, until it is ended."""
+def paint(lessons: Queue[Lesson], wanted: Any, seed: int) -> None:
+    """The painter's process: lessons of the count, side and level wanted at the time, until it is ended."""
     studio = Studio(world.artwork(), seed=seed)
     while True:
-        lessons.put(studio.lesson(batch, side.value))
+        count, side, level = wanted
+        lessons.put(studio.lesson(int(count), int(side), level))

@@ -11,26 +11,48 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 if TYPE_CHECKING:
     import torch
 
 PAD, END, UNKNOWN = "[PAD]", "[END]", "[UNK]"
 VOCABULARY_MAX = 8_000
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+ENDINGS = (
+    "s",
+    "es",
+    "ed",
+    "er",
+    "ers",
+    "ing",
+    "ings",
+    "ly",
+    "y",
+    "ish",
+    "like",
+    "man",
+    "ness",
+    "ful",
+    "less",
+)
 
 
-def build(texts: Iterable[str], *, vocabulary: int = 6_000) -> Tokenizer:
-    """A WordPiece tokenizer over these texts; every text it encodes ends in `END`."""
-    if vocabulary > VOCABULARY_MAX:
-        raise ValueError(f"a vocabulary has at most {VOCABULARY_MAX} entries")
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=[PAD, END, UNKNOWN], show_progress=False
+def build(texts: Iterable[str]) -> Tokenizer:
+    """A WordPiece tokenizer that knows every word of these texts, and pieces of others; texts end in `END`."""
+    normalizer, splitter = (
+        normalizers.BertNormalizer(lowercase=True, strip_accents=True),
+        pre_tokenizers.BertPreTokenizer(),
     )
-    tokenizer.train_from_iterator(list(texts), trainer)
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    letters = sorted({letter for word in words for letter in word} | set(LETTERS))
+    pieces = [*letters, *(f"##{end}" for end in (*letters, *ENDINGS))]
+    vocabulary = list(dict.fromkeys([PAD, END, UNKNOWN, *pieces, *sorted(words)]))
+    if len(vocabulary) > VOCABULARY_MAX:
+        raise ValueError(f"a vocabulary has at most {VOCABULARY_MAX} entries, this one {len(vocabulary)}")
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.add_special_tokens([PAD, END, UNKNOWN])
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
     return tokenizer
 

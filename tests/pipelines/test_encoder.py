@@ -1,0 +1,217 @@
+"""The encoder loads any model by one path, needs no network, and sees what a model's own preparation sees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cluster.errors import Rejected
+from pipelines import encoder
+from pipelines.relevance import Calibration, general
+from pipelines.training import shape, tokens
+
+BUNDLED = "pixr-emoji"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundled() -> encoder.Encoder:
+    return encoder.load(BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of other dimensions with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "other"
+    words = tokens.build(["a dog and a cat", "in a forest"])
+    cfg = shape.config(
+        words.get_vocab_size(),
+        dimensions=48,
+        image_size=64,
+        backbone="mobilenetv4_conv_small_035",
+        width=64,
+        layers=1,
+    )
+    shape.write(folder, cfg, shape.create(cfg), words)
+    return folder
+
+
+def pictures(count: int, height: int, width: int) -> np.ndarray:
+    """Soft random pictures; noise would be all edges."""
+    small = np.random.default_rng(3).integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC)) for p in small]
+    )
+
+
+def test_the_bundled_model_gives_unit_vectors_of_256_dimensions(bundled: encoder.Encoder) -> None:
+    frames = bundled.frames(pictures(3, bundled.image_size, bundled.image_size))
+    texts = bundled.texts(["a dog", "a rocket at night"])
+    assert frames.shape == (3, 256)
+    assert texts.shape == (2, 256)
+    assert np.allclose(np.linalg.norm(np.concatenate([frames, texts]), axis=1), 1, atol=1e-5)
+    assert bundled.texts([]).shape == bundled.frames(np.empty((0, 8, 8, 3), np.uint8)).shape == (0, 256)
+
+
+def test_a_folder_of_other_dimensions_loads_by_the_same_path(other: Path, bundled: encoder.Encoder) -> None:
+    model = encoder.load(str(other))
+    assert (model.dimensions, model.image_size) == (48, 64)
+    assert model.frames(pictures(2, 64, 64)).shape == (2, 48)
+    assert model.texts(["a dog"]).shape == (1, 48)
+    assert model.fingerprint != bundled.fingerprint
+
+
+def test_the_fingerprint_follows_from_the_files(other: Path) -> None:
+    assert encoder.load(str(other)).fingerprint == encoder.load(str(other)).fingerprint
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "no-such-model",
+        "/no/such/folder",
+        "./nothing",
+        "hf-hub:nobody/nothing",
+        "ViT-B-32",
+        "ViT-B-32/no-such-tag",
+    ],
+)
+def test_a_missing_model_is_one_clear_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "_reachable", lambda _url: False)
+    with pytest.raises(Rejected) as refused:
+        encoder.load(name)
+    line = str(refused.value)
+    assert "\n" not in line
+    assert refused.value.hint
+
+
+def test_weights_that_are_not_here_and_cannot_be_fetched_are_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoder, "_reachable", lambda _url: False)
+    with pytest.raises(Rejected, match="not on this machine"):
+        encoder.load("ViT-B-32/laion2b_s34b_b79k")
+
+
+def test_a_broken_folder_says_which(other: Path, tmp_path: Path) -> None:
+    for file in other.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(Rejected, match=str(tmp_path)):
+        encoder.load(str(tmp_path))
+
+
+def test_the_bundled_model_touches_no_network() -> None:
+    script = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise SystemExit("network touched")
+socket.create_connection = socket.getaddrinfo = socket.socket.connect = refuse
+import numpy as np
+from pipelines import encoder
+model = encoder.load("pixr-emoji")
+model.texts(["a dog"]); model.frames(np.zeros((1, 96, 96, 3), np.uint8))
+print("quiet")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.stdout.strip() == "quiet", ran.stderr[-500:]
+
+
+def test_importing_the_encoder_loads_no_torch() -> None:
+    script = "import sys; from pipelines import encoder; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (270, 480), (640, 360), (50, 80)])
+def test_frames_see_what_the_models_own_preparation_sees(
+    bundled: encoder.Encoder, height: int, width: int
+) -> None:
+    import open_clip
+    import torch
+
+    model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{encoder.MODELS / BUNDLED}")
+    frames = pictures(4, height, width)
+    with torch.inference_mode():
+        theirs = model.eval().encode_image(
+            torch.stack([prepare(Image.fromarray(f)) for f in frames]), normalize=True
+        )
+    assert (bundled.frames(frames) * theirs.numpy()).sum(1).min() >= 0.999
+
+
+@pytest.mark.parametrize("fit", ["shortest", "longest"])
+def test_other_fits_agree_with_their_own_preparation_too(other: Path, tmp_path: Path, fit: str) -> None:
+    import open_clip
+    import torch
+
+    for file in other.iterdir():
+        text = file.read_bytes()
+        (tmp_path / file.name).write_bytes(text.replace(b'"squash"', f'"{fit}"'.encode()))
+    ours = encoder.load(str(tmp_path))
+    model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
+    frames = pictures(2, 120, 201)
+    with torch.inference_mode():
+        theirs = model.eval().encode_image(
+            torch.stack([prepare(Image.fromarray(f)) for f in frames]), normalize=True
+        )
+    assert ours.fit == fit
+    assert (ours.frames(frames) * theirs.numpy()).sum(1).min() >= 0.999
+
+
+def test_neighbours_in_a_batch_change_nothing(bundled: encoder.Encoder) -> None:
+    frames = pictures(40, 96, 96)
+    assert np.array_equal(bundled.frames(frames)[35:38], bundled.frames(frames[35:38]))
+
+
+def test_images_of_any_mode_and_size_are_encoded(bundled: encoder.Encoder) -> None:
+    images = [Image.new("L", (30, 200)), Image.new("RGBA", (500, 20)), Image.new("P", (1, 1))]
+    assert bundled.images(images).shape == (3, 256)
+
+
+def test_cutting_the_text_tower_at_the_end_of_the_text_changes_nothing(bundled: encoder.Encoder) -> None:
+    import torch
+
+    texts = ["dog", "a dog, an apple and a rocket in a forest at night", "word " * 60]
+    with torch.inference_mode():
+        whole = bundled._model.encode_text(bundled._tokenizer(texts), normalize=True).numpy()
+    assert np.allclose(bundled.texts(texts), whole, atol=1e-5)
+
+
+def test_the_tokenizer_is_small_and_ends_every_text(bundled: encoder.Encoder) -> None:
+    ids = bundled._tokenizer(["a dog", "", "zyx qqq \N{DOG FACE}", "long " * 100])
+    assert ids.shape == (4, shape.CONTEXT)
+    assert bool((ids == 1).any(dim=1).all())
+    assert len(bundled._tokenizer.tokenizer) <= tokens.VOCABULARY_MAX
+
+
+def test_relevance_is_monotone_and_within_bounds(bundled: encoder.Encoder) -> None:
+    for ppm in (bundled.relevance_ppm, general().ppm):
+        values = ppm(np.linspace(-1, 1, 501))
+        assert values.dtype == np.int64
+        assert values.min() >= 0
+        assert values.max() <= 1_000_000
+        assert bool((np.diff(values) >= 0).all())
+        assert values[-1] > values[0]
+
+
+@pytest.mark.parametrize(
+    ("cosines", "ppm"),
+    [
+        ((0.1,), (5,)),
+        ((0.1, 0.1), (0, 1)),
+        ((0.1, 0.2), (5, 4)),
+        ((0.1, 0.2), (0, 1_000_001)),
+        ((0.1, 0.2), (0,)),
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(cosines: tuple[float, ...], ppm: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="calibration"):
+        Calibration(cosines, ppm)

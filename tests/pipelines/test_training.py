@@ -1,0 +1,91 @@
+"""Training: targets mean what the words say, a stopped course goes on, and lessons repeat."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from pipelines import world
+from pipelines.training import shape, space, tokens
+from pipelines.training.course import Course, Plan
+from pipelines.training.pictures import Studio
+from pipelines.training.words import Phrasebook
+
+ART = world.artwork()
+
+
+@pytest.fixture(scope="module")
+def phrases() -> Phrasebook:
+    return Phrasebook(ART.concepts)
+
+
+def course(phrases: Phrasebook, minutes: float = 60.0) -> Course:
+    torch.manual_seed(1)
+    words = tokens.build(phrases.corpus())
+    cfg = shape.config(words.get_vocab_size(), backbone="mobilenetv4_conv_small_035", width=64, layers=1)
+    return Course(shape.create(cfg), tokens.encoder(words, shape.CONTEXT), phrases, Plan(minutes))
+
+
+def test_every_text_has_a_target_of_weight_one(phrases: Phrasebook) -> None:
+    texts, fronts, behinds = phrases.texts(random.Random(1), 200)
+    assert np.allclose(fronts.sum(1), 1)
+    assert set(behinds.sum(1)) <= {0.0, 1.0}
+    assert all(texts)
+
+
+def test_a_keyword_points_between_the_concepts_it_stands_for(phrases: Phrasebook) -> None:
+    word = next(word for word in phrases.words if len(phrases.meanings[word]) == 3)
+    table = space.directions(ART.concepts, 256)
+    weights = torch.zeros(1, len(ART.concepts))
+    weights[0, phrases.meanings[word]] = 1 / 3
+    cosines = (space.aim(table, weights, torch.zeros(1, len(world.BACKGROUNDS))) @ table.T)[0]
+    assert set(cosines.topk(3).indices.tolist()) == set(phrases.meanings[word])
+
+
+def test_concepts_with_words_in_common_lie_nearer(phrases: Phrasebook) -> None:
+    table = space.directions(ART.concepts, 256)[: len(ART.concepts)]
+    likeness = torch.from_numpy(space.likeness(ART.concepts)).float().fill_diagonal_(0)
+    cosines = table @ table.T
+    assert cosines[likeness > 0.3].mean() > 4 * cosines[likeness < 0.01].abs().mean()
+
+
+def test_reading_short_rows_gives_what_open_clips_tower_gives(phrases: Phrasebook) -> None:
+    one = course(phrases)
+    texts = ["dog", "a dog and an apple in a forest", "a cat", "two times rocket"]
+    one.model.eval()
+    with torch.inference_mode():
+        whole = functional.normalize(one.model.text(one.tokenizer(texts)), dim=-1)  # type: ignore[operator]
+        assert torch.allclose(one.text(texts), whole, atol=1e-5)
+
+
+def test_a_few_steps_lower_the_loss(phrases: Phrasebook) -> None:
+    one, rng, losses = course(phrases), random.Random(2), []
+    one.steps = 200  # past the warming up
+    for _ in range(15):
+        texts, fronts, behinds = phrases.texts(rng, 64)
+        losses.append(one.words_step(texts, torch.from_numpy(fronts), torch.from_numpy(behinds)))
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_a_stopped_course_goes_on_where_it_was(phrases: Phrasebook, tmp_path: Path) -> None:
+    one = course(phrases)
+    lesson = Studio(ART, seed=3).lesson(8, 64)
+    one.pictures_step(torch.from_numpy(lesson.pixels), lesson.scenes, lesson.captions)
+    one.save(tmp_path / "state.pt")
+    other = course(phrases)
+    other.resume(tmp_path / "state.pt")
+    assert (other.steps, other.pictures_seen) == (1, 8)
+    assert other.spent_s == pytest.approx(one.spent_s)
+    for mine, theirs in zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_lessons_follow_from_their_seed() -> None:
+    one, two = Studio(ART, seed=9).lesson(6, 64), Studio(ART, seed=9).lesson(6, 64)
+    assert np.array_equal(one.pixels, two.pixels)
+    assert one.captions == two.captions
