@@ -1,0 +1,54 @@
+"""What every route works with, made once a replica and passed on. Holds connections; decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import redis.asyncio
+from numpy.typing import NDArray
+from psycopg_pool import AsyncConnectionPool
+
+from cluster.settings import Settings
+from cluster.storage import Storage
+from ledger.appearances import Recorder
+from ledger.settings import Economics
+from pipelines.relevance import Calibration
+from serve.settings import SearchSettings
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a replica must know of the model that encodes queries."""
+
+    name: str
+    dimensions: int
+    fingerprint: str
+    calibration: Calibration
+
+
+class Encoding(Protocol):
+    """The encoder, wherever it runs. Every call may raise `Temporary`."""
+
+    async def facts(self) -> Facts: ...
+
+    async def text(self, text: str) -> Vector: ...
+
+    async def image(self, data: bytes) -> Vector: ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """One replica's settings and connections."""
+
+    settings: Settings
+    search: SearchSettings
+    economics: Economics
+    pool: AsyncConnectionPool
+    redis: redis.asyncio.Redis
+    storage: Storage
+    encoding: Encoding
+    recorder: Recorder
