@@ -1,0 +1,107 @@
+"""`/v1/jobs`: submit an ingest job, see how jobs stand, cancel one. Needs a key of scope ingest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import Response
+from psycopg import Connection
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.settings import Settings
+from pipelines import jobs
+from serve import keys
+from serve.services import Services
+from serve.threads import with_connection
+
+JobId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", examples=["ingest-20261124-021500-a1b2c3"])]
+Text = Annotated[str, Field(max_length=2000)]
+
+
+class JobOptions(BaseModel):
+    """How to sample a video, and which jobs go first."""
+
+    model_config = ConfigDict(extra="forbid")
+    mode: Literal["", "frames", "key-frames", "interval"] = ""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+
+
+class JobRequest(BaseModel):
+    """What to ingest: every video under an S3 prefix."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"source": "s3://pixr/incoming/", "creator": "ada"}]}
+    )
+    source: Annotated[str, Field(min_length=1, max_length=2000, examples=["s3://pixr/incoming/"])]
+    creator: Annotated[str, Field(max_length=200)] = ""
+    manifest: Text = ""
+    model: Text = ""
+    options: JobOptions = JobOptions()
+
+
+class JobVideos(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    total: int
+    ready: int
+    failed: int
+    quarantined: int
+
+
+class Job(BaseModel):
+    """How a job stands."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    source: str
+    videos: JobVideos
+    segments: int
+    started_at: str | None
+    finished_at: str | None
+    error: str | None
+    failures: list[dict[str, Any]]
+
+
+class Jobs(BaseModel):
+    jobs: list[Job]
+
+
+def router(services: Services) -> APIRouter:
+    """The routes over one deployment's services."""
+    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(keys.require(services, "ingest"))])
+
+    @routes.post("", status_code=202, response_model=Job)
+    async def submit(request: JobRequest, response: Response) -> Any:
+        """Submit a job. It is queued at once, and runs when the cluster has taken it."""
+        job = await with_connection(services.settings, _create, services.settings, request)
+        response.headers["Location"] = f"/v1/jobs/{job['id']}"
+        return job
+
+    @routes.get("", response_model=Jobs)
+    async def listing(limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20) -> Any:
+        """The newest jobs first."""
+        return {"jobs": await with_connection(services.settings, jobs.listing, limit)}
+
+    @routes.get("/{job_id}", response_model=Job)
+    async def read(job_id: JobId) -> Any:
+        """How one job stands, with the reasons of what was refused."""
+        return await with_connection(services.settings, jobs.get, job_id)
+
+    @routes.delete("/{job_id}", response_model=Job)
+    async def cancel(job_id: JobId) -> Any:
+        """Stop a job; what it has finished stays. Cancelling again is no error."""
+        return await with_connection(services.settings, _cancel, services.settings, job_id)
+
+    return routes
+
+
+def _create(connection: Connection[Any], settings: Settings, request: JobRequest) -> dict[str, Any]:
+    asked = jobs.Options(
+        creator=request.creator, manifest=request.manifest, model=request.model, mode=request.options.mode
+    )
+    return jobs.create(settings, connection, request.source, asked, priority=request.options.priority)
+
+
+def _cancel(connection: Connection[Any], settings: Settings, job_id: str) -> dict[str, Any]:
+    return jobs.cancel(settings, connection, job_id)
