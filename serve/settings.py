@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+POSITIVE = (
+    "query_chars_max",
+    "rrf_k",
+    "text_rows_max",
+    "statement_timeout_ms",
+    "replicas",
+    "encoder_replicas",
+    "cursor_expires_s",
+    "cursor_ids_max",
+    "encode_batch_max",
+    "pool_max",
+)
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -33,8 +46,7 @@ class SearchSettings:
     encode_timeout_s: float = 2.0
     cache_entries_max: int = 2048
 
-    # Links and cursors.
-    link_expires_s: int = 3600
+    # Cursors: the ids of the further pages, frozen.
     cursor_expires_s: int = 900
     cursor_ids_max: int = 200
 
@@ -57,7 +69,6 @@ class SearchSettings:
             raise ValueError("vector_weight and text_weight must not be negative, nor both 0")
         if not 1 <= self.ef_search <= 1000:
             raise ValueError(f"ef_search is {self.ef_search}, pgvector takes 1 to 1000")
-        for name in ("query_chars_max", "rrf_k", "text_rows_max", "statement_timeout_ms", "replicas", "encoder_replicas",
-                     "link_expires_s", "cursor_expires_s", "encode_batch_max", "pool_max"):  # fmt: skip
+        for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")

@@ -1,0 +1,173 @@
+"""Candidates: the two lists of a search, made side by side, and their fusion by reciprocal rank.
+
+A list that cannot be made (the encoder or the database is away, or too slow) is left out and named in `degraded`; only
+when none can be made does the search fail. Reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import psycopg
+
+from cluster.errors import Rejected, Temporary
+from pipelines import index
+from pipelines.index import Hit, Model, Plan
+from pipelines.relevance import PPM
+from serve.cursors import Ranked
+from serve.query import Query
+from serve.services import Facts, Services, Vector
+
+log = logging.getLogger(__name__)
+
+# A moment that only words have found says nothing about what is seen in it: it is relevant by half at most, less with
+# each rank. The list's own calibration, monotone in its rank.
+TEXT_ONLY_PPM = PPM // 2
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The fused list, best first, and what could not be asked."""
+
+    ranked: list[Ranked]
+    generation: int
+    degraded: list[str] = field(default_factory=list)
+    ranks: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    cosines: Mapping[int, float] = field(default_factory=dict)
+
+
+async def gather(services: Services, query: Query) -> Candidates:
+    """Both lists, fused.
+
+    Raises:
+        Temporary: no list could be made.
+    """
+    by_vector, by_text = await asyncio.gather(_by_vector(services, query), _by_text(services, query))
+    if by_vector is None and by_text is None:
+        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
+    degraded = [name for name, hits in (("vector", by_vector), ("text", by_text)) if hits is None]
+    nearest, matching = by_vector or Nearest(), by_text or []
+    ranks = {"vector": ranked(nearest.hits), "text": ranked(matching)}
+    weights = {"vector": query.vector_weight, "text": query.text_weight}
+    scores = fuse(ranks, weights, services.search.rrf_k)
+    cosines, relevance = await _relevance(services, nearest, ranks["text"], list(scores))
+    fused = [
+        Ranked(segment_id, score, relevance[segment_id], tuple(name for name in ranks if segment_id in ranks[name]))
+        for segment_id, score in scores.items()
+    ]
+    fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
+    async with services.pool.connection() as connection:
+        generation = await index.generation(connection)
+    per_moment = {each.segment_id: {name: ranks[name][each.segment_id] for name in each.matched} for each in fused}
+    return Candidates(fused[: services.search.candidates_max], generation, degraded, per_moment, cosines)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The vector list with what it was made from; empty before the first ingest."""
+
+    hits: Sequence[Hit] = ()
+    model: Model | None = None
+    vector: Vector | None = None
+    facts: Facts | None = None
+
+
+async def _by_vector(services: Services, query: Query) -> Nearest | None:
+    """The vector list; None when it cannot be made."""
+    if query.vector_weight == 0:
+        return Nearest()
+    try:
+        async with services.pool.connection() as connection:
+            model = await index.active_model(connection)
+        if model is None:
+            return Nearest()
+        facts = await services.encoding.facts()
+        if (facts.name, facts.fingerprint) != (model.name, model.fingerprint):
+            log.error("the encoder is %s, the index was made by %s", facts.name, model.name)
+            return None
+        vector = await _vector(services, query, model)
+        async with services.pool.connection() as connection:
+            limit = services.search.candidates_max
+            hits = await index.nearest(connection, model, vector, limit, query.filters, _plan(services))
+        return Nearest([hit for hit in hits if hit.segment_id != query.segment_id], model, vector, facts)
+    except (Temporary, psycopg.OperationalError) as error:
+        log.warning("no vectors: %s", error)
+        return None
+
+
+async def _vector(services: Services, query: Query, model: Model) -> Vector:
+    if query.image is not None:
+        return await services.encoding.image(query.image)
+    if query.segment_id is None:
+        return await services.encoding.text(query.text)
+    async with services.pool.connection() as connection:
+        segment_id = await index.redirected(connection, query.segment_id)
+        vector = await index.vector_of(connection, model, segment_id)
+    if vector is None:
+        raise Rejected(f"there is no segment {query.segment_id}", status=404, code="not-found")
+    return vector
+
+
+async def _by_text(services: Services, query: Query) -> list[Hit] | None:
+    """The full-text list; None when it cannot be made."""
+    if not query.text or query.text_weight == 0:
+        return []
+    try:
+        async with services.pool.connection() as connection:
+            limit = services.search.candidates_max
+            return await index.matching(connection, query.text, limit, query.filters, _plan(services), query.language)
+    except (Temporary, psycopg.OperationalError) as error:
+        log.warning("no full text: %s", error)
+        return None
+
+
+def _plan(services: Services) -> Plan:
+    search = services.search
+    return Plan(
+        search.exact_rows_max,
+        search.ef_search,
+        search.scan_tuples_max,
+        search.text_rows_max,
+        search.statement_timeout_ms,
+    )
+
+
+def ranked(hits: Sequence[Hit]) -> dict[int, int]:
+    """Ranks from 1; equal values share one, since all moments of a video have the same words."""
+    ranks: dict[int, int] = {}
+    rank, last = 0, None
+    for hit in hits:
+        if hit.value != last:
+            rank, last = rank + 1, hit.value
+        ranks[hit.segment_id] = rank
+    return ranks
+
+
+def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k: int) -> dict[int, float]:
+    """Weighted reciprocal rank: the sum over the lists of weight / (k + rank)."""
+    scores: dict[int, float] = {}
+    for name, places in ranks.items():
+        if weights[name] > 0:
+            for segment_id, rank in places.items():
+                scores[segment_id] = scores.get(segment_id, 0.0) + weights[name] / (k + rank)
+    return scores
+
+
+async def _relevance(
+    services: Services, nearest: Nearest, text_ranks: Mapping[int, int], segment_ids: Sequence[int]
+) -> tuple[dict[int, float], dict[int, int]]:
+    """Cosines where there are vectors, and the relevance of every candidate."""
+    cosines = {hit.segment_id: hit.value for hit in nearest.hits}
+    missing = [segment_id for segment_id in segment_ids if segment_id not in cosines]
+    if missing and nearest.model is not None and nearest.vector is not None:
+        async with services.pool.connection() as connection:
+            cosines |= await index.cosines(connection, nearest.model, nearest.vector, missing)
+    relevance = {each: TEXT_ONLY_PPM // text_ranks[each] for each in segment_ids if each not in cosines}
+    if cosines and nearest.facts is not None:
+        ppm = nearest.facts.calibration.ppm(np.array(list(cosines.values())))
+        relevance |= dict(zip(cosines, (int(value) for value in ppm), strict=True))
+    return cosines, relevance

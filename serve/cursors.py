@@ -1,0 +1,80 @@
+"""Cursors: the further pages of an answer, frozen when it was given and signed, so that pages neither shift nor repeat.
+
+A cursor carries what is left to show (id, score, relevance, lists) and the index generation it was made at. Opaque to
+callers; a forged or expired one is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import struct
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.errors import Rejected
+
+HEADER = struct.Struct("<BQQ")  # version, expiry in seconds since 1970, generation
+ENTRY = struct.Struct("<qfIB")
+VERSION = 1
+SIGNATURE_BYTES = 16
+PLAIN_BYTES_MAX = 1 << 16
+VECTOR, TEXT = 1, 2
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A moment in its place: the fused score, the calibrated relevance, and the lists that found it."""
+
+    segment_id: int
+    score: float
+    relevance_ppm: int
+    matched: tuple[str, ...]
+
+
+def pack(ranked: Sequence[Ranked], generation: int, key: bytes, expires_in_s: int, now_s: float | None = None) -> str:
+    """A cursor over what is left."""
+    expires_s = int((time.time() if now_s is None else now_s) + expires_in_s)
+    plain = HEADER.pack(VERSION, expires_s, generation)
+    for each in ranked:
+        lists = VECTOR * ("vector" in each.matched) + TEXT * ("text" in each.matched)
+        plain += ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, lists)
+    body = zlib.compress(plain, 6)
+    return base64.urlsafe_b64encode(_signature(body, key) + body).decode().rstrip("=")
+
+
+def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Ranked], int]:
+    """What a cursor carries, and the generation it was made at.
+
+    Raises:
+        Rejected: it is not ours, or too old.
+    """
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise _refused("the cursor is not one of ours") from error
+    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, _signature(body, key)):
+        raise _refused("the cursor is not one of ours")
+    plain = zlib.decompressobj().decompress(body, PLAIN_BYTES_MAX)
+    version, expires_s, generation = HEADER.unpack_from(plain)
+    if version != VERSION or (time.time() if now_s is None else now_s) > expires_s:
+        raise _refused("the cursor has expired")
+    return [_ranked(*entry) for entry in ENTRY.iter_unpack(plain[HEADER.size :])], generation
+
+
+def _ranked(segment_id: int, score: float, relevance_ppm: int, lists: int) -> Ranked:
+    matched = tuple(name for name, bit in (("vector", VECTOR), ("text", TEXT)) if lists & bit)
+    return Ranked(segment_id, score, relevance_ppm, matched)
+
+
+def _signature(body: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, body, hashlib.sha256)[:SIGNATURE_BYTES]
+
+
+def _refused(detail: str) -> Rejected:
+    return Rejected(detail, status=422, code="bad-cursor", hint="search again")

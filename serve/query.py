@@ -1,0 +1,188 @@
+"""What is asked, checked once at the door: a `Query` that exists is one that can be answered.
+
+Comes from the parameters of `GET /v1/search` or the body of `POST /v1/search`; both name the same fields.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.errors import Rejected
+from pipelines.index import Filters
+from serve.settings import SearchSettings
+
+ID_MAX = 2**63 - 1
+TAGS_MAX = 20
+IDS_MAX = 100
+LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple")
+Id = Annotated[str, Field(pattern=r"^[0-9]{1,19}$", examples=["42"])]
+
+
+class Intent(StrEnum):
+    """Why a search is made. Only a committed search (`search`) counts as an appearance."""
+
+    SEARCH = "search"
+    TYPING = "typing"
+    SUGGESTION = "suggestion"
+    FEED = "feed"
+    PROBE = "probe"
+    ADMIN = "admin"
+    BENCHMARK = "benchmark"
+
+
+class GroupBy(StrEnum):
+    """`video` answers with the best moment of each video."""
+
+    MOMENT = "moment"
+    VIDEO = "video"
+
+
+class Narrowing(BaseModel):
+    """Filters: all of them must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+    creator_id: list[Id] = Field(default=[], max_length=IDS_MAX)
+    video_id: list[Id] = Field(default=[], max_length=IDS_MAX)
+    tags: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=TAGS_MAX)
+    duration_min_ms: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    duration_max_ms: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    created_after: dt.datetime | None = None
+    created_before: dt.datetime | None = None
+    height_min: int | None = Field(default=None, ge=1, le=2**31 - 1)
+
+
+class Weights(BaseModel):
+    """How much each list counts; without one, the deployment's own."""
+
+    model_config = ConfigDict(extra="forbid")
+    vector: float | None = Field(default=None, ge=0, le=100)
+    text: float | None = Field(default=None, ge=0, le=100)
+
+
+class Body(BaseModel):
+    """The body of `POST /v1/search`: a text, an image, a moment to find more of, or a cursor."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"text": "a red apple", "limit": 3}, {"segment_id": "42", "limit": 5}]},
+    )
+    text: str = ""
+    image: str | None = Field(default=None, description="A picture (JPEG, PNG, WebP), base64.")
+    segment_id: Id | None = None
+    weights: Weights = Weights()
+    filters: Narrowing = Narrowing()
+    limit: int | None = Field(default=None, ge=1)
+    cursor: str | None = Field(default=None, max_length=16_384)
+    group_by: GroupBy = GroupBy.MOMENT
+    explain: bool = False
+    intent: Intent = Intent.SEARCH
+    relevance_min_ppm: int = Field(default=0, ge=0, le=1_000_000)
+    language: str = "english"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One search, checked. Exactly one of text, image, segment_id and cursor leads it."""
+
+    limit: int
+    text: str = ""
+    image: bytes | None = None
+    segment_id: int | None = None
+    cursor: str | None = None
+    filters: Filters = field(default_factory=Filters)
+    vector_weight: float = 1.0
+    text_weight: float = 1.0
+    group_by: GroupBy = GroupBy.MOMENT
+    explain: bool = False
+    intent: Intent = Intent.SEARCH
+    relevance_min_ppm: int = 0
+    language: str = "english"
+
+    @property
+    def counts(self) -> bool:
+        """Does its first page make appearances?"""
+        return self.intent is Intent.SEARCH and self.cursor is None
+
+
+def of(body: Body, settings: SearchSettings) -> Query:
+    """Check a body against this deployment's limits.
+
+    Raises:
+        Rejected: one clear detail.
+    """
+    text = unicodedata.normalize("NFC", body.text).strip()
+    limit = body.limit or settings.limit_default
+    _check(body, text, limit, settings)
+    return Query(
+        limit=limit,
+        text=" ".join(text.split()),
+        image=_image(body.image, settings) if body.image is not None else None,
+        segment_id=_id(body.segment_id) if body.segment_id is not None else None,
+        cursor=body.cursor,
+        filters=_filters(body.filters),
+        vector_weight=settings.vector_weight if body.weights.vector is None else body.weights.vector,
+        text_weight=settings.text_weight if body.weights.text is None else body.weights.text,
+        group_by=body.group_by,
+        explain=body.explain,
+        intent=body.intent,
+        relevance_min_ppm=body.relevance_min_ppm,
+        language=body.language,
+    )
+
+
+def _check(body: Body, text: str, limit: int, settings: SearchSettings) -> None:
+    led_by = [bool(text), body.image is not None, body.segment_id is not None, body.cursor is not None]
+    if sum(led_by) != 1:
+        hint = "give q (a text), image, segment_id or cursor"
+        said = "a search needs something to look for" if not any(led_by) else "a search is led by one thing"
+        raise Rejected(said, status=422, code="bad-query", hint=hint)
+    if len(text) > settings.query_chars_max:
+        raise Rejected(f"the text has {len(text)} characters, {settings.query_chars_max} are allowed", 422, "bad-query")
+    if "\0" in text:
+        raise Rejected("the text contains a zero byte", status=422, code="bad-query")
+    if limit > settings.limit_max:
+        raise Rejected(f"limit is {limit}, at most {settings.limit_max} is allowed", status=422, code="bad-query")
+    if body.language not in LANGUAGES:
+        raise Rejected(f"language {body.language!r} is unknown", 422, "bad-query", f"known: {', '.join(LANGUAGES)}")
+
+
+def _image(text: str, settings: SearchSettings) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Rejected("image is not base64", status=422, code="bad-image") from error
+    if not 0 < len(data) <= settings.image_max_bytes:
+        allowed = settings.image_max_bytes
+        raise Rejected(f"image has {len(data)} bytes, 1 to {allowed} are allowed", status=422, code="bad-image")
+    return data
+
+
+def _filters(narrowing: Narrowing) -> Filters:
+    given: Mapping[str, Any] = narrowing.model_dump(exclude={"creator_id", "video_id", "tags"})
+    for name in ("created_after", "created_before"):
+        if given[name] is not None and given[name].tzinfo is None:
+            raise Rejected(f"{name} needs a time zone", 422, "bad-query", "write it like 2026-01-31T00:00:00Z")
+    if any("\0" in tag for tag in narrowing.tags):
+        raise Rejected("a tag contains a zero byte", status=422, code="bad-query")
+    return Filters(
+        creator_ids=tuple(_id(each) for each in narrowing.creator_id),
+        video_ids=tuple(_id(each) for each in narrowing.video_id),
+        tags=tuple(narrowing.tags),
+        **given,
+    )
+
+
+def _id(text: str) -> int:
+    number = int(text)
+    if number > ID_MAX:
+        raise Rejected(f"{text} is no id", status=422, code="bad-query")
+    return number
