@@ -169,7 +169,8 @@ def _describe(container: InputContainer, stream: VideoStream, index: _Index, rot
     transport = "mpegts" in names or "mpeg" in names
     bits = Path(container.name).stat().st_size * 8000 / max(1, last_ms)
     unsure = (transport, index.broken, index.discarded, index.open_gop, index.changes, not index.pts_known,
-              rotation != 0, shape != 1, bits > REMUX_BITS_MAX, bool(np.any(np.diff(index.pts) == 0)))  # fmt: skip
+              rotation != 0, shape != 1, len(index.pts) < stream.frames, bits > REMUX_BITS_MAX,
+              bool(np.any(np.diff(index.pts) == 0)))  # fmt: skip
     return {
         "container": _container_name(container),
         "codec": codec.codec.canonical_name,

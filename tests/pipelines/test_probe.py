@@ -1,0 +1,96 @@
+"""What a file is, and the one clear reason when it is no video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import stages
+from pipelines.media import Failure, Video
+from pipelines.settings import IngestSettings
+
+SETTINGS = IngestSettings()
+
+
+def probed(path: Path) -> Video:
+    found = stages.probe(path, SETTINGS)
+    assert isinstance(found, Video), found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "codec", "decoder"),
+    [
+        ("cuts.mp4", "mp4", "h264", "decord"),
+        ("vp9.webm", "webm", "vp9", "decord"),
+        ("av1.mkv", "matroska", "av1", "decord"),
+        ("prores.mov", "mov", "prores", "decord"),
+        ("fragmented.mp4", "mp4", "h264", "decord"),
+        ("variable.mp4", "mp4", "h264", "decord"),
+        ("transport.ts", "mpegts", "h264", "av"),
+        ("edited.mp4", "mp4", "h264", "av"),
+        ("open_gop.mp4", "mp4", "h264", "av"),
+        ("rotated.mp4", "mp4", "h264", "av"),
+        ("mpeg2.mpg", "mpeg", "mpeg2video", "av"),
+    ],
+)
+def test_a_file_is_described_and_goes_to_the_decoder_that_is_right(
+    clips: Path, name: str, container: str, codec: str, decoder: str
+) -> None:
+    video = probed(clips / name)
+    assert (video.container, video.codec, video.decoder) == (container, codec, decoder)
+    assert np.all(np.diff(video.frame_ms) > 0)
+    assert video.frame_ms[0] == 0
+    assert video.warning == ""
+
+
+def test_a_rotated_file_is_described_as_it_is_shown(clips: Path) -> None:
+    assert (probed(clips / "rotated.mp4").width, probed(clips / "rotated.mp4").height) == (180, 320)
+
+
+def test_sound_is_noticed(clips: Path) -> None:
+    assert probed(clips / "audio_first.mp4").has_audio
+    assert not probed(clips / "cuts.mp4").has_audio
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("truncated.mp4", "damaged", "index (moov) is missing"),
+        ("truncated.mkv", "damaged", "cut off or damaged"),
+        ("cut_off.mp4", "damaged", "of 360 frames are there"),
+        ("empty.mp4", "empty", "0 bytes"),
+        ("text.mp4", "not-a-video", "no video format"),
+        ("playlist.mp4", "not-allowed", "playlist or script"),
+        ("concat.mp4", "not-allowed", "playlist or script"),
+        ("audio_only.mp4", "no-video", "sound but no picture"),
+    ],
+)
+def test_what_is_no_video_is_refused_for_good_with_one_reason(broken: Path, name: str, code: str, words: str) -> None:
+    found = stages.probe(broken / name, SETTINGS)
+    assert isinstance(found, Failure)
+    assert found.final
+    assert found.code == code
+    assert words in found.reason
+
+
+def test_a_picture_that_is_too_large_is_refused(clips: Path) -> None:
+    found = stages.probe(clips / "cuts.mp4", IngestSettings(pixels_max=1000))
+    assert isinstance(found, Failure)
+    assert found.code == "too-large"
+
+
+def test_a_file_that_is_too_long_is_refused(clips: Path) -> None:
+    found = stages.probe(clips / "cuts.mp4", IngestSettings(duration_max_s=5))
+    assert isinstance(found, Failure)
+    assert found.code == "too-long"
+
+
+def test_a_damaged_tail_is_kept_with_a_warning(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "tail.mp4").write_bytes((clips / "faststart.mp4").read_bytes()[:-200])
+    video = probed(tmp_path / "tail.mp4")
+    assert 324 <= len(video.frame_ms) < 360
+    assert video.warning.endswith("of 360 frames are missing")
+    assert video.decoder == "av"

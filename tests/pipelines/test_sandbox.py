@@ -1,0 +1,118 @@
+"""A decoder may crash, hang, eat memory or write too much: that is a result, and the next task does not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipelines.media import Failure
+from pipelines.sandbox import Limits, Result, Sandbox
+
+ROOMY = Limits(cpu_max_s=30, timeout_s=30, memory_max_mb=2048, output_max_mb=64)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    box = Sandbox()
+    yield box
+    box.close()
+
+
+def arguments(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "pixels_max": 10**8, "duration_max_s": 10_000, "share_min": 0.9}
+
+
+def keeper(box: Sandbox) -> psutil.Process:
+    assert box._keeper is not None
+    return psutil.Process(box._keeper.pid)
+
+
+def test_a_task_answers_with_values_and_arrays(sandbox: Sandbox, clips: Path) -> None:
+    result = sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
+    assert isinstance(result, Result)
+    assert result.values["codec"] == "h264"
+    assert len(result.arrays["frame_ms"]) == 360
+
+
+def test_the_child_has_no_torch_and_none_of_our_environment(
+    sandbox: Sandbox, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
+    process = keeper(sandbox)
+    assert set(process.environ()) <= {"PATH", "PYTHONPATH", "LC_ALL", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}
+    assert process.num_threads() == 1
+    assert not [each.path for each in process.memory_maps() if "libtorch" in each.path]
+
+
+def test_too_little_memory_is_a_failure_and_the_next_task_works(sandbox: Sandbox, clips: Path) -> None:
+    tight = Limits(cpu_max_s=30, timeout_s=30, memory_max_mb=1, output_max_mb=1)
+    order = _never(clips) | {"path": str(clips / "cuts.mp4"), "width": 1280, "height": 720}
+    order |= {"frame_ms": [number * 100 // 3 for number in range(360)], "own_stop": 360}
+    assert isinstance(sandbox.run("decode", order, ROOMY), Result)
+    assert isinstance(sandbox.run("decode", order, tight), Failure)
+    assert isinstance(sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY), Result)
+
+
+def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
+    os.mkfifo(clips / "never.mp4") if not (clips / "never.mp4").exists() else None  # opening it waits for a writer
+    sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
+    found: list[Result | Failure] = []
+    order = _never(clips)
+    thread = threading.Thread(target=lambda: found.append(sandbox.run("decode", order, ROOMY)))
+    thread.start()
+    _wait_for(lambda: bool(keeper(sandbox).children()))
+    keeper(sandbox).children()[0].send_signal(signal.SIGSEGV)
+    thread.join(20)
+    assert isinstance(found[0], Failure)
+    assert found[0].code == "decoder-crashed"
+    assert "SIGSEGV" in found[0].reason
+    (clips / "never.mp4").unlink()
+
+
+def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
+    os.mkfifo(clips / "never.mp4")
+    began = time.monotonic()
+    limits = Limits(cpu_max_s=30, timeout_s=1.0, memory_max_mb=2048, output_max_mb=8)
+    result = sandbox.run("decode", _never(clips), limits)
+    (clips / "never.mp4").unlink()
+    assert isinstance(result, Failure)
+    assert result.code == "out-of-time"
+    assert time.monotonic() - began < 10
+
+
+def test_a_killed_keeper_is_replaced(sandbox: Sandbox, clips: Path) -> None:
+    sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
+    keeper(sandbox).kill()
+    assert isinstance(sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY), Result)
+
+
+def test_the_keeper_ends_with_its_parent(clips: Path) -> None:
+    box = Sandbox()
+    box.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
+    process = keeper(box)
+    assert box._channel is not None
+    box._channel.close()  # what the kernel does when a process dies
+    process.wait(10)
+
+
+def _never(clips: Path) -> dict[str, Any]:
+    return {
+        "path": str(clips / "never.mp4"), "scratch": "", "decoder": "av", "whole": True, "width": 32, "height": 32,
+        "rotation": 0, "frame_ms": [0], "pts_first": 0, "pts_last": 0, "own_first": 0, "own_stop": 1,
+        "previous_ms": -1, "interval_ms": 1000, "model_side": 32, "fit": "squash", "thumbnail_side": 32,
+    }  # fmt: skip
+
+
+def _wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,105 @@
+"""Where a video cuts, decided on measurements alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipelines import shots
+from pipelines.shots import Rules
+
+RULES = Rules(shot_min_ms=500, shot_max_ms=10_000)
+RATE = 30
+
+
+def pictures(*lengths: int, seed: int = 0) -> NDArray[np.float32]:
+    """Small planes of scenes of these lengths: each a random picture with a little noise."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for length in lengths:
+        scene = random.uniform(20, 235, (1, 18, 32, 3))
+        parts.append(scene + random.normal(0, 1.5, (length, 18, 32, 3)))
+    return np.concatenate(parts).clip(0, 255).astype(np.float32)
+
+
+def times(count: int) -> NDArray[np.int32]:
+    return (np.arange(count) * 1000 // RATE).astype(np.int32)
+
+
+def starts(planes: NDArray[np.float32], rules: Rules = RULES) -> list[int]:
+    count = len(planes)
+    found = shots.find(times(count), shots.measure(planes), count * 1000 // RATE, rules)
+    return [shot.start_ms for shot in found]
+
+
+def test_hard_cuts_are_found_where_they_are() -> None:
+    assert starts(pictures(60, 90, 45)) == [0, 2000, 5000]
+
+
+def test_a_still_picture_has_no_cut() -> None:
+    assert starts(pictures(200)) == [0]
+
+
+def test_a_dissolve_is_one_cut_in_its_middle() -> None:
+    first, second = pictures(60), pictures(60, seed=1)
+    share = np.linspace(0, 1, 30, dtype=np.float32)[:, None, None, None]
+    blend = first[-1:] * (1 - share) + second[:1] * share
+    found = starts(np.concatenate([first, blend, second]))
+    assert len(found) == 2
+    assert abs(found[1] - 2500) <= 500
+
+
+def test_a_fade_through_black_is_one_cut() -> None:
+    first, second = pictures(60), pictures(60, seed=1)
+    share = np.linspace(1, 0, 15, dtype=np.float32)[:, None, None, None]
+    black = np.zeros((10, *first.shape[1:]), np.float32)
+    found = starts(np.concatenate([first, first[-1:] * share, black, second[:1] * share[::-1], second]))
+    assert len(found) == 2
+    assert abs(found[1] - (75 + 5) * 1000 // RATE) <= 600
+
+
+def test_motion_is_no_dissolve() -> None:
+    wide = np.random.default_rng(3).uniform(20, 235, (18, 400, 3)).astype(np.float32)
+    wide = (wide + np.roll(wide, 1, 1) + np.roll(wide, 2, 1)) / 3
+    pan = np.stack([wide[:, at : at + 32] for at in range(200)])
+    assert len(starts(pan)) <= 2
+
+
+def test_flicker_does_not_make_thousands_of_shots() -> None:
+    light = np.where(np.arange(900) % 2, 40, 220).astype(np.float32)
+    flicker = np.broadcast_to(light[:, None, None, None], (900, 18, 32, 3))
+    assert len(starts(flicker)) <= 900 * 1000 // RATE // RULES.shot_min_ms
+
+
+def test_a_long_shot_is_cut_into_equal_parts() -> None:
+    found = shots.find(times(1800), shots.measure(pictures(1800)), 60_000, Rules(1000, 12_000))
+    assert [shot.end_ms - shot.start_ms for shot in found] == [12_000] * 5
+
+
+@given(st.lists(st.integers(1, 80), min_size=1, max_size=6), st.integers(0, 5))
+def test_shots_cover_the_video_without_gap_or_overlap(lengths: list[int], seed: int) -> None:
+    planes = pictures(*lengths, seed=seed)
+    end = len(planes) * 1000 // RATE + 1
+    found = shots.find(times(len(planes)), shots.measure(planes), end, RULES)
+    assert found[0].start_ms == 0
+    assert found[-1].end_ms == end
+    assert all(before.end_ms == after.start_ms for before, after in zip(found, found[1:], strict=False))
+
+
+@given(st.integers(1, 60_000), st.integers(100, 10_000), st.integers(0, 5000))
+def test_fixed_shots_cover_the_video(length_ms: int, each_ms: int, start_ms: int) -> None:
+    found = shots.fixed(start_ms, start_ms + length_ms, each_ms)
+    assert found[0].start_ms == start_ms
+    assert found[-1].end_ms == start_ms + length_ms
+    assert all(before.end_ms == after.start_ms for before, after in zip(found, found[1:], strict=False))
+    assert all(shot.end_ms - shot.start_ms < each_ms * 2 for shot in found)
+
+
+def test_a_measurement_looks_no_further_than_it_says() -> None:
+    planes = pictures(40, 40, 40)
+    whole = shots.measure(planes)
+    part = shots.measure(planes[30:90])
+    inside = slice(shots.BEFORE, 60 - shots.AFTER)
+    assert np.array_equal(whole[30:90][inside], part[inside])
