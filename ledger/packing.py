@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +26,7 @@ from ledger.signer import Signer
 TOKEN_PROGRAM = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 ATA_PROGRAM = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 COMPUTE_BUDGET = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
+MEMO_PROGRAM = Pubkey.from_string("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
 SYSTEM_PROGRAM = Pubkey.default()
 
 BYTES_MAX = {"legacy": 1232, "v1": 4096}
@@ -108,6 +109,11 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
     return Instruction(SYSTEM_PROGRAM, accounts, frozenset((payer.gas, mark.address)), data)
 
 
+def memo(text: str) -> Instruction:
+    """A remark: what makes a transaction unique where there is no marker."""
+    return Instruction(MEMO_PROGRAM, (), frozenset(), text.encode())
+
+
 def reclaim_marker(payer: Payer, mark: Marker) -> Instruction:
     """TransferWithSeed of everything a marker holds, back to who paid for it."""
     seed = mark.seed.encode()
@@ -175,7 +181,8 @@ def capacity(kind: str, version: str, *, separate_gas: bool, with_marker: bool) 
 
 
 def _fits(payer: Payer, instructions: list[Instruction], version: str, kind: str, count: int) -> bool:
-    message = build(payer, instructions, str(Hash.default()), version=version, units=COMPUTE_UNITS_MAX)
+    blockhash = str(Hash.default())
+    message = build(payer, instructions, blockhash, version=version, units=COMPUTE_UNITS_MAX, priority_lamports=1)
     executed = len(message.instructions) + (OPENING_CALLS - 1) * count * (kind == "accounts")
     size = len(unsigned(message, len(payer.signers)))
     return size <= BYTES_MAX[version] and len(message.account_keys) <= ADDRESSES_MAX and executed <= INSTRUCTIONS_MAX
@@ -221,4 +228,3 @@ def _keys(payer: Payer, instructions: Sequence[Instruction]) -> tuple[list[Pubke
     return [*signers, *plain, *rest], (len(signers), readonly_signers, len(rest))
 
 
-Builder = Callable[[Payer, int], Instruction]

@@ -1,0 +1,196 @@
+"""The ledger at work: one loop that folds, matures, pays, settles and reconciles, at its own pace, in batches.
+
+`Ledger` is a plain class: it opens its connection, takes the epoch and is then the only writer. On Ray it lives in a
+detached actor in a namespace of its own; should two ever run, the database refuses the older one, which then stops.
+Away databases and nodes are waited for; anything unexpected ends the process, and Ray starts it again from what the
+database says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from cluster import database, runtime, settings as settings_module, telemetry
+from cluster.errors import Temporary
+from cluster.resilience import backoff_s
+from cluster.settings import Settings
+from ledger import appearances, book, fold
+from ledger.book import Fenced
+from ledger.chain import Chain, HttpNode, RpcRefusal
+from ledger.fold import Fold
+from ledger.payouts import Payouts
+from ledger.reconcile import Finding, reconcile
+from ledger.settings import Economics, LedgerSettings
+from ledger.treasury import open_treasury
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "pixr-ledger"
+NAME = "ledger"
+CRASH_PAUSE_S = 1.0
+
+
+class Ledger:
+    """The one writer of the ledger."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._own = settings.section(LedgerSettings)
+        self._economics = settings.section(Economics)
+        self._url = runtime.endpoints(settings).postgres_url
+        self._chain = open_chain(settings)
+        self._connection: Connection[Any] | None = None
+        self._payouts: Payouts | None = None
+        self._fold: Fold | None = None
+        self._reconcile_at = 0.0
+        self.epoch = 0
+        self.finding: Finding | None = None
+
+    def open(self) -> None:
+        """Connect and hold the epoch: a new one the first time, the same one after a lost connection."""
+        self._connection = database.connect(self._url)
+        if self.epoch:
+            book.hold_epoch(self._connection, self.epoch)
+        else:
+            self.epoch = book.take_epoch(self._connection, f"{socket.gethostname()}:{os.getpid()}")
+        self._fold = Fold(self._connection, self._economics, self._own)
+        self._payouts = None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def tick(self) -> bool:
+        """One round. Returns whether there was something to fold, so that a backlog is not paced."""
+        if self._connection is None or self._connection.closed:
+            self.open()
+        assert self._connection is not None
+        assert self._fold is not None
+        self._live(self._connection)
+        self._adopt(self._connection)
+        folded = self._fold.run_once()
+        fold.mature(self._connection)
+        self._pay(self._connection)
+        return folded is not None
+
+    def _pay(self, connection: Connection[Any]) -> None:
+        if self._payouts is None:
+            treasury = open_treasury(connection, self._chain, self._settings)
+            self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
+        self._payouts.run_once()
+        if time.monotonic() >= self._reconcile_at:
+            self.finding = reconcile(connection, self._chain, self._payouts.treasury)
+            pause_s = self._own.reconcile_interval_s if self.finding.conclusive else self._own.tick_interval_s
+            self._reconcile_at = time.monotonic() + pause_s
+
+    def _live(self, connection: Connection[Any]) -> None:
+        """A sign of life; finding another epoch means that somebody else has taken over."""
+        done = connection.execute("UPDATE ledger.fence SET seen_at = now() WHERE epoch = %s", (self.epoch,))
+        connection.commit()
+        if done.rowcount == 0:
+            raise Fenced(f"epoch {self.epoch} has ended")
+
+    def _adopt(self, connection: Connection[Any]) -> None:
+        appearances.adopt(connection, self._settings.data_dir / "spool")
+        connection.commit()
+
+
+def open_chain(settings: Settings) -> Chain:
+    own = settings.section(LedgerSettings)
+    urls = dict.fromkeys(runtime.endpoints(settings).solana_urls)
+    return Chain([HttpNode(url, own.rpc_timeout_s, own.rpc_requests_per_s) for url in urls])
+
+
+class Loop:
+    """Runs a Ledger in a thread until it is told to stop or is fenced out."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pace_s = settings.section(LedgerSettings).tick_interval_s
+        self._ledger = Ledger(settings)
+        self._stop = threading.Event()
+        self._state = "starting"
+        self._detail = ""
+        self._ticks = 0
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    def status(self) -> dict[str, Any]:
+        """Where the loop is: running, waiting (for a service that is away), fenced or stopped."""
+        return {"state": self._state, "detail": self._detail, "epoch": self._ledger.epoch, "ticks": self._ticks}
+
+    def stop(self, timeout_s: float = 8.0) -> None:
+        """Finish the round that is under way, then end."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                more = self._ledger.tick()
+            except Fenced as error:
+                self._note("fenced", str(error))
+                log.warning("stopped: %s", error)
+                break
+            except (Temporary, RpcRefusal, psycopg.OperationalError, OSError) as error:
+                failures += 1
+                self._note("waiting", str(error))
+                log.warning("the ledger waits: %s", error)
+                self._ledger.close()
+                self._stop.wait(max(0.1, backoff_s(min(failures, 6), 0.1, 5.0)))
+            except BaseException:
+                log.exception("the ledger ends on an unexpected error")
+                time.sleep(CRASH_PAUSE_S)
+                os._exit(70)
+            else:
+                failures, self._ticks = 0, self._ticks + 1
+                self._note("running", "")
+                self._stop.wait(0.0 if more else self._pace_s)
+        self._ledger.close()
+        if self._state != "fenced":
+            self._note("stopped", "")
+
+    def _note(self, state: str, detail: str) -> None:
+        self._state, self._detail = state, telemetry.redact(detail)
+
+
+class Actor:
+    """What lives on Ray: a loop, and a door to ask after it. Settings are read where it runs; no secret travels."""
+
+    def __init__(self, config: str, data_dir: str) -> None:
+        telemetry.configure("ledger")
+        environ: Mapping[str, str] = {**os.environ, "PIXR_DATA_DIR": data_dir}
+        self._loop = Loop(settings_module.load(Path(config), environ))
+
+    def status(self) -> dict[str, Any]:
+        return self._loop.status()
+
+    def stop(self) -> None:
+        self._loop.stop()
+
+
+def get_or_create(settings: Settings) -> Any:
+    """The actor's handle; made detached where there is none. The driver must be connected to Ray."""
+    import ray
+
+    remote = ray.remote(Actor).options(
+        name=NAME,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_concurrency=4,
+        num_cpus=0,
+    )
+    return remote.remote(str(settings.path), str(settings.data_dir))

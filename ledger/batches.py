@@ -1,0 +1,304 @@
+"""The rows of payouts: batches, payouts, transfers, attempts and markers, with all the SQL that touches them.
+
+Every change of state is one transaction of the caller's, checked by the database (see ledger/schema): a batch has at
+most one live attempt, ended things never change, and only the holder of the epoch writes. Knows no RPC and no key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from psycopg import Connection
+
+from ledger import book
+from ledger.settings import Economics
+
+Conn = Connection[Any]
+
+
+@dataclass(frozen=True)
+class Due:
+    """A creator who is owed a payout. `address` is the token account, once it is known to exist."""
+
+    creator_id: int
+    account_id: int
+    wallet: str
+    amount_pix: int
+    period: date
+    seq: int
+    address: str | None
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """One line of a batch: a payout (amount above 0), an account to open (0), or a marker to empty (lamports)."""
+
+    creator_id: int
+    wallet: str
+    address: str
+    amount: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One transaction to be."""
+
+    id: str
+    kind: str
+    state: str
+    amount_pix: int
+    recipients: tuple[Recipient, ...]
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One signed transaction."""
+
+    batch: Batch
+    n: int
+    signature: str
+    raw: bytes
+    last_valid_block_height: int
+
+
+# ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits.
+DUE = """
+    SELECT a.owner, a.id, w.wallet, least(a.balance, %(most)s), (now() AT TIME ZONE 'utc')::date,
+           (SELECT count(*) FROM ledger.payouts p
+            WHERE p.creator_id = a.owner AND p.period = (now() AT TIME ZONE 'utc')::date)::int, t.address
+    FROM ledger.accounts a
+    JOIN ledger.wallets w ON w.creator_id = a.owner AND (w.hold_until IS NULL OR w.hold_until <= now())
+    LEFT JOIN ledger.token_accounts t ON t.wallet = w.wallet AND t.mint = %(mint)s
+    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance > 0 AND a.balance >= %(least)s
+      AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = a.owner AND h.released_at IS NULL
+                      AND (h.until IS NULL OR h.until > now()))
+    ORDER BY a.balance DESC, a.id LIMIT %(limit)s"""
+
+
+def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
+    """Creators above the threshold, the largest first."""
+    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit}
+    return [Due(*row) for row in connection.execute(DUE, values)]
+
+
+def planned_today(connection: Conn) -> int:
+    """What this UTC day's payouts come to so far, less what was voided."""
+    row = connection.execute(
+        "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
+        " WHERE p.period = (now() AT TIME ZONE 'utc')::date AND t.state IN ('pending', 'posted')"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def live_count(connection: Conn) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'held', 'signed')"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def frozen(connection: Conn) -> str | None:
+    """Why payouts are stopped, or None."""
+    row = connection.execute("SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id LIMIT 1").fetchone()
+    return str(row[0]) if row else None
+
+
+def freeze(connection: Conn, reason: str, detail: object) -> None:
+    """Stop all payouts until someone has looked; freezing twice for one reason is once."""
+    connection.execute(
+        "INSERT INTO ledger.freezes (reason, detail) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (reason, json.dumps(detail, default=str)),
+    )
+
+
+def hold(connection: Conn, creator_id: int, reason: str) -> None:
+    connection.execute(
+        "INSERT INTO ledger.holds (creator_id, reason) SELECT %s, %s WHERE NOT EXISTS"
+        " (SELECT FROM ledger.holds WHERE creator_id = %s AND reason = %s AND released_at IS NULL)",
+        (creator_id, reason, creator_id, reason),
+    )
+
+
+def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
+    """A token account exists on chain; `batch_id` is the batch in which the platform opened it."""
+    connection.execute(
+        "INSERT INTO ledger.token_accounts (wallet, mint, address, creator_id, batch_id) VALUES (%s, %s, %s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
+        (recipient.wallet, mint, recipient.address, recipient.creator_id if batch_id else None, batch_id),
+    )
+
+
+def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
+    """Creators for whom the platform has opened a token account, or is about to; and the wallet it belongs to."""
+    rows = connection.execute(
+        "SELECT creator_id, wallet FROM ledger.token_accounts WHERE creator_id = ANY(%(ids)s) UNION"
+        " SELECT (r->>0)::bigint, r->>1 FROM ledger.batches b, jsonb_array_elements(b.plan->'recipients') r"
+        " WHERE b.kind = 'accounts' AND b.state IN ('planned', 'held', 'signed') AND (r->>0)::bigint = ANY(%(ids)s)",
+        {"ids": list(creator_ids)},
+    )
+    return {int(row[0]): str(row[1]) for row in rows}
+
+
+def add(connection: Conn, batch: Batch, parent: str | None = None) -> None:
+    """A planned batch; the same id again is the same batch."""
+    rows = [[each.creator_id, each.wallet, each.address, each.amount] for each in batch.recipients]
+    connection.execute(
+        "INSERT INTO ledger.batches (id, kind, count, amount_pix, plan, parent, epoch)"
+        " VALUES (%s, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint)",
+        (batch.id, batch.kind, len(rows), batch.amount_pix, json.dumps({"recipients": rows}), parent),
+    )
+
+
+def pend(connection: Conn, batch: Batch, dues: Sequence[Due]) -> None:
+    """Take the money of a planned batch out of `payable`: one entry, a pending transfer and a payout for each."""
+    in_flight, chain = book.account(connection, "in_flight"), book.account(connection, "chain")
+    lines = [(each.account_id, -each.amount_pix) for each in dues] + [(in_flight, batch.amount_pix)]
+    entry = book.post(connection, book.Entry("payout_pending", f"payout:{batch.id}", lines, {"batch": batch.id}))
+    with book.refusals():
+        connection.execute(
+            "WITH item AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::int[])"
+            "              WITH ORDINALITY AS t (creator_id, account_id, amount, wallet, seq, place)),"
+            " moved AS (INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)"
+            "           SELECT account_id, %s, amount, %s FROM item ORDER BY place RETURNING id, source)"
+            " INSERT INTO ledger.payouts (creator_id, period, seq, wallet, amount_pix, transfer_id, batch_id)"
+            " SELECT item.creator_id, %s, item.seq, item.wallet, item.amount, moved.id, %s"
+            " FROM item JOIN moved ON moved.source = item.account_id",
+            (
+                [each.creator_id for each in dues], [each.account_id for each in dues], [each.amount_pix for each in dues],
+                [each.wallet for each in dues], [each.seq for each in dues], chain, entry.id, dues[0].period, batch.id,
+            ),
+        )  # fmt: skip
+
+
+# ── States ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BATCH = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients',
+                  (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int FROM ledger.batches b"""
+
+
+def planned(connection: Conn, limit: int) -> list[Batch]:
+    """Batches that wait for a signature, oldest first."""
+    rows = connection.execute(f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s", (limit,))  # type: ignore[arg-type]
+    return [_batch(row) for row in rows]
+
+
+def live_attempts(connection: Conn) -> list[Attempt]:
+    """Everything signed whose end is not known."""
+    rows = connection.execute(
+        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
+        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
+    ).fetchall()
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+
+
+def due_to_send(connection: Conn, resend_interval_s: float) -> list[tuple[str, bytes]]:
+    """Signature and bytes of live attempts that were not sent within the interval."""
+    rows = connection.execute(
+        "SELECT signature, raw FROM ledger.attempts WHERE state = 'live'"
+        " AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => %s)) ORDER BY signed_at",
+        (resend_interval_s,),
+    )
+    return [(row[0], bytes(row[1])) for row in rows]
+
+
+def sent(connection: Conn, signatures: Sequence[str]) -> None:
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.attempts SET sent_at = now(), sends = sends + 1 WHERE signature = ANY(%s) AND state = 'live'",
+            (list(signatures),),
+        )
+
+
+def persist(connection: Conn, batch: Batch, signature: str, raw: bytes, blockhash: Any) -> None:
+    """Keep a signed transaction whole. Nothing of it may be sent before this is committed."""
+    with book.refusals():
+        connection.execute(
+            "INSERT INTO ledger.attempts (batch_id, n, signature, raw, blockhash, last_valid_block_height, context_slot, epoch)"
+            " SELECT %s, coalesce(max(n), 0) + 1, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint"
+            " FROM ledger.attempts WHERE batch_id = %s",
+            (batch.id, signature, raw, blockhash.hash, blockhash.last_valid_block_height, blockhash.context_slot, batch.id),
+        )
+        _move(connection, batch.id, "signed")
+
+
+def land(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
+    _end_attempt(connection, attempt, "landed", slot, fee, None)
+    _move(connection, attempt.batch.id, "posted")
+
+
+def fail(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
+    _end_attempt(connection, attempt, "failed", slot, fee, error)
+    _move(connection, attempt.batch.id, "failed")
+
+
+def expire(connection: Conn, attempt: Attempt) -> None:
+    """This transaction can never land; the batch may be signed again."""
+    _end_attempt(connection, attempt, "expired", None, None, "expired")
+    _move(connection, attempt.batch.id, "planned")
+
+
+def cancel(connection: Conn, batch: Batch) -> None:
+    _move(connection, batch.id, "cancelled")
+
+
+def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> None:
+    """Post or void the transfers of a batch; `entry_id` moved the money."""
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.transfers t SET state = %s, final_entry = %s FROM ledger.payouts p"
+            " WHERE p.transfer_id = t.id AND p.batch_id = %s",
+            (state, entry_id, batch.id),
+        )
+
+
+def received(connection: Conn, batch: Batch) -> None:
+    """The finalized transaction showed that every recipient got exactly the amount."""
+    connection.execute("UPDATE ledger.payouts SET on_chain_pix = amount_pix WHERE batch_id = %s", (batch.id,))
+
+
+def payable_lines(connection: Conn, batch: Batch) -> list[tuple[int, int]]:
+    """The accounts that a voided batch goes back to."""
+    rows = connection.execute(
+        "SELECT t.source, t.amount_pix FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
+        " WHERE p.batch_id = %s ORDER BY p.id",
+        (batch.id,),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> None:
+    connection.execute(
+        "INSERT INTO ledger.markers (batch_id, address, lamports) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        (batch.id, address, lamports),
+    )
+
+
+def _end_attempt(connection: Conn, attempt: Attempt, state: str, slot: int | None, fee: int | None, error: object) -> None:
+    with book.refusals():
+        done = connection.execute(
+            "UPDATE ledger.attempts SET state = %s, ended_at = now(), slot = %s, lamports = %s, error = %s"
+            " WHERE signature = %s AND state = 'live'",
+            (state, slot, fee, None if error is None else json.dumps(error), attempt.signature),
+        )
+    assert done.rowcount == 1, f"attempt {attempt.signature} ended twice"
+
+
+def _move(connection: Conn, batch_id: str, state: str) -> None:
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.batches SET state = %s, ended_at = CASE WHEN %s THEN now() END WHERE id = %s",
+            (state, state in ("posted", "failed", "cancelled"), batch_id),
+        )
+
+
+def _batch(row: Sequence[Any]) -> Batch:
+    recipients = tuple(Recipient(int(each[0]), each[1], each[2], int(each[3])) for each in row[4])
+    return Batch(row[0], row[1], row[2], row[3], recipients, row[5])

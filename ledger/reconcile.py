@@ -1,0 +1,164 @@
+"""Reconciling: the journal, our attempts and the chain must tell one story, at one slot.
+
+Every finalized transaction that touches the treasury is read once, oldest first: it is an attempt of ours, or it
+brings money (a deposit, which funds `reward_pool`), or it changes nothing. Anything else, or a balance on chain that
+is not the journal's, freezes payouts and says where. Knows nothing of how payouts are made.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from psycopg import Connection
+
+from ledger import batches, book
+from ledger.chain import Chain, Effect
+from ledger.treasury import Treasury
+
+log = logging.getLogger(__name__)
+
+MISMATCH = "the chain and the journal differ"
+UNKNOWN = "an unknown transaction took money from the treasury"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a reconciliation found. `conclusive` is false when the chain moved on while we looked."""
+
+    slot: int
+    journal_pix: int
+    chain_pix: int
+    journal_lamports: int
+    chain_lamports: int
+    conclusive: bool = True
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Finding:
+    """Read what is new on chain, book deposits, compare; freeze on any difference."""
+    settled = adopt_history(connection, chain, treasury)
+    finding = compare(connection, chain, treasury)
+    if not settled or adopt_history(connection, chain, treasury, dry=True) > 0:
+        return replace(finding, conclusive=False, problems=())
+    if finding.problems:
+        batches.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
+        log.error("payouts are frozen", extra={"problems": list(finding.problems)})
+    _write(connection, finding)
+    book.commit(connection)
+    return finding
+
+
+def adopt_history(connection: Connection[Any], chain: Chain, treasury: Treasury, *, dry: bool = False) -> int:
+    """Book finalized transactions since the last time; 0 when one of ours is not settled yet and we must wait.
+
+    With `dry` nothing is booked, and the number of transactions that wait to be is returned.
+    """
+    waiting = _new_signatures(connection, chain, treasury)
+    if dry:
+        return len(waiting)
+    for signature, addresses in waiting:
+        effect = chain.effect(signature)
+        if effect is None or not _adopt(connection, treasury, effect):
+            connection.rollback()
+            return 0
+        for address in addresses:
+            _move_cursor(connection, address, signature, effect.slot)
+        book.commit(connection)
+    return 1
+
+
+def compare(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Finding:
+    """The journal's view of the treasury beside the chain's, both finalized."""
+    slot, (token, gas) = chain.accounts([treasury.token_account, str(treasury.payer.gas)])
+    chain_pix = int.from_bytes(token.data[64:72], "little") if token else 0
+    chain_lamports = gas.lamports if gas else 0
+    journal_pix = -book.balance(connection, book.account(connection, "chain"))
+    journal_lamports = -book.balance(connection, book.account(connection, "chain", "SOL"))
+    problems = []
+    if journal_pix != chain_pix:
+        problems.append(f"the treasury holds {chain_pix} PIX units on chain and {journal_pix} in the journal")
+    if journal_lamports != chain_lamports:
+        problems.append(f"the payer holds {chain_lamports} lamports on chain and {journal_lamports} in the journal")
+    return Finding(slot, journal_pix, chain_pix, journal_lamports, chain_lamports, True, tuple(problems))
+
+
+def _new_signatures(connection: Connection[Any], chain: Chain, treasury: Treasury) -> list[tuple[str, list[str]]]:
+    """Finalized signatures that were not read before, oldest first, each with the addresses that name it."""
+    slots: dict[str, int] = {}
+    named: dict[str, list[str]] = {}
+    for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
+        row = connection.execute("SELECT signature FROM ledger.chain_cursors WHERE address = %s", (address,)).fetchone()
+        for signature, slot in chain.history(address, row[0] if row else None):
+            slots[signature] = slot
+            named.setdefault(signature, []).append(address)
+    known = connection.execute(
+        "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%s)", (list(slots),)
+    ).fetchall()
+    connection.commit()
+    for (signature,) in known:
+        del slots[signature]
+    return [(signature, named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
+
+
+def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect) -> bool:
+    """One transaction of the treasury's history; False when it is ours and still to be settled."""
+    pix = effect.tokens.get(treasury.token_account, 0)
+    lamports = effect.lamports.get(str(treasury.payer.gas), 0)
+    row = connection.execute("SELECT state FROM ledger.attempts WHERE signature = %s", (effect.signature,)).fetchone()
+    if row is not None and row[0] == "live":
+        return False
+    entry_id = None
+    if row is not None:
+        kind = "attempt" if row[0] in ("landed", "failed") else "unknown"
+    elif pix < 0 or lamports < 0:
+        kind = "unknown"
+    else:
+        kind = "deposit" if pix or lamports else "neutral"
+        entry_id = _book_deposit(connection, effect, pix, lamports)
+    if kind == "unknown":
+        batches.freeze(connection, UNKNOWN, {"signature": effect.signature, "pix": pix, "lamports": lamports})
+    connection.execute(
+        "INSERT INTO ledger.chain_transactions (signature, slot, delta_pix, delta_lamports, kind, entry_id)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (effect.signature, effect.slot, pix, lamports, kind, entry_id),
+    )
+    return True
+
+
+def _book_deposit(connection: Connection[Any], effect: Effect, pix: int, lamports: int) -> int | None:
+    """Tokens fund `reward_pool`; lamports are the platform's, for fees and rent."""
+    lines: list[tuple[int, int]] = []
+    if pix:
+        lines += [(book.account(connection, "chain"), -pix), (book.account(connection, "reward_pool"), pix)]
+    if lamports:
+        chain, platform = book.account(connection, "chain", "SOL"), book.account(connection, "platform", "SOL")
+        lines += [(chain, -lamports), (platform, lamports)]
+    if not lines:
+        return None
+    document = {"signature": effect.signature, "slot": effect.slot}
+    return book.post(connection, book.Entry("deposit", f"deposit:{effect.signature}", lines, document)).id
+
+
+def _move_cursor(connection: Connection[Any], address: str, signature: str, slot: int) -> None:
+    connection.execute(
+        "INSERT INTO ledger.chain_cursors (address, signature, slot) VALUES (%s, %s, %s)"
+        " ON CONFLICT (address) DO UPDATE SET signature = excluded.signature, slot = excluded.slot",
+        (address, signature, slot),
+    )
+
+
+def _write(connection: Connection[Any], finding: Finding) -> None:
+    from psycopg.types.json import Jsonb
+
+    connection.execute(
+        "INSERT INTO ledger.reconciliations (slot, ok, journal_pix, chain_pix, journal_lamports, chain_lamports, detail)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (finding.slot, finding.ok, finding.journal_pix, finding.chain_pix, finding.journal_lamports,
+         finding.chain_lamports, Jsonb({"problems": list(finding.problems)})),
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""The ledger as a service: a foreground process that keeps the detached actor alive, and ends it on SIGTERM.
+
+Should this process die the actor goes on; the next one finds it. Should the actor be gone, or fenced out, a new one
+is made, which takes a new epoch. Health is the actor's sign of life in the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import database, ray_cluster, runtime, telemetry
+from cluster import settings as settings_module
+from cluster.errors import Temporary
+from cluster.services import Command, Service
+from cluster.settings import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_S = 2.0
+ANSWER_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 8.0
+SILENCE_MAX_S = 15.0
+
+
+@dataclass
+class LedgerService:
+    """`python -m ledger.service`."""
+
+    settings: Settings
+    name: str = "ledger"
+    needs: tuple[str, ...] = ("schema", "solana", "ray")
+    start_timeout_s: float = 120.0
+
+    def prepare(self) -> None:
+        runtime.secret(self.settings, "batches")
+
+    def command(self) -> Command:
+        return Command((sys.executable, "-m", "ledger.service"), ray_cluster.environment(self.settings))
+
+    def check(self) -> None:
+        with database.connect(runtime.endpoints(self.settings).postgres_url) as connection:
+            row = connection.execute(
+                "SELECT epoch, extract(epoch FROM now() - seen_at)::float, (SELECT treasury FROM ledger.chain)"
+                " FROM ledger.fence"
+            ).fetchone()
+        if row is None or row[0] == 0:
+            raise Temporary("the ledger has not started")
+        if row[1] > SILENCE_MAX_S:
+            raise Temporary(f"the ledger has been silent for {row[1]:.0f} s")
+        if row[2] is None:
+            raise Temporary("the ledger prepares its treasury")
+
+    def address(self) -> str:
+        return "Ray actor ledger"
+
+
+def service(settings: Settings) -> Service | None:
+    return LedgerService(settings)
+
+
+def main() -> None:
+    """Keep the actor until SIGTERM."""
+    telemetry.configure("ledger-service")
+    settings = settings_module.load()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    from ledger import actor
+
+    ray_cluster.connect(settings, namespace=actor.NAMESPACE)
+    handle = actor.get_or_create(settings)
+    while not stop.wait(POLL_S):
+        handle = _looked_after(settings, handle)
+    _end(handle)
+
+
+def _looked_after(settings: Settings, handle: Any) -> Any:
+    """The actor, if it is well; a new one, if it is gone or was shut out."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayActorError
+
+    from ledger import actor
+
+    try:
+        status = ray.get(handle.status.remote(), timeout=ANSWER_TIMEOUT_S)
+    except GetTimeoutError:
+        return handle  # restarting, or busy: its sign of life in the database tells
+    except RayActorError as error:
+        log.warning("the actor is gone, making another: %s", str(error).splitlines()[0])
+        return actor.get_or_create(settings)
+    if status["state"] in ("fenced", "stopped"):
+        log.warning("the actor is %s, making another", status["state"])
+        ray.kill(handle, no_restart=True)
+        return actor.get_or_create(settings)
+    return handle
+
+
+def _end(handle: Any) -> None:
+    """Let it finish its round, then end it."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        ray.get(handle.stop.remote(), timeout=STOP_TIMEOUT_S)
+        ray.kill(handle, no_restart=True)
+    except (RayError, TimeoutError) as error:
+        log.warning("the actor did not end politely: %s", str(error).splitlines()[0])
+
+
+if __name__ == "__main__":
+    main()

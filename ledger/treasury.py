@@ -1,0 +1,136 @@
+"""The treasury: which mint, which accounts, which keys, and what things cost on this chain right now.
+
+Opening it binds the database to one chain (by genesis hash), mint and token account; a database that belongs to
+another chain is refused. Rents are read from the chain each time. On the localnet the first start also makes the mint
+and funds the treasury (see `bootstrap`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import Connection
+from solders.hash import Hash
+from solders.pubkey import Pubkey
+
+from cluster import runtime
+from cluster.errors import Rejected
+from cluster.settings import EMBEDDED, Settings
+from ledger import packing, signer
+from ledger.chain import TOKEN_ACCOUNT_BYTES, Chain
+from ledger.settings import Economics, LedgerSettings
+from ledger.signer import Signer
+
+FEE_LAMPORTS_MAX = 20_000  # two signatures and room; only to judge whether the payer can afford a batch
+
+
+@dataclass(frozen=True)
+class Treasury:
+    """Everything that is needed to build and sign a payout."""
+
+    payer: packing.Payer
+    signers: tuple[Signer, ...]
+    version: str
+    marker_rent: int
+    account_rent: int
+    secret: str
+    priority_lamports: int = 0
+
+    def __repr__(self) -> str:
+        return f"Treasury({self.payer.treasury}, mint {self.mint})"
+
+    @property
+    def mint(self) -> str:
+        return str(self.payer.mint)
+
+    @property
+    def token_account(self) -> str:
+        return str(self.payer.token_account)
+
+    def token_account_of(self, wallet: str) -> str:
+        return str(packing.token_account(Pubkey.from_string(wallet), self.payer.mint))
+
+    def capacity(self, kind: str) -> int:
+        separate = self.payer.gas != self.payer.treasury
+        return packing.capacity(kind, self.version, separate_gas=separate, with_marker=kind == "payout")
+
+    def marker(self, batch_id: str) -> packing.Marker:
+        return packing.marker(self.payer, batch_id, self.secret, self.marker_rent)
+
+    def cost_lamports(self, kind: str, count: int) -> int:
+        """At most what a batch costs the payer of fees."""
+        rent = {"payout": self.marker_rent, "accounts": self.account_rent * count, "reclaim": 0}[kind]
+        return rent + FEE_LAMPORTS_MAX + self.priority_lamports
+
+    def signed(self, instructions: Sequence[packing.Instruction], blockhash: str, units: int) -> bytes:
+        message = packing.build(
+            self.payer, instructions, blockhash, version=self.version, units=units, priority_lamports=self.priority_lamports
+        )
+        return packing.sign(message, self.signers)
+
+    def unsigned(self, instructions: Sequence[packing.Instruction]) -> bytes:
+        blockhash, units = str(Hash.default()), packing.COMPUTE_UNITS_MAX
+        message = packing.build(self.payer, instructions, blockhash, version=self.version, units=units)
+        return packing.unsigned(message, len(self.payer.signers))
+
+
+def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings) -> Treasury:
+    """The treasury of these settings, on this chain, as the database knows it.
+
+    Raises:
+        Rejected: the database belongs to another chain or mint, or a key is missing.
+        Temporary: no RPC node answers.
+    """
+    own = settings.section(LedgerSettings)
+    embedded = EMBEDDED in settings.solana.urls
+    treasury_key = signer.file_signer(signer.key_path(settings, own.treasury_key), create=embedded)
+    gas_key = signer.file_signer(signer.key_path(settings, own.gas_key), create=embedded) if own.gas_key else treasury_key
+    mint = Pubkey.from_string(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
+    account = packing.token_account(treasury_key.pubkey, mint)
+    payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
+    bind(connection, chain.genesis(), payer)
+    signers = (treasury_key,) if gas_key is treasury_key else (gas_key, treasury_key)
+    version = own.transaction_version
+    if version == "auto":
+        version = "v1" if chain.supports_v1() else "legacy"
+    rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
+    return Treasury(payer, signers, version, *rents, runtime.secret(settings, "batches"), own.priority_fee_lamports)
+
+
+def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> None:
+    """Write down, once, which chain this ledger settles on."""
+    wanted = (genesis, str(payer.mint), payer.decimals, str(payer.treasury), str(payer.token_account))
+    connection.execute(
+        "INSERT INTO ledger.chain (genesis, mint, decimals, treasury, token_account) VALUES (%s, %s, %s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
+        wanted,
+    )
+    row = connection.execute("SELECT genesis, mint, decimals, treasury, token_account FROM ledger.chain").fetchone()
+    connection.commit()
+    if row != wanted:
+        hint = "use the chain, mint and treasury key that this database was started with"
+        raise Rejected("the ledger in this database settles on another chain or treasury", code="other-chain", hint=hint)
+
+
+def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:
+    """What opening a token account is worth in PIX: no first payout may be smaller. Closed while the price is stale."""
+    if not economics.account_cost_check:
+        return 0
+    try:
+        age_s = (datetime.now(UTC) - datetime.fromisoformat(economics.pix_per_sol_at)).total_seconds()
+    except ValueError:
+        age_s = float("inf")
+    if economics.pix_per_sol <= 0 or age_s > economics.pix_per_sol_max_age_s:
+        return 2**63 - 1
+    return -(-rent_lamports * economics.pix_per_sol // 1_000_000_000)
+
+
+def _own_mint(chain: Chain, settings: Settings, treasury: Pubkey, gas: Pubkey) -> Pubkey:
+    if EMBEDDED not in settings.solana.urls:
+        raise Rejected("the mint is not set", code="mint-missing", hint="set [ledger] mint to the address of PIX")
+    from ledger import bootstrap
+
+    return bootstrap.ensure(chain, settings, treasury, gas)
