@@ -71,7 +71,7 @@ class Encoder:
         self._text_tower = _text_tower(self._model, self._tokenizer, device)
         self.dimensions = int(self.texts([PROBE_TEXT]).shape[1])
         self._channels_last()
-        self.bf16 = device.startswith("cuda") or self._bf16_is_safe()
+        self.bf16 = self._bf16_is_safe()
 
     def frames(self, frames: NDArray[np.uint8], *, pad: bool = True) -> Floats:
         """Unit vectors of RGB frames [N, H, W, 3]. Batches have one padded shape, so that neighbours change nothing."""
@@ -118,12 +118,9 @@ class Encoder:
         self._model.visual.to(memory_format=torch.channels_last)
 
     def _bf16_is_safe(self) -> bool:
-        """On CPUs that multiply bf16: whether this model answers as before, and alike in any place of a batch."""
-        import torch
-
+        """Where bf16 pays: whether this model answers as before, and alike in any place of a batch."""
         self.bf16 = False
-        parameters = sum(p.numel() for p in self._model.visual.parameters())
-        if parameters < BF16_PARAMETERS_MIN or not torch.cpu._is_avx512_bf16_supported():
+        if not self._bf16_pays():
             return False
         shape = (self.batch_frames, self.image_size, self.image_size, 3)
         probe = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -131,6 +128,14 @@ class Encoder:
         self.bf16 = True
         fast, turned = self.frames(probe), self.frames(probe[::-1])
         return bool((exact * fast).sum(1).min() >= AGREEMENT_MIN and np.array_equal(fast, turned[::-1]))
+
+    def _bf16_pays(self) -> bool:
+        import torch
+
+        if self._kind() == "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        parameters = sum(p.numel() for p in self._model.visual.parameters())
+        return parameters >= BF16_PARAMETERS_MIN and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32) -> Encoder:

@@ -171,6 +171,24 @@ def test_neighbours_in_a_batch_change_nothing(bundled: encoder.Encoder) -> None:
     assert np.array_equal(bundled.frames(frames)[35:38], bundled.frames(frames[35:38]))
 
 
+def test_a_large_model_answers_in_bf16_as_in_float32_or_stays_in_float32(
+    other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = encoder.load(str(other))
+    monkeypatch.setattr(encoder, "BF16_PARAMETERS_MIN", 0)
+    fast = encoder.load(str(other))
+    frames = pictures(40, 64, 64)
+    assert not exact.bf16
+    assert (exact.frames(frames) * fast.frames(frames)).sum(1).min() >= encoder.AGREEMENT_MIN
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_vectors_of_the_cpu(bundled: encoder.Encoder) -> None:
+    fast, frames = encoder.load(BUNDLED, device="cuda"), pictures(40, 96, 96)
+    assert (bundled.frames(frames) * fast.frames(frames)).sum(1).min() >= encoder.AGREEMENT_MIN
+    assert (bundled.texts(["a dog"]) * fast.texts(["a dog"])).sum() >= encoder.AGREEMENT_MIN
+
+
 def test_images_of_any_mode_and_size_are_encoded(bundled: encoder.Encoder) -> None:
     images = [Image.new("L", (30, 200)), Image.new("RGBA", (500, 20)), Image.new("P", (1, 1))]
     assert bundled.images(images).shape == (3, 256)
