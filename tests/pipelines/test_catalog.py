@@ -1,0 +1,174 @@
+"""Videos and the leases on them: who may work, whose late writes count for nothing, and when to give up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+from psycopg import Connection
+
+from cluster import database
+from pipelines import catalog
+from pipelines.catalog import Lease, Listed
+from pipelines.media import Failure
+
+VIDEO = Listed("s3://b/one.mp4", "etag", 10, "ana", "One", tags=("red",), wallet="W1")
+BROKEN = Failure("decoder-crashed", "SIGSEGV")
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[Connection]:
+    with database.connect(postgres_url, autocommit=True) as opened:
+        opened.execute("SELECT media.register_model('m', 3, 'f')")
+        opened.execute("INSERT INTO media.jobs (id, source) VALUES ('j', 's3://b'), ('k', 's3://b')")
+        yield opened
+
+
+def register(connection: Connection, *videos: Listed, job: str = "j") -> None:
+    catalog.register(connection, job, videos or (VIDEO,), 1)
+
+
+def claim(connection: Connection, owner: str = "j/1", *, starts_max: int = 9, lease_s: int = 60) -> Lease | Failure | None:
+    return catalog.claim(connection, 1, owner, lease_s=lease_s, starts_max=starts_max)
+
+
+def leased(connection: Connection, owner: str = "j/1") -> Lease:
+    lease = claim(connection, owner)
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def fail(connection: Connection, lease: Lease, failure: Failure = BROKEN, failures_max: int = 3) -> str | None:
+    return catalog.fail(connection, lease.video_id, lease.token, failure, failures_max=failures_max, backoff_s=0)
+
+
+def column(connection: Connection, name: str) -> object:
+    row = connection.execute(f"SELECT {name} FROM media.videos WHERE id = 1").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_registering_twice_changes_nothing(connection: Connection) -> None:
+    register(connection)
+    before = connection.execute("SELECT * FROM media.videos, media.creators, media.job_videos").fetchall()
+    register(connection)
+    assert connection.execute("SELECT * FROM media.videos, media.creators, media.job_videos").fetchall() == before
+
+
+def test_an_object_with_another_content_starts_anew(connection: Connection) -> None:
+    register(connection)
+    fail(connection, leased(connection), Failure("damaged", "no", final=True))
+    assert column(connection, "status") == "quarantined"
+    register(connection, dataclasses.replace(VIDEO, etag="other"), job="k")
+    assert column(connection, "status") == "queued"
+    assert column(connection, "attempts") == 0
+
+
+def test_the_first_wallet_stands(connection: Connection) -> None:
+    register(connection, dataclasses.replace(VIDEO, wallet=""))
+    register(connection)
+    register(connection, dataclasses.replace(VIDEO, wallet="W2"))
+    assert connection.execute("SELECT wallet FROM media.creators").fetchall() == [("W1",)]
+
+
+def test_creators_take_turns(connection: Connection) -> None:
+    many = [dataclasses.replace(VIDEO, source_uri=f"s3://b/{number}", creator="ana") for number in range(3)]
+    register(connection, *many, dataclasses.replace(VIDEO, source_uri="s3://b/x", creator="bo"))
+    rows = connection.execute(
+        "SELECT c.handle FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
+        " JOIN media.creators c ON c.id = v.creator_id ORDER BY j.position"
+    ).fetchall()
+    assert [row[0] for row in rows] == ["ana", "bo", "ana", "ana"]
+
+
+def test_an_attempt_is_counted_when_it_begins_and_asking_again_is_none(connection: Connection) -> None:
+    register(connection)
+    first = leased(connection)
+    assert leased(connection).token == first.token
+    assert column(connection, "attempts") == 1
+    assert column(connection, "status") == "processing"
+
+
+def test_a_leased_video_is_nobody_elses(connection: Connection) -> None:
+    register(connection)
+    leased(connection)
+    assert claim(connection, "k/1") is None
+
+
+def test_an_expired_lease_passes_on_and_its_late_writes_find_nothing(connection: Connection) -> None:
+    register(connection)
+    old = leased(connection)
+    connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    new = leased(connection, "k/1")
+    assert new.token > old.token
+    assert fail(connection, old) is None
+    assert not catalog.describe(connection, old, dict.fromkeys(
+        ("content_hash", "container", "codec", "width", "height", "fps", "duration_ms", "has_audio", "warning")))  # fmt: skip
+    assert column(connection, "lease_token") == new.token
+
+
+def test_after_its_last_failure_a_video_is_quarantined_with_the_reason(connection: Connection) -> None:
+    register(connection)
+    assert [fail(connection, leased(connection)) for _ in range(3)] == ["queued", "queued", "quarantined"]
+    assert column(connection, "error") == "SIGSEGV"
+    assert claim(connection) is None
+
+
+def test_what_trying_again_cannot_mend_is_quarantined_at_once(connection: Connection) -> None:
+    register(connection)
+    assert fail(connection, leased(connection), Failure("empty", "0 bytes", final=True)) == "quarantined"
+
+
+def test_a_dependency_that_is_away_is_nobodys_failure(connection: Connection) -> None:
+    register(connection)
+    for _ in range(5):
+        assert fail(connection, leased(connection), Failure("temporary", "S3 is away")) == "queued"
+    assert column(connection, "failures") == 0
+
+
+def test_a_video_that_takes_its_machine_down_is_not_tried_for_ever(connection: Connection) -> None:
+    register(connection)
+    for number in range(3):
+        leased(connection, f"j/{number}")
+        connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    found = claim(connection, "j/9", starts_max=3)
+    assert isinstance(found, Failure)
+    assert column(connection, "status") == "quarantined"
+
+
+def test_a_new_driver_takes_over_at_once(connection: Connection) -> None:
+    register(connection)
+    old = leased(connection, "j/1")
+    catalog.release(connection, "j", except_owner="j/2")
+    assert leased(connection, "j/2").token > old.token
+
+
+def test_a_retried_video_has_its_attempts_again(connection: Connection) -> None:
+    register(connection)
+    fail(connection, leased(connection), Failure("damaged", "no", final=True))
+    assert catalog.requeue(connection, [1]) == 1
+    assert leased(connection).attempts == 1
+
+
+def test_a_removed_video_does_not_come_back(connection: Connection) -> None:
+    register(connection)
+    lease = leased(connection)
+    assert catalog.remove(connection, 1)
+    assert not catalog.remove(connection, 1)
+    assert fail(connection, lease) is None
+    register(connection, dataclasses.replace(VIDEO, etag="other"))
+    assert column(connection, "status") == "removed"
+    assert claim(connection) is None
+
+
+def test_what_is_done_is_skipped_without_a_look_at_the_object(connection: Connection) -> None:
+    register(connection)
+    connection.execute("UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = 1")
+    connection.execute(
+        "INSERT INTO media.embeddings (model_id, segment_id, video_id, creator_id, start_ms, end_ms, embedding)"
+        " VALUES (1, 1, 1, 1, 0, 1, '[1,0,0]')"
+    )
+    register(connection, job="k")
+    row = connection.execute("SELECT outcome FROM media.job_videos WHERE job_id = 'k'").fetchone()
+    assert row == ("skipped",)

@@ -1,0 +1,71 @@
+"""The bounded folder of files being decoded."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import Temporary
+from cluster.runtime import S3Endpoint
+from cluster.storage import Storage
+from pipelines import scratch
+from pipelines.scratch import Scratch
+
+
+@pytest.fixture
+def objects(s3: S3Endpoint, bucket: str) -> tuple[Storage, str]:
+    storage = Storage(s3)
+    for name in ("one", "two"):
+        storage.put_bytes(name.encode() * 100, f"s3://{bucket}/{name}")
+    return storage, f"s3://{bucket}"
+
+
+def test_a_file_is_fetched_once_and_deleted_after_its_last_chunk(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 10_000, 0, 8)
+    with folder.file(storage, f"{prefix}/one", "e", 300) as path:
+        assert path.read_bytes() == b"one" * 100
+    storage.delete(f"{prefix}/one")
+    with folder.file(storage, f"{prefix}/one", "e", 300) as path:
+        assert path.exists()
+    folder.done(f"{prefix}/one", "e", 1, 2)
+    folder.done(f"{prefix}/one", "e", 1, 2)
+    assert path.exists()
+    folder.done(f"{prefix}/one", "e", 0, 2)
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_a_full_folder_and_a_full_disk_are_temporary(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 350, 0, 8)
+    with folder.file(storage, f"{prefix}/one", "e", 300):
+        pass
+    with pytest.raises(Temporary, match="full"), folder.file(storage, f"{prefix}/two", "e", 300):
+        pass
+    with pytest.raises(Temporary, match="no space left"), Scratch(tmp_path / "t", 10**9, 1 << 60, 8).file(
+        storage, f"{prefix}/two", "e", 300
+    ):  # fmt: skip
+        pass
+
+
+def test_what_a_dead_worker_left_is_swept(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 350, 0, 8)
+    with folder.file(storage, f"{prefix}/one", "e", 300) as path:
+        pass
+    os.utime(path, (0, time.time() - 2 * scratch.IDLE_MAX_S))
+    with folder.file(storage, f"{prefix}/two", "e", 300):
+        assert not path.exists()
+
+
+def test_fetching_does_not_run_ahead_of_decoding(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 10_000, 0, 1)
+    folder.wait_for_turn(5)
+    with folder.file(storage, f"{prefix}/one", "e", 300):
+        began = time.monotonic()
+        folder.wait_for_turn(0.5)
+        assert time.monotonic() - began >= 0.5

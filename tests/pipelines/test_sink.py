@@ -1,0 +1,168 @@
+"""From staged chunks to a video that can be searched: whole, once, and never by one whose lease has passed on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from psycopg import Connection
+
+from cluster import database
+from cluster.runtime import S3Endpoint
+from cluster.storage import Storage
+from pipelines import catalog, segments, shots, sink
+from pipelines.catalog import Lease, Listed
+from pipelines.settings import IngestSettings
+from pipelines.sink import ChunkRow
+
+SETTINGS = IngestSettings(shot_min_ms=500, shot_max_ms=2000)
+CHUNK_FRAMES = 60
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[Connection]:
+    with database.connect(postgres_url, autocommit=True) as opened:
+        opened.execute("SELECT media.register_model('m', 3, 'f'), media.register_model('n', 3, 'g')")
+        opened.execute("INSERT INTO media.jobs (id, source) VALUES ('j', 's3://b')")
+        catalog.register(opened, "j", [Listed("s3://b/one.mp4", "e", 1, "ana", "A red car", tags=("night",))], 1)
+        yield opened
+
+
+@pytest.fixture
+def storage(s3: S3Endpoint) -> Storage:
+    return Storage(s3)
+
+
+def begin(connection: Connection, owner: str = "j/1") -> Lease:
+    lease = catalog.claim(connection, 1, owner, lease_s=60, starts_max=99)
+    assert isinstance(lease, Lease)
+    facts = {"content_hash": "h", "container": "mp4", "codec": "h264", "width": 2, "height": 2, "fps": 30.0,
+             "duration_ms": 4000, "has_audio": False, "warning": ""}  # fmt: skip
+    assert catalog.describe(connection, lease, facts)
+    return lease
+
+
+def chunk(lease: Lease, number: int, count: int = 2) -> ChunkRow:
+    """Two seconds a chunk, a candidate every half second, vectors that name their place."""
+    first = number * CHUNK_FRAMES
+    frame_ms = np.arange(first, first + CHUNK_FRAMES, dtype=np.int32) * 1000 // 30
+    candidate_ms = frame_ms[::15]
+    vectors = np.stack([np.array([1.0, at / 1000, 0.5], np.float32) for at in candidate_ms])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    features = np.zeros((CHUNK_FRAMES, shots.FEATURES), np.float32)
+    features[:, shots.CONTRAST] = 50
+    costs = {"fetch_s": 0.1, "decode_s": 1.0, "embed_s": 0.5, "bytes": 10}
+    pictures = [b"webp%d" % at for at in candidate_ms]
+    sharp = np.arange(len(candidate_ms), dtype=np.float32)
+    return ChunkRow(
+        lease.video_id, lease.token, number, count, frame_ms, features, candidate_ms, sharp, vectors, pictures, costs
+    )
+
+
+def finalise(
+    connection: Connection, storage: Storage, bucket: str, lease: Lease, settings: IngestSettings = SETTINGS, model: int = 1
+) -> segments.Kept | None:
+    place = {"model_id": model, "bucket": bucket, "settings": settings, "job_id": "j"}
+    return sink.finalise(connection, storage, lease.video_id, lease.token, **place)  # type: ignore[arg-type]
+
+
+def ingest(connection: Connection, storage: Storage, bucket: str, **options: object) -> segments.Kept | None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    assert sink.stage(connection, "j", chunk(lease, 1))
+    return finalise(connection, storage, bucket, lease, **options)  # type: ignore[arg-type]
+
+
+def rows(connection: Connection) -> list[tuple[object, ...]]:
+    return connection.execute(
+        "SELECT s.id, s.start_ms, s.end_ms, s.best_frame_ms, s.thumbnail_uri, e.embedding::text FROM media.segments s"
+        " JOIN media.embeddings e ON e.segment_id = s.id ORDER BY s.start_ms, e.model_id"
+    ).fetchall()
+
+
+def test_the_last_chunk_makes_the_video_whole_in_any_order(connection: Connection, storage: Storage, bucket: str) -> None:
+    lease = begin(connection)
+    assert not sink.stage(connection, "j", chunk(lease, 1))
+    assert sink.stage(connection, "j", chunk(lease, 0))
+    assert finalise(connection, storage, bucket, lease) == segments.Kept(2, 0)
+    assert [row[1:3] for row in rows(connection)] == [(0, 2000), (2000, 4000)]
+    assert storage.read(f"s3://{bucket}/thumbnails/1/0.webp").startswith(b"webp")
+    status = connection.execute("SELECT status, lease_token, error FROM media.videos").fetchone()
+    assert status == ("ready", None, None)
+    assert connection.execute("SELECT count(*) FROM media.staging").fetchone() == (0,)
+
+
+def test_a_chunk_that_comes_twice_counts_once(connection: Connection) -> None:
+    lease = begin(connection)
+    assert not sink.stage(connection, "j", chunk(lease, 0))
+    assert not sink.stage(connection, "j", chunk(lease, 0))
+    assert connection.execute("SELECT frames, decode_seconds FROM media.job_videos").fetchone() == (CHUNK_FRAMES, 1.0)
+
+
+def test_a_second_run_keeps_every_id_and_row(connection: Connection, storage: Storage, bucket: str) -> None:
+    ingest(connection, storage, bucket)
+    before = rows(connection)
+    ingest(connection, storage, bucket)
+    assert rows(connection) == before
+
+
+def test_one_whose_lease_has_passed_on_writes_nothing(connection: Connection, storage: Storage, bucket: str) -> None:
+    old = begin(connection)
+    sink.stage(connection, "j", chunk(old, 0))
+    assert sink.stage(connection, "j", chunk(old, 1))
+    connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    begin(connection, "j/2")
+    assert finalise(connection, storage, bucket, old) is None
+    assert not sink.stage(connection, "j", chunk(old, 1))
+    assert rows(connection) == []
+
+
+def test_a_video_that_was_removed_meanwhile_stays_removed(connection: Connection, storage: Storage, bucket: str) -> None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    sink.stage(connection, "j", chunk(lease, 1))
+    catalog.remove(connection, 1)
+    assert finalise(connection, storage, bucket, lease) is None
+    assert rows(connection) == []
+
+
+def test_other_moments_leave_a_way_from_the_old_ids(connection: Connection, storage: Storage, bucket: str) -> None:
+    ingest(connection, storage, bucket)
+    old = [row[0] for row in rows(connection)]
+    kept = ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=4000))
+    assert kept == segments.Kept(1, 1)
+    now = [row[0] for row in rows(connection)]
+    assert now == [old[0]]
+    assert [segments.current(connection, int(str(each))) for each in old] == [old[0], old[0]]
+    assert segments.current(connection, 999) is None
+
+
+def test_two_models_live_side_by_side(connection: Connection, storage: Storage, bucket: str) -> None:
+    ingest(connection, storage, bucket)
+    ingest(connection, storage, bucket, model=2)
+    counts = connection.execute("SELECT model_id, count(*) FROM media.embeddings GROUP BY 1 ORDER BY 1").fetchall()
+    assert counts == [(1, 2), (2, 2)]
+
+
+def test_words_are_found_and_follow_a_change(connection: Connection, storage: Storage, bucket: str) -> None:
+    ingest(connection, storage, bucket)
+    found = "SELECT count(*) FROM media.segments WHERE search @@ plainto_tsquery('english', %s)"
+    assert connection.execute(found, ("cars",)).fetchone() == (2,)
+    before = connection.execute("SELECT value FROM media.generation").fetchone()
+    assert catalog.change(connection, 1, title="A blue boat")
+    assert connection.execute(found, ("cars",)).fetchone() == (0,)
+    assert connection.execute(found, ("boat",)).fetchone() == (2,)
+    assert connection.execute("SELECT value FROM media.generation").fetchone() != before
+
+
+def test_a_moment_is_the_mean_of_its_samples_and_shows_the_sharpest(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    ingest(connection, storage, bucket)
+    row = rows(connection)[0]
+    assert row[3] == chunk(Lease(1, 1, "", "", 0, 1), 0).candidate_ms[-1]
+    vector = np.array([float(number) for number in str(row[5]).strip("[]").split(",")])
+    samples = chunk(Lease(1, 1, "", "", 0, 1), 0).vectors.mean(axis=0)
+    assert float(vector @ samples / np.linalg.norm(samples) / np.linalg.norm(vector)) > 0.9999
