@@ -1,0 +1,203 @@
+"""`pixr search` and `pixr index`. Asks the HTTP interface, or the database, and prints; decides nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cluster.cli import Context, json_option
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from rich.table import Table
+
+    from pipelines.index_admin import Plan, Profile
+    from serve.client import Answer
+
+LIMIT = 10
+MEMORY_MAX_MB = 2048
+POLL_S = 0.5
+
+
+@click.command()
+@click.argument("text")
+@click.option("--limit", default=LIMIT, show_default=True, type=click.IntRange(1, 100), help="How many moments.")
+@json_option
+@click.pass_obj
+def search(context: Context, text: str, limit: int, as_json: bool) -> None:
+    """Find moments by what they show: TEXT in plain words."""
+    from cluster import runtime
+    from cluster.errors import Temporary
+    from serve.client import Client
+
+    url = runtime.serve_url(context.settings)
+    with Client(url) as client:
+        try:
+            answer = client.search(text, limit=limit)
+        except Temporary as error:
+            raise Temporary(f"{error.detail}; see `pixr status`, start with `pixr up`") from error
+    if as_json:
+        context.emit(answer.document)
+        return
+    context.console.print(_moments(text, answer))
+    if answer.degraded:
+        context.console.print(f"skipped: {', '.join(answer.degraded)}", style="yellow")
+
+
+def _moments(text: str, answer: Answer) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"“{escape(text)}”: {len(answer.moments)} moments in {answer.took_ms:.0f} ms"
+    table = Table("#", "title", "from", "to", "relevance", "matched", "creator", title=title, box=None)
+    table.title_justify = "left"
+    for rank, moment in enumerate(answer.moments, 1):
+        table.add_row(
+            str(rank),
+            escape(moment.title),
+            time_code(moment.start_ms),
+            time_code(moment.end_ms),
+            f"{moment.relevance_ppm / 10_000:.0f} %",
+            " + ".join(moment.matched),
+            moment.creator_id,
+        )
+    return table
+
+
+def time_code(milliseconds: int) -> str:
+    """`3683500` → `1:01:23.5`, `83500` → `1:23.5`."""
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest // 1000:02d}.{rest % 1000 // 100}"
+    return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
+
+
+@click.group()
+def index() -> None:
+    """The vector indexes: what they cost, building them, changing the model."""
+
+
+@index.command("plan")
+@click.option("--rows", type=click.IntRange(1), help="For so many rows (else: as many as there are).")
+@click.option("--dimensions", type=click.IntRange(1, 64_000), help="(else: the model's).")
+@click.option("--model", default="", help="(else: the active one).")
+@click.option("--memory-mb", default=MEMORY_MAX_MB, show_default=True, type=click.IntRange(1), help="To build with.")
+@json_option
+@click.pass_obj
+def plan_command(
+    context: Context, rows: int | None, dimensions: int | None, model: str, memory_mb: int, as_json: bool
+) -> None:
+    """What each kind of index would cost; asks the database only for what is not given."""
+    from pipelines import index_admin
+
+    if rows is None or dimensions is None:
+        with _connection(context) as connection:
+            target = index_admin.model(connection, model)
+        rows, dimensions = rows or target.rows, dimensions or target.dimensions
+    plans = [index_admin.plan(profile, rows, dimensions, memory_mb) for profile in index_admin.PROFILES]
+    if as_json:
+        context.emit({"plans": [dataclasses.asdict(each) | {"build_mb": each.build_mb} for each in plans]})
+    else:
+        context.console.print(_plans(plans))
+
+
+def _plans(plans: list[Plan]) -> Table:
+    from rich.table import Table
+
+    title = f"{plans[0].rows:,} rows of {plans[0].dimensions:,} dimensions"
+    table = Table("profile", "vectors", "index", "build memory", "lists", "verdict", title=title, box=None)
+    for each in plans:
+        lists = f"{each.lists:,}" if each.lists else ""
+        sizes = (_size(each.heap_bytes), _size(each.index_bytes), f"{each.build_mb:,} MB")
+        table.add_row(each.profile, *sizes, lists, each.refused or "can be built")
+    return table
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+@index.command("build")
+@click.option("--model", default="", help="(else: the active one).")
+@click.option("--profile", default="hnsw", type=click.Choice(["hnsw", "bit", "ivfflat"]), show_default=True)
+@click.option("--memory-mb", default=MEMORY_MAX_MB, show_default=True, type=click.IntRange(1), help="To build with.")
+@json_option
+@click.pass_obj
+def build_command(context: Context, model: str, profile: Profile, memory_mb: int, as_json: bool) -> None:
+    """Build an index beside the traffic; one that is there is built anew."""
+    from pipelines import index_admin
+
+    with _connection(context) as connection, _connection(context) as other:
+        target = index_admin.model(other, model)
+        work = (connection, target, profile, memory_mb)
+        name = index_admin.build(*work) if as_json else _followed(context, other, work)
+        built = [each for each in index_admin.indexes(other, target.id) if each.name == name]
+    if as_json:
+        context.emit({"index": dataclasses.asdict(built[0]), "model": target.name, "rows": target.rows})
+    else:
+        context.console.print(f"{name}: {target.rows:,} rows, {_size(built[0].bytes)}")
+
+
+def _followed(context: Context, connection: Connection[Any], work: tuple[Any, ...]) -> str:
+    """Build in a thread and show how far it is."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    from rich.progress import Progress
+
+    from pipelines import index_admin
+
+    with ThreadPoolExecutor(1) as threads, Progress(console=context.console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        future = threads.submit(index_admin.build, *work)
+        while not wait([future], POLL_S).done:
+            if now := index_admin.progress(connection, work[1].id):
+                bar.update(task, description=now.phase, completed=now.done, total=now.total or None)
+        return future.result()
+
+
+@index.command("status")
+@json_option
+@click.pass_obj
+def status_command(context: Context, as_json: bool) -> None:
+    """The models, how much of the catalogue they cover, and their indexes."""
+    from rich.table import Table
+
+    from pipelines import index_admin
+
+    with _connection(context) as connection:
+        found = [(each, index_admin.indexes(connection, each.id)) for each in index_admin.models(connection)]
+    if as_json:
+        documents = [dataclasses.asdict(each) | {"indexes": [vars(one) for one in own]} for each, own in found]
+        context.emit({"models": documents})
+        return
+    table = Table("model", "dimensions", "active", "rows", "missing", "indexes", box=None)
+    for each, own in found:
+        names = ", ".join(f"{one.name} {_size(one.bytes)}{'' if one.valid else ' (invalid)'}" for one in own)
+        counts = (f"{each.rows:,}", f"{each.missing:,}")
+        table.add_row(each.name, str(each.dimensions), "yes" if each.active else "", *counts, names or "none")
+    context.console.print(table)
+
+
+@index.command("switch")
+@click.argument("model")
+@click.option("--force", is_flag=True, help="Even where it does not cover the catalogue.")
+@json_option
+@click.pass_obj
+def switch_command(context: Context, model: str, force: bool, as_json: bool) -> None:
+    """Make MODEL the one that searches use, at once and for all of them; back again is the same command."""
+    from pipelines import index_admin
+
+    with _connection(context) as connection:
+        target = index_admin.switch(connection, model, force=force)
+    if as_json:
+        context.emit({"model": dataclasses.asdict(target)})
+    else:
+        context.console.print(f"searches use {target.name}: {target.rows:,} rows, {target.missing:,} missing")
+
+
+def _connection(context: Context) -> Connection[Any]:
+    from cluster import database, runtime
+
+    return database.connect(runtime.endpoints(context.settings).postgres_url, autocommit=True)

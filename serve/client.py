@@ -1,0 +1,165 @@
+"""A small typed client of the HTTP interface. Knows nothing of the server's insides.
+
+    with Client("http://127.0.0.1:8000") as pixr:
+        for moment in pixr.search("a red bicycle").moments:
+            print(moment.title, moment.start_ms)
+
+Problems become the same errors as everywhere: `Rejected` for the caller's fault, `Temporary` for what may pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from cluster.errors import Rejected, Temporary
+
+TIMEOUT_S = 30.0
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment of a video that matches."""
+
+    segment_id: str
+    video_id: str
+    creator_id: str
+    title: str
+    description: str
+    tags: list[str]
+    start_ms: int
+    end_ms: int
+    best_frame_ms: int
+    score: float
+    relevance_ppm: int
+    thumbnail_url: str
+    play_url: str
+    matched: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found. `degraded` names what was skipped; `document` is the answer as it came."""
+
+    moments: list[Moment]
+    next_cursor: str | None
+    degraded: list[str]
+    took_ms: float
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """How an ingest job stands."""
+
+    id: str
+    status: str
+    source: str
+    videos: dict[str, int]
+    segments: int
+    started_at: str | None
+    finished_at: str | None
+    error: str | None
+    failures: list[dict[str, Any]]
+
+    @property
+    def finished(self) -> bool:
+        return self.status in ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Earnings:
+    """Base units (six decimals)."""
+
+    creator_id: str
+    pending: int
+    accrued: int
+    in_flight: int
+    paid: int
+    on_chain: int
+    wallet: str | None
+
+
+class Client:
+    """One server. `key` is an API key; a search needs none."""
+
+    def __init__(self, url: str, key: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._url = url
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def search(
+        self, text: str, *, limit: int = 20, cursor: str = "", intent: str = "search", idempotency_key: str = ""
+    ) -> Answer:
+        """The moments that match a text best. An Idempotency-Key counts as one search, however often it is sent."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        parameters = {"q": text, "limit": limit, "intent": intent} | ({"cursor": cursor} if cursor else {})
+        found = self._call("GET", "/v1/search", params=parameters, headers=headers)
+        moments = [_as(Moment, each) for each in found["moments"]]
+        return Answer(moments, found["next_cursor"], found["degraded"], found["took_ms"], found)
+
+    def submit(self, source: str, *, creator: str = "", manifest: str = "", model: str = "") -> Job:
+        """Submit an ingest job; needs a key of scope ingest."""
+        body = {"source": source, "creator": creator, "manifest": manifest, "model": model}
+        return _as(Job, self._call("POST", "/v1/jobs", json={name: text for name, text in body.items() if text}))
+
+    def job(self, job_id: str) -> Job:
+        return _as(Job, self._call("GET", f"/v1/jobs/{job_id}"))
+
+    def jobs(self, limit: int = 20) -> list[Job]:
+        """The newest first."""
+        return [_as(Job, each) for each in self._call("GET", "/v1/jobs", params={"limit": limit})["jobs"]]
+
+    def cancel(self, job_id: str) -> Job:
+        return _as(Job, self._call("DELETE", f"/v1/jobs/{job_id}"))
+
+    def earnings(self, creator_id: str) -> Earnings:
+        """Needs the creator's own key, or an administrator's."""
+        found = self._call("GET", f"/v1/creators/{creator_id}/earnings")
+        amounts = {name: int(found[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
+        return Earnings(creator_id=found["creator_id"], wallet=found["wallet"], **amounts)
+
+    def _call(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, **how)
+        except httpx.TransportError as error:
+            raise Temporary(f"Pixr does not answer at {self._url}: {type(error).__name__}") from error
+        if answer.is_error:
+            raise problem(answer)
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def problem(answer: httpx.Response) -> Rejected | Temporary:
+    """The error that an answer stands for."""
+    try:
+        document = answer.json()
+    except ValueError:
+        document = {}
+    detail = str(document.get("detail") or f"HTTP {answer.status_code} {answer.reason_phrase}")
+    if answer.status_code in (429, 500, 502, 503, 504):
+        after = answer.headers.get("retry-after", "")
+        return Temporary(detail, retry_after_s=float(after) if after.isdigit() else 1.0)
+    code, hint = str(document.get("code") or "bad-request"), str(document.get("hint") or "")
+    return Rejected(detail, status=answer.status_code, code=code, hint=hint)
+
+
+def _as(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
+    """A value of what is known of a document; fields that are added later do no harm."""
+    return kind(**{field.name: document[field.name] for field in fields(kind)})  # type: ignore[arg-type]
