@@ -1,0 +1,56 @@
+"""The web page at `/`: four static files, read once, and the headers that keep it from asking anybody else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from serve.services import Services
+
+WEB = Path(__file__).parent / "web"
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/web/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/web/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/web/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True)
+class File:
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def router(_services: Services) -> APIRouter:
+    """The page needs nothing of a deployment: it asks `/v1/search` like everybody else."""
+    routes = APIRouter(include_in_schema=False)
+    files = {path: _read(name, media_type) for path, (name, media_type) in FILES.items()}
+
+    async def static(request: Request) -> Response:
+        file = files[request.url.path]
+        headers = HEADERS | {"ETag": file.etag}
+        if request.headers.get("if-none-match") == file.etag:
+            return Response(status_code=304, headers=headers)
+        return Response(file.content, headers=headers, media_type=file.media_type)
+
+    for path in files:
+        routes.add_api_route(path, static, methods=["GET", "HEAD"], response_class=Response)
+    return routes
+
+
+def _read(name: str, media_type: str) -> File:
+    content = (WEB / name).read_bytes()
+    return File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
