@@ -105,11 +105,15 @@ class Client:
         self._http.close()
 
     def search(
-        self, text: str, *, limit: int = 20, cursor: str = "", intent: str = "search", idempotency_key: str = ""
+        self, text: str = "", *, limit: int = 20, cursor: str = "", intent: str = "search", idempotency_key: str = ""
     ) -> Answer:
-        """The moments that match a text best. An Idempotency-Key counts as one search, however often it is sent."""
+        """The moments that match a text best, or those after them by the cursor of an earlier answer.
+
+        Searches with the same Idempotency-Key count as one, however often they are sent.
+        """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        parameters = {"q": text, "limit": limit, "intent": intent} | ({"cursor": cursor} if cursor else {})
+        led_by = {"cursor": cursor} if cursor else {"q": text}
+        parameters = led_by | {"limit": str(limit), "intent": intent}
         found = self._call("GET", "/v1/search", params=parameters, headers=headers)
         moments = [_as(Moment, each) for each in found["moments"]]
         return Answer(moments, found["next_cursor"], found["degraded"], found["took_ms"], found)

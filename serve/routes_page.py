@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from serve import viewers
 from serve.services import Services
 
 WEB = Path(__file__).parent / "web"
@@ -34,17 +35,29 @@ class File:
     etag: str
 
 
-def router(_services: Services) -> APIRouter:
-    """The page needs nothing of a deployment: it asks `/v1/search` like everybody else."""
+def router(services: Services) -> APIRouter:
+    """The routes. A browser that opens the page is given its signed name, by which it is one viewer from then on."""
     routes = APIRouter(include_in_schema=False)
+    viewer_key = viewers.key_of(services.settings)
     files = {path: _read(name, media_type) for path, (name, media_type) in FILES.items()}
 
     async def static(request: Request) -> Response:
         file = files[request.url.path]
         headers = HEADERS | {"ETag": file.etag}
         if request.headers.get("if-none-match") == file.etag:
-            return Response(status_code=304, headers=headers)
-        return Response(file.content, headers=headers, media_type=file.media_type)
+            answer = Response(status_code=304, headers=headers)
+        else:
+            answer = Response(file.content, headers=headers, media_type=file.media_type)
+        if request.url.path == "/" and not viewers.of(request, None, viewer_key).kind == "cookie":
+            answer.set_cookie(
+                viewers.COOKIE,
+                viewers.new_cookie(viewer_key),
+                max_age=viewers.COOKIE_MAX_AGE_S,
+                httponly=True,
+                samesite="lax",
+                secure=request.url.scheme == "https",
+            )
+        return answer
 
     for path in files:
         routes.add_api_route(path, static, methods=["GET", "HEAD"], response_class=Response)

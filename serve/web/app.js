@@ -225,7 +225,7 @@ view.search.addEventListener("submit", (event) => {
   search(text);
 });
 view.retry.addEventListener("click", () => search(query));
-view.more.addEventListener("click", () => show({ q: query, limit: LIMIT, cursor }, true));
+view.more.addEventListener("click", () => show({ cursor, limit: LIMIT }, true));
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== view.q && !view.player.open) {
     event.preventDefault();
