@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 
-from cluster import database, runtime, settings as settings_module, telemetry
+from cluster import database, runtime, telemetry
+from cluster import settings as settings_module
 from cluster.errors import Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings

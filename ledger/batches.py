@@ -106,7 +106,9 @@ def live_count(connection: Conn) -> int:
 
 def frozen(connection: Conn) -> str | None:
     """Why payouts are stopped, or None."""
-    row = connection.execute("SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id LIMIT 1").fetchone()
+    row = connection.execute(
+        "SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id LIMIT 1"
+    ).fetchone()
     return str(row[0]) if row else None
 
 
@@ -224,7 +226,15 @@ def persist(connection: Conn, batch: Batch, signature: str, raw: bytes, blockhas
             "INSERT INTO ledger.attempts (batch_id, n, signature, raw, blockhash, last_valid_block_height, context_slot, epoch)"
             " SELECT %s, coalesce(max(n), 0) + 1, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint"
             " FROM ledger.attempts WHERE batch_id = %s",
-            (batch.id, signature, raw, blockhash.hash, blockhash.last_valid_block_height, blockhash.context_slot, batch.id),
+            (
+                batch.id,
+                signature,
+                raw,
+                blockhash.hash,
+                blockhash.last_valid_block_height,
+                blockhash.context_slot,
+                batch.id,
+            ),
         )
         _move(connection, batch.id, "signed")
 
@@ -281,7 +291,9 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
     )
 
 
-def _end_attempt(connection: Conn, attempt: Attempt, state: str, slot: int | None, fee: int | None, error: object) -> None:
+def _end_attempt(
+    connection: Conn, attempt: Attempt, state: str, slot: int | None, fee: int | None, error: object
+) -> None:
     with book.refusals():
         done = connection.execute(
             "UPDATE ledger.attempts SET state = %s, ended_at = now(), slot = %s, lamports = %s, error = %s"

@@ -97,9 +97,7 @@ def _ensure_lamports(chain: Chain, wanted: Mapping[Pubkey, int]) -> None:
         _wait(lambda key=key: chain.balance(str(key), "confirmed") > 0, f"an airdrop to {key}")  # type: ignore[misc]
 
 
-def _land(
-    chain: Chain, payer: Payer, instructions: list[Instruction], signers: tuple[signer.Signer, ...]
-) -> str:
+def _land(chain: Chain, payer: Payer, instructions: list[Instruction], signers: tuple[signer.Signer, ...]) -> str:
     """Send until finalized."""
     blockhash = chain.latest_blockhash()
     message = packing.build(payer, instructions, blockhash.hash, version="legacy", units=200_000)

@@ -182,9 +182,7 @@ class Fold:
         key = f"fold:{first.incarnation}:{first.seq}"
         return book.post(self._connection, book.Entry("accrual", key, lines, document)).id
 
-    def _shares(
-        self, shown: Shown, funded: Flags
-    ) -> tuple[dict[str, tuple[NDArray[np.int64], Amounts]], int]:
+    def _shares(self, shown: Shown, funded: Flags) -> tuple[dict[str, tuple[NDArray[np.int64], Amounts]], int]:
         """Creators' and investors' parts, summed per owner, and the platform's."""
         creators, rest = money.split_many(shown.amount[funded], self._economics.creator_share_ppm)
         credits = {"creator": _summed(shown.creator[funded], creators)}
@@ -223,7 +221,9 @@ class Fold:
 
     def _keep_outcomes(self, stored: Sequence[Stored], outcome: NDArray[np.uint8], fold_id: int) -> None:
         at = 0
-        with self._connection.cursor().copy("COPY ledger.outcomes (incarnation, seq, fold_id, outcome) FROM STDIN") as copy:
+        with self._connection.cursor().copy(
+            "COPY ledger.outcomes (incarnation, seq, fold_id, outcome) FROM STDIN"
+        ) as copy:
             for each in stored:
                 copy.write_row((each.incarnation, each.seq, fold_id, outcome[at : at + each.appearances].tobytes()))
                 at += each.appearances

@@ -226,5 +226,3 @@ def _keys(payer: Payer, instructions: Sequence[Instruction]) -> tuple[list[Pubke
     rest = [key for key in readonly if key not in writable and key not in taken]
     readonly_signers = sum(key not in writable for key in signers[1:])
     return [*signers, *plain, *rest], (len(signers), readonly_signers, len(rest))
-
-

@@ -221,10 +221,14 @@ class Payouts:
         """One transaction of ours: the attempt, the money and what it cost, together."""
         if effect.error is not None:
             batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
-            self._give_back(attempt.batch, f"fail:{attempt.signature}", self._cost_lines(effect), self._proof(attempt, effect))
+            self._give_back(
+                attempt.batch, f"fail:{attempt.signature}", self._cost_lines(effect), self._proof(attempt, effect)
+            )
             self._take_apart(attempt.batch, f"the transaction failed: {effect.error}")
         elif not self._is_as_planned(attempt.batch, effect):
-            batches.freeze(self.connection, "a transaction did something else than was signed", self._proof(attempt, effect))
+            batches.freeze(
+                self.connection, "a transaction did something else than was signed", self._proof(attempt, effect)
+            )
         else:
             batches.land(self.connection, attempt, effect.slot, effect.fee)
             self._take_note(attempt, effect)

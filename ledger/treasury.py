@@ -67,7 +67,12 @@ class Treasury:
 
     def signed(self, instructions: Sequence[packing.Instruction], blockhash: str, units: int) -> bytes:
         message = packing.build(
-            self.payer, instructions, blockhash, version=self.version, units=units, priority_lamports=self.priority_lamports
+            self.payer,
+            instructions,
+            blockhash,
+            version=self.version,
+            units=units,
+            priority_lamports=self.priority_lamports,
         )
         return packing.sign(message, self.signers)
 
@@ -87,7 +92,9 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     own = settings.section(LedgerSettings)
     embedded = EMBEDDED in settings.solana.urls
     treasury_key = signer.file_signer(signer.key_path(settings, own.treasury_key), create=embedded)
-    gas_key = signer.file_signer(signer.key_path(settings, own.gas_key), create=embedded) if own.gas_key else treasury_key
+    gas_key = (
+        signer.file_signer(signer.key_path(settings, own.gas_key), create=embedded) if own.gas_key else treasury_key
+    )
     mint = Pubkey.from_string(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
     account = packing.token_account(treasury_key.pubkey, mint)
     payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
@@ -112,7 +119,9 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> Non
     connection.commit()
     if row != wanted:
         hint = "use the chain, mint and treasury key that this database was started with"
-        raise Rejected("the ledger in this database settles on another chain or treasury", code="other-chain", hint=hint)
+        raise Rejected(
+            "the ledger in this database settles on another chain or treasury", code="other-chain", hint=hint
+        )
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:

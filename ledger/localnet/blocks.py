@@ -285,7 +285,9 @@ class Chain:
 
     def _set_clock(self, time: int) -> None:
         clock = self.svm.get_clock()
-        self.svm.set_clock(Clock(self.height, clock.epoch_start_timestamp, clock.epoch, clock.leader_schedule_epoch, time))
+        self.svm.set_clock(
+            Clock(self.height, clock.epoch_start_timestamp, clock.epoch, clock.leader_schedule_epoch, time)
+        )
 
     def _genesis(self, seed: bytes | None) -> bytes:
         kept = self.store.meta("genesis")

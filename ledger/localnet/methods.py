@@ -338,7 +338,9 @@ METHODS: dict[str, Callable[[Chain, Params, dict[str, Any]], Answer]] = {
     "getHealth": lambda _, __, ___: "ok",
     "getIdentity": lambda chain, _, __: {"identity": str(chain.faucet.pubkey())},
     "getLatestBlockhash": _latest_blockhash,
-    "getMinimumBalanceForRentExemption": lambda chain, params, _: chain.svm.minimum_balance_for_rent_exemption(params[0]),
+    "getMinimumBalanceForRentExemption": lambda chain, params, _: chain.svm.minimum_balance_for_rent_exemption(
+        params[0]
+    ),
     "getMultipleAccounts": _multiple_accounts,
     "getProgramAccounts": _program_accounts,
     "getRecentPrioritizationFees": lambda chain, _, __: [{"slot": chain.height, "prioritizationFee": 0}],

@@ -115,7 +115,7 @@ class Store:
         db = self._db
         db.execute("BEGIN")
         for table in ("transactions", "mentions", "undo"):
-            db.execute(f"DELETE FROM {table} WHERE height = ?", (height,))  # noqa: S608  our own names
+            db.execute(f"DELETE FROM {table} WHERE height = ?", (height,))
         for pubkey, account in restored:
             if account is None:
                 db.execute("DELETE FROM accounts WHERE pubkey = ?", (pubkey,))
@@ -127,7 +127,9 @@ class Store:
         row = self._db.execute("SELECT * FROM transactions WHERE signature = ?", (signature,)).fetchone()
         return Landed(*row) if row else None
 
-    def mentions(self, pubkey: bytes, *, before: Landed | None, until: Landed | None, height_max: int, limit: int) -> list[Landed]:
+    def mentions(
+        self, pubkey: bytes, *, before: Landed | None, until: Landed | None, height_max: int, limit: int
+    ) -> list[Landed]:
         """Transactions that name an account, newest first, strictly between `until` and `before`."""
         upper = (before.height, before.place) if before else (height_max + 1, 0)
         lower = (until.height, until.place) if until else (-1, 0)

@@ -1,0 +1,255 @@
+"""The audit: is every unit where the journal says, and does the chain agree? Only reads; may run at any time.
+
+The quick audit computes every balance again from the postings and compares the treasury with the chain. The full one
+also walks the hash chain, computes every accrual again from the recorded appearances, and asks the chain about every
+payout. What is found wrong is named with its place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg import Connection
+
+from ledger import book, spool
+from ledger.chain import Chain, Effect
+from ledger.fold import Outcome
+
+Conn = Connection[Any]
+
+ATTEMPTS_MAX = 30
+PAUSE_S = 0.5
+PAGE_ROWS = 5000
+PROBLEMS_MAX = 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer; `detail` says where it is wrong, or what was counted."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def run(connection: Conn, chain: Chain | None, gas: str | None, *, full: bool = False) -> list[Check]:
+    """Every check, against one snapshot of the database. `gas` is the address that pays fees, if it is known."""
+    connection.rollback()
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
+              _payouts(connection), _freezes(connection)]  # fmt: skip
+    if full:
+        checks += [_hash_chain(connection), _accruals(connection)]
+    if chain is not None:
+        checks += _against_chain(connection, chain, gas)
+        if full:
+            checks.append(_every_payout(connection, chain))
+    connection.rollback()
+    return checks
+
+
+# ── The journal with itself ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _balances(connection: Conn) -> Check:
+    rows = connection.execute(
+        "SELECT a.id, a.kind, a.balance, coalesce(sum(p.amount), 0)::bigint FROM ledger.accounts a"
+        " LEFT JOIN ledger.postings p ON p.account_id = a.id GROUP BY a.id ORDER BY a.id"
+    ).fetchall()
+    wrong = [f"account {number} ({kind}) says {held}, its postings {summed}"
+             for number, kind, held, summed in rows if held != summed]  # fmt: skip
+    return _check("balances", wrong, f"{len(rows)} accounts equal the sum of their postings")
+
+
+def _zero_sums(connection: Conn) -> Check:
+    rows = connection.execute(
+        "SELECT p.entry_id, a.asset, sum(p.amount)::bigint FROM ledger.postings p JOIN ledger.accounts a"
+        " ON a.id = p.account_id GROUP BY p.entry_id, a.asset HAVING sum(p.amount) <> 0 ORDER BY 1"
+    ).fetchall()
+    head = connection.execute(
+        "SELECT h.entry_id, (SELECT count(*) FROM ledger.entries) FROM ledger.chain_head h"
+    ).fetchone()
+    assert head is not None
+    wrong = [f"entry {entry} sums to {total} {asset}" for entry, asset, total in rows]
+    if head[0] != head[1]:
+        wrong.append(f"the journal has {head[1]} entries, the last is number {head[0]}")
+    return _check("entries", wrong, f"{head[1]} entries sum to zero")
+
+
+def _transfers(connection: Conn) -> Check:
+    row = connection.execute(
+        "SELECT (SELECT balance FROM ledger.accounts WHERE kind = 'in_flight' AND asset = 'PIX'),"
+        " (SELECT coalesce(sum(amount_pix), 0)::bigint FROM ledger.transfers WHERE state = 'pending')"
+    ).fetchone()
+    assert row is not None
+    wrong = [] if row[0] == row[1] else [f"in_flight holds {row[0]}, pending transfers come to {row[1]}"]
+    return _check("transfers", wrong, f"{row[1]} in flight")
+
+
+def _maturing(connection: Conn) -> Check:
+    rows = connection.execute(
+        "SELECT a.id, a.balance, coalesce(sum(m.amount_pix), 0)::bigint FROM ledger.accounts a"
+        " LEFT JOIN ledger.maturing m ON m.account_id = a.id WHERE a.kind = 'maturing' GROUP BY a.id"
+        " HAVING a.balance <> coalesce(sum(m.amount_pix), 0)"
+    ).fetchall()
+    return _check("maturing", [f"account {n} holds {b}, its buckets {s}" for n, b, s in rows], "buckets agree")
+
+
+def _payouts(connection: Conn) -> Check:
+    """A posted payout has one landed attempt, and the amount that the chain showed."""
+    rows = connection.execute(
+        "SELECT p.id, t.state, p.amount_pix, p.on_chain_pix, b.state,"
+        "   (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id AND a.state = 'landed')"
+        " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id JOIN ledger.batches b ON b.id = p.batch_id"
+        " WHERE (t.state = 'posted') <> (b.state = 'posted') OR t.amount_pix <> p.amount_pix"
+        "    OR (t.state = 'posted' AND p.on_chain_pix IS DISTINCT FROM p.amount_pix)"
+        "    OR (t.state = 'posted' AND NOT EXISTS (SELECT FROM ledger.attempts a"
+        "                                           WHERE a.batch_id = b.id AND a.state = 'landed'))"
+    ).fetchall()
+    counted = connection.execute("SELECT count(*) FROM ledger.payouts").fetchone()
+    wrong = [f"payout {n} is {state} with {chain} of {amount} on chain in a batch that is {batch} ({landed} landed)"
+             for n, state, amount, chain, batch, landed in rows]  # fmt: skip
+    return _check("payouts", wrong, f"{counted[0] if counted else 0} payouts")
+
+
+def _freezes(connection: Conn) -> Check:
+    rows = connection.execute("SELECT reason, detail::text FROM ledger.freezes WHERE released_at IS NULL").fetchall()
+    return _check("freezes", [f"payouts are frozen: {reason} {detail}" for reason, detail in rows], "payouts are open")
+
+
+def _hash_chain(connection: Conn) -> Check:
+    """Every entry's hash, computed again from its content and the one before."""
+    previous, count, wrong = bytes(32), 0, []
+    for row in _entries(connection):
+        number, kind, key, document, lines, occurred_at, prev, hashed, postings = row
+        expected = book.entry_hash(previous, number, book.micros(occurred_at), lines, kind, key, document, postings)
+        if bytes(prev) != previous or expected != bytes(hashed):
+            wrong.append(f"entry {number} ({key}) breaks the hash chain")
+        previous, count = bytes(hashed), count + 1
+    head = connection.execute("SELECT hash FROM ledger.chain_head").fetchone()
+    if head is None or bytes(head[0]) != previous:
+        wrong.append("the head is not the hash of the last entry")
+    return _check("hash chain", wrong, f"{count} entries, head {previous.hex()[:16]}")
+
+
+def _entries(connection: Conn) -> Iterator[tuple[Any, ...]]:
+    last = 0
+    while True:
+        rows = connection.execute(
+            "SELECT e.id, e.kind, e.key, e.document, e.lines, e.occurred_at, e.prev_hash, e.hash,"
+            " (SELECT string_agg(int8send(account_id) || int8send(amount), ''::bytea ORDER BY line)"
+            "  FROM ledger.postings WHERE entry_id = e.id)"
+            " FROM ledger.entries e WHERE e.id > %s ORDER BY e.id LIMIT %s",
+            (last, PAGE_ROWS),
+        ).fetchall()
+        if not rows:
+            return
+        yield from ((*row[:8], bytes(row[8] or b"")) for row in rows)
+        last = rows[-1][0]
+
+
+def _accruals(connection: Conn) -> Check:
+    """Each fold's money, computed again from the appearances it took and what became of each."""
+    totals: dict[int, int] = {}
+    appearances = 0
+    with connection.cursor(name="accruals") as cursor:
+        cursor.execute(
+            "SELECT o.fold_id, o.outcome, b.payload, b.format FROM ledger.outcomes o"
+            " JOIN ledger.appearance_batches b USING (incarnation, seq)"
+        )
+        for fold_id, outcome, payload, form in cursor:
+            _, shown = spool.unpack(bytes(payload), form)
+            funded = np.frombuffer(outcome, np.uint8) == Outcome.FUNDED
+            totals[fold_id] = totals.get(fold_id, 0) + int(shown["amount_pix"][funded].astype(np.int64).sum())
+            appearances += len(shown)
+    rows = connection.execute(
+        "SELECT f.id, f.amount_pix, coalesce(-(SELECT min(amount) FROM ledger.postings WHERE entry_id = f.entry_id), 0)"
+        " FROM ledger.folds f ORDER BY f.id"
+    ).fetchall()
+    wrong = [f"fold {n} booked {booked}, says {said}, its appearances earn {totals.get(n, 0)}"
+             for n, said, booked in rows if not said == booked == totals.get(n, 0)]  # fmt: skip
+    return _check("accruals", wrong, f"{appearances} appearances in {len(rows)} folds")
+
+
+# ── The journal with the chain ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _against_chain(connection: Conn, chain: Chain, gas: str | None) -> list[Check]:
+    """The treasury's balances, both sides; while payments are on their way we look again."""
+    row = connection.execute("SELECT treasury, token_account FROM ledger.chain").fetchone()
+    if row is None:
+        return [Check("chain", True, "no treasury yet")]
+    addresses = {"PIX": row[1], "SOL": gas or row[0]}
+    checks: list[Check] = []
+    for _ in range(ATTEMPTS_MAX):
+        checks = _compare_once(connection, chain, addresses)
+        if all(check.ok for check in checks):
+            break
+        time.sleep(PAUSE_S)
+        connection.rollback()  # a new snapshot
+    return checks
+
+
+def _compare_once(connection: Conn, chain: Chain, addresses: dict[str, str]) -> list[Check]:
+    slot, (token, payer) = chain.accounts(list(addresses.values()))
+    held = {"PIX": int.from_bytes(token.data[64:72], "little") if token else 0, "SOL": payer.lamports if payer else 0}
+    rows = connection.execute("SELECT asset, -balance FROM ledger.accounts WHERE kind = 'chain'").fetchall()
+    ahead = _not_booked(connection, chain, addresses, slot)
+    checks = []
+    for asset, journal in rows:
+        expected = journal + sum(change[asset] for change in ahead)
+        note = f", {len(ahead)} transactions not booked yet" if ahead else ""
+        detail = f"chain {held[asset]}, journal {expected} at slot {slot}{note}"
+        checks.append(Check(f"chain {asset}", held[asset] == expected, detail))
+    return sorted(checks, key=lambda check: check.name)
+
+
+def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot: int) -> list[dict[str, int]]:
+    """What finalized transactions up to `slot` have changed that the journal has not booked yet."""
+    found: set[str] = set()
+    for address in addresses.values():
+        row = connection.execute("SELECT signature FROM ledger.chain_cursors WHERE address = %s", (address,)).fetchone()
+        found |= {signature for signature, at in chain.history(address, row[0] if row else None) if at <= slot}
+    booked = connection.execute(
+        "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
+        " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)",
+        {"all": list(found)},
+    ).fetchall()
+    found -= {row[0] for row in booked}
+    effects = [effect for signature in found if (effect := chain.effect(signature)) is not None]
+    return [_change(effect, addresses) for effect in effects]
+
+
+def _change(effect: Effect, addresses: dict[str, str]) -> dict[str, int]:
+    return {"PIX": effect.tokens.get(addresses["PIX"], 0), "SOL": effect.lamports.get(addresses["SOL"], 0)}
+
+
+def _every_payout(connection: Conn, chain: Chain) -> Check:
+    """Each settled batch's transaction paid every recipient exactly, on chain, without error."""
+    rows = connection.execute(
+        "SELECT a.signature, a.slot, array_agg(r->>2), array_agg((r->>3)::bigint)"
+        " FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id, jsonb_array_elements(b.plan->'recipients') r"
+        " WHERE a.state = 'landed' AND b.kind = 'payout' GROUP BY a.signature, a.slot ORDER BY a.slot"
+    ).fetchall()
+    wrong = []
+    for signature, slot, accounts, amounts in rows:
+        effect = chain.effect(signature)
+        if effect is None or effect.error is not None or effect.slot != slot:
+            wrong.append(f"transaction {signature} is not on chain at slot {slot}")
+            continue
+        wanted: dict[str, int] = {}
+        for address, amount in zip(accounts, amounts, strict=True):
+            wanted[address] = wanted.get(address, 0) + amount
+        wrong += [f"{signature} paid {address} {effect.tokens.get(address, 0)}, not {amount}"
+                  for address, amount in wanted.items() if effect.tokens.get(address, 0) != amount]  # fmt: skip
+    return _check("payouts on chain", wrong, f"{len(rows)} transactions")
+
+
+def _check(name: str, wrong: list[str], right: str) -> Check:
+    more = f"; and {len(wrong) - PROBLEMS_MAX} more" if len(wrong) > PROBLEMS_MAX else ""
+    return Check(name, not wrong, "; ".join(wrong[:PROBLEMS_MAX]) + more if wrong else right)
