@@ -48,7 +48,7 @@ def router(services: Services) -> APIRouter:
             answer = Response(status_code=304, headers=headers)
         else:
             answer = Response(file.content, headers=headers, media_type=file.media_type)
-        if request.url.path == "/" and not viewers.of(request, None, viewer_key).kind == "cookie":
+        if request.url.path == "/" and viewers.of(request, None, viewer_key).kind != "cookie":
             answer.set_cookie(
                 viewers.COOKIE,
                 viewers.new_cookie(viewer_key),
