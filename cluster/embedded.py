@@ -202,16 +202,17 @@ class Ray:
     needs: tuple[str, ...] = ()
     start_timeout_s: float = 90.0
 
+    # Below the range that the kernel takes for outgoing connections, or a restart might find its port in use.
     PORTS: ClassVar[dict[str, int]] = {
         "ray": 6380,
         "ray-dashboard": 8265,
-        "ray-agent": 52365,
-        "ray-agent-grpc": 52465,
-        "ray-metrics": 52565,
-        "ray-runtime-env": 52665,
-        "ray-node-manager": 52765,
-        "ray-object-manager": 52865,
-        "ray-client": 10001,
+        "ray-agent": 21365,
+        "ray-agent-grpc": 21465,
+        "ray-metrics": 21565,
+        "ray-runtime-env": 21665,
+        "ray-node-manager": 21765,
+        "ray-object-manager": 21865,
+        "ray-client": 21965,
     }
 
     def prepare(self) -> None:
@@ -243,6 +244,8 @@ class Ray:
             "node-manager-port": number["ray-node-manager"],
             "object-manager-port": number["ray-object-manager"],
             "ray-client-server-port": number["ray-client"],
+            "min-worker-port": "0",  # any free one: two clusters on one machine would share the default range
+            "max-worker-port": "0",
             "num-cpus": str(self.settings.ray.cpus or max(os.cpu_count() or 1, 4)),
             "object-store-memory": str(self.settings.ray.object_store_mb << 20),
             "temp-dir": str(self._folder),

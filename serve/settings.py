@@ -12,6 +12,7 @@ POSITIVE = (
     "statement_timeout_ms",
     "replicas",
     "encoder_replicas",
+    "link_expires_s",
     "cursor_expires_s",
     "cursor_ids_max",
     "encode_batch_max",
@@ -46,7 +47,8 @@ class SearchSettings:
     encode_timeout_s: float = 2.0
     cache_entries_max: int = 2048
 
-    # Cursors: the ids of the further pages, frozen.
+    # Links, and cursors: the ids of the further pages, frozen.
+    link_expires_s: int = 6 * 3600
     cursor_expires_s: int = 900
     cursor_ids_max: int = 200
 

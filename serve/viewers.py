@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from cluster import runtime
+from cluster.settings import Settings
 from serve.keys import Principal
 
 COOKIE = "pixr_viewer"
@@ -54,3 +56,8 @@ def _verified(cookie: str, key: bytes) -> str:
 
 def _signature(name: str, key: bytes) -> str:
     return hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:SIGNATURE_CHARS]
+
+
+def key_of(settings: Settings) -> bytes:
+    """The key that signs cookies."""
+    return runtime.secret(settings, "viewer_key").encode()

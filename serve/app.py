@@ -1,0 +1,130 @@
+"""The wiring of Serve: the FastAPI application over its services, and the two deployments that carry it.
+
+`build` makes the application from what it is given and can be used without Ray; the rest wraps plain classes into
+deployments. Imported by replicas; importing it does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from cluster import cache, database, runtime, telemetry
+from cluster.settings import Settings
+from cluster.storage import Storage
+from ledger.appearances import Recorder
+from ledger.settings import Economics
+from pipelines.settings import ModelSettings
+from serve import (
+    encoding,
+    problems,
+    routes_creators,
+    routes_jobs,
+    routes_media,
+    routes_search,
+    routes_videos,
+)
+from serve.encoding import QueryEncoder
+from serve.services import Encoding, Services, Vector
+from serve.settings import SearchSettings
+
+APP = "pixr"
+ENCODER = "QueryEncoder"
+ROUTERS = (routes_search, routes_videos, routes_jobs, routes_creators, routes_media)
+POOL_WAIT_S = 5.0
+
+
+def build(services: Services) -> FastAPI:
+    """The application over its services; connections are opened when it starts and closed when it ends."""
+    app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
+    problems.install(app, cors_origins=services.search.cors_origins, body_bytes_max=services.search.body_max_bytes)
+    for routes in ROUTERS:
+        app.include_router(routes.router(services))
+    return app
+
+
+def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await services.pool.open(wait=False)  # a database that is away must not keep a replica from answering so
+        await services.recorder.start()
+        try:
+            yield
+        finally:
+            await services.recorder.close()
+            await services.pool.close()
+            await services.redis.aclose()
+
+    return lifespan
+
+
+def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Any], Encoding]) -> Services:
+    """One replica's services; nothing is connected yet."""
+    ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
+    redis = cache.async_client(ends.redis_url)
+    return Services(
+        settings=settings,
+        search=search,
+        economics=settings.section(Economics),
+        pool=database.async_pool(ends.postgres_url, max_size=search.pool_max),
+        redis=redis,
+        storage=Storage(ends.s3),
+        encoding=make_encoding(search, redis),
+        recorder=Recorder(settings),
+    )
+
+
+def application(settings: Settings) -> Any:
+    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it."""
+    from ray import serve as ray_serve
+
+    search = settings.section(SearchSettings)
+
+    def build_in_replica() -> FastAPI:
+        telemetry.configure("serve")
+        handle = ray_serve.get_deployment_handle(ENCODER, app_name=APP)
+        return build(services_of(settings, lambda given, redis: encoding.of_handle(given, redis, handle)))
+
+    # Serve's decorators are typed for classes only.
+    deployment: Any = ray_serve.deployment
+    ingress = deployment(
+        ray_serve.ingress(build_in_replica)(),
+        name="SearchApi",
+        num_replicas=search.replicas,
+        max_ongoing_requests=search.ongoing_requests_max,
+        max_queued_requests=search.queued_requests_max,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=5,
+        ray_actor_options={"num_cpus": search.replica_cpus},
+    )
+    return ingress.bind(_encoder(settings, search))
+
+
+def _encoder(settings: Settings, search: SearchSettings) -> Any:
+    from ray import serve as ray_serve
+
+    class Batched(QueryEncoder):
+        """`QueryEncoder` with its calls gathered into batches and kept off the event loop."""
+
+        @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
+        async def text(self, texts: list[str]) -> list[Vector]:
+            return await asyncio.to_thread(self.texts, texts)
+
+    model = settings.section(ModelSettings)
+    deployment: Any = ray_serve.deployment
+    made = deployment(
+        Batched,
+        name=ENCODER,
+        num_replicas=search.encoder_replicas,
+        max_ongoing_requests=search.encode_batch_max * 2,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=2,
+        ray_actor_options={"num_cpus": search.encoder_cpus},
+    )
+    return made.bind(model, search.image_pixels_max)

@@ -1,0 +1,120 @@
+"""Moments: what an answer shows, as the HTTP contract names it. Ids are strings, offsets are milliseconds.
+
+Takes ranked candidates and what the index knows of them; signs the links. Ranks and fetches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from pipelines.index import Found
+from serve import media
+from serve.candidates import Candidates
+from serve.cursors import Ranked
+from serve.query import GroupBy
+from serve.services import Services
+
+OTHERS_MAX = 5
+
+
+class Explanation(BaseModel):
+    """Why a moment is where it is."""
+
+    ranks: dict[str, int] = Field(description="Its place in each list, from 1.")
+    cosine: float | None = Field(description="Between the query's vector and its own.")
+
+
+class Span(BaseModel):
+    """Another moment of the same video (`group_by=video`)."""
+
+    segment_id: str
+    start_ms: int
+    end_ms: int
+    relevance_ppm: int
+
+
+class Moment(BaseModel):
+    """One answer. `score` ranks within one answer; `relevance_ppm` (0 to 1,000,000) is calibrated across answers."""
+
+    segment_id: str
+    video_id: str
+    creator_id: str
+    title: str
+    description: str
+    tags: list[str]
+    start_ms: int
+    end_ms: int
+    best_frame_ms: int
+    score: float
+    relevance_ppm: int
+    thumbnail_url: str
+    play_url: str
+    matched: list[str]
+    others: list[Span] | None = None
+    explain: Explanation | None = None
+
+
+class Answer(BaseModel):
+    """A search's answer. `degraded` names what could not be asked."""
+
+    query: str
+    moments: list[Moment]
+    next_cursor: str | None = None
+    degraded: list[str] = []
+    took_ms: float
+    model_config = {
+        "json_schema_extra": {
+            "examples": [{"query": "a red apple", "moments": [], "next_cursor": None, "degraded": [], "took_ms": 7.4}]
+        }
+    }
+
+
+def of(services: Services, ranked: Ranked, found: Found) -> dict[str, Any]:
+    """One moment."""
+    return {
+        "segment_id": str(found.segment_id),
+        "video_id": str(found.video_id),
+        "creator_id": str(found.creator_id),
+        "title": found.title,
+        "description": found.description,
+        "tags": found.tags,
+        "start_ms": found.start_ms,
+        "end_ms": found.end_ms,
+        "best_frame_ms": found.best_frame_ms,
+        "score": round(ranked.score, 6),
+        "relevance_ppm": ranked.relevance_ppm,
+        "thumbnail_url": media.thumbnail_url(services, found.segment_id),
+        "play_url": media.play_url(services, found.video_id, found.start_ms, found.end_ms),
+        "matched": list(ranked.matched),
+    }
+
+
+def grouped(ranked: Sequence[Ranked], found: Mapping[int, Found], group_by: GroupBy) -> list[list[Ranked]]:
+    """The candidates that can be shown, each by itself or by video, best first."""
+    visible = [each for each in ranked if each.segment_id in found]
+    if group_by is GroupBy.MOMENT:
+        return [[each] for each in visible]
+    groups: dict[int, list[Ranked]] = {}
+    for each in visible:
+        groups.setdefault(found[each.segment_id].video_id, []).append(each)
+    return list(groups.values())
+
+
+def span(ranked: Ranked, found: Found) -> dict[str, Any]:
+    return {
+        "segment_id": str(found.segment_id),
+        "start_ms": found.start_ms,
+        "end_ms": found.end_ms,
+        "relevance_ppm": ranked.relevance_ppm,
+    }
+
+
+def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
+    cosine = candidates.cosines.get(segment_id)
+    return {
+        "ranks": dict(candidates.ranks.get(segment_id, {})),
+        "cosine": round(cosine, 6) if cosine is not None else None,
+    }

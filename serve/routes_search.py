@@ -1,0 +1,143 @@
+"""`/v1/search`, `/v1/segments/{id}/similar`, and what tells whether Pixr is well. Answers are serialised once."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from pydantic import ValidationError
+
+from cluster.errors import Rejected
+from serve import keys, ready, search, viewers
+from serve import query as queries
+from serve.keys import Principal
+from serve.moments import Answer
+from serve.query import Body, GroupBy, Intent
+from serve.search import Caller
+from serve.services import Services
+
+SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
+IdempotencyKey = Annotated[
+    str | None, Header(max_length=200, description="A search that is sent again with the same key counts once.")
+]
+BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Metrics:
+    """One replica's counters."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("intent", "degraded")
+        self.searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
+        self.seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)
+        self.moments = Counter("pixr_moments_shown", "Moments in answers.", registry=self.registry)
+
+    def observe(self, intent: Intent, answer: dict[str, Any], seconds: float) -> None:
+        self.searches.labels(intent.value, ",".join(answer["degraded"])).inc()
+        self.seconds.observe(seconds)
+        self.moments.inc(len(answer["moments"]))
+
+
+def json(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+def router(services: Services) -> APIRouter:
+    """The routes over one deployment's services."""
+    routes = APIRouter()
+    anybody = Depends(keys.optional(services))
+    metrics = Metrics()
+    viewer_key = viewers.key_of(services.settings)
+
+    async def answer(request: Request, body: Body, principal: Principal | None, key: str | None) -> Response:
+        began = time.perf_counter()
+        caller = Caller(viewers.of(request, principal, viewer_key), principal, key)
+        query = queries.of(body, services.search)
+        found = await search.answer(services, query, caller)
+        metrics.observe(query.intent, found, time.perf_counter() - began)
+        made = json(found)
+        made.headers["x-pixr-degraded"] = ",".join(found["degraded"])
+        return made
+
+    @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
+    async def read_search(
+        request: Request,
+        q: Annotated[str, Query(examples=["a red apple"])] = "",
+        limit: Annotated[int | None, Query(ge=1)] = None,
+        cursor: str | None = None,
+        group_by: GroupBy = GroupBy.MOMENT,
+        explain: bool = False,
+        intent: Intent = Intent.SEARCH,
+        relevance_min_ppm: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+        language: str = "english",
+        creator_id: Annotated[list[str] | None, Query()] = None,
+        video_id: Annotated[list[str] | None, Query()] = None,
+        tags: Annotated[list[str] | None, Query()] = None,
+        idempotency_key: IdempotencyKey = None,
+        principal: Principal | None = anybody,
+    ) -> Response:
+        """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
+        body = _body(
+            text=q,
+            limit=limit,
+            cursor=cursor,
+            group_by=group_by,
+            explain=explain,
+            intent=intent,
+            relevance_min_ppm=relevance_min_ppm,
+            language=language,
+            filters={"creator_id": creator_id or [], "video_id": video_id or [], "tags": tags or []},
+        )
+        return await answer(request, body, principal, idempotency_key)
+
+    @routes.post("/v1/search", response_model=Answer, tags=["search"], summary="Search by text, image or moment")
+    async def post_search(
+        request: Request, body: Body, idempotency_key: IdempotencyKey = None, principal: Principal | None = anybody
+    ) -> Response:
+        """The same with everything a search can say."""
+        return await answer(request, body, principal, idempotency_key)
+
+    @routes.get("/v1/segments/{segment_id}/similar", response_model=Answer, tags=["search"])
+    async def read_similar(
+        request: Request,
+        segment_id: SegmentId,
+        limit: Annotated[int | None, Query(ge=1)] = None,
+        intent: Intent = Intent.SEARCH,
+        idempotency_key: IdempotencyKey = None,
+        principal: Principal | None = anybody,
+    ) -> Response:
+        """Moments that look like this one."""
+        body = _body(segment_id=str(segment_id), limit=limit, intent=intent)
+        return await answer(request, body, principal, idempotency_key)
+
+    @routes.get("/healthz", tags=["health"])
+    async def read_health() -> Response:
+        """Alive. Asks nobody else."""
+        return json({"status": "ok"})
+
+    @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
+    async def read_ready() -> Response:
+        """Ready, with each dependency. Redis and the encoder may be away: they cost speed and vectors only."""
+        found = await ready.look(services)
+        return json(found, 200 if found["ready"] else 503)
+
+    @routes.get("/metrics", tags=["health"])
+    async def read_metrics() -> Response:
+        """This replica's counters, for Prometheus."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+def _body(**fields: Any) -> Body:
+    try:
+        return Body(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Rejected(f"{where}: {first['msg']}", status=422, code="bad-query") from error
