@@ -12,11 +12,10 @@ from typing import Any
 from psycopg import Connection
 
 from cluster.errors import Rejected
-from ledger import earnings
+from ledger import earnings, listing
 
 CURRENCY = "PIX"
 DECIMALS = 6
-PAYOUTS_MAX = 1000
 COLUMNS = ("at", "entry_id", "kind", "account", "amount", "currency", "signature")
 
 
@@ -40,20 +39,7 @@ def statement_csv(connection: Connection[Any], creator_id: int) -> str:
 def payouts(connection: Connection[Any], creator_id: int, limit: int) -> list[dict[str, Any]]:
     """A creator's payouts, newest first, each with the signature of the transaction that paid it."""
     check_creator(connection, creator_id)
-    rows = connection.execute(
-        "SELECT p.id::text, p.period::text, p.amount_pix::text, p.wallet, b.state, p.batch_id, a.signature,"
-        " p.on_chain_pix::text, p.planned_at, b.ended_at"
-        " FROM ledger.payouts p JOIN ledger.batches b ON b.id = p.batch_id"
-        " LEFT JOIN ledger.attempts a ON a.batch_id = b.id AND a.state IN ('live', 'landed')"
-        " WHERE p.creator_id = %s ORDER BY p.id DESC LIMIT %s",
-        (creator_id, min(limit, PAYOUTS_MAX)),
-    ).fetchall()
-    names = ("payout_id", "period", "amount", "wallet", "state", "batch_id", "signature", "on_chain")
-    return [
-        dict(zip(names, row[:8], strict=True))
-        | {"planned_at": row[8].isoformat(), "ended_at": row[9].isoformat() if row[9] else None}
-        for row in rows
-    ]
+    return [line.document() for line in listing.payouts(connection, creator_id=creator_id, limit=limit)]
 
 
 def check_creator(connection: Connection[Any], creator_id: int) -> None:

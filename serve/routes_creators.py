@@ -14,7 +14,7 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
-from ledger import wallets
+from ledger import listing, wallets
 from ledger.settings import Economics
 from serve import earnings, keys
 from serve.keys import Principal
@@ -43,16 +43,15 @@ class Earnings(BaseModel):
 class Payout(BaseModel):
     """One payment to a creator's wallet."""
 
-    payout_id: str
-    period: str
-    amount: Amount
+    id: str
+    creator_id: str
     wallet: str
+    amount_pix: Amount
     state: str
     batch_id: str
     signature: str | None
-    on_chain: Amount | None
+    slot: int | None
     planned_at: str
-    ended_at: str | None
 
 
 class Payouts(BaseModel):
@@ -96,7 +95,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/{creator_id}/payouts", response_model=Payouts)
     async def read_payouts(
         creator_id: CreatorId,
-        limit: Annotated[int, Query(ge=1, le=earnings.PAYOUTS_MAX)] = 100,
+        limit: Annotated[int, Query(ge=1, le=listing.ROWS_MAX)] = 100,
         caller: Principal = needs_key,
     ) -> Any:
         """The creator's payouts, newest first."""

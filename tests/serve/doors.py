@@ -1,0 +1,185 @@
+"""The real application over real services, called in this process or listened to on a port; and a small catalogue.
+
+The encoder is away in these tests: searches are answered from full text, as they are when that happens for real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import imageio_ffmpeg
+import uvicorn
+from fastapi import FastAPI
+from psycopg import Connection
+
+from cluster import database, runtime
+from cluster.errors import Temporary
+from cluster.settings import Settings
+from cluster.storage import Storage
+from serve import app, keys
+from serve.services import Facts, Services, Vector
+
+VECTOR = "[" + ",".join(["0.5"] * 4) + "]"
+PICTURE = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07\x00"
+
+
+class Away:
+    """An encoder that does not answer."""
+
+    async def facts(self) -> Facts:
+        raise Temporary("the encoder is away")
+
+    async def text(self, _text: str) -> Vector:
+        raise Temporary("the encoder is away")
+
+    async def image(self, _data: bytes) -> Vector:
+        raise Temporary("the encoder is away")
+
+
+def services_of(settings: Settings) -> Services:
+    return app.services_of(settings, lambda _search, _redis: Away())
+
+
+@dataclass(frozen=True)
+class Doors:
+    """The application, and a client that calls it without a key."""
+
+    settings: Settings
+    services: Services
+    app: FastAPI
+    http: httpx.AsyncClient
+
+    def database(self) -> Connection[Any]:
+        return database.connect(self.settings.postgres.url, autocommit=True)
+
+    def key(self, *scopes: str, creator_id: int | None = None) -> dict[str, str]:
+        """Headers with a fresh key of these scopes."""
+        with self.database() as connection:
+            name = f"{'-'.join(scopes)}-{creator_id}"
+            return bearer(keys.create(connection, name, scopes, creator_id=creator_id)[1])
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Doors]:
+    services = services_of(settings)
+    made = app.build(services)
+    transport = httpx.ASGITransport(made, raise_app_exceptions=False)
+    async with (
+        made.router.lifespan_context(made),
+        httpx.AsyncClient(transport=transport, base_url="http://pixr") as client,
+    ):
+        await services.pool.wait()
+        yield Doors(settings, services, made, client)
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[str]:
+    """The same behind a port of its own; the URL."""
+    port = runtime.port(settings, "serve", 8000)
+    config = uvicorn.Config(app.build(services_of(settings)), host="127.0.0.1", port=port, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive(), "the server ended while starting"
+            assert time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Ids of a small catalogue: two creators, a video each, two moments each."""
+
+    ada: int
+    bob: int
+    video: int
+    other: int
+    moments: tuple[int, ...]
+
+
+def fill(settings: Settings, *, video: bytes = b"0123456789" * 1000) -> Shelf:
+    """Two ready videos with their objects in S3."""
+    storage, bucket = Storage(runtime.endpoints(settings).s3), settings.s3.bucket
+    storage.ensure_bucket(bucket)
+    with database.connect(settings.postgres.url) as connection:
+        model = one(connection, "SELECT media.register_model('tiny', 4, 'print')")
+        owners = [
+            one(connection, "INSERT INTO media.creators (handle, name) VALUES (%s, %s) RETURNING id", handle, handle)
+            for handle in ("ada", "bob")
+        ]
+        videos, moments = [], []
+        for number, (owner, title) in enumerate(zip(owners, ("Orchard in spring", "Harbour at night"), strict=True)):
+            name = f"{settings.data_dir.name}-{number}"
+            uri = f"s3://{bucket}/uploads/{name}/film.mp4"
+            storage.put_bytes(video, uri, "video/mp4")
+            videos.append(_video(connection, owner, uri, title))
+            moments += [_moment(connection, storage, bucket, model, videos[-1], start) for start in (0, 2000)]
+    return Shelf(owners[0], owners[1], videos[0], videos[1], tuple(moments))
+
+
+def one(connection: Connection[Any], query: str, *parameters: Any) -> int:
+    row = connection.execute(query, parameters).fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return int(row[0])
+
+
+def _video(connection: Connection[Any], owner: int, uri: str, title: str) -> int:
+    return one(
+        connection,
+        "INSERT INTO media.videos (creator_id, source_uri, title, tags, duration_ms, width, height, fps, has_audio,"
+        " status, ready_at, pipeline_version)"
+        " VALUES (%s, %s, %s, '{fruit}', 4000, 320, 180, 25, false, 'ready', now(), 1) RETURNING id",
+        owner,
+        uri,
+        title,
+    )
+
+
+def _moment(connection: Connection[Any], storage: Storage, bucket: str, model: int, video: int, start: int) -> int:
+    thumbnail = f"s3://{bucket}/thumbnails/{video}/{start}.webp"
+    storage.put_bytes(PICTURE, thumbnail, "image/webp")
+    moment = one(
+        connection,
+        "INSERT INTO media.segments (video_id, creator_id, start_ms, end_ms, best_frame_ms, description, search,"
+        " thumbnail_uri, pipeline_version) SELECT id, creator_id, %s, %s, %s, description,"
+        " media.search_text(language, title, tags, description), %s, 1 FROM media.videos WHERE id = %s RETURNING id",
+        start,
+        start + 1500,
+        start + 500,
+        thumbnail,
+        video,
+    )
+    connection.execute(
+        "INSERT INTO media.embeddings (model_id, segment_id, video_id, creator_id, start_ms, end_ms, embedding)"
+        " SELECT %s, id, video_id, creator_id, start_ms, end_ms, %s::halfvec FROM media.segments WHERE id = %s",
+        (model, VECTOR, moment),
+    )
+    return moment
+
+
+def film(path: Path, seconds: int = 4) -> Path:
+    """A small MP4 that any browser plays."""
+    source = f"testsrc2=size=320x180:rate=25:duration={seconds}"
+    argv = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi", "-i", source]
+    argv += ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
+    subprocess.run(argv, check=True)
+    return path
