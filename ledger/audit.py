@@ -105,7 +105,8 @@ def _payouts(connection: Conn) -> Check:
     rows = connection.execute(
         "SELECT p.id, t.state, p.amount_pix, p.on_chain_pix, b.state,"
         "   (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id AND a.state = 'landed')"
-        " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id JOIN ledger.batches b ON b.id = p.batch_id"
+        " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
+        " JOIN ledger.batches b ON b.id = p.batch_id"
         " WHERE (t.state = 'posted') <> (b.state = 'posted') OR t.amount_pix <> p.amount_pix"
         "    OR (t.state = 'posted' AND p.on_chain_pix IS DISTINCT FROM p.amount_pix)"
         "    OR (t.state = 'posted' AND NOT EXISTS (SELECT FROM ledger.attempts a"
@@ -233,7 +234,8 @@ def _every_payout(connection: Conn, chain: Chain) -> Check:
     """Each settled batch's transaction paid every recipient exactly, on chain, without error."""
     rows = connection.execute(
         "SELECT a.signature, a.slot, array_agg(r->>2), array_agg((r->>3)::bigint)"
-        " FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id, jsonb_array_elements(b.plan->'recipients') r"
+        " FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id,"
+        "   jsonb_array_elements(b.plan->'recipients') r"
         " WHERE a.state = 'landed' AND b.kind = 'payout' GROUP BY a.signature, a.slot ORDER BY a.slot"
     ).fetchall()
     wrong = []

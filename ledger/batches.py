@@ -91,7 +91,8 @@ def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[D
 def planned_today(connection: Conn) -> int:
     """What this UTC day's payouts come to so far, less what was voided."""
     row = connection.execute(
-        "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
+        "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p"
+        " JOIN ledger.transfers t ON t.id = p.transfer_id"
         " WHERE p.period = (now() AT TIME ZONE 'utc')::date AND t.state IN ('pending', 'posted')"
     ).fetchone()
     return int(row[0]) if row else 0
@@ -173,7 +174,8 @@ def pend(connection: Conn, batch: Batch, dues: Sequence[Due]) -> None:
             " SELECT item.creator_id, %s, item.seq, item.wallet, item.amount, moved.id, %s"
             " FROM item JOIN moved ON moved.source = item.account_id",
             (
-                [each.creator_id for each in dues], [each.account_id for each in dues], [each.amount_pix for each in dues],
+                [each.creator_id for each in dues], [each.account_id for each in dues],
+                [each.amount_pix for each in dues],
                 [each.wallet for each in dues], [each.seq for each in dues], chain, entry.id, dues[0].period, batch.id,
             ),
         )  # fmt: skip
@@ -187,7 +189,8 @@ BATCH = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients',
 
 def planned(connection: Conn, limit: int) -> list[Batch]:
     """Batches that wait for a signature, oldest first."""
-    rows = connection.execute(f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s", (limit,))  # type: ignore[arg-type]
+    query = f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s"
+    rows = connection.execute(query, (limit,))
     return [_batch(row) for row in rows]
 
 
@@ -223,7 +226,8 @@ def persist(connection: Conn, batch: Batch, signature: str, raw: bytes, blockhas
     """Keep a signed transaction whole. Nothing of it may be sent before this is committed."""
     with book.refusals():
         connection.execute(
-            "INSERT INTO ledger.attempts (batch_id, n, signature, raw, blockhash, last_valid_block_height, context_slot, epoch)"
+            "INSERT INTO ledger.attempts"
+            " (batch_id, n, signature, raw, blockhash, last_valid_block_height, context_slot, epoch)"
             " SELECT %s, coalesce(max(n), 0) + 1, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint"
             " FROM ledger.attempts WHERE batch_id = %s",
             (

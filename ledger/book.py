@@ -154,7 +154,8 @@ def balance(connection: Connection, account_id: int, at: datetime | None = None)
         row = connection.execute("SELECT balance FROM ledger.accounts WHERE id = %s", (account_id,)).fetchone()
     else:
         row = connection.execute(
-            "SELECT coalesce(sum(p.amount), 0)::bigint FROM ledger.postings p JOIN ledger.entries e ON e.id = p.entry_id"
+            "SELECT coalesce(sum(p.amount), 0)::bigint FROM ledger.postings p"
+            " JOIN ledger.entries e ON e.id = p.entry_id"
             " WHERE p.account_id = %s AND e.occurred_at <= %s",
             (account_id, at),
         ).fetchone()
@@ -180,14 +181,16 @@ def post(connection: Connection, entry: Entry) -> Written:
                 raise Rejected(f"key {entry.key} was used with other content", status=409, code="key-reused")
             return Written(found[0], new=False)
         head = connection.execute(
-            "SELECT h.entry_id, h.hash, clock_timestamp(), f.epoch FROM ledger.chain_head h, ledger.fence f FOR UPDATE OF h"
+            "SELECT h.entry_id, h.hash, clock_timestamp(), f.epoch"
+            " FROM ledger.chain_head h, ledger.fence f FOR UPDATE OF h"
         ).fetchone()
         assert head is not None
         number, occurred_at = head[0] + 1, head[2]
         hashed = entry_hash(bytes(head[1]), number, micros(occurred_at), len(entry.lines), entry.kind, entry.key,
                             entry.text, entry.postings)  # fmt: skip
         connection.execute(
-            "INSERT INTO ledger.entries (id, kind, key, content, document, lines, reverses, epoch, occurred_at, prev_hash, hash)"
+            "INSERT INTO ledger.entries"
+            " (id, kind, key, content, document, lines, reverses, epoch, occurred_at, prev_hash, hash)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (number, entry.kind, entry.key, entry.content, entry.text, len(entry.lines), entry.reverses, head[3],
              occurred_at, head[1], hashed),

@@ -86,8 +86,10 @@ def statement(connection: Connection[Any], creator_id: int, *, limit: int = ROWS
     """Every posting on the creator's accounts, newest first, with the signature of the payout it belongs to."""
     rows = connection.execute(
         "SELECT e.occurred_at, e.id, e.kind, a.kind, p.amount,"
-        "   (SELECT t.signature FROM ledger.attempts t WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch')"
-        " FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id JOIN ledger.entries e ON e.id = p.entry_id"
+        "   (SELECT t.signature FROM ledger.attempts t"
+        "    WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch')"
+        " FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
+        " JOIN ledger.entries e ON e.id = p.entry_id"
         " WHERE a.party = 'creator' AND a.owner = %s ORDER BY e.id DESC, p.line LIMIT %s",
         (creator_id, min(limit, ROWS_MAX)),
     )

@@ -22,7 +22,7 @@ from psycopg import Connection
 from ledger import book, money, spool
 from ledger.money import Amounts
 from ledger.seen import Flags, Seen, keys_of
-from ledger.settings import Economics, LedgerSettings
+from ledger.settings import PPM, Economics, LedgerSettings
 
 log = logging.getLogger(__name__)
 
@@ -165,12 +165,12 @@ class Fold:
         return Folded(len(stored), len(outcome), int(funded.sum()), total)
 
     def _post(self, stored: Sequence[Stored], shown: Shown, funded: Flags, total: int) -> int:
-        credits, platform = self._shares(shown, funded)
+        earned, platform = self._shares(shown, funded)
         kind = "maturing" if self._economics.maturity_s else "payable"
         lines = [(book.account(self._connection, "reward_pool"), -total)]
         if platform:
             lines.append((book.account(self._connection, "platform"), platform))
-        for party, (owners, amounts) in credits.items():
+        for party, (owners, amounts) in earned.items():
             known = book.accounts_of(self._connection, kind, party, [int(owner) for owner in owners])
             added = [(known[int(o)], int(a)) for o, a in zip(owners, amounts, strict=True) if a]
             lines += added
@@ -185,26 +185,27 @@ class Fold:
     def _shares(self, shown: Shown, funded: Flags) -> tuple[dict[str, tuple[NDArray[np.int64], Amounts]], int]:
         """Creators' and investors' parts, summed per owner, and the platform's."""
         creators, rest = money.split_many(shown.amount[funded], self._economics.creator_share_ppm)
-        credits = {"creator": _summed(shown.creator[funded], creators)}
+        earned = {"creator": _summed(shown.creator[funded], creators)}
         platform = int(rest.sum())
         invested = self._invested(shown.segment[funded], rest)
         if invested:
             owners = np.array(list(invested), np.int64)
             amounts = np.array(list(invested.values()), np.int64)
-            credits["investor"] = (owners, amounts)
+            earned["investor"] = (owners, amounts)
             platform -= int(amounts.sum())
-        return credits, platform
+        return earned, platform
 
     def _invested(self, segments: NDArray[np.int64], rest: Amounts) -> dict[int, int]:
         """Investors' part of the platform's, appearance by appearance, for the segments that have any."""
         rows = self._connection.execute(
-            "SELECT segment_id, array_agg(investor_id ORDER BY investor_id), array_agg(pix_invested ORDER BY investor_id)"
+            "SELECT segment_id, array_agg(investor_id ORDER BY investor_id),"
+            " array_agg(pix_invested ORDER BY investor_id)"
             " FROM ledger.segment_stakes GROUP BY segment_id"
         ).fetchall()
         found: dict[int, int] = {}
         for segment, investors, stakes in rows:
             for part in rest[segments == segment]:
-                shared = money.split(int(part), (money.PPM - self._economics.investors_share_ppm,
+                shared = money.split(int(part), (PPM - self._economics.investors_share_ppm,
                                                  self._economics.investors_share_ppm))[1]  # fmt: skip
                 for investor, share in zip(investors, money.split(shared, stakes), strict=True):
                     found[investor] = found.get(investor, 0) + share

@@ -41,15 +41,18 @@ def payouts(
     """Payouts, newest first; `before` is the id to go on from."""
     rows = connection.execute(
         "SELECT p.id, p.creator_id, p.wallet, p.amount_pix, CASE t.state WHEN 'posted' THEN 'paid'"
-        "   WHEN 'pending' THEN b.state ELSE t.state END, p.batch_id, a.signature, a.slot, p.planned_at"
-        " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id JOIN ledger.batches b ON b.id = p.batch_id"
-        " LEFT JOIN LATERAL (SELECT signature, slot FROM ledger.attempts WHERE batch_id = b.id ORDER BY n DESC LIMIT 1) a"
-        "   ON true"
-        " WHERE (%(creator)s::bigint IS NULL OR p.creator_id = %(creator)s) AND (%(before)s::bigint IS NULL OR p.id < %(before)s)"
+        "   WHEN 'pending' THEN b.state ELSE t.state END, p.batch_id, a.signature, a.slot,"
+        "   to_char(p.planned_at AT TIME ZONE 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+        " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
+        " JOIN ledger.batches b ON b.id = p.batch_id"
+        " LEFT JOIN LATERAL (SELECT signature, slot FROM ledger.attempts"
+        "                    WHERE batch_id = b.id ORDER BY n DESC LIMIT 1) a ON true"
+        " WHERE (%(creator)s::bigint IS NULL OR p.creator_id = %(creator)s)"
+        "   AND (%(before)s::bigint IS NULL OR p.id < %(before)s)"
         " ORDER BY p.id DESC LIMIT %(limit)s",
         {"creator": creator_id, "before": before, "limit": min(limit, ROWS_MAX)},
     )
-    return [Line(*row[:8], row[8].isoformat()) for row in rows]
+    return [Line(*row) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,8 @@ def _write(connection: Connection[Any], finding: Finding) -> None:
     from psycopg.types.json import Jsonb
 
     connection.execute(
-        "INSERT INTO ledger.reconciliations (slot, ok, journal_pix, chain_pix, journal_lamports, chain_lamports, detail)"
+        "INSERT INTO ledger.reconciliations"
+        " (slot, ok, journal_pix, chain_pix, journal_lamports, chain_lamports, detail)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s)",
         (finding.slot, finding.ok, finding.journal_pix, finding.chain_pix, finding.journal_lamports,
          finding.chain_lamports, Jsonb({"problems": list(finding.problems)})),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -65,10 +66,8 @@ def file_signer(path: Path, *, create: bool = False) -> FileSigner:
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.touch(mode=0o600)
         draft.write_text(json.dumps(list(bytes(Keypair()))), encoding="ascii")
-        try:
+        with suppress(FileExistsError):
             os.link(draft, path)  # of two that make it at once, one wins
-        except FileExistsError:
-            pass
         draft.unlink()
     return FileSigner(path)
 

@@ -25,7 +25,8 @@ FORMAT = 1
 FORMATS = (1,)  # what `unpack` reads: the current one and the one before it
 SEARCH = np.dtype([("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("at_ms", "<i8"), ("count", "<u2")])
 SHOWN = np.dtype([
-    ("segment_id", "<i8"), ("creator_id", "<i8"), ("best_frame_ms", "<i4"), ("relevance_ppm", "<i4"), ("amount_pix", "<i4"),
+    ("segment_id", "<i8"), ("creator_id", "<i8"), ("best_frame_ms", "<i4"), ("relevance_ppm", "<i4"),
+    ("amount_pix", "<i4"),
 ])  # fmt: skip
 FRAME = struct.Struct("<II")  # length and CRC-32 of a search
 HEAD = struct.Struct("<II")  # searches and appearances of a batch

@@ -15,16 +15,10 @@ if TYPE_CHECKING:
 
 @click.command("samples")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--count", type=click.IntRange(1, 10_000), default=12, show_default=True, help="How many videos."
-)
+@click.option("--count", type=click.IntRange(1, 10_000), default=12, show_default=True, help="How many videos.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same videos.")
-@click.option(
-    "--codec", type=click.Choice(("h264", "hevc", "vp9", "av1", "mpeg4")), help="All videos in this codec."
-)
-@click.option(
-    "--demo", "as_demo", is_flag=True, help="The demo's set: many codecs and sizes, three broken files."
-)
+@click.option("--codec", type=click.Choice(("h264", "hevc", "vp9", "av1", "mpeg4")), help="All videos in this codec.")
+@click.option("--demo", "as_demo", is_flag=True, help="The demo's set: many codecs and sizes, three broken files.")
 @json_option
 @click.pass_obj
 def samples(
@@ -44,6 +38,4 @@ def samples(
         context.emit({"folder": str(out), "files": [sample.file for sample in written]})
         return
     creators = len({sample.creator for sample in written})
-    context.console.print(
-        f"{len(written)} files of {creators} creators in {out}, with manifest.csv and truth.jsonl"
-    )
+    context.console.print(f"{len(written)} files of {creators} creators in {out}, with manifest.csv and truth.jsonl")

@@ -57,9 +57,7 @@ class Encoder:
         self.name = name
         self.device = device
         self.batch_frames = batch_frames
-        self._model, _ = open_clip.create_model_from_pretrained(
-            source.identifier, pretrained=source.tag, device=device
-        )
+        self._model, _ = open_clip.create_model_from_pretrained(source.identifier, pretrained=source.tag, device=device)
         self._model.eval().requires_grad_(False)
         self._tokenizer = open_clip.get_tokenizer(source.identifier)
         pixels = self._model.visual.preprocess_cfg
@@ -221,18 +219,12 @@ def _named(name: str) -> Source:
 def _missing(name: str, source: Source, error: Exception) -> Rejected:
     if source.folder is not None:
         reason = " ".join(str(error).split())[:200]
-        return Rejected(
-            f"model folder {source.folder} does not load: {reason}", code="model-broken", hint=_hint()
-        )
-    return Rejected(
-        f"model {name!r} is not on this machine and cannot be fetched", code="model-missing", hint=_hint()
-    )
+        return Rejected(f"model folder {source.folder} does not load: {reason}", code="model-broken", hint=_hint())
+    return Rejected(f"model {name!r} is not on this machine and cannot be fetched", code="model-missing", hint=_hint())
 
 
 def _hint() -> str:
-    names = (
-        ", ".join(sorted(path.name for path in MODELS.iterdir() if path.is_dir())) if MODELS.is_dir() else ""
-    )
+    names = ", ".join(sorted(path.name for path in MODELS.iterdir() if path.is_dir())) if MODELS.is_dir() else ""
     return f"without a network name a bundled model ({names}) or a local open_clip folder"
 
 
@@ -314,9 +306,7 @@ def _text_tower(model: Any, tokenizer: Any, device: str) -> Callable[[torch.Tens
         projection = tower.text_projection
         if projection is None:
             return pooled
-        projected: torch.Tensor = (
-            projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
-        )
+        projected: torch.Tensor = projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
         return projected
 
     with torch.inference_mode():

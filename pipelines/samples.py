@@ -161,9 +161,7 @@ def plan(
 def wallet(creator: str, seed: int) -> str:
     """A valid Solana address for a made-up creator: a public Ed25519 key in base 58."""
     secret = hashlib.sha256(f"sample wallet {seed} {creator}".encode()).digest()
-    return base58.b58encode(
-        Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-    ).decode()
+    return base58.b58encode(Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()).decode()
 
 
 def describe(out: Path, samples: Sequence[Sample]) -> None:

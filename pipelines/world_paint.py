@@ -40,9 +40,7 @@ class Painter:
         if scene.background not in self._backgrounds:
             self._backgrounds.clear()
             self._sprites.clear()
-            self._backgrounds[scene.background] = Image.fromarray(
-                background(scene.background, self.width, self.height)
-            )
+            self._backgrounds[scene.background] = Image.fromarray(background(scene.background, self.width, self.height))
         canvas = self._backgrounds[scene.background].convert("RGBA")
         for item in scene.items:
             sprite = self._sprite(item)
@@ -122,9 +120,7 @@ def _puffs(rng: np.random.Generator, x: Plane, y: Plane, count: int, below: floa
 def _sky(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
     blue = np.array([70, 140, 225]) + rng.normal(0, 12, 3)
     painted = _mix(blue, np.array([190, 220, 250]), y)
-    return _mix(
-        painted, np.array([250, 250, 252]), _puffs(rng, x, y, int(rng.integers(3, 7)), float(y.max())) * 1.5
-    )
+    return _mix(painted, np.array([250, 250, 252]), _puffs(rng, x, y, int(rng.integers(3, 7)), float(y.max())) * 1.5)
 
 
 def _sea(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:

@@ -154,7 +154,8 @@ def _wait_for_payouts(client: httpx.Client, creators: list[str]) -> dict[str, di
 
 
 def _settled(earnings: dict[str, Any]) -> bool:
-    return int(earnings["in_flight"]) == 0 and int(earnings["paid"]) == int(earnings["on_chain"]) > 0
+    accrued, paid, on_chain = (int(earnings[name]) for name in ("accrued", "paid", "on_chain"))
+    return int(earnings["in_flight"]) == 0 and accrued == paid == on_chain > 0
 
 
 def _print_earnings(earnings: dict[str, dict[str, Any]], console: Console) -> None:

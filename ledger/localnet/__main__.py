@@ -18,6 +18,7 @@ from ledger.localnet import server
 def main(port: int, data: Path, slot_ms: int) -> None:
     """A Solana JSON-RPC server on the loopback address."""
     telemetry.configure("localnet")
+    data.mkdir(parents=True, exist_ok=True)
     asyncio.run(server.serve(port, data, slot_ms))
 
 

@@ -41,8 +41,8 @@ BLOCK_TRANSACTIONS_MAX = 2000
 PENDING_MAX = 10_000
 
 # Errors that keep a transaction out of every block: it was never executed, so it paid no fee.
-_NOT_EXECUTED = ("AccountNotFound", "InsufficientFundsForFee", "SignatureFailure", "BlockhashNotFound", "AlreadyProcessed",
-                 "SanitizeFailure", "ProgramAccountNotFound", "InvalidAccountForFee", "AccountLoadedTwice",
+_NOT_EXECUTED = ("AccountNotFound", "InsufficientFundsForFee", "SignatureFailure", "BlockhashNotFound",
+                 "AlreadyProcessed", "SanitizeFailure", "ProgramAccountNotFound", "InvalidAccountForFee", "AccountLoadedTwice",
                  "TooManyAccountLocks")  # fmt: skip
 
 
@@ -222,7 +222,7 @@ class Chain:
                 block.undo.setdefault(key, old)
         block.signatures.append(signature)
         metadata = result.meta() if isinstance(result, FailedTransactionMetadata) else result
-        meta = json.dumps(self._meta(metadata, error, keys, before, after))
+        meta = json.dumps(self._meta(metadata, error, before, after))
         error_json = json.dumps(error) if error is not None else None
         return Landed(signature, block.height, place, block.time, bytes(transaction), error_json, meta)
 
@@ -230,7 +230,6 @@ class Chain:
         self,
         metadata: TransactionMetadata,
         error: object,
-        keys: Sequence[Pubkey],
         before: Sequence[Account | None],
         after: Sequence[Account | None],
     ) -> dict[str, object]:

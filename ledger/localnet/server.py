@@ -110,7 +110,7 @@ class Node:
 def _error(number: object, error: RpcError) -> dict[str, Any]:
     inner = {"code": error.code, "message": error.message}
     if error.data is not None:
-        inner["data"] = error.data  # type: ignore[assignment]
+        inner["data"] = error.data
     return {"jsonrpc": "2.0", "id": number, "error": inner}
 
 
@@ -124,7 +124,6 @@ async def _text(text: str) -> web.Response:
 
 async def serve(port: int, folder: Path, slot_ms: int) -> None:
     """Run until SIGTERM or SIGINT."""
-    folder.mkdir(parents=True, exist_ok=True)
     store = Store(str(folder / "localnet.db"))
     node = Node(Chain(store), slot_ms)
     node.tick(int(time.time()))

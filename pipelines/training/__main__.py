@@ -71,18 +71,14 @@ def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: i
         else:
             wanted[:] = course.lesson
             lesson = lessons.get()
-            losses.append(
-                course.pictures_step(torch.from_numpy(lesson.pixels), lesson.scenes, lesson.captions)
-            )
+            losses.append(course.pictures_step(torch.from_numpy(lesson.pixels), lesson.scenes, lesson.captions))
         if time.monotonic() - noted > every_s or course.share >= 1:
             note(course, folder, cfg, words, held_out, losses)
             losses, noted = [], time.monotonic()
     painter.terminate()
 
 
-def note(
-    course: Course, folder: Path, cfg: dict[str, Any], words: Any, held_out: Lesson, losses: list[float]
-) -> None:
+def note(course: Course, folder: Path, cfg: dict[str, Any], words: Any, held_out: Lesson, losses: list[float]) -> None:
     """Measure, log, keep the state, write the model."""
     line = {
         "at": time.strftime("%H:%M:%S", time.gmtime()),
@@ -103,12 +99,8 @@ def note(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.training", description=__doc__)
-    parser.add_argument(
-        "--minutes", type=float, default=180, help="wall-clock budget in all, also over several runs"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("build/training"), help="state, log and the model's folder"
-    )
+    parser.add_argument("--minutes", type=float, default=180, help="wall-clock budget in all, also over several runs")
+    parser.add_argument("--out", type=Path, default=Path("build/training"), help="state, log and the model's folder")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--backbone", default=shape.BACKBONE, help="any vision model timm knows")

@@ -109,9 +109,7 @@ def sheet(pictures: list[Image.Image | None], side: int) -> Image.Image:
 def pack(modules: Path, out: Path) -> None:
     """Write the sheets and `concepts.json`."""
     emojibase = modules / "emojibase-data" / "en"
-    subgroups = {
-        s["order"]: s["key"] for s in json.loads((emojibase / "messages.json").read_text())["subgroups"]
-    }
+    subgroups = {s["order"]: s["key"] for s in json.loads((emojibase / "messages.json").read_text())["subgroups"]}
     selection = tomllib.loads((out / "selection.toml").read_text(encoding="utf-8"))
     entries = wanted(json.loads((emojibase / "data.json").read_text(encoding="utf-8")), selection)
     sets = {name: Icons.read(modules / "@iconify-json" / name) for name in CELLS}
@@ -124,8 +122,7 @@ def pack(modules: Path, out: Path) -> None:
         print(name, sum(p is not None for p in pictures), "of", len(pictures))
         sheet(pictures, side).save(out / f"{name}.webp", quality=85 if side > 100 else 80, method=6)
     concepts = [
-        _concept(entries[i], selection["names"], subgroups, [n for n in CELLS if svgs[n][i] is not None])
-        for i in kept
+        _concept(entries[i], selection["names"], subgroups, [n for n in CELLS if svgs[n][i] is not None]) for i in kept
     ]
     names = [concept["name"] for concept in concepts]
     twice = {name for name in names if names.count(name) > 1}

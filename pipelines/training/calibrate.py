@@ -72,9 +72,7 @@ def rising(cosines: Floats, right: Floats, points: int = POINTS) -> tuple[list[f
     """The rising curve nearest to the shares of right answers, as a few points from -1 to 1."""
     order = np.argsort(cosines)
     blocks: list[list[float]] = []  # mean cosine, share right, weight
-    for cosine, share in zip(
-        np.array_split(cosines[order], points), np.array_split(right[order], points), strict=True
-    ):
+    for cosine, share in zip(np.array_split(cosines[order], points), np.array_split(right[order], points), strict=True):
         blocks.append([float(cosine.mean()), float(share.mean()), float(len(cosine))])
         while len(blocks) > 1 and blocks[-2][1] >= blocks[-1][1]:
             (a, p, n), (b, q, m) = blocks[-2:]
@@ -91,9 +89,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     cosines, right = pairs(encoder.load(str(folder), threads=1))
     xs, ys = rising(cosines, right)
-    (folder / FILE).write_text(
-        json.dumps({"cosines": xs, "relevance_ppm": ys}, indent=1) + "\n", encoding="utf-8"
-    )
+    (folder / FILE).write_text(json.dumps({"cosines": xs, "relevance_ppm": ys}, indent=1) + "\n", encoding="utf-8")
     print(f"{len(cosines)} answers, {right.mean():.3f} of them right; {len(xs)} points in {folder / FILE}")
 
 

@@ -134,9 +134,7 @@ class Course:
         loss = functional.cross_entropy(scale * vectors @ self.table[:count].T, fronts)
         named = behinds.sum(1) > 0
         if bool(named.any()):
-            loss = loss + 0.2 * functional.cross_entropy(
-                scale * vectors[named] @ self.table[count:].T, behinds[named]
-            )
+            loss = loss + 0.2 * functional.cross_entropy(scale * vectors[named] @ self.table[count:].T, behinds[named])
         distance = 1 - (vectors * space.aim(self.table, fronts, behinds)).sum(1).mean()
         return loss + 2 * distance
 
@@ -160,9 +158,7 @@ class Course:
     @torch.no_grad()
     def _average(self) -> None:
         keep = min(AVERAGE, (1 + self.steps / AVERAGE_EVERY) / (10 + self.steps / AVERAGE_EVERY))
-        for mean, value in zip(
-            self.average.state_dict().values(), self.model.state_dict().values(), strict=True
-        ):
+        for mean, value in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - keep)
             else:
@@ -176,9 +172,7 @@ class Course:
         """Write the state whole, or not at all."""
         self.spent_s, self._since = self.spent_s + time.monotonic() - self._since, time.monotonic()
         partial = path.with_suffix(".partial")
-        torch.save(
-            {name: self._part(name) for name in (*STATES, *COUNTS)} | {"scale": self.scale.data}, partial
-        )
+        torch.save({name: self._part(name) for name in (*STATES, *COUNTS)} | {"scale": self.scale.data}, partial)
         partial.replace(path)
 
     def resume(self, path: Path) -> None:

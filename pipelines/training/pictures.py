@@ -143,9 +143,7 @@ class Studio:
         wide, high = self.rng.uniform(0.7, 1) * behind.width, self.rng.uniform(0.7, 1) * behind.height
         left, top = self.rng.uniform(0, behind.width - wide), self.rng.uniform(0, behind.height - high)
         cut = behind.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + wide, top + high))
-        return (cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.rng.random() < 0.5 else cut).convert(
-            "RGBA"
-        )
+        return (cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.rng.random() < 0.5 else cut).convert("RGBA")
 
     def _wear(self, picture: Image.Image) -> NDArray[np.uint8]:
         rng = self.rng

@@ -29,7 +29,9 @@ def register(connection: Connection, *videos: Listed, job: str = "j") -> None:
     catalog.register(connection, job, videos or (VIDEO,), 1)
 
 
-def claim(connection: Connection, owner: str = "j/1", *, starts_max: int = 9, lease_s: int = 60) -> Lease | Failure | None:
+def claim(
+    connection: Connection, owner: str = "j/1", *, starts_max: int = 9, lease_s: int = 60
+) -> Lease | Failure | None:
     return catalog.claim(connection, 1, owner, lease_s=lease_s, starts_max=starts_max)
 
 

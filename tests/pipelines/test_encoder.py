@@ -44,9 +44,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(count: int, height: int, width: int) -> np.ndarray:
     """Soft random pictures; noise would be all edges."""
     small = np.random.default_rng(3).integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
-    return np.stack(
-        [np.asarray(Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC)) for p in small]
-    )
+    return np.stack([np.asarray(Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC)) for p in small])
 
 
 def test_the_bundled_model_gives_unit_vectors_of_256_dimensions(bundled: encoder.Encoder) -> None:
@@ -119,9 +117,7 @@ model = encoder.load("pixr-emoji")
 model.texts(["a dog"]); model.frames(np.zeros((1, 96, 96, 3), np.uint8))
 print("quiet")
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "quiet", ran.stderr[-500:]
 
 
@@ -132,18 +128,14 @@ def test_importing_the_encoder_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (270, 480), (640, 360), (50, 80)])
-def test_frames_see_what_the_models_own_preparation_sees(
-    bundled: encoder.Encoder, height: int, width: int
-) -> None:
+def test_frames_see_what_the_models_own_preparation_sees(bundled: encoder.Encoder, height: int, width: int) -> None:
     import open_clip
     import torch
 
     model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{encoder.MODELS / BUNDLED}")
     frames = pictures(4, height, width)
     with torch.inference_mode():
-        theirs = model.eval().encode_image(
-            torch.stack([prepare(Image.fromarray(f)) for f in frames]), normalize=True
-        )
+        theirs = model.eval().encode_image(torch.stack([prepare(Image.fromarray(f)) for f in frames]), normalize=True)
     assert (bundled.frames(frames) * theirs.numpy()).sum(1).min() >= 0.999
 
 
@@ -159,9 +151,7 @@ def test_other_fits_agree_with_their_own_preparation_too(other: Path, tmp_path: 
     model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     frames = pictures(2, 120, 201)
     with torch.inference_mode():
-        theirs = model.eval().encode_image(
-            torch.stack([prepare(Image.fromarray(f)) for f in frames]), normalize=True
-        )
+        theirs = model.eval().encode_image(torch.stack([prepare(Image.fromarray(f)) for f in frames]), normalize=True)
     assert ours.fit == fit
     assert (ours.frames(frames) * theirs.numpy()).sum(1).min() >= 0.999
 

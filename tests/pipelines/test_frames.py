@@ -53,7 +53,9 @@ def test_chunks_change_nothing(clips: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["cuts.mp4", "vp9.webm", "transport.ts", "hevc.mp4", "mpeg2.mpg", "rotated.mp4"])
 def test_the_cuts_are_found_where_they_are(clips: Path, name: str) -> None:
     video, found = decoded(clips / name)
-    starts = [s.start_ms for s in shots.find(found["frame_ms"], found["features"], video.duration_ms, Rules(1000, 9000))]
+    starts = [
+        s.start_ms for s in shots.find(found["frame_ms"], found["features"], video.duration_ms, Rules(1000, 9000))
+    ]
     assert len(starts) == len(CUTS_MS)
     assert max(abs(a - b) for a, b in zip(starts, CUTS_MS, strict=True)) <= 40
 

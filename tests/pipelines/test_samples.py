@@ -38,9 +38,7 @@ def test_the_same_seed_gives_the_same_videos_and_another_seed_others(tmp_path: P
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_every_shot_of_the_truth_is_what_the_video_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_shot_of_the_truth_is_what_the_video_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts: list[samples.Script] = []
     real = samples.plan
     monkeypatch.setattr(samples, "plan", lambda *a, **k: scripts.append(real(*a, **k)) or scripts[-1])

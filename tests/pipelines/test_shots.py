@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +87,7 @@ def test_shots_cover_the_video_without_gap_or_overlap(lengths: list[int], seed: 
     found = shots.find(times(len(planes)), shots.measure(planes), end, RULES)
     assert found[0].start_ms == 0
     assert found[-1].end_ms == end
-    assert all(before.end_ms == after.start_ms for before, after in zip(found, found[1:], strict=False))
+    assert all(before.end_ms == after.start_ms for before, after in itertools.pairwise(found))
 
 
 @given(st.integers(1, 60_000), st.integers(100, 10_000), st.integers(0, 5000))
@@ -93,7 +95,7 @@ def test_fixed_shots_cover_the_video(length_ms: int, each_ms: int, start_ms: int
     found = shots.fixed(start_ms, start_ms + length_ms, each_ms)
     assert found[0].start_ms == start_ms
     assert found[-1].end_ms == start_ms + length_ms
-    assert all(before.end_ms == after.start_ms for before, after in zip(found, found[1:], strict=False))
+    assert all(before.end_ms == after.start_ms for before, after in itertools.pairwise(found))
     assert all(shot.end_ms - shot.start_ms < each_ms * 2 for shot in found)
 
 

@@ -62,7 +62,12 @@ def chunk(lease: Lease, number: int, count: int = 2) -> ChunkRow:
 
 
 def finalise(
-    connection: Connection, storage: Storage, bucket: str, lease: Lease, settings: IngestSettings = SETTINGS, model: int = 1
+    connection: Connection,
+    storage: Storage,
+    bucket: str,
+    lease: Lease,
+    settings: IngestSettings = SETTINGS,
+    model: int = 1,
 ) -> segments.Kept | None:
     place = {"model_id": model, "bucket": bucket, "settings": settings, "job_id": "j"}
     return sink.finalise(connection, storage, lease.video_id, lease.token, **place)  # type: ignore[arg-type]
@@ -82,7 +87,9 @@ def rows(connection: Connection) -> list[tuple[object, ...]]:
     ).fetchall()
 
 
-def test_the_last_chunk_makes_the_video_whole_in_any_order(connection: Connection, storage: Storage, bucket: str) -> None:
+def test_the_last_chunk_makes_the_video_whole_in_any_order(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
     lease = begin(connection)
     assert not sink.stage(connection, "j", chunk(lease, 1))
     assert sink.stage(connection, "j", chunk(lease, 0))
@@ -119,7 +126,9 @@ def test_one_whose_lease_has_passed_on_writes_nothing(connection: Connection, st
     assert rows(connection) == []
 
 
-def test_a_video_that_was_removed_meanwhile_stays_removed(connection: Connection, storage: Storage, bucket: str) -> None:
+def test_a_video_that_was_removed_meanwhile_stays_removed(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
     lease = begin(connection)
     sink.stage(connection, "j", chunk(lease, 0))
     sink.stage(connection, "j", chunk(lease, 1))

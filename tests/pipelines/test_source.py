@@ -70,7 +70,11 @@ def test_nothing_to_upload_is_refused(storage: Storage, bucket: str, tmp_path: P
 
 def test_only_configured_buckets_are_read(storage: Storage, bucket: str) -> None:
     source.check(f"s3://{bucket}/x", storage, (bucket,))
-    for uri, code in ((f"s3://{bucket}", "bucket-not-allowed"), ("s3://none-such", "not-found"), ("/etc", "bad-request")):
+    for uri, code in (
+        (f"s3://{bucket}", "bucket-not-allowed"),
+        ("s3://none-such", "not-found"),
+        ("/etc", "bad-request"),
+    ):
         with pytest.raises(Rejected) as caught:
             source.check(uri, storage, ("none-such",))
         assert caught.value.code == code

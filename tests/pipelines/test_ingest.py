@@ -1,0 +1,166 @@
+"""The whole job on real Ray, PostgreSQL and S3: what it makes, what it refuses, and what a kill in the middle changes."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from psycopg import Connection
+
+from cluster import database, runtime
+from cluster.settings import Settings
+from cluster.storage import Storage
+from pipelines import jobs, source, watch
+
+TIMEOUT_S = 240.0
+WHOLE = ("cuts.mp4", "hevc.mp4", "vp9.webm", "av1.mkv", "mpeg2.mpg", "rotated.mp4", "edited.mp4", "one_frame.mp4")
+
+Rows = list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def connection(deployment: Settings) -> Iterator[Connection]:
+    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def whole(clips: Path, tmp_path: Path) -> Path:
+    return copied(tmp_path / "whole", *(clips / name for name in WHOLE))
+
+
+def copied(folder: Path, *files: Path) -> Path:
+    folder.mkdir()
+    for file in files:
+        shutil.copy(file, folder)
+    return folder
+
+
+def submit(settings: Settings, connection: Connection, folder: Path) -> str:
+    storage = Storage(runtime.endpoints(settings).s3)
+    uri = source.upload(folder, storage, settings.s3.bucket, None, lambda *_: None)
+    return str(jobs.create(settings, connection, uri)["id"])
+
+
+def wait(connection: Connection, job_id: str, between: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (job := jobs.get(connection, job_id))["finished_at"]:
+        assert time.monotonic() < deadline, job
+        between()
+        time.sleep(0.3)
+    return job
+
+
+def rows(connection: Connection) -> Rows:
+    """Moments by their natural keys, with their vectors."""
+    return connection.execute(
+        "SELECT v.source_uri, v.status, v.duration_ms, s.start_ms, s.end_ms, s.best_frame_ms, e.embedding::text"
+        " FROM media.videos v LEFT JOIN media.segments s ON s.video_id = v.id"
+        " LEFT JOIN media.embeddings e ON e.segment_id = s.id ORDER BY 1, 4"
+    ).fetchall()
+
+
+def processes(settings: Settings, *words: str) -> list[psutil.Process]:
+    """Processes of this test run's Ray whose command line contains the words."""
+    mine = str(settings.data_dir)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if all(word in line for word in words) and _environment(process).get("PIXR_DATA_DIR") == mine:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    return dict(process.environ())
+
+
+def kill_once(settings: Settings, connection: Connection, job_id: str, *words: str) -> Callable[[], None]:
+    """Kill what matches as soon as something is staged or ready."""
+    killed: list[int] = []
+
+    def look() -> None:
+        if killed or not (_count(connection, "media.staging") or jobs.get(connection, job_id)["videos"]["ready"]):
+            return
+        for process in processes(settings, *words):
+            process.send_signal(signal.SIGKILL)
+            killed.append(process.pid)
+
+    return look
+
+
+def _count(connection: Connection, table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_good_files_become_searchable_and_bad_ones_are_refused_with_one_reason(
+    deployment: Settings, connection: Connection, clips: Path, broken: Path, tmp_path: Path
+) -> None:
+    folder = copied(tmp_path / "mixed", clips / "cuts.mp4", clips / "portrait.mp4", *sorted(broken.iterdir()))
+    (folder / "manifest.csv").write_text(
+        "file,title,tags,creator\ncuts.mp4,Six scenes,red;blue,ana\n", encoding="utf-8"
+    )
+    job = wait(connection, submit(deployment, connection, folder))
+    assert job["status"] == "succeeded"
+    assert job["videos"] == {"total": 10, "ready": 2, "failed": 0, "quarantined": 8, "skipped": 0}
+    reasons = {failure["source_uri"].rpartition("/")[2]: failure["code"] for failure in job["failures"]}
+    assert reasons == {
+        "truncated.mp4": "damaged", "truncated.mkv": "damaged", "cut_off.mp4": "damaged", "empty.mp4": "empty",
+        "text.mp4": "not-a-video", "playlist.mp4": "not-allowed", "concat.mp4": "not-allowed", "audio_only.mp4": "no-video",
+    }  # fmt: skip
+    found = rows(connection)
+    starts = [row[3] for row in found if str(row[0]).endswith("cuts.mp4") and row[1] == "ready"]
+    assert starts == [0, 2000, 4000, 6000, 8000, 10000]
+    thumbnail = connection.execute("SELECT thumbnail_uri FROM media.segments LIMIT 1").fetchone()
+    assert thumbnail is not None
+    assert Storage(runtime.endpoints(deployment).s3).read(thumbnail[0])[8:12] == b"WEBP"
+
+    again = wait(connection, submit(deployment, connection, folder))
+    assert again["videos"] == {"total": 10, "ready": 2, "failed": 0, "quarantined": 8, "skipped": 2}
+    assert again["segments"] == 0
+    assert rows(connection) == found
+
+
+@pytest.mark.timeout(900)
+def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: Connection, whole: Path) -> None:
+    """The embedding actor, a worker that decodes, a keeper of decoders, and the whole driver, one after the other."""
+    wait(connection, submit(deployment, connection, whole))
+    expected = rows(connection)
+    assert {row[1] for row in expected} == {"ready"}
+    victims = (("EmbedBatches",), ("pipelines.ingest", "--job"))
+    for words in victims:
+        connection.execute("TRUNCATE media.embeddings, media.segments, media.videos, media.jobs CASCADE")
+        job_id = submit(deployment, connection, whole)
+        kill = kill_once(deployment, connection, job_id, *words)
+
+        def between(kill: Callable[[], None] = kill) -> None:
+            kill()
+            watch.look(deployment, connection)
+
+        job = wait(connection, job_id, between)
+        assert (job["status"], job["error"]) == ("succeeded", None), words
+        assert rows(connection) == expected, words
+        assert _count(connection, "media.staging") == 0
+
+
+def test_a_cancelled_job_leaves_its_videos_to_others(deployment: Settings, connection: Connection, whole: Path) -> None:
+    job_id = submit(deployment, connection, whole)
+    deadline = time.monotonic() + 60
+    while not jobs.get(connection, job_id)["listed"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert jobs.cancel(deployment, connection, job_id)["status"] == "cancelled"
+    assert jobs.cancel(deployment, connection, job_id)["status"] == "cancelled"
+    assert connection.execute("SELECT count(*) FROM media.videos WHERE lease_token IS NOT NULL").fetchone() == (0,)
+    job = wait(connection, str(jobs.retry(deployment, connection, job_id)["id"]))
+    assert job["videos"]["ready"] == len(WHOLE)

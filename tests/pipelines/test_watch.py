@@ -1,0 +1,55 @@
+"""Jobs whose driver died are submitted again, a bounded number of times."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from psycopg import Connection
+
+from cluster import database, runtime
+from cluster.settings import Settings
+from pipelines import jobs, watch
+from pipelines.settings import IngestSettings
+
+
+@pytest.fixture
+def connection(deployment: Settings) -> Iterator[Connection]:
+    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
+        yield opened
+
+
+def lost_job(connection: Connection, submissions: int) -> str:
+    """A job whose submission the cluster does not know."""
+    job_id = f"lost-{secrets.token_hex(4)}"
+    connection.execute(
+        "INSERT INTO media.jobs (id, source, status, submissions, submission_id, submitted_at)"
+        " VALUES (%s, 's3://none', 'running', %s, %s, now() - interval '1 hour')",
+        (job_id, submissions, f"{job_id}-{submissions}"),
+    )
+    return job_id
+
+
+def test_a_lost_job_is_submitted_again_once(deployment: Settings, connection: Connection) -> None:
+    job_id = lost_job(connection, 1)
+    assert watch.look(deployment, connection) == [job_id]
+    assert watch.look(deployment, connection) == []
+    assert jobs.get(connection, job_id)["submissions"] == 2
+    jobs.cancel(deployment, connection, job_id)
+
+
+def test_a_job_that_keeps_dying_is_given_up_with_a_way_on(deployment: Settings, connection: Connection) -> None:
+    job_id = lost_job(connection, deployment.section(IngestSettings).submissions_max + 1)
+    assert watch.look(deployment, connection) == []
+    job = jobs.get(connection, job_id)
+    assert job["status"] == "failed"
+    assert f"pixr jobs retry {job_id}" in job["error"]
+
+
+def test_an_older_driver_ends_itself(deployment: Settings, connection: Connection) -> None:
+    job_id = lost_job(connection, 3)
+    assert not jobs.beat(connection, job_id, 2)
+    assert jobs.beat(connection, job_id, 3)
+    jobs.finish(connection, job_id, 2, "succeeded", None)
+    assert jobs.get(connection, job_id)["status"] == "running"
