@@ -28,9 +28,7 @@ def run(settings: Settings) -> Iterable[Figure]:
     began = time.perf_counter()
     model = encoder.load(name, device="cpu", threads=1)
     load_s = time.perf_counter() - began
-    frames = np.random.default_rng(1).integers(
-        0, 256, (BATCH_FRAMES, model.image_size, model.image_size, 3), np.uint8
-    )
+    frames = np.random.default_rng(1).integers(0, 256, (BATCH_FRAMES, model.image_size, model.image_size, 3), np.uint8)
     text_ms = _median_s(lambda: model.texts([QUERY])) * 1000
     second = BATCH_FRAMES / _median_s(lambda: model.frames(frames))
     assert torch.get_num_threads() == 1

@@ -66,9 +66,7 @@ Search = Callable[[Query], Sequence[Hit]]
 
 def clips(folder: Path, count: int, seed: int) -> list[Sample]:
     """Clips of two or three shots, one to three concepts in each shot."""
-    return samples.write(
-        folder, count, seed, forms=(FORM,), shots=(2, 3), seconds=(2.0, 3.5), concepts=(1, 3)
-    )
+    return samples.write(folder, count, seed, forms=(FORM,), shots=(2, 3), seconds=(2.0, 3.5), concepts=(1, 3))
 
 
 def captions(written: Sequence[Sample], seed: int) -> list[Query]:
@@ -87,9 +85,7 @@ def keywords(written: Sequence[Sample], seed: int) -> list[Query]:
         shot = rng.choice(sample.shots)
         words = [word for name in shot.concepts for word in world_words.queries(concepts[name])]
         word = rng.choice(words) if words else shot.concepts[0]
-        meant = frozenset(
-            name for name, c in concepts.items() if word in world_words.queries(c) or word == name
-        )
+        meant = frozenset(name for name, c in concepts.items() if word in world_words.queries(c) or word == name)
         queries.append(Query(word, sample.file, shot, meant))
     return queries
 
@@ -98,9 +94,7 @@ def pictures(written: Sequence[Sample], seed: int, count: int) -> list[Query]:
     """Pictures of single concepts that the clips show, painted anew."""
     rng = random.Random(f"pictures {seed}")
     concepts = {concept.name: concept for concept in world.artwork().concepts}
-    seen = [
-        (sample.file, shot, name) for sample in written for shot in sample.shots for name in shot.concepts
-    ]
+    seen = [(sample.file, shot, name) for sample in written for shot in sample.shots for name in shot.concepts]
     painter = Studio(world.artwork(), seed=seed, others=0.0, worn=False)
     queries = []
     for file, shot, name in rng.sample(seen, min(count, len(seen))):
@@ -160,9 +154,7 @@ def _share(found: Sequence[Sequence[bool]], count: int) -> str:
 def frames_of(path: Path, side: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Every frame of a clip at the model's size, by FFmpeg, with its time."""
     command = [film.ffmpeg(), "-v", "error", "-i", str(path), "-vf", f"scale={side}:{side}:flags=bilinear"]
-    raw = subprocess.run(
-        [*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], check=True, capture_output=True
-    ).stdout
+    raw = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], check=True, capture_output=True).stdout
     frames = np.frombuffer(raw, np.uint8).reshape(-1, side, side, 3)
     return np.arange(len(frames)) * 1000 // FORM.fps, frames
 
@@ -245,14 +237,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         written = (
-            samples.read(folder)
-            if (folder / "truth.jsonl").is_file()
-            else clips(folder, options.clips, options.seed)
+            samples.read(folder) if (folder / "truth.jsonl").is_file() else clips(folder, options.clips, options.seed)
         )
         for figure in judge(written, alone(model, folder, written), options.seed):
-            print(
-                f"{figure.name}: {figure.value}" + (f" (wanted {figure.baseline})" if figure.baseline else "")
-            )
+            print(f"{figure.name}: {figure.value}" + (f" (wanted {figure.baseline})" if figure.baseline else ""))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,7 @@ def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
     icons, concepts = Icons.read(modules / "@iconify-json" / "twemoji"), world.artwork().concepts
     svgs = [icons.svg(concept.code, []) for concept in concepts]
     side = CELLS[world.SEEN]
-    sheet([raster(svg, side) if svg else None for svg in svgs], side).save(
-        folder / f"{world.SEEN}.webp", lossless=True
-    )
+    sheet([raster(svg, side) if svg else None for svg in svgs], side).save(folder / f"{world.SEEN}.webp", lossless=True)
     shutil.copy(world.ARTWORK / "concepts.json", folder)
     return Artwork(folder), [concept.index for concept, svg in zip(concepts, svgs, strict=True) if svg]
 
