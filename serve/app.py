@@ -21,10 +21,12 @@ from ledger.settings import Economics
 from pipelines.settings import ModelSettings
 from serve import (
     encoding,
+    openapi,
     problems,
     routes_creators,
     routes_jobs,
     routes_media,
+    routes_page,
     routes_search,
     routes_videos,
 )
@@ -34,7 +36,7 @@ from serve.settings import SearchSettings
 
 APP = "pixr"
 ENCODER = "QueryEncoder"
-ROUTERS = (routes_search, routes_videos, routes_jobs, routes_creators, routes_media)
+ROUTERS = (routes_search, routes_videos, routes_jobs, routes_creators, routes_media, routes_page)
 POOL_WAIT_S = 5.0
 
 
@@ -44,6 +46,7 @@ def build(services: Services) -> FastAPI:
     problems.install(app, cors_origins=services.search.cors_origins, body_bytes_max=services.search.body_max_bytes)
     for routes in ROUTERS:
         app.include_router(routes.router(services))
+    openapi.install(app)
     return app
 
 
