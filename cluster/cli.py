@@ -80,7 +80,7 @@ def main() -> None:
     try:
         sys.exit(pixr.main(prog_name="pixr", standalone_mode=False))
     except click.ClickException as error:
-        _refuse(error.format_message().replace("\n", " ") + _usage_hint(error))
+        _refuse(error.format_message() + _usage_hint(error))
     except (Rejected, Temporary) as error:
         _refuse(str(error))
     except (click.Abort, KeyboardInterrupt):
@@ -98,7 +98,7 @@ def _usage_hint(error: click.ClickException) -> str:
 
 
 def _refuse(line: str) -> None:
-    click.echo(f"pixr: {line}", err=True)
+    click.echo(f"pixr: {' '.join(line.split())}", err=True)
     sys.exit(2)
 
 

@@ -202,6 +202,8 @@ class Ray:
     needs: tuple[str, ...] = ()
     start_timeout_s: float = 90.0
 
+    STOP_TIMEOUT_S: ClassVar[float] = 3.0
+
     # Below the range that the kernel takes for outgoing connections, or a restart might find its port in use.
     PORTS: ClassVar[dict[str, int]] = {
         "ray": 6380,
@@ -252,7 +254,9 @@ class Ray:
         }
         flags = tuple(f"--{key}={value}" for key, value in options.items())
         argv = (str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *flags)
-        return Command((*argv, "--disable-usage-stats"), ray_cluster.environment(self.settings))
+        argv = (*argv, "--disable-usage-stats")
+        # It would drain for half a minute; what runs on it was stopped before it, and it keeps nothing.
+        return Command(argv, ray_cluster.environment(self.settings), stop_timeout_s=self.STOP_TIMEOUT_S)
 
     def check(self) -> None:
         ends = runtime.endpoints(self.settings)

@@ -20,12 +20,16 @@ from cluster.settings import Settings
 
 @dataclass(frozen=True)
 class Command:
-    """A process to run in the foreground, ended by `stop_signal`. `env` is added to the supervisor's environment."""
+    """A process to run in the foreground. `env` is added to the supervisor's environment.
+
+    It is ended by `stop_signal` and, if it is still there after `stop_timeout_s` (default: the supervisor's), killed.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     stop_signal: int = signal.SIGTERM
+    stop_timeout_s: float | None = None
 
 
 @runtime_checkable

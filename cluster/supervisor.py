@@ -67,7 +67,7 @@ class Keeper:
     reason: str = ""
     restarts: int = 0
     process: subprocess.Popen[bytes] | None = None
-    _stop_signal: int = signal.SIGTERM
+    _command: Command | None = None
     _started_at: float = 0.0
     _check_at: float = 0.0
     _restart_at: float = 0.0
@@ -105,7 +105,7 @@ class Keeper:
             self._died(now, str(error))
 
     def _spawn(self, command: Command) -> subprocess.Popen[bytes]:
-        self._stop_signal = command.stop_signal
+        self._command = command
         with open(self._log_path(), "ab") as output:
             return subprocess.Popen(
                 command.argv,
@@ -160,8 +160,9 @@ class Keeper:
 
     def stop(self, timeout_s: float) -> None:
         """End it politely, then for certain."""
-        if self.process is not None:
-            self.process.send_signal(self._stop_signal)
+        if self.process is not None and self._command is not None:
+            timeout_s = min(timeout_s, self._command.stop_timeout_s or timeout_s)
+            self.process.send_signal(self._command.stop_signal)
             try:
                 self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:

@@ -15,6 +15,8 @@ import threading
 from dataclasses import dataclass
 from types import FrameType
 
+import httpx
+
 from cluster import database, health, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Temporary
@@ -34,6 +36,7 @@ class Serve:
     name: str = "serve"
     needs: tuple[str, ...] = ("schema", "redis", "s3", "ray")
     start_timeout_s: float = 120.0
+    _was_ready: bool = False
 
     def prepare(self) -> None:
         runtime.port(self.settings, "serve", self.settings.serve.port)
@@ -44,7 +47,12 @@ class Serve:
         return Command((sys.executable, "-m", "serve.service"), ray_cluster.environment(self.settings))
 
     def check(self) -> None:
-        health.serve(runtime.serve_url(self.settings))
+        """Alive; and at first also whole, so that a search right after `pixr up` is not a degraded one."""
+        url = runtime.serve_url(self.settings)
+        health.serve(url)
+        if not self._was_ready:
+            _require_dependencies(url)
+            self._was_ready = True
 
     def address(self) -> str:
         return runtime.serve_url(self.settings)
@@ -53,6 +61,16 @@ class Serve:
 def service(settings: Settings) -> Serve:
     """For the entry point group `pixr.services`; Serve always runs on the cluster of the settings."""
     return Serve(settings)
+
+
+def _require_dependencies(url: str) -> None:
+    try:
+        found = httpx.get(f"{url}/readyz", timeout=health.TIMEOUT_S).json()["dependencies"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise Temporary(f"Serve at {url} is not ready: {error}") from error
+    away = [f"{name}: {answer['reason']}" for name, answer in found.items() if not answer["ok"]]
+    if away:
+        raise Temporary(f"Serve at {url} waits for {'; '.join(away)}")
 
 
 class Keeper:
