@@ -1,0 +1,1 @@
+"""Training of the bundled model: pictures and captions painted on the fly, two towers, and the calibration after."""
