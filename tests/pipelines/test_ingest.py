@@ -134,7 +134,7 @@ def test_good_files_become_searchable_and_bad_ones_are_refused_with_one_reason(
 
 @pytest.mark.timeout(900)
 def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: Connection, whole: Path) -> None:
-    """The embedding actor, a worker that decodes, a keeper of decoders, and the whole driver, one after the other."""
+    """The embedding actor, and then the whole job: its driver, and all that ends with it."""
     wait(connection, submit(deployment, connection, whole))
     expected = rows(connection)
     assert {row[1] for row in expected} == {"ready"}
