@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ TIMEOUT_S = 240.0
 WHOLE = ("cuts.mp4", "hevc.mp4", "vp9.webm", "av1.mkv", "mpeg2.mpg", "rotated.mp4", "edited.mp4", "one_frame.mp4")
 
 Rows = list[tuple[Any, ...]]
+
+
+@dataclass
+class Kill:
+    """Whom a test has killed, and how many videos were not done then."""
+
+    pids: list[int]
+    videos_open: int
 
 
 @pytest.fixture
@@ -84,18 +93,19 @@ def _environment(process: psutil.Process) -> dict[str, str]:
     return dict(process.environ())
 
 
-def kill_once(settings: Settings, connection: Connection, job_id: str, *words: str) -> Callable[[], None]:
-    """Kill what matches as soon as something is staged or ready."""
-    killed: list[int] = []
+def kill_once(settings: Settings, connection: Connection, job_id: str, *words: str) -> tuple[Callable[[], None], Kill]:
+    """Kill what matches as soon as something is staged or ready; what was killed, and how much was still to be done."""
+    kill = Kill([], 0)
 
     def look() -> None:
-        if killed or not (_count(connection, "media.staging") or jobs.get(connection, job_id)["videos"]["ready"]):
+        if kill.pids or not (_count(connection, "media.staging") or jobs.get(connection, job_id)["videos"]["ready"]):
             return
         for process in processes(settings, *words):
             process.send_signal(signal.SIGKILL)
-            killed.append(process.pid)
+            kill.pids.append(process.pid)
+        kill.videos_open = jobs.get(connection, job_id)["progress"]["left"]
 
-    return look
+    return look, kill
 
 
 def _count(connection: Connection, table: str) -> int:
@@ -138,18 +148,20 @@ def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: 
     wait(connection, submit(deployment, connection, whole))
     expected = rows(connection)
     assert {row[1] for row in expected} == {"ready"}
-    victims = (("EmbedBatches",), ("pipelines.ingest", "--job"))
-    for words in victims:
+    victims = (("EmbedBatches", 1), ("pipelines.ingest --job", 2))
+    for words, submissions in victims:
         connection.execute("TRUNCATE media.embeddings, media.segments, media.videos, media.jobs CASCADE")
         job_id = submit(deployment, connection, whole)
-        kill = kill_once(deployment, connection, job_id, *words)
+        look, kill = kill_once(deployment, connection, job_id, words)
 
-        def between(kill: Callable[[], None] = kill) -> None:
-            kill()
+        def between(look: Callable[[], None] = look) -> None:
+            look()
             watch.look(deployment, connection)
 
         job = wait(connection, job_id, between)
-        assert (job["status"], job["error"]) == ("succeeded", None), words
+        assert kill.pids, f"nothing was killed: {words}"
+        assert kill.videos_open, f"the kill came too late: {words}"
+        assert (job["status"], job["error"], job["submissions"]) == ("succeeded", None, submissions), words
         assert rows(connection) == expected, words
         assert _count(connection, "media.staging") == 0
 
