@@ -35,6 +35,7 @@ from cluster.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
+LOCK_TRIES_MAX, LOCK_WAIT_S = 10, 0.05
 STARTING_CHECK_S = 0.5
 FIRST_STARTS_MAX = 3
 ORPHAN_GRACE_S = 3.0
@@ -358,11 +359,16 @@ def _lock_path(settings: Settings) -> Path:
 
 
 def _lock(settings: Settings) -> IO[str]:
+    """The lock of this data folder; whoever asks `running` holds it for a moment, so one refusal means nothing."""
     handle = open(_lock_path(settings), "a+", encoding="ascii")  # noqa: SIM115  held for the process's life
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise Rejected(f"a supervisor already runs in {settings.data_dir}", hint="see `pixr status`") from error
+    for _ in range(LOCK_TRIES_MAX):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(LOCK_WAIT_S)
+    else:
+        raise Rejected(f"a supervisor already runs in {settings.data_dir}", hint="see `pixr status`")
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()

@@ -29,6 +29,7 @@ from serve import (
     routes_page,
     routes_search,
     routes_videos,
+    sockets,
 )
 from serve.encoding import QueryEncoder
 from serve.services import Encoding, Services, Vector
@@ -89,6 +90,7 @@ def application(settings: Settings) -> Any:
 
     def build_in_replica() -> FastAPI:
         telemetry.configure("serve")
+        sockets.stay_on_node()
         handle = ray_serve.get_deployment_handle(ENCODER, app_name=APP)
         return build(services_of(settings, lambda given, redis: encoding.of_handle(given, redis, handle)))
 
@@ -113,6 +115,10 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
 
     class Batched(QueryEncoder):
         """`QueryEncoder` with its calls gathered into batches and kept off the event loop."""
+
+        def __init__(self, *arguments: Any) -> None:
+            sockets.stay_on_node()
+            super().__init__(*arguments)
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, texts: list[str]) -> list[Vector]:

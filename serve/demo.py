@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def demo(context: Context, seed: int) -> None:
         console.rule("search")
         creators = _search(client, queries, seed, console)
         console.rule("payouts")
-        _print_earnings(_wait_for_payouts(client, creators), console)
+        _print_earnings(_wait_for_payouts(client, creators), creators, console)
     console.rule("audit")
     verdict = _pixr(settings, "audit", must=False)
     console.rule("addresses")
@@ -105,9 +106,9 @@ def _print_job(client: httpx.Client, console: Console) -> None:
         console.print(f"  quarantined {Path(failure['source_uri']).name}: {failure['reason']}", soft_wrap=True)
 
 
-def _search(client: httpx.Client, queries: list[str], seed: int, console: Console) -> list[str]:
-    """Five searches as an anonymous viewer; returns the creators whose moments were shown."""
-    creators: dict[str, None] = {}
+def _search(client: httpx.Client, queries: list[str], seed: int, console: Console) -> dict[str, str]:
+    """Five searches as an anonymous viewer; returns the creators whose moments were shown, names by id."""
+    seen: dict[str, str] = {}
     for number, query in enumerate(queries):
         key = f"demo-{seed}-{number}"
         answer = httpx.get(
@@ -118,9 +119,9 @@ def _search(client: httpx.Client, queries: list[str], seed: int, console: Consol
         )
         answer.raise_for_status()
         found = answer.json()
-        creators |= dict.fromkeys(moment["creator_id"] for moment in found["moments"])
+        seen |= {moment["creator_id"]: moment["video_id"] for moment in found["moments"]}
         console.print(_moments_table(query, found))
-    return list(creators)
+    return {creator: _get(client, f"/v1/videos/{video}")["creator"] for creator, video in sorted(seen.items())}
 
 
 def _moments_table(query: str, found: dict[str, Any]) -> Table:
@@ -137,7 +138,7 @@ def time_code(milliseconds: int) -> str:
     return f"{minutes}:{rest / 1000:04.1f}"
 
 
-def _wait_for_payouts(client: httpx.Client, creators: list[str]) -> dict[str, dict[str, Any]]:
+def _wait_for_payouts(client: httpx.Client, creators: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Until what was earned has been paid out, as far as it reaches the threshold.
 
     Raises:
@@ -158,9 +159,9 @@ def _settled(earnings: dict[str, Any]) -> bool:
     return int(earnings["in_flight"]) == 0 and accrued == paid == on_chain > 0
 
 
-def _print_earnings(earnings: dict[str, dict[str, Any]], console: Console) -> None:
+def _print_earnings(earnings: dict[str, dict[str, Any]], names: dict[str, str], console: Console) -> None:
     table = Table("creator", "accrued", "in flight", "paid", "on chain", title="PIX", title_justify="left")
     for creator, each in earnings.items():
         amounts = (int(each[name]) for name in ("accrued", "in_flight", "paid", "on_chain"))
-        table.add_row(creator, *(f"{amount / 1_000_000:.6f}" for amount in amounts))
+        table.add_row(names[creator], *(f"{amount / 1_000_000:.6f}" for amount in amounts))
     console.print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -198,3 +199,25 @@ def test_a_port_taken_while_pixr_was_down_is_left_to_its_taker(tmp_path: Path) -
         assert runtime.known_port(settings, "redis") != taken.getsockname()[1]
         supervisor.stop(settings)
         process.wait(20)
+
+
+def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path) -> None:
+    settings = throwaway_settings(tmp_path)
+    environment = {**os.environ, "PIXR_DATA_DIR": str(tmp_path)}
+    up = subprocess.Popen((sys.executable, "-m", "cluster.cli", "up"), env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not _healthy(settings, "postgres"):
+        assert up.poll() is None
+        assert time.monotonic() < deadline, "PostgreSQL did not start"
+        time.sleep(0.05)
+    started = psutil.Process(up.pid).children(recursive=True)
+    assert len(started) > 2
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 130
+    assert psutil.wait_procs(started, timeout=5)[1] == []
+    assert not supervisor.running(settings)
+
+
+def _healthy(settings: Settings, service: str) -> bool:
+    rows: dict[str, dict[str, object]] = supervisor.read_status(settings)["services"]  # type: ignore[assignment]
+    return bool(rows.get(service, {}).get("healthy"))

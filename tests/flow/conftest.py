@@ -34,12 +34,15 @@ class Stack:
 
     def pixr(self, *arguments: str, code: int = 0) -> str:
         """Run a command; its standard output. The exit code must be `code`."""
-        argv = (str(Path(sys.executable).with_name("pixr")), *arguments)
-        done = subprocess.run(
-            argv, env=self.environ, capture_output=True, text=True, timeout=280, cwd=ROOT, check=False
-        )
+        done = self.run(*arguments)
         assert done.returncode == code, f"pixr {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = (str(Path(sys.executable).with_name("pixr")), *arguments)
+        return subprocess.run(
+            argv, env=self.environ, capture_output=True, text=True, timeout=280, cwd=ROOT, check=False
+        )
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self.pixr(*arguments, "--json"))
@@ -47,9 +50,7 @@ class Stack:
     @property
     def services(self) -> dict[str, Any]:
         """`pixr status --json`, also when something is not well."""
-        argv = (str(Path(sys.executable).with_name("pixr")), "status", "--json")
-        done = subprocess.run(argv, env=self.environ, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
-        services: dict[str, Any] = json.loads(done.stdout)["services"]
+        services: dict[str, Any] = json.loads(self.run("status", "--json").stdout)["services"]
         return services
 
     @property

@@ -57,3 +57,35 @@ def test_a_killed_serve_replica_is_back(stack: Stack, catalogue: None) -> None:
     psutil.wait_procs(replicas, timeout=5)
     until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "search answers again")
     assert stack.json("audit")["clean"]
+
+
+def test_every_socket_listens_on_the_loopback_address(stack: Stack, catalogue: None) -> None:
+    family = [stack.supervisor(), *stack.supervisor().children(recursive=True)]
+    listening = {
+        (process.name(), *socket.laddr)
+        for process in family
+        if process.is_running()
+        for socket in process.net_connections("inet")
+        if socket.status == psutil.CONN_LISTEN
+    }
+    assert len({port for _, _, port in listening}) >= len(stack.services) - 1  # the watch over jobs listens nowhere
+    assert {row for row in listening if row[1].removeprefix("::ffff:") != "127.0.0.1"} == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ingest", "s3://no-such-bucket/videos"), "ingest_buckets"),
+        (("ingest", "s3://pixr/no-such-prefix/"), "no video under"),
+        (("ingest", "no-such-folder"), "does not exist"),
+        (("jobs", "show", "no-such-job"), "no job"),
+        (("search", ""), "search"),
+    ],
+)
+def test_a_wrong_call_to_a_running_stack_is_refused_in_one_line(
+    stack: Stack, arguments: tuple[str, ...], said: str
+) -> None:
+    done = stack.run(*arguments)
+    assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0), done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert said in done.stderr
