@@ -32,7 +32,7 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
     """Refuse a source that cannot be read, before a job is made of it.
 
     Raises:
-        Rejected: it is no S3 address, its bucket is not configured, or does not exist.
+        Rejected: it is no S3 address, its bucket is not configured or does not exist, or nothing lies there.
     """
     bucket, _ = store.split(uri)
     if bucket not in buckets:
@@ -42,6 +42,8 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
     if not storage.exists(f"s3://{bucket}"):
         hint = "create it, or name another"
         raise Rejected(f"bucket {bucket!r} does not exist", status=404, code="not-found", hint=hint)
+    if not storage.exists(uri):
+        raise Rejected(f"nothing lies under {uri}", status=404, code="nothing-to-do", hint="check the address")
 
 
 def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str = "") -> list[Listed]:

@@ -76,7 +76,7 @@ def test_every_socket_listens_on_the_loopback_address(stack: Stack, catalogue: N
     ("arguments", "said"),
     [
         (("ingest", "s3://no-such-bucket/videos"), "ingest_buckets"),
-        (("ingest", "s3://pixr/no-such-prefix/"), "no video under"),
+        (("ingest", "s3://pixr/no-such-prefix/"), "nothing lies under"),
         (("ingest", "no-such-folder"), "does not exist"),
         (("jobs", "show", "no-such-job"), "no job"),
         (("search", ""), "search"),

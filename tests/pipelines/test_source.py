@@ -69,7 +69,11 @@ def test_nothing_to_upload_is_refused(storage: Storage, bucket: str, tmp_path: P
 
 
 def test_only_configured_buckets_are_read(storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"1", f"s3://{bucket}/x/one.mp4")
     source.check(f"s3://{bucket}/x", storage, (bucket,))
+    source.check(f"s3://{bucket}/x/one.mp4", storage, (bucket,))
+    with pytest.raises(Rejected, match="nothing lies under"):
+        source.check(f"s3://{bucket}/y", storage, (bucket,))
     for uri, code in (
         (f"s3://{bucket}", "bucket-not-allowed"),
         ("s3://none-such", "not-found"),
