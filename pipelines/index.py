@@ -8,6 +8,7 @@ when that gives fewer rows than exist, every vector is compared after all. Only 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
@@ -20,6 +21,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 Connection = AsyncConnection[Any]
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
+EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|\S+)')  # as websearch_to_tsquery reads it: -word, -"two words"
 
 
 @dataclass(frozen=True)
@@ -246,18 +248,22 @@ async def matching(
 async def _matching(
     connection: Connection, text: str, limit: int, filters: Filters, plan: Plan, language: str, *, any_word: bool
 ) -> list[Hit]:
+    """`querytree` leaves a query without its negations: where any word will do, those still exclude."""
     conditions, parameters = filters.conditions()
     words = "websearch_to_tsquery(%(language)s::regconfig, %(text)s)"
-    if any_word:
-        words = f"replace({words}::text, ' & ', ' | ')::tsquery"
+    wanted = f"replace(querytree({words}), ' & ', ' | ')::tsquery" if any_word else words
     query = SQL(
-        f"WITH asked AS MATERIALIZED (SELECT {words} AS words),"
+        f"WITH asked AS MATERIALIZED (SELECT {wanted} AS words,"
+        " websearch_to_tsquery(%(language)s::regconfig, %(excluded)s) AS excluded"
+        f" WHERE querytree({words}) NOT IN ('', 'T')),"
         " hits AS MATERIALIZED (SELECT s.id, s.search, asked.words FROM asked, media.segments s"
-        f" JOIN media.videos v ON v.id = s.video_id WHERE s.search @@ asked.words AND {VISIBLE}{conditions}"
+        " JOIN media.videos v ON v.id = s.video_id"
+        f" WHERE s.search @@ asked.words AND NOT s.search @@ asked.excluded AND {VISIBLE}{conditions}"
         " LIMIT %(rows)s)"
         " SELECT id, ts_rank_cd(search, words, 1) FROM hits ORDER BY 2 DESC, 1 LIMIT %(limit)s"
     )
-    asked = {"text": text, "language": language, "rows": plan.text_rows, "limit": limit}
+    excluded = " or ".join(match.group(1) for match in EXCLUDED.finditer(text))
+    asked = {"text": text, "language": language, "excluded": excluded, "rows": plan.text_rows, "limit": limit}
     return await _hits(connection, query, parameters | asked)
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,16 @@ def _template(ground: Settings) -> str:
 @pytest.fixture
 def postgres_url(ground: Settings, _template: str) -> Iterator[str]:
     """A fresh, migrated database of the test's own."""
+    with fresh_database(ground, _template) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(ground: Settings, template: str) -> Iterator[str]:
+    """A database copied from a migrated one, and dropped in the end."""
     name = f"test_{secrets.token_hex(6)}"
     with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
-        identifiers = sql.Identifier(name), sql.Identifier(_template)
+        identifiers = sql.Identifier(name), sql.Identifier(template)
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*identifiers))
         try:
             yield runtime.postgres_url(ground, name)
@@ -89,7 +97,12 @@ def s3(ground: Settings) -> S3Endpoint:
 @pytest.fixture
 def settings(ground: Settings, postgres_url: str, s3: S3Endpoint, redis_url: str, tmp_path: Path) -> Settings:
     """Settings of a deployment with a database and a data folder of its own, on the shared servers."""
-    made = throwaway_settings(tmp_path)
+    return on_ground(tmp_path, postgres_url, s3, redis_url)
+
+
+def on_ground(folder: Path, postgres_url: str, s3: S3Endpoint, redis_url: str) -> Settings:
+    """Settings over an empty data folder, with the servers that are named."""
+    made = throwaway_settings(folder)
     runtime.port(made, "serve", 8000)
     s3_settings = dataclasses.replace(made.s3, url=s3.url, key=s3.key, secret=s3.secret)
     redis_settings = dataclasses.replace(made.redis, url=redis_url)

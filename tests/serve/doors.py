@@ -1,6 +1,7 @@
 """The real application over real services, called in this process or listened to on a port; and a small catalogue.
 
-The encoder is away in these tests: searches are answered from full text, as they are when that happens for real.
+Where nothing else is said the encoder is away: searches are answered from full text, as they are when that happens for
+real. `near` is the real encoder, in threads of this process instead of a deployment's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
 from serve import app, keys
-from serve.services import Facts, Services, Vector
+from serve.encoding import QueryEncoder, RemoteEncoding
+from serve.services import Encoding, Facts, Services, Vector
 
 VECTOR = "[" + ",".join(["0.5"] * 4) + "]"
 PICTURE = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07\x00"
@@ -45,8 +47,30 @@ class Away:
         raise Temporary("the encoder is away")
 
 
-def services_of(settings: Settings) -> Services:
-    return app.services_of(settings, lambda _search, _redis: Away())
+MakeEncoding = Callable[[Any, Any], Encoding]
+
+
+def away(_search: Any, _redis: Any) -> Encoding:
+    return Away()
+
+
+def near(model: QueryEncoder) -> MakeEncoding:
+    """The encoder in threads of this process, behind the same caches, limits and breakers as a deployment's."""
+
+    async def facts() -> Facts:
+        return model.facts()
+
+    async def text(asked: str) -> Vector:
+        return (await asyncio.to_thread(model.texts, [asked]))[0]
+
+    async def image(data: bytes) -> Vector:
+        return await asyncio.to_thread(model.image, data)
+
+    return lambda search, cache: RemoteEncoding(search, cache, facts, text, image)
+
+
+def services_of(settings: Settings, encoding: MakeEncoding = away) -> Services:
+    return app.services_of(settings, encoding)
 
 
 @dataclass(frozen=True)
@@ -73,8 +97,8 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Doors]:
-    services = services_of(settings)
+async def opened(settings: Settings, encoding: MakeEncoding = away) -> AsyncIterator[Doors]:
+    services = services_of(settings, encoding)
     made = app.build(services)
     transport = httpx.ASGITransport(made, raise_app_exceptions=False)
     async with (
@@ -86,10 +110,11 @@ async def opened(settings: Settings) -> AsyncIterator[Doors]:
 
 
 @contextmanager
-def listening(settings: Settings) -> Iterator[str]:
+def listening(settings: Settings, encoding: MakeEncoding = away) -> Iterator[str]:
     """The same behind a port of its own; the URL."""
     port = runtime.port(settings, "serve", 8000)
-    config = uvicorn.Config(app.build(services_of(settings)), host="127.0.0.1", port=port, log_level="warning")
+    made = app.build(services_of(settings, encoding))
+    config = uvicorn.Config(made, host="127.0.0.1", port=port, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

@@ -1,0 +1,68 @@
+"""The OpenAPI document names every route, every error and every scope, and its examples are valid answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from cluster.settings import Settings
+from serve import app, openapi
+from tests.serve.doors import opened
+
+
+@pytest.fixture
+async def document(settings: Settings) -> dict[str, Any]:
+    async with opened(settings) as doors:
+        return dict((await doors.http.get("/openapi.json")).json())
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (path, name, item[name]) for path, item in document["paths"].items() for name in item if name != "parameters"
+    ]
+
+
+async def test_every_route_is_in_the_document(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        made = [route for module in app.ROUTERS for route in module.router(doors.services).routes]
+        named = set((await doors.http.get("/openapi.json")).json()["paths"])
+    assert {route.path for route in made if isinstance(route, APIRoute) and route.include_in_schema} == named
+    assert {"/v1/search", "/v1/jobs", "/v1/videos/{video_id}", "/v1/creators/{creator_id}/earnings"} <= named
+
+
+async def test_every_error_is_a_problem_and_waiting_says_how_long(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    for path, name, operation in operations(document):
+        errors = {status: found for status, found in operation["responses"].items() if int(status) >= 400}
+        assert errors, (path, name)
+        for status, found in errors.items():
+            if (path, status) == ("/readyz", "503"):
+                continue
+            assert found["content"].keys() == {"application/problem+json"}, (path, name, status)
+            assert ("Retry-After" in found.get("headers", {})) == (status in ("429", "503")), (path, name, status)
+
+
+async def test_what_needs_a_key_says_which(document: dict[str, Any]) -> None:
+    for path, name, operation in operations(document):
+        closed = path.startswith(("/v1/jobs", "/v1/creators")) or (path.startswith("/v1/videos") and name != "get")
+        if closed:
+            assert {} not in operation["security"], (path, name)
+            assert "Needs a key of scope" in operation["description"], (path, name)
+        elif path.startswith("/v1/"):
+            assert {} in operation["security"], (path, name)
+
+
+async def test_examples_have_what_their_schemas_require(document: dict[str, Any]) -> None:
+    schemas, seen = document["components"]["schemas"], 0
+    for _path, _name, operation in operations(document):
+        for found in operation["responses"].values():
+            content = found.get("content", {}).get("application/json", {})
+            example, reference = content.get("example"), content.get("schema", {}).get("$ref", "")
+            if example is not None and reference:
+                required = schemas[reference.rsplit("/", 1)[1]].get("required", [])
+                assert set(required) <= example.keys(), (reference, set(required) - example.keys())
+                seen += 1
+    assert seen >= 8
+    assert openapi.EXAMPLES

@@ -1,0 +1,87 @@
+"""A video is seen by who may see it and changed by who owns it; taken down, it leaves nothing in any store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from cluster.settings import Settings
+from serve import media
+from tests.serve.doors import Doors, Shelf, fill, opened
+
+
+@dataclass(frozen=True)
+class Room:
+    doors: Doors
+    shelf: Shelf
+    ada: dict[str, str]
+    bob: dict[str, str]
+    ingest: dict[str, str]
+
+    async def get(self, path: str, headers: dict[str, str] | None = None) -> int:
+        return (await self.doors.http.get(path, headers=headers or {})).status_code
+
+    async def finds(self, words: str) -> list[str]:
+        answer = await self.doors.http.get("/v1/search", params={"q": words, "limit": 100})
+        return [moment["video_id"] for moment in answer.json()["moments"]]
+
+
+@pytest.fixture
+async def room(settings: Settings) -> AsyncIterator[Room]:
+    shelf = fill(settings)
+    async with opened(settings) as doors:
+        ada, bob = (doors.key("creator", creator_id=each) for each in (shelf.ada, shelf.bob))
+        yield Room(doors, shelf, ada, bob, doors.key("ingest"))
+
+
+async def test_a_ready_video_is_open_to_all_and_tells_its_source_to_none_but_its_owner(room: Room) -> None:
+    path = f"/v1/videos/{room.shelf.video}"
+    for headers, told in (({}, False), (room.bob, False), (room.ada, True), (room.ingest, True)):
+        video = (await room.doors.http.get(path, headers=headers)).json()
+        assert (video["title"], video["segments"]) == ("Orchard in spring", 2)
+        assert (video["source_uri"] is not None) is told
+    assert len((await room.doors.http.get(f"{path}/segments")).json()["segments"]) == 2
+
+
+@pytest.mark.parametrize("change", ["visibility = 'private'", "status = 'queued'"])
+async def test_a_hidden_video_does_not_exist_for_others(room: Room, change: str) -> None:
+    with room.doors.database() as connection:
+        connection.execute(f"UPDATE media.videos SET {change} WHERE id = {room.shelf.video}")
+    for path in (f"/v1/videos/{room.shelf.video}", f"/v1/videos/{room.shelf.video}/segments"):
+        assert [await room.get(path, each) for each in ({}, room.bob, room.ada, room.ingest)] == [404, 404, 200, 200]
+
+
+async def test_a_private_link_is_given_to_the_owner_and_opens(room: Room) -> None:
+    patch = await room.doors.http.patch(
+        f"/v1/videos/{room.shelf.video}", json={"visibility": "private"}, headers=room.ada
+    )
+    assert patch.json()["visibility"] == "private"
+    segments = await room.doors.http.get(f"/v1/videos/{room.shelf.video}/segments", headers=room.ada)
+    link = segments.json()["segments"][0]["play_url"].partition("#")[0]
+    assert await room.get(link) == 200
+    assert await room.get(media.signed(room.doors.settings, f"/media/videos/{room.shelf.video}")) == 404
+
+
+async def test_only_its_owner_changes_a_video(room: Room) -> None:
+    path = f"/v1/videos/{room.shelf.video}"
+    statuses = [
+        (await room.doors.http.patch(path, json={"title": "Mine"}, headers=headers)).status_code
+        for headers in ({}, room.doors.key("search"), room.bob, room.ada)
+    ]
+    assert statuses == [401, 403, 403, 200]
+    assert (await room.doors.http.patch(path, json={}, headers=room.ada)).status_code == 422
+    assert (await room.doors.http.patch(path, json={"status": "ready"}, headers=room.ada)).status_code == 422
+
+
+async def test_search_follows_changed_words_and_visibility_at_once(room: Room) -> None:
+    path, name = f"/v1/videos/{room.shelf.video}", str(room.shelf.video)
+    assert name in await room.finds("orchard")
+    await room.doors.http.patch(path, json={"title": "Lighthouse"}, headers=room.ada)
+    assert name not in await room.finds("orchard")
+    assert name in await room.finds("lighthouse")
+    await room.doors.http.patch(path, json={"visibility": "unlisted"}, headers=room.ada)
+    assert name not in await room.finds("lighthouse")
+    await room.doors.http.patch(path, json={"visibility": "public"}, headers=room.ada)
+    assert name in await room.finds("lighthouse")

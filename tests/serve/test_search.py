@@ -1,0 +1,238 @@
+"""A search finds what is seen, says what it could not ask, turns pages without repeating, and records what it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cluster.settings import Settings
+from serve import viewers
+from serve.encoding import QueryEncoder
+from tests.serve.doors import Doors, near, opened
+from tests.serve.scenes import Gallery, Scenes, hang
+
+
+@dataclass(frozen=True)
+class Room:
+    """The doors, with a gallery behind them."""
+
+    doors: Doors
+    gallery: Gallery
+    painted: Scenes
+
+    async def search(self, **parameters: Any) -> dict[str, Any]:
+        answer = await self.doors.http.get("/v1/search", params=parameters)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def ask(self, **body: Any) -> dict[str, Any]:
+        answer = await self.doors.http.post("/v1/search", json=body)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def recorded(self, searches: int) -> list[tuple[Any, ...]]:
+        """Batches in the ledger, when so many searches have arrived there."""
+        query = (
+            "SELECT coalesce(sum(searches), 0)::int, coalesce(sum(appearances), 0)::int FROM ledger.appearance_batches"
+        )
+        with self.doors.database() as connection:
+            for _ in range(200):
+                rows = connection.execute(query).fetchall()
+                if rows[0][0] >= searches:
+                    return rows
+                await asyncio.sleep(0.02)
+        raise AssertionError(f"{rows} instead of {searches} searches")
+
+
+@pytest.fixture
+async def room(hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
+    """For tests that change nothing."""
+    async with opened(hung[0], near(model)) as doors:
+        yield Room(doors, hung[1], painted)
+
+
+@pytest.fixture
+async def own(settings: Settings, model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
+    """The same over a database of the test's own."""
+    async with opened(settings, near(model)) as doors:
+        with doors.database() as connection:
+            gallery = hang(connection, painted)
+        yield Room(doors, gallery, painted)
+
+
+@pytest.fixture
+async def dark(hung: tuple[Settings, Gallery], painted: Scenes) -> AsyncIterator[Room]:
+    """The same without an encoder."""
+    async with opened(hung[0]) as doors:
+        yield Room(doors, hung[1], painted)
+
+
+def videos(answer: dict[str, Any]) -> list[int]:
+    return [int(moment["video_id"]) for moment in answer["moments"]]
+
+
+def moments(answer: dict[str, Any]) -> list[int]:
+    return [int(moment["segment_id"]) for moment in answer["moments"]]
+
+
+async def test_what_is_seen_is_found_though_no_word_tells_it(room: Room) -> None:
+    right = 0
+    for name in room.painted.names:
+        answer = await room.search(q=name, limit=1)
+        assert answer["degraded"] == []
+        right += videos(answer) == [room.gallery.videos[name]]
+    assert right >= len(room.painted.names) - 1
+
+
+async def test_words_are_found_by_full_text_in_whatever_form(room: Room) -> None:
+    answer = await room.ask(text="collections number4", limit=2, weights={"vector": 0})
+    assert set(videos(answer)) == {list(room.gallery.videos.values())[4]}
+    assert "text" in answer["moments"][0]["matched"]
+
+
+async def test_an_answer_has_all_that_the_contract_names(room: Room) -> None:
+    answer = await room.search(q="banana", limit=2)
+    assert answer.keys() == {"query", "moments", "next_cursor", "degraded", "took_ms"}
+    moment = answer["moments"][0]
+    assert moment.keys() >= {
+        "segment_id", "video_id", "creator_id", "title", "description", "tags", "start_ms", "end_ms", "best_frame_ms",
+        "score", "relevance_ppm", "thumbnail_url", "play_url", "matched",
+    }  # fmt: skip
+    assert 0 < moment["relevance_ppm"] <= 1_000_000
+    assert moment["play_url"].endswith(f"#t={moment['start_ms'] / 1000:.3f},{moment['end_ms'] / 1000:.3f}")
+
+
+async def test_a_picture_finds_its_like(room: Room) -> None:
+    image = base64.b64encode(room.painted.picture("banana")).decode()
+    answer = await room.ask(image=image, limit=2)
+    assert answer["moments"][0]["video_id"] == str(room.gallery.videos["banana"])
+
+
+async def test_a_broken_picture_is_refused(room: Room) -> None:
+    for data in (b"GIF89a" + bytes(40), room.painted.picture("banana")[:200], b"x"):
+        body = {"image": base64.b64encode(data).decode()}
+        assert (await room.doors.http.post("/v1/search", json=body)).status_code == 422
+
+
+async def test_more_like_a_moment_leaves_the_moment_itself_out(room: Room) -> None:
+    first, second = room.gallery.moments["banana"]
+    answer = await room.doors.http.get(f"/v1/segments/{first}/similar", params={"limit": 1})
+    assert moments(answer.json()) == [second]
+    missing = await room.doors.http.get("/v1/segments/999999/similar")
+    assert missing.status_code == 404
+
+
+async def test_pages_neither_repeat_nor_leave_out(room: Room) -> None:
+    everything = moments(await room.search(q="banana", limit=100))
+    assert len(everything) == 2 * len(room.painted.names)
+    pages, answer = [], await room.search(q="banana", limit=5)
+    while True:
+        pages += moments(answer)
+        if answer["next_cursor"] is None:
+            break
+        answer = await room.search(cursor=answer["next_cursor"], limit=5)
+    assert pages == everything
+
+
+async def test_a_removed_video_is_missing_on_the_next_page_and_nothing_shifts(own: Room) -> None:
+    everything = moments(await own.search(q="banana", limit=100))
+    first = await own.search(q="banana", limit=4)
+    gone = next(name for name, ids in own.gallery.moments.items() if everything[5] in ids)
+    with own.doors.database() as connection:
+        connection.execute("UPDATE media.videos SET visibility = 'private' WHERE id = %s", (own.gallery.videos[gone],))
+    rest = moments(await own.search(cursor=first["next_cursor"], limit=100))
+    assert rest == [each for each in everything[4:] if each not in own.gallery.moments[gone]]
+
+
+async def test_a_video_is_shown_once_with_its_other_moments(room: Room) -> None:
+    answer = await room.search(q="banana", group_by="video", limit=100)
+    assert sorted(videos(answer)) == sorted(room.gallery.videos.values())
+    best = answer["moments"][0]
+    assert {int(best["segment_id"]), *(int(other["segment_id"]) for other in best["others"])} == set(
+        room.gallery.moments["banana"]
+    )
+
+
+async def test_filters_narrow_and_never_leave_out_what_fits(room: Room) -> None:
+    ada, _ = room.gallery.creators
+    hers = list(room.gallery.videos.values())[::2]
+    answer = await room.search(q="banana", creator_id=str(ada), limit=100)
+    assert sorted(videos(answer)) == sorted(hers * 2)
+    both = await room.ask(text="banana", filters={"creator_id": [str(ada)], "tags": ["gallery", "row0"]}, limit=100)
+    assert sorted(videos(both)) == sorted(list(room.gallery.videos.values())[::6] * 2)
+    none = await room.ask(text="banana", filters={"duration_min_ms": 10**9})
+    assert none["moments"] == []
+
+
+async def test_a_threshold_leaves_out_what_is_less_relevant(room: Room) -> None:
+    answer = await room.search(q="banana", limit=100)
+    middle = sorted(moment["relevance_ppm"] for moment in answer["moments"])[len(answer["moments"]) // 2]
+    above = await room.search(q="banana", limit=100, relevance_min_ppm=middle)
+    assert moments(above) == [int(m["segment_id"]) for m in answer["moments"] if m["relevance_ppm"] >= middle]
+
+
+async def test_an_answer_explains_itself_when_asked(room: Room) -> None:
+    answer = await room.search(q="banana number1", explain=True, limit=100)
+    cosines = []
+    for moment in answer["moments"]:
+        assert moment["explain"]["ranks"].keys() == set(moment["matched"])
+        cosines.append((moment["explain"]["cosine"], moment["relevance_ppm"]))
+    assert [ppm for _, ppm in sorted(cosines)] == sorted(ppm for _, ppm in cosines)  # relevance is monotone
+
+
+async def test_without_an_encoder_words_answer_and_it_is_said(dark: Room) -> None:
+    answer = await dark.doors.http.get("/v1/search", params={"q": "number4"})
+    assert answer.json()["degraded"] == ["vector"]
+    assert answer.headers["x-pixr-degraded"] == "vector"
+    assert set(videos(answer.json())) == {list(dark.gallery.videos.values())[4]}
+    assert all(moment["relevance_ppm"] <= 500_000 for moment in answer.json()["moments"])
+
+
+async def test_a_committed_search_is_recorded_once_with_what_it_showed(own: Room) -> None:
+    await own.search(q="banana", limit=3)
+    for parameters in ({"intent": "typing"}, {"intent": "probe"}, {"intent": "benchmark"}):
+        await own.search(q="banana", limit=3, **parameters)
+    cursor = (await own.search(q="rocket", limit=2))["next_cursor"]
+    await own.search(cursor=cursor, limit=2)
+    assert await own.recorded(2) == [(2, 5)]
+
+
+async def test_a_creator_earns_nothing_by_their_own_searches(own: Room) -> None:
+    ada, _ = own.gallery.creators
+    headers = own.doors.key("creator", "search", creator_id=ada)
+    answer = await own.doors.http.get("/v1/search", params={"q": "banana", "limit": 100}, headers=headers)
+    assert len(answer.json()["moments"]) == 2 * len(own.painted.names)
+    assert await own.recorded(1) == [(1, len(own.painted.names))]
+
+
+async def test_only_public_videos_that_are_ready_are_found(own: Room) -> None:
+    hidden = {"private": "apple", "unlisted": "rocket"}
+    with own.doors.database() as connection:
+        for visibility, name in hidden.items():
+            connection.execute(
+                "UPDATE media.videos SET visibility = %s WHERE id = %s", (visibility, own.gallery.videos[name])
+            )
+        connection.execute(
+            "UPDATE media.videos SET status = 'processing' WHERE id = %s", (own.gallery.videos["castle"],)
+        )
+    for headers in ({}, own.doors.key("admin")):
+        answer = await own.doors.http.get("/v1/search", params={"q": "apple", "limit": 100}, headers=headers)
+        shown = set(videos(answer.json()))
+        assert shown == set(own.gallery.videos.values()) - {
+            own.gallery.videos[n] for n in ("apple", "rocket", "castle")
+        }
+    for name in ("apple", "rocket", "castle"):
+        similar = await own.doors.http.get(f"/v1/segments/{own.gallery.moments[name][0]}/similar")
+        assert similar.status_code == 404
+
+
+async def test_the_page_gives_a_browser_a_name_of_its_own(room: Room) -> None:
+    page = await room.doors.http.get("/")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert viewers.COOKIE in page.cookies
+    assert (await room.doors.http.get("/")).cookies.get(viewers.COOKIE) is None
