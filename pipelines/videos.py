@@ -87,6 +87,18 @@ async def segments(connection: AsyncConnection[Any], video_id: int, limit: int =
         return await cursor.fetchall()
 
 
+async def moment(connection: AsyncConnection[Any], segment_id: int) -> Moment | None:
+    """One moment; an id that a later ingest has replaced leads to the moment that took over most of it."""
+    async with connection.cursor(row_factory=class_row(Moment)) as cursor:
+        await cursor.execute(
+            "SELECT id, video_id, creator_id, start_ms, end_ms, best_frame_ms, description FROM media.segments"
+            " WHERE id = coalesce((SELECT l.new_id FROM media.segment_lineage l WHERE l.old_id = %(id)s"
+            " ORDER BY l.overlap DESC, l.new_id LIMIT 1), %(id)s)",
+            {"id": segment_id},
+        )
+        return await cursor.fetchone()
+
+
 async def picture(connection: AsyncConnection[Any], segment_id: int) -> Picture | None:
     """The thumbnail of a moment whose video is in the catalogue; a moment that went elsewhere leads there."""
     async with connection.cursor(row_factory=class_row(Picture)) as cursor:

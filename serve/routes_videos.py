@@ -1,4 +1,4 @@
-"""`/v1/videos/…`: what a video is, its moments, changing its words and visibility, taking it down.
+"""`/v1/videos/…` and `/v1/segments/{id}`: what a video is, its moments, changing its words and visibility, taking it down.
 
 Public and unlisted videos that are ready are open to who knows their id. The rest is for their creator's key and for
 keys of scope ingest; to everybody else it does not exist.
@@ -21,6 +21,7 @@ from serve.services import Services
 from serve.threads import with_connection
 
 VideoId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
+SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 Tag = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
 
 
@@ -90,16 +91,16 @@ class Removed(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1/videos", tags=["videos"])
+    routes = APIRouter(prefix="/v1", tags=["videos"])
     anybody = Depends(keys.optional(services))
     needs_key = Depends(keys.require(services, "ingest", "creator"))
 
-    @routes.get("/{video_id}", response_model=Video)
+    @routes.get("/videos/{video_id}", response_model=Video)
     async def read(video_id: VideoId, caller: Principal | None = anybody) -> Any:
         """A video with its status and, for those who may change it, its error."""
         return _document(await _seen(services, video_id, caller), caller)
 
-    @routes.get("/{video_id}/segments", response_model=Segments)
+    @routes.get("/videos/{video_id}/segments", response_model=Segments)
     async def read_segments(video_id: VideoId, caller: Principal | None = anybody) -> Any:
         """The moments of a video, in the order of time."""
         video = await _seen(services, video_id, caller)
@@ -108,7 +109,17 @@ def router(services: Services) -> APIRouter:
         private = video.visibility == "private"
         return {"segments": [_segment(services, moment, private) for moment in found]}
 
-    @routes.patch("/{video_id}", response_model=Video)
+    @routes.get("/segments/{segment_id}", response_model=Segment)
+    async def read_segment(segment_id: SegmentId, caller: Principal | None = anybody) -> Any:
+        """One moment. An id that a later ingest has replaced leads to the moment that took over most of it."""
+        async with services.pool.connection() as connection:
+            moment = await videos.moment(connection, segment_id)
+        if moment is None:
+            raise Rejected(f"there is no segment {segment_id}", status=404, code="not-found")
+        video = await _seen(services, moment.video_id, caller)
+        return _segment(services, moment, video.visibility == "private")
+
+    @routes.patch("/videos/{video_id}", response_model=Video)
     async def change(video_id: VideoId, new: Change, caller: Principal = needs_key) -> Any:
         """Change title, description, tags or visibility. Search follows at once."""
         await _changeable(services, video_id, caller)
@@ -117,7 +128,7 @@ def router(services: Services) -> APIRouter:
             raise _missing(video_id)
         return _document(await _changeable(services, video_id, caller), caller)
 
-    @routes.delete("/{video_id}", response_model=Removed)
+    @routes.delete("/videos/{video_id}", response_model=Removed)
     async def remove(video_id: VideoId, caller: Principal = needs_key) -> Any:
         """Take a video down for good: out of every answer at once, then what was made of it is deleted."""
         await _changeable(services, video_id, caller)
