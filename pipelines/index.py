@@ -1,15 +1,16 @@
-"""Candidates: the moments nearest to a vector, and those whose words match. All SQL that search puts to media tables.
+"""Candidates: the moments nearest to a vector. With `fulltext`, all SQL that search puts to media tables.
 
-The service owns the plan, because the planner takes an index that loses 24 times under a selective filter: up to
-`exact_rows` rows every vector is compared; above, HNSW scans on until it has enough (pgvector's iterative scan), and
-when that gives fewer rows than exist, every vector is compared after all. Only public videos that are ready are seen.
+The service owns the plan, because the planner takes an index that loses 24 times under a selective filter. It asks how
+many rows pass the filters and what comparing them all would cost beside walking the HNSW graph until enough of them
+have been met (pgvector's iterative scan); when the graph gives fewer rows than were wanted, every one that passes is
+compared after all. Only public videos that are ready are seen.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
@@ -21,7 +22,12 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 Connection = AsyncConnection[Any]
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
-EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|\S+)')  # as websearch_to_tsquery reads it: -word, -"two words"
+EF_MAX = 1000  # pgvector's
+PAGE_BYTES, PAGE_USABLE_BYTES = 8192, 8160
+MOMENTS_PER_VIDEO = 25.0  # where PostgreSQL has not counted yet
+# A tuple met in the graph costs as much as two that are compared one after another (1 µs beside 0.55 µs, measured at
+# 512 dimensions).
+SCAN_COST = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,18 @@ class Filters:
 
 @dataclass(frozen=True)
 class Plan:
-    """Limits of one look: `exact_rows` is where comparing everything ends, the rest is pgvector's."""
+    """Limits of one look: up to `exact_rows` everything is compared, whatever the graph would cost."""
 
     exact_rows: int = 20_000
     ef_search: int = 200
     scan_tuples: int = 100_000
     text_rows: int = 2000
     timeout_ms: int = 2000
+
+    def exact(self, fitting: int, rows: int, limit: int) -> bool:
+        """Whether to compare all rows that fit, of so many there are; about 2 % of a million is where they meet."""
+        met = limit * rows / max(1, fitting)  # rows of the graph until `limit` of them fit
+        return fitting <= self.exact_rows or fitting <= SCAN_COST * met
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,15 @@ class Hit:
 
     segment_id: int
     value: float
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The nearest, best first, how they were found ("exact", "index", or "index, exact") and of about how many rows."""
+
+    hits: list[Hit]
+    mode: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,7 @@ class Found:
     start_ms: int = 0
     end_ms: int = 0
     best_frame_ms: int = 0
+    creator: str = ""
 
 
 async def active_model(connection: Connection) -> Model | None:
@@ -123,7 +144,7 @@ async def nearest(
     limit: int,
     filters: Filters | None = None,
     plan: Plan | None = None,
-) -> list[Hit]:
+) -> Looked:
     """The moments whose vectors have the largest cosine with a unit vector, best first.
 
     Raises:
@@ -131,31 +152,45 @@ async def nearest(
     """
     filters, plan = filters or Filters(), plan or Plan()
     async with connection.transaction():
-        await connection.execute(SQL("SET LOCAL statement_timeout = {}").format(Literal(plan.timeout_ms)))
-        rows = await _rows(connection, model, filters, plan.exact_rows + 1)
-        if rows > plan.exact_rows:
-            hits = await _by_index(connection, model, vector, limit, filters, plan)
-            if len(hits) == limit:
-                return hits
-        return await _exact(connection, model, vector, limit, filters)
+        await configure(connection, {"statement_timeout": plan.timeout_ms})
+        fitting, rows = await fit(connection, model, filters)
+        if plan.exact(fitting, rows, limit):
+            return Looked(await _exact(connection, model, vector, limit, filters), "exact", fitting)
+        met = await _by_index(connection, model, vector, limit, filters, plan)
+        if len(met) == limit:
+            return Looked(met, "index", fitting)
+        return Looked(await _exact(connection, model, vector, limit, filters), "index, exact", fitting)
 
 
-async def _rows(connection: Connection, model: Model, filters: Filters, most: int) -> int:
-    """How many rows there are to compare, counted no further than `most`."""
+async def configure(connection: Connection, settings: Mapping[str, Any]) -> None:
+    """Settings of this transaction, in one round trip."""
+    calls = SQL(", ").join(SQL("set_config({}, {}, true)").format(k, str(v)) for k, v in settings.items())
+    await connection.execute(SQL("SELECT ") + calls)
+
+
+async def fit(connection: Connection, model: Model, filters: Filters) -> tuple[int, int]:
+    """About how many rows pass the filters, and of how many.
+
+    The size of the table tells its rows, at once and without statistics; filters are of videos, which are few beside
+    their moments, so that the videos are counted.
+    """
     conditions, parameters = filters.conditions()
-    if not parameters:
-        row = await (
-            await connection.execute(
-                "SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", (f"media.embeddings_m{model.id}",)
-            )
-        ).fetchone()
-        if row is not None and row[0] >= most:
-            return int(row[0])
-    query = SQL("SELECT count(*) FROM (SELECT FROM {leaf} e JOIN media.videos v ON v.id = e.video_id").format(
-        leaf=model.leaf
-    ) + SQL(f" WHERE {VISIBLE}{conditions} LIMIT %(most)s) AS counted")
-    row = await (await connection.execute(query, parameters | {"most": most})).fetchone()
-    return int(row[0]) if row else 0
+    counted = SQL(f"SELECT count(*) FROM media.videos v WHERE {VISIBLE}{conditions}") if parameters else SQL("SELECT 0")
+    query = SQL(
+        "SELECT pg_relation_size(%(leaf)s::regclass), (SELECT reltuples FROM pg_class WHERE oid = 'media.videos'::regclass),"
+        " ({counted})"
+    ).format(counted=counted)
+    leaf = f"media.embeddings_m{model.id}"
+    row = await (await connection.execute(query, parameters | {"leaf": leaf})).fetchone()
+    assert row is not None  # of a SELECT without FROM
+    rows = row[0] // bytes_per_row(model.dimensions)
+    per_video = max(1.0, rows / row[1]) if row[1] > 0 else MOMENTS_PER_VIDEO
+    return (min(rows, round(row[2] * per_video)) if parameters else rows), rows
+
+
+def bytes_per_row(dimensions: int) -> int:
+    """Of the heap: a tuple has 84 bytes beside its vector, and lies in a page whole."""
+    return math.ceil(PAGE_BYTES / max(1, PAGE_USABLE_BYTES // (2 * dimensions + 84)))
 
 
 def _distance(model: Model) -> Composed:
@@ -168,13 +203,15 @@ async def _by_index(
 ) -> list[Hit]:
     """HNSW, going on until enough rows pass the filter; relaxed order is put right afterwards."""
     conditions, parameters = filters.conditions()
-    for name, value in (
-        ("hnsw.ef_search", max(plan.ef_search, min(limit, 1000))),
-        ("hnsw.iterative_scan", "relaxed_order"),
-        ("hnsw.max_scan_tuples", plan.scan_tuples),
-        ("enable_seqscan", "off"),
-    ):
-        await connection.execute(SQL("SET LOCAL {} = {}").format(SQL(name), Literal(value)))
+    await configure(
+        connection,
+        {
+            "hnsw.ef_search": max(plan.ef_search, min(limit, EF_MAX)),
+            "hnsw.iterative_scan": "relaxed_order",
+            "hnsw.max_scan_tuples": plan.scan_tuples,
+            "enable_seqscan": "off",
+        },
+    )
     query = SQL(
         "WITH near AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
         " JOIN media.videos v ON v.id = e.video_id WHERE "
@@ -182,7 +219,7 @@ async def _by_index(
         f"{VISIBLE}{conditions} ORDER BY 2 LIMIT %(limit)s)"
         " SELECT segment_id, -distance FROM near ORDER BY distance, segment_id"
     )
-    return await _hits(connection, query, parameters | {"vector": _text(vector), "limit": limit})
+    return await hits(connection, query, parameters | {"vector": _text(vector), "limit": limit})
 
 
 async def _exact(
@@ -197,7 +234,7 @@ async def _exact(
         f"{VISIBLE}{conditions})"
         " SELECT segment_id, -distance FROM measured ORDER BY distance, segment_id LIMIT %(limit)s"
     )
-    return await _hits(connection, query, parameters | {"vector": _text(vector), "limit": limit})
+    return await hits(connection, query, parameters | {"vector": _text(vector), "limit": limit})
 
 
 async def cosines(
@@ -207,8 +244,8 @@ async def cosines(
     query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE e.segment_id = ANY(%(ids)s)").format(
         distance=_distance(model), leaf=model.leaf
     )
-    hits = await _hits(connection, query, {"vector": _text(vector), "ids": list(segment_ids)})
-    return {hit.segment_id: hit.value for hit in hits}
+    found = await hits(connection, query, {"vector": _text(vector), "ids": list(segment_ids)})
+    return {hit.segment_id: hit.value for hit in found}
 
 
 async def vector_of(connection: Connection, model: Model, segment_id: int) -> NDArray[np.float32] | None:
@@ -221,58 +258,13 @@ async def vector_of(connection: Connection, model: Model, segment_id: int) -> ND
     return np.array(row[0].strip("[]").split(","), np.float32) if row else None
 
 
-async def matching(
-    connection: Connection,
-    text: str,
-    limit: int,
-    filters: Filters | None = None,
-    plan: Plan | None = None,
-    language: str = "english",
-) -> list[Hit]:
-    """The moments whose title, tags and description match: all words first, then any of them.
-
-    Ranking is linear in the matches, so they are cut off before it.
-    """
-    filters, plan = filters or Filters(), plan or Plan()
-    async with connection.transaction():
-        await connection.execute(SQL("SET LOCAL statement_timeout = {}").format(Literal(plan.timeout_ms)))
-        found = await _matching(connection, text, limit, filters, plan, language, any_word=False)
-        if len(found) < limit:
-            seen = {hit.segment_id for hit in found}
-            more = await _matching(connection, text, limit, filters, plan, language, any_word=True)
-            lowest = min((hit.value for hit in found), default=1.0)
-            found += [Hit(hit.segment_id, min(hit.value, lowest) / 2) for hit in more if hit.segment_id not in seen]
-        return found[:limit]
-
-
-async def _matching(
-    connection: Connection, text: str, limit: int, filters: Filters, plan: Plan, language: str, *, any_word: bool
-) -> list[Hit]:
-    """`querytree` leaves a query without its negations: where any word will do, those still exclude."""
-    conditions, parameters = filters.conditions()
-    words = "websearch_to_tsquery(%(language)s::regconfig, %(text)s)"
-    wanted = f"replace(querytree({words}), ' & ', ' | ')::tsquery" if any_word else words
-    query = SQL(
-        f"WITH asked AS MATERIALIZED (SELECT {wanted} AS words,"
-        " websearch_to_tsquery(%(language)s::regconfig, %(excluded)s) AS excluded"
-        f" WHERE querytree({words}) NOT IN ('', 'T')),"
-        " hits AS MATERIALIZED (SELECT s.id, s.search, asked.words FROM asked, media.segments s"
-        " JOIN media.videos v ON v.id = s.video_id"
-        f" WHERE s.search @@ asked.words AND NOT s.search @@ asked.excluded AND {VISIBLE}{conditions}"
-        " LIMIT %(rows)s)"
-        " SELECT id, ts_rank_cd(search, words, 1) FROM hits ORDER BY 2 DESC, 1 LIMIT %(limit)s"
-    )
-    excluded = " or ".join(match.group(1) for match in EXCLUDED.finditer(text))
-    asked = {"text": text, "language": language, "excluded": excluded, "rows": plan.text_rows, "limit": limit}
-    return await _hits(connection, query, parameters | asked)
-
-
 async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int, Found]:
     """What an answer shows of moments; those that may not be seen (any more) are left out."""
     async with connection.cursor(row_factory=class_row(Found)) as cursor:
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
-            " s.best_frame_ms FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
+            " s.best_frame_ms, c.name AS creator FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
+            " JOIN media.creators c ON c.id = s.creator_id"
             f" WHERE s.id = ANY(%s) AND {VISIBLE}",
             (list(segment_ids),),
         )
@@ -290,7 +282,8 @@ async def redirected(connection: Connection, segment_id: int) -> int:
     return int(row[0]) if row else segment_id
 
 
-async def _hits(connection: Connection, query: SQL | Composed, parameters: dict[str, Any]) -> list[Hit]:
+async def hits(connection: Connection, query: SQL | Composed, parameters: dict[str, Any]) -> list[Hit]:
+    """The rows of a query as candidates: an id, and what it ranks by."""
     cursor = await connection.execute(query, parameters)
     return [Hit(int(row[0]), float(row[1])) async for row in cursor]
 

@@ -17,6 +17,7 @@ from psycopg.rows import class_row
 
 from cluster.errors import Rejected
 from pipelines.catalog import bump_generation
+from pipelines.index import PAGE_BYTES, PAGE_USABLE_BYTES, bytes_per_row
 
 Profile = Literal["hnsw", "bit", "ivfflat"]
 PROFILES: tuple[Profile, ...] = ("hnsw", "bit", "ivfflat")
@@ -24,8 +25,6 @@ BUILT: tuple[Profile, ...] = ("hnsw", "ivfflat")  # those that a search can use
 
 M = 16
 EF_CONSTRUCTION = 64
-PAGE_BYTES = 8192
-PAGE_USABLE_BYTES = 8160
 DIMENSIONS_MAX = {"hnsw": 4000, "bit": 64_000, "ivfflat": 4000}
 LISTS_MAX = 32_768
 SAMPLES_PER_LIST = 50
@@ -92,7 +91,7 @@ def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> Pl
         profile=profile,
         rows=rows,
         dimensions=dimensions,
-        heap_bytes=rows * _per_row(2 * dimensions + 84),
+        heap_bytes=rows * bytes_per_row(dimensions),
         index_bytes=rows * _per_row(_index_tuple_bytes(profile, dimensions)),
         build_bytes=_build_bytes(profile, rows, dimensions, lists or 0),
         lists=lists,

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import psycopg
 
 from cluster.errors import Rejected, Temporary
-from pipelines import index
-from pipelines.index import Hit, Model, Plan
+from pipelines import fulltext, index
+from pipelines.index import Hit, Looked, Model, Plan
 from pipelines.relevance import PPM
 from serve.cursors import Ranked
 from serve.query import Query
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # A moment that only words have found says nothing about what is seen in it: it is relevant by half at most, less with
 # each rank. The list's own calibration, monotone in its rank.
 TEXT_ONLY_PPM = PPM // 2
+LENGTH_MIN = 0.01  # of a blended vector, as a share of its weights: below it is rounding, not meaning
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Candidates:
     degraded: list[str] = field(default_factory=list)
     ranks: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     cosines: Mapping[int, float] = field(default_factory=dict)
+    looked: Looked | None = None
 
 
 async def gather(services: Services, query: Query) -> Candidates:
@@ -63,7 +65,9 @@ async def gather(services: Services, query: Query) -> Candidates:
     async with services.pool.connection() as connection:
         generation = await index.generation(connection)
     per_moment = {each.segment_id: {name: ranks[name][each.segment_id] for name in each.matched} for each in fused}
-    return Candidates(fused[: services.search.candidates_max], generation, degraded, per_moment, cosines)
+    return Candidates(
+        fused[: services.search.candidates_max], generation, degraded, per_moment, cosines, nearest.looked
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Nearest:
     model: Model | None = None
     vector: Vector | None = None
     facts: Facts | None = None
+    looked: Looked | None = None
 
 
 async def _by_vector(services: Services, query: Query) -> Nearest | None:
@@ -92,34 +97,64 @@ async def _by_vector(services: Services, query: Query) -> Nearest | None:
         vector = await _vector(services, query, model)
         async with services.pool.connection() as connection:
             limit = services.search.candidates_max
-            hits = await index.nearest(connection, model, vector, limit, query.filters, _plan(services))
-        return Nearest([hit for hit in hits if hit.segment_id != query.segment_id], model, vector, facts)
+            looked = await index.nearest(connection, model, vector, limit, query.filters, _plan(services))
+        hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
+        return Nearest(hits, model, vector, facts, looked)
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no vectors: %s", error)
         return None
 
 
 async def _vector(services: Services, query: Query, model: Model) -> Vector:
+    """The unit vector to look near: the query's parts added up by their weights, less what it should not show.
+
+    Raises:
+        Rejected: there is no such segment, or nothing is left of the sum.
+    """
+    encode, blend = services.encoding, query.blend
+    asked: list[tuple[float, Awaitable[Vector]]] = []
+    if query.wanted:
+        asked.append((blend.text, encode.text(query.wanted)))
     if query.image is not None:
-        return await services.encoding.image(query.image)
-    if query.segment_id is None:
-        return await services.encoding.text(query.text)
+        asked.append((blend.image, encode.image(query.image)))
+    if query.segment_id is not None:
+        asked.append((blend.segment, _vector_of(services, query.segment_id, model)))
+    share = blend.negative / max(1, len(query.negative))
+    asked += [(-share, encode.text(negative)) for negative in query.negative]
+    vectors = await asyncio.gather(*(vector for _, vector in asked))
+    return blended(list(zip((weight for weight, _ in asked), vectors, strict=True)))
+
+
+def blended(parts: Sequence[tuple[float, Vector]]) -> Vector:
+    """The weighted sum, of length one."""
+    if len(parts) == 1 and parts[0][0] > 0:
+        return parts[0][1]
+    total = np.sum([weight * vector.astype(np.float64) for weight, vector in parts], axis=0)
+    length = float(np.linalg.norm(total))
+    if not length > LENGTH_MIN * sum(abs(weight) for weight, _ in parts):
+        hint = "give one of them another weight"
+        raise Rejected("the parts of the query cancel each other out", status=422, code="bad-query", hint=hint)
+    unit: Vector = (total / length).astype(np.float32)
+    return unit
+
+
+async def _vector_of(services: Services, segment_id: int, model: Model) -> Vector:
     async with services.pool.connection() as connection:
-        segment_id = await index.redirected(connection, query.segment_id)
-        vector = await index.vector_of(connection, model, segment_id)
+        vector = await index.vector_of(connection, model, await index.redirected(connection, segment_id))
     if vector is None:
-        raise Rejected(f"there is no segment {query.segment_id}", status=404, code="not-found")
+        raise Rejected(f"there is no segment {segment_id}", status=404, code="not-found")
     return vector
 
 
 async def _by_text(services: Services, query: Query) -> list[Hit] | None:
     """The full-text list; None when it cannot be made."""
-    if not query.text or query.text_weight == 0:
+    if not query.wanted or query.text_weight == 0:
         return []
     try:
         async with services.pool.connection() as connection:
             limit = services.search.candidates_max
-            return await index.matching(connection, query.text, limit, query.filters, _plan(services), query.language)
+            asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
+            return await fulltext.matching(connection, *asked)
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no full text: %s", error)
         return None

@@ -25,6 +25,8 @@ class Explanation(BaseModel):
 
     ranks: dict[str, int] = Field(description="Its place in each list, from 1.")
     cosine: float | None = Field(description="Between the query's vector and its own.")
+    mode: str | None = Field(description="How vectors were compared: exact, index, or both one after another.")
+    rows: int | None = Field(description="About how many rows passed the filters.")
 
 
 class Span(BaseModel):
@@ -42,6 +44,7 @@ class Moment(BaseModel):
     segment_id: str
     video_id: str
     creator_id: str
+    creator: str
     title: str
     description: str
     tags: list[str]
@@ -78,6 +81,7 @@ def of(services: Services, ranked: Ranked, found: Found) -> dict[str, Any]:
         "segment_id": str(found.segment_id),
         "video_id": str(found.video_id),
         "creator_id": str(found.creator_id),
+        "creator": found.creator,
         "title": found.title,
         "description": found.description,
         "tags": found.tags,
@@ -117,4 +121,6 @@ def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
     return {
         "ranks": dict(candidates.ranks.get(segment_id, {})),
         "cosine": round(cosine, 6) if cosine is not None else None,
+        "mode": candidates.looked.mode if candidates.looked else None,
+        "rows": candidates.looked.rows if candidates.looked else None,
     }

@@ -80,7 +80,8 @@ VIDEO = {
     "created_at": "2026-11-24T02:15:03+00:00", "ready_at": "2026-11-24T02:15:09+00:00",
 }  # fmt: skip
 MOMENT = {
-    "segment_id": "42", "video_id": "7", "creator_id": "2", "title": "Orchard", "description": "", "tags": ["fruit"],
+    "segment_id": "42", "video_id": "7", "creator_id": "2", "creator": "Ada", "title": "Orchard", "description": "",
+    "tags": ["fruit"],
     "start_ms": 3000, "end_ms": 6500, "best_frame_ms": 4200, "score": 0.032787, "relevance_ppm": 914000,
     "thumbnail_url": "/media/thumbnails/42?expires=1795488000&signature=Yk3v…",
     "play_url": "/media/videos/7?expires=1795488000&signature=Qm9x…#t=3.000,6.500", "matched": ["vector", "text"],

@@ -8,21 +8,24 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import hashlib
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
+from pipelines import fulltext
 from pipelines.index import Filters
 from serve.settings import SearchSettings
 
 ID_MAX = 2**63 - 1
 TAGS_MAX = 20
 IDS_MAX = 100
+NEGATIVES_MAX = 5
 LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple")
 Id = Annotated[str, Field(pattern=r"^[0-9]{1,19}$", examples=["42"])]
 
@@ -68,16 +71,35 @@ class Weights(BaseModel):
     text: float | None = Field(default=None, ge=0, le=100)
 
 
+class Blend(BaseModel):
+    """How much each part of a composed query counts in its vector; what is negative is subtracted."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: float = Field(default=1.0, ge=0, le=100)
+    image: float = Field(default=1.0, ge=0, le=100)
+    segment: float = Field(default=1.0, ge=0, le=100)
+    negative: float = Field(default=0.5, ge=0, le=100)
+
+
 class Body(BaseModel):
-    """The body of `POST /v1/search`: a text, an image, a moment to find more of, or a cursor."""
+    """The body of `POST /v1/search`: a text, an image, a moment to find more of, any of them together; or a cursor."""
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"text": "a red apple", "limit": 3}, {"segment_id": "42", "limit": 5}]},
+        json_schema_extra={
+            "examples": [
+                {"text": "a red apple", "limit": 3},
+                {"segment_id": "42", "text": "at night", "negative": ["rain"]},
+            ]
+        },
     )
     text: str = ""
     image: str | None = Field(default=None, description="A picture (JPEG, PNG, WebP), base64.")
     segment_id: Id | None = None
+    negative: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default=[], max_length=NEGATIVES_MAX, description="What it should not show. `-word` in the text says the same."
+    )
+    blend: Blend = Blend()
     weights: Weights = Weights()
     filters: Narrowing = Narrowing()
     limit: int | None = Field(default=None, ge=1)
@@ -91,12 +113,14 @@ class Body(BaseModel):
 
 @dataclass(frozen=True)
 class Query:
-    """One search, checked. Exactly one of text, image, segment_id and cursor leads it."""
+    """One search, checked: a cursor, or one or more of text, image and segment_id. `negative` is what to keep away from."""
 
     limit: int
     text: str = ""
     image: bytes | None = None
     segment_id: int | None = None
+    negative: tuple[str, ...] = ()
+    blend: Blend = field(default_factory=Blend)
     cursor: str | None = None
     filters: Filters = field(default_factory=Filters)
     vector_weight: float = 1.0
@@ -106,6 +130,18 @@ class Query:
     intent: Intent = Intent.SEARCH
     relevance_min_ppm: int = 0
     language: str = "english"
+
+    @property
+    def wanted(self) -> str:
+        """The text without the words it excludes; those are in `negative`."""
+        return fulltext.wanted(self.text)
+
+    @property
+    def identity(self) -> str:
+        """The same for searches that have the same answer: whatever is asked, but for letter case and intent."""
+        image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
+        plain = replace(self, text=self.text.casefold(), image=None, intent=Intent.SEARCH)
+        return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
 
     @property
     def counts(self) -> bool:
@@ -119,12 +155,15 @@ def of(body: Body, settings: SearchSettings) -> Query:
     Raises:
         Rejected: one clear detail.
     """
-    text = unicodedata.normalize("NFC", body.text).strip()
+    text = " ".join(unicodedata.normalize("NFC", body.text).split())
     limit = body.limit or settings.limit_default
     _check(body, text, limit, settings)
+    negative = tuple(dict.fromkeys((*fulltext.excluded(text), *(" ".join(each.split()) for each in body.negative))))
     return Query(
         limit=limit,
-        text=" ".join(text.split()),
+        text=text,
+        negative=negative[:NEGATIVES_MAX],
+        blend=body.blend,
         image=_image(body.image, settings) if body.image is not None else None,
         segment_id=_id(body.segment_id) if body.segment_id is not None else None,
         cursor=body.cursor,
@@ -140,14 +179,14 @@ def of(body: Body, settings: SearchSettings) -> Query:
 
 
 def _check(body: Body, text: str, limit: int, settings: SearchSettings) -> None:
-    led_by = [bool(text), body.image is not None, body.segment_id is not None, body.cursor is not None]
-    if sum(led_by) != 1:
-        hint = "give q (a text), image, segment_id or cursor"
-        said = "a search needs something to look for" if not any(led_by) else "a search is led by one thing"
+    led = bool(fulltext.wanted(text)) or body.image is not None or body.segment_id is not None
+    if led == (body.cursor is not None):
+        hint = "give q (a text), image, segment_id, or a cursor alone"
+        said = "a cursor carries its own search" if led else "a search needs something to look for"
         raise Rejected(said, status=422, code="bad-query", hint=hint)
     if len(text) > settings.query_chars_max:
         raise Rejected(f"the text has {len(text)} characters, {settings.query_chars_max} are allowed", 422, "bad-query")
-    if "\0" in text:
+    if "\0" in text or any("\0" in each for each in body.negative):
         raise Rejected("the text contains a zero byte", status=422, code="bad-query")
     if limit > settings.limit_max:
         raise Rejected(f"limit is {limit}, at most {settings.limit_max} is allowed", status=422, code="bad-query")

@@ -120,7 +120,7 @@ def record(services: Services, query: Query, caller: Caller, shown: Sequence[Ran
     return services.recorder.record(
         appearances,
         idempotency_key=caller.idempotency_key,
-        request=f"{query.text}\n{query.segment_id}\n{query.limit}",
+        request=query.identity,
         principal_id=caller.principal.id if caller.principal else None,
         own_creator_ids=own,
     )

@@ -5,17 +5,21 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import pytest
+from psycopg import AsyncConnection
 
-from cluster import ray_cluster, runtime
+from cluster import database, ray_cluster, runtime
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
+from tests.conftest import fresh_database
+from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, clustered, load
 
 SCENES = ("testsrc2", "smptebars", "rgbtestsrc", "testsrc", "pal75bars", "yuvtestsrc")
 CUTS_MS = (0, 2000, 4000, 6000, 8000, 10000)
@@ -121,3 +125,20 @@ def deployment(
     made = settings_module.load(file, environ={"PIXR_DATA_DIR": str(ray_head.data_dir)})
     assert ray_cluster.environment(made)["PIXR_CONFIG"] == str(file)
     return made
+
+
+@pytest.fixture(scope="session")
+def corpus(ground: Settings, _template: str) -> Iterator[Catalogue]:
+    """A database full of clustered vectors, with their index. Tests change nothing in it."""
+    with fresh_database(ground, _template) as url:
+        made = clustered(ROWS, DIMENSIONS, seed=1)
+        with database.connect(url, autocommit=True) as connection:
+            load(connection, made)
+        yield Catalogue(url, made)
+
+
+@pytest.fixture
+async def reading(corpus: Catalogue) -> AsyncIterator[AsyncConnection[Any]]:
+    """A connection to it."""
+    async with await AsyncConnection.connect(corpus.url) as made:
+        yield made

@@ -17,6 +17,9 @@ AT = "2026-01-01T00:00:00Z"
 SHARES = (0.5, 0.1, 0.05, 0.01, 0.001)
 
 
+ROWS, DIMENSIONS = 3000, 32
+
+
 @dataclass(frozen=True)
 class Corpus:
     """`ids` are the segments', from 1; `videos` the video of each."""
@@ -34,6 +37,14 @@ class Corpus:
     def tagged(self, share: float) -> tuple[str, NDArray[np.bool_]]:
         """The tag that this share of all videos carries, and which rows fit it."""
         return f"share{share}", self.tags[share][self.videos - 1]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A database, and the corpus that is in it."""
+
+    url: str
+    corpus: Corpus
 
 
 def clustered(rows: int, dimensions: int, seed: int, per_video: int = 3, queries: int = 50) -> Corpus:

@@ -33,7 +33,10 @@ def test_a_text_is_normalised_so_that_it_is_cached_once() -> None:
     [
         ({}, "something to look for"),
         ({"text": "   "}, "something to look for"),
+        ({"text": "-apple"}, "something to look for"),
+        ({"negative": ["apple"]}, "something to look for"),
         ({"text": "a", "cursor": "b"}, "cursor"),
+        ({"text": "a", "negative": ["b\0"]}, "zero byte"),
         ({"text": "a" * 501}, "501 characters"),
         ({"text": "a\0b"}, "zero byte"),
         ({"text": "a", "limit": 101}, "at most 100"),
@@ -66,6 +69,8 @@ def test_what_cannot_be_answered_is_refused_with_what_is_wrong(fields: dict[str,
         {"text": "a", "weights": {"vector": float("inf")}},
         {"text": "a", "weights": {"text": -1}},
         {"text": "a", "relevance_min_ppm": 1_000_001},
+        {"text": "a", "negative": ["b"] * 6},
+        {"text": "a", "blend": {"negative": float("nan")}},
         {"text": "a", "surprise": 1},
         {"text": "a", "cursor": "c" * 16_385},
     ],
@@ -73,6 +78,13 @@ def test_what_cannot_be_answered_is_refused_with_what_is_wrong(fields: dict[str,
 def test_a_field_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Body(**fields)
+
+
+def test_what_a_text_excludes_is_negative_and_not_looked_for() -> None:
+    query = made(text='red apple -pie -"apple tree"', negative=["worm"])
+    assert query.wanted == "red apple"
+    assert query.negative == ("pie", "apple tree", "worm")
+    assert made(text="well-known e-mail").negative == ()
 
 
 def test_an_image_above_the_limit_is_refused() -> None:

@@ -127,6 +127,31 @@ async def test_more_like_a_moment_leaves_the_moment_itself_out(room: Room) -> No
     assert missing.status_code == 404
 
 
+async def test_a_picture_and_words_are_looked_for_together(room: Room) -> None:
+    image = base64.b64encode(room.painted.picture("banana")).decode()
+    words = {"vector": 1, "text": 0}
+    both = await room.ask(image=image, text="rocket", weights=words, limit=4)
+    assert {room.gallery.videos["banana"], room.gallery.videos["rocket"]} == set(videos(both))
+    mostly = await room.ask(image=image, text="rocket", weights=words, blend={"image": 0.1}, limit=1)
+    assert videos(mostly) == [room.gallery.videos["rocket"]]
+
+
+async def test_what_is_negative_moves_away(room: Room) -> None:
+    def place(answer: dict[str, Any]) -> int:
+        return videos(answer).index(room.gallery.videos["banana"])
+
+    plain = await room.ask(text="banana", limit=100)
+    less = await room.ask(text="banana", negative=["banana"], blend={"negative": 0.9}, limit=100)
+    assert place(plain) == 0
+    typed = await room.search(q="fruit -banana", limit=100)
+    assert place(typed) > place(await room.search(q="fruit", limit=100))
+    assert moments(less) == moments(plain)  # the same direction, shorter
+    gone = await room.doors.http.post(
+        "/v1/search", json={"text": "banana", "negative": ["banana"], "blend": {"negative": 1}}
+    )
+    assert (gone.status_code, gone.json()["code"]) == (422, "bad-query")
+
+
 async def test_pages_neither_repeat_nor_leave_out(room: Room) -> None:
     everything = moments(await room.search(q="banana", limit=100))
     assert len(everything) == 2 * len(room.painted.names)
