@@ -34,6 +34,7 @@ def up(context: Context, as_json: bool) -> None:
         _show(context, as_json, "Pixr is already up")
         return
     check_external(settings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to end is to be interrupted
     began = time.monotonic()
     process = None if supervisor.running(settings) else supervisor.start(settings)
     try:

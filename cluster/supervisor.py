@@ -96,6 +96,8 @@ class Keeper:
     def _start(self, now: float) -> None:
         self.state, self._started_at, self._check_at, self._failed_checks = State.STARTING, now, now, 0
         try:
+            if not self._ever_healthy:  # later its address is known to others, and has to stay
+                _leave_taken_ports(self.settings, self.service.name)
             self.service.prepare()
             command = self.service.command()
             self.process = self._spawn(command) if command is not None else None
@@ -347,11 +349,16 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
 
 def owner_of(port: int) -> str:
     """`pid 123 (python)` of who listens on a port, as far as this user may know."""
+    pid = _listener(port)
+    return f"pid {pid} ({psutil.Process(pid).name()})" if pid else "another user's process"
+
+
+def _listener(port: int) -> int | None:
     for connection in psutil.net_connections("tcp"):
         local: tuple[str, int] | tuple[()] = connection.laddr
         if connection.status == psutil.CONN_LISTEN and local and local[1] == port and connection.pid:
-            return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
-    return "another user's process"
+            return connection.pid
+    return None
 
 
 def _lock_path(settings: Settings) -> Path:
@@ -382,11 +389,18 @@ def _require_space(settings: Settings) -> None:
         raise Rejected(f"no space left in {settings.data_dir}: {free_mb} MB free, {needed_mb} MB needed", hint=hint)
 
 
-def _move_taken_ports(settings: Settings) -> None:
-    """Nothing of ours runs yet, so a port that is taken now belongs to a stranger."""
+def _leave_taken_ports(settings: Settings, service: str) -> None:
+    """Give a service that is about to start other ports where strangers have taken its own.
+
+    A port that was free when it was chosen can be taken by now, by another Pixr that starts at the same time.
+    """
     path = settings.data_dir / "run" / "ports.json"
-    for name, number in (json.loads(path.read_text(encoding="ascii")) if path.exists() else {}).items():
-        if not runtime.port_is_free(number):
+    ports: dict[str, int] = json.loads(path.read_text(encoding="ascii")) if path.exists() else {}
+    for name, number in ports.items():
+        if not (name == service or name.startswith(f"{service}-")) or runtime.port_is_free(number):
+            continue
+        pid = _listener(number)
+        if pid not in {child.pid for child in psutil.Process().children(recursive=True)}:
             owner, moved_to = owner_of(number), runtime.move_port(settings, name)
             log.warning("port %d is taken by %s; %s moves to %d", number, owner, name, moved_to)
 
@@ -417,7 +431,6 @@ def main(only: Sequence[str]) -> int:
     settings = settings_module.load()
     lock = _lock(settings)
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    _move_taken_ports(settings)
     wanted = services.all_services(settings, only)
     succeeded = Supervisor(settings, [Keeper(service, settings) for service in wanted]).run()
     lock.close()

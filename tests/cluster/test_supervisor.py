@@ -191,9 +191,7 @@ def test_the_owner_of_a_taken_port_is_named() -> None:
 
 def test_a_port_taken_while_pixr_was_down_is_left_to_its_taker(tmp_path: Path) -> None:
     settings = throwaway_settings(tmp_path)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", runtime.port(settings, "redis", 6379)))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", runtime.port(settings, "redis", 6379))) as taken:
         process = supervisor.start(settings, only=("redis",))
         wait_up(settings, process)
         assert runtime.known_port(settings, "redis") != taken.getsockname()[1]
@@ -201,10 +199,16 @@ def test_a_port_taken_while_pixr_was_down_is_left_to_its_taker(tmp_path: Path) -
         process.wait(20)
 
 
-def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path, how: signal.Signals) -> None:
     settings = throwaway_settings(tmp_path)
     environment = {**os.environ, "PIXR_DATA_DIR": str(tmp_path)}
-    up = subprocess.Popen((sys.executable, "-m", "cluster.cli", "up"), env=environment, start_new_session=True)
+    up = subprocess.Popen(
+        (sys.executable, "-m", "cluster.cli", "up"),
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what it runs behind
+    )
     deadline = time.monotonic() + 60
     while not _healthy(settings, "postgres"):
         assert up.poll() is None
@@ -212,7 +216,7 @@ def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path) -> None:
         time.sleep(0.05)
     started = psutil.Process(up.pid).children(recursive=True)
     assert len(started) > 2
-    up.send_signal(signal.SIGINT)
+    up.send_signal(how)
     assert up.wait(60) == 130
     assert psutil.wait_procs(started, timeout=5)[1] == []
     assert not supervisor.running(settings)
