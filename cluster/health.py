@@ -5,6 +5,9 @@ The same questions are asked of embedded services and of those a user named by U
 
 from __future__ import annotations
 
+import functools
+import ssl
+
 import httpx
 import redis as redis_client
 
@@ -13,6 +16,7 @@ from cluster.errors import Temporary
 from cluster.runtime import S3Endpoint
 
 TIMEOUT_S = 3.0
+GET_HEALTH = {"jsonrpc": "2.0", "id": 1, "method": "getHealth"}
 
 
 def postgres(url: str) -> None:
@@ -36,7 +40,7 @@ def s3(endpoint: S3Endpoint) -> None:
 
 def solana(url: str) -> None:
     try:
-        answer = httpx.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "getHealth"}, timeout=TIMEOUT_S)
+        answer = httpx.post(url, json=GET_HEALTH, timeout=TIMEOUT_S, verify=_tls())
         answer.raise_for_status()
         result = answer.json().get("result")
     except (httpx.HTTPError, ValueError) as error:
@@ -57,11 +61,17 @@ def serve(url: str) -> None:
 
 def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> None:
     try:
-        answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers)
+        answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls())
     except httpx.HTTPError as error:
         raise Temporary(f"{what} at {url} is unreachable: {_line(error)}") from error
     if answer.status_code >= accept_below:
         raise Temporary(f"{what} at {url} answers {answer.status_code}")
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Made once: reading the certificates takes longer than any of the questions."""
+    return httpx.create_ssl_context()
 
 
 def _line(error: Exception) -> str:

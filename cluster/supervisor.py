@@ -39,6 +39,7 @@ LOCK_TRIES_MAX, LOCK_WAIT_S = 10, 0.05
 STARTING_CHECK_S = 0.5
 FIRST_STARTS_MAX = 3
 ORPHAN_GRACE_S = 3.0
+ORPHAN_LOOK_S = 1.0
 HEALTHY_AFTER_S = 60.0  # a service that lived this long starts again without backoff
 LOG_BYTES_MAX = 16 << 20
 PR_SET_PDEATHSIG = 1
@@ -72,6 +73,7 @@ class Keeper:
     _started_at: float = 0.0
     _check_at: float = 0.0
     _restart_at: float = 0.0
+    _address: str = ""
     _failed_checks: int = 0
     _quick_deaths: int = 0
     _ever_healthy: bool = False
@@ -129,6 +131,7 @@ class Keeper:
         else:
             self.state, self.reason, self._failed_checks, self._ever_healthy = State.HEALTHY, "", 0, True
             self._check_at = now + self.settings.supervisor.check_interval_s
+            self._address = self.service.address()
 
     def _check_failed(self, now: float, reason: str) -> None:
         self.reason = reason
@@ -178,7 +181,7 @@ class Keeper:
         return {
             "state": self.state.value,
             "healthy": self.state is State.HEALTHY,
-            "address": self.service.address() if self._ever_healthy else "",
+            "address": self._address,
             "pid": self.process.pid if self.process else None,
             "restarts": self.restarts,
             "reason": self.reason,
@@ -211,6 +214,7 @@ class Supervisor:
     detail: str = ""
     _stopping: bool = field(default=False, init=False)
     _orphans: dict[int, float] = field(default_factory=dict, init=False)
+    _orphans_at: float = field(default=0.0, init=False)
 
     def run(self) -> bool:
         """Start everything, keep it running until told to stop; False when the start failed."""
@@ -249,6 +253,9 @@ class Supervisor:
 
     def _end_orphans(self, now: float) -> None:
         """Children of a service that died are ours now, and are ended after a moment's grace."""
+        if now < self._orphans_at:
+            return
+        self._orphans_at = now + ORPHAN_LOOK_S
         own = {keeper.process.pid for keeper in self.keepers if keeper.process}
         adopted = {child.pid for child in psutil.Process().children() if child.pid not in own}
         self._orphans = {pid: self._orphans.get(pid, now) for pid in adopted}
