@@ -20,7 +20,7 @@ TAIL_FRAMES_MIN = 4 * SHIFT
 def plan(video: Video, chunk_ms: int, *, key_frames_only: bool = False) -> list[Chunk]:
     """Chunks of at least `chunk_ms`, each from a key frame on; every frame is owned once."""
     total = len(video.key_frames) if key_frames_only else len(video.frame_ms)
-    if key_frames_only:
+    if key_frames_only or video.counted:
         return [Chunk(0, 1, 0, total, 0, total)]
     starts = _starts(video, chunk_ms, total)
     chunks = []
@@ -58,6 +58,7 @@ def order(video: Video, chunk: Chunk, *, key_frames_only: bool = False) -> dict[
         "decoder": "av" if key_frames_only else video.decoder,
         "rotation": video.rotation,
         "key_frames_only": key_frames_only,
+        "counted": video.counted and not key_frames_only,
     }
 
 

@@ -8,8 +8,10 @@ state. Runs inside the sandbox; the answer is measurements for every frame, and 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,12 +28,13 @@ from PIL import Image
 
 from pipelines import shots
 from pipelines.media import Bytes8, Floats, Times
-from pipelines.probe import Undecodable, open_container, picture_stream, start_of
+from pipelines.probe import Undecodable, clock_of, open_container, picture_stream
 
 BATCH_FRAMES = 64
 WEBP_QUALITY = 78
 WEBP_METHOD = 2  # 0 fast .. 6 small
 SEEK_EARLIER_S = (0, 2, 10, 60)
+COMPLAINT_BYTES_MAX = 300
 DAMAGED_FRAMES_MAX = 1000  # errors in a row before the rest of a chunk is given up
 
 Frame = tuple[int, Bytes8]  # time, pixels
@@ -60,6 +63,13 @@ class Order:
     thumbnail_side: int
     key_frames_only: bool = False
     cuts: bool = True
+    counted: bool = False
+
+
+def warm() -> None:
+    """Load what a first picture loads, once for all children that will be forked: a tenth of a second each."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    _webp(fitted(picture, 8, "squash"), 8)
 
 
 def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
@@ -174,13 +184,16 @@ def _with_decord(order: Order) -> Iterator[Frame]:
     else:
         total = len(expected)
     try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), width=order.width, height=order.height, num_threads=1)
-        if len(reader) != total:
-            raise Undecodable("decoder-disagrees", f"decord sees {len(reader)} frames, the index {total}")
-        for _ in range(skip):
-            reader.next()
-        for time_ms in expected:
-            yield time_ms, reader.next().asnumpy()
+        with _complaints() as complaint:
+            reader = decord.VideoReader(path, ctx=decord.cpu(0), width=order.width, height=order.height, num_threads=1)
+            if len(reader) != total:
+                raise Undecodable("decoder-disagrees", f"decord sees {len(reader)} frames, the index {total}")
+            for _ in range(skip):
+                reader.next()
+            for time_ms in expected:
+                yield time_ms, reader.next().asnumpy()
+        if complaint:  # it goes on after damage, with pictures that are wrong or out of step
+            raise Undecodable("decoder-failed", f"decord: {complaint[0]}")
     except decord.DECORDError as error:
         raise Undecodable("decoder-failed", f"decord: {error}") from error
     except StopIteration as error:
@@ -188,6 +201,23 @@ def _with_decord(order: Order) -> Iterator[Frame]:
     finally:
         if not order.whole:
             Path(order.scratch).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """The first line that decord's decoder writes to standard error in the meantime: its only word on damage."""
+    found: list[str] = []
+    kept, memory = os.dup(2), os.memfd_create("complaints")
+    decord.logging.set_level(decord.logging.ERROR)
+    os.dup2(memory, 2)
+    try:
+        yield found
+    finally:
+        os.dup2(kept, 2)
+        if line := os.pread(memory, COMPLAINT_BYTES_MAX, 0).decode(errors="replace").partition("\n")[0]:
+            found.append(line)
+        os.close(kept)
+        os.close(memory)
 
 
 def _copy_packets(order: Order) -> NDArray[np.int64]:
@@ -208,35 +238,54 @@ def _copy_packets(order: Order) -> NDArray[np.int64]:
 
 
 def _with_av(order: Order) -> Iterator[Frame]:
-    """PyAV, from the key frame before the chunk; ends where the picture data ends."""
-    wanted, at, errors = order.frame_ms, 0, 0
+    """PyAV, from the key frame before the chunk; ends where the picture data ends. Damaged pictures are left out."""
+    wanted, at = order.frame_ms, 0
     with open_container(order.path) as container:
         stream = picture_stream(container)
         stream.thread_count = 1
         if order.key_frames_only:
             stream.codec_context.skip_frame = "NONKEY"
-        base, start = stream.time_base, start_of(container)
-        assert base is not None  # a stream whose packets have times has a base
-        offset = int(start / base)
+        clock = clock_of(container, stream)
         packets = container.demux(stream) if order.whole else _from_key_frame(container, stream, order.pts_first)
-        while at < len(wanted) and errors < DAMAGED_FRAMES_MAX:
-            try:
-                packet = next(packets)
-                frames = packet.decode()
-            except (StopIteration, av.error.EOFError):
-                break
-            except av.error.FFmpegError:
-                errors += 1
-                continue
-            for frame in frames:
-                if frame.pts is None or not isinstance(frame, av.VideoFrame):
-                    continue
-                time_ms = (frame.pts - offset) * 1000 * base.numerator // base.denominator
-                at = _position(wanted, at, time_ms)
-                if at < len(wanted) and wanted[at] == time_ms:  # never a time twice, none that the index does not name
-                    at += 1
-                    errors = 0
+        for frame, sound in _pictures(packets):
+            if order.counted:
+                time_ms: int | None = wanted[min(at, len(wanted) - 1)]
+            else:
+                time_ms = None if frame.pts is None else clock.ms(frame.pts)
+                at = _position(wanted, at, -1 if time_ms is None else time_ms)
+            if at == len(wanted):
+                return
+            if wanted[at] == time_ms:  # never a time twice, none that the index does not name
+                at += 1
+                if sound:
                     yield time_ms, _scaled(frame, order)
+
+
+def _pictures(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """What the decoder gives, in the order of presentation, and whether it is sound.
+
+    After damage no picture is, until a key frame: others are made of what was lost. Pictures shown before the last key
+    frame and stored behind it are another matter: a chunk that begins there never had what they are made of.
+    """
+    errors, sound, key_pts = 0, True, 0
+    while errors < DAMAGED_FRAMES_MAX:
+        try:
+            frames = next(packets).decode()
+        except (StopIteration, av.error.EOFError):
+            return
+        except av.error.FFmpegError:
+            errors, sound = errors + 1, False
+            continue
+        for frame in frames:
+            if not isinstance(frame, av.VideoFrame):
+                continue
+            errors = 0
+            pts = frame.pts or 0
+            if frame.key_frame and not frame.is_corrupt:
+                sound, key_pts = True, pts
+            elif frame.is_corrupt and pts > key_pts:
+                sound = False
+            yield frame, sound and not frame.is_corrupt
 
 
 def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Any]:

@@ -44,6 +44,9 @@ class Video:
     frame_pts: NDArray[np.int64]  # in the stream's own time base
     key_frames: NDArray[np.int32]  # indices into frame_ms
     warning: str = ""
+    counted: bool = (
+        False  # the file's clock is broken: times belong to frames by their order, not by what packets state
+    )
 
     def __post_init__(self) -> None:
         if not len(self.frame_ms) or len(self.frame_ms) != len(self.frame_pts):

@@ -7,6 +7,7 @@ playlist or a concat script that points elsewhere is refused whatever it is name
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 DEMUXERS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "mpegts", "avi", "mpeg")
 OPEN_OPTIONS = {"protocol_whitelist": "file,pipe", "format_whitelist": ",".join(DEMUXERS), "fflags": "+genpts"}
 SNIFF_BYTES = 4096
+PROGRAM_STREAMS = {"mpegts", "mpeg"}  # joined, cut and broadcast: their clocks are not to be trusted
+JUMP_MIN_S = 1  # backwards; less is a muxer's carelessness
 FIRST_PACKETS_MAX = 600  # tried until a first frame comes out
 REMUX_BITS_MAX = 60_000_000  # a second; above, chunks are not worth a copy
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<?xml", b"#EXTINF")
@@ -54,7 +57,7 @@ def probe(
         index = _index(container, stream)
         values = _describe(container, stream, index, rotation)
     values["warning"] = _whole_enough(index, values, share_min)
-    if index.pts_known and values["duration_ms"] > duration_max_s * 1000:
+    if index.facts.pts_known and values["duration_ms"] > duration_max_s * 1000:
         raise _too_long(duration_max_s)
     arrays: dict[str, NDArray[Any]] = {"frame_ms": index.frame_ms, "frame_pts": index.pts, "key_frames": index.keys}
     return values, arrays
@@ -78,10 +81,24 @@ def picture_stream(container: InputContainer) -> VideoStream:
     raise Undecodable("no-video", "the file has no video stream", final=True)
 
 
-def start_of(container: InputContainer) -> Fraction:
-    """Where a player's clock shows 0, in seconds of the file's time; sound that is primed earlier does not count."""
-    start = container.start_time
-    return Fraction(start, av.time_base) if start is not None and start > 0 else Fraction(0)
+@dataclass(frozen=True)
+class Clock:
+    """From a stream's own time stamps to milliseconds on a player's clock."""
+
+    base: Fraction
+    start: int  # the time stamp at which a player's clock shows 0
+
+    def ms(self, pts: int) -> int:
+        return int((pts - self.start) * 1000 * self.base.numerator // self.base.denominator)
+
+    def all_ms(self, pts: NDArray[np.int64]) -> NDArray[np.int32]:
+        return ((pts - self.start) * 1000 * self.base.numerator // self.base.denominator).astype(np.int32)
+
+
+def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
+    """The clock starts with the container; sound that is primed earlier does not count."""
+    base = stream.time_base or Fraction(1, 1000)
+    return Clock(base, round(Fraction(max(container.start_time or 0, 0), av.time_base) / base))
 
 
 def first_frame_rotation(container: InputContainer, stream: VideoStream) -> int:
@@ -111,50 +128,90 @@ def _decoded(packet: Any) -> list[av.VideoFrame]:
 class _Index:
     """The packets of the stream, in the order of presentation."""
 
-    def __init__(self, rows: list[tuple[int, bool]], start: Fraction, base: Fraction, **facts: bool) -> None:
+    def __init__(self, rows: list[tuple[int, bool]], clock: Clock, facts: _Facts) -> None:
         rows.sort(key=lambda row: row[0])
-        self.pts = np.array([pts for pts, _ in rows], np.int64)
-        offset = int(start / base)
-        self.frame_ms = ((self.pts - offset) * 1000 * base.numerator // base.denominator).astype(np.int32)
+        pts = np.array([pts for pts, _ in rows], np.int64)
+        self.repeats = bool(np.any(np.diff(pts) == 0))
+        self.counted = facts.guessed or facts.jumps or (facts.program_stream and self.repeats)
+        self.pts = _rising(pts) if self.counted else pts
+        self.frame_ms = clock.all_ms(self.pts)
         self.keys = np.flatnonzero([key for _, key in rows]).astype(np.int32)
-        self.broken = facts["broken"]  # demuxing ended with an error
-        self.discarded = facts["discarded"]  # an edit list hides frames
-        self.open_gop = facts["open_gop"]  # frames shown before a key frame, but stored behind it
-        self.changes = facts["changes"]  # of size or codec parameters on the way
-        self.pts_known = facts["pts_known"]
-        self.reach_s = 0.0  # where the last packet of any stream ends
+        self.facts = facts
+        # Matroska's length counts from 0, others' from the start.
+        self.reach_s = float(facts.reach if facts.matroska else facts.reach - clock.start * clock.base)
+
+
+def _rising(pts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Times that repeat are pushed back until none does: a frame's length further each."""
+    steps = np.diff(pts)
+    grid = np.arange(len(pts)) * (int(np.median(steps[steps > 0])) if np.any(steps > 0) else 1)
+    rising: NDArray[np.int64] = np.maximum.accumulate(pts - grid) + grid
+    return rising
+
+
+class _Facts:
+    """What the packets tell beside their times, and the time stamp that each one gets."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        names = container.format.name.split(",")
+        self.program_stream = not PROGRAM_STREAMS.isdisjoint(names)
+        self.matroska, self.avi = "matroska" in names, "avi" in names
+        self.broken = False  # demuxing ended with an error
+        self.discarded = False  # an edit list hides frames
+        self.open_gop = False  # frames shown before a key frame, but stored behind it
+        self.changes = False  # of codec parameters on the way
+        self.jumps = False  # the clock starts again: files were joined
+        self.guessed = False  # the container states the order of storage alone
+        self.pts_known = True
+        self.reach = Fraction(0)  # where the last packet of any stream ends, in seconds of the file's clock
+        self._jump_min = JUMP_MIN_S / (stream.time_base or Fraction(1, 1000))
+        self._last_key: int | None = None
+        self._ended = self._shift = self._latest = 0
+
+    def stamp(self, packet: Any) -> int:
+        """When a packet's frame is shown, in the order of demuxing."""
+        pts = self._unshifted(packet)
+        if packet.dts is not None:
+            if self.program_stream and packet.dts + self._shift < self._ended - self._jump_min:
+                self.jumps, self._shift = True, self._ended - packet.dts
+            self._ended = packet.dts + self._shift + (packet.duration or 0)
+        pts += self._shift
+        if packet.is_keyframe:
+            self._last_key = pts
+        elif self._last_key is not None and pts < self._last_key:
+            self.open_gop = True
+        self._latest = pts
+        return pts
+
+    def _unshifted(self, packet: Any) -> int:
+        if self.avi and packet.dts is not None:
+            self.guessed |= packet.pts != packet.dts
+            return int(packet.dts)
+        if packet.pts is not None:
+            return int(packet.pts)
+        self.pts_known = False
+        return int(packet.dts) if packet.dts is not None else self._latest + 1 - self._shift
 
 
 def _index(container: InputContainer, stream: VideoStream) -> _Index:
     rows: list[tuple[int, bool]] = []
-    facts = {"broken": False, "discarded": False, "open_gop": False, "changes": False, "pts_known": True}
-    last_key, reach = None, Fraction(0)
+    facts = _Facts(container, stream)
     try:
         for packet in container.demux():
             if packet.size and packet.dts is not None and packet.time_base:
-                reach = max(reach, (packet.dts + (packet.duration or 0)) * packet.time_base)
+                facts.reach = max(facts.reach, (packet.dts + (packet.duration or 0)) * packet.time_base)
             if not packet.size or packet.stream_index != stream.index:
                 continue
             if packet.is_discard:
-                facts["discarded"] = True
+                facts.discarded = True
                 continue
-            facts["changes"] |= bool(rows) and packet.has_sidedata("new_extradata")
-            pts = packet.pts
-            if pts is None:
-                facts["pts_known"] = False
-                pts = packet.dts if packet.dts is not None else (rows[-1][0] + 1 if rows else 0)
-            if packet.is_keyframe:
-                last_key = pts
-            elif last_key is not None and pts < last_key:
-                facts["open_gop"] = True
-            rows.append((pts, packet.is_keyframe))
+            facts.changes |= bool(rows) and packet.has_sidedata("new_extradata")
+            rows.append((facts.stamp(packet), packet.is_keyframe))
     except (av.error.FFmpegError, OSError):
-        facts["broken"] = True
+        facts.broken = True
     if not rows:
         raise Undecodable("damaged", "the file has a header but no picture data", final=True)
-    index = _Index(rows, start_of(container), stream.time_base or Fraction(1, 1000), **facts)
-    index.reach_s = float(reach - start_of(container))
-    return index
+    return _Index(rows, clock_of(container, stream), facts)
 
 
 def _describe(container: InputContainer, stream: VideoStream, index: _Index, rotation: int) -> dict[str, Any]:
@@ -165,12 +222,12 @@ def _describe(container: InputContainer, stream: VideoStream, index: _Index, rot
         width, height = height, width
     rate = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
     last_ms = int(index.frame_ms[-1]) + max(1, round(1000 / rate))
-    names = container.format.name.split(",")
-    transport = "mpegts" in names or "mpeg" in names
     bits = Path(container.name).stat().st_size * 8000 / max(1, last_ms)
-    unsure = (transport, index.broken, index.discarded, index.open_gop, index.changes, not index.pts_known,
-              rotation != 0, shape != 1, len(index.pts) < stream.frames, bits > REMUX_BITS_MAX,
-              bool(np.any(np.diff(index.pts) == 0)))  # fmt: skip
+    facts = index.facts
+    unsure = (
+        facts.program_stream, facts.broken, facts.discarded, facts.open_gop, facts.changes, not facts.pts_known,
+        index.counted, index.repeats, rotation != 0, shape != 1, len(index.pts) < stream.frames, bits > REMUX_BITS_MAX,
+    )  # fmt: skip
     return {
         "container": _container_name(container),
         "codec": codec.codec.canonical_name,
@@ -181,7 +238,9 @@ def _describe(container: InputContainer, stream: VideoStream, index: _Index, rot
         "has_audio": bool(container.streams.audio),
         "rotation": rotation,
         "decoder": "av" if any(unsure) else "decord",
-        "declared": (stream.frames, (container.duration or 0) / av.time_base),
+        "counted": index.counted,
+        # An AVI declares slots, and some of them are left empty.
+        "declared": (0 if facts.avi else stream.frames, (container.duration or 0) / av.time_base),
     }
 
 
@@ -204,7 +263,7 @@ def _whole_enough(index: _Index, values: dict[str, Any], share_min: float) -> st
     """
     frames, length_s = values.pop("declared")
     found = len(index.pts)
-    if frames and not index.discarded and found < frames:
+    if frames and not index.facts.discarded and found < frames:
         if found < share_min * frames:
             reason = f"the file is cut off or damaged: {found} of {frames} frames are there"
             raise Undecodable("damaged", reason, final=True)
@@ -212,7 +271,7 @@ def _whole_enough(index: _Index, values: dict[str, Any], share_min: float) -> st
     if index.reach_s < share_min * length_s - 1:
         reason = f"the file is cut off or damaged: {index.reach_s:.1f} of {length_s:.1f} s are there"
         raise Undecodable("damaged", reason, final=True)
-    return "the file's last part is damaged" if index.broken else ""
+    return "the file's last part is damaged" if index.facts.broken else ""
 
 
 def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: int, duration_max_s: int) -> None:

@@ -37,6 +37,7 @@ TASKS: Mapping[str, Task] = {"probe": probe.probe, "decode": frames.decode}
 def main() -> None:
     """Serve tasks until the parent hangs up."""
     channel = socket.socket(fileno=int(sys.argv[1]))
+    frames.warm()
     while True:
         head, descriptors, _, _ = socket.recv_fds(channel, 4, 1)
         if not head or not descriptors:
