@@ -38,6 +38,7 @@ class Model:
     name: str
     dimensions: int
     fingerprint: str
+    rows: int = 0
 
     @property
     def leaf(self) -> Identifier:
@@ -83,6 +84,7 @@ class Plan:
     scan_tuples: int = 100_000
     text_rows: int = 2000
     timeout_ms: int = 2000
+    whole: bool = True  # compare everything that fits when the graph gives too little
 
     def exact(self, fitting: int, rows: int, limit: int) -> bool:
         """Whether to compare all rows that fit, of so many there are; about 2 % of a million is where they meet."""
@@ -123,18 +125,24 @@ class Found:
     creator: str = ""
 
 
-async def active_model(connection: Connection) -> Model | None:
-    """The model whose vectors are searched; None before the first ingest."""
-    async with connection.cursor(row_factory=class_row(Model)) as cursor:
-        await cursor.execute("SELECT id, name, dimensions, fingerprint FROM media.models WHERE active")
-        return await cursor.fetchone()
+async def state(connection: Connection) -> tuple[int, Model | None]:
+    """The generation, which grows with every change that a search could see, and the model whose vectors are searched.
 
-
-async def generation(connection: Connection) -> int:
-    """Grows with every change that a search could see."""
-    row = await (await connection.execute("SELECT value FROM media.generation")).fetchone()
+    The size of the model's table tells its rows at once and without statistics; None before the first ingest.
+    """
+    row = await (
+        await connection.execute(
+            "SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,"
+            " pg_relation_size(to_regclass('media.embeddings_m' || m.id))"
+            " FROM media.generation g LEFT JOIN media.models m ON m.active"
+        )
+    ).fetchone()
     assert row is not None  # the migration puts it there
-    return int(row[0])
+    if row[1] is None:
+        return int(row[0]), None
+    model_id, name, dimensions, fingerprint, size = row[1:]
+    rows = (size or 0) // bytes_per_row(dimensions)
+    return int(row[0]), Model(model_id, name, dimensions, fingerprint, rows)
 
 
 async def nearest(
@@ -153,11 +161,11 @@ async def nearest(
     filters, plan = filters or Filters(), plan or Plan()
     async with connection.transaction():
         await configure(connection, {"statement_timeout": plan.timeout_ms})
-        fitting, rows = await fit(connection, model, filters)
-        if plan.exact(fitting, rows, limit):
+        fitting = await fit(connection, model, filters)
+        if plan.exact(fitting, model.rows, limit):
             return Looked(await _exact(connection, model, vector, limit, filters), "exact", fitting)
         met = await _by_index(connection, model, vector, limit, filters, plan)
-        if len(met) == limit:
+        if len(met) == limit or not plan.whole:
             return Looked(met, "index", fitting)
         return Looked(await _exact(connection, model, vector, limit, filters), "index, exact", fitting)
 
@@ -168,24 +176,19 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
     await connection.execute(SQL("SELECT ") + calls)
 
 
-async def fit(connection: Connection, model: Model, filters: Filters) -> tuple[int, int]:
-    """About how many rows pass the filters, and of how many.
-
-    The size of the table tells its rows, at once and without statistics; filters are of videos, which are few beside
-    their moments, so that the videos are counted.
-    """
+async def fit(connection: Connection, model: Model, filters: Filters) -> int:
+    """About how many rows pass the filters. Filters are of videos, which are few beside their moments and are counted."""
     conditions, parameters = filters.conditions()
-    counted = SQL(f"SELECT count(*) FROM media.videos v WHERE {VISIBLE}{conditions}") if parameters else SQL("SELECT 0")
+    if not parameters:
+        return model.rows
     query = SQL(
-        "SELECT pg_relation_size(%(leaf)s::regclass), (SELECT reltuples FROM pg_class WHERE oid = 'media.videos'::regclass),"
-        " ({counted})"
-    ).format(counted=counted)
-    leaf = f"media.embeddings_m{model.id}"
-    row = await (await connection.execute(query, parameters | {"leaf": leaf})).fetchone()
+        "SELECT (SELECT reltuples FROM pg_class WHERE oid = 'media.videos'::regclass),"
+        f" (SELECT count(*) FROM media.videos v WHERE {VISIBLE}{conditions})"
+    )
+    row = await (await connection.execute(query, parameters)).fetchone()
     assert row is not None  # of a SELECT without FROM
-    rows = row[0] // bytes_per_row(model.dimensions)
-    per_video = max(1.0, rows / row[1]) if row[1] > 0 else MOMENTS_PER_VIDEO
-    return (min(rows, round(row[2] * per_video)) if parameters else rows), rows
+    per_video = max(1.0, model.rows / row[0]) if row[0] > 0 else MOMENTS_PER_VIDEO
+    return min(model.rows, int(row[1] * per_video))
 
 
 def bytes_per_row(dimensions: int) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cluster import cache, database, runtime, telemetry
+from cluster import cache, runtime, telemetry
+from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
 from ledger.appearances import Recorder
@@ -23,6 +24,7 @@ from serve import (
     encoding,
     openapi,
     problems,
+    readers,
     routes_creators,
     routes_jobs,
     routes_media,
@@ -32,8 +34,14 @@ from serve import (
     sockets,
 )
 from serve.encoding import QueryEncoder
+from serve.feed import Feed
+from serve.generation import Generation
+from serve.limits import Gate, Limits
+from serve.readers import Readers
+from serve.results import Results
 from serve.services import Encoding, Services, Vector
 from serve.settings import SearchSettings
+from serve.store import Store
 
 APP = "pixr"
 ENCODER = "QueryEncoder"
@@ -54,31 +62,43 @@ def build(services: Services) -> FastAPI:
 def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await services.pool.open(wait=False)  # a database that is away must not keep a replica from answering so
+        await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
         await services.recorder.start()
         try:
             yield
         finally:
             await services.recorder.close()
-            await services.pool.close()
+            await services.feed.close()
+            await services.readers.close()
             await services.redis.aclose()
 
     return lifespan
 
 
-def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Any], Encoding]) -> Services:
+def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding]) -> Services:
     """One replica's services; nothing is connected yet."""
     ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
     redis = cache.async_client(ends.redis_url)
+    store = Store(settings, redis)
+    pool = readers.pool(ends.postgres_url, search)
+    readings = Readers(pool, [readers.pool(url, search) for url in settings.postgres.replica_urls], search)
     return Services(
         settings=settings,
         search=search,
         economics=settings.section(Economics),
-        pool=database.async_pool(ends.postgres_url, max_size=search.pool_max),
+        pool=pool,
+        readers=readings,
         redis=redis,
+        store=store,
         storage=Storage(ends.s3),
-        encoding=make_encoding(search, redis),
+        encoding=make_encoding(search, store),
         recorder=Recorder(settings),
+        generation=Generation(readings, search),
+        results=Results(store, search),
+        feed=Feed(readings, search),
+        limits=Limits(store, search),
+        gate=Gate(search),
+        patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
     )
 
 
@@ -92,7 +112,7 @@ def application(settings: Settings) -> Any:
         telemetry.configure("serve")
         sockets.stay_on_node()
         handle = ray_serve.get_deployment_handle(ENCODER, app_name=APP)
-        return build(services_of(settings, lambda given, redis: encoding.of_handle(given, redis, handle)))
+        return build(services_of(settings, lambda given, store: encoding.of_handle(given, store, handle)))
 
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment

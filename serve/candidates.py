@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import psycopg
@@ -19,6 +19,7 @@ from pipelines import fulltext, index
 from pipelines.index import Hit, Looked, Model, Plan
 from pipelines.relevance import PPM
 from serve.cursors import Ranked
+from serve.generation import State
 from serve.query import Query
 from serve.services import Facts, Services, Vector
 
@@ -42,17 +43,18 @@ class Candidates:
     looked: Looked | None = None
 
 
-async def gather(services: Services, query: Query) -> Candidates:
+async def gather(services: Services, query: Query, state: State) -> Candidates:
     """Both lists, fused.
 
     Raises:
         Temporary: no list could be made.
     """
-    by_vector, by_text = await asyncio.gather(_by_vector(services, query), _by_text(services, query))
-    if by_vector is None and by_text is None:
+    by_vector, by_text = await asyncio.gather(_by_vector(services, query, state), _by_text(services, query))
+    if by_vector is None and (by_text is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
-    degraded = [name for name, hits in (("vector", by_vector), ("text", by_text)) if hits is None]
     nearest, matching = by_vector or Nearest(), by_text or []
+    skipped = {"vector": by_vector is None, "text": by_text is None, "recall": nearest.hurried}
+    degraded = [name for name, is_so in skipped.items() if is_so]
     ranks = {"vector": ranked(nearest.hits), "text": ranked(matching)}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
@@ -62,11 +64,9 @@ async def gather(services: Services, query: Query) -> Candidates:
         for segment_id, score in scores.items()
     ]
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
-    async with services.pool.connection() as connection:
-        generation = await index.generation(connection)
     per_moment = {each.segment_id: {name: ranks[name][each.segment_id] for name in each.matched} for each in fused}
     return Candidates(
-        fused[: services.search.candidates_max], generation, degraded, per_moment, cosines, nearest.looked
+        fused[: services.search.candidates_max], state.generation, degraded, per_moment, cosines, nearest.looked
     )
 
 
@@ -79,30 +79,46 @@ class Nearest:
     vector: Vector | None = None
     facts: Facts | None = None
     looked: Looked | None = None
+    hurried: bool = False
 
 
-async def _by_vector(services: Services, query: Query) -> Nearest | None:
+async def _by_vector(services: Services, query: Query, state: State) -> Nearest | None:
     """The vector list; None when it cannot be made."""
-    if query.vector_weight == 0:
+    model = state.model
+    if query.vector_weight == 0 or model is None:
         return Nearest()
     try:
-        async with services.pool.connection() as connection:
-            model = await index.active_model(connection)
-        if model is None:
-            return Nearest()
         facts = await services.encoding.facts()
         if (facts.name, facts.fingerprint) != (model.name, model.fingerprint):
             log.error("the encoder is %s, the index was made by %s", facts.name, model.name)
             return None
         vector = await _vector(services, query, model)
-        async with services.pool.connection() as connection:
-            limit = services.search.candidates_max
-            looked = await index.nearest(connection, model, vector, limit, query.filters, _plan(services))
+        looked, hurried = await _looked(services, query, model, vector)
         hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
-        return Nearest(hits, model, vector, facts, looked)
+        return Nearest(hits, model, vector, facts, looked, hurried)
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no vectors: %s", error)
         return None
+
+
+async def _looked(services: Services, query: Query, model: Model, vector: Vector) -> tuple[Looked, bool]:
+    """With the whole plan; when that takes too long, or has of late, with a hurried one, whose recall is lower."""
+    plan, limit = _plan(services), services.search.candidates_max
+    breaker = services.patience
+    if breaker.allow():
+        try:
+            async with services.readers.connection() as connection:
+                looked = await index.nearest(connection, model, vector, limit, query.filters, plan)
+        except psycopg.errors.QueryCanceled:
+            breaker.failure()
+        else:
+            breaker.success()
+            return looked, False
+    hurried = replace(
+        plan, ef_search=services.search.hurried_ef_search, exact_rows=0, whole=False, timeout_ms=plan.timeout_ms // 2
+    )
+    async with services.readers.connection() as connection:
+        return await index.nearest(connection, model, vector, limit, query.filters, hurried), True
 
 
 async def _vector(services: Services, query: Query, model: Model) -> Vector:
@@ -139,7 +155,7 @@ def blended(parts: Sequence[tuple[float, Vector]]) -> Vector:
 
 
 async def _vector_of(services: Services, segment_id: int, model: Model) -> Vector:
-    async with services.pool.connection() as connection:
+    async with services.readers.connection() as connection:
         vector = await index.vector_of(connection, model, await index.redirected(connection, segment_id))
     if vector is None:
         raise Rejected(f"there is no segment {segment_id}", status=404, code="not-found")
@@ -151,7 +167,7 @@ async def _by_text(services: Services, query: Query) -> list[Hit] | None:
     if not query.wanted or query.text_weight == 0:
         return []
     try:
-        async with services.pool.connection() as connection:
+        async with services.readers.connection() as connection:
             limit = services.search.candidates_max
             asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
             return await fulltext.matching(connection, *asked)
@@ -199,7 +215,7 @@ async def _relevance(
     cosines = {hit.segment_id: hit.value for hit in nearest.hits}
     missing = [segment_id for segment_id in segment_ids if segment_id not in cosines]
     if missing and nearest.model is not None and nearest.vector is not None:
-        async with services.pool.connection() as connection:
+        async with services.readers.connection() as connection:
             cosines |= await index.cosines(connection, nearest.model, nearest.vector, missing)
     relevance = {each: TEXT_ONLY_PPM // text_ranks[each] for each in segment_ids if each not in cosines}
     if cosines and nearest.facts is not None:

@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import numpy as np
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
@@ -24,6 +22,7 @@ from pipelines.relevance import Calibration
 from pipelines.settings import ModelSettings
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
+from serve.store import Store
 
 Result = TypeVar("Result")
 CACHED_S = 3600
@@ -71,18 +70,17 @@ class RemoteEncoding:
     def __init__(
         self,
         search: SearchSettings,
-        cache: redis.asyncio.Redis,
+        store: Store,
         facts: Callable[[], Awaitable[Facts]],
         text: Callable[[str], Awaitable[Vector]],
         image: Callable[[bytes], Awaitable[Vector]],
     ) -> None:
         self._search = search
-        self._redis = cache
+        self._store = store
         self._calls = (facts, text, image)
         self._facts: Facts | None = None
         self._known: OrderedDict[str, Vector] = OrderedDict()
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
-        self._redis_breaker = Breaker("Redis", failures_max=3, reset_s=5.0)
 
     async def facts(self) -> Facts:
         """Of the model; asked once, since a new model means new replicas."""
@@ -97,13 +95,13 @@ class RemoteEncoding:
             self._known.move_to_end(text)
             return known
         facts = await self.facts()
-        name = f"pixr:text:{facts.fingerprint}:{hashlib.sha256(text.encode()).hexdigest()}"
-        stored = await self._from_redis(name)
+        name = f"text:{facts.fingerprint}:{hashlib.sha256(text.encode()).hexdigest()}"
+        stored = await self._store.get(name)
         if stored is not None and len(stored) == facts.dimensions * 4:
             vector: Vector = np.frombuffer(stored, np.float32)
         else:
             vector = await self._guarded(lambda: self._calls[1](text))
-            await self._to_redis(name, vector)
+            await self._store.put(name, vector.astype(np.float32).tobytes(), CACHED_S)
         self._known[text] = vector
         if len(self._known) > self._search.cache_entries_max:
             self._known.popitem(last=False)
@@ -131,27 +129,8 @@ class RemoteEncoding:
         self._breaker.success()
         return result
 
-    async def _from_redis(self, name: str) -> bytes | None:
-        if not self._redis_breaker.allow():
-            return None
-        try:
-            stored = await self._redis.get(name)
-        except (TimeoutError, RedisError, OSError):
-            self._redis_breaker.failure()
-            return None
-        self._redis_breaker.success()
-        return stored if isinstance(stored, bytes) else None
 
-    async def _to_redis(self, name: str, vector: Vector) -> None:
-        if not self._redis_breaker.allow():
-            return
-        try:
-            await self._redis.set(name, vector.astype(np.float32).tobytes(), ex=CACHED_S)
-        except (TimeoutError, RedisError, OSError):
-            self._redis_breaker.failure()
-
-
-def of_handle(search: SearchSettings, cache: redis.asyncio.Redis, handle: Any) -> RemoteEncoding:
+def of_handle(search: SearchSettings, store: Store, handle: Any) -> RemoteEncoding:
     """Over a Serve deployment's handle."""
 
     async def facts() -> Facts:
@@ -166,4 +145,4 @@ def of_handle(search: SearchSettings, cache: redis.asyncio.Redis, handle: Any) -
         vector: Vector = await handle.image.remote(data)
         return vector
 
-    return RemoteEncoding(search, cache, facts, text, image)
+    return RemoteEncoding(search, store, facts, text, image)

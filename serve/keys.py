@@ -19,10 +19,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from fastapi import Request
-from psycopg import Connection
+from psycopg import Connection, OperationalError
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
+from serve.limits import within
 from serve.services import Services
 
 SCOPES = ("search", "ingest", "creator", "admin")
@@ -30,6 +31,7 @@ PREFIX = "pixr_"
 TOKEN_CHARS_MAX = 512
 REMEMBERED_S = 5.0
 REFUSAL_REMEMBERED_S = 1.0
+GRACE_S = 60.0  # a key that was good is good for so long while the database is away
 REMEMBERED_MAX = 10_000
 ROTATION_GRACE_S = 24 * 3600
 LISTED_MAX = 1000
@@ -196,9 +198,10 @@ class Checks:
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
 
-    def get(self, key: bytes) -> tuple[bool, Principal | None]:
-        until_s, principal = self._known.get(key, (0.0, None))
-        return time.monotonic() < until_s, principal
+    def get(self, key: bytes, grace_s: float = 0.0) -> tuple[bool, Principal | None]:
+        """Whether it is known still, and who it is; `grace_s` later too when nobody can be asked."""
+        until_s, principal = self._known.get(key, (float("-inf"), None))
+        return time.monotonic() < until_s + grace_s, principal
 
     def put(self, key: bytes, principal: Principal | None, left_s: float | None) -> None:
         lasts_s = REFUSAL_REMEMBERED_S if principal is None else min(REMEMBERED_S, left_s or REMEMBERED_S)
@@ -218,20 +221,30 @@ async def identify(services: Services, token: str) -> Principal | None:
     fresh, principal = checks.get(key)
     if fresh:
         return principal
-    async with services.pool.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT k.hash, p.id, k.scopes, p.creator_id, extract(epoch FROM k.expires_at - now())::float8"
-            " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
-            " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
-            (key,),
-        )
-        row = await cursor.fetchone()
+    try:
+        row = await within(_asked(services, key), services.search.deadline_s, "keys cannot be checked at present")
+    except (Temporary, OperationalError):
+        known, principal = checks.get(key, GRACE_S)
+        if known and principal is not None:
+            return principal
+        raise
     if row is None or not hmac.compare_digest(bytes(row[0]), key):
         checks.put(key, None, None)
         return None
     principal = Principal(row[1], frozenset(row[2]), row[3])
     checks.put(key, principal, row[4])
     return principal
+
+
+async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
+    async with services.readers.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT k.hash, p.id, k.scopes, p.creator_id, extract(epoch FROM k.expires_at - now())::float8"
+            " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
+            " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
+            (key,),
+        )
+        return await cursor.fetchone()
 
 
 def token_of(request: Request) -> str | None:

@@ -37,7 +37,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BODY_BYTES_MAX = 12_000_000
 FIELDS_SHOWN_MAX = 20
 RETRY_AFTER_S = 1.0
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Content-Range", "ETag")
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Content-Range", "ETag", "X-Pixr-Degraded", "X-Pixr-Cache")
 
 
 def install(app: FastAPI, *, cors_origins: Sequence[str] = (), body_bytes_max: int = BODY_BYTES_MAX) -> None:
@@ -103,7 +103,9 @@ def _title(status: int) -> str:
 
 def _rejected(request: Request, error: Exception) -> Response:
     assert isinstance(error, Rejected)
-    return problem(request.scope, error.status, error.detail, code=error.code, hint=error.hint)
+    wait_s = getattr(error, "retry_after_s", None)
+    headers = {"Retry-After": str(max(1, math.ceil(wait_s)))} if wait_s is not None else None
+    return problem(request.scope, error.status, error.detail, code=error.code, headers=headers, hint=error.hint)
 
 
 def _temporary(request: Request, error: Exception) -> Response:

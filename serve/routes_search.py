@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
@@ -32,15 +33,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        labels = ("intent", "degraded")
+        labels = ("intent", "degraded", "source")
         self.searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
         self.seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)
         self.moments = Counter("pixr_moments_shown", "Moments in answers.", registry=self.registry)
 
-    def observe(self, intent: Intent, answer: dict[str, Any], seconds: float) -> None:
-        self.searches.labels(intent.value, ",".join(answer["degraded"])).inc()
+    def observe(self, intent: Intent, answer: search.Answer, seconds: float) -> None:
+        self.searches.labels(intent.value, ",".join(answer.page.degraded), answer.source).inc()
         self.seconds.observe(seconds)
-        self.moments.inc(len(answer["moments"]))
+        self.moments.inc(len(answer.page.shown))
 
 
 def json(document: Any, status: int = 200) -> Response:
@@ -57,12 +58,17 @@ def router(services: Services) -> APIRouter:
     async def answer(request: Request, body: Body, principal: Principal | None, key: str | None) -> Response:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, key)
+        await services.limits.take(*_asking(request, principal))
         query = queries.of(body, services.search)
         found = await search.answer(services, query, caller)
-        metrics.observe(query.intent, found, time.perf_counter() - began)
-        made = json(found)
-        made.headers["x-pixr-degraded"] = ",".join(found["degraded"])
-        return made
+        seconds = time.perf_counter() - began
+        metrics.observe(query.intent, found, seconds)
+        headers = {
+            "x-pixr-degraded": ",".join(found.page.degraded),
+            "x-pixr-cache": found.source,
+            "x-pixr-model": quote(found.model),
+        }
+        return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(
@@ -132,6 +138,13 @@ def router(services: Services) -> APIRouter:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+def _asking(request: Request, principal: Principal | None) -> tuple[str, str]:
+    """Whose bucket pays: cookies cost nothing, so that without a key it is the address."""
+    if principal is not None:
+        return "key", str(principal.id)
+    return "address", request.client.host if request.client else "unknown"
 
 
 def _body(**fields: Any) -> Body:

@@ -134,6 +134,7 @@ def router(services: Services) -> APIRouter:
         await _changeable(services, video_id, caller)
         bucket = services.settings.s3.bucket
         await with_connection(services.settings, takedown.remove, services.storage, bucket, video_id)
+        await services.results.forget()
         return {"id": str(video_id), "status": "removed"}
 
     return routes

@@ -1,35 +1,46 @@
 """The story of a search.
 
     Query        what is asked, checked at the door                                   query
-      → vector   by the encoder, batched and cached                                   encoding
-      → lists    the nearest vectors and the matching words, side by side             pipelines.index
-      → ranked   fused by reciprocal rank; what could not be asked is `degraded`      candidates
-      → moments  the first page shown, the rest frozen into a cursor                  moments, cursors
+      → State    the catalogue's generation and model, known to within a second       generation
+      → Page     kept from the same query at the same generation, or made:            results
+          vector   by the encoder, batched and cached                                 encoding
+          lists    the nearest vectors and the matching words, side by side           pipelines.index, pipelines.fulltext
+          ranked   fused by reciprocal rank; what could not be asked is `degraded`    candidates
+          moments  the first page shown, the rest frozen into a cursor                moments, cursors
       → appearances of the moments on the first page of a committed search,           ledger.appearances
         in the spool before the answer leaves
 
+What fails is left out step by step, and said: a kept answer, lower recall, words alone, what is popular; then 503.
 Everything here reads, but for the spool; the search path writes to no database.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
 
 from cluster import runtime
+from cluster.errors import Temporary
 from ledger import money
 from ledger.appearances import Appearance
 from pipelines import index
-from pipelines.index import Found
+from pipelines.index import Filters, Found
 from serve import candidates, cursors, moments
 from serve.candidates import Candidates
 from serve.cursors import Ranked
+from serve.generation import State
 from serve.keys import Principal
-from serve.query import Query
+from serve.limits import within
+from serve.query import GroupBy, Query
+from serve.results import MADE, REPLICA, Page, Shown
 from serve.services import Services
 from serve.viewers import Viewer
+
+STALE, POPULAR = "database", "popular"  # names in `degraded`, beside those of the lists
+CURSOR = "cursor"
+FILL_ROUNDS_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -41,48 +52,120 @@ class Caller:
     idempotency_key: str | None = None
 
 
-async def answer(services: Services, query: Query, caller: Caller) -> dict[str, Any]:
-    """Answer a query.
+@dataclass(frozen=True)
+class Answer:
+    """A page, where it comes from ("miss", "replica", "redis" or "cursor"), and the model it was made with."""
+
+    page: Page
+    source: str
+    model: str = ""
+
+    def body(self, text: str, took_ms: float) -> bytes:
+        """The JSON that is sent; the moments are in it as they were kept."""
+        page = self.page
+        rest = {"next_cursor": page.next_cursor, "degraded": page.degraded, "took_ms": round(took_ms, 1)}
+        return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + orjson.dumps(rest)[1:]
+
+
+async def answer(services: Services, query: Query, caller: Caller) -> Answer:
+    """Answer a query within the deadline.
 
     Raises:
         Rejected: the cursor is not valid, or the segment to look like does not exist.
         Temporary: nothing can be asked at present.
     """
-    began = time.perf_counter()
-    found_candidates = await _candidates(services, query)
-    ranked = [each for each in found_candidates.ranked if each.relevance_ppm >= query.relevance_min_ppm]
-    found = await _found(services, ranked)
-    groups = moments.grouped(ranked, found, query.group_by)
-    page = groups[: query.limit]
-    if query.counts:
-        record(services, query, caller, [group[0] for group in page], found)
-    return {
-        "query": query.text,
-        "moments": [_shown(services, query, found_candidates, group, found) for group in page],
-        "next_cursor": _next(services, groups[query.limit :], found_candidates.generation),
-        "degraded": found_candidates.degraded,
-        "took_ms": round((time.perf_counter() - began) * 1000, 1),
-    }
+    found = _kept(services, query)
+    if found is None:
+        async with services.gate.passed():
+            work = _first(services, query) if query.cursor is None else _further(services, query, query.cursor)
+            found = await within(work, services.search.deadline_s, "the search takes too long at present")
+    if query.counts and POPULAR not in found.page.degraded:
+        record(services, query, caller, found.page.shown)
+    return found
 
 
-async def _candidates(services: Services, query: Query) -> Candidates:
-    """A first page asks the lists; a further one is already in its cursor."""
-    if query.cursor is None:
-        return await candidates.gather(services, query)
-    ranked, generation = cursors.unpack(query.cursor, cursor_key(services))
-    return Candidates(ranked, generation)
+def _kept(services: Services, query: Query) -> Answer | None:
+    """What this replica can answer at once, while it knows the generation."""
+    state = services.generation.fresh()
+    if state is None or query.cursor is not None:
+        return None
+    page = services.results.kept(query.identity, state.generation)
+    return Answer(page, REPLICA, _name(state)) if page is not None else None
+
+
+def _name(state: State) -> str:
+    return state.model.name if state.model else ""
+
+
+async def _first(services: Services, query: Query) -> Answer:
+    state = await services.generation.now()
+    services.feed.follow(state)
+    try:
+        page, source = await services.results.get(
+            query.identity, state.generation, lambda: _made(services, query, state)
+        )
+    except Temporary:
+        page, source = _popular(services, query, state), MADE
+    if state.stale:
+        page = replace(page, degraded=(STALE, *page.degraded))
+    return Answer(page, source, _name(state))
+
+
+async def _made(services: Services, query: Query, state: State) -> Page:
+    asked = await candidates.gather(services, query, state)
+    ranked = [each for each in asked.ranked if each.relevance_ppm >= query.relevance_min_ppm]
+    return await _page(services, query, asked, ranked)
+
+
+async def _further(services: Services, query: Query, cursor: str) -> Answer:
+    """A further page is already in its cursor; what may no longer be shown is skipped."""
+    ranked, generation = cursors.unpack(cursor, cursor_key(services))
+    ranked = [each for each in ranked if each.relevance_ppm >= query.relevance_min_ppm]
+    return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
+
+
+async def _page(services: Services, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
+    groups, rest, found = await _groups(services, query, ranked)
+    shown = [_shown(services, query, asked, group, found) for group in groups]
+    return Page(
+        orjson.dumps(shown),
+        tuple(_as_shown(group[0], found[group[0].segment_id]) for group in groups),
+        _next(services, rest, asked.generation),
+        tuple(asked.degraded),
+    )
+
+
+async def _groups(
+    services: Services, query: Query, ranked: Sequence[Ranked]
+) -> tuple[list[list[Ranked]], list[Ranked], dict[int, Found]]:
+    """The groups to show, the best of each that follows, and what is shown of them.
+
+    Moments are looked up a page at a time, since all were visible when they were found; videos need all of theirs.
+    """
+    if query.group_by is GroupBy.VIDEO:
+        found = await _found(services, ranked)
+        groups = moments.grouped(ranked, found, query.group_by)
+        return groups[: query.limit], [group[0] for group in groups[query.limit :]], found
+    found, taken = {}, 0
+    for _ in range(FILL_ROUNDS_MAX):
+        missing = query.limit - len(found)
+        if not missing or taken == len(ranked):
+            break
+        found |= await _found(services, ranked[taken : taken + missing])
+        taken = min(len(ranked), taken + missing)
+    return moments.grouped(ranked[:taken], found, query.group_by), list(ranked[taken:]), found
 
 
 async def _found(services: Services, ranked: Sequence[Ranked]) -> dict[int, Found]:
     if not ranked:
         return {}
-    async with services.pool.connection() as connection:
+    async with services.readers.connection() as connection:
         return await index.found(connection, [each.segment_id for each in ranked])
 
 
 def _shown(
-    services: Services, query: Query, asked: Candidates, group: Sequence[Ranked], found: dict[int, Found]
-) -> dict[str, Any]:
+    services: Services, query: Query, asked: Candidates, group: Sequence[Ranked], found: Mapping[int, Found]
+) -> dict[str, object]:
     best, *others = group
     moment = moments.of(services, best, found[best.segment_id])
     if others:
@@ -92,27 +175,43 @@ def _shown(
     return moment
 
 
-def _next(services: Services, groups: Sequence[Sequence[Ranked]], generation: int) -> str | None:
-    """A cursor over the best of each further group."""
-    left = [group[0] for group in groups][: services.search.cursor_ids_max]
+def _as_shown(ranked: Ranked, found: Found) -> Shown:
+    return Shown(found.segment_id, found.creator_id, found.best_frame_ms, ranked.relevance_ppm)
+
+
+def _next(services: Services, left: Sequence[Ranked], generation: int) -> str | None:
+    """A cursor over what follows."""
+    left = left[: services.search.cursor_ids_max]
     if not left:
         return None
     return cursors.pack(left, generation, cursor_key(services), services.search.cursor_expires_s)
 
 
-def record(services: Services, query: Query, caller: Caller, shown: Sequence[Ranked], found: dict[int, Found]) -> int:
+def _popular(services: Services, query: Query, state: State) -> Page:
+    """What is popular, when nothing can be asked; it answers no filter, is of no relevance and earns nothing.
+
+    Raises:
+        Temporary: there is not even that.
+    """
+    worth = services.feed.of(state)[: query.limit]
+    if not worth or query.filters != Filters() or query.segment_id is not None or query.relevance_min_ppm:
+        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
+    shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
+    return Page(orjson.dumps(shown), (), None, ("vector", "text", POPULAR))
+
+
+def record(services: Services, query: Query, caller: Caller, shown: Sequence[Shown]) -> int:
     """Put the appearances of a committed search's first page into the spool; how many may earn."""
     hashed = services.recorder.hashes.viewer(caller.viewer.kind, caller.viewer.identity)
+    economics, anonymous = services.economics, caller.viewer.anonymous
     appearances = [
         Appearance(
             viewer_hmac=hashed,
             segment_id=each.segment_id,
-            creator_id=found[each.segment_id].creator_id,
-            best_frame_ms=found[each.segment_id].best_frame_ms,
+            creator_id=each.creator_id,
+            best_frame_ms=each.best_frame_ms,
             relevance_ppm=each.relevance_ppm,
-            amount_pix=money.appearance_amount(
-                services.economics, each.relevance_ppm, anonymous=caller.viewer.anonymous
-            ),
+            amount_pix=money.appearance_amount(economics, each.relevance_ppm, anonymous=anonymous),
         )
         for each in shown
     ]

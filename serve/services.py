@@ -10,12 +10,19 @@ import redis.asyncio
 from numpy.typing import NDArray
 from psycopg_pool import AsyncConnectionPool
 
+from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
 from ledger.appearances import Recorder
 from ledger.settings import Economics
 from pipelines.relevance import Calibration
+from serve.feed import Feed
+from serve.generation import Generation
+from serve.limits import Gate, Limits
+from serve.readers import Readers
+from serve.results import Results
 from serve.settings import SearchSettings
+from serve.store import Store
 
 Vector = NDArray[np.float32]
 
@@ -48,7 +55,15 @@ class Services:
     search: SearchSettings
     economics: Economics
     pool: AsyncConnectionPool
+    readers: Readers
     redis: redis.asyncio.Redis
+    store: Store
     storage: Storage
     encoding: Encoding
     recorder: Recorder
+    generation: Generation
+    results: Results
+    feed: Feed
+    limits: Limits
+    gate: Gate
+    patience: Breaker  # with searches at full recall

@@ -17,7 +17,18 @@ POSITIVE = (
     "cursor_ids_max",
     "encode_batch_max",
     "pool_max",
+    "hurried_ef_search",
+    "cache_entries_max",
+    "result_cache_s",
+    "key_burst",
+    "address_burst",
+    "searches_max",
+    "feed_limit_max",
 )
+ABOVE_ZERO = (
+    "encode_timeout_s", "deadline_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
+    "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,37 @@ class SearchSettings:
     vector_weight: float = 1.0
     text_weight: float = 0.7
     text_rows_max: int = 2000  # matches that are ranked; the rest is cut off before ranking
-    statement_timeout_ms: int = 2000
-    encode_timeout_s: float = 2.0
+    statement_timeout_ms: int = 1000  # then once more, shorter, with hurried_ef_search
+    hurried_ef_search: int = 40
+    encode_timeout_s: float = 1.0
+    deadline_s: float = 3.0  # of a whole search
+
+    # Where it is read: replicas of the database while they keep up, else the primary.
+    generation_interval_s: float = 1.0  # a takedown is felt within this time
+    stale_max_s: float = 60.0  # how long kept answers may be shown while the database is away
+    connection_wait_s: float = 1.0
+    replica_interval_s: float = 1.0
+    replica_lag_max_s: float = 2.0
+
+    # What is kept: answers and query vectors, in each replica and in Redis.
     cache_entries_max: int = 2048
+    cache_max_mb: int = 64
+    result_cache_s: int = 60
+
+    # How much may be asked: tokens a second and at most at once, for a key or an address; searches of a replica.
+    key_rate_per_s: float = 500.0
+    key_burst: int = 2000
+    address_rate_per_s: float = 100.0
+    address_burst: int = 1000
+    searches_max: int = 32
+    waiting_max: int = 64
+
+    # The feed. Weights of what is watched and of what is new; an age in which newness halves.
+    feed_interval_s: float = 2.0
+    feed_limit_max: int = 100
+    feed_watched_weight: float = 1.0
+    feed_fresh_weight: float = 1.0
+    feed_half_life_s: float = 7 * 86_400.0
 
     # Links, and cursors: the ids of the further pages, frozen.
     link_expires_s: int = 6 * 3600
@@ -74,3 +113,6 @@ class SearchSettings:
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
+        for name in ABOVE_ZERO:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0")

@@ -1,0 +1,115 @@
+"""The feed: moments worth seeing without a query, by what is watched and what is new. Owns `app.watch_events`.
+
+It is also the last thing that a search can be answered with, so a replica keeps the feed of the generation it knows.
+Viewers are keyed hashes; an event says what was watched and nothing of who or where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import AsyncConnection
+
+from cluster.errors import Temporary
+from pipelines import index
+from pipelines.index import VISIBLE, Found
+from serve.generation import State
+from serve.readers import Readers
+from serve.settings import SearchSettings
+
+log = logging.getLogger(__name__)
+
+WATCHED_S = 7 * 86_400
+# The newest videos by their first moment, and what was watched in the last days: both bounded before anything is
+# scored. A viewer counts once a moment; what this viewer has seen comes last.
+SCORED: LiteralString = f"""
+    WITH watched AS (
+        SELECT segment_id, count(DISTINCT viewer) AS viewers FROM app.watch_events
+        WHERE at > now() - make_interval(secs => %(watched_s)s) GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s),
+    newest AS (
+        SELECT first.id AS segment_id FROM
+            (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video
+            CROSS JOIN LATERAL (SELECT id FROM media.segments WHERE video_id = video.id ORDER BY start_ms LIMIT 1) first),
+    candidates AS (SELECT segment_id FROM watched UNION SELECT segment_id FROM newest)
+    SELECT s.id, (%(watched)s * ln(1 + coalesce(w.viewers, 0))
+                  + %(fresh)s * power(0.5, extract(epoch FROM now() - v.created_at) / %(half_life_s)s))::float8
+                 - CASE WHEN EXISTS (SELECT FROM app.watch_events e WHERE e.viewer = %(viewer)s AND e.segment_id = s.id)
+                        THEN 1000 ELSE 0 END AS score
+    FROM candidates c JOIN media.segments s ON s.id = c.segment_id JOIN media.videos v ON v.id = s.video_id
+    LEFT JOIN watched w ON w.segment_id = s.id WHERE {VISIBLE} ORDER BY score DESC, s.id DESC LIMIT %(limit)s"""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """A moment of the feed with its score."""
+
+    found: Found
+    score: float
+
+
+async def scored(
+    connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
+) -> list[Worth]:
+    """The feed, best first; for a viewer, what they have not seen before what they have."""
+    parameters = {
+        "watched_s": WATCHED_S,
+        "watched": search.feed_watched_weight,
+        "fresh": search.feed_fresh_weight,
+        "half_life_s": search.feed_half_life_s,
+        "most": search.feed_limit_max * 2,
+        "viewer": viewer,
+        "limit": limit,
+    }
+    rows = await (await connection.execute(SCORED, parameters)).fetchall()
+    found = await index.found(connection, [row[0] for row in rows])
+    return [Worth(found[row[0]], float(row[1])) for row in rows if row[0] in found]
+
+
+async def watch(connection: AsyncConnection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int) -> bool:
+    """Note that a viewer watched a moment that they may see; False when there is none."""
+    done = await connection.execute(
+        "INSERT INTO app.watch_events (viewer, segment_id, kind, watched_ms) SELECT %s, s.id, %s, %s"
+        f" FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %s AND {VISIBLE}",
+        (viewer, kind, watched_ms, segment_id),
+    )
+    return done.rowcount == 1
+
+
+class Feed:
+    """One replica's last feed, for when nothing else can be asked."""
+
+    def __init__(self, readers: Readers, search: SearchSettings) -> None:
+        self._readers = readers
+        self._search = search
+        self._known: tuple[int, Sequence[Worth]] | None = None
+        self._tried_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def of(self, state: State) -> Sequence[Worth]:
+        """What was worth seeing at this very generation; empty when that is not known."""
+        return self._known[1] if self._known is not None and self._known[0] == state.generation else ()
+
+    def follow(self, state: State) -> None:
+        """Fetch the feed of a generation beside the search that noticed it, not too often."""
+        late = time.monotonic() - self._tried_at >= self._search.feed_interval_s
+        behind = self._known is None or self._known[0] != state.generation
+        if behind and late and not state.stale:
+            self._tried_at = time.monotonic()
+            self._task = asyncio.create_task(self._fetch(state))
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _fetch(self, state: State) -> None:
+        try:
+            async with self._readers.connection() as connection:
+                self._known = (state.generation, await scored(connection, self._search, self._search.feed_limit_max))
+        except (Temporary, psycopg.Error) as error:
+            log.warning("no feed: %s", error)

@@ -1,0 +1,148 @@
+"""Where searches read: the primary and its replicas, each behind a breaker, the replicas only while they keep up.
+
+A replica that is away, no longer streaming, or further behind than is allowed is left out until it is well again; when
+none is left the primary answers. Knows nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from cluster.errors import Temporary
+from cluster.resilience import Breaker
+from serve.settings import SearchSettings
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2
+HANG_TIMEOUT_MS = 5000  # of bytes that a server does not acknowledge
+RECONNECT_TIMEOUT_S = 2.0  # then the next who asks tries anew, so that a server that is back is used at once
+LAG = """
+    SELECT CASE WHEN NOT pg_is_in_recovery() THEN 0
+                WHEN NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN 'infinity'
+                WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+                ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END::float8"""
+
+
+def pool(url: str, search: SearchSettings) -> AsyncConnectionPool:
+    """A pool that is not yet open and gives up soon."""
+    return AsyncConnectionPool(
+        url,
+        min_size=1,
+        max_size=search.pool_max,
+        timeout=search.connection_wait_s,
+        open=False,
+        check=AsyncConnectionPool.check_connection,
+        reconnect_timeout=RECONNECT_TIMEOUT_S,
+        kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": HANG_TIMEOUT_MS, "autocommit": True},
+    )
+
+
+class Reader:
+    """One database: `fit` while a replica keeps up, the primary always."""
+
+    def __init__(self, name: str, connections: AsyncConnectionPool) -> None:
+        self.name = name
+        self.pool = connections
+        self.fit = True
+        self.breaker = Breaker(name, failures_max=3, reset_s=1.0)
+
+
+class Readers:
+    """Used inside one event loop: `await start()`, `connection()`, `await close()`."""
+
+    def __init__(
+        self, primary: AsyncConnectionPool, replicas: list[AsyncConnectionPool], search: SearchSettings
+    ) -> None:
+        self._primary = Reader("the primary", primary)
+        self._replicas = [Reader(f"replica {number}", each) for number, each in enumerate(replicas, 1)]
+        self._search = search
+        self._turns = itertools.count()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open every pool and begin to watch the replicas; waits for none of them."""
+        for reader in (self._primary, *self._replicas):
+            await reader.pool.open(wait=False)
+        for reader in self._replicas:
+            reader.fit = False  # until it has been looked at
+        if self._replicas:
+            self._task = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        for reader in (self._primary, *self._replicas):
+            await reader.pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection of the first reader that gives one.
+
+        Raises:
+            Temporary: none does.
+        """
+        for reader in self._order():
+            if not reader.breaker.allow():
+                continue
+            try:
+                connection = await reader.pool.getconn(self._search.connection_wait_s)
+            except psycopg.OperationalError as error:
+                reader.breaker.failure()
+                log.warning("%s gives no connection: %s", reader.name, type(error).__name__)
+                continue
+            async with _returned(reader, connection):
+                yield connection
+            return
+        raise Temporary("the database does not answer")
+
+    def _order(self) -> Iterator[Reader]:
+        fit = [reader for reader in self._replicas if reader.fit]
+        turn = next(self._turns) % len(fit) if fit else 0
+        yield from (*fit[turn:], *fit[:turn], self._primary)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.gather(*(self._look(reader) for reader in self._replicas))
+            await asyncio.sleep(self._search.replica_interval_s)
+
+    async def _look(self, reader: Reader) -> None:
+        try:
+            async with reader.pool.connection(self._search.connection_wait_s) as connection:
+                row = await (await connection.execute(LAG)).fetchone()
+            lag_s = float(row[0]) if row else float("inf")
+        except (psycopg.Error, OSError):
+            lag_s = float("inf")
+        fit = lag_s <= self._search.replica_lag_max_s
+        if fit != reader.fit:
+            log.warning("%s is %s (%.1f s behind)", reader.name, "used" if fit else "left out", lag_s)
+        reader.fit = fit
+
+
+@asynccontextmanager
+async def _returned(reader: Reader, connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Commit or roll back, give the connection back, and tell the breaker. A statement cut off in time is no failure."""
+    try:
+        async with connection:
+            yield
+    except psycopg.errors.QueryCanceled:
+        reader.breaker.success()
+        raise
+    except psycopg.OperationalError:
+        reader.breaker.failure()
+        raise
+    else:
+        reader.breaker.success()
+    finally:
+        await reader.pool.putconn(connection)

@@ -1,0 +1,119 @@
+"""Answers that are kept: first in this replica (bounded), then in Redis for all of them, by query and generation.
+
+An answer is kept as the bytes that are sent, with what its appearances need; searches for the same at the same moment
+are made once and shared. Only whole answers are kept, never degraded ones. Knows nothing of how an answer is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from serve.limits import within
+from serve.settings import SearchSettings
+from serve.store import Store
+
+MADE, REPLICA, SHARED = "miss", "replica", "redis"
+PREFIX = "result:"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A moment on the page, as far as money is concerned."""
+
+    segment_id: int
+    creator_id: int
+    best_frame_ms: int
+    relevance_ppm: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of an answer: its moments as JSON, and the rest of what is sent."""
+
+    moments: bytes
+    shown: tuple[Shown, ...]
+    next_cursor: str | None
+    degraded: tuple[str, ...] = ()
+
+    def dump(self) -> bytes:
+        rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]
+        return orjson.dumps([self.next_cursor, rows]) + b"\n" + self.moments
+
+    @classmethod
+    def load(cls, data: bytes) -> Page:
+        head, _, moments = data.partition(b"\n")
+        next_cursor, rows = orjson.loads(head)
+        return cls(moments, tuple(Shown(*row) for row in rows), next_cursor)
+
+
+class Results:
+    """One replica's answers. Used inside one event loop."""
+
+    def __init__(self, store: Store, search: SearchSettings) -> None:
+        self._store = store
+        self._search = search
+        self._kept: OrderedDict[str, Page] = OrderedDict()
+        self._bytes = 0
+        self._generation = 0
+        self._making: dict[str, asyncio.Task[tuple[Page, str]]] = {}
+
+    async def get(
+        self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, Page]]
+    ) -> tuple[Page, str]:
+        """The answer to a query, and where it comes from."""
+        kept = self.kept(identity, generation)
+        if kept is not None:
+            return kept, REPLICA
+        name = f"{PREFIX}{generation}:{identity}"
+        task = self._making.get(name)
+        if task is None:
+            task = asyncio.create_task(self._fetch(name, identity, make))
+            self._making[name] = task
+            task.add_done_callback(lambda _: self._making.pop(name, None))
+        return await asyncio.shield(task)  # who goes away does not take the answer from those who wait for it
+
+    def kept(self, identity: str, generation: int) -> Page | None:
+        """What this replica has."""
+        if generation != self._generation:
+            self._clear(generation)
+        page = self._kept.get(identity)
+        if page is not None:
+            self._kept.move_to_end(identity)
+        return page
+
+    async def forget(self) -> None:
+        """Remove every answer, here and in Redis; other replicas follow by the generation."""
+        self._clear(self._generation)
+        await self._store.forget(PREFIX)
+
+    async def _fetch(self, name: str, identity: str, make: Callable[[], Coroutine[Any, Any, Page]]) -> tuple[Page, str]:
+        generation = self._generation
+        data = await self._store.get(name)
+        if data is not None:
+            page = Page.load(data)
+        else:
+            page = await within(make(), self._search.deadline_s, "the search takes too long at present")
+        if page.degraded:
+            return page, MADE
+        if generation == self._generation:
+            self._keep(identity, page)
+        if data is None:
+            await self._store.put(name, page.dump(), self._search.result_cache_s)
+        return page, SHARED if data is not None else MADE
+
+    def _keep(self, identity: str, page: Page) -> None:
+        self._kept[identity] = page
+        self._bytes += len(page.moments)
+        while len(self._kept) > self._search.cache_entries_max or self._bytes > self._search.cache_max_mb << 20:
+            _, old = self._kept.popitem(last=False)
+            self._bytes -= len(old.moments)
+
+    def _clear(self, generation: int) -> None:
+        self._kept.clear()
+        self._bytes, self._generation = 0, generation

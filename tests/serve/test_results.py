@@ -1,0 +1,109 @@
+"""Answers are kept for their generation, shared between replicas, made once at a time, and forgotten when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import cache
+from cluster.errors import Temporary
+from serve.results import Page, Results, Shown
+from serve.settings import SearchSettings
+from serve.store import Store
+from tests.conftest import throwaway_settings
+
+WHOLE = Page(b'[{"a":1}]', (Shown(1, 2, 3, 4),), "cursor")
+
+
+class Maker:
+    """Makes a page, and counts how often."""
+
+    def __init__(self, page: Page = WHOLE) -> None:
+        self.page = page
+        self.made = 0
+
+    async def __call__(self) -> Page:
+        self.made += 1
+        await asyncio.sleep(0.01)
+        return self.page
+
+
+@pytest.fixture
+async def store(tmp_path: Path, redis_url: str) -> AsyncIterator[Store]:
+    client = cache.async_client(redis_url)
+    yield Store(throwaway_settings(tmp_path), client)
+    await client.aclose()
+
+
+async def test_an_answer_is_made_once_and_kept_here_and_for_others(store: Store) -> None:
+    make, here, there = Maker(), Results(store, SearchSettings()), Results(store, SearchSettings())
+    assert await here.get("q", 1, make) == (WHOLE, "miss")
+    assert await here.get("q", 1, make) == (WHOLE, "replica")
+    assert await there.get("q", 1, make) == (WHOLE, "redis")
+    assert make.made == 1
+
+
+async def test_another_generation_is_another_answer(store: Store) -> None:
+    make, results = Maker(), Results(store, SearchSettings())
+    for generation in (1, 2, 1):
+        await results.get("q", generation, make)
+    assert make.made == 2
+
+
+async def test_many_who_ask_at_once_wait_for_one(store: Store) -> None:
+    make, results = Maker(), Results(store, SearchSettings())
+    first = asyncio.create_task(results.get("q", 1, make))
+    others = [asyncio.create_task(results.get("q", 1, make)) for _ in range(20)]
+    await asyncio.sleep(0)
+    first.cancel()  # who asked first goes away; the others get their answer
+    assert {page for page, _ in await asyncio.gather(*others)} == {WHOLE}
+    assert make.made == 1
+
+
+async def test_a_degraded_answer_is_not_kept(store: Store) -> None:
+    make, results = Maker(Page(b"[]", (), None, ("vector",))), Results(store, SearchSettings())
+    for _ in range(2):
+        assert (await results.get("q", 1, make))[1] == "miss"
+    assert make.made == 2
+
+
+async def test_what_fails_fails_for_all_who_wait_and_is_tried_again(store: Store) -> None:
+    async def fail() -> Page:
+        await asyncio.sleep(0.01)
+        raise Temporary("away")
+
+    results = Results(store, SearchSettings())
+    found = await asyncio.gather(*(results.get("q", 1, fail) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(each, Temporary) for each in found)
+    assert (await results.get("q", 1, Maker()))[1] == "miss"
+
+
+async def test_forgetting_reaches_every_store(store: Store) -> None:
+    make, results = Maker(), Results(store, SearchSettings())
+    await results.get("q", 1, make)
+    await results.forget()
+    assert await store.get("result:1:q") is None
+    await results.get("q", 1, make)
+    assert make.made == 2
+
+
+async def test_a_replica_keeps_so_many_answers_and_no_more(store: Store) -> None:
+    results, make = Results(store, SearchSettings(cache_entries_max=3)), Maker()
+    for number in range(5):
+        await results.get(f"q{number}", 1, make)
+    assert [(await results.get(f"q{number}", 1, make))[1] for number in (4, 3, 2, 0)] == ["replica"] * 3 + ["redis"]
+
+
+@given(
+    st.lists(st.builds(Shown, *(st.integers(0, 2**63 - 1) for _ in range(4))), max_size=5),
+    st.none() | st.text("abc_-", min_size=1),
+    st.binary(max_size=50),
+)
+def test_a_kept_page_is_the_page(shown: list[Shown], cursor: str | None, moments: bytes) -> None:
+    page = Page(moments, tuple(shown), cursor)
+    assert Page.load(page.dump()) == page
