@@ -255,8 +255,11 @@ class Ray:
         flags = tuple(f"--{key}={value}" for key, value in options.items())
         argv = (str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *flags)
         argv = (*argv, "--disable-usage-stats")
+        environment = ray_cluster.environment(self.settings) | {
+            "RAY_idle_worker_killing_time_threshold_ms": str(round(self.settings.ray.idle_worker_s * 1000)),
+        }
         # It would drain for half a minute; what runs on it was stopped before it, and it keeps nothing.
-        return Command(argv, ray_cluster.environment(self.settings), stop_timeout_s=self.STOP_TIMEOUT_S)
+        return Command(argv, environment, stop_timeout_s=self.STOP_TIMEOUT_S)
 
     def check(self) -> None:
         ends = runtime.endpoints(self.settings)

@@ -71,7 +71,7 @@ class RaySettings:
     """`address` of a cluster's head (`host:port`) with its `dashboard_url`, or "embedded".
 
     `cpus` are logical: 0 takes the machine's, and at least four, since pools of whole-CPU actors beside tasks
-    deadlock on two.
+    deadlock on two. A worker that idles for less than `idle_worker_s` is kept: starting one costs a second or two.
     """
 
     SECTION: ClassVar[str] = "ray"
@@ -79,6 +79,7 @@ class RaySettings:
     dashboard_url: str = ""
     cpus: int = 0
     object_store_mb: int = 256
+    idle_worker_s: float = 20.0
     auth_mode: str = "token"
 
     def __post_init__(self) -> None:
