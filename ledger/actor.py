@@ -54,6 +54,7 @@ class Ledger:
         self._payouts: Payouts | None = None
         self._fold: Fold | None = None
         self._reconcile_at = 0.0
+        self._reconciled = False  # nothing new is begun before the chain has been compared once
         self.epoch = 0
         self.finding: Finding | None = None
 
@@ -66,6 +67,7 @@ class Ledger:
             self.epoch = book.take_epoch(self._connection, f"{socket.gethostname()}:{os.getpid()}")
         self._fold = Fold(self._connection, self._economics, self._own)
         self._payouts = None
+        self._reconciled, self._reconcile_at = False, 0.0
 
     def close(self) -> None:
         if self._connection is not None:
@@ -89,11 +91,12 @@ class Ledger:
         if self._payouts is None:
             treasury = open_treasury(connection, self._chain, self._settings)
             self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
-        self._payouts.run_once()
+        self._payouts.run_once(plan=self._reconciled)
         if time.monotonic() >= self._reconcile_at:
             self.finding = reconcile(connection, self._chain, self._payouts.treasury)
             pause_s = self._own.reconcile_interval_s if self.finding.conclusive else self._own.tick_interval_s
             self._reconcile_at = time.monotonic() + pause_s
+            self._reconciled = self._reconciled or self.finding.conclusive
 
     def _live(self, connection: Connection[Any]) -> None:
         """A sign of life; finding another epoch means that somebody else has taken over."""

@@ -150,13 +150,14 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
 
 
 def add(connection: Conn, batch: Batch, parent: str | None = None) -> None:
-    """A planned batch; the same id again is the same batch."""
+    """A planned batch."""
     rows = [[each.creator_id, each.wallet, each.address, each.amount] for each in batch.recipients]
-    connection.execute(
-        "INSERT INTO ledger.batches (id, kind, count, amount_pix, plan, parent, epoch)"
-        " VALUES (%s, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint)",
-        (batch.id, batch.kind, len(rows), batch.amount_pix, json.dumps({"recipients": rows}), parent),
-    )
+    with book.refusals():
+        connection.execute(
+            "INSERT INTO ledger.batches (id, kind, count, amount_pix, plan, parent, epoch)"
+            " VALUES (%s, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint)",
+            (batch.id, batch.kind, len(rows), batch.amount_pix, json.dumps({"recipients": rows}), parent),
+        )
 
 
 def pend(connection: Conn, batch: Batch, dues: Sequence[Due]) -> None:
@@ -200,6 +201,16 @@ def live_attempts(connection: Conn) -> list[Attempt]:
         "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
         " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
+    ).fetchall()
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+
+
+def given_up(connection: Conn) -> list[Attempt]:
+    """Expired attempts of batches that have not ended: the chain may still know better."""
+    rows = connection.execute(
+        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
+        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
     return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
 
@@ -259,6 +270,18 @@ def expire(connection: Conn, attempt: Attempt) -> None:
     _move(connection, attempt.batch.id, "planned")
 
 
+def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
+    """An expired transaction is final after all. Where it paid, no other attempt of its batch may be live."""
+    _end_attempt(connection, attempt, "landed" if error is None else "failed", slot, fee, error, was="expired")
+    if error is None:
+        _move(connection, attempt.batch.id, "posted")
+
+
+def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
+    """This transaction failed because an earlier one of its batch had landed; the batch goes on."""
+    _end_attempt(connection, attempt, "failed", slot, fee, error)
+
+
 def cancel(connection: Conn, batch: Batch) -> None:
     _move(connection, batch.id, "cancelled")
 
@@ -296,13 +319,19 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
 
 
 def _end_attempt(
-    connection: Conn, attempt: Attempt, state: str, slot: int | None, fee: int | None, error: object
+    connection: Conn,
+    attempt: Attempt,
+    state: str,
+    slot: int | None,
+    fee: int | None,
+    error: object,
+    was: str = "live",
 ) -> None:
     with book.refusals():
         done = connection.execute(
             "UPDATE ledger.attempts SET state = %s, ended_at = now(), slot = %s, lamports = %s, error = %s"
-            " WHERE signature = %s AND state = 'live'",
-            (state, slot, fee, None if error is None else json.dumps(error), attempt.signature),
+            " WHERE signature = %s AND state = %s",
+            (state, slot, fee, None if error is None else json.dumps(error), attempt.signature, was),
         )
     assert done.rowcount == 1, f"attempt {attempt.signature} ended twice"
 

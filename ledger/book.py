@@ -135,9 +135,9 @@ def accounts_of(connection: Connection, kind: str, party: str, owners: Sequence[
     """The accounts of many owners, opened where they are missing."""
     owners = [int(owner) for owner in owners]
     connection.execute(
-        "INSERT INTO ledger.accounts (kind, party, owner) SELECT %s, %s, owner FROM unnest(%s::bigint[]) owner"
+        "INSERT INTO ledger.accounts (kind, party, owner) SELECT %s, %s, o.id FROM unnest(%s::bigint[]) AS o (id)"
         " WHERE NOT EXISTS (SELECT FROM ledger.accounts a"
-        "                   WHERE (a.kind, a.party, a.owner, a.asset) = (%s, %s, owner, 'PIX'))"
+        "                   WHERE (a.kind, a.party, a.owner, a.asset) = (%s, %s, o.id, 'PIX'))"
         " ON CONFLICT DO NOTHING",
         (kind, party, owners, kind, party),
     )

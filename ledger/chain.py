@@ -24,6 +24,7 @@ STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 TOKEN_ACCOUNT_BYTES = 165
+BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
 
 
 class RpcRefusal(Exception):
@@ -160,6 +161,14 @@ class Chain:
         """The first node that answers."""
         return self._runner.run(self._first(method, list(params)))
 
+    def ask_all(self, method: str, *params: Any, least: int = 1) -> list[Any]:
+        """Every node's answer, of those that give one, in their order.
+
+        Raises:
+            Temporary: fewer than `least` answer.
+        """
+        return self._runner.run(self._all(method, list(params), least))
+
     def genesis(self) -> str:
         return str(self.ask("getGenesisHash"))
 
@@ -180,15 +189,22 @@ class Chain:
             return False
 
     def latest_blockhash(self) -> Blockhash:
-        """At `confirmed`: a finalized one costs 32 blocks of its life, a processed one may be on a fork."""
-        answer = self.ask("getLatestBlockhash", {"commitment": "confirmed"})
-        value = answer["value"]
-        return Blockhash(value["blockhash"], int(value["lastValidBlockHeight"]), int(answer["context"]["slot"]))
+        """At `confirmed`: a finalized one costs 32 blocks of its life, a processed one may be on a fork.
 
-    def finalized_height(self) -> tuple[int, int]:
-        """Finalized block height, and a slot that had been reached when it was."""
-        info = self.ask("getEpochInfo", {"commitment": "finalized"})
-        return int(info["blockHeight"]), int(info["absoluteSlot"])
+        It is held to live as long as any node says the latest one does: too long costs patience, too short money.
+        """
+        answers = self.ask_all("getLatestBlockhash", {"commitment": "confirmed"})
+        last = max(int(answer["value"]["lastValidBlockHeight"]) for answer in answers)
+        return Blockhash(answers[0]["value"]["blockhash"], last, int(answers[0]["context"]["slot"]))
+
+    def finalized_height(self, opinions: int = 1) -> tuple[int, int]:
+        """Finalized block height by the most cautious node, and a slot that it had reached.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        answers = self.ask_all("getEpochInfo", {"commitment": "finalized"}, least=opinions)
+        return min((int(info["blockHeight"]), int(info["absoluteSlot"])) for info in answers)
 
     def rent(self, size: int) -> int:
         return int(self.ask("getMinimumBalanceForRentExemption", size))
@@ -211,20 +227,29 @@ class Chain:
         """What each node that answers knows of these signatures, history included."""
         return self._runner.run(self._looks(signatures))
 
-    def effect(self, signature: str) -> Effect | None:
-        """What a finalized transaction did; None while no node has it."""
+    def effect(self, signature: str, opinions: int = 1) -> Effect | None:
+        """What a finalized transaction did; None until `opinions` nodes say the same."""
         options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
-        answer = self.ask("getTransaction", signature, options)
-        return _effect(signature, answer) if answer else None
+        found: list[Effect] = []
+        for answer in self.ask_all("getTransaction", signature, options):
+            if answer:
+                found.append(_effect(signature, answer))
+                if found.count(found[-1]) >= opinions:
+                    return found[-1]
+        return None
 
-    def history(self, address: str, until: str | None = None) -> list[tuple[str, int]]:
-        """Finalized transactions that name an address after `until`, oldest first, as (signature, slot)."""
+    def history(self, address: str, until: str | None = None, slot_min: int = 0) -> list[tuple[str, int]]:
+        """Finalized transactions that name an address after `until`, oldest first, as (signature, slot).
+
+        Only a node that has reached `slot_min` is believed.
+        """
         found: list[tuple[str, int]] = []
         before: str | None = None
         while True:
             options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX}
             options |= {"before": before} if before else {}
             options |= {"until": until} if until else {}
+            options |= {"minContextSlot": slot_min} if slot_min else {}
             page = self.ask("getSignaturesForAddress", address, options)
             found += [(each["signature"], int(each["slot"])) for each in page]
             if len(page) < SIGNATURES_MAX:
@@ -250,7 +275,23 @@ class Chain:
                 return await node.call(method, params)
             except Temporary as error:
                 last = error
+            except RpcRefusal as error:
+                if error.code not in BEHIND:
+                    raise
+                last = Temporary(f"{node.name} is behind: {error.message}")
         raise last
+
+    async def _all(self, method: str, params: list[Any], least: int) -> list[Any]:
+        answers = await asyncio.gather(*(node.call(method, params) for node in self.nodes), return_exceptions=True)
+        found = []
+        for answer in answers:
+            if not isinstance(answer, BaseException):
+                found.append(answer)
+            elif not isinstance(answer, (Temporary, RpcRefusal)):
+                raise answer
+        if len(found) < least:
+            raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
+        return found
 
     async def _looks(self, signatures: Sequence[str]) -> list[Look]:
         found = await asyncio.gather(*(self._look(node, signatures) for node in self.nodes))

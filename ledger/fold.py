@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
-from ledger import book, money, spool
+from ledger import book, caps, money, spool
+from ledger.caps import DAY_S, Caps, Days
 from ledger.money import Amounts
 from ledger.seen import Flags, Seen, keys_of
 from ledger.settings import PPM, Economics, LedgerSettings
@@ -83,6 +84,11 @@ class Fold:
         self._connection, self._economics, self._settings = connection, economics, settings
         self._seen = Seen(economics.repeat_after_s)
         self._seen.load(connection)
+        bounds = (("viewer", economics.viewer_day_max_pix), ("segment", economics.segment_day_max_pix),
+                  ("creator", economics.creator_day_max_pix))  # fmt: skip
+        self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]
+        for cap in self._caps:
+            cap.load(connection)
         connection.commit()
 
     def run_once(self) -> Folded | None:
@@ -101,11 +107,15 @@ class Fold:
         fresh[asked] = self._seen.fresh(keys[asked], shown.seconds[asked])
         outcome[asked & ~fresh] = Outcome.SEEN
         outcome[(outcome == Outcome.FUNDED) & (shown.amount == 0)] = Outcome.UNEARNED
+        days = self._refuse_excess_of_day(shown, outcome)
         self._spend(shown, outcome)
         runs = self._seen.remember(self._connection, keys[fresh], shown.seconds[fresh])
+        sums = self._remember_day(shown, days, outcome == Outcome.FUNDED)
         folded = self._write(stored, shown, outcome)
         book.commit(self._connection)
         self._seen.accept(runs)
+        for cap, kept in zip(self._caps, sums, strict=True):
+            cap.accept(kept)
         return folded
 
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,6 +148,26 @@ class Fold:
             within = running - (running - shown.amount)[first]
             outcome[(outcome == Outcome.FUNDED) & (within > most)] = Outcome.CAPPED
 
+    def _refuse_excess_of_day(self, shown: Shown, outcome: NDArray[np.uint8]) -> Days:
+        """Bounds of a UTC day, for each viewer, segment and creator; the days of the appearances are returned."""
+        days = (shown.seconds // DAY_S).astype(np.uint16)
+        for cap in self._caps:
+            asked = np.flatnonzero(outcome == Outcome.FUNDED)
+            keys = caps.keys_of(_subjects(shown, cap.kind)[asked], days[asked])
+            outcome[asked[~cap.within(keys, shown.amount[asked])]] = Outcome.CAPPED
+        return days
+
+    def _remember_day(self, shown: Shown, days: Days, funded: Flags) -> list[list[caps.Run]]:
+        return [
+            cap.remember(
+                self._connection,
+                caps.keys_of(_subjects(shown, cap.kind)[funded], days[funded]),
+                days[funded],
+                shown.amount[funded],
+            )
+            for cap in self._caps
+        ]
+
     def _spend(self, shown: Shown, outcome: NDArray[np.uint8]) -> None:
         """First come, first funded, until the pool is empty."""
         pool = book.balance(self._connection, book.account(self._connection, "reward_pool"))
@@ -152,11 +182,12 @@ class Fold:
         total = int(shown.amount[funded].sum())
         entry_id = self._post(stored, shown, funded, total) if total else None
         unfunded = int((outcome == Outcome.UNFUNDED).sum())
-        row = self._connection.execute(
-            "INSERT INTO ledger.folds (entry_id, batches, appearances, funded, unfunded, amount_pix)"
-            " VALUES (%s, %s, %s, %s, %s, %s) RETURNING id",
-            (entry_id, len(stored), len(outcome), int(funded.sum()), unfunded, total),
-        ).fetchone()
+        with book.refusals():
+            row = self._connection.execute(
+                "INSERT INTO ledger.folds (entry_id, batches, appearances, funded, unfunded, amount_pix)"
+                " VALUES (%s, %s, %s, %s, %s, %s) RETURNING id",
+                (entry_id, len(stored), len(outcome), int(funded.sum()), unfunded, total),
+            ).fetchone()
         assert row is not None
         self._keep_outcomes(stored, outcome, row[0])
         self._move_cursors(stored)
@@ -306,6 +337,10 @@ def _decoded(stored: Sequence[Stored]) -> tuple[NDArray[np.void], Shown]:
         viewers=np.repeat(heads["viewer"], counts),
     )
     return heads, shown
+
+
+def _subjects(shown: Shown, kind: str) -> NDArray[Any]:
+    return {"viewer": shown.viewers, "segment": shown.segment, "creator": shown.creator}[kind]
 
 
 def _summed(owners: NDArray[np.int64], amounts: Amounts) -> tuple[NDArray[np.int64], Amounts]:

@@ -32,7 +32,9 @@ from ledger.treasury import Treasury, opening_cost_pix
 
 log = logging.getLogger(__name__)
 
-LOOKS_MIN = 2  # opinions that an expiry needs, where there are as many nodes
+PAID_UNKNOWN = "the chain has paid what the ledger has not"
+OPINIONS = 2  # that an end needs, good or bad, where there are as many nodes
+LANDED_LATE = "a transaction that was given up has landed: a node cannot be trusted"
 
 
 @dataclass
@@ -45,10 +47,15 @@ class Payouts:
     economics: Economics
     settings: LedgerSettings
 
-    def run_once(self) -> None:
-        """One round at our own pace. Each step commits for itself."""
+    @property
+    def opinions(self) -> int:
+        """How many nodes must say the same before it is believed."""
+        return min(OPINIONS, len(self.chain.nodes)) if self.settings.second_opinion else 1
+
+    def run_once(self, *, plan: bool = True) -> None:
+        """One round at our own pace. Each step commits for itself. `plan`: also begin something new."""
         self.settle()
-        if batches.frozen(self.connection) is None:
+        if plan and batches.frozen(self.connection) is None:
             self.plan()
             self.sign()
         self.connection.commit()
@@ -163,8 +170,9 @@ class Payouts:
         if error is None:
             return min(units + units * self.settings.compute_margin_ppm // PPM + 300, packing.COMPUTE_UNITS_MAX)
         if self._marker_exists(batch):
-            batches.freeze(self.connection, "the chain has paid a batch that the ledger has not", {"batch": batch.id})
-            book.commit(self.connection)
+            if not batch.attempts:  # else an attempt of ours has landed, and `settle` will find it
+                batches.freeze(self.connection, PAID_UNKNOWN, {"batch": batch.id})
+                book.commit(self.connection)
             return None
         log.warning("batch would fail", extra={"batch": batch.id, "error": str(error)})
         batches.cancel(self.connection, batch)
@@ -200,26 +208,65 @@ class Payouts:
 
     def settle(self) -> None:
         """End every attempt whose end is certain."""
-        live = batches.live_attempts(self.connection)
+        live, given_up = batches.live_attempts(self.connection), batches.given_up(self.connection)
         self.connection.commit()
-        if not live:
+        if not live and not given_up:
             return
-        looks = self.chain.looks([each.signature for each in live])
+        looks = self.chain.looks([each.signature for each in (*given_up, *live)])
+        for attempt in given_up:
+            effect = self._finalized(attempt, looks)
+            if effect is not None and self._revive(attempt, effect, live):
+                return  # what was read of the others may be about the same batch
         unseen = []
         for attempt in live:
-            statuses = [status for look in looks if (status := look.statuses[attempt.signature]) is not None]
-            if any(status.level == "finalized" for status in statuses):
-                effect = self.chain.effect(attempt.signature)
-                if effect is not None:
-                    self._ended(attempt, effect)
-            elif not statuses and looks:
+            effect = self._finalized(attempt, looks)
+            if effect is not None:
+                self._ended(attempt, effect)
+            elif looks and all(look.statuses[attempt.signature] is None for look in looks):
                 unseen.append(attempt)
         if unseen:
             self._expire(unseen)
 
+    def _finalized(self, attempt: Attempt, looks: Sequence[Look]) -> Effect | None:
+        """What the transaction did, if a node says that it is final and enough of them agree on the effect."""
+        statuses = [status for look in looks if (status := look.statuses[attempt.signature]) is not None]
+        if not any(status.level == "finalized" for status in statuses):
+            return None
+        return self.chain.effect(attempt.signature, self.opinions)
+
+    def _revive(self, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
+        """We gave it up and the chain did not. If it paid, a later attempt of the batch can only fail at the marker.
+
+        False while such an attempt has not ended, or (without markers) has paid as well, which it then ends as.
+        """
+        batches.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
+        rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
+        for rival in rivals:
+            ended = self.chain.effect(rival.signature, self.opinions)
+            if ended is None or ended.error is None:
+                book.commit(self.connection)
+                return False
+            batches.fail_attempt(self.connection, rival, ended.slot, ended.fee, ended.error)
+            self._cost_only(rival, ended)
+        batches.revive(self.connection, attempt, effect.slot, effect.fee, effect.error)
+        if effect.error is None:
+            self._take_note(attempt, effect)
+        else:
+            self._cost_only(attempt, effect)
+        book.commit(self.connection)
+        return True
+
+    def _cost_only(self, attempt: Attempt, effect: Effect) -> None:
+        """The attempt failed and its batch goes on: only the fee is booked."""
+        key, proof = f"fail:{attempt.signature}", self._proof(attempt, effect)
+        self._post(key, f"{attempt.batch.kind}_late", self._cost_lines(effect), proof)
+
     def _ended(self, attempt: Attempt, effect: Effect) -> None:
         """One transaction of ours: the attempt, the money and what it cost, together."""
-        if effect.error is not None:
+        if effect.error is not None and self._marker_exists(attempt.batch):
+            if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
+                batches.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
+        elif effect.error is not None:
             batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
             self._give_back(
                 attempt.batch, f"fail:{attempt.signature}", self._cost_lines(effect), self._proof(attempt, effect)
@@ -294,7 +341,7 @@ class Payouts:
 
     def _expire(self, unseen: Sequence[Attempt]) -> None:
         """Give up bytes that can never land: finalized height first, then a later look, then the marker."""
-        height, slot = self.chain.finalized_height()
+        height, slot = self.chain.finalized_height(self.opinions)
         past = [each for each in unseen if height > each.last_valid_block_height]
         if not past:
             return
@@ -306,15 +353,19 @@ class Payouts:
                 log.info("attempt expired", extra={"batch": attempt.batch.id, "n": attempt.n})
 
     def _nobody_knows(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
-        wanted = min(LOOKS_MIN, len(self.chain.nodes)) if self.settings.second_opinion else 1
-        return len(looks) >= wanted and all(look.statuses[attempt.signature] is None for look in looks)
+        return len(looks) >= self.opinions and all(look.statuses[attempt.signature] is None for look in looks)
 
     def _marker_exists(self, batch: Batch, slot: int = 0) -> bool:
-        """Whether the chain holds the batch's marker; an answer from before `slot` counts as yes, to be safe."""
+        """Whether the chain holds the batch's marker, by any node, at `confirmed`: a marker that may yet vanish counts.
+
+        Answers from before `slot` count as yes, to be safe.
+        """
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return False
-        seen_at, (account,) = self.chain.accounts([str(self.treasury.marker(batch.id).address)])
-        return account is not None or seen_at < slot
+        address = str(self.treasury.marker(batch.id).address)
+        options = {"commitment": "confirmed", "encoding": "base64"}
+        answers = self.chain.ask_all("getMultipleAccounts", [address], options, least=self.opinions)
+        return any(answer["value"][0] is not None or int(answer["context"]["slot"]) < slot for answer in answers)
 
     # ── Entries ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -44,7 +44,7 @@ def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury) -> 
     """Read what is new on chain, book deposits, compare; freeze on any difference."""
     settled = adopt_history(connection, chain, treasury)
     finding = compare(connection, chain, treasury)
-    if not settled or adopt_history(connection, chain, treasury, dry=True) > 0:
+    if not settled or finding.slot < _newest_slot(connection) or _moved_on(connection, chain, treasury, finding.slot):
         return replace(finding, conclusive=False, problems=())
     if finding.problems:
         batches.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
@@ -54,23 +54,30 @@ def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury) -> 
     return finding
 
 
-def adopt_history(connection: Connection[Any], chain: Chain, treasury: Treasury, *, dry: bool = False) -> int:
-    """Book finalized transactions since the last time; 0 when one of ours is not settled yet and we must wait.
-
-    With `dry` nothing is booked, and the number of transactions that wait to be is returned.
-    """
-    waiting = _new_signatures(connection, chain, treasury)
-    if dry:
-        return len(waiting)
-    for signature, addresses in waiting:
+def adopt_history(connection: Connection[Any], chain: Chain, treasury: Treasury) -> bool:
+    """Book finalized transactions since the last time; False when one of ours is not settled yet and we must wait."""
+    for signature, addresses in _new_signatures(connection, chain, treasury):
         effect = chain.effect(signature)
         if effect is None or not _adopt(connection, treasury, effect):
             connection.rollback()
-            return 0
+            return False
         for address in addresses:
             _move_cursor(connection, address, signature, effect.slot)
         book.commit(connection)
-    return 1
+    return True
+
+
+def _newest_slot(connection: Connection[Any]) -> int:
+    """The newest slot the journal knows of: a node that has not reached it shows an older treasury."""
+    row = connection.execute(
+        "SELECT greatest((SELECT max(slot) FROM ledger.attempts), (SELECT max(slot) FROM ledger.chain_cursors), 0)"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _moved_on(connection: Connection[Any], chain: Chain, treasury: Treasury, slot: int) -> bool:
+    """Whether the chain holds transactions that are not booked, by a node that has reached `slot`."""
+    return bool(_new_signatures(connection, chain, treasury, slot))
 
 
 def compare(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Finding:
@@ -88,13 +95,15 @@ def compare(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Fi
     return Finding(slot, journal_pix, chain_pix, journal_lamports, chain_lamports, True, tuple(problems))
 
 
-def _new_signatures(connection: Connection[Any], chain: Chain, treasury: Treasury) -> list[tuple[str, list[str]]]:
+def _new_signatures(
+    connection: Connection[Any], chain: Chain, treasury: Treasury, slot_min: int = 0
+) -> list[tuple[str, list[str]]]:
     """Finalized signatures that were not read before, oldest first, each with the addresses that name it."""
     slots: dict[str, int] = {}
     named: dict[str, list[str]] = {}
     for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
         row = connection.execute("SELECT signature FROM ledger.chain_cursors WHERE address = %s", (address,)).fetchone()
-        for signature, slot in chain.history(address, row[0] if row else None):
+        for signature, slot in chain.history(address, row[0] if row else None, slot_min):
             slots[signature] = slot
             named.setdefault(signature, []).append(address)
     known = connection.execute(
@@ -110,9 +119,13 @@ def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect) -> b
     """One transaction of the treasury's history; False when it is ours and still to be settled."""
     pix = effect.tokens.get(treasury.token_account, 0)
     lamports = effect.lamports.get(str(treasury.payer.gas), 0)
-    row = connection.execute("SELECT state FROM ledger.attempts WHERE signature = %s", (effect.signature,)).fetchone()
-    if row is not None and row[0] == "live":
-        return False
+    row = connection.execute(
+        "SELECT a.state, b.ended_at IS NULL FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.signature = %s",
+        (effect.signature,),
+    ).fetchone()
+    if row is not None and (row[0] == "live" or (row[0] == "expired" and row[1])):
+        return False  # settling comes first, also of what was given up too early
     entry_id = None
     if row is not None:
         kind = "attempt" if row[0] in ("landed", "failed") else "unknown"

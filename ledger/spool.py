@@ -60,7 +60,7 @@ def unpack(payload: bytes, number: int) -> tuple[NDArray[np.void], NDArray[np.vo
     """
     if number not in FORMATS:
         raise Rejected(f"batch format {number} is not known", code="format-unknown")
-    searches, appearances = HEAD.unpack_from(payload)
+    searches, appearances = HEAD.unpack_from(payload) if len(payload) >= HEAD.size else (0, 0)
     if len(payload) != HEAD.size + searches * SEARCH.itemsize + appearances * SHOWN.itemsize:
         raise Rejected("a batch is not as long as it says", code="batch-damaged")
     heads = np.frombuffer(payload, SEARCH, searches, HEAD.size)

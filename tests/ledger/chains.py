@@ -1,0 +1,199 @@
+"""A chain inside the test's own process, and a ledger that settles on it: blocks are made when the test says so.
+
+The programs, signatures, fees and heights are the localnet's own (LiteSVM); only the HTTP between is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import Connection
+from solders.account import Account
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.token.state import Mint, TokenAccount, TokenAccountState
+
+from ledger import batches, book, packing, treasury
+from ledger.batches import Recipient
+from ledger.chain import Chain, RpcRefusal
+from ledger.localnet import blocks
+from ledger.localnet.methods import RpcError, answer
+from ledger.localnet.store import Store
+from ledger.payouts import Payouts
+from ledger.settings import Economics, LedgerSettings
+from ledger.treasury import Treasury
+
+FINAL_BLOCKS = blocks.FINALITY_BLOCKS + 1
+EXPIRED_BLOCKS = blocks.WINDOW_BLOCKS + FINAL_BLOCKS
+RENT = 1_488_440
+POOL = 10**12
+GAS = 10**11
+SECRET = "a secret of the tests"
+EAGER = LedgerSettings(resend_interval_s=1e-6, second_opinion=True)
+SMALL = Economics(maturity_s=0, payout_min_pix=1)
+
+
+class LocalNode:
+    """A node that knows the chain as it is."""
+
+    def __init__(self, name: str, chain: blocks.Chain) -> None:
+        self.name, self.chain = name, chain
+        self.calls: list[str] = []
+
+    async def call(self, method: str, params: list[Any]) -> Any:
+        self.calls.append(method)
+        try:
+            return answer(self.chain, method, params)
+        except RpcError as error:
+            raise RpcRefusal(error.code, error.message, error.data) from error
+
+
+class Key:
+    """A signer whose key follows from a word."""
+
+    def __init__(self, word: str) -> None:
+        self._keypair = Keypair.from_seed(hashlib.sha256(word.encode()).digest())
+
+    @property
+    def pubkey(self) -> Pubkey:
+        return self._keypair.pubkey()
+
+    def sign(self, message: bytes) -> bytes:
+        return bytes(self._keypair.sign_message(message))
+
+
+def wallet_of(creator_id: int) -> str:
+    return str(Key(f"creator {creator_id}").pubkey)
+
+
+def token_account(mint: Pubkey, owner: Pubkey, amount: int = 0, *, frozen: bool = False) -> Account:
+    state = TokenAccountState.Frozen if frozen else TokenAccountState.Initialized
+    data = bytes(TokenAccount(mint, owner, amount, None, state, None, 0))
+    return Account(RENT, data, packing.TOKEN_PROGRAM)
+
+
+def new_chain(seed: bytes = b"test") -> blocks.Chain:
+    return blocks.Chain(Store(":memory:"), seed=seed)
+
+
+@dataclass
+class Rig:
+    """A funded treasury on a chain of its own, the ledger's connection, and the hands to move both."""
+
+    connection: Connection[Any]
+    chain: blocks.Chain
+    nodes: Sequence[Any] = ()
+    economics: Economics = SMALL
+    settings: LedgerSettings = EAGER
+    version: str = "v1"
+    separate_gas: bool = False
+    rpc: Chain = field(init=False)
+    treasury: Treasury = field(init=False)
+    payouts: Payouts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rpc = Chain(list(self.nodes) or [LocalNode("a", self.chain), LocalNode("b", self.chain)])
+        owner, gas, mint = Key("treasury"), Key("gas" if self.separate_gas else "treasury"), Key("mint").pubkey
+        account = packing.token_account(owner.pubkey, mint)
+        payer = packing.Payer(gas.pubkey, owner.pubkey, account, mint, 6)
+        signers = (gas, owner) if self.separate_gas else (owner,)
+        rents = self.chain.svm.minimum_balance_for_rent_exemption(0), RENT
+        self.treasury = Treasury(payer, signers, self.version, *rents, SECRET)
+        self.chain.svm.set_account(mint, Account(RENT, bytes(Mint(None, POOL, 6, True, mint)), packing.TOKEN_PROGRAM))
+        self.chain.svm.set_account(account, token_account(mint, owner.pubkey, POOL))
+        self.chain.svm.set_account(gas.pubkey, Account(GAS, b"", packing.SYSTEM_PROGRAM))
+        self.advance(FINAL_BLOCKS)
+        treasury.bind(self.connection, "genesis", payer)
+        self._deposit()
+        self.payouts = self.fresh()
+
+    def fresh(self, kind: Callable[..., Payouts] = Payouts) -> Payouts:
+        """Payouts as a process that has just started has them."""
+        return kind(self.connection, self.rpc, self.treasury, self.economics, self.settings)
+
+    def _deposit(self) -> None:
+        """The journal's side of what the treasury holds."""
+        for asset, kind, amount in (("PIX", "reward_pool", POOL), ("SOL", "platform", GAS)):
+            lines = [
+                (book.account(self.connection, "chain", asset), -amount),
+                (book.account(self.connection, kind, asset), amount),
+            ]
+            book.post(self.connection, book.Entry("deposit", f"deposit:genesis:{asset}", lines))
+        book.commit(self.connection)
+
+    # ── Hands ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def advance(self, count: int) -> None:
+        for _ in range(count):
+            self.chain.produce(self.chain.height)
+
+    def creator(self, creator_id: int, amount: int, *, account: bool = True) -> int:
+        """A creator with a wallet, who has earned `amount`."""
+        wallet = wallet_of(creator_id)
+        self.connection.execute(
+            "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'creator') ON CONFLICT DO NOTHING",
+            (creator_id, wallet),
+        )
+        if account:
+            self.put_account(creator_id)
+            known = Recipient(creator_id, wallet, str(self.address_of(creator_id)))
+            batches.know_account(self.connection, self.treasury.mint, known, None)
+        if amount:
+            self.earn(creator_id, amount)
+        self.connection.commit()
+        return creator_id
+
+    def earn(self, creator_id: int, amount: int, key: str = "") -> None:
+        payable = book.accounts_of(self.connection, "payable", "creator", [creator_id])[creator_id]
+        lines = [(book.account(self.connection, "reward_pool"), -amount), (payable, amount)]
+        last = self.connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
+        assert last is not None
+        book.post(self.connection, book.Entry("accrual", key or f"earned:{last[0]}", lines))
+        book.commit(self.connection)
+
+    def put_account(self, creator_id: int, amount: int = 0, *, frozen: bool = False) -> None:
+        owner = Pubkey.from_string(wallet_of(creator_id))
+        account = token_account(self.treasury.payer.mint, owner, amount, frozen=frozen)
+        self.chain.svm.set_account(self.address_of(creator_id), account)
+        self.advance(FINAL_BLOCKS)
+
+    def address_of(self, creator_id: int) -> Pubkey:
+        return packing.token_account(Pubkey.from_string(wallet_of(creator_id)), self.treasury.payer.mint)
+
+    def pay(self, rounds: int = 12) -> None:
+        """Rounds of the ledger with enough blocks between them for everything to become final."""
+        for _ in range(rounds):
+            self.payouts.run_once()
+            self.advance(FINAL_BLOCKS)
+
+    # ── What is so ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_chain(self, creator_id: int) -> int:
+        found = blocks.token_amount(self.chain.account(self.address_of(creator_id)))
+        return found[2] if found else 0
+
+    def balance(self, kind: str, creator_id: int | None = None, asset: str = "PIX") -> int:
+        party, owner = ("creator", creator_id) if creator_id is not None else ("", 0)
+        row = self.connection.execute(
+            "SELECT balance FROM ledger.accounts WHERE (kind, party, owner, asset) = (%s, %s, %s, %s)",
+            (kind, party, owner, asset),
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        found = self.connection.execute(query, values).fetchall()
+        self.connection.commit()
+        return found
+
+    def states(self) -> dict[str, int]:
+        """How many batches are in which state."""
+        return dict(self.rows("SELECT state, count(*)::int FROM ledger.batches GROUP BY state"))  # type: ignore[arg-type]
+
+    def holds(self) -> dict[int, str]:
+        return dict(self.rows("SELECT creator_id, reason FROM ledger.holds WHERE released_at IS NULL"))  # type: ignore[arg-type]
+
+    def freezes(self) -> list[str]:
+        return [row[0] for row in self.rows("SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id")]

@@ -1,0 +1,298 @@
+"""From recorded batches to the journal: in one transaction, exactly once, and split to the unit."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from psycopg import Connection
+
+from cluster import database
+from cluster.errors import Rejected
+from ledger import audit, book, fold, money, spool
+from ledger.appearances import RECORDED, Appearance, _parameters, search_record
+from ledger.fold import Fold, Outcome
+from ledger.seen import Seen
+from ledger.settings import Economics, LedgerSettings
+from tests.ledger.test_book import fund
+
+Conn = Connection[Any]
+DEMO = Economics(maturity_s=0)
+
+
+def viewer(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()[:16]
+
+
+def shown(segment: int = 1, creator: int = 1, amount: int = 1000, who: str = "v") -> Appearance:
+    return Appearance(viewer(who), segment, creator, 0, min(1_000_000, amount * 1000), amount)
+
+
+def search(*appearances: Appearance, key: bytes = spool.NO_KEY, at_s: float | None = None) -> bytes:
+    at_ms = int((time.time() if at_s is None else at_s) * 1000)
+    return search_record(appearances, key, bytes(8), at_ms)
+
+
+def open_incarnation(connection: Conn) -> UUID:
+    number = uuid4()
+    connection.execute("INSERT INTO ledger.incarnations (id, spool) VALUES (%s, 'x')", (number,))
+    connection.commit()
+    return number
+
+
+def record(connection: Conn, *searches: bytes, incarnation: UUID | None = None, seq: int = 0) -> UUID:
+    number = incarnation or open_incarnation(connection)
+    done = connection.execute(RECORDED, _parameters(number, seq, spool.pack(searches)))
+    assert done.rowcount == 1
+    connection.commit()
+    return number
+
+
+def folded(connection: Conn, economics: Economics = DEMO, settings: LedgerSettings | None = None) -> list[int]:
+    """Fold everything; what became of each appearance, in order."""
+    accountant = Fold(connection, economics, settings or LedgerSettings())
+    while accountant.run_once() is not None:
+        pass
+    rows = connection.execute("SELECT outcome FROM ledger.outcomes o ORDER BY fold_id, incarnation, seq").fetchall()
+    connection.commit()
+    return [outcome for (row,) in rows for outcome in bytes(row)]
+
+
+def earned(connection: Conn, kind: str = "payable", party: str = "creator") -> dict[int, int]:
+    rows = connection.execute(
+        "SELECT owner, balance FROM ledger.accounts WHERE kind = %s AND party = %s AND balance > 0", (kind, party)
+    ).fetchall()
+    connection.commit()
+    return {row[0]: row[1] for row in rows}
+
+
+def assert_whole(connection: Conn) -> None:
+    checks = audit.run(connection, None, None, full=True)
+    assert all(check.ok for check in checks), checks
+
+
+def test_appearances_are_split_and_the_pool_pays(journal: Conn) -> None:
+    fund(journal, 10_000)
+    record(journal, search(shown(1, 1), shown(2, 2, 555)), search(shown(3, 1, 333)))
+    assert folded(journal) == [Outcome.FUNDED] * 3
+    assert earned(journal) == {1: 900 + 300, 2: 500}
+    assert book.balance(journal, book.account(journal, "platform")) == 100 + 55 + 33
+    assert book.balance(journal, book.account(journal, "reward_pool")) == 10_000 - 1888
+    assert_whole(journal)
+
+
+def test_a_creator_who_comes_later_is_paid_too(journal: Conn) -> None:
+    fund(journal, 10_000)
+    record(journal, search(shown(1, 1)))
+    folded(journal)
+    record(journal, search(shown(2, 2), shown(3, 3)))
+    folded(journal)
+    assert earned(journal) == {1: 900, 2: 900, 3: 900}
+
+
+def test_folding_again_or_after_a_crash_changes_nothing(journal: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    fund(journal, 10_000)
+    record(journal, search(shown(1, 1)))
+
+    def crash(_: Conn) -> None:
+        raise psycopg.OperationalError("gone before the commit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(book, "commit", crash)
+        with pytest.raises(psycopg.OperationalError):
+            folded(journal)
+    journal.rollback()
+    assert earned(journal) == {}
+    assert folded(journal) == [Outcome.FUNDED]
+    assert folded(journal) == [Outcome.FUNDED]
+    assert earned(journal) == {1: 900}
+
+
+def test_a_moment_counts_once_a_viewer_and_day_across_folds_and_restarts(journal: Conn) -> None:
+    fund(journal, 100_000)
+    now = time.time()
+    record(journal, search(shown(1), shown(1), at_s=now), search(shown(1), at_s=now + 5))
+    assert folded(journal) == [0, Outcome.SEEN, Outcome.SEEN]
+    record(journal, search(shown(1), shown(2), at_s=now + 60), search(shown(1, who="w"), at_s=now + 60))
+    assert folded(journal)[3:] == [Outcome.SEEN, 0, 0]
+    record(journal, search(shown(1), at_s=now + 86_400))
+    assert folded(journal)[6:] == [0]
+
+
+def test_a_repeated_idempotency_key_earns_nothing(journal: Conn) -> None:
+    fund(journal, 10_000)
+    key = b"k" * 16
+    record(journal, search(shown(1), key=key), search(shown(2), key=key))
+    record(journal, search(shown(3), key=key), search(shown(4)))
+    assert sorted(folded(journal)) == [0, 0, Outcome.REPEATED_KEY, Outcome.REPEATED_KEY]
+
+
+def test_an_empty_pool_keeps_the_appearance_unfunded(journal: Conn) -> None:
+    fund(journal, 1500)
+    record(journal, search(shown(1), shown(2), shown(3, amount=0)))
+    assert folded(journal) == [0, Outcome.UNFUNDED, Outcome.UNEARNED]
+    assert earned(journal) == {1: 900}
+    assert book.balance(journal, book.account(journal, "reward_pool")) == 500
+    assert_whole(journal)
+
+
+def test_nothing_earned_needs_no_entry_and_moves_the_cursor(journal: Conn) -> None:
+    record(journal, search(shown(1, amount=0)))
+    assert folded(journal) == [Outcome.UNEARNED]
+    assert journal.execute("SELECT count(*) FROM ledger.entries").fetchone() == (0,)
+    assert Fold(journal, DEMO, LedgerSettings()).run_once() is None
+
+
+def test_a_search_is_bounded_in_appearances_and_amount(journal: Conn) -> None:
+    fund(journal, 100_000)
+    few = dataclasses.replace(DEMO, search_appearances_max=2, search_amount_max_pix=0)
+    record(journal, search(shown(1), shown(2), shown(3)), search(shown(4)))
+    assert folded(journal, few) == [0, 0, Outcome.CAPPED, 0]
+    little = dataclasses.replace(DEMO, search_appearances_max=0, search_amount_max_pix=1500)
+    record(journal, search(shown(5), shown(6), shown(7, amount=300)), search(shown(8)))
+    assert folded(journal, little)[4:] == [0, Outcome.CAPPED, Outcome.CAPPED, 0]
+
+
+@pytest.mark.parametrize("name", ["viewer_day_max_pix", "segment_day_max_pix", "creator_day_max_pix"])
+def test_a_day_is_bounded_for_viewers_segments_and_creators(journal: Conn, name: str) -> None:
+    """Across folds and restarts; the next UTC day begins anew."""
+    fund(journal, 100_000)
+    bounded = dataclasses.replace(DEMO, **{name: 2500})
+    noon = time.time() // 86_400 * 86_400 + 43_200
+
+    def one(number: int, at_s: float) -> bytes:
+        if name == "viewer_day_max_pix":
+            return search(shown(number, number, who="same"), at_s=at_s)
+        return search(shown(1 if name == "segment_day_max_pix" else number, 1, who=f"v{number}"), at_s=at_s)
+
+    record(journal, one(1, noon), one(2, noon))
+    assert folded(journal, bounded) == [0, 0]
+    record(journal, one(3, noon + 60), one(4, noon + 90_000))
+    assert folded(journal, bounded)[2:] == [Outcome.CAPPED, 0]
+    assert_whole(journal)
+
+
+def test_investors_share_half_of_the_platforms_part(journal: Conn) -> None:
+    fund(journal, 10_000)
+    journal.execute(
+        "INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) VALUES (1, 7, 1), (1, 8, 3)"
+    )
+    record(journal, search(shown(1), shown(2, 2)))
+    folded(journal)
+    _, platform, (seventh, eighth) = money.parts_of(DEMO, 1000, (1, 3))
+    assert earned(journal, party="investor") == {7: seventh, 8: eighth}
+    assert book.balance(journal, book.account(journal, "platform")) == platform + 100
+    assert_whole(journal)
+
+
+def test_earnings_mature_before_they_are_payable(journal: Conn) -> None:
+    fund(journal, 10_000)
+    journal.execute("INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) VALUES (1, 7, 1)")
+    record(journal, search(shown(1), shown(2, 2)))
+    folded(journal, Economics(maturity_s=3600))
+    assert (earned(journal), earned(journal, "maturing")) == ({}, {1: 900, 2: 900})
+    assert fold.mature(journal) == 0
+    journal.execute("UPDATE ledger.maturing SET matures_at = now() - interval '1 s'")
+    assert fold.mature(journal) == 1850
+    assert fold.mature(journal) == 0
+    assert (earned(journal), earned(journal, "payable", "investor")) == ({1: 900, 2: 900}, {7: 50})
+    assert_whole(journal)
+
+
+def test_batches_are_taken_in_order_and_within_limits(journal: Conn) -> None:
+    fund(journal, 100_000)
+    number = record(journal, search(shown(1)), search(shown(2)))
+    for seq in (2, 3, 4):
+        record(journal, search(shown(seq + 1)), incarnation=number, seq=seq)
+    small = LedgerSettings(fold_batches_max=2, fold_appearances_max=1)
+    accountant = Fold(journal, DEMO, small)
+    sizes = []
+    while (done := accountant.run_once()) is not None:
+        sizes.append(done.batches)
+    assert sizes == [1, 2, 1]
+    assert earned(journal) == {1: 900 * 5}
+
+
+def test_a_batch_can_be_recorded_once_only_and_leaves_no_gap(journal: Conn) -> None:
+    number = record(journal, search(shown(1)))
+    for seq in (0, 2):
+        done = journal.execute(RECORDED, _parameters(number, seq, spool.pack([search(shown(2))])))
+        assert done.rowcount == 0
+    journal.commit()
+
+
+def test_a_damaged_or_unknown_batch_is_refused_by_name(journal: Conn) -> None:
+    good = spool.pack([search(shown(1))]).payload
+    for payload, form, code in (
+        (good, 99, "format-unknown"),
+        (good[:-1], spool.FORMAT, "batch-damaged"),
+        (good[:8] + b"\xff" * 58 + good[66:], spool.FORMAT, "batch-damaged"),
+        (b"\1", spool.FORMAT, "batch-damaged"),
+    ):
+        with pytest.raises(Rejected) as refusal:
+            spool.unpack(payload, form)
+        assert refusal.value.code == code
+    with pytest.raises(psycopg.errors.CheckViolation):
+        journal.execute(
+            RECORDED, {**_parameters(open_incarnation(journal), 0, spool.pack([search(shown(1))])), "sha256": bytes(32)}
+        )
+
+
+def test_a_second_folder_of_an_older_epoch_is_refused(journal: Conn, postgres_url: str) -> None:
+    fund(journal, 10_000)
+    accountant = Fold(journal, DEMO, LedgerSettings())
+    record(journal, search(shown(1)))
+    record(journal, search(shown(2, amount=0)))
+    with database.connect(postgres_url) as younger:
+        book.take_epoch(younger, "younger")
+        with pytest.raises(book.Fenced):
+            accountant.run_once()
+        journal.rollback()
+        folded(younger)
+        assert earned(younger) == {1: 900}
+        record(younger, search(shown(3, amount=0)))
+        with pytest.raises(book.Fenced):  # also when there is no money in it
+            accountant.run_once()
+        journal.rollback()
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 200_000)), max_size=60), st.integers(1, 3))
+def test_who_has_seen_what_agrees_with_a_plain_model(events: list[tuple[int, int]], parts: int) -> None:
+    """Keys and seconds in any order, asked part by part; merging does not change an answer."""
+    seen, last = Seen(86_400), dict[int, int]()
+    for start in range(parts):
+        mine = sorted(events[start::parts], key=lambda each: each[1])
+        keys, seconds = np.array([k for k, _ in mine], np.uint64), np.array([s + 1 for _, s in mine], np.uint32)
+        fresh = seen.fresh(keys, seconds)
+        first: set[int] = set()
+        for (key, second), counts in zip(mine, fresh, strict=True):
+            expected = key not in first and (key not in last or second + 1 - last[key] >= 86_400)
+            assert counts == expected
+            first.add(key)
+        for key, second in zip(keys[fresh].tolist(), seconds[fresh].tolist(), strict=True):
+            last[key] = max(last.get(key, 0), second)
+        order = np.argsort(keys[fresh], kind="stable")
+        from ledger.seen import Run
+
+        seen.accept([*seen._runs, Run(0, keys[fresh][order], seconds[fresh][order])] if fresh.any() else seen._runs)
+
+
+def test_runs_are_merged_and_the_old_forgotten(journal: Conn) -> None:
+    fund(journal, 100_000)
+    now = time.time()
+    for number in range(15):
+        record(journal, search(shown(number + 1), at_s=now - 200_000 if number == 0 else now + number))
+        folded(journal)
+    assert journal.execute("SELECT count(*) < 13 FROM ledger.seen_runs").fetchone() == (True,)
+    record(journal, *(search(shown(number + 1), at_s=now + 60) for number in range(15)))
+    assert folded(journal)[15:] == [0, *[Outcome.SEEN] * 14]

@@ -1,0 +1,87 @@
+"""Amounts are checked at the door, and splits sum exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import Rejected
+from ledger import money
+from ledger.settings import AMOUNT_MAX, PPM, Economics
+
+AMOUNTS = st.integers(0, AMOUNT_MAX)
+WEIGHTS = st.lists(st.integers(0, 10**12), min_size=1, max_size=12).filter(sum)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (-1, "amount-negative"),
+        (1.5, "amount-not-whole"),
+        (1.0, "amount-not-whole"),
+        ("5", "amount-not-whole"),
+        (True, "amount-not-whole"),
+        (None, "amount-not-whole"),
+        (2**63, "amount-too-large"),
+    ],
+)
+def test_what_is_no_amount_is_refused_by_name(value: object, code: str) -> None:
+    with pytest.raises(Rejected) as refusal:
+        money.amount(value)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize("value", [0, 1, AMOUNT_MAX, np.int64(7)])
+def test_whole_numbers_up_to_the_largest_are_amounts(value: int) -> None:
+    assert money.amount(value) == value
+
+
+@given(AMOUNTS, WEIGHTS)
+def test_parts_sum_to_the_whole_and_none_is_off_by_a_unit(whole: int, weights: list[int]) -> None:
+    parts = money.split(whole, weights)
+    assert sum(parts) == whole
+    assert all(
+        abs(part * sum(weights) - whole * weight) < sum(weights) for part, weight in zip(parts, weights, strict=True)
+    )
+
+
+@given(AMOUNTS, st.lists(st.integers(0, 1), min_size=2, max_size=5).filter(sum))
+def test_who_has_no_weight_gets_nothing(whole: int, weights: list[int]) -> None:
+    assert all(part == 0 for part, weight in zip(money.split(whole, weights), weights, strict=True) if not weight)
+
+
+@pytest.mark.parametrize("weights", [[], [0, 0], [3, -1]])
+def test_weights_that_divide_nothing_are_refused(weights: list[int]) -> None:
+    with pytest.raises(Rejected) as refusal:
+        money.split(10, weights)
+    assert refusal.value.code == "weights-invalid"
+
+
+@given(st.lists(AMOUNTS, min_size=1, max_size=20), st.integers(0, PPM))
+def test_splitting_many_is_splitting_each(wholes: list[int], share_ppm: int) -> None:
+    first, rest = money.split_many(np.array(wholes, np.int64), share_ppm)
+    assert list(zip(first.tolist(), rest.tolist(), strict=True)) == [
+        money.split(whole, (share_ppm, PPM - share_ppm)) for whole in wholes
+    ]
+
+
+@given(st.integers(0, 10**9), st.lists(st.integers(0, 10**15), max_size=6), st.integers(0, PPM), st.integers(0, PPM))
+def test_an_appearance_is_divided_without_a_rest(whole: int, stakes: list[int], creator: int, investors: int) -> None:
+    economics = Economics(creator_share_ppm=creator, investors_share_ppm=investors)
+    mine, platform, theirs = money.parts_of(economics, whole, stakes)
+    assert mine + platform + sum(theirs) == whole
+    assert min(mine, platform, *theirs) >= 0
+    assert len(theirs) == (len(stakes) if sum(stakes) else 0)
+
+
+def test_the_shares_are_nine_tenths_and_half_of_the_rest() -> None:
+    assert money.parts_of(Economics(), 1000) == (900, 100, ())
+    assert money.parts_of(Economics(), 1000, (1, 3)) == (900, 50, (13, 37))
+
+
+def test_an_appearance_earns_by_relevance_and_an_anonymous_one_by_weight() -> None:
+    economics = Economics(anonymous_weight_ppm=250_000)
+    assert money.appearance_amount(economics, 999_999) == 999
+    assert money.appearance_amount(economics, 800_000, anonymous=True) == 200

@@ -1,0 +1,313 @@
+"""Payouts on a real chain, block by block: each is made once, whatever breaks in between."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from psycopg import Connection
+
+from cluster.errors import Temporary
+from ledger import audit, batches, book, packing
+from ledger.book import Fenced
+from ledger.chain import Chain
+from ledger.payouts import LANDED_LATE, PAID_UNKNOWN, Payouts
+from ledger.settings import Economics
+from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, SMALL, LocalNode, Rig, new_chain
+
+
+def assert_paid(rig: Rig, amounts: dict[int, int]) -> None:
+    """On chain, in the journal and nowhere else."""
+    assert {creator: rig.on_chain(creator) for creator in amounts} == amounts
+    paid = dict(rig.rows("SELECT creator_id, sum(on_chain_pix)::bigint FROM ledger.payouts GROUP BY creator_id"))  # type: ignore[arg-type]
+    assert {creator: paid.get(creator, 0) for creator in amounts} == amounts
+    assert rig.balance("in_flight") == 0
+    assert all(check.ok for check in audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True))
+
+
+def attempts(rig: Rig) -> list[tuple[Any, ...]]:
+    return rig.rows("SELECT n, state, sends > 0 FROM ledger.attempts ORDER BY batch_id, n")
+
+
+def test_creators_are_paid_once_and_fees_are_the_platforms(rig: Rig) -> None:
+    for creator in (1, 2, 3):
+        rig.creator(creator, 1000 * creator)
+    rig.pay(3)
+    assert_paid(rig, {1: 1000, 2: 2000, 3: 3000})
+    assert rig.balance("platform", asset="SOL") == 10**11 - 5000 - rig.treasury.marker_rent
+    rig.pay(3)
+    assert rig.states() == {"posted": 1}
+
+
+def test_missing_token_accounts_are_opened_first_in_their_own_transaction(rig: Rig) -> None:
+    rig.creator(1, 500, account=False)
+    rig.creator(2, 700)
+    rig.pay(5)
+    assert_paid(rig, {1: 500, 2: 700})
+    assert rig.rows("SELECT creator_id FROM ledger.token_accounts WHERE batch_id IS NOT NULL") == [(1,)]
+    batches_made = rig.rows("SELECT kind, state FROM ledger.batches ORDER BY kind")
+    assert batches_made == [("accounts", "posted"), ("payout", "posted"), ("payout", "posted")]
+
+
+@pytest.mark.parametrize("version", ["legacy", "v1"])
+@pytest.mark.parametrize("separate_gas", [False, True])
+def test_a_full_transaction_of_each_kind_lands(journal: Connection[Any], version: str, separate_gas: bool) -> None:
+    rig = Rig(journal, new_chain(), version=version, separate_gas=separate_gas)
+    size = rig.treasury.capacity("payout")
+    amounts = {creator: 100 + creator for creator in range(1, size + 2)}
+    for creator, amount in amounts.items():
+        rig.creator(creator, amount, account=creator > 2)
+    rig.pay(6)
+    assert_paid(rig, amounts)
+
+
+def test_nothing_is_sent_before_it_is_committed(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    (signature,) = rig.payouts.sign()
+    assert rig.rows("SELECT signature, state, sends FROM ledger.attempts") == [(signature, "live", 0)]
+    assert rig.chain.pending == {}
+    rig.payouts.send()
+    assert list(rig.chain.pending) == [signature]
+
+
+def test_bytes_that_never_land_are_signed_anew_only_after_their_time(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.advance(EXPIRED_BLOCKS - 10)
+    rig.payouts.settle()
+    assert attempts(rig) == [(1, "live", False)]
+    rig.advance(20)
+    rig.payouts.settle()
+    assert attempts(rig) == [(1, "expired", False)]
+    rig.pay(3)
+    assert [each[:2] for each in attempts(rig)] == [(1, "expired"), (2, "landed")]
+    assert_paid(rig, {1: 1000})
+
+
+def test_an_abandoned_block_is_not_final_and_the_same_bytes_are_sent_again(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.advance(3)
+    assert rig.on_chain(1) == 1000
+    rig.payouts.settle()
+    assert attempts(rig) == [(1, "live", True)]
+    rig.chain.abandon(3)
+    assert rig.on_chain(1) == 0
+    rig.pay(3)
+    assert attempts(rig) == [(1, "landed", True)]
+    assert_paid(rig, {1: 1000})
+
+
+def test_the_recipient_at_fault_is_found_and_the_others_are_paid(rig: Rig) -> None:
+    for creator in range(1, 9):
+        rig.creator(creator, 100 * creator)
+    rig.put_account(5, frozen=True)
+    rig.pay(8)
+    assert_paid(rig, {creator: 100 * creator for creator in range(1, 9) if creator != 5})
+    assert list(rig.holds()) == [5]
+    assert rig.balance("payable", 5) == 500
+
+
+def test_an_account_that_freezes_on_the_way_costs_a_fee_and_nothing_else(rig: Rig) -> None:
+    for creator in (1, 2):
+        rig.creator(creator, 100)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.put_account(2, frozen=True)
+    rig.pay(8)
+    assert ("failed" in rig.states(), list(rig.holds())) == (True, [2])
+    assert_paid(rig, {1: 100})
+    assert rig.balance("payable", 2) == 100
+
+
+def test_an_account_that_cannot_be_opened_is_the_fault_of_one(rig: Rig) -> None:
+    rig.creator(1, 500, account=False)
+    rig.creator(2, 700, account=False)
+    rig.chain.svm.set_account(rig.address_of(2), stranger())  # the address is taken by a stranger's program
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(8)
+    assert list(rig.holds()) == [2]
+    assert_paid(rig, {1: 500})
+
+
+def stranger() -> Any:
+    from solders.account import Account
+
+    return Account(10**9, b"\0" * 10, packing.MEMO_PROGRAM)
+
+
+def test_a_zombies_attempt_is_refused_by_the_database(rig: Rig, postgres_url: str) -> None:
+    from cluster import database
+
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    with database.connect(postgres_url) as younger:
+        book.take_epoch(younger, "younger")
+    with pytest.raises(Fenced):
+        rig.payouts.sign()
+    rig.connection.rollback()
+    assert (attempts(rig), rig.chain.pending) == ([], {})
+
+
+def test_a_freeze_stops_what_is_new_and_settles_what_is_under_way(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.creator(2, 2000)
+    batches.freeze(rig.connection, "somebody looks", {})
+    batches.freeze(rig.connection, "somebody looks", {})
+    rig.connection.commit()
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.on_chain(2), rig.freezes()) == (1000, 0, ["somebody looks"])
+    rig.connection.execute("UPDATE ledger.freezes SET released_at = now()")
+    rig.pay(3)
+    assert_paid(rig, {1: 1000, 2: 2000})
+
+
+def test_holds_thresholds_and_fresh_wallets_wait(rig: Rig) -> None:
+    for creator in (1, 2, 3):
+        rig.creator(creator, 1000)
+    batches.hold(rig.connection, 1, "asked")
+    batches.hold(rig.connection, 1, "asked")
+    rig.connection.execute("UPDATE ledger.wallets SET hold_until = now() + interval '1 h' WHERE creator_id = 2")
+    rig.connection.commit()
+    assert rig.rows("SELECT count(*)::int FROM ledger.holds") == [(1,)]
+    rig.payouts.economics = Economics(payout_min_pix=1001)
+    rig.pay(2)
+    assert rig.states() == {}
+    rig.payouts.economics = SMALL
+    rig.pay(3)
+    assert_paid(rig, {1: 0, 2: 0, 3: 1000})
+
+
+def test_a_payout_has_a_largest_size_and_a_day_has_a_limit(rig: Rig) -> None:
+    rig.payouts.economics = Economics(payout_min_pix=1, payout_max_pix=300, payout_day_max_pix=1000)
+    rig.creator(1, 2000)
+    rig.pay(8)
+    assert_paid(rig, {1: 900})
+    assert rig.balance("payable", 1) == 1100
+
+
+def test_a_short_treasury_pays_as_much_as_it_can(rig: Rig) -> None:
+    rig.payouts.economics = Economics(payout_min_pix=1, payout_max_pix=400_000_000_000, payout_day_max_pix=10**12)
+    rig.creator(1, 900_000_000_000)
+    rig.chain.svm.set_account(rig.treasury.payer.token_account, spent(rig, 500_000_000_000))
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(4)
+    assert rig.on_chain(1) == 400_000_000_000
+    assert rig.states() == {"posted": 1, "planned": 2}
+
+
+def spent(rig: Rig, amount: int) -> Any:
+    from tests.ledger.chains import token_account
+
+    return token_account(rig.treasury.payer.mint, rig.treasury.payer.treasury, amount)
+
+
+def test_the_first_payout_must_be_worth_its_token_account_and_a_stale_price_closes(rig: Rig) -> None:
+    price = {"pix_per_sol": 10**9, "pix_per_sol_at": "2020-01-01T00:00:00Z"}
+    rig.payouts.economics = Economics(payout_min_pix=1, account_cost_check=True, **price)  # type: ignore[arg-type]
+    rig.creator(1, 2_000_000, account=False)
+    rig.pay(2)
+    assert rig.states() == {}
+    rig.payouts.economics = dataclasses.replace(rig.payouts.economics, pix_per_sol_max_age_s=10**10)
+    rig.creator(2, 1_000_000, account=False)
+    rig.pay(5)
+    assert_paid(rig, {1: 2_000_000, 2: 0})
+
+
+def test_the_platform_opens_one_account_a_creator_ever(rig: Rig) -> None:
+    rig.creator(1, 500, account=False)
+    rig.pay(5)
+    other = str(packing.MEMO_PROGRAM)
+    rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 1", (other,))
+    rig.earn(1, 500)
+    rig.pay(4)
+    assert rig.on_chain(1) == 500
+    assert "opened for this creator already" in rig.holds()[1]
+
+
+class Hasty(Payouts):
+    """Gives attempts up at once: what a node that lies about heights would talk us into."""
+
+    def _expire(self, unseen: Any) -> None:
+        for attempt in unseen:
+            batches.expire(self.connection, attempt)
+        book.commit(self.connection)
+
+
+def test_a_transaction_given_up_too_early_is_settled_when_it_lands_and_freezes_payouts(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    (first,) = rig.payouts.sign()
+    raw = rig.rows("SELECT raw FROM ledger.attempts")[0][0]
+    rig.fresh(Hasty).settle()
+    rig.advance(2)
+    rig.payouts.sign()  # a second transaction for the same batch
+    rig.rpc.send([bytes(raw)])  # the first is on its way after all
+    rig.advance(1)
+    rig.payouts.send()
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(4)
+    found = rig.rows("SELECT n, state, signature FROM ledger.attempts ORDER BY n")
+    assert found[0] == (1, "landed", first)
+    assert found[1][1] in ("failed", "expired")
+    assert rig.on_chain(1) == 1000
+    assert rig.balance("in_flight") == 0
+    assert rig.freezes() == [LANDED_LATE]
+
+
+def test_a_given_up_transaction_that_lands_before_the_next_is_signed_is_found(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.fresh(Hasty).settle()
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(3)
+    assert [each[:2] for each in attempts(rig)] == [(1, "landed")]
+    assert (rig.on_chain(1), rig.balance("in_flight"), rig.freezes()) == (1000, 0, [LANDED_LATE])
+
+
+def test_a_batch_whose_marker_a_stranger_holds_is_not_given_back(rig: Rig) -> None:
+    """As after a restored backup: the chain has a marker for a batch that we never signed."""
+    from solders.account import Account
+
+    rig.creator(1, 1000)
+    (batch,) = rig.payouts.plan()
+    marker = rig.treasury.marker(batch.id).address
+    rig.chain.svm.set_account(marker, Account(rig.treasury.marker_rent, b"", packing.SYSTEM_PROGRAM))
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.balance("in_flight"), rig.freezes()) == (0, 1000, [PAID_UNKNOWN])
+
+
+class Dead(LocalNode):
+    async def call(self, method: str, params: list[Any]) -> Any:
+        raise Temporary(f"away, so no {method} of {len(params)}")
+
+
+def test_an_end_needs_two_opinions_where_there_are_two_nodes(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    whole = rig.payouts.chain
+    rig.payouts.chain = Chain([LocalNode("a", rig.chain), Dead("b", rig.chain)])
+    rig.advance(EXPIRED_BLOCKS + 10)
+    with pytest.raises(Temporary, match="1 of 2 RPC nodes"):
+        rig.payouts.settle()
+    rig.payouts.chain.close()
+    rig.payouts.chain = whole
+    rig.payouts.settle()
+    assert attempts(rig)[0][:2] == (1, "expired")
+
+
+def test_without_markers_a_memo_keeps_equal_payouts_apart(journal: Connection[Any]) -> None:
+    from tests.ledger.chains import EAGER
+
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_accounts=False, second_opinion=False))
+    rig.creator(1, 100)
+    rig.pay(2)
+    rig.earn(1, 100)
+    rig.pay(2)
+    assert_paid(rig, {1: 200})
