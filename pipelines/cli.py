@@ -182,9 +182,11 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
 
 
 def _table(found: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("job", "status", "ready", "quarantined", "failed", "segments", "seconds", "source", box=None)
+    name = Column("job", min_width=max((len(job["id"]) for job in found), default=0))  # what other commands ask for
+    rest = ("status", "ready", "refused", "failed", "segments", "seconds", "source")
+    table = Table(name, *rest, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for job in found:
         videos = job["videos"]
         ready = f"{videos['ready']}/{videos['total']}"
