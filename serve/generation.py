@@ -40,7 +40,7 @@ class Generation:
         self._readers = readers
         self._search = search
         self._known: State | None = None
-        self._looked_at = float("-inf")
+        self._looked_at = self._known_at = float("-inf")
         self._looking = asyncio.Lock()
         self._failed_at = float("-inf")
 
@@ -65,14 +65,19 @@ class Generation:
                 log.warning("the generation is not known: %s", error)
                 self._failed_at = time.monotonic()
                 return self._last()
-            self._known, self._looked_at = State(generation, model), began
+            self._known = State(generation, model)
+            self._looked_at = self._known_at = began
             return self._known
+
+    def expire(self) -> None:
+        """Look again before the next answer: this replica has just changed something."""
+        self._looked_at = float("-inf")
 
     def fresh(self) -> State | None:
         """The state, if it is known well enough without asking."""
         return self._known if time.monotonic() - self._looked_at < self._search.generation_interval_s else None
 
     def _last(self) -> State:
-        if self._known is None or time.monotonic() - self._looked_at > self._search.stale_max_s:
+        if self._known is None or time.monotonic() - self._known_at > self._search.stale_max_s:
             raise Temporary("the database does not answer")
         return State(self._known.generation, self._known.model, stale=True)

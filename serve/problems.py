@@ -2,7 +2,7 @@
 
 Rejected     → its own status; the hint says what to do
 Temporary    → 503 with Retry-After; so does a database that is away
-validation   → 422 with one line per field
+validation   → 422 with one line per field; so does half of a surrogate pair, which JSON lets through and UTF-8 does not
 anything else is a bug: logged with its traceback, answered with 500 and no detail
 
 Also what guards every request: the request id, the limit on bodies, CORS.
@@ -10,6 +10,7 @@ Also what guards every request: the request id, the limit on bodies, CORS.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -46,6 +47,7 @@ def install(app: FastAPI, *, cors_origins: Sequence[str] = (), body_bytes_max: i
     app.add_exception_handler(Temporary, _temporary)
     app.add_exception_handler(psycopg.OperationalError, _database_away)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UnicodeEncodeError, _no_text)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _bug)
     app.add_middleware(BodyLimit, bytes_max=body_bytes_max)
@@ -91,7 +93,15 @@ def problem(
         given.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         given.setdefault("Retry-After", str(math.ceil(RETRY_AFTER_S)))
-    return Response(orjson.dumps(document), status, given, media_type=MEDIA_TYPE)
+    return Response(_json(document), status, given, media_type=MEDIA_TYPE)
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    """What was asked may stand in it, also where it is no text."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return json.dumps(document).encode()
 
 
 def _title(status: int) -> str:
@@ -129,6 +139,10 @@ def _invalid(request: Request, error: Exception) -> Response:
     first = fields[0] if fields else {"where": "request", "message": "not understood"}
     detail = f"{first['where']}: {first['message']}"
     return problem(request.scope, 422, detail, code="invalid", errors=fields)
+
+
+def _no_text(request: Request, _: Exception) -> Response:
+    return problem(request.scope, 422, "a text has half of a surrogate pair, which is no character", code="invalid")
 
 
 def _http(request: Request, error: Exception) -> Response:

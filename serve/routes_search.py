@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import ValidationError
 
@@ -132,7 +132,7 @@ def router(services: Services) -> APIRouter:
         found = await ready.look(services)
         return json(found, 200 if found["ready"] else 503)
 
-    @routes.get("/metrics", tags=["health"])
+    @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """This replica's counters, for Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

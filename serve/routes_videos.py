@@ -126,6 +126,7 @@ def router(services: Services) -> APIRouter:
         words = new.model_dump(exclude_none=True)
         if not await with_connection(services.settings, _change, video_id, words):
             raise _missing(video_id)
+        services.generation.expire()
         return _document(await _changeable(services, video_id, caller), caller)
 
     @routes.delete("/videos/{video_id}", response_model=Removed)
@@ -134,6 +135,7 @@ def router(services: Services) -> APIRouter:
         await _changeable(services, video_id, caller)
         bucket = services.settings.s3.bucket
         await with_connection(services.settings, takedown.remove, services.storage, bucket, video_id)
+        services.generation.expire()
         await services.results.forget()
         return {"id": str(video_id), "status": "removed"}
 

@@ -1,0 +1,165 @@
+"""The OpenAPI document holds against the live application: no 5xx, no undocumented status, no answer off its schema."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from cluster import database
+from cluster.settings import Settings
+from serve import keys
+from serve.encoding import QueryEncoder
+from serve.settings import SearchSettings
+from tests.serve.doors import listening, near
+from tests.serve.scenes import Gallery, Scenes, hang
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+EXAMPLES = 12
+SLOW_EXAMPLES = 300
+
+
+@dataclass(frozen=True)
+class Live:
+    """The application on a port, its document, and keys for it."""
+
+    url: str
+    document: dict[str, Any]
+    admin: str
+    gallery: Gallery
+
+
+@pytest.fixture
+def live(settings: Settings, model: QueryEncoder, painted: Scenes) -> Iterator[Live]:
+    with database.connect(settings.postgres.url) as connection:
+        gallery = hang(connection, painted)
+        admin = keys.create(connection, "admin", ["admin"])[1]
+    made = dataclasses.replace(
+        settings.section(SearchSettings), address_burst=10**6, key_burst=10**6, generation_interval_s=1e-6
+    )
+    with listening(settings.with_section(made), near(model)) as url:
+        yield Live(url, httpx.get(f"{url}/openapi.json").json(), admin, gallery)
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str]]:
+    # A submitted job needs the cluster that runs it; what the door checks of it is in tests of its own.
+    closed = {("/v1/jobs", "post")}
+    return [(path, name) for path, item in document["paths"].items() for name in item if (path, name) not in closed]
+
+
+def run(live: Live, path: str, method: str, headers: dict[str, str], examples: int) -> int:
+    """Ask one operation for whatever its document allows; how often."""
+    schema = schemathesis.openapi.from_dict(live.document)
+    schema.config.update(base_url=live.url)
+    asked = 0
+
+    @given(case=schema[path][method.upper()].as_strategy())
+    @hypothesis_settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.generate),
+        derandomize=True,
+    )
+    def each(case: schemathesis.Case) -> None:
+        nonlocal asked
+        asked += 1
+        answer = case.call(headers=headers, timeout=30)
+        case.validate_response(answer, checks=CHECKS)
+
+    each()
+    return asked
+
+
+def test_whatever_the_document_allows_is_answered_as_it_says(live: Live) -> None:
+    for headers in ({}, {"Authorization": f"Bearer {live.admin}"}):
+        for path, method in operations(live.document):
+            assert run(live, path, method, headers, EXAMPLES) > 0
+
+
+@pytest.mark.slow
+def test_the_same_three_hundred_times_each(live: Live) -> None:
+    for headers in ({}, {"Authorization": f"Bearer {live.admin}"}):
+        for path, method in operations(live.document):
+            assert run(live, path, method, headers, SLOW_EXAMPLES) > 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "a", "weights": {"vector": NaN}}',
+        b'{"text": "a", "weights": {"vector": 1e999}}',
+        b'{"text": "a", "blend": {"text": -0.1}}',
+        b'{"text": "' + b"a" * 10_000_000 + b'"}',
+        b'{"image": "' + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(1000)) + b'"}',
+        b'{"image": "' + base64.b64encode(b"BM" + bytes(1000)) + b'"}',
+        b'{"text": "a", "filters": {"tags": ["\\u0000"]}}',
+        b'{"text": "a", "filters": {"video_id": ["1 OR 1=1"]}}',
+        b'{"text": "a", "filters": {"creator_id": ["99999999999999999999"]}}',
+        b'{"text": "a", "filters": {"nothing; DROP TABLE media.videos": 1}}',
+        b'{"cursor": "Zm9yZ2Vk"}',
+        b'{"text": "\\ud800"}',
+        b"[" * 100_000,
+        b"{",
+        b"\xff\xfe",
+    ],
+)
+def test_what_no_document_allows_is_refused_and_breaks_nothing(live: Live, body: bytes) -> None:
+    answer = httpx.post(f"{live.url}/v1/search", content=body, headers={"Content-Type": "application/json"}, timeout=30)
+    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text[:200])
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert json.loads(answer.content)["request_id"]
+    assert len(answer.content) < 10_000
+
+
+VISIBILITIES, STATUSES = ("public", "unlisted", "private"), ("queued", "processing", "ready", "failed", "removed")
+SCOPES = (None, "search", "ingest", "admin", "hers", "another's")
+
+
+def test_a_key_never_sees_what_its_scope_or_a_videos_visibility_forbids(live: Live, settings: Settings) -> None:
+    with database.connect(settings.postgres.url, autocommit=True) as connection:
+        tokens = {scope: keys.create(connection, scope, [scope])[1] for scope in ("search", "ingest", "admin")}
+        for name, creator in zip(("hers", "another's"), live.gallery.creators, strict=True):
+            tokens[name] = keys.create(connection, name, ["creator"], creator_id=creator)[1]
+        moment, video = live.gallery.moments["apple"][0], live.gallery.videos["apple"]
+
+        @given(st.sampled_from(VISIBILITIES), st.sampled_from(STATUSES), st.sampled_from(SCOPES))
+        @hypothesis_settings(max_examples=40, deadline=None, database=None)
+        def holds(visibility: str, status: str, scope: str | None) -> None:
+            connection.execute(
+                "UPDATE media.videos SET visibility = %s, status = %s WHERE id = %s", (visibility, status, video)
+            )
+            connection.execute("UPDATE media.generation SET value = value + 1")
+            headers = {"Authorization": f"Bearer {tokens[scope]}"} if scope else {}
+            with httpx.Client(base_url=live.url, headers=headers, timeout=30) as http:
+                ready, owner = status == "ready", scope in ("ingest", "admin", "hers")
+                seen = owner or (ready and visibility != "private")
+                assert (http.get(f"/v1/videos/{video}").status_code == 200) is seen
+                assert (http.get(f"/v1/videos/{video}/segments").status_code == 200) is seen
+                answer = http.get("/v1/search", params={"q": "reel", "limit": 100}).json()
+                listed = any(each["video_id"] == str(video) for each in answer["moments"])
+                assert listed is (ready and visibility == "public")
+                similar = http.get(f"/v1/segments/{moment}/similar").status_code
+                assert (similar == 200) is (ready and visibility == "public")
+                assert (http.get("/v1/jobs").status_code == 200) is (scope in ("ingest", "admin"))
+                earned = http.get(f"/v1/creators/{live.gallery.creators[0]}/earnings").status_code
+                assert (earned == 200) is (scope in ("admin", "hers"))
+
+        holds()
