@@ -1,0 +1,384 @@
+"""How fast and how right a search is: over HTTP beside the same SQL by bare psycopg, with filters, kept, and as rows grow.
+
+Rows are synthetic but clustered (`search_corpus`), query vectors come from a prepared table, so that what is measured is
+the search and not a model. The application is the one that is deployed, in Serve on a Ray of its own; four clients are
+processes of their own with plain sockets. Figures of CPU are the robust ones on a machine that others use too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import http.client
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from psycopg import AsyncConnection
+
+from benchmarks import search_corpus
+from benchmarks.run import Figure
+from benchmarks.search_corpus import SHARES, Corpus
+from cluster import runtime
+from cluster.settings import Settings
+from pipelines import index
+from pipelines.index import Filters, Plan
+from pipelines.relevance import general
+from serve.services import Facts, Vector
+from serve.settings import SearchSettings
+
+ROWS, FEWER_ROWS = 1_000_000, 100_000
+CLIENTS = 4
+SECONDS = 8.0
+WARM_S = 3.0
+LIMIT = 10
+EFS = (100, 200, 400, 800)
+NEAR_EF, FAR_EF = 400, 1000
+
+
+@dataclass(frozen=True)
+class Load:
+    """What clients saw: one latency a request, in milliseconds, over `seconds`."""
+
+    latencies_ms: Sequence[float]
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies_ms) / self.seconds
+
+    def percentile(self, share: float) -> float:
+        return float(np.percentile(self.latencies_ms, share))
+
+
+class Prepared:
+    """Encoding by table: the text names a row of the prepared queries."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._tables: dict[str, NDArray[np.float32]] = {}
+
+    async def facts(self) -> Facts:
+        return Facts(search_corpus.MODEL, search_corpus.DIMENSIONS, search_corpus.MODEL, general())
+
+    async def text(self, text: str) -> Vector:
+        if not self._tables:
+            loaded = np.load(self._path)
+            self._tables = {"near": loaded["near"], "far": loaded["far"]}
+        kind, number, *_ = text.split()
+        vector: Vector = self._tables[kind][int(number)]
+        return vector
+
+    async def image(self, data: bytes) -> Vector:
+        raise NotImplementedError(f"no picture of {len(data)} bytes is in the table")
+
+
+# ── Recall, CPU and latency of the SQL itself ──────────────────────────────────────────────────────────────────────
+
+
+def _plan(ef: int) -> Plan:
+    return Plan(ef_search=ef, timeout_ms=60_000)
+
+
+async def _ask(
+    url: str, queries: NDArray[np.float32], plan: Plan, filters: Filters, limit: int
+) -> tuple[list[list[int]], float]:
+    """Answers, and the CPU milliseconds that the server's process spent on each."""
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        _, model = await index.state(connection)
+        assert model is not None
+        server = psutil.Process(connection.info.backend_pid)
+        for vector in queries[:20]:
+            await index.nearest(connection, model, vector, limit, filters, plan)
+        before, found = _cpu_s(server), []
+        for vector in queries:
+            looked = await index.nearest(connection, model, vector, limit, filters, plan)
+            found.append([hit.segment_id for hit in looked.hits[:LIMIT]])
+        return found, (_cpu_s(server) - before) * 1000 / len(queries)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def recall(found: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
+    return float(
+        np.mean([len(set(ids) & set(map(int, true))) / len(true) for ids, true in zip(found, truth, strict=True)])
+    )
+
+
+def sql(corpus: Corpus, queries: int = 200) -> Iterator[Figure]:
+    """Recall and CPU by ef, for queries like the rows and unlike them; then under filters."""
+    name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic"
+    for kind, asked in (("near", corpus.near[:queries]), ("far (text-like)", corpus.far[:queries])):
+        truth = corpus.truth(asked)
+        for ef in EFS:
+            found, cpu_ms = asyncio.run(_ask(corpus.url, asked, _plan(ef), Filters(), LIMIT))
+            yield Figure(
+                f"{name}, {kind}, vectors alone, ef {ef}: recall@10 {recall(found, truth):.3f}", f"{cpu_ms:.2f} CPU ms"
+            )
+        found, cpu_ms = asyncio.run(_ask(corpus.url, asked, _plan(FAR_EF), Filters(), 200))
+        yield Figure(
+            f"{name}, {kind}, as searched (200 candidates, ef {FAR_EF}): recall@10 {recall(found, truth):.3f}",
+            f"{cpu_ms:.2f} CPU ms",
+        )
+    for tag, every in SHARES.items():
+        asked = corpus.near[:100]
+        truth = corpus.truth(asked, every=every)
+        found, cpu_ms = asyncio.run(_ask(corpus.url, asked, Plan(timeout_ms=60_000), Filters(tags=(tag,)), 200))
+        full = sum(len(ids) == LIMIT for ids in found) / len(found)
+        yield Figure(
+            f"{name}, filter of {1 / every:.1%}: recall@10 {recall(found, truth):.3f}, full answers {full:.0%}",
+            f"{cpu_ms:.2f} CPU ms",
+        )
+
+
+# ── Load ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _http_client(port: int, paths: Sequence[str], until: tuple[float, float], out: Any) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    latencies, number = [], 0
+    while (now := time.time()) < until[1]:
+        began = time.perf_counter()
+        connection.request("GET", paths[number % len(paths)])
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, (answer.status, body[:300])
+        if now >= until[0]:
+            latencies.append((time.perf_counter() - began) * 1000)
+        number += 1
+    out.put(latencies)
+
+
+def _sql_client(url: str, queries: NDArray[np.float32], plan: Plan, until: tuple[float, float], out: Any) -> None:
+    async def run() -> list[float]:
+        latencies, number = [], 0
+        async with await AsyncConnection.connect(url, autocommit=True) as connection:
+            _, model = await index.state(connection)
+            assert model is not None
+            while (now := time.time()) < until[1]:
+                began = time.perf_counter()
+                await index.nearest(connection, model, queries[number % len(queries)], 200, Filters(), plan)
+                if now >= until[0]:
+                    latencies.append((time.perf_counter() - began) * 1000)
+                number += 1
+        return latencies
+
+    out.put(asyncio.run(run()))
+
+
+def load(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seconds: float = SECONDS) -> Load:
+    """Clients side by side, each a process; what they saw after a warm-up."""
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    start = time.time() + 4.0  # until they have been started
+    until = (start + WARM_S, start + WARM_S + seconds)
+    processes = [context.Process(target=target, args=(*each, until, out)) for each in arguments]
+    for process in processes:
+        process.start()
+    latencies = [one for _ in processes for one in out.get(timeout=seconds + 90)]
+    for process in processes:
+        process.join()
+    return Load(latencies, seconds)
+
+
+# ── Serve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def serving(settings: Settings, queries: str, ef: int) -> Iterator[tuple[int, list[psutil.Process]]]:
+    """The application in Serve, its encoder a table; the port, and the processes that carry it."""
+    from ray import serve as ray_serve
+
+    from serve import app
+
+    search = dataclasses.replace(
+        settings.section(SearchSettings), ef_search=ef, address_burst=10**9, address_rate_per_s=1e9
+    )
+    made = settings.with_section(search)
+
+    def build() -> Any:
+        return app.build(app.services_of(made, lambda _search, _store: Prepared(queries)))
+
+    deployment: Any = ray_serve.deployment
+    ingress = deployment(
+        ray_serve.ingress(build)(), name="SearchApi", num_replicas=1, max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": 0.2},
+    )  # fmt: skip
+    port = runtime.port(settings, "serve", settings.serve.port)
+    ray_serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    ray_serve.run(ingress.bind(), name=app.APP, route_prefix="/")
+    try:
+        yield port, _processes(("ServeReplica", "ProxyActor", "haproxy"))
+    finally:
+        ray_serve.delete(app.APP)
+
+
+@contextmanager
+def echoing(settings: Settings, body: bytes) -> Iterator[int]:
+    """A bare deployment that answers at once with as many bytes."""
+    from ray import serve as ray_serve
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    class Echo:
+        async def __call__(self, _: Request) -> Response:
+            return Response(body, media_type="application/json")
+
+    deployment: Any = ray_serve.deployment
+    ray_serve.run(
+        deployment(Echo, num_replicas=1, max_ongoing_requests=64, ray_actor_options={"num_cpus": 0.2}).bind(),
+        name="echo",
+        route_prefix="/echo",
+    )
+    try:
+        yield runtime.port(settings, "serve", settings.serve.port)
+    finally:
+        ray_serve.delete("echo")
+
+
+def _processes(names: Sequence[str]) -> list[psutil.Process]:
+    own = psutil.Process().username()
+    found = []
+    for process in psutil.process_iter(["cmdline", "username"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if process.info["username"] == own and any(name in line for name in names):
+            found.append(process)
+    return found
+
+
+def _backends(url: str) -> list[psutil.Process]:
+    port = url.rsplit(":", 1)[1].split("/")[0]
+    servers = [
+        process for process in psutil.process_iter(["cmdline"]) if f"--port={port}" in (process.info["cmdline"] or [])
+    ]
+    return [process for server in servers for process in server.children()]
+
+
+def over_http(settings: Settings, corpus: Corpus, queries: str) -> Iterator[Figure]:
+    """Latency and CPU end to end beside the SQL alone; recall of what HTTP answers; then kept answers beside an echo."""
+    for kind, ef in (("near", NEAR_EF), ("far", FAR_EF)):
+        asked = corpus.near if kind == "near" else corpus.far
+        with serving(settings, queries, ef) as (port, processes):
+            paths = [_path(kind, number, worker) for worker in range(CLIENTS) for number in range(100)]
+            found = [_ids(port, _path(kind, number, 99)) for number in range(100)]
+            right = recall(found, corpus.truth(asked[:100]))
+            yield from _timed(corpus, kind, ef, right, port, paths, processes)
+            if kind == "near":
+                yield from kept(settings, port)
+
+
+def _timed(
+    corpus: Corpus, kind: str, ef: int, right: float, port: int, paths: Sequence[str], processes: list[psutil.Process]
+) -> Iterator[Figure]:
+    backends = _backends(corpus.url)
+    before = {process.pid: _cpu_s(process) for process in (*processes, *backends)}
+    clients = [(port, [f"{path}+{number}" for path in paths[number::CLIENTS]]) for number in range(CLIENTS)]
+    served = load(_fresh_client, clients)
+    spent = {process.pid: _cpu_s(process) - before[process.pid] for process in (*processes, *backends)}
+    asked = (corpus.near if kind == "near" else corpus.far)[:100]
+    bare = load(_sql_client, [(corpus.url, asked, _plan(ef))] * CLIENTS)
+    name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic, {kind}, over HTTP, {CLIENTS} clients, ef {ef}, uncached"
+    yield Figure(f"{name}: recall@10", f"{right:.3f}")
+    yield Figure(
+        f"{name}: p50 {served.percentile(50):.1f} ms, {served.rate:.0f}/s, p95",
+        f"{served.percentile(95):.1f} ms",
+        f"p95 {bare.percentile(95):.1f} ms, p50 {bare.percentile(50):.1f} ms, {bare.rate:.0f}/s, the same SQL by psycopg",
+        served.percentile(95) / bare.percentile(95),
+    )
+    total = len(served.latencies_ms) * (SECONDS + WARM_S) / SECONDS
+    stages = {"replica": "ServeReplica", "proxy": "Proxy"}
+    for stage, mark in stages.items():
+        cpu_s = sum(spent[process.pid] for process in processes if mark in " ".join(process.cmdline()))
+        yield Figure(f"{name}: CPU a request, {stage}", f"{cpu_s * 1000 / total:.2f} ms")
+    cpu_s = sum(spent[process.pid] for process in backends)
+    yield Figure(f"{name}: CPU a request, PostgreSQL", f"{cpu_s * 1000 / total:.2f} ms")
+
+
+def _fresh_client(port: int, paths: Sequence[str], until: tuple[float, float], out: Any) -> None:
+    """Asks each time for what nobody asked before: the same vector under another name."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    latencies, number = [], 0
+    while (now := time.time()) < until[1]:
+        began = time.perf_counter()
+        connection.request("GET", f"{paths[number % len(paths)]}+{number}")
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, (answer.status, body[:300])
+        assert answer.headers["x-pixr-cache"] == "miss", "a kept answer"
+        assert b'"degraded":[]' in body, body[-200:]
+        if now >= until[0]:
+            latencies.append((time.perf_counter() - began) * 1000)
+        number += 1
+    out.put(latencies)
+
+
+def kept(settings: Settings, port: int) -> Iterator[Figure]:
+    """Hot queries, recorded as appearances, beside an echo of as many bytes behind the same proxy."""
+    paths = [f"/v1/search?q=near+{number}+hot&limit={LIMIT}" for number in range(20)]
+    size = len(json.dumps(_get(port, paths[0])))
+    hot = load(_http_client, [(port, paths)] * CLIENTS)
+    with echoing(settings, b"x" * size) as echo_port:
+        echo = load(_http_client, [(echo_port, ["/echo"])] * CLIENTS)
+    yield Figure(
+        f"kept answers ({size:,} bytes, hit ratio 1), spool included, default proxy, {CLIENTS} clients",
+        f"{hot.rate:.0f}/s, p95 {hot.percentile(95):.1f} ms",
+        f"{echo.rate:.0f}/s, p95 {echo.percentile(95):.1f} ms, a bare echo in the same mode",
+        hot.rate / echo.rate,
+    )
+
+
+def _path(kind: str, number: int, salt: int) -> str:
+    return f"/v1/search?q={kind}+{number}+{salt}&limit={LIMIT}&intent=benchmark"
+
+
+def _get(port: int, path: str) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path)
+    answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
+
+
+def _ids(port: int, path: str) -> list[int]:
+    return [int(moment["segment_id"]) for moment in _get(port, path)["moments"]]
+
+
+# ── All of it ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run(settings: Settings) -> Iterator[Figure]:
+    """Catalogues under the data folder's `search-…`, made where they are not there yet and kept for the next time."""
+    cpu: dict[int, float] = {}
+    for rows in (FEWER_ROWS, ROWS):
+        own = dataclasses.replace(settings, data_dir=settings.data_dir / f"search-{rows}")
+        with search_corpus.corpus(own, rows) as corpus:
+            made = json.loads((own.data_dir / "corpus.json").read_text(encoding="utf-8"))["seconds"]
+            yield Figure(f"{rows:,} x {search_corpus.DIMENSIONS} synthetic, HNSW built", f"{made['index']:.0f} s")
+            for figure in sql(corpus):
+                if f"near, vectors alone, ef {NEAR_EF}" in figure.name:
+                    cpu[rows] = float(figure.value.split()[0])
+                yield figure
+            if rows == ROWS:
+                yield from _whole(own, corpus)
+    yield Figure(
+        f"CPU a query at ef {NEAR_EF}, {FEWER_ROWS:,} → {ROWS:,} rows", f"{cpu[ROWS]:.2f} ms", f"{cpu[FEWER_ROWS]:.2f} ms",
+        cpu[ROWS] / cpu[FEWER_ROWS],
+    )  # fmt: skip
+
+
+def _whole(settings: Settings, corpus: Corpus) -> Iterator[Figure]:
+    from benchmarks.ground import ray_and_redis
+
+    with ray_and_redis(settings, corpus.url) as through:
+        yield from over_http(through, corpus, str(Path(settings.data_dir) / "queries.npz"))
