@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from cluster import settings as settings_module
 from cluster.errors import Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
-from ledger import appearances, book, fold
+from ledger import adoption, appearances, batches, book, fold
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.fold import Fold
@@ -93,7 +94,12 @@ class Ledger:
             self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
         self._payouts.run_once(plan=self._reconciled)
         if time.monotonic() >= self._reconcile_at:
-            self.finding = reconcile(connection, self._chain, self._payouts.treasury)
+            self.finding = reconcile(
+                connection, self._chain, self._payouts.treasury, partial(adoption.adopt, self._payouts)
+            )
+            if self.finding.conclusive and self.finding.ok:
+                batches.release(connection, adoption.RESTORED)
+                book.commit(connection)
             pause_s = self._own.reconcile_interval_s if self.finding.conclusive else self._own.tick_interval_s
             self._reconcile_at = time.monotonic() + pause_s
             self._reconciled = self._reconciled or self.finding.conclusive

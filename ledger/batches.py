@@ -113,6 +113,20 @@ def frozen(connection: Conn) -> str | None:
     return str(row[0]) if row else None
 
 
+def is_frozen_for(connection: Conn, reason: str) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM ledger.freezes WHERE reason = %s AND released_at IS NULL", (reason,)
+    ).fetchone()
+    return row is not None
+
+
+def release(connection: Conn, reason: str) -> None:
+    """End a freeze; the row stays."""
+    connection.execute(
+        "UPDATE ledger.freezes SET released_at = now() WHERE reason = %s AND released_at IS NULL", (reason,)
+    )
+
+
 def freeze(connection: Conn, reason: str, detail: object) -> None:
     """Stop all payouts until someone has looked; freezing twice for one reason is once."""
     connection.execute(
@@ -193,6 +207,12 @@ def planned(connection: Conn, limit: int) -> list[Batch]:
     query = f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s"
     rows = connection.execute(query, (limit,))
     return [_batch(row) for row in rows]
+
+
+def one(connection: Conn, batch_id: str) -> Batch:
+    row = connection.execute(f"{BATCH} WHERE b.id = %s", (batch_id,)).fetchone()
+    assert row is not None
+    return _batch(row)
 
 
 def live_attempts(connection: Conn) -> list[Attempt]:

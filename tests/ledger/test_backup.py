@@ -1,0 +1,121 @@
+"""Dump, pay, restore, start: the chain's payments are adopted, nobody is paid twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from cluster import database, runtime
+from cluster.errors import Rejected
+from cluster.settings import Settings
+from ledger import adoption, audit, backup, batches, book
+from ledger.payouts import Payouts
+from ledger.reconcile import UNKNOWN, Finding, reconcile
+from tests.ledger.chains import FINAL_BLOCKS, Rig
+
+
+@pytest.fixture
+def empty_url(ground: Settings, postgres_url: str) -> Iterator[str]:
+    name = postgres_url.rsplit("/", 1)[1] + "_again"
+    with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield runtime.postgres_url(ground, name)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def start(rig: Rig, url: str) -> Payouts:
+    """The ledger's process begins anew on another database, on the same chain."""
+    rig.connection = database.connect(url)
+    book.take_epoch(rig.connection, "after")
+    rig.payouts = rig.fresh()
+    return rig.payouts
+
+
+def work(rig: Rig, rounds: int = 8) -> Finding:
+    """What the actor does, a round at a time: nothing new before the chain was compared once."""
+    reconciled = False
+    for _ in range(rounds):
+        rig.payouts.run_once(plan=reconciled)
+        finding = reconcile(rig.connection, rig.rpc, rig.treasury, partial(adoption.adopt, rig.payouts))
+        if finding.conclusive and finding.ok:
+            batches.release(rig.connection, adoption.RESTORED)
+            book.commit(rig.connection)
+            reconciled = True
+        rig.advance(FINAL_BLOCKS)
+    return finding
+
+
+def assert_paid_once(rig: Rig, amounts: dict[int, int]) -> None:
+    assert {creator: rig.on_chain(creator) for creator in amounts} == amounts
+    paid = rig.rows("SELECT creator_id, sum(on_chain_pix)::bigint FROM ledger.payouts GROUP BY creator_id ORDER BY 1")
+    assert dict(paid) == amounts  # type: ignore[arg-type]
+    assert rig.freezes() == []
+    checks = audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True)
+    assert all(check.ok for check in checks), checks
+
+
+@pytest.mark.parametrize("when", ["before", "planned", "signed", "sent"])
+def test_what_was_paid_since_the_dump_is_adopted_and_paid_to_nobody_twice(
+    rig: Rig, postgres_url: str, empty_url: str, tmp_path: Path, when: str
+) -> None:
+    for creator in (1, 2, 3):
+        rig.creator(creator, 1000 * creator, account=creator != 3)
+    steps: dict[str, list[Any]] = {
+        "before": [],
+        "planned": [rig.payouts.plan],
+        "signed": [rig.payouts.plan, rig.payouts.sign],
+        "sent": [rig.payouts.plan, rig.payouts.sign, rig.payouts.send],
+    }
+    for step in steps[when]:
+        step()
+    file = tmp_path / "pixr.dump"
+    assert backup.dump(postgres_url, file) > 10_000
+    rig.earn(1, 500)  # earned and paid after the dump, and forgotten by it
+    work(rig)
+    assert [rig.on_chain(creator) for creator in (1, 2, 3)] == [1500, 2000, 3000]
+    rig.connection.close()
+    backup.restore(empty_url, file)
+    start(rig, empty_url)
+    assert rig.freezes() == [adoption.RESTORED]
+    work(rig)
+    assert_paid_once(rig, {1: 1500, 2: 2000, 3: 3000})
+    rig.earn(2, 77)
+    work(rig)
+    assert_paid_once(rig, {1: 1500, 2: 2077, 3: 3000})
+
+
+def test_without_a_restore_an_unknown_payment_freezes_and_is_not_adopted(
+    rig: Rig, postgres_url: str, empty_url: str, tmp_path: Path
+) -> None:
+    rig.creator(1, 1000)
+    backup.dump(postgres_url, tmp_path / "pixr.dump")
+    work(rig)
+    rig.connection.close()
+    backup.restore(empty_url, tmp_path / "pixr.dump")
+    start(rig, empty_url)
+    batches.release(rig.connection, adoption.RESTORED)  # as after `pg_restore` by hand
+    rig.connection.commit()
+    work(rig)
+    assert UNKNOWN in rig.freezes()
+    assert rig.on_chain(1) == 1000
+
+
+def test_what_cannot_be_dumped_or_restored_is_said(postgres_url: str, empty_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "pixr.dump"
+    backup.dump(postgres_url, file)
+    refusals = [
+        (lambda: backup.dump(postgres_url, file), "file-exists"),
+        (lambda: backup.dump(postgres_url, tmp_path / "no" / "x"), "no-folder"),
+        (lambda: backup.restore(empty_url, tmp_path / "none"), "file-missing"),
+        (lambda: backup.restore(postgres_url, file), "database-not-empty"),
+        (lambda: backup.restore(empty_url, Path(__file__)), "restore-failed"),
+    ]
+    for act, code in refusals:
+        with pytest.raises(Rejected) as refusal:
+            act()
+        assert refusal.value.code == code
