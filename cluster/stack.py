@@ -15,7 +15,7 @@ import click
 from rich.live import Live
 from rich.table import Table
 
-from cluster import database, health, migrations, ray_cluster, runtime, services, supervisor, telemetry
+from cluster import database, health, keeper, migrations, ray_cluster, runtime, services, supervisor, telemetry
 from cluster.cli import Context, json_option
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.settings import Settings
@@ -276,7 +276,7 @@ def _moved_ports(settings: Settings) -> list[str]:
     ours = {service.name for service in services.all_services(settings)}
     moved = {name: runtime.known_port(settings, name) for name in preferred if name in ours}
     return [
-        f"port {preferred[name]} is taken by {supervisor.owner_of(preferred[name])}; {name} listens on {number}"
+        f"port {preferred[name]} is taken by {keeper.owner_of(preferred[name])}; {name} listens on {number}"
         for name, number in moved.items()
         if number != preferred[name] and not runtime.port_is_free(preferred[name])
     ]

@@ -17,9 +17,10 @@ import pytest
 
 from cluster import runtime, services, supervisor
 from cluster.errors import Rejected, Temporary
+from cluster.keeper import Keeper, State, owner_of
 from cluster.services import Command
 from cluster.settings import Settings
-from cluster.supervisor import Keeper, State, Supervisor
+from cluster.supervisor import Supervisor
 from tests.conftest import throwaway_settings, wait_up
 
 
@@ -186,7 +187,7 @@ def test_the_owner_of_a_taken_port_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert supervisor.owner_of(taken.getsockname()[1]).startswith(f"pid {os.getpid()} (")
+        assert owner_of(taken.getsockname()[1]).startswith(f"pid {os.getpid()} (")
 
 
 def test_a_port_taken_while_pixr_was_down_is_left_to_its_taker(tmp_path: Path) -> None:
