@@ -12,16 +12,19 @@ import argparse
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.run import Figure, append, row
 from pipelines import encoder, world
 from pipelines.training.artwork import CELLS, Icons, raster, sheet
 from pipelines.training.pictures import Studio
 from pipelines.world import Artwork
 
 CONCEPTS = 500
+AIM = 0.60  # of R@5
 SEED = 3
 
 
@@ -44,18 +47,30 @@ def recall(model: encoder.Encoder, artwork: Artwork, chosen: list[int]) -> dict[
     return {k: float((order[:, :k] == np.arange(len(chosen))[:, None]).any(1).mean()) for k in (1, 5)}
 
 
+def figures(model: encoder.Encoder, modules: Path) -> Iterator[Figure]:
+    """The same questions about artwork never seen, and, to compare, about the hand the samples are drawn by."""
+    with tempfile.TemporaryDirectory() as folder:
+        artwork, known = redrawn(modules, Path(folder))
+        chosen = sorted(random.Random(SEED).sample(known, min(CONCEPTS, len(known))))
+        foreign, own = recall(model, artwork, chosen), recall(model, world.artwork(), chosen)
+    for k, wanted in ((1, None), (5, AIM)):
+        name = f"name to picture in Twemoji's hand, never seen, R@{k}"
+        baseline = f"{own[k]:.3f} in Noto's" + (f", {wanted:.2f} aimed at" if wanted else "")
+        yield Figure(name, f"{foreign[k]:.3f} of {len(chosen)}", baseline, foreign[k] / (wanted or own[k]))
+
+
 def main() -> None:
+    """Measure, and append the rows to the log."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.other_art", description=__doc__)
     parser.add_argument("modules", type=Path)
     parser.add_argument("--model", default="pixr-emoji")
+    parser.add_argument("--no-log", dest="write", action="store_false", help="print only")
     options = parser.parse_args()
-    model = encoder.load(options.model, threads=1)
-    with tempfile.TemporaryDirectory() as folder:
-        artwork, known = redrawn(options.modules, Path(folder))
-        chosen = sorted(random.Random(SEED).sample(known, min(CONCEPTS, len(known))))
-        for title, art in (("Twemoji, never seen", artwork), ("Noto, trained with", world.artwork())):
-            found = recall(model, art, chosen)
-            print(f"{title}, {len(chosen)} concepts: R@1 {found[1]:.3f}, R@5 {found[5]:.3f}")
+    for figure in figures(encoder.load(options.model, threads=1), options.modules):
+        line = row(figure, "python -m benchmarks.other_art NODE_MODULES")
+        print(line)
+        if options.write:
+            append(line)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ NAMES = {
     "search": "benchmarks.search",
     "ledger": "benchmarks.ledger",
     "moments": "benchmarks.moments",
+    "encoder": "benchmarks.encoder",
 }
 HEAD = """# Measured
 

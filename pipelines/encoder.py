@@ -13,7 +13,7 @@ import json
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import Rejected
+from pipelines import towers
 from pipelines.relevance import Calibration
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Encoder:
         self._pixels = _Pixels.of(pixels, self.image_size, device)
         self.fingerprint: str = _fingerprint(self._model, pixels)
         self._calibration = Calibration.of(source.folder)
-        self._text_tower = _text_tower(self._model, self._tokenizer, device)
+        towers.fold(self._model.visual)
+        self._text_tower = towers.text(self._model, self._tokenizer, device, PROBE_TEXT)
         self.dimensions = int(self.texts([PROBE_TEXT]).shape[1])
         self._channels_last()
         self.bf16 = self._bf16_is_safe()
@@ -277,45 +279,6 @@ class _Pixels:
         above, before = (self.size - height) // 2, (self.size - width) // 2
         edges = (before, self.size - width - before, above, self.size - height - above)
         return torch.nn.functional.pad(pixels, edges, value=float(self.fill))
-
-
-def _text_tower(model: Any, tokenizer: Any, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The text tower without the columns behind the end of the text, where that gives the same answer."""
-    import torch
-
-    whole: Callable[[torch.Tensor], torch.Tensor] = model.encode_text
-    tower = getattr(model, "text", model)
-    pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
-    mask = getattr(tower, "attn_mask", None)
-    if pool not in ("argmax", "eos") or mask is None or getattr(tower, "cls_emb", None) is not None:
-        return whole
-
-    end = int(getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None) or 0)
-
-    def ends(ids: torch.Tensor) -> torch.Tensor:
-        if pool == "argmax":
-            return ids.argmax(dim=-1)
-        return torch.eq(ids, end).int().argmax(dim=-1)
-
-    def cut(ids: torch.Tensor) -> torch.Tensor:
-        at = ends(ids)
-        length = int(at.max()) + 1
-        x = tower.token_embedding(ids[:, :length]) + tower.positional_embedding[:length]
-        x = tower.ln_final(tower.transformer(x, attn_mask=mask[:length, :length]))
-        pooled: torch.Tensor = x[torch.arange(len(x), device=x.device), at]
-        projection = tower.text_projection
-        if projection is None:
-            return pooled
-        projected: torch.Tensor = projection(pooled) if isinstance(projection, torch.nn.Module) else pooled @ projection
-        return projected
-
-    with torch.inference_mode():
-        probe = tokenizer([PROBE_TEXT, "dog"]).to(device)
-        try:
-            agrees = torch.allclose(cut(probe), whole(probe), rtol=1e-4, atol=1e-5)
-        except (AttributeError, RuntimeError, TypeError):  # a tower built otherwise: take it whole
-            agrees = False
-    return cut if agrees else whole
 
 
 def _unit(vectors: torch.Tensor) -> Floats:

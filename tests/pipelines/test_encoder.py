@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cluster.errors import Rejected
-from pipelines import encoder
+from pipelines import encoder, towers
 from pipelines.relevance import Calibration, general
 from pipelines.training import shape, tokens
 
@@ -191,6 +191,20 @@ def test_cutting_the_text_tower_at_the_end_of_the_text_changes_nothing(bundled: 
     with torch.inference_mode():
         whole = bundled._model.encode_text(bundled._tokenizer(texts), normalize=True).numpy()
     assert np.allclose(bundled.texts(texts), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["bundled", "other"])
+def test_folding_the_normalisations_changes_nothing(which: str, request: pytest.FixtureRequest) -> None:
+    import open_clip
+    import torch
+
+    folder = encoder.MODELS / BUNDLED if which == "bundled" else request.getfixturevalue("other")
+    model, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    pixels = torch.randn(4, 3, *model.visual.image_size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before = model.eval().encode_image(pixels)
+        assert towers.fold(model.visual) > 10
+        assert torch.allclose(model.encode_image(pixels), before, rtol=1e-3, atol=1e-4)
 
 
 def test_the_tokenizer_is_small_and_ends_every_text(bundled: encoder.Encoder) -> None:
