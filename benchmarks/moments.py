@@ -26,16 +26,16 @@ from typing import Any
 
 import httpx
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.questions import HITS, Hit, Question, Search, judge, overlap
 from benchmarks.run import Figure
 from cluster import database, runtime
 from cluster.settings import Settings, load
-from pipelines import encoder, film, samples
+from pipelines import encoder, samples
 from pipelines.film import Form
 from pipelines.samples import Sample
+from pipelines.training.calibrate import shot_vectors
 
 CLIPS = 500
 SEED = 20_261_124  # training never uses a seed of this kind: samples are seeded by text
@@ -128,21 +128,11 @@ def _png(picture: Image.Image) -> str:
     return base64.b64encode(kept.getvalue()).decode()
 
 
-def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample], interval_ms: int = 1000) -> Search:
-    """Search over the model's vectors alone: the mean of a shot's sampled frames, bounds from the truth."""
-    places: dict[tuple[str, int], int] = {}
-    hits: list[Hit] = []
-    vectors = []
-    for sample in written:
-        times, frames = _frames_of(folder / sample.file, model.image_size)
-        for shot in sample.shots:
-            wanted = range(shot.start_ms + 400, shot.end_ms - 100, interval_ms)
-            chosen = [int(np.abs(times - time).argmin()) for time in wanted]
-            mean = model.frames(frames[chosen]).mean(0)
-            places[sample.file, shot.start_ms] = len(hits)
-            vectors.append(mean / np.linalg.norm(mean))
-            hits.append(Hit(sample.file, shot.start_ms, shot.end_ms))
-    table = np.stack(vectors)
+def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Search:
+    """Search over the model's vectors alone, bounds from the truth."""
+    table = shot_vectors(model, folder, written)
+    hits = [Hit(sample.file, shot.start_ms, shot.end_ms) for sample in written for shot in sample.shots]
+    places = {(hit.file, hit.start_ms): number for number, hit in enumerate(hits)}
 
     def search(question: Question) -> list[Hit]:
         own = None
@@ -155,18 +145,10 @@ def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample], inter
             vector = table[own]
         cosines = table @ vector
         first = [index for index in np.argsort(-cosines)[: HITS + 1] if index != own][:HITS]
-        relevance = model.relevance_ppm(cosines[first])
+        relevance = model.relevance_ppm(cosines[first], asked_by_text=bool(question.text))
         return [replace(hits[i], relevance_ppm=int(ppm)) for i, ppm in zip(first, relevance, strict=True)]
 
     return search
-
-
-def _frames_of(path: Path, side: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Every frame of a clip at the model's size, by FFmpeg, with its time."""
-    command = [film.ffmpeg(), "-v", "error", "-i", str(path), "-vf", f"scale={side}:{side}:flags=bilinear"]
-    raw = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], check=True, capture_output=True).stdout
-    frames = np.frombuffer(raw, np.uint8).reshape(-1, side, side, 3)
-    return np.arange(len(frames)) * 1000 // FORM.fps, frames
 
 
 def main() -> None:

@@ -96,9 +96,9 @@ class Encoder:
             vectors = self._text_tower(self._tokenizer(list(texts)).to(self.device))
             return _unit(vectors)
 
-    def relevance_ppm(self, cosines: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    def relevance_ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:
         """How relevant an answer of this similarity is, 0..1,000,000, monotone, as calibrated for this model."""
-        return self._calibration.ppm(cosines)
+        return self._calibration.ppm(cosines, asked_by_text=asked_by_text)
 
     def _batch(self, frames: NDArray[np.uint8], rows: int) -> Floats:
         import torch

@@ -1,12 +1,14 @@
 """From a cosine to a relevance in parts per million, calibrated per model.
 
-A model's folder may carry `calibration.json`: points measured on held-out pairs, monotone. A model without one gets a
-logistic curve around the similarities usual for models trained by contrast. Knows nothing about ranking or money.
+Texts and pictures lie differently near the moments they ask for, so each has a curve of its own. A model's folder may
+carry `calibration.json`: points measured on held-out questions, monotone. A model without one gets logistic curves
+around the similarities usual for models trained by contrast. Knows nothing about ranking or money.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 PPM = 1_000_000
-CENTRE, WIDTH = (
-    0.25,
-    0.03,
-)  # text-image cosines of CLIP models: about 0.15 for strangers, 0.3 for a good match
 FILE = "calibration.json"
+
+# Where an uncalibrated model is half sure, and over which width that changes. CLIP models give strangers a cosine of
+# about 0.15 and a good match 0.3 between text and picture; about 0.5 and 0.9 between two pictures.
+TEXTS_CENTRE, TEXTS_WIDTH = 0.25, 0.03
+PICTURES_CENTRE, PICTURES_WIDTH = 0.75, 0.05
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Curve:
     """Points (cosine, ppm), ascending in both; straight lines between them, level outside."""
 
     cosines: tuple[float, ...]
@@ -40,12 +43,15 @@ class Calibration:
             raise ValueError("a calibration stays within 0..1,000,000")
 
     @classmethod
-    def of(cls, folder: Path | None) -> Calibration:
-        """The calibration of a model folder, or the general one."""
-        if folder is None or not (folder / FILE).is_file():
-            return general()
-        points = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    def read(cls, points: Mapping[str, Sequence[Any]]) -> Curve:
+        """A curve as `calibration.json` holds it."""
         return cls(tuple(points["cosines"]), tuple(points["relevance_ppm"]))
+
+    @classmethod
+    def logistic(cls, centre: float, width: float) -> Curve:
+        cosines = np.linspace(-1.0, 1.0, 201)
+        values = np.rint(PPM / (1 + np.exp(-(cosines - centre) / width))).astype(np.int64)
+        return cls(tuple(float(c) for c in cosines), tuple(int(v) for v in values))
 
     def ppm(self, cosines: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
         """Whole parts per million for each cosine."""
@@ -53,8 +59,29 @@ class Calibration:
         return values
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """A model's two curves: for answers to a text, and for answers to a picture or another moment."""
+
+    texts: Curve
+    pictures: Curve
+
+    @classmethod
+    def of(cls, folder: Path | None) -> Calibration:
+        """The calibration of a model folder, or the general one."""
+        if folder is None or not (folder / FILE).is_file():
+            return general()
+        curves = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return cls(Curve.read(curves["texts"]), Curve.read(curves["pictures"]))
+
+    def ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:
+        """Whole parts per million for each cosine between a question and an answer."""
+        return (self.texts if asked_by_text else self.pictures).ppm(cosines)
+
+
 def general() -> Calibration:
     """For models nobody calibrated."""
-    cosines = np.linspace(-1.0, 1.0, 201)
-    values = np.rint(PPM / (1 + np.exp(-(cosines - CENTRE) / WIDTH))).astype(np.int64)
-    return Calibration(tuple(float(c) for c in cosines), tuple(int(v) for v in values))
+    return Calibration(
+        Curve.logistic(TEXTS_CENTRE, TEXTS_WIDTH),
+        Curve.logistic(PICTURES_CENTRE, PICTURES_WIDTH),
+    )

@@ -1,8 +1,9 @@
-"""Calibrates relevance: how often an answer of this cosine is right, measured on scenes never trained with.
+"""Calibrates relevance: how often an answer of this cosine is right, measured on clips of seeds never trained with.
 
-Searches a held-out catalogue by plain captions, names and keywords, looks at the first answers as a viewer would, and
-fits the share of right ones as a rising function of the cosine (pool adjacent violators). Writes `calibration.json`
-into the model's folder, where the encoder finds it.
+Films clips as real H.264, pools the vectors of each shot as ingest does, asks for the shots by caption, name and
+keyword, by picture and by each other, looks at the first answers as a viewer would, and fits the share of right ones as
+a rising function of the cosine (pool adjacent violators). Writes `calibration.json` into the model's folder, where the
+encoder finds it.
 
     python -m pipelines.training.calibrate configs/models/pixr-emoji
 """
@@ -12,60 +13,112 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import encoder, world, world_words
+from pipelines import encoder, film, samples, world, world_words
+from pipelines.film import Form
 from pipelines.relevance import FILE, PPM
+from pipelines.samples import Sample
 from pipelines.training.pictures import Studio
 from pipelines.training.words import Phrasebook
 
-SEED = 1 << 41
-PICTURES = 2_000
+SEED = 41  # of clips that nothing else looks at
+CLIPS = 300
+FORM = Form(width=480, height=270, fps=12, sound=False)
 ANSWERS = 20
 POINTS = 60
+SAMPLE_INTERVAL_MS = 1000  # as ingest samples, away from the cuts
+AFTER_CUT_MS, BEFORE_CUT_MS = 400, 100
 
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+Meaning = list[set[int]]  # what an answer must show: one of each of these groups of concepts
 
 
-def pairs(model: encoder.Encoder, seed: int = SEED, count: int = PICTURES) -> tuple[Floats, Floats]:
-    """Cosines of answers, and whether each is right (1.0) or not."""
-    lesson = Studio(world.artwork(), seed=seed, others=0.0, worn=True).lesson(count, model.image_size)
-    table = model.frames(lesson.pixels)
-    shown = np.zeros((count, len(world.artwork().concepts)), bool)
-    for row, scene in zip(shown, lesson.scenes, strict=True):
-        row[list(scene.concepts)] = True
-    asked, wanted = _questions(random.Random(seed), lesson.scenes)
-    cosines = model.texts(asked) @ table.T
-    first = np.argsort(-cosines, axis=1)[:, :ANSWERS]
-    right = np.stack(
-        [
-            [all(shown[i][list(group)].any() for group in groups) for i in row]
-            for row, groups in zip(first, wanted, strict=True)
-        ]
+@dataclass(frozen=True)
+class Catalogue:
+    """Shots to be found: their vectors, the concepts each shows [shots, concepts], and the clip each is of."""
+
+    vectors: Vectors
+    shown: NDArray[np.bool_]
+    clip: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Catalogue:
+        indices = {concept.name: concept.index for concept in world.artwork().concepts}
+        shots = [(number, shot) for number, sample in enumerate(written) for shot in sample.shots]
+        shown = np.zeros((len(shots), len(indices)), bool)
+        for row, (_, shot) in zip(shown, shots, strict=True):
+            row[[indices[name] for name in shot.concepts]] = True
+        return cls(shot_vectors(model, folder, written), shown, np.array([number for number, _ in shots]))
+
+    def right(self, first: NDArray[np.intp], wanted: Sequence[Meaning]) -> NDArray[np.bool_]:
+        """Which of the first answers to each question show what is meant."""
+        groups = [[self.shown[:, list(group)].any(1) for group in meaning] for meaning in wanted]
+        return np.stack([np.logical_and.reduce(each)[row] for each, row in zip(groups, first, strict=True)])
+
+
+def shot_vectors(model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Vectors:
+    """For every shot of every clip, within its true bounds, the mean direction of its sampled frames."""
+    vectors = []
+    for sample in written:
+        times, frames = frames_of(folder / sample.file, sample.form, model.image_size)
+        for shot in sample.shots:
+            wanted = range(shot.start_ms + AFTER_CUT_MS, shot.end_ms - BEFORE_CUT_MS, SAMPLE_INTERVAL_MS)
+            mean = model.frames(frames[[int(np.abs(times - time).argmin()) for time in wanted]]).mean(0)
+            vectors.append(mean / np.linalg.norm(mean))
+    return np.stack(vectors)
+
+
+def frames_of(path: Path, form: Form, side: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Every frame of a clip at the model's size, by FFmpeg, with its time."""
+    command = [film.ffmpeg(), "-v", "error", "-i", str(path), "-vf", f"scale={side}:{side}:flags=bilinear"]
+    raw = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], check=True, capture_output=True).stdout
+    frames = np.frombuffer(raw, np.uint8).reshape(-1, side, side, 3)
+    return np.arange(len(frames)) * 1000 // form.fps, frames
+
+
+def by_text(
+    model: encoder.Encoder, catalogue: Catalogue, written: Sequence[Sample], seed: int
+) -> tuple[Floats, Floats]:
+    """Cosines of answers to captions, names and keywords, and whether each is right (1.0) or not."""
+    rng, phrases = random.Random(f"texts {seed}"), Phrasebook(world.artwork().concepts)
+    concepts = {concept.name: concept for concept in world.artwork().concepts}
+    asked: list[tuple[str, Meaning]] = []
+    for shot in (shot for sample in written for shot in sample.shots):
+        asked.append((shot.caption, [{concepts[name].index} for name in shot.concepts]))
+        concept = concepts[rng.choice(shot.concepts)]
+        words = (concept.name, rng.choice(world_words.queries(concept) or (concept.name,)))
+        asked += [(word, [set(phrases.meanings[word])]) for word in words]
+    cosines = model.texts([text for text, _ in asked]) @ catalogue.vectors.T
+    return _answers(catalogue, cosines, [meaning for _, meaning in asked])
+
+
+def by_picture(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple[Floats, Floats]:
+    """The same of answers to newly painted pictures of single concepts, and to each shot among those of other clips."""
+    rng, studio = random.Random(f"pictures {seed}"), Studio(world.artwork(), seed=seed, others=0.0, worn=False)
+    meant = [rng.choice(np.flatnonzero(row).tolist()) for row in catalogue.shown]
+    portraits = model.frames(np.stack([studio.portrait(index, model.image_size) for index in meant]))
+    likeness = catalogue.vectors @ catalogue.vectors.T
+    likeness[catalogue.clip[:, None] == catalogue.clip[None]] = -np.inf
+    return _answers(
+        catalogue,
+        np.concatenate([portraits @ catalogue.vectors.T, likeness]),
+        [*([{index}] for index in meant), *([set(np.flatnonzero(row).tolist())] for row in catalogue.shown)],
     )
-    return np.take_along_axis(cosines, first, 1).ravel().astype(float), right.ravel().astype(float)
 
 
-def _questions(rng: random.Random, scenes: list[world.Scene]) -> tuple[list[str], list[list[set[int]]]]:
-    """Texts, and what an answer must show: one of each group of concepts."""
-    concepts = world.artwork().concepts
-    phrases = Phrasebook(concepts)
-    asked, wanted = [], []
-    for scene in scenes:
-        kind = rng.choice(("caption", "name", "keyword"))
-        if kind == "caption":
-            asked.append(world_words.plain(scene, concepts))
-            wanted.append([{index} for index in scene.concepts])
-        else:
-            index = rng.choice(scene.concepts)
-            words = world_words.queries(concepts[index])
-            word = rng.choice(words) if kind == "keyword" and words else concepts[index].name
-            asked.append(word)
-            wanted.append([set(phrases.meanings[word])])
-    return asked, wanted
+def _answers(catalogue: Catalogue, cosines: Vectors, wanted: Sequence[Meaning]) -> tuple[Floats, Floats]:
+    first = np.argsort(-cosines, axis=1)[:, :ANSWERS]
+    found = np.take_along_axis(cosines, first, 1)
+    return found.ravel().astype(float), catalogue.right(first, wanted).ravel().astype(float)
 
 
 def rising(cosines: Floats, right: Floats, points: int = POINTS) -> tuple[list[float], list[int]]:
@@ -83,14 +136,37 @@ def rising(cosines: Floats, right: Floats, points: int = POINTS) -> tuple[list[f
     return [xs[i] for i in keep], [ys[i] for i in keep]
 
 
+def write(folder: Path, curves: Mapping[str, tuple[Floats, Floats]]) -> None:
+    """Fit and write each curve, and say what it was made from."""
+    fitted = {}
+    for name, (cosines, right) in curves.items():
+        xs, ys = rising(cosines, right)
+        fitted[name] = {"cosines": xs, "relevance_ppm": ys}
+        print(f"{name}: {len(cosines)} answers, {right.mean():.3f} of them right, {len(xs)} points")
+    (folder / FILE).write_text(json.dumps(fitted, indent=1) + "\n", encoding="utf-8")
+
+
+def clips(folder: Path, count: int, seed: int) -> list[Sample]:
+    """Clips like those of any catalogue; those that are there are used again."""
+    if (folder / "truth.jsonl").is_file():
+        return samples.read(folder)
+    return samples.write(folder, count, seed, forms=(FORM,), seconds=(2.0, 3.5), concepts=(1, 3))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.training.calibrate", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
-    cosines, right = pairs(encoder.load(str(folder), threads=1))
-    xs, ys = rising(cosines, right)
-    (folder / FILE).write_text(json.dumps({"cosines": xs, "relevance_ppm": ys}, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(cosines)} answers, {right.mean():.3f} of them right; {len(xs)} points in {folder / FILE}")
+    parser.add_argument("model", type=Path, help="its folder")
+    parser.add_argument("--clips", type=int, default=CLIPS)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--folder", type=Path, help="keep the clips here, and use those that are there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        written = clips(folder, options.clips, options.seed)
+        model = encoder.load(str(options.model), threads=1)
+        catalogue = Catalogue.of(model, folder, written)
+    texts, pictures = by_text(model, catalogue, written, options.seed), by_picture(model, catalogue, options.seed)
+    write(options.model, {"texts": texts, "pictures": pictures})
 
 
 if __name__ == "__main__":

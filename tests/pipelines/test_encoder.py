@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from cluster.errors import Rejected
-from pipelines import encoder, towers
-from pipelines.relevance import Calibration, general
+from pipelines import encoder, towers, world, world_words
+from pipelines.relevance import Calibration, Curve, general
 from pipelines.training import shape, tokens
+from pipelines.training.pictures import Studio
 
 BUNDLED = "pixr-emoji"
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,25 @@ def test_the_bundled_model_gives_unit_vectors_of_256_dimensions(bundled: encoder
     assert texts.shape == (2, 256)
     assert np.allclose(np.linalg.norm(np.concatenate([frames, texts]), axis=1), 1, atol=1e-5)
     assert bundled.texts([]).shape == bundled.frames(np.empty((0, 8, 8, 3), np.uint8)).shape == (0, 256)
+
+
+def test_the_bundled_weights_are_small_and_of_half_precision() -> None:
+    from safetensors import safe_open
+
+    file = encoder.MODELS / BUNDLED / "open_clip_model.safetensors"
+    assert file.stat().st_size <= 12_000_000
+    with safe_open(file, "pt") as weights:
+        kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118  # no mapping
+    assert kinds <= {"F16", "I64"}
+
+
+def test_the_bundled_model_understands_scenes_of_seeds_it_was_never_trained_with(bundled: encoder.Encoder) -> None:
+    lesson = Studio(world.artwork(), seed=1 << 42, others=0.0).lesson(256, bundled.image_size)
+    captions = [world_words.plain(scene, world.artwork().concepts) for scene in lesson.scenes]
+    order = np.argsort(-(bundled.texts(captions) @ bundled.frames(lesson.pixels).T), axis=1)
+    found = order[:, :5] == np.arange(len(order))[:, None]
+    assert found[:, 0].mean() >= 0.9
+    assert found.any(1).mean() >= 0.97
 
 
 def test_a_folder_of_other_dimensions_loads_by_the_same_path(other: Path, bundled: encoder.Encoder) -> None:
@@ -107,18 +127,23 @@ def test_a_broken_folder_says_which(other: Path, tmp_path: Path) -> None:
 
 def test_the_bundled_model_touches_no_network() -> None:
     script = """
-import socket, sys
-def refuse(*args, **kwargs):
-    raise SystemExit("network touched")
-socket.create_connection = socket.getaddrinfo = socket.socket.connect = refuse
+import os, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        print("network touched:", event, arguments, file=sys.stderr)
+        os._exit(3)
+sys.addaudithook(refuse)
 import numpy as np
 from pipelines import encoder
 model = encoder.load("pixr-emoji")
 model.texts(["a dog"]); model.frames(np.zeros((1, 96, 96, 3), np.uint8))
-print("quiet")
+print("quiet", flush=True)
+encoder._reachable("https://127.0.0.1")  # the hook does see what touches the network
 """
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "quiet", ran.stderr[-500:]
+    assert ran.returncode == 3
+    assert "127.0.0.1" in ran.stderr
 
 
 def test_importing_the_encoder_loads_no_torch() -> None:
@@ -214,14 +239,27 @@ def test_the_tokenizer_is_small_and_ends_every_text(bundled: encoder.Encoder) ->
     assert len(bundled._tokenizer.tokenizer) <= tokens.VOCABULARY_MAX
 
 
-def test_relevance_is_monotone_and_within_bounds(bundled: encoder.Encoder) -> None:
+@pytest.mark.parametrize("asked_by_text", [True, False])
+def test_relevance_is_monotone_and_within_bounds(bundled: encoder.Encoder, asked_by_text: bool) -> None:
     for ppm in (bundled.relevance_ppm, general().ppm):
-        values = ppm(np.linspace(-1, 1, 501))
+        values = ppm(np.linspace(-1, 1, 501), asked_by_text=asked_by_text)
         assert values.dtype == np.int64
         assert values.min() >= 0
         assert values.max() <= 1_000_000
         assert bool((np.diff(values) >= 0).all())
-        assert values[-1] > values[0]
+        assert values[-1] > 900_000 > 100_000 > values[0]
+
+
+def test_a_model_folder_without_a_calibration_gets_the_general_one(other: Path) -> None:
+    assert Calibration.of(other) == Calibration.of(None) == general()
+    assert Calibration.of(encoder.MODELS / BUNDLED) != general()
+
+
+def test_a_picture_needs_more_likeness_than_a_text_for_the_same_relevance() -> None:
+    for calibration in (Calibration.of(encoder.MODELS / BUNDLED), general()):
+        cosines = np.linspace(0, 1, 1001)
+        half = [int(np.argmax(curve.ppm(cosines) >= 500_000)) for curve in (calibration.texts, calibration.pictures)]
+        assert half[0] < half[1]
 
 
 @pytest.mark.parametrize(
@@ -236,4 +274,4 @@ def test_relevance_is_monotone_and_within_bounds(bundled: encoder.Encoder) -> No
 )
 def test_a_calibration_that_is_none_is_refused(cosines: tuple[float, ...], ppm: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="calibration"):
-        Calibration(cosines, ppm)
+        Curve(cosines, ppm)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipelines import world
-from pipelines.training import shape, space, tokens
+from pipelines import encoder, world
+from pipelines.relevance import PPM, Curve
+from pipelines.training import calibrate, shape, space, tokens
 from pipelines.training.course import Course, Plan
 from pipelines.training.pictures import Studio
 from pipelines.training.words import Phrasebook
@@ -85,7 +89,47 @@ def test_a_stopped_course_goes_on_where_it_was(phrases: Phrasebook, tmp_path: Pa
         assert torch.equal(mine, theirs)
 
 
+def test_the_curve_of_relevance_is_the_share_of_right_answers() -> None:
+    rng = np.random.default_rng(5)
+    cosines = rng.uniform(0, 1, 40_000)
+    right = (rng.uniform(0, 1, len(cosines)) < cosines**2).astype(float)
+    xs, ys = calibrate.rising(cosines, right)
+    curve = Curve(tuple(xs), tuple(ys))
+    at = np.linspace(0.05, 0.95, 19)
+    assert np.abs(curve.ppm(at) / PPM - at**2).max() < 0.05
+
+
+def test_a_curve_never_falls_where_the_shares_do() -> None:
+    cosines, right = np.linspace(0, 1, 600), np.tile([1.0, 0.0, 0.0], 200)
+    right[400:] = 0.0
+    Curve(*(tuple(points) for points in calibrate.rising(cosines, right)))
+
+
+def test_an_answer_is_right_when_it_shows_one_of_each_group() -> None:
+    shown = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1]], bool)
+    catalogue = calibrate.Catalogue(np.zeros((3, 2), np.float32), shown, np.arange(3))
+    first = np.array([[0, 1, 2], [2, 1, 0]])
+    right = catalogue.right(first, [[{0}, {1}], [{1, 2}]])
+    assert right.tolist() == [[True, False, False], [True, False, True]]
+
+
 def test_lessons_follow_from_their_seed() -> None:
     one, two = Studio(ART, seed=9).lesson(6, 64), Studio(ART, seed=9).lesson(6, 64)
     assert np.array_equal(one.pixels, two.pixels)
     assert one.captions == two.captions
+
+
+@pytest.mark.slow
+def test_the_command_trains_goes_on_and_leaves_a_folder_that_loads(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "pipelines.training", "--out", str(tmp_path), "--note-every-s", "1"]
+    argv += ["--backbone", "mobilenetv4_conv_small_035", "--words-share", "0.2"]
+    for minutes in ("0.5", "0.8"):
+        subprocess.run([*argv, "--minutes", minutes], cwd=world.ARTWORK.parents[1], check=True)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    ends = [number for number, line in enumerate(lines) if line["share"] == 1]
+    assert len(ends) == 2
+    assert [line["steps"] for line in lines] == sorted(line["steps"] for line in lines)
+    assert lines[ends[0] + 1]["share"] > 0.5
+    assert lines[-1]["pictures"] > 0
+    assert all({"loss", "r1", "r5", "concept"} <= set(line) for line in lines)
+    assert encoder.load(str(tmp_path / "model")).texts(["a dog"]).shape == (1, shape.DIMENSIONS)
