@@ -58,7 +58,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     ranks = {"vector": ranked(nearest.hits), "text": ranked(matching)}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
-    cosines, relevance = await _relevance(services, nearest, ranks["text"], list(scores))
+    cosines, relevance = await _relevance(services, query, nearest, ranks["text"], list(scores))
     fused = [
         Ranked(segment_id, score, relevance[segment_id], tuple(name for name in ranks if segment_id in ranks[name]))
         for segment_id, score in scores.items()
@@ -209,7 +209,7 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
 
 
 async def _relevance(
-    services: Services, nearest: Nearest, text_ranks: Mapping[int, int], segment_ids: Sequence[int]
+    services: Services, query: Query, nearest: Nearest, text_ranks: Mapping[int, int], segment_ids: Sequence[int]
 ) -> tuple[dict[int, float], dict[int, int]]:
     """Cosines where there are vectors, and the relevance of every candidate."""
     cosines = {hit.segment_id: hit.value for hit in nearest.hits}
@@ -219,6 +219,7 @@ async def _relevance(
             cosines |= await index.cosines(connection, nearest.model, nearest.vector, missing)
     relevance = {each: TEXT_ONLY_PPM // text_ranks[each] for each in segment_ids if each not in cosines}
     if cosines and nearest.facts is not None:
-        ppm = nearest.facts.calibration.ppm(np.array(list(cosines.values())))
+        asked_by_text = query.image is None and query.segment_id is None
+        ppm = nearest.facts.calibration.ppm(np.array(list(cosines.values())), asked_by_text=asked_by_text)
         relevance |= dict(zip(cosines, (int(value) for value in ppm), strict=True))
     return cosines, relevance

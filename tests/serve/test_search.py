@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.settings import Settings
@@ -208,6 +209,19 @@ async def test_an_answer_explains_itself_when_asked(room: Room) -> None:
         assert moment["explain"]["ranks"].keys() == set(moment["matched"])
         cosines.append((moment["explain"]["cosine"], moment["relevance_ppm"]))
     assert [ppm for _, ppm in sorted(cosines)] == sorted(ppm for _, ppm in cosines)  # relevance is monotone
+
+
+async def test_texts_and_moments_have_their_own_curve_of_relevance(room: Room) -> None:
+    facts = await room.doors.services.encoding.facts()
+    first = (await room.search(q="banana", limit=1))["moments"][0]["segment_id"]
+    for body, curve in (
+        ({"text": "banana"}, facts.calibration.texts),
+        ({"segment_id": first}, facts.calibration.pictures),
+        ({"text": "banana", "segment_id": first}, facts.calibration.pictures),
+    ):
+        for moment in (await room.ask(**body, explain=True, limit=10))["moments"]:
+            stated = int(curve.ppm(np.array([moment["explain"]["cosine"]]))[0])
+            assert moment["relevance_ppm"] == pytest.approx(stated, abs=2000)  # the cosine told is rounded
 
 
 async def test_without_an_encoder_words_answer_and_it_is_said(dark: Room) -> None:
