@@ -21,6 +21,8 @@ LOG = ROOT / "benchmarks" / "LOG.md"
 NAMES = {
     "stack": "benchmarks.stack",
     "ingest": "benchmarks.ingest",
+    "ingest-decode": "benchmarks.ingest_decode",
+    "ingest-shots": "benchmarks.ingest_shots",
     "search": "benchmarks.search",
     "ledger": "benchmarks.ledger",
     "moments": "benchmarks.moments",

@@ -129,6 +129,29 @@ def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], mod
     )
 
 
+def finished(connection: Connection, videos: Sequence[Listed], model: str) -> tuple[set[str], set[str]]:
+    """The addresses of those that a job would skip, and of those that it would leave refused."""
+    done: set[str] = set()
+    refused: set[str] = set()
+    for start in range(0, len(videos), PAGE_ROWS):
+        page = videos[start : start + PAGE_ROWS]
+        # The same question as `_add_to_job` asks, of contents that have not changed. No ETag: the address names it.
+        rows = connection.execute(
+            """
+            SELECT v.source_uri, v.status = 'ready' FROM media.videos v
+            JOIN unnest(%s::text[], %s::text[]) AS g (uri, etag) ON v.source_uri = g.uri
+             AND g.etag IN ('', v.source_etag)
+            WHERE v.status IN ('quarantined', 'removed') OR v.status = 'ready' AND v.pipeline_version = %s AND EXISTS (
+                  SELECT FROM media.embeddings e JOIN media.models m ON m.id = e.model_id
+                  WHERE e.video_id = v.id AND m.name = %s)
+            """,
+            ([video.source_uri for video in page], [video.etag for video in page], PIPELINE_VERSION, model),
+        ).fetchall()
+        done.update(uri for uri, ready in rows if ready)
+        refused.update(uri for uri, ready in rows if not ready)
+    return done, refused
+
+
 def _take_turns(connection: Connection, job_id: str) -> None:
     """Creators take turns: the first video of each, then the second of each."""
     connection.execute(

@@ -25,18 +25,35 @@ DOCUMENT = "application/json"
 @click.option("--mode", default="", type=click.Choice(["", "frames", "key-frames", "interval"]), help="How to sample.")
 @click.option("--priority", default=0, help="Jobs with a higher one are resubmitted first.")
 @click.option("--detach", is_flag=True, help="Submit and return.")
+@click.option("--dry-run", is_flag=True, help="Only say what there is to do and what it would take.")
+@click.option("--contact-sheet", "sheets", default="", help="Folder for one picture a video: its moments.")
 @json_option
 @click.pass_obj
-def ingest(context: Context, /, source: str, detach: bool, as_json: bool, priority: int, **options: str) -> None:
+def ingest(
+    context: Context,
+    /,
+    source: str,
+    detach: bool,
+    dry_run: bool,
+    sheets: str,
+    as_json: bool,
+    priority: int,
+    **options: str,
+) -> None:
     """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file."""
     from pipelines import jobs
 
     with _connection(context) as connection:
+        if dry_run:
+            _plan(context, connection, source, as_json, **options)
+            return
         job_source, origin, manifest = _in_s3(context, source, options.pop("manifest"), quiet=as_json)
         asked = jobs.Options(origin=origin, manifest=manifest, **options)
         job = jobs.create(context.settings, connection, job_source, asked, priority=priority)
         if not detach:
             job = _follow(context, connection, job["id"], quiet=as_json)
+        if sheets:
+            _write_sheets(context, connection, job["id"], Path(sheets))
     _show(context, job, as_json)
     raise SystemExit(0 if detach or job["status"] == "succeeded" else 1)
 
@@ -62,9 +79,10 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
 
 @jobs.command()
 @click.argument("job_id")
+@click.option("--contact-sheet", "sheets", default="", help="Folder for one picture a video: its moments.")
 @json_option
 @click.pass_obj
-def show(context: Context, job_id: str, as_json: bool) -> None:
+def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
     """One job: what became of its videos, what it cost, and why some were refused."""
     from pipelines import jobs as table
     from pipelines import report
@@ -72,6 +90,8 @@ def show(context: Context, job_id: str, as_json: bool) -> None:
     with _connection(context) as connection:
         job = table.get(connection, job_id)
         job["report"] = report.of(context.settings, connection, job)
+        if sheets:
+            _write_sheets(context, connection, job_id, Path(sheets))
     _show(context, job, as_json)
 
 
@@ -109,6 +129,50 @@ def _connection(context: Context) -> Connection:
     from cluster import database, runtime
 
     return database.connect(runtime.endpoints(context.settings).postgres_url, autocommit=True)
+
+
+def _plan(
+    context: Context,
+    connection: Connection,
+    given: str,
+    as_json: bool,
+    manifest: str,
+    creator: str,
+    model: str,
+    mode: str,
+) -> None:
+    """Print what a job of this source would do."""
+    from cluster import runtime
+    from cluster.storage import Storage
+    from pipelines import estimate, jobs, source
+
+    jobs.Options(creator=creator, manifest=manifest, model=model, mode=mode)  # refuses what a job would refuse
+    settings = context.settings
+    if given.startswith("s3://"):
+        storage = Storage(runtime.endpoints(settings).s3)
+        source.check(given, storage, settings.s3.ingest_buckets)
+        videos = source.listed(given, storage, creator=creator, manifest_uri=manifest)
+    else:
+        path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
+        videos = source.local(path, settings.s3.bucket, beside, creator)
+    plan = estimate.of(settings, connection, videos, model)
+    if as_json:
+        context.emit(plan)
+        return
+    for name, value in plan.items():
+        context.console.print(f"{name.replace('_', ' ')}: {'unknown before the first job' if value is None else value}")
+
+
+def _write_sheets(context: Context, connection: Connection, job_id: str, folder: Path) -> None:
+    from cluster import runtime
+    from cluster.storage import Storage
+    from pipelines import contact_sheet, jobs
+
+    storage = Storage(runtime.endpoints(context.settings).s3)
+    folder.mkdir(parents=True, exist_ok=True)
+    for video_id, uri in jobs.ready_videos(connection, job_id):
+        file = folder / f"{video_id}-{Path(uri).stem}.webp"
+        file.write_bytes(contact_sheet.of(connection, storage, video_id))
 
 
 def _in_s3(context: Context, given: str, manifest: str, quiet: bool) -> tuple[str, str, str]:

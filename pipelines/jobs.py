@@ -180,6 +180,15 @@ def open_videos(connection: Connection, job_id: str) -> tuple[list[int], int, fl
     return ready, len(waits), min(waits, default=0.0)
 
 
+def ready_videos(connection: Connection, job_id: str) -> list[tuple[int, str]]:
+    """Ids and addresses of a job's videos that are searchable, in the order of work."""
+    return connection.execute(
+        "SELECT v.id, v.source_uri FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
+        " WHERE j.job_id = %s AND j.outcome IN ('ready', 'skipped') ORDER BY j.position",
+        (job_id,),
+    ).fetchall()
+
+
 def finish(connection: Connection, job_id: str, submission: int, status: str, error: str | None) -> None:
     """Close the books of a job; only its latest driver can."""
     connection.execute(

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipelines.media import Bytes8, Floats, Shot, Times
 
 # The columns of a measurement.
-CHANGE, HISTOGRAM, SPAN, RESIDUAL, LUMA, CONTRAST = range(6)
-FEATURES = 6
+CHANGE, HISTOGRAM, SPAN, RESIDUAL, LUMA, CONTRAST, LASTING = range(7)
+FEATURES = 7
 
 REACH = 10  # frames to each side that a measurement looks at
 SETTLE = 2  # frames after a cut until the picture is clean
@@ -31,6 +31,8 @@ BINS = 8  # a colour channel
 CUT_CHANGE_MIN = 9.0  # of 255
 CUT_HISTOGRAM_MIN = 0.10
 CUT_RATIO_MIN = 3.0  # times the neighbourhood's mean
+CUT_LASTING_MIN = 0.4  # of the change; less goes back to what was before: lightning, a photographer
+FLASH_FRAMES_MAX = 4
 PEAK_CHANGE_MIN = 5.0  # below, no frame is worth an extra sample
 BLEND_SPAN_MIN = 14.0
 BLEND_RATIO_MAX = 0.30
@@ -62,7 +64,7 @@ def planes(frames: Bytes8) -> NDArray[np.float32]:
 
 
 def measure(small: NDArray[np.float32]) -> Floats:
-    """Six numbers a frame. Rows nearer than BEFORE to the start or AFTER to the end stand on shortened windows."""
+    """Seven numbers a frame. Rows nearer than BEFORE to the start or AFTER to the end stand on shortened windows."""
     count = len(small)
     out = np.zeros((count, FEATURES), np.float32)
     flat = small.reshape(count, -1)
@@ -73,11 +75,23 @@ def measure(small: NDArray[np.float32]) -> Floats:
         out[1:, CHANGE] = np.abs(flat[1:] - flat[:-1]).mean(axis=1)
         bins = _histograms(small)
         out[1:, HISTOGRAM] = np.abs(bins[1:] - bins[:-1]).sum(axis=1) / 2
+        out[:, LASTING] = _lasting(flat, out[:, CHANGE])
     if count > 2 * REACH:
         early, late, here = flat[: -2 * REACH], flat[2 * REACH :], flat[REACH:-REACH]
         out[REACH:-REACH, SPAN] = np.abs(late - early).mean(axis=1)
         out[REACH:-REACH, RESIDUAL] = np.abs(here - (late + early) / 2).mean(axis=1)
     return out
+
+
+def _lasting(flat: NDArray[np.float32], change: Floats) -> Floats:
+    """What of a change is still there a few frames later, and was not there a few frames before."""
+    lasting = change.copy()
+    for frames in range(2, FLASH_FRAMES_MAX + 2):
+        apart = np.abs(flat[frames:] - flat[:-frames]).mean(axis=1)
+        begins, ends = lasting[1 : 1 + len(apart)], lasting[frames:]
+        np.minimum(begins, apart, out=begins)  # from the frame before to those after: a flash that begins here
+        np.minimum(ends, apart, out=ends)  # from those before to this one: a flash that ends here
+    return lasting
 
 
 def _histograms(small: NDArray[np.float32]) -> Floats:
@@ -129,6 +143,7 @@ def hard_cuts(features: Floats) -> NDArray[np.intp]:
     around = _mean_around(change)
     cut = peaks(change) & (change >= CUT_CHANGE_MIN) & (change >= CUT_RATIO_MIN * around)
     cut &= (histogram >= CUT_HISTOGRAM_MIN) | (change >= 3 * CUT_CHANGE_MIN)
+    cut &= features[:, LASTING] >= CUT_LASTING_MIN * change
     return np.flatnonzero(cut)
 
 

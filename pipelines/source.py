@@ -131,6 +131,28 @@ def upload(path: Path, storage: Storage, bucket: str, manifest_path: Path | None
     Raises:
         Rejected: there is no such path or no video in it.
     """
+    found = _local(path, manifest_path)
+    storage.ensure_bucket(bucket)
+    rows = []
+    for done, (file, said) in enumerate(found):
+        progress(file.name, done, len(found))
+        rows.append({"uri": _put(file, storage, bucket), "entry": dataclasses.asdict(said)})
+    progress("", len(found), len(found))
+    body = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
+    uri = f"s3://{bucket}/{LISTS}/{hashlib.sha256(body).hexdigest()[:32]}.jsonl"
+    storage.put_bytes(body, uri, "application/jsonl")
+    return uri
+
+
+def local(path: Path, bucket: str, manifest_path: Path | None, creator: str = "") -> list[Listed]:
+    """The videos of a local path as `upload` would make them known, without sending any."""
+    return [
+        _listed(StoredObject(_uri_of(file, bucket), file.stat().st_size, ""), said, creator)
+        for file, said in _local(path, manifest_path)
+    ]
+
+
+def _local(path: Path, manifest_path: Path | None) -> list[tuple[Path, Entry]]:
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
     folder = path if path.is_dir() else path.parent
@@ -141,18 +163,8 @@ def upload(path: Path, storage: Storage, bucket: str, manifest_path: Path | None
     if not files:
         hint = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
         raise Rejected(f"no video in {path}", code="nothing-to-do", hint=hint)
-    storage.ensure_bucket(bucket)
-    rows = []
-    for done, file in enumerate(files):
-        progress(file.name, done, len(files))
-        name = str(file.relative_to(folder))
-        said = entries.get(name) or Entry(file.name, title=manifest.title_of(file.name))
-        rows.append({"uri": _put(file, storage, bucket), "entry": dataclasses.asdict(said)})
-    progress("", len(files), len(files))
-    body = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
-    uri = f"s3://{bucket}/{LISTS}/{hashlib.sha256(body).hexdigest()[:32]}.jsonl"
-    storage.put_bytes(body, uri, "application/jsonl")
-    return uri
+    plain = {file: Entry(file.name, title=manifest.title_of(file.name)) for file in files}
+    return [(file, entries.get(str(file.relative_to(folder))) or plain[file]) for file in files]
 
 
 def _local_entries(folder: Path, given: Path | None) -> dict[str, Entry]:
@@ -165,11 +177,15 @@ def _local_entries(folder: Path, given: Path | None) -> dict[str, Entry]:
     return entries
 
 
-def _put(file: Path, storage: Storage, bucket: str) -> str:
+def _uri_of(file: Path, bucket: str) -> str:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     name = re.sub(r"[^\w.-]+", "_", file.name)[-NAME_MAX:]
-    uri = f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{name}"
+    return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{name}"
+
+
+def _put(file: Path, storage: Storage, bucket: str) -> str:
+    uri = _uri_of(file, bucket)
     if not storage.exists(uri) or storage.size(uri) != file.stat().st_size:
         storage.put_file(file, uri)
     return uri

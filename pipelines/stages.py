@@ -87,6 +87,7 @@ class Decoded:
     candidates: Bytes8
     thumbnails: Sequence[bytes]
     decode_s: float
+    memory_mb: float  # of the child, at its peak
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,7 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
     found: dict[str, Any] = {name: arrays[name] for name in names}
-    return Decoded(task=task, **found, thumbnails=pictures, decode_s=result.cpu_seconds)
+    return Decoded(task=task, **found, thumbnails=pictures, decode_s=result.cpu_seconds, memory_mb=result.memory_mb)
 
 
 def chunk_row(row: Decoded, vectors: Floats, embed_s: float) -> sink.ChunkRow:

@@ -11,7 +11,7 @@ from psycopg import Connection
 from cluster import database
 from pipelines import catalog
 from pipelines.catalog import Lease, Listed
-from pipelines.media import Failure
+from pipelines.media import PIPELINE_VERSION, Failure
 
 VIDEO = Listed("s3://b/one.mp4", "etag", 10, "ana", "One", tags=("red",), wallet="W1")
 BROKEN = Failure("decoder-crashed", "SIGSEGV")
@@ -166,7 +166,9 @@ def test_a_removed_video_does_not_come_back(connection: Connection) -> None:
 
 def test_what_is_done_is_skipped_without_a_look_at_the_object(connection: Connection) -> None:
     register(connection)
-    connection.execute("UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = 1")
+    connection.execute(
+        "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s", (PIPELINE_VERSION,)
+    )
     connection.execute(
         "INSERT INTO media.embeddings (model_id, segment_id, video_id, creator_id, start_ms, end_ms, embedding)"
         " VALUES (1, 1, 1, 1, 0, 1, '[1,0,0]')"

@@ -57,8 +57,10 @@ def submit(settings: Settings, connection: Connection, folder: Path) -> str:
     return str(jobs.create(settings, connection, uri)["id"])
 
 
-def wait(connection: Connection, job_id: str, between: Callable[[], object] = lambda: None) -> dict[str, Any]:
-    deadline = time.monotonic() + TIMEOUT_S
+def wait(
+    connection: Connection, job_id: str, between: Callable[[], object] = lambda: None, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout_s
     while not (job := jobs.get(connection, job_id))["finished_at"]:
         assert time.monotonic() < deadline, job
         between()

@@ -75,6 +75,14 @@ def test_flicker_does_not_make_thousands_of_shots() -> None:
     assert len(starts(flicker)) <= 900 * 1000 // RATE // RULES.shot_min_ms
 
 
+def test_lightning_is_no_cut() -> None:
+    for length in range(1, shots.FLASH_FRAMES_MAX + 1):
+        planes = pictures(60, 60).copy()
+        planes[30 : 30 + length] = planes[30 : 30 + length] * 0.3 + 170
+        planes[90 : 90 + length] += 60
+        assert starts(planes) == [0, 2000], length
+
+
 def test_a_long_shot_is_cut_into_equal_parts() -> None:
     found = shots.find(times(1800), shots.measure(pictures(1800)), 60_000, Rules(1000, 12_000))
     assert [shot.end_ms - shot.start_ms for shot in found] == [12_000] * 5

@@ -1,0 +1,135 @@
+"""One pass over a file: decoding, measuring and sampling beside FFmpeg that decodes and throws away; and its memory.
+
+Chunks are decoded by as many processes as there are cores, each in its sandbox, as the job does it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ingest_files
+from benchmarks.run import Figure
+from cluster.settings import Settings
+from pipelines import chunks, film, stages
+from pipelines.catalog import Lease
+from pipelines.media import Video
+from pipelines.settings import IngestSettings
+from pipelines.stages import Decoded, Task
+
+MODEL_SIDE = 64
+CHUNK_MS = 10_000  # short, so that half a minute spreads over the cores
+HOUR_S, MINUTE_S = 3600, 60
+CORES_PROJECTED = 16
+TEN_MINUTES_FRAMES = 18_000
+
+
+@dataclass(frozen=True)
+class Pass:
+    frames: int
+    wall_s: float
+    cpu_s: float
+    memory_mb: float  # the largest decoding child
+
+
+def run(settings: Settings) -> Iterator[Figure]:
+    """4K beside FFmpeg, key frames alone, an hour beside a minute."""
+    large = ingest_files.base(settings, 3840, 2160)
+    cores = os.cpu_count() or 1
+    ffmpeg = _ffmpeg(large)
+    whole = decode(large, IngestSettings(chunk_ms=CHUNK_MS), cores)
+    yield Figure(
+        f"4K H.264, {whole.frames} frames: decode, shots, samples, CPU",
+        f"{whole.cpu_s:.1f} s",
+        f"{ffmpeg.cpu_s:.1f} s ffmpeg -f null",
+        whole.cpu_s / ffmpeg.cpu_s,
+    )
+    yield Figure(
+        f"4K H.264, {whole.frames} frames: decode, shots, samples, wall on {cores} cores",
+        f"{whole.wall_s:.1f} s",
+        f"{ffmpeg.wall_s:.1f} s ffmpeg -f null",
+        whole.wall_s / ffmpeg.wall_s,
+    )
+    keys = decode(large, IngestSettings(mode="key-frames"), cores)
+    ratio = whole.cpu_s / keys.cpu_s
+    yield Figure("4K H.264, key frames alone: CPU", f"{keys.cpu_s:.2f} s", f"{whole.cpu_s:.1f} s every frame", ratio)
+    projected_s = whole.cpu_s / whole.frames * TEN_MINUTES_FRAMES / CORES_PROJECTED
+    name = f"10 minutes of this 4K on {CORES_PROJECTED} cores, projected from core-seconds"
+    yield Figure(name, f"{projected_s:.0f} s", "180 s wanted", projected_s / 180)
+    small = ingest_files.base(settings, 640, 360)
+    minute, hour = (_memory_mb(ingest_files.lengthened(settings, small, length)) for length in (MINUTE_S, HOUR_S))
+    yield Figure(
+        "peak memory of a 60-minute video, child and parent",
+        f"{hour:.0f} MB",
+        f"{minute:.0f} MB 1 minute",
+        hour / minute,
+    )
+
+
+def decode(path: Path, ingest: IngestSettings, processes: int) -> Pass:
+    """Probe a file and decode all its chunks."""
+    began = time.monotonic()
+    video = stages.probe(path, ingest)
+    assert isinstance(video, Video), video
+    tasks = _tasks(video, ingest)
+    pool = ProcessPoolExecutor(min(processes, len(tasks)), get_context("spawn"))
+    with pool:
+        parts = list(pool.map(_decode, [path] * len(tasks), tasks, [ingest] * len(tasks)))
+    cpu_s, memory = sum(part[1] for part in parts), max(part[2] for part in parts)
+    return Pass(sum(part[0] for part in parts), time.monotonic() - began, cpu_s, memory)
+
+
+def _tasks(video: Video, ingest: IngestSettings) -> list[Task]:
+    width, height = chunks.decode_size(video, max(MODEL_SIDE, ingest.thumbnail_side_px))
+    keys_only = ingest.mode == "key-frames"
+    sizes: dict[str, Any] = {"width": width, "height": height, "model_side": MODEL_SIDE, "fit": "squash"}
+    sizes |= {"thumbnail_side": ingest.thumbnail_side_px, "interval_ms": ingest.sample_interval_ms}
+    sizes |= {"cuts": ingest.mode == "frames"}
+    plan = chunks.plan(video, ingest.chunk_ms, key_frames_only=keys_only)
+    lease = Lease(1, 1, "", "", 0, 1)
+    return [Task(lease, each, chunks.order(video, each, key_frames_only=keys_only) | sizes, 0.0) for each in plan]
+
+
+def _decode(path: Path, task: Task, ingest: IngestSettings) -> tuple[int, float, float]:
+    part = stages.decode(path, task, ingest)
+    assert isinstance(part, Decoded), part
+    return len(part.frame_ms), part.decode_s, part.memory_mb
+
+
+def _ffmpeg(path: Path) -> Pass:
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    threads = str(os.cpu_count() or 1)
+    command = (film.ffmpeg(), "-v", "error", "-threads", threads, "-i", str(path), "-an", "-f", "null", "-")
+    subprocess.run(command, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Pass(0, time.monotonic() - began, cpu_s, 0.0)
+
+
+def _memory_mb(path: Path) -> float:
+    """In a process of its own: what it and the largest of its decoding children took at their peak."""
+    argv = (sys.executable, "-m", "benchmarks.ingest_decode", str(path))
+    return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+
+
+def main(arguments: Sequence[str]) -> float:
+    ingest, path = IngestSettings(), Path(arguments[0])
+    video = stages.probe(path, ingest)
+    assert isinstance(video, Video), video
+    child_mb = 0.0
+    for task in _tasks(video, ingest):
+        child_mb = max(child_mb, _decode(path, task, ingest)[2])
+    return child_mb + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""A contact sheet: the moments of a video as one picture, each thumbnail with its time codes.
+
+Reads what ingest has stored; decodes no video.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+from psycopg import Connection
+
+from cluster.errors import Rejected
+from cluster.storage import Storage
+
+MOMENTS_MAX = 400
+COLUMNS_MAX = 8
+CELL_SIDE = 216  # the longer side of a thumbnail
+CAPTION_HEIGHT = 16
+GAP = 6
+PAPER, INK = (24, 24, 27), (228, 228, 231)
+
+
+def of(connection: Connection, storage: Storage, video_id: int) -> bytes:
+    """The sheet as WebP.
+
+    Raises:
+        Rejected: the video has no moments.
+    """
+    rows = connection.execute(
+        "SELECT start_ms, end_ms, thumbnail_uri FROM media.segments"
+        " WHERE video_id = %s AND thumbnail_uri IS NOT NULL ORDER BY start_ms LIMIT %s",
+        (video_id, MOMENTS_MAX),
+    ).fetchall()
+    if not rows:
+        raise Rejected(f"video {video_id} has no moments", status=404, code="not-found", hint="is it ready?")
+    pictures = [Image.open(io.BytesIO(storage.read(uri))).convert("RGB") for _, _, uri in rows]
+    out = io.BytesIO()
+    sheet(pictures, [f"{clock(start)} - {clock(end)}" for start, end, _ in rows]).save(out, "WEBP", quality=85)
+    return out.getvalue()
+
+
+def sheet(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """Pictures in rows, each above its caption."""
+    cells = [_within(picture) for picture in pictures]
+    width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
+    columns = min(COLUMNS_MAX, math.ceil(math.sqrt(len(cells))))
+    rows = math.ceil(len(cells) / columns)
+    step_x, step_y = width + GAP, height + CAPTION_HEIGHT + GAP
+    paper = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), PAPER)
+    ink = ImageDraw.Draw(paper)
+    for number, (cell, caption) in enumerate(zip(cells, captions, strict=True)):
+        left, top = GAP + number % columns * step_x, GAP + number // columns * step_y
+        paper.paste(cell, (left + (width - cell.width) // 2, top + (height - cell.height) // 2))
+        ink.text((left, top + height + 2), caption, fill=INK)
+    return paper
+
+
+def clock(ms: int) -> str:
+    """`1:02:03.4`, without hours where there are none."""
+    seconds, rest = divmod(ms, 1000)
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{head}:{seconds % 60:02d}.{rest // 100}"
+
+
+def _within(picture: Image.Image) -> Image.Image:
+    copy = picture.copy()
+    copy.thumbnail((CELL_SIDE, CELL_SIDE))
+    return copy

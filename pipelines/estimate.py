@@ -1,0 +1,53 @@
+"""What ingesting a source would mean: how many videos, how many are done already, and what the rest will take.
+
+Judged by what earlier jobs took for a byte. Makes no job, sends nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import Connection
+
+from cluster.settings import Settings
+from pipelines import catalog
+from pipelines.catalog import Listed
+from pipelines.settings import IngestSettings, ModelSettings
+
+
+def of(settings: Settings, connection: Connection, videos: Sequence[Listed], model: str = "") -> dict[str, Any]:
+    """Counts, and an estimate where there is experience."""
+    done, refused = catalog.finished(connection, videos, model or settings.section(ModelSettings).name)
+    left = [video for video in videos if video.source_uri not in done and video.source_uri not in refused]
+    size = sum(video.size for video in left)
+    return {
+        "videos": len(videos),
+        "creators": len({video.creator for video in videos}),
+        "bytes": sum(video.size for video in videos),
+        "done_before": len(done),
+        "refused_before": len(refused),
+        "to_ingest": len(left),
+        "to_ingest_bytes": size,
+        "estimate": _estimate(settings, connection, size) if left else None,
+    }
+
+
+def _estimate(settings: Settings, connection: Connection, size: int) -> dict[str, Any] | None:
+    """CPU seconds, hours of video and money; None before the first job."""
+    row = connection.execute(
+        "SELECT sum(j.decode_seconds)::float8, sum(j.embed_seconds)::float8, sum(v.duration_ms)::float8 / 3600000,"
+        " nullif(sum(j.bytes), 0)::float8"
+        " FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id WHERE j.outcome = 'ready' AND j.frames > 0"
+    ).fetchone()
+    if row is None or row[3] is None:
+        return None
+    decode_s, embed_s, hours = (value * size / row[3] for value in row[:3])
+    ingest = settings.section(IngestSettings)
+    embed_usd = ingest.gpu_hour_usd if ingest.embedder_gpus else ingest.cpu_hour_usd
+    return {
+        "hours_of_video": round(hours, 3),
+        "decode_cpu_seconds": round(decode_s, 1),
+        "embed_seconds": round(embed_s, 1),
+        "cost_usd": round((decode_s * ingest.cpu_hour_usd + embed_s * embed_usd) / 3600, 4),
+    }

@@ -1,0 +1,74 @@
+"""The dry run: what is done, what is left, and what that would take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import Connection
+
+from cluster import database
+from cluster.settings import Settings
+from pipelines import catalog, estimate, source
+from pipelines.catalog import Listed
+from pipelines.media import PIPELINE_VERSION
+
+VIDEOS = [Listed(f"s3://b/{name}.mp4", "e", 1_000_000, "ana", name) for name in ("done", "bad", "changed", "new")]
+
+
+@pytest.fixture
+def connection(settings: Settings) -> Iterator[Connection]:
+    with database.connect(settings.postgres.url, autocommit=True) as opened:
+        opened.execute("SELECT media.register_model('m', 3, 'f')")
+        opened.execute("INSERT INTO media.jobs (id, source) VALUES ('j', 's3://b')")
+        yield opened
+
+
+def test_before_the_first_job_nothing_is_known(settings: Settings, connection: Connection) -> None:
+    plan = estimate.of(settings, connection, VIDEOS, "m")
+    assert (plan["videos"], plan["to_ingest"], plan["done_before"], plan["estimate"]) == (4, 4, 0, None)
+
+
+def test_what_is_done_or_refused_is_not_to_be_done_and_the_rest_is_judged_by_it(
+    settings: Settings, connection: Connection
+) -> None:
+    catalog.register(connection, "j", VIDEOS[:3], 1)
+    connection.execute(
+        "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s, duration_ms = 3600000"
+        " WHERE source_uri ~ 'done|changed'",
+        (PIPELINE_VERSION,),
+    )
+    connection.execute(
+        "INSERT INTO media.embeddings SELECT 1, id, id, creator_id, 0, 1, now(), '[1,0,0]' FROM media.videos"
+    )
+    connection.execute(
+        "UPDATE media.videos SET status = 'quarantined', error = 'e', error_code = 'c' WHERE source_uri ~ 'bad'"
+    )
+    connection.execute(
+        "UPDATE media.job_videos SET outcome = 'ready', frames = 9, bytes = 1000000, decode_seconds = 60,"
+        " embed_seconds = 6 WHERE video_id = 1"
+    )
+    changed = Listed("s3://b/changed.mp4", "another", 1_000_000, "ana", "changed")
+    before = connection.execute("SELECT * FROM media.videos ORDER BY id").fetchall()
+    plan = estimate.of(settings, connection, [*VIDEOS[:2], changed, VIDEOS[3]], "m")
+    assert (plan["done_before"], plan["refused_before"], plan["to_ingest"], plan["to_ingest_bytes"]) == (
+        1,
+        1,
+        2,
+        2_000_000,
+    )
+    assert plan["estimate"] == {
+        "hours_of_video": 2.0, "decode_cpu_seconds": 120.0, "embed_seconds": 12.0, "cost_usd": 0.0015
+    }  # fmt: skip
+    assert connection.execute("SELECT * FROM media.videos ORDER BY id").fetchall() == before
+    assert estimate.of(settings, connection, VIDEOS, "another model")["done_before"] == 0
+
+
+def test_a_local_folder_is_known_by_its_content(clips: Path, settings: Settings, connection: Connection) -> None:
+    [video] = source.local(clips / "cuts.mp4", "pixr", None, "bruno")
+    assert video.size == (clips / "cuts.mp4").stat().st_size
+    assert video.creator == "bruno"
+    catalog.register(connection, "j", [Listed(video.source_uri, "from S3", video.size, "bruno", "x")], 1)
+    connection.execute("UPDATE media.videos SET status = 'quarantined', error = 'e', error_code = 'c'")
+    assert estimate.of(settings, connection, [video], "m")["refused_before"] == 1
