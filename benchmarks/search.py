@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import http.client
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +26,10 @@ from numpy.typing import NDArray
 from psycopg import AsyncConnection
 
 from benchmarks import search_corpus
+from benchmarks.ground import ray_and_redis
 from benchmarks.run import Figure
 from benchmarks.search_corpus import SHARES, Corpus
-from cluster import runtime
+from cluster import database, runtime
 from cluster.settings import Settings
 from pipelines import index
 from pipelines.index import Filters, Plan
@@ -42,6 +44,7 @@ WARM_S = 3.0
 LIMIT = 10
 EFS = (100, 200, 400, 800)
 NEAR_EF, FAR_EF = 400, 1000
+TARGET_RATE = 10_000
 
 
 @dataclass(frozen=True)
@@ -275,7 +278,7 @@ def over_http(settings: Settings, corpus: Corpus, queries: str) -> Iterator[Figu
             right = recall(found, corpus.truth(asked[:100]))
             yield from _timed(corpus, kind, ef, right, port, paths, processes)
             if kind == "near":
-                yield from kept(settings, port)
+                yield from kept(settings, port, processes)
 
 
 def _timed(
@@ -323,19 +326,23 @@ def _fresh_client(port: int, paths: Sequence[str], until: tuple[float, float], o
     out.put(latencies)
 
 
-def kept(settings: Settings, port: int) -> Iterator[Figure]:
+def kept(settings: Settings, port: int, processes: list[psutil.Process]) -> Iterator[Figure]:
     """Hot queries, recorded as appearances, beside an echo of as many bytes behind the same proxy."""
     paths = [f"/v1/search?q=near+{number}+hot&limit={LIMIT}" for number in range(20)]
     size = len(json.dumps(_get(port, paths[0])))
+    before = sum(map(_cpu_s, processes))
     hot = load(_http_client, [(port, paths)] * CLIENTS)
+    cpu_ms = (sum(map(_cpu_s, processes)) - before) * 1000 / (len(hot.latencies_ms) * (SECONDS + WARM_S) / SECONDS)
     with echoing(settings, b"x" * size) as echo_port:
         echo = load(_http_client, [(echo_port, ["/echo"])] * CLIENTS)
+    name = f"kept answers ({size:,} bytes, hit ratio 1), spool included, default proxy, {CLIENTS} clients"
     yield Figure(
-        f"kept answers ({size:,} bytes, hit ratio 1), spool included, default proxy, {CLIENTS} clients",
+        name,
         f"{hot.rate:.0f}/s, p95 {hot.percentile(95):.1f} ms",
         f"{echo.rate:.0f}/s, p95 {echo.percentile(95):.1f} ms, a bare echo in the same mode",
         hot.rate / echo.rate,
     )
+    yield Figure(f"{name}: CPU a request, replica and proxy", f"{cpu_ms:.2f} ms")
 
 
 def _path(kind: str, number: int, salt: int) -> str:
@@ -354,31 +361,78 @@ def _ids(port: int, path: str) -> list[int]:
     return [int(moment["segment_id"]) for moment in _get(port, path)["moments"]]
 
 
+# ── What more rows would need ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one catalogue: bytes a row on disk, seconds to build the graph, CPU milliseconds of PostgreSQL a query."""
+
+    rows: int
+    heap_bytes: float
+    graph_bytes: float
+    words_bytes: float
+    build_s: float
+    cpu_ms: float
+
+
+def measured(corpus: Corpus, build_s: float, cpu_ms: float) -> Measured:
+    with database.connect(corpus.url) as connection:
+        found = search_corpus.sizes(connection)
+    words = found["segments"] + found["segments_search"] + found["videos"]
+    heap, graph, rest = (size / corpus.rows for size in (found["embeddings_m1"], found["embeddings_m1_hnsw"], words))
+    return Measured(corpus.rows, heap, graph, rest, build_s, cpu_ms)
+
+
+def projection(fewer: Measured, more: Measured, http_ms: float) -> Iterator[Figure]:
+    """Extrapolated from what was measured: bytes by rows, CPU by its growth from the smaller to the larger catalogue."""
+    growth = max(1.0, more.cpu_ms / fewer.cpu_ms) ** (1 / math.log10(more.rows / fewer.rows))
+    for rows in (10_000_000, 100_000_000):
+        times = rows / more.rows
+        cpu_ms = more.cpu_ms * growth ** math.log10(times)
+        gb = [each * rows / 1e9 for each in (more.heap_bytes, more.graph_bytes, more.words_bytes)]
+        hours = more.build_s * times * math.log(rows) / math.log(more.rows) / 3600
+        cores = {hit: TARGET_RATE * ((1 - hit) * cpu_ms + http_ms) / 1000 for hit in (0.0, 0.9, 0.99)}
+        needs = ", ".join(f"{count:.0f} cores at hit ratio {hit:.2f}" for hit, count in cores.items())
+        yield Figure(
+            f"projected (extrapolated) to {rows:,} rows: RAM {sum(gb):.0f} GB (vectors {gb[0]:.0f}, graph {gb[1]:.0f}, words"
+            f" {gb[2]:.0f}), build {hours:.1f} h on this machine, {cpu_ms:.1f} CPU ms a query; {TARGET_RATE:,}/s needs",
+            needs,
+            f"{more.cpu_ms:.1f} CPU ms a query and {http_ms:.2f} ms of HTTP a request measured at {more.rows:,} rows",
+        )
+
+
 # ── All of it ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def run(settings: Settings) -> Iterator[Figure]:
     """Catalogues under the data folder's `search-…`, made where they are not there yet and kept for the next time."""
-    cpu: dict[int, float] = {}
+    looked: list[Measured] = []
+    http_ms = 0.0
     for rows in (FEWER_ROWS, ROWS):
         own = dataclasses.replace(settings, data_dir=settings.data_dir / f"search-{rows}")
         with search_corpus.corpus(own, rows) as corpus:
-            made = json.loads((own.data_dir / "corpus.json").read_text(encoding="utf-8"))["seconds"]
-            yield Figure(f"{rows:,} x {search_corpus.DIMENSIONS} synthetic, HNSW built", f"{made['index']:.0f} s")
+            build_s = json.loads((own.data_dir / "corpus.json").read_text(encoding="utf-8"))["seconds"]["index"]
+            yield Figure(f"{rows:,} x {search_corpus.DIMENSIONS} synthetic, HNSW built", f"{build_s:.0f} s")
             for figure in sql(corpus):
-                if f"near, vectors alone, ef {NEAR_EF}" in figure.name:
-                    cpu[rows] = float(figure.value.split()[0])
+                if f"near, vectors alone, ef {NEAR_EF}:" in figure.name:
+                    looked.append(measured(corpus, build_s, float(figure.value.split()[0])))
                 yield figure
             if rows == ROWS:
-                yield from _whole(own, corpus)
+                for figure in _whole(own, corpus):
+                    if "kept answers" in figure.name and "CPU" in figure.name:
+                        http_ms = float(figure.value.split()[0])
+                    yield figure
+    fewer, more = looked
     yield Figure(
-        f"CPU a query at ef {NEAR_EF}, {FEWER_ROWS:,} → {ROWS:,} rows", f"{cpu[ROWS]:.2f} ms", f"{cpu[FEWER_ROWS]:.2f} ms",
-        cpu[ROWS] / cpu[FEWER_ROWS],
-    )  # fmt: skip
+        f"CPU a query at ef {NEAR_EF}, {fewer.rows:,} to {more.rows:,} rows",
+        f"{more.cpu_ms:.2f} ms",
+        f"{fewer.cpu_ms:.2f} ms",
+        more.cpu_ms / fewer.cpu_ms,
+    )
+    yield from projection(fewer, more, http_ms)
 
 
 def _whole(settings: Settings, corpus: Corpus) -> Iterator[Figure]:
-    from benchmarks.ground import ray_and_redis
-
     with ray_and_redis(settings, corpus.url) as through:
         yield from over_http(through, corpus, str(Path(settings.data_dir) / "queries.npz"))

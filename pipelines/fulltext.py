@@ -15,6 +15,9 @@ from pipelines.index import VISIBLE, Connection, Filters, Hit, Plan, configure, 
 
 EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|[^\s"]+)')  # as websearch_to_tsquery reads it: -word, -"two words"
 
+OPERATORS = re.compile(r"['\\:&|!()<>*]")  # of a tsquery
+COMPLETED_ROWS_MAX = 1000
+
 
 def excluded(text: str) -> list[str]:
     """The words that a text excludes."""
@@ -77,3 +80,26 @@ async def _matching(
     )
     given = dict(zip(("text", "excluded", "language"), asked, strict=True))
     return await hits(connection, query, parameters | given | {"rows": plan.text_rows, "limit": limit})
+
+
+async def completions(connection: Connection, text: str, limit: int) -> list[str]:
+    """Titles and tags with a word that begins like the last one typed, those that begin like all of it first.
+
+    The word index finds them; what it finds is cut off before it is looked at.
+    """
+    typed = " ".join(text.split()).casefold()
+    words = OPERATORS.sub(" ", typed).split()
+    if not words:
+        return []
+    rows = await (
+        await connection.execute(
+            "WITH hits AS MATERIALIZED (SELECT video_id FROM media.segments"
+            " WHERE search @@ to_tsquery('simple', %(word)s) LIMIT %(rows)s)"
+            " SELECT v.title, v.tags FROM media.videos v WHERE v.id IN (SELECT video_id FROM hits)"
+            f" AND {VISIBLE} ORDER BY v.id DESC",
+            {"word": f"'{words[-1]}':*", "rows": COMPLETED_ROWS_MAX},
+        )
+    ).fetchall()
+    known = dict.fromkeys(text for title, tags in rows for text in (title, *tags))
+    fitting = [each for each in known if f" {typed}" in f" {each.casefold()}"]
+    return sorted(fitting, key=lambda each: (not each.casefold().startswith(typed), len(each), each))[:limit]

@@ -26,6 +26,7 @@ from serve import (
     problems,
     readers,
     routes_creators,
+    routes_feed,
     routes_jobs,
     routes_media,
     routes_page,
@@ -45,7 +46,7 @@ from serve.store import Store
 
 APP = "pixr"
 ENCODER = "QueryEncoder"
-ROUTERS = (routes_search, routes_videos, routes_jobs, routes_creators, routes_media, routes_page)
+ROUTERS = (routes_search, routes_feed, routes_videos, routes_jobs, routes_creators, routes_media, routes_page)
 POOL_WAIT_S = 5.0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 
 from cluster.errors import Temporary
 from pipelines import index
@@ -71,9 +71,9 @@ async def scored(
     return [Worth(found[row[0]], float(row[1])) for row in rows if row[0] in found]
 
 
-async def watch(connection: AsyncConnection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int) -> bool:
+def watch(connection: Connection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int) -> bool:
     """Note that a viewer watched a moment that they may see; False when there is none."""
-    done = await connection.execute(
+    done = connection.execute(
         "INSERT INTO app.watch_events (viewer, segment_id, kind, watched_ms) SELECT %s, s.id, %s, %s"
         f" FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %s AND {VISIBLE}",
         (viewer, kind, watched_ms, segment_id),

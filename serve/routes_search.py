@@ -58,7 +58,7 @@ def router(services: Services) -> APIRouter:
     async def answer(request: Request, body: Body, principal: Principal | None, key: str | None) -> Response:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, key)
-        await services.limits.take(*_asking(request, principal))
+        await services.limits.take(*viewers.bucket(request, principal))
         query = queries.of(body, services.search)
         found = await search.answer(services, query, caller)
         seconds = time.perf_counter() - began
@@ -138,13 +138,6 @@ def router(services: Services) -> APIRouter:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
-
-
-def _asking(request: Request, principal: Principal | None) -> tuple[str, str]:
-    """Whose bucket pays: cookies cost nothing, so that without a key it is the address."""
-    if principal is not None:
-        return "key", str(principal.id)
-    return "address", request.client.host if request.client else "unknown"
 
 
 def _body(**fields: Any) -> Body:

@@ -43,6 +43,13 @@ def of(request: Request, principal: Principal | None, key: bytes) -> Viewer:
     return Viewer("address", request.client.host if request.client else "unknown")
 
 
+def bucket(request: Request, principal: Principal | None) -> tuple[str, str]:
+    """Whose bucket pays: cookies cost nothing, so that without a key it is the address."""
+    if principal is not None:
+        return "key", str(principal.id)
+    return "address", request.client.host if request.client else "unknown"
+
+
 def new_cookie(key: bytes) -> str:
     """A fresh, signed name for a browser."""
     name = secrets.token_urlsafe(16)

@@ -41,3 +41,11 @@ async def test_no_text_breaks_full_text(reading: AsyncConnection[Any], text: str
 
 async def test_matches_are_cut_off_before_they_are_ranked(reading: AsyncConnection[Any]) -> None:
     assert len(await fulltext.matching(reading, "common", 200, None, Plan(text_rows=50))) == 50
+
+
+async def test_titles_and_tags_complete_what_was_typed(reading: AsyncConnection[Any]) -> None:
+    assert (await fulltext.completions(reading, "Video number7", 3))[0] == "Video number7"
+    assert all("number70" in each for each in await fulltext.completions(reading, "number70", 20))
+    assert await fulltext.completions(reading, "SHARE0.5", 5) == ["share0.5"]
+    for nothing in ("zebra", "", "'", "& | !", "number7:* | common"):
+        assert await fulltext.completions(reading, nothing, 5) == []

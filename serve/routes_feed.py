@@ -1,0 +1,96 @@
+"""`/v1/feed`, `/v1/events`, `/v1/completions`: what is worth seeing, what was watched, how a search might go on.
+
+None of them makes appearances: nothing here was searched for.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.errors import Rejected
+from pipelines import fulltext
+from serve import feed, keys, moments, viewers
+from serve.cursors import Ranked
+from serve.keys import Principal
+from serve.moments import Answer
+from serve.query import Id
+from serve.services import Services
+from serve.threads import with_connection
+
+LIMIT_MAX = 1000
+COMPLETIONS_MAX = 20
+DAY_MS = 86_400_000
+
+
+class Event(BaseModel):
+    """Something that a viewer watched."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"segment_id": "42", "kind": "play"}]})
+    segment_id: Id
+    kind: Literal["play", "finish", "like"] = "play"
+    watched_ms: int = Field(default=0, ge=0, le=DAY_MS)
+
+
+class Completions(BaseModel):
+    """Titles and tags that begin like what was typed."""
+
+    completions: list[str]
+
+
+def router(services: Services) -> APIRouter:
+    """The routes over one deployment's services."""
+    routes = APIRouter(prefix="/v1", tags=["feed"])
+    anybody = Depends(keys.optional(services))
+    viewer_key = viewers.key_of(services.settings)
+    hashes = services.recorder.hashes
+
+    @routes.get("/feed", response_model=Answer)
+    async def read_feed(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 20,
+        principal: Principal | None = anybody,
+    ) -> Response:
+        """Moments by what is watched and what is new; for a known viewer, those they have not seen come first."""
+        began = time.perf_counter()
+        limit = min(limit, services.search.feed_limit_max)
+        await services.limits.take(*viewers.bucket(request, principal))
+        viewer = viewers.of(request, principal, viewer_key)
+        seen_by = hashes.viewer(viewer.kind, viewer.identity)
+        async with services.readers.connection() as connection:
+            worth = await feed.scored(connection, services.search, limit, seen_by)
+        shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
+        took_ms = round((time.perf_counter() - began) * 1000, 1)
+        document = {"query": "", "moments": shown, "next_cursor": None, "degraded": [], "took_ms": took_ms}
+        return Response(orjson.dumps(document), media_type="application/json")
+
+    @routes.post("/events", status_code=204)
+    async def note(request: Request, event: Event, principal: Principal | None = anybody) -> None:
+        """Note that a moment was watched. The viewer is kept as a keyed hash, and only for the feed."""
+        await services.limits.take(*viewers.bucket(request, principal))
+        viewer = viewers.of(request, principal, viewer_key)
+        seen_by = hashes.viewer(viewer.kind, viewer.identity)
+        noted = (seen_by, int(event.segment_id), event.kind, event.watched_ms)
+        if not await with_connection(services.settings, feed.watch, *noted):
+            raise Rejected(f"there is no segment {event.segment_id}", status=404, code="not-found")
+
+    @routes.get("/completions", response_model=Completions)
+    async def complete(
+        request: Request,
+        q: Annotated[str, Query(min_length=1, max_length=100, examples=["orch"])],
+        limit: Annotated[int, Query(ge=1, le=COMPLETIONS_MAX)] = 8,
+        principal: Principal | None = anybody,
+    ) -> Any:
+        """How a search might go on: titles and tags of public videos that begin with what was typed."""
+        await services.limits.take(*viewers.bucket(request, principal))
+        if "\0" in q:
+            raise Rejected("the text contains a zero byte", status=422, code="bad-query")
+        async with services.readers.connection() as connection:
+            return {"completions": await fulltext.completions(connection, q, limit)}
+
+    return routes

@@ -1,0 +1,78 @@
+"""The feed shows what is watched and what is new, to each viewer what they have not seen; nothing of it earns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cluster.settings import Settings
+from tests.serve.doors import Doors, Shelf, fill, opened
+
+
+@dataclass(frozen=True)
+class Room:
+    doors: Doors
+    shelf: Shelf
+
+    async def feed(self, headers: dict[str, str] | None = None) -> list[int]:
+        answer = await self.doors.http.get("/v1/feed", headers=headers or {})
+        assert answer.status_code == 200, answer.text
+        return [int(moment["segment_id"]) for moment in answer.json()["moments"]]
+
+    async def watch(self, segment_id: int, headers: dict[str, str] | None = None, **more: Any) -> int:
+        body = {"segment_id": str(segment_id)} | more
+        return (await self.doors.http.post("/v1/events", json=body, headers=headers or {})).status_code
+
+
+@pytest.fixture
+async def room(settings: Settings) -> AsyncIterator[Room]:
+    shelf = fill(settings)
+    async with opened(settings) as doors:
+        yield Room(doors, shelf)
+
+
+async def test_new_videos_are_shown_by_their_first_moment(room: Room) -> None:
+    assert sorted(await room.feed()) == [room.shelf.moments[0], room.shelf.moments[2]]
+
+
+async def test_what_many_watch_comes_first_and_one_viewer_counts_once(room: Room) -> None:
+    first, second, *_ = room.shelf.moments
+    for _ in range(5):
+        assert await room.watch(first, room.doors.key("search", creator_id=room.shelf.ada)) == 204
+    for name in ("ingest", "admin"):
+        assert await room.watch(second, room.doors.key(name)) == 204
+    assert (await room.feed())[0] == second
+    with room.doors.database() as connection:
+        assert connection.execute("SELECT count(*) FROM app.watch_events").fetchone() == (7,)
+
+
+async def test_a_viewer_sees_first_what_they_have_not_seen(room: Room) -> None:
+    me = room.doors.key("search")
+    before = await room.feed(me)
+    assert await room.watch(before[0], me, kind="finish", watched_ms=1500) == 204
+    assert await room.feed(me) == [*before[1:], before[0]]
+
+
+async def test_what_may_not_be_seen_is_neither_shown_nor_watched(room: Room) -> None:
+    with room.doors.database() as connection:
+        connection.execute("UPDATE media.videos SET visibility = 'private' WHERE id = %s", (room.shelf.video,))
+    assert await room.feed() == [room.shelf.moments[2]]
+    assert await room.watch(room.shelf.moments[0]) == 404
+    assert await room.watch(999_999) == 404
+    assert await room.watch(room.shelf.moments[2], kind="download") == 422
+
+
+async def test_the_feed_makes_no_appearances(room: Room) -> None:
+    await room.feed()
+    assert room.doors.services.recorder.waiting == 0
+    with room.doors.database() as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.appearance_batches").fetchone() == (0,)
+
+
+async def test_a_title_completes_what_was_typed(room: Room) -> None:
+    answer = await room.doors.http.get("/v1/completions", params={"q": "orch"})
+    assert answer.json() == {"completions": ["Orchard in spring"]}
+    assert (await room.doors.http.get("/v1/completions", params={"q": ""})).status_code == 422
