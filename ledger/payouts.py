@@ -77,9 +77,8 @@ class Payouts:
             batch = self.payout_batch(chunk)
             batches.add(self.connection, batch)
             batches.pend(self.connection, batch, chunk)
-            book.commit(self.connection)
             made.append(batch)
-        self.connection.commit()
+        book.commit(self.connection)
         return made
 
     def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:

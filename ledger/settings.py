@@ -71,7 +71,7 @@ class LedgerSettings:
     # The actor. It works at its own pace, in batches.
     tick_interval_s: float = 0.5
     reconcile_interval_s: float = 10.0
-    fold_appearances_max: int = 200_000
+    fold_appearances_max: int = 1_000_000
     fold_batches_max: int = 5_000
     payouts_per_plan_max: int = 10_000
     batches_live_max: int = 64

@@ -14,23 +14,16 @@ from benchmarks.run import Figure
 from cluster import database, migrations, runtime, supervisor
 from tests.conftest import throwaway_settings, wait_up
 from tests.ledger.simulator.protocols import WRONG
-from tests.ledger.simulator.runs import Tally, tally
+from tests.ledger.simulator.runs import Tally, part_of
 
-PROTOCOLS = {kind.__name__: kind for kind in WRONG}
-
-
-def _part(url: str, seeds: range, protocol: str | None) -> Tally:
-    with database.connect(url) as connection:
-        if protocol is None:
-            return tally(connection, seeds)
-        return tally(connection, seeds, PROTOCOLS[protocol], markers=False)
+PROTOCOLS = [kind.__name__ for kind in WRONG]
 
 
 def _parts(urls: list[str], seeds: range, protocol: str | None) -> Tally:
     with get_context("spawn").Pool(len(urls)) as pool:
         jobs = [(url, seeds[number :: len(urls)], protocol) for number, url in enumerate(urls)]
         found = Tally()
-        for part in pool.starmap(_part, jobs):
+        for part in pool.starmap(part_of, jobs):
             for name in (
                 "seeds",
                 "payouts",

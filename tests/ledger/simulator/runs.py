@@ -8,7 +8,9 @@ from typing import Any
 
 from psycopg import Connection
 
+from cluster import database
 from ledger.payouts import Payouts
+from tests.ledger.simulator.protocols import WRONG
 from tests.ledger.simulator.world import Outcome, World, prepare
 
 
@@ -34,6 +36,12 @@ class Tally:
         if not outcome.ok:
             self.failing.append(outcome.seed)
 
+    def join(self, other: Tally) -> None:
+        """What another process has counted."""
+        for name in ("seeds", "payouts", "double", "phantom", "lost_units", "stuck", "frozen", "crashes", "expired"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failing += other.failing
+
     def __str__(self) -> str:
         return (
             f"{self.seeds} seeds, {self.payouts} payouts: {self.double} double, {self.phantom} paid but not landed,"
@@ -58,3 +66,10 @@ def tally(
         if enough is not None and len(found.failing) >= enough:
             break
     return found
+
+
+def part_of(url: str, seeds: range, protocol: str | None) -> Tally:
+    """One process's share; wrong protocols run without the second wall, the markers."""
+    kinds = {kind.__name__: kind for kind in WRONG}
+    with database.connect(url) as connection:
+        return tally(connection, seeds, kinds[protocol], markers=False) if protocol else tally(connection, seeds)
