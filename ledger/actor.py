@@ -26,7 +26,7 @@ from cluster import settings as settings_module
 from cluster.errors import Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
-from ledger import adoption, appearances, batches, book, fold
+from ledger import adoption, appearances, batches, book, fold, review
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.fold import Fold
@@ -84,6 +84,8 @@ class Ledger:
         self._live(self._connection)
         self._adopt(self._connection)
         folded = self._fold.run_once()
+        if folded is not None:
+            review.review(self._connection, self._fold.audience, self._economics)
         fold.mature(self._connection)
         self._pay(self._connection)
         return folded is not None

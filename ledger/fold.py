@@ -22,6 +22,7 @@ from psycopg import Connection
 from ledger import book, caps, money, spool
 from ledger.caps import DAY_S, Caps, Days
 from ledger.money import Amounts
+from ledger.review import Audience, Pairs
 from ledger.seen import Flags, Seen, keys_of
 from ledger.settings import PPM, Economics, LedgerSettings
 
@@ -87,6 +88,8 @@ class Fold:
         bounds = (("viewer", economics.viewer_day_max_pix), ("segment", economics.segment_day_max_pix),
                   ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]
+        self.audience = Audience()
+        self.audience.load(connection)
         for cap in self._caps:
             cap.load(connection)
         connection.commit()
@@ -111,8 +114,10 @@ class Fold:
         self._spend(shown, outcome)
         runs = self._seen.remember(self._connection, keys[fresh], shown.seconds[fresh])
         sums = self._remember_day(shown, days, outcome == Outcome.FUNDED)
+        pairs = self._remember_audience(shown, days, outcome == Outcome.FUNDED)
         folded = self._write(stored, shown, outcome)
         book.commit(self._connection)
+        self.audience.accept(pairs)
         self._seen.accept(runs)
         for cap, kept in zip(self._caps, sums, strict=True):
             cap.accept(kept)
@@ -167,6 +172,14 @@ class Fold:
             )
             for cap in self._caps
         ]
+
+    def _remember_audience(self, shown: Shown, days: Days, funded: Flags) -> list[Pairs]:
+        gross = shown.amount[funded]
+        net, _ = money.split_many(gross, self._economics.creator_share_ppm)
+        halves = np.ascontiguousarray(shown.viewers[funded]).view("<u8").reshape(-1, 2)
+        return self.audience.remember(
+            self._connection, Pairs(halves[:, 0], shown.creator[funded], days[funded], gross, net)
+        )
 
     def _spend(self, shown: Shown, outcome: NDArray[np.uint8]) -> None:
         """First come, first funded, until the pool is empty."""

@@ -35,6 +35,13 @@ class Economics:
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
+    # A viewer is captive to a creator who gets this share of a day's earnings of his, once they are worth judging. A
+    # creator with so many captive viewers, who make more than that share of his day, is held (0: nobody is judged).
+    captive_share_ppm: int = 800_000
+    captive_min_pix: int = 3_000
+    captive_viewers_min: int = 20
+    fan_in_share_ppm: int = 500_000
+
     # When earnings become payable, and what is worth a transaction.
     maturity_s: int = 72 * 3600
     payout_min_pix: int = 5_000_000
@@ -49,7 +56,8 @@ class Economics:
     pix_per_sol_max_age_s: int = 86_400
 
     def __post_init__(self) -> None:
-        for name in ("anonymous_weight_ppm", "creator_share_ppm", "investors_share_ppm"):
+        for name in ("anonymous_weight_ppm", "creator_share_ppm", "investors_share_ppm",
+                     "captive_share_ppm", "fan_in_share_ppm"):  # fmt: skip
             if not 0 <= getattr(self, name) <= PPM:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to {PPM}")
         for name in self.__dataclass_fields__:

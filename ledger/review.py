@@ -1,0 +1,193 @@
+"""Review: earnings that look made are held, and taken back while they are immature.
+
+A viewer is *captive* to a creator on a UTC day when nearly all that his looking has earned went to that one creator. One
+captive viewer is an admirer. A creator most of whose day comes from many of them is most likely his own audience: his
+payouts are held with the reason, and what captive viewers have earned him returns to `reward_pool` as far as it has not
+matured. What others have earned him stays, so that nobody can ruin a creator by clicking. Viewers are keyed hashes.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import Connection
+
+from ledger import batches, book
+from ledger.caps import DAYS_KEPT, Days
+from ledger.money import Amounts
+from ledger.seen import Keys
+from ledger.settings import PPM, Economics
+
+log = logging.getLogger(__name__)
+
+RUNS_MAX = 12
+NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What viewers have earned creators: one row a viewer, creator and day."""
+
+    viewers: Keys
+    creators: NDArray[np.int64]
+    days: Days
+    gross: Amounts
+    net: Amounts
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A creator's day that looks made."""
+
+    day: date
+    creator_id: int
+    viewers: int
+    captive_pix: int
+
+
+class Audience:
+    """Who has earned whom how much, lately; kept like what was seen."""
+
+    def __init__(self) -> None:
+        self._runs: list[Pairs] = []
+
+    def load(self, connection: Connection[Any]) -> None:
+        """Read what earlier folds have kept."""
+        rows = connection.execute("SELECT viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
+        kinds = list(NAMES.values())
+        self._runs = [
+            Pairs(*(np.frombuffer(each, kind) for each, kind in zip(row, kinds, strict=True))) for row in rows
+        ]
+
+    def remember(self, connection: Connection[Any], pairs: Pairs) -> list[Pairs]:
+        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`."""
+        if not len(pairs.viewers):
+            return self._runs
+        runs = [*self._runs, summed(pairs)]
+        if len(runs) > RUNS_MAX:
+            runs = [_young(summed(joined(runs)))]
+            connection.execute("DELETE FROM ledger.pair_runs")
+        newest = runs[-1]
+        connection.execute(
+            "INSERT INTO ledger.pair_runs (viewers, creators, days, gross, net) VALUES (%s, %s, %s, %s, %s)",
+            [getattr(newest, name).astype(kind).tobytes() for name, kind in NAMES.items()],
+        )
+        return runs
+
+    def accept(self, runs: list[Pairs]) -> None:
+        """The transaction that kept these has committed."""
+        self._runs = runs
+
+    def suspicions(self, economics: Economics) -> list[Suspicion]:
+        """Which creators' days look made."""
+        if not self._runs or not economics.captive_share_ppm:
+            return []
+        pairs = _young(summed(joined(self._runs)))
+        captive = _captive(pairs, economics)
+        keys = np.stack([pairs.days.astype(np.int64), pairs.creators])
+        unique, place = np.unique(keys, axis=1, return_inverse=True)
+        place = place.reshape(-1)
+        net, theirs, viewers = (np.zeros(unique.shape[1], np.int64) for _ in range(3))
+        np.add.at(net, place, pairs.net)
+        np.add.at(theirs, place[captive], pairs.net[captive])
+        np.add.at(viewers, place[captive], 1)
+        made = (viewers >= economics.captive_viewers_min) & (theirs > net // PPM * economics.fan_in_share_ppm
+                                                             + net % PPM * economics.fan_in_share_ppm // PPM)  # fmt: skip
+        return [
+            Suspicion(_date(int(unique[0, i])), int(unique[1, i]), int(viewers[i]), int(theirs[i]))
+            for i in np.flatnonzero(made)
+        ]
+
+
+def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
+    """Hold who looks made, and take back what is immature of it; returns the amount. One transaction."""
+    taken = sum(_act(connection, each) for each in audience.suspicions(economics))
+    book.commit(connection)
+    return taken
+
+
+def _act(connection: Connection[Any], found: Suspicion) -> int:
+    with book.refusals():
+        row = connection.execute(
+            "INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers,"
+            "   captive_pix = greatest(s.captive_pix, excluded.captive_pix) RETURNING captive_pix - reversed_pix",
+            (found.day, found.creator_id, found.viewers, found.captive_pix),
+        ).fetchone()
+    assert row is not None
+    batches.hold(connection, found.creator_id, f"fan-in on {found.day}: most was earned by viewers of nobody else")
+    taken = _take_back(connection, found, int(row[0]))
+    if taken:
+        log.warning(
+            "earnings that look made are taken back",
+            extra={"creator": found.creator_id, "viewers": found.viewers, "pix": taken},
+        )
+    return taken
+
+
+def _take_back(connection: Connection[Any], found: Suspicion, most: int) -> int:
+    """The newest immature earnings return to the pool, up to `most`."""
+    buckets = connection.execute(
+        "SELECT m.account_id, m.matures_at, m.amount_pix FROM ledger.maturing m JOIN ledger.accounts a"
+        " ON a.id = m.account_id WHERE a.kind = 'maturing' AND a.party = 'creator' AND a.owner = %s"
+        " AND m.amount_pix > 0 ORDER BY m.matures_at DESC",
+        (found.creator_id,),
+    ).fetchall()
+    taken = 0
+    for account, matures_at, amount in buckets:
+        part = min(amount, most - taken)
+        connection.execute(
+            "UPDATE ledger.maturing SET amount_pix = amount_pix - %s WHERE account_id = %s AND matures_at = %s",
+            (part, account, matures_at),
+        )
+        taken += part
+    if not taken:
+        return 0
+    row = connection.execute(
+        "UPDATE ledger.suspicions SET reversed_pix = reversed_pix + %s WHERE day = %s AND creator_id = %s"
+        " RETURNING reversed_pix",
+        (taken, found.day, found.creator_id),
+    ).fetchone()
+    assert row is not None
+    lines = [(buckets[0][0], -taken), (book.account(connection, "reward_pool"), taken)]
+    document = {"day": str(found.day), "creator": found.creator_id, "viewers": found.viewers}
+    key = f"fan-in:{found.day}:{found.creator_id}:{row[0]}"
+    book.post(connection, book.Entry("reversal_fan_in", key, lines, document))
+    return taken
+
+
+def joined(runs: list[Pairs]) -> Pairs:
+    return Pairs(*(np.concatenate([getattr(run, name) for run in runs]) for name in NAMES))
+
+
+def summed(pairs: Pairs) -> Pairs:
+    """Each viewer, creator and day once."""
+    order = np.lexsort((pairs.creators, pairs.viewers, pairs.days))
+    viewers, creators, days = pairs.viewers[order], pairs.creators[order], pairs.days[order]
+    same = (viewers[1:] == viewers[:-1]) & (creators[1:] == creators[:-1]) & (days[1:] == days[:-1])
+    starts = np.flatnonzero(np.append(True, ~same))
+    gross, net = (np.add.reduceat(each[order], starts) for each in (pairs.gross, pairs.net))
+    return Pairs(viewers[starts], creators[starts], days[starts], gross, net)
+
+
+def _young(pairs: Pairs) -> Pairs:
+    young = pairs.days.astype(np.int64) > int(pairs.days.max()) - DAYS_KEPT
+    return Pairs(*(getattr(pairs, name)[young] for name in NAMES))
+
+
+def _captive(pairs: Pairs, economics: Economics) -> NDArray[np.bool_]:
+    """Rows of viewers who earn nearly all for one creator; `pairs` is sorted by day and viewer."""
+    other = (pairs.viewers[1:] != pairs.viewers[:-1]) | (pairs.days[1:] != pairs.days[:-1])
+    starts = np.flatnonzero(np.append(True, other))
+    totals = np.repeat(np.add.reduceat(pairs.gross, starts), np.diff(np.append(starts, len(pairs.gross))))
+    enough = totals >= economics.captive_min_pix
+    return np.asarray(enough & (pairs.gross * PPM >= totals * economics.captive_share_ppm), np.bool_)
+
+
+def _date(days: int) -> date:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).date()
