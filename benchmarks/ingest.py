@@ -32,11 +32,13 @@ from pipelines import chunks, encoder, jobs, report, source, stages
 from pipelines.media import Video
 from pipelines.settings import IngestSettings, ModelSettings
 
-FEW, MANY = 4, 16  # videos
+FEW, MANY = 2, 8  # videos
 SECONDS = (20, 30, 40, 60)
-SHORT_FEW, SHORT_MANY = 20, 120  # videos of two seconds
+SHORT_FEW, SHORT_MANY = 12, 120  # videos of two seconds
 JOB_TIMEOUT_S = 900
 START_TIMEOUT_S = 180
+READ_INTERVAL_S = 0.1
+KEEPER, DRIVER = "pipelines.sandbox_child", "pipelines.ingest"
 PROCESSES = 2  # of the bare loop: one a core
 
 
@@ -135,50 +137,57 @@ def _job(stack: Settings, connection: Connection, files: Sequence[Path]) -> Cost
             (Path(folder) / file.name).symlink_to(file)
         storage = Storage(runtime.endpoints(stack).s3)
         uri = source.upload(Path(folder), storage, stack.s3.bucket, None, lambda *_: None)
-    before = _ray_cpu_s(stack)
+    meter = Meter(stack)
     job_id = str(jobs.create(stack, connection, uri)["id"])
     deadline = time.monotonic() + JOB_TIMEOUT_S
-    while not (job := jobs.get(connection, job_id))["finished_at"]:
+    while not (job := jobs.get(connection, job_id))["finished_at"] or meter.driver_lives():
         assert time.monotonic() < deadline, job
-        time.sleep(0.2)
+        meter.read()
+        time.sleep(READ_INTERVAL_S)
     assert (job["status"], job["videos"]["ready"]) == ("succeeded", len(files)), job
     spent = report.of(stack, connection, job)
     useful_s = spent["decode_cpu_seconds"] + spent["embed_cpu_seconds"]
-    _wait_drained(stack)
-    return Cost(len(files), spent["frames"], job["seconds"], _ray_cpu_s(stack) - before, useful_s)
+    return Cost(len(files), spent["frames"], job["seconds"], meter.read(), useful_s)
 
 
-def _wait_drained(stack: Settings) -> None:
-    """Until the job's workers have ended, for then their parents know what they took."""
-    deadline = time.monotonic() + 60
-    while any(_named(process, "pipelines.ingest") for process in _ray_processes(stack)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+class Meter:
+    """CPU seconds of Ray's processes since the meter was made, also of those that have ended.
+
+    Read often: what a process took after its last reading is lost. Decoding children live shorter than that and are
+    counted with the keeper that waits for them.
+    """
+
+    def __init__(self, stack: Settings) -> None:
+        services: Any = supervisor.read_status(stack)["services"]
+        self._head = psutil.Process(services["ray"]["pid"])
+        self._latest: dict[int, float] = {}
+        self._lines: dict[int, str] = {}
+        self._before = 0.0
+        self._before = self.read()
+
+    def read(self) -> float:
+        for process in [self._head, *self._head.children(recursive=True)]:
+            try:
+                line = self._lines.setdefault(process.pid, " ".join(process.cmdline()))
+                times = process.cpu_times()
+                keeper = KEEPER in line
+                if keeper and KEEPER in self._lines.get(process.ppid(), ""):
+                    continue  # a decoding child
+            except psutil.NoSuchProcess:
+                continue
+            below = times.children_user + times.children_system if keeper else 0.0
+            self._latest[process.pid] = times.user + times.system + below
+        return sum(self._latest.values()) - self._before
+
+    def driver_lives(self) -> bool:
+        return any(DRIVER in _line(process) for process in self._head.children(recursive=True))
 
 
-def _ray_cpu_s(stack: Settings) -> float:
-    """CPU seconds of Ray's processes and of those that have ended under them."""
-    total = 0.0
-    for process in _ray_processes(stack):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
-
-
-def _ray_processes(stack: Settings) -> list[psutil.Process]:
-    services: Any = supervisor.read_status(stack)["services"]
-    head = psutil.Process(services["ray"]["pid"])
-    return [head, *head.children(recursive=True)]
-
-
-def _named(process: psutil.Process, words: str) -> bool:
+def _line(process: psutil.Process) -> str:
     try:
-        return words in " ".join(process.cmdline())
+        return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
-        return False
+        return ""
 
 
 def _plain(module: str, files: Sequence[Path], settings: Settings) -> Cost:

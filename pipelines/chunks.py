@@ -6,6 +6,7 @@ the neighbours that `shots` looks at, without ever decoding backwards.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from pipelines.media import Chunk, Video
 
 SHIFT = shots.BEFORE + shots.SETTLE  # frames at a chunk's start that belong to the chunk before
 TAIL_FRAMES_MIN = 4 * SHIFT
+COUNTED_MS_MIN = 1_200_000
+KEY_FRAMES_MAX = 1200  # of one chunk
 
 
 def plan(video: Video, chunk_ms: int, *, key_frames_only: bool = False) -> list[Chunk]:
     """Chunks of at least `chunk_ms`, each from a key frame on; every frame is owned once."""
-    total = len(video.key_frames) if key_frames_only else len(video.frame_ms)
-    if key_frames_only or video.counted:
-        return [Chunk(0, 1, 0, total, 0, total)]
-    starts = _starts(video, chunk_ms, total)
+    if key_frames_only:
+        return _runs(len(video.key_frames))
+    total = len(video.frame_ms)
+    starts = _counted_starts(video, chunk_ms, total) if video.counted else _starts(video, chunk_ms, total)
     chunks = []
     for number, first in enumerate(starts):
         final = number + 1 == len(starts)
@@ -31,6 +34,25 @@ def plan(video: Video, chunk_ms: int, *, key_frames_only: bool = False) -> list[
         stop = total if final else min(total, own_stop + shots.AFTER)
         chunks.append(Chunk(number, len(starts), first, stop, own_first, own_stop))
     return chunks
+
+
+def _runs(total: int) -> list[Chunk]:
+    """Key frames need no neighbours: nobody looks for cuts among them."""
+    edges = [*range(0, total, KEY_FRAMES_MAX), total]
+    count = len(edges) - 1
+    return [Chunk(number, count, *edge, *edge) for number, edge in enumerate(itertools.pairwise(edges))]
+
+
+def _counted_starts(video: Video, chunk_ms: int, total: int) -> list[int]:
+    """Frames that are told by their order are decoded from the start of the file each time: few, long chunks."""
+    length_ms = max(chunk_ms, COUNTED_MS_MIN)
+    wanted = np.arange(video.frame_ms[0], video.frame_ms[-1], length_ms)
+    starts = np.unique(np.searchsorted(video.frame_ms, wanted)).tolist()
+    far_enough = [0]
+    for start in starts:
+        if start - far_enough[-1] >= TAIL_FRAMES_MIN and total - start >= TAIL_FRAMES_MIN:
+            far_enough.append(start)
+    return far_enough
 
 
 def _starts(video: Video, chunk_ms: int, total: int) -> list[int]:
@@ -59,6 +81,7 @@ def order(video: Video, chunk: Chunk, *, key_frames_only: bool = False) -> dict[
         "rotation": video.rotation,
         "key_frames_only": key_frames_only,
         "counted": video.counted and not key_frames_only,
+        "before": chunk.first if video.counted else 0,
     }
 
 

@@ -63,7 +63,8 @@ class Order:
     thumbnail_side: int
     key_frames_only: bool = False
     cuts: bool = True
-    counted: bool = False
+    counted: bool = False  # frames are told by their order from the start of the file
+    before: int = 0  # of them, those that come before the chunk
 
 
 def warm() -> None:
@@ -246,8 +247,9 @@ def _with_av(order: Order) -> Iterator[Frame]:
         if order.key_frames_only:
             stream.codec_context.skip_frame = "NONKEY"
         clock = clock_of(container, stream)
-        packets = container.demux(stream) if order.whole else _from_key_frame(container, stream, order.pts_first)
-        for frame, sound in _pictures(packets):
+        from_start = order.whole or order.counted
+        packets = container.demux(stream) if from_start else _from_key_frame(container, stream, order.pts_first)
+        for frame, sound in itertools.islice(_pictures(packets), order.before if order.counted else 0, None):
             if order.counted:
                 time_ms: int | None = wanted[min(at, len(wanted) - 1)]
             else:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines import chunks
 from pipelines.media import Failure
 from pipelines.stages import Decoded
 from tests.pipelines import counted
@@ -165,6 +167,22 @@ def test_interval_mode_sees_one_frame_each_interval(plain_file: Path) -> None:
     for chunk_ms in (1500, 60_000):
         found = counted.seen(counted.decoded(plain_file, chunk_ms, mode="interval", interval_ms=1000))
         assert found == [(plain(number), number) for number in range(0, FRAMES, 25)]
+
+
+def test_a_counted_file_in_several_chunks_is_the_same(plain_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    path = ffmpeg(tmp_path / "counted.avi", "-i", str(plain_file), *COPY)
+    monkeypatch.setattr(chunks, "COUNTED_MS_MIN", 1)
+    assert counted.probed(path).counted
+    assert len(counted.decoded(path, chunk_ms=2500)) == 2
+    assert counted.seen(counted.decoded(path, chunk_ms=2500)) == [(plain(n), n) for n in range(FRAMES)]
+
+
+def test_key_frames_in_several_chunks_are_the_same(plain_file: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(chunks, "KEY_FRAMES_MAX", 4)
+    keys = counted.probed(plain_file).key_frames.tolist()
+    parts = counted.decoded(plain_file, mode="key-frames")
+    assert len(parts) == -(-len(keys) // 4) > 1
+    assert counted.seen(parts) == [(plain(n), n) for n in keys]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,17 @@ def test_a_video_without_key_frames_is_one_chunk() -> None:
 def test_frames_are_decoded_at_the_size_that_is_needed_and_never_enlarged() -> None:
     assert chunks.decode_size(video(1, []), 216) == (384, 216)
     assert chunks.decode_size(video(1, []), 4000) == (1920, 1080)
+
+
+def test_many_key_frames_are_several_chunks_and_each_is_owned_once() -> None:
+    made = video(30_000, list(range(0, 30_000, 10)))
+    plan = chunks.plan(made, 5000, key_frames_only=True)
+    assert len(plan) == 3
+    assert [frame for chunk in plan for frame in range(chunk.own_first, chunk.own_stop)] == list(range(3000))
+
+
+def test_a_counted_video_has_few_long_chunks() -> None:
+    made = dataclasses.replace(video(120_000, []), counted=True)
+    plan = chunks.plan(made, 5000)
+    assert len(plan) == 4
+    assert [frame for chunk in plan for frame in range(chunk.own_first, chunk.own_stop)] == list(range(120_000))
