@@ -77,7 +77,7 @@ def fresh_database(ground: Settings, template: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
         identifiers = sql.Identifier(name), sql.Identifier(template)
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*identifiers))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*identifiers))
         try:
             yield runtime.postgres_url(ground, name)
         finally:
