@@ -338,6 +338,32 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
     )
 
 
+def reclaimable(connection: Conn, retention_s: int, limit: int) -> list[tuple[str, str, int]]:
+    """Markers old enough to be emptied, and in no transaction that is under way: batch, address, lamports."""
+    rows = connection.execute(
+        "SELECT m.batch_id, m.address, m.lamports FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
+        " WHERE m.reclaimed_by IS NULL AND b.ended_at <= now() - make_interval(secs => %s) AND NOT EXISTS"
+        "   (SELECT FROM ledger.batches r WHERE r.kind = 'reclaim' AND r.ended_at IS NULL)"
+        " ORDER BY b.ended_at, m.batch_id LIMIT %s",
+        (retention_s, limit),
+    )
+    return [(row[0], row[1], int(row[2])) for row in rows]
+
+
+def reclaims(connection: Conn) -> int:
+    """How many reclaiming transactions there have been."""
+    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def reclaimed(connection: Conn, batch: Batch) -> None:
+    """The markers of this batch are empty."""
+    connection.execute(
+        "UPDATE ledger.markers SET reclaimed_by = %s WHERE batch_id = ANY(%s)",
+        (batch.id, [each.wallet for each in batch.recipients]),
+    )
+
+
 def _end_attempt(
     connection: Conn,
     attempt: Attempt,

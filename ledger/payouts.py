@@ -18,7 +18,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import Connection
@@ -78,8 +78,19 @@ class Payouts:
             batches.add(self.connection, batch)
             batches.pend(self.connection, batch, chunk)
             made.append(batch)
+        self._reclaim()
         book.commit(self.connection)
         return made
+
+    def _reclaim(self) -> None:
+        """Take back the rent of markers that have done their duty, once a transaction is worth its fee."""
+        size = self.treasury.capacity("reclaim")
+        rows = batches.reclaimable(self.connection, self.settings.marker_retention_s, size)
+        if len(rows) >= min(self.settings.reclaim_min, size):
+            recipients = tuple(Recipient(0, batch_id, address, lamports) for batch_id, address, lamports in rows)
+            named = ",".join(each.wallet for each in recipients)
+            number = self._id(f"reclaim|{named}|{batches.reclaims(self.connection)}")
+            batches.add(self.connection, Batch(number, "reclaim", "planned", 0, recipients))
 
     def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:
         """The batch that pays these creators; its id follows from who, when and which, and the secret."""
@@ -185,7 +196,8 @@ class Payouts:
         if batch.kind == "accounts":
             return [packing.open_account(payer, Pubkey.from_string(each.wallet)) for each in batch.recipients]
         if batch.kind == "reclaim":
-            return [packing.reclaim_marker(payer, self.treasury.marker(each.wallet)) for each in batch.recipients]
+            marks = [(self.treasury.marker(each.wallet), each.amount) for each in batch.recipients]
+            return [packing.reclaim_marker(payer, replace(mark, lamports=held)) for mark, held in marks]
         pays = [packing.pay(payer, Pubkey.from_string(each.address), each.amount) for each in batch.recipients]
         if not self.settings.marker_accounts:
             return [packing.memo(batch.id), *pays]  # equal bytes would be one and the same transaction
@@ -293,6 +305,8 @@ class Payouts:
             if self.settings.marker_accounts:
                 mark = self.treasury.marker(batch.id)
                 batches.add_marker(self.connection, batch, str(mark.address), mark.lamports)
+        if batch.kind == "reclaim":
+            batches.reclaimed(self.connection, batch)
         if batch.kind == "accounts":
             for each in batch.recipients:
                 batches.know_account(self.connection, self.treasury.mint, each, batch.id)
@@ -317,6 +331,8 @@ class Payouts:
 
     def _take_apart(self, batch: Batch, reason: str) -> None:
         """Find the recipient at fault by halving; a batch of one names its culprit, who is held."""
+        if batch.kind == "reclaim":
+            return  # nobody's fault; the markers are tried again
         if len(batch.recipients) == 1:
             batches.hold(self.connection, batch.recipients[0].creator_id, reason[:500])
             return
@@ -324,7 +340,7 @@ class Payouts:
         for half in (batch.recipients[:middle], batch.recipients[middle:]):
             if batch.kind == "accounts":
                 self._open(half, batch.id)
-            elif batch.kind == "payout":
+            else:
                 self._pay_again(batch, {each.creator_id for each in half})
 
     def _pay_again(self, parent: Batch, creators: set[int]) -> None:

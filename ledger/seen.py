@@ -58,10 +58,9 @@ class Seen:
         """Which of these count: not seen within the time, here or earlier in the same list."""
         last = np.zeros(len(keys), np.int64)
         for run in self._runs:
-            place = np.minimum(np.searchsorted(run.keys, keys), max(len(run.keys) - 1, 0))
-            if len(run.keys):
-                hit = run.keys[place] == keys
-                last = np.maximum(last, np.where(hit, run.seconds[place], 0))
+            place = np.minimum(np.searchsorted(run.keys, keys), len(run.keys) - 1)
+            hit = run.keys[place] == keys
+            last = np.maximum(last, np.where(hit, run.seconds[place], 0))
         at = seconds.astype(np.int64)
         counts = (last == 0) | (at - last >= self._repeat_after_s)
         order = np.lexsort((np.arange(len(keys)), keys))

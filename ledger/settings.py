@@ -98,6 +98,8 @@ class LedgerSettings:
     gas_key: str = ""  # empty: the treasury pays its own fees
     transaction_version: str = "auto"
     marker_accounts: bool = True
+    marker_retention_s: int = 30 * 86_400  # longer than the age of any backup that may be restored
+    reclaim_min: int = 20  # markers that make a reclaiming transaction worth its fee
     priority_fee_lamports: int = 0
     compute_margin_ppm: int = 100_000
     rpc_timeout_s: float = 10.0
@@ -118,9 +120,14 @@ class LedgerSettings:
                      "resend_interval_s", "orphan_after_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
-        for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max",
+        for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",
                      "flush_interval_ms", "flush_searches_max", "spool_file_max_mb", "localnet_slot_ms"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
-        if self.localnet_pool_pix < 0 or self.localnet_treasury_lamports < 0 or self.priority_fee_lamports < 0:
-            raise ValueError("amounts must not be negative")
+        if (
+            self.marker_retention_s < 0
+            or self.localnet_pool_pix < 0
+            or self.localnet_treasury_lamports < 0
+            or self.priority_fee_lamports < 0
+        ):
+            raise ValueError("amounts and times must not be negative")

@@ -160,6 +160,12 @@ class Rig:
         self.chain.svm.set_account(self.address_of(creator_id), account)
         self.advance(FINAL_BLOCKS)
 
+    def put_frozen(self, creator_id: int) -> None:
+        """The creator's token account is frozen from this moment on, without a block between."""
+        owner = Pubkey.from_string(wallet_of(creator_id))
+        frozen = token_account(self.treasury.payer.mint, owner, self.on_chain(creator_id), frozen=True)
+        self.chain.svm.set_account(self.address_of(creator_id), frozen)
+
     def address_of(self, creator_id: int) -> Pubkey:
         return packing.token_account(Pubkey.from_string(wallet_of(creator_id)), self.treasury.payer.mint)
 

@@ -286,3 +286,13 @@ def test_the_hash_chain_is_verified_offline_and_names_the_entry(journal: Conn) -
     assert not found["hash chain"].ok
     assert "entry 1 (deposit:1)" in found["hash chain"].detail
     assert not found["balances"].ok
+
+
+def test_other_faults_of_the_database_are_not_called_refusals(journal: Conn) -> None:
+    fund(journal)
+    pool, chain = book.account(journal, "reward_pool"), book.account(journal, "chain")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        book.post(journal, Entry("Not A Kind", "b", [(chain, -1), (pool, 1)]))
+    journal.rollback()
+    with pytest.raises(psycopg.errors.UndefinedTable), book.refusals():
+        journal.execute("SELECT * FROM ledger.nothing")

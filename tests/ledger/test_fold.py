@@ -296,3 +296,27 @@ def test_runs_are_merged_and_the_old_forgotten(journal: Conn) -> None:
     assert journal.execute("SELECT count(*) < 13 FROM ledger.seen_runs").fetchone() == (True,)
     record(journal, *(search(shown(number + 1), at_s=now + 60) for number in range(15)))
     assert folded(journal)[15:] == [0, *[Outcome.SEEN] * 14]
+
+
+def test_a_platform_that_takes_nothing_and_a_fold_of_nothing_new(journal: Conn) -> None:
+    fund(journal, 10_000)
+    everything = dataclasses.replace(DEMO, creator_share_ppm=1_000_000)
+    record(journal, search(shown(1), key=b"k" * 16))
+    assert folded(journal, everything) == [0]
+    assert earned(journal) == {1: 1000}
+    record(journal, search(shown(2), key=b"k" * 16))
+    assert folded(journal, everything) == [0, Outcome.REPEATED_KEY]
+    assert_whole(journal)
+
+
+def test_earnings_that_were_taken_back_mature_to_nothing(journal: Conn) -> None:
+    fund(journal, 10_000)
+    record(journal, search(shown(1, 1)))
+    folded(journal, Economics(maturity_s=3600))
+    account = book.accounts_of(journal, "maturing", "creator", [1])[1]
+    lines = [(account, -900), (book.account(journal, "reward_pool"), 900)]
+    book.post(journal, book.Entry("reversal_fan_in", "taken", lines))
+    journal.execute("UPDATE ledger.maturing SET amount_pix = 0, matures_at = now() - interval '1 s'")
+    assert fold.mature(journal) == 0
+    assert journal.execute("SELECT count(*) FROM ledger.maturing").fetchone() == (0,)
+    assert_whole(journal)

@@ -11,10 +11,10 @@ from psycopg import Connection
 from cluster.errors import Temporary
 from ledger import audit, batches, book, packing
 from ledger.book import Fenced
-from ledger.chain import Chain
+from ledger.chain import Chain, Effect
 from ledger.payouts import LANDED_LATE, PAID_UNKNOWN, Payouts
 from ledger.settings import Economics
-from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, SMALL, LocalNode, Rig, new_chain
+from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, GAS, SMALL, LocalNode, Rig, new_chain
 
 
 def assert_paid(rig: Rig, amounts: dict[int, int]) -> None:
@@ -303,11 +303,171 @@ def test_an_end_needs_two_opinions_where_there_are_two_nodes(rig: Rig) -> None:
 
 
 def test_without_markers_a_memo_keeps_equal_payouts_apart(journal: Connection[Any]) -> None:
-    from tests.ledger.chains import EAGER
-
     rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_accounts=False, second_opinion=False))
     rig.creator(1, 100)
     rig.pay(2)
     rig.earn(1, 100)
     rig.pay(2)
     assert_paid(rig, {1: 200})
+
+
+def test_no_more_batches_are_made_than_may_be_under_way(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain(), version="legacy", settings=dataclasses.replace(EAGER, batches_live_max=1))
+    amounts = {creator: 100 + creator for creator in range(1, rig.treasury.capacity("payout") + 2)}
+    for creator, amount in amounts.items():
+        rig.creator(creator, amount)
+    assert len(rig.payouts.plan()) == 1
+    rig.pay(5)
+    assert_paid(rig, amounts)
+
+
+def test_an_account_that_the_chain_has_is_found_and_not_paid_for(rig: Rig) -> None:
+    rig.creator(1, 500, account=False)
+    rig.put_account(1)
+    rig.pay(4)
+    assert rig.rows("SELECT kind FROM ledger.batches") == [("payout",)]
+    assert_paid(rig, {1: 500})
+
+
+def test_a_given_up_transaction_that_has_just_landed_is_waited_for(rig: Rig) -> None:
+    """Confirmed and not final: the simulation of another one fails at the marker, and nothing is given back."""
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.fresh(Hasty).settle()
+    rig.advance(3)
+    assert rig.payouts.sign() == []
+    assert rig.states() == {"planned": 1}
+    assert rig.freezes() == []
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.balance("in_flight")) == (1000, 0)
+
+
+def test_a_revived_batch_waits_until_its_later_attempt_has_ended(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.fresh(Hasty).settle()
+    rig.chain.pending.clear()
+    rig.advance(2)
+    (second,) = rig.payouts.sign()
+    first = rig.rows("SELECT raw FROM ledger.attempts WHERE n = 1")[0][0]
+    rig.rpc.send([bytes(first)])
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.settle()  # the first is final; the second is signed and has not been seen
+    assert [each[:2] for each in attempts(rig)] == [(1, "expired"), (2, "live")]
+    assert rig.freezes() == [LANDED_LATE]
+    rig.payouts.send()
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.settle()
+    assert [each[:2] for each in attempts(rig)] == [(1, "landed"), (2, "failed")]
+    assert rig.rows("SELECT signature FROM ledger.attempts WHERE state = 'failed'") == [(second,)]
+    assert (rig.on_chain(1), rig.balance("in_flight")) == (1000, 0)
+    assert audit_of_chain(rig)
+
+
+def audit_of_chain(rig: Rig) -> bool:
+    """But for the freeze, which a person ends, everything agrees."""
+    checks = audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True)
+    return all(check.ok for check in checks if check.name != "freezes")
+
+
+def test_a_given_up_transaction_that_fails_on_chain_costs_its_fee(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.put_frozen(1)
+    rig.fresh(Hasty).settle()
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.settle()
+    assert [each[:2] for each in attempts(rig)] == [(1, "failed")]
+    assert rig.balance("platform", asset="SOL") == GAS - 5000
+    assert rig.states() == {"planned": 1}
+    assert audit_of_chain(rig)
+
+
+def test_a_first_transaction_that_fails_at_a_strangers_marker_stays_in_flight(rig: Rig) -> None:
+    from solders.account import Account
+
+    rig.creator(1, 1000)
+    (batch,) = rig.payouts.plan()
+    rig.payouts.sign()
+    marker = Account(rig.treasury.marker_rent, b"", packing.SYSTEM_PROGRAM)
+    rig.chain.svm.set_account(rig.treasury.marker(batch.id).address, marker)
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.balance("in_flight"), rig.freezes()) == (0, 1000, [PAID_UNKNOWN])
+
+
+def test_a_transaction_that_did_something_else_freezes_and_settles_nothing(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.connection.execute("SET session_replication_role = replica")  # as if somebody had changed the plan
+    rig.connection.execute("UPDATE ledger.batches SET plan = jsonb_set(plan, '{recipients,0,3}', '999')")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+    rig.pay(2)
+    assert "something else" in rig.freezes()[0]
+    assert rig.balance("in_flight") == 1000
+
+
+def test_a_half_whose_recipients_wait_is_not_planned_again(rig: Rig) -> None:
+    for creator in (1, 2):
+        rig.creator(creator, 100)
+    rig.payouts.plan()
+    rig.put_frozen(2)
+    batches.hold(rig.connection, 1, "somebody looks")
+    rig.connection.commit()
+    rig.pay(4)
+    assert sorted(rig.holds()) == [1, 2]
+    assert (rig.balance("payable", 1), rig.balance("payable", 2), rig.balance("in_flight")) == (100, 100, 0)
+
+
+def test_a_node_that_has_not_come_so_far_is_no_opinion(rig: Rig) -> None:
+    class Behind(LocalNode):
+        async def call(self, method: str, params: list[Any]) -> Any:
+            answered = await super().call(method, params)
+            if method == "getSignatureStatuses":
+                answered["context"]["slot"] = 1
+            return answered
+
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.payouts.chain = Chain([LocalNode("a", rig.chain), Behind("b", rig.chain)])
+    rig.advance(EXPIRED_BLOCKS + 10)
+    rig.payouts.settle()
+    rig.payouts.chain.close()
+    assert attempts(rig)[0][:2] == (1, "live")
+
+
+def test_what_cost_nothing_needs_no_posting(rig: Rig) -> None:
+    assert rig.payouts._cost_lines(Effect("s", 1, None, 0, {}, {})) == []
+
+
+def test_the_rent_of_old_markers_comes_back_to_the_platform(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=3600, reclaim_min=2))
+    rig.creator(1, 100)
+    rig.pay(2)
+    rig.earn(1, 101)
+    rig.pay(2)
+    spent = GAS - 2 * (5000 + rig.treasury.marker_rent)
+    assert rig.balance("platform", asset="SOL") == spent
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute("UPDATE ledger.batches SET ended_at = now() - interval '2 h'")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+    rig.pay(3)
+    assert rig.balance("platform", asset="SOL") == spent + 2 * rig.treasury.marker_rent - 5000
+    assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(0,)]
+    assert_paid(rig, {1: 201})
+
+
+def test_a_reclaim_that_the_chain_refuses_is_tried_again_and_holds_nobody(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1))
+    rig.creator(1, 100)
+    rig.pay(1)
+    batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
+    marker = rig.treasury.marker(batch).address
+    kept = rig.chain.svm.get_account(marker)
+    assert kept is not None
+    rig.chain.svm.set_account(marker, type(kept)(1, b"", kept.owner))
+    rig.pay(3)
+    assert rig.holds() == {}
+    assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(1,)]

@@ -1,0 +1,194 @@
+"""What is shown is in the spool before it is answered, and in the database once, whoever carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from cluster import database
+from cluster.errors import Temporary
+from cluster.settings import Settings
+from ledger import appearances, spool
+from ledger.appearances import Appearance, Hashes, Recorder
+from ledger.settings import LedgerSettings
+from tests.ledger.test_fold import shown
+
+
+def recorded(settings: Settings) -> list[int]:
+    """The segments of every appearance in the database, in order."""
+    with database.connect(settings.postgres.url) as connection:
+        rows = connection.execute("SELECT payload, format FROM ledger.appearance_batches ORDER BY incarnation, seq")
+        return [int(each["segment_id"]) for payload, form in rows for each in spool.unpack(bytes(payload), form)[1]]
+
+
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.02)
+
+
+async def test_searches_are_carried_in_batches_and_the_spool_is_removed(settings: Settings) -> None:
+    recorder = Recorder(settings)
+    await recorder.start()
+    for number in range(250):
+        assert recorder.record([shown(number), shown(number + 1000)]) == 2
+    await until(lambda: recorder.waiting == 0, "everything carried")
+    await recorder.close()
+    assert sorted(recorded(settings)) == sorted([*range(250), *range(1000, 1250)])
+    assert list((settings.data_dir / "spool").glob("*")) == []
+
+
+async def test_own_and_invested_moments_are_left_out(settings: Settings) -> None:
+    with database.connect(settings.postgres.url) as connection:
+        connection.execute(
+            "INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) VALUES (5, 77, 1)"
+        )
+    recorder = Recorder(settings)
+    await recorder.start()
+    await until(lambda: bool(recorder._stakes), "stakes known")
+    assert recorder.record([shown(1, creator=9), shown(2, creator=8)], own_creator_ids=[9]) == 1
+    assert recorder.record([shown(5), shown(6)], principal_id=77) == 1
+    assert recorder.record([shown(1, creator=9)], own_creator_ids=[9]) == 0
+    await until(lambda: recorder.waiting == 0, "everything carried")
+    await recorder.close()
+    assert sorted(recorded(settings)) == [2, 6]
+
+
+CHILD = """
+import asyncio, os, sys
+from pathlib import Path
+from cluster import settings as settings_module
+from ledger.appearances import Recorder, Appearance
+async def main():
+    recorder = Recorder(settings_module.load(Path(sys.argv[1]), dict(os.environ)))
+    await recorder.start()
+    for number in range(int(sys.argv[2])):
+        recorder.record([Appearance(bytes(16), number, 1, 0, 1000, 1)])
+        print(number, flush=True)
+        await asyncio.sleep(0)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def test_a_killed_replica_loses_nothing_it_has_answered(settings: Settings) -> None:
+    """kill -9 in the midst of it; whoever is left adopts the spool, and twice is once."""
+    environment = {**os.environ, "PIXR_DATA_DIR": str(settings.data_dir), "PIXR_POSTGRES_URL": settings.postgres.url}
+    argv = [sys.executable, "-c", CHILD, str(settings.path), "400"]
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    answered = [int(process.stdout.readline()) for _ in range(300)]
+    process.send_signal(signal.SIGKILL)
+    answered += [int(line) for line in process.stdout.read().split()]
+    process.wait(20)
+    with database.connect(settings.postgres.url, autocommit=True) as connection:
+        appearances.adopt(connection, settings.data_dir / "spool")
+        assert appearances.adopt(connection, settings.data_dir / "spool") == 0
+    found = recorded(settings)
+    assert sorted(found) == sorted(set(found))
+    assert set(answered) <= set(found)
+
+
+async def test_an_away_database_fills_the_spool_and_then_says_so(settings: Settings) -> None:
+    away = settings.with_section(LedgerSettings(spool_backlog_max_mb=0, flush_interval_ms=5))
+    object.__setattr__(away.postgres, "url", away.postgres.url.replace("/test_", "/nowhere_"))
+    recorder = Recorder(away)
+    await recorder.start()
+    assert recorder.record([shown(1)]) == 1
+    await until(lambda: recorder._task is not None and recorder._connection is None, "the database is away")
+    with pytest.raises(Temporary, match="spool of appearances is full"):
+        recorder.record([shown(2)])
+    await recorder.close()
+    (orphan,) = spool.orphans(away.data_dir / "spool")
+    assert len(orphan.records()) == 1
+    orphan.close()
+
+
+def test_a_torn_record_was_never_answered_for(tmp_path: Path) -> None:
+    from uuid import uuid4
+
+    owner = spool.Spool(tmp_path, uuid4())
+    owner.append(b"first")
+    owner.append(b"second")
+    assert spool.orphans(tmp_path) == []  # its owner lives
+    owner.sync()
+    with open(owner.path, "ab") as handle:
+        handle.write(spool.FRAME.pack(5, 0) + b"thi")
+    owner.close()
+    owner.close()
+    (orphan,) = spool.orphans(tmp_path)
+    assert orphan.records() == [b"first", b"second"]
+    orphan.remove()
+    assert spool.orphans(tmp_path) == []
+
+
+def test_a_viewer_is_a_keyed_hash_that_rotates(settings: Settings) -> None:
+    hashes = Hashes(settings)
+    first = hashes.viewer("address", "192.0.2.1", 0.0)
+    assert len(first) == 16
+    assert hashes.viewer("address", "192.0.2.1", 86_400.0) == first
+    assert hashes.viewer("address", "192.0.2.1", 31 * 86_400.0) != first
+    assert hashes.viewer("key", "192.0.2.1", 0.0) != first
+    assert hashes.key("1", "k") != hashes.key("2", "k")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"viewer_hmac": b"short"}, {"relevance_ppm": -1}, {"relevance_ppm": 1_000_001}, {"amount_pix": -1}, {"amount_pix": 2**31}],
+)  # fmt: skip
+def test_an_appearance_checks_itself_at_birth(wrong: dict[str, Any]) -> None:
+    good = {
+        "viewer_hmac": bytes(16),
+        "segment_id": 1,
+        "creator_id": 1,
+        "best_frame_ms": 0,
+        "relevance_ppm": 5,
+        "amount_pix": 5,
+    }
+    assert Appearance(**good)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Appearance(**good | wrong)
+
+
+def test_a_batch_is_never_changed(settings: Settings) -> None:
+    with (
+        database.connect(settings.postgres.url) as connection,
+        pytest.raises(psycopg.DatabaseError, match="append-only"),
+    ):
+        connection.execute("UPDATE ledger.appearance_batches SET searches = 1")
+
+
+def test_a_full_disk_leaves_no_half_record_behind(tmp_path: Path) -> None:
+    from uuid import uuid4
+
+    owner = spool.Spool(tmp_path, uuid4())
+    owner.append(b"whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (owner.size + 20, before[1]))
+    try:
+        with pytest.raises(OSError, match="no space left"):
+            owner.append(b"x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    owner.append(b"after")
+    owner.close()
+    (orphan,) = spool.orphans(tmp_path)
+    assert orphan.records() == [b"whole", b"after"]
+    orphan.close()
+
+
+def test_a_spool_that_vanishes_while_we_look_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / f"gone{spool.SUFFIX}").symlink_to(tmp_path / "nowhere")
+    assert spool.orphans(tmp_path) == []
