@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.questions import HITS, Hit, Question, Search, judge, overlap
-from benchmarks.run import Figure
+from benchmarks.run import Figure, append, row
 from cluster import database, runtime
 from cluster.settings import Settings, load
 from pipelines import encoder, samples
@@ -152,13 +152,14 @@ def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Se
 
 
 def main() -> None:
-    """Look closer than `pixr bench moments` does; nothing is written to the log."""
+    """Look closer than `pixr bench moments` does, or again at the same clips."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.moments", description=__doc__)
     parser.add_argument("--whole", action="store_true", help="through ingest and search, not the model alone")
     parser.add_argument("--model", default="pixr-emoji", help="of the model alone")
     parser.add_argument("--clips", type=int, default=CLIPS)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--folder", type=Path, help="keep the clips here, and use those that are there")
+    parser.add_argument("--log", dest="write", action="store_true", help="append the rows to benchmarks/LOG.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
@@ -169,7 +170,10 @@ def main() -> None:
             model = encoder.load(options.model, threads=1)
             figures = judge(written, alone(model, folder, written), options.seed)
         for figure in figures:
-            print(f"{figure.name}: {figure.value}" + (f" ({figure.baseline})" if figure.baseline else ""), flush=True)
+            line = row(figure, "python -m benchmarks.moments" + (" --whole" if options.whole else ""))
+            print(line, flush=True)
+            if options.write:
+                append(line)
 
 
 if __name__ == "__main__":
