@@ -14,7 +14,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +69,13 @@ class Prepared:
         self._path = path
         self._tables: dict[str, NDArray[np.float32]] = {}
 
-    async def facts(self) -> Facts:
+    def prepare(self, models: Iterable[str]) -> None:
+        """There is one table."""
+
+    async def facts(self, _model: str = "") -> Facts:
         return Facts(search_corpus.MODEL, search_corpus.DIMENSIONS, search_corpus.MODEL, general())
 
-    async def text(self, text: str) -> Vector:
+    async def text(self, text: str, _model: str = "") -> Vector:
         if not self._tables:
             loaded = np.load(self._path)
             self._tables = {"near": loaded["near"], "far": loaded["far"]}
@@ -80,7 +83,7 @@ class Prepared:
         vector: Vector = self._tables[kind][int(number)]
         return vector
 
-    async def image(self, data: bytes) -> Vector:
+    async def image(self, data: bytes, _model: str = "") -> Vector:
         raise NotImplementedError(f"no picture of {len(data)} bytes is in the table")
 
 
@@ -96,7 +99,7 @@ async def _ask(
 ) -> tuple[list[list[int]], float]:
     """Answers, and the CPU milliseconds that the server's process spent on each."""
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        _, model = await index.state(connection)
+        _, model, _ = await index.state(connection)
         assert model is not None
         server = psutil.Process(connection.info.backend_pid)
         for vector in queries[:20]:
@@ -119,8 +122,15 @@ def recall(found: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
     )
 
 
+def warm(corpus: Corpus) -> None:
+    """Read the graph and the vectors that queries meet into memory, as a server's are when it is ready."""
+    for asked in (corpus.near, corpus.far):
+        asyncio.run(_ask(corpus.url, asked[::-1], _plan(400), Filters(), LIMIT))
+
+
 def sql(corpus: Corpus, queries: int = 200) -> Iterator[Figure]:
     """Recall and CPU by ef, for queries like the rows and unlike them; then under filters."""
+    warm(corpus)
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic"
     for kind, asked in (("near", corpus.near[:queries]), ("far (text-like)", corpus.far[:queries])):
         truth = corpus.truth(asked)
@@ -167,7 +177,7 @@ def _sql_client(url: str, queries: NDArray[np.float32], plan: Plan, until: tuple
     async def run() -> list[float]:
         latencies, number = [], 0
         async with await AsyncConnection.connect(url, autocommit=True) as connection:
-            _, model = await index.state(connection)
+            _, model, _ = await index.state(connection)
             assert model is not None
             while (now := time.time()) < until[1]:
                 began = time.perf_counter()
@@ -270,6 +280,7 @@ def _backends(url: str) -> list[psutil.Process]:
 
 def over_http(settings: Settings, corpus: Corpus, queries: str) -> Iterator[Figure]:
     """Latency and CPU end to end beside the SQL alone; recall of what HTTP answers; then kept answers beside an echo."""
+    warm(corpus)
     for kind, ef in (("near", NEAR_EF), ("far", FAR_EF)):
         asked = corpus.near if kind == "near" else corpus.far
         with serving(settings, queries, ef) as (port, processes):
@@ -346,7 +357,7 @@ def kept(settings: Settings, port: int, processes: list[psutil.Process]) -> Iter
 
 
 def _path(kind: str, number: int, salt: int) -> str:
-    return f"/v1/search?q={kind}+{number}+{salt}&limit={LIMIT}&intent=benchmark"
+    return f"/v1/search?limit={LIMIT}&intent=benchmark&q={kind}+{number}+{salt}"
 
 
 def _get(port: int, path: str) -> dict[str, Any]:

@@ -125,24 +125,26 @@ class Found:
     creator: str = ""
 
 
-async def state(connection: Connection) -> tuple[int, Model | None]:
-    """The generation, which grows with every change that a search could see, and the model whose vectors are searched.
+async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...]]:
+    """The generation, which grows with every change that a search could see, the model whose vectors are searched, and
+    the names of all models that are registered.
 
     The size of the model's table tells its rows at once and without statistics; None before the first ingest.
     """
     row = await (
         await connection.execute(
             "SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,"
-            " pg_relation_size(to_regclass('media.embeddings_m' || m.id))"
+            " pg_relation_size(to_regclass('media.embeddings_m' || m.id)),"
+            " (SELECT coalesce(array_agg(name ORDER BY id), '{}') FROM media.models)"
             " FROM media.generation g LEFT JOIN media.models m ON m.active"
         )
     ).fetchone()
     assert row is not None  # the migration puts it there
     if row[1] is None:
-        return int(row[0]), None
-    model_id, name, dimensions, fingerprint, size = row[1:]
+        return int(row[0]), None, tuple(row[6])
+    model_id, name, dimensions, fingerprint, size = row[1:6]
     rows = (size or 0) // bytes_per_row(dimensions)
-    return int(row[0]), Model(model_id, name, dimensions, fingerprint, rows)
+    return int(row[0]), Model(model_id, name, dimensions, fingerprint, rows), tuple(row[6])
 
 
 async def nearest(

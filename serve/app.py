@@ -40,7 +40,7 @@ from serve.generation import Generation
 from serve.limits import Gate, Limits
 from serve.readers import Readers
 from serve.results import Results
-from serve.services import Encoding, Services, Vector
+from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
 
@@ -142,8 +142,17 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
             super().__init__(*arguments)
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
-        async def text(self, texts: list[str]) -> list[Vector]:
-            return await asyncio.to_thread(self.texts, texts)
+        async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
+            """Vectors of (model, text): those of one model together."""
+            found: dict[int, Vector] = {}
+            for model in dict.fromkeys(model for model, _ in asked):
+                places = [place for place, each in enumerate(asked) if each[0] == model]
+                made = await asyncio.to_thread(self.texts, [asked[place][1] for place in places], model)
+                found |= dict(zip(places, made, strict=True))
+            return [found[place] for place in range(len(asked))]
+
+        async def described(self, model: str) -> Facts:
+            return await asyncio.to_thread(self.facts, model)
 
     model = settings.section(ModelSettings)
     deployment: Any = ray_serve.deployment

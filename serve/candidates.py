@@ -88,9 +88,9 @@ async def _by_vector(services: Services, query: Query, state: State) -> Nearest 
     if query.vector_weight == 0 or model is None:
         return Nearest()
     try:
-        facts = await services.encoding.facts()
+        facts = await services.encoding.facts(model.name)
         if (facts.name, facts.fingerprint) != (model.name, model.fingerprint):
-            log.error("the encoder is %s, the index was made by %s", facts.name, model.name)
+            log.error("the encoder has other weights than the index was made by (%s)", model.name)
             return None
         vector = await _vector(services, query, model)
         looked, hurried = await _looked(services, query, model, vector)
@@ -130,13 +130,13 @@ async def _vector(services: Services, query: Query, model: Model) -> Vector:
     encode, blend = services.encoding, query.blend
     asked: list[tuple[float, Awaitable[Vector]]] = []
     if query.wanted:
-        asked.append((blend.text, encode.text(query.wanted)))
+        asked.append((blend.text, encode.text(query.wanted, model.name)))
     if query.image is not None:
-        asked.append((blend.image, encode.image(query.image)))
+        asked.append((blend.image, encode.image(query.image, model.name)))
     if query.segment_id is not None:
         asked.append((blend.segment, _vector_of(services, query.segment_id, model)))
     share = blend.negative / max(1, len(query.negative))
-    asked += [(-share, encode.text(negative)) for negative in query.negative]
+    asked += [(-share, encode.text(negative, model.name)) for negative in query.negative]
     vectors = await asyncio.gather(*(vector for _, vector in asked))
     return blended(list(zip((weight for weight, _ in asked), vectors, strict=True)))
 

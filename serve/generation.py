@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -26,10 +26,11 @@ RETRY_S = 0.5  # after a look that failed: whoever comes before then is told wha
 
 @dataclass(frozen=True)
 class State:
-    """`stale` when the database could not be asked. The model is None before the first ingest."""
+    """`stale` when the database could not be asked. `model` is None before the first ingest; `models` names them all."""
 
     generation: int
     model: Model | None
+    models: tuple[str, ...] = ()
     stale: bool = False
 
 
@@ -60,12 +61,12 @@ class Generation:
                 return self._last()
             try:
                 async with self._readers.connection() as connection:
-                    generation, model = await index.state(connection)
+                    generation, model, models = await index.state(connection)
             except (Temporary, psycopg.OperationalError) as error:
                 log.warning("the generation is not known: %s", error)
                 self._failed_at = time.monotonic()
                 return self._last()
-            self._known = State(generation, model)
+            self._known = State(generation, model, models)
             self._looked_at = self._known_at = began
             return self._known
 
@@ -80,4 +81,4 @@ class Generation:
     def _last(self) -> State:
         if self._known is None or time.monotonic() - self._known_at > self._search.stale_max_s:
             raise Temporary("the database does not answer")
-        return State(self._known.generation, self._known.model, stale=True)
+        return replace(self._known, stale=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,13 +39,18 @@ class Facts:
 
 
 class Encoding(Protocol):
-    """The encoder, wherever it runs. Every call may raise `Temporary`."""
+    """The encoder, wherever it runs. A model is named as in the catalogue, "" is the encoder's own.
 
-    async def facts(self) -> Facts: ...
+    Every call may raise `Temporary`.
+    """
 
-    async def text(self, text: str) -> Vector: ...
+    async def facts(self, model: str = "") -> Facts: ...
 
-    async def image(self, data: bytes) -> Vector: ...
+    def prepare(self, models: Iterable[str]) -> None: ...
+
+    async def text(self, text: str, model: str = "") -> Vector: ...
+
+    async def image(self, data: bytes, model: str = "") -> Vector: ...
 
 
 @dataclass(frozen=True)

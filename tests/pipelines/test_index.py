@@ -20,7 +20,7 @@ EXACT, INDEXED = Plan(exact_rows=10**9), Plan(exact_rows=0, ef_search=100)
 
 @pytest.fixture
 async def model(reading: AsyncConnection[Any]) -> Model:
-    _, found = await index.state(reading)
+    _, found, _ = await index.state(reading)
     assert found is not None
     return found
 

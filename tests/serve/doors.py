@@ -10,7 +10,7 @@ import asyncio
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +37,16 @@ PICTURE = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07
 class Away:
     """An encoder that does not answer."""
 
-    async def facts(self) -> Facts:
+    async def facts(self, _model: str = "") -> Facts:
         raise Temporary("the encoder is away")
 
-    async def text(self, _text: str) -> Vector:
+    def prepare(self, _models: Iterable[str]) -> None:
+        pass
+
+    async def text(self, _text: str, _model: str = "") -> Vector:
         raise Temporary("the encoder is away")
 
-    async def image(self, _data: bytes) -> Vector:
+    async def image(self, _data: bytes, _model: str = "") -> Vector:
         raise Temporary("the encoder is away")
 
 
@@ -57,14 +60,14 @@ def away(_search: Any, _redis: Any) -> Encoding:
 def near(model: QueryEncoder) -> MakeEncoding:
     """The encoder in threads of this process, behind the same caches, limits and breakers as a deployment's."""
 
-    async def facts() -> Facts:
-        return model.facts()
+    async def facts(name: str) -> Facts:
+        return await asyncio.to_thread(model.facts, name)
 
-    async def text(asked: str) -> Vector:
-        return (await asyncio.to_thread(model.texts, [asked]))[0]
+    async def text(asked: str, name: str) -> Vector:
+        return (await asyncio.to_thread(model.texts, [asked], name))[0]
 
-    async def image(data: bytes) -> Vector:
-        return await asyncio.to_thread(model.image, data)
+    async def image(data: bytes, name: str) -> Vector:
+        return await asyncio.to_thread(model.image, data, name)
 
     return lambda search, cache: RemoteEncoding(search, cache, facts, text, image)
 

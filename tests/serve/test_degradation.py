@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,17 +37,20 @@ class Switched:
     inner: Encoding
     on: bool = True
 
-    async def facts(self) -> Facts:
+    async def facts(self, model: str = "") -> Facts:
         self._check()
-        return await self.inner.facts()
+        return await self.inner.facts(model)
 
-    async def text(self, text: str) -> Vector:
-        self._check()
-        return await self.inner.text(text)
+    def prepare(self, models: Iterable[str]) -> None:
+        self.inner.prepare(models)
 
-    async def image(self, data: bytes) -> Vector:
+    async def text(self, text: str, model: str = "") -> Vector:
         self._check()
-        return await self.inner.image(data)
+        return await self.inner.text(text, model)
+
+    async def image(self, data: bytes, model: str = "") -> Vector:
+        self._check()
+        return await self.inner.image(data, model)
 
     def _check(self) -> None:
         if not self.on:
