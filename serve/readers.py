@@ -30,7 +30,8 @@ LAG = """
     SELECT CASE WHEN NOT pg_is_in_recovery() THEN 0
                 WHEN NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN 'infinity'
                 WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-                ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END::float8"""
+                ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 'infinity')
+           END::float8"""
 
 
 def pool(url: str, search: SearchSettings) -> AsyncConnectionPool:
