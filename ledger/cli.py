@@ -160,8 +160,8 @@ def _chain(context: Context) -> Chain:
 
 def _gas(context: Context) -> str | None:
     """The address that pays fees, where it is not the treasury's own."""
-    from ledger import signer
     from ledger.settings import LedgerSettings
+    from ledger.treasury import open_signer
 
     name = context.settings.section(LedgerSettings).gas_key
-    return str(signer.file_signer(signer.key_path(context.settings, name)).pubkey) if name else None
+    return str(open_signer(context.settings, name).pubkey) if name else None

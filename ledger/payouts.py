@@ -24,6 +24,7 @@ from typing import Any
 from psycopg import Connection
 from solders.pubkey import Pubkey
 
+from cluster.errors import Rejected
 from ledger import batches, book, packing
 from ledger.batches import Attempt, Batch, Due, Recipient
 from ledger.chain import Chain, Effect, Look
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 PAID_UNKNOWN = "the chain has paid what the ledger has not"
 OPINIONS = 2  # that an end needs, good or bad, where there are as many nodes
+NOT_SIGNED = "the signer refuses to sign a payout"
 LANDED_LATE = "a transaction that was given up has landed: a node cannot be trusted"
 
 
@@ -151,7 +153,11 @@ class Payouts:
         blockhash = self.chain.latest_blockhash()
         signatures = []
         for batch, units in sized:
-            raw = self.treasury.signed(self._instructions(batch), blockhash.hash, units)
+            try:
+                raw = self.treasury.signed(self._instructions(batch), blockhash.hash, units)
+            except Rejected as refusal:
+                batches.freeze(self.connection, NOT_SIGNED, {"batch": batch.id, "reason": str(refusal)})
+                break
             signatures.append(packing.signature_of(raw))
             batches.persist(self.connection, batch, signatures[-1], raw, blockhash)
         book.commit(self.connection)

@@ -94,7 +94,7 @@ class LedgerSettings:
     # The chain. An empty mint means: the localnet's own, made at the first start.
     mint: str = ""
     decimals: int = 6
-    treasury_key: str = "treasury.json"  # under secrets/, or an absolute path
+    treasury_key: str = "treasury.json"  # under secrets/, an absolute path, or unix:PATH of a remote signer
     gas_key: str = ""  # empty: the treasury pays its own fees
     transaction_version: str = "auto"
     marker_accounts: bool = True

@@ -24,6 +24,7 @@ from ledger.chain import TOKEN_ACCOUNT_BYTES, Chain
 from ledger.settings import Economics, LedgerSettings
 from ledger.signer import Signer
 
+REMOTE = "unix:"
 FEE_LAMPORTS_MAX = 20_000  # two signatures and room; only to judge whether the payer can afford a batch
 
 
@@ -91,10 +92,8 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     """
     own = settings.section(LedgerSettings)
     embedded = EMBEDDED in settings.solana.urls
-    treasury_key = signer.file_signer(signer.key_path(settings, own.treasury_key), create=embedded)
-    gas_key = (
-        signer.file_signer(signer.key_path(settings, own.gas_key), create=embedded) if own.gas_key else treasury_key
-    )
+    treasury_key = open_signer(settings, own.treasury_key, create=embedded)
+    gas_key = open_signer(settings, own.gas_key, create=embedded) if own.gas_key else treasury_key
     mint = Pubkey.from_string(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
     account = packing.token_account(treasury_key.pubkey, mint)
     payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
@@ -105,6 +104,15 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
         version = "v1" if chain.supports_v1() else "legacy"
     rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
     return Treasury(payer, signers, version, *rents, runtime.secret(settings, "batches"), own.priority_fee_lamports)
+
+
+def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
+    """The key that a setting names: `unix:PATH` of a signer's socket, else a file."""
+    if name.startswith(REMOTE):
+        from ledger.remote_signer import RemoteSigner
+
+        return RemoteSigner(name.removeprefix(REMOTE))
+    return signer.file_signer(signer.key_path(settings, name), create=create)
 
 
 def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> None:
