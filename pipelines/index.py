@@ -172,6 +172,15 @@ async def nearest(
         return Looked(await _exact(connection, model, vector, limit, filters), "index, exact", fitting)
 
 
+async def exact(
+    connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters, timeout_ms: int
+) -> list[Hit]:
+    """The nearest by comparing every row that passes, whatever it costs within the time."""
+    async with connection.transaction():
+        await configure(connection, {"statement_timeout": timeout_ms})
+        return await _exact(connection, model, vector, limit, filters)
+
+
 async def configure(connection: Connection, settings: Mapping[str, Any]) -> None:
     """Settings of this transaction, in one round trip."""
     calls = SQL(", ").join(SQL("set_config({}, {}, true)").format(k, str(v)) for k, v in settings.items())

@@ -39,6 +39,7 @@ from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Gate, Limits
 from serve.readers import Readers
+from serve.recall import Recall
 from serve.results import Results
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
@@ -70,6 +71,7 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
         finally:
             await services.recorder.close()
             await services.feed.close()
+            await services.recall.close()
             await services.readers.close()
             await services.redis.aclose()
 
@@ -99,6 +101,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         feed=Feed(readings, search),
         limits=Limits(store, search),
         gate=Gate(search),
+        recall=Recall(readings, search),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
     )
 

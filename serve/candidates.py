@@ -94,6 +94,7 @@ async def _by_vector(services: Services, query: Query, state: State) -> Nearest 
             return None
         vector = await _vector(services, query, model)
         looked, hurried = await _looked(services, query, model, vector)
+        services.recall.follow(model, vector, query.filters, looked)
         hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
         return Nearest(hits, model, vector, facts, looked, hurried)
     except (Temporary, psycopg.OperationalError) as error:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import ValidationError
 
 from cluster.errors import Rejected
@@ -18,6 +18,7 @@ from serve import query as queries
 from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Body, GroupBy, Intent
+from serve.recall import Recall
 from serve.search import Caller
 from serve.services import Services
 
@@ -31,11 +32,13 @@ BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 class Metrics:
     """One replica's counters."""
 
-    def __init__(self) -> None:
+    def __init__(self, recall: Recall) -> None:
         self.registry = CollectorRegistry()
         labels = ("intent", "degraded", "source")
         self.searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
         self.seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)
+        self.recall = Gauge("pixr_recall_at_10", "Of the last searches made again exactly.", registry=self.registry)
+        self.recall.set_function(lambda: recall.mean)
         self.moments = Counter("pixr_moments_shown", "Moments in answers.", registry=self.registry)
 
     def observe(self, intent: Intent, answer: search.Answer, seconds: float) -> None:
@@ -52,7 +55,7 @@ def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     routes = APIRouter()
     anybody = Depends(keys.optional(services))
-    metrics = Metrics()
+    metrics = Metrics(services.recall)
     viewer_key = viewers.key_of(services.settings)
 
     async def answer(request: Request, body: Body, principal: Principal | None, key: str | None) -> Response:

@@ -21,6 +21,7 @@ from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Gate, Limits
 from serve.readers import Readers
+from serve.recall import Recall
 from serve.results import Results
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -72,4 +73,5 @@ class Services:
     feed: Feed
     limits: Limits
     gate: Gate
+    recall: Recall
     patience: Breaker  # with searches at full recall

@@ -56,6 +56,8 @@ class SearchSettings:
     text_rows_max: int = 2000  # matches that are ranked; the rest is cut off before ranking
     statement_timeout_ms: int = 1000  # then once more, shorter, with hurried_ef_search
     hurried_ef_search: int = 40
+    recall_interval_s: float = 60.0  # between searches that are made again by comparing everything; 0 is never
+    recall_timeout_ms: int = 30_000
     encode_timeout_s: float = 1.0
     deadline_s: float = 3.0  # of a whole search
 
