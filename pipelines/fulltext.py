@@ -44,16 +44,15 @@ async def matching(
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
     filters, plan = filters or Filters(), plan or Plan()
-    async with connection.transaction():
-        await configure(connection, {"statement_timeout": plan.timeout_ms})
-        words = (text, _any(*excluded(text), *without), language)
-        found = await _matching(connection, words, limit, filters, plan, any_word=False)
-        if len(found) < limit:
-            seen = {hit.segment_id for hit in found}
-            more = await _matching(connection, words, limit, filters, plan, any_word=True)
-            lowest = min((hit.value for hit in found), default=1.0)
-            found += [Hit(hit.segment_id, min(hit.value, lowest) / 2) for hit in more if hit.segment_id not in seen]
-        return found[:limit]
+    await configure(connection, {"statement_timeout": plan.timeout_ms})
+    words = (text, _any(*excluded(text), *without), language)
+    found = await _matching(connection, words, limit, filters, plan, any_word=False)
+    if len(found) < limit:
+        seen = {hit.segment_id for hit in found}
+        more = await _matching(connection, words, limit, filters, plan, any_word=True)
+        lowest = min((hit.value for hit in found), default=1.0)
+        found += [Hit(hit.segment_id, min(hit.value, lowest) / 2) for hit in more if hit.segment_id not in seen]
+    return found[:limit]
 
 
 def _any(*texts: str) -> str:

@@ -161,29 +161,26 @@ async def nearest(
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
     filters, plan = filters or Filters(), plan or Plan()
-    async with connection.transaction():
-        await configure(connection, {"statement_timeout": plan.timeout_ms})
-        fitting = await fit(connection, model, filters)
-        if plan.exact(fitting, model.rows, limit):
-            return Looked(await _exact(connection, model, vector, limit, filters), "exact", fitting)
+    fitting = await fit(connection, model, filters)
+    if not plan.exact(fitting, model.rows, limit):
         met = await _by_index(connection, model, vector, limit, filters, plan)
         if len(met) == limit or not plan.whole:
             return Looked(met, "index", fitting)
-        return Looked(await _exact(connection, model, vector, limit, filters), "index, exact", fitting)
+        return Looked(await exact(connection, model, vector, limit, filters, plan.timeout_ms), "index, exact", fitting)
+    return Looked(await exact(connection, model, vector, limit, filters, plan.timeout_ms), "exact", fitting)
 
 
 async def exact(
     connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters, timeout_ms: int
 ) -> list[Hit]:
     """The nearest by comparing every row that passes, whatever it costs within the time."""
-    async with connection.transaction():
-        await configure(connection, {"statement_timeout": timeout_ms})
-        return await _exact(connection, model, vector, limit, filters)
+    await configure(connection, {"statement_timeout": timeout_ms, "enable_seqscan": "on"})
+    return await _exact(connection, model, vector, limit, filters)
 
 
 async def configure(connection: Connection, settings: Mapping[str, Any]) -> None:
-    """Settings of this transaction, in one round trip."""
-    calls = SQL(", ").join(SQL("set_config({}, {}, true)").format(k, str(v)) for k, v in settings.items())
+    """Settings of this session, in one round trip: whoever searches says what it needs, and a transaction costs two more."""
+    calls = SQL(", ").join(SQL("set_config({}, {}, false)").format(k, str(v)) for k, v in settings.items())
     await connection.execute(SQL("SELECT ") + calls)
 
 
@@ -220,6 +217,7 @@ async def _by_index(
     await configure(
         connection,
         {
+            "statement_timeout": plan.timeout_ms,
             "hnsw.ef_search": max(plan.ef_search, min(limit, EF_MAX)),
             "hnsw.iterative_scan": "relaxed_order",
             "hnsw.max_scan_tuples": plan.scan_tuples,

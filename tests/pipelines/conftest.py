@@ -140,5 +140,5 @@ def corpus(ground: Settings, _template: str) -> Iterator[Catalogue]:
 @pytest.fixture
 async def reading(corpus: Catalogue) -> AsyncIterator[AsyncConnection[Any]]:
     """A connection to it."""
-    async with await AsyncConnection.connect(corpus.url) as made:
+    async with await AsyncConnection.connect(corpus.url, autocommit=True) as made:
         yield made
