@@ -471,3 +471,39 @@ def test_a_reclaim_that_the_chain_refuses_is_tried_again_and_holds_nobody(journa
     rig.pay(3)
     assert rig.holds() == {}
     assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(1,)]
+
+
+def test_a_later_attempt_that_fails_at_the_marker_waits_for_the_earlier_one_to_be_agreed_on(rig: Rig) -> None:
+    class Forgetful(LocalNode):
+        forgotten = ""
+
+        async def call(self, method: str, params: list[Any]) -> Any:
+            return (
+                None
+                if method == "getTransaction" and params[0] == self.forgotten
+                else await super().call(method, params)
+            )
+
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    (first,) = rig.payouts.sign()
+    rig.payouts.send()
+    rig.fresh(Hasty).settle()
+    waiting = dict(rig.chain.pending)
+    rig.chain.pending.clear()
+    rig.advance(2)
+    rig.payouts.sign()
+    rig.chain.pending.update(waiting)  # the first lands before the second
+    rig.payouts.send()
+    rig.advance(FINAL_BLOCKS)
+    whole, forgetful = rig.payouts.chain, Forgetful("b", rig.chain)
+    forgetful.forgotten = first
+    rig.payouts.chain = Chain([LocalNode("a", rig.chain), forgetful])
+    rig.payouts.settle()
+    assert [each[:2] for each in attempts(rig)] == [(1, "expired"), (2, "live")]
+    assert (rig.balance("in_flight"), rig.freezes()) == (1000, [])
+    rig.payouts.chain.close()
+    rig.payouts.chain = whole
+    rig.payouts.settle()
+    assert [each[:2] for each in attempts(rig)] == [(1, "landed"), (2, "failed")]
+    assert (rig.balance("in_flight"), rig.on_chain(1)) == (0, 1000)
