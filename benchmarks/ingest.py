@@ -32,9 +32,9 @@ from pipelines import chunks, encoder, jobs, report, source, stages
 from pipelines.media import Video
 from pipelines.settings import IngestSettings, ModelSettings
 
-FEW, MANY = 2, 8  # videos
+FEW, MANY = 2, 6  # videos
 SECONDS = (20, 30, 40, 60)
-SHORT_FEW, SHORT_MANY = 12, 120  # videos of two seconds
+SHORT_FEW, SHORT_MANY = 10, 60  # videos of two seconds
 JOB_TIMEOUT_S = 900
 START_TIMEOUT_S = 180
 READ_INTERVAL_S = 0.1

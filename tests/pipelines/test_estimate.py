@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from psycopg import Connection
 
 from cluster import database
+from cluster.cli import Context
+from cluster.errors import Rejected
 from cluster.settings import Settings
 from pipelines import catalog, estimate, source
 from pipelines.catalog import Listed
+from pipelines.cli import ingest
 from pipelines.media import PIPELINE_VERSION
 
 VIDEOS = [Listed(f"s3://b/{name}.mp4", "e", 1_000_000, "ana", name) for name in ("done", "bad", "changed", "new")]
@@ -72,3 +77,17 @@ def test_a_local_folder_is_known_by_its_content(clips: Path, settings: Settings,
     catalog.register(connection, "j", [Listed(video.source_uri, "from S3", video.size, "bruno", "x")], 1)
     connection.execute("UPDATE media.videos SET status = 'quarantined', error = 'e', error_code = 'c'")
     assert estimate.of(settings, connection, [video], "m")["refused_before"] == 1
+
+
+def test_a_dry_run_prints_the_plan_and_makes_no_job(clips: Path, deployment: Settings) -> None:
+    context = Context(deployment.path)
+    context.__dict__["settings"] = deployment
+    ran = CliRunner().invoke(ingest, [str(clips / "cuts.mp4"), "--dry-run", "--json"], obj=context)
+    assert ran.exit_code == 0, ran.output
+    plan = json.loads(ran.stdout)
+    assert (plan["videos"], plan["to_ingest"], plan["estimate"]) == (1, 1, None)
+    refused = CliRunner().invoke(ingest, ["s3://elsewhere/x", "--dry-run"], obj=context)
+    assert isinstance(refused.exception, Rejected)
+    with database.connect(deployment.postgres.url, autocommit=True) as opened:
+        assert opened.execute("SELECT count(*) FROM media.jobs").fetchone() == (0,)
+        assert opened.execute("SELECT count(*) FROM media.videos").fetchone() == (0,)
