@@ -1,7 +1,7 @@
 """Fixtures on the real services: PostgreSQL, Valkey and the S3 gateway run once per test run, under the supervisor.
 
 Nothing here stands in for anything: a test that needs a database gets a fresh, migrated one; a test that needs the
-chain gets a localnet of its own; a test that needs Ray shares one local cluster.
+chain gets a localnet of its own. What needs Ray or the whole stack shares one a package, which ends with its tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import pytest
 from psycopg import sql
 
 from cluster import database, migrations, runtime, supervisor
-from cluster import ray_cluster as ray_driver
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
@@ -137,28 +136,3 @@ def _wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         assert time.monotonic() < deadline, "the localnet does not listen"
         time.sleep(0.05)
-
-
-@pytest.fixture(scope="session")
-def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings of a data folder in which a Ray head of the test run's own is kept running."""
-    made = throwaway_settings(tmp_path_factory.mktemp("ray"))
-    process = supervisor.start(made, only=("ray",))
-    try:
-        wait_up(made, process)
-        yield made
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-@pytest.fixture(scope="session")
-def ray_cluster(ray_head: Settings) -> Iterator[Settings]:
-    """The same, with this process as its driver."""
-    ray_driver.connect(ray_head)
-    import ray
-
-    try:
-        yield ray_head
-    finally:
-        ray.shutdown()

@@ -1,4 +1,4 @@
-"""The whole stack, once per test run, started and used through the command line as a stranger would."""
+"""The whole stack, once for all flow tests, started and used through the command line as a stranger would."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
     return time.monotonic() - began
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     folder.chmod(0o755)
@@ -103,12 +103,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         assert psutil.wait_procs(family, timeout=10)[1] == [], "processes were left behind"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("catalogue"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def catalogue(stack: Stack, catalogue_folder: str) -> list[samples.Sample]:
     """The demo's videos, good and bad, ingested."""
     made = samples.demo(Path(catalogue_folder), SEED)

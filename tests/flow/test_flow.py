@@ -42,7 +42,7 @@ def funded(stack: Stack) -> tuple[Any, ...]:
     )[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shown(stack: Stack, catalogue: list[Sample]) -> list[dict[str, Any]]:
     """The answers to a search for the first shot of some of the videos."""
     captions = [sample.shots[0].caption for sample in catalogue if sample.shots][:5]
