@@ -107,7 +107,7 @@ class Keeper:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=lambda: _die_with_parent(command.stop_signal),
+                preexec_fn=lambda: die_with_parent(command.stop_signal),
             )
 
     def _check(self, now: float) -> None:
@@ -221,7 +221,8 @@ def _leave_taken_ports(settings: Settings, service: str) -> None:
             log.warning("port %d is taken by %s; %s moves to %d", number, owner, name, moved_to)
 
 
-def _die_with_parent(stop_signal: int) -> None:
+def die_with_parent(stop_signal: int) -> None:
+    """Have the kernel send this process a signal when its parent ends; it stays through an `exec`."""
     _libc.prctl(PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
 
 

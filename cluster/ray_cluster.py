@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from cluster import runtime
+from cluster import ingress, runtime
 from cluster.errors import Temporary
 from cluster.settings import EMBEDDED, Settings
 
@@ -28,7 +28,7 @@ def environment(settings: Settings) -> dict[str, str]:
     }
     if settings.ray.auth_mode == "token" and settings.ray.address == EMBEDDED:
         variables["RAY_AUTH_TOKEN_PATH"] = str(runtime.secret_path(settings, "ray_token"))
-    return variables
+    return variables | ingress.environment(settings)
 
 
 def token(settings: Settings) -> str:

@@ -51,10 +51,18 @@ ROUTERS = (routes_search, routes_feed, routes_videos, routes_jobs, routes_creato
 POOL_WAIT_S = 5.0
 
 
-def build(services: Services) -> FastAPI:
-    """The application over its services; connections are opened when it starts and closed when it ends."""
+def build(services: Services, *, stamped: bool = True) -> FastAPI:
+    """The application over its services; connections are opened when it starts and closed when it ends.
+
+    `stamped` answers carry their request id; behind Serve they do without our doing.
+    """
     app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
-    problems.install(app, cors_origins=services.search.cors_origins, body_bytes_max=services.search.body_max_bytes)
+    problems.install(
+        app,
+        cors_origins=services.search.cors_origins,
+        body_bytes_max=services.search.body_max_bytes,
+        stamped=stamped,
+    )
     for routes in ROUTERS:
         app.include_router(routes.router(services))
     openapi.install(app)
@@ -116,7 +124,8 @@ def application(settings: Settings) -> Any:
         telemetry.configure("serve")
         sockets.stay_on_node()
         handle = ray_serve.get_deployment_handle(ENCODER, app_name=APP)
-        return build(services_of(settings, lambda given, store: encoding.of_handle(given, store, handle)))
+        own = services_of(settings, lambda given, store: encoding.of_handle(given, store, handle))
+        return build(own, stamped=False)
 
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment

@@ -41,8 +41,13 @@ RETRY_AFTER_S = 1.0
 EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Content-Range", "ETag", "X-Pixr-Degraded", "X-Pixr-Cache")
 
 
-def install(app: FastAPI, *, cors_origins: Sequence[str] = (), body_bytes_max: int = BODY_BYTES_MAX) -> None:
-    """Give an application its error answers, request ids, CORS and the limit on bodies."""
+def install(
+    app: FastAPI, *, cors_origins: Sequence[str] = (), body_bytes_max: int = BODY_BYTES_MAX, stamped: bool = True
+) -> None:
+    """Give an application its error answers, request ids, CORS and the limit on bodies.
+
+    `stamped` answers carry their request id; Serve stamps those of its replicas itself.
+    """
     app.add_exception_handler(Rejected, _rejected)
     app.add_exception_handler(Temporary, _temporary)
     app.add_exception_handler(psycopg.OperationalError, _database_away)
@@ -59,7 +64,7 @@ def install(app: FastAPI, *, cors_origins: Sequence[str] = (), body_bytes_max: i
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Range"],
             expose_headers=list(EXPOSED_HEADERS),
         )
-    app.add_middleware(RequestIds)
+    app.add_middleware(RequestIds, stamped=stamped)
 
 
 def request_id(scope: Mapping[str, Any]) -> str:
@@ -87,7 +92,6 @@ def problem(
         "code": name,
     } | {key: value for key, value in more.items() if value}
     given = dict(headers or {})
-    given["X-Request-Id"] = request_id(scope)
     given["Cache-Control"] = "no-store"
     if status == HTTPStatus.UNAUTHORIZED:
         given.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
@@ -152,14 +156,17 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _bug(request: Request, error: Exception) -> Response:
     log.error("unexpected %s", type(error).__name__, exc_info=error, extra={"request_id": request_id(request.scope)})
-    return problem(request.scope, 500, "something unexpected happened; the request id finds it in the logs")
+    # A bug is answered outside all that guards requests, so that nobody but Serve would stamp the answer.
+    headers = {"X-Request-Id": request_id(request.scope)} if request.scope["state"].get("stamped", True) else {}
+    detail = "something unexpected happened; the request id finds it in the logs"
+    return problem(request.scope, 500, detail, headers=headers)
 
 
 class RequestIds:
-    """Takes a well-formed X-Request-Id or makes one, and sends it back with every answer."""
+    """Takes a well-formed X-Request-Id or makes one, and sends it back with every answer unless somebody else does."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, stamped: bool) -> None:
+        self._app, self._stamped = app, stamped
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -167,14 +174,14 @@ class RequestIds:
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         name = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
-        scope.setdefault("state", {})["request_id"] = name
+        scope.setdefault("state", {}).update(request_id=name, stamped=self._stamped)
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["X-Request-Id"] = name
             await send(message)
 
-        await self._app(scope, receive, stamped)
+        await self._app(scope, receive, stamped if self._stamped else send)
 
 
 class BodyLimit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import httpx
 import psutil
 import pytest
@@ -23,11 +25,14 @@ def finds(stack: Stack, query: str) -> bool:
     return answer.status_code == 200 and bool(answer.json()["moments"]) and not answer.json()["degraded"]
 
 
-def is_replica(process: psutil.Process) -> bool:
-    try:
-        return "ServeReplica" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # it ended since the list was made, or waits to be reaped
-        return False
+def family(stack: Stack, word: str) -> list[psutil.Process]:
+    """The stack's processes whose command line has a word in it."""
+    found = []
+    for process in stack.supervisor().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended since the list was made, or waits to be reaped
+            if word in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def any_title(stack: Stack) -> str:
@@ -49,12 +54,13 @@ def test_a_killed_service_is_back_and_nothing_is_lost(stack: Stack, catalogue: N
     assert stack.json("audit")["clean"]
 
 
-def test_a_killed_serve_replica_is_back(stack: Stack, catalogue: None) -> None:
-    replicas = [process for process in stack.supervisor().children(recursive=True) if is_replica(process)]
-    assert replicas
-    for replica in replicas:
-        replica.kill()
-    psutil.wait_procs(replicas, timeout=5)
+@pytest.mark.parametrize("word", ["ServeReplica", "/haproxy -db", "HAProxyManager"])
+def test_killed_processes_of_serve_are_back(stack: Stack, catalogue: None, word: str) -> None:
+    killed = family(stack, word)
+    assert killed
+    for process in killed:
+        process.kill()
+    psutil.wait_procs(killed, timeout=5)
     until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "search answers again")
     assert stack.json("audit")["clean"]
 
@@ -70,6 +76,13 @@ def test_every_socket_listens_on_the_loopback_address(stack: Stack, catalogue: N
     }
     assert len({port for _, _, port in listening}) >= len(stack.services) - 1  # the watch over jobs listens nowhere
     assert {row for row in listening if row[1].removeprefix("::ffff:") != "127.0.0.1"} == set()
+
+
+@pytest.mark.parametrize(("given", "kept"), [("a-name.of_mine", True), ("two words", False)])
+def test_a_request_has_one_name_in_its_answer(stack: Stack, given: str, kept: bool) -> None:
+    names = stack.anonymous.get("/v1/search", headers={"X-Request-Id": given}).headers.get_list("x-request-id")
+    assert len(names) == 1
+    assert (names[0] == given) is kept
 
 
 @pytest.mark.parametrize(

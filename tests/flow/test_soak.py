@@ -23,7 +23,7 @@ from ledger.appearances import Hashes
 from ledger.settings import Economics
 from pipelines.samples import Sample
 from tests.flow.conftest import Stack, until
-from tests.flow.test_faults import all_healthy, is_replica
+from tests.flow.test_faults import all_healthy, family
 
 SHORT_S, LONG_S = 40.0, 600.0
 KILL_EVERY_S = (4.0, 9.0)
@@ -73,10 +73,9 @@ def victim(stack: Stack, kind: str) -> list[psutil.Process]:
     if kind in ("postgres", "redis", "solana"):
         pid = stack.services[kind]["pid"]
         return [psutil.Process(pid)] if pid and psutil.pid_exists(pid) else []
-    children = stack.supervisor().children(recursive=True)
     if kind == "replica":
-        return [each for each in children if is_replica(each)]
-    return [each for each in children if is_ledger_actor(each)]
+        return family(stack, "ServeReplica")
+    return [each for each in family(stack, "ray::Actor") if is_ledger_actor(each)]
 
 
 def is_ledger_actor(process: psutil.Process) -> bool:
