@@ -31,6 +31,7 @@ FORMS = (
     Form(width=1280, height=720, fps=24),
 )
 DISSOLVE_FRAMES = 8
+TRUTH = "truth.jsonl"
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ def write(
     seconds: tuple[float, float] = (2.0, 4.0),
     concepts: tuple[int, int] = (1, 2),
 ) -> list[Sample]:
-    """Film `count` videos into a folder, with `manifest.csv` and `truth.jsonl`."""
+    """Film `count` videos into a folder, with `manifest.csv` and the truth. What was filmed there before goes."""
     out.mkdir(parents=True, exist_ok=True)
+    for former in read(out) if (out / TRUTH).exists() else []:
+        (out / Path(former.file).name).unlink(missing_ok=True)
     samples = []
     for number in range(count):
         rng = random.Random(f"sample {seed} {number}")
@@ -104,7 +107,7 @@ def write(
 
 def read(folder: Path) -> list[Sample]:
     """The samples that a folder's truth describes."""
-    lines = (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / TRUTH).read_text(encoding="utf-8").splitlines()
     return [_sample(json.loads(line)) for line in lines]
 
 
@@ -172,7 +175,7 @@ def describe(out: Path, samples: Sequence[Sample]) -> None:
         for s in samples:
             table.writerow((s.file, s.title, s.description, ";".join(s.tags), s.creator, s.wallet))
     truth = "".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
-    (out / "truth.jsonl").write_text(truth, encoding="utf-8")
+    (out / TRUTH).write_text(truth, encoding="utf-8")
 
 
 def _sample(row: dict[str, Any]) -> Sample:

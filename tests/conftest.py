@@ -32,8 +32,14 @@ START_TIMEOUT_S = 120.0
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a data folder in which PostgreSQL, Valkey and the S3 gateway run."""
-    settings = throwaway_settings(tmp_path_factory.mktemp("ground"))
-    process = supervisor.start(settings, only=("postgres", "redis", "s3"))
+    with supervised(throwaway_settings(tmp_path_factory.mktemp("ground")), "postgres", "redis", "s3") as settings:
+        yield settings
+
+
+@contextmanager
+def supervised(settings: Settings, *services: str) -> Iterator[Settings]:
+    """The settings while the services that are named run."""
+    process = supervisor.start(settings, only=services)
     try:
         wait_up(settings, process)
         yield settings

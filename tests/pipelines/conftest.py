@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,12 +13,12 @@ import imageio_ffmpeg
 import pytest
 from psycopg import AsyncConnection
 
-from cluster import database, ray_cluster, runtime, supervisor
+from cluster import database, ray_cluster, runtime
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
-from tests.conftest import fresh_database, throwaway_settings, wait_up
+from tests.conftest import fresh_database, supervised, throwaway_settings
 from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, clustered, load
 
 SCENES = ("testsrc2", "smptebars", "rgbtestsrc", "testsrc", "pal75bars", "yuvtestsrc")
@@ -111,14 +110,8 @@ def bucket(s3: S3Endpoint) -> str:
 @pytest.fixture(scope="package")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a data folder in which a Ray head of these tests' own is kept running."""
-    made = throwaway_settings(tmp_path_factory.mktemp("ray"))
-    process = supervisor.start(made, only=("ray",))
-    try:
-        wait_up(made, process)
-        yield made
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with supervised(throwaway_settings(tmp_path_factory.mktemp("ray")), "ray") as settings:
+        yield settings
 
 
 @pytest.fixture

@@ -84,6 +84,14 @@ def test_the_manifest_names_every_file_once_with_its_creator(tmp_path: Path) -> 
     assert samples.read(tmp_path) == written
 
 
+def test_a_folder_that_is_written_again_holds_nothing_of_before_but_what_was_never_ours(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    for count, seed in ((3, 1), (2, 2)):
+        made = samples.write(tmp_path, count, seed, forms=(SMALL,), shots=(1, 1), seconds=(0.5, 0.5))
+    ours = {sample.file for sample in made}
+    assert {file.name for file in tmp_path.iterdir()} == ours | {"manifest.csv", "truth.jsonl", "mine.txt"}
+
+
 def test_wallets_are_public_keys_that_follow_from_creator_and_seed() -> None:
     raw = base58.b58decode(samples.wallet("ana", 1))
     Ed25519PublicKey.from_public_bytes(raw)
