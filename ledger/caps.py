@@ -6,35 +6,67 @@ run by run, in PostgreSQL. What was kept is what is loaded. Knows numbers and da
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
+from ledger.groups import Groups, Places, changes, order_of
 from ledger.money import Amounts
-from ledger.seen import Flags, Keys
+from ledger.runs import merged_from
+from ledger.seen import Keys
 
 Days = NDArray[np.uint16]
 
 DAY_S = 86_400
 DAYS_KEPT = 3
-RUNS_MAX = 12
 
 
 @dataclass(frozen=True)
 class Run:
     """Keys in ascending order, each with its day and what it came to."""
 
+    id: int
     keys: Keys
     days: Days
     amounts: Amounts
 
 
+@dataclass(frozen=True)
+class Tally:
+    """One fold's rows by subject and day: `parts` are rows that share both, `groups` the parts of each key."""
+
+    parts: Groups
+    groups: Groups
+    keys: Keys
+    days: Days
+
+    @classmethod
+    def of(cls, parts: Groups, subjects: NDArray[Any], days: Days) -> Tally:
+        """`subjects` and `days` of each part."""
+        keys = keys_of(subjects, days)
+        order = order_of(keys)
+        groups = Groups.where(order, changes(keys[order]))
+        return cls(parts, groups, keys[groups.firsts], days[groups.firsts])
+
+    def sums(self, amounts: Amounts) -> Amounts:
+        """What each key's rows come to."""
+        return self.groups.sums(self.parts.sums(amounts))
+
+    def rows(self, chosen: Places) -> tuple[Places, Places]:
+        """The rows of the chosen keys, key by key in the order they came, and the place in `chosen` of each one's key."""
+        parts, key_of_part = self.groups.rows(chosen)
+        rows, part_of_row = self.parts.rows(parts)
+        keys = key_of_part[part_of_row]
+        order = np.lexsort((rows, keys))
+        return rows[order], keys[order]
+
+
 def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
-    """A 64-bit key for each pair of subject (an id, or 16 bytes of a viewer) and day."""
-    words = np.ascontiguousarray(subjects).view("<u8").reshape(len(days), subjects.dtype.itemsize // 8)
+    """A 64-bit key for each pair of subject (an id, or the two words of a viewer) and day."""
+    words = np.ascontiguousarray(subjects).view("<u8").reshape(len(days), -1)
     with np.errstate(over="ignore"):
         mixed = words[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ words[:, -1] ^ days.astype(np.uint64) << np.uint64(47)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -43,7 +75,7 @@ def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
 
 
 class Caps:
-    """The sums of one kind of subject; `within` asks, `remember` tells."""
+    """The sums of one kind of subject; `excess` asks, `remember` tells."""
 
     def __init__(self, kind: str, most_pix: int) -> None:
         self.kind, self._most = kind, most_pix
@@ -52,40 +84,39 @@ class Caps:
     def load(self, connection: Connection[Any]) -> None:
         """Read what earlier folds have kept."""
         rows = connection.execute(
-            "SELECT keys, days, amounts FROM ledger.day_runs WHERE kind = %s ORDER BY id", (self.kind,)
+            "SELECT id, keys, days, amounts FROM ledger.day_runs WHERE kind = %s ORDER BY id", (self.kind,)
         )
         self._runs = [
-            Run(np.frombuffer(row[0], "<u8"), np.frombuffer(row[1], "<u2"), np.frombuffer(row[2], "<i8"))
+            Run(row[0], np.frombuffer(row[1], "<u8"), np.frombuffer(row[2], "<u2"), np.frombuffer(row[3], "<i8"))
             for row in rows
         ]
 
-    def within(self, keys: Keys, amounts: Amounts) -> Flags:
-        """Which of these stay within the bound, taken in their order on top of what the day has come to."""
-        if not self._most or not len(keys):
-            return np.ones(len(keys), np.bool_)
-        order = np.argsort(keys, kind="stable")
-        ordered, running = keys[order], np.cumsum(amounts[order])
-        first = np.append(True, ordered[1:] != ordered[:-1])
-        before = (running - amounts[order])[first][np.cumsum(first) - 1]
-        fits = np.empty(len(keys), np.bool_)
-        fits[order] = self._sums(ordered) + running - before <= self._most
-        return fits
+    def excess(self, tally: Tally, amounts: Amounts) -> Places:
+        """Rows beyond the bound, taken in their order on top of what the day has come to; a row of nothing may be one."""
+        if not self._most:
+            return np.zeros(0, np.int64)
+        before = self._sums(tally.keys)
+        over = np.flatnonzero(before + tally.sums(amounts) > self._most)
+        rows, key = tally.rows(over)
+        running = np.cumsum(amounts[rows])
+        starts = changes(key)
+        earlier = (running - amounts[rows])[starts][np.cumsum(starts) - 1]
+        return rows[before[over][key] + running - earlier > self._most]
 
-    def remember(self, connection: Connection[Any], keys: Keys, days: Days, amounts: Amounts) -> list[Run]:
+    def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts) -> list[Run]:
         """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`."""
-        if not self._most or not len(keys):
+        sums = tally.sums(amounts)
+        some = sums > 0
+        if not self._most or not some.any():
             return self._runs
-        runs = [*self._runs, _summed(keys, days, amounts)]
-        if len(runs) > RUNS_MAX:
-            runs = [_merged(runs)]
-            connection.execute("DELETE FROM ledger.day_runs WHERE kind = %s", (self.kind,))
-        newest = runs[-1]
-        connection.execute(
-            "INSERT INTO ledger.day_runs (kind, keys, days, amounts) VALUES (%s, %s, %s, %s)",
-            (self.kind, newest.keys.astype("<u8").tobytes(), newest.days.astype("<u2").tobytes(),
-             newest.amounts.astype("<i8").tobytes()),
-        )  # fmt: skip
-        return runs
+        runs = [*self._runs, Run(0, tally.keys[some], tally.days[some], sums[some])]
+        start = merged_from([len(each.keys) for each in runs])
+        if start is not None:
+            runs[start:] = [_merged(runs[start:])]
+            connection.execute(
+                "DELETE FROM ledger.day_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
+            )
+        return [*runs[:-1], self._insert(connection, runs[-1])]
 
     def accept(self, runs: list[Run]) -> None:
         """The transaction that kept these has committed."""
@@ -98,16 +129,21 @@ class Caps:
             sums += np.where(run.keys[place] == keys, run.amounts[place], 0)
         return sums
 
-
-def _summed(keys: Keys, days: Days, amounts: Amounts) -> Run:
-    unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    sums = np.zeros(len(unique), np.int64)
-    np.add.at(sums, inverse, amounts)
-    return Run(unique, days[first], sums)
+    def _insert(self, connection: Connection[Any], run: Run) -> Run:
+        row = connection.execute(
+            "INSERT INTO ledger.day_runs (kind, keys, days, amounts) VALUES (%s, %s, %s, %s) RETURNING id",
+            (self.kind, run.keys.astype("<u8").tobytes(), run.days.astype("<u2").tobytes(),
+             run.amounts.astype("<i8").tobytes()),
+        ).fetchone()  # fmt: skip
+        assert row is not None
+        return replace(run, id=row[0])
 
 
 def _merged(runs: list[Run]) -> Run:
     """One run, without days that are over for good. Never empty: the newest day stays."""
     keys, days, amounts = (np.concatenate([getattr(run, name) for run in runs]) for name in ("keys", "days", "amounts"))
     young = days.astype(np.int64) > int(days.max()) - DAYS_KEPT
-    return _summed(keys[young], days[young], amounts[young])
+    keys, days, amounts = keys[young], days[young], amounts[young]
+    order = order_of(keys)  # quick, because runs are in order
+    groups = Groups.where(order, changes(keys[order]))
+    return Run(0, keys[groups.firsts], days[groups.firsts], groups.sums(amounts))

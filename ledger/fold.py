@@ -3,32 +3,42 @@
 Each incarnation's batches are taken in order, from where its cursor stands; a gap stops that incarnation, so nothing
 is skipped. Every appearance gets one outcome; those that are funded are split exactly and summed per creator. The
 `reward_pool` pays for all of it and never goes below zero: when it is empty an appearance is kept, unfunded.
+
+The database writes in a thread of its own, statement after statement, while the next ones are computed here; where more
+waits than one fold takes, so is the next group made ready. Only when all is written does this thread commit.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
-from ledger import book, caps, money, spool
-from ledger.caps import DAY_S, Caps, Days
+from ledger import book, money, seen, waiting
+from ledger.caps import Caps
+from ledger.directory import Directory
+from ledger.groups import Flags
 from ledger.money import Amounts
 from ledger.review import Audience, Pairs
-from ledger.seen import Flags, Seen, keys_of
+from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
+from ledger.stages import Stages
+from ledger.waiting import Group, Ids, Stored
 
 log = logging.getLogger(__name__)
 
 MATURITY_BUCKET_S = 600
+Result = TypeVar("Result")
+Stake = tuple[int, list[int], list[int]]  # segment, investors, what each has put in
 
 
 class Outcome(IntEnum):
@@ -42,30 +52,7 @@ class Outcome(IntEnum):
     UNEARNED = 5  # earns nothing: no relevance, or an anonymous viewer
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One batch as the database holds it."""
-
-    incarnation: UUID
-    seq: int
-    searches: int
-    appearances: int
-    format: int
-    payload: bytes
-    sha256: bytes
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The appearances of many batches, one row each; `search` numbers the search a row belongs to."""
-
-    search: NDArray[np.int64]
-    place: NDArray[np.int64]
-    segment: NDArray[np.int64]
-    creator: NDArray[np.int64]
-    amount: Amounts
-    seconds: NDArray[np.uint32]
-    viewers: NDArray[np.void]
+Outcomes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -78,16 +65,50 @@ class Folded:
     amount_pix: int
 
 
+@dataclass(frozen=True)
+class Earned:
+    """What the funded appearances of a fold come to: in all, for the platform, and for creators and investors."""
+
+    total: int
+    platform: int
+    parties: dict[str, tuple[Ids, Amounts]]
+
+
+class Pen:
+    """The thread that writes: what it is given is done in turn, each timed as a stage of the fold."""
+
+    def __init__(self, executor: ThreadPoolExecutor, stages: Stages) -> None:
+        self._executor, self._stages = executor, stages
+        self._given: list[Future[Any]] = []
+
+    def give(self, stage: str, write: Callable[..., Result], *values: Any) -> Future[Result]:
+        def timed() -> Result:
+            with self._stages.time(stage):
+                return write(*values)
+
+        self._given.append(self._executor.submit(timed))
+        return self._given[-1]
+
+    def finish(self) -> None:
+        """Wait for everything; the first thing that went wrong is raised."""
+        for each in self._given:
+            each.result()
+
+
 class Fold:
     """The accountant of appearances; one per holder of the epoch."""
 
     def __init__(self, connection: Connection[Any], economics: Economics, settings: LedgerSettings) -> None:
         self._connection, self._economics, self._settings = connection, economics, settings
+        self.stages = Stages()
+        self._ahead: Group | None = None
         self._seen = Seen(economics.repeat_after_s)
         self._seen.load(connection)
         bounds = (("viewer", economics.viewer_day_max_pix), ("segment", economics.segment_day_max_pix),
                   ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]
+        self._kind = "maturing" if economics.maturity_s else "payable"
+        self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
         self.audience = Audience()
         self.audience.load(connection)
         for cap in self._caps:
@@ -96,211 +117,220 @@ class Fold:
 
     def run_once(self) -> Folded | None:
         """Fold what is waiting, within the limits; None when nothing is."""
-        stored = waiting(self._connection, self._settings)
-        if not stored:
+        for directory in self._directories.values():
+            directory.forget()
+        group, self._ahead = self._ahead or self._take(), None
+        if group is None:
             self._connection.commit()
             return None
-        heads, shown = _decoded(stored)
+        with ThreadPoolExecutor(1, "pen") as executor:
+            return self._folded(group, Pen(executor, self.stages))
+
+    def _take(self) -> Group | None:
+        with self.stages.time("read"):
+            stored, is_full = waiting.waiting(self._connection, self._settings)
+        return self._grouped(stored, is_full)
+
+    def _grouped(self, stored: Sequence[Stored], is_full: bool) -> Group | None:
+        with self.stages.time("decode and sort"):
+            return waiting.grouped(stored, is_full=is_full) if stored else None
+
+    def _look_ahead(self, group: Group, pen: Pen) -> Future[tuple[list[Stored], bool]] | None:
+        """Where there is more than one fold takes: read what follows, as if the cursors had moved."""
+        if not group.is_full:
+            return None
+        return pen.give("read", waiting.waiting, self._connection, self._settings, _ends(group.stored))
+
+    def _folded(self, group: Group, pen: Pen) -> Folded:
+        shown = group.shown
         outcome = np.full(len(shown.segment), Outcome.FUNDED, np.uint8)
-        self._refuse_repeated(heads, shown, outcome)
-        self._refuse_excess(shown, outcome)
-        keys = keys_of(shown.viewers, shown.segment)
-        fresh = np.zeros(len(keys), np.bool_)
-        asked = outcome == Outcome.FUNDED
-        fresh[asked] = self._seen.fresh(keys[asked], shown.seconds[asked])
-        outcome[asked & ~fresh] = Outcome.SEEN
+        pool, stakes = self._pool(), self._stakes()
+        self._refuse_repeated(group, outcome)
+        self._refuse_excess(group, outcome)
+        with self.stages.time("seen"):
+            news = self._refuse_seen(group, outcome)
+        runs = pen.give("write seen", self._seen.remember, self._connection, news)
+        ahead = self._look_ahead(group, pen)
         outcome[(outcome == Outcome.FUNDED) & (shown.amount == 0)] = Outcome.UNEARNED
-        days = self._refuse_excess_of_day(shown, outcome)
-        self._spend(shown, outcome)
-        runs = self._seen.remember(self._connection, keys[fresh], shown.seconds[fresh])
-        sums = self._remember_day(shown, days, outcome == Outcome.FUNDED)
-        pairs = self._remember_audience(shown, days, outcome == Outcome.FUNDED)
-        folded = self._write(stored, shown, outcome)
-        book.commit(self._connection)
-        self.audience.accept(pairs)
-        self._seen.accept(runs)
+        with self.stages.time("caps"):
+            self._refuse_excess_of_day(group, outcome)
+        self._spend(shown.amount, outcome, pool)
+        paid = np.where(outcome == Outcome.FUNDED, shown.amount, 0)
+        with self.stages.time("shares"):
+            nets, rests = money.split_many(paid, self._economics.creator_share_ppm)
+            earned = self._earned(group, paid, nets, rests, stakes)
+        folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
+        pen.give("write entry", self._write, group.stored, folded, earned, outcome)
+        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], paid)
+                for cap in self._caps]  # fmt: skip
+        with self.stages.time("pairs"):
+            pairs = self._pairs(group, outcome == Outcome.FUNDED, nets)
+        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs), None
+        if ahead is not None:
+            following = self._grouped(*ahead.result())
+        pen.give("commit", self._move_cursors, _ends(group.stored))
+        pen.finish()
+        with self.stages.time("commit"):
+            book.commit(self._connection)
+        self._seen.accept(runs.result())
+        self.audience.accept(heard.result())
         for cap, kept in zip(self._caps, sums, strict=True):
-            cap.accept(kept)
+            cap.accept(kept.result())
+        for directory in self._directories.values():
+            directory.accept()
+        self._ahead = following
         return folded
 
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _refuse_repeated(self, heads: NDArray[np.void], shown: Shown, outcome: NDArray[np.uint8]) -> None:
+    def _refuse_repeated(self, group: Group, outcome: Outcomes) -> None:
         """The first search with an Idempotency-Key counts; every other one with it records nothing."""
-        keys = [bytes(key) for key in heads["key"]]
-        named = {key: index for index, key in reversed(list(enumerate(keys))) if key != spool.NO_KEY}
+        heads = group.heads
+        words = np.ascontiguousarray(heads["key"]).view("<u8").reshape(-1, 2)
+        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(words.any(axis=1))[::-1]}
         if not named:
             return
-        requests = [bytes(heads["request"][index]) for index in named.values()]
         rows = self._connection.execute(
             "INSERT INTO ledger.idempotency (key, content) SELECT * FROM unnest(%s::bytea[], %s::bytea[])"
             " ON CONFLICT DO NOTHING RETURNING key",
-            (list(named), requests),
+            (list(named), [bytes(heads["request"][i]) for i in named.values()]),
         )
-        first = {named[bytes(row[0])] for row in rows}
-        repeated = [i for i, key in enumerate(keys) if key != spool.NO_KEY and i not in first]
-        outcome[np.isin(shown.search, repeated)] = Outcome.REPEATED_KEY
+        repeated = words.any(axis=1)
+        repeated[[named[bytes(row[0])] for row in rows]] = False
+        outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
 
-    def _refuse_excess(self, shown: Shown, outcome: NDArray[np.uint8]) -> None:
+    def _refuse_excess(self, group: Group, outcome: Outcomes) -> None:
         """Bounds of one search: how many appearances, and how much in all."""
+        searches, search, amount = group.shown.searches, group.shown.search, group.shown.amount
         most = self._economics.search_appearances_max
-        if most:
-            outcome[(outcome == Outcome.FUNDED) & (shown.place >= most)] = Outcome.CAPPED
+        if most and (searches.sizes > most).any():
+            place = np.arange(len(search)) - searches.bounds[search]
+            outcome[(outcome == Outcome.FUNDED) & (place >= most)] = Outcome.CAPPED
         most = self._economics.search_amount_max_pix
-        if most and len(shown.amount):
-            running = np.cumsum(shown.amount)
-            first = np.arange(len(shown.place)) - shown.place  # row of the search's first appearance
-            within = running - (running - shown.amount)[first]
+        if most and (searches.sums(amount) > most).any():
+            running = np.append(0, np.cumsum(amount))
+            within = running[1:] - running[searches.bounds[search]]
             outcome[(outcome == Outcome.FUNDED) & (within > most)] = Outcome.CAPPED
 
-    def _refuse_excess_of_day(self, shown: Shown, outcome: NDArray[np.uint8]) -> Days:
-        """Bounds of a UTC day, for each viewer, segment and creator; the days of the appearances are returned."""
-        days = (shown.seconds // DAY_S).astype(np.uint16)
+    def _refuse_seen(self, group: Group, outcome: Outcomes) -> seen.Run:
+        asked, order = outcome == Outcome.FUNDED, group.by_key
+        if not asked.all():
+            order = order[asked[order]]
+        rows, news = self._seen.sift(group.keys, group.shown.seconds[group.shown.search], order)
+        asked[rows] = False
+        outcome[asked] = Outcome.SEEN
+        return news
+
+    def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> None:
+        """Bounds of a UTC day, for each viewer, segment and creator."""
         for cap in self._caps:
-            asked = np.flatnonzero(outcome == Outcome.FUNDED)
-            keys = caps.keys_of(_subjects(shown, cap.kind)[asked], days[asked])
-            outcome[asked[~cap.within(keys, shown.amount[asked])]] = Outcome.CAPPED
-        return days
+            asked = outcome == Outcome.FUNDED
+            rows = cap.excess(group.tallies[cap.kind], np.where(asked, group.shown.amount, 0))
+            outcome[rows[asked[rows]]] = Outcome.CAPPED
 
-    def _remember_day(self, shown: Shown, days: Days, funded: Flags) -> list[list[caps.Run]]:
-        return [
-            cap.remember(
-                self._connection,
-                caps.keys_of(_subjects(shown, cap.kind)[funded], days[funded]),
-                days[funded],
-                shown.amount[funded],
-            )
-            for cap in self._caps
-        ]
-
-    def _remember_audience(self, shown: Shown, days: Days, funded: Flags) -> list[Pairs]:
-        gross = shown.amount[funded]
-        net, _ = money.split_many(gross, self._economics.creator_share_ppm)
-        halves = np.ascontiguousarray(shown.viewers[funded]).view("<u8").reshape(-1, 2)
-        return self.audience.remember(
-            self._connection, Pairs(halves[:, 0], shown.creator[funded], days[funded], gross, net)
-        )
-
-    def _spend(self, shown: Shown, outcome: NDArray[np.uint8]) -> None:
+    def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
         """First come, first funded, until the pool is empty."""
-        pool = book.balance(self._connection, book.account(self._connection, "reward_pool"))
         candidate = outcome == Outcome.FUNDED
-        running = np.cumsum(np.where(candidate, shown.amount, 0))
+        running = np.cumsum(np.where(candidate, amount, 0))
         outcome[candidate & (running > pool)] = Outcome.UNFUNDED
+
+    def _pool(self) -> int:
+        return book.balance(self._connection, book.account(self._connection, "reward_pool"))
+
+    # ── Shares ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _earned(self, group: Group, paid: Amounts, nets: Amounts, rests: Amounts, stakes: Sequence[Stake]) -> Earned:
+        """Creators' and investors' parts, summed per owner, and the platform's."""
+        creators = group.shown.creator[group.parts.firsts][group.creators.firsts]
+        parties = {"creator": _some(creators, group.creators.sums(group.parts.sums(nets)))}
+        invested = self._invested(group, rests, stakes)
+        investors = sorted(invested)
+        amounts = np.array([invested[each] for each in investors], np.int64)
+        parties["investor"] = _some(np.array(investors, np.int64), amounts)
+        return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
+
+    def _stakes(self) -> list[Stake]:
+        rows = self._connection.execute(
+            "SELECT segment_id, array_agg(investor_id ORDER BY investor_id),"
+            " array_agg(pix_invested ORDER BY investor_id)"
+            " FROM ledger.segment_stakes GROUP BY segment_id"
+        )
+        return rows.fetchall()
+
+    def _invested(self, group: Group, rests: Amounts, stakes: Sequence[Stake]) -> dict[int, int]:
+        """Investors' part of the platform's, appearance by appearance, for the segments that have any."""
+        found: dict[int, int] = {}
+        segments = group.shown.segment[group.parts.firsts]
+        for segment, investors, put_in in stakes:
+            first, last = np.searchsorted(segments, segment), np.searchsorted(segments, segment, "right")
+            rows, _ = group.parts.rows(np.arange(first, last))
+            for part, times in zip(*np.unique(rests[rows], return_counts=True), strict=True):
+                shared = money.split(int(part), (PPM - self._economics.investors_share_ppm,
+                                                 self._economics.investors_share_ppm))[1]  # fmt: skip
+                for investor, share in zip(investors, money.split(shared, put_in), strict=True):
+                    found[investor] = found.get(investor, 0) + share * int(times)
+        return found
+
+    def _pairs(self, group: Group, funded: Flags, nets: Amounts) -> Pairs:
+        rows = np.flatnonzero(funded)
+        search = group.shown.search[rows]
+        viewers, days = group.shown.viewers[:, 0][search], group.shown.days[search]
+        return Pairs(viewers, group.shown.creator[rows], days, group.shown.amount[rows], nets[rows])
 
     # ── Writing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, stored: Sequence[Stored], shown: Shown, outcome: NDArray[np.uint8]) -> Folded:
-        funded = outcome == Outcome.FUNDED
-        total = int(shown.amount[funded].sum())
-        entry_id = self._post(stored, shown, funded, total) if total else None
+    def _write(self, stored: Sequence[Stored], folded: Folded, earned: Earned, outcome: Outcomes) -> None:
+        entry_id = self._post(stored, folded, earned) if earned.total else None
         unfunded = int((outcome == Outcome.UNFUNDED).sum())
         with book.refusals():
             row = self._connection.execute(
                 "INSERT INTO ledger.folds (entry_id, batches, appearances, funded, unfunded, amount_pix)"
                 " VALUES (%s, %s, %s, %s, %s, %s) RETURNING id",
-                (entry_id, len(stored), len(outcome), int(funded.sum()), unfunded, total),
+                (entry_id, folded.batches, folded.appearances, folded.funded, unfunded, folded.amount_pix),
             ).fetchone()
         assert row is not None
         self._keep_outcomes(stored, outcome, row[0])
-        self._move_cursors(stored)
         if unfunded:
             log.warning("reward_pool is empty", extra={"unfunded": unfunded})
-        return Folded(len(stored), len(outcome), int(funded.sum()), total)
 
-    def _post(self, stored: Sequence[Stored], shown: Shown, funded: Flags, total: int) -> int:
-        earned, platform = self._shares(shown, funded)
-        kind = "maturing" if self._economics.maturity_s else "payable"
-        lines = [(book.account(self._connection, "reward_pool"), -total)]
-        if platform:
-            lines.append((book.account(self._connection, "platform"), platform))
-        for party, (owners, amounts) in earned.items():
-            known = book.accounts_of(self._connection, kind, party, [int(owner) for owner in owners])
-            added = [(known[int(o)], int(a)) for o, a in zip(owners, amounts, strict=True) if a]
-            lines += added
-            if kind == "maturing":
-                self._ripen(added)
+    def _post(self, stored: Sequence[Stored], folded: Folded, earned: Earned) -> int:
+        lines = [_lines([book.account(self._connection, "reward_pool")], [-earned.total])]
+        if earned.platform:
+            lines.append(_lines([book.account(self._connection, "platform")], [earned.platform]))
+        for party, (owners, amounts) in earned.parties.items():
+            lines.append(_lines(self._directories[party].accounts_of(self._connection, owners), amounts))
+            if self._kind == "maturing":
+                self._ripen(lines[-1])
         digest = hashlib.sha256(b"".join(each.sha256 for each in stored)).hexdigest()
-        document = {"batches": len(stored), "appearances": int(funded.sum()), "sha256": digest}
-        first = stored[0]
-        key = f"fold:{first.incarnation}:{first.seq}"
-        return book.post(self._connection, book.Entry("accrual", key, lines, document)).id
+        document = {"batches": folded.batches, "appearances": folded.funded, "sha256": digest}
+        key = f"fold:{stored[0].incarnation}:{stored[0].seq}"
+        return book.post(self._connection, book.Entry("accrual", key, np.concatenate(lines), document)).id
 
-    def _shares(self, shown: Shown, funded: Flags) -> tuple[dict[str, tuple[NDArray[np.int64], Amounts]], int]:
-        """Creators' and investors' parts, summed per owner, and the platform's."""
-        creators, rest = money.split_many(shown.amount[funded], self._economics.creator_share_ppm)
-        earned = {"creator": _summed(shown.creator[funded], creators)}
-        platform = int(rest.sum())
-        invested = self._invested(shown.segment[funded], rest)
-        if invested:
-            owners = np.array(list(invested), np.int64)
-            amounts = np.array(list(invested.values()), np.int64)
-            earned["investor"] = (owners, amounts)
-            platform -= int(amounts.sum())
-        return earned, platform
-
-    def _invested(self, segments: NDArray[np.int64], rest: Amounts) -> dict[int, int]:
-        """Investors' part of the platform's, appearance by appearance, for the segments that have any."""
-        rows = self._connection.execute(
-            "SELECT segment_id, array_agg(investor_id ORDER BY investor_id),"
-            " array_agg(pix_invested ORDER BY investor_id)"
-            " FROM ledger.segment_stakes GROUP BY segment_id"
-        ).fetchall()
-        found: dict[int, int] = {}
-        for segment, investors, stakes in rows:
-            for part in rest[segments == segment]:
-                shared = money.split(int(part), (PPM - self._economics.investors_share_ppm,
-                                                 self._economics.investors_share_ppm))[1]  # fmt: skip
-                for investor, share in zip(investors, money.split(shared, stakes), strict=True):
-                    found[investor] = found.get(investor, 0) + share
-        return {investor: amount for investor, amount in found.items() if amount}
-
-    def _ripen(self, lines: Sequence[tuple[int, int]]) -> None:
+    def _ripen(self, lines: Ids) -> None:
         self._connection.execute(
             "INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)"
             " SELECT account, to_timestamp(ceil((extract(epoch FROM now()) + %s) / %s) * %s), amount"
             " FROM unnest(%s::bigint[], %s::bigint[]) AS t (account, amount)"
             " ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix",
-            (self._economics.maturity_s, MATURITY_BUCKET_S, MATURITY_BUCKET_S, *map(list, zip(*lines, strict=True))),
+            (self._economics.maturity_s, MATURITY_BUCKET_S, MATURITY_BUCKET_S, *lines.T.tolist()),
         )
 
-    def _keep_outcomes(self, stored: Sequence[Stored], outcome: NDArray[np.uint8], fold_id: int) -> None:
-        at = 0
-        with self._connection.cursor().copy(
-            "COPY ledger.outcomes (incarnation, seq, fold_id, outcome) FROM STDIN"
-        ) as copy:
+    def _keep_outcomes(self, stored: Sequence[Stored], outcome: Outcomes, fold_id: int) -> None:
+        at, kept = 0, memoryview(outcome.tobytes())
+        query = "COPY ledger.outcomes (incarnation, seq, fold_id, outcome) FROM STDIN (FORMAT binary)"
+        with self._connection.cursor().copy(query) as copy:
+            copy.set_types(["uuid", "int8", "int8", "bytea"])
             for each in stored:
-                copy.write_row((each.incarnation, each.seq, fold_id, outcome[at : at + each.appearances].tobytes()))
+                copy.write_row((each.incarnation, each.seq, fold_id, kept[at : at + each.appearances]))
                 at += each.appearances
 
-    def _move_cursors(self, stored: Sequence[Stored]) -> None:
-        ends = {each.incarnation: each.seq + each.searches for each in stored}
+    def _move_cursors(self, ends: Mapping[UUID, int]) -> None:
+        """Last of all: replicas that record wait for it."""
         self._connection.execute(
             "UPDATE ledger.incarnations i SET folded = t.folded"
             " FROM unnest(%s::uuid[], %s::bigint[]) AS t (id, folded) WHERE i.id = t.id",
             (list(ends), list(ends.values())),
         )
-
-
-def waiting(connection: Connection[Any], settings: LedgerSettings) -> list[Stored]:
-    """Batches that were recorded and not folded, each incarnation's in order and without a gap."""
-    rows = connection.execute(
-        "SELECT i.id, i.folded, b.seq, b.searches, b.appearances, b.format, b.payload, b.sha256"
-        " FROM ledger.incarnations i, LATERAL (SELECT * FROM ledger.appearance_batches b"
-        "   WHERE b.incarnation = i.id AND b.seq >= i.folded ORDER BY b.seq LIMIT %s) b"
-        " WHERE i.folded < i.recorded ORDER BY i.started_at, i.id, b.seq LIMIT %s",
-        (settings.fold_batches_max, settings.fold_batches_max),
-    )
-    found: list[Stored] = []
-    expected: dict[UUID, int] = {}
-    count = 0
-    for number, folded, seq, searches, appearances, form, payload, sha256 in rows:
-        if seq != expected.get(number, folded) or count > settings.fold_appearances_max:
-            continue
-        expected[number] = seq + searches
-        count += appearances
-        found.append(Stored(number, seq, searches, appearances, form, bytes(payload), bytes(sha256)))
-    return found
 
 
 def mature(connection: Connection[Any]) -> int:
@@ -333,32 +363,16 @@ def mature(connection: Connection[Any]) -> int:
     return sum(amount for _, amount in lines if amount > 0)
 
 
-def _decoded(stored: Sequence[Stored]) -> tuple[NDArray[np.void], Shown]:
-    parts = [spool.unpack(each.payload, each.format) for each in stored]
-    heads = np.concatenate([head for head, _ in parts])
-    rows = np.concatenate([body for _, body in parts])
-    counts = heads["count"].astype(np.int64)
-    search = np.repeat(np.arange(len(heads)), counts)
-    starts = np.cumsum(counts) - counts
-    shown = Shown(
-        search=search,
-        place=np.arange(len(rows)) - np.repeat(starts, counts),
-        segment=rows["segment_id"].astype(np.int64),
-        creator=rows["creator_id"].astype(np.int64),
-        amount=rows["amount_pix"].astype(np.int64),
-        seconds=np.repeat((heads["at_ms"] // 1000).astype(np.uint32), counts),
-        viewers=np.repeat(heads["viewer"], counts),
-    )
-    return heads, shown
+def _ends(stored: Sequence[Stored]) -> dict[UUID, int]:
+    """Where the cursors stand after these batches."""
+    return {each.incarnation: each.seq + each.searches for each in stored}
 
 
-def _subjects(shown: Shown, kind: str) -> NDArray[Any]:
-    return {"viewer": shown.viewers, "segment": shown.segment, "creator": shown.creator}[kind]
+def _some(owners: Ids, amounts: Amounts) -> tuple[Ids, Amounts]:
+    """Those who get anything."""
+    some = amounts > 0
+    return owners[some], amounts[some]
 
 
-def _summed(owners: NDArray[np.int64], amounts: Amounts) -> tuple[NDArray[np.int64], Amounts]:
-    """Amounts summed per owner, in exact integers."""
-    unique, inverse = np.unique(owners, return_inverse=True)
-    sums = np.zeros(len(unique), np.int64)
-    np.add.at(sums, inverse, amounts)
-    return unique, sums
+def _lines(accounts: Ids | Sequence[int], amounts: Amounts | Sequence[int]) -> Ids:
+    return np.array([accounts, amounts], np.int64).T

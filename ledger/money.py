@@ -51,9 +51,10 @@ def split(whole: int, weights: Sequence[int]) -> tuple[int, ...]:
 
 def split_many(wholes: Amounts, share_ppm: int) -> tuple[Amounts, Amounts]:
     """Each of `wholes` in two, the first part being `share_ppm`; equal to `split` of each, without a loop."""
-    remainder = wholes % PPM * share_ppm % PPM
-    first = wholes // PPM * share_ppm + wholes % PPM * share_ppm // PPM
-    first = first + ((remainder > 0) & (remainder * 2 >= PPM))
+    millions = wholes // PPM  # dividing by a constant is quick in numpy, the rest of a division is not
+    part = (wholes - millions * PPM) * share_ppm
+    floor = part // PPM
+    first = millions * share_ppm + floor + ((part - floor * PPM) * 2 >= PPM)
     return first, wholes - first
 
 

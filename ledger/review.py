@@ -9,7 +9,7 @@ matured. What others have earned him stays, so that nobody can ruin a creator by
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,24 +20,25 @@ from psycopg import Connection
 from ledger import batches, book
 from ledger.caps import DAYS_KEPT, Days
 from ledger.money import Amounts
+from ledger.runs import merged_from
 from ledger.seen import Keys
 from ledger.settings import PPM, Economics
 
 log = logging.getLogger(__name__)
 
-RUNS_MAX = 12
 NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What viewers have earned creators: one row a viewer, creator and day."""
+    """What viewers have earned creators, by viewer, creator and day."""
 
     viewers: Keys
     creators: NDArray[np.int64]
     days: Days
     gross: Amounts
     net: Amounts
+    id: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,30 +59,40 @@ class Audience:
 
     def load(self, connection: Connection[Any]) -> None:
         """Read what earlier folds have kept."""
-        rows = connection.execute("SELECT viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
+        rows = connection.execute("SELECT id, viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
         kinds = list(NAMES.values())
         self._runs = [
-            Pairs(*(np.frombuffer(each, kind) for each, kind in zip(row, kinds, strict=True))) for row in rows
+            Pairs(*(np.frombuffer(each, kind) for each, kind in zip(row[1:], kinds, strict=True)), id=row[0])
+            for row in rows
         ]
 
     def remember(self, connection: Connection[Any], pairs: Pairs) -> list[Pairs]:
-        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`."""
+        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
+
+        A fold's own pairs are kept as they come: nearly all are different, and merging brings together what is not.
+        """
         if not len(pairs.viewers):
             return self._runs
-        runs = [*self._runs, summed(pairs)]
-        if len(runs) > RUNS_MAX:
-            runs = [_young(summed(joined(runs)))]
-            connection.execute("DELETE FROM ledger.pair_runs")
-        newest = runs[-1]
-        connection.execute(
-            "INSERT INTO ledger.pair_runs (viewers, creators, days, gross, net) VALUES (%s, %s, %s, %s, %s)",
-            [getattr(newest, name).astype(kind).tobytes() for name, kind in NAMES.items()],
-        )
-        return runs
+        runs = [*self._runs, pairs]
+        start = merged_from([len(each.viewers) for each in runs])
+        if start is not None:
+            runs[start:] = [_young(summed(joined(runs[start:])))]
+            connection.execute(
+                "DELETE FROM ledger.pair_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
+            )
+        return [*runs[:-1], self._insert(connection, runs[-1])]
 
     def accept(self, runs: list[Pairs]) -> None:
         """The transaction that kept these has committed."""
         self._runs = runs
+
+    def _insert(self, connection: Connection[Any], pairs: Pairs) -> Pairs:
+        row = connection.execute(
+            "INSERT INTO ledger.pair_runs (viewers, creators, days, gross, net) VALUES (%s, %s, %s, %s, %s) RETURNING id",
+            [getattr(pairs, name).astype(kind).tobytes() for name, kind in NAMES.items()],
+        ).fetchone()
+        assert row is not None
+        return replace(pairs, id=row[0])
 
     def suspicions(self, economics: Economics) -> list[Suspicion]:
         """Which creators' days look made."""

@@ -21,6 +21,7 @@ from cluster.errors import Rejected
 from ledger import audit, book, fold, money, spool
 from ledger.appearances import RECORDED, Appearance, _parameters, search_record
 from ledger.fold import Fold, Outcome
+from ledger.groups import order_of_hashes
 from ledger.seen import Seen
 from ledger.settings import Economics, LedgerSettings
 from tests.ledger.test_book import fund
@@ -273,18 +274,16 @@ def test_who_has_seen_what_agrees_with_a_plain_model(events: list[tuple[int, int
     for start in range(parts):
         mine = sorted(events[start::parts], key=lambda each: each[1])
         keys, seconds = np.array([k for k, _ in mine], np.uint64), np.array([s + 1 for _, s in mine], np.uint32)
-        fresh = seen.fresh(keys, seconds)
+        rows, run = seen.sift(keys, seconds, order_of_hashes(keys))
         first: set[int] = set()
-        for (key, second), counts in zip(mine, fresh, strict=True):
+        for row, (key, second) in enumerate(mine):
             expected = key not in first and (key not in last or second + 1 - last[key] >= 86_400)
-            assert counts == expected
+            assert (row in rows) == expected
             first.add(key)
-        for key, second in zip(keys[fresh].tolist(), seconds[fresh].tolist(), strict=True):
+        for key, second in zip(keys[rows].tolist(), seconds[rows].tolist(), strict=True):
             last[key] = max(last.get(key, 0), second)
-        order = np.argsort(keys[fresh], kind="stable")
-        from ledger.seen import Run
-
-        seen.accept([*seen._runs, Run(0, keys[fresh][order], seconds[fresh][order])] if fresh.any() else seen._runs)
+        assert run.keys.tolist() == sorted(keys[rows].tolist())
+        seen.accept([*seen._runs, run] if len(rows) else seen._runs)
 
 
 def test_runs_are_merged_and_the_old_forgotten(journal: Conn) -> None:
