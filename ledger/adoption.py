@@ -97,8 +97,8 @@ def _forgotten(
     number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
     recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
     batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
-    batches.add(connection, batch)
-    batches.pend(connection, batch, dues)
+    batches.add(connection, [batch])
+    batches.pend(connection, [(batch, dues)])
     return batch
 
 
@@ -119,7 +119,7 @@ def _settle(payouts: Payouts, batch: Batch, effect: Effect, transaction: Version
     blockhash = Blockhash(str(message.recent_blockhash), effect.slot + LIFE_BLOCKS, effect.slot)
     if not payouts._is_as_planned(batch, effect):
         raise Rejected(f"batch {batch.id} was to pay something else", status=409, code="batch-differs")
-    batches.persist(payouts.connection, batch, effect.signature, raw, blockhash)
+    batches.persist(payouts.connection, [(batch, effect.signature, raw)], blockhash)
     attempt = Attempt(batch, 1, effect.signature, raw, blockhash.last_valid_block_height)
     batches.land(payouts.connection, attempt, effect.slot, effect.fee)
     payouts._take_note(attempt, effect)

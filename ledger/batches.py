@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
 from psycopg import Connection
 
 from ledger import book
@@ -65,6 +66,8 @@ class Attempt:
     raw: bytes
     last_valid_block_height: int
 
+
+DUE_COLUMNS = ("creator_id", "period", "account_id", "amount_pix", "wallet", "seq")
 
 # ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,35 +166,47 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
     return {int(row[0]): str(row[1]) for row in rows}
 
 
-def add(connection: Conn, batch: Batch, parent: str | None = None) -> None:
-    """A planned batch."""
-    rows = [[each.creator_id, each.wallet, each.address, each.amount] for each in batch.recipients]
+def add(connection: Conn, added: Sequence[Batch], parent: str | None = None) -> None:
+    """Planned batches, all in one statement."""
+    plans = [[[r.creator_id, r.wallet, r.address, r.amount] for r in each.recipients] for each in added]
     with book.refusals():
         connection.execute(
             "INSERT INTO ledger.batches (id, kind, count, amount_pix, plan, parent, epoch)"
-            " VALUES (%s, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint)",
-            (batch.id, batch.kind, len(rows), batch.amount_pix, json.dumps({"recipients": rows}), parent),
-        )
+            " SELECT id, kind, count, amount_pix, plan, %s, current_setting('ledger.epoch')::bigint"
+            " FROM unnest(%s::text[], %s::text[], %s::int[], %s::bigint[], %s::jsonb[])"
+            " AS t (id, kind, count, amount_pix, plan)",
+            (
+                parent, [each.id for each in added], [each.kind for each in added], [len(plan) for plan in plans],
+                [each.amount_pix for each in added], [json.dumps({"recipients": plan}) for plan in plans],
+            ),
+        )  # fmt: skip
 
 
-def pend(connection: Conn, batch: Batch, dues: Sequence[Due]) -> None:
-    """Take the money of a planned batch out of `payable`: one entry, a pending transfer and a payout for each."""
+def pend(connection: Conn, planned: Sequence[tuple[Batch, Sequence[Due]]]) -> None:
+    """Take the money of planned batches out of `payable`: one entry, a pending transfer and a payout for each due."""
+    if not planned:
+        return
+    dues = [(batch.id, due) for batch, some in planned for due in some]
     in_flight, chain = book.account(connection, "in_flight"), book.account(connection, "chain")
-    lines = [(each.account_id, -each.amount_pix) for each in dues] + [(in_flight, batch.amount_pix)]
-    entry = book.post(connection, book.Entry("payout_pending", f"payout:{batch.id}", lines, {"batch": batch.id}))
+    lines = np.array(
+        [*((due.account_id, -due.amount_pix) for _, due in dues), (in_flight, sum(b.amount_pix for b, _ in planned))],
+        np.int64,
+    )
+    document = {"batches": [batch.id for batch, _ in planned]}
+    entry = book.post(connection, book.Entry("payout_pending", f"payout:{planned[0][0].id}", lines, document))
     with book.refusals():
         connection.execute(
-            "WITH item AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::int[])"
-            "              WITH ORDINALITY AS t (creator_id, account_id, amount, wallet, seq, place)),"
+            "WITH item AS (SELECT * FROM unnest(%s::text[], %s::bigint[], %s::date[], %s::bigint[], %s::bigint[],"
+            "                                   %s::text[], %s::int[]) WITH ORDINALITY"
+            "              AS t (batch_id, creator_id, period, account_id, amount, wallet, seq, place)),"
             " moved AS (INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)"
             "           SELECT account_id, %s, amount, %s FROM item ORDER BY place RETURNING id, source)"
             " INSERT INTO ledger.payouts (creator_id, period, seq, wallet, amount_pix, transfer_id, batch_id)"
-            " SELECT item.creator_id, %s, item.seq, item.wallet, item.amount, moved.id, %s"
+            " SELECT item.creator_id, item.period, item.seq, item.wallet, item.amount, moved.id, item.batch_id"
             " FROM item JOIN moved ON moved.source = item.account_id",
             (
-                [each.creator_id for each in dues], [each.account_id for each in dues],
-                [each.amount_pix for each in dues],
-                [each.wallet for each in dues], [each.seq for each in dues], chain, entry.id, dues[0].period, batch.id,
+                [batch_id for batch_id, _ in dues], *([getattr(due, name) for _, due in dues] for name in DUE_COLUMNS),
+                chain, entry.id,
             ),
         )  # fmt: skip
 
@@ -253,25 +268,22 @@ def sent(connection: Conn, signatures: Sequence[str]) -> None:
         )
 
 
-def persist(connection: Conn, batch: Batch, signature: str, raw: bytes, blockhash: Any) -> None:
-    """Keep a signed transaction whole. Nothing of it may be sent before this is committed."""
+def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockhash: Any) -> None:
+    """Keep signed transactions whole. Nothing of them may be sent before this is committed."""
+    ids = [batch.id for batch, _, _ in signed]
     with book.refusals():
         connection.execute(
             "INSERT INTO ledger.attempts"
             " (batch_id, n, signature, raw, blockhash, last_valid_block_height, context_slot, epoch)"
-            " SELECT %s, coalesce(max(n), 0) + 1, %s, %s, %s, %s, %s, current_setting('ledger.epoch')::bigint"
-            " FROM ledger.attempts WHERE batch_id = %s",
+            " SELECT t.id, (SELECT coalesce(max(n), 0) + 1 FROM ledger.attempts a WHERE a.batch_id = t.id), signature, raw,"
+            "        %s, %s, %s, current_setting('ledger.epoch')::bigint"
+            " FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS t (id, signature, raw)",
             (
-                batch.id,
-                signature,
-                raw,
-                blockhash.hash,
-                blockhash.last_valid_block_height,
-                blockhash.context_slot,
-                batch.id,
+                blockhash.hash, blockhash.last_valid_block_height, blockhash.context_slot,
+                ids, [signature for _, signature, _ in signed], [raw for _, _, raw in signed],
             ),
-        )
-        _move(connection, batch.id, "signed")
+        )  # fmt: skip
+        connection.execute("UPDATE ledger.batches SET state = 'signed' WHERE id = ANY(%s)", (ids,))
 
 
 def land(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:

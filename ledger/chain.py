@@ -24,6 +24,8 @@ STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 TOKEN_ACCOUNT_BYTES = 165
+SIMULATIONS_MAX = 16  # that one node is asked at once
+SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
 BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
 
 
@@ -268,11 +270,12 @@ class Chain:
                 return found[::-1]
             before = page[-1]["signature"]
 
-    def simulate(self, raw: bytes) -> tuple[Any, int]:
-        """Error (None when it would succeed) and compute units, under a fresh blockhash and without signatures."""
-        options = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
-        value = self.ask("simulateTransaction", base64.b64encode(raw).decode(), options)["value"]
-        return value["err"], int(value.get("unitsConsumed") or 0)
+    def simulate_all(self, raws: Sequence[bytes]) -> list[tuple[Any, int]]:
+        """For each its error (None when it would succeed) and compute units, under a fresh blockhash, unsigned.
+
+        They run at once, each beginning with another node.
+        """
+        return self._runner.run(self._simulate_all(raws))
 
     def send(self, raws: Sequence[bytes]) -> int:
         """Hand the bytes to every node; returns how many were taken somewhere. What was refused is only a hint."""
@@ -280,9 +283,27 @@ class Chain:
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _first(self, method: str, params: list[Any]) -> Any:
+    async def _simulate_all(self, raws: Sequence[bytes]) -> list[tuple[Any, int]]:
+        places = asyncio.Semaphore(SIMULATIONS_MAX * len(self.nodes))
+
+        async def one(number: int, raw: bytes) -> tuple[Any, int]:
+            params = [base64.b64encode(raw).decode(), SIMULATION]
+            async with places:
+                value = (await self._first("simulateTransaction", params, number))["value"]
+            return value["err"], int(value.get("unitsConsumed") or 0)
+
+        found = await asyncio.gather(*(one(number, raw) for number, raw in enumerate(raws)), return_exceptions=True)
+        answers = []
+        for answer in found:
+            if isinstance(answer, BaseException):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    async def _first(self, method: str, params: list[Any], begin: int = 0) -> Any:
         last: Exception = Temporary("no RPC node answers")
-        for node in self.nodes:
+        begin %= len(self.nodes)
+        for node in (*self.nodes[begin:], *self.nodes[:begin]):
             try:
                 return await node.call(method, params)
             except Temporary as error:

@@ -12,8 +12,10 @@ from cluster.errors import Temporary
 from ledger import audit, batches, book, packing
 from ledger.book import Fenced
 from ledger.chain import Chain, Effect
-from ledger.payouts import LANDED_LATE, PAID_UNKNOWN, Payouts
+from ledger.payouts import Payouts
+from ledger.rail import PAID_UNKNOWN
 from ledger.settings import Economics
+from ledger.settling import LANDED_LATE
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, GAS, SMALL, LocalNode, Rig, new_chain
 
 

@@ -16,8 +16,8 @@ from solders.signature import Signature
 
 from cluster.errors import Rejected, Temporary
 from ledger import packing, signer
-from ledger.payouts import NOT_SIGNED
 from ledger.remote_signer import Policy, RemoteSigner
+from ledger.signing import NOT_SIGNED
 from tests.ledger.chains import Key, Rig
 
 CEILING = 5000

@@ -15,14 +15,12 @@ class SendThenRecord(Payouts):
 
     def sign(self) -> list[str]:
         for batch in batches.planned(self.connection, self.settings.batches_live_max):
-            units = self._simulated(batch)
-            if units is None:
-                continue
-            blockhash = self.chain.latest_blockhash()
-            raw = self.treasury.signed(self._instructions(batch), blockhash.hash, units)
-            self.chain.send([raw])
-            batches.persist(self.connection, batch, packing.signature_of(raw), raw, blockhash)
-            book.commit(self.connection)
+            for _, instructions, units in self._simulated([batch]):
+                blockhash = self.chain.latest_blockhash()
+                raw = self.treasury.signed(instructions, blockhash.hash, units)
+                self.chain.send([raw])
+                batches.persist(self.connection, [(batch, packing.signature_of(raw), raw)], blockhash)
+                book.commit(self.connection)
         return []
 
 

@@ -1,0 +1,128 @@
+"""Planning: what is due is put into batches, and its money out of `payable`, in one transaction.
+
+First the token accounts that are missing, then payouts. A batch that the chain refuses is taken apart by halving, until
+the recipient at fault stands alone and is held. Knows no signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger import batches, book, packing
+from ledger.batches import Batch, Due, Recipient
+from ledger.rail import Rail
+from ledger.treasury import opening_cost_pix
+
+
+class Planning(Rail):
+    """The first step of a payout."""
+
+    def plan(self) -> list[Batch]:
+        """Put what is due into batches: first open the token accounts that are missing, then pay."""
+        room = self.settings.batches_live_max - batches.live_count(self.connection)
+        ready, missing = self._due()
+        self._find_accounts(missing)
+        size = self.treasury.capacity("payout")
+        chunks = [ready[start : start + size] for start in range(0, len(ready), size)][: max(room, 0)]
+        made = self._pend([sorted(chunk, key=lambda each: each.creator_id) for chunk in chunks])
+        self._reclaim()
+        book.commit(self.connection)
+        return made
+
+    def _pend(self, chunks: Sequence[Sequence[Due]], parent: str | None = None) -> list[Batch]:
+        """A batch for each chunk, its money in flight."""
+        made = [self.payout_batch(chunk, tag=parent or "") for chunk in chunks]
+        batches.add(self.connection, made, parent)
+        batches.pend(self.connection, list(zip(made, chunks, strict=True)))
+        return made
+
+    def _reclaim(self) -> None:
+        """Take back the rent of markers that have done their duty, once a transaction is worth its fee."""
+        size = self.treasury.capacity("reclaim")
+        rows = batches.reclaimable(self.connection, self.settings.marker_retention_s, size)
+        if len(rows) >= min(self.settings.reclaim_min, size):
+            recipients = tuple(Recipient(0, batch_id, address, lamports) for batch_id, address, lamports in rows)
+            named = ",".join(each.wallet for each in recipients)
+            number = self._id(f"reclaim|{named}|{batches.reclaims(self.connection)}")
+            batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, recipients)])
+
+    def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:
+        """The batch that pays these creators; its id follows from who, when and which, and the secret."""
+        named = ",".join(f"{each.creator_id}:{each.seq}" for each in dues)
+        number = self._id(f"payout|{dues[0].period}|{named}|{tag}")
+        recipients = tuple(Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
+        return Batch(number, "payout", "planned", sum(each.amount_pix for each in dues), recipients)
+
+    def _due(self) -> tuple[list[Due], list[Due]]:
+        """Who is due: those with a token account, within the day's limit, and those without one."""
+        limit = self.settings.payouts_per_plan_max
+        due = batches.due(self.connection, self.economics, self.treasury.mint, limit)
+        left = self.economics.payout_day_max_pix - batches.planned_today(self.connection)
+        ready: list[Due] = []
+        for each in due:
+            if each.address is not None and each.amount_pix <= left:
+                ready.append(each)
+                left -= each.amount_pix
+        return ready, [each for each in due if each.address is None]
+
+    def _find_accounts(self, missing: Sequence[Due]) -> None:
+        """Look up the token accounts of new recipients; open those that the chain does not have."""
+        if not missing:
+            return
+        recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
+        _, found = self.chain.accounts([each.address for each in recipients])
+        unknown = []
+        for due, recipient, account in zip(missing, recipients, found, strict=True):
+            if account is not None and account.owner == str(packing.TOKEN_PROGRAM):
+                batches.know_account(self.connection, self.treasury.mint, recipient, None)
+            elif due.amount_pix >= opening_cost_pix(self.economics, self.treasury.account_rent):
+                unknown.append(recipient)
+        taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
+        for each in unknown:
+            if taken.get(each.creator_id, each.wallet) != each.wallet:
+                batches.hold(self.connection, each.creator_id, "one token account was opened for this creator already")
+        self._open([each for each in unknown if each.creator_id not in taken])
+        book.commit(self.connection)
+
+    def _open(self, recipients: Sequence[Recipient], parent: str | None = None) -> None:
+        made = []
+        size = self.treasury.capacity("accounts")
+        for start in range(0, len(recipients), size):
+            chunk = tuple(recipients[start : start + size])
+            number = self._id(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
+            made.append(Batch(number, "accounts", "planned", 0, chunk))
+        batches.add(self.connection, made, parent)
+
+    # ── Taking back ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _give_back(self, batch: Batch, key: str, lines: list[tuple[int, int]], document: dict[str, Any]) -> None:
+        """Void a batch: its money returns to where it came from. Fees, if any, are the platform's."""
+        if batch.kind == "payout":
+            back = batches.payable_lines(self.connection, batch)
+            in_flight = book.account(self.connection, "in_flight")
+            lines = [(in_flight, -batch.amount_pix), *back, *lines]
+        entry = self._post(key, f"{batch.kind}_voided", lines, document)
+        if batch.kind == "payout" and entry is not None:
+            batches.end_transfers(self.connection, batch, "voided", entry.id)
+
+    def _take_apart(self, batch: Batch, reason: str) -> None:
+        """Find the recipient at fault by halving; a batch of one names its culprit, who is held."""
+        if batch.kind == "reclaim":
+            return  # nobody's fault; the markers are tried again
+        if len(batch.recipients) == 1:
+            batches.hold(self.connection, batch.recipients[0].creator_id, reason[:500])
+            return
+        middle = len(batch.recipients) // 2
+        for half in (batch.recipients[:middle], batch.recipients[middle:]):
+            if batch.kind == "accounts":
+                self._open(half, batch.id)
+            else:
+                self._pay_again(batch, {each.creator_id for each in half})
+
+    def _pay_again(self, parent: Batch, creators: set[int]) -> None:
+        limit = self.settings.payouts_per_plan_max
+        due = batches.due(self.connection, self.economics, self.treasury.mint, limit)
+        chosen = sorted((d for d in due if d.creator_id in creators and d.address), key=lambda each: each.creator_id)
+        if chosen:
+            self._pend([chosen], parent.id)

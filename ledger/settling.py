@@ -1,0 +1,160 @@
+"""Settling: only a finalized transaction counts. It posts the transfers or, if it failed, gives the money back.
+
+Bytes that never landed are given up only once it is proven that they never will: the finalized height is past their
+last, and a look made after that, at a slot at least as new, by every node that is asked, finds nothing, nor does the
+batch's marker account exist. Before that both could land, and we would pay twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ledger import batches, book
+from ledger.batches import Attempt, Batch
+from ledger.chain import Effect, Look
+from ledger.rail import PAID_UNKNOWN
+from ledger.signing import Signing
+
+log = logging.getLogger(__name__)
+
+LANDED_LATE = "a transaction that was given up has landed: a node cannot be trusted"
+
+
+class Settling(Signing):
+    """The last step of a payout."""
+
+    def settle(self) -> None:
+        """End every attempt whose end is certain."""
+        live, given_up = batches.live_attempts(self.connection), batches.given_up(self.connection)
+        self.connection.commit()
+        if not live and not given_up:
+            return
+        looks = self.chain.looks([each.signature for each in (*given_up, *live)])
+        for attempt in given_up:
+            effect = self._finalized(attempt, looks)
+            if effect is not None and self._revive(attempt, effect, live):
+                return  # what was read of the others may be about the same batch
+        unseen = []
+        for attempt in live:
+            effect = self._finalized(attempt, looks)
+            if effect is not None:
+                self._ended(attempt, effect)
+            elif looks and all(look.statuses[attempt.signature] is None for look in looks):
+                unseen.append(attempt)
+        if unseen:
+            self._expire(unseen)
+
+    def _finalized(self, attempt: Attempt, looks: Sequence[Look]) -> Effect | None:
+        """What the transaction did, if a node says that it is final and enough of them agree on the effect."""
+        statuses = [status for look in looks if (status := look.statuses[attempt.signature]) is not None]
+        if not any(status.level == "finalized" for status in statuses):
+            return None
+        return self.chain.effect(attempt.signature, self.opinions)
+
+    def _revive(self, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
+        """We gave it up and the chain did not. If it paid, a later attempt of the batch can only fail at the marker.
+
+        False while such an attempt has not ended, or (without markers) has paid as well, which it then ends as.
+        """
+        batches.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
+        rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
+        for rival in rivals:
+            ended = self.chain.effect(rival.signature, self.opinions)
+            if ended is None or ended.error is None:
+                book.commit(self.connection)
+                return False
+            batches.fail_attempt(self.connection, rival, ended.slot, ended.fee, ended.error)
+            self._cost_only(rival, ended)
+        batches.revive(self.connection, attempt, effect.slot, effect.fee, effect.error)
+        if effect.error is None:
+            self._take_note(attempt, effect)
+        else:
+            self._cost_only(attempt, effect)
+        book.commit(self.connection)
+        return True
+
+    def _cost_only(self, attempt: Attempt, effect: Effect) -> None:
+        """The attempt failed and its batch goes on: only the fee is booked."""
+        key, proof = f"fail:{attempt.signature}", self._proof(attempt, effect)
+        self._post(key, f"{attempt.batch.kind}_late", self._cost_lines(effect), proof)
+
+    def _ended(self, attempt: Attempt, effect: Effect) -> None:
+        """One transaction of ours: the attempt, the money and what it cost, together."""
+        if effect.error is not None and self._marker_exists(attempt.batch):
+            if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
+                batches.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
+        elif effect.error is not None:
+            batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
+            self._give_back(
+                attempt.batch, f"fail:{attempt.signature}", self._cost_lines(effect), self._proof(attempt, effect)
+            )
+            self._take_apart(attempt.batch, f"the transaction failed: {effect.error}")
+        elif not self._is_as_planned(attempt.batch, effect):
+            batches.freeze(
+                self.connection, "a transaction did something else than was signed", self._proof(attempt, effect)
+            )
+        else:
+            batches.land(self.connection, attempt, effect.slot, effect.fee)
+            self._take_note(attempt, effect)
+        book.commit(self.connection)
+
+    def _take_note(self, attempt: Attempt, effect: Effect) -> None:
+        """A batch has landed: post its transfers, and remember what it has made on chain."""
+        batch, lines = attempt.batch, self._cost_lines(effect)
+        if batch.kind == "payout":
+            in_flight, chain = book.account(self.connection, "in_flight"), book.account(self.connection, "chain")
+            lines = [(in_flight, -batch.amount_pix), (chain, batch.amount_pix), *lines]
+        entry = self._post(f"settle:{attempt.signature}", f"{batch.kind}_settled", lines, self._proof(attempt, effect))
+        if batch.kind == "payout" and entry is not None:
+            batches.end_transfers(self.connection, batch, "posted", entry.id)
+            batches.received(self.connection, batch)
+            if self.settings.marker_accounts:
+                mark = self.treasury.marker(batch.id)
+                batches.add_marker(self.connection, batch, str(mark.address), mark.lamports)
+        if batch.kind == "reclaim":
+            batches.reclaimed(self.connection, batch)
+        if batch.kind == "accounts":
+            for each in batch.recipients:
+                batches.know_account(self.connection, self.treasury.mint, each, batch.id)
+
+    def _is_as_planned(self, batch: Batch, effect: Effect) -> bool:
+        if batch.kind != "payout":
+            return all(change == 0 for change in effect.tokens.values())
+        wanted = {self.treasury.token_account: -batch.amount_pix}
+        for each in batch.recipients:
+            wanted[each.address] = wanted.get(each.address, 0) + each.amount
+        return {address: change for address, change in effect.tokens.items() if change} == wanted
+
+    # ── Expire ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _expire(self, unseen: Sequence[Attempt]) -> None:
+        """Give up bytes that can never land: finalized height first, then a later look, then the marker."""
+        height, slot = self.chain.finalized_height(self.opinions)
+        past = [each for each in unseen if height > each.last_valid_block_height]
+        if not past:
+            return
+        looks = [look for look in self.chain.looks([each.signature for each in past]) if look.slot >= slot]
+        for attempt in past:
+            if self._nobody_knows(attempt, looks) and not self._marker_exists(attempt.batch, slot):
+                batches.expire(self.connection, attempt)
+                book.commit(self.connection)
+                log.info("attempt expired", extra={"batch": attempt.batch.id, "n": attempt.n})
+
+    def _nobody_knows(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
+        return len(looks) >= self.opinions and all(look.statuses[attempt.signature] is None for look in looks)
+
+    # ── Entries ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
+        """Fee and rent, in lamports: the platform pays, never a creator."""
+        change = effect.lamports.get(str(self.treasury.payer.gas), 0)
+        if change == 0:
+            return []
+        platform = book.account(self.connection, "platform", "SOL")
+        return [(platform, change), (book.account(self.connection, "chain", "SOL"), -change)]
+
+    def _proof(self, attempt: Attempt, effect: Effect) -> dict[str, Any]:
+        proof = {"batch": attempt.batch.id, "signature": attempt.signature, "slot": effect.slot, "fee": effect.fee}
+        return proof | ({"error": effect.error} if effect.error is not None else {})

@@ -1,0 +1,112 @@
+"""Signing and sending: what is planned is simulated, signed and committed; only then do its bytes leave.
+
+Simulations run at once, spread over the nodes; signatures all use one blockhash. Sending hands the same bytes to every
+node, again and again: what a node answers is a hint, never a fact. Decides nothing about how a payout ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from solders.pubkey import Pubkey
+
+from cluster.errors import Rejected
+from ledger import batches, book, packing
+from ledger.batches import Batch
+from ledger.packing import Instruction
+from ledger.planning import Planning
+from ledger.rail import PAID_UNKNOWN
+from ledger.settings import PPM
+
+log = logging.getLogger(__name__)
+
+NOT_SIGNED = "the signer refuses to sign a payout"
+
+
+class Signing(Planning):
+    """The second step of a payout."""
+
+    def sign(self) -> list[str]:
+        """Sign what is planned, all with one blockhash, and commit it. Nothing is sent here."""
+        waiting = batches.planned(self.connection, self.settings.batches_live_max)
+        sized = self._simulated(self._affordable(waiting)) if waiting else []
+        if not sized:
+            return []
+        blockhash = self.chain.latest_blockhash()
+        signed: list[tuple[Batch, str, bytes]] = []
+        for batch, instructions, units in sized:
+            try:
+                raw = self.treasury.signed(instructions, blockhash.hash, units)
+            except Rejected as refusal:
+                batches.freeze(self.connection, NOT_SIGNED, {"batch": batch.id, "reason": str(refusal)})
+                break
+            signed.append((batch, packing.signature_of(raw), raw))
+        batches.persist(self.connection, signed, blockhash)
+        book.commit(self.connection)
+        return [signature for _, signature, _ in signed]
+
+    def _affordable(self, waiting: Sequence[Batch]) -> list[Batch]:
+        """As many batches as the treasury can pay for; a short treasury is nobody else's fault."""
+        _, (tokens, gas) = self.chain.accounts([self.treasury.token_account, str(self.treasury.payer.gas)])
+        pix = int.from_bytes(tokens.data[64:72], "little") if tokens else 0
+        lamports = gas.lamports if gas else 0
+        pix -= sum(each.batch.amount_pix for each in batches.live_attempts(self.connection))
+        taken = []
+        for batch in waiting:
+            pix -= batch.amount_pix
+            lamports -= self.treasury.cost_lamports(batch.kind, len(batch.recipients))
+            if pix < 0 or lamports < 0:
+                log.warning("the treasury is short", extra={"batch": batch.id, "pix": pix, "lamports": lamports})
+                break
+            taken.append(batch)
+        return taken
+
+    def _simulated(self, waiting: Sequence[Batch]) -> list[tuple[Batch, list[Instruction], int]]:
+        """Batches that would succeed, with their compute units and a margin; those that would fail are taken apart."""
+        built = [self._instructions(batch) for batch in waiting]
+        found = self.chain.simulate_all([self.treasury.unsigned(each) for each in built])
+        sized = []
+        for batch, instructions, (error, units) in zip(waiting, built, found, strict=True):
+            if error is None:
+                room = units + units * self.settings.compute_margin_ppm // PPM + 300
+                sized.append((batch, instructions, min(room, packing.COMPUTE_UNITS_MAX)))
+            else:
+                self._would_fail(batch, error)
+        return sized
+
+    def _would_fail(self, batch: Batch, error: Any) -> None:
+        if self._marker_exists(batch):
+            if not batch.attempts:  # else an attempt of ours has landed, and `settle` will find it
+                batches.freeze(self.connection, PAID_UNKNOWN, {"batch": batch.id})
+                book.commit(self.connection)
+            return
+        log.warning("batch would fail", extra={"batch": batch.id, "error": str(error)})
+        batches.cancel(self.connection, batch)
+        self._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "error": error})
+        self._take_apart(batch, f"the chain refuses it: {error}")
+        book.commit(self.connection)
+
+    def _instructions(self, batch: Batch) -> list[Instruction]:
+        payer = self.treasury.payer
+        if batch.kind == "accounts":
+            return [packing.open_account(payer, Pubkey.from_string(each.wallet)) for each in batch.recipients]
+        if batch.kind == "reclaim":
+            marks = [(self.treasury.marker(each.wallet), each.amount) for each in batch.recipients]
+            return [packing.reclaim_marker(payer, replace(mark, lamports=held)) for mark, held in marks]
+        pays = [packing.pay(payer, Pubkey.from_string(each.address), each.amount) for each in batch.recipients]
+        if not self.settings.marker_accounts:
+            return [packing.memo(batch.id), *pays]  # equal bytes would be one and the same transaction
+        return [packing.create_marker(payer, self.treasury.marker(batch.id)), *pays]
+
+    def send(self) -> int:
+        """Hand the same bytes to every node, now and every so often until their end is known."""
+        due = batches.due_to_send(self.connection, self.settings.resend_interval_s)
+        self.connection.commit()
+        if due:
+            self.chain.send([raw for _, raw in due])
+            batches.sent(self.connection, [signature for signature, _ in due])
+            book.commit(self.connection)
+        return len(due)
