@@ -23,6 +23,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.pq import TransactionStatus
 
 from cluster import database, runtime
 from cluster.errors import Temporary
@@ -267,7 +268,10 @@ class Recorder:
 
 
 def adopt(connection: Connection[Any], folder: Any) -> int:
-    """Record what dead replicas of this machine had in their spools; returns how many searches that were."""
+    """Record what dead replicas of this machine had in their spools; returns how many searches that were.
+
+    A spool is removed only when what it held is committed: the connection must not be in a transaction.
+    """
     adopted = 0
     for orphan in spool.orphans(folder):
         try:
@@ -280,20 +284,24 @@ def adopt(connection: Connection[Any], folder: Any) -> int:
 
 
 def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
+    """In one transaction that holds the incarnation: what the dead have sent and the database still writes is waited for."""
+    assert connection.info.transaction_status == TransactionStatus.IDLE, "a spool would be removed before the commit"
     records, incarnation = orphan.records(), orphan.incarnation
-    connection.execute(
-        "INSERT INTO ledger.incarnations (id, spool, machine) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        (incarnation, orphan.path.name, socket.gethostname()),
-    )
-    row = connection.execute("SELECT recorded FROM ledger.incarnations WHERE id = %s", (incarnation,)).fetchone()
-    assert row is not None
-    first = at = int(row[0])
-    while at < len(records):
-        batch = spool.pack(records[at : at + ADOPTED_BATCH_SEARCHES])
-        done = connection.execute(RECORDED, _parameters(incarnation, at, batch))
-        assert done.rowcount == 1, "two heirs of one spool"
-        at += batch.searches
-    connection.execute("UPDATE ledger.incarnations SET closed_at = now() WHERE id = %s", (incarnation,))
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO ledger.incarnations (id, spool, machine) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (incarnation, orphan.path.name, socket.gethostname()),
+        )
+        held = "SELECT recorded FROM ledger.incarnations WHERE id = %s FOR UPDATE"
+        row = connection.execute(held, (incarnation,)).fetchone()
+        assert row is not None
+        first = at = int(row[0])
+        while at < len(records):
+            batch = spool.pack(records[at : at + ADOPTED_BATCH_SEARCHES])
+            done = connection.execute(RECORDED, _parameters(incarnation, at, batch))
+            assert done.rowcount == 1, "somebody has recorded for an incarnation that we hold"
+            at += batch.searches
+        connection.execute("UPDATE ledger.incarnations SET closed_at = now() WHERE id = %s", (incarnation,))
     if at > first:
         log.info("adopted the spool of a dead replica", extra={"searches": at - first})
     return at - first

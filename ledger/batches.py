@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 
 from ledger import book
 from ledger.settings import Economics
@@ -67,7 +68,7 @@ class Attempt:
     last_valid_block_height: int
 
 
-DUE_COLUMNS = ("creator_id", "period", "account_id", "amount_pix", "wallet", "seq")
+DUE_COLUMNS = ("creator_id", "account_id", "amount_pix", "wallet", "seq")
 
 # ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,45 +169,50 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
 
 def add(connection: Conn, added: Sequence[Batch], parent: str | None = None) -> None:
     """Planned batches, all in one statement."""
-    plans = [[[r.creator_id, r.wallet, r.address, r.amount] for r in each.recipients] for each in added]
+    rows = [
+        {"id": each.id, "kind": each.kind, "count": len(each.recipients), "amount_pix": each.amount_pix,
+         "plan": {"recipients": [[r.creator_id, r.wallet, r.address, r.amount] for r in each.recipients]}}
+        for each in added
+    ]  # fmt: skip
     with book.refusals():
         connection.execute(
             "INSERT INTO ledger.batches (id, kind, count, amount_pix, plan, parent, epoch)"
             " SELECT id, kind, count, amount_pix, plan, %s, current_setting('ledger.epoch')::bigint"
-            " FROM unnest(%s::text[], %s::text[], %s::int[], %s::bigint[], %s::jsonb[])"
-            " AS t (id, kind, count, amount_pix, plan)",
-            (
-                parent, [each.id for each in added], [each.kind for each in added], [len(plan) for plan in plans],
-                [each.amount_pix for each in added], [json.dumps({"recipients": plan}) for plan in plans],
-            ),
-        )  # fmt: skip
+            " FROM jsonb_to_recordset(%s) AS t (id text, kind text, count int, amount_pix bigint, plan jsonb)",
+            (parent, Jsonb(rows)),
+        )
 
 
 def pend(connection: Conn, planned: Sequence[tuple[Batch, Sequence[Due]]]) -> None:
     """Take the money of planned batches out of `payable`: one entry, a pending transfer and a payout for each due."""
     if not planned:
         return
-    dues = [(batch.id, due) for batch, some in planned for due in some]
+    dues = [due for _, some in planned for due in some]
     in_flight, chain = book.account(connection, "in_flight"), book.account(connection, "chain")
-    lines = np.array(
-        [*((due.account_id, -due.amount_pix) for _, due in dues), (in_flight, sum(b.amount_pix for b, _ in planned))],
-        np.int64,
+    lines = [*((due.account_id, -due.amount_pix) for due in dues), (in_flight, sum(due.amount_pix for due in dues))]
+    entry = book.post(
+        connection,
+        book.Entry(
+            "payout_pending",
+            f"payout:{planned[0][0].id}",
+            np.array(lines, np.int64),
+            {"batches": [batch.id for batch, _ in planned]},
+        ),
     )
-    document = {"batches": [batch.id for batch, _ in planned]}
-    entry = book.post(connection, book.Entry("payout_pending", f"payout:{planned[0][0].id}", lines, document))
     with book.refusals():
         connection.execute(
-            "WITH item AS (SELECT * FROM unnest(%s::text[], %s::bigint[], %s::date[], %s::bigint[], %s::bigint[],"
-            "                                   %s::text[], %s::int[]) WITH ORDINALITY"
-            "              AS t (batch_id, creator_id, period, account_id, amount, wallet, seq, place)),"
+            "WITH item AS (SELECT * FROM ROWS FROM (unnest(%s::bigint[]), unnest(%s::bigint[]), unnest(%s::bigint[]),"
+            "                                       unnest(%s::bigint[]), unnest(%s::text[]), unnest(%s::bigint[]))"
+            "              WITH ORDINALITY AS t (number, creator_id, account_id, amount, wallet, seq, place)),"
             " moved AS (INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)"
             "           SELECT account_id, %s, amount, %s FROM item ORDER BY place RETURNING id, source)"
             " INSERT INTO ledger.payouts (creator_id, period, seq, wallet, amount_pix, transfer_id, batch_id)"
-            " SELECT item.creator_id, item.period, item.seq, item.wallet, item.amount, moved.id, item.batch_id"
+            " SELECT item.creator_id, %s, item.seq, item.wallet, item.amount, moved.id, (%s::text[])[item.number]"
             " FROM item JOIN moved ON moved.source = item.account_id",
             (
-                [batch_id for batch_id, _ in dues], *([getattr(due, name) for _, due in dues] for name in DUE_COLUMNS),
-                chain, entry.id,
+                [number for number, (_, some) in enumerate(planned, 1) for _ in some],
+                *([getattr(due, name) for due in dues] for name in DUE_COLUMNS),
+                chain, entry.id, dues[0].period, [batch.id for batch, _ in planned],
             ),
         )  # fmt: skip
 

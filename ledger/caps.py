@@ -101,7 +101,8 @@ class Caps:
         running = np.cumsum(amounts[rows])
         starts = changes(key)
         earlier = (running - amounts[rows])[starts][np.cumsum(starts) - 1]
-        return rows[before[over][key] + running - earlier > self._most]
+        beyond: Places = rows[before[over][key] + running - earlier > self._most]
+        return beyond
 
     def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts) -> list[Run]:
         """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`."""

@@ -186,8 +186,8 @@ class Fold:
     def _refuse_repeated(self, group: Group, outcome: Outcomes) -> None:
         """The first search with an Idempotency-Key counts; every other one with it records nothing."""
         heads = group.heads
-        words = np.ascontiguousarray(heads["key"]).view("<u8").reshape(-1, 2)
-        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(words.any(axis=1))[::-1]}
+        repeated = np.ascontiguousarray(heads["key"]).view("<u8").reshape(-1, 2).astype(np.bool_).max(axis=1)
+        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated)[::-1]}
         if not named:
             return
         rows = self._connection.execute(
@@ -195,7 +195,6 @@ class Fold:
             " ON CONFLICT DO NOTHING RETURNING key",
             (list(named), [bytes(heads["request"][i]) for i in named.values()]),
         )
-        repeated = words.any(axis=1)
         repeated[[named[bytes(row[0])] for row in rows]] = False
         outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
 

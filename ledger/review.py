@@ -9,7 +9,7 @@ matured. What others have earned him stays, so that nobody can ruin a creator by
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -38,7 +38,7 @@ class Pairs:
     days: Days
     gross: Amounts
     net: Amounts
-    id: int = 0
+    id: int = field(default=0, kw_only=True)  # of the row that keeps them
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 -- The same rules for less work.
 
--- Runs are numbers that hardly compress: trying costs more than writing them.
+-- Runs of numbers and signed transactions hardly compress: trying costs more than writing them.
 ALTER TABLE ledger.seen_runs ALTER keys SET STORAGE EXTERNAL, ALTER seconds SET STORAGE EXTERNAL;
 ALTER TABLE ledger.day_runs ALTER keys SET STORAGE EXTERNAL, ALTER days SET STORAGE EXTERNAL,
     ALTER amounts SET STORAGE EXTERNAL;
 ALTER TABLE ledger.pair_runs ALTER viewers SET STORAGE EXTERNAL, ALTER creators SET STORAGE EXTERNAL,
     ALTER days SET STORAGE EXTERNAL, ALTER gross SET STORAGE EXTERNAL, ALTER net SET STORAGE EXTERNAL;
+ALTER TABLE ledger.attempts ALTER raw SET STORAGE EXTERNAL;
 
 -- Balances are moved by postings and by nothing else. Accounts need no locks of their own: whoever adds a posting has
 -- written its entry in the same transaction (an entry's lines are complete at its commit and no line comes twice), and

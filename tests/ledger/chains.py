@@ -1,34 +1,30 @@
 """A chain inside the test's own process, and a ledger that settles on it: blocks are made when the test says so.
 
-The programs, signatures, fees and heights are the localnet's own (LiteSVM); only the HTTP between is left out.
+The chain and its accounts are those of `ledger.localnet.inside`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import Connection
-from solders.account import Account
-from solders.keypair import Keypair
 from solders.pubkey import Pubkey
-from solders.token.state import Mint, TokenAccount, TokenAccountState
 
 from ledger import batches, book, packing, treasury
 from ledger.batches import Recipient
-from ledger.chain import Chain, RpcRefusal
-from ledger.localnet import blocks
-from ledger.localnet.methods import RpcError, answer
-from ledger.localnet.store import Store
+from ledger.chain import Chain
+from ledger.localnet import blocks, inside
+from ledger.localnet.inside import RENT, Key, LocalNode, new_chain, token_account
 from ledger.payouts import Payouts
 from ledger.settings import Economics, LedgerSettings
 from ledger.treasury import Treasury
 
+__all__ = ["RENT", "Key", "LocalNode", "new_chain", "token_account"]
+
 FINAL_BLOCKS = blocks.FINALITY_BLOCKS + 1
 EXPIRED_BLOCKS = blocks.WINDOW_BLOCKS + FINAL_BLOCKS
-RENT = 1_488_440
 POOL = 10**12
 GAS = 10**11
 SECRET = "a secret of the tests"
@@ -36,47 +32,8 @@ EAGER = LedgerSettings(resend_interval_s=1e-6, second_opinion=True)
 SMALL = Economics(maturity_s=0, payout_min_pix=1)
 
 
-class LocalNode:
-    """A node that knows the chain as it is."""
-
-    def __init__(self, name: str, chain: blocks.Chain) -> None:
-        self.name, self.chain = name, chain
-        self.calls: list[str] = []
-
-    async def call(self, method: str, params: list[Any]) -> Any:
-        self.calls.append(method)
-        try:
-            return answer(self.chain, method, params)
-        except RpcError as error:
-            raise RpcRefusal(error.code, error.message, error.data) from error
-
-
-class Key:
-    """A signer whose key follows from a word."""
-
-    def __init__(self, word: str) -> None:
-        self._keypair = Keypair.from_seed(hashlib.sha256(word.encode()).digest())
-
-    @property
-    def pubkey(self) -> Pubkey:
-        return self._keypair.pubkey()
-
-    def sign(self, message: bytes) -> bytes:
-        return bytes(self._keypair.sign_message(message))
-
-
 def wallet_of(creator_id: int) -> str:
     return str(Key(f"creator {creator_id}").pubkey)
-
-
-def token_account(mint: Pubkey, owner: Pubkey, amount: int = 0, *, frozen: bool = False) -> Account:
-    state = TokenAccountState.Frozen if frozen else TokenAccountState.Initialized
-    data = bytes(TokenAccount(mint, owner, amount, None, state, None, 0))
-    return Account(RENT, data, packing.TOKEN_PROGRAM)
-
-
-def new_chain(seed: bytes = b"test") -> blocks.Chain:
-    return blocks.Chain(Store(":memory:"), seed=seed)
 
 
 @dataclass
@@ -96,17 +53,11 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.rpc = Chain(list(self.nodes) or [LocalNode("a", self.chain), LocalNode("b", self.chain)])
-        owner, gas, mint = Key("treasury"), Key("gas" if self.separate_gas else "treasury"), Key("mint").pubkey
-        account = packing.token_account(owner.pubkey, mint)
-        payer = packing.Payer(gas.pubkey, owner.pubkey, account, mint, 6)
-        signers = (gas, owner) if self.separate_gas else (owner,)
-        rents = self.chain.svm.minimum_balance_for_rent_exemption(0), RENT
-        self.treasury = Treasury(payer, signers, self.version, *rents, SECRET)
-        self.chain.svm.set_account(mint, Account(RENT, bytes(Mint(None, POOL, 6, True, mint)), packing.TOKEN_PROGRAM))
-        self.chain.svm.set_account(account, token_account(mint, owner.pubkey, POOL))
-        self.chain.svm.set_account(gas.pubkey, Account(GAS, b"", packing.SYSTEM_PROGRAM))
+        self.treasury = inside.put_treasury(
+            self.chain, SECRET, POOL, GAS, version=self.version, separate_gas=self.separate_gas
+        )
         self.advance(FINAL_BLOCKS)
-        treasury.bind(self.connection, "genesis", payer)
+        treasury.bind(self.connection, "genesis", self.treasury.payer)
         self._deposit()
         self.payouts = self.fresh()
 
@@ -127,8 +78,7 @@ class Rig:
     # ── Hands ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def advance(self, count: int) -> None:
-        for _ in range(count):
-            self.chain.produce(self.chain.height)
+        inside.advance(self.chain, count)
 
     def creator(self, creator_id: int, amount: int, *, account: bool = True) -> int:
         """A creator with a wallet, who has earned `amount`."""

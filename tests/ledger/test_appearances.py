@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import Connection
 
 from cluster import database
 from cluster.errors import Temporary
@@ -101,6 +104,81 @@ def test_a_killed_replica_loses_nothing_it_has_answered(settings: Settings) -> N
     assert set(answered) <= set(found)
 
 
+class Interrupted:
+    """An heir's connection: once it has read how far the dead came, something happens."""
+
+    def __init__(self, connection: Connection[Any], happens: Callable[[], None]) -> None:
+        self._connection, self._happens = connection, happens
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, query: str, values: Any) -> Any:
+        cursor = self._connection.execute(query, values)
+        if query.startswith("SELECT recorded"):
+            self._happens()
+        return cursor
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_dead_replica_has_still_sent_is_recorded_once(settings: Settings, begun: bool) -> None:
+    """Its last insert is under way when its spool is adopted, or arrives in the midst of that."""
+    owner = spool.Spool(settings.data_dir / "spool", number := uuid4())
+    records = [appearances.search_record([shown(each)], spool.NO_KEY, bytes(8), 1) for each in range(3)]
+    for record in records:
+        owner.append(record)
+    owner.close()
+    url = settings.postgres.url
+    with (
+        database.connect(url, autocommit=True) as dead,
+        database.connect(url, autocommit=True) as heir,
+        database.connect(url, autocommit=True) as look,
+        ThreadPoolExecutor(2) as executor,
+    ):
+        dead.execute("INSERT INTO ledger.incarnations (id, spool) VALUES (%s, 'x')", (number,))
+        last = (appearances.RECORDED, appearances._parameters(number, 0, spool.pack(records[:2])))
+
+        def waits(connection: Connection[Any], done: Future[Any]) -> None:
+            query = "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s"
+            deadline = time.monotonic() + 20
+            while not done.done() and look.execute(query, (connection.info.backend_pid,)).fetchone() != ("Lock",):
+                assert time.monotonic() < deadline, "one waits for the other"
+                time.sleep(0.01)
+
+        if begun:
+            dead.execute("BEGIN")
+            assert dead.execute(*last).rowcount == 1
+            adopting = executor.submit(appearances.adopt, heir, settings.data_dir / "spool")
+            waits(heir, adopting)
+            dead.execute("COMMIT")
+            assert adopting.result(20) == 1
+        else:
+            inserted: list[Future[Any]] = []
+
+            def arrives() -> None:
+                inserted.append(executor.submit(dead.execute, *last))
+                waits(dead, inserted[0])
+
+            interrupted: Any = Interrupted(heir, arrives)
+            assert appearances.adopt(interrupted, settings.data_dir / "spool") == 3
+            assert inserted[0].result(20).rowcount == 0
+        assert appearances.adopt(heir, settings.data_dir / "spool") == 0
+    assert recorded(settings) == [0, 1, 2]
+
+
+def test_a_spool_is_not_adopted_in_a_transaction_that_may_yet_fail(settings: Settings) -> None:
+    owner = spool.Spool(settings.data_dir / "spool", uuid4())
+    owner.append(appearances.search_record([shown(1)], spool.NO_KEY, bytes(8), 1))
+    owner.close()
+    with database.connect(settings.postgres.url) as connection:
+        connection.execute("SELECT 1")
+        with pytest.raises(AssertionError, match="before the commit"):
+            appearances.adopt(connection, settings.data_dir / "spool")
+        connection.rollback()
+        assert appearances.adopt(connection, settings.data_dir / "spool") == 1
+    assert recorded(settings) == [1]
+
+
 async def test_an_away_database_fills_the_spool_and_then_says_so(settings: Settings) -> None:
     away = settings.with_section(LedgerSettings(spool_backlog_max_mb=0, flush_interval_ms=5))
     object.__setattr__(away.postgres, "url", away.postgres.url.replace("/test_", "/nowhere_"))
@@ -117,8 +195,6 @@ async def test_an_away_database_fills_the_spool_and_then_says_so(settings: Setti
 
 
 def test_a_torn_record_was_never_answered_for(tmp_path: Path) -> None:
-    from uuid import uuid4
-
     owner = spool.Spool(tmp_path, uuid4())
     owner.append(b"first")
     owner.append(b"second")
@@ -171,8 +247,6 @@ def test_a_batch_is_never_changed(settings: Settings) -> None:
 
 
 def test_a_full_disk_leaves_no_half_record_behind(tmp_path: Path) -> None:
-    from uuid import uuid4
-
     owner = spool.Spool(tmp_path, uuid4())
     owner.append(b"whole")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
