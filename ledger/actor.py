@@ -55,6 +55,7 @@ class Ledger:
         self._payouts: Payouts | None = None
         self._fold: Fold | None = None
         self._reconcile_at = 0.0
+        self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
         self._reconciled = False  # nothing new is begun before the chain has been compared once
         self.epoch = 0
         self.finding: Finding | None = None
@@ -69,6 +70,7 @@ class Ledger:
         self._fold = Fold(self._connection, self._economics, self._own)
         self._payouts = None
         self._reconciled, self._reconcile_at = False, 0.0
+        self._unreviewed = True
 
     def close(self) -> None:
         if self._connection is not None:
@@ -84,8 +86,11 @@ class Ledger:
         self._live(self._connection)
         self._adopt(self._connection)
         folded = self._fold.run_once()
-        if folded is not None:
+        self._unreviewed |= folded is not None
+        if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(self._connection, self._fold.audience, self._economics)
+            pause_s = min(self._own.review_interval_s, self._economics.maturity_s)
+            self._unreviewed, self._review_at = False, time.monotonic() + pause_s
         fold.mature(self._connection)
         self._pay(self._connection)
         return folded is not None

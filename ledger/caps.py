@@ -60,6 +60,8 @@ class Tally:
         parts, key_of_part = self.groups.rows(chosen)
         rows, part_of_row = self.parts.rows(parts)
         keys = key_of_part[part_of_row]
+        if bool(((rows[1:] > rows[:-1]) | (keys[1:] != keys[:-1])).all()):
+            return rows, keys  # each key's rows are of one part, or of parts that follow each other
         order = np.lexsort((rows, keys))
         return rows[order], keys[order]
 

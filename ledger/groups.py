@@ -15,20 +15,35 @@ from numpy.typing import NDArray
 Places = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+DIGIT_BITS, DIGITS_MAX = 16, 3
+
 
 def order_of(values: NDArray[Any]) -> Places:
-    """Where the values stand in ascending order, equal ones in the order they came."""
-    return np.argsort(values, kind="stable")
+    """Where whole numbers stand in ascending order, equal ones in the order they came."""
+    if not len(values):
+        return np.zeros(0, np.int64)
+    least = values.min()
+    bits = (int(values.max()) - int(least)).bit_length()
+    if bits > DIGITS_MAX * DIGIT_BITS:
+        return np.argsort(values, kind="stable")
+    with np.errstate(over="ignore"):
+        return _by_digits((values - least).astype(np.uint64), range(0, bits, DIGIT_BITS))
 
 
 def order_of_hashes(hashes: NDArray[np.uint64]) -> Places:
-    """The same for values whose leading bits nearly always decide: one sort of bare words, then a look at the result."""
-    count_bits = np.uint64(max(1, len(hashes).bit_length()))
-    words = (hashes >> count_bits << count_bits) | np.arange(len(hashes), dtype=np.uint64)
-    words.sort()
-    order = (words & ((np.uint64(1) << count_bits) - np.uint64(1))).astype(np.int64)
+    """The same where the leading bits nearly always decide: sorted by those, then looked at."""
+    order = _by_digits(hashes, range(64 - DIGITS_MAX * DIGIT_BITS, 64, DIGIT_BITS))
     ordered = hashes[order]
-    return order if bool((ordered[1:] >= ordered[:-1]).all()) else order_of(hashes)
+    return order if bool((ordered[1:] >= ordered[:-1]).all()) else np.argsort(hashes, kind="stable")
+
+
+def _by_digits(values: NDArray[np.uint64], shifts: range) -> Places:
+    """Sorted digit by digit, the last first: numpy sorts 16 bits by counting, much quicker than it compares 64."""
+    order = np.arange(len(values))
+    for shift in shifts:
+        digit = (values >> np.uint64(shift)).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
 
 
 def changes(*columns: NDArray[Any]) -> Flags:

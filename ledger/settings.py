@@ -79,7 +79,8 @@ class LedgerSettings:
     # The actor. It works at its own pace, in batches.
     tick_interval_s: float = 0.5
     reconcile_interval_s: float = 10.0
-    fold_appearances_max: int = 1_000_000
+    review_interval_s: float = 30.0  # or sooner, where earnings mature sooner
+    fold_appearances_max: int = 2_000_000  # 350 bytes of memory each while they are folded
     fold_batches_max: int = 5_000
     payouts_per_plan_max: int = 10_000
     batches_live_max: int = 64
@@ -116,7 +117,7 @@ class LedgerSettings:
         if self.transaction_version not in TRANSACTION_VERSIONS:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
-        for name in ("tick_interval_s", "reconcile_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
+        for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
                      "resend_interval_s", "orphan_after_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")

@@ -7,6 +7,7 @@ last one. Rows of one search share viewer and second: those are kept once a sear
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -109,26 +110,28 @@ def grouped(stored: Sequence[Stored], *, is_full: bool) -> Group:
     """These batches as arrays, sorted."""
     heads, shown = _decoded(stored)
     keys = seen.keys_of(shown.viewers, shown.search, shown.segment)
-    order = order_of(shown.segment)
-    days = shown.days
-    day = days[shown.search] if len(days) and (days != days[0]).any() else np.broadcast_to(days[:1], len(order))
-    parts = Groups.where(order, changes(shown.segment[order], shown.creator[order], day[order]))
-    firsts = parts.firsts
-    segment, creator, part_day = shown.segment[firsts], shown.creator[firsts], day[firsts]
-    by_creator = order_of(creator)
-    tallies = {
-        "viewer": Tally.of(shown.searches, shown.viewers, days),
-        "segment": Tally.of(parts, segment, part_day),
-        "creator": Tally.of(parts, creator, part_day),
-    }
-    creators = Groups.where(by_creator, changes(creator[by_creator]))
-    return Group(stored, heads, shown, keys, order_of_hashes(keys), parts, creators, tallies, is_full)
+    with ThreadPoolExecutor(1, "sort") as executor:  # a sort needs no interpreter: two cores do two at once
+        by_key = executor.submit(order_of_hashes, keys)
+        order = order_of(shown.segment)
+        days = shown.days
+        day = days[shown.search] if len(days) and (days != days[0]).any() else np.broadcast_to(days[:1], len(order))
+        parts = Groups.where(order, changes(shown.segment[order], shown.creator[order], day[order]))
+        firsts = parts.firsts
+        segment, creator, part_day = shown.segment[firsts], shown.creator[firsts], day[firsts]
+        by_creator = order_of(creator)
+        tallies = {
+            "viewer": Tally.of(shown.searches, shown.viewers, days),
+            "segment": Tally.of(parts, segment, part_day),
+            "creator": Tally.of(parts, creator, part_day),
+        }
+        creators = Groups.where(by_creator, changes(creator[by_creator]))
+    return Group(stored, heads, shown, keys, by_key.result(), parts, creators, tallies, is_full)
 
 
 def _decoded(stored: Sequence[Stored]) -> tuple[NDArray[np.void], Shown]:
     unpacked = [spool.unpack(each.payload, each.format) for each in stored]
-    heads = np.concatenate([head for head, _ in unpacked])
-    rows = np.concatenate([body for _, body in unpacked])
+    heads = np.frombuffer(b"".join(head.data for head, _ in unpacked), spool.SEARCH)
+    rows = np.frombuffer(b"".join(body.data for _, body in unpacked), spool.SHOWN)
     counts = heads["count"].astype(np.int64)
     shown = Shown(
         viewers=np.ascontiguousarray(heads["viewer"]).view("<u8").reshape(-1, 2),
