@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from cluster import database
+from cluster.settings import Settings
 from ledger import batches, book
+from ledger.actor import Ledger
 from ledger.fold import Fold
 from ledger.review import review
 from ledger.settings import Economics, LedgerSettings
@@ -146,6 +149,40 @@ def test_nobody_is_judged_where_that_is_switched_off(journal: Connection[Any]) -
     searches = [search(*(shown(moment(901, n), 901, 1000, f"bot {bot}") for n in range(10))) for bot in range(30)]
     assert run(journal, searches, Economics(captive_share_ppm=0)) == {901: 30 * 10 * 900}
     assert book.balance(journal, book.account(journal, "platform")) == 30 * 10 * 100
+
+
+class Unpaid(Ledger):
+    """A ledger that folds and reviews; its payouts are of no concern here."""
+
+    def _pay(self, connection: Connection[Any]) -> None:
+        pass
+
+
+def test_earnings_are_reviewed_every_so_often_and_none_is_forgotten(settings: Settings) -> None:
+    own = settings.with_section(Economics()).with_section(LedgerSettings(review_interval_s=1000))
+    ledger = Unpaid(own)
+    ledger.open()
+
+    def suspects(connection: Connection[Any]) -> list[int]:
+        found = connection.execute("SELECT creator_id FROM ledger.suspicions ORDER BY creator_id").fetchall()
+        connection.commit()
+        return [row[0] for row in found]
+
+    with database.connect(settings.postgres.url) as connection:
+        book.hold_epoch(connection, ledger.epoch)
+        fund(connection, 10**12)
+        for creator, known in ((901, [901]), (902, [901])):
+            bots = [
+                search(*(shown(moment(creator, n), creator, 1000, f"bot {creator} {bot}") for n in range(10)))
+                for bot in range(30)
+            ]
+            record(connection, *bots)
+            assert ledger.tick()
+            assert suspects(connection) == known  # the second one's turn has not come
+        ledger._review_at = 0.0
+        assert not ledger.tick()
+        assert suspects(connection) == [901, 902]
+    ledger.close()
 
 
 def test_pairs_are_merged_and_the_old_forgotten(journal: Connection[Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from psycopg import Connection
@@ -127,6 +130,69 @@ def test_bad_entries_are_refused_by_name_and_change_nothing(journal: Conn, code:
         book.post(journal, Entry("accrual", key, [(named[name], amount) for name, amount in lines]))
     assert refusal.value.code == code.strip()
     assert snapshot(journal) == before
+
+
+def long_entry(pool: int, accounts: list[int], key: str) -> Entry:
+    """One unit for each account, as the fold writes it: in an array, and long enough to be copied."""
+    lines = [(pool, -len(accounts)), *((account, 1) for account in accounts)]
+    return Entry("accrual", key, np.array(lines, np.int64))
+
+
+def test_a_long_entry_is_like_any_other(journal: Conn) -> None:
+    accounts, pool = creators(journal, *range(1, 2 * book.COPIED_LINES_MIN)), book.account(journal, "reward_pool")
+    fund(journal, 1000)
+    first = book.post(journal, long_entry(pool, accounts, "a"))
+    again = book.post(journal, long_entry(pool, accounts, "a"))
+    book.commit(journal)
+    assert (first.new, again) == (True, book.Written(first.id, new=False))
+    assert {book.balance(journal, account) for account in accounts} == {1}
+    assert book.balance(journal, pool) == 1000 - len(accounts)
+    assert all(check.ok for check in audit.run(journal, None, None, full=True))
+
+
+@pytest.mark.parametrize(
+    "code", ["account-unknown", "balance-too-low", "posting-empty", "amount-too-large", "key-reused"]
+)
+def test_a_bad_long_entry_is_refused_by_name_and_changes_nothing(journal: Conn, code: str) -> None:
+    accounts, pool = creators(journal, *range(1, 2 * book.COPIED_LINES_MIN)), book.account(journal, "reward_pool")
+    fund(journal, len(accounts))
+    book.post(journal, Entry("accrual", "a", [(pool, -1), (accounts[0], 1)]))
+    book.commit(journal)
+    lines = np.array([(pool, 2 - len(accounts)), *((account, 1) for account in accounts[2:])], np.int64)
+    if code == "account-unknown":
+        lines[7, 0] = 10**9
+    elif code == "balance-too-low":
+        lines[7, 1] -= 2
+    elif code == "posting-empty":
+        lines[7, 1] = 0
+    elif code == "amount-too-large":
+        lines[7, 1] = -LIMIT
+    before = snapshot(journal)
+    with pytest.raises(Rejected) as refusal:
+        book.post(journal, Entry("accrual", "a" if code == "key-reused" else "b", lines))
+    assert refusal.value.code == code
+    assert snapshot(journal) == before
+
+
+def test_writers_of_the_same_accounts_in_any_order_never_block_each_other_for_good(
+    journal: Conn, postgres_url: str
+) -> None:
+    accounts, pool = creators(journal, *range(1, 2 * book.COPIED_LINES_MIN)), book.account(journal, "reward_pool")
+    rounds, writers = 6, 3
+    fund(journal, rounds * writers * len(accounts))
+
+    def write(name: int) -> None:
+        with database.connect(postgres_url) as connection:
+            book.hold_epoch(connection, 1)
+            for number in range(rounds):
+                mine = random.Random(name * rounds + number).sample(accounts, len(accounts))
+                book.post(connection, long_entry(pool, mine, f"{name}:{number}"))
+                book.commit(connection)
+
+    with ThreadPoolExecutor(writers) as executor:
+        for done in [executor.submit(write, name) for name in range(writers)]:
+            done.result(60)
+    assert {book.balance(journal, account) for account in accounts} == {rounds * writers}
 
 
 def test_unknown_accounts_are_refused_by_name(journal: Conn) -> None:

@@ -118,6 +118,31 @@ def test_folding_again_or_after_a_crash_changes_nothing(journal: Conn, monkeypat
     assert earned(journal) == {1: 900}
 
 
+def test_a_fold_that_failed_leaves_nothing_behind_in_memory(journal: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The accountant goes on from what the database says: no account, viewer, bound or group of the lost transaction."""
+    fund(journal, 100_000)
+    number = record(journal, search(shown(1, 1)))
+    record(journal, search(shown(2, 2)), incarnation=number, seq=1)
+    bounded = dataclasses.replace(DEMO, segment_day_max_pix=1000)
+    accountant = Fold(journal, bounded, LedgerSettings(fold_batches_max=1))
+
+    def crash(_: Conn) -> None:
+        raise psycopg.OperationalError("gone before the commit")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(book, "commit", crash)
+            with pytest.raises(psycopg.OperationalError):
+                accountant.run_once()
+        journal.rollback()
+        done = accountant.run_once()
+        assert done is not None
+        assert (done.batches, done.funded) == (1, 1)
+    assert accountant.run_once() is None
+    assert earned(journal) == {1: 900, 2: 900}
+    assert_whole(journal)
+
+
 def test_a_moment_counts_once_a_viewer_and_day_across_folds_and_restarts(journal: Conn) -> None:
     fund(journal, 100_000)
     now = time.time()
