@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -19,16 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import redis
 from psycopg import Connection
 
-from cluster import database, runtime, telemetry
+from cluster import cache, database, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Temporary
-from cluster.resilience import backoff_s
+from cluster.resilience import Breaker, backoff_s
 from cluster.settings import Settings
 from ledger import adoption, appearances, batches, book, fold, review
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
+from ledger.counters import Counters
 from ledger.fold import Fold
 from ledger.payouts import Payouts
 from ledger.reconcile import Finding, reconcile
@@ -50,6 +53,8 @@ class Ledger:
         self._own = settings.section(LedgerSettings)
         self._economics = settings.section(Economics)
         self._url = runtime.endpoints(settings).postgres_url
+        self._counters = Counters(cache.client(runtime.endpoints(settings).redis_url), secrets.token_hex(4))
+        self._counting = Breaker("live counters", failures_max=1, reset_s=5.0)
         self._chain = open_chain(settings)
         self._connection: Connection[Any] | None = None
         self._payouts: Payouts | None = None
@@ -91,6 +96,7 @@ class Ledger:
             review.review(self._connection, self._fold.audience, self._economics)
             pause_s = min(self._own.review_interval_s, self._economics.maturity_s)
             self._unreviewed, self._review_at = False, time.monotonic() + pause_s
+        self._count(self._connection)
         fold.mature(self._connection)
         self._pay(self._connection)
         return folded is not None
@@ -117,6 +123,19 @@ class Ledger:
         connection.commit()
         if done.rowcount == 0:
             raise Fenced(f"epoch {self.epoch} has ended")
+
+    def _count(self, connection: Connection[Any]) -> None:
+        """Live counters follow; while Redis is away they stand still, and nothing else does."""
+        if not self._counting.allow():
+            return
+        try:
+            self._counters.follow(connection)
+        except redis.RedisError as error:
+            self._counting.failure()
+            log.warning("live counters stand still: %s", type(error).__name__)
+        else:
+            self._counting.success()
+        connection.commit()
 
     def _adopt(self, connection: Connection[Any]) -> None:
         appearances.adopt(connection, self._settings.data_dir / "spool")

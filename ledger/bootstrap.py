@@ -19,10 +19,10 @@ from ledger import packing, signer
 from ledger.chain import Chain
 from ledger.packing import Instruction, Payer
 from ledger.settings import LedgerSettings
+from ledger.treasury import MINT_BYTES
 
 WAIT_S = 60.0
 POLL_S = 0.1
-MINT_BYTES = 82
 AUTHORITY_LAMPORTS = 1_000_000_000
 CREATE_ACCOUNT, INITIALIZE_MINT2, MINT_TO_CHECKED = 0, 20, 14
 

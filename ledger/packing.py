@@ -34,7 +34,7 @@ ADDRESSES_MAX = 64
 INSTRUCTIONS_MAX = 64  # executed, programs' own calls included
 OPENING_CALLS = 6  # what one token account's opening executes
 COMPUTE_UNITS_MAX = 1_400_000
-TRANSFER_CHECKED, CREATE_IDEMPOTENT = 12, b"\x01"
+TRANSFER, TRANSFER_CHECKED, CREATE_IDEMPOTENT = 3, 12, b"\x01"
 CREATE_WITH_SEED, TRANSFER_WITH_SEED = 3, 11
 
 
@@ -87,10 +87,17 @@ def marker(payer: Payer, batch_id: str, secret: str, lamports: int) -> Marker:
 
 
 def pay(payer: Payer, to: Pubkey, amount: int) -> Instruction:
-    """TransferChecked from the treasury's token account."""
+    """TransferChecked from the treasury's token account; Transfer beside a separate payer of fees.
+
+    That payer takes a place among the addresses, and the mint gives up its own for one recipient more: the program
+    still asks that both accounts are of one mint, and the treasury's was looked at when it was opened.
+    """
+    moved = frozenset((payer.token_account, to))
+    if payer.gas != payer.treasury:
+        plain = struct.pack("<BQ", TRANSFER, amount)
+        return Instruction(TOKEN_PROGRAM, (payer.token_account, to, payer.treasury), moved, plain)
     data = struct.pack("<BQB", TRANSFER_CHECKED, amount, payer.decimals)
-    accounts = (payer.token_account, payer.mint, to, payer.treasury)
-    return Instruction(TOKEN_PROGRAM, accounts, frozenset((payer.token_account, to)), data)
+    return Instruction(TOKEN_PROGRAM, (payer.token_account, payer.mint, to, payer.treasury), moved, data)
 
 
 def open_account(payer: Payer, wallet: Pubkey) -> Instruction:

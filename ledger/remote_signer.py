@@ -35,6 +35,7 @@ MESSAGE_BYTES_MAX = 4096
 TIMEOUT_S = 5.0
 DAY_S = 86_400
 SIGNED, REFUSED = b"\1", b"\0"
+TRANSFERS = {(bytes([packing.TRANSFER_CHECKED]), 10), (bytes([packing.TRANSFER]), 9)}
 SYSTEM_CALLS = (packing.CREATE_WITH_SEED, packing.TRANSFER_WITH_SEED)
 PLAIN = (packing.ATA_PROGRAM, packing.COMPUTE_BUDGET, packing.MEMO_PROGRAM)
 
@@ -112,7 +113,7 @@ def moved(content: bytes) -> int:
     total = 0
     for each in message.instructions:
         program, data = message.account_keys[each.program_id_index], bytes(each.data)
-        if program == packing.TOKEN_PROGRAM and data[:1] == bytes([packing.TRANSFER_CHECKED]) and len(data) == 10:
+        if program == packing.TOKEN_PROGRAM and (data[:1], len(data)) in TRANSFERS:
             total += int.from_bytes(data[1:9], "little")
         elif program == packing.SYSTEM_PROGRAM and int.from_bytes(data[:4], "little") in SYSTEM_CALLS:
             continue

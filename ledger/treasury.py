@@ -25,6 +25,9 @@ from ledger.settings import Economics, LedgerSettings
 from ledger.signer import Signer
 
 REMOTE = "unix:"
+# Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
+MINT_BYTES, MINT_DECIMALS_AT = 82, 44
+ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
 FEE_LAMPORTS_MAX = 20_000  # two signatures and room; only to judge whether the payer can afford a batch
 
 
@@ -87,7 +90,8 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     """The treasury of these settings, on this chain, as the database knows it.
 
     Raises:
-        Rejected: the database belongs to another chain or mint, or a key is missing.
+        Rejected: the database belongs to another chain or mint, a key is missing, or the mint or the treasury's account
+            is not what it should be.
         Temporary: no RPC node answers.
     """
     own = settings.section(LedgerSettings)
@@ -97,6 +101,7 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     mint = Pubkey.from_string(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
     account = packing.token_account(treasury_key.pubkey, mint)
     payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
+    check_mint(chain, payer)
     bind(connection, chain.genesis(), payer)
     signers = (treasury_key,) if gas_key is treasury_key else (gas_key, treasury_key)
     version = own.transaction_version
@@ -113,6 +118,27 @@ def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signe
 
         return RemoteSigner(name.removeprefix(REMOTE))
     return signer.file_signer(signer.key_path(settings, name), create=create)
+
+
+def check_mint(chain: Chain, payer: packing.Payer) -> None:
+    """Is the mint a mint, with the decimals that amounts are counted in, and can the treasury pay from its account?
+
+    Raises:
+        Rejected: no; the line says what is there instead.
+    """
+    _, (mint, account) = chain.accounts([str(payer.mint), str(payer.token_account)], "confirmed")
+    hint = "set [ledger] mint and decimals to those of PIX on this chain"
+    if mint is None or mint.owner != str(packing.TOKEN_PROGRAM) or len(mint.data) != MINT_BYTES:
+        raise Rejected(f"{payer.mint} is no mint on this chain", code="wrong-mint", hint=hint)
+    if mint.data[MINT_DECIMALS_AT] != payer.decimals:
+        said = f"the mint {payer.mint} has {mint.data[MINT_DECIMALS_AT]} decimals, not {payer.decimals}"
+        raise Rejected(said, code="wrong-mint", hint=hint)
+    if account is None or len(account.data) != TOKEN_ACCOUNT_BYTES:
+        said = f"the treasury {payer.treasury} has no account for the mint {payer.mint}"
+        raise Rejected(said, code="treasury-missing", hint="open it and fund it, or name another key or mint")
+    if account.data[ACCOUNT_STATE_AT] == ACCOUNT_FROZEN:
+        said = f"the treasury's account {payer.token_account} is frozen"
+        raise Rejected(said, code="treasury-frozen", hint="have the mint's authority thaw it")
 
 
 def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> None:

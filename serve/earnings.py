@@ -9,20 +9,38 @@ import csv
 import io
 from typing import Any
 
+import redis
+import redis.asyncio
 from psycopg import Connection
 
 from cluster.errors import Rejected
-from ledger import earnings, listing
+from ledger import counters, earnings, listing
 
 CURRENCY = "PIX"
 DECIMALS = 6
+MONEY = {"currency": CURRENCY, "decimals": DECIMALS}
 COLUMNS = ("at", "entry_id", "kind", "account", "amount", "currency", "signature")
 
 
 def of(connection: Connection[Any], creator_id: int) -> dict[str, Any]:
     """The document of `GET /v1/creators/{id}/earnings`."""
     check_creator(connection, creator_id)
-    return earnings.of(connection, creator_id).document() | {"currency": CURRENCY, "decimals": DECIMALS}
+    return earnings.of(connection, creator_id).document() | MONEY
+
+
+async def counted(client: redis.asyncio.Redis, creator_id: int) -> int | None:
+    """The live counter of a creator; None where there is none, or Redis is away."""
+    try:
+        found = await client.hget(counters.EARNED, str(creator_id))
+    except redis.RedisError:
+        return None
+    return int(found) if found is not None else None
+
+
+def earned(connection: Connection[Any], creator_id: int) -> int:
+    """The same from the journal."""
+    check_creator(connection, creator_id)
+    return counters.earned(connection, creator_id)
 
 
 def statement_csv(connection: Connection[Any], creator_id: int) -> str:

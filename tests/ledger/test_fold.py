@@ -256,6 +256,41 @@ def test_a_batch_can_be_recorded_once_only_and_leaves_no_gap(journal: Conn) -> N
     journal.commit()
 
 
+def test_a_gap_stops_its_incarnation_and_no_other(journal: Conn) -> None:
+    fund(journal, 10_000)
+    torn = record(journal, search(shown(1)))
+    record(journal, search(shown(2)), incarnation=torn, seq=1)
+    record(journal, search(shown(3, creator=2)))
+    journal.execute("SET session_replication_role = replica")  # as a disk might lose it
+    journal.execute("DELETE FROM ledger.appearance_batches WHERE incarnation = %s AND seq = 0", (torn,))
+    journal.execute("SET session_replication_role = DEFAULT")
+    journal.commit()
+    folded(journal)
+    assert earned(journal) == {2: 900}
+
+
+def test_where_no_bound_is_set_nobody_is_capped(journal: Conn) -> None:
+    fund(journal, 10**7)
+    boundless = Economics(maturity_s=0, viewer_day_max_pix=0, segment_day_max_pix=0, creator_day_max_pix=0)
+    record(journal, *(search(shown(number, amount=1000)) for number in range(1, 60)))
+    folded(journal, boundless)
+    assert earned(journal) == {1: 59 * 900}
+
+
+# One search of two appearances, as format 1 wrote it. It stays readable for as long as `FORMATS` has a 1.
+RECORDED_BY_FORMAT_1 = bytes.fromhex(
+    "01000000020000006b0f7d9ab5bb96ef3a3dc7f2f4e1d0aa000000000000000000000000000000000102030405060708"
+    "00e40b540200000002000700000000000000030000000000000010270000e0930400b80b000008000000000000000400"
+    "000000000000204e0000400d0300d0070000"
+)
+
+
+def test_what_an_older_format_recorded_is_still_read() -> None:
+    heads, rows = spool.unpack(RECORDED_BY_FORMAT_1, 1)
+    assert (int(heads["count"][0]), bytes(heads["request"][0]).hex()) == (2, "0102030405060708")
+    assert [tuple(row) for row in rows.tolist()] == [(7, 3, 10_000, 300_000, 3000), (8, 4, 20_000, 200_000, 2000)]
+
+
 def test_a_damaged_or_unknown_batch_is_refused_by_name(journal: Conn) -> None:
     good = spool.pack([search(shown(1))]).payload
     for payload, form, code in (

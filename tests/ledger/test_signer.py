@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from cluster.errors import Rejected, Temporary
-from ledger import packing, signer
+from cluster.settings import Settings
+from ledger import packing, signer, treasury
 from ledger.remote_signer import Policy, RemoteSigner
 from ledger.signing import NOT_SIGNED
 from tests.ledger.chains import Key, Rig
@@ -95,13 +97,14 @@ def test_only_payouts_are_signed(rig: Rig, remote: str) -> None:
             away.sign(content)
 
 
-def test_the_ceiling_is_of_the_last_day(rig: Rig) -> None:
+@pytest.mark.parametrize("separate_gas", [False, True])
+def test_the_ceiling_is_of_the_last_day(rig: Rig, separate_gas: bool) -> None:
     from solders.message import to_bytes_versioned
 
-    pay = packing.pay(rig.treasury.payer, Pubkey.new_unique(), 60)
-    content = to_bytes_versioned(
-        packing.build(rig.treasury.payer, [pay], str(Hash.default()), version="legacy", units=9)
-    )
+    payer = rig.treasury.payer
+    payer = dataclasses.replace(payer, gas=Key("gas").pubkey) if separate_gas else payer
+    pay = packing.pay(payer, Pubkey.new_unique(), 60)
+    content = to_bytes_versioned(packing.build(payer, [pay], str(Hash.default()), version="legacy", units=9))
     policy = Policy(100)
     policy.check(content, 0.0)
     with pytest.raises(Rejected, match="120 in 24 hours"):
@@ -109,6 +112,6 @@ def test_the_ceiling_is_of_the_last_day(rig: Rig) -> None:
     policy.check(content, 86_400.0)
 
 
-def test_a_signer_that_is_away_is_waited_for(tmp_path: Path) -> None:
+def test_a_signer_that_is_away_is_waited_for(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(Temporary, match="does not answer"):
-        RemoteSigner(str(tmp_path / "nobody"))
+        treasury.open_signer(settings, f"unix:{tmp_path / 'nobody'}")

@@ -22,6 +22,7 @@ CONTRACT = {
         "/v1/jobs": "get post",
         "/v1/jobs/{job_id}": "get delete",
         "/v1/creators/{creator_id}/earnings": "get",
+        "/v1/creators/{creator_id}/earnings/live": "get",
         "/v1/creators/{creator_id}/statement.csv": "get",
         "/v1/creators/{creator_id}/payouts": "get",
         "/healthz": "get",

@@ -1,0 +1,48 @@
+"""What a creator has earned so far, for a page that asks every second: from the counter, else from the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from psycopg import Connection
+
+from cluster import cache, database
+from cluster.settings import Settings
+from ledger import book, counters
+from tests.serve.doors import fill, opened
+
+
+def earn(connection: Connection[Any], creator_id: int, amount: int) -> None:
+    book.take_epoch(connection, "test")
+    payable = book.accounts_of(connection, "payable", "creator", [creator_id])[creator_id]
+    pool, chain = book.account(connection, "reward_pool"), book.account(connection, "chain")
+    book.post(connection, book.Entry("deposit", "deposit", [(chain, -amount), (pool, amount)]))
+    book.post(connection, book.Entry("accrual", "earned", [(pool, -amount), (payable, amount)]))
+    book.commit(connection)
+
+
+@pytest.mark.parametrize("counter", [None, 777])
+async def test_the_counter_is_shown_where_there_is_one(settings: Settings, counter: int | None) -> None:
+    shelf = fill(settings)
+    redis = cache.client(settings.redis.url)
+    redis.delete(counters.EARNED)
+    async with opened(settings) as doors:
+        with database.connect(settings.postgres.url) as connection:
+            earn(connection, shelf.ada, 900)
+        if counter is not None:
+            redis.hset(counters.EARNED, str(shelf.ada), str(counter))
+        path, hers = f"/v1/creators/{shelf.ada}/earnings/live", doors.key("creator", creator_id=shelf.ada)
+        found = (await doors.http.get(path, headers=hers)).json()
+        assert found == {
+            "creator_id": str(shelf.ada),
+            "earned": str(counter or 900),
+            "currency": "PIX",
+            "decimals": 6,
+            "source": "counter" if counter else "journal",
+        }
+        his = doors.key("creator", creator_id=shelf.bob)
+        assert (await doors.http.get(path, headers=his)).status_code == 403
+        assert (await doors.http.get(path)).status_code == 401
+    redis.delete(counters.EARNED)
+    redis.close()
