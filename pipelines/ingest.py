@@ -45,6 +45,7 @@ CHUNKS_A_BATCH = 4  # what an encoder gets at once; their frames fill its batche
 TASK_RETRIES = 3  # of a task whose worker was killed
 ACTOR_RESTARTS = 20
 ROUNDS_MAX = 60
+ROUND_FACTOR = 4  # by which rounds shrink after one that was cut short, and grow again
 WAIT_MAX_S = 5.0
 
 Row = dict[str, Any]
@@ -180,25 +181,36 @@ def model_facts(named: ModelSettings) -> dict[str, Any]:
 
 
 def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
-    """Run the pipeline over what is open, again for what was put back, until nothing is; every wait is bounded."""
+    """Run the pipeline over what is open, again for what was put back, until nothing is; every wait is bounded.
+
+    A round that was cut short is followed by smaller ones: what brought it down soon stands alone, and is refused when
+    it has been begun too often, while its neighbours get on.
+    """
+    size = 0  # of the next round; 0 is all
     for number in range(ROUNDS_MAX):
         jobs.settle(connection, place.job_id, place.model.id)
         ready, waiting, wait_s = jobs.open_videos(connection, place.job_id)
         if heart.stopped or not (ready or waiting):
             return
-        if ready:
-            execute(ready, place, heart, number)
-        else:
+        if not ready:
             time.sleep(min(max(wait_s, 0.1), WAIT_MAX_S))
+            continue
+        chosen = ready[: size or len(ready)]
+        whole = execute(chosen, place, heart, number)
+        size = size * ROUND_FACTOR if whole else max(1, len(chosen) // ROUND_FACTOR)
+        lost = catalog.put_back(connection, place.owner)  # nobody works on them any more
+        if lost:
+            log.warning("%s videos were left behind by round %s", lost, number, extra={"job_id": place.job_id})
     catalog.give_up(connection, place.job_id)
 
 
-def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -> None:
-    """One run of the pipeline. What it leaves behind, the next round takes up."""
+def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -> bool:
+    """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up."""
     import ray
 
     configure(place)
     counts: dict[str, int] = {}
+    whole = True
     try:
         for batch in pipeline(video_ids, place).iter_batches(batch_size=None, prefetch_batches=0):
             for row in batch["row"]:
@@ -207,9 +219,11 @@ def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -
             if heart.stopped:
                 break
     except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
+        whole = False
         log.warning("round %s was cut short: %s", number, str(error).splitlines()[0], extra={"job_id": place.job_id})
         time.sleep(backoff_s(number, 1.0, WAIT_MAX_S))
     log.info("round %s over %s videos: %s", number, len(video_ids), counts, extra={"job_id": place.job_id})
+    return whole
 
 
 def configure(place: Place) -> None:

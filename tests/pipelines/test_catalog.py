@@ -146,6 +146,16 @@ def test_a_new_driver_takes_over_at_once(connection: Connection) -> None:
     assert leased(connection, "j/2").token > old.token
 
 
+def test_what_an_owner_no_longer_works_on_is_put_back_and_counts_as_begun(connection: Connection) -> None:
+    register(connection)
+    old = leased(connection, "j/1")
+    assert catalog.put_back(connection, "j/2") == 0
+    assert catalog.put_back(connection, "j/1") == 1
+    assert column(connection, "status") == "queued"
+    again = leased(connection, "j/1")
+    assert (again.token > old.token, again.attempts) == (True, 2)
+
+
 def test_a_retried_video_has_its_attempts_again(connection: Connection) -> None:
     register(connection)
     fail(connection, leased(connection), Failure("damaged", "no", final=True))

@@ -168,6 +168,30 @@ def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: 
         assert _count(connection, "media.staging") == 0
 
 
+POISON = """
+    CREATE FUNCTION media.poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no row can be written'; END $$;
+    CREATE TRIGGER poison BEFORE UPDATE OF content_hash ON media.videos FOR EACH ROW
+        WHEN (NEW.source_uri LIKE '%/poison.mp4') EXECUTE FUNCTION media.poison()"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_video_that_brings_rounds_down_is_refused_in_the_end_and_harms_no_neighbour(
+    deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
+) -> None:
+    """As by an error that nobody has thought of: what cannot be written brings its task down, and that the round."""
+    with deployment.path.open("a", encoding="utf-8") as file:
+        file.write("starts_max = 4\n")  # in [ingest], which comes last
+    folder = copied(tmp_path / "mixed", *(clips / name for name in WHOLE))
+    (folder / "poison.mp4").write_bytes((clips / "cuts.mp4").read_bytes() + b"\0\0\0\x08free")
+    connection.execute(POISON)
+    job = wait(connection, submit(deployment, connection, folder), timeout_s=800)
+    assert [(each["source_uri"].rpartition("/")[2], each["code"]) for each in job["failures"]] == [
+        ("poison.mp4", "lost-too-often")
+    ]
+    assert (job["status"], job["videos"]["ready"], job["submissions"]) == ("succeeded", len(WHOLE), 1)
+
+
 def test_a_cancelled_job_leaves_its_videos_to_others(deployment: Settings, connection: Connection, whole: Path) -> None:
     job_id = submit(deployment, connection, whole)
     deadline = time.monotonic() + 60
