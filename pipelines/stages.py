@@ -278,7 +278,7 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
         result = sandbox().run("decode", {**order, "decoder": "av"}, limits)
     if isinstance(result, Failure):
         return result
-    arrays = result.arrays
+    arrays = from_zero(result.arrays)
     wanted = task.chunk.own_stop - task.chunk.own_first
     if len(arrays["frame_ms"]) < settings.decodable_share_min * wanted or not len(arrays["candidate_ms"]):
         reason = f"only {len(arrays['frame_ms'])} of {wanted} frames can be decoded"
@@ -287,6 +287,15 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
     found: dict[str, Any] = {name: arrays[name] for name in names}
     return Decoded(task=task, **found, thumbnails=pictures, decode_s=result.cpu_seconds, memory_mb=result.memory_mb)
+
+
+def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Without frames from before the video begins: a decoder finds some where damage has cost the index a packet."""
+    frames, pictures = (int((arrays[name] < 0).sum()) for name in ("frame_ms", "candidate_ms"))
+    skipped = {"frame_ms": frames, "features": frames, "candidate_ms": pictures, "sharpness": pictures,
+               "candidates": pictures, "thumbnail_sizes": pictures,
+               "thumbnails": int(arrays["thumbnail_sizes"][:pictures].sum())}  # fmt: skip
+    return {name: arrays[name][start:] for name, start in skipped.items()}
 
 
 def chunk_row(row: Decoded, vectors: Floats, embed_s: float) -> sink.ChunkRow:
