@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import secrets
 import signal
 import socket
@@ -27,6 +28,11 @@ from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 
 START_TIMEOUT_S = 120.0
+
+
+def pytest_configure() -> None:
+    """Say how Ray authenticates before any test imports it: it reads this once, on import."""
+    os.environ["RAY_AUTH_MODE"] = "token"
 
 
 @pytest.fixture(scope="session")
