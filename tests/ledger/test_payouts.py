@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from ledger import audit, batches, book, packing
 from ledger.book import Fenced
 from ledger.chain import Chain, Effect
@@ -522,3 +522,51 @@ def test_a_later_attempt_that_fails_at_the_marker_waits_for_the_earlier_one_to_b
     rig.payouts.settle()
     assert [each[:2] for each in attempts(rig)] == [(1, "landed"), (2, "failed")]
     assert (rig.balance("in_flight"), rig.on_chain(1)) == (0, 1000)
+
+
+TRANSFER = """INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)
+              SELECT {source}, {target}, 1, {entry} FROM ledger.transfers LIMIT 1"""
+PAYOUT = """INSERT INTO ledger.payouts (creator_id, period, seq, wallet, amount_pix, transfer_id, batch_id)
+            SELECT creator_id, period, 99, wallet, 1, {transfer}, {batch} FROM ledger.payouts LIMIT 1"""
+SPARE = "INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry) SELECT source, target, 1, pending_entry"
+STRANGERS = {
+    "account 404": TRANSFER.format(source=404, target="target", entry="pending_entry"),
+    "account 405": TRANSFER.format(source="source", target=405, entry="pending_entry"),
+    "entry 406": TRANSFER.format(source="source", target="target", entry=406),
+    "transfer 407": PAYOUT.format(transfer=407, batch="batch_id"),
+    "batch nowhere": PAYOUT.format(transfer="(SELECT max(id) FROM ledger.transfers)", batch="'nowhere'"),
+}
+
+
+@pytest.mark.parametrize("named", STRANGERS)
+def test_a_row_that_names_what_does_not_exist_is_refused(rig: Rig, named: str) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.connection.execute(f"{SPARE} FROM ledger.transfers")
+    before = rig.rows("SELECT (SELECT count(*) FROM ledger.transfers), count(*) FROM ledger.payouts")
+    rig.connection.commit()
+    with pytest.raises(Rejected, match=named), book.refusals():
+        rig.connection.execute(STRANGERS[named])
+    rig.connection.rollback()
+    assert rig.rows("SELECT (SELECT count(*) FROM ledger.transfers), count(*) FROM ledger.payouts") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE ledger.transfers SET id = DEFAULT",
+        "UPDATE ledger.payouts SET id = DEFAULT",
+        "UPDATE ledger.payouts SET amount_pix = amount_pix + 1",
+        "UPDATE ledger.payouts SET on_chain_pix = on_chain_pix + 1",
+        "UPDATE ledger.payouts SET batch_id = repeat('0', 32)",
+        "DELETE FROM ledger.payouts",
+        "TRUNCATE ledger.payouts",
+    ],
+)
+def test_what_was_paid_stays_written(rig: Rig, change: str) -> None:
+    rig.creator(1, 1000)
+    rig.pay(3)
+    with pytest.raises(Rejected, match="stays as it is|stays so|append-only"), book.refusals():
+        rig.connection.execute(change)
+    rig.connection.rollback()
+    assert_paid(rig, {1: 1000})
