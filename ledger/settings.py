@@ -80,7 +80,7 @@ class LedgerSettings:
     tick_interval_s: float = 0.5
     reconcile_interval_s: float = 10.0
     review_interval_s: float = 30.0  # or sooner, where earnings mature sooner
-    fold_appearances_max: int = 2_000_000  # 350 bytes of memory each while they are folded
+    fold_appearances_max: int = 1_000_000  # 350 bytes of memory each while they are folded
     fold_batches_max: int = 5_000
     payouts_per_plan_max: int = 10_000
     batches_live_max: int = 64

@@ -94,3 +94,10 @@ ALTER TABLE ledger.batches ALTER plan SET STORAGE EXTERNAL;
 
 -- A creator has few payouts; those of one are found by the index of (creator_id, period, seq).
 DROP INDEX ledger.payouts_creator;
+
+-- Numbers that fit into four bytes are kept in four: a column's length says which it is.
+ALTER TABLE ledger.pair_runs DROP CONSTRAINT pair_runs_check, ADD CONSTRAINT pair_runs_whole CHECK (
+    length(viewers) = 4 * length(days)
+    AND length(creators) IN (length(viewers), length(viewers) / 2)
+    AND length(gross) IN (length(viewers), length(viewers) / 2)
+    AND length(net) IN (length(viewers), length(viewers) / 2));
