@@ -65,18 +65,18 @@ def fund(chain: Chain, settings: Settings, treasury: Pubkey, amount_pix: int) ->
 def _create(payer: Payer, rent: int) -> Instruction:
     data = struct.pack("<IQQ32s", CREATE_ACCOUNT, rent, MINT_BYTES, bytes(packing.TOKEN_PROGRAM))
     accounts = (payer.gas, payer.mint)
-    return Instruction(packing.SYSTEM_PROGRAM, accounts, frozenset(accounts), data)
+    return Instruction(packing.SYSTEM_PROGRAM, accounts, (True,) * len(accounts), data)
 
 
 def _initialize(payer: Payer) -> Instruction:
     data = struct.pack("<BB32sB", INITIALIZE_MINT2, payer.decimals, bytes(payer.gas), 0)
-    return Instruction(packing.TOKEN_PROGRAM, (payer.mint,), frozenset((payer.mint,)), data)
+    return Instruction(packing.TOKEN_PROGRAM, (payer.mint,), (True,), data)
 
 
 def _mint_to(payer: Payer, amount: int) -> Instruction:
     data = struct.pack("<BQB", MINT_TO_CHECKED, amount, payer.decimals)
     accounts = (payer.mint, payer.token_account, payer.gas)
-    return Instruction(packing.TOKEN_PROGRAM, accounts, frozenset(accounts[:2]), data)
+    return Instruction(packing.TOKEN_PROGRAM, accounts, (True, True, False), data)
 
 
 def _exists(chain: Chain, address: Pubkey) -> bool:

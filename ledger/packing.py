@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from solders.hash import Hash
 from solders.instruction import CompiledInstruction
@@ -62,13 +63,12 @@ class Marker:
     lamports: int
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """An instruction before its accounts have numbers; `writable` and `readonly` keep the order of `accounts`."""
+class Instruction(NamedTuple):
+    """An instruction before its accounts have numbers; `writable` says of each account whether it may change."""
 
     program: Pubkey
     accounts: tuple[Pubkey, ...]
-    writable: frozenset[Pubkey]
+    writable: tuple[bool, ...]
     data: bytes
 
 
@@ -92,19 +92,19 @@ def pay(payer: Payer, to: Pubkey, amount: int) -> Instruction:
     That payer takes a place among the addresses, and the mint gives up its own for one recipient more: the program
     still asks that both accounts are of one mint, and the treasury's was looked at when it was opened.
     """
-    moved = frozenset((payer.token_account, to))
     if payer.gas != payer.treasury:
         plain = struct.pack("<BQ", TRANSFER, amount)
-        return Instruction(TOKEN_PROGRAM, (payer.token_account, to, payer.treasury), moved, plain)
+        return Instruction(TOKEN_PROGRAM, (payer.token_account, to, payer.treasury), (True, True, False), plain)
     data = struct.pack("<BQB", TRANSFER_CHECKED, amount, payer.decimals)
-    return Instruction(TOKEN_PROGRAM, (payer.token_account, payer.mint, to, payer.treasury), moved, data)
+    accounts = (payer.token_account, payer.mint, to, payer.treasury)
+    return Instruction(TOKEN_PROGRAM, accounts, (True, False, True, False), data)
 
 
 def open_account(payer: Payer, wallet: Pubkey) -> Instruction:
     """Create a wallet's token account, unless it exists."""
     address = token_account(wallet, payer.mint)
     accounts = (payer.gas, address, wallet, payer.mint, SYSTEM_PROGRAM, TOKEN_PROGRAM)
-    return Instruction(ATA_PROGRAM, accounts, frozenset((payer.gas, address)), CREATE_IDEMPOTENT)
+    return Instruction(ATA_PROGRAM, accounts, (True, True, False, False, False, False), CREATE_IDEMPOTENT)
 
 
 def create_marker(payer: Payer, mark: Marker) -> Instruction:
@@ -113,12 +113,12 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
     data = struct.pack("<I32sQ", CREATE_WITH_SEED, bytes(payer.treasury), len(seed)) + seed
     data += struct.pack("<QQ32s", mark.lamports, 0, bytes(SYSTEM_PROGRAM))
     accounts = (payer.gas, mark.address, payer.treasury)
-    return Instruction(SYSTEM_PROGRAM, accounts, frozenset((payer.gas, mark.address)), data)
+    return Instruction(SYSTEM_PROGRAM, accounts, (True, True, False), data)
 
 
 def memo(text: str) -> Instruction:
     """A remark: what makes a transaction unique where there is no marker."""
-    return Instruction(MEMO_PROGRAM, (), frozenset(), text.encode())
+    return Instruction(MEMO_PROGRAM, (), (), text.encode())
 
 
 def reclaim_marker(payer: Payer, mark: Marker) -> Instruction:
@@ -126,7 +126,7 @@ def reclaim_marker(payer: Payer, mark: Marker) -> Instruction:
     seed = mark.seed.encode()
     data = struct.pack("<IQQ", TRANSFER_WITH_SEED, mark.lamports, len(seed)) + seed + bytes(SYSTEM_PROGRAM)
     accounts = (mark.address, payer.treasury, payer.gas)
-    return Instruction(SYSTEM_PROGRAM, accounts, frozenset((mark.address, payer.gas)), data)
+    return Instruction(SYSTEM_PROGRAM, accounts, (True, False, True), data)
 
 
 # ── Transactions ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,10 +212,10 @@ def _some_reclaim(payer: Payer, index: int) -> Instruction:
 
 
 def _limits(units: int, priority_lamports: int) -> list[Instruction]:
-    found = [Instruction(COMPUTE_BUDGET, (), frozenset(), struct.pack("<BI", 2, units))]
+    found = [Instruction(COMPUTE_BUDGET, (), (), struct.pack("<BI", 2, units))]
     if priority_lamports:
         price = -(-priority_lamports * 1_000_000 // units)  # micro-lamports per unit, rounded up
-        found.append(Instruction(COMPUTE_BUDGET, (), frozenset(), struct.pack("<BQ", 3, price)))
+        found.append(Instruction(COMPUTE_BUDGET, (), (), struct.pack("<BQ", 3, price)))
     return found
 
 
@@ -225,8 +225,8 @@ def _keys(payer: Payer, instructions: Sequence[Instruction]) -> tuple[list[Pubke
     writable: dict[Pubkey, None] = {}
     readonly: dict[Pubkey, None] = {}
     for each in instructions:
-        for key in each.accounts:
-            (writable if key in each.writable else readonly)[key] = None
+        for key, changes in zip(each.accounts, each.writable, strict=True):
+            (writable if changes else readonly)[key] = None
         readonly[each.program] = None
     taken = set(signers)
     plain = [key for key in writable if key not in taken]

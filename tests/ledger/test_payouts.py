@@ -528,7 +528,9 @@ TRANSFER = """INSERT INTO ledger.transfers (source, target, amount_pix, pending_
               SELECT {source}, {target}, 1, {entry} FROM ledger.transfers LIMIT 1"""
 PAYOUT = """INSERT INTO ledger.payouts (creator_id, period, seq, wallet, amount_pix, transfer_id, batch_id)
             SELECT creator_id, period, 99, wallet, 1, {transfer}, {batch} FROM ledger.payouts LIMIT 1"""
-SPARE = "INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry) SELECT source, target, 1, pending_entry"
+SPARE = (
+    "INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry) SELECT source, target, 1, pending_entry"
+)
 STRANGERS = {
     "account 404": TRANSFER.format(source=404, target="target", entry="pending_entry"),
     "account 405": TRANSFER.format(source="source", target=405, entry="pending_entry"),
@@ -566,7 +568,7 @@ def test_a_row_that_names_what_does_not_exist_is_refused(rig: Rig, named: str) -
 def test_what_was_paid_stays_written(rig: Rig, change: str) -> None:
     rig.creator(1, 1000)
     rig.pay(3)
-    with pytest.raises(Rejected, match="stays as it is|stays so|append-only"), book.refusals():
+    with pytest.raises(Rejected, match=r"stays as it is|stays so|append-only"), book.refusals():
         rig.connection.execute(change)
     rig.connection.rollback()
     assert_paid(rig, {1: 1000})

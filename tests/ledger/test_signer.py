@@ -84,8 +84,8 @@ def test_payouts_are_signed_elsewhere_up_to_a_ceiling(rig: Rig, remote: str) -> 
 
 def test_only_payouts_are_signed(rig: Rig, remote: str) -> None:
     away, payer = RemoteSigner(remote), rig.treasury.payer
-    take = packing.Instruction(packing.TOKEN_PROGRAM, (payer.token_account, payer.treasury), frozenset(), b"\6\2")
-    foreign = packing.Instruction(Pubkey.new_unique(), (payer.treasury,), frozenset(), b"")
+    take = packing.Instruction(packing.TOKEN_PROGRAM, (payer.token_account, payer.treasury), (False, False), b"\6\2")
+    foreign = packing.Instruction(Pubkey.new_unique(), (payer.treasury,), (False,), b"")
     from solders.message import to_bytes_versioned
 
     for instruction in (take, foreign):
