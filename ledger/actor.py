@@ -28,7 +28,7 @@ from cluster import settings as settings_module
 from cluster.errors import Temporary
 from cluster.resilience import Breaker, backoff_s
 from cluster.settings import Settings
-from ledger import adoption, appearances, batches, book, fold, review
+from ledger import adoption, appearances, book, fold, review, stops
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.counters import Counters
@@ -111,7 +111,7 @@ class Ledger:
                 connection, self._chain, self._payouts.treasury, partial(adoption.adopt, self._payouts)
             )
             if self.finding.conclusive and self.finding.ok:
-                batches.release(connection, adoption.RESTORED)
+                stops.thaw(connection, adoption.RESTORED)
                 book.commit(connection)
             pause_s = self._own.reconcile_interval_s if self.finding.conclusive else self._own.tick_interval_s
             self._reconcile_at = time.monotonic() + pause_s

@@ -16,7 +16,7 @@ from psycopg import Connection
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected
-from ledger import batches, book
+from ledger import batches, book, stops
 from ledger.batches import Attempt, Batch, Due
 from ledger.chain import Blockhash, Effect
 from ledger.payouts import Payouts
@@ -30,7 +30,7 @@ LIFE_BLOCKS = 150
 def adopt(payouts: Payouts, effect: Effect) -> bool:
     """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours."""
     connection = payouts.connection
-    if not batches.is_frozen_for(connection, RESTORED):
+    if not stops.is_frozen_for(connection, RESTORED):
         return False
     transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
     message = transaction.message

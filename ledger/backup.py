@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from cluster import database
 from cluster.errors import Rejected, Temporary
-from ledger import batches
+from ledger import stops
 from ledger.adoption import RESTORED
 
 DUMP_TIMEOUT_S = 3600
@@ -61,7 +61,7 @@ def restore(url: str, file: Path) -> None:
         url, "pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", f"--dbname={_place(url)}", str(file)
     )
     with database.connect(url) as connection:
-        batches.freeze(connection, RESTORED, {"file": file.name})
+        stops.freeze(connection, RESTORED, {"file": file.name})
         connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no writer of before is ever valid again
 
 

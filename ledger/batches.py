@@ -107,44 +107,6 @@ def live_count(connection: Conn) -> int:
     return int(row[0]) if row else 0
 
 
-def frozen(connection: Conn) -> str | None:
-    """Why payouts are stopped, or None."""
-    row = connection.execute(
-        "SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id LIMIT 1"
-    ).fetchone()
-    return str(row[0]) if row else None
-
-
-def is_frozen_for(connection: Conn, reason: str) -> bool:
-    row = connection.execute(
-        "SELECT 1 FROM ledger.freezes WHERE reason = %s AND released_at IS NULL", (reason,)
-    ).fetchone()
-    return row is not None
-
-
-def release(connection: Conn, reason: str) -> None:
-    """End a freeze; the row stays."""
-    connection.execute(
-        "UPDATE ledger.freezes SET released_at = now() WHERE reason = %s AND released_at IS NULL", (reason,)
-    )
-
-
-def freeze(connection: Conn, reason: str, detail: object) -> None:
-    """Stop all payouts until someone has looked; freezing twice for one reason is once."""
-    connection.execute(
-        "INSERT INTO ledger.freezes (reason, detail) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        (reason, json.dumps(detail, default=str)),
-    )
-
-
-def hold(connection: Conn, creator_id: int, reason: str) -> None:
-    connection.execute(
-        "INSERT INTO ledger.holds (creator_id, reason) SELECT %s, %s WHERE NOT EXISTS"
-        " (SELECT FROM ledger.holds WHERE creator_id = %s AND reason = %s AND released_at IS NULL)",
-        (creator_id, reason, creator_id, reason),
-    )
-
-
 def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
     """A token account exists on chain; `batch_id` is the batch in which the platform opened it."""
     connection.execute(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
+from ledger import cli_stops
 
 if TYPE_CHECKING:
     from ledger.chain import Chain
@@ -107,6 +108,10 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.release):
+    payouts.add_command(command)
+
+
 def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -> None:
     from ledger import listing
 
@@ -126,7 +131,7 @@ def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -
 
 def _unfinished(context: Context, connection: Any) -> dict[str, int]:
     """What is still to be done: searches to fold, batches under way, creators that are due."""
-    from ledger import batches
+    from ledger import batches, stops
     from ledger.settings import Economics
 
     economics = context.settings.section(Economics)
@@ -134,7 +139,7 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
         "SELECT coalesce(sum(recorded - folded), 0)::bigint FROM ledger.incarnations"
     ).fetchone()
     bound = connection.execute("SELECT mint FROM ledger.chain").fetchone()
-    due = [] if batches.frozen(connection) else batches.due(connection, economics, bound[0] if bound else "", 1)
+    due = [] if stops.frozen(connection) else batches.due(connection, economics, bound[0] if bound else "", 1)
     found = {"searches": int(waiting[0]), "batches": batches.live_count(connection), "due": len(due)}
     connection.rollback()
     return found

@@ -14,7 +14,7 @@ marker: an account whose creation is part of the transaction, so that a second o
 
 from __future__ import annotations
 
-from ledger import batches
+from ledger import stops
 from ledger.settling import Settling
 
 
@@ -24,7 +24,7 @@ class Payouts(Settling):
     def run_once(self, *, plan: bool = True) -> None:
         """One round at our own pace. Each step commits for itself. `plan`: also begin something new."""
         self.settle()
-        if plan and batches.frozen(self.connection) is None:
+        if plan and stops.frozen(self.connection) is None:
             self.plan()
             self.sign()
         self.connection.commit()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ledger import batches, book, packing
+from ledger import batches, book, packing, stops
 from ledger.batches import Batch, Due, Recipient
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
@@ -81,7 +81,7 @@ class Planning(Rail):
         taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
         for each in unknown:
             if taken.get(each.creator_id, each.wallet) != each.wallet:
-                batches.hold(self.connection, each.creator_id, "one token account was opened for this creator already")
+                stops.hold(self.connection, each.creator_id, "one token account was opened for this creator already")
         self._open([each for each in unknown if each.creator_id not in taken])
         book.commit(self.connection)
 
@@ -111,7 +111,7 @@ class Planning(Rail):
         if batch.kind == "reclaim":
             return  # nobody's fault; the markers are tried again
         if len(batch.recipients) == 1:
-            batches.hold(self.connection, batch.recipients[0].creator_id, reason[:500])
+            stops.hold(self.connection, batch.recipients[0].creator_id, reason)
             return
         middle = len(batch.recipients) // 2
         for half in (batch.recipients[:middle], batch.recipients[middle:]):

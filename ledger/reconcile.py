@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger import batches, book
+from ledger import book, stops
 from ledger.chain import Chain, Effect
 from ledger.treasury import Treasury
 
@@ -56,7 +56,7 @@ def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury, ado
     if not settled or finding.slot < _newest_slot(connection) or _moved_on(connection, chain, treasury, finding.slot):
         return replace(finding, conclusive=False, problems=())
     if finding.problems:
-        batches.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
+        stops.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
         log.error("payouts are frozen", extra={"problems": list(finding.problems)})
     _write(connection, finding)
     book.commit(connection)
@@ -144,7 +144,7 @@ def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect, adop
         kind = "deposit" if pix or lamports else "neutral"
         entry_id = _book_deposit(connection, effect, pix, lamports)
     if kind == "unknown":
-        batches.freeze(connection, UNKNOWN, {"signature": effect.signature, "pix": pix, "lamports": lamports})
+        stops.freeze(connection, UNKNOWN, {"signature": effect.signature, "pix": pix, "lamports": lamports})
     connection.execute(
         "INSERT INTO ledger.chain_transactions (signature, slot, delta_pix, delta_lamports, kind, entry_id)"
         " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",

@@ -1,4 +1,4 @@
-"""Review: earnings that look made are held, and taken back while they are immature.
+"""Review: earnings that look made are held, and taken back while they are immature; leaps are held (see `velocity`).
 
 A viewer is *captive* to a creator on a UTC day when nearly all that his looking has earned went to that one creator. One
 captive viewer is an admirer. A creator most of whose day comes from many of them is most likely his own audience: his
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
-from ledger import batches, book
+from ledger import book, stops, velocity
 from ledger.caps import DAYS_KEPT, Days
 from ledger.money import Amounts
 from ledger.runs import merged_from
@@ -40,6 +40,17 @@ class Pairs:
     gross: Amounts
     net: Amounts
     id: int = field(default=0, kw_only=True)  # of the row that keeps them
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Each day and creator once: what he earned, how much of it from captive viewers, and from how many."""
+
+    days: NDArray[np.int64]
+    creators: NDArray[np.int64]
+    net: Amounts
+    captive: Amounts
+    viewers: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -91,10 +102,10 @@ class Audience:
         assert row is not None
         return replace(pairs, id=row[0])
 
-    def suspicions(self, economics: Economics) -> list[Suspicion]:
-        """Which creators' days look made."""
-        if not self._runs or not economics.captive_share_ppm:
-            return []
+    def totals(self, economics: Economics) -> Totals | None:
+        """Creators' days, with what captive viewers make of them; None before anything was earned."""
+        if not self._runs:
+            return None
         pairs = _young(summed(joined(self._runs)))
         captive = _captive(pairs, economics)
         keys = np.stack([pairs.days.astype(np.int64), pairs.creators])
@@ -104,19 +115,33 @@ class Audience:
         np.add.at(net, place, pairs.net)
         np.add.at(theirs, place[captive], pairs.net[captive])
         np.add.at(viewers, place[captive], 1)
-        made = (viewers >= economics.captive_viewers_min) & (theirs > net // PPM * economics.fan_in_share_ppm
-                                                             + net % PPM * economics.fan_in_share_ppm // PPM)  # fmt: skip
-        return [
-            Suspicion(_date(int(unique[0, i])), int(unique[1, i]), int(viewers[i]), int(theirs[i]))
-            for i in np.flatnonzero(made)
-        ]
+        return Totals(unique[0], unique[1], net, theirs, viewers)
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
     """Hold who looks made, and take back what is immature of it; returns the amount. One transaction."""
-    taken = sum(_act(connection, each) for each in audience.suspicions(economics))
+    totals = audience.totals(economics)
+    if totals is None:
+        return 0
+    taken = sum(_act(connection, each) for each in suspicions(totals, economics))
+    for leap in velocity.leaps(totals.days, totals.creators, totals.net, economics):
+        reason = f"velocity on {_date(leap.day)}: more than {economics.velocity_ratio} times the days before"
+        stops.hold(connection, leap.creator_id, reason, once=True)
     book.commit(connection)
     return taken
+
+
+def suspicions(totals: Totals, economics: Economics) -> list[Suspicion]:
+    """Which creators' days look made."""
+    if not economics.captive_share_ppm:
+        return []
+    whole, rest = totals.net // PPM, totals.net % PPM
+    most = whole * economics.fan_in_share_ppm + rest * economics.fan_in_share_ppm // PPM
+    made = (totals.viewers >= economics.captive_viewers_min) & (totals.captive > most)
+    return [
+        Suspicion(_date(int(totals.days[i])), int(totals.creators[i]), int(totals.viewers[i]), int(totals.captive[i]))
+        for i in np.flatnonzero(made)
+    ]
 
 
 def _act(connection: Connection[Any], found: Suspicion) -> int:
@@ -128,7 +153,8 @@ def _act(connection: Connection[Any], found: Suspicion) -> int:
             (found.day, found.creator_id, found.viewers, found.captive_pix),
         ).fetchone()
     assert row is not None
-    batches.hold(connection, found.creator_id, f"fan-in on {found.day}: most was earned by viewers of nobody else")
+    reason = f"fan-in on {found.day}: most was earned by viewers of nobody else"
+    stops.hold(connection, found.creator_id, reason, once=True)
     taken = _take_back(connection, found, int(row[0]))
     if taken:
         log.warning(

@@ -42,6 +42,11 @@ class Economics:
     captive_viewers_min: int = 20
     fan_in_share_ppm: int = 500_000
 
+    # A creator whose day comes to more than `velocity_ratio` times the better one of the two days before, and to at least
+    # `velocity_min_pix`, is held until somebody has looked (0: nobody is).
+    velocity_ratio: int = 10
+    velocity_min_pix: int = 25_000_000
+
     # When earnings become payable, and what is worth a transaction.
     maturity_s: int = 72 * 3600
     payout_min_pix: int = 5_000_000

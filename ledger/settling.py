@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from ledger import batches, book
+from ledger import batches, book, stops
 from ledger.batches import Attempt, Batch
 from ledger.chain import Effect, Look
 from ledger.rail import PAID_UNKNOWN
@@ -58,7 +58,7 @@ class Settling(Signing):
 
         False while such an attempt has not ended, or (without markers) has paid as well, which it then ends as.
         """
-        batches.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
+        stops.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
         rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
         for rival in rivals:
             ended = self.chain.effect(rival.signature, self.opinions)
@@ -84,7 +84,7 @@ class Settling(Signing):
         """One transaction of ours: the attempt, the money and what it cost, together."""
         if effect.error is not None and self._marker_exists(attempt.batch):
             if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
-                batches.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
+                stops.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
         elif effect.error is not None:
             batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
             self._give_back(
@@ -92,7 +92,7 @@ class Settling(Signing):
             )
             self._take_apart(attempt.batch, f"the transaction failed: {effect.error}")
         elif not self._is_as_planned(attempt.batch, effect):
-            batches.freeze(
+            stops.freeze(
                 self.connection, "a transaction did something else than was signed", self._proof(attempt, effect)
             )
         else:

@@ -14,7 +14,7 @@ from typing import Any
 from solders.pubkey import Pubkey
 
 from cluster.errors import Rejected
-from ledger import batches, book, packing
+from ledger import batches, book, packing, stops
 from ledger.batches import Batch
 from ledger.packing import Instruction
 from ledger.planning import Planning
@@ -41,7 +41,7 @@ class Signing(Planning):
             try:
                 raw = self.treasury.signed(instructions, blockhash.hash, units)
             except Rejected as refusal:
-                batches.freeze(self.connection, NOT_SIGNED, {"batch": batch.id, "reason": str(refusal)})
+                stops.freeze(self.connection, NOT_SIGNED, {"batch": batch.id, "reason": str(refusal)})
                 break
             signed.append((batch, packing.signature_of(raw), raw))
         batches.persist(self.connection, signed, blockhash)
@@ -80,7 +80,7 @@ class Signing(Planning):
     def _would_fail(self, batch: Batch, error: Any) -> None:
         if self._marker_exists(batch):
             if not batch.attempts:  # else an attempt of ours has landed, and `settle` will find it
-                batches.freeze(self.connection, PAID_UNKNOWN, {"batch": batch.id})
+                stops.freeze(self.connection, PAID_UNKNOWN, {"batch": batch.id})
                 book.commit(self.connection)
             return
         log.warning("batch would fail", extra={"batch": batch.id, "error": str(error)})

@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.settings import Settings
-from ledger import batches, book
+from ledger import batches, book, stops
 from ledger.actor import Ledger
 from ledger.fold import Fold
 from ledger.review import review
@@ -149,6 +149,57 @@ def test_nobody_is_judged_where_that_is_switched_off(journal: Connection[Any]) -
     searches = [search(*(shown(moment(901, n), 901, 1000, f"bot {bot}") for n in range(10))) for bot in range(30)]
     assert run(journal, searches, Economics(captive_share_ppm=0)) == {901: 30 * 10 * 900}
     assert book.balance(journal, book.account(journal, "platform")) == 30 * 10 * 100
+
+
+DAY_S = 86_400
+BRISK = Economics(velocity_ratio=3, velocity_min_pix=9_000, captive_share_ppm=0)
+
+
+def day(creator: int, moments: int, days_ago: int = 0) -> Iterator[bytes]:
+    """A creator's day: so many moments seen, each by somebody else, worth 900 to him."""
+    at_s = time.time() - days_ago * DAY_S
+    for n in range(moments):
+        yield search(shown(creator * 1000 + n, creator, 1000, f"{creator} {n} {days_ago}"), at_s=at_s)
+
+
+def held_for_velocity(connection: Connection[Any]) -> list[int]:
+    rows = connection.execute(
+        "SELECT creator_id FROM ledger.holds WHERE reason LIKE 'velocity on 20%' AND released_at IS NULL ORDER BY 1"
+    ).fetchall()
+    connection.commit()
+    return [row[0] for row in rows]
+
+
+def test_a_leap_is_held_and_nothing_of_it_is_taken(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    searches = [
+        *day(1, 10, 1), *day(1, 31),  # more than three times the day before
+        *day(2, 10, 1), *day(2, 30),  # three times, no more
+        *day(3, 10, 2), *day(3, 1, 1), *day(3, 30),  # the better one of two days counts
+        *day(4, 10),  # from nothing to the least that is looked at
+        *day(5, 9),  # from nothing, and too little to look at
+        *day(6, 20, 1), *day(6, 1),  # slower
+    ]  # fmt: skip
+    got = run(journal, searches, BRISK)
+    assert held_for_velocity(journal) == [1, 4]
+    assert got[1] == 41 * 900
+
+
+def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    run(journal, list(day(4, 10)), BRISK)
+    (held,) = stops.in_force(journal)
+    stops.release(journal, held.name, "ana")
+    journal.commit()
+    run(journal, list(day(4, 11)), BRISK)  # the eleventh is new
+    assert held_for_velocity(journal) == []
+    assert earned(journal, "maturing")[4] == 11 * 900
+
+
+def test_nobody_is_held_for_velocity_where_that_is_switched_off(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    run(journal, list(day(4, 10)), Economics(velocity_ratio=0, velocity_min_pix=0))
+    assert stops.in_force(journal) == []
 
 
 class Unpaid(Ledger):

@@ -13,7 +13,7 @@ from psycopg import sql
 from cluster import database, runtime
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import adoption, audit, backup, batches, book
+from ledger import adoption, audit, backup, book, stops
 from ledger.payouts import Payouts
 from ledger.reconcile import UNKNOWN, Finding, reconcile
 from tests.ledger.chains import FINAL_BLOCKS, Rig
@@ -43,7 +43,7 @@ def work(rig: Rig, rounds: int = 8) -> Finding:
         rig.payouts.run_once(plan=reconciled)
         finding = reconcile(rig.connection, rig.rpc, rig.treasury, partial(adoption.adopt, rig.payouts))
         if finding.conclusive and finding.ok:
-            batches.release(rig.connection, adoption.RESTORED)
+            stops.thaw(rig.connection, adoption.RESTORED)
             book.commit(rig.connection)
             reconciled = True
         rig.advance(FINAL_BLOCKS)
@@ -98,7 +98,7 @@ def test_without_a_restore_an_unknown_payment_freezes_and_is_not_adopted(
     rig.connection.close()
     backup.restore(empty_url, tmp_path / "pixr.dump")
     start(rig, empty_url)
-    batches.release(rig.connection, adoption.RESTORED)  # as after `pg_restore` by hand
+    stops.thaw(rig.connection, adoption.RESTORED)  # as after `pg_restore` by hand
     rig.connection.commit()
     work(rig)
     assert UNKNOWN in rig.freezes()

@@ -16,7 +16,7 @@ from solders.pubkey import Pubkey
 
 from cluster import database
 from cluster.settings import Settings
-from ledger import audit, batches, book
+from ledger import audit, book, stops
 from tests.conftest import fresh_database
 from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, new_chain, token_account, wallet_of
 
@@ -123,7 +123,7 @@ class Paying(RuleBasedStateMachine):
 
     @rule(creator=CREATOR)
     def somebody_looks_at(self, creator: int) -> None:
-        batches.hold(self.connection, creator, "somebody looks")
+        stops.hold(self.connection, creator, "somebody looks")
         self.connection.commit()
 
     @rule()

@@ -9,7 +9,7 @@ import pytest
 from psycopg import Connection
 
 from cluster.errors import Rejected, Temporary
-from ledger import audit, batches, book, packing
+from ledger import audit, batches, book, packing, stops
 from ledger.book import Fenced
 from ledger.chain import Chain, Effect
 from ledger.payouts import Payouts
@@ -171,8 +171,8 @@ def test_a_freeze_stops_what_is_new_and_settles_what_is_under_way(rig: Rig) -> N
     rig.creator(1, 1000)
     rig.payouts.run_once()
     rig.creator(2, 2000)
-    batches.freeze(rig.connection, "somebody looks", {})
-    batches.freeze(rig.connection, "somebody looks", {})
+    stops.freeze(rig.connection, "somebody looks", {})
+    stops.freeze(rig.connection, "somebody looks", {})
     rig.connection.commit()
     rig.pay(3)
     assert (rig.on_chain(1), rig.on_chain(2), rig.freezes()) == (1000, 0, ["somebody looks"])
@@ -184,8 +184,8 @@ def test_a_freeze_stops_what_is_new_and_settles_what_is_under_way(rig: Rig) -> N
 def test_holds_thresholds_and_fresh_wallets_wait(rig: Rig) -> None:
     for creator in (1, 2, 3):
         rig.creator(creator, 1000)
-    batches.hold(rig.connection, 1, "asked")
-    batches.hold(rig.connection, 1, "asked")
+    stops.hold(rig.connection, 1, "asked")
+    stops.hold(rig.connection, 1, "asked")
     rig.connection.execute("UPDATE ledger.wallets SET hold_until = now() + interval '1 h' WHERE creator_id = 2")
     rig.connection.commit()
     assert rig.rows("SELECT count(*)::int FROM ledger.holds") == [(1,)]
@@ -427,7 +427,7 @@ def test_a_half_whose_recipients_wait_is_not_planned_again(rig: Rig) -> None:
         rig.creator(creator, 100)
     rig.payouts.plan()
     rig.put_frozen(2)
-    batches.hold(rig.connection, 1, "somebody looks")
+    stops.hold(rig.connection, 1, "somebody looks")
     rig.connection.commit()
     rig.pay(4)
     assert sorted(rig.holds()) == [1, 2]

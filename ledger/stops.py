@@ -1,0 +1,108 @@
+"""Stops: a hold stops payouts to one creator, a freeze stops all of them, each with its reason.
+
+The ledger places them by itself where something looks wrong, and a person where he knows more. Both end by being
+released, by name, and stay written. Nothing is lost meanwhile: what is owed waits in the creator's account.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+from cluster.errors import Rejected
+
+Conn = Connection[Any]
+
+HOLD, FREEZE = "hold", "freeze"
+REASON_MAX = 500  # characters
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A hold or freeze that is in force. `name` is what it is released by; a freeze is no creator's."""
+
+    name: str
+    creator_id: int | None
+    reason: str
+    detail: str
+    placed_at: datetime
+    until: datetime | None
+
+
+def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False) -> None:
+    """Stop payouts to a creator; for one reason at a time, and `once` not again after it was released."""
+    connection.execute(
+        "INSERT INTO ledger.holds (creator_id, reason) SELECT %(creator)s, %(reason)s WHERE NOT EXISTS"
+        " (SELECT FROM ledger.holds WHERE creator_id = %(creator)s AND reason = %(reason)s"
+        "  AND (%(once)s OR released_at IS NULL))",
+        {"creator": creator_id, "reason": reason[:REASON_MAX], "once": once},
+    )
+
+
+def freeze(connection: Conn, reason: str, detail: object) -> None:
+    """Stop all payouts until someone has looked; freezing twice for one reason is once."""
+    connection.execute(
+        "INSERT INTO ledger.freezes (reason, detail) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (reason[:REASON_MAX], json.dumps(detail, default=str)),
+    )
+
+
+def frozen(connection: Conn) -> str | None:
+    """Why payouts are stopped, or None."""
+    row = connection.execute(
+        "SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id LIMIT 1"
+    ).fetchone()
+    return str(row[0]) if row else None
+
+
+def is_frozen_for(connection: Conn, reason: str) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM ledger.freezes WHERE reason = %s AND released_at IS NULL", (reason,)
+    ).fetchone()
+    return row is not None
+
+
+def thaw(connection: Conn, reason: str) -> None:
+    """The ledger itself has found that the reason of a freeze is gone."""
+    connection.execute(
+        "UPDATE ledger.freezes SET released_at = now(), released_by = 'ledger' WHERE reason = %s AND released_at IS NULL",
+        (reason,),
+    )
+
+
+def release(connection: Conn, name: str, by: str) -> None:
+    """End a stop, by its name.
+
+    Raises:
+        Rejected: nothing in force has that name.
+    """
+    kind, _, number = name.partition("-")
+    table = {HOLD: "holds", FREEZE: "freezes"}.get(kind)
+    done = 0
+    if table and number.isdecimal() and len(number) < 19:
+        done = connection.execute(
+            f"UPDATE ledger.{table} SET released_at = now(), released_by = %s WHERE id = %s AND released_at IS NULL",
+            (by, int(number)),
+        ).rowcount
+    if not done:
+        raise Rejected(
+            f"no hold or freeze in force is named {name!r}",
+            status=404,
+            code="stop-unknown",
+            hint="`pixr payouts stops` lists them",
+        )
+
+
+def in_force(connection: Conn) -> list[Stop]:
+    """What stops payouts now, freezes first."""
+    rows = connection.execute(
+        "SELECT 'freeze-' || id, NULL, reason, detail::text, placed_at, NULL, 0 AS rank, id FROM ledger.freezes"
+        " WHERE released_at IS NULL UNION ALL"
+        " SELECT 'hold-' || id, creator_id, reason, '', placed_at, until, 1, id FROM ledger.holds"
+        " WHERE released_at IS NULL AND (until IS NULL OR until > now()) ORDER BY rank, id"
+    )
+    return [Stop(*row[:6]) for row in rows]
