@@ -24,6 +24,7 @@ STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 TOKEN_ACCOUNT_BYTES = 165
+FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left alone so long
 SIMULATIONS_MAX = 16  # that one node is asked at once
 SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
 BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
@@ -52,7 +53,7 @@ class HttpNode:
     def __init__(self, url: str, timeout_s: float, requests_per_s: float) -> None:
         self.name = url
         self._url, self._timeout_s = url, timeout_s
-        self._breaker = Breaker(f"RPC {url}", failures_max=5, reset_s=2.0)
+        self._breaker = Breaker(f"RPC {url}", failures_max=FAILURES_MAX, reset_s=REST_S)
         self._pace = Pace(requests_per_s)
         self._client: Any = None
 

@@ -126,17 +126,28 @@ def on_ground(folder: Path, postgres_url: str, s3: S3Endpoint, redis_url: str) -
 @pytest.fixture
 def localnet_url(tmp_path: Path) -> Iterator[str]:
     """A chain of the test's own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [sys.executable, "-m", "ledger.localnet", "--port", str(port), "--data", str(tmp_path / "localnet")]
-    process = subprocess.Popen(argv)
+    port = free_port()
+    with localnet(port, tmp_path / "localnet"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def localnet(port: int, folder: Path, slot_ms: int = 100) -> Iterator[subprocess.Popen[bytes]]:
+    """A localnet process, from what the folder has of an earlier one."""
+    argv = [sys.executable, "-m", "ledger.localnet", "--port", str(port), "--data", str(folder)]
+    process = subprocess.Popen([*argv, "--slot-ms", str(slot_ms)])
     try:
         _wait_listening(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield process
     finally:
         process.terminate()
         process.wait(20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:

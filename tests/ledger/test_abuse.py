@@ -196,6 +196,11 @@ def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connectio
     assert earned(journal, "maturing")[4] == 11 * 900
 
 
+def test_where_nothing_was_earned_nothing_is_judged(journal: Connection[Any]) -> None:
+    assert run(journal, [search(shown(1, 1, 0))], BRISK) == {}
+    assert stops.in_force(journal) == []
+
+
 def test_nobody_is_held_for_velocity_where_that_is_switched_off(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
     run(journal, list(day(4, 10)), Economics(velocity_ratio=0, velocity_min_pix=0))

@@ -1,0 +1,147 @@
+"""The ledger at work: it pays, waits for what is away, ends between two rounds, and gives way to its successor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from psycopg import Connection
+from solders.pubkey import Pubkey
+
+from cluster import database, runtime
+from cluster.settings import Settings
+from ledger import audit
+from ledger.actor import Loop, open_chain
+from ledger.settings import Economics, LedgerSettings
+from tests.conftest import localnet
+from tests.ledger.chains import Key
+from tests.ledger.test_chain import eventually
+from tests.ledger.test_fold import record, search, shown
+
+EARNED = 900  # of one appearance
+SLOT_MS = 25
+
+
+@pytest.fixture
+def eager(settings: Settings) -> Settings:
+    """Settings with which everything is paid at once."""
+    own = LedgerSettings(tick_interval_s=0.05, reconcile_interval_s=0.5)
+    economics = Economics(maturity_s=0, payout_min_pix=1, captive_share_ppm=0)
+    return settings.with_section(own).with_section(economics)
+
+
+@pytest.fixture
+def connection(eager: Settings) -> Iterator[Connection[Any]]:
+    with database.connect(eager.postgres.url, autocommit=True) as connection:
+        yield connection
+
+
+@contextmanager
+def chain_of(settings: Settings) -> Iterator[None]:
+    """The localnet of these settings."""
+    with localnet(runtime.port(settings, "solana", 8899), settings.data_dir / "localnet", SLOT_MS):
+        yield
+
+
+@contextmanager
+def at_work(settings: Settings) -> Iterator[Loop]:
+    loop = Loop(settings)
+    try:
+        yield loop
+    finally:
+        loop.stop()
+
+
+def with_wallet(connection: Connection[Any], creator: int) -> Pubkey:
+    wallet = Key(f"creator {creator}").pubkey
+    connection.execute(
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'manifest')", (creator, str(wallet))
+    )
+    return wallet
+
+
+def paid(connection: Connection[Any]) -> dict[int, int]:
+    rows = connection.execute("SELECT creator_id, sum(on_chain_pix)::bigint FROM ledger.payouts GROUP BY 1")
+    return {creator: amount or 0 for creator, amount in rows}
+
+
+def unfolded(connection: Connection[Any]) -> int:
+    row = connection.execute("SELECT sum(recorded - folded)::int FROM ledger.incarnations").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def assert_clean(settings: Settings) -> None:
+    rpc = open_chain(settings)
+    with database.connect(settings.postgres.url) as connection:
+        assert [each.detail for each in audit.run(connection, rpc, None, full=True) if not each.ok] == []
+    rpc.close()
+
+
+def test_it_waits_for_a_chain_that_is_away_and_pays_once_it_is_back(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with_wallet(connection, 1)
+    with chain_of(eager), at_work(eager) as loop:
+        eventually(lambda: loop.status()["ticks"] > 0)
+        first = loop.status()["epoch"]
+        record(connection, search(shown(1, 1)))
+        eventually(lambda: paid(connection) == {1: EARNED})
+    with at_work(eager) as loop:
+        record(connection, search(shown(2, 1)))
+        eventually(lambda: loop.status()["state"] == "waiting")
+        assert "does not answer" in loop.status()["detail"] or "is resting" in loop.status()["detail"]
+        with chain_of(eager):
+            eventually(lambda: paid(connection) == {1: 2 * EARNED})
+            eventually(lambda: loop.status()["state"] == "running")
+            assert loop.status()["epoch"] == first + 1
+            assert_clean(eager)
+
+
+def test_a_round_is_finished_before_it_ends(eager: Settings, connection: Connection[Any]) -> None:
+    with chain_of(eager):
+        with at_work(eager) as loop:
+            eventually(lambda: loop.status()["ticks"] > 0)
+            for number in range(30):
+                record(connection, *(search(shown(100 * number + n, 1)) for n in range(50)))
+            eventually(lambda: unfolded(connection) < 30 * 50)
+        assert loop.status()["state"] == "stopped"
+        idle = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND state LIKE 'idle in transaction%'"
+        ).fetchone()
+        assert idle == (0,)
+        record(connection, search(shown(9, 2)))
+        left = unfolded(connection)
+        assert left > 0
+        assert_clean(eager)
+        with at_work(eager):
+            eventually(lambda: unfolded(connection) == 0)
+            assert_clean(eager)
+
+
+def test_the_successor_shuts_it_out(eager: Settings, connection: Connection[Any]) -> None:
+    with chain_of(eager), at_work(eager) as first:
+        eventually(lambda: first.status()["ticks"] > 0)
+        with at_work(eager) as second:
+            eventually(lambda: first.status()["state"] == "fenced" and second.status()["ticks"] > 0)
+            assert second.status()["epoch"] == first.status()["epoch"] + 1
+            record(connection, search(shown(1, 1)))
+            eventually(lambda: unfolded(connection) == 0)
+            assert second.status()["state"] == "running"
+
+
+def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, connection: Connection[Any]) -> None:
+    with chain_of(eager), at_work(eager) as loop:
+        eventually(lambda: loop.status()["ticks"] > 0)
+        epoch = loop.status()["epoch"]
+        for _ in range(3):
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        ticks = loop.status()["ticks"]
+        eventually(lambda: loop.status()["ticks"] > ticks + 2)
+        assert (loop.status()["state"], loop.status()["epoch"]) == ("running", epoch)
