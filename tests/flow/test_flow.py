@@ -30,7 +30,9 @@ def settled(found: dict[str, Any]) -> bool:
 
 def recorded(stack: Stack) -> tuple[int, int]:
     """Searches that have been recorded, and how many of them the journal has taken in."""
-    row = stack.rows("SELECT sum(recorded)::bigint, sum(folded)::bigint FROM ledger.incarnations")[0]
+    row = stack.rows(
+        "SELECT coalesce(sum(recorded), 0)::bigint, coalesce(sum(folded), 0)::bigint FROM ledger.incarnations"
+    )[0]
     return int(row[0]), int(row[1])
 
 
