@@ -28,6 +28,7 @@ from serve import (
     routes_creators,
     routes_feed,
     routes_jobs,
+    routes_keys,
     routes_media,
     routes_page,
     routes_search,
@@ -47,7 +48,16 @@ from serve.store import Store
 
 APP = "pixr"
 ENCODER = "QueryEncoder"
-ROUTERS = (routes_search, routes_feed, routes_videos, routes_jobs, routes_creators, routes_media, routes_page)
+ROUTERS = (
+    routes_search,
+    routes_feed,
+    routes_videos,
+    routes_jobs,
+    routes_creators,
+    routes_keys,
+    routes_media,
+    routes_page,
+)
 POOL_WAIT_S = 5.0
 
 

@@ -35,7 +35,11 @@ GRACE_S = 60.0  # a key that was good is good for so long while the database is 
 REMEMBERED_MAX = 10_000
 ROTATION_GRACE_S = 24 * 3600
 LISTED_MAX = 1000
+NAME_CHARS_MAX = 200
+LIFETIME_MAX_S = 10 * 366 * 86_400
 ADMIN = "admin"
+KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.created_at, k.expires_at, k.revoked_at
+          FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,17 @@ class Key:
     expires_at: datetime | None
     revoked_at: datetime | None
 
+    def document(self) -> dict[str, Any]:
+        """As the HTTP interface and `--json` show it."""
+        instants = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
+        return {
+            "id": str(self.id),
+            "name": self.name,
+            "scopes": list(self.scopes),
+            "creator_id": None if self.creator_id is None else str(self.creator_id),
+            **{name: instant.isoformat() if instant else None for name, instant in instants.items()},
+        }
+
 
 # ── Making and ending keys ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -86,9 +101,13 @@ def create(
     """A new key for a principal, who is made if there is none of that name; its id, and the key, never shown again.
 
     Raises:
-        Rejected: a scope is unknown, or the principal stands for another creator.
+        Rejected: a scope is unknown, the name or the lifetime is out of range, the principal stands for another creator.
     """
     _check(scopes, creator_id)
+    if not 1 <= len(name) <= NAME_CHARS_MAX or "\0" in name:
+        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", code="bad-name")
+    if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
+        raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     return _register(connection, name, token, scopes, creator_id, expires_in_s), token
 
@@ -140,23 +159,25 @@ def _register(
 
 
 def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_GRACE_S) -> tuple[int, str]:
-    """A new key with the same scopes; the old one lives on for `grace_s`, so that its users can change over.
+    """A new key with the same scopes and lifetime; the old one lives on for `grace_s`: its users can change over.
 
     Raises:
         Rejected: there is no such living key.
     """
     row = connection.execute(
-        "UPDATE app.api_keys SET expires_at = least(expires_at, now() + make_interval(secs => %s))"
-        " WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
-        " RETURNING principal_id, scopes",
-        (grace_s, key_id),
+        "WITH living AS (SELECT id, expires_at - created_at AS lifetime FROM app.api_keys"
+        "   WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE)"
+        " UPDATE app.api_keys k SET expires_at = least(k.expires_at, now() + make_interval(secs => %s))"
+        " FROM living WHERE k.id = living.id RETURNING k.principal_id, k.scopes, living.lifetime",
+        (key_id, min(grace_s, LIFETIME_MAX_S)),
     ).fetchone()
     if row is None:
         raise _unknown(key_id)
     token = PREFIX + secrets.token_urlsafe(32)
     made = connection.execute(
-        "INSERT INTO app.api_keys (principal_id, hash, scopes) VALUES (%s, %s, %s) RETURNING id",
-        (row[0], digest(token), row[1]),
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, expires_at) VALUES (%s, %s, %s, now() + %s::interval)"
+        " RETURNING id",
+        (row[0], digest(token), row[1], row[2]),
     ).fetchone()
     assert made is not None
     return int(made[0]), token
@@ -177,12 +198,16 @@ def revoke(connection: Connection[Any], key_id: int) -> None:
 
 def listing(connection: Connection[Any]) -> list[Key]:
     """Every key, the newest first."""
-    rows = connection.execute(
-        "SELECT k.id, p.name, k.scopes, p.creator_id, k.created_at, k.expires_at, k.revoked_at"
-        " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id ORDER BY k.id DESC LIMIT %s",
-        (LISTED_MAX,),
-    )
+    rows = connection.execute(f"{KEYS} ORDER BY k.id DESC LIMIT %s", (LISTED_MAX,))
     return [Key(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows]
+
+
+def one(connection: Connection[Any], key_id: int) -> Key:
+    """One key, living or not."""
+    row = connection.execute(f"{KEYS} WHERE k.id = %s", (key_id,)).fetchone()
+    if row is None:
+        raise _unknown(key_id)
+    return Key(row[0], row[1], tuple(row[2]), *row[3:])
 
 
 def _unknown(key_id: int) -> Rejected:

@@ -26,7 +26,7 @@ instants are RFC 3339, UTC. Every error is a problem document (RFC 9457) with th
 Retry-After when to come again. Search, public videos and health are open; the rest needs an API key with the scope
 that is named (search, ingest, creator; admin may do everything)."""
 METHODS = ("get", "put", "post", "delete", "patch")
-NEEDS_KEY = {"/v1/jobs": "ingest", "/v1/creators": "creator"}
+NEEDS_KEY = {"/v1/jobs": "ingest", "/v1/creators": "creator", "/v1/keys": "admin"}
 CHANGES = ("put", "patch", "delete")
 
 PROBLEM = {
@@ -92,6 +92,10 @@ EARNINGS = {
     "on_chain": "124000", "payouts": 1, "wallet": "4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T", "held": None,
     "currency": "PIX", "decimals": 6,
 }  # fmt: skip
+KEY = {
+    "id": "3", "name": "web", "scopes": ["search"], "creator_id": None, "created_at": "2026-11-24T02:15:03+00:00",
+    "expires_at": None, "revoked_at": None, "key": None,
+}  # fmt: skip
 EXAMPLES: dict[tuple[str, str, str], Any] = {
     ("get", "/v1/search", "200"): ANSWER,
     ("post", "/v1/search", "200"): ANSWER,
@@ -104,6 +108,10 @@ EXAMPLES: dict[tuple[str, str, str], Any] = {
     ("patch", "/v1/videos/{video_id}", "200"): VIDEO,
     ("delete", "/v1/videos/{video_id}", "200"): {"id": "7", "status": "removed"},
     ("get", "/v1/creators/{creator_id}/earnings", "200"): EARNINGS,
+    ("get", "/v1/keys", "200"): {"keys": [KEY]},
+    ("post", "/v1/keys", "201"): KEY | {"key": "pixr_VwJ1…"},
+    ("post", "/v1/keys/{key_id}/rotate", "201"): KEY | {"id": "4", "key": "pixr_a8Qk…"},
+    ("delete", "/v1/keys/{key_id}", "200"): KEY | {"revoked_at": "2026-11-25T08:00:00+00:00"},
 }
 
 

@@ -79,7 +79,7 @@ def test_config_check_accepts_the_shipped_settings(tmp_path: Path) -> None:
 
 def test_help_names_every_command_of_the_design(tmp_path: Path) -> None:
     said = pixr(tmp_path, "--help").stdout
-    wanted = "up down status migrate config ingest jobs search samples index payouts audit bench demo"
+    wanted = "up down status migrate config ingest jobs search samples index keys payouts audit bench demo"
     assert [name for name in wanted.split() if f"\n  {name} " not in said] == []
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
+from typing import Any
+
 import pytest
 
 from cluster import database
 from cluster.errors import Rejected
 from cluster.settings import Settings
 from serve import keys
+from tests.cluster.test_cli import assert_refused, pixr
 from tests.serve.doors import Doors, bearer, opened
 
 ADMIN = "any text at all / even ümlauts"
@@ -113,3 +118,87 @@ def test_a_name_stands_for_one_creator(postgres_url: str) -> None:
         keys.create(connection, "ada", ["creator"], creator_id=1)
         with pytest.raises(Rejected, match="another creator"):
             keys.create(connection, "ada", ["creator"], creator_id=2)
+
+
+async def test_keys_are_made_listed_rotated_and_revoked_over_http(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "REMEMBERED_S", 0.0001)
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+        made = await doors.http.post(
+            "/v1/keys", headers=admin, json={"name": "robot", "scopes": ["ingest"], "expires_in_s": 7200}
+        )
+        assert made.status_code == 201, made.text
+        key = made.json()
+        assert await status(doors, bearer(key["key"])) == 200
+        rotated = (await doors.http.post(f"/v1/keys/{key['id']}/rotate", headers=admin, json={"grace_s": 0})).json()
+        assert await status(doors, bearer(rotated["key"])) == 200
+        assert await status(doors, bearer(key["key"])) == 401
+        assert lifetime_s(rotated) == lifetime_s(key) == 7200
+        listed = (await doors.http.get("/v1/keys", headers=admin)).json()["keys"]
+        assert [each["id"] for each in listed][:2] == [rotated["id"], key["id"]]
+        assert {each["key"] for each in listed} == {None}
+        for _ in range(2):
+            ended = await doors.http.delete(f"/v1/keys/{rotated['id']}", headers=admin)
+            assert ended.json()["revoked_at"] is not None
+        assert await status(doors, bearer(rotated["key"])) == 401
+        again = await doors.http.post(f"/v1/keys/{rotated['id']}/rotate", headers=admin, json={})
+        assert again.status_code == 404
+
+
+def lifetime_s(key: dict[str, str]) -> float:
+    made, ends = (datetime.fromisoformat(key[name]) for name in ("created_at", "expires_at"))
+    return (ends - made).total_seconds()
+
+
+async def test_only_an_administrator_deals_in_keys(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        for headers, code in (({}, 401), (doors.key("ingest"), 403), (doors.key("search"), 403)):
+            asked = {"name": "mine", "scopes": ["admin"]}
+            assert (await doors.http.post("/v1/keys", headers=headers, json=asked)).status_code == code
+            assert (await doors.http.get("/v1/keys", headers=headers)).status_code == code
+            assert (await doors.http.delete("/v1/keys/1", headers=headers)).status_code == code
+            assert (await doors.http.post("/v1/keys/1/rotate", headers=headers, json={})).status_code == code
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"name": "", "scopes": ["search"]},
+        {"name": "x" * 201, "scopes": ["search"]},
+        {"name": "x\0", "scopes": ["search"]},
+        {"name": "x", "scopes": []},
+        {"name": "x", "scopes": ["root"]},
+        {"name": "x", "scopes": ["creator"]},
+        {"name": "x", "scopes": ["search"], "expires_in_s": 0},
+        {"name": "x", "scopes": ["search"], "expires_in_s": 2**40},
+        {"name": "x", "scopes": ["search"], "key": "mine"},
+    ],
+)
+async def test_a_key_that_makes_no_sense_is_refused_over_http(settings: Settings, asked: dict[str, Any]) -> None:
+    async with opened(settings) as doors:
+        refused = await doors.http.post("/v1/keys", headers=doors.key("admin"), json=asked)
+        assert refused.status_code in (400, 422), refused.text
+        with doors.database() as connection:
+            assert [each.scopes for each in keys.listing(connection)] == [("admin",)]
+
+
+def test_the_command_line_makes_lists_rotates_and_revokes(settings: Settings) -> None:
+    environ, folder = {"PIXR_POSTGRES_URL": settings.postgres.url}, settings.data_dir
+    assert "no keys yet" in pixr(folder, "keys", "list", **environ).stdout
+    made = pixr(folder, "keys", "create", "web", "--scope", "search", "--scope", "ingest", **environ)
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.splitlines()[0]
+    assert token.startswith(keys.PREFIX)
+    rotated = json.loads(pixr(folder, "keys", "rotate", "1", "--grace-hours", "0", "--json", **environ).stdout)
+    assert rotated["scopes"] == ["search", "ingest"]
+    assert rotated["expires_at"] is None
+    assert pixr(folder, "keys", "revoke", rotated["id"], **environ).returncode == 0
+    listed = pixr(folder, "keys", "list", **environ).stdout
+    assert "web" in listed
+    assert "revoked" in listed
+    assert token not in listed
+    assert_refused(pixr(folder, "keys", "create", "x", "--scope", "root", **environ), "known: search, ingest")
+    assert_refused(pixr(folder, "keys", "create", "", "--scope", "search", **environ), "1 to 200 characters")
+    assert_refused(pixr(folder, "keys", "revoke", "999", **environ), "no living key 999")

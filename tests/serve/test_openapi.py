@@ -25,6 +25,9 @@ CONTRACT = {
         "/v1/creators/{creator_id}/earnings/live": "get",
         "/v1/creators/{creator_id}/statement.csv": "get",
         "/v1/creators/{creator_id}/payouts": "get",
+        "/v1/keys": "get post",
+        "/v1/keys/{key_id}": "delete",
+        "/v1/keys/{key_id}/rotate": "post",
         "/healthz": "get",
         "/readyz": "get",
         "/metrics": "get",
@@ -71,7 +74,9 @@ async def test_every_error_is_a_problem_and_waiting_says_how_long(document: dict
 
 async def test_what_needs_a_key_says_which(document: dict[str, Any]) -> None:
     for path, name, operation in operations(document):
-        closed = path.startswith(("/v1/jobs", "/v1/creators")) or (path.startswith("/v1/videos") and name != "get")
+        closed = path.startswith(("/v1/jobs", "/v1/creators", "/v1/keys")) or (
+            path.startswith("/v1/videos") and name != "get"
+        )
         if closed:
             assert {} not in operation["security"], (path, name)
             assert "Needs a key of scope" in operation["description"], (path, name)

@@ -1,0 +1,97 @@
+"""`/v1/keys`: making, listing, rotating and revoking API keys. For administrators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path
+from psycopg import Connection
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve import keys
+from serve.services import Services
+from serve.threads import with_connection
+
+KeyId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[3])]
+Seconds = Annotated[int, Field(ge=1, le=keys.LIFETIME_MAX_S)]
+Scope = Literal["search", "ingest", "creator", "admin"]
+
+
+class NewKey(BaseModel):
+    """Whose key it is to be and what it may do; a key of scope creator names the creator."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
+    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX, pattern=r"^[^\x00]*$")]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(keys.SCOPES))]
+    creator_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
+    expires_in_s: Annotated[Seconds | None, Field(description="None: it does not expire.")] = None
+
+
+class Rotation(BaseModel):
+    """How long the old key lives on."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"grace_s": 3600}]})
+    grace_s: Annotated[int, Field(ge=0, le=keys.LIFETIME_MAX_S)] = keys.ROTATION_GRACE_S
+
+
+class Key(BaseModel):
+    """A key as it is listed; `key` itself only when it was just made, and never again."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    creator_id: str | None
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    key: str | None = None
+
+
+class Keys(BaseModel):
+    keys: list[Key]
+
+
+def router(services: Services) -> APIRouter:
+    """The routes over one deployment's services."""
+    needs_admin = Depends(keys.require(services, keys.ADMIN))
+    routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs_admin])
+
+    @routes.get("", response_model=Keys)
+    async def list_keys() -> Any:
+        """Every key, the newest first, with what it may do; never the key itself."""
+        found = await with_connection(services.settings, keys.listing)
+        return {"keys": [each.document() for each in found]}
+
+    @routes.post("", response_model=Key, status_code=201)
+    async def create_key(new: NewKey) -> Any:
+        """Make a key. It is in this answer and nowhere else."""
+        return await with_connection(services.settings, _created, new)
+
+    @routes.post("/{key_id}/rotate", response_model=Key, status_code=201)
+    async def rotate_key(key_id: KeyId, rotation: Rotation) -> Any:
+        """Make a key with the same scopes and lifetime; the old one lives on for a while."""
+        return await with_connection(services.settings, _rotated, key_id, rotation.grace_s)
+
+    @routes.delete("/{key_id}", response_model=Key)
+    async def revoke_key(key_id: KeyId) -> Any:
+        """End a key, within seconds; ending it again is no error."""
+        return await with_connection(services.settings, _revoked, key_id)
+
+    return routes
+
+
+def _created(connection: Connection[Any], new: NewKey) -> dict[str, Any]:
+    number, token = keys.create(
+        connection, new.name, new.scopes, creator_id=new.creator_id, expires_in_s=new.expires_in_s
+    )
+    return keys.one(connection, number).document() | {"key": token}
+
+
+def _rotated(connection: Connection[Any], key_id: int, grace_s: int) -> dict[str, Any]:
+    number, token = keys.rotate(connection, key_id, grace_s=grace_s)
+    return keys.one(connection, number).document() | {"key": token}
+
+
+def _revoked(connection: Connection[Any], key_id: int) -> dict[str, Any]:
+    keys.revoke(connection, key_id)
+    return keys.one(connection, key_id).document()
