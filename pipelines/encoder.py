@@ -8,6 +8,7 @@ before. Knows nothing about videos, segments or databases.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import socket
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 from pipelines import towers
 from pipelines.relevance import Calibration
 
@@ -35,6 +36,11 @@ PROBE_TEXT = "a photo of a dog"
 BF16_PARAMETERS_MIN = 20_000_000  # below this the conversions cost a CPU more than the arithmetic saves
 AGREEMENT_MIN = 0.999
 HUB_TIMEOUT_S = 3.0
+TROUBLES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.ESTALE}
+UNFIT = (
+    "could not be loaded",
+    "loading state_dict",
+)  # what open_clip and torch say of weights that are none of this model
 
 Fit = Literal["squash", "shortest", "longest"]
 Floats = NDArray[np.float32]
@@ -139,7 +145,12 @@ class Encoder:
 
 
 def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32) -> Encoder:
-    """A model by bundled name, folder, architecture/tag or hub name; a missing one is `Rejected` with what to do."""
+    """A model by bundled name, folder, architecture/tag or hub name.
+
+    Raises:
+        Rejected: it is not there, or no model; the line says what to do.
+        Temporary: the machine or the network could not load it just now.
+    """
     import torch
     from safetensors import SafetensorError
 
@@ -151,8 +162,11 @@ def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int
     try:
         with _hub_unless_away(source):
             return Encoder(name, source, device=device, batch_frames=batch_frames)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise _missing(name, source, error) from error
+    except (OSError, RuntimeError, MemoryError, ValueError, KeyError, SafetensorError) as error:
+        if _is_the_models(error):
+            raise _missing(name, source, error) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise Temporary(f"model {name!r} cannot be loaded at present: {reason}") from error
 
 
 def locate(name: str) -> Source:
@@ -216,6 +230,28 @@ def _named(name: str) -> Source:
         known = ", ".join(f"{architecture}/{known}" for known in tags) or "none"
         raise Rejected(f"{name!r} names no weights", code="model-missing", hint=f"name one: {known[:300]}")
     return Source(architecture, tag)
+
+
+def _is_the_models(error: BaseException) -> bool:
+    """Whether it is not there or not readable; else it is the machine's or the network's trouble, which may pass.
+
+    open_clip reports what happened inside it as errors of its own, so their causes are looked at too.
+    """
+    from huggingface_hub import errors as hub
+    from safetensors import SafetensorError
+
+    chain = list(_causes(error))
+    if any(isinstance(each, MemoryError) or getattr(each, "errno", None) in TROUBLES for each in chain):
+        return False
+    unfit = (FileNotFoundError, NotADirectoryError, PermissionError, ValueError, KeyError, SafetensorError)
+    absent = (hub.OfflineModeIsEnabled, hub.EntryNotFoundError, hub.RepositoryNotFoundError, hub.RevisionNotFoundError)
+    return any(isinstance(each, (*unfit, *absent)) or any(words in str(each) for words in UNFIT) for each in chain)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _missing(name: str, source: Source, error: Exception) -> Rejected:

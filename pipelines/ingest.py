@@ -27,7 +27,7 @@ import psycopg
 from cluster import database, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
-from cluster.resilience import backoff_s
+from cluster.resilience import backoff_s, retry
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import catalog, jobs, source
@@ -140,7 +140,7 @@ def prepare(
     ingest, named = jobs.section(settings, options), settings.section(ModelSettings)
     named = dataclasses.replace(named, name=options.model or named.name)
     catalog.release(connection, job_id, except_owner=owner(job_id, submission))
-    model = register_model(connection, named, ingest.embedder_cpus)
+    model = retry(lambda: register_model(connection, named, ingest.embedder_cpus))
     if not jobs.is_listed(connection, job_id):
         storage = Storage(ends.s3)
         videos = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +125,49 @@ def test_a_broken_folder_says_which(other: Path, tmp_path: Path) -> None:
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"nothing")
     with pytest.raises(Rejected, match=str(tmp_path)):
         encoder.load(str(tmp_path))
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder.MODELS / "pixr-emoji", tmp_path / "other"))
+    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    config["model_cfg"]["embed_dim"] += 8
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(Rejected, match="does not load"):
+        encoder.load(str(folder))
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(Rejected, match="does not load"):
+        encoder.load(str(folder))
+
+
+def test_a_machine_in_trouble_is_no_fault_of_the_model() -> None:
+    """A process that may open no more files, and one that gets no more memory."""
+    script = """
+import resource, sys
+import open_clip, safetensors, torch
+from cluster.errors import Temporary
+from pipelines import encoder
+kind, most = sys.argv[1:]
+encoder.load("pixr-emoji")
+held = []
+if kind == "files":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    try:
+        while True:
+            held.append(open("/dev/null"))
+    except OSError:
+        pass
+else:
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + int(most), size + int(most)))
+try:
+    encoder.load("pixr-emoji")
+except Temporary as error:
+    held.clear()
+    print("temporary", error)
+"""
+    for kind, most in (("files", "0"), ("memory", "4000000")):
+        done = subprocess.run([sys.executable, "-c", script, kind, most], capture_output=True, text=True, check=False)
+        assert done.stdout.startswith("temporary"), (kind, done.stdout, done.stderr[-2000:])
 
 
 def test_the_bundled_model_touches_no_network() -> None:
