@@ -32,6 +32,7 @@ from serve import (
     routes_media,
     routes_page,
     routes_search,
+    routes_stream,
     routes_videos,
     sockets,
 )
@@ -39,6 +40,7 @@ from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Gate, Limits
+from serve.metrics import Metrics
 from serve.readers import Readers
 from serve.recall import Recall
 from serve.results import Results
@@ -50,6 +52,7 @@ APP = "pixr"
 ENCODER = "QueryEncoder"
 ROUTERS = (
     routes_search,
+    routes_stream,
     routes_feed,
     routes_videos,
     routes_jobs,
@@ -103,6 +106,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     store = Store(settings, redis)
     pool = readers.pool(ends.postgres_url, search)
     readings = Readers(pool, [readers.pool(url, search) for url in settings.postgres.replica_urls], search)
+    recall = Recall(readings, search)
     return Services(
         settings=settings,
         search=search,
@@ -119,7 +123,8 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         feed=Feed(readings, search),
         limits=Limits(store, search),
         gate=Gate(search),
-        recall=Recall(readings, search),
+        recall=recall,
+        metrics=Metrics(lambda: recall.mean),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
     )
 

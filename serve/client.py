@@ -9,7 +9,8 @@ Problems become the same errors as everywhere: `Rejected` for the caller's fault
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -115,8 +116,28 @@ class Client:
         led_by = {"cursor": cursor} if cursor else {"q": text}
         parameters = led_by | {"limit": str(limit), "intent": intent}
         found = self._call("GET", "/v1/search", params=parameters, headers=headers)
-        moments = [_as(Moment, each) for each in found["moments"]]
-        return Answer(moments, found["next_cursor"], found["degraded"], found["took_ms"], found)
+        return _answer(found)
+
+    def stream(self, text: str, *, limit: int = 20, idempotency_key: str = "") -> Iterator[tuple[str, Answer]]:
+        """The same in parts: `text` with what the words find, if that is there first, then `fused` with everything."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        asked = {"q": text, "limit": str(limit)}
+        try:
+            with self._http.stream("GET", "/v1/search/stream", params=asked, headers=headers) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise problem(answer)
+                name = ""
+                for line in answer.iter_lines():
+                    if line.startswith("event: "):
+                        name = line.removeprefix("event: ")
+                    elif line.startswith("data: "):
+                        document = json.loads(line.removeprefix("data: "))
+                        if name == "error":
+                            raise _error(int(document["status"]), document, 1.0)
+                        yield name, _answer(document)
+        except httpx.TransportError as error:
+            raise Temporary(f"Pixr does not answer at {self._url}: {type(error).__name__}") from error
 
     def submit(self, source: str, *, creator: str = "", manifest: str = "", model: str = "") -> Job:
         """Submit an ingest job; needs a key of scope ingest."""
@@ -156,12 +177,22 @@ def problem(answer: httpx.Response) -> Rejected | Temporary:
         document = answer.json()
     except ValueError:
         document = {}
-    detail = str(document.get("detail") or f"HTTP {answer.status_code} {answer.reason_phrase}")
-    if answer.status_code in (429, 500, 502, 503, 504):
-        after = answer.headers.get("retry-after", "")
-        return Temporary(detail, retry_after_s=float(after) if after.isdigit() else 1.0)
+    document.setdefault("detail", f"HTTP {answer.status_code} {answer.reason_phrase}")
+    after = answer.headers.get("retry-after", "")
+    return _error(answer.status_code, document, float(after) if after.isdigit() else 1.0)
+
+
+def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Rejected | Temporary:
+    detail = str(document["detail"])
+    if status in (429, 500, 502, 503, 504):
+        return Temporary(detail, retry_after_s=retry_after_s)
     code, hint = str(document.get("code") or "bad-request"), str(document.get("hint") or "")
-    return Rejected(detail, status=answer.status_code, code=code, hint=hint)
+    return Rejected(detail, status=status, code=code, hint=hint)
+
+
+def _answer(document: dict[str, Any]) -> Answer:
+    moments = [_as(Moment, each) for each in document["moments"]]
+    return Answer(moments, document["next_cursor"], document["degraded"], document["took_ms"], document)
 
 
 def _as(kind: type[Kind], document: Mapping[str, Any]) -> Kind:

@@ -100,6 +100,15 @@ def problem(
     return Response(_json(document), status, given, media_type=MEDIA_TYPE)
 
 
+def answer_to(request: Request, error: Exception) -> Response:
+    """The answer to an error that a handler did not get to see, since the answer had begun."""
+    if isinstance(error, Rejected):
+        return _rejected(request, error)
+    if isinstance(error, Temporary):
+        return _temporary(request, error)
+    return _database_away(request, error) if isinstance(error, psycopg.OperationalError) else _bug(request, error)
+
+
 def _json(document: Mapping[str, Any]) -> bytes:
     """What was asked may stand in it, also where it is no text."""
     try:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from cluster.errors import Rejected
@@ -18,7 +18,6 @@ from serve import query as queries
 from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Body, GroupBy, Intent
-from serve.recall import Recall
 from serve.search import Caller
 from serve.services import Services
 
@@ -26,25 +25,6 @@ SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 IdempotencyKey = Annotated[
     str | None, Header(max_length=200, description="A search that is sent again with the same key counts once.")
 ]
-BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-class Metrics:
-    """One replica's counters."""
-
-    def __init__(self, recall: Recall) -> None:
-        self.registry = CollectorRegistry()
-        labels = ("intent", "degraded", "source")
-        self.searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
-        self.seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)
-        self.recall = Gauge("pixr_recall_at_10", "Of the last searches made again exactly.", registry=self.registry)
-        self.recall.set_function(lambda: recall.mean)
-        self.moments = Counter("pixr_moments_shown", "Moments in answers.", registry=self.registry)
-
-    def observe(self, intent: Intent, answer: search.Answer, seconds: float) -> None:
-        self.searches.labels(intent.value, ",".join(answer.page.degraded), answer.source).inc()
-        self.seconds.observe(seconds)
-        self.moments.inc(len(answer.page.shown))
 
 
 def json(document: Any, status: int = 200) -> Response:
@@ -54,8 +34,7 @@ def json(document: Any, status: int = 200) -> Response:
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     routes = APIRouter()
-    anybody = Depends(keys.optional(services))
-    metrics = Metrics(services.recall)
+    anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
     viewer_key = viewers.key_of(services.settings)
 
     async def answer(request: Request, body: Body, principal: Principal | None, key: str | None) -> Response:
@@ -65,7 +44,7 @@ def router(services: Services) -> APIRouter:
         query = queries.of(body, services.search)
         found = await search.answer(services, query, caller)
         seconds = time.perf_counter() - began
-        metrics.observe(query.intent, found, seconds)
+        services.metrics.observe(query.intent, found.page.degraded, found.source, len(found.page.shown), seconds)
         headers = {
             "x-pixr-degraded": ",".join(found.page.degraded),
             "x-pixr-cache": found.source,
@@ -76,32 +55,11 @@ def router(services: Services) -> APIRouter:
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(
         request: Request,
-        q: Annotated[str, Query(examples=["a red apple"])] = "",
-        limit: Annotated[int | None, Query(ge=1)] = None,
-        cursor: str | None = None,
-        group_by: GroupBy = GroupBy.MOMENT,
-        explain: bool = False,
-        intent: Intent = Intent.SEARCH,
-        relevance_min_ppm: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-        language: str = "english",
-        creator_id: Annotated[list[str] | None, Query()] = None,
-        video_id: Annotated[list[str] | None, Query()] = None,
-        tags: Annotated[list[str] | None, Query()] = None,
+        body: Body = asked,
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
-        body = _body(
-            text=q,
-            limit=limit,
-            cursor=cursor,
-            group_by=group_by,
-            explain=explain,
-            intent=intent,
-            relevance_min_ppm=relevance_min_ppm,
-            language=language,
-            filters={"creator_id": creator_id or [], "video_id": video_id or [], "tags": tags or []},
-        )
         return await answer(request, body, principal, idempotency_key)
 
     @routes.post("/v1/search", response_model=Answer, tags=["search"], summary="Search by text, image or moment")
@@ -138,9 +96,36 @@ def router(services: Services) -> APIRouter:
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """This replica's counters, for Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+def of_parameters(
+    q: Annotated[str, Query(examples=["a red apple"])] = "",
+    limit: Annotated[int | None, Query(ge=1)] = None,
+    cursor: str | None = None,
+    group_by: GroupBy = GroupBy.MOMENT,
+    explain: bool = False,
+    intent: Intent = Intent.SEARCH,
+    relevance_min_ppm: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    language: str = "english",
+    creator_id: Annotated[list[str] | None, Query()] = None,
+    video_id: Annotated[list[str] | None, Query()] = None,
+    tags: Annotated[list[str] | None, Query()] = None,
+) -> Body:
+    """The body that the parameters of a `GET` stand for."""
+    return _body(
+        text=q,
+        limit=limit,
+        cursor=cursor,
+        group_by=group_by,
+        explain=explain,
+        intent=intent,
+        relevance_min_ppm=relevance_min_ppm,
+        language=language,
+        filters={"creator_id": creator_id or [], "video_id": video_id or [], "tags": tags or []},
+    )
 
 
 def _body(**fields: Any) -> Body:

@@ -16,7 +16,8 @@ Everything here reads, but for the spool; the search path writes to no database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -33,13 +34,14 @@ from serve.cursors import Ranked
 from serve.generation import State
 from serve.keys import Principal
 from serve.limits import within
-from serve.query import GroupBy, Query
+from serve.query import GroupBy, Intent, Query
 from serve.results import MADE, REPLICA, Page, Shown
 from serve.services import Services
 from serve.viewers import Viewer
 
 STALE, POPULAR = "database", "popular"  # names in `degraded`, beside those of the lists
 CURSOR = "cursor"
+TEXT, FUSED = "text", "fused"  # parts of a streamed answer
 FILL_ROUNDS_MAX = 4
 
 
@@ -77,8 +79,64 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
     found = _kept(services, query)
     if found is None:
         async with services.gate.passed():
-            work = _first(services, query) if query.cursor is None else _further(services, query, query.cursor)
-            found = await within(work, services.search.deadline_s, "the search takes too long at present")
+            found = await _asked(services, query)
+    return _recorded(services, query, caller, found)
+
+
+async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGenerator[tuple[str, Answer]]:
+    """What the words find, when that is there before the whole answer; then the whole answer.
+
+    Only the whole answer makes appearances, at the moment it is given out: whoever leaves earlier has seen none.
+
+    Raises:
+        Rejected, Temporary: as `answer`, also after the first part.
+    """
+    found = _kept(services, query)
+    if found is None:
+        async with services.gate.passed():
+            whole = asyncio.create_task(_asked(services, query))
+            words = asyncio.create_task(_asked(services, _of_words(query))) if _has_words(query) else None
+            try:
+                if words is not None and (early := await _early(words, whole)) is not None:
+                    yield TEXT, early
+                found = await whole
+            finally:
+                await _ended(whole, words)
+    yield FUSED, _recorded(services, query, caller, found)
+
+
+def _has_words(query: Query) -> bool:
+    return bool(query.wanted) and query.text_weight > 0 and query.vector_weight > 0 and query.cursor is None
+
+
+def _of_words(query: Query) -> Query:
+    """The same search by its words alone."""
+    return replace(query, vector_weight=0.0, intent=Intent.TYPING)
+
+
+async def _early(words: asyncio.Task[Answer], whole: asyncio.Task[Answer]) -> Answer | None:
+    """What the words find, if they find something, whole, and before the whole answer is there."""
+    await asyncio.wait({words, whole}, return_when=asyncio.FIRST_COMPLETED)
+    if whole.done() or words.exception() is not None:
+        return None
+    found = words.result()
+    return found if found.page.shown and not found.page.degraded else None
+
+
+async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
+    """Nothing goes on behind a stream that has ended; what went wrong in it was said, or is nobody's concern."""
+    started = [each for each in tasks if each is not None]
+    for each in started:
+        each.cancel()
+    await asyncio.gather(*started, return_exceptions=True)
+
+
+async def _asked(services: Services, query: Query) -> Answer:
+    work = _first(services, query) if query.cursor is None else _further(services, query, query.cursor)
+    return await within(work, services.search.deadline_s, "the search takes too long at present")
+
+
+def _recorded(services: Services, query: Query, caller: Caller, found: Answer) -> Answer:
     if query.counts and POPULAR not in found.page.degraded:
         record(services, query, caller, found.page.shown)
     return found

@@ -20,6 +20,7 @@ from pipelines.relevance import Calibration
 from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Gate, Limits
+from serve.metrics import Metrics
 from serve.readers import Readers
 from serve.recall import Recall
 from serve.results import Results
@@ -74,4 +75,5 @@ class Services:
     limits: Limits
     gate: Gate
     recall: Recall
+    metrics: Metrics
     patience: Breaker  # with searches at full recall

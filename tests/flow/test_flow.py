@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.samples import Sample
+from serve.client import Client
 from tests.flow.conftest import Stack, until
 
 PAID_WITHIN_S = 90.0
@@ -70,6 +71,15 @@ def test_the_right_moment_is_found(catalogue: list[Sample], shown: list[dict[str
         for sample, answer in zip(wanted, shown, strict=True)
     ]
     assert sum(hits) >= 4, hits
+
+
+def test_a_search_comes_in_parts_through_the_proxy(stack: Stack, catalogue: list[Sample]) -> None:
+    title = next(sample.title for sample in catalogue if sample.shots)
+    with Client(str(stack.anonymous.base_url)) as client:
+        parts = list(client.stream(title))
+        assert [name for name, _ in parts] in (["text", "fused"], ["fused"])
+        whole = client.search(title, intent="typing")
+    assert [each.segment_id for each in parts[-1][1].moments] == [each.segment_id for each in whole.moments]
 
 
 def test_the_moments_shown_are_paid_on_chain(stack: Stack, shown: list[dict[str, Any]]) -> None:

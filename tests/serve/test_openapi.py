@@ -15,6 +15,7 @@ CONTRACT = {
     (method, path)
     for path, methods in {
         "/v1/search": "get post",
+        "/v1/search/stream": "get",
         "/v1/segments/{segment_id}": "get",
         "/v1/segments/{segment_id}/similar": "get",
         "/v1/videos/{video_id}": "get patch delete",
