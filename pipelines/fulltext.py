@@ -64,7 +64,7 @@ async def _matching(
     connection: Connection, asked: tuple[str, str, str], limit: int, filters: Filters, plan: Plan, *, any_word: bool
 ) -> list[Hit]:
     """`querytree` leaves a query without its negations: where any word will do, those still exclude."""
-    conditions, parameters = filters.conditions()
+    conditions, parameters = filters.conditions("s.id")
     words = "websearch_to_tsquery(%(language)s::regconfig, %(text)s)"
     wanted = f"replace(querytree({words}), ' & ', ' | ')::tsquery" if any_word else words
     query = SQL(

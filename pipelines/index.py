@@ -47,7 +47,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Filters:
-    """What an answer is narrowed to; empty fields narrow nothing. Tags: all of them must be there."""
+    """What an answer is narrowed to; empty fields narrow nothing. Tags: all of them must be there.
+
+    `segment_ids` are the only moments to look among; none at all leave nothing.
+    """
 
     creator_ids: tuple[int, ...] = ()
     video_ids: tuple[int, ...] = ()
@@ -57,9 +60,10 @@ class Filters:
     created_after: dt.datetime | None = None
     created_before: dt.datetime | None = None
     height_min: int | None = None
+    segment_ids: tuple[int, ...] | None = None
 
-    def conditions(self) -> tuple[str, dict[str, Any]]:
-        """SQL over `v` (media.videos), with its parameters."""
+    def conditions(self, segment: str = "") -> tuple[str, dict[str, Any]]:
+        """SQL over `v` (media.videos) and, where it is named, the column of a moment's id; with its parameters."""
         known = {
             "creator_ids": ("v.creator_id = ANY(%(creator_ids)s)", list(self.creator_ids)),
             "video_ids": ("v.id = ANY(%(video_ids)s)", list(self.video_ids)),
@@ -71,6 +75,8 @@ class Filters:
             "height_min": ("v.height >= %(height_min)s", self.height_min),
         }
         asked = {name: pair for name, pair in known.items() if getattr(self, name) not in ((), None)}
+        if segment and self.segment_ids is not None:
+            asked["segment_ids"] = (f"{segment} = ANY(%(segment_ids)s)", list(self.segment_ids))
         text = "".join(f" AND {condition}" for condition, _ in asked.values())
         return text, {name: value for name, (_, value) in asked.items()}
 
@@ -185,10 +191,11 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
 
 
 async def fit(connection: Connection, model: Model, filters: Filters) -> int:
-    """About how many rows pass the filters. Filters are of videos, which are few beside their moments and are counted."""
+    """About how many rows pass the filters. Filters of videos, which are few beside their moments, are counted."""
+    named = model.rows if filters.segment_ids is None else len(filters.segment_ids)
     conditions, parameters = filters.conditions()
     if not parameters:
-        return model.rows
+        return min(model.rows, named)
     query = SQL(
         "SELECT (SELECT reltuples FROM pg_class WHERE oid = 'media.videos'::regclass),"
         f" (SELECT count(*) FROM media.videos v WHERE {VISIBLE}{conditions})"
@@ -196,7 +203,7 @@ async def fit(connection: Connection, model: Model, filters: Filters) -> int:
     row = await (await connection.execute(query, parameters)).fetchone()
     assert row is not None  # of a SELECT without FROM
     per_video = max(1.0, model.rows / row[0]) if row[0] > 0 else MOMENTS_PER_VIDEO
-    return min(model.rows, int(row[1] * per_video))
+    return min(model.rows, named, int(row[1] * per_video))
 
 
 def bytes_per_row(dimensions: int) -> int:
@@ -213,7 +220,7 @@ async def _by_index(
     connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters, plan: Plan
 ) -> list[Hit]:
     """HNSW, going on until enough rows pass the filter; relaxed order is put right afterwards."""
-    conditions, parameters = filters.conditions()
+    conditions, parameters = filters.conditions("e.segment_id")
     await configure(
         connection,
         {
@@ -238,7 +245,7 @@ async def _exact(
     connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters
 ) -> list[Hit]:
     """Every row that passes the filter is compared; the materialised step keeps the planner off the index."""
-    conditions, parameters = filters.conditions()
+    conditions, parameters = filters.conditions("e.segment_id")
     query = SQL(
         "WITH measured AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
         " JOIN media.videos v ON v.id = e.video_id WHERE "

@@ -1,4 +1,4 @@
-"""The feed: moments worth seeing without a query, by what is watched and what is new. Owns `app.watch_events`.
+"""The feed: moments worth seeing without a query, by what is watched, new and invested in. Owns `app.watch_events`.
 
 It is also the last thing that a search can be answered with, so a replica keeps the feed of the generation it knows.
 Viewers are keyed hashes; an event says what was watched and nothing of who or where.
@@ -26,8 +26,8 @@ from serve.settings import SearchSettings
 log = logging.getLogger(__name__)
 
 WATCHED_S = 7 * 86_400
-# The newest videos by their first moment, and what was watched in the last days: both bounded before anything is
-# scored. A viewer counts once a moment; what this viewer has seen comes last.
+# The newest videos by their first moment, what was watched in the last days and what most is invested in: each bounded
+# before anything is scored. A viewer counts once a moment; what this viewer has seen comes last.
 SCORED: LiteralString = f"""
     WITH watched AS (
         SELECT segment_id, count(DISTINCT viewer) AS viewers FROM app.watch_events
@@ -36,13 +36,18 @@ SCORED: LiteralString = f"""
         SELECT first.id AS segment_id FROM
             (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video
             CROSS JOIN LATERAL (SELECT id FROM media.segments WHERE video_id = video.id ORDER BY start_ms LIMIT 1) first),
-    candidates AS (SELECT segment_id FROM watched UNION SELECT segment_id FROM newest)
-    SELECT s.id, (%(watched)s * ln(1 + coalesce(w.viewers, 0))
+    staked AS (
+        SELECT segment_id, sum(pix_invested) / 1e6 AS invested FROM ledger.segment_stakes
+        GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s),
+    candidates AS (
+        SELECT segment_id FROM watched UNION SELECT segment_id FROM newest UNION SELECT segment_id FROM staked)
+    SELECT s.id, (%(watched)s * ln(1 + coalesce(w.viewers, 0)) + %(staked)s * ln(1 + coalesce(i.invested, 0))::float8
                   + %(fresh)s * power(0.5, extract(epoch FROM now() - v.created_at) / %(half_life_s)s))::float8
                  - CASE WHEN EXISTS (SELECT FROM app.watch_events e WHERE e.viewer = %(viewer)s AND e.segment_id = s.id)
                         THEN 1000 ELSE 0 END AS score
     FROM candidates c JOIN media.segments s ON s.id = c.segment_id JOIN media.videos v ON v.id = s.video_id
-    LEFT JOIN watched w ON w.segment_id = s.id WHERE {VISIBLE} ORDER BY score DESC, s.id DESC LIMIT %(limit)s"""
+    LEFT JOIN watched w ON w.segment_id = s.id LEFT JOIN staked i ON i.segment_id = s.id
+    WHERE {VISIBLE} ORDER BY score DESC, s.id DESC LIMIT %(limit)s"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ async def scored(
         "watched_s": WATCHED_S,
         "watched": search.feed_watched_weight,
         "fresh": search.feed_fresh_weight,
+        "staked": search.feed_stake_weight,
         "half_life_s": search.feed_half_life_s,
         "most": search.feed_limit_max * 2,
         "viewer": viewer,

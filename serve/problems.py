@@ -38,7 +38,15 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BODY_BYTES_MAX = 12_000_000
 FIELDS_SHOWN_MAX = 20
 RETRY_AFTER_S = 1.0
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Content-Range", "ETag", "X-Pixr-Degraded", "X-Pixr-Cache")
+EXPOSED_HEADERS = (
+    "X-Request-Id",
+    "Retry-After",
+    "Content-Range",
+    "ETag",
+    "X-Pixr-Degraded",
+    "X-Pixr-Cache",
+    "X-Pixr-Variant",
+)
 
 
 def install(

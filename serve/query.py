@@ -61,6 +61,7 @@ class Narrowing(BaseModel):
     created_after: dt.datetime | None = None
     created_before: dt.datetime | None = None
     height_min: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    stake_min_pix: int | None = Field(default=None, ge=1, le=ID_MAX, description="At least so much is invested in it.")
 
 
 class Weights(BaseModel):
@@ -130,6 +131,8 @@ class Query:
     intent: Intent = Intent.SEARCH
     relevance_min_ppm: int = 0
     language: str = "english"
+    stake_min_pix: int | None = None  # until it is looked up which moments that leaves
+    variant: str = ""
 
     @property
     def wanted(self) -> str:
@@ -149,8 +152,8 @@ class Query:
         return self.intent is Intent.SEARCH and self.cursor is None
 
 
-def of(body: Body, settings: SearchSettings) -> Query:
-    """Check a body against this deployment's limits.
+def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
+    """Check a body against this deployment's limits; `variant` names whose weights the settings have.
 
     Raises:
         Rejected: one clear detail.
@@ -175,6 +178,8 @@ def of(body: Body, settings: SearchSettings) -> Query:
         intent=body.intent,
         relevance_min_ppm=body.relevance_min_ppm,
         language=body.language,
+        stake_min_pix=body.filters.stake_min_pix,
+        variant=variant,
     )
 
 
@@ -206,7 +211,7 @@ def _image(text: str, settings: SearchSettings) -> bytes:
 
 
 def _filters(narrowing: Narrowing) -> Filters:
-    given: Mapping[str, Any] = narrowing.model_dump(exclude={"creator_id", "video_id", "tags"})
+    given: Mapping[str, Any] = narrowing.model_dump(exclude={"creator_id", "video_id", "tags", "stake_min_pix"})
     for name in ("created_after", "created_before"):
         if given[name] is not None and given[name].tzinfo is None:
             raise Rejected(f"{name} needs a time zone", 422, "bad-query", "write it like 2026-01-31T00:00:00Z")

@@ -22,6 +22,7 @@ from serve.moments import Answer
 from serve.query import Id
 from serve.services import Services
 from serve.threads import with_connection
+from serve.variants import Variants
 
 LIMIT_MAX = 1000
 COMPLETIONS_MAX = 20
@@ -47,7 +48,7 @@ def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     routes = APIRouter(prefix="/v1", tags=["feed"])
     anybody = Depends(keys.optional(services))
-    viewer_key = viewers.key_of(services.settings)
+    viewer_key, variants = viewers.key_of(services.settings), Variants(services)
     hashes = services.recorder.hashes
 
     @routes.get("/feed", response_model=Answer)
@@ -56,18 +57,19 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 20,
         principal: Principal | None = anybody,
     ) -> Response:
-        """Moments by what is watched and what is new; for a known viewer, those they have not seen come first."""
+        """Moments by what is watched, new and invested in; for a known viewer, those they have not seen come first."""
         began = time.perf_counter()
         limit = min(limit, services.search.feed_limit_max)
         await services.limits.take(*viewers.bucket(request, principal))
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
+        variant, own = variants.of(viewer)
         async with services.readers.connection() as connection:
-            worth = await feed.scored(connection, services.search, limit, seen_by)
+            worth = await feed.scored(connection, own.search, limit, seen_by)
         shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
         took_ms = round((time.perf_counter() - began) * 1000, 1)
         document = {"query": "", "moments": shown, "next_cursor": None, "degraded": [], "took_ms": took_ms}
-        return Response(orjson.dumps(document), media_type="application/json")
+        return Response(orjson.dumps(document), headers=variants.headers(variant), media_type="application/json")
 
     @routes.post("/events", status_code=204)
     async def note(request: Request, event: Event, principal: Principal | None = anybody) -> None:

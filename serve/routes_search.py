@@ -20,6 +20,7 @@ from serve.moments import Answer
 from serve.query import Body, GroupBy, Intent
 from serve.search import Caller
 from serve.services import Services
+from serve.variants import Variants
 
 SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 IdempotencyKey = Annotated[
@@ -35,20 +36,22 @@ def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     routes = APIRouter()
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
-    viewer_key = viewers.key_of(services.settings)
+    viewer_key, variants = viewers.key_of(services.settings), Variants(services)
 
     async def answer(request: Request, body: Body, principal: Principal | None, key: str | None) -> Response:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, key)
         await services.limits.take(*viewers.bucket(request, principal))
-        query = queries.of(body, services.search)
-        found = await search.answer(services, query, caller)
+        variant, own = variants.of(caller.viewer)
+        query = queries.of(body, own.search, variant)
+        found = await search.answer(own, query, caller)
         seconds = time.perf_counter() - began
-        services.metrics.observe(query.intent, found.page.degraded, found.source, len(found.page.shown), seconds)
+        services.metrics.observe(query, found, seconds)
         headers = {
             "x-pixr-degraded": ",".join(found.page.degraded),
             "x-pixr-cache": found.source,
             "x-pixr-model": quote(found.model),
+            **variants.headers(variant),
         }
         return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
 
@@ -113,6 +116,7 @@ def of_parameters(
     creator_id: Annotated[list[str] | None, Query()] = None,
     video_id: Annotated[list[str] | None, Query()] = None,
     tags: Annotated[list[str] | None, Query()] = None,
+    stake_min_pix: Annotated[int | None, Query(ge=1, le=queries.ID_MAX)] = None,
 ) -> Body:
     """The body that the parameters of a `GET` stand for."""
     return _body(
@@ -124,7 +128,12 @@ def of_parameters(
         intent=intent,
         relevance_min_ppm=relevance_min_ppm,
         language=language,
-        filters={"creator_id": creator_id or [], "video_id": video_id or [], "tags": tags or []},
+        filters={
+            "creator_id": creator_id or [],
+            "video_id": video_id or [],
+            "tags": tags or [],
+            "stake_min_pix": stake_min_pix,
+        },
     )
 
 

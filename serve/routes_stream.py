@@ -17,6 +17,7 @@ from serve.query import Body
 from serve.routes_search import IdempotencyKey, of_parameters
 from serve.search import Caller
 from serve.services import Services
+from serve.variants import Variants
 
 
 class EventStream(StreamingResponse):
@@ -29,7 +30,7 @@ def router(services: Services) -> APIRouter:
     """The route over one deployment's services."""
     routes = APIRouter(prefix="/v1/search", tags=["search"])
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
-    viewer_key = viewers.key_of(services.settings)
+    viewer_key, variants = viewers.key_of(services.settings), Variants(services)
 
     @routes.get("/stream", response_class=EventStream, summary="Search by text, in parts")
     async def read_stream(
@@ -46,8 +47,9 @@ def router(services: Services) -> APIRouter:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key)
         await services.limits.take(*viewers.bucket(request, principal))
-        query = queries.of(body, services.search)
-        parts = search.streamed(services, query, caller)
+        variant, own = variants.of(caller.viewer)
+        query = queries.of(body, own.search, variant)
+        parts = search.streamed(own, query, caller)
         first = await anext(parts)  # what goes wrong before is answered as everywhere
 
         async def events() -> AsyncIterator[bytes]:
@@ -56,8 +58,7 @@ def router(services: Services) -> APIRouter:
                 while part is not None:
                     seconds = time.perf_counter() - began
                     if part[0] == search.FUSED:
-                        page, source = part[1].page, part[1].source
-                        services.metrics.observe(query.intent, page.degraded, source, len(page.shown), seconds)
+                        services.metrics.observe(query, part[1], seconds)
                     yield event(part[0], part[1].body(query.text, seconds * 1000))
                     part = await anext(parts, None)
             except (Rejected, Temporary, psycopg.OperationalError) as error:
@@ -65,7 +66,8 @@ def router(services: Services) -> APIRouter:
             finally:
                 await parts.aclose()
 
-        return EventStream(events(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return EventStream(events(), headers=unbuffered | variants.headers(variant))
 
     return routes
 

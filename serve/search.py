@@ -28,7 +28,7 @@ from ledger import money
 from ledger.appearances import Appearance
 from pipelines import index
 from pipelines.index import Filters, Found
-from serve import candidates, cursors, moments
+from serve import candidates, cursors, moments, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
 from serve.generation import State
@@ -76,6 +76,7 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
         Rejected: the cursor is not valid, or the segment to look like does not exist.
         Temporary: nothing can be asked at present.
     """
+    query = await stakes.resolved(services, query)
     found = _kept(services, query)
     if found is None:
         async with services.gate.passed():
@@ -91,6 +92,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     Raises:
         Rejected, Temporary: as `answer`, also after the first part.
     """
+    query = await stakes.resolved(services, query)
     found = _kept(services, query)
     if found is None:
         async with services.gate.passed():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 POSITIVE = (
@@ -24,11 +24,26 @@ POSITIVE = (
     "address_burst",
     "searches_max",
     "feed_limit_max",
+    "stake_segments_max",
 )
 ABOVE_ZERO = (
     "encode_timeout_s", "deadline_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s",
 )  # fmt: skip
+PPM = 1_000_000
+VARIED = (
+    "vector_weight", "text_weight", "rrf_k", "ef_search", "feed_watched_weight", "feed_fresh_weight",
+    "feed_stake_weight", "feed_half_life_s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Other weights for a share of the viewers."""
+
+    name: str
+    share_ppm: int
+    search: SearchSettings
 
 
 @dataclass(frozen=True)
@@ -81,11 +96,17 @@ class SearchSettings:
     searches_max: int = 32
     waiting_max: int = 64
 
-    # The feed. Weights of what is watched and of what is new; an age in which newness halves.
+    stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared
+
+    # Variants: "NAME SHARE_PPM WEIGHT=VALUE …", other weights for so many of a million viewers; the rest has none.
+    variants: tuple[str, ...] = ()
+
+    # The feed. Weights of what is watched, new and invested in; an age in which newness halves.
     feed_interval_s: float = 2.0
     feed_limit_max: int = 100
     feed_watched_weight: float = 1.0
     feed_fresh_weight: float = 1.0
+    feed_stake_weight: float = 0.5  # of what is invested in a moment, by its logarithm
     feed_half_life_s: float = 7 * 86_400.0
 
     # Links, and cursors: the ids of the further pages, frozen.
@@ -118,3 +139,24 @@ class SearchSettings:
         for name in ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
+        self.varied()
+
+    def varied(self) -> tuple[Variant, ...]:
+        """The variants, each with the settings it searches by."""
+        found = tuple(self._variant(text) for text in self.variants)
+        if len({each.name for each in found}) < len(found):
+            raise ValueError("variants must have different names")
+        if sum(each.share_ppm for each in found) > PPM:
+            raise ValueError(f"the shares of variants come to more than {PPM}")
+        return found
+
+    def _variant(self, text: str) -> Variant:
+        name, share, *pairs = [*text.split(), "", ""][: max(2, len(text.split()))]
+        known = {pair.partition("=")[0]: pair.partition("=")[2] for pair in pairs}
+        if not name.isidentifier() or not share.isdecimal() or int(share) < 1:
+            raise ValueError(f'variant {text!r} must be "NAME SHARE_PPM WEIGHT=VALUE …"')
+        unknown = [each for each in known if each not in VARIED]
+        if unknown or not known:
+            raise ValueError(f"variant {name} may change {', '.join(VARIED)}")
+        weights = {each: type(getattr(self, each))(value) for each, value in known.items()}
+        return Variant(name, int(share), replace(self, variants=(), **weights))

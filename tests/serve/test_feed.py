@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.settings import Settings
+from serve.settings import SearchSettings
 from tests.serve.doors import Doors, Shelf, fill, opened
 
 
@@ -76,3 +77,25 @@ async def test_a_title_completes_what_was_typed(room: Room) -> None:
     answer = await room.doors.http.get("/v1/completions", params={"q": "orch"})
     assert answer.json() == {"completions": ["Orchard in spring"]}
     assert (await room.doors.http.get("/v1/completions", params={"q": ""})).status_code == 422
+
+
+async def test_what_is_invested_in_is_shown_and_weighs_by_its_logarithm(room: Room) -> None:
+    _, second, _, fourth = room.shelf.moments
+    with room.doors.database() as connection:
+        connection.execute(
+            "INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) VALUES"
+            " (%s, 1, 400000000), (%s, 2, 600000000), (%s, 1, 900000000)",
+            (second, second, fourth),
+        )
+    assert (await room.feed())[:2] == [second, fourth]
+
+
+async def test_without_its_weight_a_stake_moves_nothing_forward(settings: Settings) -> None:
+    shelf = fill(settings)
+    plain = settings.with_section(SearchSettings(feed_stake_weight=0.0))
+    async with opened(plain) as doors:
+        with doors.database() as connection:
+            connection.execute("INSERT INTO ledger.segment_stakes VALUES (%s, 1, 10000000000)", (shelf.moments[1],))
+        found = (await doors.http.get("/v1/feed")).json()["moments"]
+        scores = {int(each["segment_id"]): each["score"] for each in found}
+        assert scores[shelf.moments[1]] == pytest.approx(scores[shelf.moments[0]], abs=1e-3)

@@ -14,6 +14,7 @@ import pytest
 from cluster.settings import Settings
 from serve import viewers
 from serve.encoding import QueryEncoder
+from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
 from tests.serve.scenes import Gallery, Scenes, hang
 
@@ -275,3 +276,32 @@ async def test_the_page_gives_a_browser_a_name_of_its_own(room: Room) -> None:
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert viewers.COOKIE in page.cookies
     assert (await room.doors.http.get("/")).cookies.get(viewers.COOKIE) is None
+
+
+async def test_a_stake_narrows_to_the_moments_that_have_it(own: Room) -> None:
+    everything = moments(await own.search(q="banana", limit=100))
+    with own.doors.database() as connection:
+        connection.execute(
+            "INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) SELECT id, investor, 50"
+            " FROM unnest(%s::bigint[]) id, generate_series(1, 2) investor",
+            (everything[3:6],),
+        )
+        connection.execute("INSERT INTO ledger.segment_stakes VALUES (%s, 1, 99)", (everything[7],))
+    staked = {"q": "banana", "limit": 100}
+    assert moments(await own.search(**staked, stake_min_pix=100)) == everything[3:6]
+    assert moments(await own.search(**staked, stake_min_pix=99)) == [*everything[3:6], everything[7]]
+    assert moments(await own.search(**staked, stake_min_pix=101)) == []
+    title = (await own.ask(text="number4", filters={"stake_min_pix": 50}, weights={"vector": 0}))["moments"]
+    assert {int(each["segment_id"]) for each in title} <= {*everything[3:6], everything[7]}
+    with own.doors.database() as connection:
+        connection.execute("DELETE FROM ledger.segment_stakes WHERE segment_id = %s", (everything[7],))
+    assert moments(await own.search(**staked, stake_min_pix=99)) == everything[3:6]  # at once, though the other is kept
+
+
+async def test_a_stake_that_too_many_moments_have_is_refused(settings: Settings) -> None:
+    few = settings.with_section(SearchSettings(stake_segments_max=2))
+    async with opened(few) as doors:
+        with doors.database() as connection:
+            connection.execute("INSERT INTO ledger.segment_stakes SELECT id, 1, 5 FROM generate_series(1, 3) id")
+        refused = await doors.http.get("/v1/search", params={"q": "banana", "stake_min_pix": 5})
+        assert (refused.status_code, refused.json()["hint"]) == (422, "ask for a larger stake")
