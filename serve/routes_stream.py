@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg
 from fastapi import APIRouter, Depends, Request
@@ -26,13 +27,25 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
+EVENT = {
+    "type": "object",
+    "description": "One event of the stream: an answer of `GET /v1/search`, or a problem document.",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": [search.TEXT, search.FUSED, "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EventStream.media_type: {"schema": EVENT}}}}
+
+
 def router(services: Services) -> APIRouter:
     """The route over one deployment's services."""
     routes = APIRouter(prefix="/v1/search", tags=["search"])
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
     viewer_key, variants = viewers.key_of(services.settings), Variants(services)
 
-    @routes.get("/stream", response_class=EventStream, summary="Search by text, in parts")
+    @routes.get("/stream", response_class=EventStream, responses=STREAM, summary="Search by text, in parts")
     async def read_stream(
         request: Request,
         body: Body = asked,
