@@ -67,13 +67,14 @@ class Prepared:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._facts = Facts(search_corpus.MODEL, search_corpus.DIMENSIONS, search_corpus.MODEL, general())
         self._tables: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, models: Iterable[str]) -> None:
         """There is one table."""
 
     async def facts(self, _model: str = "") -> Facts:
-        return Facts(search_corpus.MODEL, search_corpus.DIMENSIONS, search_corpus.MODEL, general())
+        return self._facts
 
     async def text(self, text: str, _model: str = "") -> Vector:
         if not self._tables:
@@ -232,7 +233,7 @@ def serving(settings: Settings, queries: str, ef: int) -> Iterator[tuple[int, li
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     ray_serve.run(ingress.bind(), name=app.APP, route_prefix="/")
     try:
-        yield port, _processes(("ServeReplica", "ProxyActor", "haproxy"))
+        yield port, _processes(("ServeReplica", "ProxyActor", "HAProxyManager", "haproxy"))
     finally:
         ray_serve.delete(app.APP)
 
@@ -311,9 +312,9 @@ def _timed(
         served.percentile(95) / bare.percentile(95),
     )
     total = len(served.latencies_ms) * (SECONDS + WARM_S) / SECONDS
-    stages = {"replica": "ServeReplica", "proxy": "Proxy"}
+    stages = {"replica": "servereplica", "proxy": "proxy"}
     for stage, mark in stages.items():
-        cpu_s = sum(spent[process.pid] for process in processes if mark in " ".join(process.cmdline()))
+        cpu_s = sum(spent[process.pid] for process in processes if mark in " ".join(process.cmdline()).lower())
         yield Figure(f"{name}: CPU a request, {stage}", f"{cpu_s * 1000 / total:.2f} ms")
     cpu_s = sum(spent[process.pid] for process in backends)
     yield Figure(f"{name}: CPU a request, PostgreSQL", f"{cpu_s * 1000 / total:.2f} ms")
@@ -346,7 +347,7 @@ def kept(settings: Settings, port: int, processes: list[psutil.Process]) -> Iter
     cpu_ms = (sum(map(_cpu_s, processes)) - before) * 1000 / (len(hot.latencies_ms) * (SECONDS + WARM_S) / SECONDS)
     with echoing(settings, b"x" * size) as echo_port:
         echo = load(_http_client, [(echo_port, ["/echo"])] * CLIENTS)
-    name = f"kept answers ({size:,} bytes, hit ratio 1), spool included, default proxy, {CLIENTS} clients"
+    name = f"kept answers ({size:,} bytes, hit ratio 1), spool included, {CLIENTS} clients"
     yield Figure(
         name,
         f"{hot.rate:.0f}/s, p95 {hot.percentile(95):.1f} ms",

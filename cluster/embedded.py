@@ -65,8 +65,8 @@ class Postgres:
             "port": str(runtime.known_port(self.settings, "postgres")),
             "unix_socket_directories": "",
             "max_connections": "120",
-            "shared_buffers": "256MB",
-            "maintenance_work_mem": "256MB",
+            "shared_buffers": f"{self.settings.postgres.shared_buffers_mb}MB",
+            "maintenance_work_mem": f"{self.settings.postgres.maintenance_mb}MB",
             "dynamic_shared_memory_type": "posix",
             "jit": "off",  # the queries are short; compiling them costs more than it saves
             "log_min_messages": "warning",

@@ -27,12 +27,22 @@ INCLUDE_DEPTH_MAX = 4
 
 @dataclasses.dataclass(frozen=True)
 class PostgresSettings:
-    """`url` is a PostgreSQL URL (16 or newer, with pgvector ≥ 0.8.4), or "embedded"."""
+    """`url` is a PostgreSQL URL (16 or newer, with pgvector ≥ 0.8.4), or "embedded".
+
+    `shared_buffers_mb` and `maintenance_mb` are the embedded one's memory: for its pages, which a search is quick in as
+    long as graph and vectors fit (3 GB for a million rows of 512), and for building an index.
+    """
 
     SECTION: ClassVar[str] = "postgres"
     url: str = EMBEDDED
     replica_urls: tuple[str, ...] = ()
     pool_max: int = 4
+    shared_buffers_mb: int = 256
+    maintenance_mb: int = 256
+
+    def __post_init__(self) -> None:
+        if self.shared_buffers_mb < 16 or self.maintenance_mb < 1:
+            raise ValueError("shared_buffers_mb must be 16 or more, maintenance_mb 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,10 @@ import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
@@ -98,8 +99,7 @@ class Plan:
         return fitting <= self.exact_rows or fitting <= SCAN_COST * met
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """A candidate: `value` is a cosine, or a rank of full text. Larger is better."""
 
     segment_id: int
@@ -308,4 +308,4 @@ async def hits(connection: Connection, query: SQL | Composed, parameters: dict[s
 
 
 def _text(vector: NDArray[np.float32]) -> str:
-    return "[" + ",".join(f"{value:.6g}" for value in vector) + "]"
+    return orjson.dumps(np.ascontiguousarray(vector, np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()

@@ -125,6 +125,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         gate=Gate(search),
         recall=recall,
         metrics=Metrics(lambda: recall.mean),
+        cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
     )
 

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # A moment that only words have found says nothing about what is seen in it: it is relevant by half at most, less with
 # each rank. The list's own calibration, monotone in its rank.
 TEXT_ONLY_PPM = PPM // 2
+MATCHED = {(True, True): ("vector", "text"), (True, False): ("vector",), (False, True): ("text",)}
 LENGTH_MIN = 0.01  # of a blended vector, as a share of its weights: below it is rounding, not meaning
 
 
@@ -59,8 +60,9 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     cosines, relevance = await _relevance(services, query, nearest, ranks["text"], list(scores))
+    near, named = ranks["vector"], ranks["text"]
     fused = [
-        Ranked(segment_id, score, relevance[segment_id], tuple(name for name in ranks if segment_id in ranks[name]))
+        Ranked(segment_id, score, relevance[segment_id], MATCHED[segment_id in near, segment_id in named])
         for segment_id, score in scores.items()
     ]
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))

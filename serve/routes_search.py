@@ -104,7 +104,7 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def of_parameters(
+async def of_parameters(  # not for a thread, as FastAPI would have it otherwise
     q: Annotated[str, Query(examples=["a red apple"])] = "",
     limit: Annotated[int | None, Query(ge=1)] = None,
     cursor: str | None = None,

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from cluster import runtime
 from cluster.errors import Temporary
 from ledger import money
 from ledger.appearances import Appearance
@@ -180,7 +179,7 @@ async def _made(services: Services, query: Query, state: State) -> Page:
 
 async def _further(services: Services, query: Query, cursor: str) -> Answer:
     """A further page is already in its cursor; what may no longer be shown is skipped."""
-    ranked, generation = cursors.unpack(cursor, cursor_key(services))
+    ranked, generation = cursors.unpack(cursor, services.cursor_key)
     ranked = [each for each in ranked if each.relevance_ppm >= query.relevance_min_ppm]
     return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 
@@ -245,7 +244,7 @@ def _next(services: Services, left: Sequence[Ranked], generation: int) -> str | 
     left = left[: services.search.cursor_ids_max]
     if not left:
         return None
-    return cursors.pack(left, generation, cursor_key(services), services.search.cursor_expires_s)
+    return cursors.pack(left, generation, services.cursor_key, services.search.cursor_expires_s)
 
 
 def _popular(services: Services, query: Query, state: State) -> Page:
@@ -284,7 +283,3 @@ def record(services: Services, query: Query, caller: Caller, shown: Sequence[Sho
         principal_id=caller.principal.id if caller.principal else None,
         own_creator_ids=own,
     )
-
-
-def cursor_key(services: Services) -> bytes:
-    return runtime.secret(services.settings, "cursor_key").encode()

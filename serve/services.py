@@ -76,4 +76,5 @@ class Services:
     gate: Gate
     recall: Recall
     metrics: Metrics
+    cursor_key: bytes  # that signs cursors
     patience: Breaker  # with searches at full recall
