@@ -12,14 +12,15 @@ import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, Literal, LiteralString, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import Literal as Constant
 
 Connection = AsyncConnection[Any]
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
@@ -29,6 +30,18 @@ MOMENTS_PER_VIDEO = 25.0  # where PostgreSQL has not counted yet
 # A tuple met in the graph costs as much as two that are compared one after another (1 µs beside 0.55 µs, measured at
 # 512 dimensions).
 SCAN_COST = 2.0
+Profile = Literal["hnsw", "ivfflat", "bit"]
+STATE: LiteralString = """
+    SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,
+           pg_relation_size(to_regclass('media.embeddings_m' || m.id)),
+           (SELECT coalesce(array_agg(name ORDER BY id), '{}') FROM media.models),
+           (SELECT CASE WHEN o.opcname = 'bit_hamming_ops' THEN 'bit' ELSE a.amname END
+            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+            JOIN pg_opclass o ON o.oid = i.indclass[0]
+            WHERE i.indrelid = to_regclass('media.embeddings_m' || m.id) AND i.indisvalid
+              AND a.amname IN ('hnsw', 'ivfflat')
+            ORDER BY o.opcname = 'bit_hamming_ops', a.amname LIMIT 1)
+    FROM media.generation g LEFT JOIN media.models m ON m.active"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Model:
     dimensions: int
     fingerprint: str
     rows: int = 0
+    profile: Profile = "hnsw"  # of the index that is searched
 
     @property
     def leaf(self) -> Identifier:
@@ -91,6 +105,8 @@ class Plan:
     scan_tuples: int = 100_000
     text_rows: int = 2000
     timeout_ms: int = 2000
+    reranked: int = 4  # of a bit index: vectors that are compared exactly for each row that is wanted
+    probes: int = 0  # of IVFFlat's lists; 0 is twice their root
     whole: bool = True  # compare everything that fits when the graph gives too little
 
     def exact(self, fitting: int, rows: int, limit: int) -> bool:
@@ -137,20 +153,13 @@ async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, .
 
     The size of the model's table tells its rows at once and without statistics; None before the first ingest.
     """
-    row = await (
-        await connection.execute(
-            "SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,"
-            " pg_relation_size(to_regclass('media.embeddings_m' || m.id)),"
-            " (SELECT coalesce(array_agg(name ORDER BY id), '{}') FROM media.models)"
-            " FROM media.generation g LEFT JOIN media.models m ON m.active"
-        )
-    ).fetchone()
+    row = await (await connection.execute(STATE)).fetchone()
     assert row is not None  # the migration puts it there
     if row[1] is None:
         return int(row[0]), None, tuple(row[6])
     model_id, name, dimensions, fingerprint, size = row[1:6]
     rows = (size or 0) // bytes_per_row(dimensions)
-    return int(row[0]), Model(model_id, name, dimensions, fingerprint, rows), tuple(row[6])
+    return int(row[0]), Model(model_id, name, dimensions, fingerprint, rows, row[7] or "hnsw"), tuple(row[6])
 
 
 async def nearest(
@@ -213,32 +222,47 @@ def bytes_per_row(dimensions: int) -> int:
 
 def _distance(model: Model) -> Composed:
     """As the index has it: the same expression, or the index is not used. `<#>` is minus the inner product."""
-    return SQL("(e.embedding::halfvec({d})) <#> %(vector)s::halfvec({d})").format(d=Literal(model.dimensions))
+    return SQL("(e.embedding::halfvec({d})) <#> %(vector)s::halfvec({d})").format(d=Constant(model.dimensions))
 
 
 async def _by_index(
     connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters, plan: Plan
 ) -> list[Hit]:
-    """HNSW, going on until enough rows pass the filter; relaxed order is put right afterwards."""
+    """By the index, going on until enough rows pass the filter; relaxed order is put right afterwards.
+
+    A bit index orders by differing signs; the best of those are compared by their vectors.
+    """
     conditions, parameters = filters.conditions("e.segment_id")
-    await configure(
-        connection,
-        {
-            "statement_timeout": plan.timeout_ms,
-            "hnsw.ef_search": max(plan.ef_search, min(limit, EF_MAX)),
-            "hnsw.iterative_scan": "relaxed_order",
-            "hnsw.max_scan_tuples": plan.scan_tuples,
-            "enable_seqscan": "off",
-        },
-    )
+    some = limit * plan.reranked if model.profile == "bit" else limit
+    await configure(connection, _scan(model, plan, some))
+    order = _signs(model) if model.profile == "bit" else SQL("2")
     query = SQL(
         "WITH near AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
-        " JOIN media.videos v ON v.id = e.video_id WHERE "
-    ).format(distance=_distance(model), leaf=model.leaf) + SQL(
-        f"{VISIBLE}{conditions} ORDER BY 2 LIMIT %(limit)s)"
-        " SELECT segment_id, -distance FROM near ORDER BY distance, segment_id"
-    )
-    return await hits(connection, query, parameters | {"vector": _text(vector), "limit": limit})
+        " JOIN media.videos v ON v.id = e.video_id WHERE {passing} ORDER BY {order} LIMIT %(some)s)"
+        " SELECT segment_id, -distance FROM near ORDER BY distance, segment_id LIMIT %(limit)s"
+    ).format(distance=_distance(model), leaf=model.leaf, passing=SQL(f"{VISIBLE}{conditions}"), order=order)
+    return await hits(connection, query, parameters | {"vector": _text(vector), "limit": limit, "some": some})
+
+
+def _scan(model: Model, plan: Plan, rows: int) -> dict[str, Any]:
+    """How the index is walked until so many rows have passed."""
+    common = {"statement_timeout": plan.timeout_ms, "enable_seqscan": "off"}
+    if model.profile == "ivfflat":
+        lists = max(1, math.isqrt(model.rows))
+        probes = plan.probes or 2 * math.isqrt(lists)
+        return common | {"ivfflat.probes": max(1, probes), "ivfflat.iterative_scan": "relaxed_order"}
+    return common | {
+        "hnsw.ef_search": max(plan.ef_search, min(rows, EF_MAX)),
+        "hnsw.iterative_scan": "relaxed_order",
+        "hnsw.max_scan_tuples": plan.scan_tuples,
+    }
+
+
+def _signs(model: Model) -> Composed:
+    """How many signs differ, as the bit index has it."""
+    return SQL(
+        "(binary_quantize(e.embedding)::bit({d})) <~> binary_quantize(%(vector)s::halfvec({d}))::bit({d})"
+    ).format(d=Constant(model.dimensions))
 
 
 async def _exact(

@@ -10,23 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from cluster.errors import Rejected
 from pipelines.catalog import bump_generation
-from pipelines.index import PAGE_BYTES, PAGE_USABLE_BYTES, bytes_per_row
+from pipelines.index import PAGE_BYTES, PAGE_USABLE_BYTES, Profile, bytes_per_row
 
-Profile = Literal["hnsw", "bit", "ivfflat"]
 PROFILES: tuple[Profile, ...] = ("hnsw", "bit", "ivfflat")
-BUILT: tuple[Profile, ...] = ("hnsw", "ivfflat")  # those that a search can use
 
 M = 16
 EF_CONSTRUCTION = 64
 DIMENSIONS_MAX = {"hnsw": 4000, "bit": 64_000, "ivfflat": 4000}
 LISTS_MAX = 32_768
+HALVES = "(embedding::halfvec({})) halfvec_ip_ops"
 SAMPLES_PER_LIST = 50
 MEMORY_MARGIN = 1.1
 MEMORY_MIN_MB = 64
@@ -186,9 +185,6 @@ def build(connection: Connection[Any], target: Model, profile: Profile, memory_m
     Raises:
         Rejected: the build cannot succeed within the memory that is allowed.
     """
-    if profile not in BUILT:
-        hint = f"known: {', '.join(BUILT)}"
-        raise Rejected("no search uses a bit index yet; `plan` tells what it would cost", code="unused", hint=hint)
     cost = plan(profile, target.rows, target.dimensions, memory_max_mb)
     if cost.refused:
         hint = "allow more with --memory-mb, or take another profile (`pixr index plan`)"
@@ -207,7 +203,7 @@ def _statements(name: str, before: dict[str, Index], target: Model, cost: Plan) 
     for index in before.values():
         if not index.valid:
             yield _drop(index.name)
-    if known is not None and known.valid and cost.profile == "hnsw":
+    if known is not None and known.valid and cost.profile != "ivfflat":
         yield sql.SQL("REINDEX INDEX CONCURRENTLY media.{}").format(sql.Identifier(name))
     else:
         if known is not None and known.valid:  # the number of lists follows the rows, so IVFFlat is made anew
@@ -220,13 +216,12 @@ def _statements(name: str, before: dict[str, Index], target: Model, cost: Plan) 
 
 def _create(name: str, target: Model, cost: Plan) -> sql.Composed:
     options = f"lists = {cost.lists}" if cost.lists else f"m = {M}, ef_construction = {EF_CONSTRUCTION}"
-    return sql.SQL(
-        "CREATE INDEX CONCURRENTLY {} ON media.{} USING {} ((embedding::halfvec({})) halfvec_ip_ops) WITH ({})"
-    ).format(
+    indexed = "(binary_quantize(embedding)::bit({})) bit_hamming_ops" if cost.profile == "bit" else HALVES
+    return sql.SQL("CREATE INDEX CONCURRENTLY {} ON media.{} USING {} ({}) WITH ({})").format(
         sql.Identifier(name),
         sql.Identifier(f"embeddings_m{target.id}"),
-        sql.SQL(cost.profile),
-        sql.Literal(target.dimensions),
+        sql.SQL("ivfflat" if cost.profile == "ivfflat" else "hnsw"),
+        sql.SQL(indexed).format(sql.Literal(target.dimensions)),
         sql.SQL(options),
     )
 

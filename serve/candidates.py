@@ -187,6 +187,8 @@ def _plan(services: Services) -> Plan:
         search.scan_tuples_max,
         search.text_rows_max,
         search.statement_timeout_ms,
+        search.bit_reranked,
+        search.ivfflat_probes,
     )
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from rich.table import Table
 
-    from pipelines.index_admin import Plan, Profile
+    from pipelines.index import Profile
+    from pipelines.index_admin import Plan
     from serve.client import Answer
 
 LIMIT = 10

@@ -8,6 +8,7 @@ from typing import ClassVar
 POSITIVE = (
     "query_chars_max",
     "rrf_k",
+    "bit_reranked",
     "text_rows_max",
     "statement_timeout_ms",
     "replicas",
@@ -68,6 +69,8 @@ class SearchSettings:
     rrf_k: int = 60
     vector_weight: float = 1.0
     text_weight: float = 0.7
+    bit_reranked: int = 4  # of a bit index: vectors compared exactly for each candidate
+    ivfflat_probes: int = 0  # lists that are looked through; 0 is twice their root
     text_rows_max: int = 2000  # matches that are ranked; the rest is cut off before ranking
     statement_timeout_ms: int = 1000  # then once more, shorter, with hurried_ef_search
     hurried_ef_search: int = 40

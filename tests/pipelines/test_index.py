@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 from psycopg import AsyncConnection
 
 from cluster import database
-from pipelines import fulltext, index
+from cluster.settings import Settings
+from pipelines import fulltext, index, index_admin
 from pipelines.index import Filters, Model, Plan
-from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, Corpus
+from tests.conftest import fresh_database
+from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, Corpus, clustered, load
 
 EXACT, INDEXED = Plan(exact_rows=10**9), Plan(exact_rows=0, ef_search=100)
 
@@ -147,3 +151,55 @@ async def test_an_old_id_leads_to_the_moment_that_took_over_most_of_it(postgres_
         )
         assert await index.redirected(connection, 1) == 6
         assert await index.redirected(connection, 2) == 2
+
+
+@pytest.fixture
+def rebuilt(ground: Settings, _template: str, request: pytest.FixtureRequest) -> Iterator[Catalogue]:
+    """The same catalogue with an index of another profile."""
+    with fresh_database(ground, _template) as url:
+        made = clustered(ROWS, DIMENSIONS, seed=1)
+        with database.connect(url, autocommit=True) as connection:
+            load(connection, made)
+            index_admin.build(connection, index_admin.model(connection, "synthetic"), request.param, 512)
+        yield Catalogue(url, made)
+
+
+@pytest.mark.parametrize("rebuilt", ["hnsw", "bit", "ivfflat"], indirect=True)
+async def test_every_profile_finds_the_nearest_and_all_that_fits(
+    rebuilt: Catalogue, request: pytest.FixtureRequest
+) -> None:
+    profile = request.node.callspec.params["rebuilt"]
+    made, plan = rebuilt.corpus, replace(INDEXED, reranked=40)  # so few signs tell little
+    async with await AsyncConnection.connect(rebuilt.url, autocommit=True) as connection:
+        _, model, _ = await index.state(connection)
+        assert model is not None
+        assert model.profile == profile
+        found = []
+        for vector in made.queries[:20]:
+            looked = await index.nearest(connection, model, vector, 20, None, plan)
+            assert looked.mode == "index"
+            assert [hit.value for hit in looked.hits] == sorted((hit.value for hit in looked.hits), reverse=True)
+            found.append(recall(looked.hits[:10], best(made, vector, np.ones(ROWS, bool), 10)))
+        assert np.mean(found) >= (0.95 if profile == "hnsw" else 0.9)
+        for share in (0.5, 0.05, 0.01):
+            tag, fits = made.tagged(share)
+            hits = (await index.nearest(connection, model, made.queries[0], 10, Filters(tags=(tag,)), plan)).hits
+            assert len(hits) == min(10, fits.sum())
+            assert {hit.segment_id for hit in hits} <= set(made.ids[fits])
+        await index.configure(connection, {"enable_seqscan": "off"})
+        walked = await (await connection.execute(EXPLAINED[profile], {"vector": text(made.queries[0])})).fetchall()
+        assert f"embeddings_m1_{profile}" in str(walked)
+
+
+SQL_NEAR = "EXPLAIN SELECT segment_id FROM media.embeddings_m1 ORDER BY"
+HALVES = f"{SQL_NEAR} (embedding::halfvec({DIMENSIONS})) <#> %(vector)s::halfvec({DIMENSIONS}) LIMIT 5"
+EXPLAINED = {
+    "hnsw": HALVES,
+    "ivfflat": HALVES,
+    "bit": f"{SQL_NEAR} (binary_quantize(embedding)::bit({DIMENSIONS}))"
+    f" <~> binary_quantize(%(vector)s::halfvec({DIMENSIONS}))::bit({DIMENSIONS}) LIMIT 5",
+}
+
+
+def text(vector: NDArray[np.float32]) -> str:
+    return "[" + ",".join(map(str, vector)) + "]"
