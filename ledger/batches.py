@@ -90,6 +90,15 @@ def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[D
     return [Due(*row) for row in connection.execute(DUE, values)]
 
 
+def is_payday(connection: Conn, economics: Economics) -> bool:
+    """Whether payouts are planned now, by the database's clock."""
+    if not economics.payout_interval_s:
+        return True
+    row = connection.execute("SELECT extract(epoch FROM now())::bigint").fetchone()
+    assert row is not None
+    return bool((row[0] - economics.payout_offset_s) % economics.payout_interval_s < economics.payout_window_s)
+
+
 def planned_today(connection: Conn) -> int:
     """What this UTC day's payouts come to so far, less what was voided."""
     row = connection.execute(

@@ -139,7 +139,8 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
         "SELECT coalesce(sum(recorded - folded), 0)::bigint FROM ledger.incarnations"
     ).fetchone()
     bound = connection.execute("SELECT mint FROM ledger.chain").fetchone()
-    due = [] if stops.frozen(connection) else batches.due(connection, economics, bound[0] if bound else "", 1)
+    closed = stops.frozen(connection) or not batches.is_payday(connection, economics)
+    due = [] if closed else batches.due(connection, economics, bound[0] if bound else "", 1)
     found = {"searches": int(waiting[0]), "batches": batches.live_count(connection), "due": len(due)}
     connection.rollback()
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ledger import batches, book, packing, stops
+from ledger import batches, book, packing, screening, stops
 from ledger.batches import Batch, Due, Recipient
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
@@ -19,7 +19,9 @@ class Planning(Rail):
     """The first step of a payout."""
 
     def plan(self) -> list[Batch]:
-        """Put what is due into batches: first open the token accounts that are missing, then pay."""
+        """Put what is due into batches, at its time: first open the token accounts that are missing, then pay."""
+        if not batches.is_payday(self.connection, self.economics):
+            return []
         room = self.settings.batches_live_max - batches.live_count(self.connection)
         ready, missing = self._due()
         self._find_accounts(missing)
@@ -57,7 +59,7 @@ class Planning(Rail):
     def _due(self) -> tuple[list[Due], list[Due]]:
         """Who is due: those with a token account, within the day's limit, and those without one."""
         limit = self.settings.payouts_per_plan_max
-        due = batches.due(self.connection, self.economics, self.treasury.mint, limit)
+        due = self._screened(batches.due(self.connection, self.economics, self.treasury.mint, limit))
         left = self.economics.payout_day_max_pix - batches.planned_today(self.connection)
         ready: list[Due] = []
         for each in due:
@@ -65,6 +67,14 @@ class Planning(Rail):
                 ready.append(each)
                 left -= each.amount_pix
         return ready, [each for each in due if each.address is None]
+
+    def _screened(self, due: Sequence[Due]) -> list[Due]:
+        """Those whom the operator's screening lets pass; the others are held."""
+        asked = [screening.Recipient(each.creator_id, each.wallet, each.amount_pix) for each in due]
+        reasons = screening.ask(self.screening, asked)
+        for creator_id, reason in reasons.items():
+            stops.hold(self.connection, creator_id, f"screening: {reason}")
+        return [each for each in due if each.creator_id not in reasons]
 
     def _find_accounts(self, missing: Sequence[Due]) -> None:
         """Look up the token accounts of new recipients; open those that the chain does not have."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import Connection
 
-from ledger import book
+from ledger import book, screening
 from ledger.batches import Batch
 from ledger.chain import Chain
+from ledger.screening import Screening
 from ledger.settings import Economics, LedgerSettings
 from ledger.treasury import Treasury
 
@@ -31,6 +32,10 @@ class Rail:
     treasury: Treasury
     economics: Economics
     settings: LedgerSettings
+    screening: Screening = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.screening = screening.load(self.settings.screening)
 
     @property
     def opinions(self) -> int:

@@ -54,6 +54,12 @@ class Economics:
     payout_day_max_pix: int = 100_000_000_000
     wallet_hold_s: int = 72 * 3600  # after a change of wallet
 
+    # The schedule: payouts are planned in the first `payout_window_s` of every `payout_interval_s`, counted from midnight
+    # UTC and `payout_offset_s` (daily from 02:00 to 03:00: 86_400, 3600, 7200). 0: whenever something is due.
+    payout_interval_s: int = 0
+    payout_window_s: int = 3600
+    payout_offset_s: int = 0
+
     # A first payout opens the creator's token account: it must be worth more than that costs.
     account_cost_check: bool = False
     pix_per_sol: int = 0  # base units of PIX for one SOL
@@ -71,6 +77,8 @@ class Economics:
                 raise ValueError(f"{name} is {value}, expected 0 to 2^63 - 1")
         if not 1 <= self.payout_min_pix <= self.payout_max_pix:
             raise ValueError("payout_min_pix must be 1 or more and at most payout_max_pix")
+        if self.payout_interval_s and not 1 <= self.payout_window_s <= self.payout_interval_s:
+            raise ValueError("payout_window_s must be 1 or more and at most payout_interval_s")
         if self.rate_pix > 10**9:
             raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
 
@@ -103,6 +111,9 @@ class LedgerSettings:
     treasury_key: str = "treasury.json"  # under secrets/, an absolute path, or unix:PATH of a remote signer
     gas_key: str = ""  # empty: the treasury pays its own fees
     transaction_version: str = "auto"
+    screening: str = (
+        ""  # "package.module:function", asked about recipients before they are paid (see ledger/screening.py)
+    )
     marker_accounts: bool = True
     marker_retention_s: int = 30 * 86_400  # longer than the age of any backup that may be restored
     reclaim_min: int = 20  # markers that make a reclaiming transaction worth its fee

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from psycopg import Connection
 
 from cluster.errors import Rejected, Temporary
-from ledger import audit, batches, book, packing, stops
+from ledger import audit, batches, book, packing, screening, stops
 from ledger.book import Fenced
 from ledger.chain import Chain, Effect
 from ledger.payouts import Payouts
@@ -572,3 +573,76 @@ def test_what_was_paid_stays_written(rig: Rig, change: str) -> None:
         rig.connection.execute(change)
     rig.connection.rollback()
     assert_paid(rig, {1: 1000})
+
+
+def refuse_two(recipients: Sequence[screening.Recipient]) -> dict[int, str]:
+    """Somebody's screening: creator 2 is on a list, and so is one that nobody asked about."""
+    assert all(each.amount_pix > 0 and len(each.wallet) >= 32 for each in recipients)
+    return {2: "on a list", 99: "on a list"}
+
+
+def say_nothing(_: Sequence[screening.Recipient]) -> dict[int, str]:
+    raise ConnectionError("the list is away")
+
+
+def screened(rig: Rig, name: str) -> Rig:
+    rig.settings = dataclasses.replace(rig.settings, screening=f"{__name__}:{name}")
+    rig.payouts = rig.fresh()
+    return rig
+
+
+def test_whom_screening_refuses_is_held_and_the_others_are_paid(rig: Rig) -> None:
+    for creator in (1, 2, 3):
+        rig.creator(creator, 1000, account=creator != 3)
+    screened(rig, "refuse_two").pay(5)
+    assert_paid(rig, {1: 1000, 2: 0, 3: 1000})
+    assert rig.rows("SELECT creator_id, reason FROM ledger.holds") == [(2, "screening: on a list")]
+
+
+def test_while_screening_cannot_say_nothing_new_is_paid(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.creator(2, 500)
+    rig.advance(FINAL_BLOCKS)
+    screened(rig, "say_nothing")
+    with pytest.raises(Temporary, match="the list is away"):
+        rig.payouts.run_once()
+    assert rig.states() == {"posted": 1}  # what was under way is settled
+    assert rig.on_chain(2) == 0
+    rig.settings = dataclasses.replace(rig.settings, screening="")
+    rig.payouts = rig.fresh()
+    rig.pay(3)
+    assert_paid(rig, {1: 1000, 2: 500})
+
+
+@pytest.mark.parametrize("name", ["nothing", "no.such.module:f", f"{__name__}:no_such", f"{__name__}:__name__", ":f"])
+def test_a_screening_that_is_none_is_refused_at_the_start(rig: Rig, name: str) -> None:
+    rig.settings = dataclasses.replace(rig.settings, screening=name)
+    with pytest.raises(Rejected) as refusal:
+        rig.fresh()
+    assert refusal.value.code == "no-screening"
+
+
+def test_payouts_are_planned_in_their_window_and_settled_at_any_time(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    row = rig.connection.execute("SELECT extract(epoch FROM now())::bigint % 86400").fetchone()
+    rig.connection.commit()
+    assert row is not None
+    day = {"payout_min_pix": 1, "payout_interval_s": 86_400, "payout_window_s": 3600}
+    closed = dataclasses.replace(SMALL, **day, payout_offset_s=(row[0] + 7200) % 86_400)
+    opened = dataclasses.replace(SMALL, **day, payout_offset_s=(row[0] - 60) % 86_400)
+    rig.payouts.economics = closed
+    rig.pay(2)
+    assert rig.states() == {}
+    rig.payouts.economics = opened
+    rig.payouts.run_once()
+    rig.payouts.economics = closed
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.run_once()
+    assert_paid(rig, {1: 1000})
+
+
+def test_a_window_that_makes_no_sense_is_refused() -> None:
+    for window_s in (0, 7200):
+        with pytest.raises(ValueError, match="payout_window_s"):
+            Economics(payout_interval_s=3600, payout_window_s=window_s)
