@@ -45,6 +45,7 @@ LIMIT = 10
 EFS = (100, 200, 400, 800)
 NEAR_EF, FAR_EF = 400, 1000
 TARGET_RATE = 10_000
+CARRIERS = ("ServeReplica", "ProxyActor", "HAProxyManager", "haproxy")
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,8 @@ def load(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seco
 
 
 @contextmanager
-def serving(settings: Settings, queries: str, ef: int) -> Iterator[tuple[int, list[psutil.Process]]]:
-    """The application in Serve, its encoder a table; the port, and the processes that carry it."""
+def serving(settings: Settings, queries: str, ef: int) -> Iterator[int]:
+    """The application in Serve, its encoder a table; the port."""
     from ray import serve as ray_serve
 
     from serve import app
@@ -233,7 +234,7 @@ def serving(settings: Settings, queries: str, ef: int) -> Iterator[tuple[int, li
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     ray_serve.run(ingress.bind(), name=app.APP, route_prefix="/")
     try:
-        yield port, _processes(("ServeReplica", "ProxyActor", "HAProxyManager", "haproxy"))
+        yield port
     finally:
         ray_serve.delete(app.APP)
 
@@ -284,19 +285,17 @@ def over_http(settings: Settings, corpus: Corpus, queries: str) -> Iterator[Figu
     warm(corpus)
     for kind, ef in (("near", NEAR_EF), ("far", FAR_EF)):
         asked = corpus.near if kind == "near" else corpus.far
-        with serving(settings, queries, ef) as (port, processes):
+        with serving(settings, queries, ef) as port:
             paths = [_path(kind, number, worker) for worker in range(CLIENTS) for number in range(100)]
             found = [_ids(port, _path(kind, number, 99)) for number in range(100)]
             right = recall(found, corpus.truth(asked[:100]))
-            yield from _timed(corpus, kind, ef, right, port, paths, processes)
+            yield from _timed(corpus, kind, ef, right, port, paths)
             if kind == "near":
-                yield from kept(settings, port, processes)
+                yield from kept(settings, port)
 
 
-def _timed(
-    corpus: Corpus, kind: str, ef: int, right: float, port: int, paths: Sequence[str], processes: list[psutil.Process]
-) -> Iterator[Figure]:
-    backends = _backends(corpus.url)
+def _timed(corpus: Corpus, kind: str, ef: int, right: float, port: int, paths: Sequence[str]) -> Iterator[Figure]:
+    processes, backends = _processes(CARRIERS), _backends(corpus.url)
     before = {process.pid: _cpu_s(process) for process in (*processes, *backends)}
     clients = [(port, [f"{path}+{number}" for path in paths[number::CLIENTS]]) for number in range(CLIENTS)]
     served = load(_fresh_client, clients)
@@ -338,10 +337,11 @@ def _fresh_client(port: int, paths: Sequence[str], until: tuple[float, float], o
     out.put(latencies)
 
 
-def kept(settings: Settings, port: int, processes: list[psutil.Process]) -> Iterator[Figure]:
+def kept(settings: Settings, port: int) -> Iterator[Figure]:
     """Hot queries, recorded as appearances, beside an echo of as many bytes behind the same proxy."""
     paths = [f"/v1/search?q=near+{number}+hot&limit={LIMIT}" for number in range(20)]
     size = len(json.dumps(_get(port, paths[0])))
+    processes = _processes(CARRIERS)  # HAProxy takes a new one whenever its replicas change
     before = sum(map(_cpu_s, processes))
     hot = load(_http_client, [(port, paths)] * CLIENTS)
     cpu_ms = (sum(map(_cpu_s, processes)) - before) * 1000 / (len(hot.latencies_ms) * (SECONDS + WARM_S) / SECONDS)
