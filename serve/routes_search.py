@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from cluster.errors import Rejected
 from serve import keys, ready, search, viewers
@@ -26,6 +26,26 @@ SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 IdempotencyKey = Annotated[
     str | None, Header(max_length=200, description="A search that is sent again with the same key counts once.")
 ]
+
+
+GIVEN_ALIKE = ("limit", "cursor", "group_by", "explain", "intent", "relevance_min_ppm", "language")
+
+
+class Parameters(BaseModel):
+    """What a search by `GET` can say. One model, which is checked in a third of the time of as many parameters."""
+
+    q: Annotated[str, Field(examples=["a red apple"])] = ""
+    limit: Annotated[int | None, Field(ge=1)] = None
+    cursor: str | None = None
+    group_by: GroupBy = GroupBy.MOMENT
+    explain: bool = False
+    intent: Intent = Intent.SEARCH
+    relevance_min_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    language: str = "english"
+    creator_id: list[str] = []
+    video_id: list[str] = []
+    tags: list[str] = []
+    stake_min_pix: Annotated[int | None, Field(ge=1, le=queries.ID_MAX)] = None
 
 
 def json(document: Any, status: int = 200) -> Response:
@@ -104,37 +124,11 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-async def of_parameters(  # not for a thread, as FastAPI would have it otherwise
-    q: Annotated[str, Query(examples=["a red apple"])] = "",
-    limit: Annotated[int | None, Query(ge=1)] = None,
-    cursor: str | None = None,
-    group_by: GroupBy = GroupBy.MOMENT,
-    explain: bool = False,
-    intent: Intent = Intent.SEARCH,
-    relevance_min_ppm: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    language: str = "english",
-    creator_id: Annotated[list[str] | None, Query()] = None,
-    video_id: Annotated[list[str] | None, Query()] = None,
-    tags: Annotated[list[str] | None, Query()] = None,
-    stake_min_pix: Annotated[int | None, Query(ge=1, le=queries.ID_MAX)] = None,
-) -> Body:
-    """The body that the parameters of a `GET` stand for."""
-    return _body(
-        text=q,
-        limit=limit,
-        cursor=cursor,
-        group_by=group_by,
-        explain=explain,
-        intent=intent,
-        relevance_min_ppm=relevance_min_ppm,
-        language=language,
-        filters={
-            "creator_id": creator_id or [],
-            "video_id": video_id or [],
-            "tags": tags or [],
-            "stake_min_pix": stake_min_pix,
-        },
-    )
+async def of_parameters(given: Annotated[Parameters, Query()]) -> Body:
+    """The body that the parameters of a `GET` stand for. Awaited, since FastAPI would call it in a thread else."""
+    filters = {name: getattr(given, name) for name in ("creator_id", "video_id", "tags", "stake_min_pix")}
+    rest = {name: getattr(given, name) for name in GIVEN_ALIKE}
+    return _body(text=given.q, filters=filters, **rest)
 
 
 def _body(**fields: Any) -> Body:
