@@ -119,3 +119,21 @@ def test_what_cannot_be_dumped_or_restored_is_said(postgres_url: str, empty_url:
         with pytest.raises(Rejected) as refusal:
             act()
         assert refusal.value.code == code
+
+
+def test_numbers_that_were_given_after_the_dump_are_not_given_again(
+    postgres_url: str, empty_url: str, tmp_path: Path
+) -> None:
+    made = "INSERT INTO media.creators (handle, name) VALUES (%s, %s) RETURNING id"
+    with database.connect(postgres_url) as connection:
+        first = connection.execute(made, ("ana", "Ana")).fetchone()
+    backup.dump(postgres_url, tmp_path / "pixr.dump")
+    with database.connect(postgres_url) as connection:
+        forgotten = connection.execute(made, ("bob", "Bob")).fetchone()
+    backup.restore(empty_url, tmp_path / "pixr.dump")
+    with database.connect(empty_url) as connection:
+        after = connection.execute(made, ("eve", "Eve")).fetchone()
+    assert first is not None
+    assert forgotten is not None
+    assert after is not None
+    assert after[0] > forgotten[0] + backup.NUMBERS_SKIPPED // 2 > first[0]
