@@ -39,8 +39,10 @@ from serve import (
 from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
+from serve.hot import HotSearches
 from serve.limits import Gate, Limits
 from serve.metrics import Metrics
+from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
 from serve.results import Results
@@ -70,6 +72,7 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     `stamped` answers carry their request id; behind Serve they do without our doing.
     """
     app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
+    app.add_middleware(HotSearches, services=services)  # inside of what guards every request
     problems.install(
         app,
         cors_origins=services.search.cors_origins,
@@ -125,6 +128,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         gate=Gate(search),
         recall=recall,
         metrics=Metrics(lambda: recall.mean),
+        remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
     )

@@ -10,6 +10,7 @@ import binascii
 import datetime as dt
 import hashlib
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -26,6 +27,7 @@ ID_MAX = 2**63 - 1
 TAGS_MAX = 20
 IDS_MAX = 100
 NEGATIVES_MAX = 5
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
 LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple")
 Id = Annotated[str, Field(pattern=r"^[0-9]{1,19}$", examples=["42"])]
 
@@ -150,6 +152,27 @@ class Query:
     def counts(self) -> bool:
         """Does its first page make appearances?"""
         return self.intent is Intent.SEARCH and self.cursor is None
+
+
+class Remembered:
+    """What query strings mean. Where viewers have variants the same string means several things: none is remembered."""
+
+    def __init__(self, *, used: bool) -> None:
+        self._used = used
+        self._queries: OrderedDict[bytes, Query] = OrderedDict()
+
+    def get(self, text: bytes) -> Query | None:
+        query = self._queries.get(text)
+        if query is not None:
+            self._queries.move_to_end(text)
+        return query
+
+    def put(self, text: bytes, query: Query) -> None:
+        """Remember a query; not one whose meaning changes (a stake) or that is asked once (a cursor)."""
+        if self._used and len(text) <= REMEMBERED_BYTES_MAX and query.cursor is None and query.stake_min_pix is None:
+            self._queries[text] = query
+            if len(self._queries) > REMEMBERED_MAX:
+                self._queries.popitem(last=False)
 
 
 def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:

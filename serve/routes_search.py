@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
@@ -13,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field, ValidationError
 
 from cluster.errors import Rejected
-from serve import keys, ready, search, viewers
+from serve import hot, keys, ready, search, viewers
 from serve import query as queries
 from serve.keys import Principal
 from serve.moments import Answer
@@ -58,7 +57,9 @@ def router(services: Services) -> APIRouter:
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
     viewer_key, variants = viewers.key_of(services.settings), Variants(services)
 
-    async def answer(request: Request, body: Body, principal: Principal | None, key: str | None) -> Response:
+    async def answer(
+        request: Request, body: Body, principal: Principal | None, key: str | None, *, remembered: bytes = b""
+    ) -> Response:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, key)
         await services.limits.take(*viewers.bucket(request, principal))
@@ -67,13 +68,9 @@ def router(services: Services) -> APIRouter:
         found = await search.answer(own, query, caller)
         seconds = time.perf_counter() - began
         services.metrics.observe(query, found, seconds)
-        headers = {
-            "x-pixr-degraded": ",".join(found.page.degraded),
-            "x-pixr-cache": found.source,
-            "x-pixr-model": quote(found.model),
-            **variants.headers(variant),
-        }
-        return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
+        if remembered:
+            services.remembered.put(remembered, query)
+        return hot.answer(query, found, seconds, variants.headers(variant))
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(
@@ -83,7 +80,7 @@ def router(services: Services) -> APIRouter:
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
-        return await answer(request, body, principal, idempotency_key)
+        return await answer(request, body, principal, idempotency_key, remembered=request.scope["query_string"])
 
     @routes.post("/v1/search", response_model=Answer, tags=["search"], summary="Search by text, image or moment")
     async def post_search(

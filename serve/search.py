@@ -76,11 +76,11 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
         Temporary: nothing can be asked at present.
     """
     query = await stakes.resolved(services, query)
-    found = _kept(services, query)
+    found = kept(services, query)
     if found is None:
         async with services.gate.passed():
             found = await _asked(services, query)
-    return _recorded(services, query, caller, found)
+    return recorded(services, query, caller, found)
 
 
 async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGenerator[tuple[str, Answer]]:
@@ -92,7 +92,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
         Rejected, Temporary: as `answer`, also after the first part.
     """
     query = await stakes.resolved(services, query)
-    found = _kept(services, query)
+    found = kept(services, query)
     if found is None:
         async with services.gate.passed():
             whole = asyncio.create_task(_asked(services, query))
@@ -103,7 +103,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
                 found = await whole
             finally:
                 await _ended(whole, words)
-    yield FUSED, _recorded(services, query, caller, found)
+    yield FUSED, recorded(services, query, caller, found)
 
 
 def _has_words(query: Query) -> bool:
@@ -137,13 +137,14 @@ async def _asked(services: Services, query: Query) -> Answer:
     return await within(work, services.search.deadline_s, "the search takes too long at present")
 
 
-def _recorded(services: Services, query: Query, caller: Caller, found: Answer) -> Answer:
+def recorded(services: Services, query: Query, caller: Caller, found: Answer) -> Answer:
+    """The answer, whose appearances are in the spool if it counts."""
     if query.counts and POPULAR not in found.page.degraded:
         record(services, query, caller, found.page.shown)
     return found
 
 
-def _kept(services: Services, query: Query) -> Answer | None:
+def kept(services: Services, query: Query) -> Answer | None:
     """What this replica can answer at once, while it knows the generation."""
     state = services.generation.fresh()
     if state is None or query.cursor is not None:

@@ -21,6 +21,7 @@ from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Gate, Limits
 from serve.metrics import Metrics
+from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
 from serve.results import Results
@@ -76,5 +77,6 @@ class Services:
     gate: Gate
     recall: Recall
     metrics: Metrics
+    remembered: Remembered
     cursor_key: bytes  # that signs cursors
     patience: Breaker  # with searches at full recall
