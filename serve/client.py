@@ -118,10 +118,12 @@ class Client:
         found = self._call("GET", "/v1/search", params=parameters, headers=headers)
         return _answer(found)
 
-    def stream(self, text: str, *, limit: int = 20, idempotency_key: str = "") -> Iterator[tuple[str, Answer]]:
+    def stream(
+        self, text: str, *, limit: int = 20, intent: str = "search", idempotency_key: str = ""
+    ) -> Iterator[tuple[str, Answer]]:
         """The same in parts: `text` with what the words find, if that is there first, then `fused` with everything."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        asked = {"q": text, "limit": str(limit)}
+        asked = {"q": text, "limit": str(limit), "intent": intent}
         try:
             with self._http.stream("GET", "/v1/search/stream", params=asked, headers=headers) as answer:
                 if answer.is_error:

@@ -76,7 +76,7 @@ def test_the_right_moment_is_found(catalogue: list[Sample], shown: list[dict[str
 def test_a_search_comes_in_parts_through_the_proxy(stack: Stack, catalogue: list[Sample]) -> None:
     title = next(sample.title for sample in catalogue if sample.shots)
     with Client(str(stack.anonymous.base_url)) as client:
-        parts = list(client.stream(title))
+        parts = list(client.stream(title, intent="typing"))
         assert [name for name, _ in parts] in (["text", "fused"], ["fused"])
         whole = client.search(title, intent="typing")
     assert [each.segment_id for each in parts[-1][1].moments] == [each.segment_id for each in whole.moments]
