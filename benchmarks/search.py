@@ -12,9 +12,7 @@ import dataclasses
 import http.client
 import json
 import math
-import multiprocessing
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from benchmarks import search_corpus
 from benchmarks.ground import ray_and_redis
 from benchmarks.run import Figure
 from benchmarks.search_corpus import SHARES, Corpus
+from benchmarks.search_load import SECONDS, WARM_S, fresh_client, http_client, load, sql_client
 from cluster import database, runtime
 from cluster.settings import Settings
 from pipelines import index
@@ -39,28 +38,11 @@ from serve.settings import SearchSettings
 
 ROWS, FEWER_ROWS = 1_000_000, 100_000
 CLIENTS = 4
-SECONDS = 8.0
-WARM_S = 3.0
 LIMIT = 10
 EFS = (100, 200, 400, 800)
 NEAR_EF, FAR_EF = 400, 1000
 TARGET_RATE = 10_000
 CARRIERS = ("ServeReplica", "ProxyActor", "HAProxyManager", "haproxy")
-
-
-@dataclass(frozen=True)
-class Load:
-    """What clients saw: one latency a request, in milliseconds, over `seconds`."""
-
-    latencies_ms: Sequence[float]
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        return len(self.latencies_ms) / self.seconds
-
-    def percentile(self, share: float) -> float:
-        return float(np.percentile(self.latencies_ms, share))
 
 
 class Prepared:
@@ -157,56 +139,6 @@ def sql(corpus: Corpus, queries: int = 200) -> Iterator[Figure]:
         )
 
 
-# ── Load ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _http_client(port: int, paths: Sequence[str], until: tuple[float, float], out: Any) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    latencies, number = [], 0
-    while (now := time.time()) < until[1]:
-        began = time.perf_counter()
-        connection.request("GET", paths[number % len(paths)])
-        answer = connection.getresponse()
-        body = answer.read()
-        assert answer.status == 200, (answer.status, body[:300])
-        if now >= until[0]:
-            latencies.append((time.perf_counter() - began) * 1000)
-        number += 1
-    out.put(latencies)
-
-
-def _sql_client(url: str, queries: NDArray[np.float32], plan: Plan, until: tuple[float, float], out: Any) -> None:
-    async def run() -> list[float]:
-        latencies, number = [], 0
-        async with await AsyncConnection.connect(url, autocommit=True) as connection:
-            _, model, _ = await index.state(connection)
-            assert model is not None
-            while (now := time.time()) < until[1]:
-                began = time.perf_counter()
-                await index.nearest(connection, model, queries[number % len(queries)], 200, Filters(), plan)
-                if now >= until[0]:
-                    latencies.append((time.perf_counter() - began) * 1000)
-                number += 1
-        return latencies
-
-    out.put(asyncio.run(run()))
-
-
-def load(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seconds: float = SECONDS) -> Load:
-    """Clients side by side, each a process; what they saw after a warm-up."""
-    context = multiprocessing.get_context("spawn")
-    out = context.Queue()
-    start = time.time() + 4.0  # until they have been started
-    until = (start + WARM_S, start + WARM_S + seconds)
-    processes = [context.Process(target=target, args=(*each, until, out)) for each in arguments]
-    for process in processes:
-        process.start()
-    latencies = [one for _ in processes for one in out.get(timeout=seconds + 90)]
-    for process in processes:
-        process.join()
-    return Load(latencies, seconds)
-
-
 # ── Serve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -298,10 +230,10 @@ def _timed(corpus: Corpus, kind: str, ef: int, right: float, port: int, paths: S
     processes, backends = _processes(CARRIERS), _backends(corpus.url)
     before = {process.pid: _cpu_s(process) for process in (*processes, *backends)}
     clients = [(port, [f"{path}+{number}" for path in paths[number::CLIENTS]]) for number in range(CLIENTS)]
-    served = load(_fresh_client, clients)
+    served = load(fresh_client, clients)
     spent = {process.pid: _cpu_s(process) - before[process.pid] for process in (*processes, *backends)}
     asked = (corpus.near if kind == "near" else corpus.far)[:100]
-    bare = load(_sql_client, [(corpus.url, asked, _plan(ef))] * CLIENTS)
+    bare = load(sql_client, [(corpus.url, asked, _plan(ef))] * CLIENTS)
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic, {kind}, over HTTP, {CLIENTS} clients, ef {ef}, uncached"
     yield Figure(f"{name}: recall@10", f"{right:.3f}")
     yield Figure(
@@ -319,34 +251,16 @@ def _timed(corpus: Corpus, kind: str, ef: int, right: float, port: int, paths: S
     yield Figure(f"{name}: CPU a request, PostgreSQL", f"{cpu_s * 1000 / total:.2f} ms")
 
 
-def _fresh_client(port: int, paths: Sequence[str], until: tuple[float, float], out: Any) -> None:
-    """Asks each time for what nobody asked before: the same vector under another name."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    latencies, number = [], 0
-    while (now := time.time()) < until[1]:
-        began = time.perf_counter()
-        connection.request("GET", f"{paths[number % len(paths)]}+{number}")
-        answer = connection.getresponse()
-        body = answer.read()
-        assert answer.status == 200, (answer.status, body[:300])
-        assert answer.headers["x-pixr-cache"] == "miss", "a kept answer"
-        assert b'"degraded":[]' in body, body[-200:]
-        if now >= until[0]:
-            latencies.append((time.perf_counter() - began) * 1000)
-        number += 1
-    out.put(latencies)
-
-
 def kept(settings: Settings, port: int) -> Iterator[Figure]:
     """Hot queries, recorded as appearances, beside an echo of as many bytes behind the same proxy."""
     paths = [f"/v1/search?q=near+{number}+hot&limit={LIMIT}" for number in range(20)]
     size = len(json.dumps(_get(port, paths[0])))
     processes = _processes(CARRIERS)  # HAProxy takes a new one whenever its replicas change
     before = sum(map(_cpu_s, processes))
-    hot = load(_http_client, [(port, paths)] * CLIENTS)
+    hot = load(http_client, [(port, paths)] * CLIENTS)
     cpu_ms = (sum(map(_cpu_s, processes)) - before) * 1000 / (len(hot.latencies_ms) * (SECONDS + WARM_S) / SECONDS)
     with echoing(settings, b"x" * size) as echo_port:
-        echo = load(_http_client, [(echo_port, ["/echo"])] * CLIENTS)
+        echo = load(http_client, [(echo_port, ["/echo"])] * CLIENTS)
     name = f"kept answers ({size:,} bytes, hit ratio 1), spool included, {CLIENTS} clients"
     yield Figure(
         name,

@@ -7,6 +7,7 @@ their video, noise of falling spectrum, a common cone. `near` queries are drawn 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import time
@@ -32,7 +33,7 @@ CHUNK_VIDEOS = 2000
 QUERIES = 400
 WORDS, WORDS_PER_VIDEO = 5000, 12
 SHARES = {"percent": 100, "permille": 1000}  # a tag on every so many videos
-SHARED_BUFFERS = "4GB"
+SHARED_BUFFERS_MB = 4096
 BUILD_MEMORY_MB = 4096
 MODEL = "synthetic"
 
@@ -91,13 +92,12 @@ class Maker:
 @contextmanager
 def postgres(settings: Settings) -> Iterator[str]:
     """The embedded server with more memory than on a laptop's desk; the URL."""
-    server = embedded.Postgres(settings)
+    server = embedded.Postgres(
+        settings.with_section(dataclasses.replace(settings.postgres, shared_buffers_mb=SHARED_BUFFERS_MB))
+    )
     (settings.data_dir / "run").mkdir(parents=True, exist_ok=True)
     server.prepare()
-    argv = [
-        f"--shared-buffers={SHARED_BUFFERS}" if "shared-buffers" in part else part for part in server.command().argv
-    ]
-    process = subprocess.Popen([*argv, "--max-wal-size=8GB", "--max-parallel-maintenance-workers=1"])
+    process = subprocess.Popen([*server.command().argv, "--max-wal-size=8GB", "--max-parallel-maintenance-workers=1"])
     try:
         deadline = time.monotonic() + 60
         while True:

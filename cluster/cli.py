@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.console import Console
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,6 +42,12 @@ class Context:
     @cached_property
     def settings(self) -> Settings:
         return settings_module.load(self._config)
+
+    def connect(self, *, autocommit: bool = False) -> Connection[Any]:
+        """A connection to the deployment's database."""
+        from cluster import database, runtime
+
+        return database.connect(runtime.endpoints(self.settings).postgres_url, autocommit=autocommit)
 
     def emit(self, document: Any) -> None:
         """One JSON document on standard output."""

@@ -48,7 +48,7 @@ def plan(context: Context, as_json: bool) -> None:
     from ledger.treasury import open_treasury
 
     settings, chain = context.settings, _chain(context)
-    with _connect(context) as connection:
+    with context.connect() as connection:
         treasury = open_treasury(connection, chain, settings)
         found = listing.plan(connection, treasury, settings.section(Economics), settings.section(LedgerSettings))
     if as_json:
@@ -67,7 +67,7 @@ def plan(context: Context, as_json: bool) -> None:
 def run(context: Context, timeout_s: float, as_json: bool) -> None:
     """Wait until everything that is due is paid; where no ledger runs, do its work here."""
     deadline = time.monotonic() + timeout_s
-    with _connect(context) as connection:
+    with context.connect() as connection:
         row = connection.execute("SELECT epoch > 0 AND now() - seen_at < interval '15 s' FROM ledger.fence").fetchone()
         connection.rollback()
         work = (lambda: None) if row and row[0] else _ledger(context).tick
@@ -91,7 +91,7 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
     """Compute every balance again and compare with the chain; exit code 1 on any difference."""
     from ledger import audit as auditing
 
-    with _connect(context) as connection:
+    with context.connect() as connection:
         chain = None if offline else _chain(context)
         checks = auditing.run(connection, chain, _gas(context), full=full)
     clean = all(check.ok for check in checks)
@@ -115,7 +115,7 @@ for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.rel
 def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -> None:
     from ledger import listing
 
-    with _connect(context) as connection:
+    with context.connect() as connection:
         lines = listing.payouts(connection, creator_id=creator_id, limit=limit)
     if as_json:
         context.emit([line.document() for line in lines])
@@ -150,12 +150,6 @@ def _ledger(context: Context) -> Any:
     from ledger.actor import Ledger
 
     return Ledger(context.settings)
-
-
-def _connect(context: Context) -> Any:
-    from cluster import database, runtime
-
-    return database.connect(runtime.endpoints(context.settings).postgres_url)
 
 
 def _chain(context: Context) -> Chain:

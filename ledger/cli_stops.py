@@ -19,7 +19,7 @@ def stops(context: Context, as_json: bool) -> None:
     """List what stops payouts, to one creator or to all, and why."""
     from ledger import stops as own
 
-    with _connect(context) as connection:
+    with context.connect() as connection:
         found = own.in_force(connection)
     if as_json:
         context.emit([_document(each) for each in found])
@@ -41,7 +41,7 @@ def hold(context: Context, creator_id: int, reason: str) -> None:
     """Stop payouts to a creator, for a REASON that he is shown. What is owed waits."""
     from ledger import stops as own
 
-    with _connect(context) as connection:
+    with context.connect() as connection:
         own.hold(connection, creator_id, reason)
     context.console.print(f"payouts to creator {creator_id} are held")
 
@@ -53,7 +53,7 @@ def freeze(context: Context, reason: str) -> None:
     """Stop all payouts, for a REASON. What is under way on the chain is settled all the same."""
     from ledger import stops as own
 
-    with _connect(context) as connection:
+    with context.connect() as connection:
         own.freeze(connection, reason, {"by": getpass.getuser()})
     context.console.print("all payouts are frozen")
 
@@ -65,7 +65,7 @@ def release(context: Context, name: str) -> None:
     """End a hold or a freeze, by the NAME that `stops` shows."""
     from ledger import stops as own
 
-    with _connect(context) as connection:
+    with context.connect() as connection:
         own.release(connection, name, getpass.getuser())
     context.console.print(f"{name} is released")
 
@@ -77,9 +77,3 @@ def _document(stop: Any) -> dict[str, Any]:
     for name in ("placed_at", "until"):
         shown[name] = shown[name].isoformat() if shown[name] else None
     return shown
-
-
-def _connect(context: Context) -> Any:
-    from cluster import database, runtime
-
-    return database.connect(runtime.endpoints(context.settings).postgres_url)

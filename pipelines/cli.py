@@ -43,7 +43,7 @@ def ingest(
     """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file."""
     from pipelines import jobs
 
-    with _connection(context) as connection:
+    with context.connect(autocommit=True) as connection:
         if dry_run:
             _plan(context, connection, source, as_json, **options)
             return
@@ -69,7 +69,7 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
     from pipelines import jobs as table
 
     context: Context = ctx.obj
-    with _connection(context) as connection:
+    with context.connect(autocommit=True) as connection:
         found = table.listing(connection, limit)
     if as_json:
         context.emit({"jobs": found})
@@ -87,7 +87,7 @@ def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
     from pipelines import jobs as table
     from pipelines import report
 
-    with _connection(context) as connection:
+    with context.connect(autocommit=True) as connection:
         job = table.get(connection, job_id)
         job["report"] = report.of(context.settings, connection, job)
         if sheets:
@@ -103,7 +103,7 @@ def cancel(context: Context, job_id: str, as_json: bool) -> None:
     """Stop a job. What it has finished stays searchable."""
     from pipelines import jobs as table
 
-    with _connection(context) as connection:
+    with context.connect(autocommit=True) as connection:
         job = table.cancel(context.settings, connection, job_id)
     _show(context, job, as_json)
 
@@ -117,18 +117,12 @@ def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
     """A new job for what failed or was quarantined in an older one."""
     from pipelines import jobs as table
 
-    with _connection(context) as connection:
+    with context.connect(autocommit=True) as connection:
         job = table.retry(context.settings, connection, job_id)
         if not detach:
             job = _follow(context, connection, job["id"], quiet=as_json)
     _show(context, job, as_json)
     raise SystemExit(0 if detach or job["status"] == "succeeded" else 1)
-
-
-def _connection(context: Context) -> Connection:
-    from cluster import database, runtime
-
-    return database.connect(runtime.endpoints(context.settings).postgres_url, autocommit=True)
 
 
 def _plan(

@@ -94,7 +94,7 @@ def plan_command(
     from pipelines import index_admin
 
     if rows is None or dimensions is None:
-        with _connection(context) as connection:
+        with context.connect(autocommit=True) as connection:
             target = index_admin.model(connection, model)
         rows, dimensions = rows or target.rows, dimensions or target.dimensions
     plans = [index_admin.plan(profile, rows, dimensions, memory_mb) for profile in index_admin.PROFILES]
@@ -130,7 +130,7 @@ def build_command(context: Context, model: str, profile: Profile, memory_mb: int
     """Build an index beside the traffic; one that is there is built anew."""
     from pipelines import index_admin
 
-    with _connection(context) as connection, _connection(context) as other:
+    with context.connect(autocommit=True) as connection, context.connect(autocommit=True) as other:
         target = index_admin.model(other, model)
         work = (connection, target, profile, memory_mb)
         name = index_admin.build(*work) if as_json else _followed(context, other, work)
@@ -167,7 +167,7 @@ def status_command(context: Context, as_json: bool) -> None:
 
     from pipelines import index_admin
 
-    with _connection(context) as connection:
+    with context.connect(autocommit=True) as connection:
         found = [(each, index_admin.indexes(connection, each.id)) for each in index_admin.models(connection)]
     if as_json:
         documents = [dataclasses.asdict(each) | {"indexes": [vars(one) for one in own]} for each, own in found]
@@ -190,15 +190,9 @@ def switch_command(context: Context, model: str, force: bool, as_json: bool) -> 
     """Make MODEL the one that searches use, at once and for all of them; back again is the same command."""
     from pipelines import index_admin
 
-    with _connection(context) as connection:
+    with context.connect(autocommit=True) as connection:
         target = index_admin.switch(connection, model, force=force)
     if as_json:
         context.emit({"model": dataclasses.asdict(target)})
     else:
         context.console.print(f"searches use {target.name}: {target.rows:,} rows, {target.missing:,} missing")
-
-
-def _connection(context: Context) -> Connection[Any]:
-    from cluster import database, runtime
-
-    return database.connect(runtime.endpoints(context.settings).postgres_url, autocommit=True)

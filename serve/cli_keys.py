@@ -37,7 +37,7 @@ def create(
     from serve import keys as own
 
     seconds = None if expires_days is None else max(1, int(expires_days * DAY_S))
-    with _connection(context) as connection:
+    with context.connect() as connection:
         number, token = own.create(connection, name, scopes, creator_id=creator_id, expires_in_s=seconds)
         _show_new(context, own.one(connection, number), token, as_json)
 
@@ -52,7 +52,7 @@ def list_command(context: Context, as_json: bool) -> None:
 
     from serve import keys as own
 
-    with _connection(context) as connection:
+    with context.connect() as connection:
         found = own.listing(connection)
     if as_json:
         context.emit([each.document() for each in found])
@@ -75,7 +75,7 @@ def rotate(context: Context, key_id: int, grace_hours: float, as_json: bool) -> 
     """Make a key like KEY_ID, which lives on for a while, so that its users can change over."""
     from serve import keys as own
 
-    with _connection(context) as connection:
+    with context.connect() as connection:
         number, token = own.rotate(connection, key_id, grace_s=int(grace_hours * 3600))
         _show_new(context, own.one(connection, number), token, as_json)
 
@@ -87,7 +87,7 @@ def revoke(context: Context, key_id: int) -> None:
     """End a key, within seconds."""
     from serve import keys as own
 
-    with _connection(context) as connection:
+    with context.connect() as connection:
         own.revoke(connection, key_id)
     context.console.print(f"key {key_id} is revoked")
 
@@ -98,9 +98,3 @@ def _show_new(context: Context, key: Any, token: str, as_json: bool) -> None:
         return
     click.echo(token)
     context.console.print(f"key {key.id} of {key.name}: keep it, it is not shown again", style="dim", markup=False)
-
-
-def _connection(context: Context) -> Any:
-    from cluster import database, runtime
-
-    return database.connect(runtime.endpoints(context.settings).postgres_url)

@@ -74,6 +74,7 @@ class SearchSettings:
     text_rows_max: int = 2000  # matches that are ranked; the rest is cut off before ranking
     statement_timeout_ms: int = 1000  # then once more, shorter, with hurried_ef_search
     hurried_ef_search: int = 40
+    stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared
     recall_interval_s: float = 60.0  # between searches that are made again by comparing everything; 0 is never
     recall_timeout_ms: int = 30_000
     encode_timeout_s: float = 1.0
@@ -98,8 +99,6 @@ class SearchSettings:
     address_burst: int = 1000
     searches_max: int = 32
     waiting_max: int = 64
-
-    stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared
 
     # Variants: "NAME SHARE_PPM WEIGHT=VALUE …", other weights for so many of a million viewers; the rest has none.
     variants: tuple[str, ...] = ()
@@ -154,12 +153,12 @@ class SearchSettings:
         return found
 
     def _variant(self, text: str) -> Variant:
-        name, share, *pairs = [*text.split(), "", ""][: max(2, len(text.split()))]
-        known = {pair.partition("=")[0]: pair.partition("=")[2] for pair in pairs}
-        if not name.isidentifier() or not share.isdecimal() or int(share) < 1:
+        words = text.split()
+        if len(words) < 3 or not words[0].isidentifier() or not words[1].isdecimal() or int(words[1]) < 1:
             raise ValueError(f'variant {text!r} must be "NAME SHARE_PPM WEIGHT=VALUE …"')
-        unknown = [each for each in known if each not in VARIED]
-        if unknown or not known:
+        name, share, *pairs = words
+        known = {weight: value for weight, _, value in (pair.partition("=") for pair in pairs)}
+        if not known.keys() <= set(VARIED):
             raise ValueError(f"variant {name} may change {', '.join(VARIED)}")
         weights = {each: type(getattr(self, each))(value) for each, value in known.items()}
         return Variant(name, int(share), replace(self, variants=(), **weights))

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +58,15 @@ def throwaway_settings(folder: Path) -> Settings:
     """The local settings over an empty data folder."""
     folder.chmod(0o755)  # as root, PostgreSQL runs as another user and must reach its files
     return settings_module.load(environ={"PIXR_DATA_DIR": str(folder)})
+
+
+def until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "what is waited for") -> float:
+    """Wait until something is true; how long it took, in seconds."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - began
 
 
 def wait_up(settings: Settings, process: subprocess.Popen[bytes], timeout_s: float = START_TIMEOUT_S) -> None:

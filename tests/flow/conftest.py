@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +74,6 @@ class Stack:
     def supervisor(self) -> psutil.Process:
         status = json.loads((self.settings.data_dir / "run" / "status.json").read_text(encoding="utf-8"))
         return psutil.Process(status["pid"])
-
-
-def until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Wait until something is true; how long it took, in seconds."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.25)
-    return time.monotonic() - began
 
 
 @pytest.fixture(scope="package")

@@ -10,7 +10,8 @@ from cluster import database, runtime
 from ledger.actor import open_chain
 from pipelines.samples import Sample
 from serve import keys
-from tests.flow.conftest import Stack, until
+from tests.conftest import until
+from tests.flow.conftest import Stack
 from tests.flow.test_flow import PAID_WITHIN_S, recorded
 
 ADOPTED_WITHIN_S = 90.0

@@ -8,7 +8,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.flow.conftest import Stack, until
+from tests.conftest import until
+from tests.flow.conftest import Stack
 
 BACK_WITHIN_S = 30.0
 

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines.samples import Sample
 from serve.client import Client
-from tests.flow.conftest import Stack, until
+from tests.conftest import until
+from tests.flow.conftest import Stack
 
 PAID_WITHIN_S = 90.0
 

@@ -22,7 +22,8 @@ from ledger import spool
 from ledger.appearances import Hashes
 from ledger.settings import Economics
 from pipelines.samples import Sample
-from tests.flow.conftest import Stack, until
+from tests.conftest import until
+from tests.flow.conftest import Stack
 from tests.flow.test_faults import all_healthy, family
 
 SHORT_S, LONG_S = 40.0, 600.0

@@ -15,9 +15,8 @@ from cluster.settings import Settings
 from ledger import audit
 from ledger.actor import Loop, open_chain
 from ledger.settings import Economics, LedgerSettings
-from tests.conftest import localnet
+from tests.conftest import localnet, until
 from tests.ledger.chains import Key
-from tests.ledger.test_chain import eventually
 from tests.ledger.test_fold import record, search, shown
 
 EARNED = 900  # of one appearance
@@ -85,17 +84,17 @@ def test_it_waits_for_a_chain_that_is_away_and_pays_once_it_is_back(
 ) -> None:
     with_wallet(connection, 1)
     with chain_of(eager), at_work(eager) as loop:
-        eventually(lambda: loop.status()["ticks"] > 0)
+        until(lambda: loop.status()["ticks"] > 0)
         first = loop.status()["epoch"]
         record(connection, search(shown(1, 1)))
-        eventually(lambda: paid(connection) == {1: EARNED})
+        until(lambda: paid(connection) == {1: EARNED})
     with at_work(eager) as loop:
         record(connection, search(shown(2, 1)))
-        eventually(lambda: loop.status()["state"] == "waiting")
+        until(lambda: loop.status()["state"] == "waiting")
         assert "does not answer" in loop.status()["detail"] or "is resting" in loop.status()["detail"]
         with chain_of(eager):
-            eventually(lambda: paid(connection) == {1: 2 * EARNED})
-            eventually(lambda: loop.status()["state"] == "running")
+            until(lambda: paid(connection) == {1: 2 * EARNED})
+            until(lambda: loop.status()["state"] == "running")
             assert loop.status()["epoch"] == first + 1
             assert_clean(eager)
 
@@ -103,10 +102,10 @@ def test_it_waits_for_a_chain_that_is_away_and_pays_once_it_is_back(
 def test_a_round_is_finished_before_it_ends(eager: Settings, connection: Connection[Any]) -> None:
     with chain_of(eager):
         with at_work(eager) as loop:
-            eventually(lambda: loop.status()["ticks"] > 0)
+            until(lambda: loop.status()["ticks"] > 0)
             for number in range(30):
                 record(connection, *(search(shown(100 * number + n, 1)) for n in range(50)))
-            eventually(lambda: unfolded(connection) < 30 * 50)
+            until(lambda: unfolded(connection) < 30 * 50)
         assert loop.status()["state"] == "stopped"
         idle = connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -118,24 +117,24 @@ def test_a_round_is_finished_before_it_ends(eager: Settings, connection: Connect
         assert left > 0
         assert_clean(eager)
         with at_work(eager):
-            eventually(lambda: unfolded(connection) == 0)
+            until(lambda: unfolded(connection) == 0)
             assert_clean(eager)
 
 
 def test_the_successor_shuts_it_out(eager: Settings, connection: Connection[Any]) -> None:
     with chain_of(eager), at_work(eager) as first:
-        eventually(lambda: first.status()["ticks"] > 0)
+        until(lambda: first.status()["ticks"] > 0)
         with at_work(eager) as second:
-            eventually(lambda: first.status()["state"] == "fenced" and second.status()["ticks"] > 0)
+            until(lambda: first.status()["state"] == "fenced" and second.status()["ticks"] > 0)
             assert second.status()["epoch"] == first.status()["epoch"] + 1
             record(connection, search(shown(1, 1)))
-            eventually(lambda: unfolded(connection) == 0)
+            until(lambda: unfolded(connection) == 0)
             assert second.status()["state"] == "running"
 
 
 def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, connection: Connection[Any]) -> None:
     with chain_of(eager), at_work(eager) as loop:
-        eventually(lambda: loop.status()["ticks"] > 0)
+        until(lambda: loop.status()["ticks"] > 0)
         epoch = loop.status()["epoch"]
         for _ in range(3):
             connection.execute(
@@ -143,5 +142,5 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         ticks = loop.status()["ticks"]
-        eventually(lambda: loop.status()["ticks"] > ticks + 2)
+        until(lambda: loop.status()["ticks"] > ticks + 2)
         assert (loop.status()["state"], loop.status()["epoch"]) == ("running", epoch)

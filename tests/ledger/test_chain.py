@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from ledger.chain import Chain, HttpNode, Pace, RpcRefusal
 from tests.conftest import free_port, localnet
 
 PER_S, CALLS = 100.0, 60
-
-
-def eventually(true: Callable[[], object], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
 
 
 def url(port: int) -> str:
