@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import psutil
 from psycopg import AsyncConnection
 
-from pipelines import index
+from pipelines import fulltext, index
 from pipelines.index import Filters, Plan
+from serve.services import Vector
+from serve.settings import SearchSettings
 
 SECONDS = 8.0
 WARM_S = 3.0
+CANDIDATES = SearchSettings().candidates_max
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ def load(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seco
     return Load(latencies, seconds)
 
 
+def cpu_s(process: psutil.Process) -> float:
+    """Seconds of CPU that a process has used."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def http_client(port: int, paths: Sequence[str], until: tuple[float, float], out: Any) -> None:
     """Asks for the same paths again and again."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -67,17 +76,47 @@ def http_client(port: int, paths: Sequence[str], until: tuple[float, float], out
     out.put(latencies)
 
 
-def sql_client(url: str, queries: NDArray[np.float32], plan: Plan, until: tuple[float, float], out: Any) -> None:
-    """Runs the search's SQL by itself."""
+def fresh_client(port: int, bodies: Sequence[bytes], until: tuple[float, float], out: Any) -> None:
+    """Asks each time for what nobody asked before."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    latencies, left = [], iter(bodies)
+    while (now := time.time()) < until[1]:
+        began = time.perf_counter()
+        connection.request("POST", "/v1/search", next(left), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, (answer.status, body[:300])
+        assert answer.headers["x-pixr-cache"] == "miss", "a kept answer"
+        assert b'"degraded":[]' in body, body[-200:]
+        if now >= until[0]:
+            latencies.append((time.perf_counter() - began) * 1000)
+    out.put(latencies)
+
+
+def sql_client(
+    url: str, asked: Sequence[tuple[Vector, str]], plan: Plan, shown: int, until: tuple[float, float], out: Any
+) -> None:
+    """Runs the SQL of searches by itself: nearest and, where there are words, matches side by side, then what is shown."""
 
     async def run() -> list[float]:
         latencies, number = [], 0
-        async with await AsyncConnection.connect(url, autocommit=True) as connection:
-            _, model, _ = await index.state(connection)
+        async with (
+            await AsyncConnection.connect(url, autocommit=True) as one,
+            await AsyncConnection.connect(url, autocommit=True) as other,
+        ):
+            _, model, _ = await index.state(one)
             assert model is not None
             while (now := time.time()) < until[1]:
+                vector, words = asked[number % len(asked)]
                 began = time.perf_counter()
-                await index.nearest(connection, model, queries[number % len(queries)], 200, Filters(), plan)
+                looked, matching = await asyncio.gather(
+                    index.nearest(one, model, vector, CANDIDATES, Filters(), plan), _matching(other, words, plan)
+                )
+                near = {hit.segment_id for hit in looked.hits}
+                missing = [hit.segment_id for hit in matching if hit.segment_id not in near]
+                if missing:
+                    await index.cosines(one, model, vector, missing)
+                await index.found(one, [hit.segment_id for hit in looked.hits[:shown]])
                 if now >= until[0]:
                     latencies.append((time.perf_counter() - began) * 1000)
                 number += 1
@@ -86,19 +125,5 @@ def sql_client(url: str, queries: NDArray[np.float32], plan: Plan, until: tuple[
     out.put(asyncio.run(run()))
 
 
-def fresh_client(port: int, paths: Sequence[str], until: tuple[float, float], out: Any) -> None:
-    """Asks each time for what nobody asked before: the same vector under another name."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    latencies, number = [], 0
-    while (now := time.time()) < until[1]:
-        began = time.perf_counter()
-        connection.request("GET", f"{paths[number % len(paths)]}+{number}")
-        answer = connection.getresponse()
-        body = answer.read()
-        assert answer.status == 200, (answer.status, body[:300])
-        assert answer.headers["x-pixr-cache"] == "miss", "a kept answer"
-        assert b'"degraded":[]' in body, body[-200:]
-        if now >= until[0]:
-            latencies.append((time.perf_counter() - began) * 1000)
-        number += 1
-    out.put(latencies)
+async def _matching(connection: index.Connection, words: str, plan: Plan) -> list[index.Hit]:
+    return await fulltext.matching(connection, words, CANDIDATES, Filters(), plan) if words else []

@@ -13,11 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, LiteralString, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed, Identifier
 from psycopg.sql import Literal as Constant
@@ -26,11 +28,13 @@ Connection = AsyncConnection[Any]
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
 EF_MAX = 1000  # pgvector's
 PAGE_BYTES, PAGE_USABLE_BYTES = 8192, 8160
+SAMPLED_PER_VIDEO = 10  # a page holds moments of one video or two
 MOMENTS_PER_VIDEO = 25.0  # where PostgreSQL has not counted yet
 # A tuple met in the graph costs as much as two that are compared one after another (1 µs beside 0.55 µs, measured at
 # 512 dimensions).
 SCAN_COST = 2.0
 Profile = Literal["hnsw", "ivfflat", "bit"]
+_SESSIONS: WeakKeyDictionary[Connection, dict[str, str]] = WeakKeyDictionary()  # what each has been set to
 STATE: LiteralString = """
     SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,
            pg_relation_size(to_regclass('media.embeddings_m' || m.id)),
@@ -194,9 +198,19 @@ async def exact(
 
 
 async def configure(connection: Connection, settings: Mapping[str, Any]) -> None:
-    """Settings of this session, in one round trip: whoever searches says what it needs, and a transaction costs two more."""
-    calls = SQL(", ").join(SQL("set_config({}, {}, false)").format(k, str(v)) for k, v in settings.items())
+    """Settings of this session: whoever searches says what it needs. One round trip, and none where all is so already.
+
+    Nothing else may change these settings of a connection. What is set inside a transaction may end with it and is not
+    remembered.
+    """
+    known = _SESSIONS.setdefault(connection, {})
+    wanted = {name: str(value) for name, value in settings.items() if known.get(name) != str(value)}
+    if not wanted:
+        return
+    calls = SQL(", ").join(SQL("set_config({}, {}, false)").format(k, v) for k, v in wanted.items())
     await connection.execute(SQL("SELECT ") + calls)
+    if connection.info.transaction_status is TransactionStatus.IDLE:
+        known |= wanted
 
 
 async def fit(connection: Connection, model: Model, filters: Filters) -> int:
@@ -298,7 +312,17 @@ async def vector_of(connection: Connection, model: Model, segment_id: int) -> ND
         f" WHERE e.segment_id = %s AND {VISIBLE}"
     ).format(leaf=model.leaf)
     row = await (await connection.execute(query, (segment_id,))).fetchone()
-    return np.array(row[0].strip("[]").split(","), np.float32) if row else None
+    return _vector(row[0]) if row else None
+
+
+async def sampled(connection: Connection, model: Model, count: int) -> list[NDArray[np.float32]]:
+    """The vectors of at most so many moments from all over the catalogue, one a video, from a few of its pages."""
+    share = min(100.0, 100.0 * SAMPLED_PER_VIDEO * count / max(1, model.rows))
+    query = SQL(
+        "SELECT DISTINCT ON (video_id) embedding::text FROM {leaf} TABLESAMPLE SYSTEM (%s) REPEATABLE (1) LIMIT %s"
+    ).format(leaf=model.leaf)
+    rows = await (await connection.execute(query, (share, count))).fetchall()
+    return [_vector(text) for (text,) in rows]
 
 
 async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int, Found]:
@@ -329,6 +353,10 @@ async def hits(connection: Connection, query: SQL | Composed, parameters: dict[s
     """The rows of a query as candidates: an id, and what it ranks by."""
     cursor = await connection.execute(query, parameters)
     return [Hit(int(row[0]), float(row[1])) async for row in cursor]
+
+
+def _vector(text: str) -> NDArray[np.float32]:
+    return np.array(text.strip("[]").split(","), np.float32)
 
 
 def _text(vector: NDArray[np.float32]) -> str:

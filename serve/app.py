@@ -49,6 +49,7 @@ from serve.results import Results
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
+from serve.warming import Warming
 
 APP = "pixr"
 ENCODER = "QueryEncoder"
@@ -90,12 +91,14 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
         await services.recorder.start()
+        await services.warming.start()
         try:
             yield
         finally:
             await services.recorder.close()
             await services.feed.close()
             await services.recall.close()
+            await services.warming.close()
             await services.readers.close()
             await services.redis.aclose()
 
@@ -109,7 +112,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     store = Store(settings, redis)
     pool = readers.pool(ends.postgres_url, search)
     readings = Readers(pool, [readers.pool(url, search) for url in settings.postgres.replica_urls], search)
-    recall = Recall(readings, search)
+    recall, generation = Recall(readings, search), Generation(readings, search)
     return Services(
         settings=settings,
         search=search,
@@ -121,12 +124,13 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         storage=Storage(ends.s3),
         encoding=make_encoding(search, store),
         recorder=Recorder(settings),
-        generation=Generation(readings, search),
+        generation=generation,
         results=Results(store, search),
         feed=Feed(readings, search),
         limits=Limits(store, search),
         gate=Gate(search),
         recall=recall,
+        warming=Warming(readings, generation, search),
         metrics=Metrics(lambda: recall.mean),
         remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
@@ -134,8 +138,8 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     )
 
 
-def application(settings: Settings) -> Any:
-    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it."""
+def application(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding] | None = None) -> Any:
+    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it, unless something else encodes."""
     from ray import serve as ray_serve
 
     search = settings.section(SearchSettings)
@@ -143,16 +147,14 @@ def application(settings: Settings) -> Any:
     def build_in_replica() -> FastAPI:
         telemetry.configure("serve")
         sockets.stay_on_node()
-        handle = ray_serve.get_deployment_handle(ENCODER, app_name=APP)
-        own = services_of(settings, lambda given, store: encoding.of_handle(given, store, handle))
-        return build(own, stamped=False)
+        return build(services_of(settings, make_encoding or encoded_remotely), stamped=False)
 
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment
     ingress = deployment(
         ray_serve.ingress(build_in_replica)(),
         name="SearchApi",
-        num_replicas=search.replicas,
+        **_scale(search, search.replicas, search.replicas_max, search.searches_max),
         max_ongoing_requests=search.ongoing_requests_max,
         max_queued_requests=search.queued_requests_max,
         health_check_period_s=2,
@@ -161,6 +163,33 @@ def application(settings: Settings) -> Any:
         ray_actor_options={"num_cpus": search.replica_cpus},
     )
     return ingress.bind(_encoder(settings, search))
+
+
+def encoded_remotely(search: SearchSettings, store: Store) -> encoding.RemoteEncoding:
+    """By the application's own `QueryEncoder`; inside a replica of it."""
+    from ray import serve as ray_serve
+
+    return encoding.of_handle(search, store, ray_serve.get_deployment_handle(ENCODER, app_name=APP))
+
+
+def _scale(search: SearchSettings, least: int, most: int, busy: int) -> dict[str, Any]:
+    """How many replicas a deployment has: so many, or between two bounds, as many as keep each at `busy` calls or fewer.
+
+    Serve's own delays of half a minute are longer than most bursts; what comes before a new replica is there is shed.
+    """
+    if most <= least:
+        return {"num_replicas": least}
+    return {
+        "autoscaling_config": {
+            "min_replicas": least,
+            "max_replicas": most,
+            "target_ongoing_requests": busy,
+            "metrics_interval_s": search.scale_interval_s,
+            "look_back_period_s": search.scale_interval_s * 2,
+            "upscale_delay_s": search.scale_up_delay_s,
+            "downscale_delay_s": search.scale_down_delay_s,
+        }
+    }
 
 
 def _encoder(settings: Settings, search: SearchSettings) -> Any:
@@ -191,7 +220,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
     made = deployment(
         Batched,
         name=ENCODER,
-        num_replicas=search.encoder_replicas,
+        **_scale(search, search.encoder_replicas, search.encoder_replicas_max, search.encode_batch_max),
         max_ongoing_requests=search.encode_batch_max * 2,
         health_check_period_s=2,
         health_check_timeout_s=10,

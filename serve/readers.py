@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import select
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -34,6 +35,18 @@ LAG = """
            END::float8"""
 
 
+async def check(connection: AsyncConnection[Any]) -> None:
+    """Raise if a connection that was idle is of no use.
+
+    A server says nothing to an idle connection but that it ends. Only where there is something to read it is asked, so
+    that a search does without a round trip for each statement.
+    """
+    look = select.poll()
+    look.register(connection.fileno(), select.POLLIN)
+    if look.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
+
+
 def pool(url: str, search: SearchSettings) -> AsyncConnectionPool:
     """A pool that is not yet open and gives up soon."""
     return AsyncConnectionPool(
@@ -42,7 +55,7 @@ def pool(url: str, search: SearchSettings) -> AsyncConnectionPool:
         max_size=search.pool_max,
         timeout=search.connection_wait_s,
         open=False,
-        check=AsyncConnectionPool.check_connection,
+        check=check,
         reconnect_timeout=RECONNECT_TIMEOUT_S,
         kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": HANG_TIMEOUT_MS, "autocommit": True},
     )
@@ -107,6 +120,17 @@ class Readers:
                 yield connection
             return
         raise Temporary("the database does not answer")
+
+    async def each(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection of every database that gives one, one after another."""
+        for reader in (self._primary, *self._replicas):
+            try:
+                connection = await reader.pool.getconn(self._search.connection_wait_s)
+            except psycopg.OperationalError as error:
+                log.warning("%s gives no connection: %s", reader.name, type(error).__name__)
+                continue
+            async with _returned(reader, connection):
+                yield connection
 
     def _order(self) -> Iterator[Reader]:
         fit = [reader for reader in self._replicas if reader.fit]

@@ -9,13 +9,14 @@ from typing import Any
 from serve.services import Services
 
 TIMEOUT_S = 2.0
-NEEDED = ("postgres",)
+NEEDED = ("postgres", "index")
 
 
 async def look(services: Services) -> dict[str, Any]:
     """`{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; ready when what is needed is there."""
     asked = {
         "postgres": _postgres(services),
+        "index": services.warming.look(),
         "redis": services.redis.ping(),
         "s3": asyncio.to_thread(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
         "encoder": services.encoding.facts(),

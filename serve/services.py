@@ -27,6 +27,7 @@ from serve.recall import Recall
 from serve.results import Results
 from serve.settings import SearchSettings
 from serve.store import Store
+from serve.warming import Warming
 
 Vector = NDArray[np.float32]
 
@@ -76,6 +77,7 @@ class Services:
     limits: Limits
     gate: Gate
     recall: Recall
+    warming: Warming
     metrics: Metrics
     remembered: Remembered
     cursor_key: bytes  # that signs cursors

@@ -26,10 +26,13 @@ POSITIVE = (
     "searches_max",
     "feed_limit_max",
     "stake_segments_max",
+    "warm_probes",
+    "warm_recall_probes",
 )
 ABOVE_ZERO = (
     "encode_timeout_s", "deadline_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
-    "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s",
+    "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
+    "scale_up_delay_s", "scale_down_delay_s",
 )  # fmt: skip
 PPM = 1_000_000
 VARIED = (
@@ -77,6 +80,10 @@ class SearchSettings:
     stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared
     recall_interval_s: float = 60.0  # between searches that are made again by comparing everything; 0 is never
     recall_timeout_ms: int = 30_000
+    warm_probes: int = 200  # searches by which a replica warms an index before it takes any
+    warm_recall_probes: int = 10  # of those, made again by comparing everything
+    warm_recall_min: float = 0.7  # below it a replica is not ready
+    warm_wait_s: float = 90.0  # how long a replica waits for that before it takes searches all the same
     encode_timeout_s: float = 1.0
     deadline_s: float = 3.0  # of a whole search
 
@@ -116,14 +123,19 @@ class SearchSettings:
     cursor_expires_s: int = 900
     cursor_ids_max: int = 200
 
-    # Serving. CPUs are logical, and few on a laptop.
+    # Serving. CPUs are logical, and few on a laptop. A `_max` above the number beside it lets Serve scale up to it.
     replicas: int = 1
+    replicas_max: int = 0
     replica_cpus: float = 0.2
     encoder_replicas: int = 1
+    encoder_replicas_max: int = 0
     encoder_cpus: float = 0.2
     encode_batch_max: int = 16
     ongoing_requests_max: int = 64
     queued_requests_max: int = 256
+    scale_interval_s: float = 1.0  # between looks at how busy replicas are
+    scale_up_delay_s: float = 2.0  # of more work than they should have, before there are more of them
+    scale_down_delay_s: float = 120.0
     pool_max: int = 8
     keep_interval_s: float = 2.0
     cors_origins: tuple[str, ...] = ()
@@ -133,6 +145,8 @@ class SearchSettings:
             raise ValueError("limit_default ≤ limit_max ≤ candidates_max must hold, from 1")
         if self.vector_weight < 0 or self.text_weight < 0 or self.vector_weight + self.text_weight == 0:
             raise ValueError("vector_weight and text_weight must not be negative, nor both 0")
+        if not 0 <= self.warm_recall_min <= 1:
+            raise ValueError(f"warm_recall_min is {self.warm_recall_min}, expected a share from 0 to 1")
         if not 1 <= self.ef_search <= 1000:
             raise ValueError(f"ef_search is {self.ef_search}, pgvector takes 1 to 1000")
         for name in POSITIVE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -189,6 +190,26 @@ async def test_every_profile_finds_the_nearest_and_all_that_fits(
         await index.configure(connection, {"enable_seqscan": "off"})
         walked = await (await connection.execute(EXPLAINED[profile], {"vector": text(made.queries[0])})).fetchall()
         assert f"embeddings_m1_{profile}" in str(walked)
+
+
+async def test_a_session_is_set_once_and_what_a_transaction_takes_back_is_set_again(postgres_url: str) -> None:
+    async def shown() -> str:
+        row = await (await connection.execute("SHOW statement_timeout")).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    async with await AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        with suppress(ZeroDivisionError):
+            async with connection.transaction():
+                await index.configure(connection, {"statement_timeout": 4000})
+                raise ZeroDivisionError
+        assert await shown() == "0"
+        for wanted in (4000, 4000, 3000, 4000):
+            await index.configure(connection, {"statement_timeout": wanted})
+            assert await shown() == f"{wanted // 1000}s"
+        await connection.execute("SET statement_timeout = 0")  # behind its back
+        await index.configure(connection, {"statement_timeout": 4000})
+        assert await shown() == "0"  # nothing was said to the server
 
 
 SQL_NEAR = "EXPLAIN SELECT segment_id FROM media.embeddings_m1 ORDER BY"

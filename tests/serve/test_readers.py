@@ -133,6 +133,23 @@ async def test_a_replica_is_read_while_it_keeps_up_and_only_then(
     await until(readers, where=True)
 
 
+async def test_a_connection_that_the_server_has_ended_is_not_given_out(postgres_url: str) -> None:
+    one = dataclasses.replace(SEARCH, pool_max=1)
+    readers = Readers(pool(postgres_url, one), [], one)
+    await readers.start()
+    pids = []
+    for _ in range(2):
+        async with readers.connection() as connection:
+            pids.append(connection.info.backend_pid)
+    assert pids[0] == pids[1]  # idle and well: given out again
+    with database.connect(postgres_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pids[0],))
+    async with readers.connection() as connection:
+        assert connection.info.backend_pid != pids[0]
+        await connection.execute("SELECT 1")
+    await readers.close()
+
+
 async def test_without_any_server_it_is_said_at_once_when_the_breaker_knows() -> None:
     quick = dataclasses.replace(SEARCH, connection_wait_s=0.05)
     readers = Readers(pool("postgresql://pixr@127.0.0.1:1/pixr", quick), [], quick)

@@ -1,0 +1,336 @@
+"""Search over HTTP, for `benchmarks.search`: latency and CPU beside the bare SQL; kept answers beside a bare echo.
+
+The application is the one that is deployed, in Serve on a Ray of its own; four clients are processes of their own with
+plain sockets. Each text stands for a row of the table of query vectors, which the search uses also where a real text
+tower has encoded the text: the tower's cost is measured, and recall has a truth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import multiprocessing
+import os
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from benchmarks import search_corpus
+from benchmarks.ground import ray_and_redis
+from benchmarks.run import Figure
+from benchmarks.search_corpus import QUERIES, WORDS, Corpus
+from benchmarks.search_load import SECONDS, WARM_S, Load, cpu_s, fresh_client, http_client, load, sql_client
+from cluster import runtime
+from cluster.settings import Settings
+from pipelines.index import Plan
+from pipelines.relevance import general
+from pipelines.settings import ModelSettings
+from serve import encoding
+from serve.services import Facts, Vector
+from serve.settings import SearchSettings
+from serve.store import Store
+
+CLIENTS = 4
+LIMIT = 10
+RIGHT = 200  # questions whose answers are compared with the truth
+FRESH = 3000  # questions a client has
+COMMON_WORDS = 20  # in a third of all videos and more: a text search stops at such words
+NEAR, FAR = "near", "far (text-like)"
+STAGES = {"SearchApi": "replica", "QueryEncoder": "encoder", "proxy": "proxy"}
+BIG_TOWER = "ViT-B-32"
+
+
+class Prepared:
+    """Encoding by table: a text's checksum names its row."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._facts = Facts(search_corpus.MODEL, search_corpus.DIMENSIONS, search_corpus.MODEL, general())
+        self._table: NDArray[np.float32] | None = None
+
+    def prepare(self, models: Iterable[str]) -> None:
+        """There is one table."""
+
+    async def facts(self, _model: str = "") -> Facts:
+        return self._facts
+
+    async def text(self, text: str, _model: str = "") -> Vector:
+        if self._table is None:
+            loaded = np.load(self._path)
+            self._table = np.concatenate([loaded["near"], loaded["far"]])
+        vector: Vector = self._table[place(text)]
+        return vector
+
+    async def image(self, data: bytes, _model: str = "") -> Vector:
+        raise NotImplementedError(f"no picture of {len(data)} bytes is in the table")
+
+
+class Towered(Prepared):
+    """A real encoder is asked for every text, as deployed; the search goes on with the table's vector."""
+
+    def __init__(self, path: Path, remote: encoding.RemoteEncoding) -> None:
+        super().__init__(path)
+        self._remote = remote
+
+    async def text(self, text: str, model: str = "") -> Vector:
+        await self._remote.text(text)
+        return await super().text(text, model)
+
+
+def place(text: str) -> int:
+    """A text's row of the table: near ones first."""
+    return zlib.crc32(text.encode()) % (2 * QUERIES)
+
+
+def texts(kind: str, count: int, seed: int) -> list[str]:
+    """Different texts of three words each, whose vectors are of a kind."""
+    rng = np.random.default_rng(seed)
+    made: dict[str, None] = {}
+    while len(made) < count:
+        ranks = np.exp(rng.uniform(np.log(COMMON_WORDS), np.log(WORDS), 3)).astype(int)
+        text = " ".join(f"word{rank}" for rank in ranks)
+        if (place(text) < QUERIES) is (kind == NEAR):
+            made[text] = None
+    return list(made)
+
+
+# ── Serve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def serving(settings: Settings, queries: Path, tower: str = "") -> Iterator[int]:
+    """The application in Serve, its encoder a table, or a table behind a real tower; the port."""
+    from ray import serve as ray_serve
+
+    from serve import app
+
+    search = dataclasses.replace(settings.section(SearchSettings), address_burst=10**9, address_rate_per_s=1e9)
+    made = settings.with_section(search).with_section(ModelSettings(name=tower or ModelSettings().name, threads=1))
+
+    def make(given: SearchSettings, store: Store) -> Prepared:
+        if not tower:
+            return Prepared(queries)
+        return Towered(queries, app.encoded_remotely(given, store))
+
+    ray_serve.run(app.application(made, make), name=app.APP, route_prefix="/")
+    try:
+        yield runtime.port(settings, "serve", settings.serve.port)
+    finally:
+        ray_serve.delete(app.APP)
+
+
+def start(settings: Settings) -> int:
+    """Serve's proxy; the port."""
+    from ray import serve as ray_serve
+
+    port = runtime.port(settings, "serve", settings.serve.port)
+    ray_serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    return port
+
+
+@contextmanager
+def echoing(body: bytes) -> Iterator[None]:
+    """A bare deployment that answers at once with as many bytes."""
+    from ray import serve as ray_serve
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    class Echo:
+        async def __call__(self, _: Request) -> Response:
+            return Response(body, media_type="application/json")
+
+    deployment: Any = ray_serve.deployment
+    ray_serve.run(
+        deployment(Echo, num_replicas=1, max_ongoing_requests=64, ray_actor_options={"num_cpus": 0.2}).bind(),
+        name="echo",
+        route_prefix="/echo",
+    )
+    try:
+        yield
+    finally:
+        ray_serve.delete("echo")
+
+
+def echo_behind_default_proxy(settings: Settings, size: int) -> Load:
+    """The echo on a Ray of its own with Ray's own proxy and no throughput mode. A process of its own, since Serve reads
+    its mode when it is imported."""
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    process = context.Process(target=_echo_behind_default_proxy, args=(settings, size, out))
+    process.start()
+    found: Load = out.get(timeout=300)
+    process.join()
+    return found
+
+
+def _echo_behind_default_proxy(settings: Settings, size: int, out: Any) -> None:
+    for name in [each for each in os.environ if each.startswith("RAY_SERVE_")]:
+        del os.environ[name]
+    plain = settings.with_section(dataclasses.replace(settings.serve, proxy="python"))
+    with ray_and_redis(plain, ""):
+        port = start(plain)
+        with echoing(b"x" * size):
+            out.put(load(http_client, [(port, ["/echo"])] * CLIENTS))
+
+
+# ── CPU of the processes that answer ───────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Spent:
+    """CPU seconds by stage, so far. Processes that come later count from nothing."""
+
+    seconds: dict[str, float]
+
+    @classmethod
+    def now(cls, url: str) -> Spent:
+        own, seconds = psutil.Process().username(), dict.fromkeys((*STAGES.values(), "PostgreSQL"), 0.0)
+        port = f"--port={url.rsplit(':', 1)[1].split('/')[0]}"
+        for process in psutil.process_iter(["cmdline", "username"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if port in line.split():
+                seconds["PostgreSQL"] += sum(map(cpu_s, process.children()))
+            elif process.info["username"] == own:
+                seconds |= {
+                    stage: seconds[stage] + cpu_s(process)
+                    for mark, stage in STAGES.items()
+                    if mark.lower() in line.lower()
+                }
+        return cls(seconds)
+
+    def since(self, before: Spent, requests: float) -> dict[str, float]:
+        """Milliseconds a request."""
+        return {stage: (total - before.seconds[stage]) * 1000 / requests for stage, total in self.seconds.items()}
+
+
+# ── Figures ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One way of asking: by vectors alone or by words too, of a kind, through a tower or by table."""
+
+    kind: str
+    hybrid: bool = False
+    tower: str = ""
+
+    @property
+    def name(self) -> str:
+        by = "hybrid" if self.hybrid else "vectors alone"
+        through = f"text tower {self.tower}" if self.tower else "vectors by table"
+        return f"{self.kind}, {by}, {through}, over HTTP, {CLIENTS} clients, uncached"
+
+    def body(self, text: str) -> bytes:
+        weights = {} if self.hybrid else {"weights": {"text": 0}}
+        return json.dumps({"text": text, "limit": LIMIT, "intent": "benchmark", **weights}).encode()
+
+
+def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, float]:
+    """All of it; the CPU milliseconds of HTTP that a kept answer takes."""
+    queries = settings.data_dir / "queries.npz"
+    with ray_and_redis(settings, corpus.url) as through:
+        port = start(through)
+        with serving(through, queries):
+            for asked in (Asked(NEAR), Asked(FAR), Asked(NEAR, hybrid=True), Asked(FAR, hybrid=True)):
+                yield from timed(through, corpus, asked, port)
+            hot, cpu_ms, size = kept(corpus, port)
+        with echoing(b"x" * size):
+            echo = load(http_client, [(port, ["/echo"])] * CLIENTS)
+        for tower in (ModelSettings().name, str(big_tower(settings.data_dir / BIG_TOWER))):
+            with serving(through, queries, tower):
+                yield from timed(through, corpus, Asked(FAR, tower=tower), port)
+                yield from timed(through, corpus, Asked(FAR, hybrid=True, tower=tower), port)
+    name = f"kept answers ({size:,} bytes, hit ratio 1), appearances in the spool, {CLIENTS} clients"
+    slow = echo_behind_default_proxy(settings, size)
+    for other, said in ((echo, "in the same mode"), (slow, "behind the default proxy")):
+        yield Figure(
+            name,
+            f"{hot.rate:.0f}/s, p95 {hot.percentile(95):.1f} ms",
+            f"{other.rate:.0f}/s, p95 {other.percentile(95):.1f} ms, a bare echo {said}",
+            hot.rate / other.rate,
+        )
+    yield Figure(f"{name}: CPU a request, replica and proxy", f"{cpu_ms:.2f} ms")
+    return cpu_ms
+
+
+def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Iterator[Figure]:
+    """One way of asking: recall, latency beside the same SQL by psycopg, and CPU by stage."""
+    name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic, {asked.name}"
+    if not asked.hybrid:  # what is right of a fused list has no truth here
+        yield Figure(f"{name}: recall@10", f"{_recall(corpus, asked, port):.3f}")
+    bodies = [[asked.body(text) for text in texts(asked.kind, FRESH, seed)] for seed in range(1, CLIENTS + 1)]
+    before = Spent.now(corpus.url)
+    served = load(fresh_client, [(port, each) for each in bodies])
+    total = len(served.latencies_ms) * (SECONDS + WARM_S) / SECONDS
+    spent = Spent.now(corpus.url).since(before, total)
+    table = np.concatenate([corpus.near, corpus.far])
+    said = texts(asked.kind, RIGHT, seed=99)
+    sql = [(table[place(text)], text if asked.hybrid else "") for text in said]
+    search = settings.section(SearchSettings)
+    plan = Plan(ef_search=search.ef_search, text_rows=search.text_rows_max, timeout_ms=60_000)
+    bare = load(sql_client, [(corpus.url, sql, plan, LIMIT)] * CLIENTS)
+    yield Figure(
+        f"{name}: p50 {served.percentile(50):.1f} ms, {served.rate:.0f}/s, p95",
+        f"{served.percentile(95):.1f} ms",
+        f"p95 {bare.percentile(95):.1f} ms, p50 {bare.percentile(50):.1f} ms, {bare.rate:.0f}/s, the same SQL by psycopg",
+        served.percentile(95) / bare.percentile(95),
+    )
+    yield Figure(
+        f"{name}: CPU ms a request",
+        ", ".join(f"{stage} {cpu_ms:.2f}" for stage, cpu_ms in spent.items() if cpu_ms > 0),
+    )
+
+
+def _recall(corpus: Corpus, asked: Asked, port: int) -> float:
+    said = texts(asked.kind, RIGHT, seed=99)
+    table = np.concatenate([corpus.near, corpus.far])
+    truth = corpus.truth(table[[place(text) for text in said]])
+    found = [_ids(port, asked.body(text)) for text in said]
+    return float(np.mean([len(set(ids) & set(map(int, true))) / LIMIT for ids, true in zip(found, truth, strict=True)]))
+
+
+def kept(corpus: Corpus, port: int) -> tuple[Load, float, int]:
+    """Hot queries, recorded as appearances: what clients saw, CPU milliseconds a request, bytes of an answer."""
+    paths = [f"/v1/search?q={text.replace(' ', '+')}&limit={LIMIT}" for text in texts(NEAR, 20, seed=98)]
+    size = len(_get(port, "GET", paths[0]))
+    before = Spent.now(corpus.url)
+    hot = load(http_client, [(port, paths)] * CLIENTS)
+    spent = Spent.now(corpus.url).since(before, len(hot.latencies_ms) * (SECONDS + WARM_S) / SECONDS)
+    return hot, spent["replica"] + spent["proxy"], size
+
+
+def _get(port: int, method: str, path: str, body: bytes | None = None) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+    answer = connection.getresponse()
+    data = answer.read()
+    assert answer.status == 200, (answer.status, data[:300])
+    connection.close()
+    return data
+
+
+def _ids(port: int, body: bytes) -> list[int]:
+    return [int(moment["segment_id"]) for moment in json.loads(_get(port, "POST", "/v1/search", body))["moments"]]
+
+
+def big_tower(folder: Path) -> Path:
+    """A text tower of the usual size, with random weights, as a folder in open_clip's format."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    if not (folder / "open_clip_config.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        model = open_clip.create_model(BIG_TOWER)
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+        preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+        config = {"model_cfg": open_clip.get_model_config(BIG_TOWER), "preprocess_cfg": preprocess}
+        (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder

@@ -1,0 +1,128 @@
+"""Warming: a replica takes searches once the graph is in the database's memory and finds what it should find.
+
+Right after a start each step through the graph waits for the disk. With `pg_prewarm` the index is read whole, without
+it probes read what searches read. Then some probes are made again by comparing everything. Probes are moments moved
+away by noise: a moment itself is found too easily. Catalogues that are compared whole need none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from cluster.errors import Temporary
+from pipelines import index
+from pipelines.index import Connection, Filters, Model, Plan
+from serve.generation import Generation
+from serve.readers import Readers
+from serve.settings import SearchSettings
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 5.0  # after what went wrong
+AT = 10
+
+
+class Warming:
+    """One replica's. `reason` says why it should not be searched yet; empty once it should."""
+
+    def __init__(self, readers: Readers, generation: Generation, search: SearchSettings) -> None:
+        self._readers, self._generation, self._search = readers, generation, search
+        self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+        self.reason = "the index is being warmed"
+        self.recall = float("nan")
+
+    async def start(self) -> None:
+        """Begin, and wait for the first attempt, though no longer than is allowed."""
+        self._task = asyncio.create_task(self._until_warm())
+        try:
+            await asyncio.wait_for(self._tried.wait(), self._search.warm_wait_s)
+        except TimeoutError:
+            log.warning("searches are taken before the index is warm: %.0f s are over", self._search.warm_wait_s)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def look(self) -> None:
+        """For readiness.
+
+        Raises:
+            Temporary: it is not warm yet, or finds too little.
+        """
+        if self.reason:
+            raise Temporary(self.reason)
+
+    async def _until_warm(self) -> None:
+        while self.reason:
+            try:
+                self.reason = await self._attempt()
+            except (Temporary, psycopg.Error) as error:
+                self.reason = f"the index is not warm yet: {str(error).strip() or type(error).__name__}"
+            if self.reason:
+                log.warning("%s", self.reason)
+            self._tried.set()
+            if self.reason:
+                await asyncio.sleep(AGAIN_S)
+
+    async def _attempt(self) -> str:
+        """Warm every database that answers; what is wrong with the index, or nothing."""
+        model = (await self._generation.now()).model
+        if model is None or model.rows <= self._search.exact_rows_max:
+            return ""
+        recalls = []
+        async for connection in self._readers.each():
+            await prewarm(connection, model)
+            recalls.append(await self._probe(connection, model))
+        if not recalls:
+            raise Temporary("no database answers")
+        self.recall = min(recalls)
+        log.info("the index of %d rows is warm, recall@10 of its probes is %.3f", model.rows, self.recall)
+        if self.recall < self._search.warm_recall_min:
+            wanted = self._search.warm_recall_min
+            return f"the index finds {self.recall:.2f} of the nearest, {wanted:.2f} are wanted: run `pixr index build`"
+        return ""
+
+    async def _probe(self, connection: Connection, model: Model) -> float:
+        """Ask what searches could; the share of the true nearest that the index finds, 1 where that takes too long."""
+        search = self._search
+        plan = Plan(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
+        found: list[float] = []
+        for number, vector in enumerate(await probes(connection, model, search.warm_probes)):
+            looked = await index.nearest(connection, model, vector, search.candidates_max, None, plan)
+            if number < search.warm_recall_probes:
+                try:
+                    true = await index.exact(connection, model, vector, AT, Filters(), search.recall_timeout_ms)
+                except psycopg.errors.QueryCanceled:
+                    log.warning("recall is not known: comparing everything takes more than recall_timeout_ms")
+                    continue
+                near = {hit.segment_id for hit in looked.hits[: len(true)]}
+                found.append(len(near & {hit.segment_id for hit in true}) / max(1, len(true)))
+        return sum(found) / len(found) if found else 1.0
+
+
+async def prewarm(connection: Connection, model: Model) -> None:
+    """Read the model's index and vectors into memory, where the server has the extension for it."""
+    row = await (await connection.execute("SELECT to_regproc('pg_prewarm') IS NOT NULL")).fetchone()
+    if row is not None and row[0]:
+        await connection.execute(
+            "SELECT pg_prewarm(i.indexrelid), pg_prewarm(i.indrelid) FROM pg_index i"
+            " WHERE i.indrelid = to_regclass(%s) AND i.indisvalid",
+            (f"media.embeddings_m{model.id}",),
+        )
+
+
+async def probes(connection: Connection, model: Model, count: int) -> list[NDArray[np.float32]]:
+    """Unit vectors near moments of all over the catalogue: each is one of them plus as much noise. Always the same."""
+    rng, made = np.random.default_rng(model.id), []
+    for vector in await index.sampled(connection, model, count):
+        noise = rng.standard_normal(len(vector)).astype(np.float32)
+        moved = vector + noise / np.linalg.norm(noise)
+        made.append((moved / np.linalg.norm(moved)).astype(np.float32))
+    return made
