@@ -170,7 +170,10 @@ def status_command(context: Context, as_json: bool) -> None:
     with context.connect(autocommit=True) as connection:
         found = [(each, index_admin.indexes(connection, each.id)) for each in index_admin.models(connection)]
     if as_json:
-        documents = [dataclasses.asdict(each) | {"indexes": [vars(one) for one in own]} for each, own in found]
+        documents = [
+            dataclasses.asdict(each) | {"indexes": [vars(one) | {"advice": one.advice(each.rows)} for one in own]}
+            for each, own in found
+        ]
         context.emit({"models": documents})
         return
     table = Table("model", "dimensions", "active", "rows", "missing", "indexes", box=None)
@@ -179,6 +182,9 @@ def status_command(context: Context, as_json: bool) -> None:
         counts = (f"{each.rows:,}", f"{each.missing:,}")
         table.add_row(each.name, str(each.dimensions), "yes" if each.active else "", *counts, names or "none")
     context.console.print(table)
+    for each, own in found:
+        for advice in (f"{one.name}: {one.advice(each.rows)}" for one in own if one.advice(each.rows)):
+            context.console.print(f"[yellow]{advice}[/]")
 
 
 @index.command("switch")

@@ -67,7 +67,7 @@ class SearchSettings:
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
     candidates_max: int = 200
     exact_rows_max: int = 20_000  # up to here every vector is compared; above, the HNSW index is asked
-    ef_search: int = 400  # recall@10 of 0.96 at a million rows (benchmarks/LOG.md)
+    ef_search: int = 200  # recall@10 of 0.97 at a million rows (benchmarks/LOG.md)
     scan_tuples_max: int = 100_000
     rrf_k: int = 60
     vector_weight: float = 1.0

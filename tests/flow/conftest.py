@@ -19,6 +19,8 @@ from cluster import database, runtime
 from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
 from pipelines import samples
+from tests.conftest import free_port
+from tests.replica import at_port
 
 SEED = 11
 CONFIG = ROOT / "configs" / "demo.toml"
@@ -82,6 +84,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder.chmod(0o755)
     places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder)}
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
+    settings = settings_module.load(environ=places)
+    runtime.port(settings, "postgres", settings.postgres.port)
+    primary = runtime.postgres_url(settings, runtime.DATABASE)
+    places["PIXR_POSTGRES_REPLICA_URLS"] = at_port(primary, settings, free_port())  # where one runs only for some tests
     made = Stack(settings_module.load(environ=places), clean | places)
     made.pixr("up")
     family = [made.supervisor(), *made.supervisor().children(recursive=True)]

@@ -7,91 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cluster import database, embedded, health, runtime
+from cluster import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from serve.readers import Readers, pool
 from serve.settings import SearchSettings
+from tests.conftest import free_port
+from tests.replica import WITHIN_S, Replica, at_port, streaming
 
 pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")  # said by the package that brings PostgreSQL
 SEARCH = SearchSettings(connection_wait_s=0.5, replica_interval_s=0.05, replica_lag_max_s=0.5)
-WITHIN_S = 30.0
-
-
-@dataclass
-class Replica:
-    """A streaming replica in a folder of its own."""
-
-    folder: Path
-    port: int
-    url: str
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        flags = (
-            "--listen-addresses=127.0.0.1",
-            "--unix-socket-directories=",
-            f"--port={self.port}",
-            "--shared-buffers=16MB",
-            "--fsync=off",
-            "--max-connections=120",  # no fewer than the primary's
-        )
-        postgres = str(embedded._postgres_binary("postgres"))
-        self.process = subprocess.Popen(embedded._as_unprivileged((postgres, "-D", str(self.folder), *flags)))
-        deadline = time.monotonic() + WITHIN_S
-        while True:
-            try:
-                health.postgres(self.url)
-                return
-            except Temporary:
-                assert self.process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGQUIT)
-        self.process.wait(20)
-
-    def say(self, statement: str) -> None:
-        with database.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def replica(ground: Settings, postgres_url: str, tmp_path: Path) -> Iterator[Replica]:
-    folder = tmp_path / "replica"
-    folder.mkdir(mode=0o700)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    if os.geteuid() == 0:
-        user = embedded._unprivileged()
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    argv = (str(embedded._postgres_binary("pg_basebackup")), "--dbname", runtime.postgres_url(ground, "postgres"))
-    argv += ("--pgdata", str(folder), "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
-    done = subprocess.run(embedded._as_unprivileged(argv), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    primary = str(runtime.known_port(ground, "postgres"))
-    made = Replica(folder, port, postgres_url.replace(f":{primary}/", f":{port}/"))
-    made.start()
-    yield made
-    made.kill()
-    shutil.rmtree(folder)
+    with streaming(ground, tmp_path / "replica", at_port(postgres_url, ground, free_port())) as made:
+        yield made
 
 
 @pytest.fixture

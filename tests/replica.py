@@ -1,0 +1,86 @@
+"""A second PostgreSQL that streams from an embedded one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import database, embedded, health, runtime
+from cluster.errors import Temporary
+from cluster.settings import Settings
+
+WITHIN_S = 30.0
+
+
+@dataclass
+class Replica:
+    """A streaming replica in a folder of its own."""
+
+    folder: Path
+    port: int
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        flags = (
+            "--listen-addresses=127.0.0.1",
+            "--unix-socket-directories=",
+            f"--port={self.port}",
+            "--shared-buffers=16MB",
+            "--fsync=off",
+            "--max-connections=120",  # no fewer than the primary's
+        )
+        postgres = str(embedded._postgres_binary("postgres"))
+        self.process = subprocess.Popen(embedded._as_unprivileged((postgres, "-D", str(self.folder), *flags)))
+        deadline = time.monotonic() + WITHIN_S
+        while True:
+            try:
+                health.postgres(self.url)
+                return
+            except Temporary:
+                assert self.process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(20)
+
+    def say(self, statement: str) -> None:
+        with database.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+
+
+@contextmanager
+def streaming(settings: Settings, folder: Path, url: str) -> Iterator[Replica]:
+    """A replica at a URL's port of the server of these settings, copied from it into an empty folder."""
+    folder.mkdir(mode=0o700)
+    for parent in folder.parents[:3]:
+        parent.chmod(0o755)
+    if os.geteuid() == 0:
+        user = embedded._unprivileged()
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    argv = (str(embedded._postgres_binary("pg_basebackup")), "--dbname", runtime.postgres_url(settings, "postgres"))
+    argv += ("--pgdata", str(folder), "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
+    done = subprocess.run(embedded._as_unprivileged(argv), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = Replica(folder, int(url.rsplit(":", 1)[1].split("/")[0]), url)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.kill()
+        shutil.rmtree(folder)
+
+
+def at_port(postgres_url: str, settings: Settings, port: int) -> str:
+    """The same database at another port."""
+    return postgres_url.replace(f":{runtime.known_port(settings, 'postgres')}/", f":{port}/")
