@@ -267,16 +267,17 @@ def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Iterat
     if not asked.hybrid:  # what is right of a fused list has no truth here
         yield Figure(f"{name}: recall@10", f"{_recall(corpus, asked, port):.3f}")
     bodies = [[asked.body(text) for text in texts(asked.kind, FRESH, seed)] for seed in range(1, CLIENTS + 1)]
-    before = Spent.now(corpus.url)
-    served = load(fresh_client, [(port, each) for each in bodies])
-    total = len(served.latencies_ms) * (SECONDS + WARM_S) / SECONDS
-    spent = Spent.now(corpus.url).since(before, total)
-    table = np.concatenate([corpus.near, corpus.far])
     said = texts(asked.kind, RIGHT, seed=99)
+    table = np.concatenate([corpus.near, corpus.far])
     sql = [(table[place(text)], text if asked.hybrid else "") for text in said]
     search = settings.section(SearchSettings)
     plan = Plan(ef_search=search.ef_search, text_rows=search.text_rows_max, timeout_ms=60_000)
     bare = load(sql_client, [(corpus.url, sql, plan, LIMIT)] * CLIENTS)
+    before = Spent.now(corpus.url)
+    served = load(fresh_client, [(port, each) for each in bodies])
+    total = len(served.latencies_ms) * (SECONDS + WARM_S) / SECONDS
+    spent = Spent.now(corpus.url).since(before, total)
+    bare += load(sql_client, [(corpus.url, sql, plan, LIMIT)] * CLIENTS)
     yield Figure(
         f"{name}: p50 {served.percentile(50):.1f} ms, {served.rate:.0f}/s, p95",
         f"{served.percentile(95):.1f} ms",

@@ -19,7 +19,7 @@ from pipelines.index import Filters, Plan
 from serve.services import Vector
 from serve.settings import SearchSettings
 
-SECONDS = 8.0
+SECONDS = 12.0
 WARM_S = 3.0
 CANDIDATES = SearchSettings().candidates_max
 
@@ -34,6 +34,10 @@ class Load:
     @property
     def rate(self) -> float:
         return len(self.latencies_ms) / self.seconds
+
+    def __add__(self, other: Load) -> Load:
+        """Both together, as of one longer time."""
+        return Load([*self.latencies_ms, *other.latencies_ms], self.seconds + other.seconds)
 
     def percentile(self, share: float) -> float:
         return float(np.percentile(self.latencies_ms, share))

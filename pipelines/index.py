@@ -335,7 +335,7 @@ async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int,
             f" WHERE s.id = ANY(%s) AND {VISIBLE}",
             (list(segment_ids),),
         )
-        return {each.segment_id: each async for each in cursor}
+        return {each.segment_id: each for each in await cursor.fetchall()}
 
 
 async def redirected(connection: Connection, segment_id: int) -> int:
@@ -352,7 +352,7 @@ async def redirected(connection: Connection, segment_id: int) -> int:
 async def hits(connection: Connection, query: SQL | Composed, parameters: dict[str, Any]) -> list[Hit]:
     """The rows of a query as candidates: an id, and what it ranks by."""
     cursor = await connection.execute(query, parameters)
-    return [Hit(int(row[0]), float(row[1])) async for row in cursor]
+    return list(map(Hit._make, await cursor.fetchall()))
 
 
 def _vector(text: str) -> NDArray[np.float32]:

@@ -160,6 +160,7 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=5,
+        logging_config={"enable_access_log": False},  # a line a request is HAProxy's to write, and metrics count them
         ray_actor_options={"num_cpus": search.replica_cpus},
     )
     return ingress.bind(_encoder(settings, search))

@@ -34,7 +34,7 @@ LENGTH_MIN = 0.01  # of a blended vector, as a share of its weights: below it is
 
 @dataclass(frozen=True)
 class Candidates:
-    """The fused list, best first, and what could not be asked."""
+    """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment."""
 
     ranked: list[Ranked]
     generation: int
@@ -66,9 +66,8 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         for segment_id, score in scores.items()
     ]
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
-    per_moment = {each.segment_id: {name: ranks[name][each.segment_id] for name in each.matched} for each in fused}
     return Candidates(
-        fused[: services.search.candidates_max], state.generation, degraded, per_moment, cosines, nearest.looked
+        fused[: services.search.candidates_max], state.generation, degraded, ranks, cosines, nearest.looked
     )
 
 

@@ -119,7 +119,7 @@ def span(ranked: Ranked, found: Found) -> dict[str, Any]:
 def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
     cosine = candidates.cosines.get(segment_id)
     return {
-        "ranks": dict(candidates.ranks.get(segment_id, {})),
+        "ranks": {name: places[segment_id] for name, places in candidates.ranks.items() if segment_id in places},
         "cosine": round(cosine, 6) if cosine is not None else None,
         "mode": candidates.looked.mode if candidates.looked else None,
         "rows": candidates.looked.rows if candidates.looked else None,

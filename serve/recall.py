@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Vector = NDArray[np.float32]
 AT = 10
 KEPT = 100
+COST_MAX = 1 / 200  # of the time: a look that compares a million rows takes the best part of a second
 
 
 class Recall:
@@ -36,6 +37,7 @@ class Recall:
         self._search = search
         self._looks: deque[float] = deque(maxlen=KEPT)
         self._looked_at = float("-inf")
+        self._took_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -50,7 +52,7 @@ class Recall:
     def follow(self, model: Model, vector: Vector, filters: Filters, looked: Looked) -> None:
         """Look again at what the index found, if it is time to."""
         every_s = self._search.recall_interval_s
-        due = time.monotonic() - self._looked_at >= every_s > 0
+        due = every_s > 0 and time.monotonic() - self._looked_at >= max(every_s, self._took_s / COST_MAX)
         if looked.mode == "index" and looked.hits and due and (self._task is None or self._task.done()):
             self._looked_at = time.monotonic()
             self._task = asyncio.create_task(self._look(model, vector, filters, looked))
@@ -60,11 +62,14 @@ class Recall:
             await asyncio.wait({self._task})
 
     async def _look(self, model: Model, vector: Vector, filters: Filters, looked: Looked) -> None:
+        began = time.monotonic()
         try:
             async with self._readers.connection() as connection:
                 true = await index.exact(connection, model, vector, AT, filters, self._search.recall_timeout_ms)
         except (Temporary, psycopg.Error) as error:
             log.warning("recall is not known: %s", type(error).__name__)
             return
+        finally:
+            self._took_s = time.monotonic() - began
         found = {hit.segment_id for hit in looked.hits[: len(true)]}
         self._looks.append(len(found & {hit.segment_id for hit in true}) / max(1, len(true)))

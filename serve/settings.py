@@ -65,7 +65,7 @@ class SearchSettings:
     image_pixels_max: int = 40_000_000
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
-    candidates_max: int = 200
+    candidates_max: int = 100  # of each list
     exact_rows_max: int = 20_000  # up to here every vector is compared; above, the HNSW index is asked
     ef_search: int = 200  # recall@10 of 0.97 at a million rows (benchmarks/LOG.md)
     scan_tuples_max: int = 100_000
