@@ -112,7 +112,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     store = Store(settings, redis)
     pool = readers.pool(ends.postgres_url, search)
     readings = Readers(pool, [readers.pool(url, search) for url in settings.postgres.replica_urls], search)
-    recall, generation = Recall(readings, search), Generation(readings, search)
+    recall = Recall(readings, search)
     return Services(
         settings=settings,
         search=search,
@@ -124,13 +124,13 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         storage=Storage(ends.s3),
         encoding=make_encoding(search, store),
         recorder=Recorder(settings),
-        generation=generation,
+        generation=Generation(readings, search),
         results=Results(store, search),
         feed=Feed(readings, search),
         limits=Limits(store, search),
         gate=Gate(search),
         recall=recall,
-        warming=Warming(readings, generation, search),
+        warming=Warming(readings, search),
         metrics=Metrics(lambda: recall.mean),
         remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),

@@ -39,7 +39,7 @@ class Candidates:
     ranked: list[Ranked]
     generation: int
     degraded: list[str] = field(default_factory=list)
-    ranks: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    ranks: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     cosines: Mapping[int, float] = field(default_factory=dict)
     looked: Looked | None = None
 

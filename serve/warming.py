@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from cluster.errors import Temporary
 from pipelines import index
 from pipelines.index import Connection, Filters, Model, Plan
-from serve.generation import Generation
 from serve.readers import Readers
 from serve.settings import SearchSettings
 
@@ -30,8 +29,8 @@ AT = 10
 class Warming:
     """One replica's. `reason` says why it should not be searched yet; empty once it should."""
 
-    def __init__(self, readers: Readers, generation: Generation, search: SearchSettings) -> None:
-        self._readers, self._generation, self._search = readers, generation, search
+    def __init__(self, readers: Readers, search: SearchSettings) -> None:
+        self._readers, self._search = readers, search
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self.reason = "the index is being warmed"
@@ -73,7 +72,8 @@ class Warming:
 
     async def _attempt(self) -> str:
         """Warm every database that answers; what is wrong with the index, or nothing."""
-        model = (await self._generation.now()).model
+        async with self._readers.connection() as connection:
+            _, model, _ = await index.state(connection)
         if model is None or model.rows <= self._search.exact_rows_max:
             return ""
         recalls = []

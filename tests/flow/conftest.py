@@ -85,7 +85,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder)}
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
     settings = settings_module.load(environ=places)
-    runtime.port(settings, "postgres", settings.postgres.port)
+    runtime.port(settings, "postgres", 5432)
     primary = runtime.postgres_url(settings, runtime.DATABASE)
     places["PIXR_POSTGRES_REPLICA_URLS"] = at_port(primary, settings, free_port())  # where one runs only for some tests
     made = Stack(settings_module.load(environ=places), clean | places)

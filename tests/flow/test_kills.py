@@ -26,6 +26,7 @@ from tests.flow.test_faults import all_healthy, any_title, family, finds
 from tests.flow.test_soak import SETTLED_WITHIN_S, compare, everything_recorded, settled
 from tests.replica import Replica, streaming
 
+pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")  # said by the package that brings PostgreSQL
 VIEWERS = 3
 EVERY_S = 0.1
 WATCHED_S = 8.0  # from a kill on

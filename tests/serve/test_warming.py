@@ -10,7 +10,6 @@ import pytest
 
 from cluster import database
 from cluster.errors import Temporary
-from serve.generation import Generation
 from serve.readers import Readers, pool
 from serve.settings import SearchSettings
 from serve.warming import Warming
@@ -25,7 +24,7 @@ INDEXED = SearchSettings(
 async def warmed(url: str, search: SearchSettings) -> Warming:
     readers = Readers(pool(url, search), [], search)
     await readers.start()
-    warming = Warming(readers, Generation(readers, search), search)
+    warming = Warming(readers, search)
     await warming.start()
     await warming.close()
     await readers.close()
