@@ -129,6 +129,25 @@ def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], mod
     )
 
 
+def add_lacking(connection: Connection, job_id: str, model: str) -> int:
+    """Make a job's all ready videos with a moment that a model has no vector of; how many. Each may be begun anew."""
+    done = connection.execute(
+        """
+        WITH lacking AS (
+            SELECT v.id FROM media.videos v WHERE v.status = 'ready' AND EXISTS (
+                SELECT FROM media.segments s WHERE s.video_id = v.id AND NOT EXISTS (
+                    SELECT FROM media.embeddings e JOIN media.models m ON m.id = e.model_id
+                    WHERE e.segment_id = s.id AND m.name = %(model)s)) FOR UPDATE),
+        begun AS (
+            UPDATE media.videos v SET attempts = 0, failures = 0 FROM lacking l WHERE v.id = l.id)
+        INSERT INTO media.job_videos (job_id, video_id, position)
+        SELECT %(job)s, id, row_number() OVER (ORDER BY id) FROM lacking
+        """,
+        {"job": job_id, "model": model},
+    )
+    return done.rowcount
+
+
 def finished(connection: Connection, videos: Sequence[Listed], model: str) -> tuple[set[str], set[str]]:
     """The addresses of those that a job would skip, and of those that it would leave refused."""
     done: set[str] = set()

@@ -63,6 +63,7 @@ class Model:
     name: str
     dimensions: int
     active: bool
+    followed: bool
     fingerprint: str
     rows: int
     missing: int
@@ -152,7 +153,7 @@ def models(connection: Connection[Any]) -> list[Model]:
     """Every model; `missing` counts segments that it has no vector for."""
     with connection.cursor(row_factory=class_row(Model)) as cursor:
         return cursor.execute(
-            "SELECT m.id, m.name, m.dimensions, m.active, m.fingerprint,"
+            "SELECT m.id, m.name, m.dimensions, m.active, m.followed, m.fingerprint,"
             " (SELECT count(*) FROM media.embeddings e WHERE e.model_id = m.id) AS rows,"
             " (SELECT count(*) FROM media.segments s WHERE NOT EXISTS (SELECT FROM media.embeddings e"
             "  WHERE e.model_id = m.id AND e.segment_id = s.id)) AS missing FROM media.models m ORDER BY m.id"
@@ -266,10 +267,21 @@ def switch(connection: Connection[Any], name: str, *, force: bool = False) -> Mo
         return target
     if target.missing and not force:
         detail = f"model {name!r} has no vector for {target.missing:,} segments"
-        hint = f"ingest them with --model {name} first, or use --force"
+        hint = f"`pixr index backfill {name}` embeds them, or use --force"
         raise Rejected(detail, status=409, code="not-covered", hint=hint)
     with connection.transaction():
-        connection.execute("UPDATE media.models SET active = false WHERE active")
-        connection.execute("UPDATE media.models SET active = true WHERE id = %s", (target.id,))
+        # The one before follows from now on: whoever goes back finds it whole.
+        connection.execute("UPDATE media.models SET active = false, followed = true WHERE active")
+        connection.execute("UPDATE media.models SET active = true, followed = false WHERE id = %s", (target.id,))
         bump_generation(connection)
-    return Model(**{**vars(target), "active": True})
+    return Model(**{**vars(target), "active": True, "followed": False})
+
+
+def follow(connection: Connection[Any], name: str, *, on: bool = True) -> None:
+    """Have a model get a vector of every new moment, or no longer; the one that searches use gets them anyhow.
+
+    Raises:
+        Rejected: there is no such model.
+    """
+    target = model(connection, name)
+    connection.execute("UPDATE media.models SET followed = %s WHERE id = %s AND NOT active", (on, target.id))

@@ -30,7 +30,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s, retry
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, jobs, source
+from pipelines import catalog, index_admin, jobs, source
 from pipelines.settings import ModelSettings
 from pipelines.stages import Decode, Embed, Model, Place, Plan, Store
 
@@ -128,6 +128,8 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
             if heart.stopped:
                 return 1
         jobs.finish(connection, job_id, submission, "failed" if error else "succeeded", error)
+        if job_source != jobs.CATALOGUE:
+            jobs.fill_followed(settings, connection, options.model or settings.section(ModelSettings).name)
     log.info("job finished: %s", error or "every video is accounted for", extra={"job_id": job_id})
     return 1 if error else 0
 
@@ -141,6 +143,8 @@ def prepare(
     named = dataclasses.replace(named, name=options.model or named.name)
     catalog.release(connection, job_id, except_owner=owner(job_id, submission))
     model = retry(lambda: register_model(connection, named, ingest.embedder_cpus))
+    if job_source == jobs.CATALOGUE:  # what is ingested from now on comes after what is filled in
+        index_admin.follow(connection, named.name)
     if not jobs.is_listed(connection, job_id):
         storage = Storage(ends.s3)
         videos = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)

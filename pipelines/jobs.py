@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 FAILURES_SHOWN_MAX = 100
 LISTED_MAX = 200
 UNFINISHED = ("queued", "running")
+CATALOGUE = "catalogue"  # the source of a back-fill
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,54 @@ def create(
     source.check(job_source, storage, settings.s3.ingest_buckets)
     if options.manifest:
         source.check(options.manifest, storage, settings.s3.ingest_buckets)
-    job_id = f"ingest-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    job_id = _new_id("ingest")
     connection.execute(
         "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
         (job_id, job_source, Jsonb({key: value for key, value in vars(options).items() if value}), priority),
     )
     connection.commit()
+    return _submitted(settings, connection, job_id)
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def _submitted(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
     try:
         submit(settings, connection, job_id)
     except Temporary as error:
         log.warning("job waits for the cluster: %s", error, extra={"job_id": job_id})
     return get(connection, job_id)
+
+
+def backfill(settings: Settings, connection: Connection, model: str, *, priority: int = 0) -> dict[str, Any] | None:
+    """A job that gives a model's vectors to every video that searches can find; None when it lacks none.
+
+    Moments keep their ids, and stay as visible as they are.
+    """
+    job_id = _new_id("backfill")
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO media.jobs (id, source, options, priority, listed) VALUES (%s, %s, %s, %s, true)",
+            (job_id, CATALOGUE, Jsonb({"model": model}), priority),
+        )
+        lacking = catalog.add_lacking(connection, job_id, model)
+        connection.execute("UPDATE media.jobs SET total = %s WHERE id = %s", (lacking, job_id))
+        if not lacking:
+            raise psycopg.Rollback
+    return _submitted(settings, connection, job_id) if lacking else None
+
+
+def fill_followed(settings: Settings, connection: Connection, model: str) -> None:
+    """After a job by one model: back-fills of the others that have to keep up, which is all that are used or followed."""
+    rows = connection.execute(
+        "SELECT name FROM media.models WHERE (active OR followed) AND name <> %s ORDER BY id", (model,)
+    ).fetchall()
+    for (name,) in rows:
+        made = backfill(settings, connection, name)
+        if made is not None:
+            log.info("model %s follows with job %s", name, made["id"])
 
 
 def submit(settings: Settings, connection: Connection, job_id: str) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipelines.index import Profile
-    from pipelines.index_admin import Plan
+    from pipelines.index_admin import Model, Plan
     from serve.client import Answer
 
 LIMIT = 10
@@ -176,15 +176,50 @@ def status_command(context: Context, as_json: bool) -> None:
         ]
         context.emit({"models": documents})
         return
-    table = Table("model", "dimensions", "active", "rows", "missing", "indexes", box=None)
+    table = Table("model", "dimensions", "used", "rows", "missing", "indexes", box=None)
     for each, own in found:
         names = ", ".join(f"{one.name} {_size(one.bytes)}{'' if one.valid else ' (invalid)'}" for one in own)
         counts = (f"{each.rows:,}", f"{each.missing:,}")
-        table.add_row(each.name, str(each.dimensions), "yes" if each.active else "", *counts, names or "none")
+        table.add_row(each.name, str(each.dimensions), _use(each), *counts, names or "none")
     context.console.print(table)
     for each, own in found:
         for advice in (f"{one.name}: {one.advice(each.rows)}" for one in own if one.advice(each.rows)):
             context.console.print(f"[yellow]{advice}[/]")
+
+
+def _use(model: Model) -> str:
+    return "searched" if model.active else "followed" if model.followed else ""
+
+
+@index.command("backfill")
+@click.argument("model")
+@click.option("--priority", default=0, help="Jobs with a higher one are resubmitted first.")
+@json_option
+@click.pass_obj
+def backfill_command(context: Context, model: str, priority: int, as_json: bool) -> None:
+    """Give MODEL a vector of every moment beside the traffic, and from then on of every new one (`pixr jobs`)."""
+    from pipelines import jobs
+
+    with context.connect(autocommit=True) as connection:
+        job = jobs.backfill(context.settings, connection, model, priority=priority)
+    if as_json:
+        context.emit({"job": job})
+    elif job is None:
+        context.console.print(f"{model} has a vector of every moment")
+    else:
+        context.console.print(f"{job['id']}: {job['videos']['total']:,} videos to embed")
+
+
+@index.command("unfollow")
+@click.argument("model")
+@click.pass_obj
+def unfollow_command(context: Context, model: str) -> None:
+    """Let MODEL no longer get vectors of new moments. Those that it has stay."""
+    from pipelines import index_admin
+
+    with context.connect(autocommit=True) as connection:
+        index_admin.follow(connection, model, on=False)
+    context.console.print(f"{model} is not followed any more")
 
 
 @index.command("switch")

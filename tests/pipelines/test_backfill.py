@@ -1,0 +1,68 @@
+"""A second model beside the first: the catalogue is filled in, new videos follow, and going back finds all there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import Connection
+
+from cluster import database, runtime
+from cluster.settings import ROOT, Settings
+from pipelines import index_admin, jobs
+from tests.conftest import until
+from tests.pipelines.test_ingest import copied, submit, wait
+
+BUNDLED = ROOT / "configs" / "models" / "pixr-emoji"
+
+
+@pytest.fixture
+def connection(deployment: Settings) -> Iterator[Connection]:
+    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
+        yield opened
+
+
+def test_a_model_is_filled_in_followed_switched_to_and_back(
+    deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
+) -> None:
+    first = wait(connection, submit(deployment, connection, copied(tmp_path / "first", clips / "cuts.mp4")))
+    assert first["status"] == "succeeded", first
+    used = index_admin.model(connection, "").name
+    other, moments = str(shutil.copytree(BUNDLED, tmp_path / "next")), ids(connection)
+    job = jobs.backfill(deployment, connection, other)
+    assert job is not None
+    assert wait(connection, job["id"])["status"] == "succeeded"
+    assert ids(connection) == moments
+    filled = index_admin.model(connection, other)
+    assert (filled.active, filled.followed, filled.missing, filled.rows) == (False, True, 0, len(moments))
+    assert jobs.backfill(deployment, connection, other) is None  # nothing is missing
+
+    wait(connection, submit(deployment, connection, copied(tmp_path / "second", clips / "vp9.webm")))
+    until(lambda: covered(connection), 120, "both models have every moment")
+    assert index_admin.model(connection, other).rows > len(moments)
+
+    index_admin.switch(connection, other)
+    before = index_admin.model(connection, used)
+    assert (before.active, before.followed) == (False, True)
+    third = wait(connection, submit(deployment, connection, copied(tmp_path / "third", clips / "portrait.mp4")))
+    assert third["status"] == "succeeded"  # by the model of the settings, which is followed; the other one comes after
+    until(lambda: covered(connection), 120, "both models have every moment")
+    assert index_admin.switch(connection, used).active
+
+    index_admin.follow(connection, other, on=False)
+    count = len(jobs.listing(connection))
+    wait(connection, submit(deployment, connection, copied(tmp_path / "fourth", clips / "odd.mp4")))
+    assert len(jobs.listing(connection)) == count + 1
+    assert index_admin.model(connection, other).missing > 0
+
+
+def ids(connection: Connection) -> list[tuple[int, int]]:
+    return connection.execute("SELECT id, start_ms FROM media.segments ORDER BY 1").fetchall()
+
+
+def covered(connection: Connection) -> bool:
+    return all(each.missing == 0 and each.rows for each in index_admin.models(connection)) and not jobs.unfinished(
+        connection
+    )
