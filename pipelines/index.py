@@ -45,7 +45,7 @@ STATE: LiteralString = """
             WHERE i.indrelid = to_regclass('media.embeddings_m' || m.id) AND i.indisvalid
               AND a.amname IN ('hnsw', 'ivfflat')
             ORDER BY o.opcname = 'bit_hamming_ops', a.amname LIMIT 1)
-    FROM media.generation g LEFT JOIN media.models m ON m.active"""
+    FROM media.generation g LEFT JOIN media.models m ON """
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,23 @@ async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, .
 
     The size of the model's table tells its rows at once and without statistics; None before the first ingest.
     """
-    row = await (await connection.execute(STATE)).fetchone()
+    row = await (await connection.execute(STATE + "m.active")).fetchone()
     assert row is not None  # the migration puts it there
+    return int(row[0]), _model(row), tuple(row[6])
+
+
+async def named(connection: Connection, name: str) -> Model | None:
+    """A model by its name."""
+    row = await (await connection.execute(STATE + "m.name = %s", (name,))).fetchone()
+    return _model(row) if row is not None else None
+
+
+def _model(row: Sequence[Any]) -> Model | None:
     if row[1] is None:
-        return int(row[0]), None, tuple(row[6])
+        return None
     model_id, name, dimensions, fingerprint, size = row[1:6]
     rows = (size or 0) // bytes_per_row(dimensions)
-    return int(row[0]), Model(model_id, name, dimensions, fingerprint, rows, row[7] or "hnsw"), tuple(row[6])
+    return Model(model_id, name, dimensions, fingerprint, rows, row[7] or "hnsw")
 
 
 async def nearest(

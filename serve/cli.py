@@ -228,9 +228,21 @@ def unfollow_command(context: Context, model: str) -> None:
 @json_option
 @click.pass_obj
 def switch_command(context: Context, model: str, force: bool, as_json: bool) -> None:
-    """Make MODEL the one that searches use, at once and for all of them; back again is the same command."""
-    from pipelines import index_admin
+    """Make MODEL the one that searches use, at once and for all of them; back again is the same command.
 
+    Refused while it lacks moments, or while its index finds too little of what is nearest.
+    """
+    import asyncio
+
+    from cluster import database, runtime
+    from pipelines import index_admin
+    from serve import warming
+    from serve.settings import SearchSettings
+
+    if not force:
+        url = runtime.endpoints(context.settings).postgres_url
+        with database.translate(url):
+            asyncio.run(warming.require_recall(url, model, context.settings.section(SearchSettings)))
     with context.connect(autocommit=True) as connection:
         target = index_admin.switch(connection, model, force=force)
     if as_json:

@@ -13,8 +13,9 @@ import logging
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg import AsyncConnection
 
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from pipelines import index
 from pipelines.index import Connection, Filters, Model, Plan
 from serve.readers import Readers
@@ -79,7 +80,7 @@ class Warming:
         recalls = []
         async for connection in self._readers.each():
             await prewarm(connection, model)
-            recalls.append(await self._probe(connection, model))
+            recalls.append(await recall_of(connection, model, self._search))
         if not recalls:
             raise Temporary("no database answers")
         self.recall = min(recalls)
@@ -89,22 +90,40 @@ class Warming:
             return f"the index finds {self.recall:.2f} of the nearest, {wanted:.2f} are wanted: run `pixr index build`"
         return ""
 
-    async def _probe(self, connection: Connection, model: Model) -> float:
-        """Ask what searches could; the share of the true nearest that the index finds, 1 where that takes too long."""
-        search = self._search
-        plan = Plan(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
-        found: list[float] = []
-        for number, vector in enumerate(await probes(connection, model, search.warm_probes)):
-            looked = await index.nearest(connection, model, vector, search.candidates_max, None, plan)
-            if number < search.warm_recall_probes:
-                try:
-                    true = await index.exact(connection, model, vector, AT, Filters(), search.recall_timeout_ms)
-                except psycopg.errors.QueryCanceled:
-                    log.warning("recall is not known: comparing everything takes more than recall_timeout_ms")
-                    continue
-                near = {hit.segment_id for hit in looked.hits[: len(true)]}
-                found.append(len(near & {hit.segment_id for hit in true}) / max(1, len(true)))
-        return sum(found) / len(found) if found else 1.0
+
+async def recall_of(connection: Connection, model: Model, search: SearchSettings) -> float:
+    """Ask an index what searches could; the share of the true nearest that it finds, 1 where comparing takes too long."""
+    plan = Plan(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
+    found: list[float] = []
+    for number, vector in enumerate(await probes(connection, model, search.warm_probes)):
+        looked = await index.nearest(connection, model, vector, search.candidates_max, None, plan)
+        if number < search.warm_recall_probes:
+            try:
+                true = await index.exact(connection, model, vector, AT, Filters(), search.recall_timeout_ms)
+            except psycopg.errors.QueryCanceled:
+                log.warning("recall is not known: comparing everything takes more than recall_timeout_ms")
+                continue
+            near = {hit.segment_id for hit in looked.hits[: len(true)]}
+            found.append(len(near & {hit.segment_id for hit in true}) / max(1, len(true)))
+    return sum(found) / len(found) if found else 1.0
+
+
+async def require_recall(url: str, name: str, search: SearchSettings) -> None:
+    """Before searches change to a model: its index must find the nearest, warm as it is after this.
+
+    Raises:
+        Rejected: it finds too little.
+    """
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        model = await index.named(connection, name)
+        if model is None or model.rows <= search.exact_rows_max:
+            return
+        await prewarm(connection, model)
+        found, wanted = await recall_of(connection, model, search), search.warm_recall_min
+    if found < wanted:
+        detail = f"the index of {name!r} finds {found:.2f} of the nearest, {wanted:.2f} are wanted"
+        hint = f"`pixr index build --model {name}`, or use --force"
+        raise Rejected(detail, status=409, code="low-recall", hint=hint)
 
 
 async def prewarm(connection: Connection, model: Model) -> None:

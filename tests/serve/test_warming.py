@@ -9,10 +9,10 @@ import time
 import pytest
 
 from cluster import database
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from serve.readers import Readers, pool
 from serve.settings import SearchSettings
-from serve.warming import Warming
+from serve.warming import Warming, require_recall
 from tests.pipelines.corpus import clustered, load
 
 INDEXED = SearchSettings(
@@ -46,6 +46,14 @@ async def test_an_index_that_finds_the_nearest_is_ready_and_one_that_does_not_sa
     assert 0 < blind.recall < 1
     with pytest.raises(Temporary, match="run `pixr index build`"):
         await blind.look()
+
+
+async def test_searches_change_to_no_model_whose_index_finds_too_little(catalogue: str) -> None:
+    await require_recall(catalogue, "synthetic", INDEXED)
+    blind = dataclasses.replace(INDEXED, warm_recall_min=1.0, ef_search=1)
+    with pytest.raises(Rejected, match="of the nearest") as caught:
+        await require_recall(catalogue, "synthetic", blind)
+    assert caught.value.code == "low-recall"
 
 
 async def test_what_is_compared_whole_is_ready_at_once(catalogue: str) -> None:
