@@ -16,7 +16,7 @@ import psycopg
 
 from cluster.errors import Rejected, Temporary
 from pipelines import fulltext, index
-from pipelines.index import Hit, Looked, Model, Plan
+from pipelines.index import Connection, Hit, Looked, Model, Plan
 from pipelines.relevance import PPM
 from serve.cursors import Ranked
 from serve.generation import State
@@ -109,8 +109,9 @@ async def _looked(services: Services, query: Query, model: Model, vector: Vector
     breaker = services.patience
     if breaker.allow():
         try:
-            async with services.readers.connection() as connection:
-                looked = await index.nearest(connection, model, vector, limit, query.filters, plan)
+            looked = await services.readers.ask(
+                lambda connection: index.nearest(connection, model, vector, limit, query.filters, plan)
+            )
         except psycopg.errors.QueryCanceled:
             breaker.failure()
         else:
@@ -119,8 +120,10 @@ async def _looked(services: Services, query: Query, model: Model, vector: Vector
     hurried = replace(
         plan, ef_search=services.search.hurried_ef_search, exact_rows=0, whole=False, timeout_ms=plan.timeout_ms // 2
     )
-    async with services.readers.connection() as connection:
-        return await index.nearest(connection, model, vector, limit, query.filters, hurried), True
+    looked = await services.readers.ask(
+        lambda connection: index.nearest(connection, model, vector, limit, query.filters, hurried)
+    )
+    return looked, True
 
 
 async def _vector(services: Services, query: Query, model: Model) -> Vector:
@@ -157,8 +160,10 @@ def blended(parts: Sequence[tuple[float, Vector]]) -> Vector:
 
 
 async def _vector_of(services: Services, segment_id: int, model: Model) -> Vector:
-    async with services.readers.connection() as connection:
-        vector = await index.vector_of(connection, model, await index.redirected(connection, segment_id))
+    async def look(connection: Connection) -> Vector | None:
+        return await index.vector_of(connection, model, await index.redirected(connection, segment_id))
+
+    vector = await services.readers.ask(look)
     if vector is None:
         raise Rejected(f"there is no segment {segment_id}", status=404, code="not-found")
     return vector
@@ -169,10 +174,9 @@ async def _by_text(services: Services, query: Query) -> list[Hit] | None:
     if not query.wanted or query.text_weight == 0:
         return []
     try:
-        async with services.readers.connection() as connection:
-            limit = services.search.candidates_max
-            asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
-            return await fulltext.matching(connection, *asked)
+        limit = services.search.candidates_max
+        asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
+        return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked))
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no full text: %s", error)
         return None
@@ -218,9 +222,9 @@ async def _relevance(
     """Cosines where there are vectors, and the relevance of every candidate."""
     cosines = {hit.segment_id: hit.value for hit in nearest.hits}
     missing = [segment_id for segment_id in segment_ids if segment_id not in cosines]
-    if missing and nearest.model is not None and nearest.vector is not None:
-        async with services.readers.connection() as connection:
-            cosines |= await index.cosines(connection, nearest.model, nearest.vector, missing)
+    model, vector = nearest.model, nearest.vector
+    if missing and model is not None and vector is not None:
+        cosines |= await services.readers.ask(lambda connection: index.cosines(connection, model, vector, missing))
     relevance = {each: TEXT_ONLY_PPM // text_ranks[each] for each in segment_ids if each not in cosines}
     if cosines and nearest.facts is not None:
         asked_by_text = query.image is None and query.segment_id is None

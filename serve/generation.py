@@ -60,8 +60,7 @@ class Generation:
             if began - self._failed_at < RETRY_S:
                 return self._last()
             try:
-                async with self._readers.connection() as connection:
-                    generation, model, models = await index.state(connection)
+                generation, model, models = await self._readers.ask(index.state)
             except (Temporary, psycopg.OperationalError) as error:
                 log.warning("the generation is not known: %s", error)
                 self._failed_at = time.monotonic()

@@ -19,7 +19,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from fastapi import Request
-from psycopg import Connection, OperationalError
+from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from cluster.errors import Rejected, Temporary
@@ -262,14 +262,17 @@ async def identify(services: Services, token: str) -> Principal | None:
 
 
 async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
-    async with services.readers.connection() as connection:
+    async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
         cursor = await connection.execute(
             "SELECT k.hash, p.id, k.scopes, p.creator_id, extract(epoch FROM k.expires_at - now())::float8"
             " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
             " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
             (key,),
         )
-        return await cursor.fetchone()
+        row: tuple[Any, ...] | None = await cursor.fetchone()
+        return row
+
+    return await services.readers.ask(look)
 
 
 def token_of(request: Request) -> str | None:

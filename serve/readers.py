@@ -10,9 +10,9 @@ import asyncio
 import itertools
 import logging
 import select
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -23,6 +23,8 @@ from cluster.resilience import Breaker
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 CONNECT_TIMEOUT_S = 2
 HANG_TIMEOUT_MS = 5000  # of bytes that a server does not acknowledge
@@ -64,11 +66,17 @@ def pool(url: str, search: SearchSettings) -> AsyncConnectionPool:
 class Reader:
     """One database: `fit` while a replica keeps up, the primary always."""
 
-    def __init__(self, name: str, connections: AsyncConnectionPool) -> None:
+    def __init__(self, name: str, connections: AsyncConnectionPool, *, is_replica: bool) -> None:
         self.name = name
+        self.is_replica = is_replica
         self.pool = connections
         self.fit = True
         self.breaker = Breaker(name, failures_max=3, reset_s=1.0)
+
+    def failed(self) -> None:
+        """It went away: a replica is asked nothing more before it has been looked at."""
+        self.breaker.failure()
+        self.fit = not self.is_replica
 
 
 class Readers:
@@ -77,8 +85,8 @@ class Readers:
     def __init__(
         self, primary: AsyncConnectionPool, replicas: list[AsyncConnectionPool], search: SearchSettings
     ) -> None:
-        self._primary = Reader("the primary", primary)
-        self._replicas = [Reader(f"replica {number}", each) for number, each in enumerate(replicas, 1)]
+        self._primary = Reader("the primary", primary, is_replica=False)
+        self._replicas = [Reader(f"replica {number}", each, is_replica=True) for number, each in enumerate(replicas, 1)]
         self._search = search
         self._turns = itertools.count()
         self._task: asyncio.Task[None] | None = None
@@ -113,7 +121,7 @@ class Readers:
             try:
                 connection = await reader.pool.getconn(self._search.connection_wait_s)
             except psycopg.OperationalError as error:
-                reader.breaker.failure()
+                reader.failed()
                 log.warning("%s gives no connection: %s", reader.name, type(error).__name__)
                 continue
             async with _returned(reader, connection):
@@ -121,7 +129,24 @@ class Readers:
             return
         raise Temporary("the database does not answer")
 
-    async def each(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def ask(self, question: Callable[[AsyncConnection[Any]], Awaitable[Answer]]) -> Answer:
+        """What a database answers, asked once more where one goes away under the question.
+
+        Raises:
+            Temporary: none gives a connection.
+            psycopg.OperationalError: it went away again, or took too long (`QueryCanceled`, at once).
+        """
+        try:
+            async with self.connection() as connection:
+                return await question(connection)
+        except psycopg.errors.QueryCanceled:
+            raise
+        except psycopg.OperationalError as error:
+            log.warning("a database went away under a question, which is asked again: %s", type(error).__name__)
+        async with self.connection() as connection:
+            return await question(connection)
+
+    async def each(self) -> AsyncGenerator[AsyncConnection[Any]]:
         """A connection of every database that gives one, one after another."""
         for reader in (self._primary, *self._replicas):
             try:
@@ -165,7 +190,7 @@ async def _returned(reader: Reader, connection: AsyncConnection[Any]) -> AsyncIt
         reader.breaker.success()
         raise
     except psycopg.OperationalError:
-        reader.breaker.failure()
+        reader.failed()
         raise
     else:
         reader.breaker.success()

@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 Vector = NDArray[np.float32]
 AT = 10
 KEPT = 100
-COST_MAX = 1 / 200  # of the time: a look that compares a million rows takes the best part of a second
 
 
 class Recall:
@@ -52,7 +51,9 @@ class Recall:
     def follow(self, model: Model, vector: Vector, filters: Filters, looked: Looked) -> None:
         """Look again at what the index found, if it is time to."""
         every_s = self._search.recall_interval_s
-        due = every_s > 0 and time.monotonic() - self._looked_at >= max(every_s, self._took_s / COST_MAX)
+        due = every_s > 0 and time.monotonic() - self._looked_at >= max(
+            every_s, self._took_s / self._search.recall_share_max
+        )
         if looked.mode == "index" and looked.hits and due and (self._task is None or self._task.done()):
             self._looked_at = time.monotonic()
             self._task = asyncio.create_task(self._look(model, vector, filters, looked))

@@ -220,8 +220,8 @@ async def _groups(
 async def _found(services: Services, ranked: Sequence[Ranked]) -> dict[int, Found]:
     if not ranked:
         return {}
-    async with services.readers.connection() as connection:
-        return await index.found(connection, [each.segment_id for each in ranked])
+    segment_ids = [each.segment_id for each in ranked]
+    return await services.readers.ask(lambda connection: index.found(connection, segment_ids))
 
 
 def _shown(

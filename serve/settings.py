@@ -79,6 +79,7 @@ class SearchSettings:
     hurried_ef_search: int = 40
     stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared
     recall_interval_s: float = 60.0  # between searches that are made again by comparing everything; 0 is never
+    recall_share_max: float = 0.005  # of the time that such searches may take: of a million rows, half a second each
     recall_timeout_ms: int = 30_000
     warm_probes: int = 200  # searches by which a replica warms an index before it takes any
     warm_recall_probes: int = 10  # of those, made again by comparing everything
@@ -145,6 +146,8 @@ class SearchSettings:
             raise ValueError("limit_default ≤ limit_max ≤ candidates_max must hold, from 1")
         if self.vector_weight < 0 or self.text_weight < 0 or self.vector_weight + self.text_weight == 0:
             raise ValueError("vector_weight and text_weight must not be negative, nor both 0")
+        if not 0 < self.recall_share_max <= 1:
+            raise ValueError(f"recall_share_max is {self.recall_share_max}, expected a share above 0, up to 1")
         if not 0 <= self.warm_recall_min <= 1:
             raise ValueError(f"warm_recall_min is {self.warm_recall_min}, expected a share from 0 to 1")
         if not 1 <= self.ef_search <= 1000:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 
 import numpy as np
 import psycopg
@@ -78,9 +79,10 @@ class Warming:
         if model is None or model.rows <= self._search.exact_rows_max:
             return ""
         recalls = []
-        async for connection in self._readers.each():
-            await prewarm(connection, model)
-            recalls.append(await recall_of(connection, model, self._search))
+        async with aclosing(self._readers.each()) as connections:
+            async for connection in connections:
+                await prewarm(connection, model)
+                recalls.append(await recall_of(connection, model, self._search))
         if not recalls:
             raise Temporary("no database answers")
         self.recall = min(recalls)

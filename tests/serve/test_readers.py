@@ -10,8 +10,10 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from cluster import database
 from cluster.errors import Temporary
@@ -68,6 +70,26 @@ async def test_a_replica_is_read_while_it_keeps_up_and_only_then(
     await until(readers, where=False)
     await asyncio.to_thread(replica.start)
     await until(readers, where=True)
+
+
+async def test_a_question_under_which_a_replica_goes_away_is_answered_by_the_primary(
+    readers: Readers, replica: Replica
+) -> None:
+    await until(readers, where=True)
+    asked: list[bool] = []
+
+    async def where(connection: AsyncConnection[Any]) -> bool:
+        row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
+        assert row is not None
+        asked.append(bool(row[0]))
+        if row[0]:
+            await asyncio.to_thread(replica.kill)
+            await connection.execute("SELECT 1")
+        return bool(row[0])
+
+    assert await readers.ask(where) is False
+    assert asked == [True, False]
+    await asyncio.to_thread(replica.start)
 
 
 async def test_a_connection_that_the_server_has_ended_is_not_given_out(postgres_url: str) -> None:

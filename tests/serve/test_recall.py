@@ -21,7 +21,7 @@ from tests.pipelines.corpus import clustered, load
 from tests.serve.doors import near, opened
 from tests.serve.scenes import Scenes, hang
 
-SEARCH = SearchSettings(recall_interval_s=1e-6)
+SEARCH = SearchSettings(recall_interval_s=1e-6, recall_share_max=1.0)
 
 
 async def test_recall_is_the_share_of_the_true_ten_that_were_found(postgres_url: str) -> None:
