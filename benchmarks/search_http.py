@@ -28,12 +28,12 @@ from benchmarks.ground import ray_and_redis
 from benchmarks.run import Figure
 from benchmarks.search_corpus import QUERIES, WORDS, Corpus
 from benchmarks.search_load import SECONDS, WARM_S, Load, cpu_s, fresh_client, http_client, load, sql_client
-from cluster import runtime
+from cluster import database, runtime
 from cluster.settings import Settings
 from pipelines.index import Plan
 from pipelines.relevance import general
 from pipelines.settings import ModelSettings
-from serve import encoding
+from serve import encoding, keys
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -112,7 +112,13 @@ def serving(settings: Settings, queries: Path, tower: str = "") -> Iterator[int]
 
     from serve import app
 
-    search = dataclasses.replace(settings.section(SearchSettings), address_burst=10**9, address_rate_per_s=1e9)
+    search = dataclasses.replace(
+        settings.section(SearchSettings),
+        address_burst=10**9,
+        address_rate_per_s=1e9,
+        key_burst=10**9,
+        key_rate_per_s=1e9,
+    )
     made = settings.with_section(search).with_section(ModelSettings(name=tower or ModelSettings().name, threads=1))
 
     def make(given: SearchSettings, store: Store) -> Prepared:
@@ -179,7 +185,7 @@ def _echo_behind_default_proxy(settings: Settings, size: int, out: Any) -> None:
     with ray_and_redis(plain, ""):
         port = start(plain)
         with echoing(b"x" * size):
-            out.put(load(http_client, [(port, ["/echo"])] * CLIENTS))
+            out.put(load(http_client, [(port, ["/echo"], {})] * CLIENTS))
 
 
 # ── CPU of the processes that answer ───────────────────────────────────────────────────────────────────────────────
@@ -254,12 +260,12 @@ def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs
                 yield from timed(through, corpus, asked, port)
             hot, cpu_ms, size = kept(corpus, port)
         with echoing(b"x" * size):
-            echo = load(http_client, [(port, ["/echo"])] * CLIENTS)
+            echo = load(http_client, [(port, ["/echo"], {})] * CLIENTS)
         for tower in (ModelSettings().name, str(big_tower(settings.data_dir / BIG_TOWER))):
             with serving(through, queries, tower):
                 yield from timed(through, corpus, Asked(FAR, tower=tower), port)
                 yield from timed(through, corpus, Asked(FAR, hybrid=True, tower=tower), port)
-    name = f"kept answers ({size:,} bytes, hit ratio 1), appearances in the spool, {CLIENTS} clients"
+    name = f"kept answers ({size:,} bytes, hit ratio 1), with a key, appearances in the spool, {CLIENTS} clients"
     slow = echo_behind_default_proxy(settings, size)
     for other, said in ((echo, "in the same mode"), (slow, "behind the default proxy")):
         yield Figure(
@@ -312,11 +318,13 @@ def _recall(corpus: Corpus, asked: Asked, port: int) -> float:
 
 
 def kept(corpus: Corpus, port: int) -> tuple[Load, float, int]:
-    """Hot queries, recorded as appearances: what clients saw, CPU milliseconds a request, bytes of an answer."""
+    """Hot queries with a key, recorded as appearances: what clients saw, CPU milliseconds a request, bytes of an answer."""
     paths = [f"/v1/search?q={text.replace(' ', '+')}&limit={LIMIT}" for text in texts(NEAR, 20, seed=98)]
     size = len(_get(port, "GET", paths[0]))
     before = Spent.now(corpus.url)
-    hot = load(http_client, [(port, paths)] * CLIENTS)
+    with database.connect(corpus.url) as connection:
+        _, token = keys.create(connection, "benchmark", ("search",))
+    hot = load(http_client, [(port, paths, {"Authorization": f"Bearer {token}"})] * CLIENTS)
     spent = Spent.now(corpus.url).since(before, len(hot.latencies_ms) * (SECONDS + WARM_S) / SECONDS)
     return hot, spent["replica"] + spent["proxy"], size
 

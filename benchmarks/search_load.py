@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +64,15 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def http_client(port: int, paths: Sequence[str], until: tuple[float, float], out: Any) -> None:
+def http_client(
+    port: int, paths: Sequence[str], headers: Mapping[str, str], until: tuple[float, float], out: Any
+) -> None:
     """Asks for the same paths again and again."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     latencies, number = [], 0
     while (now := time.time()) < until[1]:
         began = time.perf_counter()
-        connection.request("GET", paths[number % len(paths)])
+        connection.request("GET", paths[number % len(paths)], headers=headers)
         answer = connection.getresponse()
         body = answer.read()
         assert answer.status == 200, (answer.status, body[:300])
