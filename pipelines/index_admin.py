@@ -23,9 +23,10 @@ PROFILES: tuple[Profile, ...] = ("hnsw", "bit", "ivfflat")
 
 M = 16
 # How well a graph is built grows with its rows, so that a search finds as much with about as many steps: at a million rows
-# 400 finds with half the CPU what 64 finds, and takes two to three times as long to build (benchmarks/LOG.md).
+# 200 finds with half the steps what 64 finds, and takes half as long again to build; 400 finds little more than 200 and
+# takes twice as long (benchmarks/LOG.md).
 EF_CONSTRUCTION, EF_CONSTRUCTION_MAX = 64, 400
-EF_CONSTRUCTION_ROWS, EF_CONSTRUCTION_POWER = 100_000, 0.8
+EF_CONSTRUCTION_ROWS = 100_000
 BUILT_FOR_FEWER = 1.5  # by so much less a graph should have been built anew
 DIMENSIONS_MAX = {"hnsw": 4000, "bit": 64_000, "ivfflat": 4000}
 LISTS_MAX = 32_768
@@ -116,7 +117,7 @@ def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> Pl
 
 def ef_construction(rows: int) -> int:
     """How many candidates a row's neighbours are chosen from while a graph of so many rows is built."""
-    grown = int(EF_CONSTRUCTION * (rows / EF_CONSTRUCTION_ROWS) ** EF_CONSTRUCTION_POWER)
+    grown = round(EF_CONSTRUCTION * math.sqrt(rows / EF_CONSTRUCTION_ROWS))
     return max(EF_CONSTRUCTION, min(EF_CONSTRUCTION_MAX, grown))
 
 

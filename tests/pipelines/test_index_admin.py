@@ -66,15 +66,15 @@ def test_building_again_is_safe_and_another_profile_takes_the_place_of_the_first
 def test_a_graph_is_built_better_the_more_rows_it_has_and_one_built_for_fewer_is_told(
     connection: Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [index_admin.ef_construction(rows) for rows in (0, 100_000, 200_000, 10**9)] == [64, 64, 111, 400]
+    assert [index_admin.ef_construction(rows) for rows in (0, 100_000, 1_000_000, 10**9)] == [64, 64, 202, 400]
     target = index_admin.model(connection, "")
     (grown,) = index_admin.indexes(connection, 1)
     assert (grown.ef_construction, grown.advice(target.rows)) == (64, "")
-    assert "ef_construction 64, 400" in grown.advice(1_000_000)
-    monkeypatch.setattr(index_admin, "EF_CONSTRUCTION_ROWS", 6)  # as if the rows there are were many
+    assert "ef_construction 64, 202" in grown.advice(1_000_000)
+    monkeypatch.setattr(index_admin, "EF_CONSTRUCTION_ROWS", 60)  # as if the rows there are were many
     index_admin.build(connection, target, "hnsw", 512)
     (built,) = index_admin.indexes(connection, 1)
-    assert (built.ef_construction, built.advice(target.rows)) == (400, "")
+    assert (built.ef_construction, built.advice(target.rows)) == (202, "")
 
 
 def test_a_build_lets_searches_and_writes_go_on(connection: Connection[Any], postgres_url: str) -> None:
