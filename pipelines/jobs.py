@@ -260,9 +260,12 @@ def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, 
     """A new job for what failed or was quarantined, or was never begun, in an older one.
 
     Raises:
-        Rejected: the job is unknown, or still at work.
+        Rejected: the job is unknown, or still at work, or a back-fill: that is simply made again.
     """
     before = get(connection, job_id)
+    if before["source"] == CATALOGUE:
+        hint = f"`pixr index backfill {before['options']['model']}` takes up what is missing"
+        raise Rejected(f"job {job_id} is a back-fill", status=409, code="back-fill", hint=hint)
     if before["status"] in UNFINISHED:
         detail = f"job {job_id} is still {before['status']}"
         raise Rejected(detail, status=409, code="not-finished", hint="cancel it first")

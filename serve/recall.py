@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import psycopg
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import Temporary
 from pipelines import index
-from pipelines.index import Filters, Looked, Model
+from pipelines.index import Filters, Hit, Looked, Model
 from serve.readers import Readers
 from serve.settings import SearchSettings
 
@@ -72,5 +73,10 @@ class Recall:
             return
         finally:
             self._took_s = time.monotonic() - began
-        found = {hit.segment_id for hit in looked.hits[: len(true)]}
-        self._looks.append(len(found & {hit.segment_id for hit in true}) / max(1, len(true)))
+        self._looks.append(share_of(looked.hits, true))
+
+
+def share_of(hits: Sequence[Hit], true: Sequence[Hit]) -> float:
+    """How many of the true nearest are among the first that were found, from 0 to 1."""
+    found = {hit.segment_id for hit in hits[: len(true)]}
+    return len(found & {hit.segment_id for hit in true}) / max(1, len(true))

@@ -20,12 +20,12 @@ from cluster.errors import Rejected, Temporary
 from pipelines import index
 from pipelines.index import Connection, Filters, Model, Plan
 from serve.readers import Readers
+from serve.recall import AT, share_of
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
 AGAIN_S = 5.0  # after what went wrong
-AT = 10
 
 
 class Warming:
@@ -105,8 +105,7 @@ async def recall_of(connection: Connection, model: Model, search: SearchSettings
             except psycopg.errors.QueryCanceled:
                 log.warning("recall is not known: comparing everything takes more than recall_timeout_ms")
                 continue
-            near = {hit.segment_id for hit in looked.hits[: len(true)]}
-            found.append(len(near & {hit.segment_id for hit in true}) / max(1, len(true)))
+            found.append(share_of(looked.hits, true))
     return sum(found) / len(found) if found else 1.0
 
 

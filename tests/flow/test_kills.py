@@ -30,6 +30,7 @@ from tests.replica import Replica, streaming
 pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")  # said by the package that brings PostgreSQL
 VIEWERS = 3
 EVERY_S = 0.1
+QUIET_S = 2.0  # of load before the kill, and once more when all is whole
 WATCHED_S = 8.0  # from a kill on
 BACK_WITHIN_S = 60.0
 SLACK_S = 2.0  # of a machine of two cores that restarts what was killed, beyond a search's own deadline
@@ -133,7 +134,7 @@ def test_whatever_is_killed_every_search_is_answered_or_sent_away_in_time(
     until(lambda: whole(stack), BACK_WITHIN_S, "whole at the start")
     captions = [sample.shots[0].caption for sample in catalogue if sample.shots]
     with viewers(stack, captions, f"kills-{what}") as asking:
-        time.sleep(2)
+        time.sleep(QUIET_S)
         killed_at = time.time()
         for each in ALL if what == "all" else (what,):
             kill(stack, replica, each)
@@ -142,7 +143,7 @@ def test_whatever_is_killed_every_search_is_answered_or_sent_away_in_time(
             replica.start()
         until(lambda: whole(stack), BACK_WITHIN_S, "whole again by itself")
         whole_at = time.time()
-        time.sleep(2)
+        time.sleep(QUIET_S)
     seen = [each for viewer in asking for each in viewer.seen]
     longest_s = stack.settings.section(SearchSettings).deadline_s + SLACK_S
     assert {each.status for each in seen} <= {200, 503}

@@ -10,6 +10,7 @@ import pytest
 from psycopg import Connection
 
 from cluster import database, runtime
+from cluster.errors import Rejected
 from cluster.settings import ROOT, Settings
 from pipelines import index_admin, jobs
 from tests.conftest import until
@@ -38,6 +39,8 @@ def test_a_model_is_filled_in_followed_switched_to_and_back(
     filled = index_admin.model(connection, other)
     assert (filled.active, filled.followed, filled.missing, filled.rows) == (False, True, 0, len(moments))
     assert jobs.backfill(deployment, connection, other) is None  # nothing is missing
+    with pytest.raises(Rejected, match="is a back-fill"):
+        jobs.retry(deployment, connection, job["id"])
 
     assert index_admin.switch(connection, other).active
     before = index_admin.model(connection, used)
