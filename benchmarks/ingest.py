@@ -232,7 +232,7 @@ def _order(
     video: Video, order: dict[str, Any], file: str, model: encoder.Encoder, ingest: IngestSettings
 ) -> dict[str, Any]:
     width, height = chunks.decode_size(video, max(model.image_size, ingest.thumbnail_side_px))
-    sizes = {"width": width, "height": height, "model_side": model.image_size, "fit": model.fit, "cuts": True}
+    sizes = {"width": width, "height": height, "model_side": model.image_size, "fit": model.fit}
     sizes |= {"thumbnail_side": ingest.thumbnail_side_px, "interval_ms": ingest.sample_interval_ms}
     return {**order, **sizes, "path": file, "scratch": f"{tempfile.gettempdir()}/pixr-bare-{os.getpid()}.mkv"}
 

@@ -90,13 +90,11 @@ def decode(path: Path, ingest: IngestSettings, processes: int) -> Pass:
 
 def _tasks(video: Video, ingest: IngestSettings) -> list[Task]:
     width, height = chunks.decode_size(video, max(MODEL_SIDE, ingest.thumbnail_side_px))
-    keys_only = ingest.mode == "key-frames"
     sizes: dict[str, Any] = {"width": width, "height": height, "model_side": MODEL_SIDE, "fit": "squash"}
     sizes |= {"thumbnail_side": ingest.thumbnail_side_px, "interval_ms": ingest.sample_interval_ms}
-    sizes |= {"cuts": ingest.mode == "frames"}
-    plan = chunks.plan(video, ingest.chunk_ms, key_frames_only=keys_only)
+    plan = chunks.plan(video, ingest.chunk_ms, ingest.mode)
     lease = Lease(1, 1, "", "", 0, 1)
-    return [Task(lease, each, chunks.order(video, each, key_frames_only=keys_only) | sizes, 0.0) for each in plan]
+    return [Task(lease, each, chunks.order(video, each, ingest.mode) | sizes, 0.0) for each in plan]
 
 
 def _decode(path: Path, task: Task, ingest: IngestSettings) -> tuple[int, float, float]:

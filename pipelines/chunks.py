@@ -20,9 +20,9 @@ COUNTED_MS_MIN = 1_200_000
 KEY_FRAMES_MAX = 1200  # of one chunk
 
 
-def plan(video: Video, chunk_ms: int, *, key_frames_only: bool = False) -> list[Chunk]:
+def plan(video: Video, chunk_ms: int, mode: str = "frames") -> list[Chunk]:
     """Chunks of at least `chunk_ms`, each from a key frame on; every frame is owned once."""
-    if key_frames_only:
+    if mode == "key-frames":
         return _runs(len(video.key_frames))
     total = len(video.frame_ms)
     starts = _counted_starts(video, chunk_ms, total) if video.counted else _starts(video, chunk_ms, total)
@@ -64,8 +64,9 @@ def _starts(video: Video, chunk_ms: int, total: int) -> list[int]:
     return starts
 
 
-def order(video: Video, chunk: Chunk, *, key_frames_only: bool = False) -> dict[str, Any]:
-    """The part of a `frames.Order` that the chunk decides."""
+def order(video: Video, chunk: Chunk, mode: str = "frames") -> dict[str, Any]:
+    """The part of a `decoders.Order` that the chunk and the mode decide."""
+    key_frames_only = mode == "key-frames"
     frame_ms, frame_pts = video.frame_ms, video.frame_pts
     if key_frames_only:
         frame_ms, frame_pts = frame_ms[video.key_frames], frame_pts[video.key_frames]
@@ -77,9 +78,10 @@ def order(video: Video, chunk: Chunk, *, key_frames_only: bool = False) -> dict[
         "own_first": chunk.own_first - chunk.first,
         "own_stop": chunk.own_stop - chunk.first,
         "previous_ms": int(frame_ms[chunk.own_first - 1]) if chunk.own_first else -1,
-        "decoder": "av" if key_frames_only else video.decoder,
+        "decoder": video.decoder if mode == "interval" else "av",
         "rotation": video.rotation,
         "key_frames_only": key_frames_only,
+        "cuts": mode == "frames",
         "counted": video.counted and not key_frames_only,
         "before": chunk.first if video.counted else 0,
     }

@@ -10,11 +10,12 @@ from __future__ import annotations
 import bisect
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.media import Bytes8, Floats, Shot, Times
+from pipelines.media import Floats, Shot, Times
 
 # The columns of a measurement.
 CHANGE, HISTOGRAM, SPAN, RESIDUAL, LUMA, CONTRAST, LASTING = range(7)
@@ -25,7 +26,8 @@ SETTLE = 2  # frames after a cut until the picture is clean
 BEFORE = REACH + 1  # frames a chunk must see before the first it owns
 AFTER = REACH + SETTLE + 1  # and after the last
 
-PLANE_SIDE = 32  # about, on the shorter side
+SHORT_SIDE, LONG_SIDE = 36, 64  # of a plane, whatever the video's size
+POINTS, CHROMA_POINTS = 3, 2  # that a cell looks at, along each of its sides
 BINS = 8  # a colour channel
 
 CUT_CHANGE_MIN = 9.0  # of 255
@@ -38,6 +40,17 @@ BLEND_SPAN_MIN = 14.0
 BLEND_RATIO_MAX = 0.30
 BLACK_CONTRAST_MAX = 4.0
 
+LIMITED_RANGE = (
+    np.array([[1.164, 0, 1.596], [1.164, -0.392, -0.813], [1.164, 2.017, 0]], np.float32),
+    np.array([[16], [128], [128]], np.float32),
+)
+FULL_RANGE = (
+    np.array([[1, 0, 1.402], [1, -0.344, -0.714], [1, 1.772, 0]], np.float32),
+    np.array([[0], [128], [128]], np.float32),
+)
+
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -47,20 +60,42 @@ class Rules:
     shot_max_ms: int
 
 
-def planes(frames: Bytes8) -> NDArray[np.float32]:
-    """Small float planes [N, h, w, 3] of frames [N, H, W, 3]: block means, so that noise and grain average out."""
-    count, height, width, _ = frames.shape
-    step = max(1, min(height, width) // PLANE_SIDE)
-    rows, columns = max(1, height // step), max(1, width // step)
-    if step == 1:
-        return frames.astype(np.float32)
-    skip = 2 if step >= 4 else 1  # every other pixel of a block is mean enough
-    cut = frames[:, : rows * step, : columns * step]
-    parts = [cut[:, i::step, j::step] for i in range(0, step, skip) for j in range(0, step, skip)]
-    total = np.zeros((count, rows, columns, 3), np.uint16)
-    for part in parts:
-        total += part
-    return total.astype(np.float32) / np.float32(len(parts))
+def grid(*, upright: bool) -> tuple[int, int]:
+    """Rows and columns of a plane."""
+    return (LONG_SIDE, SHORT_SIDE) if upright else (SHORT_SIDE, LONG_SIDE)
+
+
+def plane(luma: Plane, blue: Plane, red: Plane, rows: int, columns: int, *, depth: int = 8, full: bool = False) -> Floats:
+    """A small float RGB plane [rows, columns, 3], 0 to 255, of a frame's Y'CbCr planes of `depth` bits.
+
+    Each cell is the mean of points that are spread over it evenly, so that noise and grain average out and a large
+    frame costs no more than a small one. The matrix is that of BT.601: a cut is one in any.
+    """
+    cells = np.stack([
+        _cells(luma, rows, columns, POINTS),
+        _cells(blue, rows, columns, CHROMA_POINTS),
+        _cells(red, rows, columns, CHROMA_POINTS),
+    ])  # fmt: skip
+    matrix, zero = FULL_RANGE if full else LIMITED_RANGE
+    if depth > 8:
+        cells /= np.float32(1 << (depth - 8))
+    colours: Floats = np.clip(matrix @ (cells.reshape(3, -1) - zero), 0, 255).T.reshape(rows, columns, 3)
+    return colours
+
+
+def _cells(samples: Plane, rows: int, columns: int, points: int) -> Floats:
+    height, width = samples.shape
+    spread = samples[_places(height, rows * points)][:, _places(width, columns * points)]
+    total = np.zeros((rows, columns), np.uint32)
+    for row in range(points):
+        for column in range(points):
+            total += spread[row::points, column::points]
+    return total * np.float32(1 / points**2)
+
+
+@lru_cache(maxsize=64)
+def _places(length: int, count: int) -> NDArray[np.intp]:
+    return ((np.arange(count) + 0.5) * length / count).astype(np.intp)
 
 
 def measure(small: NDArray[np.float32]) -> Floats:

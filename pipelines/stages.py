@@ -144,9 +144,9 @@ class Plan:
             return
         with database.connect(place.postgres_url, autocommit=True) as connection:
             catalog.describe(connection, lease, described(video) | {"content_hash": digest})
-        keys_only = place.ingest.mode == "key-frames"
-        for number, chunk in enumerate(chunks.plan(video, chunk_ms(video, place.ingest), key_frames_only=keys_only)):
-            order = chunks.order(video, chunk, key_frames_only=keys_only) | picture_sizes(video, place)
+        mode = place.ingest.mode
+        for number, chunk in enumerate(chunks.plan(video, chunk_ms(video, place.ingest), mode)):
+            order = chunks.order(video, chunk, mode) | picture_sizes(video, place)
             yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0)
 
 
@@ -280,8 +280,8 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
         return result
     arrays = from_zero(result.arrays)
     wanted = task.chunk.own_stop - task.chunk.own_first
-    if len(arrays["frame_ms"]) < settings.decodable_share_min * wanted or not len(arrays["candidate_ms"]):
-        reason = f"only {len(arrays['frame_ms'])} of {wanted} frames can be decoded"
+    if result.values["decoded"] < settings.decodable_share_min * wanted or not len(arrays["candidate_ms"]):
+        reason = f"only {result.values['decoded']} of {wanted} frames can be decoded"
         return Failure("damaged", reason, final=True)
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
@@ -328,7 +328,6 @@ def picture_sizes(video: Video, place: Place) -> dict[str, Any]:
         "fit": place.model.fit,
         "thumbnail_side": place.ingest.thumbnail_side_px,
         "interval_ms": place.ingest.sample_interval_ms,
-        "cuts": place.ingest.mode == "frames",
     }
 
 

@@ -66,13 +66,12 @@ def probed(path: Path) -> Video:
 
 def tasks(video: Video, chunk_ms: int, *, mode: str = "frames", interval_ms: int = 1) -> list[Task]:
     """What `Plan` would ask of `Decode`: with an interval of 1 ms every frame is a candidate."""
-    keys_only = mode == "key-frames"
     width, height = chunks.decode_size(video, 96)
     sizes = {"width": width, "height": height, "model_side": 64, "fit": "squash", "thumbnail_side": 32}
-    sizes |= {"interval_ms": interval_ms, "cuts": mode == "frames"}
-    plan = chunks.plan(video, chunk_ms, key_frames_only=keys_only)
+    sizes |= {"interval_ms": interval_ms}
     lease = Lease(1, 1, "", "", 0, 1)
-    return [Task(lease, each, chunks.order(video, each, key_frames_only=keys_only) | sizes, 0.0) for each in plan]
+    plan = chunks.plan(video, chunk_ms, mode)
+    return [Task(lease, each, chunks.order(video, each, mode) | sizes, 0.0) for each in plan]
 
 
 def decoded(path: Path, chunk_ms: int = 60_000, **options: Any) -> list[Decoded | Failure]:

@@ -28,6 +28,8 @@ MPEG = ("-q:v", "3", "-bf", "2", "-g", "25")
 OPEN = "log-level=error:keyint=25:min-keyint=25:open-gop=1:bframes=2:b-adapt=0:scenecut=0"
 UNEVEN = ("-vf", "setpts=(N+floor(N/2))/25/TB", "-fps_mode", "passthrough", "-enc_time_base", "1/25", *X264)
 
+SPARSE_MS = 280  # seven frames
+
 Truth = Callable[[int], int]  # the time of frame n
 
 
@@ -70,10 +72,13 @@ def plain_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(path: Path, numbers: range | list[int], time_of: Truth = plain, turn: int = 0) -> None:
-    """Whole or in chunks: exactly these frames, each at its time."""
+    """Whole or in chunks: exactly these frames, each at its time; and the first of each interval where those are asked."""
     expected: Seen = [(time_of(number), number) for number in numbers]
-    assert counted.seen(counted.decoded(path), turn) == expected
-    assert counted.seen(counted.decoded(path, chunk_ms=1500), turn) == expected
+    first_of = {time_ms // SPARSE_MS: (time_ms, number) for time_ms, number in reversed(expected)}
+    for chunk_ms in (60_000, 1500):
+        assert counted.seen(counted.decoded(path, chunk_ms), turn) == expected
+        sparse = counted.decoded(path, chunk_ms, mode="interval", interval_ms=SPARSE_MS)
+        assert counted.seen(sparse, turn) == sorted(first_of.values())
 
 
 @pytest.mark.parametrize("name", WHOLE)

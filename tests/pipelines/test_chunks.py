@@ -48,7 +48,7 @@ def test_frames_are_decoded_at_the_size_that_is_needed_and_never_enlarged() -> N
 
 def test_many_key_frames_are_several_chunks_and_each_is_owned_once() -> None:
     made = video(30_000, list(range(0, 30_000, 10)))
-    plan = chunks.plan(made, 5000, key_frames_only=True)
+    plan = chunks.plan(made, 5000, "key-frames")
     assert len(plan) == 3
     assert [frame for chunk in plan for frame in range(chunk.own_first, chunk.own_stop)] == list(range(3000))
 

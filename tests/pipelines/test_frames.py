@@ -21,15 +21,15 @@ from tests.pipelines.conftest import CUTS_MS, ffmpeg
 LIMITS = Limits(cpu_max_s=60, timeout_s=60, memory_max_mb=2048, output_max_mb=256)
 
 
-def decoded(path: Path, chunk_ms: int = 60_000, **changes: Any) -> tuple[Video, dict[str, NDArray[Any]]]:
+def decoded(path: Path, chunk_ms: int = 60_000, mode: str = "frames", **changes: Any) -> tuple[Video, dict[str, NDArray[Any]]]:
     """A file's chunks, one after the other, joined."""
     video = stages.probe(path, IngestSettings())
     assert isinstance(video, Video), video
     width, height = chunks.decode_size(video, 90)
     sizes = {"width": width, "height": height, "model_side": 48, "fit": "squash", "thumbnail_side": 90}
     parts: list[Result] = []
-    for chunk in chunks.plan(video, chunk_ms):
-        order = chunks.order(video, chunk) | sizes
+    for chunk in chunks.plan(video, chunk_ms, mode):
+        order = chunks.order(video, chunk, mode) | sizes
         order |= {"interval_ms": 1000, "path": str(path), "scratch": f"{path}-scratch.mkv", **changes}
         part = stages.sandbox().run("decode", order, LIMITS)
         assert isinstance(part, Result), part
@@ -61,11 +61,10 @@ def test_the_cuts_are_found_where_they_are(clips: Path, name: str) -> None:
 
 
 def test_both_decoders_see_the_same(clips: Path) -> None:
-    _, first = decoded(clips / "cuts.mp4", decoder="decord")
-    _, second = decoded(clips / "cuts.mp4", decoder="av")
-    assert np.array_equal(first["frame_ms"], second["frame_ms"])
-    difference = np.abs(first["candidates"].astype(int) - second["candidates"].astype(int))
-    assert difference[: len(second["candidates"])].mean() < 4
+    _, first = decoded(clips / "cuts.mp4", mode="interval", decoder="decord")
+    _, second = decoded(clips / "cuts.mp4", mode="interval", decoder="av")
+    assert np.array_equal(first["candidate_ms"], second["candidate_ms"])
+    assert np.abs(first["candidates"].astype(int) - second["candidates"].astype(int)).mean() < 4
 
 
 def test_a_frame_carries_the_number_that_is_painted_into_it(tmp_path: Path) -> None:
@@ -73,12 +72,14 @@ def test_a_frame_carries_the_number_that_is_painted_into_it(tmp_path: Path) -> N
     grey = "geq=lum='20+2*N':cb=128:cr=128,format=yuv420p"
     encoding = ("-c:v", "libx264", "-qp", "0", "-g", "30", "-bf", "2")
     path = ffmpeg(tmp_path / "grey.mp4", "-f", "lavfi", "-i", f"color=size=64x64:rate=25:duration=4,{grey}", *encoding)
-    for decoder in ("decord", "av"):
-        for chunk_ms in (1000, 60_000):
-            _, found = decoded(path, chunk_ms, decoder=decoder)
-            luma = found["features"][:, shots.LUMA]
-            assert np.all(np.diff(luma) > 0), decoder
-            assert found["frame_ms"].tolist() == [number * 40 for number in range(100)]
+    for chunk_ms in (1000, 60_000):
+        _, found = decoded(path, chunk_ms)
+        assert np.all(np.diff(found["features"][:, shots.LUMA]) > 0)
+        assert found["frame_ms"].tolist() == [number * 40 for number in range(100)]
+        for decoder in ("decord", "av"):
+            _, found = decoded(path, chunk_ms, "interval", decoder=decoder, interval_ms=120)
+            assert np.all(np.diff(found["candidates"].mean(axis=(1, 2, 3))) > 0), decoder
+            assert found["candidate_ms"].tolist() == [number * 40 for number in range(0, 100, 3)]
 
 
 def test_a_rotated_frame_is_turned_upright(clips: Path, tmp_path: Path) -> None:
@@ -98,11 +99,11 @@ def test_thumbnails_are_webp_of_the_picture(clips: Path) -> None:
 def test_key_frames_alone_are_decoded_when_asked(clips: Path) -> None:
     video = stages.probe(clips / "cuts.mp4", IngestSettings())
     assert isinstance(video, Video)
-    [chunk] = chunks.plan(video, 1000, key_frames_only=True)
-    order = chunks.order(video, chunk, key_frames_only=True)
+    [chunk] = chunks.plan(video, 1000, "key-frames")
+    order = chunks.order(video, chunk, "key-frames")
     width, height = chunks.decode_size(video, 90)
     order |= {"width": width, "height": height, "model_side": 48, "fit": "squash", "thumbnail_side": 90,
-              "interval_ms": 1000, "path": str(clips / "cuts.mp4"), "scratch": "", "cuts": False}  # fmt: skip
+              "interval_ms": 1000, "path": str(clips / "cuts.mp4"), "scratch": ""}  # fmt: skip
     result = stages.sandbox().run("decode", order, LIMITS)
     assert isinstance(result, Result)
     assert result.arrays["frame_ms"].tolist() == video.frame_ms[video.key_frames].tolist()
