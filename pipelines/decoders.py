@@ -95,24 +95,23 @@ class _Native:
         self._frame, self._order, self._scaler = frame, order, scaler
 
     def small(self) -> Floats:
-        rows, columns = shots.grid(upright=self._order.height > self._order.width)
+        cells = shots.grid(upright=self._order.height > self._order.width)
         frame, form = self._frame, self._frame.format
         if form.is_rgb or not form.is_planar or form.is_big_endian or len(frame.planes) < 3:
-            frame = frame.reformat(columns * shots.POINTS, rows * shots.POINTS, "yuv444p", interpolation="AREA")
+            rows, columns = (count * shots.POINTS for count in cells)
+            frame = frame.reformat(columns, rows, "yuv444p", interpolation="AREA")
         depth = frame.format.components[0].bits
-        luma, blue, red = (_view(plane, depth) for plane in frame.planes[:3])
-        full = frame.color_range == ColorRange.JPEG
-        return shots.plane(luma, blue, red, rows, columns, depth=depth, full=full)
+        luma, blue, red = (_samples(plane, depth) for plane in frame.planes[:3])
+        return shots.plane(luma, blue, red, cells, depth=depth, full=frame.color_range == ColorRange.JPEG)
 
     def pixels(self) -> Bytes8:
         scaled = self._scaler.reformat(self._frame, self._order.width, self._order.height, "rgb24")
         return np.asarray(scaled.to_ndarray(), np.uint8)
 
 
-def _view(plane: Any, depth: int) -> NDArray[Any]:
+def _samples(plane: Any, depth: int) -> shots.Samples:
     """A plane's samples, where they are."""
-    samples = np.frombuffer(plane, np.uint8 if depth <= 8 else "<u2").reshape(plane.height, -1)
-    return samples[:, : plane.width]
+    return shots.Samples(np.frombuffer(plane, np.uint8 if depth <= 8 else "<u2").reshape(plane.height, -1), plane.width)
 
 
 def _with_av(order: Order) -> Iterator[tuple[int, Picture]]:

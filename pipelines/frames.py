@@ -129,7 +129,7 @@ class _Cuts:
     def see(self, time_ms: int, picture: Picture, owned: bool) -> None:
         """The next frame."""
         plane = picture.small()
-        self._changes.append(float(np.abs(plane - self._planes[-1]).mean()) if self._planes else 0.0)
+        self._changes.append(shots.change(self._planes[-1], plane) if self._planes else 0.0)
         del self._changes[: -shots.REACH - shots.SETTLE - 1]
         if owned and self._stands_out():
             self._held[self._dropped + len(self._planes)] = (time_ms, picture.pixels())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-PIPELINE_VERSION = 2  # raise it when the same video would give other segments
+PIPELINE_VERSION = 3  # raise it when the same video would give other segments
 
 Bytes8 = NDArray[np.uint8]
 Times = NDArray[np.int32]

@@ -26,18 +26,20 @@ SETTLE = 2  # frames after a cut until the picture is clean
 BEFORE = REACH + 1  # frames a chunk must see before the first it owns
 AFTER = REACH + SETTLE + 1  # and after the last
 
-SHORT_SIDE, LONG_SIDE = 36, 64  # of a plane, whatever the video's size
+SHORT_SIDE, LONG_SIDE = 27, 48  # of a plane, whatever the video's size
 POINTS, CHROMA_POINTS = 3, 2  # that a cell looks at, along each of its sides
 BINS = 8  # a colour channel
 
 CUT_CHANGE_MIN = 9.0  # of 255
 CUT_HISTOGRAM_MIN = 0.10
+CUT_HISTOGRAM_FLOOR = 0.04  # of the largest change; a shaken camera moves colours and keeps them
 CUT_RATIO_MIN = 3.0  # times the neighbourhood's mean
 CUT_LASTING_MIN = 0.4  # of the change; less goes back to what was before: lightning, a photographer
 FLASH_FRAMES_MAX = 4
 PEAK_CHANGE_MIN = 5.0  # below, no frame is worth an extra sample
 BLEND_SPAN_MIN = 14.0
 BLEND_RATIO_MAX = 0.30
+BLENDED_MIN = 3  # frames on end that are such a mean; a slow pan has one now and then
 BLACK_CONTRAST_MAX = 4.0
 
 LIMITED_RANGE = (
@@ -49,8 +51,6 @@ FULL_RANGE = (
     np.array([[0], [128], [128]], np.float32),
 )
 
-Plane = NDArray[np.uint8] | NDArray[np.uint16]
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -60,83 +60,108 @@ class Rules:
     shot_max_ms: int
 
 
+@dataclass(frozen=True)
+class Samples:
+    """One of a frame's planes as it lies in memory: rows [height, at least `width`], of 8 bits a sample or of 16."""
+
+    rows: NDArray[np.uint8] | NDArray[np.uint16]
+    width: int
+
+
 def grid(*, upright: bool) -> tuple[int, int]:
-    """Rows and columns of a plane."""
+    """Rows and columns of a plane's cells."""
     return (LONG_SIDE, SHORT_SIDE) if upright else (SHORT_SIDE, LONG_SIDE)
 
 
-def plane(luma: Plane, blue: Plane, red: Plane, rows: int, columns: int, *, depth: int = 8, full: bool = False) -> Floats:
-    """A small float RGB plane [rows, columns, 3], 0 to 255, of a frame's Y'CbCr planes of `depth` bits.
+def plane(
+    luma: Samples, blue: Samples, red: Samples, cells: tuple[int, int], *, depth: int = 8, full: bool = False
+) -> Floats:
+    """A small float RGB plane [3, cells], 0 to 255, of a frame's Y'CbCr planes of `depth` bits.
 
     Each cell is the mean of points that are spread over it evenly, so that noise and grain average out and a large
     frame costs no more than a small one. The matrix is that of BT.601: a cut is one in any.
     """
-    cells = np.stack([
-        _cells(luma, rows, columns, POINTS),
-        _cells(blue, rows, columns, CHROMA_POINTS),
-        _cells(red, rows, columns, CHROMA_POINTS),
-    ])  # fmt: skip
+    means = np.stack(
+        [_means(luma, cells, POINTS), _means(blue, cells, CHROMA_POINTS), _means(red, cells, CHROMA_POINTS)]
+    )
     matrix, zero = FULL_RANGE if full else LIMITED_RANGE
     if depth > 8:
-        cells /= np.float32(1 << (depth - 8))
-    colours: Floats = np.clip(matrix @ (cells.reshape(3, -1) - zero), 0, 255).T.reshape(rows, columns, 3)
+        means /= np.float32(1 << (depth - 8))
+    colours: Floats = np.clip(matrix @ (means - zero), 0, 255)
     return colours
 
 
-def _cells(samples: Plane, rows: int, columns: int, points: int) -> Floats:
-    height, width = samples.shape
-    spread = samples[_places(height, rows * points)][:, _places(width, columns * points)]
-    total = np.zeros((rows, columns), np.uint32)
-    for row in range(points):
-        for column in range(points):
-            total += spread[row::points, column::points]
-    return total * np.float32(1 / points**2)
+def _means(samples: Samples, cells: tuple[int, int], points: int) -> Floats:
+    places = _places(samples.rows.shape, samples.width, cells, points)
+    total = samples.rows.reshape(-1).take(places, mode="clip").sum(axis=0, dtype=np.uint32)
+    means: Floats = total * np.float32(1 / points**2)
+    return means
 
 
 @lru_cache(maxsize=64)
-def _places(length: int, count: int) -> NDArray[np.intp]:
-    return ((np.arange(count) + 0.5) * length / count).astype(np.intp)
+def _places(shape: tuple[int, int], width: int, cells: tuple[int, int], points: int) -> NDArray[np.intp]:
+    """Where the points of each cell lie in a plane that is read as one row, [points * points, cells]."""
+    down, across = (
+        ((np.arange(count * points) + 0.5) * length / (count * points)).astype(np.intp).reshape(count, points)
+        for length, count in ((shape[0], cells[0]), (width, cells[1]))
+    )
+    places = down.T[:, None, :, None] * shape[1] + across.T[None, :, None, :]
+    return places.reshape(points**2, -1)
 
 
-def measure(small: NDArray[np.float32]) -> Floats:
-    """Seven numbers a frame. Rows nearer than BEFORE to the start or AFTER to the end stand on shortened windows."""
+def measure(small: Floats) -> Floats:
+    """Seven numbers a frame, of planes [N, 3, cells].
+
+    Rows nearer than BEFORE to the start or AFTER to the end stand on shortened windows.
+    """
     count = len(small)
     out = np.zeros((count, FEATURES), np.float32)
     flat = small.reshape(count, -1)
-    luma = small[..., 0] * np.float32(0.299) + small[..., 1] * np.float32(0.587) + small[..., 2] * np.float32(0.114)
-    out[:, LUMA] = luma.mean(axis=(1, 2))
-    out[:, CONTRAST] = luma.std(axis=(1, 2))
+    luma = small[:, 0] * np.float32(0.299) + small[:, 1] * np.float32(0.587) + small[:, 2] * np.float32(0.114)
+    out[:, LUMA] = luma.mean(axis=1)
+    out[:, CONTRAST] = luma.std(axis=1)
     if count > 1:
-        out[1:, CHANGE] = np.abs(flat[1:] - flat[:-1]).mean(axis=1)
+        out[1:, CHANGE] = _apart(flat[1:], flat[:-1])
         bins = _histograms(small)
         out[1:, HISTOGRAM] = np.abs(bins[1:] - bins[:-1]).sum(axis=1) / 2
         out[:, LASTING] = _lasting(flat, out[:, CHANGE])
     if count > 2 * REACH:
         early, late, here = flat[: -2 * REACH], flat[2 * REACH :], flat[REACH:-REACH]
-        out[REACH:-REACH, SPAN] = np.abs(late - early).mean(axis=1)
-        out[REACH:-REACH, RESIDUAL] = np.abs(here - (late + early) / 2).mean(axis=1)
+        out[REACH:-REACH, SPAN] = _apart(late, early)
+        out[REACH:-REACH, RESIDUAL] = _apart(here, (late + early) * np.float32(0.5))
     return out
+
+
+def change(before: Floats, plane: Floats) -> float:
+    """What CHANGE will be of a frame, from its plane and the one before."""
+    return float(_apart(plane.reshape(1, -1), before.reshape(1, -1))[0])
+
+
+def _apart(one: Floats, other: Floats) -> Floats:
+    """Mean absolute difference of rows."""
+    difference = one - other
+    means: Floats = np.abs(difference, out=difference).mean(axis=1)
+    return means
 
 
 def _lasting(flat: NDArray[np.float32], change: Floats) -> Floats:
     """What of a change is still there a few frames later, and was not there a few frames before."""
     lasting = change.copy()
     for frames in range(2, FLASH_FRAMES_MAX + 2):
-        apart = np.abs(flat[frames:] - flat[:-frames]).mean(axis=1)
+        apart = _apart(flat[frames:], flat[:-frames])
         begins, ends = lasting[1 : 1 + len(apart)], lasting[frames:]
         np.minimum(begins, apart, out=begins)  # from the frame before to those after: a flash that begins here
         np.minimum(ends, apart, out=ends)  # from those before to this one: a flash that ends here
     return lasting
 
 
-def _histograms(small: NDArray[np.float32]) -> Floats:
+def _histograms(small: Floats) -> Floats:
     """Shares of three coarse colour histograms a frame, [N, 3 * BINS]."""
-    count = len(small)
-    level = (small.reshape(count, -1, 3) * (BINS / 256)).astype(np.int32)
-    level += np.arange(3, dtype=np.int32) * BINS
-    level += (np.arange(count, dtype=np.int32) * 3 * BINS)[:, None, None]
-    found = np.bincount(level.ravel(), minlength=count * 3 * BINS).reshape(count, 3 * BINS)
-    shares: Floats = (found / (level.shape[1] * 3)).astype(np.float32)
+    count, colours, cells = small.shape
+    level = (small * np.float32(BINS / 256)).astype(np.int32)
+    level += (np.arange(count * colours, dtype=np.int32) * BINS).reshape(count, colours, 1)
+    found = np.bincount(level.ravel(), minlength=count * colours * BINS).reshape(count, colours * BINS)
+    shares: Floats = (found / (colours * cells)).astype(np.float32)
     return shares
 
 
@@ -177,9 +202,15 @@ def hard_cuts(features: Floats) -> NDArray[np.intp]:
     change, histogram = features[:, CHANGE], features[:, HISTOGRAM]
     around = _mean_around(change)
     cut = peaks(change) & (change >= CUT_CHANGE_MIN) & (change >= CUT_RATIO_MIN * around)
-    cut &= (histogram >= CUT_HISTOGRAM_MIN) | (change >= 3 * CUT_CHANGE_MIN)
-    cut &= features[:, LASTING] >= CUT_LASTING_MIN * change
-    return np.flatnonzero(cut)
+    cut &= histogram >= np.where(change >= 3 * CUT_CHANGE_MIN, CUT_HISTOGRAM_FLOOR, CUT_HISTOGRAM_MIN)
+    return np.flatnonzero(cut & ~_flashes(features))
+
+
+def _flashes(features: Floats) -> NDArray[np.bool_]:
+    """Frames whose change goes back to what was before."""
+    change = features[:, CHANGE]
+    flashes: NDArray[np.bool_] = (change >= CUT_CHANGE_MIN) & (features[:, LASTING] < CUT_LASTING_MIN * change)
+    return flashes
 
 
 def blends(features: Floats) -> NDArray[np.intp]:
@@ -189,13 +220,13 @@ def blends(features: Floats) -> NDArray[np.intp]:
     near_cut = np.zeros(len(features), bool)
     for cut in hard_cuts(features):
         near_cut[max(0, cut - 2 * REACH) : cut + 2 * REACH] = True
-    black = features[:, CONTRAST] <= BLACK_CONTRAST_MAX
+    black = (features[:, CONTRAST] <= BLACK_CONTRAST_MAX) & ~_flashes(features)
     middles: list[int] = []
     for first, stop in _runs((blended & ~near_cut) | black, gap=REACH):
         dark = np.flatnonzero(black[first:stop])
         if len(dark):
             middles.append(first + int(dark[0] + dark[-1] + 1) // 2)
-        elif stop - first >= 3:
+        elif any(last - start >= BLENDED_MIN for start, last in _runs(blended[first:stop], gap=1)):
             middles.append(first + int(np.argmax(span[first:stop])))
     return np.array(middles, np.intp)
 

@@ -21,7 +21,9 @@ from tests.pipelines.conftest import CUTS_MS, ffmpeg
 LIMITS = Limits(cpu_max_s=60, timeout_s=60, memory_max_mb=2048, output_max_mb=256)
 
 
-def decoded(path: Path, chunk_ms: int = 60_000, mode: str = "frames", **changes: Any) -> tuple[Video, dict[str, NDArray[Any]]]:
+def decoded(
+    path: Path, chunk_ms: int = 60_000, mode: str = "frames", **changes: Any
+) -> tuple[Video, dict[str, NDArray[Any]]]:
     """A file's chunks, one after the other, joined."""
     video = stages.probe(path, IngestSettings())
     assert isinstance(video, Video), video

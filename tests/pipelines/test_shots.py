@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,12 +18,12 @@ RATE = 30
 
 
 def pictures(*lengths: int, seed: int = 0) -> NDArray[np.float32]:
-    """Small planes of scenes of these lengths: each a random picture with a little noise."""
+    """Small planes [N, 3, cells] of scenes of these lengths: each a random picture with a little noise."""
     random = np.random.default_rng(seed)
     parts = []
     for length in lengths:
-        scene = random.uniform(20, 235, (1, 18, 32, 3))
-        parts.append(scene + random.normal(0, 1.5, (length, 18, 32, 3)))
+        scene = random.uniform(20, 235, (1, 3, 18 * 32))
+        parts.append(scene + random.normal(0, 1.5, (length, 3, 18 * 32)))
     return np.concatenate(parts).clip(0, 255).astype(np.float32)
 
 
@@ -46,7 +47,7 @@ def test_a_still_picture_has_no_cut() -> None:
 
 def test_a_dissolve_is_one_cut_in_its_middle() -> None:
     first, second = pictures(60), pictures(60, seed=1)
-    share = np.linspace(0, 1, 30, dtype=np.float32)[:, None, None, None]
+    share = np.linspace(0, 1, 30, dtype=np.float32)[:, None, None]
     blend = first[-1:] * (1 - share) + second[:1] * share
     found = starts(np.concatenate([first, blend, second]))
     assert len(found) == 2
@@ -55,7 +56,7 @@ def test_a_dissolve_is_one_cut_in_its_middle() -> None:
 
 def test_a_fade_through_black_is_one_cut() -> None:
     first, second = pictures(60), pictures(60, seed=1)
-    share = np.linspace(1, 0, 15, dtype=np.float32)[:, None, None, None]
+    share = np.linspace(1, 0, 15, dtype=np.float32)[:, None, None]
     black = np.zeros((10, *first.shape[1:]), np.float32)
     found = starts(np.concatenate([first, first[-1:] * share, black, second[:1] * share[::-1], second]))
     assert len(found) == 2
@@ -63,15 +64,15 @@ def test_a_fade_through_black_is_one_cut() -> None:
 
 
 def test_motion_is_no_dissolve() -> None:
-    wide = np.random.default_rng(3).uniform(20, 235, (18, 400, 3)).astype(np.float32)
-    wide = (wide + np.roll(wide, 1, 1) + np.roll(wide, 2, 1)) / 3
-    pan = np.stack([wide[:, at : at + 32] for at in range(200)])
+    wide = np.random.default_rng(3).uniform(20, 235, (3, 18, 400)).astype(np.float32)
+    wide = (wide + np.roll(wide, 1, 2) + np.roll(wide, 2, 2)) / 3
+    pan = np.stack([wide[:, :, at : at + 32].reshape(3, -1) for at in range(200)])
     assert len(starts(pan)) <= 2
 
 
 def test_flicker_does_not_make_thousands_of_shots() -> None:
     light = np.where(np.arange(900) % 2, 40, 220).astype(np.float32)
-    flicker = np.broadcast_to(light[:, None, None, None], (900, 18, 32, 3))
+    flicker = np.broadcast_to(light[:, None, None], (900, 3, 18 * 32))
     assert len(starts(flicker)) <= 900 * 1000 // RATE // RULES.shot_min_ms
 
 
@@ -105,6 +106,49 @@ def test_fixed_shots_cover_the_video(length_ms: int, each_ms: int, start_ms: int
     assert found[-1].end_ms == start_ms + length_ms
     assert all(before.end_ms == after.start_ms for before, after in itertools.pairwise(found))
     assert all(shot.end_ms - shot.start_ms < each_ms * 2 for shot in found)
+
+
+COLOURS = {  # by Y', Cb and Cr in 8 bits of limited range, as BT.601 has it
+    (235, 128, 128): (255, 255, 255),
+    (16, 128, 128): (0, 0, 0),
+    (82, 90, 240): (255, 0, 0),
+    (145, 54, 34): (0, 255, 0),
+    (41, 240, 110): (0, 0, 255),
+}
+
+
+@pytest.mark.parametrize(("codes", "colour"), COLOURS.items())
+@pytest.mark.parametrize(("depth", "height", "width"), [(8, 1080, 1920), (10, 360, 640), (8, 2, 2), (8, 7, 5)])
+def test_a_plane_shows_the_colours_of_a_frame(
+    codes: tuple[int, ...], colour: tuple[int, ...], depth: int, height: int, width: int
+) -> None:
+    kind = np.uint8 if depth == 8 else np.uint16
+    rest = np.array(77 << (depth - 8), kind)  # what lies beside the picture in memory
+    planes = []
+    for code, half in zip(codes, (1, 2, 2), strict=True):
+        down, across = -(-height // half), -(-width // half)
+        rows = np.full((down, across + 13), rest)
+        rows[:, :across] = code << (depth - 8)
+        planes.append(shots.Samples(rows, across))
+    plane = shots.plane(*planes, shots.grid(upright=False), depth=depth)
+    assert plane.shape == (3, shots.SHORT_SIDE * shots.LONG_SIDE)
+    assert np.abs(plane - np.array(colour)[:, None]).max() < 4
+
+
+def test_each_cell_of_a_plane_is_its_part_of_the_frame() -> None:
+    rows, columns = cells = shots.grid(upright=True)
+    steps = np.linspace(16, 235, rows * columns).reshape(rows, columns)
+    luma = np.repeat(np.repeat(steps, 20, 0), 20, 1).astype(np.uint8)
+    grey = shots.Samples(np.full((rows * 10, columns * 10), 128, np.uint8), columns * 10)
+    plane = shots.plane(shots.Samples(luma, columns * 20), grey, grey, cells)
+    assert np.abs(plane[1] - ((steps - 16) * 1.164).ravel()).max() < 2
+
+
+def test_jumps_of_a_shaken_camera_are_no_cuts() -> None:
+    picture = pictures(1)[0].reshape(3, 18, 32)
+    shaken = [np.roll(picture, at, 2).reshape(3, -1) for at in np.random.default_rng(5).integers(0, 2, 20).cumsum() * 9]
+    held = np.repeat(np.stack(shaken), 12, 0)  # as different as a cut, again and again, in the same colours
+    assert starts(held) == [0]
 
 
 def test_a_measurement_looks_no_further_than_it_says() -> None:
