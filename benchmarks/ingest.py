@@ -1,14 +1,14 @@
 """The whole ingest job beside a bare loop: the same decoding, detection and model, without Ray, database or S3.
 
-Both run twice, over few and over many videos. What a video costs is the slope between the two, so that the start of a
-job, which is paid once, is told apart from what grows with the catalogue.
+Rates are those of the steady middle: of the job while it goes from a tenth to nine tenths of its frames, of the bare
+loop once its model is loaded. What a job takes of the CPU is what its cluster takes above what it takes when idle.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from psycopg import Connection
 
-from benchmarks import ingest_files
+from benchmarks import big_model, ingest_files, ingest_meter
+from benchmarks.ingest_meter import Meter
 from benchmarks.run import Figure
 from cluster import database, migrations, runtime, supervisor
 from cluster import settings as settings_module
@@ -32,13 +32,15 @@ from pipelines import chunks, encoder, jobs, report, source, stages
 from pipelines.media import Video
 from pipelines.settings import IngestSettings, ModelSettings
 
-FEW, MANY = 2, 6  # videos
+LONG, LONG_BIG = 60, 20  # videos of SECONDS, for the bundled model and for the one of usual size
+REPEATS = 3  # of both, in turns; medians
 SECONDS = (20, 30, 40, 60)
-SHORT_FEW, SHORT_MANY = 10, 60  # videos of two seconds
-JOB_TIMEOUT_S = 900
+SHORT_FEW, SHORT_MANY = 100, 1000  # videos of two seconds
+JOB_TIMEOUT_S = 2400
 START_TIMEOUT_S = 180
-READ_INTERVAL_S = 0.1
-KEEPER, DRIVER = "pipelines.sandbox_child", "pipelines.ingest"
+IDLE_S = 20
+POLL_S = 1.0
+STEADY = (0.1, 0.9)  # of the frames
 PROCESSES = 2  # of the bare loop: one a core
 
 
@@ -46,177 +48,171 @@ PROCESSES = 2  # of the bare loop: one a core
 class Cost:
     """What went through, and what it took."""
 
-    videos: int
     frames: int
     wall_s: float
-    cpu_s: float  # of everything that works: workers and their children; of the job also Ray itself
+    cpu_s: float
     useful_s: float  # of it, in decoding and embedding
 
     def __sub__(self, other: Cost) -> Cost:
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Cost(*(mine - theirs for mine, theirs in pairs))
+        return Cost(
+            self.frames - other.frames,
+            self.wall_s - other.wall_s,
+            self.cpu_s - other.cpu_s,
+            self.useful_s - other.useful_s,
+        )
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.frames / self.wall_s
+
+    @property
+    def yielded(self) -> float:
+        """Frames a CPU second."""
+        return self.frames / self.cpu_s
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job: all of it, and its steady middle."""
+
+    whole: Cost
+    steady: Cost
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Long videos beside the bare loop, then many short ones."""
+    """Long videos by two models beside the bare loop, then many short ones."""
     base = ingest_files.base(settings, 1920, 1080)
     long = [
-        ingest_files.lengthened(settings, base, SECONDS[number % len(SECONDS)], 2 * number) for number in range(MANY)
+        ingest_files.lengthened(settings, base, SECONDS[number % len(SECONDS)], 2 * number) for number in range(LONG)
     ]
     short = [ingest_files.shortened(settings, number) for number in range(SHORT_FEW + SHORT_MANY)]
-    bare, baseline = (_plain(name, long, settings) for name in ("ingest", "ingest_clip_video_encode"))
-    with _stack(settings) as (stack, connection):
-        _job(stack, connection, short[:1])  # fills caches of files and of pages
-        whole, rest = _job(stack, connection, long[:FEW]), _job(stack, connection, long[FEW:])
-        job = rest - whole
-        few, many = _job(stack, connection, short[:SHORT_FEW]), _job(stack, connection, short[SHORT_FEW:])
-    yield from _beside(bare, job, rest)
-    mine, other = job.frames / job.cpu_s, baseline.frames / baseline.cpu_s
-    name = "ingest job, the same videos: frames a CPU second"
-    yield Figure(name, f"{mine:.0f}", f"{other:.0f} clip-video-encode's approach", mine / other)
-    slope = many - few
-    yield Figure(
-        f"CPU a video of 2 s, {SHORT_MANY} videos",
-        f"{many.cpu_s / many.videos:.2f} s ({slope.cpu_s / slope.videos:.2f} s each more)",
-        f"{few.cpu_s / few.videos:.2f} s, {SHORT_FEW} videos",
-        many.cpu_s / many.videos / (few.cpu_s / few.videos),
-    )
+    with stack(settings) as (made, connection):
+        yield from _models(made, connection, long)
+        few, many = job(made, connection, short[:SHORT_FEW]), job(made, connection, short[SHORT_FEW:])
+    first, rest = few.whole.cpu_s / SHORT_FEW, many.whole.cpu_s / SHORT_MANY
+    name = f"CPU a video of 2 s, {SHORT_MANY} videos"
+    yield Figure(name, f"{rest:.2f} s", f"{first:.2f} s, {SHORT_FEW} videos", rest / first)
 
 
-def _beside(bare: Cost, job: Cost, rest: Cost) -> Iterator[Figure]:
-    size = f"{job.videos} more videos of 20 to 60 s, 1080p"
-    yield Figure(
-        f"ingest job, {size}: frames a CPU second",
-        f"{job.frames / job.cpu_s:.0f}",
-        f"{bare.frames / bare.cpu_s:.0f} bare loop",
-        job.frames / job.cpu_s / (bare.frames / bare.cpu_s),
-    )
-    yield Figure(
-        f"ingest job, {size}: frames a second",
-        f"{job.frames / job.wall_s:.0f}",
-        f"{bare.frames / bare.wall_s:.0f} bare loop",
-        job.frames / job.wall_s / (bare.frames / bare.wall_s),
-    )
+def _models(made: Settings, connection: Connection, long: list[Path]) -> Iterator[Figure]:
+    bundled, big = made.section(ModelSettings).name, str(big_model.folder(made))
+    job(made, connection, long[:2], bundled)  # fills caches of files and of pages
+    for model, said, count in ((bundled, bundled, LONG), (big, f"{big_model.ARCHITECTURE}, random weights", LONG_BIG)):
+        files = long[:count]
+        pairs = [(bare(files, made, model), job(made, connection, files, model)) for _ in range(REPEATS)]
+        yield from _beside(f"{count} videos of 20 to 60 s, 1080p, {said}", pairs)
+        other = plain("ingest_clip_video_encode", files, made, model)
+        mine = statistics.median(done.steady.yielded for _, done in pairs)
+        name = f"ingest job, {count} videos of 20 to 60 s, 1080p, {said}: frames a CPU second"
+        beside = f"{other.yielded:.0f} clip-video-encode's approach"
+        yield Figure(name, f"{mine:.0f}", beside, mine / other.yielded)
+
+
+def _beside(size: str, pairs: Sequence[tuple[Cost, Job]]) -> Iterator[Figure]:
+    for what, of in (("second", "rate"), ("CPU second", "yielded")):
+        mine = [getattr(done.steady, of) for _, done in pairs]
+        other = [getattr(loop, of) for loop, _ in pairs]
+        ratios = sorted(one / two for one, two in zip(mine, other, strict=True))
+        yield Figure(
+            f"ingest job, {size}: frames a {what}, steady",
+            f"{statistics.median(mine):.0f} ({ratios[0]:.2f} to {ratios[-1]:.2f} of the bare loop)",
+            f"{statistics.median(other):.0f} bare loop",
+            statistics.median(ratios),
+        )
+    middle = sorted((done for _, done in pairs), key=lambda done: done.whole.useful_s / done.whole.cpu_s)
+    done = middle[len(middle) // 2]
     yield Figure(
         f"ingest job, {size}: decode and embed as a share of all CPU seconds",
-        f"{job.useful_s:.0f} of {job.cpu_s:.0f} s; with the start of the job {rest.useful_s:.0f} of {rest.cpu_s:.0f} s",
+        f"{done.whole.useful_s:.0f} of {done.whole.cpu_s:.0f} s; steady {done.steady.useful_s / done.steady.cpu_s:.2f}",
         "0.85 wanted",
-        job.useful_s / job.cpu_s,
+        done.whole.useful_s / done.whole.cpu_s,
     )
 
 
 @contextmanager
-def _stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
-    """Ray, PostgreSQL and S3 of the benchmark's own, as the supervisor starts them."""
+def stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
+    """Ray, PostgreSQL and S3 of the benchmark's own, as the supervisor starts them. Models use one thread."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
         Path(folder).chmod(0o755)
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
-        stack = settings_module.load(environ=environment)
-        process = supervisor.start(stack, only=("postgres", "redis", "s3", "ray"))
+        made = settings_module.load(environ={**environment, "PIXR_MODEL_THREADS": "1"})
+        process = supervisor.start(made, only=("postgres", "redis", "s3", "ray"))
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
-            while supervisor.read_status(stack)["phase"] != "up":
-                assert process.poll() is None, supervisor.read_status(stack)
-                assert time.monotonic() < deadline, supervisor.read_status(stack)
+            while supervisor.read_status(made)["phase"] != "up":
+                assert process.poll() is None, supervisor.read_status(made)
+                assert time.monotonic() < deadline, supervisor.read_status(made)
                 time.sleep(0.2)
             for name in ("serve", "solana"):
-                runtime.port(stack, name, 0)
-            url = runtime.postgres_url(stack, "pixr")
+                runtime.port(made, name, 0)
+            url = runtime.postgres_url(made, "pixr")
             migrations.migrate(url)
             with database.connect(url, autocommit=True) as connection:
-                yield stack, connection
+                yield made, connection
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
 
 
-def _job(stack: Settings, connection: Connection, files: Sequence[Path]) -> Cost:
-    """One job over these files, to its end."""
+def job(made: Settings, connection: Connection, files: Sequence[Path], model: str = "") -> Job:
+    """One job over these files, to its end, in an empty catalogue."""
+    connection.execute("TRUNCATE media.embeddings, media.segments, media.videos, media.jobs CASCADE")
     with tempfile.TemporaryDirectory() as folder:
         for file in files:
             (Path(folder) / file.name).symlink_to(file)
-        storage = Storage(runtime.endpoints(stack).s3)
-        uri = source.upload(Path(folder), storage, stack.s3.bucket, None, lambda *_: None)
-    meter = Meter(stack)
-    job_id = str(jobs.create(stack, connection, uri)["id"])
-    deadline = time.monotonic() + JOB_TIMEOUT_S
-    while not (job := jobs.get(connection, job_id))["finished_at"] or meter.driver_lives():
-        assert time.monotonic() < deadline, job
-        meter.read()
-        time.sleep(READ_INTERVAL_S)
-    assert (job["status"], job["videos"]["ready"]) == ("succeeded", len(files)), job
-    spent = report.of(stack, connection, job)
+        storage = Storage(runtime.endpoints(made).s3)
+        uri = source.upload(Path(folder), storage, made.s3.bucket, None, lambda *_: None)
+    idle = ingest_meter.idle(made, IDLE_S)
+    with Meter(made) as meter:
+        began = time.monotonic()
+        job_id = str(jobs.create(made, connection, uri, jobs.Options(model=model))["id"])
+        seen = [Cost(0, 0.0, 0.0, 0.0)]
+        while not (state := jobs.get(connection, job_id))["finished_at"] or meter.driver_lives():
+            assert time.monotonic() - began < JOB_TIMEOUT_S, state
+            time.sleep(POLL_S)
+            seen.append(_cost(made, connection, state, meter, began, idle))
+        if os.environ.get("PIXR_BENCH_TABLE"):
+            print(*(f"{seconds:8.1f} {line[:110]}" for seconds, line in meter.table()[:40]), sep="\n", file=sys.stderr)
+    assert (state["status"], state["videos"]["ready"]) == ("succeeded", len(files)), state
+    frames = seen[-1].frames
+    first, last = (next(cost for cost in seen if cost.frames >= share * frames) for share in STEADY)
+    return Job(seen[-1], last - first)
+
+
+def _cost(
+    made: Settings, connection: Connection, state: dict[str, Any], meter: Meter, began: float, idle: float
+) -> Cost:
+    spent, used, wall_s = report.of(made, connection, state), meter.used(), time.monotonic() - began
     useful_s = spent["decode_cpu_seconds"] + spent["embed_cpu_seconds"]
-    return Cost(len(files), spent["frames"], job["seconds"], meter.read(), useful_s)
+    return Cost(spent["frames"], wall_s, used.job_s + used.standing_s - idle * wall_s, useful_s)
 
 
-class Meter:
-    """CPU seconds of Ray's processes since the meter was made, also of those that have ended.
-
-    Read often: what a process took after its last reading is lost. Decoding children live shorter than that and are
-    counted with the keeper that waits for them.
-    """
-
-    def __init__(self, stack: Settings) -> None:
-        services: Any = supervisor.read_status(stack)["services"]
-        self._head = psutil.Process(services["ray"]["pid"])
-        self._latest: dict[int, float] = {}
-        self._lines: dict[int, str] = {}
-        self._before = 0.0
-        self._before = self.read()
-
-    def read(self) -> float:
-        for process in [self._head, *self._head.children(recursive=True)]:
-            try:
-                line = self._lines.setdefault(process.pid, " ".join(process.cmdline()))
-                times = process.cpu_times()
-                keeper = KEEPER in line
-                if keeper and KEEPER in self._lines.get(process.ppid(), ""):
-                    continue  # a decoding child
-            except psutil.NoSuchProcess:
-                continue
-            below = times.children_user + times.children_system if keeper else 0.0
-            self._latest[process.pid] = times.user + times.system + below
-        return sum(self._latest.values()) - self._before
-
-    def driver_lives(self) -> bool:
-        return any(DRIVER in _line(process) for process in self._head.children(recursive=True))
+def bare(files: Sequence[Path], made: Settings, model: str) -> Cost:
+    return plain("ingest", files, made, model)
 
 
-def _line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
-
-
-def _plain(module: str, files: Sequence[Path], settings: Settings) -> Cost:
-    """What more files cost in plain processes that do nothing else."""
-    return _processes(module, files, settings) - _processes(module, files[:FEW], settings)
-
-
-def _processes(module: str, files: Sequence[Path], settings: Settings) -> Cost:
-    """Plain processes, one a core, each with its share of the files; they print frames and CPU seconds."""
+def plain(module: str, files: Sequence[Path], made: Settings, model: str) -> Cost:
+    """Plain processes, one a core, each with its share of the files; they print frames, seconds and CPU seconds."""
     argv = (sys.executable, "-m", f"benchmarks.{module}")
     shares = [[str(file) for file in files[number::PROCESSES]] for number in range(PROCESSES)]
-    began = time.monotonic()
-    environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PIXR_CONFIG": str(made.path), "PIXR_MODEL_NAME": model, "OMP_NUM_THREADS": "1"}
     running = [subprocess.Popen([*argv, *each], env=environment, stdout=subprocess.PIPE, text=True) for each in shares]
-    answers = [process.communicate()[0].split() for process in running]
-    wall_s = time.monotonic() - began
+    answers = [[float(word) for word in process.communicate()[0].split()] for process in running]
     assert not any(process.returncode for process in running)
-    total, cpu_s = sum(int(frames) for frames, _ in answers), sum(float(cpu) for _, cpu in answers)
-    return Cost(len(files), total, wall_s, cpu_s, cpu_s)
+    frames, cpu_s = sum(answer[0] for answer in answers), sum(answer[2] for answer in answers)
+    rate = sum(count / seconds for count, seconds, _ in answers)
+    return Cost(int(frames), frames / rate, cpu_s, cpu_s)
 
 
-def bare_loop(files: Sequence[str]) -> tuple[int, float]:
-    """Frames and CPU seconds of decoding, detecting and embedding these files, one after another."""
+def bare_loop(files: Sequence[str]) -> tuple[int, float, float]:
+    """Frames, seconds and CPU seconds of decoding, detecting and embedding these files, one after another."""
     settings = settings_module.load()
     ingest = settings.section(IngestSettings)
     model = encoder.load(settings.section(ModelSettings).name, threads=1, batch_frames=ingest.embed_batch_frames)
     from pipelines import frames  # decord first and torch second crashes
 
-    total = 0
+    total, began, before = 0, time.monotonic(), time.process_time()
     for file in files:
         video = stages.probe(Path(file), ingest)
         assert isinstance(video, Video), video
@@ -224,8 +220,9 @@ def bare_loop(files: Sequence[str]) -> tuple[int, float]:
             values, arrays = frames.decode(**_order(video, chunks.order(video, chunk), file, model, ingest))
             model.frames(arrays["candidates"])
             total += values["decoded"]
-    used = os.times()
-    return total, used.user + used.system + used.children_user + used.children_system
+    children = os.times()
+    below = children.children_user + children.children_system
+    return total, time.monotonic() - began, time.process_time() - before + below
 
 
 def _order(

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks import search_corpus
+from benchmarks import big_model, search_corpus
 from benchmarks.ground import ray_and_redis
 from benchmarks.run import Figure
 from benchmarks.search_corpus import QUERIES, WORDS, Corpus
@@ -45,7 +45,6 @@ FRESH = 3000  # questions a client has
 COMMON_WORDS = 20  # in a third of all videos and more: a text search stops at such words
 NEAR, FAR = "near", "far (text-like)"
 STAGES = {"SearchApi": "replica", "QueryEncoder": "encoder", "proxy": "proxy"}
-BIG_TOWER = "ViT-B-32"
 
 
 class Prepared:
@@ -261,7 +260,7 @@ def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs
             hot, cpu_ms, size = kept(corpus, port)
         with echoing(b"x" * size):
             echo = load(http_client, [(port, ["/echo"], {})] * CLIENTS)
-        for tower in (ModelSettings().name, str(big_tower(settings.data_dir / BIG_TOWER))):
+        for tower in (ModelSettings().name, str(big_model.folder(settings))):
             with serving(through, queries, tower):
                 yield from timed(through, corpus, Asked(FAR, tower=tower), port)
                 yield from timed(through, corpus, Asked(FAR, hybrid=True, tower=tower), port)
@@ -341,18 +340,3 @@ def _get(port: int, method: str, path: str, body: bytes | None = None) -> bytes:
 
 def _ids(port: int, body: bytes) -> list[int]:
     return [int(moment["segment_id"]) for moment in json.loads(_get(port, "POST", "/v1/search", body))["moments"]]
-
-
-def big_tower(folder: Path) -> Path:
-    """A text tower of the usual size, with random weights, as a folder in open_clip's format."""
-    import open_clip
-    from safetensors.torch import save_file
-
-    if not (folder / "open_clip_config.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        model = open_clip.create_model(BIG_TOWER)
-        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-        preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-        config = {"model_cfg": open_clip.get_model_config(BIG_TOWER), "preprocess_cfg": preprocess}
-        (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder

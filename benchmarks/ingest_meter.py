@@ -1,0 +1,110 @@
+"""What the processes of a Ray cluster take of the CPU: the job's own, and those that stand by in any cluster.
+
+Read often: what a process took after its last reading is lost. Decoding children live shorter than that and are counted
+with the keeper that waits for them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from cluster import supervisor
+from cluster.settings import Settings
+
+READ_INTERVAL_S = 0.2
+KEEPER, DRIVER = "pipelines.sandbox_child", "pipelines.ingest"
+STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray start", "cluster.")
+
+
+@dataclass(frozen=True)
+class Used:
+    """CPU seconds since the meter was made."""
+
+    job_s: float
+    standing_s: float
+
+
+class Meter(threading.Thread):
+    """Reads until it is left."""
+
+    def __init__(self, stack: Settings) -> None:
+        super().__init__(name="meter", daemon=True)
+        services: Any = supervisor.read_status(stack)["services"]
+        self._head = psutil.Process(services["ray"]["pid"])
+        self._latest: dict[tuple[int, float], float] = {}
+        self._lines: dict[tuple[int, float], str] = {}
+        self._over = threading.Event()
+        self._read()
+        self._before = dict(self._latest)
+
+    def __enter__(self) -> Meter:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._over.wait(READ_INTERVAL_S):
+            self._read()
+
+    def used(self) -> Used:
+        """As it was at the last reading."""
+        spent = {True: 0.0, False: 0.0}
+        for key, seconds in list(self._latest.items()):
+            standing = any(word in self._lines[key] for word in STANDING)
+            spent[standing] += seconds - self._before.get(key, 0.0)
+        return Used(spent[False], spent[True])
+
+    def table(self) -> list[tuple[float, str]]:
+        """CPU seconds and command line of each process, the busiest first."""
+        rows = ((seconds - self._before.get(key, 0.0), self._lines[key]) for key, seconds in self._latest.items())
+        return sorted(rows, reverse=True)
+
+    def driver_lives(self) -> bool:
+        return any(DRIVER in _line(process) for process in self._head.children(recursive=True))
+
+    def _read(self) -> None:
+        for process in [self._head, *self._head.children(recursive=True)]:
+            key = (process.pid, process.create_time())
+            line = _line(process) or self._lines.get(key, "")
+            if not line or (KEEPER in line and KEEPER in _parent_line(process)):
+                continue  # just begun, just ended, or a decoding child
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            below = times.children_user + times.children_system if KEEPER in line else 0.0
+            self._lines[key] = line
+            self._latest[key] = times.user + times.system + below
+
+
+def idle(stack: Settings, seconds: float) -> float:
+    """CPU seconds a second of a cluster that has nothing to do."""
+    with Meter(stack) as meter:
+        began = time.monotonic()
+        time.sleep(seconds)
+        used = meter.used()
+        return (used.job_s + used.standing_s) / (time.monotonic() - began)
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _parent_line(process: psutil.Process) -> str:
+    try:
+        parent = process.parent()
+    except psutil.NoSuchProcess:
+        return ""
+    return _line(parent) if parent else ""
