@@ -172,8 +172,6 @@ def job(made: Settings, connection: Connection, files: Sequence[Path], model: st
             assert time.monotonic() - began < JOB_TIMEOUT_S, state
             time.sleep(POLL_S)
             seen.append(_cost(made, connection, state, meter, began, idle))
-        if os.environ.get("PIXR_BENCH_TABLE"):
-            print(*(f"{seconds:8.1f} {line[:110]}" for seconds, line in meter.table()[:40]), sep="\n", file=sys.stderr)
     assert (state["status"], state["videos"]["ready"]) == ("succeeded", len(files)), state
     frames = seen[-1].frames
     first, last = (next(cost for cost in seen if cost.frames >= share * frames) for share in STEADY)

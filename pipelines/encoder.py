@@ -328,6 +328,21 @@ def _side(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else max(size)
 
 
+def digest(name: str) -> str:
+    """Of the files of a model that has a folder here, without loading it; else empty.
+
+    The same files make the same fingerprint; it is another one because a fingerprint needs the weights in memory.
+    """
+    folder = _folder(name)
+    if folder is None:
+        return ""
+    made = hashlib.blake2b(digest_size=16)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as opened:
+            made.update(f"{file.relative_to(folder)} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return made.hexdigest()
+
+
 def _fingerprint(model: Any, pixels: dict[str, Any]) -> str:
     """Changes when the weights or the treatment of pixels change: vectors of two fingerprints do not mix."""
     digest = hashlib.blake2b(json.dumps(pixels, sort_keys=True, default=str).encode(), digest_size=16)

@@ -27,12 +27,12 @@ import psycopg
 from cluster import database, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
-from cluster.resilience import backoff_s, retry
+from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, index_admin, jobs, source
+from pipelines import catalog, index_admin, jobs, models, source
 from pipelines.settings import ModelSettings
-from pipelines.stages import Decode, Embed, Model, Place, Plan, Store
+from pipelines.stages import Decode, Embed, Place, Plan, Store
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -142,7 +142,7 @@ def prepare(
     ingest, named = jobs.section(settings, options), settings.section(ModelSettings)
     named = dataclasses.replace(named, name=options.model or named.name)
     catalog.release(connection, job_id, except_owner=owner(job_id, submission))
-    model = retry(lambda: register_model(connection, named, ingest.embedder_cpus))
+    model = models.register(connection, named, ingest.embedder_cpus)
     if job_source == jobs.CATALOGUE:  # what is ingested from now on comes after what is filled in
         index_admin.follow(connection, named.name)
     if not jobs.is_listed(connection, job_id):
@@ -156,32 +156,6 @@ def prepare(
 
 def owner(job_id: str, submission: int) -> str:
     return f"{job_id}/{submission}"
-
-
-def register_model(connection: Connection, named: ModelSettings, cpus: float) -> Model:
-    """Ask a worker what the model is (its weights are not loaded here), and make sure that it has a partition."""
-    import ray
-
-    facts = ray.get(ray.remote(num_cpus=cpus, max_retries=2)(model_facts).remote(named))
-    try:
-        row = connection.execute(
-            "SELECT media.register_model(%s, %s, %s)", (named.name, facts["dimensions"], facts["fingerprint"])
-        ).fetchone()
-    except psycopg.errors.UniqueViolation as error:
-        detail, hint = (
-            f"model {named.name} was registered with other weights",
-            "vectors of both do not compare: rename it",
-        )
-        raise Rejected(detail, code="model-changed", hint=hint) from error
-    assert row is not None  # a function gives a row
-    return Model(row[0], named.name, facts["image_size"], facts["fit"], facts["fingerprint"])
-
-
-def model_facts(named: ModelSettings) -> dict[str, Any]:
-    from pipelines import encoder
-
-    loaded = encoder.load(named.name, device=named.device, threads=named.threads)
-    return {name: getattr(loaded, name) for name in ("dimensions", "fingerprint", "image_size", "fit")}
 
 
 def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
