@@ -23,6 +23,7 @@ NAMES = {
     "ingest": "benchmarks.ingest",
     "ingest-decode": "benchmarks.ingest_decode",
     "ingest-shots": "benchmarks.ingest_shots",
+    "ingest-listing": "benchmarks.ingest_listing",
     "search": "benchmarks.search",
     "ledger": "benchmarks.ledger",
     "moments": "benchmarks.moments",

@@ -1,4 +1,7 @@
-"""Reaching the Ray cluster: the environment its processes need, and a driver's connection. Knows no actor."""
+"""Reaching the Ray cluster: the environment its processes need, a driver's connection, and how full its object store is.
+
+Knows no actor.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from cluster.errors import Temporary
 from cluster.settings import EMBEDDED, Settings
 
 NAMESPACE = "pixr"
+MEGABYTE = 1024 * 1024
+STORE_TIMEOUT_S = 5.0
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -54,3 +59,32 @@ def connect(settings: Settings, namespace: str = NAMESPACE) -> None:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise Temporary(f"the Ray cluster at {address} does not answer", 2.0) from error
+
+
+class ObjectStore:
+    """The object store of all nodes together, as it was seen at each look since the first."""
+
+    def __init__(self) -> None:
+        self._spilled_before: int | None = None
+        self.peak_share = 0.0
+        self.spilled_mb = 0.0
+
+    def look(self) -> None:
+        """See how full it is now.
+
+        Raises:
+            Temporary: no node answers.
+        """
+        import grpc
+        from ray._private import internal_api, state  # what `ray memory --stats-only` reads; there is no public way
+
+        try:
+            reply = internal_api.get_memory_info_reply(state.state, timeout_seconds=STORE_TIMEOUT_S)  # type: ignore[no-untyped-call]
+        except grpc.RpcError as error:
+            raise Temporary("the object store does not say how full it is") from error
+        stats = reply.store_stats
+        if self._spilled_before is None:
+            self._spilled_before = stats.spilled_bytes_total
+        if stats.object_store_bytes_avail:
+            self.peak_share = max(self.peak_share, stats.object_store_bytes_used / stats.object_store_bytes_avail)
+        self.spilled_mb = (stats.spilled_bytes_total - self._spilled_before) / MEGABYTE

@@ -31,6 +31,7 @@ from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import catalog, index_admin, jobs, models, source
+from pipelines.gauges import Gauges
 from pipelines.settings import ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLANNERS = 2
-CHUNKS_A_BATCH = 4  # what an encoder gets at once; their frames fill its batches together
+CHUNKS_A_BATCH = 8  # what an encoder gets at once; their frames fill its batches together
 TASK_RETRIES = 3  # of a task whose worker was killed
 ACTOR_RESTARTS = 20
 ROUNDS_MAX = 60
@@ -116,7 +117,8 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
     ends = runtime.endpoints(settings)
     with database.connect(ends.postgres_url, autocommit=True) as connection:
         job_source, options = jobs.begin(connection, job_id, submission)
-        with Heartbeat(ends.postgres_url, job_id, submission, owner(job_id, submission), lease_s=10) as heart:
+        name, show = owner(job_id, submission), Gauges(settings, job_id).show
+        with Heartbeat(ends.postgres_url, job_id, submission, name, lease_s=10, also=show) as heart:
             try:
                 place = prepare(settings, connection, job_id, submission, job_source, options)
                 heart.lease_s = place.ingest.lease_s
@@ -213,16 +215,28 @@ def configure(place: Place) -> None:
     context.max_errored_blocks = 0
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    store_bytes = resources.get("object_store_memory", 0.0) * place.ingest.object_store_share
+    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=store_bytes)
 
 
 class Heartbeat(threading.Thread):
     """Keeps the job's and the videos' leases while the driver works, and learns when it shall stop."""
 
-    def __init__(self, postgres_url: str, job_id: str, submission: int, lease_owner: str, lease_s: int) -> None:
+    def __init__(
+        self,
+        postgres_url: str,
+        job_id: str,
+        submission: int,
+        lease_owner: str,
+        lease_s: int,
+        also: Callable[[Connection], None],
+    ) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._url, self._job, self._submission, self._owner = postgres_url, job_id, submission, lease_owner
         self.lease_s = lease_s
         self.stopped = False
+        self._also = also
         self._over = threading.Event()
 
     def __enter__(self) -> Heartbeat:
@@ -239,6 +253,8 @@ class Heartbeat(threading.Thread):
                 with database.connect(self._url, autocommit=True) as connection:
                     self.stopped = not jobs.beat(connection, self._job, self._submission)
                     catalog.renew(connection, self._owner, self.lease_s)
+                    if not self.stopped:
+                        self._also(connection)
             except (Temporary, psycopg.OperationalError) as error:
                 log.warning("no heartbeat: %s", error, extra={"job_id": self._job})
 

@@ -173,6 +173,11 @@ def beat(connection: Connection, job_id: str, submission: int) -> bool:
     return done.rowcount == 1
 
 
+def note(connection: Connection, job_id: str, seen: Mapping[str, float]) -> None:
+    """Add to a job's report what its driver has seen."""
+    connection.execute("UPDATE media.jobs SET report = report || %s WHERE id = %s", (Jsonb(dict(seen)), job_id))
+
+
 def mark_listed(connection: Connection, job_id: str) -> None:
     connection.execute(
         "UPDATE media.jobs SET listed = true, total = (SELECT count(*) FROM media.job_videos WHERE job_id = %s)"

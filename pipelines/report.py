@@ -20,7 +20,7 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
     """The report of a job, finished or not."""
     row = connection.execute(
         "SELECT coalesce(sum(j.frames), 0)::bigint, coalesce(sum(j.bytes), 0)::bigint,"
-        " coalesce(sum(j.embedded), 0)::bigint,"
+        " coalesce(sum(j.embedded), 0)::bigint, coalesce(sum(j.embed_slots), 0)::float8,"
         " coalesce(sum(j.fetch_seconds), 0)::float8, coalesce(sum(j.decode_seconds), 0)::float8,"
         " coalesce(sum(j.embed_seconds), 0)::float8,"
         " coalesce(sum(v.duration_ms) FILTER (WHERE j.outcome = 'ready'), 0)::float8 / 3600000"
@@ -28,12 +28,13 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
         (job["id"],),
     ).fetchone()
     assert row is not None  # an aggregate gives a row
-    frames, size, embedded, fetch_s, decode_s, embed_s, hours = row
+    frames, size, embedded, slots, fetch_s, decode_s, embed_s, hours = row
     ingest = settings.section(IngestSettings)
+    wall_s = job["seconds"] or 0.0
     gpu_s = embed_s if ingest.embedder_gpus else 0.0
     cost = (decode_s + embed_s - gpu_s) / 3600 * ingest.cpu_hour_usd + gpu_s / 3600 * ingest.gpu_hour_usd
     return {
-        "wall_seconds": round(job["seconds"] or 0.0, 1),
+        "wall_seconds": round(wall_s, 1),
         "hours_of_video": round(hours, 4),
         "frames": frames,
         "frames_per_second": job["progress"]["frames_per_s"],
@@ -42,9 +43,20 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
         "fetch_seconds": round(fetch_s, 2),
         "decode_cpu_seconds": round(decode_s, 2),
         "embed_cpu_seconds": round(embed_s, 2),
+        "batch_fill": round(embedded / slots, 3) if slots else None,
+        "decoders_busy": round(decode_s / wall_s, 2) if wall_s else None,  # on average, at once
+        "embedders_busy": round(embed_s / wall_s, 2) if wall_s else None,
+        **_store(connection, job["id"]),
         "cost_per_hour_of_video_usd": round(cost / hours, 5) if hours else None,
         "slowest": _slowest(connection, job["id"]),
     }
+
+
+def _store(connection: Connection, job_id: str) -> dict[str, Any]:
+    """What the driver has seen of Ray's object store; nothing of a job that was not begun."""
+    row = connection.execute("SELECT report FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
+    assert row is not None  # the job was just read
+    return {name: row[0].get(name) for name in ("object_store_peak_share", "object_store_spilled_mb")}
 
 
 def _slowest(connection: Connection, job_id: str) -> list[str]:

@@ -44,6 +44,7 @@ class IngestSettings:
     shot_max_ms: int = 12_000
     fixed_segment_ms: int = 5000  # in the modes that look for no cuts
     thumbnail_side_px: int = 216  # the shorter side
+    frame_vectors: bool = False  # keep in S3 what moments are made of, so that they can be made anew without decoding
 
     # How the work is spread. A chunk ends at the first key frame after this much video.
     chunk_ms: int = 60_000

@@ -14,7 +14,8 @@ import numpy as np
 from psycopg import Connection
 
 from cluster.storage import Storage
-from pipelines import catalog, segments
+from pipelines import catalog, frame_vectors, segments
+from pipelines.frame_vectors import Kept
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Times
 from pipelines.segments import Staged
 from pipelines.settings import IngestSettings
@@ -75,7 +76,8 @@ def _count(connection: Connection, job_id: str, row: ChunkRow) -> None:
     connection.execute(
         "UPDATE media.job_videos SET frames = frames + %(frames)s, bytes = bytes + %(bytes)s,"
         " fetch_seconds = fetch_seconds + %(fetch_s)s, decode_seconds = decode_seconds + %(decode_s)s,"
-        " embed_seconds = embed_seconds + %(embed_s)s, embedded = embedded + %(embedded)s"
+        " embed_seconds = embed_seconds + %(embed_s)s, embedded = embedded + %(embedded)s,"
+        " embed_slots = embed_slots + %(embed_slots)s"
         " WHERE job_id = %(job)s AND video_id = %(video)s",
         {
             **row.costs,
@@ -102,9 +104,9 @@ def finalise(
     staged, duration_ms = _staged(connection, video_id, token)
     if staged is None:
         return None
-    rules = Rules(settings.shot_min_ms, settings.shot_max_ms)
-    found = segments.find_shots(staged, settings.mode, duration_ms, rules, settings.fixed_segment_ms)
-    moments = segments.assemble(staged, found)
+    if settings.frame_vectors:
+        frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
+    moments = _moments(Kept(staged, settings.mode), duration_ms, settings)
     uris = _put_thumbnails(storage, bucket, video_id, moments)
     with connection.transaction():
         if not _leased(connection, video_id, token):
@@ -113,6 +115,37 @@ def finalise(
         _make_ready(connection, job_id, video_id, token, kept)
         catalog.bump_generation(connection)
     return kept
+
+
+def repool(
+    connection: Connection, storage: Storage, video_id: int, model_id: int, *, bucket: str, settings: IngestSettings
+) -> segments.Kept | None:
+    """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready.
+
+    Raises:
+        Rejected: the frame vectors are those of another version.
+    """
+    row = connection.execute("SELECT duration_ms FROM media.videos WHERE id = %s", (video_id,)).fetchone()
+    if row is None:
+        return None
+    moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), row[0], settings)
+    uris = _put_thumbnails(storage, bucket, video_id, moments)
+    with connection.transaction():
+        free = connection.execute(
+            "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE",
+            (video_id,),
+        ).fetchone()
+        if free is None:
+            return None
+        kept = segments.replace(connection, video_id, model_id, moments, uris)
+        catalog.bump_generation(connection)
+    return kept
+
+
+def _moments(kept: Kept, duration_ms: int, settings: IngestSettings) -> list[Segment]:
+    rules = Rules(settings.shot_min_ms, settings.shot_max_ms)
+    found = segments.find_shots(kept.staged, kept.mode, duration_ms, rules, settings.fixed_segment_ms)
+    return segments.assemble(kept.staged, found)
 
 
 def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int]:

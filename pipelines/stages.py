@@ -191,12 +191,14 @@ class Embed:
             return
         began, cpu = time.monotonic(), time.process_time()
         frames = np.concatenate([row.candidates for row in decoded])
-        vectors = self._encoder.frames(frames)
+        vectors, batch = self._encoder.frames(frames), self._encoder.batch_frames
+        slots = -(-len(frames) // batch) * batch
         spent = max(time.process_time() - cpu, 0.0) or time.monotonic() - began
         at = 0
         for row in decoded:
             count = len(row.candidates)
-            yield chunk_row(row, vectors[at : at + count], spent * count / max(1, len(frames)))
+            share = count / max(1, len(frames))
+            yield chunk_row(row, vectors[at : at + count], spent * share, slots * share)
             at += count
 
 
@@ -298,12 +300,13 @@ def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name: arrays[name][start:] for name, start in skipped.items()}
 
 
-def chunk_row(row: Decoded, vectors: Floats, embed_s: float) -> sink.ChunkRow:
+def chunk_row(row: Decoded, vectors: Floats, embed_s: float, slots: float) -> sink.ChunkRow:
     lease, chunk = row.task.lease, row.task.chunk
     costs = {
         "fetch_s": row.task.fetch_s,
         "decode_s": row.decode_s,
         "embed_s": embed_s,
+        "embed_slots": slots,
         "bytes": lease.source_bytes if chunk.number == 0 else 0,
     }
     return sink.ChunkRow(

@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
-from pipelines import catalog
+from pipelines import catalog, frame_vectors
 from pipelines.source import THUMBNAILS, UPLOADS
 
 
@@ -45,3 +45,4 @@ def remove(connection: Connection[Any], storage: Storage, bucket: str, video_id:
             storage.delete(uri)
     for picture in list(storage.list(f"s3://{bucket}/{THUMBNAILS}/{video_id}/")):
         storage.delete(picture.uri)
+    frame_vectors.delete(storage, bucket, video_id)

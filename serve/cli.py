@@ -210,6 +210,30 @@ def backfill_command(context: Context, model: str, priority: int, as_json: bool)
         context.console.print(f"{job['id']}: {job['videos']['total']:,} videos to embed")
 
 
+@index.command("repool")
+@json_option
+@click.pass_obj
+def repool_command(context: Context, as_json: bool) -> None:
+    """Make moments and vectors anew of kept frame vectors ([ingest] frame_vectors), by today's rules for shots."""
+    from cluster import runtime
+    from cluster.storage import Storage
+    from pipelines import repool
+    from pipelines.settings import IngestSettings
+
+    storage, ingest = Storage(runtime.endpoints(context.settings).s3), context.settings.section(IngestSettings)
+    with context.connect(autocommit=True) as connection:
+        done = repool.run(connection, storage, context.settings.s3.bucket, ingest)
+    if as_json:
+        context.emit(done)
+    else:
+        context.console.print(
+            f"{done['videos']:,} videos with {done['segments']:,} moments; {done['skipped']:,} left as they are"
+        )
+    for reason in () if as_json else done["refused"]:
+        context.console.print(f"  {reason}", style="yellow")
+    raise SystemExit(1 if done["refused"] else 0)
+
+
 @index.command("unfollow")
 @click.argument("model")
 @click.pass_obj

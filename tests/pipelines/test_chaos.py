@@ -16,7 +16,7 @@ from psycopg import Connection
 from cluster import database, runtime
 from cluster.settings import Settings
 from pipelines import jobs, watch
-from tests.pipelines.test_ingest import WHOLE, processes, rows, submit, wait
+from tests.pipelines.test_ingest import WHOLE, multiplied, processes, rows, submit, wait
 
 KILLS, INTERVAL_S = 20, 30.0
 COPIES = 12  # of each file
@@ -29,7 +29,6 @@ VICTIMS = (
     "child of a keeper",
 )
 DRIVER_KILLS_MAX = 3  # a job's driver may die five times
-FREE = b"\x00\x00\x00\x10free"
 
 
 @pytest.fixture
@@ -40,15 +39,7 @@ def connection(deployment: Settings) -> Iterator[Connection]:
 
 @pytest.fixture
 def many(clips: Path, tmp_path: Path) -> Path:
-    """Copies of whole files that differ in a few bytes behind the end."""
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for name in WHOLE:
-        if name.endswith((".mp4", ".mov")):
-            for number in range(COPIES):
-                data = (clips / name).read_bytes() + FREE + number.to_bytes(8)
-                (folder / f"{number:02d}-{name}").write_bytes(data)
-    return folder
+    return multiplied(tmp_path / "many", [clips / name for name in WHOLE if name.endswith(".mp4")], COPIES)
 
 
 class Killer:

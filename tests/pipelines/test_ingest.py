@@ -5,22 +5,24 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import requests
 from psycopg import Connection
 
 from cluster import database, runtime
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import jobs, source, watch
+from pipelines import jobs, report, source, watch
 
 TIMEOUT_S = 240.0
 WHOLE = ("cuts.mp4", "hevc.mp4", "vp9.webm", "av1.mkv", "mpeg2.mpg", "rotated.mp4", "edited.mp4", "one_frame.mp4")
+FREE = b"\x00\x00\x00\x10free"  # the box that may stand anywhere in an MP4, and mean nothing
 
 Rows = list[tuple[Any, ...]]
 
@@ -48,6 +50,16 @@ def copied(folder: Path, *files: Path) -> Path:
     folder.mkdir()
     for file in files:
         shutil.copy(file, folder)
+    return folder
+
+
+def multiplied(folder: Path, files: Iterable[Path], copies: int) -> Path:
+    """Copies that differ in a few bytes behind the end."""
+    folder.mkdir()
+    for file in files:
+        for number in range(copies):
+            data = file.read_bytes() + FREE + number.to_bytes(8)
+            (folder / f"{number:02d}-{file.name}").write_bytes(data)
     return folder
 
 
@@ -93,6 +105,13 @@ def processes(settings: Settings, *words: str) -> list[psutil.Process]:
 
 def _environment(process: psutil.Process) -> dict[str, str]:
     return dict(process.environ())
+
+
+def gauges(settings: Settings) -> set[str]:
+    """The figures of jobs that this test run's Ray shows to Prometheus."""
+    port = runtime.known_port(settings, "ray-metrics")
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    return {line.partition("{")[0] for line in text.splitlines() if line.startswith("ray_pixr_ingest_")}
 
 
 def kill_once(settings: Settings, connection: Connection, job_id: str, *words: str) -> tuple[Callable[[], None], Kill]:
@@ -147,7 +166,14 @@ def test_good_files_become_searchable_and_bad_ones_are_refused_with_one_reason(
 @pytest.mark.timeout(900)
 def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: Connection, whole: Path) -> None:
     """The embedding actor, and then the whole job: its driver, and all that ends with it."""
-    wait(connection, submit(deployment, connection, whole))
+    shown: set[str] = set()
+    job = wait(connection, submit(deployment, connection, whole), lambda: shown.update(gauges(deployment)))
+    assert {"ray_pixr_ingest_frames", "ray_pixr_ingest_decode_cpu_seconds"} <= shown
+    figures = report.of(deployment, connection, job)
+    assert 0 < figures["frames_embedded"] < figures["frames"]
+    assert 0 < figures["batch_fill"] <= 1
+    assert figures["decoders_busy"] > 0
+    assert (figures["object_store_spilled_mb"], figures["object_store_peak_share"] < 0.5) == (0, True)
     expected = rows(connection)
     assert {row[1] for row in expected} == {"ready"}
     victims = (("EmbedBatches", 1), ("pipelines.ingest --job", 2))

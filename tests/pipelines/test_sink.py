@@ -53,7 +53,7 @@ def chunk(lease: Lease, number: int, count: int = 2) -> ChunkRow:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     features = np.zeros((CHUNK_FRAMES, shots.FEATURES), np.float32)
     features[:, shots.CONTRAST] = 50
-    costs = {"fetch_s": 0.1, "decode_s": 1.0, "embed_s": 0.5, "bytes": 10}
+    costs = {"fetch_s": 0.1, "decode_s": 1.0, "embed_s": 0.5, "embed_slots": 8.0, "bytes": 10}
     pictures = [b"webp%d" % at for at in candidate_ms]
     sharp = np.arange(len(candidate_ms), dtype=np.float32)
     return ChunkRow(
