@@ -42,24 +42,21 @@ def many(clips: Path, tmp_path: Path) -> Path:
 @contextlib.contextmanager
 def joined(settings: Settings, count: int) -> Iterator[list[psutil.Process]]:
     """Further nodes of the cluster."""
-    before, environment = alive(settings), {**os.environ, **ray_cluster.environment(settings)}
+    environment = {**os.environ, **ray_cluster.environment(settings)}
+    until(lambda: alive(settings) == 1, what="the first node")
     address = f"127.0.0.1:{runtime.known_port(settings, 'ray')}"
-    options = ("--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats",
-               "--dashboard-agent-listen-port=0", f"--num-cpus={NODE_CPUS}",
-               f"--object-store-memory={NODE_STORE_MB << 20}")  # fmt: skip
-    argv = (str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--block", *options)
-    running = [
-        subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(count)
-    ]
+    argv = (sys.executable, "-m", "tests.pipelines.further_node", address, str(NODE_CPUS), str(NODE_STORE_MB << 20))
+    running: list[subprocess.Popen[bytes]] = []
     try:
-        until(lambda: alive(settings) == before + count, 60, f"{count} further nodes")
+        while len(running) < count:  # one by one: two that begin at once would take the same names for their sockets
+            running.append(subprocess.Popen(argv, env=environment))
+            until(lambda: alive(settings) == 1 + len(running), 60, f"{len(running)} further nodes")
         yield [psutil.Process(process.pid) for process in running]
     finally:
         for process in running:
             kill_tree(process.pid)
             process.wait(30)
-        until(lambda: alive(settings) == before, 90, "the further nodes are gone")
+        until(lambda: alive(settings) == 1, 90, "the further nodes are gone")
 
 
 def alive(settings: Settings) -> int:
