@@ -11,10 +11,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from pipelines.relevance import Calibration
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+log = logging.getLogger(__name__)
 
 MODELS = Path(__file__).resolve().parents[1] / "configs" / "models"
 PROBE_TEXT = "a photo of a dog"
@@ -58,7 +61,7 @@ class Source:
 class Encoder:
     """A loaded model. Safe to call from several threads; every answer is float32 and of length one."""
 
-    def __init__(self, name: str, source: Source, *, device: str, batch_frames: int) -> None:
+    def __init__(self, name: str, source: Source, *, device: str, batch_frames: int, compiled: bool) -> None:
         import open_clip
 
         self.name = name
@@ -77,14 +80,28 @@ class Encoder:
         self._text_tower = towers.text(self._model, self._tokenizer, device, PROBE_TEXT)
         self.dimensions = int(self.texts([PROBE_TEXT]).shape[1])
         self._channels_last()
+        self._image_tower = self._compiled() if compiled else self._model.encode_image
         self.bf16 = self._bf16_is_safe()
 
     def frames(self, frames: NDArray[np.uint8], *, pad: bool = True) -> Floats:
-        """Unit vectors of RGB frames [N, H, W, 3]. Batches have one padded shape, so that neighbours change nothing."""
-        out = np.empty((len(frames), self.dimensions), np.float32)
-        for start in range(0, len(frames), self.batch_frames):
-            batch = frames[start : start + self.batch_frames]
-            out[start : start + len(batch)] = self._batch(batch, self.batch_frames if pad else len(batch))
+        """Unit vectors of RGB frames [N, H, W, 3]. Batches have one padded shape, so that neighbours change nothing.
+
+        A device whose memory does not hold a batch gets batches of half the size, from then on.
+        """
+        import torch
+
+        out, start = np.empty((len(frames), self.dimensions), np.float32), 0
+        while start < len(frames):
+            rows = self.batch_frames
+            batch = frames[start : start + rows]
+            try:
+                out[start : start + len(batch)] = self._batch(batch, rows if pad else len(batch))
+            except torch.OutOfMemoryError:
+                if rows == 1:
+                    raise
+                self._halve(rows)
+                continue
+            start += len(batch)
         return out
 
     def images(self, images: Sequence[Image]) -> Floats:
@@ -113,7 +130,14 @@ class Encoder:
         padded[: len(frames)] = frames
         pixels = torch.from_numpy(padded).to(self.device)
         with torch.inference_mode(), torch.autocast(self._kind(), torch.bfloat16, enabled=self.bf16):
-            return _unit(self._model.encode_image(self._pixels(pixels)))[: len(frames)]
+            return _unit(self._image_tower(self._pixels(pixels)))[: len(frames)]
+
+    def _halve(self, rows: int) -> None:
+        import torch
+
+        self.batch_frames = min(self.batch_frames, rows // 2)
+        torch.cuda.empty_cache()
+        log.warning("%s: a batch of %s frames does not fit; from now on %s", self.name, rows, self.batch_frames)
 
     def _kind(self) -> str:
         return self.device.split(":")[0]
@@ -122,6 +146,12 @@ class Encoder:
         import torch
 
         self._model.visual.to(memory_format=torch.channels_last)
+
+    def _compiled(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        import torch
+
+        tower: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self._model.encode_image)
+        return tower
 
     def _bf16_is_safe(self) -> bool:
         """Where bf16 pays: whether this model answers as before, and alike in any place of a batch."""
@@ -144,8 +174,10 @@ class Encoder:
         return parameters >= BF16_PARAMETERS_MIN and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32) -> Encoder:
-    """A model by bundled name, folder, architecture/tag or hub name.
+def load(
+    name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32, compiled: bool = False
+) -> Encoder:
+    """A model by bundled name, folder, architecture/tag or hub name; `compiled` for batches of one shape only.
 
     Raises:
         Rejected: it is not there, or no model; the line says what to do.
@@ -161,7 +193,7 @@ def load(name: str, *, device: str = "auto", threads: int = 0, batch_frames: int
     source = locate(name)
     try:
         with _hub_unless_away(source):
-            return Encoder(name, source, device=device, batch_frames=batch_frames)
+            return Encoder(name, source, device=device, batch_frames=batch_frames, compiled=compiled)
     except (OSError, RuntimeError, MemoryError, ValueError, KeyError, SafetensorError) as error:
         if _is_the_models(error):
             raise _missing(name, source, error) from error

@@ -23,6 +23,7 @@ class ModelSettings:
     name: str = "pixr-emoji"
     device: str = "auto"
     threads: int = 0
+    compile: bool = False  # the image tower of ingest by torch.compile: a minute at the start of each actor
 
     def __post_init__(self) -> None:
         if not self.name:

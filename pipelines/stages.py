@@ -180,7 +180,11 @@ class Embed:
 
         model = place.model_settings
         self._encoder: Encoder = encoder.load(
-            model.name, device=model.device, threads=model.threads, batch_frames=place.ingest.embed_batch_frames
+            model.name,
+            device=model.device,
+            threads=model.threads,
+            batch_frames=place.ingest.embed_batch_frames,
+            compiled=model.compile,
         )
         assert self._encoder.fingerprint == place.model.fingerprint, "the model's weights differ between machines"
 

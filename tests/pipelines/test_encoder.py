@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,14 @@ def test_a_folder_of_other_dimensions_loads_by_the_same_path(other: Path, bundle
 
 def test_the_fingerprint_follows_from_the_files(other: Path) -> None:
     assert encoder.load(str(other)).fingerprint == encoder.load(str(other)).fingerprint
+
+
+def test_the_digest_of_its_files_stands_for_a_model_that_has_a_folder(other: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(other, tmp_path / "copy"))
+    assert encoder.digest(str(other)) == encoder.digest(str(copy)) != ""
+    (copy / "open_clip_config.json").write_text("{}", encoding="utf-8")
+    assert encoder.digest(str(copy)) != encoder.digest(str(other))
+    assert encoder.digest("ViT-B-32/laion2b_s34b_b79k") == ""
 
 
 @pytest.mark.parametrize(
@@ -240,6 +249,41 @@ def test_a_large_model_answers_in_bf16_as_in_float32_or_stays_in_float32(
     frames = pictures(40, 64, 64)
     assert not exact.bf16
     assert (exact.frames(frames) * fast.frames(frames)).sum(1).min() >= encoder.AGREEMENT_MIN
+
+
+class Small:
+    """An image tower on a device whose memory holds so many frames."""
+
+    def __init__(self, model: encoder.Encoder, frames_max: int) -> None:
+        self._tower, self._frames_max = model._image_tower, frames_max
+
+    def __call__(self, pixels: Any) -> Any:
+        import torch
+
+        if len(pixels) > self._frames_max:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._tower(pixels)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    bundled: encoder.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    model, frames = encoder.load(BUNDLED), pictures(40, 64, 64)
+    monkeypatch.setattr(model, "_image_tower", Small(model, 10))
+    assert (bundled.frames(frames) * model.frames(frames)).sum(1).min() >= encoder.AGREEMENT_MIN
+    assert model.batch_frames == 8
+    monkeypatch.setattr(model, "_image_tower", Small(model, 0))
+    with pytest.raises(torch.OutOfMemoryError):
+        model.frames(frames)
+
+
+@pytest.mark.slow
+def test_a_compiled_tower_gives_the_same_vectors(other: Path) -> None:
+    plain, compiled = encoder.load(str(other)), encoder.load(str(other), compiled=True)
+    frames = pictures(40, 64, 64)
+    assert (plain.frames(frames) * compiled.frames(frames)).sum(1).min() >= 0.9999
 
 
 @pytest.mark.gpu
