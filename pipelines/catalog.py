@@ -62,6 +62,8 @@ def register(connection: Connection, job_id: str, videos: Sequence[Listed], mode
             _register_videos(connection, page)
             _add_to_job(connection, job_id, page, model_id)
     with connection.transaction():
+        if len(videos) > PAGE_ROWS:  # without statistics of what has just come, the joins below and later take hours
+            connection.execute("ANALYZE media.job_videos, media.videos")
         _take_turns(connection, job_id)
 
 
