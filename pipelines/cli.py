@@ -23,7 +23,7 @@ DOCUMENT = "application/json"
 @click.option("--manifest", default="", help="Manifest (CSV or JSON lines) that is not beside the videos.")
 @click.option("--model", default="", help="Encoder: a bundled name, a folder, architecture/tag.")
 @click.option("--mode", default="", type=click.Choice(["", "frames", "key-frames", "interval"]), help="How to sample.")
-@click.option("--priority", default=0, help="Jobs with a higher one are resubmitted first.")
+@click.option("--priority", default=0, help="Jobs with a higher one go first: others begin few videos meanwhile.")
 @click.option("--detach", is_flag=True, help="Submit and return.")
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do and what it would take.")
 @click.option("--contact-sheet", "sheets", default="", help="Folder for one picture a video: its moments.")

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 FAILURES_SHOWN_MAX = 100
 LISTED_MAX = 200
+ALIVE_S = 30  # since a driver's last sign of life
+LOOK_S = 1.0  # between looks at more urgent jobs
 UNFINISHED = ("queued", "running")
 CATALOGUE = "catalogue"  # the source of a back-fill
 
@@ -176,6 +178,29 @@ def beat(connection: Connection, job_id: str, submission: int) -> bool:
 def note(connection: Connection, job_id: str, seen: Mapping[str, float]) -> None:
     """Add to a job's report what its driver has seen."""
     connection.execute("UPDATE media.jobs SET report = report || %s WHERE id = %s", (Jsonb(dict(seen)), job_id))
+
+
+def is_outranked(connection: Connection, job_id: str) -> bool:
+    """Whether a job of a higher priority is at work and has videos that nobody has begun."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM media.jobs mine JOIN media.jobs other ON other.priority > mine.priority
+            WHERE mine.id = %s AND other.finished_at IS NULL AND other.heartbeat_at > now() - make_interval(secs => %s)
+              AND EXISTS (SELECT FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id
+                          WHERE j.job_id = other.id AND j.outcome IS NULL AND v.lease_token IS NULL
+                            AND (v.retry_at IS NULL OR v.retry_at <= now())))
+        """,
+        (job_id, ALIVE_S),
+    ).fetchone()
+    return row == (True,)
+
+
+def give_way(connection: Connection, job_id: str, timeout_s: float) -> None:
+    """Wait while a job is outranked; after `timeout_s` go on, so that the least urgent job gets somewhere too."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and is_outranked(connection, job_id):
+        time.sleep(LOOK_S)
 
 
 def mark_listed(connection: Connection, job_id: str) -> None:

@@ -22,7 +22,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import catalog, chunks, sink
+from pipelines import catalog, chunks, jobs, sink
 from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
 from pipelines.sandbox import Limits, Sandbox
 from pipelines.scratch import Scratch
@@ -117,6 +117,7 @@ class Plan:
         place = self._place
         scratch_of(place).wait_for_turn(TURN_TIMEOUT_S)
         with database.connect(place.postgres_url, autocommit=True) as connection:
+            jobs.give_way(connection, place.job_id, TURN_TIMEOUT_S)
             lease = catalog.claim(
                 connection, video_id, place.owner, lease_s=place.ingest.lease_s, starts_max=place.ingest.starts_max
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,8 @@ from psycopg import Connection
 from cluster import database, runtime
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from pipelines import jobs
+from pipelines import catalog, jobs
+from pipelines.catalog import Lease, Listed
 from pipelines.jobs import Options
 
 
@@ -52,3 +54,46 @@ def test_options_are_checked() -> None:
 )
 def test_every_video_must_be_accounted_for(videos: dict[str, int], words: str | None) -> None:
     assert jobs.reconcile({"videos": videos}) == words
+
+
+def begin(connection: Connection, name: str, priority: int) -> None:
+    connection.execute(
+        "INSERT INTO media.jobs (id, source, priority, status, heartbeat_at) VALUES (%s, 's3://b', %s, 'running', now())",
+        (name, priority),
+    )
+    connection.execute("SELECT media.register_model('m', 3, 'f')")
+    catalog.register(connection, name, [Listed(f"s3://b/{name}.mp4", "e", 1, "ana", name)], 1)
+
+
+def test_a_job_gives_way_to_one_of_higher_priority_while_that_has_videos_to_begin(connection: Connection) -> None:
+    begin(connection, "calm", 0)
+    begin(connection, "also-calm", 0)
+    assert not jobs.is_outranked(connection, "calm")
+    begin(connection, "urgent", 5)
+    assert jobs.is_outranked(connection, "calm")
+    assert not jobs.is_outranked(connection, "urgent")
+    row = connection.execute("SELECT id FROM media.videos WHERE source_uri = 's3://b/urgent.mp4'").fetchone()
+    assert row is not None
+    assert isinstance(catalog.claim(connection, row[0], "urgent/1", lease_s=60, starts_max=9), Lease)
+    assert not jobs.is_outranked(connection, "calm")  # its last video is begun
+
+
+def test_a_job_whose_driver_is_dead_holds_nobody_up(connection: Connection) -> None:
+    begin(connection, "calm", 0)
+    begin(connection, "urgent", 5)
+    connection.execute("UPDATE media.jobs SET heartbeat_at = now() - interval '1 hour' WHERE id = 'urgent'")
+    assert not jobs.is_outranked(connection, "calm")
+
+
+def test_giving_way_ends_in_time(connection: Connection) -> None:
+    begin(connection, "calm", 0)
+    begin(connection, "urgent", 5)
+    began = time.monotonic()
+    jobs.give_way(connection, "calm", 1.5)
+    assert 1.5 <= time.monotonic() - began < 10
+    connection.execute(
+        "UPDATE media.jobs SET status = 'cancelled', cancel = true, finished_at = now() WHERE id = 'urgent'"
+    )
+    began = time.monotonic()
+    jobs.give_way(connection, "calm", 60)
+    assert time.monotonic() - began < 10

@@ -1,0 +1,48 @@
+"""The settings that come along for other machines can be read, and ask for no more than those machines have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import settings as settings_module
+from cluster.settings import ROOT, Settings
+from pipelines.settings import IngestSettings, ModelSettings
+
+PROFILES = sorted(path.name for path in (ROOT / "configs" / "ingest").glob("*.toml"))
+
+
+def read(tmp_path: Path, profile: str) -> Settings:
+    file = tmp_path / "settings.toml"
+    file.write_text(f'include = ["{ROOT}/configs/local.toml", "{ROOT}/configs/ingest/{profile}"]\n', encoding="utf-8")
+    return settings_module.load(file, environ={})
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_lies_over_any_settings(tmp_path: Path, profile: str) -> None:
+    made = read(tmp_path, profile)
+    gpu = made.section(IngestSettings).embedder_gpus > 0
+    assert gpu == (made.section(ModelSettings).device == "cuda") == (profile != "laptop.toml")
+
+
+def test_production_is_readable_and_embeds_on_gpus() -> None:
+    made = settings_module.load(ROOT / "configs" / "production.toml", environ={})
+    assert made.section(IngestSettings).embedder_gpus == 1.0
+    assert made.section(IngestSettings).scratch_dir == "/scratch"
+
+
+def test_on_kubernetes_embedders_fit_their_nodes_and_decoders_find_room_on_the_others_alone(tmp_path: Path) -> None:
+    ingest = read(tmp_path, "gpu-nodes.toml").section(IngestSettings)
+    cluster = yaml.safe_load((ROOT / "configs" / "kuberay.yaml").read_text(encoding="utf-8"))["spec"]
+    groups: dict[str, dict[str, Any]] = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    cpus = {name: float(group["rayStartParams"]["num-cpus"]) for name, group in groups.items()}
+    embed = groups["embed"]
+    assert float(embed["rayStartParams"]["num-gpus"]) >= ingest.embedder_gpus
+    assert ingest.embedder_cpus <= cpus["embed"] < ingest.embedder_cpus + ingest.decoder_cpus
+    assert cpus["decode"] >= ingest.decoder_cpus
+    assert embed["maxReplicas"] >= ingest.embedders_max
+    assert float(cluster["headGroupSpec"]["rayStartParams"]["num-cpus"]) == 0
+    assert f'"ray[data,serve]=={cluster["rayVersion"]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
