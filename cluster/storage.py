@@ -18,6 +18,7 @@ from cluster.runtime import S3Endpoint
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 ATTEMPTS_MAX = 3
+STREAMS = 1  # a file: several take three times the CPU, and who fetches many files fetches some side by side
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Storage:
     def get_file(self, uri: str, path: Path) -> None:
         """Download to a local file."""
         with _sorted(uri, self.endpoint):
-            self.filesystem().get_file(uri, str(path))
+            self.filesystem().get_file(uri, str(path), max_concurrency=STREAMS)
 
     def read(self, uri: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive), as one ranged request."""

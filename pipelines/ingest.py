@@ -32,7 +32,7 @@ from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import catalog, index_admin, jobs, models, source
 from pipelines.gauges import Gauges
-from pipelines.settings import ModelSettings
+from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLANNERS = 2
+DECODERS_A_PLANNER, PLANNERS_MIN = 8, 2
+DECODERS_A_STORER, STORERS_MIN = 8, 4
 CHUNKS_A_BATCH = 8  # what an encoder gets at once; their frames fill its batches together
 TASK_RETRIES = 3  # of a task whose worker was killed
 ACTOR_RESTARTS = 20
@@ -59,7 +60,7 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
     warnings.filterwarnings("ignore", message="`ray_remote_args`")  # finite retries have no other way yet
     ingest = place.ingest
     encoders = ray.data.ActorPoolStrategy(min_size=ingest.embedders_min, max_size=ingest.embedders_max)
-    planners, decoders = ray.data.TaskPoolStrategy(PLANNERS), ray.data.TaskPoolStrategy(ingest.decoders_max or None)
+    planners, decoders, storers = (ray.data.TaskPoolStrategy(size) for size in crews(ingest))
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
         .flat_map(many(Plan(place)), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES)
@@ -70,8 +71,22 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
             max_restarts=ACTOR_RESTARTS, max_task_retries=TASK_RETRIES,
         )
-        .map(one(Store(place)), num_cpus=0.1, max_retries=TASK_RETRIES)
+        .map(one(Store(place)), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
     )  # fmt: skip
+
+
+def crews(ingest: IngestSettings) -> tuple[int, int | None, int]:
+    """How many may plan, decode and store at once, on the cluster as it is now; None is as many as there are CPUs.
+
+    A stage without a bound of its own takes an equal part of all CPUs from the others, whether it has work or not: only
+    decoding may have none, so that it gets what the others leave.
+    """
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    decoders = ingest.decoders_max or int(resources.get("CPU", 0.0) / ingest.decoder_cpus)
+    planners, storers = decoders // DECODERS_A_PLANNER, decoders // DECODERS_A_STORER
+    return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
 
 def one(stage: Callable[[Any], Any]) -> Callable[[Row], Row]:

@@ -26,6 +26,8 @@ JUMP_MIN_S = 1  # backwards; less is a muxer's carelessness
 FIRST_PACKETS_MAX = 600  # tried until a first frame comes out
 REMUX_BITS_MAX = 60_000_000  # a second; above, chunks are not worth a copy
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<?xml", b"#EXTINF")
+HOLE_FRAMES_MIN, HOLE_MIN_MS = 10, 500  # without a picture, longer than which a hole is spoken of
+STEADY_FRAMES_MIN, STEADY_SHARE_MIN = 20, 0.95  # of steps between frames that keep the pace
 RIGHT_ANGLES = (0, 90, 180, 270)
 
 
@@ -226,7 +228,8 @@ def _describe(container: InputContainer, stream: VideoStream, index: _Index, rot
     facts = index.facts
     unsure = (
         facts.program_stream, facts.broken, facts.discarded, facts.open_gop, facts.changes, not facts.pts_known,
-        index.counted, index.repeats, rotation != 0, shape != 1, len(index.pts) < stream.frames, bits > REMUX_BITS_MAX,
+        index.counted, index.repeats, rotation != 0, shape != 1, len(index.pts) < stream.frames,
+        _holes(index.frame_ms) != "", bits > REMUX_BITS_MAX,
     )  # fmt: skip
     return {
         "container": _container_name(container),
@@ -271,7 +274,16 @@ def _whole_enough(index: _Index, values: dict[str, Any], share_min: float) -> st
     if index.reach_s < share_min * length_s - 1:
         reason = f"the file is cut off or damaged: {index.reach_s:.1f} of {length_s:.1f} s are there"
         raise Undecodable("damaged", reason, final=True)
-    return "the file's last part is damaged" if index.facts.broken else ""
+    return "the file's last part is damaged" if index.facts.broken else _holes(index.frame_ms)
+
+
+def _holes(frame_ms: NDArray[np.int32]) -> str:
+    """Where frames come at a steady pace, and then none for a while: a demuxer skips damage without a word."""
+    steps = np.diff(frame_ms)
+    pace = float(np.median(steps)) if len(steps) else 0.0
+    holes = steps[steps > max(HOLE_FRAMES_MIN * pace, HOLE_MIN_MS)]
+    steady = len(steps) >= STEADY_FRAMES_MIN and float(np.mean(steps <= 2 * pace)) >= STEADY_SHARE_MIN
+    return f"no picture for {holes.sum() / 1000:.1f} s in between" if steady and len(holes) else ""
 
 
 def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: int, duration_max_s: int) -> None:

@@ -21,8 +21,8 @@ from pipelines.segments import Staged
 from pipelines.settings import IngestSettings
 from pipelines.shots import FEATURES, Rules
 
-COLUMNS = "video_id, lease_token, chunk, chunks, frame_ms, features, candidate_ms, sharpness, vectors, thumbnails"
-TYPES = ("int8", "int8", "int4", "int4", "bytea", "bytea", "bytea", "bytea", "bytea", "bytea[]")
+COLUMNS = "video_id, lease_token, chunk, chunks, frame_ms, features, candidate_ms, sharpness, vectors, thumbnails, lost"
+TYPES = ("int8", "int8", "int4", "int4", "bytea", "bytea", "bytea", "bytea", "bytea", "bytea[]", "int4")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ChunkRow:
     sharpness: Floats
     vectors: Floats
     thumbnails: Sequence[bytes]
+    lost: int  # frames that could not be decoded
     costs: Mapping[str, float]
 
 
@@ -54,7 +55,7 @@ def stage(connection: Connection, job_id: str, row: ChunkRow) -> bool:
         with connection.cursor().copy(f"COPY media.staging ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(TYPES)
             arrays = (row.frame_ms, row.features, row.candidate_ms, row.sharpness, row.vectors)
-            copy.write_row((*key, row.chunks, *(array.tobytes() for array in arrays), list(row.thumbnails)))
+            copy.write_row((*key, row.chunks, *(array.tobytes() for array in arrays), list(row.thumbnails), row.lost))
         if not again:
             _count(connection, job_id, row)
         found = connection.execute(
@@ -101,7 +102,7 @@ def finalise(
     job_id: str,
 ) -> segments.Kept | None:
     """Decide the shots, store the thumbnails, write the moments. None: the lease has passed on."""
-    staged, duration_ms = _staged(connection, video_id, token)
+    staged, duration_ms, lost = _staged(connection, video_id, token)
     if staged is None:
         return None
     if settings.frame_vectors:
@@ -112,7 +113,7 @@ def finalise(
         if not _leased(connection, video_id, token):
             return None
         kept = segments.replace(connection, video_id, model_id, moments, uris)
-        _make_ready(connection, job_id, video_id, token, kept)
+        _make_ready(connection, job_id, video_id, token, kept, lost)
         catalog.bump_generation(connection)
     return kept
 
@@ -148,28 +149,32 @@ def _moments(kept: Kept, duration_ms: int, settings: IngestSettings) -> list[Seg
     return segments.assemble(kept.staged, found)
 
 
-def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int]:
+def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int, int]:
     with connection.transaction():
         rows = connection.execute(
             "SELECT s.frame_ms, s.features, s.candidate_ms, s.sharpness, s.vectors, s.thumbnails, s.chunks,"
-            " v.duration_ms"
+            " v.duration_ms, s.lost"
             " FROM media.staging s JOIN media.videos v ON v.id = s.video_id AND v.lease_token = s.lease_token"
             " WHERE s.video_id = %s AND s.lease_token = %s ORDER BY s.chunk",
             (video_id, token),
             binary=True,
         ).fetchall()
     if not rows or len(rows) != rows[0][6]:
-        return None, 0
+        return None, 0, 0
     candidates = sum(len(row[2]) for row in rows) // 4
     vectors = np.frombuffer(b"".join(row[4] for row in rows), np.float32)
-    return Staged(
-        np.frombuffer(b"".join(row[0] for row in rows), np.int32),
-        np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(-1, FEATURES),
-        np.frombuffer(b"".join(row[2] for row in rows), np.int32),
-        np.frombuffer(b"".join(row[3] for row in rows), np.float32),
-        vectors.reshape(candidates, -1),
-        [bytes(picture) for row in rows for picture in row[5]],
-    ), rows[0][7]
+    return (
+        Staged(
+            np.frombuffer(b"".join(row[0] for row in rows), np.int32),
+            np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(-1, FEATURES),
+            np.frombuffer(b"".join(row[2] for row in rows), np.int32),
+            np.frombuffer(b"".join(row[3] for row in rows), np.float32),
+            vectors.reshape(candidates, -1),
+            [bytes(picture) for row in rows for picture in row[5]],
+        ),
+        rows[0][7],
+        sum(row[8] for row in rows),
+    )
 
 
 def _put_thumbnails(storage: Storage, bucket: str, video_id: int, moments: Sequence[Segment]) -> list[str]:
@@ -181,12 +186,14 @@ def _put_thumbnails(storage: Storage, bucket: str, video_id: int, moments: Seque
     return uris
 
 
-def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.Kept) -> None:
+def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.Kept, lost: int) -> None:
+    said = f"{lost} frames could not be decoded" if lost else None
     connection.execute(
         "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s, error = NULL,"
-        " error_code = NULL, retry_at = NULL, failures = 0, lease_owner = NULL, lease_token = NULL, lease_until = NULL"
+        " error_code = NULL, retry_at = NULL, failures = 0, lease_owner = NULL, lease_token = NULL, lease_until = NULL,"
+        " warning = nullif(concat_ws('; ', warning, %s::text), '')"
         " WHERE id = %s AND lease_token = %s",
-        (PIPELINE_VERSION, video_id, token),
+        (PIPELINE_VERSION, said, video_id, token),
     )
     connection.execute(
         "UPDATE media.job_videos SET outcome = 'ready', segments = %s WHERE job_id = %s AND video_id = %s",

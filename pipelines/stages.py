@@ -86,6 +86,7 @@ class Decoded:
     sharpness: Floats
     candidates: Bytes8
     thumbnails: Sequence[bytes]
+    lost: int  # frames that could not be decoded
     decode_s: float
     memory_mb: float  # of the child, at its peak
 
@@ -293,7 +294,9 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
     found: dict[str, Any] = {name: arrays[name] for name in names}
-    return Decoded(task=task, **found, thumbnails=pictures, decode_s=result.cpu_seconds, memory_mb=result.memory_mb)
+    lost = max(0, wanted - int(result.values["decoded"]))
+    found |= {"thumbnails": pictures, "decode_s": result.cpu_seconds, "memory_mb": result.memory_mb}
+    return Decoded(task=task, **found, lost=lost)
 
 
 def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,7 +319,7 @@ def chunk_row(row: Decoded, vectors: Floats, embed_s: float, slots: float) -> si
     }
     return sink.ChunkRow(
         lease.video_id, lease.token, chunk.number, chunk.count, row.frame_ms, row.features, row.candidate_ms,
-        row.sharpness, vectors, row.thumbnails, costs,
+        row.sharpness, vectors, row.thumbnails, row.lost, costs,
     )  # fmt: skip
 
 

@@ -88,6 +88,18 @@ def test_a_file_that_is_too_long_is_refused(clips: Path) -> None:
     assert found.code == "too-long"
 
 
+@pytest.mark.parametrize("name", ["matroska.mkv", "transport.ts"])
+def test_a_hole_that_a_demuxer_skips_in_silence_is_spoken_of(clips: Path, tmp_path: Path, name: str) -> None:
+    whole = (clips / name).read_bytes()
+    begin = len(whole) // 2 // 188 * 188
+    path = tmp_path / name
+    path.write_bytes(whole[:begin] + whole[begin + len(whole) // 8 // 188 * 188 :])
+    video = probed(path)
+    assert len(video.frame_ms) < 350
+    assert video.warning.startswith("no picture for ")
+    assert video.decoder == "av"
+
+
 def test_a_damaged_tail_is_kept_with_a_warning(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "tail.mp4").write_bytes((clips / "faststart.mp4").read_bytes()[:-200])
     video = probed(tmp_path / "tail.mp4")

@@ -57,7 +57,7 @@ def chunk(lease: Lease, number: int, count: int = 2) -> ChunkRow:
     pictures = [b"webp%d" % at for at in candidate_ms]
     sharp = np.arange(len(candidate_ms), dtype=np.float32)
     return ChunkRow(
-        lease.video_id, lease.token, number, count, frame_ms, features, candidate_ms, sharp, vectors, pictures, costs
+        lease.video_id, lease.token, number, count, frame_ms, features, candidate_ms, sharp, vectors, pictures, 0, costs
     )
 
 
@@ -99,6 +99,16 @@ def test_the_last_chunk_makes_the_video_whole_in_any_order(
     status = connection.execute("SELECT status, lease_token, error FROM media.videos").fetchone()
     assert status == ("ready", None, None)
     assert connection.execute("SELECT count(*) FROM media.staging").fetchone() == (0,)
+
+
+def test_frames_that_could_not_be_decoded_are_spoken_of(connection: Connection, storage: Storage, bucket: str) -> None:
+    lease = begin(connection)
+    connection.execute("UPDATE media.videos SET warning = 'the tail is missing'")
+    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 0), lost=3))
+    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 1), lost=1))
+    finalise(connection, storage, bucket, lease)
+    (warning,) = connection.execute("SELECT warning FROM media.videos").fetchone() or ("",)
+    assert warning == "the tail is missing; 4 frames could not be decoded"
 
 
 def test_a_chunk_that_comes_twice_counts_once(connection: Connection) -> None:
