@@ -64,7 +64,6 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
         .flat_map(many(Plan(place)), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES)
-        .repartition(target_num_rows_per_block=1)
         .map(one(Decode(place)), num_cpus=ingest.decoder_cpus, compute=decoders, max_retries=TASK_RETRIES)
         .map_batches(
             EmbedBatches, fn_constructor_args=(place,), compute=encoders, batch_size=CHUNKS_A_BATCH,
@@ -230,6 +229,7 @@ def configure(place: Place) -> None:
     context.max_errored_blocks = 0
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    context.target_max_block_size = 1  # byte: a block a row, for a row is a task's worth and larger than that
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     store_bytes = resources.get("object_store_memory", 0.0) * place.ingest.object_store_share
     context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=store_bytes)
