@@ -88,7 +88,7 @@ class RaySettings:
     address: str = EMBEDDED
     dashboard_url: str = ""
     cpus: int = 0
-    object_store_mb: int = 256
+    object_store_mb: int = 1024  # taken as it is used; with 256, one decoder worked where two could
     idle_worker_s: float = 20.0
     auth_mode: str = "token"
 

@@ -22,6 +22,7 @@ from cluster.resilience import retry
 from cluster.storage import Storage
 
 MEGABYTE = 1024 * 1024
+TURN_MAX_S = 180.0  # a file that nobody has asked for in this time keeps nobody waiting
 IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left behind by a worker that died
 POLL_S = 0.2
 FETCHES_MAX = 3
@@ -81,8 +82,11 @@ class Scratch:
         """Wait while enough files lie ready; after `timeout_s` go on, for the wait is a courtesy and no lock."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline and len(self._files()) >= self.files_max:
+        while time.monotonic() < deadline and self._waiting() >= self.files_max:
             time.sleep(POLL_S)
+
+    def _waiting(self) -> int:
+        return sum(time.time() - stat.st_mtime < TURN_MAX_S for _, stat in self._files())
 
     def _fetch(self, storage: Storage, uri: str, size: int, path: Path) -> None:
         self._make_room(size)

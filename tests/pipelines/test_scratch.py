@@ -69,3 +69,15 @@ def test_fetching_does_not_run_ahead_of_decoding(objects: tuple[Storage, str], t
         began = time.monotonic()
         folder.wait_for_turn(0.5)
         assert time.monotonic() - began >= 0.5
+
+
+def test_what_a_dead_job_left_keeps_the_next_one_waiting_for_minutes_at_most(
+    objects: tuple[Storage, str], tmp_path: Path
+) -> None:
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 10_000, 0, 1)
+    with folder.file(storage, f"{prefix}/one", "e", 300) as path:
+        os.utime(path, (0, time.time() - scratch.TURN_MAX_S - 1))
+        began = time.monotonic()
+        folder.wait_for_turn(5)
+        assert time.monotonic() - began < 2
