@@ -129,6 +129,11 @@ def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], mod
         " WHERE status = 'failed' AND source_uri = ANY(%s)",
         ([video.source_uri for video in page],),
     )
+    connection.execute(  # one that is ready and looked at again has attempts of its own for that
+        "UPDATE media.videos v SET failures = 0, attempts = 0 FROM media.job_videos j WHERE v.source_uri = ANY(%s)"
+        " AND v.status = 'ready' AND v.lease_token IS NULL AND j.job_id = %s AND j.video_id = v.id AND j.outcome IS NULL",
+        ([video.source_uri for video in page], job_id),
+    )
 
 
 def add_lacking(connection: Connection, job_id: str, model: str) -> int:
@@ -198,7 +203,7 @@ def claim(
     with connection.transaction(), connection.cursor(row_factory=class_row(_Row)) as cursor:
         # The lock decides between two that ask at once.
         row = cursor.execute(
-            "SELECT id, status, attempts, lease_owner, lease_token, source_uri, source_etag, source_bytes,"
+            "SELECT id, status, pipeline_version, attempts, lease_owner, lease_token, source_uri, source_etag, source_bytes,"
             " coalesce(lease_until > now(), false) AS leased, coalesce(retry_at > now(), false) AS resting"
             " FROM media.videos WHERE id = %s FOR UPDATE",
             (video_id,),
@@ -212,7 +217,7 @@ def claim(
             return None
         if row.attempts >= starts_max:
             failure = Failure("lost-too-often", f"{row.attempts} attempts were cut short without an answer", final=True)
-            _end(connection, video_id, failure, "quarantined", 0.0)
+            _refuse(connection, video_id, failure, owner, searchable=row.searchable)
             return failure
         token = cursor.connection.execute(
             "UPDATE media.videos SET attempts = attempts + 1, lease_owner = %s,"
@@ -229,6 +234,7 @@ def claim(
 class _Row:
     id: int
     status: str
+    pipeline_version: int | None
     attempts: int
     lease_owner: str | None
     lease_token: int | None
@@ -237,6 +243,11 @@ class _Row:
     source_bytes: int
     leased: bool
     resting: bool
+
+    @property
+    def searchable(self) -> bool:
+        """Whether its moments are those of the object as it is."""
+        return self.status == "ready" and self.pipeline_version is not None
 
     def lease(self, token: int, began: int = 0) -> Lease:
         return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
@@ -260,22 +271,41 @@ def fail(
     """End an attempt with an error; the video's new status, or None when the lease has passed on.
 
     What trying again cannot mend is quarantined at once, other errors after `failures_max` of them; a dependency that
-    was away is nobody's failure.
+    was away is nobody's failure. A video whose moments can be searched stays as it is, whatever a further look at it
+    (for another model, or by another version) came to: then only the job has refused it.
     """
     with connection.transaction():
         row = connection.execute(
-            "SELECT failures, status FROM media.videos WHERE id = %s AND lease_token = %s FOR UPDATE",
+            "SELECT failures, status, status = 'ready' AND pipeline_version IS NOT NULL, lease_owner FROM media.videos"
+            " WHERE id = %s AND lease_token = %s FOR UPDATE",
             (video_id, token),
         ).fetchone()
         if row is None:
             return None
-        failures, status = row
+        failures, status, searchable, owner = row
         if failure.final or (failure.code != "temporary" and failures + 1 >= failures_max):
-            status = "quarantined"
-        elif status != "ready":
+            _refuse(connection, video_id, failure, owner, searchable=searchable)
+            return "quarantined"
+        if status != "ready":
             status = "queued"
         _end(connection, video_id, failure, status, backoff_s)
         return str(status)
+
+
+def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str, *, searchable: bool) -> None:
+    if not searchable:
+        _end(connection, video_id, failure, "quarantined", 0.0)
+        return
+    connection.execute(
+        "UPDATE media.job_videos SET outcome = 'quarantined', error = %s, error_code = %s"
+        " WHERE job_id = %s AND video_id = %s",
+        (failure.reason, failure.code, owner.rpartition("/")[0], video_id),
+    )
+    connection.execute(
+        "UPDATE media.videos SET retry_at = NULL, lease_owner = NULL, lease_token = NULL, lease_until = NULL WHERE id = %s",
+        (video_id,),
+    )
+    connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 
 
 def _end(connection: Connection, video_id: int, failure: Failure, status: str, backoff_s: float) -> None:

@@ -198,9 +198,11 @@ def _use(model: Model) -> str:
 @click.pass_obj
 def backfill_command(context: Context, model: str, priority: int, as_json: bool) -> None:
     """Give MODEL a vector of every moment beside the traffic, and from then on of every new one (`pixr jobs`)."""
-    from pipelines import jobs
+    from pipelines import encoder, index_admin, jobs
 
     with context.connect(autocommit=True) as connection:
+        if model not in {known.name for known in index_admin.models(connection)}:
+            encoder.locate(model)  # refuses a name that is none, before there is a job
         job = jobs.backfill(context.settings, connection, model, priority=priority)
     if as_json:
         context.emit({"job": job})

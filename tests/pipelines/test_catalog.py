@@ -15,6 +15,7 @@ from pipelines.media import PIPELINE_VERSION, Failure
 
 VIDEO = Listed("s3://b/one.mp4", "etag", 10, "ana", "One", tags=("red",), wallet="W1")
 BROKEN = Failure("decoder-crashed", "SIGSEGV")
+FINAL = Failure("gone", "the object is not there", final=True)
 
 
 @pytest.fixture
@@ -120,6 +121,37 @@ def test_after_its_last_failure_a_video_is_quarantined_with_the_reason(connectio
 def test_what_trying_again_cannot_mend_is_quarantined_at_once(connection: Connection) -> None:
     register(connection)
     assert fail(connection, leased(connection), Failure("empty", "0 bytes", final=True)) == "quarantined"
+
+
+def test_a_searchable_video_stays_so_when_a_further_look_at_it_fails_for_good(connection: Connection) -> None:
+    """A back-fill, or another version, finds the object gone: what is searched is no worse for that."""
+    register(connection)
+    connection.execute("UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = 1")
+    assert fail(connection, leased(connection), FINAL) == "quarantined"
+    assert (column(connection, "status"), column(connection, "error"), column(connection, "lease_owner")) == (
+        "ready",
+        None,
+        None,
+    )
+    outcome = connection.execute("SELECT outcome, error_code FROM media.job_videos").fetchone()
+    assert outcome == ("quarantined", FINAL.code)
+    connection.execute("UPDATE media.videos SET attempts = 9")
+    assert isinstance(claim(connection, starts_max=9), Failure)
+    assert column(connection, "status") == "ready"
+
+
+def test_a_ready_video_that_is_looked_at_again_has_attempts_of_its_own(connection: Connection) -> None:
+    register(connection)
+    connection.execute("UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = 1, attempts = 9")
+    register(connection, job="k")
+    assert isinstance(claim(connection, "k/1", starts_max=9), Lease)
+
+
+def test_a_changed_object_that_is_broken_is_quarantined(connection: Connection) -> None:
+    register(connection)
+    connection.execute("UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = NULL")
+    assert fail(connection, leased(connection), FINAL) == "quarantined"
+    assert column(connection, "status") == "quarantined"
 
 
 def test_a_dependency_that_is_away_is_nobodys_failure(connection: Connection) -> None:
