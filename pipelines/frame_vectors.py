@@ -57,10 +57,10 @@ def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> Kept:
     folder = _folder(bucket, video_id)
     frames = _table(storage.read(f"{folder}{MEASUREMENTS}.parquet"))
     candidates = _table(storage.read(f"{folder}model-{model_id}.parquet"))
-    about = {key.decode(): value.decode() for key, value in (candidates.schema.metadata or {}).items()}
-    if about.get("pipeline_version") != str(PIPELINE_VERSION):
-        detail = f"frame vectors of video {video_id} were made by version {about.get('pipeline_version')}"
-        raise Rejected(detail, code="other-version", hint="ingest the video again")
+    for about in (_about(frames), _about(candidates)):
+        if about["pipeline_version"] != str(PIPELINE_VERSION):
+            detail = f"frame vectors of video {video_id} were made by version {about['pipeline_version']}"
+            raise Rejected(detail, code="other-version", hint="ingest the video again")
     staged = Staged(
         frames["frame_ms"].to_numpy(),
         _matrix(frames["features"]),
@@ -69,7 +69,7 @@ def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> Kept:
         _matrix(candidates["vector"]),
         candidates["thumbnail"].to_pylist(),
     )
-    return Kept(staged, about["mode"])
+    return Kept(staged, _about(frames)["mode"])
 
 
 def listed(storage: Storage, bucket: str) -> Iterator[tuple[int, int]]:
@@ -104,6 +104,10 @@ def _parquet(columns: Mapping[str, pa.Array], about: Mapping[str, str]) -> bytes
     table = pa.table(dict(columns)).replace_schema_metadata(dict(about))
     parquet.write_table(table, out, compression="zstd")
     return out.getvalue()
+
+
+def _about(table: pa.Table) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
 
 
 def _table(data: bytes) -> pa.Table:

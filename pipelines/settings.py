@@ -56,7 +56,7 @@ class IngestSettings:
     embedder_cpus: float = 0.5
     embedder_gpus: float = 0.0
     embed_batch_frames: int = 32
-    object_store_share: float = 0.5  # of the object store, for frames on their way to the encoder
+    object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
     no_progress_timeout_s: int = 120
 
     # What one decode may cost.
@@ -97,6 +97,8 @@ class IngestSettings:
             raise ValueError(f"chunk_ms is {self.chunk_ms}, expected 1000 or more")
         if not 1 <= self.embedders_min <= self.embedders_max:
             raise ValueError("embedders_min must be 1 or more and at most embedders_max")
+        if not 0.0 < self.object_store_share <= 0.5:
+            raise ValueError("object_store_share must be above 0 and at most 0.5")
         if not 0.0 <= self.decodable_share_min <= 1.0:
             raise ValueError("decodable_share_min must be between 0 and 1")
         for name in ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
