@@ -17,7 +17,7 @@ import psutil
 from cluster import supervisor
 from cluster.settings import Settings
 
-READ_INTERVAL_S = 0.2
+READ_INTERVAL_S = 1.0
 KEEPER, DRIVER = "pipelines.sandbox_child", "pipelines.ingest"
 STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray start", "cluster.")
 
