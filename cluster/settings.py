@@ -89,7 +89,7 @@ class RaySettings:
     dashboard_url: str = ""
     cpus: int = 0
     object_store_mb: int = 1024  # taken as it is used; with 256, one decoder worked where two could
-    idle_worker_s: float = 20.0
+    idle_worker_s: float = 120.0  # a new worker imports for two seconds; bursts of work come a minute apart
     auth_mode: str = "token"
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DECODERS_A_PLANNER, PLANNERS_MIN = 8, 2
-DECODERS_A_STORER, STORERS_MIN = 8, 4
+DECODERS_A_STORER, STORERS_MIN = 8, 2
 CHUNKS_A_BATCH = 8  # what an encoder gets at once; their frames fill its batches together
 TASK_RETRIES = 3  # of a task whose worker was killed
 ACTOR_RESTARTS = 20
