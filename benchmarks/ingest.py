@@ -106,6 +106,9 @@ def _models(made: Settings, connection: Connection, long: list[Path]) -> Iterato
         name = f"ingest job, {count} videos of 20 to 60 s, 1080p, {said}: frames a CPU second"
         beside = f"{other.yielded:.0f} clip-video-encode's approach"
         yield Figure(name, f"{mine:.0f}", beside, mine / other.yielded)
+        samples = plain("ingest", files[:LONG_BIG], made, model, mode="interval")
+        name = f"samples alone, as that approach takes them (mode interval, bare loop), {said}: frames a CPU second"
+        yield Figure(name, f"{samples.yielded:.0f}", beside, samples.yielded / other.yielded)
 
 
 def _beside(size: str, pairs: Sequence[tuple[Cost, Job]]) -> Iterator[Figure]:
@@ -195,11 +198,12 @@ def bare(files: Sequence[Path], made: Settings, model: str) -> Cost:
     return plain("ingest", files, made, model)
 
 
-def plain(module: str, files: Sequence[Path], made: Settings, model: str) -> Cost:
+def plain(module: str, files: Sequence[Path], made: Settings, model: str, mode: str = "frames") -> Cost:
     """Plain processes, one a core, each with its share of the files; they print frames, seconds and CPU seconds."""
     argv = (sys.executable, "-m", f"benchmarks.{module}")
     shares = [[str(file) for file in files[number::PROCESSES]] for number in range(PROCESSES)]
     environment = {**os.environ, "PIXR_CONFIG": str(made.path), "PIXR_MODEL_NAME": model, "OMP_NUM_THREADS": "1"}
+    environment["PIXR_INGEST_MODE"] = mode
     running = [subprocess.Popen([*argv, *each], env=environment, stdout=subprocess.PIPE, text=True) for each in shares]
     answers = [[float(word) for word in process.communicate()[0].split()] for process in running]
     assert not any(process.returncode for process in running)
@@ -219,8 +223,9 @@ def bare_loop(files: Sequence[str]) -> tuple[int, float, float]:
     for file in files:
         video = stages.probe(Path(file), ingest)
         assert isinstance(video, Video), video
-        for chunk in chunks.plan(video, stages.chunk_ms(video, ingest)):
-            values, arrays = frames.decode(**_order(video, chunks.order(video, chunk), file, model, ingest))
+        for chunk in chunks.plan(video, stages.chunk_ms(video, ingest), ingest.mode):
+            order = chunks.order(video, chunk, ingest.mode)
+            values, arrays = frames.decode(**_order(video, order, file, model, ingest))
             model.frames(arrays["candidates"])
             total += values["decoded"]
     children = os.times()
