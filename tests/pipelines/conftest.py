@@ -11,7 +11,7 @@ from typing import Any
 
 import imageio_ffmpeg
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 
 from cluster import database, ray_cluster, runtime
 from cluster import settings as settings_module
@@ -132,6 +132,13 @@ def deployment(
     made = settings_module.load(file, environ={"PIXR_DATA_DIR": str(ray_head.data_dir)})
     assert ray_cluster.environment(made)["PIXR_CONFIG"] == str(file)
     return made
+
+
+@pytest.fixture
+def connection(deployment: Settings) -> Iterator[Connection]:
+    """To the database of `deployment`; modules that need no Ray have one of their own."""
+    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

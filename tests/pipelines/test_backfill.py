@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from psycopg import Connection
 
-from cluster import database, runtime
 from cluster.errors import Rejected
 from cluster.settings import ROOT, Settings
 from pipelines import index_admin, jobs
@@ -17,12 +15,6 @@ from tests.conftest import until
 from tests.pipelines.test_ingest import copied, submit, wait
 
 BUNDLED = ROOT / "configs" / "models" / "pixr-emoji"
-
-
-@pytest.fixture
-def connection(deployment: Settings) -> Iterator[Connection]:
-    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
-        yield opened
 
 
 def test_a_model_is_filled_in_followed_switched_to_and_back(

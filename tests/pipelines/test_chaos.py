@@ -6,14 +6,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from psycopg import Connection
 
-from cluster import database, runtime
 from cluster.settings import Settings
 from pipelines import jobs, watch
 from tests.pipelines.test_ingest import WHOLE, multiplied, processes, rows, submit, wait
@@ -29,12 +27,6 @@ VICTIMS = (
     "child of a keeper",
 )
 DRIVER_KILLS_MAX = 3  # a job's driver may die five times
-
-
-@pytest.fixture
-def connection(deployment: Settings) -> Iterator[Connection]:
-    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from psycopg import Connection
 
-from cluster import database, runtime
 from cluster.settings import Settings
 from pipelines import stages
 from pipelines.media import Failure
@@ -103,12 +102,6 @@ def test_what_lies_before_the_beginning_is_left_out(clips: Path, tmp_path: Path)
     lengths = [len(found.candidates), len(found.sharpness), len(found.thumbnails), len(found.candidate_ms)]
     assert len(set(lengths)) == 1
     assert len(found.features) == len(found.frame_ms)
-
-
-@pytest.fixture
-def connection(deployment: Settings) -> Iterator[Connection]:
-    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
-        yield opened
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import requests
 from psycopg import Connection
 
-from cluster import database, runtime
+from cluster import runtime
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import jobs, report, source, watch
@@ -33,12 +33,6 @@ class Kill:
 
     pids: list[int]
     videos_open: int
-
-
-@pytest.fixture
-def connection(deployment: Settings) -> Iterator[Connection]:
-    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 import requests
 from psycopg import Connection
 
-from cluster import database, ray_cluster, runtime
+from cluster import ray_cluster, runtime
 from cluster.keeper import kill_tree
 from cluster.settings import Settings
 from tests.conftest import until
@@ -26,12 +26,6 @@ from tests.pipelines.test_ingest import WHOLE, multiplied, rows, submit, wait
 NODES, NODE_CPUS, NODE_STORE_MB = 2, 2, 128
 KEEPER = "pipelines.sandbox_child"
 COPIES = 6  # of each file
-
-
-@pytest.fixture
-def connection(deployment: Settings) -> Iterator[Connection]:
-    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
-        yield opened
 
 
 @pytest.fixture

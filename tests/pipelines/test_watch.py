@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 
-import pytest
 from psycopg import Connection
 
-from cluster import database, runtime
 from cluster.settings import Settings
 from pipelines import jobs, watch
 from pipelines.settings import IngestSettings
-
-
-@pytest.fixture
-def connection(deployment: Settings) -> Iterator[Connection]:
-    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
-        yield opened
 
 
 def lost_job(connection: Connection, submissions: int) -> str:
