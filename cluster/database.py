@@ -26,6 +26,17 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
         return psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S)
 
 
+@contextmanager
+def session(url: str, *, autocommit: bool = False) -> Iterator[Connection]:
+    """A connection for a block of statements; committed when the block ends, rolled back when it raises.
+
+    Raises:
+        Temporary: the server does not answer, or goes away before the block is over.
+    """
+    with translate(url), connect(url, autocommit=autocommit) as connection:
+        yield connection
+
+
 def pool(url: str, *, max_size: int = 4) -> ConnectionPool:
     """An open pool whose connections are checked before use, so that a restarted server costs no error."""
     return ConnectionPool(

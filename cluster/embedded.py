@@ -87,7 +87,7 @@ class Postgres:
         return database.where_of(runtime.postgres_url(self.settings, runtime.DATABASE))
 
     def _create_database(self) -> None:
-        with database.connect(runtime.postgres_url(self.settings, "postgres"), autocommit=True) as connection:
+        with database.session(runtime.postgres_url(self.settings, "postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(runtime.DATABASE)))
 
     def _run(self, *argv: str | Path) -> None:

@@ -20,7 +20,7 @@ GET_HEALTH = {"jsonrpc": "2.0", "id": 1, "method": "getHealth"}
 
 
 def postgres(url: str) -> None:
-    with database.connect(url, autocommit=True) as connection, database.translate(url):
+    with database.session(url, autocommit=True) as connection:
         connection.execute("SELECT 1")
 
 

@@ -68,7 +68,7 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
         Temporary: the database is unreachable.
     """
     wanted = registered() if migrations is None else list(migrations)
-    with database.connect(url, autocommit=True) as connection:
+    with database.session(url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         _require_pgvector(connection)
         _ensure_table(connection)

@@ -43,7 +43,7 @@ class LedgerService:
         return Command((sys.executable, "-m", "ledger.service"), ray_cluster.environment(self.settings))
 
     def check(self) -> None:
-        with database.connect(runtime.endpoints(self.settings).postgres_url) as connection:
+        with database.session(runtime.endpoints(self.settings).postgres_url) as connection:
             row = connection.execute(
                 "SELECT epoch, extract(epoch FROM now() - seen_at)::float, (SELECT treasury FROM ledger.chain)"
                 " FROM ledger.fence"

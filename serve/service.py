@@ -118,14 +118,14 @@ class Keeper:
     def _register_admin(self) -> None:
         from serve import keys
 
-        with database.connect(runtime.endpoints(self._settings).postgres_url) as connection:
+        with database.session(runtime.endpoints(self._settings).postgres_url) as connection:
             keys.ensure_admin(connection, runtime.secret(self._settings, "api_admin_key"))
 
     def _carry_wallets(self) -> None:
         from serve import wallets
 
         url = runtime.endpoints(self._settings).postgres_url
-        with database.translate(url), database.connect(url) as connection:
+        with database.session(url) as connection:
             wallets.copy_claims(connection)
 
     def _deploy(self) -> None:

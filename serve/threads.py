@@ -28,7 +28,7 @@ async def with_connection(
 
     def run() -> Result:
         url = runtime.endpoints(settings).postgres_url
-        with database.translate(url), database.connect(url) as connection:
+        with database.session(url) as connection:
             return function(connection, *args, **kwargs)
 
     return await asyncio.to_thread(run)
