@@ -32,8 +32,9 @@ from pipelines import chunks, encoder, jobs, report, source, stages
 from pipelines.media import Video
 from pipelines.settings import IngestSettings, ModelSettings
 
-LONG, LONG_BIG = 60, 12  # videos of SECONDS, for the bundled model and for the one of usual size
-REPEATS = 3  # of both, in turns; medians
+LONG = 60  # videos of SECONDS
+OTHER = 12  # of them for the approach of others
+REPEATS = 3  # of job and bare loop, in turns; medians
 SECONDS = (20, 20, 20, 60)
 SHORT_FEW, SHORT_MANY = 100, 1000  # videos of two seconds
 JOB_TIMEOUT_S = 2400
@@ -98,16 +99,16 @@ def run(settings: Settings) -> Iterator[Figure]:
 def _models(made: Settings, connection: Connection, long: list[Path]) -> Iterator[Figure]:
     bundled, big = made.section(ModelSettings).name, str(big_model.folder(made))
     job(made, connection, long[:2], bundled)  # fills caches of files and of pages
-    for model, said, count in ((bundled, bundled, LONG), (big, f"{big_model.ARCHITECTURE}, random weights", LONG_BIG)):
-        files = long[:count]
-        pairs = [(bare(files, made, model), job(made, connection, files, model)) for _ in range(REPEATS)]
-        yield from _beside(f"{count} videos of 20 to 60 s, 1080p, {said}", pairs)
-        other = plain("ingest_clip_video_encode", files[:LONG_BIG], made, model)
+    for model, said in ((big, f"{big_model.ARCHITECTURE}, random weights"), (bundled, bundled)):
+        pairs = [(bare(long, made, model), job(made, connection, long, model)) for _ in range(REPEATS)]
+        size = f"{LONG} videos of 20 to 60 s, 1080p, {said}"
+        yield from _beside(size, pairs)
+        other = plain("ingest_clip_video_encode", long[:OTHER], made, model)
         mine = statistics.median(done.steady.yielded for _, done in pairs)
-        name = f"ingest job, {count} videos of 20 to 60 s, 1080p, {said}: frames a CPU second"
+        name = f"ingest job, {size}: frames a CPU second"
         beside = f"{other.yielded:.0f} clip-video-encode's approach"
         yield Figure(name, f"{mine:.0f}", beside, mine / other.yielded)
-        samples = plain("ingest", files[:LONG_BIG], made, model, mode="interval")
+        samples = plain("ingest", long[:OTHER], made, model, mode="interval")
         name = f"samples alone, as that approach takes them (mode interval, bare loop), {said}: frames a CPU second"
         yield Figure(name, f"{samples.yielded:.0f}", beside, samples.yielded / other.yielded)
 

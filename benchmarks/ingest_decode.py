@@ -21,7 +21,7 @@ from benchmarks import ingest_files
 from benchmarks.run import Figure
 from cluster.settings import Settings
 from pipelines import chunks, film, stages
-from pipelines.catalog import Lease
+from pipelines.leases import Lease
 from pipelines.media import Video
 from pipelines.settings import IngestSettings
 from pipelines.stages import Decoded, Task

@@ -30,7 +30,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, index_admin, jobs, models, source
+from pipelines import catalog, index_admin, jobs, leases, models, source
 from pipelines.gauges import Gauges
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
@@ -157,7 +157,7 @@ def prepare(
     ends = runtime.endpoints(settings)
     ingest, named = jobs.section(settings, options), settings.section(ModelSettings)
     named = dataclasses.replace(named, name=options.model or named.name)
-    catalog.release(connection, job_id, except_owner=owner(job_id, submission))
+    leases.release(connection, job_id, except_owner=owner(job_id, submission))
     model = models.register(connection, named, ingest.embedder_cpus)
     if job_source == jobs.CATALOGUE:  # what is ingested from now on comes after what is filled in
         index_admin.follow(connection, named.name)
@@ -192,10 +192,10 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
         chosen = ready[: size or len(ready)]
         whole = execute(chosen, place, heart, number)
         size = size * ROUND_FACTOR if whole else max(1, len(chosen) // ROUND_FACTOR)
-        lost = catalog.put_back(connection, place.owner)  # nobody works on them any more
+        lost = leases.put_back(connection, place.owner)  # nobody works on them any more
         if lost:
             log.warning("%s videos were left behind by round %s", lost, number, extra={"job_id": place.job_id})
-    catalog.give_up(connection, place.job_id)
+    leases.give_up(connection, place.job_id)
 
 
 def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -> bool:
@@ -267,7 +267,7 @@ class Heartbeat(threading.Thread):
             try:
                 with database.connect(self._url, autocommit=True) as connection:
                     self.stopped = not jobs.beat(connection, self._job, self._submission)
-                    catalog.renew(connection, self._owner, self.lease_s)
+                    leases.renew(connection, self._owner, self.lease_s)
                     if not self.stopped:
                         self._also(connection)
             except (Temporary, psycopg.OperationalError) as error:

@@ -25,7 +25,7 @@ from cluster import ray_cluster, runtime
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, source
+from pipelines import catalog, leases, source
 from pipelines.settings import MODES, IngestSettings
 
 log = logging.getLogger(__name__)
@@ -281,7 +281,7 @@ def cancel(settings: Settings, connection: Connection, job_id: str) -> dict[str,
                 submissions.stop(dashboard(settings), row[0])
         except Temporary as error:  # the driver sees the mark by itself
             log.warning("cancelled, but Ray does not answer: %s", error, extra={"job_id": job_id})
-        catalog.release(connection, job_id)
+        leases.release(connection, job_id)
         connection.commit()
     return get(connection, job_id)
 

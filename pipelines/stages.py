@@ -22,7 +22,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import catalog, chunks, jobs, sink
+from pipelines import chunks, jobs, leases, sink
 from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
 from pipelines.sandbox import Limits, Sandbox
 from pipelines.scratch import Scratch
@@ -69,7 +69,7 @@ class Place:
 class Task:
     """One chunk to decode."""
 
-    lease: catalog.Lease
+    lease: leases.Lease
     chunk: Chunk
     order: Mapping[str, Any]
     fetch_s: float
@@ -119,7 +119,7 @@ class Plan:
         scratch_of(place).wait_for_turn(TURN_TIMEOUT_S)
         with database.connect(place.postgres_url, autocommit=True) as connection:
             jobs.give_way(connection, place.job_id, TURN_TIMEOUT_S)
-            lease = catalog.claim(
+            lease = leases.claim(
                 connection, video_id, place.owner, lease_s=place.ingest.lease_s, starts_max=place.ingest.starts_max
             )
         if lease is None or isinstance(lease, Failure):
@@ -130,7 +130,7 @@ class Plan:
         except (Temporary, Rejected) as error:
             yield Refused(video_id, lease.token, as_failure(error))
 
-    def _chunks(self, lease: catalog.Lease) -> Iterator[Task | Refused]:
+    def _chunks(self, lease: leases.Lease) -> Iterator[Task | Refused]:
         place, began = self._place, time.monotonic()
         if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
             raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
@@ -145,7 +145,7 @@ class Plan:
             yield Refused(lease.video_id, lease.token, video)
             return
         with database.connect(place.postgres_url, autocommit=True) as connection:
-            catalog.describe(connection, lease, described(video) | {"content_hash": digest})
+            leases.describe(connection, lease, described(video) | {"content_hash": digest})
         mode = place.ingest.mode
         for number, chunk in enumerate(chunks.plan(video, chunk_ms(video, place.ingest), mode)):
             order = chunks.order(video, chunk, mode) | picture_sizes(video, place)
@@ -243,7 +243,7 @@ class Store:
 
     def _refuse(self, connection: Connection, row: Refused) -> Done:
         ingest = self._place.ingest
-        status = catalog.fail(
+        status = leases.fail(
             connection,
             row.video_id,
             row.token,

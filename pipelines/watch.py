@@ -18,7 +18,7 @@ from cluster import jobs as submissions
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
-from pipelines import catalog, jobs
+from pipelines import jobs, leases
 from pipelines.settings import IngestSettings
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def look(settings: Settings, connection: Connection) -> list[str]:
         if count and age_s < min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**count):
             continue
         if count > most:
-            catalog.release(connection, job_id)
+            leases.release(connection, job_id)
             reason = f"its driver died {count} times; `pixr jobs retry {job_id}` tries again"
             jobs.finish(connection, job_id, count, "failed", reason)
             log.error("job given up", extra={"job_id": job_id})

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import chunks, stages
-from pipelines.catalog import Lease
+from pipelines.leases import Lease
 from pipelines.media import Failure, Video
 from pipelines.settings import IngestSettings
 from pipelines.stages import Decoded, Task

@@ -9,8 +9,9 @@ import pytest
 from psycopg import Connection
 
 from cluster import database
-from pipelines import catalog
-from pipelines.catalog import Lease, Listed
+from pipelines import catalog, leases
+from pipelines.catalog import Listed
+from pipelines.leases import Lease
 from pipelines.media import PIPELINE_VERSION, Failure
 
 VIDEO = Listed("s3://b/one.mp4", "etag", 10, "ana", "One", tags=("red",), wallet="W1")
@@ -33,7 +34,7 @@ def register(connection: Connection, *videos: Listed, job: str = "j") -> None:
 def claim(
     connection: Connection, owner: str = "j/1", *, starts_max: int = 9, lease_s: int = 60
 ) -> Lease | Failure | None:
-    return catalog.claim(connection, 1, owner, lease_s=lease_s, starts_max=starts_max)
+    return leases.claim(connection, 1, owner, lease_s=lease_s, starts_max=starts_max)
 
 
 def leased(connection: Connection, owner: str = "j/1") -> Lease:
@@ -43,7 +44,7 @@ def leased(connection: Connection, owner: str = "j/1") -> Lease:
 
 
 def fail(connection: Connection, lease: Lease, failure: Failure = BROKEN, failures_max: int = 3) -> str | None:
-    return catalog.fail(connection, lease.video_id, lease.token, failure, failures_max=failures_max, backoff_s=0)
+    return leases.fail(connection, lease.video_id, lease.token, failure, failures_max=failures_max, backoff_s=0)
 
 
 def column(connection: Connection, name: str) -> object:
@@ -106,7 +107,7 @@ def test_an_expired_lease_passes_on_and_its_late_writes_find_nothing(connection:
     new = leased(connection, "k/1")
     assert new.token > old.token
     assert fail(connection, old) is None
-    assert not catalog.describe(connection, old, dict.fromkeys(
+    assert not leases.describe(connection, old, dict.fromkeys(
         ("content_hash", "container", "codec", "width", "height", "fps", "duration_ms", "has_audio", "warning")))  # fmt: skip
     assert column(connection, "lease_token") == new.token
 
@@ -174,15 +175,15 @@ def test_a_video_that_takes_its_machine_down_is_not_tried_for_ever(connection: C
 def test_a_new_driver_takes_over_at_once(connection: Connection) -> None:
     register(connection)
     old = leased(connection, "j/1")
-    catalog.release(connection, "j", except_owner="j/2")
+    leases.release(connection, "j", except_owner="j/2")
     assert leased(connection, "j/2").token > old.token
 
 
 def test_what_an_owner_no_longer_works_on_is_put_back_and_counts_as_begun(connection: Connection) -> None:
     register(connection)
     old = leased(connection, "j/1")
-    assert catalog.put_back(connection, "j/2") == 0
-    assert catalog.put_back(connection, "j/1") == 1
+    assert leases.put_back(connection, "j/2") == 0
+    assert leases.put_back(connection, "j/1") == 1
     assert column(connection, "status") == "queued"
     again = leased(connection, "j/1")
     assert (again.token > old.token, again.attempts) == (True, 2)

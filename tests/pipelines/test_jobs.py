@@ -11,9 +11,10 @@ from psycopg import Connection
 from cluster import database, runtime
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from pipelines import catalog, jobs
-from pipelines.catalog import Lease, Listed
+from pipelines import catalog, jobs, leases
+from pipelines.catalog import Listed
 from pipelines.jobs import Options
+from pipelines.leases import Lease
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_job_gives_way_to_one_of_higher_priority_while_that_has_videos_to_begi
     assert not jobs.is_outranked(connection, "urgent")
     row = connection.execute("SELECT id FROM media.videos WHERE source_uri = 's3://b/urgent.mp4'").fetchone()
     assert row is not None
-    assert isinstance(catalog.claim(connection, row[0], "urgent/1", lease_s=60, starts_max=9), Lease)
+    assert isinstance(leases.claim(connection, row[0], "urgent/1", lease_s=60, starts_max=9), Lease)
     assert not jobs.is_outranked(connection, "calm")  # its last video is begun
 
 

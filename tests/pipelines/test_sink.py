@@ -12,8 +12,9 @@ from psycopg import Connection
 from cluster import database
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import catalog, segments, shots, sink
-from pipelines.catalog import Lease, Listed
+from pipelines import catalog, leases, segments, shots, sink
+from pipelines.catalog import Listed
+from pipelines.leases import Lease
 from pipelines.settings import IngestSettings
 from pipelines.sink import ChunkRow
 
@@ -36,11 +37,11 @@ def storage(s3: S3Endpoint) -> Storage:
 
 
 def begin(connection: Connection, owner: str = "j/1") -> Lease:
-    lease = catalog.claim(connection, 1, owner, lease_s=60, starts_max=99)
+    lease = leases.claim(connection, 1, owner, lease_s=60, starts_max=99)
     assert isinstance(lease, Lease)
     facts = {"content_hash": "h", "container": "mp4", "codec": "h264", "width": 2, "height": 2, "fps": 30.0,
              "duration_ms": 4000, "has_audio": False, "warning": ""}  # fmt: skip
-    assert catalog.describe(connection, lease, facts)
+    assert leases.describe(connection, lease, facts)
     return lease
 
 
