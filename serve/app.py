@@ -131,7 +131,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         gate=Gate(search),
         recall=recall,
         warming=Warming(readings, search),
-        metrics=Metrics(lambda: recall.mean),
+        metrics=Metrics(lambda: recall.means),
         remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),

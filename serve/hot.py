@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
 from serve import keys, problems, search, viewers
+from serve.clock import server_timing
 from serve.query import Query
 from serve.search import Answer, Caller
 from serve.services import Services
@@ -65,6 +66,7 @@ def answer(query: Query, found: Answer, seconds: float, more: dict[str, str] | N
         "x-pixr-degraded": ",".join(found.page.degraded),
         "x-pixr-cache": found.source,
         "x-pixr-model": quote(found.model),
+        "server-timing": server_timing({**found.seconds, "total": seconds}),
         **(more or {}),
     }
     return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")

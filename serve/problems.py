@@ -46,6 +46,7 @@ EXPOSED_HEADERS = (
     "X-Pixr-Degraded",
     "X-Pixr-Cache",
     "X-Pixr-Variant",
+    "Server-Timing",
 )
 
 

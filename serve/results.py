@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -40,6 +40,7 @@ class Page:
     shown: tuple[Shown, ...]
     next_cursor: str | None
     degraded: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage, of making it
 
     def dump(self) -> bytes:
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]

@@ -61,6 +61,11 @@ class Answer:
     source: str
     model: str = ""
 
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """By stage, of making it; nothing for what was kept."""
+        return self.page.seconds if self.source in (MADE, CURSOR) else {}
+
     def body(self, text: str, took_ms: float) -> bytes:
         """The JSON that is sent; the moments are in it as they were kept."""
         page = self.page
@@ -186,13 +191,15 @@ async def _further(services: Services, query: Query, cursor: str) -> Answer:
 
 
 async def _page(services: Services, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
-    groups, rest, found = await _groups(services, query, ranked)
+    with asked.clock.stage("moments"):
+        groups, rest, found = await _groups(services, query, ranked)
     shown = [_shown(services, query, asked, group, found) for group in groups]
     return Page(
         orjson.dumps(shown),
         tuple(_as_shown(group[0], found[group[0].segment_id]) for group in groups),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
+        asked.clock.seconds,
     )
 
 

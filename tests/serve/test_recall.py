@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -12,10 +11,10 @@ from psycopg import AsyncConnection
 from cluster import database
 from cluster.settings import Settings
 from pipelines import index
-from pipelines.index import Filters, Hit, Looked
+from pipelines.index import Filters, Hit, Looked, Model, Plan
 from serve.encoding import QueryEncoder
 from serve.readers import Readers, pool
-from serve.recall import Recall
+from serve.recall import Recall, Shadow, Vector
 from serve.settings import SearchSettings
 from tests.pipelines.corpus import clustered, load
 from tests.serve.doors import near, opened
@@ -31,7 +30,7 @@ async def test_recall_is_the_share_of_the_true_ten_that_were_found(postgres_url:
     readers = Readers(pool(postgres_url, SEARCH), [], SEARCH)
     await readers.start()
     recall = Recall(readers, SEARCH)
-    assert math.isnan(recall.mean)
+    assert recall.means == {}
     async with await AsyncConnection.connect(postgres_url, autocommit=True) as connection:
         _, model, _ = await index.state(connection)
         assert model is not None
@@ -40,9 +39,9 @@ async def test_recall_is_the_share_of_the_true_ten_that_were_found(postgres_url:
         found = [*true[:right], *(Hit(10_000 + number, 0.0) for number in range(10 - right))]
         recall.follow(model, corpus.queries[0], Filters(), Looked(found, "index", 300))
         await recall.close()
-    assert recall.mean == pytest.approx(0.75)
+    assert recall.means == {model.name: pytest.approx(0.75)}
     recall.follow(model, corpus.queries[0], Filters(), Looked(true, "exact", 300))
-    assert recall.looks == 2  # an exact search needs no look
+    assert recall.looks(model.name) == 2  # an exact search needs no look
     await readers.close()
 
 
@@ -65,4 +64,39 @@ async def test_recall_is_a_metric_of_the_searches_that_were_made(
         doors.services.recall.follow(state.model, vector, Filters(), Looked(true, "index", 24))
         await doors.services.recall.close()
         text = (await doors.http.get("/metrics")).text
-    assert "pixr_recall_at_10 1.0" in text
+    assert 'pixr_recall_at_10{model="pixr-emoji"} 1.0' in text
+
+
+async def test_a_model_that_nobody_is_shown_is_looked_at_with_the_same_query(postgres_url: str) -> None:
+    """The next model's index finds all; the vectors are its own, not those of the model that is searched."""
+    corpus, other = clustered(300, 8, seed=4), clustered(300, 8, seed=5)
+    with database.connect(postgres_url, autocommit=True) as connection:
+        load(connection, corpus)
+        connection.execute("SELECT media.register_model('next', 8, 'next')")
+        connection.cursor().executemany(
+            "INSERT INTO media.embeddings (model_id, segment_id, video_id, creator_id, start_ms, end_ms, embedding)"
+            " SELECT 2, id, video_id, creator_id, start_ms, end_ms, %s::real[]::vector::halfvec FROM media.segments"
+            " WHERE id = %s",
+            [(vector.tolist(), number) for number, vector in enumerate(other.vectors, 1)],
+        )
+    readers = Readers(pool(postgres_url, SEARCH), [], SEARCH)
+    await readers.start()
+    recall = Recall(readers, SEARCH)
+    asked: list[str] = []
+
+    async def vector(model: Model) -> Vector:
+        asked.append(model.name)
+        return other.queries[0]
+
+    async with await AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        _, model, names = await index.state(connection)
+        assert model is not None
+        true = await index.exact(connection, model, corpus.queries[0], 10, Filters(), 1000)
+    shadow = Shadow(
+        [name for name in names if name != model.name] + ["gone"], vector, Plan(exact_rows=0, ef_search=300)
+    )
+    recall.follow(model, corpus.queries[0], Filters(), Looked(true, "index", 300), shadow)
+    await recall.close()
+    await readers.close()
+    assert asked == ["next"]
+    assert recall.means == {model.name: 1.0, "next": 1.0}
