@@ -40,7 +40,7 @@ class Page:
     shown: tuple[Shown, ...]
     next_cursor: str | None
     degraded: tuple[str, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage, of making it
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # by stage, of making it
 
     def dump(self) -> bytes:
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]
