@@ -168,7 +168,10 @@ class Recorder:
             await asyncio.wait({self._task}, timeout=5.0)
             self._task.cancel()
         if not self._waiting and self._registered:
-            await self._retire()
+            try:
+                await self._retire()
+            except (psycopg.Error, OSError) as error:
+                log.warning("the spool is left to an heir: %s", error)
         self._spool.close()
         if self._connection is not None:
             await self._connection.close()

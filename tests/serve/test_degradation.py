@@ -19,6 +19,7 @@ import pytest
 from cluster import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
+from ledger.appearances import adopt
 from serve.encoding import QueryEncoder
 from serve.services import Encoding, Facts, Vector
 from serve.settings import SearchSettings
@@ -102,6 +103,8 @@ async def room(settings: Settings, model: QueryEncoder, painted: Scenes) -> Asyn
             connection_wait_s=0.3,
             generation_interval_s=0.1,
             feed_interval_s=0.05,
+            address_rate_per_s=10_000,  # refusals cost nothing, and whoever is refused asks again at once
+            address_burst=100_000,
         )
         through = settings.with_section(quick)
         through = through.with_section(dataclasses.replace(settings.postgres, url=postgres.url))
@@ -192,6 +195,27 @@ async def test_under_load_everything_may_die_and_every_appearance_is_recorded_on
     shown = sum(len(each["moments"]) for each in whole if "popular" not in each["degraded"])
     assert shown > 30
     await _recorded(room, shown)
+
+
+async def test_a_replica_ends_though_the_database_is_away_and_its_spool_is_left_to_an_heir(
+    settings: Settings, model: QueryEncoder, painted: Scenes
+) -> None:
+    with database.connect(settings.postgres.url) as connection:
+        hang(connection, painted)
+    async with relayed(settings.postgres.url) as postgres:
+        through = settings.with_section(dataclasses.replace(settings.postgres, url=postgres.url))
+        async with opened(through, near(model)) as doors:
+            shown = len((await doors.http.get("/v1/search", params={"q": "banana"})).json()["moments"])
+            deadline = time.monotonic() + 20
+            while doors.services.recorder.waiting:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            await postgres.cut()
+    with database.connect(settings.postgres.url, autocommit=True) as connection:
+        assert connection.execute("SELECT closed_at FROM ledger.incarnations").fetchall() == [(None,)]
+        adopt(connection, settings.data_dir / "spool")
+        assert connection.execute("SELECT closed_at IS NULL FROM ledger.incarnations").fetchall() == [(False,)]
+    assert await asyncio.to_thread(_appearances, settings.postgres.url) == shown
 
 
 async def _answered(room: Room, more: int) -> None:
