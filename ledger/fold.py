@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
+from cluster.stopwatch import Stopwatch
 from ledger import book, money, seen, waiting
 from ledger.caps import Caps
 from ledger.directory import Directory
@@ -31,7 +32,6 @@ from ledger.money import Amounts
 from ledger.review import Audience, Pairs
 from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
-from ledger.stages import Stages
 from ledger.waiting import Group, Ids, Stored
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Earned:
 class Pen:
     """The thread that writes: what it is given is done in turn, each timed as a stage of the fold."""
 
-    def __init__(self, executor: ThreadPoolExecutor, stages: Stages) -> None:
+    def __init__(self, executor: ThreadPoolExecutor, stages: Stopwatch) -> None:
         self._executor, self._stages = executor, stages
         self._given: list[Future[Any]] = []
 
@@ -100,7 +100,7 @@ class Fold:
 
     def __init__(self, connection: Connection[Any], economics: Economics, settings: LedgerSettings) -> None:
         self._connection, self._economics, self._settings = connection, economics, settings
-        self.stages = Stages()
+        self.stages = Stopwatch()
         self._ahead: Group | None = None
         self._seen = Seen(economics.repeat_after_s)
         self._seen.load(connection)

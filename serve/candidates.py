@@ -15,10 +15,10 @@ import numpy as np
 import psycopg
 
 from cluster.errors import Rejected, Temporary
+from cluster.stopwatch import Stopwatch
 from pipelines import fulltext, index
 from pipelines.index import Connection, Hit, Looked, Model, Plan
 from pipelines.relevance import PPM
-from serve.clock import Clock
 from serve.cursors import Ranked
 from serve.generation import State
 from serve.query import Query
@@ -44,7 +44,7 @@ class Candidates:
     ranks: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     cosines: Mapping[int, float] = field(default_factory=dict)
     looked: Looked | None = None
-    clock: Clock = field(default_factory=Clock)
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 async def gather(services: Services, query: Query, state: State) -> Candidates:
@@ -53,9 +53,9 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     Raises:
         Temporary: no list could be made.
     """
-    clock = Clock()
+    watch = Stopwatch()
     by_vector, by_text = await asyncio.gather(
-        _by_vector(services, query, state, clock), _by_text(services, query, clock)
+        _by_vector(services, query, state, watch), _by_text(services, query, watch)
     )
     if by_vector is None and (by_text is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
@@ -65,7 +65,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     ranks = {"vector": ranked(nearest.hits), "text": ranked(matching)}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
-    with clock.stage("relevance"):
+    with watch.time("relevance"):
         cosines, relevance = await _relevance(services, query, nearest, ranks["text"], list(scores))
     near, named = ranks["vector"], ranks["text"]
     fused = [
@@ -74,7 +74,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     ]
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
     return Candidates(
-        fused[: services.search.candidates_max], state.generation, degraded, ranks, cosines, nearest.looked, clock
+        fused[: services.search.candidates_max], state.generation, degraded, ranks, cosines, nearest.looked, watch
     )
 
 
@@ -90,7 +90,7 @@ class Nearest:
     hurried: bool = False
 
 
-async def _by_vector(services: Services, query: Query, state: State, clock: Clock) -> Nearest | None:
+async def _by_vector(services: Services, query: Query, state: State, watch: Stopwatch) -> Nearest | None:
     """The vector list; None when it cannot be made."""
     model = state.model
     if query.vector_weight == 0 or model is None:
@@ -100,11 +100,11 @@ async def _by_vector(services: Services, query: Query, state: State, clock: Cloc
         if (facts.name, facts.fingerprint) != (model.name, model.fingerprint):
             log.error("the encoder has other weights than the index was made by (%s)", model.name)
             return None
-        with clock.stage("encode"):
+        with watch.time("encode"):
             vector = await _vector(services, query, model)
-        with clock.stage("vector"):
+        with watch.time("vector"):
             looked, hurried = await _looked(services, query, model, vector)
-        services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state))
+        services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state, model))
         hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
         return Nearest(hits, model, vector, facts, looked, hurried)
     except (Temporary, psycopg.OperationalError) as error:
@@ -135,8 +135,8 @@ async def _looked(services: Services, query: Query, model: Model, vector: Vector
     return looked, True
 
 
-def _shadow(services: Services, query: Query, state: State) -> Shadow | None:
-    names = [name for name in state.models if state.model is None or name != state.model.name]
+def _shadow(services: Services, query: Query, state: State, searched: Model) -> Shadow | None:
+    names = [name for name in state.models if name != searched.name]
     return Shadow(names, lambda model: _vector(services, query, model), _plan(services)) if names else None
 
 
@@ -183,14 +183,14 @@ async def _vector_of(services: Services, segment_id: int, model: Model) -> Vecto
     return vector
 
 
-async def _by_text(services: Services, query: Query, clock: Clock) -> list[Hit] | None:
+async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Hit] | None:
     """The full-text list; None when it cannot be made."""
     if not query.wanted or query.text_weight == 0:
         return []
     try:
         limit = services.search.candidates_max
         asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
-        with clock.stage("text"):
+        with watch.time("text"):
             return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked))
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no full text: %s", error)

@@ -8,6 +8,7 @@ appearances in the spool and metrics as everywhere. Whatever is not known goes t
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import psycopg
@@ -17,7 +18,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
 from serve import keys, problems, search, viewers
-from serve.clock import server_timing
 from serve.query import Query
 from serve.search import Answer, Caller
 from serve.services import Services
@@ -70,3 +70,8 @@ def answer(query: Query, found: Answer, seconds: float, more: dict[str, str] | N
         **(more or {}),
     }
     return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """As the header `Server-Timing` (W3C Server Timing), in milliseconds."""
+    return ", ".join(f"{name};dur={1000 * spent:.1f}" for name, spent in seconds.items())

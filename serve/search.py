@@ -191,7 +191,7 @@ async def _further(services: Services, query: Query, cursor: str) -> Answer:
 
 
 async def _page(services: Services, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
-    with asked.clock.stage("moments"):
+    with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
     shown = [_shown(services, query, asked, group, found) for group in groups]
     return Page(
@@ -199,7 +199,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
         tuple(_as_shown(group[0], found[group[0].segment_id]) for group in groups),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
-        asked.clock.seconds,
+        asked.watch.spent_s,
     )
 
 

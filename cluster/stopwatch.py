@@ -1,4 +1,4 @@
-"""Where a fold's time goes: seconds by stage, added up over folds. Two stages may run at once, in two threads."""
+"""A stopwatch with a column for each stage of some work. Knows no stage by name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Stages:
-    """A stopwatch with a column for each stage."""
+class Stopwatch:
+    """Seconds by stage, added up. Stages may run side by side, so that their sum is more than the whole."""
 
     def __init__(self) -> None:
         self.spent_s: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
+        """Time what is done inside, also of what fails."""
         began = time.perf_counter()
         try:
             yield
