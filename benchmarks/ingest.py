@@ -1,7 +1,8 @@
 """The whole ingest job beside a bare loop: the same decoding, detection and model, without Ray, database or S3.
 
-Rates are steady ones: of the job from when its first video is begun, of the bare loop from when its model is loaded.
-What a job takes of the CPU is what its cluster takes above what it takes when idle.
+Rates are steady ones: of the bare loop from when its model is loaded, of the job from when its first decoder is at work,
+be its model loaded by then or not, until its last frames are stored. What a job takes of the CPU is what its cluster
+takes above what it takes when idle.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: all of it, and what it took once its first video was begun."""
+    """A job: all of it, and what it took once its first decoder was at work."""
 
     whole: Cost
     steady: Cost
@@ -178,16 +179,12 @@ def job(made: Settings, connection: Connection, files: Sequence[Path], model: st
             assert time.monotonic() - began < JOB_TIMEOUT_S, state
             time.sleep(POLL_S)
             cost = _cost(made, connection, state, meter, began, idle)
-            if not _begun(connection):
+            if not meter.decoding:
                 start = cost
             elif cost.frames > end.frames:
                 end = cost
     assert (state["status"], state["videos"]["ready"]) == ("succeeded", len(files)), state
     return Job(cost, end - start)
-
-
-def _begun(connection: Connection) -> bool:
-    return connection.execute("SELECT EXISTS (SELECT FROM media.videos WHERE attempts > 0)").fetchone() == (True,)
 
 
 def _cost(

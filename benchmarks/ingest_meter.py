@@ -18,6 +18,7 @@ from cluster import supervisor
 from cluster.settings import Settings
 
 READ_INTERVAL_S = 1.0
+PROBE_MAX_S = 0.5  # of CPU: a child of a keeper that takes more is one that decodes
 KEEPER, DRIVER = "pipelines.sandbox_child", "pipelines.ingest"
 STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray start", "cluster.")
 
@@ -40,6 +41,7 @@ class Meter(threading.Thread):
         self._latest: dict[tuple[int, float], float] = {}
         self._lines: dict[tuple[int, float], str] = {}
         self._over = threading.Event()
+        self.decoding = False  # whether a decoder has been seen at work
         self._read()
         self._before = dict(self._latest)
 
@@ -75,11 +77,14 @@ class Meter(threading.Thread):
         for process in [self._head, *self._head.children(recursive=True)]:
             key = (process.pid, process.create_time())
             line = _line(process) or self._lines.get(key, "")
-            if not line or (KEEPER in line and KEEPER in _parent_line(process)):
-                continue  # just begun, just ended, or a decoding child
             try:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:
+                continue
+            if not line:
+                continue  # just begun, or just ended
+            if KEEPER in line and KEEPER in _parent_line(process):
+                self.decoding = self.decoding or times.user + times.system > PROBE_MAX_S
                 continue
             below = times.children_user + times.children_system if KEEPER in line else 0.0
             self._lines[key] = line

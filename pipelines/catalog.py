@@ -164,13 +164,17 @@ def finished(connection: Connection, videos: Sequence[Listed], model: str) -> tu
 
 
 def _take_turns(connection: Connection, job_id: str) -> None:
-    """Creators take turns: the first video of each, then the second of each."""
+    """Creators take turns: the first video of each, then the second of each.
+
+    Of each the largest come first, so that no long one is left to be worked on alone at a job's end.
+    """
     connection.execute(
         """
         UPDATE media.job_videos j SET position = turn.position
         FROM (SELECT v.id, row_number() OVER (ORDER BY round, creator_id, id) AS position
-              FROM (SELECT v.id, v.creator_id, row_number() OVER (PARTITION BY v.creator_id ORDER BY v.id) AS round
-                    FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %(job)s) AS v
+              FROM (SELECT v.id, v.creator_id, row_number() OVER w AS round
+                    FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %(job)s
+                    WINDOW w AS (PARTITION BY v.creator_id ORDER BY v.source_bytes DESC, v.id)) AS v
              ) AS turn
         WHERE j.job_id = %(job)s AND j.video_id = turn.id AND j.position <> turn.position
         """,

@@ -86,6 +86,15 @@ def test_creators_take_turns(connection: Connection) -> None:
     assert [row[0] for row in rows] == ["ana", "bo", "ana", "ana"]
 
 
+def test_of_each_creator_the_largest_video_comes_first(connection: Connection) -> None:
+    sizes = {"s3://b/short": 1, "s3://b/long": 9, "s3://b/middle": 5}
+    register(connection, *(dataclasses.replace(VIDEO, source_uri=uri, size=size) for uri, size in sizes.items()))
+    rows = connection.execute(
+        "SELECT v.source_uri FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id ORDER BY j.position"
+    ).fetchall()
+    assert [row[0] for row in rows] == ["s3://b/long", "s3://b/middle", "s3://b/short"]
+
+
 def test_an_attempt_is_counted_when_it_begins_and_asking_again_is_none(connection: Connection) -> None:
     register(connection)
     first = leased(connection)
@@ -159,7 +168,7 @@ def test_a_dependency_that_is_away_is_nobodys_failure(connection: Connection) ->
     register(connection)
     for _ in range(5):
         assert fail(connection, leased(connection), Failure("temporary", "S3 is away")) == "queued"
-    assert column(connection, "failures") == 0
+    assert (column(connection, "failures"), column(connection, "attempts")) == (0, 0)
 
 
 def test_a_video_that_takes_its_machine_down_is_not_tried_for_ever(connection: Connection) -> None:
