@@ -2,7 +2,8 @@
 
 All instants are the database's. A lease names its owner and carries a fencing token; whatever is written on its behalf
 names the token and finds nothing when the lease has passed on. An attempt is counted when it begins, so that a video
-that takes its machine down is not tried for ever. Knows SQL and nothing of decoding.
+that takes its machine down is not tried for ever; one that a dependency ended is not counted after all. Knows SQL and
+nothing of decoding.
 """
 
 from __future__ import annotations
@@ -144,11 +145,13 @@ def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str,
 
 
 def _end(connection: Connection, video_id: int, failure: Failure, status: str, backoff_s: float) -> None:
+    of_video = failure.code != "temporary"
     connection.execute(
-        "UPDATE media.videos SET status = %s, failures = failures + %s, error = %s, error_code = %s,"
+        "UPDATE media.videos SET status = %s, failures = failures + %s, attempts = greatest(attempts - %s, 0),"
+        " error = %s, error_code = %s,"
         " retry_at = CASE WHEN %s > 0 THEN now() + make_interval(secs => %s) END,"
         " lease_owner = NULL, lease_token = NULL, lease_until = NULL WHERE id = %s",
-        (status, int(failure.code != "temporary"), failure.reason, failure.code, backoff_s, backoff_s, video_id),
+        (status, int(of_video), int(not of_video), failure.reason, failure.code, backoff_s, backoff_s, video_id),
     )
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 

@@ -1,7 +1,7 @@
 """A bounded folder for the files being decoded, shared by the workers of one machine.
 
-A file is fetched once, by whoever comes first, and deleted when its last chunk is done. Before a fetch the space is
-checked: what the folder may hold, and what the disk has left. Knows objects and files, not what is in them.
+A file is fetched once, by whoever comes first, and deleted when its last chunk is done. Before a fetch its space is
+reserved: of what the folder may hold, and of what the disk has left. Knows objects and files, not what is in them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left beh
 POLL_S = 0.2
 FETCHES_MAX = 3
 NOTES = (".lock", ".done")  # beside each file
+DRAFT = "-"  # in the suffix of what is being fetched, after its size
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ class Scratch:
         return self.folder / hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()[:40]
 
     @contextlib.contextmanager
-    def file(self, storage: Storage, uri: str, etag: str, size: int) -> Iterator[Path]:
+    def file(self, storage: Storage, uri: str, etag: str, size: int, *, wait: bool = False) -> Iterator[Path]:
         """The object as a local file, fetched when it is not there; kept from being swept while in use.
+
+        With `wait` it is fetched when others, who are at work on their files, have made room. Who decodes must not wait:
+        it is decoding that makes room.
 
         Raises:
             Temporary: there is no room, or the store is away.
@@ -60,7 +64,7 @@ class Scratch:
         with _open_lock(path) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists() or path.stat().st_size != size:
-                self._fetch(storage, uri, size, path)
+                self._fetch(storage, uri, size, path, wait=wait)
             os.utime(path)
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield path
@@ -88,10 +92,13 @@ class Scratch:
     def _waiting(self) -> int:
         return sum(time.time() - stat.st_mtime < TURN_MAX_S for _, stat in self._files())
 
-    def _fetch(self, storage: Storage, uri: str, size: int, path: Path) -> None:
-        self._make_room(size)
-        draft = path.with_suffix(f".{os.getpid()}")
+    def _fetch(self, storage: Storage, uri: str, size: int, path: Path, *, wait: bool) -> None:
+        draft = path.with_suffix(f".{size}{DRAFT}{os.getpid()}")
         try:
+            while lack := self._reserve(size, draft):
+                if not wait or not self._waiting():
+                    raise lack
+                time.sleep(POLL_S)
             retry(lambda: storage.get_file(uri, draft), attempts=FETCHES_MAX)
             if draft.stat().st_size != size:
                 raise Rejected(f"{uri} changed while it was read", code="changed")
@@ -99,14 +106,20 @@ class Scratch:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _make_room(self, size: int) -> None:
-        self._sweep()
-        used = sum(stat.st_size for _, stat in self._files())
-        free = shutil.disk_usage(self.folder).free
-        if used + size > self.bytes_max and used:
-            raise Temporary(f"the scratch folder is full: {used // MEGABYTE} MB", 5.0)
-        if free - size < self.free_min:
-            raise Temporary(f"no space left for {size // MEGABYTE} MB in {self.folder}", 10.0)
+    def _reserve(self, size: int, draft: Path) -> Temporary | None:
+        """Begin a draft, which takes the space of the whole from now on; or why there is none."""
+        with _open(self.folder, os.O_RDONLY) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._sweep()
+            files = self._files()
+            used = sum(_bytes(path, stat) for path, stat in files)
+            coming = used - sum(stat.st_size for _, stat in files)
+            if used + size > self.bytes_max and used:
+                return Temporary(f"the scratch folder is full: {used // MEGABYTE} MB", 5.0)
+            if shutil.disk_usage(self.folder).free - coming - size < self.free_min:
+                return Temporary(f"no space left for {size // MEGABYTE} MB in {self.folder}", 10.0)
+            draft.touch()
+            return None
 
     def _sweep(self) -> None:
         for path, stat in self._files():
@@ -125,7 +138,14 @@ class Scratch:
         return found
 
 
+def _bytes(path: Path, stat: os.stat_result) -> int:
+    """What a file takes, or will take when it is whole."""
+    size, draft, _ = path.suffix[1:].partition(DRAFT)
+    return int(size) if draft else stat.st_size
+
+
 def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)  # its name may have an ending: of what is being fetched, or is made while decoding
     for suffix in ("", *NOTES):
         path.with_suffix(suffix).unlink(missing_ok=True)
 
@@ -133,7 +153,13 @@ def _delete(path: Path) -> None:
 @contextlib.contextmanager
 def _open_lock(path: Path) -> Iterator[int]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT) as descriptor:
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _open(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor
     finally:

@@ -135,7 +135,7 @@ class Plan:
         if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
             raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
         with scratch_of(place).file(
-            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
+            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes, wait=True
         ) as path:
             fetch_s = time.monotonic() - began
             video = probe(path, place.ingest)

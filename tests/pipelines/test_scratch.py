@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -51,14 +52,56 @@ def test_a_full_folder_and_a_full_disk_are_temporary(objects: tuple[Storage, str
         pass
 
 
+def test_who_plans_waits_for_the_room_that_decoding_makes(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 350, 0, 8)
+    with folder.file(storage, f"{prefix}/one", "e", 300):
+        pass
+    done = threading.Timer(1.0, folder.done, (f"{prefix}/one", "e"))
+    done.start()
+    began = time.monotonic()
+    with folder.file(storage, f"{prefix}/two", "e", 300, wait=True) as path:
+        assert path.read_bytes() == b"two" * 100
+    assert time.monotonic() - began >= 1.0
+    done.join()
+
+
+def test_nobody_waits_for_room_that_nobody_makes(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 350, 0, 8)
+    with folder.file(storage, f"{prefix}/one", "e", 300) as path:
+        os.utime(path, (0, time.time() - scratch.TURN_MAX_S - 1))
+    with pytest.raises(Temporary, match="full"), folder.file(storage, f"{prefix}/two", "e", 300, wait=True):
+        pass
+
+
+def test_what_is_on_its_way_takes_its_room_already(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    """Whoever waits for room wakes when others do: they may not all take the same."""
+    storage, prefix = objects
+    folder = Scratch(tmp_path / "s", 350, 0, 8)
+
+    class Slow(Storage):
+        def get_file(self, uri: str, path: Path) -> None:
+            with pytest.raises(Temporary, match="full"), folder.file(storage, f"{prefix}/two", "e", 300):
+                pass
+            super().get_file(uri, path)
+
+    with folder.file(Slow(storage.endpoint), f"{prefix}/one", "e", 300) as path:
+        assert [each.name for each in path.parent.iterdir() if "-" in each.name] == []
+
+
 def test_what_a_dead_worker_left_is_swept(objects: tuple[Storage, str], tmp_path: Path) -> None:
+    """A file that was never finished, the draft of another, and what a decoder had written beside its file."""
     storage, prefix = objects
     folder = Scratch(tmp_path / "s", 350, 0, 8)
     with folder.file(storage, f"{prefix}/one", "e", 300) as path:
         pass
-    os.utime(path, (0, time.time() - 2 * scratch.IDLE_MAX_S))
+    left = [path, path.with_suffix(".300-1"), path.with_name(f"{path.name}-0.mkv")]
+    for each in left:
+        each.touch()
+        os.utime(each, (0, time.time() - 2 * scratch.IDLE_MAX_S))
     with folder.file(storage, f"{prefix}/two", "e", 300):
-        assert not path.exists()
+        assert [each for each in left if each.exists()] == []
 
 
 def test_fetching_does_not_run_ahead_of_decoding(objects: tuple[Storage, str], tmp_path: Path) -> None:
