@@ -187,6 +187,9 @@ async def test_every_profile_finds_the_nearest_and_all_that_fits(
             hits = (await index.nearest(connection, model, made.queries[0], 10, Filters(tags=(tag,)), plan)).hits
             assert len(hits) == min(10, fits.sum())
             assert {hit.segment_id for hit in hits} <= set(made.ids[fits])
+        await connection.execute("UPDATE media.videos SET visibility = 'unlisted' WHERE id % 10 <> 0")
+        looked = await index.nearest(connection, model, made.queries[0], 20, None, replace(plan, whole=False))
+        assert (len(looked.hits), looked.mode) == (20, "index")  # by going on: one walk meets too few that are seen
         await index.configure(connection, {"enable_seqscan": "off"})
         walked = await (await connection.execute(EXPLAINED[profile], {"vector": text(made.queries[0])})).fetchall()
         assert f"embeddings_m1_{profile}" in str(walked)
