@@ -254,7 +254,7 @@ async def _walk(
 ) -> list[Hit]:
     """By the index: once where nothing is filtered, and on and on only when so much is hidden that too few are left.
 
-    A walk that may go on keeps whatever it turns away, which costs a tenth more (benchmarks/LOG.md).
+    A walk that may go on keeps whatever it turns away, which costs a sixth more (benchmarks/LOG.md).
     """
     if filters == Filters():
         met = await _by_index(connection, model, vector, limit, filters, plan, on=False)

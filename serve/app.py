@@ -100,6 +100,7 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
             await services.recall.close()
             await services.warming.close()
             await services.readers.close()
+            await services.results.shared()
             await services.redis.aclose()
 
     return lifespan

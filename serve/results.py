@@ -1,7 +1,8 @@
 """Answers that are kept: first in this replica (bounded), then in Redis for all of them, by query and generation.
 
 An answer is kept as the bytes that are sent, with what its appearances need; searches for the same at the same moment
-are made once and shared. Only whole answers are kept, never degraded ones. Knows nothing of how an answer is made.
+are made once and shared, and nobody waits until Redis has an answer. Only whole answers are kept, never degraded ones.
+Knows nothing of how an answer is made.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Results:
         self._bytes = 0
         self._generation = 0
         self._making: dict[str, asyncio.Task[tuple[Page, str]]] = {}
+        self._sharing: set[asyncio.Task[None]] = set()
 
     async def get(
         self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, Page]]
@@ -91,7 +93,12 @@ class Results:
     async def forget(self) -> None:
         """Remove every answer, here and in Redis; other replicas follow by the generation."""
         self._clear(self._generation)
+        await self.shared()
         await self._store.forget(PREFIX)
+
+    async def shared(self) -> None:
+        """Until Redis has, or has refused, what was made so far."""
+        await asyncio.gather(*self._sharing)
 
     async def _fetch(self, name: str, identity: str, make: Callable[[], Coroutine[Any, Any, Page]]) -> tuple[Page, str]:
         generation = self._generation
@@ -104,9 +111,12 @@ class Results:
             return page, MADE
         if generation == self._generation:
             self._keep(identity, page)
-        if data is None:
-            await self._store.put(name, page.dump(), self._search.result_cache_s)
-        return page, SHARED if data is not None else MADE
+        if data is not None:
+            return page, SHARED
+        task = asyncio.create_task(self._store.put(name, page.dump(), self._search.result_cache_s))
+        self._sharing.add(task)
+        task.add_done_callback(self._sharing.discard)
+        return page, MADE
 
     def _keep(self, identity: str, page: Page) -> None:
         self._kept[identity] = page

@@ -44,6 +44,7 @@ async def test_an_answer_is_made_once_and_kept_here_and_for_others(store: Store)
     make, here, there = Maker(), Results(store, SearchSettings()), Results(store, SearchSettings())
     assert await here.get("q", 1, make) == (WHOLE, "miss")
     assert await here.get("q", 1, make) == (WHOLE, "replica")
+    await here.shared()
     assert await there.get("q", 1, make) == (WHOLE, "redis")
     assert make.made == 1
 
@@ -52,6 +53,7 @@ async def test_another_generation_is_another_answer(store: Store) -> None:
     make, results = Maker(), Results(store, SearchSettings())
     for generation in (1, 2, 1):
         await results.get("q", generation, make)
+        await results.shared()
     assert make.made == 2
 
 
@@ -96,6 +98,7 @@ async def test_a_replica_keeps_so_many_answers_and_no_more(store: Store) -> None
     results, make = Results(store, SearchSettings(cache_entries_max=3)), Maker()
     for number in range(5):
         await results.get(f"q{number}", 1, make)
+    await results.shared()
     assert [(await results.get(f"q{number}", 1, make))[1] for number in (4, 3, 2, 0)] == ["replica"] * 3 + ["redis"]
 
 
