@@ -135,7 +135,7 @@ def _make(url: str, folder: Path, rows: int) -> None:
         for name, step in (("videos", _videos), ("segments", _segments)):
             times[name] = _timed(step, connection, rows)
         times["vectors"] = _timed(_vectors, connection, rows, folder)
-        times["index"] = _timed(_index, connection)
+        times["index"] = _timed(build_index, connection)
     (folder / "corpus.json").write_text(json.dumps({"rows": rows, "seconds": times}), encoding="utf-8")
 
 
@@ -212,9 +212,18 @@ def _halfvec(vector: NDArray[np.float16]) -> Any:
     return HalfVector(vector)
 
 
-def _index(connection: Connection[Any]) -> None:
+def build_index(connection: Connection[Any]) -> None:
+    """The graph, or another one in its place. The connection is in autocommit mode."""
     target = index_admin.model(connection, MODEL)
     index_admin.build(connection, target, "hnsw", BUILD_MEMORY_MB)
+
+
+def huge_pages(corpus: Corpus) -> str:
+    """Whether the server's memory lies in huge pages: "on" or "off"."""
+    with database.connect(corpus.url) as connection:
+        row = connection.execute("SHOW huge_pages_status").fetchone()
+    assert row is not None  # of SHOW
+    return str(row[0])
 
 
 def sizes(connection: Connection[Any]) -> dict[str, int]:
