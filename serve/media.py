@@ -70,7 +70,7 @@ def check(
 
 def _signature(settings: Settings, path: str, expires_s: int, private: bool) -> str:
     text = f"{path}\n{expires_s}\n{int(private)}".encode()
-    digest = hmac.new(_key(settings), text, hashlib.sha256).digest()
+    digest = hmac.digest(_key(settings), text, hashlib.sha256)
     return urlsafe_b64encode(digest[:SIGNATURE_BYTES]).decode()
 
 

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -136,12 +137,12 @@ class Query:
     stake_min_pix: int | None = None  # until it is looked up which moments that leaves
     variant: str = ""
 
-    @property
+    @cached_property
     def wanted(self) -> str:
         """The text without the words it excludes; those are in `negative`."""
         return fulltext.wanted(self.text)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The same for searches that have the same answer: whatever is asked, but for letter case and intent."""
         image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""

@@ -1,8 +1,8 @@
 """Answers that are kept: first in this replica (bounded), then in Redis for all of them, by query and generation.
 
 An answer is kept as the bytes that are sent, with what its appearances need; searches for the same at the same moment
-are made once and shared, and nobody waits until Redis has an answer. Only whole answers are kept, never degraded ones.
-Knows nothing of how an answer is made.
+are made once and shared. Nobody waits until Redis has an answer, and what is made within a moment is given to it
+together. Only whole answers are kept, never degraded ones. Knows nothing of how an answer is made.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from serve.store import Store
 
 MADE, REPLICA, SHARED = "miss", "replica", "redis"
 PREFIX = "result:"
+GATHER_S = 0.02  # for what is made, before Redis is given all of it
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Results:
         self._bytes = 0
         self._generation = 0
         self._making: dict[str, asyncio.Task[tuple[Page, str]]] = {}
-        self._sharing: set[asyncio.Task[None]] = set()
+        self._unshared: dict[str, Page] = {}
+        self._sharing: asyncio.Task[None] | None = None
 
     async def get(
         self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, Page]]
@@ -98,7 +100,8 @@ class Results:
 
     async def shared(self) -> None:
         """Until Redis has, or has refused, what was made so far."""
-        await asyncio.gather(*self._sharing)
+        while self._sharing is not None:
+            await self._sharing
 
     async def _fetch(self, name: str, identity: str, make: Callable[[], Coroutine[Any, Any, Page]]) -> tuple[Page, str]:
         generation = self._generation
@@ -113,10 +116,21 @@ class Results:
             self._keep(identity, page)
         if data is not None:
             return page, SHARED
-        task = asyncio.create_task(self._store.put(name, page.dump(), self._search.result_cache_s))
-        self._sharing.add(task)
-        task.add_done_callback(self._sharing.discard)
+        self._unshared[name] = page
+        if self._sharing is None:
+            self._sharing = asyncio.create_task(self._share())
         return page, MADE
+
+    async def _share(self) -> None:
+        """Give Redis what was made, and what is made meanwhile."""
+        try:
+            while self._unshared:
+                await asyncio.sleep(GATHER_S)
+                pages, self._unshared = self._unshared, {}
+                dumped = {name: page.dump() for name, page in pages.items()}
+                await self._store.put_all(dumped, self._search.result_cache_s)
+        finally:
+            self._sharing = None
 
     def _keep(self, identity: str, page: Page) -> None:
         self._kept[identity] = page

@@ -49,6 +49,16 @@ async def test_an_answer_is_made_once_and_kept_here_and_for_others(store: Store)
     assert make.made == 1
 
 
+async def test_every_answer_of_a_moment_is_kept_for_others(store: Store) -> None:
+    make, here, there = Maker(), Results(store, SearchSettings()), Results(store, SearchSettings())
+    names = [f"q{number}" for number in range(20)]
+    await asyncio.gather(*(here.get(name, 1, make) for name in names))
+    await asyncio.sleep(0.03)  # Redis is being given the first
+    await here.get("late", 1, make)
+    await here.shared()
+    assert {(await there.get(name, 1, make))[1] for name in (*names, "late")} == {"redis"}
+
+
 async def test_another_generation_is_another_answer(store: Store) -> None:
     make, results = Maker(), Results(store, SearchSettings())
     for generation in (1, 2, 1):
