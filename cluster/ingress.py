@@ -4,9 +4,10 @@ Serve writes HAProxy's configuration anew whenever a replica comes or goes, and 
 names. Named is `main` below: it rewrites what Serve wrote and becomes HAProxy. Serve binds HAProxy's figures to every
 address, lets every user of the machine command it, answers with plain text of status 500 when no replica does, and
 hides who asked; here figures stay on the loopback address and commands with the owner, the answer is the problem
-document of the interface, and the replica learns the client's address.
+document of the interface, and the replica learns the client's address. A search is finished, and kept for whoever asks
+next, also when its caller has gone: to watch for that costs a replica two tasks a request.
 A configuration that would still listen where nobody said so is refused, so that a new release of Ray cannot open a
-door unseen. Knows nothing of the application.
+door unseen. Knows nothing of the application but which of its requests are searches.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ PORTS = {  # named as Ray's, so that they move with it when a stranger has taken
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 SOCKET_FOLDER_MAX = 27  # Serve appends 70 characters (a node's id, a name), and HAProxy takes paths of 97
 
+SEARCHES = "/v1/search"
+UNWATCHED = "X-Request-Disconnect-Disabled"  # Serve's, and nothing for a client to say
 DOOR_RULES = (
     "    http-request set-header X-Forwarded-For %[src]",
     "    http-request del-header X-Request-Id if !{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }",
+    f"    http-request del-header {UNWATCHED}",
+    f"    http-request set-header {UNWATCHED} ?1 if {{ path {SEARCHES} }}",
 )
 
 _EVERYWHERE = re.compile(r"^(\s*bind\s+)\*?:(\d+)\s*$")

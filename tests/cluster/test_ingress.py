@@ -54,6 +54,18 @@ def test_the_replica_learns_who_asked_whatever_the_client_says_of_itself(answer:
     assert door[:2] == ["    bind 0.0.0.0:8000", "    http-request set-header X-Forwarded-For %[src]"]
 
 
+def test_only_searches_are_finished_without_their_caller_whatever_the_client_says(answer: Path) -> None:
+    door = ingress.rewritten(THEIRS, answer).split("frontend http_frontend\n")[1].splitlines()
+    forgotten, said = (
+        door.index(f"    http-request {rule}")
+        for rule in (
+            "del-header X-Request-Disconnect-Disabled",
+            "set-header X-Request-Disconnect-Disabled ?1 if { path /v1/search }",
+        )
+    )
+    assert forgotten < said
+
+
 def test_only_the_owner_may_command_it(answer: Path) -> None:
     assert "admin.sock mode 600 level admin" in ingress.rewritten(THEIRS, answer)
 
