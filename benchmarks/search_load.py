@@ -73,9 +73,9 @@ class Client:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def ask(self, request: bytes) -> tuple[bytes, bytes]:
+    def ask(self, sent: bytes) -> tuple[bytes, bytes]:
         """Head and body of the answer, which must be a good one."""
-        self._socket.sendall(request)
+        self._socket.sendall(sent)
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:
             data += self._received()

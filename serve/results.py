@@ -101,7 +101,7 @@ class Results:
     async def shared(self) -> None:
         """Until Redis has, or has refused, what was made so far."""
         while self._sharing is not None:
-            await self._sharing
+            await asyncio.shield(self._sharing)  # who goes away does not take it from Redis, or from others who wait
 
     async def _fetch(self, name: str, identity: str, make: Callable[[], Coroutine[Any, Any, Page]]) -> tuple[Page, str]:
         generation = self._generation

@@ -59,6 +59,16 @@ async def test_every_answer_of_a_moment_is_kept_for_others(store: Store) -> None
     assert {(await there.get(name, 1, make))[1] for name in (*names, "late")} == {"redis"}
 
 
+async def test_who_no_longer_waits_for_redis_takes_nothing_from_it(store: Store) -> None:
+    make, here, there = Maker(), Results(store, SearchSettings()), Results(store, SearchSettings())
+    await here.get("q", 1, make)
+    gone, stays = asyncio.create_task(here.shared()), asyncio.create_task(here.shared())
+    await asyncio.sleep(0)
+    gone.cancel()
+    await stays
+    assert (await there.get("q", 1, make))[1] == "redis"
+
+
 async def test_another_generation_is_another_answer(store: Store) -> None:
     make, results = Maker(), Results(store, SearchSettings())
     for generation in (1, 2, 1):
