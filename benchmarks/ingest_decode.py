@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from pipelines.stages import Decoded, Task
 
 MODEL_SIDE = 64
 LARGE_S = 600
+REPEATS = 3  # of FFmpeg, every frame and key frames, in turns; medians
 HOUR_S, MINUTE_S = 3600, 60
 CORES_PROJECTED = 16
 
@@ -44,24 +46,18 @@ def run(settings: Settings) -> Iterator[Figure]:
     """4K beside FFmpeg, key frames alone, an hour beside a minute."""
     large = ingest_files.lengthened(settings, ingest_files.base(settings, 3840, 2160), LARGE_S)
     cores = os.cpu_count() or 1
-    ffmpeg = _ffmpeg(large)
-    whole = decode(large, IngestSettings(), cores)
-    yield Figure(
-        f"4K H.264, {whole.frames} frames: decode, shots, samples, CPU",
-        f"{whole.cpu_s:.1f} s",
-        f"{ffmpeg.cpu_s:.1f} s ffmpeg -f null",
-        whole.cpu_s / ffmpeg.cpu_s,
-    )
-    yield Figure(
-        f"4K H.264, {whole.frames} frames: decode, shots, samples, wall on {cores} cores",
-        f"{whole.wall_s:.1f} s",
-        f"{ffmpeg.wall_s:.1f} s ffmpeg -f null",
-        whole.wall_s / ffmpeg.wall_s,
-    )
-    keys = decode(large, IngestSettings(mode="key-frames"), cores)
-    ratio = whole.cpu_s / keys.cpu_s
-    yield Figure("4K H.264, key frames alone: CPU", f"{keys.cpu_s:.2f} s", f"{whole.cpu_s:.1f} s every frame", ratio)
-    projected_s = whole.cpu_s / CORES_PROJECTED
+    rounds = []
+    for _ in range(REPEATS):
+        ffmpeg, whole = _ffmpeg(large), decode(large, IngestSettings(), cores)
+        rounds.append((ffmpeg, whole, decode(large, IngestSettings(mode="key-frames"), cores)))
+    name = f"4K H.264, {whole.frames} frames"
+    by_ffmpeg = "ffmpeg -f null"
+    yield _beside(f"{name}: decode, shots, samples, CPU", by_ffmpeg, [(b.cpu_s, a.cpu_s) for a, b, _ in rounds])
+    wall = [(b.wall_s, a.wall_s) for a, b, _ in rounds]
+    yield _beside(f"{name}: decode, shots, samples, wall on {cores} cores", by_ffmpeg, wall)
+    yield _beside("4K H.264, every frame: CPU", "key frames alone", [(b.cpu_s, c.cpu_s) for _, b, c in rounds])
+    yield _beside("4K H.264, every frame: wall", "key frames alone", [(b.wall_s, c.wall_s) for _, b, c in rounds])
+    projected_s = statistics.median(whole.cpu_s for _, whole, _ in rounds) / CORES_PROJECTED
     name = f"10 minutes of this 4K on {CORES_PROJECTED} cores, projected from core-seconds"
     yield Figure(name, f"{projected_s:.0f} s", "180 s wanted", projected_s / 180)
     small = ingest_files.base(settings, 640, 360)
@@ -72,6 +68,14 @@ def run(settings: Settings) -> Iterator[Figure]:
         f"{minute:.0f} MB 1 minute",
         hour / minute,
     )
+
+
+def _beside(name: str, other: str, pairs: Sequence[tuple[float, float]]) -> Figure:
+    """Medians of seconds, ours and another's, and of their ratios, with the least and the largest of these."""
+    ours, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+    ratios = sorted(one / two for one, two in pairs)
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f} of {len(ratios)}"
+    return Figure(name, f"{ours:.1f} s ({spread})", f"{theirs:.1f} s {other}", statistics.median(ratios))
 
 
 def decode(path: Path, ingest: IngestSettings, processes: int) -> Pass:
