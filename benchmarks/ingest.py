@@ -22,7 +22,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from benchmarks import big_model, ingest_files, ingest_meter
+from benchmarks import ingest_files, ingest_meter
 from benchmarks.ingest_meter import Meter
 from benchmarks.run import Figure
 from cluster import database, migrations, runtime, supervisor
@@ -37,7 +37,6 @@ LONG = 60  # videos of SECONDS
 OTHER = 12  # of them for the approach of others
 REPEATS = 3  # of job and bare loop, in turns; medians
 SECONDS = (20, 20, 20, 60)
-SHORT_FEW, SHORT_MANY = 100, 1000  # videos of two seconds
 JOB_TIMEOUT_S = 2400
 START_TIMEOUT_S = 180
 IDLE_S = 20
@@ -82,39 +81,32 @@ class Job:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Long videos by two models beside the bare loop, then many short ones."""
+    """The model that is bundled."""
+    name = settings.section(ModelSettings).name
+    yield from beside(settings, name, name)
+
+
+def beside(settings: Settings, model: str, said: str) -> Iterator[Figure]:
+    """Job and bare loop in turns, then the approach of others on some of the videos; `said` names the model in figures."""
     base = ingest_files.base(settings, 1920, 1080)
     long = [
         ingest_files.lengthened(settings, base, SECONDS[number % len(SECONDS)], 2 * number) for number in range(LONG)
     ]
-    short = [ingest_files.shortened(settings, number) for number in range(SHORT_FEW + SHORT_MANY)]
+    size = f"{LONG} videos of 20 to 60 s, 1080p, {said}"
     with stack(settings) as (made, connection):
-        yield from _models(made, connection, long)
-        model = made.section(ModelSettings).name
-        few, many = (job(made, connection, files, model) for files in (short[:SHORT_FEW], short[SHORT_FEW:]))
-    first, rest = few.whole.cpu_s / SHORT_FEW, many.whole.cpu_s / SHORT_MANY
-    name = f"CPU a video of 2 s, {SHORT_MANY} videos"
-    yield Figure(name, f"{rest:.2f} s", f"{first:.2f} s, {SHORT_FEW} videos", rest / first)
-
-
-def _models(made: Settings, connection: Connection, long: list[Path]) -> Iterator[Figure]:
-    bundled, big = made.section(ModelSettings).name, str(big_model.folder(made))
-    job(made, connection, long[:2], bundled)  # fills caches of files and of pages
-    for model, said in ((big, f"{big_model.ARCHITECTURE}, random weights"), (bundled, bundled)):
+        job(made, connection, long[:2], model)  # fills caches of files and of pages
         pairs = [(bare(long, made, model), job(made, connection, long, model)) for _ in range(REPEATS)]
-        size = f"{LONG} videos of 20 to 60 s, 1080p, {said}"
-        yield from _beside(size, pairs)
+        yield from _steady(size, pairs)
         other = plain("ingest_clip_video_encode", long[:OTHER], made, model)
-        mine = statistics.median(done.steady.yielded for _, done in pairs)
-        name = f"ingest job, {size}: frames a CPU second"
-        beside = f"{other.yielded:.0f} clip-video-encode's approach"
-        yield Figure(name, f"{mine:.0f}", beside, mine / other.yielded)
         samples = plain("ingest", long[:OTHER], made, model, mode="interval")
-        name = f"samples alone, as that approach takes them (mode interval, bare loop), {said}: frames a CPU second"
-        yield Figure(name, f"{samples.yielded:.0f}", beside, samples.yielded / other.yielded)
+    mine = statistics.median(done.steady.yielded for _, done in pairs)
+    approach = f"{other.yielded:.0f} clip-video-encode's approach"
+    yield Figure(f"ingest job, {size}: frames a CPU second", f"{mine:.0f}", approach, mine / other.yielded)
+    name = f"samples alone, as that approach takes them (mode interval, bare loop), {said}: frames a CPU second"
+    yield Figure(name, f"{samples.yielded:.0f}", approach, samples.yielded / other.yielded)
 
 
-def _beside(size: str, pairs: Sequence[tuple[Cost, Job]]) -> Iterator[Figure]:
+def _steady(size: str, pairs: Sequence[tuple[Cost, Job]]) -> Iterator[Figure]:
     for what, of in (("second", "rate"), ("CPU second", "yielded")):
         mine = [getattr(done.steady, of) for _, done in pairs]
         other = [getattr(loop, of) for loop, _ in pairs]

@@ -21,6 +21,8 @@ LOG = ROOT / "benchmarks" / "LOG.md"
 NAMES = {
     "stack": "benchmarks.stack",
     "ingest": "benchmarks.ingest",
+    "ingest-large": "benchmarks.ingest_large",
+    "ingest-short": "benchmarks.ingest_short",
     "ingest-decode": "benchmarks.ingest_decode",
     "ingest-shots": "benchmarks.ingest_shots",
     "ingest-listing": "benchmarks.ingest_listing",

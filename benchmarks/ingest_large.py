@@ -1,0 +1,14 @@
+"""The whole ingest job beside a bare loop, as `ingest` does it, with a model of ViT-B/32's size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import big_model, ingest
+from benchmarks.run import Figure
+from cluster.settings import Settings
+
+
+def run(settings: Settings) -> Iterator[Figure]:
+    """Random weights: they cost what trained ones cost."""
+    yield from ingest.beside(settings, str(big_model.folder(settings)), f"{big_model.ARCHITECTURE}, random weights")
