@@ -283,18 +283,17 @@ def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Genera
     if not asked.hybrid:  # what is right of a fused list has no truth here
         yield Figure(f"{name}: recall@10", f"{_recall(corpus, asked, port):.3f}")
     seeds = [zlib.crc32(f"{asked} {client}".encode()) for client in range(CLIENTS)]  # no text is asked for twice
-    bodies = [[asked.body(text) for text in texts(asked.kind, FRESH, seed)] for seed in seeds]
-    said = texts(asked.kind, RIGHT, seed=99)
+    said = [texts(asked.kind, FRESH, seed) for seed in seeds]
     table = np.concatenate([corpus.near, corpus.far])
-    sql = [(table[place(text)], text if asked.hybrid else "") for text in said]
+    sql = [[(table[place(text)], text if asked.hybrid else "") for text in each] for each in said]
     search = settings.section(SearchSettings)
     plan = Plan(ef_search=search.ef_search, text_rows=search.text_rows_max, timeout_ms=60_000)
-    bare = load(sql_client, [(corpus.url, sql, plan, LIMIT)] * CLIENTS)
+    bare = load(sql_client, [(corpus.url, each, plan, LIMIT) for each in sql])
     before = Spent.now(corpus.url)
-    served = load(fresh_client, [(port, each) for each in bodies])
+    served = load(fresh_client, [(port, [asked.body(text) for text in each]) for each in said])
     total = len(served.latencies_ms) * (SECONDS + WARM_S) / SECONDS
     spent = Spent.now(corpus.url).since(before, total)
-    bare += load(sql_client, [(corpus.url, sql, plan, LIMIT)] * CLIENTS)
+    bare += load(sql_client, [(corpus.url, each, plan, LIMIT) for each in sql])
     yield Figure(
         f"{name}: p50 {served.percentile(50):.1f} ms, {served.rate:.0f}/s, p95",
         f"{served.percentile(95):.1f} ms",
