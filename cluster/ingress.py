@@ -73,6 +73,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_port(settings, "ray-fallback")),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_port(settings, "ray-fallback-grpc")),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(settings.serve.proxy_threads),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": str(int(settings.serve.proxy_metrics)),
         "RAY_SERVE_HAPROXY_MAXCONN": str(settings.serve.proxy_connections_max),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HARD_STOP_S),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),

@@ -104,6 +104,7 @@ class ServeSettings:
     """Where the HTTP door listens. `port` is the preferred one: a free one is taken when it is in use.
 
     `proxy` stands before the replicas: "haproxy", or Ray's own in "python", which is several times slower.
+    `proxy_metrics` are Serve's own of each request, beside those of Pixr: 0.15 ms of CPU a request.
     """
 
     SECTION: ClassVar[str] = "serve"
@@ -112,6 +113,7 @@ class ServeSettings:
     proxy: str = "haproxy"
     proxy_threads: int = 2
     proxy_connections_max: int = 4096
+    proxy_metrics: bool = False
 
     def __post_init__(self) -> None:
         if self.proxy not in ("haproxy", "python"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,12 @@ class Curve:
 
     def ppm(self, cosines: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
         """Whole parts per million for each cosine."""
-        values: NDArray[np.int64] = np.rint(np.interp(cosines, self.cosines, self.ppm_at)).astype(np.int64)
+        values: NDArray[np.int64] = np.rint(np.interp(cosines, *self._points)).astype(np.int64)
         return values
+
+    @cached_property
+    def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.array(self.cosines), np.array(self.ppm_at, np.float64)
 
 
 @dataclass(frozen=True)

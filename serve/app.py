@@ -39,7 +39,6 @@ from serve import (
 from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
-from serve.hot import HotSearches
 from serve.limits import Gate, Limits
 from serve.metrics import Metrics
 from serve.query import Remembered
@@ -48,6 +47,7 @@ from serve.recall import Recall
 from serve.results import Results
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
+from serve.shortcut import Shortcut
 from serve.store import Store
 from serve.warming import Warming
 
@@ -73,7 +73,7 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     `stamped` answers carry their request id; behind Serve they do without our doing.
     """
     app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
-    app.add_middleware(HotSearches, services=services)  # inside of what guards every request
+    app.add_middleware(Shortcut, services=services)  # inside of what guards every request
     problems.install(
         app,
         cors_origins=services.search.cors_origins,
@@ -161,7 +161,8 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=5,
-        logging_config={"enable_access_log": False},  # a line a request is HAProxy's to write, and metrics count them
+        # Serve makes a line for each request and throws it away when it has no access log, unless it is silent altogether.
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
         ray_actor_options={"num_cpus": search.replica_cpus},
     )
     return ingress.bind(_encoder(settings, search))

@@ -156,14 +156,14 @@ async def _vector(services: Services, query: Query, model: Model) -> Vector:
         asked.append((blend.segment, _vector_of(services, query.segment_id, model)))
     share = blend.negative / max(1, len(query.negative))
     asked += [(-share, encode.text(negative, model.name)) for negative in query.negative]
+    if len(asked) == 1 and asked[0][0] > 0:
+        return await asked[0][1]
     vectors = await asyncio.gather(*(vector for _, vector in asked))
     return blended(list(zip((weight for weight, _ in asked), vectors, strict=True)))
 
 
 def blended(parts: Sequence[tuple[float, Vector]]) -> Vector:
     """The weighted sum, of length one."""
-    if len(parts) == 1 and parts[0][0] > 0:
-        return parts[0][1]
     total = np.sum([weight * vector.astype(np.float64) for weight, vector in parts], axis=0)
     length = float(np.linalg.norm(total))
     if not length > LENGTH_MIN * sum(abs(weight) for weight, _ in parts):
@@ -244,5 +244,5 @@ async def _relevance(
     if cosines and nearest.facts is not None:
         asked_by_text = query.image is None and query.segment_id is None
         ppm = nearest.facts.calibration.ppm(np.array(list(cosines.values())), asked_by_text=asked_by_text)
-        relevance |= dict(zip(cosines, (int(value) for value in ppm), strict=True))
+        relevance |= dict(zip(cosines, ppm.tolist(), strict=True))
     return cosines, relevance

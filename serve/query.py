@@ -11,12 +11,12 @@ import datetime as dt
 import hashlib
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
@@ -29,6 +29,7 @@ TAGS_MAX = 20
 IDS_MAX = 100
 NEGATIVES_MAX = 5
 REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
+NARROWED_ALIKE = ("duration_min_ms", "duration_max_ms", "created_after", "created_before", "height_min")
 LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple")
 Id = Annotated[str, Field(pattern=r"^[0-9]{1,19}$", examples=["42"])]
 
@@ -55,10 +56,10 @@ class GroupBy(StrEnum):
 class Narrowing(BaseModel):
     """Filters: all of them must hold."""
 
-    model_config = ConfigDict(extra="forbid")
-    creator_id: list[Id] = Field(default=[], max_length=IDS_MAX)
-    video_id: list[Id] = Field(default=[], max_length=IDS_MAX)
-    tags: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default=[], max_length=TAGS_MAX)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    creator_id: tuple[Id, ...] = Field(default=(), max_length=IDS_MAX)
+    video_id: tuple[Id, ...] = Field(default=(), max_length=IDS_MAX)
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(default=(), max_length=TAGS_MAX)
     duration_min_ms: int | None = Field(default=None, ge=0, le=2**31 - 1)
     duration_max_ms: int | None = Field(default=None, ge=0, le=2**31 - 1)
     created_after: dt.datetime | None = None
@@ -70,7 +71,7 @@ class Narrowing(BaseModel):
 class Weights(BaseModel):
     """How much each list counts; without one, the deployment's own."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
     vector: float | None = Field(default=None, ge=0, le=100)
     text: float | None = Field(default=None, ge=0, le=100)
 
@@ -78,7 +79,7 @@ class Weights(BaseModel):
 class Blend(BaseModel):
     """How much each part of a composed query counts in its vector; what is negative is subtracted."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
     text: float = Field(default=1.0, ge=0, le=100)
     image: float = Field(default=1.0, ge=0, le=100)
     segment: float = Field(default=1.0, ge=0, le=100)
@@ -90,6 +91,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        frozen=True,
         json_schema_extra={
             "examples": [
                 {"text": "a red apple", "limit": 3},
@@ -100,8 +102,8 @@ class Body(BaseModel):
     text: str = ""
     image: str | None = Field(default=None, description="A picture (JPEG, PNG, WebP), base64.")
     segment_id: Id | None = None
-    negative: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
-        default=[], max_length=NEGATIVES_MAX, description="What it should not show. `-word` in the text says the same."
+    negative: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(), max_length=NEGATIVES_MAX, description="What it should not show. `-word` in the text says the same."
     )
     blend: Blend = Blend()
     weights: Weights = Weights()
@@ -147,7 +149,7 @@ class Query:
         """The same for searches that have the same answer: whatever is asked, but for letter case and intent."""
         image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
         plain = replace(self, text=self.text.casefold(), image=None, intent=Intent.SEARCH)
-        return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
+        return hashlib.sha256(orjson.dumps([plain, image], default=BaseModel.model_dump)).hexdigest()
 
     @property
     def counts(self) -> bool:
@@ -235,7 +237,7 @@ def _image(text: str, settings: SearchSettings) -> bytes:
 
 
 def _filters(narrowing: Narrowing) -> Filters:
-    given: Mapping[str, Any] = narrowing.model_dump(exclude={"creator_id", "video_id", "tags", "stake_min_pix"})
+    given = {name: getattr(narrowing, name) for name in NARROWED_ALIKE}
     for name in ("created_after", "created_before"):
         if given[name] is not None and given[name].tzinfo is None:
             raise Rejected(f"{name} needs a time zone", 422, "bad-query", "write it like 2026-01-31T00:00:00Z")
@@ -244,7 +246,7 @@ def _filters(narrowing: Narrowing) -> Filters:
     return Filters(
         creator_ids=tuple(_id(each) for each in narrowing.creator_id),
         video_ids=tuple(_id(each) for each in narrowing.video_id),
-        tags=tuple(narrowing.tags),
+        tags=narrowing.tags,
         **given,
     )
 

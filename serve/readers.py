@@ -182,10 +182,9 @@ class Readers:
 
 @asynccontextmanager
 async def _returned(reader: Reader, connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Commit or roll back, give the connection back, and tell the breaker. A statement cut off in time is no failure."""
+    """Give the connection back, and tell the breaker. A statement cut off in time is no failure."""
     try:
-        async with connection:
-            yield
+        yield
     except psycopg.errors.QueryCanceled:
         reader.breaker.success()
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import orjson
@@ -12,14 +11,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field, ValidationError
 
 from cluster.errors import Rejected
-from serve import hot, keys, ready, search, viewers
+from serve import keys, ready
 from serve import query as queries
+from serve.answering import Answering
 from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Body, GroupBy, Intent
-from serve.search import Caller
 from serve.services import Services
-from serve.variants import Variants
 
 SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 IdempotencyKey = Annotated[
@@ -55,22 +53,7 @@ def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     routes = APIRouter()
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
-    viewer_key, variants = viewers.key_of(services.settings), Variants(services)
-
-    async def answer(
-        request: Request, body: Body, principal: Principal | None, key: str | None, *, remembered: bytes = b""
-    ) -> Response:
-        began = time.perf_counter()
-        caller = Caller(viewers.of(request, principal, viewer_key), principal, key)
-        await services.limits.take(*viewers.bucket(request, principal))
-        variant, own = variants.of(caller.viewer)
-        query = queries.of(body, own.search, variant)
-        found = await search.answer(own, query, caller)
-        seconds = time.perf_counter() - began
-        services.metrics.observe(query, found, seconds)
-        if remembered:
-            services.remembered.put(remembered, query)
-        return hot.answer(query, found, seconds, variants.headers(variant))
+    answering = Answering(services)
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(
@@ -80,14 +63,15 @@ def router(services: Services) -> APIRouter:
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
-        return await answer(request, body, principal, idempotency_key, remembered=request.scope["query_string"])
+        query_string = request.scope["query_string"]
+        return await answering.to(request, body, principal, idempotency_key, remembered=query_string)
 
     @routes.post("/v1/search", response_model=Answer, tags=["search"], summary="Search by text, image or moment")
     async def post_search(
         request: Request, body: Body, idempotency_key: IdempotencyKey = None, principal: Principal | None = anybody
     ) -> Response:
         """The same with everything a search can say."""
-        return await answer(request, body, principal, idempotency_key)
+        return await answering.to(request, body, principal, idempotency_key)
 
     @routes.get("/v1/segments/{segment_id}/similar", response_model=Answer, tags=["search"])
     async def read_similar(
@@ -100,7 +84,7 @@ def router(services: Services) -> APIRouter:
     ) -> Response:
         """Moments that look like this one."""
         body = _body(segment_id=str(segment_id), limit=limit, intent=intent)
-        return await answer(request, body, principal, idempotency_key)
+        return await answering.to(request, body, principal, idempotency_key)
 
     @routes.get("/healthz", tags=["health"])
     async def read_health() -> Response:

@@ -9,8 +9,8 @@ import pytest
 
 from cluster.settings import Settings
 from cluster.stopwatch import Stopwatch
+from serve.answering import server_timing
 from serve.encoding import QueryEncoder
-from serve.hot import server_timing
 from tests.serve.doors import near, opened
 from tests.serve.scenes import Gallery
 

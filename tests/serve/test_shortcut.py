@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.settings import Settings
-from serve import hot
+from serve import shortcut
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, bearer, near, opened
@@ -30,15 +30,15 @@ async def room(settings: Settings, model: QueryEncoder, painted: Scenes) -> Asyn
 def short(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Query strings that were answered on the short way."""
     gone: list[bytes] = []
-    real = hot.HotSearches._answer
+    real = shortcut.Shortcut._hot
 
-    async def watched(self: hot.HotSearches, request: Any) -> Any:
+    async def watched(self: shortcut.Shortcut, request: Any) -> Any:
         response = await real(self, request)
         if response is not None:
             gone.append(request.scope["query_string"])
         return response
 
-    monkeypatch.setattr(hot.HotSearches, "_answer", watched)
+    monkeypatch.setattr(shortcut.Shortcut, "_hot", watched)
     return gone
 
 

@@ -1,0 +1,86 @@
+"""A search over HTTP, once it is known who asks: their bucket, their variant, the answer and its headers, the metrics.
+
+What takes requests apart, the routes and `shortcut`, shares it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from serve import query as queries
+from serve import search, viewers
+from serve.keys import Principal
+from serve.query import Body, Query
+from serve.search import Answer, Caller
+from serve.services import Services
+from serve.variants import Variants
+
+
+class Answering:
+    """Answers over one replica's services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services, self._variants = services, Variants(services)
+        self._viewer_key = viewers.key_of(services.settings)
+
+    async def to(
+        self,
+        request: Request,
+        body: Body,
+        principal: Principal | None,
+        idempotency_key: str | None,
+        *,
+        remembered: bytes = b"",
+    ) -> Response:
+        """The answer to a body; what it means is `remembered` by a query string, where there is one.
+
+        Raises:
+            Rejected: as `query.of`, `limits.take` and `search.answer`.
+            Temporary: nothing can be asked at present.
+        """
+        began, services = time.perf_counter(), self._services
+        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+        await services.limits.take(*viewers.bucket(request, principal))
+        variant, own = self._variants.of(caller.viewer)
+        query = queries.of(body, own.search, variant)
+        found = await search.answer(own, query, caller)
+        if remembered:
+            services.remembered.put(remembered, query)
+        return self.sent(query, found, began, self._variants.headers(variant))
+
+    async def kept(
+        self, request: Request, query: Query, found: Answer, principal: Principal | None, idempotency_key: str | None
+    ) -> Response:
+        """A kept answer to a query that is known already, where viewers have no variants.
+
+        Raises:
+            Rejected: as `limits.take`.
+        """
+        began = time.perf_counter()
+        await self._services.limits.take(*viewers.bucket(request, principal))
+        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+        search.recorded(self._services, query, caller, found)
+        return self.sent(query, found, began)
+
+    def sent(self, query: Query, found: Answer, began: float, more: Mapping[str, str] | None = None) -> Response:
+        """An answer as it is sent, counted; `began` is when its making did, by the performance counter."""
+        seconds = time.perf_counter() - began
+        self._services.metrics.observe(query, found, seconds)
+        headers = {
+            "x-pixr-degraded": ",".join(found.page.degraded),
+            "x-pixr-cache": found.source,
+            "x-pixr-model": quote(found.model),
+            "server-timing": server_timing({**found.seconds, "total": seconds}),
+            **(more or {}),
+        }
+        return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """As the header `Server-Timing` (W3C Server Timing), in milliseconds."""
+    return ", ".join(f"{name};dur={1000 * spent:.1f}" for name, spent in seconds.items())
