@@ -44,6 +44,7 @@ RIGHT = 200  # questions whose answers are compared with the truth
 FRESH = 3000  # questions a client has
 COMMON_WORDS = 20  # in a third of all videos and more: a text search stops at such words
 NEAR, FAR = "near", "far (text-like)"
+_said: set[str] = set()
 STAGES = {"SearchApi": "replica", "QueryEncoder": "encoder", "proxy": "proxy"}
 
 
@@ -89,16 +90,17 @@ def place(text: str) -> int:
     return zlib.crc32(text.encode()) % (2 * QUERIES)
 
 
-def texts(kind: str, count: int, seed: int) -> list[str]:
-    """Different texts of three words each, whose vectors are of a kind."""
-    rng = np.random.default_rng(seed)
-    made: dict[str, None] = {}
+def texts(kind: str, count: int) -> list[str]:
+    """Texts of three words each, whose vectors are of a kind, and that this run has not asked for: no answer is kept."""
+    rng = np.random.default_rng(len(_said))
+    made: list[str] = []
     while len(made) < count:
         ranks = np.exp(rng.uniform(np.log(COMMON_WORDS), np.log(WORDS), 3)).astype(int)
         text = " ".join(f"word{rank}" for rank in ranks)
-        if (place(text) < QUERIES) is (kind == NEAR):
-            made[text] = None
-    return list(made)
+        if text not in _said and (place(text) < QUERIES) is (kind == NEAR):
+            made.append(text)
+            _said.add(text)
+    return made
 
 
 # ── Serve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,8 +284,7 @@ def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Genera
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic, {asked.name}"
     if not asked.hybrid:  # what is right of a fused list has no truth here
         yield Figure(f"{name}: recall@10", f"{_recall(corpus, asked, port):.3f}")
-    seeds = [zlib.crc32(f"{asked} {client}".encode()) for client in range(CLIENTS)]  # no text is asked for twice
-    said = [texts(asked.kind, FRESH, seed) for seed in seeds]
+    said = [texts(asked.kind, FRESH) for _ in range(CLIENTS)]
     table = np.concatenate([corpus.near, corpus.far])
     sql = [[(table[place(text)], text if asked.hybrid else "") for text in each] for each in said]
     search = settings.section(SearchSettings)
@@ -308,7 +309,7 @@ def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Genera
 
 
 def _recall(corpus: Corpus, asked: Asked, port: int) -> float:
-    said = texts(asked.kind, RIGHT, seed=99)
+    said = texts(asked.kind, RIGHT)
     table = np.concatenate([corpus.near, corpus.far])
     truth = corpus.truth(table[[place(text) for text in said]])
     found = [_ids(port, asked.body(text)) for text in said]
@@ -317,7 +318,7 @@ def _recall(corpus: Corpus, asked: Asked, port: int) -> float:
 
 def kept(corpus: Corpus, port: int) -> tuple[Load, float, int]:
     """Hot queries with a key, recorded as appearances: what clients saw, CPU milliseconds a request, bytes of an answer."""
-    paths = [f"/v1/search?q={text.replace(' ', '+')}&limit={LIMIT}" for text in texts(NEAR, 20, seed=98)]
+    paths = [f"/v1/search?q={text.replace(' ', '+')}&limit={LIMIT}" for text in texts(NEAR, 20)]
     size = len(_get(port, "GET", paths[0]))
     before = Spent.now(corpus.url)
     with database.connect(corpus.url) as connection:

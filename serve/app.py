@@ -65,7 +65,7 @@ ROUTERS = (
     routes_media,
     routes_page,
 )
-GC_THRESHOLDS = (20_000, 10, 10)  # a search makes hundreds of objects that die with it: 700 costs it a twelfth of its CPU
+GC_THRESHOLDS = (20_000, 10, 10)  # a search makes hundreds of objects that die with it; 700 takes a twelfth of its CPU
 
 
 def build(services: Services, *, stamped: bool = True) -> FastAPI:
