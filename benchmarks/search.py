@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +34,8 @@ from serve.settings import SearchSettings
 ROWS, FEWER_ROWS = 1_000_000, 100_000
 LIMIT = 10
 EFS = (50, 100, 150, 200, 300, 400, 800)
-RECALL = 0.95  # at which catalogues of different sizes are compared
-GRAPHS = 3  # of the smaller catalogue: a graph is drawn at random, and the median counts
+RECALL, EFS_NEAR_IT = 0.95, (100, 150, 200, 300)  # at which catalogues of different sizes are compared
+ROUNDS = 3  # of both catalogues in turns; the smaller has another graph each time, since a graph is drawn at random
 TARGET_RATE = 10_000
 NODE_CORES = 32
 DEFAULTS = SearchSettings()
@@ -90,10 +90,10 @@ def warm(corpus: Corpus) -> None:
         asyncio.run(_ask(corpus.url, asked[::-1], _plan(400), Filters(), LIMIT))
 
 
-def curve(corpus: Corpus, asked: NDArray[np.float32]) -> list[Point]:
+def curve(corpus: Corpus, asked: NDArray[np.float32], efs: Sequence[int] = EFS) -> list[Point]:
     """Recall and CPU of ten neighbours by ef."""
     truth, points = corpus.truth(asked), []
-    for ef in EFS:
+    for ef in efs:
         found, cpu_ms = asyncio.run(_ask(corpus.url, asked, _plan(ef), Filters(), LIMIT))
         points.append(Point(ef, recall(found, truth), cpu_ms))
     return points
@@ -105,17 +105,6 @@ def cpu_at(points: Sequence[Point], wanted: float) -> float:
     if ordered[-1].recall < wanted:
         return math.nan
     return float(np.interp(wanted, [point.recall for point in ordered], [point.cpu_ms for point in ordered]))
-
-
-def typical(corpus: Corpus, near: Sequence[Point], graphs: int) -> float:
-    """CPU milliseconds for `RECALL`, the median of so many graphs; `near` is the curve of the one that there is."""
-    costs = [cpu_at(near, RECALL)]
-    for _ in range(graphs - 1):
-        with database.connect(corpus.url, autocommit=True) as connection:
-            search_corpus.build_index(connection)
-        warm(corpus)
-        costs.append(cpu_at(curve(corpus, corpus.near), RECALL))
-    return statistics.median(costs)
 
 
 def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator[Figure]:
@@ -153,33 +142,55 @@ def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one catalogue: bytes a row on disk, seconds to build the graph, CPU milliseconds of PostgreSQL a query."""
+    """Of one catalogue: bytes a row on disk, seconds to build the graph."""
 
     rows: int
     heap_bytes: float
     graph_bytes: float
     words_bytes: float
     build_s: float
-    cpu_ms: float
 
 
-def measured(corpus: Corpus, build_s: float, cpu_ms: float) -> Measured:
+def measured(corpus: Corpus, build_s: float) -> Measured:
     with database.connect(corpus.url) as connection:
         found = search_corpus.sizes(connection)
     words = found["segments"] + found["segments_search"] + found["videos"]
     heap, graph, rest = (size / corpus.rows for size in (found["embeddings_m1"], found["embeddings_m1_hnsw"], words))
-    return Measured(corpus.rows, heap, graph, rest, build_s, cpu_ms)
+    return Measured(corpus.rows, heap, graph, rest, build_s)
 
 
-def projection(fewer: Measured, more: Measured, http: Costs) -> Iterator[Figure]:
+def growth(settings: Settings) -> Generator[Figure, None, float]:
+    """CPU of PostgreSQL at equal recall in both catalogues, in turns; how much of it a tenfold of rows takes."""
+    costs: dict[int, list[float]] = {FEWER_ROWS: [], ROWS: []}
+    for number in range(ROUNDS):
+        for rows, spent in costs.items():
+            with search_corpus.corpus(_of(settings, rows), rows) as corpus:
+                if number and rows == FEWER_ROWS:
+                    with database.connect(corpus.url, autocommit=True) as connection:
+                        search_corpus.build_index(connection)
+                warm(corpus)
+                spent.append(cpu_at(curve(corpus, corpus.near, EFS_NEAR_IT), RECALL))
+                pages = search_corpus.huge_pages(corpus)
+    few, many = (statistics.median(spent) for spent in costs.values())
+    said = {rows: f"{min(spent):.2f} to {max(spent):.2f} ms" for rows, spent in costs.items()}
+    yield Figure(
+        f"CPU a query at recall@10 {RECALL} (near, interpolated; huge pages {pages}; medians of {ROUNDS} in turns),"
+        f" {FEWER_ROWS:,} ({ROUNDS} graphs, {said[FEWER_ROWS]}) to {ROWS:,} rows ({said[ROWS]})",
+        f"{many:.2f} ms",
+        f"{few:.2f} ms",
+        many / few,
+    )
+    return float(max(1.0, many / few) ** (1 / math.log10(ROWS / FEWER_ROWS)))
+
+
+def projection(more: Measured, grown: float, http: Costs) -> Iterator[Figure]:
     """Extrapolated from what was measured: bytes by rows, CPU of PostgreSQL by its growth at equal recall.
 
     CPU milliseconds of a request that is not kept are PostgreSQL's and the replica's, of a kept one the replica's alone.
     """
-    growth = max(1.0, more.cpu_ms / fewer.cpu_ms) ** (1 / math.log10(more.rows / fewer.rows))
     for rows in (10_000_000, 100_000_000):
         times = rows / more.rows
-        cpu_ms = http.sql_ms * growth ** math.log10(times) + http.search_ms
+        cpu_ms = http.sql_ms * grown ** math.log10(times) + http.search_ms
         gb = [each * rows / 1e9 for each in (more.heap_bytes, more.graph_bytes, more.words_bytes)]
         hours = more.build_s * times * math.log(rows) / math.log(more.rows) / 3600
         cores = {hit: TARGET_RATE * ((1 - hit) * cpu_ms + hit * http.kept_ms) / 1000 for hit in (0.0, 0.9, 0.99)}
@@ -201,25 +212,20 @@ def projection(fewer: Measured, more: Measured, http: Costs) -> Iterator[Figure]
 
 def run(settings: Settings) -> Iterator[Figure]:
     """Catalogues under the data folder's `search-…`, made where they are not there yet and kept for the next time."""
-    looked: list[Measured] = []
     for rows in (FEWER_ROWS, ROWS):
-        own = dataclasses.replace(settings, data_dir=settings.data_dir / f"search-{rows}")
+        own = _of(settings, rows)
         with search_corpus.corpus(own, rows) as corpus:
             build_s = json.loads((own.data_dir / "corpus.json").read_text(encoding="utf-8"))["seconds"]["index"]
             yield Figure(f"{rows:,} x {search_corpus.DIMENSIONS} synthetic, HNSW built", f"{build_s:.0f} s")
             warm(corpus)
-            near, far = curve(corpus, corpus.near), curve(corpus, corpus.far)
-            yield from sql(corpus, near, far)
-            looked.append(measured(corpus, build_s, typical(corpus, near, GRAPHS if rows < ROWS else 1)))
+            yield from sql(corpus, curve(corpus, corpus.near), curve(corpus, corpus.far))
             if rows == ROWS:
-                pages = search_corpus.huge_pages(corpus)
+                more = measured(corpus, build_s)
                 http = yield from search_http.figures(own, corpus)
-    fewer, more = looked
-    yield Figure(
-        f"CPU a query at recall@10 {RECALL} (near, interpolated; huge pages {pages}), {fewer.rows:,} (median of"
-        f" {GRAPHS} graphs) to {more.rows:,} rows",
-        f"{more.cpu_ms:.2f} ms",
-        f"{fewer.cpu_ms:.2f} ms",
-        more.cpu_ms / fewer.cpu_ms,
-    )
-    yield from projection(fewer, more, http)
+    grown = yield from growth(settings)
+    yield from projection(more, grown, http)
+
+
+def _of(settings: Settings, rows: int) -> Settings:
+    """The settings of a catalogue of so many rows."""
+    return dataclasses.replace(settings, data_dir=settings.data_dir / f"search-{rows}")

@@ -16,7 +16,6 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
@@ -149,7 +148,7 @@ class Query:
         """The same for searches that have the same answer: whatever is asked, but for letter case and intent."""
         image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
         plain = replace(self, text=self.text.casefold(), image=None, intent=Intent.SEARCH)
-        return hashlib.sha256(orjson.dumps([plain, image], default=BaseModel.model_dump)).hexdigest()
+        return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
 
     @property
     def counts(self) -> bool:

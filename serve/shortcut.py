@@ -2,13 +2,14 @@
 
 FastAPI finds a route, solves what it depends on and checks each parameter by itself: of a kept answer that is more work
 than all the rest, of a new one a tenth of the replica's. Two requests go around it: a `GET` whose query string was
-asked a moment ago and whose answer is kept, and a `POST` whose body is there at once and is good. Known key, token of
-the bucket, appearances in the spool and metrics are as everywhere; whatever else comes goes the whole way, unread.
+asked a moment ago and whose answer is kept, and a `POST` with a good body of announced length. Known key, token of the
+bucket, appearances in the spool and metrics are as everywhere; whatever else comes goes the whole way, as it came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections import deque
+from collections.abc import Awaitable, Sequence
 
 import psycopg
 from fastapi import Request
@@ -41,10 +42,10 @@ class Shortcut:
                 pass  # the routes say what is wrong with it
             elif scope["method"] == "GET":
                 response = await self._hot(request)
-            elif scope["method"] == "POST" and _is_short_json(request):
-                first = await receive()
-                receive = _again(first, receive)
-                response = await self._posted(request, first)
+            elif scope["method"] == "POST" and _is_announced_json(request):
+                messages = await _all(receive)
+                receive = _again(messages, receive)
+                response = await self._posted(request, messages)
         await (response or self._app)(scope, receive, send)
 
     async def _hot(self, request: Request) -> Response | None:
@@ -60,12 +61,12 @@ class Shortcut:
 
         return await _or_problem(request, answer())
 
-    async def _posted(self, request: Request, message: Message) -> Response | None:
+    async def _posted(self, request: Request, messages: Sequence[Message]) -> Response | None:
         """The answer to a body that is whole and good; None for any other."""
-        if message["type"] != "http.request" or message.get("more_body"):
+        if messages[-1]["type"] != "http.request":
             return None
         try:
-            body = Body.model_validate_json(message["body"])
+            body = Body.model_validate_json(b"".join(each.get("body", b"") for each in messages))
         except ValidationError:
             return None
 
@@ -83,17 +84,25 @@ async def _or_problem(request: Request, answer: Awaitable[Response]) -> Response
         return problems.answer_to(request, error)
 
 
-def _is_short_json(request: Request) -> bool:
+def _is_announced_json(request: Request) -> bool:
     """Is it announced as JSON, of a length that was found to be allowed?"""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" and "content-length" in request.headers
 
 
-def _again(first: Message, receive: Receive) -> Receive:
-    """What comes, with the first message once more."""
-    left = [first]
+async def _all(receive: Receive) -> list[Message]:
+    """The messages of a body, to its end or to that of the connection."""
+    messages = [await receive()]
+    while messages[-1].get("more_body"):
+        messages.append(await receive())
+    return messages
+
+
+def _again(messages: Sequence[Message], receive: Receive) -> Receive:
+    """What comes, with these messages once more before it."""
+    left = deque(messages)
 
     async def received() -> Message:
-        return left.pop() if left else await receive()
+        return left.popleft() if left else await receive()
 
     return received

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from cluster.settings import Settings
@@ -26,20 +27,31 @@ async def room(settings: Settings, model: QueryEncoder, painted: Scenes) -> Asyn
         yield Room(doors, gallery, painted)
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Query strings that were answered on the short way."""
+def watched(monkeypatch: pytest.MonkeyPatch, way: str) -> list[bytes]:
+    """The query strings of what is answered on a short way, from now on."""
     gone: list[bytes] = []
-    real = shortcut.Shortcut._hot
+    real = getattr(shortcut.Shortcut, way)
 
-    async def watched(self: shortcut.Shortcut, request: Any) -> Any:
-        response = await real(self, request)
+    async def answer(self: shortcut.Shortcut, request: Any, *more: Any) -> Any:
+        response = await real(self, request, *more)
         if response is not None:
             gone.append(request.scope["query_string"])
         return response
 
-    monkeypatch.setattr(shortcut.Shortcut, "_hot", watched)
+    monkeypatch.setattr(shortcut.Shortcut, way, answer)
     return gone
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Query strings of hot searches that were answered on the short way."""
+    return watched(monkeypatch, "_hot")
+
+
+@pytest.fixture
+def posted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """One for each body that was answered on the short way."""
+    return watched(monkeypatch, "_posted")
 
 
 async def get(doors: Doors, q: str, headers: dict[str, str] | None = None, **more: Any) -> Any:
@@ -131,3 +143,69 @@ async def test_with_variants_everybody_goes_the_whole_way(
         for _ in range(3):
             await get(doors, "banana")
     assert short == []
+
+
+async def in_pieces(data: bytes) -> AsyncIterator[bytes]:
+    """A body of no announced length."""
+    for start in range(0, len(data), 10):
+        yield data[start : start + 10]
+
+
+JSON = {"content-type": "application/json"}
+
+
+async def test_a_body_is_answered_the_same_on_both_ways(room: Room, posted: list[bytes]) -> None:
+    search = room.doors.http
+    liked = moments((await get(room.doors, "banana")).json())[0]
+    bodies: list[dict[str, Any]] = [
+        {"text": "banana", "limit": 3, "explain": True},
+        {
+            "text": "banana",
+            "negative": ["rocket"],
+            "weights": {"text": 0},
+            "filters": {"tags": []},
+            "group_by": "video",
+        },
+        {"segment_id": str(liked), "blend": {"segment": 2.0}},
+    ]
+    for number, body in enumerate(bodies, 1):
+        await search.post("/v1/search", json=body | {"intent": "probe"})  # from here on it is kept, for both
+        direct = await search.post("/v1/search", json=body)
+        assert len(posted) == 2 * number
+        whole = await search.post("/v1/search", content=in_pieces(orjson.dumps(body)), headers=JSON)
+        assert len(posted) == 2 * number
+        assert (direct.json() | {"took_ms": 0}) == (whole.json() | {"took_ms": 0})
+        assert direct.headers.keys() == whole.headers.keys()
+        assert moments(direct.json())
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", 422), (b"{", 422), (b"[]", 422), (b'{"text": 3}', 422), (b'{"text": "a", "limit": 0}', 422),
+        (b'{"text": "a", "other": 1}', 422), (b'{"weights": {"text": NaN}, "text": "a"}', 422), (b"{}", 422),
+        (b'{"text": "\\ud800"}', 422), (b'{"text": "a", "limit": 100000}', 422), (b'{"segment_id": "999999999"}', 404),
+        ('{"text": "banana"}'.encode("utf-16"), 200),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_is_said_the_same_on_both_ways(room: Room, data: bytes, status: int) -> None:
+    ways = [{"content": data}, {"content": in_pieces(data)}]
+    answers = [await room.doors.http.post("/v1/search", headers=JSON, **way) for way in ways]
+    assert [each.status_code for each in answers] == [status, status]
+    if status != 200:
+        one, other = ({**each.json(), "request_id": ""} for each in answers)
+        assert one == other
+
+
+async def test_keys_and_other_kinds_of_bodies_are_looked_at(room: Room, posted: list[bytes]) -> None:
+    search, body = room.doors.http, {"text": "banana"}
+    assert (await search.post("/v1/search", json=body, headers=bearer("pixr_wrong"))).status_code == 401
+    assert len(posted) == 1
+    assert (await search.post("/v1/search", json=body, headers={"Idempotency-Key": "x" * 201})).status_code == 422
+    plain = await search.post("/v1/search", content=orjson.dumps(body), headers={"content-type": "text/plain"})
+    assert plain.status_code == 422
+    large = await search.post("/v1/search", content=b"x" * (SearchSettings().body_max_bytes + 1), headers=JSON)
+    assert large.status_code == 413
+    assert len(posted) == 1
+    await search.post("/v1/search", json=body, headers=room.doors.key("search"))
+    assert await room.recorded(1) == [(1, SearchSettings().limit_default)]
