@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,28 +24,41 @@ POLL_S = 0.5
 
 
 @click.command()
-@click.argument("text")
+@click.argument("text", default="")
+@click.option("--image", default="", help="Like this picture, too: a file, or its address in the store (s3://…).")
 @click.option("--limit", default=LIMIT, show_default=True, type=click.IntRange(1, 100), help="How many moments.")
 @json_option
 @click.pass_obj
-def search(context: Context, text: str, limit: int, as_json: bool) -> None:
-    """Find moments by what they show: TEXT in plain words."""
+def search(context: Context, text: str, image: str, limit: int, as_json: bool) -> None:
+    """Find moments by what they show: TEXT in plain words, a picture, or both."""
     from cluster import runtime
     from cluster.errors import Temporary
     from serve.client import Client
 
+    if not text and not image:
+        raise click.UsageError("say what to look for: a text, or --image")
     url = runtime.serve_url(context.settings)
     with Client(url) as client:
         try:
-            answer = client.search(text, limit=limit)
+            answer = client.search(text, image=_picture(image), limit=limit)
         except Temporary as error:
             raise Temporary(f"{error.detail}; see `pixr status`, start with `pixr up`") from error
     if as_json:
         context.emit(answer.document)
         return
-    context.console.print(_moments(text, answer))
+    context.console.print(_moments(text or image, answer))
     if answer.degraded:
         context.console.print(f"skipped: {', '.join(answer.degraded)}", style="yellow")
+
+
+def _picture(image: str) -> bytes | str:
+    """What stands for a picture: its address in the store, or the bytes of a file."""
+    if image.startswith("s3://") or not image:
+        return image
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"{image}: {error.strerror}", param_hint="--image") from error
 
 
 def _moments(text: str, answer: Answer) -> Table:

@@ -9,6 +9,7 @@ Problems become the same errors as everywhere: `Rejected` for the caller's fault
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -106,13 +107,25 @@ class Client:
         self._http.close()
 
     def search(
-        self, text: str = "", *, limit: int = 20, cursor: str = "", intent: str = "search", idempotency_key: str = ""
+        self,
+        text: str = "",
+        *,
+        image: bytes | str = "",
+        limit: int = 20,
+        cursor: str = "",
+        intent: str = "search",
+        idempotency_key: str = "",
     ) -> Answer:
-        """The moments that match a text best, or those after them by the cursor of an earlier answer.
+        """The moments that match a text or a picture best, or those after them by the cursor of an earlier answer.
 
-        Searches with the same Idempotency-Key count as one, however often they are sent.
+        `image` is a picture's bytes, or its address in the deployment's own store (`s3://…`). Searches with the same
+        Idempotency-Key count as one, however often they are sent.
         """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        if image:
+            picture = image if isinstance(image, str) else base64.b64encode(image).decode()
+            body = {"text": text, "image": picture, "limit": limit, "intent": intent}
+            return _answer(self._call("POST", "/v1/search", json=body, headers=headers))
         led_by = {"cursor": cursor} if cursor else {"q": text}
         parameters = led_by | {"limit": str(limit), "intent": intent}
         found = self._call("GET", "/v1/search", params=parameters, headers=headers)

@@ -23,6 +23,7 @@ from pipelines import fulltext
 from pipelines.index import Filters
 from serve.settings import SearchSettings
 
+STORED = "s3://"
 ID_MAX = 2**63 - 1
 TAGS_MAX = 20
 IDS_MAX = 100
@@ -99,7 +100,10 @@ class Body(BaseModel):
         },
     )
     text: str = ""
-    image: str | None = Field(default=None, description="A picture (JPEG, PNG, WebP), base64.")
+    image: str | None = Field(
+        default=None,
+        description="A picture (JPEG, PNG, WebP): base64, or the address of one in the deployment's store, `s3://…`.",
+    )
     segment_id: Id | None = None
     negative: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
         default=(), max_length=NEGATIVES_MAX, description="What it should not show. `-word` in the text says the same."
@@ -123,6 +127,7 @@ class Query:
     limit: int
     text: str = ""
     image: bytes | None = None
+    image_uri: str | None = None  # until it is read
     segment_id: int | None = None
     negative: tuple[str, ...] = ()
     blend: Blend = field(default_factory=Blend)
@@ -186,13 +191,15 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
     text = " ".join(unicodedata.normalize("NFC", body.text).split())
     limit = body.limit or settings.limit_default
     _check(body, text, limit, settings)
+    stored = body.image is not None and body.image.startswith(STORED)
     negative = tuple(dict.fromkeys((*fulltext.excluded(text), *(" ".join(each.split()) for each in body.negative))))
     return Query(
         limit=limit,
         text=text,
         negative=negative[:NEGATIVES_MAX],
         blend=body.blend,
-        image=_image(body.image, settings) if body.image is not None else None,
+        image=_image(body.image, settings) if body.image is not None and not stored else None,
+        image_uri=body.image if stored else None,
         segment_id=_id(body.segment_id) if body.segment_id is not None else None,
         cursor=body.cursor,
         filters=_filters(body.filters),
@@ -228,7 +235,8 @@ def _image(text: str, settings: SearchSettings) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Rejected("image is not base64", status=422, code="bad-image") from error
+        hint = "send base64, or name a picture in the store as s3://bucket/key"
+        raise Rejected("image is not base64", status=422, code="bad-image", hint=hint) from error
     if not 0 < len(data) <= settings.image_max_bytes:
         allowed = settings.image_max_bytes
         raise Rejected(f"image has {len(data)} bytes, 1 to {allowed} are allowed", status=422, code="bad-image")

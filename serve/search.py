@@ -27,7 +27,7 @@ from ledger import money
 from ledger.appearances import Appearance
 from pipelines import index
 from pipelines.index import Filters, Found
-from serve import candidates, cursors, moments, stakes
+from serve import candidates, cursors, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
 from serve.generation import State
@@ -80,7 +80,7 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
         Rejected: the cursor is not valid, or the segment to look like does not exist.
         Temporary: nothing can be asked at present.
     """
-    query = await stakes.resolved(services, query)
+    query = await _resolved(services, query)
     found = kept(services, query)
     if found is None:
         async with services.gate.passed():
@@ -96,7 +96,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     Raises:
         Rejected, Temporary: as `answer`, also after the first part.
     """
-    query = await stakes.resolved(services, query)
+    query = await _resolved(services, query)
     found = kept(services, query)
     if found is None:
         async with services.gate.passed():
@@ -109,6 +109,11 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
             finally:
                 await _ended(whole, words)
     yield FUSED, recorded(services, query, caller, found)
+
+
+async def _resolved(services: Services, query: Query) -> Query:
+    """The same search with what it only names: a picture, the moments that have a stake."""
+    return await pictures.resolved(services, await stakes.resolved(services, query))
 
 
 def _has_words(query: Query) -> bool:

@@ -63,6 +63,7 @@ class SearchSettings:
     body_max_bytes: int = 12_000_000
     image_max_bytes: int = 8_000_000
     image_pixels_max: int = 40_000_000
+    image_folder: str = "queries/"  # of our bucket: the pictures that a search can name; empty is all of it
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
     candidates_max: int = 100  # of each list

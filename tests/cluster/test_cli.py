@@ -37,7 +37,8 @@ def assert_refused(done: subprocess.CompletedProcess[str], said: str) -> None:
     ("arguments", "said"),
     [
         (("serch", "cat"), "No such command"),
-        (("search",), "Missing argument"),
+        (("search",), "say what to look for"),
+        (("search", "--image", "nowhere.png"), "nowhere.png: No such file"),
         (("ingest",), "Missing argument"),
         (("up", "--fast"), "No such option"),
         (("--config", "none.toml", "status"), "does not exist"),

@@ -93,7 +93,7 @@ def test_a_request_has_one_name_in_its_answer(stack: Stack, given: str, kept: bo
         (("ingest", "s3://pixr/no-such-prefix/"), "nothing lies under"),
         (("ingest", "no-such-folder"), "does not exist"),
         (("jobs", "show", "no-such-job"), "no job"),
-        (("search", ""), "search"),
+        (("search", "--", "-banana"), "a search needs something to look for"),
     ],
 )
 def test_a_wrong_call_to_a_running_stack_is_refused_in_one_line(

@@ -83,6 +83,14 @@ def test_a_search_comes_in_parts_through_the_proxy(stack: Stack, catalogue: list
     assert [each.segment_id for each in parts[-1][1].moments] == [each.segment_id for each in whole.moments]
 
 
+def test_a_picture_finds_its_moment(stack: Stack, shown: list[dict[str, Any]]) -> None:
+    moment = shown[0]["moments"][0]
+    picture = stack.anonymous.get(moment["thumbnail_url"]).content
+    with Client(str(stack.anonymous.base_url)) as client:
+        found = client.search(image=picture, limit=3, intent="typing").moments
+    assert moment["segment_id"] in [each.segment_id for each in found]
+
+
 def test_the_moments_shown_are_paid_on_chain(stack: Stack, shown: list[dict[str, Any]]) -> None:
     creators = sorted({moment["creator_id"] for answer in shown for moment in answer["moments"]})
     assert len(creators) == 3

@@ -1,0 +1,43 @@
+"""Pictures that lie in the deployment's own store, for searches that name one instead of sending it.
+
+Only one folder of the deployment's bucket can be named, so that a search reads nothing that its caller may not see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from cluster import storage
+from cluster.errors import Rejected, Temporary
+from serve.limits import within
+from serve.query import Query
+from serve.services import Services
+
+
+async def resolved(services: Services, query: Query) -> Query:
+    """The same search with the picture that it names.
+
+    Raises:
+        Rejected: it lies somewhere else, does not exist, or has no bytes or too many.
+        Temporary: the store does not answer in time.
+    """
+    if query.image_uri is None:
+        return query
+    uri, folder = query.image_uri, f"s3://{services.settings.s3.bucket}/{services.search.image_folder}"
+    bucket, key = storage.split(uri)
+    if not f"s3://{bucket}/{key}".startswith(folder):
+        hint = f"put it under {folder}, or send it as base64"
+        raise Rejected(f"{uri} is no picture that a search can name", status=422, code="bad-image", hint=hint)
+    most = services.search.image_max_bytes
+    reading = asyncio.to_thread(services.storage.read, uri, 0, most + 1)
+    try:
+        data = await within(reading, services.search.deadline_s, "the picture cannot be read in time")
+    except Rejected as error:
+        if error.status != 404:
+            raise Temporary("pictures cannot be read at present") from error  # the caller can do nothing about it
+        raise Rejected(f"there is no picture {uri}", status=404, code="not-found") from error
+    if not 0 < len(data) <= most:
+        said = f"{uri} has no bytes" if not data else f"{uri} has more than {most} bytes"
+        raise Rejected(said, status=422, code="bad-image")
+    return replace(query, image=data, image_uri=None)
