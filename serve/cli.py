@@ -37,10 +37,10 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
 
     if not text and not image:
         raise click.UsageError("say what to look for: a text, or --image")
-    url = runtime.serve_url(context.settings)
-    with Client(url) as client:
+    picture = _picture(image)
+    with Client(runtime.serve_url(context.settings)) as client:
         try:
-            answer = client.search(text, image=_picture(image), limit=limit)
+            answer = client.search(text, image=picture, limit=limit)
         except Temporary as error:
             raise Temporary(f"{error.detail}; see `pixr status`, start with `pixr up`") from error
     if as_json:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from cluster import storage
 from cluster.errors import Rejected, Temporary
+from cluster.storage import Storage
 from serve.limits import within
 from serve.query import Query
 from serve.services import Services
+
+NO_FILE = frozenset(("", ".", ".."))  # as a part of a path: a gateway may take it for another folder
 
 
 async def resolved(services: Services, query: Query) -> Query:
@@ -25,19 +27,23 @@ async def resolved(services: Services, query: Query) -> Query:
     if query.image_uri is None:
         return query
     uri, folder = query.image_uri, f"s3://{services.settings.s3.bucket}/{services.search.image_folder}"
-    bucket, key = storage.split(uri)
-    if not f"s3://{bucket}/{key}".startswith(folder):
+    if not uri.startswith(folder) or not NO_FILE.isdisjoint(uri.removeprefix(folder).split("/")):
         hint = f"put it under {folder}, or send it as base64"
         raise Rejected(f"{uri} is no picture that a search can name", status=422, code="bad-image", hint=hint)
-    most = services.search.image_max_bytes
-    reading = asyncio.to_thread(services.storage.read, uri, 0, most + 1)
+    reading = asyncio.to_thread(_read, services.storage, uri, services.search.image_max_bytes)
     try:
         data = await within(reading, services.search.deadline_s, "the picture cannot be read in time")
     except Rejected as error:
-        if error.status != 404:
+        if error.status == 404:
+            raise Rejected(f"there is no picture {uri}", status=404, code="not-found") from error
+        if error.status == 403:
             raise Temporary("pictures cannot be read at present") from error  # the caller can do nothing about it
-        raise Rejected(f"there is no picture {uri}", status=404, code="not-found") from error
-    if not 0 < len(data) <= most:
-        said = f"{uri} has no bytes" if not data else f"{uri} has more than {most} bytes"
-        raise Rejected(said, status=422, code="bad-image")
+        raise
     return replace(query, image=data, image_uri=None)
+
+
+def _read(storage: Storage, uri: str, bytes_max: int) -> bytes:
+    size = storage.size(uri)
+    if not 0 < size <= bytes_max:
+        raise Rejected(f"{uri} has {size} bytes, 1 to {bytes_max} are allowed", status=422, code="bad-image")
+    return storage.read(uri)

@@ -62,11 +62,13 @@ async def test_another_picture_at_the_same_address_is_another_search(room: Room)
         ("s3://{bucket}/thumbnails/1.webp", 422, "no picture that a search can name"),
         ("s3://elsewhere/queries/a.png", 422, "no picture that a search can name"),
         ("s3://{bucket}/queries", 422, "no picture that a search can name"),
-        ("s3://", 422, "not an S3 address"),
+        ("s3://{bucket}/queries/", 422, "no picture that a search can name"),
+        ("s3://{bucket}/queries/../thumbnails/1.webp", 422, "no picture that a search can name"),
+        ("s3://", 422, "no picture that a search can name"),
         ("s3://{bucket}/queries/none.png", 404, "there is no picture"),
-        ("s3://{bucket}/queries/empty.png", 422, "no bytes"),
-        ("s3://{bucket}/queries/large.png", 422, "more than 100000 bytes"),
-        ("s3://{bucket}/queries/words.png", 422, "picture"),
+        ("s3://{bucket}/queries/empty.png", 422, "has 0 bytes"),
+        ("s3://{bucket}/queries/large.png", 422, "has 100001 bytes"),
+        ("s3://{bucket}/queries/words.png", 422, "the image cannot be read"),
     ],
 )
 async def test_what_is_no_such_picture_is_refused(room: Room, uri: str, status: int, said: str) -> None:
