@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,15 @@ class Stack:
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
+    with running(tmp_path_factory.mktemp("stack")) as made:
+        yield made
+
+
+@contextmanager
+def running(folder: Path, **said: str) -> Iterator[Stack]:
+    """A stack in a folder of its own, with what the settings are said to be; it leaves nothing behind."""
     folder.chmod(0o755)
-    places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder)}
+    places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder), **said}
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
     settings = settings_module.load(environ=places)
     runtime.port(settings, "postgres", 5432)
