@@ -20,6 +20,8 @@ from serve.search import Answer, Caller
 from serve.services import Services
 from serve.variants import Variants
 
+KEY_CHARS_MAX = 200  # of an Idempotency-Key
+
 
 class Answering:
     """Answers over one replica's services."""
@@ -43,15 +45,14 @@ class Answering:
             Rejected: as `query.of`, `limits.take` and `search.answer`.
             Temporary: nothing can be asked at present.
         """
-        began, services = time.perf_counter(), self._services
-        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
-        await services.limits.take(*viewers.bucket(request, principal))
+        began = time.perf_counter()
+        caller = await self._admitted(request, principal, idempotency_key)
         variant, own = self._variants.of(caller.viewer)
         query = queries.of(body, own.search, variant)
         found = await search.answer(own, query, caller)
         if remembered:
-            services.remembered.put(remembered, query)
-        return self.sent(query, found, began, self._variants.headers(variant))
+            self._services.remembered.put(remembered, query)
+        return self._sent(query, found, began, self._variants.headers(variant))
 
     async def kept(
         self, request: Request, query: Query, found: Answer, principal: Principal | None, idempotency_key: str | None
@@ -62,12 +63,16 @@ class Answering:
             Rejected: as `limits.take`.
         """
         began = time.perf_counter()
-        await self._services.limits.take(*viewers.bucket(request, principal))
-        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+        caller = await self._admitted(request, principal, idempotency_key)
         search.recorded(self._services, query, caller, found)
-        return self.sent(query, found, began)
+        return self._sent(query, found, began)
 
-    def sent(self, query: Query, found: Answer, began: float, more: Mapping[str, str] | None = None) -> Response:
+    async def _admitted(self, request: Request, principal: Principal | None, idempotency_key: str | None) -> Caller:
+        """Who asks, once their bucket has given a token."""
+        await self._services.limits.take(*viewers.bucket(request, principal))
+        return Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+
+    def _sent(self, query: Query, found: Answer, began: float, more: Mapping[str, str] | None = None) -> Response:
         """An answer as it is sent, counted; `began` is when its making did, by the performance counter."""
         seconds = time.perf_counter() - began
         self._services.metrics.observe(query, found, seconds)

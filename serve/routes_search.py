@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from cluster.errors import Rejected
 from serve import keys, ready
 from serve import query as queries
-from serve.answering import Answering
+from serve.answering import KEY_CHARS_MAX, Answering
 from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Body, GroupBy, Intent
@@ -21,7 +21,8 @@ from serve.services import Services
 
 SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 IdempotencyKey = Annotated[
-    str | None, Header(max_length=200, description="A search that is sent again with the same key counts once.")
+    str | None,
+    Header(max_length=KEY_CHARS_MAX, description="A search that is sent again with the same key counts once."),
 ]
 
 

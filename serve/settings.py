@@ -151,15 +151,20 @@ class SearchSettings:
             raise ValueError(f"recall_share_max is {self.recall_share_max}, expected a share above 0, up to 1")
         if not 0 <= self.warm_recall_min <= 1:
             raise ValueError(f"warm_recall_min is {self.warm_recall_min}, expected a share from 0 to 1")
+        if self.image_folder.startswith("/") or not f"/{self.image_folder}".endswith("/"):
+            raise ValueError(f"image_folder is {self.image_folder!r}, expected a folder like 'queries/', or nothing")
         if not 1 <= self.ef_search <= 1000:
             raise ValueError(f"ef_search is {self.ef_search}, pgvector takes 1 to 1000")
+        self._check_least()
+        self.varied()
+
+    def _check_least(self) -> None:
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         for name in ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
-        self.varied()
 
     def varied(self) -> tuple[Variant, ...]:
         """The variants, each with the settings it searches by."""

@@ -19,12 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
 from serve import keys, problems, search
-from serve.answering import Answering
+from serve.answering import KEY_CHARS_MAX, Answering
 from serve.query import Body
 from serve.services import Services
 
 PATH = "/v1/search"
-KEY_CHARS_MAX = 200
 
 
 class Shortcut:

@@ -88,3 +88,10 @@ async def test_a_store_that_is_away_is_said(room: Room) -> None:
         answer = await http.post("/v1/search", json=body, timeout=60)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
+    assert "127.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("folder", ["queries", "/queries/", "/"])
+def test_a_folder_that_would_open_others_is_refused(folder: str) -> None:
+    with pytest.raises(ValueError, match="image_folder"):
+        SearchSettings(image_folder=folder)
