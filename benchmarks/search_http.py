@@ -279,6 +279,15 @@ def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs
     return Costs(made["PostgreSQL"], made["replica"] + made["proxy"], cpu_ms)
 
 
+def vectors_alone(settings: Settings, corpus: Corpus) -> Generator[Figure, None, float]:
+    """The plainest way of asking only; CPU milliseconds of a whole request."""
+    with ray_and_redis(settings, corpus.url) as through:
+        port = start(through)
+        with serving(through, settings.data_dir / "queries.npz"):
+            spent = yield from timed(through, corpus, Asked(NEAR), port)
+    return spent["PostgreSQL"] + spent["replica"] + spent["proxy"]
+
+
 def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Generator[Figure, None, dict[str, float]]:
     """One way of asking: recall, latency beside the same SQL by psycopg, and CPU milliseconds a request by stage."""
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic, {asked.name}"

@@ -6,16 +6,14 @@ Only one folder of the deployment's bucket can be named, so that a search reads 
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 
-from cluster.errors import Rejected, Temporary
+from cluster.errors import Rejected
 from cluster.storage import Storage
+from serve import problems
 from serve.limits import within
 from serve.query import Query
 from serve.services import Services
-
-log = logging.getLogger(__name__)
 
 NO_FILE = frozenset(("", ".", ".."))  # as a part of a path: a gateway may take it for another folder
 
@@ -34,23 +32,9 @@ async def resolved(services: Services, query: Query) -> Query:
         hint = f"put it under {folder}, or send it as base64"
         raise Rejected(f"{uri} is no picture that a search can name", status=422, code="bad-image", hint=hint)
     reading = asyncio.to_thread(_read, services.storage, uri, services.search.image_max_bytes)
-    try:
+    with problems.of_the_store("picture"):
         data = await within(reading, services.search.deadline_s, "it takes too long")
-    except Rejected as error:
-        if error.status == 404:
-            raise Rejected(f"there is no picture {uri}", status=404, code="not-found") from error
-        if error.status == 403:
-            raise _away(error) from error  # the caller can do nothing about it
-        raise
-    except Temporary as error:
-        raise _away(error) from error
     return replace(query, image=data, image_uri=None)
-
-
-def _away(error: Exception) -> Temporary:
-    """What a caller may know; the log says where and why."""
-    log.warning("a picture cannot be read: %s", error)
-    return Temporary("pictures cannot be read at present")
 
 
 def _read(storage: Storage, uri: str, bytes_max: int) -> bytes:

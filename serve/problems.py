@@ -15,7 +15,8 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -116,6 +117,28 @@ def answer_to(request: Request, error: Exception) -> Response:
     if isinstance(error, Temporary):
         return _temporary(request, error)
     return _database_away(request, error) if isinstance(error, psycopg.OperationalError) else _bug(request, error)
+
+
+@contextmanager
+def of_the_store(what: str) -> Iterator[None]:
+    """What the store says, as a caller may know it: without addresses, which only the log has.
+
+    Raises:
+        Rejected: 404, there is no such thing; or what else was refused inside.
+        Temporary: the store is away, or shut to Pixr, about which the caller can do nothing.
+    """
+    try:
+        yield
+    except Rejected as error:
+        if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
+            raise
+        log.warning("the store: %s", error)
+        if error.status == HTTPStatus.NOT_FOUND:
+            raise Rejected(f"there is no such {what}", status=404, code="not-found") from error
+        raise Temporary(f"the {what} cannot be read at present") from error
+    except Temporary as error:
+        log.warning("the store: %s", error)
+        raise Temporary(f"the {what} cannot be read at present", error.retry_after_s) from error
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

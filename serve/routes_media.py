@@ -16,7 +16,7 @@ from fastapi.responses import Response, StreamingResponse
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
 from pipelines import videos
-from serve import media
+from serve import media, problems
 from serve.media import Span
 from serve.services import Services
 
@@ -48,7 +48,8 @@ def router(services: Services) -> APIRouter:
             picture = await videos.picture(connection, segment_id)
         if picture is None or picture.uri is None or (picture.visibility == "private" and not private):
             raise Rejected("there is no such picture", status=404, code="not-found")
-        data = await asyncio.to_thread(services.storage.read, picture.uri, 0, PICTURE_BYTES_MAX)
+        with problems.of_the_store("picture"):
+            data = await asyncio.to_thread(services.storage.read, picture.uri, 0, PICTURE_BYTES_MAX)
         headers = _headers(f'"{hashlib.sha256(data).hexdigest()[:32]}"')
         if _unchanged(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
@@ -73,8 +74,9 @@ def router(services: Services) -> APIRouter:
             found = await videos.get(connection, video_id)
         if found is None or found.status != "ready" or (found.visibility == "private" and not private):
             raise Rejected("there is no such video", status=404, code="not-found")
-        stored = await asyncio.to_thread(services.storage.info, found.playback_uri or found.source_uri)
-        return await _part(request, services.storage, stored)
+        with problems.of_the_store("video"):
+            stored = await asyncio.to_thread(services.storage.info, found.playback_uri or found.source_uri)
+            return await _part(request, services.storage, stored)
 
     return routes
 

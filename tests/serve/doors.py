@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,16 @@ async def opened(settings: Settings, encoding: MakeEncoding = away) -> AsyncIter
     ):
         await services.pool.wait()
         yield Doors(settings, services, made, client)
+
+
+@asynccontextmanager
+async def without_store(doors: Doors) -> AsyncIterator[httpx.AsyncClient]:
+    """The same application while its store does not answer."""
+    nowhere = Storage(runtime.S3Endpoint("http://127.0.0.1:1", "key", "secret", "us-east-1"))
+    made = app.build(replace(doors.services, storage=nowhere))
+    transport = httpx.ASGITransport(made, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://pixr", timeout=60) as client:
+        yield client
 
 
 @contextmanager

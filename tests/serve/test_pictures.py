@@ -9,13 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
-from cluster.storage import Storage
-from serve import app
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
-from tests.serve.doors import Doors, near, opened
+from tests.serve.doors import Doors, near, opened, without_store
 from tests.serve.scenes import Gallery, Scenes
 from tests.serve.test_search import Room, videos
 
@@ -65,7 +62,7 @@ async def test_another_picture_at_the_same_address_is_another_search(room: Room)
         ("s3://{bucket}/queries/", 422, "no picture that a search can name"),
         ("s3://{bucket}/queries/../thumbnails/1.webp", 422, "no picture that a search can name"),
         ("s3://", 422, "no picture that a search can name"),
-        ("s3://{bucket}/queries/none.png", 404, "there is no picture"),
+        ("s3://{bucket}/queries/none.png", 404, "there is no such picture"),
         ("s3://{bucket}/queries/empty.png", 422, "has 0 bytes"),
         ("s3://{bucket}/queries/large.png", 422, "has 100001 bytes"),
         ("s3://{bucket}/queries/words.png", 422, "the image cannot be read"),
@@ -80,12 +77,9 @@ async def test_what_is_no_such_picture_is_refused(room: Room, uri: str, status: 
 
 
 async def test_a_store_that_is_away_is_said(room: Room) -> None:
-    nowhere = Storage(S3Endpoint("http://127.0.0.1:1", "key", "secret", "us-east-1"))
-    away = dataclasses.replace(room.doors.services, storage=nowhere)
-    transport = httpx.ASGITransport(app.build(away), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://pixr") as http:
+    async with without_store(room.doors) as http:
         body = {"image": f"s3://{room.doors.settings.s3.bucket}/queries/a.png", "intent": "probe"}
-        answer = await http.post("/v1/search", json=body, timeout=60)
+        answer = await http.post("/v1/search", json=body)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     assert "127.0.0.1" not in answer.text

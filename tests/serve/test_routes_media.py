@@ -9,7 +9,7 @@ import pytest
 
 from cluster.settings import Settings
 from serve import media
-from tests.serve.doors import PICTURE, Doors, Shelf, fill, opened
+from tests.serve.doors import PICTURE, Doors, Shelf, fill, opened, without_store
 
 VIDEO = bytes(range(256)) * 8192  # 2 MB: more than one piece
 
@@ -86,3 +86,14 @@ async def test_an_object_that_is_gone_is_a_clean_error(room: Room) -> None:
     room.doors.services.storage.delete(row[0])
     answer = await room.doors.http.get(room.video)
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert "127.0.0.1" not in answer.text
+    assert row[0] not in answer.text
+
+
+async def test_a_store_that_is_away_is_said_without_its_address(room: Room) -> None:
+    async with without_store(room.doors) as http:
+        for link in (room.video, room.picture):
+            answer = await http.get(link)
+            assert (answer.status_code, answer.json()["code"]) == (503, "temporary")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "127.0.0.1" not in answer.text
