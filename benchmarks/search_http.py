@@ -13,11 +13,12 @@ import json
 import multiprocessing
 import os
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -37,6 +38,8 @@ from serve import encoding, keys
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
+
+T = TypeVar("T")
 
 CLIENTS = 4
 LIMIT = 10
@@ -166,19 +169,19 @@ def echoing(body: bytes) -> Iterator[None]:
         ray_serve.delete("echo")
 
 
+def _apart(work: Callable[..., T], *arguments: Any) -> T:
+    """The result of some work in a process of its own: Serve reads its mode when it is imported, and a process can join
+    one cluster in its life, since Ray keeps the token of the first."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
+        return processes.submit(work, *arguments).result()
+
+
 def echo_behind_default_proxy(settings: Settings, size: int) -> Load:
-    """The echo on a Ray of its own with Ray's own proxy and no throughput mode. A process of its own, since Serve reads
-    its mode when it is imported."""
-    context = multiprocessing.get_context("spawn")
-    out = context.Queue()
-    process = context.Process(target=_echo_behind_default_proxy, args=(settings, size, out))
-    process.start()
-    found: Load = out.get(timeout=300)
-    process.join()
-    return found
+    """The echo on a Ray of its own with Ray's own proxy and no throughput mode."""
+    return _apart(_echo_behind_default_proxy, settings, size)
 
 
-def _echo_behind_default_proxy(settings: Settings, size: int, out: Any) -> None:
+def _echo_behind_default_proxy(settings: Settings, size: int) -> Load:
     for name in [each for each in os.environ if each.startswith("RAY_SERVE_")]:
         del os.environ[name]
     os.environ["PIXR_SERVE_PROXY"] = "python"  # for the processes of the cluster; the settings are this one's own
@@ -186,7 +189,7 @@ def _echo_behind_default_proxy(settings: Settings, size: int, out: Any) -> None:
     with ray_and_redis(plain, ""):
         port = start(plain)
         with echoing(b"x" * size):
-            out.put(load(http_client, [(port, ["/echo"], {})] * CLIENTS))
+            return load(http_client, [(port, ["/echo"], {})] * CLIENTS)
 
 
 # ── CPU of the processes that answer ───────────────────────────────────────────────────────────────────────────────
@@ -280,19 +283,13 @@ def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs
 
 
 def vectors_alone(settings: Settings, corpus: Corpus) -> Generator[Figure, None, float]:
-    """The plainest way of asking only; CPU milliseconds of a whole request. A process of its own, since one cannot join
-    two clusters: Ray keeps the token of the first."""
-    context = multiprocessing.get_context("spawn")
-    out = context.Queue()
-    process = context.Process(target=_vectors_alone, args=(settings, corpus, out))
-    process.start()
-    figures, cpu_ms = out.get(timeout=600)
-    process.join()
+    """The plainest way of asking only; CPU milliseconds of a whole request."""
+    figures, cpu_ms = _apart(_vectors_alone, settings, corpus)
     yield from figures
-    return float(cpu_ms)
+    return cpu_ms
 
 
-def _vectors_alone(settings: Settings, corpus: Corpus, out: Any) -> None:
+def _vectors_alone(settings: Settings, corpus: Corpus) -> tuple[list[Figure], float]:
     spent: dict[str, float] = {}
 
     def figures(through: Settings, port: int) -> Iterator[Figure]:
@@ -302,7 +299,7 @@ def _vectors_alone(settings: Settings, corpus: Corpus, out: Any) -> None:
         port = start(through)
         with serving(through, settings.data_dir / "queries.npz"):
             made = list(figures(through, port))
-    out.put((made, spent["PostgreSQL"] + spent["replica"] + spent["proxy"]))
+    return made, spent["PostgreSQL"] + spent["replica"] + spent["proxy"]
 
 
 def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Generator[Figure, None, dict[str, float]]:
