@@ -71,7 +71,8 @@ def translate(url: str = "") -> Iterator[None]:
     except psycopg.OperationalError as error:
         where = f" at {where_of(url)}" if url else ""
         line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise Temporary(f"PostgreSQL{where} is unreachable: {line}") from error
+        detail = f"PostgreSQL{where} is unreachable: {line}"
+        raise Temporary(detail, public="the database does not answer") from error
 
 
 def where_of(url: str) -> str:

@@ -16,12 +16,16 @@ class PixrError(Exception):
 
 
 class Temporary(PixrError):
-    """A dependency is away or busy; the same call may succeed later."""
+    """A dependency is away or busy; the same call may succeed later.
 
-    def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
-        super().__init__(detail, retry_after_s)
+    `public` says it to callers over HTTP where `detail` names an address, which is for who runs Pixr alone.
+    """
+
+    def __init__(self, detail: str, retry_after_s: float = 1.0, public: str = "") -> None:
+        super().__init__(detail, retry_after_s, public)
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.public = public or detail
 
     def __str__(self) -> str:
         return self.detail

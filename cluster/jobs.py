@@ -90,7 +90,8 @@ def _client(dashboard_url: str) -> Iterator[JobSubmissionClient]:
     try:
         yield JobSubmissionClient(dashboard_url)
     except (ConnectionError, requests.RequestException) as error:
-        raise Temporary(f"the Ray cluster at {dashboard_url} does not answer", 2.0) from error
+        detail = f"the Ray cluster at {dashboard_url} does not answer"
+        raise Temporary(detail, 2.0, public="the Ray cluster does not answer") from error
 
 
 def _require_same_ray(client: JobSubmissionClient) -> None:

@@ -58,7 +58,8 @@ def connect(settings: Settings, namespace: str = NAMESPACE) -> None:
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
-        raise Temporary(f"the Ray cluster at {address} does not answer", 2.0) from error
+        detail = f"the Ray cluster at {address} does not answer"
+        raise Temporary(detail, 2.0, public="the Ray cluster does not answer") from error
 
 
 class ObjectStore:

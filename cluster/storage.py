@@ -162,6 +162,8 @@ def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
         hint = "check [s3] key and secret in the settings"
         raise Rejected(f"{what} may not be accessed: {error}", status=403, code="forbidden", hint=hint) from error
     except (botocore.exceptions.BotoCoreError, ConnectionError, TimeoutError) as error:
-        raise Temporary(f"S3 at {endpoint.url} does not answer: {type(error).__name__}") from error
+        detail = f"S3 at {endpoint.url} does not answer: {type(error).__name__}"
+        raise Temporary(detail, public="the object store does not answer") from error
     except OSError as error:
-        raise Temporary(f"S3 at {endpoint.url} failed on {what}: {error}") from error
+        detail = f"S3 at {endpoint.url} failed on {what}: {error}"
+        raise Temporary(detail, public="the object store failed") from error

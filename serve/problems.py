@@ -1,7 +1,7 @@
 """How the HTTP door answers when something is wrong: `application/problem+json`, always with a request id.
 
 Rejected     → its own status; the hint says what to do
-Temporary    → 503 with Retry-After; so does a database that is away
+Temporary    → 503 with Retry-After and without the address of what is away; so does a database that is away
 validation   → 422 with one line per field; so does half of a surrogate pair, which JSON lets through and UTF-8 does not
 anything else is a bug: logged with its traceback, answered with 500 and no detail
 
@@ -121,11 +121,11 @@ def answer_to(request: Request, error: Exception) -> Response:
 
 @contextmanager
 def of_the_store(what: str) -> Iterator[None]:
-    """What the store says, as a caller may know it: without addresses, which only the log has.
+    """What the store refuses, as a caller may know it: without addresses, which only the log has.
 
     Raises:
         Rejected: 404, there is no such thing; or what else was refused inside.
-        Temporary: the store is away, or shut to Pixr, about which the caller can do nothing.
+        Temporary: the store is shut to Pixr, about which the caller can do nothing; or away.
     """
     try:
         yield
@@ -136,9 +136,6 @@ def of_the_store(what: str) -> Iterator[None]:
         if error.status == HTTPStatus.NOT_FOUND:
             raise Rejected(f"there is no such {what}", status=404, code="not-found") from error
         raise Temporary(f"the {what} cannot be read at present") from error
-    except Temporary as error:
-        log.warning("the store: %s", error)
-        raise Temporary(f"the {what} cannot be read at present", error.retry_after_s) from error
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
@@ -167,7 +164,7 @@ def _temporary(request: Request, error: Exception) -> Response:
     assert isinstance(error, Temporary)
     log.warning("unavailable: %s", error, extra={"request_id": request_id(request.scope)})
     headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-    return problem(request.scope, 503, error.detail, code="temporary", headers=headers)
+    return problem(request.scope, 503, error.public, code="temporary", headers=headers)
 
 
 def _database_away(request: Request, error: Exception) -> Response:

@@ -134,9 +134,11 @@ def router(services: Services) -> APIRouter:
         """Take a video down for good: out of every answer at once, then what was made of it is deleted."""
         await _changeable(services, video_id, caller)
         bucket = services.settings.s3.bucket
-        await with_connection(services.settings, takedown.remove, services.storage, bucket, video_id)
-        services.generation.expire()
-        await services.results.forget()
+        try:
+            await with_connection(services.settings, takedown.remove, services.storage, bucket, video_id)
+        finally:  # it is out of search before its objects are deleted, which a store that is away stops
+            services.generation.expire()
+            await services.results.forget()
         return {"id": str(video_id), "status": "removed"}
 
     return routes

@@ -24,7 +24,7 @@ def application() -> FastAPI:
     problems.install(app, cors_origins=("https://pixr.example",), body_bytes_max=1000)
     raised = {
         "rejected": Rejected("no such thing", status=404, code="not-found", hint="look elsewhere"),
-        "temporary": Temporary("the store rests", retry_after_s=2.4),
+        "temporary": Temporary("the store at secret:9000 rests", retry_after_s=2.4, public="the store rests"),
         "database": OperationalError("password of postgres://secret@host"),
         "bug": KeyError("secret"),
     }
@@ -76,7 +76,7 @@ async def test_what_may_pass_says_when_to_come_again(client: httpx.AsyncClient) 
 
 
 async def test_errors_of_ours_tell_no_secret(client: httpx.AsyncClient) -> None:
-    for path in ("/raise/database", "/raise/bug"):
+    for path in ("/raise/temporary", "/raise/database", "/raise/bug"):
         assert "secret" not in (await client.get(path)).text
 
 

@@ -12,7 +12,7 @@ from psycopg import Connection, sql
 
 from cluster import database
 from cluster.settings import Settings
-from tests.serve.doors import Doors, Shelf, fill, one, opened
+from tests.serve.doors import Doors, Shelf, fill, one, opened, without_store
 
 FELT_WITHIN_S = 5.0
 WORD = "zanzibar"
@@ -124,3 +124,21 @@ async def test_a_video_made_private_leaves_kept_answers_too(settings: Settings) 
         while await finds(elsewhere):
             assert time.monotonic() - began < FELT_WITHIN_S
             await asyncio.sleep(0.05)
+
+
+async def test_a_takedown_whose_store_is_away_is_felt_and_is_finished_when_asked_again(settings: Settings) -> None:
+    shelf = prepare(settings)
+    path = f"/v1/videos/{shelf.video}"
+    async with opened(settings) as doors:
+        assert await finds(doors)
+        owner = doors.key("creator", creator_id=shelf.ada)
+        pictures = f"s3://{settings.s3.bucket}/thumbnails/{shelf.video}/"
+        async with without_store(doors) as http:
+            answer = await http.delete(path, headers=owner)
+        assert (answer.status_code, answer.json()["code"]) == (503, "temporary")
+        assert "127.0.0.1" not in answer.text
+        assert not await finds(doors)
+        assert names_with(settings, WORD) == []
+        assert list(doors.services.storage.list(pictures)) != []
+        assert (await doors.http.delete(path, headers=owner)).status_code == 200
+        assert list(doors.services.storage.list(pictures)) == []
