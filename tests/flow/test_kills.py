@@ -47,7 +47,7 @@ MAY_LACK = {
 
 @dataclass(frozen=True)
 class Seen:
-    """One request: when it was sent, how it ended, and what it lacked."""
+    """One request: when it was sent, how it ended, what it lacked and which model answered it."""
 
     key: str
     sent_at: float
@@ -56,6 +56,7 @@ class Seen:
     retry_after: str | None
     degraded: frozenset[str]
     shown: dict[int, int]
+    model: str
 
 
 @dataclass
@@ -83,8 +84,8 @@ class Viewer:
                 if "popular" in found["degraded"]:
                     shown = {}  # what is popular answers nothing and earns nothing
                 lacking = frozenset(found["degraded"])
-                retry_after = answer.headers.get("retry-after")
-                self.seen.append(Seen(key, at, took_s, answer.status_code, retry_after, lacking, shown))
+                retry_after, model = (answer.headers.get(name) for name in ("retry-after", "x-pixr-model"))
+                self.seen.append(Seen(key, at, took_s, answer.status_code, retry_after, lacking, shown, model or ""))
 
 
 @contextmanager

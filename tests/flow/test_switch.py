@@ -1,0 +1,48 @@
+"""Another model is filled in, switched to and left again by the command line, while searches go on as if nothing was."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from cluster.settings import ROOT
+from pipelines.samples import Sample
+from tests.conftest import until
+from tests.flow.conftest import Stack
+from tests.flow.test_kills import viewers
+
+BUNDLED = ROOT / "configs" / "models" / "pixr-emoji"
+FILLED_WITHIN_S = 120.0
+FELT_S = 3.0  # of load after a switch
+
+
+def models(stack: Stack) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in stack.json("index", "status")["models"]}
+
+
+def test_a_model_is_changed_and_changed_back_while_searches_go_on(
+    stack: Stack, catalogue: list[Sample], tmp_path: Path
+) -> None:
+    (used,) = (name for name, each in models(stack).items() if each["active"])
+    other = str(shutil.copytree(BUNDLED, tmp_path / "next"))
+    captions = [sample.shots[0].caption for sample in catalogue if sample.shots]
+    with viewers(stack, captions, "switch") as asking:
+        job = stack.json("index", "backfill", other)["job"]["id"]
+        until(lambda: stack.json("jobs", "show", job)["status"] == "succeeded", FILLED_WITHIN_S, "all have a vector")
+        stack.pixr("index", "build", "--model", other)
+        for name in (other, used):
+            assert stack.json("index", "switch", name)["model"]["active"]
+            time.sleep(FELT_S)
+    stack.pixr("index", "unfollow", other)
+    for viewer in asking:
+        assert {(each.status, each.degraded) for each in viewer.seen} == {(200, frozenset())}
+        assert all(each.shown for each in viewer.seen)
+        assert [name for name, _ in itertools.groupby(viewer.seen, key=lambda each: each.model)] == [
+            quote(name) for name in (used, other, used)
+        ]
+    assert models(stack)[used]["active"]
+    assert not models(stack)[other]["followed"]
