@@ -24,38 +24,41 @@ FORGET_PAGE = 500
 
 
 class Store:
-    """One replica's way to Redis. Every call answers None when Redis is away, at once while the breaker is open."""
+    """One replica's way to Redis, under names that begin with `prefix`, which is the deployment's own.
+
+    Every call answers None when Redis is away, at once while the breaker is open.
+    """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         mark = hashlib.sha256(runtime.secret(settings, "cursor_key").encode()).hexdigest()[:12]
-        self._prefix = f"pixr:{mark}:"
+        self.prefix = f"pixr:{mark}:"
         self._redis = client
         self._breaker = Breaker("Redis", failures_max=3, reset_s=1.0)
 
     async def get(self, name: str) -> bytes | None:
-        found = await self._guarded(self._redis.get(self._prefix + name))
+        found = await self._guarded(self._redis.get(self.prefix + name))
         return found if isinstance(found, bytes) else None
 
     async def put(self, name: str, data: bytes, lasts_s: int) -> None:
-        await self._guarded(self._redis.set(self._prefix + name, data, ex=lasts_s))
+        await self._guarded(self._redis.set(self.prefix + name, data, ex=lasts_s))
 
     async def put_all(self, named: Mapping[str, bytes], lasts_s: int) -> None:
         """Several at once, in one round trip."""
         together = self._redis.pipeline(transaction=False)
         for name, data in named.items():
-            together.set(self._prefix + name, data, ex=lasts_s)
+            together.set(self.prefix + name, data, ex=lasts_s)
         await self._guarded(together.execute())
 
     async def run(self, script: str, name: str, *arguments: float) -> list[Any] | None:
         """A script over one name, atomically."""
-        found = await self._guarded(self._redis.eval(script, 1, self._prefix + name, *map(str, arguments)))
+        found = await self._guarded(self._redis.eval(script, 1, self.prefix + name, *map(str, arguments)))
         return found if isinstance(found, list) else None
 
     async def forget(self, start: str) -> None:
         """Remove every name that begins so."""
 
         async def remove() -> None:
-            async for name in self._redis.scan_iter(f"{self._prefix}{start}*", count=FORGET_PAGE):
+            async for name in self._redis.scan_iter(f"{self.prefix}{start}*", count=FORGET_PAGE):
                 await self._redis.unlink(name)
 
         await self._guarded(remove())
