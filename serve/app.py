@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
 
 from cluster import cache, runtime, telemetry
+from cluster.errors import Temporary
 from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
@@ -65,6 +66,7 @@ ROUTERS = (
     routes_media,
     routes_page,
 )
+PREPARE_EVERY_S = 1.0
 GC_THRESHOLDS = (20_000, 10, 10)  # a search makes hundreds of objects that die with it; 700 takes a twelfth of its CPU
 
 
@@ -93,9 +95,12 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
         await services.recorder.start()
         await services.warming.start()
+        preparing = asyncio.create_task(_prepare(services))
         try:
             yield
         finally:
+            preparing.cancel()
+            await asyncio.wait({preparing})
             await services.recorder.close()
             await services.feed.close()
             await services.recall.close()
@@ -105,6 +110,14 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
             await services.redis.aclose()
 
     return lifespan
+
+
+async def _prepare(services: Services) -> None:
+    """Have every model of the catalogue loaded, also while nobody searches: a change to one of them finds it there."""
+    while True:
+        with suppress(Temporary):  # of a database that is away, which is logged where it is asked
+            services.encoding.prepare((await services.generation.now()).models)
+        await asyncio.sleep(PREPARE_EVERY_S)
 
 
 def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding]) -> Services:

@@ -170,7 +170,6 @@ def _name(state: State) -> str:
 async def _first(services: Services, query: Query) -> Answer:
     state = await services.generation.now()
     services.feed.follow(state)
-    services.encoding.prepare(state.models)
     try:
         page, source = await services.results.get(
             query.identity, state.generation, lambda: _made(services, query, state)

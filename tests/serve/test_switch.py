@@ -60,8 +60,7 @@ async def test_a_switch_under_load_fails_nobody_and_mixes_nothing(
     quick = dataclasses.replace(settings.section(SearchSettings), generation_interval_s=0.05, encode_timeout_s=30.0)
     held = QueryEncoder(settings.section(ModelSettings), quick.image_pixels_max)
     async with opened(settings.with_section(quick), near(held)) as doors:
-        await ask(doors, 0)
-        await _prepared(doors, other)
+        await _prepared(doors, other)  # before anybody has searched
         seen: list[tuple[str, bool]] = []
         stop = asyncio.Event()
 
