@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import psycopg
 from fastapi import FastAPI
 
 from cluster import cache, runtime, telemetry
@@ -21,6 +23,7 @@ from cluster.settings import Settings
 from cluster.storage import Storage
 from ledger.appearances import Recorder
 from ledger.settings import Economics
+from pipelines import index
 from pipelines.settings import ModelSettings
 from serve import (
     encoding,
@@ -53,6 +56,8 @@ from serve.shortcut import Shortcut
 from serve.store import Store
 from serve.warming import Warming
 
+log = logging.getLogger(__name__)
+
 APP = "pixr"
 ENCODER = "QueryEncoder"
 ROUTERS = (
@@ -66,7 +71,7 @@ ROUTERS = (
     routes_media,
     routes_page,
 )
-PREPARE_EVERY_S = 1.0
+PREPARE_EVERY_S = 2.0
 GC_THRESHOLDS = (20_000, 10, 10)  # a search makes hundreds of objects that die with it; 700 takes a twelfth of its CPU
 
 
@@ -115,8 +120,10 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
 async def _prepare(services: Services) -> None:
     """Have every model of the catalogue loaded, also while nobody searches: a change to one of them finds it there."""
     while True:
-        with suppress(Temporary):  # of a database that is away, which is logged where it is asked
-            services.encoding.prepare((await services.generation.now()).models)
+        try:
+            services.encoding.prepare((await services.readers.ask(index.state))[2])
+        except (Temporary, psycopg.OperationalError) as error:
+            log.warning("the models are not known: %s", error)
         await asyncio.sleep(PREPARE_EVERY_S)
 
 
