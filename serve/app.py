@@ -100,7 +100,7 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
         await services.recorder.start()
         await services.warming.start()
-        preparing = asyncio.create_task(_prepare(services))
+        preparing = asyncio.create_task(_prepare_models(services))
         try:
             yield
         finally:
@@ -117,12 +117,15 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
     return lifespan
 
 
-async def _prepare(services: Services) -> None:
-    """Have every model of the catalogue loaded, also while nobody searches: a change to one of them finds it there."""
+async def _prepare_models(services: Services) -> None:
+    """Have every model of the catalogue loaded, also while nobody searches: a change to one of them finds it there.
+
+    Asks by itself, since a look by `generation` would make a quiet replica's first search believe what is a second old.
+    """
     while True:
         try:
             services.encoding.prepare((await services.readers.ask(index.state))[2])
-        except (Temporary, psycopg.OperationalError) as error:
+        except (Temporary, psycopg.Error) as error:
             log.warning("the models are not known: %s", error)
         await asyncio.sleep(PREPARE_EVERY_S)
 

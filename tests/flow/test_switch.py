@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from cluster.settings import ROOT
+from pipelines.encoder import MODELS
 from pipelines.samples import Sample
 from tests.conftest import until
 from tests.flow.conftest import Stack
 from tests.flow.test_kills import viewers
 
-BUNDLED = ROOT / "configs" / "models" / "pixr-emoji"
+BUNDLED = MODELS / "pixr-emoji"
 FILLED_WITHIN_S = 120.0
 FELT_S = 3.0  # of load after a switch
 

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg import Connection
 from solders.pubkey import Pubkey
 
-from ledger import batches, book, packing, treasury
+from ledger import audit, batches, book, packing, treasury
 from ledger.batches import Recipient
 from ledger.chain import Chain
 from ledger.localnet import blocks, inside
@@ -153,3 +153,16 @@ class Rig:
 
     def freezes(self) -> list[str]:
         return [row[0] for row in self.rows("SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id")]
+
+
+def assert_paid(rig: Rig, amounts: dict[int, int]) -> None:
+    """On chain, in the journal and nowhere else."""
+    assert {creator: rig.on_chain(creator) for creator in amounts} == amounts
+    paid = dict(rig.rows("SELECT creator_id, sum(on_chain_pix)::bigint FROM ledger.payouts GROUP BY creator_id"))  # type: ignore[arg-type]
+    assert {creator: paid.get(creator, 0) for creator in amounts} == amounts
+    assert rig.balance("in_flight") == 0
+    assert all(check.ok for check in audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True))
+
+
+def attempts(rig: Rig) -> list[tuple[Any, ...]]:
+    return rig.rows("SELECT n, state, sends > 0 FROM ledger.attempts ORDER BY batch_id, n")

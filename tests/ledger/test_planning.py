@@ -10,8 +10,7 @@ import pytest
 from cluster.errors import Rejected, Temporary
 from ledger import book, screening
 from ledger.settings import Economics
-from tests.ledger.chains import FINAL_BLOCKS, SMALL, Rig
-from tests.ledger.test_payouts import assert_paid
+from tests.ledger.chains import FINAL_BLOCKS, SMALL, Rig, assert_paid
 
 TRANSFER = """INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)
               SELECT {source}, {target}, 1, {entry} FROM ledger.transfers LIMIT 1"""

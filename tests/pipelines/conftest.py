@@ -18,6 +18,7 @@ from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
+from pipelines.encoder import MODELS
 from tests.conftest import fresh_database, supervised, throwaway_settings
 from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, clustered, load
 
@@ -95,8 +96,7 @@ def broken(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model in a folder of the test run's own."""
-    bundled = settings_module.ROOT / "configs" / "models" / "pixr-emoji"
-    return Path(shutil.copytree(bundled, tmp_path_factory.mktemp("model") / "tiny"))
+    return Path(shutil.copytree(MODELS / "pixr-emoji", tmp_path_factory.mktemp("model") / "tiny"))
 
 
 @pytest.fixture

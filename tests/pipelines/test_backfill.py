@@ -9,12 +9,13 @@ import pytest
 from psycopg import Connection
 
 from cluster.errors import Rejected
-from cluster.settings import ROOT, Settings
+from cluster.settings import Settings
 from pipelines import index_admin, jobs
+from pipelines.encoder import MODELS
 from tests.conftest import until
 from tests.pipelines.test_ingest import copied, submit, wait
 
-BUNDLED = ROOT / "configs" / "models" / "pixr-emoji"
+BUNDLED = MODELS / "pixr-emoji"
 
 
 def test_a_model_is_filled_in_followed_switched_to_and_back(

@@ -12,16 +12,16 @@ from typing import Any
 from psycopg import Connection
 
 from cluster import database
-from cluster import settings as settings_module
 from cluster.settings import Settings
 from pipelines import index_admin
+from pipelines.encoder import MODELS
 from pipelines.settings import ModelSettings
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
 from tests.serve.scenes import Scenes, hang
 
-BUNDLED = settings_module.ROOT / "configs" / "models" / "pixr-emoji"
+BUNDLED = MODELS / "pixr-emoji"
 
 
 def cover(connection: Connection[Any], name: str, painted: Scenes) -> None:
