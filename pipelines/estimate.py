@@ -29,7 +29,7 @@ def of(settings: Settings, connection: Connection, videos: Sequence[Listed], mod
         "refused_before": len(refused),
         "to_ingest": len(left),
         "to_ingest_bytes": size,
-        "estimate": _estimate(settings, connection, size) if left else None,
+        "estimate": _estimate(settings, connection, size),
     }
 
 

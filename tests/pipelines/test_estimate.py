@@ -66,6 +66,8 @@ def test_what_is_done_or_refused_is_not_to_be_done_and_the_rest_is_judged_by_it(
     assert plan["estimate"] == {
         "hours_of_video": 2.0, "decode_cpu_seconds": 120.0, "embed_seconds": 12.0, "cost_usd": 0.0015
     }  # fmt: skip
+    nothing = estimate.of(settings, connection, VIDEOS[:1], "m")
+    assert (nothing["to_ingest"], nothing["estimate"]) == (0, dict.fromkeys(plan["estimate"], 0.0))
     assert connection.execute("SELECT * FROM media.videos ORDER BY id").fetchall() == before
     assert estimate.of(settings, connection, VIDEOS, "another model")["done_before"] == 0
 
