@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from psycopg import sql
 
-from cluster import database, health, migrations, ray_cluster, runtime
+from cluster import database, health, migrations, ray_cluster, roles, runtime
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command, Factory, Service
 from cluster.settings import EMBEDDED, Settings
@@ -279,7 +279,10 @@ class Schema:
     start_timeout_s: float = 60.0
 
     def prepare(self) -> None:
-        migrations.migrate(runtime.endpoints(self.settings).postgres_url)
+        url = runtime.endpoints(self.settings).postgres_url
+        migrations.migrate(url)
+        if self.settings.postgres.url == EMBEDDED:
+            roles.allow_login(url, runtime.secret(self.settings, runtime.SERVE_SECRET))
 
     def command(self) -> None:
         return None

@@ -2,7 +2,7 @@
 
 A package registers its folder (`<package>/schema/000N_*.sql`) under the entry point group `pixr.migrations`. A file
 that was applied must never change: its checksum is kept, and a difference stops the start. Changes follow expand,
-then contract, so that the old code still runs while the new one starts.
+then contract, so that the old code still runs while the new one starts. `grants.sql` beside them is no migration.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pathlib import Path
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from cluster import database
+from cluster import database, roles
 from cluster.errors import Rejected
 
 LOCK = 0x70697872  # "pixr": one migrating process at a time per database
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
+GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what Serve's replicas may do
 PGVECTOR_MIN = (0, 8, 4)
 
 
@@ -41,19 +42,24 @@ class Migration:
 
 def registered() -> list[Migration]:
     """Every package's files, packages in the order of their names' entry points, files by number."""
-    found: list[Migration] = []
+    return [migration for name, folder in folders() for migration in in_folder(name, folder)]
+
+
+def folders() -> list[tuple[str, Path]]:
+    """The name and the folder of each package's migrations, by name."""
+    found: list[tuple[str, Path]] = []
     for entry in sorted(entry_points(group="pixr.migrations"), key=lambda entry: entry.name):
         package, folder = entry.value.split(":")
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             raise Rejected(f"package {package} of the migrations {entry.name!r} is not installed")
-        found += in_folder(entry.name, Path(spec.origin).parent / folder)
+        found.append((entry.name, Path(spec.origin).parent / folder))
     return found
 
 
 def in_folder(package: str, folder: Path) -> list[Migration]:
     """The migrations of one folder, ordered by number."""
-    files = sorted(folder.glob("*.sql"))
+    files = sorted(file for file in folder.glob("*.sql") if file.name != GRANTS)
     for file in files:
         if not NAME.fullmatch(file.name):
             raise Rejected(f"migration {file.name} of {package} must be named like 0001_words.sql")
@@ -74,7 +80,10 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
         _ensure_table(connection)
         rows = connection.execute("SELECT package, name, sha256 FROM pixr.migrations")
         applied = {f"{package}/{name}": digest for package, name, digest in rows}
-        return [each for each in wanted if _apply(connection, each, applied)]
+        done = [each for each in wanted if _apply(connection, each, applied)]
+        if migrations is None:
+            roles.grant(connection, [(folder / GRANTS).read_text(encoding="utf-8") for _, folder in folders()])
+        return done
 
 
 def _apply(connection: Connection, migration: Migration, applied: dict[str, str]) -> bool:

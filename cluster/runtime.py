@@ -7,6 +7,7 @@ the services are started.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import secrets as random_secrets
@@ -30,6 +31,7 @@ PREFERRED = {
     "serve": 8000,
 }
 DATABASE = "pixr"
+SERVE_ROLE, SERVE_SECRET = "pixr_serve", "postgres_serve"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Endpoints:
     """The address of every dependency; URLs may carry passwords, so the repr names none."""
 
     postgres_url: str
+    serve_postgres_url: str  # by the role of Serve's replicas
     postgres_replica_urls: tuple[str, ...]
     redis_url: str
     s3: S3Endpoint
@@ -71,6 +74,9 @@ def endpoints(settings: Settings) -> Endpoints:
     s3 = settings.s3
     return Endpoints(
         postgres_url=_given(settings.postgres.url) or postgres_url(settings, DATABASE),
+        serve_postgres_url=settings.postgres.serve_url
+        or _given(settings.postgres.url)
+        or postgres_url(settings, DATABASE, user=SERVE_ROLE, password=secret(settings, SERVE_SECRET)),
         postgres_replica_urls=settings.postgres.replica_urls,
         redis_url=_given(settings.redis.url)
         or f"redis://:{secret(settings, 'redis')}@127.0.0.1:{known_port(settings, 'redis')}/0",
@@ -86,10 +92,16 @@ def endpoints(settings: Settings) -> Endpoints:
     )
 
 
-def postgres_url(settings: Settings, database: str) -> str:
-    """The embedded PostgreSQL's URL for one of its databases."""
-    password, port_number = secret(settings, "postgres"), known_port(settings, "postgres")
-    return f"postgresql://pixr:{password}@127.0.0.1:{port_number}/{database}"
+def postgres_url(settings: Settings, database: str, user: str = "pixr", password: str = "") -> str:
+    """The embedded PostgreSQL's URL for one of its databases; by default as the owner of everything in it."""
+    password, port_number = password or secret(settings, "postgres"), known_port(settings, "postgres")
+    return f"postgresql://{user}:{password}@127.0.0.1:{port_number}/{database}"
+
+
+def as_serve(settings: Settings) -> Settings:
+    """The settings as Serve's replicas use them: they reach the database by their own role, which owns nothing."""
+    url = endpoints(settings).serve_postgres_url
+    return settings.with_section(dataclasses.replace(settings.postgres, url=url))
 
 
 def serve_url(settings: Settings) -> str:

@@ -29,12 +29,15 @@ INCLUDE_DEPTH_MAX = 4
 class PostgresSettings:
     """`url` is a PostgreSQL URL (16 or newer, with pgvector ≥ 0.8.4), or "embedded".
 
+    `serve_url` names the same database by the role that answers strangers: a member of `pixr_serve`, which every
+    migration grants what a replica needs and nothing more. Empty: the embedded one's own such role, else `url`.
     `shared_buffers_mb` and `maintenance_mb` are the embedded one's memory: for its pages, which a search is quick in as
     long as graph and vectors fit (3 GB for a million rows of 512), and for building an index.
     """
 
     SECTION: ClassVar[str] = "postgres"
     url: str = EMBEDDED
+    serve_url: str = ""
     replica_urls: tuple[str, ...] = ()
     pool_max: int = 4
     shared_buffers_mb: int = 256

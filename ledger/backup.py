@@ -62,7 +62,14 @@ def restore(url: str, file: Path) -> None:
             "the database is not empty", status=409, code="database-not-empty", hint="restore into a new one"
         )
     _run(
-        url, "pg_restore", "--exit-on-error", "--single-transaction", "--no-owner", f"--dbname={_place(url)}", str(file)
+        url,
+        "pg_restore",
+        "--exit-on-error",
+        "--single-transaction",
+        "--no-owner",
+        "--no-privileges",
+        f"--dbname={_place(url)}",
+        str(file),
     )
     with database.connect(url) as connection:
         stops.freeze(connection, RESTORED, {"file": file.name})

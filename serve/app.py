@@ -131,7 +131,8 @@ async def _prepare_models(services: Services) -> None:
 
 
 def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding]) -> Services:
-    """One replica's services; nothing is connected yet."""
+    """One replica's services, which know the database by the replicas' own role; nothing is connected yet."""
+    settings = runtime.as_serve(settings)
     ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
     redis = cache.async_client(ends.redis_url)
     store = Store(settings, redis)

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from cluster import database, migrations, runtime, supervisor
+from cluster import database, migrations, roles, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
@@ -80,7 +80,9 @@ def wait_up(settings: Settings, process: subprocess.Popen[bytes], timeout_s: flo
 @pytest.fixture(scope="session")
 def _template(ground: Settings) -> str:
     """The name of a migrated database that others are copied from."""
-    migrations.migrate(runtime.postgres_url(ground, "pixr"))
+    url = runtime.postgres_url(ground, "pixr")
+    migrations.migrate(url)
+    roles.allow_login(url, runtime.secret(ground, "postgres"))
     return "pixr"
 
 
@@ -121,12 +123,13 @@ def settings(ground: Settings, postgres_url: str, s3: S3Endpoint, redis_url: str
 
 
 def on_ground(folder: Path, postgres_url: str, s3: S3Endpoint, redis_url: str) -> Settings:
-    """Settings over an empty data folder, with the servers that are named."""
+    """Settings over an empty data folder, with the servers that are named; replicas come by their own role."""
     made = throwaway_settings(folder)
     runtime.port(made, "serve", 8000)
     s3_settings = dataclasses.replace(made.s3, url=s3.url, key=s3.key, secret=s3.secret)
     redis_settings = dataclasses.replace(made.redis, url=redis_url)
-    postgres_settings = dataclasses.replace(made.postgres, url=postgres_url)
+    serve_url = postgres_url.replace("//pixr:", f"//{runtime.SERVE_ROLE}:")
+    postgres_settings = dataclasses.replace(made.postgres, url=postgres_url, serve_url=serve_url)
     for section in (postgres_settings, s3_settings, redis_settings):
         made = made.with_section(section)
     return made

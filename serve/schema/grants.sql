@@ -1,0 +1,5 @@
+-- Serve's own tables, in full; their shape is a migration's.
+GRANT USAGE ON SCHEMA app TO pixr_serve;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO pixr_serve;
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA app TO pixr_serve;
+ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO pixr_serve;
