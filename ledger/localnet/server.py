@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
@@ -27,6 +28,7 @@ HEIGHTS_AHEAD = 20
 BODY_BYTES_MAX = 1 << 20
 BATCH_CALLS_MAX = 100
 GATHER_S = 0.002
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 ACCEPTING = ("sendTransaction", "requestAirdrop")
 
 
@@ -71,6 +73,7 @@ class Node:
         self._written = None
 
     async def _post(self, request: web.Request) -> web.Response:
+        _require_no_browser(request)
         try:
             body = orjson.loads(await request.read())
         except ValueError:
@@ -105,6 +108,21 @@ class Node:
             self._written = loop.create_future()
             loop.call_later(GATHER_S, self.write)
         await asyncio.shield(self._written)
+
+
+def _require_no_browser(request: web.Request) -> None:
+    """Refuse what a web page could make a browser of this machine send; programs send none of it.
+
+    A page can post to the loopback address as text/plain without asking first, and under a name of its own that leads
+    there (DNS rebinding).
+
+    Raises:
+        HTTPForbidden, HTTPUnsupportedMediaType: as JSON-RPC servers of real nodes answer.
+    """
+    if urlsplit(f"//{request.host}").hostname not in LOOPBACK_NAMES or "Origin" in request.headers:
+        raise web.HTTPForbidden(text="the localnet answers programs of this machine, not web pages")
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="Supplied content type is not allowed. Content-Type: application/json")
 
 
 def _error(number: object, error: RpcError) -> dict[str, Any]:
