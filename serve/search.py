@@ -121,8 +121,8 @@ def _has_words(query: Query) -> bool:
 
 
 def _of_words(query: Query) -> Query:
-    """The same search by its words alone."""
-    return replace(query, vector_weight=0.0, intent=Intent.TYPING)
+    """The same search by its words alone, whose relevance is not waited for."""
+    return replace(query, vector_weight=0.0, intent=Intent.TYPING, is_early=True)
 
 
 async def _early(words: asyncio.Task[Answer], whole: asyncio.Task[Answer]) -> Answer | None:
@@ -198,9 +198,10 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
     shown = [_shown(services, query, asked, group, found) for group in groups]
+    best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
-        tuple(_as_shown(group[0], found[group[0].segment_id]) for group in groups),
+        tuple(_as_shown(each, moment) for each, moment in best if moment.video_id != asked.video_id),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
         asked.watch.spent_s,
