@@ -136,7 +136,7 @@ def test_what_a_dead_replica_has_still_sent_is_recorded_once(settings: Settings,
         ThreadPoolExecutor(2) as executor,
     ):
         dead.execute("INSERT INTO ledger.incarnations (id, spool) VALUES (%s, 'x')", (number,))
-        last = (appearances.RECORDED, appearances._parameters(number, 0, spool.pack(records[:2])))
+        last = (appearances.RECORDED, appearances.parameters(number, 0, spool.pack(records[:2])))
 
         def waits(connection: Connection[Any], done: Future[Any]) -> None:
             query = "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s"

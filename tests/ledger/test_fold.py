@@ -19,7 +19,7 @@ from psycopg import Connection
 from cluster import database
 from cluster.errors import Rejected
 from ledger import audit, book, fold, money, spool
-from ledger.appearances import RECORDED, Appearance, _parameters, search_record
+from ledger.appearances import RECORDED, Appearance, parameters, search_record
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
 from ledger.seen import Seen
@@ -52,7 +52,7 @@ def open_incarnation(connection: Conn) -> UUID:
 
 def record(connection: Conn, *searches: bytes, incarnation: UUID | None = None, seq: int = 0) -> UUID:
     number = incarnation or open_incarnation(connection)
-    done = connection.execute(RECORDED, _parameters(number, seq, spool.pack(searches)))
+    done = connection.execute(RECORDED, parameters(number, seq, spool.pack(searches)))
     assert done.rowcount == 1
     connection.commit()
     return number
@@ -251,7 +251,7 @@ def test_batches_are_taken_in_order_and_within_limits(journal: Conn) -> None:
 def test_a_batch_can_be_recorded_once_only_and_leaves_no_gap(journal: Conn) -> None:
     number = record(journal, search(shown(1)))
     for seq in (0, 2):
-        done = journal.execute(RECORDED, _parameters(number, seq, spool.pack([search(shown(2))])))
+        done = journal.execute(RECORDED, parameters(number, seq, spool.pack([search(shown(2))])))
         assert done.rowcount == 0
     journal.commit()
 
@@ -304,7 +304,7 @@ def test_a_damaged_or_unknown_batch_is_refused_by_name(journal: Conn) -> None:
         assert refusal.value.code == code
     with pytest.raises(psycopg.errors.CheckViolation):
         journal.execute(
-            RECORDED, {**_parameters(open_incarnation(journal), 0, spool.pack([search(shown(1))])), "sha256": bytes(32)}
+            RECORDED, {**parameters(open_incarnation(journal), 0, spool.pack([search(shown(1))])), "sha256": bytes(32)}
         )
 
 
