@@ -73,7 +73,8 @@ class Shown:
     @property
     def has_origin(self) -> Flags:
         """Rows of anonymous viewers whose network is known."""
-        return (self.origins[:, 0] | self.origins[:, 1])[self.search] != 0
+        known: Flags = self.origins[:, 0] | self.origins[:, 1] != 0
+        return known[self.search]
 
 
 @dataclass(frozen=True)

@@ -296,7 +296,7 @@ def test_a_damaged_or_unknown_batch_is_refused_by_name(journal: Conn) -> None:
     for payload, form, code in (
         (good, 99, "format-unknown"),
         (good[:-1], spool.FORMAT, "batch-damaged"),
-        (good[:8] + b"\xff" * 58 + good[66:], spool.FORMAT, "batch-damaged"),
+        (good[:8] + b"\xff" * 66 + good[74:], spool.FORMAT, "batch-damaged"),
         (b"\1", spool.FORMAT, "batch-damaged"),
     ):
         with pytest.raises(Rejected) as refusal:
