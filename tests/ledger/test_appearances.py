@@ -227,6 +227,20 @@ def test_a_viewer_is_a_keyed_hash_that_rotates(settings: Settings) -> None:
     assert hashes.key("1", "k") != hashes.key("2", "k")
 
 
+def test_a_network_is_a_keyed_hash_that_rotates_at_midnight(settings: Settings) -> None:
+    hashes, rotation_s = Hashes(settings), appearances.VIEWER_ROTATION_S
+    first = hashes.origin("192.0.2.0/24", 0.0)
+    assert len(first) == 16
+    assert first not in (
+        spool.NO_ORIGIN,
+        hashes.origin("192.0.3.0/24", 0.0),
+        hashes.viewer("address", "192.0.2.0/24", 0.0),
+    )
+    assert hashes.origin("192.0.2.0/24", rotation_s - 1.0) == first
+    assert hashes.origin("192.0.2.0/24", rotation_s) != first
+    assert rotation_s % 86_400 == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"viewer_hmac": b"short"}, {"relevance_ppm": -1}, {"relevance_ppm": 1_000_001}, {"amount_pix": -1}, {"amount_pix": 2**31}],
