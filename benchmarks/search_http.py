@@ -241,7 +241,7 @@ class Asked:
 
     def body(self, text: str) -> bytes:
         weights = {} if self.hybrid else {"weights": {"text": 0}}
-        return json.dumps({"text": text, "limit": LIMIT, "intent": "benchmark", **weights}).encode()
+        return json.dumps({"text": text, "limit": LIMIT, "intent": "typing", **weights}).encode()
 
 
 @dataclass(frozen=True)

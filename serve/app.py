@@ -21,7 +21,7 @@ from cluster.errors import Temporary
 from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger.appearances import Recorder
+from ledger.recorder import Recorder
 from ledger.settings import Economics
 from pipelines import index
 from pipelines.settings import ModelSettings

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+from cluster.errors import Temporary
 from serve.services import Services
 
 TIMEOUT_S = 2.0
@@ -20,6 +21,7 @@ async def look(services: Services) -> dict[str, Any]:
         "redis": services.redis.ping(),
         "s3": asyncio.to_thread(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
         "encoder": services.encoding.facts(),
+        "recorder": _recorder(services),
     }
     reasons = dict(zip(asked, await asyncio.gather(*(_reason(each) for each in asked.values())), strict=True))
     return {
@@ -31,6 +33,13 @@ async def look(services: Services) -> dict[str, Any]:
 async def _postgres(services: Services) -> None:
     async with services.pool.connection(timeout=TIMEOUT_S) as connection:
         await connection.execute("SELECT 1")
+
+
+async def _recorder(services: Services) -> None:
+    """Appearances reach the database. Where they do not they wait in the spool, and searches go on until it is full."""
+    failing = services.recorder.failing
+    if failing or services.recorder.is_full:
+        raise Temporary("; ".join(f"{name}: {reason}" for name, reason in failing.items()) or "the spool is full")
 
 
 async def _reason(question: Awaitable[Any]) -> str:

@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger.appearances import Recorder
+from ledger.recorder import Recorder
 from ledger.settings import Economics
 from pipelines.relevance import Calibration
 from serve.feed import Feed

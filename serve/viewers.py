@@ -1,12 +1,14 @@
 """Who looks, as far as money is concerned: the key's principal, else a signed cookie, else the address.
 
-What identifies a viewer goes into a keyed hash at once and nowhere else. Knows nothing of what was searched.
+What identifies a viewer goes into a keyed hash at once and nowhere else, and so does the network that an anonymous one
+comes from. Knows nothing of what was searched.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 from dataclasses import dataclass
 
@@ -23,10 +25,11 @@ SIGNATURE_CHARS = 24
 
 @dataclass(frozen=True)
 class Viewer:
-    """`kind` is "key", "cookie" or "address"."""
+    """`kind` is "key", "cookie" or "address". `origin` is the network of an anonymous viewer: its address prefix."""
 
     kind: str
     identity: str
+    origin: str = ""
 
     @property
     def anonymous(self) -> bool:
@@ -37,10 +40,20 @@ def of(request: Request, principal: Principal | None, key: bytes) -> Viewer:
     """The viewer of a request."""
     if principal is not None:
         return Viewer("key", str(principal.id))
+    address = request.client.host if request.client else "unknown"
     name = _verified(request.cookies.get(COOKIE, ""), key)
-    if name:
-        return Viewer("cookie", name)
-    return Viewer("address", request.client.host if request.client else "unknown")
+    return Viewer("cookie", name, _prefix(address)) if name else Viewer("address", address, _prefix(address))
+
+
+def _prefix(address: str) -> str:
+    """The network of an address: IPv4 /24, IPv6 /48; what is no address stands for itself."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    found = mapped or parsed
+    return str(ipaddress.ip_network((found, 24 if found.version == 4 else 48), strict=False))
 
 
 def bucket(request: Request, principal: Principal | None) -> tuple[str, str]:

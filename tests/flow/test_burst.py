@@ -45,7 +45,7 @@ def asking(url: str, client: int, until_s: float) -> list[tuple[httpx.Response, 
             began = time.monotonic()
             if began > until_s:
                 return got
-            answer = http.get("/v1/search", params={"q": f"client{client} number{number}", "intent": "probe"})
+            answer = http.get("/v1/search", params={"q": f"client{client} number{number}", "intent": "typing"})
             got.append((answer, time.monotonic() - began))
     return got
 

@@ -20,7 +20,7 @@ def all_healthy(stack: Stack) -> bool:
 
 def finds(stack: Stack, query: str) -> bool:
     try:
-        answer = stack.anonymous.get("/v1/search", params={"q": query, "intent": "probe"})
+        answer = stack.anonymous.get("/v1/search", params={"q": query, "intent": "typing"})
     except httpx.HTTPError:
         return False
     return answer.status_code == 200 and bool(answer.json()["moments"]) and not answer.json()["degraded"]

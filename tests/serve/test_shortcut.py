@@ -169,7 +169,7 @@ async def test_a_body_is_answered_the_same_on_both_ways(room: Room, posted: list
         {"segment_id": str(liked), "blend": {"segment": 2.0}},
     ]
     for number, body in enumerate(bodies, 1):
-        await search.post("/v1/search", json=body | {"intent": "probe"})  # from here on it is kept, for both
+        await search.post("/v1/search", json=body | {"intent": "typing"})  # from here on it is kept, for both
         direct = await search.post("/v1/search", json=body)
         assert len(posted) == 2 * number
         whole = await search.post("/v1/search", content=in_pieces(orjson.dumps(body)), headers=JSON)
