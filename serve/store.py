@@ -81,9 +81,7 @@ class Store:
 
         await self._guarded(remove, FORGET_TIMEOUT_S)
 
-    async def _guarded(
-        self, call: Callable[[], Awaitable[Result]], limit_s: float = CALL_TIMEOUT_S
-    ) -> Result | None:
+    async def _guarded(self, call: Callable[[], Awaitable[Result]], limit_s: float = CALL_TIMEOUT_S) -> Result | None:
         """The result of a call, None while Redis is away. Waiting for a place can be cancelled, the call cannot."""
         if not self._breaker.allow():
             return None
