@@ -98,7 +98,7 @@ def router(services: Services) -> APIRouter:
     async def read_live(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
         """What the creator has earned so far, for a page that asks every second: from a counter, or from the journal."""
         _check(caller, creator_id)
-        counted = await uncancelled(earnings.counted(services.redis, creator_id))
+        counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, creator_id))
         source = "journal" if counted is None else "counter"
         if counted is None:
             counted = await services.threads.ask(earnings.earned, creator_id)

@@ -8,7 +8,6 @@ such a connection, but gives it back only if it is not cancelled once more while
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -38,8 +37,7 @@ class Store:
     """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, calls_max: int = CALLS_MAX) -> None:
-        mark = hashlib.sha256(runtime.secret(settings, "cursor_key").encode()).hexdigest()[:12]
-        self.prefix = f"pixr:{mark}:"
+        self.prefix = runtime.mark(settings)
         self._redis = client
         self._breaker = Breaker("Redis", failures_max=3, reset_s=1.0)
         self._places_max, self._places = calls_max, asyncio.Semaphore(calls_max)
