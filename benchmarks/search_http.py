@@ -62,6 +62,9 @@ class Prepared:
     def prepare(self, models: Iterable[str]) -> None:
         """There is one table."""
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     async def facts(self, _model: str = "") -> Facts:
         return self._facts
 

@@ -78,7 +78,7 @@ class Postgres:
     def check(self) -> None:
         try:
             health.postgres(runtime.postgres_url(self.settings, runtime.DATABASE))
-        except Temporary as error:
+        except (Temporary, Rejected) as error:
             if f'database "{runtime.DATABASE}" does not exist' not in str(error):
                 raise
             self._create_database()

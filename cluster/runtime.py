@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import secrets as random_secrets
 import socket
@@ -125,6 +126,11 @@ def secret(settings: Settings, name: str) -> str:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(path, random_secrets.token_urlsafe(32))
         return path.read_text(encoding="ascii")
+
+
+def mark(settings: Settings) -> str:
+    """What the names of a deployment begin with in a Redis that it may share with others: `pixr:…:`."""
+    return f"pixr:{hashlib.sha256(secret(settings, 'cursor_key').encode()).hexdigest()[:12]}:"
 
 
 def port(settings: Settings, name: str, preferred: int) -> int:

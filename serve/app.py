@@ -21,6 +21,7 @@ from cluster.errors import Temporary
 from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
+from cluster.tasks import Tasks
 from ledger.recorder import Recorder
 from ledger.settings import Economics
 from pipelines import index
@@ -29,7 +30,6 @@ from serve import (
     encoding,
     openapi,
     problems,
-    readers,
     routes_creators,
     routes_feed,
     routes_jobs,
@@ -41,10 +41,13 @@ from serve import (
     routes_videos,
     sockets,
 )
+from serve.connections import Connections
+from serve.deadlines import Deadlines
 from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Gate, Limits
+from serve.liveness import Liveness
 from serve.metrics import Metrics
 from serve.query import Remembered
 from serve.readers import Readers
@@ -54,6 +57,7 @@ from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
 from serve.store import Store
+from serve.threads import DatabaseThreads, Threads
 from serve.warming import Warming
 
 log = logging.getLogger(__name__)
@@ -81,7 +85,9 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     `stamped` answers carry their request id; behind Serve they do without our doing.
     """
     app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
+    app.state.liveness = services.liveness
     app.add_middleware(Shortcut, services=services)  # inside of what guards every request
+    app.add_middleware(Deadlines, search=services.search)
     problems.install(
         app,
         cors_origins=services.search.cors_origins,
@@ -100,21 +106,28 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
         await services.recorder.start()
         await services.warming.start()
-        preparing = asyncio.create_task(_prepare_models(services))
+        services.liveness.start()
+        services.tasks.keep("preparing models", lambda: _prepare_models(services))
         try:
             yield
         finally:
-            preparing.cancel()
-            await asyncio.wait({preparing})
-            await services.recorder.close()
-            await services.feed.close()
-            await services.recall.close()
-            await services.warming.close()
-            await services.readers.close()
-            await services.results.shared()
-            await services.redis.aclose()
+            await _close(services)
 
     return lifespan
+
+
+async def _close(services: Services) -> None:
+    """What asks others ends before those that are asked."""
+    await services.tasks.close()
+    await services.liveness.close()
+    await services.recorder.close()
+    for part in (services.feed, services.recall, services.warming, services.generation, services.encoding):
+        await part.close()
+    await services.results.close()
+    for threads in (services.threads, services.objects):
+        await threads.close()
+    await services.readers.close()
+    await services.redis.aclose()
 
 
 async def _prepare_models(services: Services) -> None:
@@ -125,7 +138,7 @@ async def _prepare_models(services: Services) -> None:
     while True:
         try:
             services.encoding.prepare((await services.readers.ask(index.state))[2])
-        except (Temporary, psycopg.Error) as error:
+        except (Temporary, psycopg.OperationalError) as error:
             log.warning("the models are not known: %s", error)
         await asyncio.sleep(PREPARE_EVERY_S)
 
@@ -135,15 +148,14 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     settings = runtime.as_serve(settings)
     ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
     redis = cache.async_client(ends.redis_url)
-    store = Store(settings, redis)
-    pool = readers.pool(ends.postgres_url, search)
-    readings = Readers(pool, [readers.pool(url, search) for url in settings.postgres.replica_urls], search)
+    store = Store(settings, redis, search.redis_calls_max)
+    replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
+    readings = Readers(Connections(ends.postgres_url, search), replicas, search)
     recall = Recall(readings, search)
     return Services(
         settings=settings,
         search=search,
         economics=settings.section(Economics),
-        pool=pool,
         readers=readings,
         redis=redis,
         store=store,
@@ -161,6 +173,12 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
+        threads=DatabaseThreads(ends.postgres_url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),
+        objects=Threads(
+            "calls to the object store", search.store_threads_max, search.thread_wait_s, search.store_timeout_s
+        ),
+        liveness=Liveness(readings, search.liveness_s),
+        tasks=Tasks("serve"),
     )
 
 
@@ -179,7 +197,7 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment
     ingress = deployment(
-        ray_serve.ingress(build_in_replica)(),
+        ray_serve.ingress(build_in_replica)(Checked),
         name="SearchApi",
         **_scale(search, search.replicas, search.replicas_max, search.searches_max),
         max_ongoing_requests=search.ongoing_requests_max,
@@ -192,6 +210,15 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         ray_actor_options={"num_cpus": search.replica_cpus},
     )
     return ingress.bind(_encoder(settings, search))
+
+
+class Checked:
+    """What Serve asks of a replica of the ingress, beside its requests; a replica that raises is replaced."""
+
+    _asgi_app: FastAPI  # that `ray.serve.ingress` puts there
+
+    async def check_health(self) -> None:
+        self._asgi_app.state.liveness.check()
 
 
 def encoded_remotely(search: SearchSettings, store: Store) -> encoding.RemoteEncoding:

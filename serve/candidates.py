@@ -29,6 +29,7 @@ from serve.services import Facts, Services, Vector
 log = logging.getLogger(__name__)
 
 MATCHED = {(True, True): ("vector", "text"), (True, False): ("vector",), (False, True): ("text",)}
+NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: connections keep what each sets
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ async def _looked(services: Services, query: Query, model: Model, vector: Vector
     if breaker.allow():
         try:
             looked = await services.readers.ask(
-                lambda connection: index.nearest(connection, model, vector, limit, query.filters, plan)
+                lambda connection: index.nearest(connection, model, vector, limit, query.filters, plan), manner=NEAREST
             )
         except psycopg.errors.QueryCanceled:
             breaker.failure()
@@ -145,7 +146,7 @@ async def _looked(services: Services, query: Query, model: Model, vector: Vector
         plan, ef_search=services.search.hurried_ef_search, exact_rows=0, whole=False, timeout_ms=plan.timeout_ms // 2
     )
     looked = await services.readers.ask(
-        lambda connection: index.nearest(connection, model, vector, limit, query.filters, hurried)
+        lambda connection: index.nearest(connection, model, vector, limit, query.filters, hurried), manner=NEAREST
     )
     return looked, True
 
@@ -167,7 +168,7 @@ async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[H
         limit = services.search.candidates_max
         asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
         with watch.time("text"):
-            return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked))
+            return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no full text: %s", error)
         return None

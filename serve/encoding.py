@@ -21,9 +21,11 @@ import numpy as np
 
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
+from cluster.tasks import Tasks
 from pipelines import encoder
 from pipelines.relevance import Calibration
 from pipelines.settings import ModelSettings
+from serve import deadlines
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -122,7 +124,7 @@ class RemoteEncoding:
         self._calls = (facts, text, image)
         self._facts: dict[str, Facts] = {}
         self._tried_at: dict[str, float] = {}
-        self._preparing: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks("encoding")
         self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
 
@@ -144,9 +146,7 @@ class RemoteEncoding:
             late = time.monotonic() - self._tried_at.get(model, float("-inf")) > PREPARE_AGAIN_S
             if model not in self._facts and late:
                 self._tried_at[model] = time.monotonic()
-                task = asyncio.create_task(self._prepare(model))
-                self._preparing.add(task)
-                task.add_done_callback(self._preparing.discard)
+                self.tasks.spawn(f"preparing {model}", self._prepare(model))
 
     async def _prepare(self, model: str) -> None:
         try:
@@ -176,12 +176,15 @@ class RemoteEncoding:
     async def image(self, data: bytes, model: str = "") -> Vector:
         return await self._guarded(lambda: self._calls[2](data, model))
 
+    async def close(self) -> None:
+        await self.tasks.close()
+
     async def _guarded(self, call: Callable[[], Awaitable[Result]]) -> Result:
         """Call under the breaker and the time limit; whatever goes wrong on the way is `Temporary`."""
         if not self._breaker.allow():
             raise Temporary("the encoder is resting")
         try:
-            result = await asyncio.wait_for(call(), self._search.encode_timeout_s)
+            result = await asyncio.wait_for(call(), deadlines.left_s(self._search.encode_timeout_s))
         except Rejected:
             self._breaker.success()
             raise

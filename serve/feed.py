@@ -17,8 +17,10 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 
 from cluster.errors import Temporary
+from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import VISIBLE, Found
+from serve import deadlines
 from serve.generation import State
 from serve.readers import Readers
 from serve.settings import SearchSettings
@@ -26,6 +28,7 @@ from serve.settings import SearchSettings
 log = logging.getLogger(__name__)
 
 WATCHED_S = 7 * 86_400
+CLOSE_WAIT_S = 1.0  # for what is being fetched
 # The newest videos by their first moment, what was watched in the last days and what most is invested in: each bounded
 # before anything is scored. A viewer counts once a moment; what this viewer has seen comes last.
 SCORED: LiteralString = f"""
@@ -96,6 +99,7 @@ class Feed:
         self._known: tuple[int, Sequence[Worth]] | None = None
         self._tried_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self.tasks = Tasks("feed")
 
     def of(self, state: State) -> Sequence[Worth]:
         """What was worth seeing at this very generation; empty when that is not known."""
@@ -107,15 +111,19 @@ class Feed:
         behind = self._known is None or self._known[0] != state.generation
         if behind and late and not state.stale:
             self._tried_at = time.monotonic()
-            self._task = asyncio.create_task(self._fetch(state))
+            self._task = self.tasks.spawn("fetching", self._fetch(state))
 
     async def close(self) -> None:
         if self._task is not None:
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=CLOSE_WAIT_S)
+        await self.tasks.close()
 
     async def _fetch(self, state: State) -> None:
         try:
-            async with self._readers.connection() as connection:
-                self._known = (state.generation, await scored(connection, self._search, self._search.feed_limit_max))
+            with deadlines.unlimited():
+                found = await self._readers.ask(
+                    lambda connection: scored(connection, self._search, self._search.feed_limit_max)
+                )
+            self._known = (state.generation, found)
         except (Temporary, psycopg.Error) as error:
             log.warning("no feed: %s", error)

@@ -20,10 +20,11 @@ from weakref import WeakKeyDictionary
 
 from fastapi import Request
 from psycopg import AsyncConnection, Connection, OperationalError
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import ConnectionPool
 
 from cluster.errors import Rejected, Temporary
-from serve.limits import within
+from serve.deadlines import within
+from serve.readers import Readers
 from serve.services import Services
 
 SCOPES = ("search", "ingest", "creator", "admin")
@@ -218,7 +219,7 @@ def _unknown(key_id: int) -> Rejected:
 
 
 class Checks:
-    """What was found out about keys in the last seconds, by their hash. Bounded; one per database pool."""
+    """What was found out about keys in the last seconds, by their hash. Bounded; one per deployment's database."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
@@ -236,13 +237,13 @@ class Checks:
             self._known.popitem(last=False)
 
 
-_checks: WeakKeyDictionary[AsyncConnectionPool[Any], Checks] = WeakKeyDictionary()
+_checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 
 async def identify(services: Services, token: str) -> Principal | None:
     """Whose key this is; None for one that is unknown, expired or revoked."""
     key = digest(token[:TOKEN_CHARS_MAX])
-    checks = _checks.setdefault(services.pool, Checks())
+    checks = _checks.setdefault(services.readers, Checks())
     fresh, principal = checks.get(key)
     if fresh:
         return principal
@@ -262,6 +263,8 @@ async def identify(services: Services, token: str) -> Principal | None:
 
 
 async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
+    """From the primary: a replica would refuse a fresh key, and let a revoked one live on."""
+
     async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
         cursor = await connection.execute(
             "SELECT k.hash, p.id, k.scopes, p.creator_id, extract(epoch FROM k.expires_at - now())::float8"
@@ -272,7 +275,7 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = await cursor.fetchone()
         return row
 
-    return await services.readers.ask(look)
+    return await services.readers.primary(look)
 
 
 def token_of(request: Request) -> str | None:

@@ -10,16 +10,14 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from cluster.errors import Rejected, Temporary
 from serve.settings import SearchSettings
 from serve.store import Store
 
-Result = TypeVar("Result")
 BUCKETS_MAX = 50_000
 AHEAD_S = 0.1
 LEASE_S = 1.0  # tokens taken ahead and not used by then are gone
@@ -108,24 +106,6 @@ class Limits:
 
 def _limited(wait_s: float) -> Limited:
     return Limited("too many searches from here", max(0.001, wait_s))
-
-
-async def within(work: Coroutine[Any, Any, Result], deadline_s: float, late: str) -> Result:
-    """The result of some work, or `Temporary` at the deadline.
-
-    The work is cancelled then but not waited for: a driver that cancels a statement on a server that hangs takes ten
-    seconds over it, which the caller does not have.
-    """
-    task = asyncio.create_task(work)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=deadline_s)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-    if not done:
-        task.cancel()
-        raise Temporary(late)
-    return task.result()
 
 
 class Gate:

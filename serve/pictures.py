@@ -5,13 +5,12 @@ Only one folder of the deployment's bucket can be named, so that a search reads 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
 from serve import problems
-from serve.limits import within
+from serve.deadlines import within
 from serve.query import Query
 from serve.services import Services
 
@@ -31,7 +30,7 @@ async def resolved(services: Services, query: Query) -> Query:
     if not uri.startswith(folder) or not NO_FILE.isdisjoint(uri.removeprefix(folder).split("/")):
         hint = f"put it under {folder}, or send it as base64"
         raise Rejected(f"{uri} is no picture that a search can name", status=422, code="bad-image", hint=hint)
-    reading = asyncio.to_thread(_read, services.storage, uri, services.search.image_max_bytes)
+    reading = services.objects.run(_read, services.storage, uri, services.search.image_max_bytes)
     with problems.of_the_store("picture"):
         data = await within(reading, services.search.deadline_s, "it takes too long")
     return replace(query, image=data, image_uri=None)

@@ -10,7 +10,7 @@ from cluster.errors import Temporary
 from serve.services import Services
 
 TIMEOUT_S = 2.0
-NEEDED = ("postgres", "index")
+NEEDED = ("postgres", "index", "tasks")
 
 
 async def look(services: Services) -> dict[str, Any]:
@@ -18,10 +18,11 @@ async def look(services: Services) -> dict[str, Any]:
     asked = {
         "postgres": _postgres(services),
         "index": services.warming.look(),
-        "redis": services.redis.ping(),
-        "s3": asyncio.to_thread(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
+        "redis": services.store.ping(),
+        "s3": services.objects.run(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
         "encoder": services.encoding.facts(),
         "recorder": _recorder(services),
+        "tasks": _tasks(services),
     }
     reasons = dict(zip(asked, await asyncio.gather(*(_reason(each) for each in asked.values())), strict=True))
     return {
@@ -31,8 +32,13 @@ async def look(services: Services) -> dict[str, Any]:
 
 
 async def _postgres(services: Services) -> None:
-    async with services.pool.connection(timeout=TIMEOUT_S) as connection:
-        await connection.execute("SELECT 1")
+    await services.readers.primary(lambda connection: connection.execute("SELECT 1"))
+
+
+async def _tasks(services: Services) -> None:
+    """The background tasks: one that fails again and again is a fault, though requests are still answered."""
+    if failing := services.failing():
+        raise Temporary("; ".join(f"{name}: {reason}" for name, reason in failing.items()))
 
 
 async def _recorder(services: Services) -> None:

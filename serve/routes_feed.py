@@ -21,7 +21,6 @@ from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Id
 from serve.services import Services
-from serve.threads import with_connection
 from serve.variants import Variants
 
 LIMIT_MAX = 1000
@@ -64,8 +63,7 @@ def router(services: Services) -> APIRouter:
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         variant, own = variants.of(viewer)
-        async with services.readers.connection() as connection:
-            worth = await feed.scored(connection, own.search, limit, seen_by)
+        worth = await services.readers.ask(lambda connection: feed.scored(connection, own.search, limit, seen_by))
         shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
         took_ms = round((time.perf_counter() - began) * 1000, 1)
         document = {"query": "", "moments": shown, "next_cursor": None, "degraded": [], "took_ms": took_ms}
@@ -78,7 +76,7 @@ def router(services: Services) -> APIRouter:
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         noted = (seen_by, int(event.segment_id), event.kind, event.watched_ms)
-        if not await with_connection(services.settings, feed.watch, *noted):
+        if not await services.threads.ask(feed.watch, *noted):
             raise Rejected(f"there is no segment {event.segment_id}", status=404, code="not-found")
 
     @routes.get("/completions", response_model=Completions)
@@ -92,7 +90,7 @@ def router(services: Services) -> APIRouter:
         await services.limits.take(*viewers.bucket(request, principal))
         if "\0" in q:
             raise Rejected("the text contains a zero byte", status=422, code="bad-query")
-        async with services.readers.connection() as connection:
-            return {"completions": await fulltext.completions(connection, q, limit)}
+        found = await services.readers.ask(lambda connection: fulltext.completions(connection, q, limit))
+        return {"completions": found}
 
     return routes

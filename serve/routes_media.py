@@ -5,7 +5,6 @@ A link opens what it names until it expires, unless the video has been taken dow
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -14,7 +13,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from cluster.errors import Rejected
-from cluster.storage import Storage, StoredObject
+from cluster.storage import StoredObject
 from pipelines import videos
 from serve import media, problems
 from serve.media import Span
@@ -44,12 +43,11 @@ def router(services: Services) -> APIRouter:
     ) -> Response:
         """The picture of a moment."""
         media.check(services.settings, request.url.path, expires, signature, private=private)
-        async with services.pool.connection() as connection:
-            picture = await videos.picture(connection, segment_id)
+        picture = await services.readers.primary(lambda connection: videos.picture(connection, segment_id))
         if picture is None or picture.uri is None or (picture.visibility == "private" and not private):
             raise Rejected("there is no such picture", status=404, code="not-found")
         with problems.of_the_store("picture"):
-            data = await asyncio.to_thread(services.storage.read, picture.uri, 0, PICTURE_BYTES_MAX)
+            data = await services.objects.run(services.storage.read, picture.uri, 0, PICTURE_BYTES_MAX)
         headers = _headers(f'"{hashlib.sha256(data).hexdigest()[:32]}"')
         if _unchanged(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
@@ -70,18 +68,17 @@ def router(services: Services) -> APIRouter:
     ) -> Response:
         """A video, or the part of it that a Range header names."""
         media.check(services.settings, request.url.path, expires, signature, private=private)
-        async with services.pool.connection() as connection:
-            found = await videos.get(connection, video_id)
+        found = await services.readers.primary(lambda connection: videos.get(connection, video_id))
         if found is None or found.status != "ready" or (found.visibility == "private" and not private):
             raise Rejected("there is no such video", status=404, code="not-found")
         with problems.of_the_store("video"):
-            stored = await asyncio.to_thread(services.storage.info, found.playback_uri or found.source_uri)
-            return await _part(request, services.storage, stored)
+            stored = await services.objects.run(services.storage.info, found.playback_uri or found.source_uri)
+            return await _part(request, services, stored)
 
     return routes
 
 
-async def _part(request: Request, storage: Storage, stored: StoredObject) -> Response:
+async def _part(request: Request, services: Services, stored: StoredObject) -> Response:
     headers = _headers(f'"{hashlib.sha256(stored.etag.encode()).hexdigest()[:32]}"')
     headers["Accept-Ranges"] = "bytes"
     media_type = media.content_type(stored.uri)
@@ -99,14 +96,15 @@ async def _part(request: Request, storage: Storage, stored: StoredObject) -> Res
     if request.method == "HEAD" or span.start == span.end:
         return Response(status_code=status, headers=headers, media_type=media_type)
     # Read before the status is sent: an object that is gone becomes a clean error.
-    first = await asyncio.to_thread(storage.read, stored.uri, span.start, min(span.start + PIECE_BYTES, span.end))
-    return StreamingResponse(_pieces(storage, stored.uri, span, first), status, headers, media_type)
+    end = min(span.start + PIECE_BYTES, span.end)
+    first = await services.objects.run(services.storage.read, stored.uri, span.start, end)
+    return StreamingResponse(_pieces(services, stored.uri, span, first), status, headers, media_type)
 
 
-async def _pieces(storage: Storage, uri: str, span: Span, first: bytes) -> AsyncIterator[bytes]:
+async def _pieces(services: Services, uri: str, span: Span, first: bytes) -> AsyncIterator[bytes]:
     yield first
     for start in range(span.start + len(first), span.end, PIECE_BYTES):
-        yield await asyncio.to_thread(storage.read, uri, start, min(start + PIECE_BYTES, span.end))
+        yield await services.objects.run(services.storage.read, uri, start, min(start + PIECE_BYTES, span.end))
 
 
 def _headers(etag: str) -> dict[str, str]:

@@ -87,9 +87,10 @@ def router(services: Services) -> APIRouter:
         body = _body(segment_id=str(segment_id), limit=limit, intent=intent)
         return await answering.to(request, body, principal, idempotency_key)
 
-    @routes.get("/healthz", tags=["health"])
+    @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
     async def read_health() -> Response:
-        """Alive. Asks nobody else."""
+        """Alive. Asks nobody else, and is not affected by what is away for everybody."""
+        services.liveness.check()
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})

@@ -30,11 +30,11 @@ from pipelines.index import Filters, Found
 from serve import candidates, cursors, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
+from serve.deadlines import within
 from serve.generation import State
 from serve.keys import ADMIN, Principal
-from serve.limits import within
 from serve.query import OPERATING, GroupBy, Intent, Query
-from serve.results import MADE, REPLICA, Page, Shown
+from serve.results import EXPECTED, MADE, REPLICA, Page, Shown
 from serve.services import Services
 from serve.viewers import Viewer
 
@@ -81,11 +81,10 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
         Temporary: nothing can be asked at present.
     """
     permit(query, caller)
-    query = await _resolved(services, query)
+    query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        async with services.gate.passed():
-            found = await _asked(services, query)
+        found = await within(_passed(services, query), services.search.deadline_s)
     return recorded(services, query, caller, found)
 
 
@@ -98,12 +97,14 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
         Rejected, Temporary: as `answer`, also after the first part.
     """
     permit(query, caller)
-    query = await _resolved(services, query)
+    query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
         async with services.gate.passed():
-            whole = asyncio.create_task(_asked(services, query))
-            words = asyncio.create_task(_asked(services, _of_words(query))) if _has_words(query) else None
+            whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
+            words = None
+            if _has_words(query):
+                words = services.tasks.spawn("a search by words", _asked(services, _of_words(query)), expected=EXPECTED)
             try:
                 if words is not None and (early := await _early(words, whole)) is not None:
                     yield TEXT, early
@@ -154,6 +155,11 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
     for each in started:
         each.cancel()
     await asyncio.gather(*started, return_exceptions=True)
+
+
+async def _passed(services: Services, query: Query) -> Answer:
+    async with services.gate.passed():
+        return await _asked(services, query)
 
 
 async def _asked(services: Services, query: Query) -> Answer:

@@ -18,6 +18,9 @@ POSITIVE = (
     "cursor_ids_max",
     "encode_batch_max",
     "pool_max",
+    "threads_max",
+    "store_threads_max",
+    "redis_calls_max",
     "hurried_ef_search",
     "cache_entries_max",
     "result_cache_s",
@@ -30,7 +33,8 @@ POSITIVE = (
     "warm_recall_probes",
 )
 ABOVE_ZERO = (
-    "encode_timeout_s", "deadline_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
+    "encode_timeout_s", "deadline_s", "change_deadline_s", "question_timeout_s", "thread_wait_s", "thread_timeout_s",
+    "store_timeout_s", "liveness_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
     "scale_up_delay_s", "scale_down_delay_s",
 )  # fmt: skip
@@ -87,12 +91,16 @@ class SearchSettings:
     warm_recall_min: float = 0.7  # below it a replica is not ready
     warm_wait_s: float = 90.0  # how long a replica waits for that before it takes searches all the same
     encode_timeout_s: float = 1.0
-    deadline_s: float = 3.0  # of a whole search
+    deadline_s: float = 3.0  # of a whole request that reads, from the end of its body to the first byte of the answer
+    change_deadline_s: float = 30.0  # of one that changes something
 
     # Where it is read: replicas of the database while they keep up, else the primary.
     generation_interval_s: float = 1.0  # a takedown is felt within this time
     stale_max_s: float = 60.0  # how long kept answers may be shown while the database is away
     connection_wait_s: float = 1.0
+    question_timeout_s: float = (
+        3.0  # of one question to the database; what a search asks has less (statement_timeout_ms)
+    )
     replica_interval_s: float = 1.0
     replica_lag_max_s: float = 2.0
 
@@ -138,7 +146,14 @@ class SearchSettings:
     scale_interval_s: float = 1.0  # between looks at how busy replicas are
     scale_up_delay_s: float = 2.0  # of more work than they should have, before there are more of them
     scale_down_delay_s: float = 120.0
-    pool_max: int = 8
+    pool_max: int = 8  # connections of a replica to each database
+    threads_max: int = 8  # of a replica for rare calls, each with a connection; as many connections more
+    thread_wait_s: float = 2.0  # for one of those to be free
+    thread_timeout_s: float = 25.0  # of such a call, and of a statement in it
+    store_threads_max: int = 8  # of a replica for calls to the object store
+    store_timeout_s: float = 20.0  # of such a call
+    redis_calls_max: int = 64  # at once, of a replica
+    liveness_s: float = 15.0  # without an answer of a database that answers others: then a replica is replaced
     keep_interval_s: float = 2.0
     cors_origins: tuple[str, ...] = ()
 

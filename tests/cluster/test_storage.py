@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import secrets
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -94,3 +95,24 @@ def test_what_is_no_s3_address_is_refused(uri: str) -> None:
 
 def test_an_endpoint_never_shows_its_secret(s3: S3Endpoint) -> None:
     assert s3.secret not in repr(s3)
+
+
+def test_a_listing_holds_no_more_than_a_page(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"in/{number:02}" for number in range(7)]
+    for name in names:
+        storage.put_bytes(b"x", f"s3://{bucket}/{name}")
+    storage.put_bytes(b"x", f"s3://{bucket}/inside")  # of no folder "in"
+    asked: list[str] = []
+    call = storage.filesystem().call_s3
+
+    def paged(method: str, **arguments: Any) -> Any:
+        asked.append(method)
+        return call(method, MaxKeys=3, **arguments)
+
+    monkeypatch.setattr(storage.filesystem(), "call_s3", paged)
+    listing = storage.list(f"s3://{bucket}/in")
+    assert next(listing).uri == f"s3://{bucket}/in/00"
+    assert len(asked) == 1
+    assert [each.uri for each in listing] == [f"s3://{bucket}/{name}" for name in names[1:]]
+    assert len(asked) == 3
+    assert [each.uri for each in storage.list(f"s3://{bucket}/inside")] == [f"s3://{bucket}/inside"]

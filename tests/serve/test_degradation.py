@@ -45,6 +45,9 @@ class Switched:
     def prepare(self, models: Iterable[str]) -> None:
         self.inner.prepare(models)
 
+    async def close(self) -> None:
+        await self.inner.close()
+
     async def text(self, text: str, model: str = "") -> Vector:
         self._check()
         return await self.inner.text(text, model)

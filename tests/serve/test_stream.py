@@ -41,6 +41,9 @@ class Slow:
     def prepare(self, models: Iterable[str]) -> None:
         self.inner.prepare(models)
 
+    async def close(self) -> None:
+        await self.inner.close()
+
     async def text(self, text: str, model: str = "") -> Vector:
         await asyncio.to_thread(self.may.wait, TIMEOUT_S)
         return await self.inner.text(text, model)
