@@ -1,15 +1,42 @@
-"""Readiness: each dependency asked once, side by side, within a short time."""
+"""Readiness: each dependency asked once, side by side, within a short time, and at most once a second.
+
+The answer is public: a reason says what kind of fault it is, never where a dependency is.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any
 
+from cluster.errors import Temporary
 from serve.services import Services
 
 TIMEOUT_S = 2.0
+KEPT_S = 1.0
 NEEDED = ("postgres", "index")
+
+
+class Readiness:
+    """One replica's readiness, as it was a moment ago; those that ask at once share an answer."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._until_s = float("-inf")
+        self._looking: asyncio.Task[dict[str, Any]] | None = None
+
+    async def now(self) -> dict[str, Any]:
+        """What `look` found, now or within the last second."""
+        if self._looking is None or (self._looking.done() and time.monotonic() >= self._until_s):
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> dict[str, Any]:
+        try:
+            return await look(self._services)
+        finally:
+            self._until_s = time.monotonic() + KEPT_S
 
 
 async def look(services: Services) -> dict[str, Any]:
@@ -22,6 +49,9 @@ async def look(services: Services) -> dict[str, Any]:
         "encoder": services.encoding.facts(),
     }
     reasons = dict(zip(asked, await asyncio.gather(*(_reason(each) for each in asked.values())), strict=True))
+    failing = getattr(services, "failing", None)  # background tasks, by name
+    if failing is not None:
+        reasons["tasks"] = ", ".join(sorted(failing()))
     return {
         "ready": not any(reasons[name] for name in NEEDED),
         "dependencies": {name: {"ok": not reason, "reason": reason} for name, reason in reasons.items()},
@@ -36,6 +66,8 @@ async def _postgres(services: Services) -> None:
 async def _reason(question: Awaitable[Any]) -> str:
     try:
         await asyncio.wait_for(question, TIMEOUT_S)
+    except Temporary as error:
+        return error.public
     except Exception as error:  # noqa: BLE001  whatever it is, it is the answer to the question
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return type(error).__name__
     return ""

@@ -14,6 +14,7 @@ from fastapi import Request
 
 from cluster import runtime
 from cluster.settings import Settings
+from serve import origins
 from serve.keys import Principal
 
 COOKIE = "pixr_viewer"
@@ -40,14 +41,7 @@ def of(request: Request, principal: Principal | None, key: bytes) -> Viewer:
     name = _verified(request.cookies.get(COOKIE, ""), key)
     if name:
         return Viewer("cookie", name)
-    return Viewer("address", request.client.host if request.client else "unknown")
-
-
-def bucket(request: Request, principal: Principal | None) -> tuple[str, str]:
-    """Whose bucket pays: cookies cost nothing, so that without a key it is the address."""
-    if principal is not None:
-        return "key", str(principal.id)
-    return "address", request.client.host if request.client else "unknown"
+    return Viewer("address", origins.address(request))
 
 
 def new_cookie(key: bytes) -> str:
