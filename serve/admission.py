@@ -12,7 +12,7 @@ Where a body is sent to a route that needs a key, the key is judged before the f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 import psycopg
@@ -37,9 +37,9 @@ SCOPES = "scopes"  # the attribute of a dependency that requires one of them
 
 
 class Admission:
-    """The middleware. `routes` gives the application's routes, which are there only when it is built."""
+    """The middleware; `routes` are the application's."""
 
-    def __init__(self, app: ASGIApp, services: Services, routes: Callable[[], Sequence[BaseRoute]]) -> None:
+    def __init__(self, app: ASGIApp, services: Services, routes: Sequence[BaseRoute]) -> None:
         self._app, self._services, self._routes = app, services, routes
         self._secret = runtime.secret(services.settings, origins.SECRET).encode()
         self._asking: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -104,7 +104,7 @@ class Admission:
         Raises:
             Rejected: 401 or 403.
         """
-        for route in self._routes():
+        for route in self._routes:
             if route.matches(scope)[0] is Match.FULL:
                 for scopes in _required(route):
                     keys.check(principal, scopes)

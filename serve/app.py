@@ -84,12 +84,13 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     `stamped` answers carry their request id; behind Serve they do without our doing.
     """
     app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
+    routers = [routes.router(services) for routes in ROUTERS]
     app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
     app.add_middleware(Transfer, search=services.search, gates=services.gates)
-    app.add_middleware(Admission, services=services, routes=lambda: app.routes)
+    app.add_middleware(Admission, services=services, routes=[route for each in routers for route in each.routes])
     problems.install(app, cors_origins=services.search.cors_origins, stamped=stamped)
-    for routes in ROUTERS:
-        app.include_router(routes.router(services))
+    for router in routers:
+        app.include_router(router)
     openapi.install(app)
     return app
 

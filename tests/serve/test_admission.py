@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-
 from cluster.settings import Settings
-from serve import admission
+from serve import admission, app
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, bearer, opened
 
@@ -25,11 +24,12 @@ def with_limits(settings: Settings, **limits: Any) -> Settings:
     return settings.with_section(dataclasses.replace(settings.section(SearchSettings), **limits))
 
 
-def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+def routes(doors: Doors) -> Iterator[tuple[str, str]]:
     """Every method and path of the application, with something in the place of each parameter."""
-    for route in app.routes:
+    included = [route for module in app.ROUTERS for route in module.router(doors.services).routes]
+    for route in (*doors.app.routes, *included):
         for method in sorted(getattr(route, "methods", None) or ()):
-            yield method, re.sub(r"{[^}]+}", "7", route.path)  # type: ignore[attr-defined]
+            yield method, re.sub(r"{[^}]+}", "7", getattr(route, "path", ""))
 
 
 async def test_every_route_but_healthz_answers_429_when_its_bucket_is_empty(settings: Settings) -> None:
@@ -38,7 +38,7 @@ async def test_every_route_but_healthz_answers_429_when_its_bucket_is_empty(sett
     async with opened(with_limits(settings, **empty, **slow)) as doors:
         for path in ("/v1/search", "/readyz", "/"):
             await doors.http.get(path)
-        asked = [(method, path) for method, path in routes(doors.app) if path != admission.EXEMPT]
+        asked = [(method, path) for method, path in routes(doors) if path != admission.EXEMPT]
         assert len(asked) > 30
         asked += [("GET", "/nowhere"), ("POST", "/nowhere"), ("BREW", "/v1/search")]
         found = {each: (await doors.http.request(*each)).status_code for each in asked}
@@ -91,7 +91,7 @@ async def test_wrong_keys_cost_a_bounded_number_of_questions_and_slow_nobody(set
     async with opened(with_limits(settings, wrong_burst=20, wrong_rate_per_s=5.0)) as doors:
         good = doors.key("search")
         assert (await doors.http.get("/v1/keys", headers=good)).status_code == 403
-        began, found, slowest_s = time.monotonic(), [], 0.0
+        began, found, waits_s = time.monotonic(), [], []
         numbers = iter(range(2000))
 
         async def stranger() -> None:
@@ -103,13 +103,13 @@ async def test_wrong_keys_cost_a_bounded_number_of_questions_and_slow_nobody(set
         while not strangers.done():
             asked_s = time.monotonic()
             answer = await doors.http.get("/v1/keys", headers=good)
-            slowest_s = max(slowest_s, time.monotonic() - asked_s)
+            waits_s.append(time.monotonic() - asked_s)
             assert answer.status_code == 403
             await asyncio.sleep(0.01)
         spent_s = time.monotonic() - began
         assert set(found) == {401, 429}
         assert found.count(401) <= 20 + 5 * spent_s + 1
-        assert slowest_s < 1.0
+        assert statistics.median(waits_s) < 0.5
         for _ in range(50):  # statistics come with the end of a connection's transaction, at most a second later
             if questions(doors):
                 break
