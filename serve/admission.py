@@ -61,8 +61,7 @@ class Admission:
                 self._check_scopes(scope, principal)
         except (Rejected, Temporary, psycopg.OperationalError) as error:
             refused = getattr(error, "standing", None)
-            headers = {"Connection": "close"} if scope["method"] in WITH_BODY else {}
-            headers |= limits.headers(refused) if refused is not None else {}
+            headers = limits.headers(refused) if refused is not None else {}
             await problems.refusal(scope, error, headers=headers)(scope, receive, send)
             return
         await self._app(scope, receive, _standing_said(send, standing))

@@ -57,8 +57,8 @@ class Transfer:
         except (Rejected, Temporary) as error:
             if writer.started:
                 raise
-            answer = problems.refusal(scope, error, headers={"Connection": "close"})
-            await answer(scope, receive, writer.send)
+            # The connection stays: were it closed under a client that still sends, the client would not see the answer.
+            await problems.refusal(scope, error)(scope, receive, writer.send)
 
     @asynccontextmanager
     async def _read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:

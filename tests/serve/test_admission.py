@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from cluster.settings import Settings
 from serve import admission, app
 from serve.settings import SearchSettings

@@ -62,7 +62,7 @@ def test_a_picture_may_be_large_and_nothing_beside_it() -> None:
     assert refusal((picture % ("A" * 90_000, "a" * 2000)).encode(), picture=True) == (413, "too-large")
     assert refusal((picture % ("A" * 90_000, "a")).encode()) == (413, "too-large")
     assert refusal(b'{"image": "' + b"A" * 5000, picture=True) == (413, "too-large")  # it never ends
-    twice = ('{"image": "%s", "image": "%s"}' % ("A" * 3000, "A" * 3000)).encode()
+    twice = b'{"image": "' + b"A" * 3000 + b'", "image": "' + b"A" * 3000 + b'"}'
     assert refusal(twice, picture=True) == (413, "too-large")
     before = b'{"x": "' + b"a" * 3000 + b'", "image": "AAAA"}'
     assert refusal(before, picture=True) == (413, "too-large")

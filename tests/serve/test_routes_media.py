@@ -93,8 +93,9 @@ async def test_behind_the_door_the_link_is_relative_and_for_the_host_that_was_us
     assert location.startswith(f"/{settings.s3.bucket}/uploads/")
     assert "img-src 'self'; media-src 'self'" in page.headers["content-security-policy"]
     store = services.storage.endpoint.url
-    assert httpx.get(store + location, headers=HOST).content == VIDEO
-    assert httpx.get(store + location, headers={"Host": "elsewhere.example"}).status_code == 403
+    async with httpx.AsyncClient() as gateway:
+        assert (await gateway.get(store + location, headers=HOST)).content == VIDEO
+        assert (await gateway.get(store + location, headers={"Host": "elsewhere.example"})).status_code == 403
 
 
 def test_a_store_by_url_is_read_there_or_where_browsers_reach_it(settings: Settings) -> None:
