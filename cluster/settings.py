@@ -59,16 +59,24 @@ class RedisSettings:
 
 @dataclasses.dataclass(frozen=True)
 class S3Settings:
-    """`url` of any S3-compatible endpoint, or "embedded". Jobs read `ingest_buckets` and nothing else."""
+    """`url` of any S3-compatible endpoint, or "embedded". Jobs read `ingest_buckets` and nothing else.
+
+    `public_url` is the endpoint as browsers reach it, where that is another address than `url`.
+    """
 
     SECTION: ClassVar[str] = "s3"
     url: str = EMBEDDED
+    public_url: str = ""
     key: str = ""
     secret: str = ""
     region: str = "us-east-1"
     bucket: str = "pixr"
     ingest_buckets: tuple[str, ...] = ("pixr",)
     free_space_min_mb: int = 512
+
+    def __post_init__(self) -> None:
+        if self.public_url and not self.public_url.startswith(("http://", "https://")):
+            raise ValueError(f"public_url is {self.public_url!r}, expected http://… or https://…")
 
 
 @dataclasses.dataclass(frozen=True)

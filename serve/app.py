@@ -28,6 +28,7 @@ from pipelines import index
 from pipelines.settings import ModelSettings
 from serve import (
     encoding,
+    gates,
     openapi,
     problems,
     routes_creators,
@@ -41,12 +42,13 @@ from serve import (
     routes_videos,
     sockets,
 )
+from serve.admission import Admission
 from serve.connections import Connections
 from serve.deadlines import Deadlines
 from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
-from serve.limits import Gate, Limits
+from serve.limits import Limits
 from serve.liveness import Liveness
 from serve.metrics import Metrics
 from serve.query import Remembered
@@ -58,6 +60,7 @@ from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
 from serve.store import Store
 from serve.threads import DatabaseThreads, Threads
+from serve.transfer import Transfer
 from serve.warming import Warming
 
 log = logging.getLogger(__name__)
@@ -86,16 +89,14 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     """
     app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
     app.state.liveness = services.liveness
-    app.add_middleware(Shortcut, services=services)  # inside of what guards every request
+    routers = [routes.router(services) for routes in ROUTERS]
+    app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
+    app.add_middleware(Transfer, search=services.search, gates=services.gates)
+    app.add_middleware(Admission, services=services, routes=[route for each in routers for route in each.routes])
     app.add_middleware(Deadlines, search=services.search)
-    problems.install(
-        app,
-        cors_origins=services.search.cors_origins,
-        body_bytes_max=services.search.body_max_bytes,
-        stamped=stamped,
-    )
-    for routes in ROUTERS:
-        app.include_router(routes.router(services))
+    problems.install(app, cors_origins=services.search.cors_origins, stamped=stamped)
+    for router in routers:
+        app.include_router(router)
     openapi.install(app)
     return app
 
@@ -166,7 +167,8 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         results=Results(store, search),
         feed=Feed(readings, search),
         limits=Limits(store, search),
-        gate=Gate(search),
+        gate=gates.searches(search),
+        gates=gates.of(search),
         recall=recall,
         warming=Warming(readings, search),
         metrics=Metrics(lambda: recall.means),
@@ -257,6 +259,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         def __init__(self, *arguments: Any) -> None:
             sockets.stay_on_node()
             super().__init__(*arguments)
+            self._decoding = asyncio.Semaphore(search.images_decoded_max)
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
@@ -267,6 +270,11 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
                 made = await asyncio.to_thread(self.texts, [asked[place][1] for place in places], model)
                 found |= dict(zip(places, made, strict=True))
             return [found[place] for place in range(len(asked))]
+
+        async def picture(self, data: bytes, model: str) -> Vector:
+            """Few at once; one whose caller has gone while it waits is not begun, since Serve cancels this then."""
+            async with self._decoding:
+                return await asyncio.to_thread(self.image, data, model)
 
         async def described(self, model: str) -> Facts:
             return await asyncio.to_thread(self.facts, model)
@@ -283,4 +291,4 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         graceful_shutdown_timeout_s=2,
         ray_actor_options={"num_cpus": search.encoder_cpus},
     )
-    return made.bind(model, search.image_pixels_max)
+    return made.bind(model, search.image_pixels_max, search.image_jpeg_pixels_max)

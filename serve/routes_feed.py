@@ -59,7 +59,6 @@ def router(services: Services) -> APIRouter:
         """Moments by what is watched, new and invested in; for a known viewer, those they have not seen come first."""
         began = time.perf_counter()
         limit = min(limit, services.search.feed_limit_max)
-        await services.limits.take(*viewers.bucket(request, principal))
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         variant, own = variants.of(viewer)
@@ -72,7 +71,6 @@ def router(services: Services) -> APIRouter:
     @routes.post("/events", status_code=204)
     async def note(request: Request, event: Event, principal: Principal | None = anybody) -> None:
         """Note that a moment was watched. The viewer is kept as a keyed hash, and only for the feed."""
-        await services.limits.take(*viewers.bucket(request, principal))
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         noted = (seen_by, int(event.segment_id), event.kind, event.watched_ms)
@@ -81,13 +79,10 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/completions", response_model=Completions)
     async def complete(
-        request: Request,
         q: Annotated[str, Query(min_length=1, max_length=100, examples=["orch"])],
         limit: Annotated[int, Query(ge=1, le=COMPLETIONS_MAX)] = 8,
-        principal: Principal | None = anybody,
     ) -> Any:
         """How a search might go on: titles and tags of public videos that begin with what was typed."""
-        await services.limits.take(*viewers.bucket(request, principal))
         if "\0" in q:
             raise Rejected("the text contains a zero byte", status=422, code="bad-query")
         found = await services.readers.ask(lambda connection: fulltext.completions(connection, q, limit))

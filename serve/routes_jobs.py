@@ -73,7 +73,7 @@ def router(services: Services) -> APIRouter:
     @routes.post("", status_code=202, response_model=Job)
     async def submit(request: JobRequest, response: Response) -> Any:
         """Submit a job. It is queued at once, and runs when the cluster has taken it."""
-        job = await services.threads.ask(_create, services.settings, request)
+        job = await services.threads.ask(_create, services, request)
         response.headers["Location"] = f"/v1/jobs/{job['id']}"
         return job
 
@@ -95,11 +95,12 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def _create(connection: Connection[Any], settings: Settings, request: JobRequest) -> dict[str, Any]:
+def _create(connection: Connection[Any], services: Services, request: JobRequest) -> dict[str, Any]:
     asked = jobs.Options(
         creator=request.creator, manifest=request.manifest, model=request.model, mode=request.options.mode
     )
-    return jobs.create(settings, connection, request.source, asked, priority=request.options.priority)
+    priority, storage = request.options.priority, services.storage
+    return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)
 
 
 def _cancel(connection: Connection[Any], settings: Settings, job_id: str) -> dict[str, Any]:

@@ -293,7 +293,8 @@ def _popular(services: Services, query: Query, state: State) -> Page:
         Temporary: there is not even that.
     """
     worth = services.feed.of(state)[: query.limit]
-    if not worth or query.filters != Filters() or query.segment_id is not None or query.relevance_min_ppm:
+    led = query.segment_id is not None or query.image is not None  # what is popular is no answer to a picture
+    if not worth or query.filters != Filters() or led or query.relevance_min_ppm:
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
     return Page(orjson.dumps(shown), (), None, ("vector", "text", POPULAR))

@@ -18,8 +18,9 @@ from ledger.recorder import Recorder
 from ledger.settings import Economics
 from pipelines.relevance import Calibration
 from serve.feed import Feed
+from serve.gates import Gate, Gates
 from serve.generation import Generation
-from serve.limits import Gate, Limits
+from serve.limits import Limits
 from serve.liveness import Liveness
 from serve.metrics import Metrics
 from serve.query import Remembered
@@ -78,7 +79,8 @@ class Services:
     results: Results
     feed: Feed
     limits: Limits
-    gate: Gate
+    gate: Gate  # of searches
+    gates: Gates  # of everything else
     recall: Recall
     warming: Warming
     metrics: Metrics

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from fastapi import Request
 
 from cluster import runtime
 from cluster.settings import Settings
+from serve import origins
 from serve.keys import Principal
 
 COOKIE = "pixr_viewer"
@@ -40,27 +40,10 @@ def of(request: Request, principal: Principal | None, key: bytes) -> Viewer:
     """The viewer of a request."""
     if principal is not None:
         return Viewer("key", str(principal.id))
-    address = request.client.host if request.client else "unknown"
+    address = origins.address(request)
     name = _verified(request.cookies.get(COOKIE, ""), key)
-    return Viewer("cookie", name, _prefix(address)) if name else Viewer("address", address, _prefix(address))
-
-
-def _prefix(address: str) -> str:
-    """The network of an address: IPv4 /24, IPv6 /48; what is no address stands for itself."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    found = mapped or parsed
-    return str(ipaddress.ip_network((found, 24 if found.version == 4 else 48), strict=False))
-
-
-def bucket(request: Request, principal: Principal | None) -> tuple[str, str]:
-    """Whose bucket pays: cookies cost nothing, so that without a key it is the address."""
-    if principal is not None:
-        return "key", str(principal.id)
-    return "address", request.client.host if request.client else "unknown"
+    network = origins.prefix(address)
+    return Viewer("cookie", name, network) if name else Viewer("address", address, network)
 
 
 def new_cookie(key: bytes) -> str:

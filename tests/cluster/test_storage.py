@@ -7,7 +7,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from cluster.errors import Rejected, Temporary
@@ -57,11 +56,6 @@ def test_deleting_twice_is_no_error(storage: Storage, bucket: str) -> None:
     storage.delete(f"s3://{bucket}/x")
     storage.delete(f"s3://{bucket}/x")
     assert not storage.exists(f"s3://{bucket}/x")
-
-
-def test_a_presigned_url_reads_without_credentials(storage: Storage, bucket: str) -> None:
-    storage.put_bytes(b"hello", f"s3://{bucket}/x")
-    assert httpx.get(storage.presign(f"s3://{bucket}/x", 60)).content == b"hello"
 
 
 def test_a_missing_bucket_and_a_missing_object_are_told_apart(storage: Storage, bucket: str) -> None:
