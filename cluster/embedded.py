@@ -78,9 +78,9 @@ class Postgres:
     def check(self) -> None:
         try:
             health.postgres(runtime.postgres_url(self.settings, runtime.DATABASE))
-        except (Temporary, Rejected) as error:
+        except Rejected as error:
             if f'database "{runtime.DATABASE}" does not exist' not in str(error):
-                raise
+                raise Temporary(str(error)) from error  # another server has the port: ours ends and is started again
             self._create_database()
 
     def address(self) -> str:

@@ -1,9 +1,10 @@
 """Connections to one database, so many at most, that no caller can lose: what goes away mid-question gives them back.
 
-A caller waits for a *place*, and that wait can be cancelled at any moment. From then on acquiring a connection, the
-question and giving the connection back are one piece of work in a task of its own, which the caller's cancellation does
-not reach and which is bounded in time from inside. A connection that is not idle and well afterwards is closed; the next
-question opens another, so that a database that is back is used at once.
+A caller waits for a *place*, and may be cancelled at any moment. From then on there are two points where it can be
+interrupted, while a connection is made and under its own question; taking an idle connection and giving it back wait for
+nothing, so nothing can come between. A connection under whose question the caller was interrupted is closed, not kept:
+the wish to end a statement may reach the server late and end another one. The next question opens a new one, so that a
+database that is back is used at once.
 
 Made here rather than with psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg
 #509, #1208, #1214, #1275, #1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
@@ -26,8 +27,8 @@ from psycopg.pq import TransactionStatus
 
 from cluster import database
 from cluster.errors import Temporary
-from cluster.tasks import uncancelled
 from pipelines import index
+from serve import deadlines
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ PLAIN = ""  # of a question that sets nothing in its session
 CONNECT_TIMEOUT_S = 2
 HANG_TIMEOUT_MS = 5000  # of bytes that a server does not acknowledge
 LIFETIME_S = 3600.0  # so that a server that was added behind a name gets its share
-CANCEL_GRACE_S = 0.5  # for the server to end a statement that it is asked to end
+CANCEL_GRACE_S = 0.3  # for the server to end a statement that it is asked to end
 SERVER_LEAD_S = 0.5  # by which the server ends a statement before the question is cut off here
 CLOSE_TIMEOUT_S = 5.0
 
@@ -96,7 +97,21 @@ class Connections:
             psycopg.Error: what the question raises.
         """
         await self._place(wait_s)
-        return await uncancelled(self._exchanged(question, limit_s or self._question_s, manner))
+        try:
+            kept = await self._taken(manner)
+            is_whole = False
+            try:
+                answer = await bounded(question(kept.connection), limit_s or self._question_s)
+                is_whole = True
+            except psycopg.Error:
+                is_whole = True
+                raise
+            finally:
+                self._given_back(kept, manner, is_whole=is_whole)
+        finally:
+            self._used -= 1
+            self._places.release()
+        return answer
 
     async def close(self) -> None:
         """Close what is idle at once and what is used when it comes back, for which this waits a while."""
@@ -106,31 +121,22 @@ class Connections:
                 for _ in range(self._max):
                     await self._places.acquire()
         while self._idle:
-            await self._idle.pop().connection.close()
+            self._idle.pop().connection.pgconn.finish()
 
     async def _place(self, wait_s: float) -> None:
         """Wait for a place; nothing is held before this returns, and a cancelled wait leaves nothing behind."""
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise Busy("the database has no time at present", public="too many questions at once") from error
-        finally:
-            self._waiting -= 1
-        self._used += 1
-
-    async def _exchanged(self, question: Question[Answer], limit_s: float, manner: str) -> Answer:
-        """Take a connection, ask, give it back: the whole life of a place."""
-        try:
-            kept = await self._taken(manner)
+        if self._places.locked():
+            self._waiting += 1
             try:
-                return await bounded(question(kept.connection), limit_s)
+                async with asyncio.timeout(wait_s):
+                    await self._places.acquire()
+            except TimeoutError as error:
+                raise Busy("the database has no time at present", public="too many questions at once") from error
             finally:
-                await self._given_back(kept, manner)
-        finally:
-            self._used -= 1
-            self._places.release()
+                self._waiting -= 1
+        else:
+            await self._places.acquire()  # at once
+        self._used += 1
 
     async def _taken(self, manner: str) -> _Kept:
         """An idle connection that is well: one of this manner, else a new one while there may be more, else any."""
@@ -142,7 +148,7 @@ class Connections:
             self._idle.remove(kept)
             if kept.is_well() and await self._prepared(kept, manner):
                 return kept
-            await self._replace(kept)
+            self._replace(kept)
         return _Kept(await self._connected(), manner, time.monotonic())
 
     async def _prepared(self, kept: _Kept, manner: str) -> bool:
@@ -153,6 +159,9 @@ class Connections:
             await bounded(index.configure(kept.connection, {}), CONNECT_TIMEOUT_S)
         except (psycopg.OperationalError, Late):
             return False
+        except BaseException:
+            self._replace(kept)
+            raise
         return True
 
     async def _connected(self) -> AsyncConnection[Any]:
@@ -168,17 +177,17 @@ class Connections:
             detail = str(database.of(error, self.url)) if isinstance(error, psycopg.OperationalError) else "no answer"
             raise Away(f"no connection: {detail}", public="the database does not answer") from error
 
-    async def _given_back(self, kept: _Kept, manner: str) -> None:
-        """Keep a connection that is idle and well; close any other."""
+    def _given_back(self, kept: _Kept, manner: str, *, is_whole: bool) -> None:
+        """Keep a connection that is idle and well; close any other. Waits for nothing."""
         kept.manner = manner
-        if self._closed or not kept.is_idle():
-            await self._replace(kept)
-        else:
+        if is_whole and not self._closed and kept.is_idle():
             self._idle.append(kept)
+        else:
+            self._replace(kept)
 
-    async def _replace(self, kept: _Kept) -> None:
+    def _replace(self, kept: _Kept) -> None:
         self._replaced += not self._closed
-        await kept.connection.close()
+        kept.connection.pgconn.finish()  # what `close` does, without being a coroutine
 
 
 class _Kept:
@@ -207,22 +216,45 @@ def _server_ms(limit_s: float) -> int:
 
 
 async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
-    """The result of a question, which is cut off after `limit_s`, and for good a little later.
+    """The result of a question, which is cut off after `limit_s` or a little after its request's deadline.
 
     psycopg takes one cancellation for the wish to end the statement, for which it waits up to ten seconds, and a second
-    one for the end of the connection: a server that does not even end a statement is not waited for.
+    one for the end of the connection: a server that does not even end a statement is not waited for, whether the first
+    was ours or the caller's.
 
     Raises:
         Late: it was cut off.
+        asyncio.CancelledError: the caller was cancelled.
     """
-    politely, for_good = asyncio.timeout(limit_s), asyncio.timeout(limit_s + CANCEL_GRACE_S)
+    task = asyncio.current_task()
+    assert task is not None
+    cut = _Cut(task, min(limit_s, deadlines.left_s(limit_s) + CANCEL_GRACE_S))
     try:
-        async with for_good, politely:
-            return await work
-    except TimeoutError as error:
-        if not politely.expired():
+        return await work
+    except BaseException as error:
+        for _ in range(cut.times):
+            task.uncancel()
+        if not cut.times or task.cancelling():
             raise
         raise Late("the database takes too long over a question", public="the database does not answer") from error
+    finally:
+        cut.timer.cancel()
+
+
+class _Cut:
+    """Cancels a task at its limit, and again a moment later."""
+
+    __slots__ = ("task", "timer", "times")
+
+    def __init__(self, task: asyncio.Task[Any], limit_s: float) -> None:
+        self.task, self.times = task, 0
+        self.timer = asyncio.get_running_loop().call_later(limit_s, self._cancel)
+
+    def _cancel(self) -> None:
+        if not self.times:
+            self.timer = asyncio.get_running_loop().call_later(CANCEL_GRACE_S, self._cancel)
+        self.times += 1
+        self.task.cancel()
 
 
 async def works(url: str, limit_s: float) -> bool:

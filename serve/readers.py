@@ -89,7 +89,7 @@ class Readers:
     async def ask(self, question: Question[Answer], *, manner: str = PLAIN, limit_s: float | None = None) -> Answer:
         """What a database answers, a replica first; asked once more where one goes away under the question.
 
-        The caller may be cancelled at any moment: the question goes on to its own end and gives everything back.
+        The caller may be cancelled at any moment: what the question holds is given back at once.
 
         Raises:
             Temporary: none gives a connection, or the one that did hangs.

@@ -99,7 +99,7 @@ async def test_questions_of_callers_who_have_gone_while_they_waited_are_not_aske
 
     await asyncio.gather(*(hung_up(readers.ask(counted), 0.1) for _ in range(CALLERS)))
     await is_quiet(readers)
-    assert len(asked) == SEARCH.pool_max
+    assert len(asked) <= SEARCH.pool_max
 
 
 async def test_a_client_who_disconnects_from_the_server_takes_no_connection_with_it(settings: Settings) -> None:
