@@ -213,7 +213,8 @@ def _leave_taken_ports(settings: Settings, service: str) -> None:
     path = settings.data_dir / "run" / "ports.json"
     ports: dict[str, int] = json.loads(path.read_text(encoding="ascii")) if path.exists() else {}
     for name, number in ports.items():
-        if not (name == service or name.startswith(f"{service}-")) or runtime.port_is_free(number):
+        owner = runtime.OWNERS.get(name, name)
+        if not (owner == service or owner.startswith(f"{service}-")) or runtime.port_is_free(number):
             continue
         pid = _listener(number)
         if pid not in {child.pid for child in psutil.Process().children(recursive=True)}:

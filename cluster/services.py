@@ -53,6 +53,14 @@ class Service(Protocol):
         """Where it is, for the table. Never contains a password."""
 
 
+@runtime_checkable
+class Degradable(Protocol):
+    """A service that also answers while something behind it is away."""
+
+    def degraded(self) -> tuple[str, ...]:
+        """Return the names of what it lacks at present; raise `Temporary` when it does not say."""
+
+
 Factory = Callable[[Settings], Service | None]
 
 
