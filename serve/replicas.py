@@ -35,7 +35,9 @@ class Replicas:
         self._thread = threading.Thread(target=self._follow, name="replicas", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin to follow; twice is no error."""
+        if not self._thread.is_alive():
+            self._thread.start()
 
     def end(self) -> None:
         self._ended.set()

@@ -135,7 +135,6 @@ class Keeper:
         self._register_admin()
         ray_cluster.connect(self._settings)
         self._deploy()
-        self._replicas.start()
         while not self._ended.wait(self._interval_s):
             try:
                 self._step()
@@ -180,6 +179,7 @@ class Keeper:
         host = LOOPBACK if self._settings.ray.address == EMBEDDED else EVERYWHERE
         # Replicas take this over, each with a port of its own; "HeadOnly" has them listen, and no proxy is started.
         ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "request_timeout_s": 60})
+        self._replicas.start()  # a replica may be ready long before its encoder is
         ray_serve.run(app.application(self._settings), name=app.APP, route_prefix="/", blocking=False)
         log.info("deployed behind %s", runtime.serve_url(self._settings))
 

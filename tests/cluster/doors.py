@@ -41,6 +41,8 @@ class Server:
     name: str
     delay_s: float = 0.0
     healthy: bool = True
+    size: int = 0  # of an answer, when not a short one
+    cut: bool = False  # an answer could not be sent to its end
     text: int = 0  # a status to answer with as Serve does, in a text
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     _http: ThreadingHTTPServer | None = None
@@ -51,19 +53,31 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:
+            def _any(self) -> None:
                 if self.path == "/-/healthz":
                     self._answer(200 if server.healthy else 503, b"success")
                     return
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 server.seen.append((self.command, self.path, dict(self.headers)))
                 time.sleep(server.delay_s)
+                if server.size and self.path != "/healthz":
+                    self._long()
+                    return
                 if server.text:
                     self._answer(server.text, b"Request dropped due to backpressure", "text/plain")
                     return
                 self._answer(200, json.dumps({"server": server.name, "bytes": len(body)}).encode())
 
-            do_POST = do_HEAD = do_PUT = do_GET
+            def _long(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(server.size))
+                self.end_headers()
+                try:
+                    self.wfile.write(b"x" * server.size)
+                except OSError:
+                    server.cut = True
+
+            do_GET = do_HEAD = do_POST = do_PUT = _any  # noqa: N815  names that the library calls
 
             def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
                 self.send_response(status)

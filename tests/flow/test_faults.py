@@ -55,7 +55,7 @@ def test_a_killed_service_is_back_and_nothing_is_lost(stack: Stack, catalogue: N
     assert stack.json("audit")["clean"]
 
 
-@pytest.mark.parametrize("word", ["ServeReplica", "/haproxy -db", "HAProxyManager"])
+@pytest.mark.parametrize("word", ["ServeReplica", "/haproxy -db", "ServeController"])
 def test_killed_processes_of_serve_are_back(stack: Stack, catalogue: None, word: str) -> None:
     killed = family(stack, word)
     assert killed
