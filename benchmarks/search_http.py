@@ -66,6 +66,9 @@ class Prepared:
     def prepare(self, models: Iterable[str]) -> None:
         """There is one table."""
 
+    async def answers(self) -> None:
+        """A table does."""
+
     async def facts(self, _model: str = "") -> Facts:
         return self._facts
 

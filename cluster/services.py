@@ -57,6 +57,9 @@ class Service(Protocol):
 class Degradable(Protocol):
     """A service that also answers while something behind it is away."""
 
+    def check_alive(self) -> None:
+        """Return when it answers, whatever it lacks; raise `Temporary` with the reason when not."""
+
     def degraded(self) -> tuple[str, ...]:
         """Return the names of what it lacks at present; raise `Temporary` when it does not say."""
 

@@ -182,7 +182,7 @@ def look(settings: Settings) -> dict[str, Any]:
     known = supervisor.read_status(settings)
     rows: dict[str, Any] = known["services"]  # type: ignore[assignment]
     ours = [each for each in services.all_services(settings) if each.name != "schema"]
-    checks = {each.name: each.check for each in ours}
+    checks = {each.name: _check_of(each) for each in ours}
     lacking = {each.name: each.degraded for each in ours if isinstance(each, services.Degradable)}
     checks |= {name: check for name, (_, check) in _external_checks(settings).items()}
     if known["phase"] == "down" and not supervisor.running(settings):
@@ -207,6 +207,11 @@ def look(settings: Settings) -> dict[str, Any]:
             for name, reason in reasons.items()
         },
     }
+
+
+def _check_of(service: services.Service) -> Callable[[], None]:
+    """What tells whether a service that has been started is well."""
+    return service.check_alive if isinstance(service, services.Degradable) else service.check
 
 
 def _reason(check: Callable[[], None]) -> str:

@@ -126,6 +126,10 @@ class RemoteEncoding:
         self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
 
+    async def answers(self) -> None:
+        """Ask the encoder itself: what is known of it stays known while it is away. Counts for no breaker."""
+        await self._calls[0]("")
+
     async def facts(self, model: str = "") -> Facts:
         """Of a model. The deployment's own is asked for at once, another one is `Temporary` until it is prepared."""
         if model not in self._facts:

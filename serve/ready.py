@@ -19,7 +19,7 @@ async def look(services: Services) -> dict[str, Any]:
         "index": services.warming.look(),
         "redis": services.redis.ping(),
         "s3": asyncio.to_thread(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
-        "encoder": services.encoding.facts(),
+        "encoder": services.encoding.answers(),
     }
     reasons = dict(zip(asked, await asyncio.gather(*(_reason(each) for each in asked.values())), strict=True))
     return {

@@ -67,12 +67,12 @@ class Replicas:
         import ray
         from ray.serve._private.common import DeploymentID
         from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-        from ray.serve._private.long_poll import LongPollNamespace, LongPollState
+        from ray.serve._private.long_poll import LongPollNamespace
 
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
         key = (LongPollNamespace.DEPLOYMENT_TARGETS, DeploymentID(self._deployment, self._app))
         answer: Any = ray.get(controller.listen_for_change.remote({key: snapshot}), timeout=LISTEN_TIMEOUT_S)
-        if answer is LongPollState.TIME_OUT or key not in answer:
+        if not isinstance(answer, dict) or key not in answer:  # nothing changed for a while
             return snapshot
         self._changed(_backends(answer[key].object_snapshot.running_replicas))
         found: int = answer[key].snapshot_id

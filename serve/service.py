@@ -52,7 +52,7 @@ class Serve:
 
     def check(self) -> None:
         """Alive; and at first also whole, and reached through the door, so that a search right after `pixr up` is."""
-        url = self.alive()
+        url = self._living()
         if not self._was_ready:
             # An index that finds too little is built anew with the stack running.
             away = [f"{name}: {reason}" for name, reason in self._away(url).items() if name != "index"]
@@ -60,6 +60,10 @@ class Serve:
                 raise Temporary(f"Serve at {url} waits for {'; '.join(away)}")
             health.serve(runtime.serve_url(self.settings))
             self._was_ready = True
+
+    def check_alive(self) -> None:
+        """Return when a replica answers."""
+        self._living()
 
     def address(self) -> str:
         return runtime.serve_url(self.settings)
@@ -72,7 +76,7 @@ class Serve:
     def _urls(self) -> list[str]:
         return [f"http://{each.address}" for each in backends.read(door.backends_path(self.settings))]
 
-    def alive(self) -> str:
+    def _living(self) -> str:
         """The URL of a replica that answers."""
         reasons = ["no replica is ready"]
         for url in self._urls():
@@ -150,7 +154,7 @@ class Keeper:
         self._replicas.feed()
         self._carry_wallets()
         try:
-            self._serve.alive()
+            self._serve.check_alive()
             self._failures = 0
         except Temporary:
             self._failures += 1
