@@ -54,6 +54,13 @@ class Service(Protocol):
 
 
 @runtime_checkable
+class Dependent(Protocol):
+    """A service that cannot live without others: when it ends, it is started again only while those are healthy."""
+
+    lives_on: tuple[str, ...]
+
+
+@runtime_checkable
 class Degradable(Protocol):
     """A service that also answers while something behind it is away."""
 

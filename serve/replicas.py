@@ -7,6 +7,7 @@ door. Knows nothing of deploying.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from typing import Any
@@ -64,14 +65,14 @@ class Replicas:
 
     def _listen(self, snapshot: int) -> int:
         """Wait for a change, pass it on; the number of the snapshot that is known then."""
-        import ray
         from ray.serve._private.common import DeploymentID
         from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
         from ray.serve._private.long_poll import LongPollNamespace
 
+        ray: Any = importlib.import_module("ray")
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
         key = (LongPollNamespace.DEPLOYMENT_TARGETS, DeploymentID(self._deployment, self._app))
-        answer: Any = ray.get(controller.listen_for_change.remote({key: snapshot}), timeout=LISTEN_TIMEOUT_S)
+        answer = ray.get(controller.listen_for_change.remote({key: snapshot}), timeout=LISTEN_TIMEOUT_S)
         if not isinstance(answer, dict) or key not in answer:  # nothing changed for a while
             return snapshot
         self._changed(_backends(answer[key].object_snapshot.running_replicas))

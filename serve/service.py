@@ -29,6 +29,7 @@ from serve.replicas import Replicas
 log = logging.getLogger(__name__)
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  where replicas are on other machines, the door must reach them
+RAY_ASKED_AFTER = 2  # looks in a row that found no replica
 UNHEALTHY_MAX = 15  # looks in a row before Serve is deployed anew
 
 
@@ -39,6 +40,7 @@ class Serve:
     settings: Settings
     name: str = "serve"
     needs: tuple[str, ...] = ("schema", "redis", "s3", "ray")
+    lives_on: tuple[str, ...] = ("ray",)  # to start over while Ray does takes the CPU that Ray would start with
     start_timeout_s: float = 120.0
     _was_ready: bool = False
 
@@ -151,8 +153,6 @@ class Keeper:
         return 0
 
     def _step(self) -> None:
-        self._replicas.feed()
-        self._carry_wallets()
         try:
             self._serve.check_alive()
             self._failures = 0
@@ -161,6 +161,21 @@ class Keeper:
             if self._failures >= UNHEALTHY_MAX:
                 self._failures = 0
                 self._deploy()
+            elif self._failures >= RAY_ASKED_AFTER:
+                self._require_ray()
+        self._replicas.feed()
+        self._carry_wallets()
+
+    def _require_ray(self) -> None:
+        """Ask whether the cluster is there at all.
+
+        Raises:
+            ConnectionError: it is not.
+        """
+        try:
+            health.ray(runtime.endpoints(self._settings).ray_dashboard_url, ray_cluster.token(self._settings))
+        except Temporary as error:
+            raise ConnectionError(str(error)) from error
 
     def _register_admin(self) -> None:
         from serve import keys

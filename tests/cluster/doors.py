@@ -43,6 +43,7 @@ class Server:
     healthy: bool = True
     size: int = 0  # of an answer, when not a short one
     cut: bool = False  # an answer could not be sent to its end
+    documents: dict[str, Any] = field(default_factory=dict)  # by path, instead of the usual answer
     text: int = 0  # a status to answer with as Serve does, in a text
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     _http: ThreadingHTTPServer | None = None
@@ -60,6 +61,9 @@ class Server:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 server.seen.append((self.command, self.path, dict(self.headers)))
                 time.sleep(server.delay_s)
+                if self.path in server.documents:
+                    self._answer(200, json.dumps(server.documents[self.path]).encode())
+                    return
                 if server.size and self.path != "/healthz":
                     self._long()
                     return
