@@ -29,6 +29,7 @@ FIRST = "127.0.0.1"
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
+    owner: Server
 
     def handle_error(self, *_: Any) -> None:
         """HAProxy ends its health checks by a reset, which is no error."""
@@ -49,51 +50,8 @@ class Server:
     _http: ThreadingHTTPServer | None = None
 
     def start(self, port: int = 0) -> Server:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _any(self) -> None:
-                if self.path == "/-/healthz":
-                    self._answer(200 if server.healthy else 503, b"success")
-                    return
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                server.seen.append((self.command, self.path, dict(self.headers)))
-                time.sleep(server.delay_s)
-                if self.path in server.documents:
-                    self._answer(200, json.dumps(server.documents[self.path]).encode())
-                    return
-                if server.size and self.path != "/healthz":
-                    self._long()
-                    return
-                if server.text:
-                    self._answer(server.text, b"Request dropped due to backpressure", "text/plain")
-                    return
-                self._answer(200, json.dumps({"server": server.name, "bytes": len(body)}).encode())
-
-            def _long(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(server.size))
-                self.end_headers()
-                try:
-                    self.wfile.write(b"x" * server.size)
-                except OSError:
-                    server.cut = True
-
-            do_GET = do_HEAD = do_POST = do_PUT = _any  # noqa: N815  names that the library calls
-
-            def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self._http = _Http((FIRST, port), Handler)
+        self._http = _Http((FIRST, port), _Handler)
+        self._http.owner = self
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -111,6 +69,53 @@ class Server:
             self._http.shutdown()
             self._http.server_close()
             self._http = None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _any(self) -> None:
+        owner = self.owner
+        if self.path == "/-/healthz":
+            self._answer(200 if owner.healthy else 503, b"success")
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        owner.seen.append((self.command, self.path, dict(self.headers)))
+        time.sleep(owner.delay_s)
+        if owner.size and self.path != "/healthz":
+            self._long()
+        elif owner.text:
+            self._answer(owner.text, b"Request dropped due to backpressure", "text/plain")
+        else:
+            short = {"server": owner.name, "bytes": len(body)}
+            self._answer(200, json.dumps(owner.documents.get(self.path, short)).encode())
+
+    do_GET = do_HEAD = do_POST = do_PUT = _any  # noqa: N815  names that the library calls
+
+    @property
+    def owner(self) -> Server:
+        assert isinstance(self.server, _Http)
+        return self.server.owner
+
+    def _long(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(self.owner.size))
+        self.end_headers()
+        try:
+            self.wfile.write(b"x" * self.owner.size)
+        except OSError:
+            self.owner.cut = True
+
+    def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nobody reads it."""
 
 
 class OwnDoor:
