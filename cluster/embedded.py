@@ -21,6 +21,7 @@ from typing import ClassVar
 from psycopg import sql
 
 from cluster import database, health, migrations, ray_cluster, roles, runtime
+from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command, Factory, Service
 from cluster.settings import EMBEDDED, Settings
@@ -304,6 +305,7 @@ FACTORIES: tuple[Factory, ...] = (
     _when_embedded(lambda settings: settings.s3.url, S3Gateway),
     _when_embedded(lambda settings: settings.ray.address, Ray),
     Schema,
+    door.service,
 )
 
 

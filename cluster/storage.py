@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ class Storage:
         if is_empty and split(prefix)[1].strip("/") and self.exists(prefix):
             yield self.info(prefix)
 
-    def _pages(self, prefix: str) -> Iterator[list[StoredObject]]:
+    def _pages(self, prefix: str) -> Iterator[Sequence[StoredObject]]:
         """A folder's objects a page at a time, in the order of keys; no more than a page is held."""
         bucket, key = split(prefix)
         asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.strip("/") else ""}

@@ -66,7 +66,7 @@ from serve.warming import Warming
 log = logging.getLogger(__name__)
 
 APP = "pixr"
-ENCODER = "QueryEncoder"
+INGRESS, ENCODER = "SearchApi", "QueryEncoder"
 ROUTERS = (
     routes_search,
     routes_stream,
@@ -200,7 +200,7 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     deployment: Any = ray_serve.deployment
     ingress = deployment(
         ray_serve.ingress(build_in_replica)(Checked),
-        name="SearchApi",
+        name=INGRESS,
         **_scale(search, search.replicas, search.replicas_max, search.searches_max),
         max_ongoing_requests=search.ongoing_requests_max,
         max_queued_requests=search.queued_requests_max,

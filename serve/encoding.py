@@ -151,6 +151,10 @@ class RemoteEncoding:
         self._image_breaker = Breaker("pictures", failures_max=3, reset_s=2.0)
         self._images = Gate("pictures", search.images_max, search.images_max * 2, search.image_timeout_s)
 
+    async def answers(self) -> None:
+        """Ask the encoder itself: what is known of it stays known while it is away. Counts for no breaker."""
+        await self._calls[0]("")
+
     async def facts(self, model: str = "") -> Facts:
         """Of a model. The deployment's own is asked for at once, another one is `Temporary` until it is prepared."""
         if model not in self._facts:

@@ -46,7 +46,7 @@ async def look(services: Services) -> dict[str, Any]:
         "index": services.warming.look(),
         "redis": services.store.ping(),
         "s3": services.objects.run(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
-        "encoder": services.encoding.facts(),
+        "encoder": services.encoding.answers(),
         "recorder": _recorder(services),
         "tasks": _tasks(services),
     }

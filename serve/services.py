@@ -51,6 +51,9 @@ class Encoding(Protocol):
     Every call may raise `Temporary`.
     """
 
+    async def answers(self) -> None:
+        """Ask the encoder itself, whatever is known of it."""
+
     async def facts(self, model: str = "") -> Facts: ...
 
     def prepare(self, models: Iterable[str]) -> None: ...

@@ -55,7 +55,7 @@ def test_a_killed_service_is_back_and_nothing_is_lost(stack: Stack, catalogue: N
     assert stack.json("audit")["clean"]
 
 
-@pytest.mark.parametrize("word", ["ServeReplica", "/haproxy -db", "HAProxyManager"])
+@pytest.mark.parametrize("word", ["ServeReplica", "/haproxy -db", "ServeController"])
 def test_killed_processes_of_serve_are_back(stack: Stack, catalogue: None, word: str) -> None:
     killed = family(stack, word)
     assert killed
@@ -64,6 +64,21 @@ def test_killed_processes_of_serve_are_back(stack: Stack, catalogue: None, word:
     psutil.wait_procs(killed, timeout=5)
     until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "search answers again")
     assert stack.json("audit")["clean"]
+
+
+def test_status_names_the_encoder_that_is_away_and_calls_serve_well(stack: Stack, catalogue: None) -> None:
+    until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "whole at the start")
+    for process in family(stack, "QueryEncoder"):
+        process.kill()
+    until(lambda: stack.services["serve"]["degraded"] == ["encoder"], 8, "status names the encoder")
+    assert stack.services["serve"]["healthy"]
+    assert "degraded: encoder" in stack.pixr("status")
+    until(lambda: stack.services["serve"]["degraded"] == [], 90, "the encoder is back")
+
+
+def test_serve_runs_no_proxy_of_its_own(stack: Stack, catalogue: None) -> None:
+    assert family(stack, "ServeReplica")
+    assert family(stack, "ProxyActor") + family(stack, "HAProxyManager") == []
 
 
 def test_every_socket_listens_on_the_loopback_address(stack: Stack, catalogue: None) -> None:

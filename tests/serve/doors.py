@@ -37,6 +37,9 @@ PICTURE = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07
 class Away:
     """An encoder that does not answer."""
 
+    async def answers(self) -> None:
+        raise Temporary("the encoder is away")
+
     async def facts(self, _model: str = "") -> Facts:
         raise Temporary("the encoder is away")
 

@@ -39,6 +39,9 @@ class Switched:
     inner: Encoding
     on: bool = True
 
+    async def answers(self) -> None:
+        self._check()
+
     async def facts(self, model: str = "") -> Facts:
         self._check()
         return await self.inner.facts(model)

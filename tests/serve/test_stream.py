@@ -36,6 +36,9 @@ class Slow:
     inner: Encoding
     may: threading.Event
 
+    async def answers(self) -> None:
+        await self.inner.answers()
+
     async def facts(self, model: str = "") -> Facts:
         return await self.inner.facts(model)
 
