@@ -45,7 +45,7 @@ from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Gate, Limits
-from serve.metrics import Metrics
+from serve.metrics import Means, Metrics, pool_states
 from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
@@ -156,7 +156,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         gate=Gate(search),
         recall=recall,
         warming=Warming(readings, search),
-        metrics=Metrics(lambda: recall.means),
+        metrics=Metrics(lambda: recall.means, Means(pool=lambda: pool_states(pool.get_stats()))),
         remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
