@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from tests.hostile.attacks import BEHAVIOURS, Stranger
 from tests.hostile.programs import told
@@ -146,7 +146,7 @@ def main() -> None:
     plan = Plan(**told(sys.argv))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print(json.dumps(asdict(asyncio.run(until_told(plan)))), flush=True)
+    print(json.dumps(vars(asyncio.run(until_told(plan)))), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ COUNTS_SLACK = 1.0  # the work that a replica does by itself while it is looked 
 MEMORY_SLACK_SHARE, MEMORY_SLACK_MB = 0.2, 64.0
 MB = 1024 * 1024
 EVERY_S = 0.5
+TOLD_WITHIN_S = 20.0
+USED = "pool_connections used"
 
 Gauges = Mapping[str, float]
 
@@ -59,6 +61,15 @@ def read(stack: Stack) -> Gauges:
         if answer.status_code == 200:
             found |= _of_metrics(answer.text)
     return found
+
+
+def told(stack: Stack) -> Gauges:
+    """All gauges, once the replica gives its own and has nothing to do any more."""
+    end_s = time.monotonic() + TOLD_WITHIN_S
+    while (now := read(stack)).get(USED, 1.0) and time.monotonic() < end_s:
+        time.sleep(EVERY_S)
+    assert USED in now, f"the replica does not tell its gauges: {sorted(now)}"
+    return now
 
 
 def missing(before: Gauges, now: Gauges) -> list[str]:

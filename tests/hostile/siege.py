@@ -68,7 +68,7 @@ def beside(scene: Scene, attack: crowd.Plan, seconds: float) -> tuple[Seen, Repo
 
 def besieged(scene: Scene, attack: crowd.Plan, seconds: float, show: Callable[..., None]) -> Siege:
     """A siege from gauges to gauges, told as tables."""
-    before = gauges.read(scene.stack)
+    before = gauges.told(scene.stack)
     seen, report = beside(scene, attack, seconds)
     after, lacking = gauges.settled(scene.stack, before, SETTLED_WITHIN_S)
     show(
