@@ -126,6 +126,16 @@ def family(stack: Stack, word: str) -> list[psutil.Process]:
     return found
 
 
+def named(stack: Stack, name: str) -> list[psutil.Process]:
+    """The stack's processes of a program, by the program's name."""
+    found = []
+    for process in stack.supervisor().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == name:
+                found.append(process)
+    return found
+
+
 def any_title(stack: Stack) -> str:
     return str(stack.rows("SELECT title FROM media.videos WHERE status = 'ready' ORDER BY id LIMIT 1")[0][0])
 

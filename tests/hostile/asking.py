@@ -105,7 +105,9 @@ async def ask(plan: Plan, text: str, key: str) -> tuple[Kind, int, str]:
         return Kind.REFUSED, 0, type(error).__name__
     except ConnectionError as error:  # taken, and thrown away before anything was said
         return Kind.RESET, 0, type(error).__name__
-    except (OSError, ValueError) as error:
+    except (ValueError, asyncio.LimitOverrunError) as error:
+        return Kind.WRONG, 0, f"not HTTP: {error}"
+    except OSError as error:
         return Kind.OTHER, 0, f"{type(error).__name__}: {error}"
 
 

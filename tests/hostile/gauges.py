@@ -14,7 +14,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.stack import Stack, family
+from tests.stack import Stack, family, named
 
 ROLES = {
     "SearchApi": "ServeReplica:pixr:SearchApi",
@@ -36,14 +36,7 @@ Gauges = Mapping[str, float]
 
 def processes(stack: Stack, role: str) -> list[psutil.Process]:
     """Those that strangers reach: replicas by the name of their deployment, the door whoever started it."""
-    if role != "door":
-        return family(stack, ROLES[role])
-    found = []
-    for process in stack.supervisor().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name() == ROLES[role]:
-                found.append(process)
-    return found
+    return named(stack, ROLES[role]) if role == "door" else family(stack, ROLES[role])
 
 
 def memory_mb(stack: Stack) -> dict[str, float]:
