@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import tasks
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from cluster import tasks
 
 if TYPE_CHECKING:
     from serve.query import Query
@@ -101,9 +101,7 @@ class _Means(Collector):
                 gates.add_metric((gate, state), count)
         yield from (pool, gates)
         yield _gauge("pixr_background_tasks", "Background tasks that run.", self._means.tasks())
-        yield _gauge(
-            "pixr_uncancelled_calls", "Calls that a caller's end does not reach.", tasks.uncancelled_running()
-        )
+        yield _gauge("pixr_uncancelled_calls", "Calls that a caller's end does not reach.", tasks.uncancelled_running())
         yield _gauge("pixr_open_descriptors", "Files and sockets of the process.", open_descriptors())
         yield _gauge("pixr_resident_bytes", "Memory of the process.", resident_bytes())
 
