@@ -29,6 +29,7 @@ from tests.conftest import free_port
 from tests.replica import at_port
 
 CONFIG = ROOT / "configs" / "demo.toml"
+FRESH = 3  # searches in a row that lack nothing
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,18 @@ class Stack:
         return {table: self.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
 
     def supervisor(self) -> psutil.Process:
-        status = json.loads((self.settings.data_dir / "run" / "status.json").read_text(encoding="utf-8"))
-        return psutil.Process(status["pid"])
+        return psutil.Process(self._status["pid"])
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process of each service, as the supervisor last wrote it: costs no command."""
+        return {name: row["pid"] for name, row in self._status["services"].items() if row["pid"]}
+
+    @property
+    def _status(self) -> dict[str, Any]:
+        path = self.settings.data_dir / "run" / "status.json"
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return status
 
 
 @contextmanager
@@ -144,6 +155,17 @@ def whole(stack: Stack) -> bool:
     """Nothing is away any more: what nobody asked before is answered, again and again."""
     fresh = (f"{any_title(stack)} {secrets.token_hex(4)}" for _ in range(3))
     return all_healthy(stack) and all(finds(stack, text) for text in fresh)
+
+
+def is_whole(stack: Stack, text: str) -> bool:
+    """Is it ready, and do searches that nobody made before lack nothing, one after another? Asks only at the door."""
+    try:
+        with stack.anonymous as client:
+            ready = client.get("/readyz").json()
+        green = ready["ready"] and all(each["ok"] for each in ready["dependencies"].values())
+    except (httpx.HTTPError, ValueError, KeyError):
+        return False
+    return green and all(finds(stack, f"{text} {secrets.token_hex(4)}") for _ in range(FRESH))
 
 
 def is_ledger_actor(process: psutil.Process) -> bool:

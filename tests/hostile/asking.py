@@ -1,9 +1,8 @@
 """A client in an open loop: one search on schedule, whether or not earlier ones were answered, and every one counted.
 
 Run as a program of its own, so that what is measured is the server's time and not that of whatever else the test does:
-`python -m tests.hostile.asking PLAN` asks until it is told to end (SIGTERM) and then prints what it saw. Each search is
-new text over a new connection, so that nothing is answered from what is kept and nothing is lost with a connection
-that was idle.
+`python -m tests.hostile.asking PLAN` asks until it is told to end (SIGTERM) and then prints what it saw. Each search has
+a connection of its own, so that nothing is lost with one that was idle.
 """
 
 from __future__ import annotations
@@ -42,13 +41,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked, by whom, and how often. A key is used by every other request, where there is one."""
+    """What is asked, by whom, and how often. A key is used by every other request, where there is one.
+
+    Of each four requests `fresh` are for text that nobody asked for before; the others repeat a text.
+    """
 
     host: str
     port: int
     texts: tuple[str, ...]
     seed: int
     rate_per_s: float = 10.0
+    fresh: int = 4
     late_s: float = 4.0  # a search's deadline and a second of grace
     key: str = ""
     source: str = "127.0.0.1"
@@ -114,7 +117,8 @@ async def ask(plan: Plan, text: str, key: str) -> tuple[Kind, int, str]:
 async def asked(plan: Plan, number: int, due_s: float) -> Asked:
     """Request `number`, which was due at a time of the event loop's clock."""
     loop, at_s = asyncio.get_running_loop(), time.time()
-    text = f"{plan.texts[number % len(plan.texts)]} {plan.seed} {number}"
+    text = plan.texts[number % len(plan.texts)]
+    text = f"{text} {plan.seed} {number}" if number % 4 < plan.fresh else text
     key = plan.key if number % 2 == 0 else ""
     try:
         async with asyncio.timeout(GIVEN_UP_S):
@@ -123,7 +127,7 @@ async def asked(plan: Plan, number: int, due_s: float) -> Asked:
         kind, status, note = Kind.LATE, 0, f"no answer in {GIVEN_UP_S:.0f} s"
     took_s = loop.time() - due_s
     if took_s > plan.late_s and kind is not Kind.OTHER:
-        kind, note = Kind.LATE, note or f"{kind} after {took_s:.1f} s"
+        kind, note = Kind.LATE, note or f"{kind}, but late"
     return Asked(at_s, took_s, kind, status, note)
 
 
@@ -163,12 +167,19 @@ class Seen:
         times = sorted(each.took_s for each in self.rows)
         return times[min(len(times) - 1, int(quantile * len(times)))] if times else 0.0
 
-    def worst(self, count: int = 5) -> list[str]:
-        """Examples of what was not answered well, the rarest kinds first."""
-        kinds = self.kinds
-        bad = [each for each in self.rows if each.kind is not Kind.OK]
-        chosen = sorted(bad, key=lambda each: (kinds[each.kind], -each.took_s))[:count]
-        return [f"{each.kind} {each.status} {each.took_s:.2f} s {each.note}" for each in chosen]
+    def worst(self, count: int = 6) -> list[str]:
+        """What was not answered well, alike ones together, with their number and the longest time; clean 503s last."""
+        alike: dict[tuple[Kind, int, str], list[float]] = {}
+        for each in self.rows:
+            if each.kind is not Kind.OK:
+                alike.setdefault((each.kind, each.status, each.note), []).append(each.took_s)
+        order = sorted(
+            alike.items(), key=lambda item: (item[0][0] is Kind.BUSY, item[0][0] is Kind.LATE, -max(item[1]))
+        )
+        return [
+            f"{kind} ({status}) {len(times)} times, up to {max(times):.1f} s: {note}"
+            for (kind, status, note), times in order
+        ][:count]
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from pipelines import samples
 from tests.conftest import until
 from tests.hostile import gauges
 from tests.hostile.wire import Door
-from tests.stack import Stack, any_title, finds, running, whole
+from tests.stack import Stack, finds, is_whole, running
 
 SEED = 20
 VIDEOS = 3
@@ -55,7 +55,7 @@ def scene_of(stack: Stack, made: list[samples.Sample], folder: Path) -> Scene:
     assert job["status"] == "succeeded", job
     key = stack.json("keys", "create", "quiet", "--scope", "search")["key"]
     texts = tuple(shot.caption for sample in made for shot in sample.shots)
-    until(lambda: finds(stack, any_title(stack)), WHOLE_WITHIN_S, "the catalogue is found")
+    until(lambda: finds(stack, texts[0]), WHOLE_WITHIN_S, "the catalogue is found")
     with stack.anonymous as client:
         found = [client.get("/v1/search", params={"q": text}).json()["moments"] for text in texts[:2]]
     title = made[0].title
@@ -76,20 +76,21 @@ def pad(video: Path, size: int) -> None:
 def mended(request: pytest.FixtureRequest) -> None:
     """Each test that uses the scene finds it whole and warm, also where the one before has shown that it breaks."""
     if "scene" in request.fixturenames:
-        mend(request.getfixturevalue("scene").stack)
+        scene: Scene = request.getfixturevalue("scene")
+        mend(scene.stack, scene.texts[0])
 
 
-def mend(stack: Stack) -> None:
+def mend(stack: Stack, text: str) -> None:
     """Wait until it is whole, with its replica and door killed where that does not come about by itself."""
     try:
         until(lambda: gauges.read(stack).get(gauges.USED) == 0, WHOLE_BY_ITSELF_S, "no connection is held")
-        until(lambda: whole(stack), WHOLE_BY_ITSELF_S, "whole by itself")
+        until(lambda: is_whole(stack, text), WHOLE_BY_ITSELF_S, "whole by itself")
     except AssertionError:
         killed = [each for role in ("SearchApi", "door") for each in gauges.processes(stack, role)]
         for process in killed:
             process.kill()
         psutil.wait_procs(killed, timeout=5)
-        until(lambda: whole(stack), WHOLE_WITHIN_S, "whole after its replica was killed")
+        until(lambda: is_whole(stack, text), WHOLE_WITHIN_S, "whole after its replica was killed")
     warm(stack)
 
 

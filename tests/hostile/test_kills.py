@@ -6,12 +6,10 @@ second; none is told that what it looks for does not exist; all is whole again i
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
 import psutil
 import pytest
 
@@ -19,14 +17,14 @@ from tests.hostile import asking, gauges, tables
 from tests.hostile.asking import Asked, Kind, Seen
 from tests.hostile.conftest import Scene
 from tests.hostile.programs import program
-from tests.stack import Stack, all_healthy, any_title, family, finds, is_ledger_actor, named
+from tests.stack import Stack, all_healthy, family, is_ledger_actor, is_whole, named
 
 SEED = 20_200
 RATE_PER_S = 40.0
+FRESH_OF_FOUR = 2  # the rest is asked again and again, as much is in life
 QUIET_S = 3.0  # of the load before the kill, and once more when all is whole
 DOOR_AWAY_S = 2.0
 WATCHED_S = 60.0  # beyond its bound, so that what comes late is told with its time
-FRESH = 3  # searches in a row that lack nothing
 SOON_S, CLUSTER_S = 30.0, 60.0
 VICTIMS = {
     "door": SOON_S, "postgres": SOON_S, "search-replica": SOON_S, "encoder": SOON_S, "redis": SOON_S, "s3": SOON_S,
@@ -38,8 +36,8 @@ SHORT = ("door", "postgres", "search-replica")
 
 def victims(stack: Stack, name: str) -> list[psutil.Process]:
     """The processes that go by a name here."""
-    if name in stack.services and name != "door":  # a door may have more than one process
-        return [psutil.Process(stack.services[name]["pid"])]
+    if name in stack.pids and name != "door":  # a door may have more than one process
+        return [psutil.Process(stack.pids[name])]
     if name == "ledger-actor":
         return [each for each in family(stack, "ray::Actor") if is_ledger_actor(each)]
     find: dict[str, Callable[[], list[psutil.Process]]] = {
@@ -51,18 +49,6 @@ def victims(stack: Stack, name: str) -> list[psutil.Process]:
         "gcs": lambda: named(stack, "gcs_server"),
     }
     return find[name]()
-
-
-def is_whole(stack: Stack) -> bool:
-    """Is it ready, and do searches that nobody made before lack nothing, one after another?"""
-    try:
-        with stack.anonymous as client:
-            ready = client.get("/readyz").json()
-        green = ready["ready"] and all(each["ok"] for each in ready["dependencies"].values())
-    except (httpx.HTTPError, ValueError, KeyError):
-        return False
-    title = "" if not green else any_title(stack)
-    return green and all(finds(stack, f"{title} {secrets.token_hex(4)}") for _ in range(FRESH))
 
 
 @dataclass(frozen=True)
@@ -112,14 +98,16 @@ def killed(scene: Scene, name: str) -> Kill:
     """Kill it under load, and wait until all is whole."""
     stack, found = scene.stack, victims(scene.stack, name)
     assert found, f"nothing goes by the name of {name}"
-    plan = asking.Plan(scene.door.host, scene.door.port, scene.texts, SEED, RATE_PER_S, key=scene.key)
+    plan = asking.Plan(
+        scene.door.host, scene.door.port, scene.texts, SEED, RATE_PER_S, key=scene.key, fresh=FRESH_OF_FOUR
+    )
     with program("asking", plan) as load:
         time.sleep(QUIET_S)
         for process in found:
             process.kill()
         killed_at_s, end_s = time.time(), time.monotonic() + VICTIMS[name] + WATCHED_S
         psutil.wait_procs(found, timeout=5)
-        while not is_whole(stack) and time.monotonic() < end_s:
+        while not is_whole(stack, scene.texts[0]) and time.monotonic() < end_s:
             time.sleep(0.1)
         whole_at_s = time.time()
         time.sleep(QUIET_S)
