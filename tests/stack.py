@@ -103,7 +103,8 @@ def running(folder: Path, **said: str) -> Iterator[Stack]:
     settings = settings_module.load(environ=places)
     runtime.port(settings, "postgres", 5432)
     primary = runtime.postgres_url(settings, runtime.DATABASE)
-    places["PIXR_POSTGRES_REPLICA_URLS"] = at_port(primary, settings, free_port())  # where one runs only for some tests
+    replica = at_port(primary, settings, free_port())  # where one runs only for some tests
+    places.setdefault("PIXR_POSTGRES_REPLICA_URLS", replica)
     made = Stack(settings_module.load(environ=places), clean | places)
     made.pixr("up")
     family = [made.supervisor(), *made.supervisor().children(recursive=True)]

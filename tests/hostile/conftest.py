@@ -43,7 +43,7 @@ class Scene:
 
 @pytest.fixture(scope="package")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with running(tmp_path_factory.mktemp("hostile")) as stack:
+    with running(tmp_path_factory.mktemp("hostile"), PIXR_POSTGRES_REPLICA_URLS="") as stack:
         folder = tmp_path_factory.mktemp("catalogue")
         yield scene_of(stack, samples.write(folder, VIDEOS, SEED, shots=(2, 2), seconds=(2.0, 2.2)), folder)
 
