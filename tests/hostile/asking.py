@@ -51,10 +51,10 @@ class Plan:
     texts: tuple[str, ...]
     seed: int
     rate_per_s: float = 10.0
-    fresh: int = 4
     late_s: float = 4.0  # a search's deadline and a second of grace
     key: str = ""
-    source: str = "127.0.0.1"
+    sources: tuple[str, ...] = ("127.0.0.1",)  # in turn
+    fresh: int = 4
     path: str = "/v1/search?q="
 
 
@@ -92,11 +92,11 @@ def judged(answer: Answer) -> tuple[Kind, str]:
     return Kind.WRONG, f"{answer.status} {kind} {start!r}"
 
 
-async def ask(plan: Plan, text: str, key: str) -> tuple[Kind, int, str]:
+async def ask(plan: Plan, source: str, text: str, key: str) -> tuple[Kind, int, str]:
     """One request, however it ends."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        async with connected(Door(plan.host, plan.port), plan.source) as wire:
+        async with connected(Door(plan.host, plan.port), source) as wire:
             try:
                 await wire.send(request("GET", plan.path + quote(text), headers))
                 answer = await wire.read()
@@ -122,7 +122,7 @@ async def asked(plan: Plan, number: int, due_s: float) -> Asked:
     key = plan.key if number % 2 == 0 else ""
     try:
         async with asyncio.timeout(GIVEN_UP_S):
-            kind, status, note = await ask(plan, text, key)
+            kind, status, note = await ask(plan, plan.sources[number % len(plan.sources)], text, key)
     except TimeoutError:
         kind, status, note = Kind.LATE, 0, f"no answer in {GIVEN_UP_S:.0f} s"
     took_s = loop.time() - due_s

@@ -37,6 +37,7 @@ class Scene:
     stack: Stack
     door: Door
     key: str  # of scope search
+    stranger_key: str  # another that is good
     texts: tuple[str, ...]
     links: tuple[str, ...]  # of a long video
 
@@ -53,7 +54,7 @@ def scene_of(stack: Stack, made: list[samples.Sample], folder: Path) -> Scene:
     pad(folder / made[0].file, PADDED_BYTES)
     job = stack.json("ingest", str(folder))
     assert job["status"] == "succeeded", job
-    key = stack.json("keys", "create", "quiet", "--scope", "search")["key"]
+    key, stranger_key = (stack.json("keys", "create", who, "--scope", "search")["key"] for who in ("quiet", "stranger"))
     texts = tuple(shot.caption for sample in made for shot in sample.shots)
     until(lambda: finds(stack, texts[0]), WHOLE_WITHIN_S, "the catalogue is found")
     with stack.anonymous as client:
@@ -61,7 +62,7 @@ def scene_of(stack: Stack, made: list[samples.Sample], folder: Path) -> Scene:
     title = made[0].title
     links = {each["play_url"].partition("#")[0] for moments in found for each in moments if each["title"] == title}
     assert links, found
-    return Scene(stack, Door.of(runtime.serve_url(stack.settings)), key, texts, tuple(sorted(links)))
+    return Scene(stack, Door.of(runtime.serve_url(stack.settings)), key, stranger_key, texts, tuple(sorted(links)))
 
 
 def pad(video: Path, size: int) -> None:

@@ -21,6 +21,7 @@ from tests.stack import Stack, all_healthy, family, is_ledger_actor, is_whole, n
 
 SEED = 20_200
 RATE_PER_S = 40.0
+SOURCES = tuple(f"127.0.0.{number}" for number in range(20, 28))  # many people, each with few connections
 FRESH_OF_FOUR = 2  # the rest is asked again and again, as much is in life
 QUIET_S = 3.0  # of the load before the kill, and once more when all is whole
 DOOR_AWAY_S = 2.0
@@ -63,11 +64,13 @@ class Kill:
     @property
     def phases(self) -> dict[str, Seen]:
         """Before the kill (what was out then was hit by it), until all was whole, and from then on."""
-        rows = self.seen.rows
-        before = tuple(each for each in rows if each.at_s + each.took_s < self.killed_at_s)
-        after = tuple(each for each in rows if each.at_s > self.whole_at_s)
-        rest = tuple(each for each in rows if each not in {*before, *after})
-        return {"before": Seen(before), "away": Seen(rest), "after": Seen(after)}
+        before: list[Asked] = []
+        hit: list[Asked] = []
+        after: list[Asked] = []
+        for each in self.seen.rows:
+            done = each.at_s + each.took_s < self.killed_at_s
+            (before if done else after if each.at_s > self.whole_at_s else hit).append(each)
+        return {"before": Seen(tuple(before)), "away": Seen(tuple(hit)), "after": Seen(tuple(after))}
 
     @property
     def cut_off(self) -> list[Asked]:
@@ -99,13 +102,13 @@ def killed(scene: Scene, name: str) -> Kill:
     stack, found = scene.stack, victims(scene.stack, name)
     assert found, f"nothing goes by the name of {name}"
     plan = asking.Plan(
-        scene.door.host, scene.door.port, scene.texts, SEED, RATE_PER_S, key=scene.key, fresh=FRESH_OF_FOUR
+        scene.door.host, scene.door.port, scene.texts, SEED, RATE_PER_S, scene.key, SOURCES, fresh=FRESH_OF_FOUR
     )
     with program("asking", plan) as load:
         time.sleep(QUIET_S)
+        killed_at_s, end_s = time.time(), time.monotonic() + VICTIMS[name] + WATCHED_S
         for process in found:
             process.kill()
-        killed_at_s, end_s = time.time(), time.monotonic() + VICTIMS[name] + WATCHED_S
         psutil.wait_procs(found, timeout=5)
         while not is_whole(stack, scene.texts[0]) and time.monotonic() < end_s:
             time.sleep(0.1)

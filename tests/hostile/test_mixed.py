@@ -25,7 +25,7 @@ WEIGHTS = {
 
 def mixed(scene: Scene, show: Callable[..., None], seconds: float, baseline_s: float, ratio_max: float) -> list[str]:
     """What is wrong after a mixed attack."""
-    attack = siege.plan(scene, SEED, seconds, WEIGHTS, keys=(scene.key,))
+    attack = siege.plan(scene, SEED, seconds, WEIGHTS, keys=(scene.stranger_key,))
     seen = siege.besieged(scene, attack, seconds, show)
     calm, report = siege.baseline(scene, attack, seen.report.cpu_share, baseline_s)
     p95_s, calm_s = seen.seen.took_s(0.95), max(calm.took_s(0.95), P95_LEAST_S)
