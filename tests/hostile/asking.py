@@ -51,10 +51,10 @@ class Plan:
     texts: tuple[str, ...]
     seed: int
     rate_per_s: float = 10.0
-    late_s: float = 4.0  # a search's deadline and a second of grace
     key: str = ""
     sources: tuple[str, ...] = ("127.0.0.1",)  # in turn
     fresh: int = 4
+    late_s: float = 4.0  # a search's deadline and a second of grace
     path: str = "/v1/search?q="
 
 
