@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from cluster.resilience import backoff_s
 
@@ -48,6 +49,7 @@ class Tasks:
         self._kept: dict[str, _Kept] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+        _OWNERS.add(self)
 
     def __len__(self) -> int:
         """How many run at present."""
@@ -108,6 +110,11 @@ class Tasks:
             log.error("%s failed", task.get_name(), exc_info=error)
 
 
+def running() -> int:
+    """How many background tasks run in this process, of all owners; a gauge that must come back."""
+    return sum(len(owner) for owner in _OWNERS)
+
+
 async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work` in a task of its own, which goes on to its end also when the caller is cancelled.
 
@@ -125,6 +132,7 @@ async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
         raise
 
 
+_OWNERS: WeakSet[Tasks] = WeakSet()
 _ORPHANS: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks weakly
 
 

@@ -50,7 +50,7 @@ from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Limits
 from serve.liveness import Liveness
-from serve.metrics import Metrics
+from serve.metrics import Means, Metrics, pool_states
 from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
@@ -152,7 +152,8 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     store = Store(settings, redis, search.redis_calls_max)
     replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
     readings = Readers(Connections(ends.postgres_url, search), replicas, search)
-    recall = Recall(readings, search)
+    recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
+    means = Means(lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others))
     return Services(
         settings=settings,
         search=search,
@@ -167,11 +168,11 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         results=Results(store, search),
         feed=Feed(readings, search),
         limits=Limits(store, search),
-        gate=gates.searches(search),
-        gates=gates.of(search),
+        gate=gate,
+        gates=others,
         recall=recall,
         warming=Warming(readings, search),
-        metrics=Metrics(lambda: recall.means),
+        metrics=Metrics(lambda: recall.means, means),
         remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),

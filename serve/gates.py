@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cluster.errors import Temporary
 from serve.settings import SearchSettings
@@ -32,6 +32,11 @@ class Gate:
     def held(self) -> int:
         """How many places are taken; a gauge that must come back to 0."""
         return self._held
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return self._waiting
 
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
@@ -114,3 +119,9 @@ def of(search: SearchSettings) -> Gates:
 
 def searches(search: SearchSettings) -> Gate:
     return Gate("searches", search.searches_max, search.waiting_max)
+
+
+def places(gate: Gate, gates: Gates) -> dict[str, dict[str, float]]:
+    """The places that are taken at each gate and the callers that wait there, by the gate's name."""
+    named = {"searches": gate, **{field.name: getattr(gates, field.name) for field in fields(gates)}}
+    return {name: {"taken": each.held, "waiting": getattr(each, "waiting", 0)} for name, each in named.items()}

@@ -13,8 +13,7 @@ import pytest
 
 from cluster import runtime
 from tests.conftest import until
-from tests.flow.conftest import Stack, running
-from tests.flow.test_faults import family
+from tests.stack import Stack, family, running
 
 CLIENTS, SECONDS = 32, 25
 REPLICAS_MAX = 3

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
-import httpx
 import psutil
 import pytest
 
 from tests.conftest import until
-from tests.flow.conftest import Stack
+from tests.stack import Stack, all_healthy, any_title, family, finds
 
 BACK_WITHIN_S = 30.0
-
-
-def all_healthy(stack: Stack) -> bool:
-    return all(row["healthy"] for row in stack.services.values())
-
-
-def finds(stack: Stack, query: str) -> bool:
-    try:
-        answer = stack.anonymous.get("/v1/search", params={"q": query, "intent": "typing"})
-    except httpx.HTTPError:
-        return False
-    return answer.status_code == 200 and bool(answer.json()["moments"]) and not answer.json()["degraded"]
-
-
-def family(stack: Stack, word: str) -> list[psutil.Process]:
-    """The stack's processes whose command line has a word in it."""
-    found = []
-    for process in stack.supervisor().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended since the list was made, or waits to be reaped
-            if word in " ".join(process.cmdline()):
-                found.append(process)
-    return found
-
-
-def any_title(stack: Stack) -> str:
-    return str(stack.rows("SELECT title FROM media.videos WHERE status = 'ready' ORDER BY id LIMIT 1")[0][0])
 
 
 @pytest.mark.parametrize("service", ["redis", "s3", "solana", "postgres"])

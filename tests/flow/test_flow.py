@@ -9,7 +9,7 @@ import pytest
 from pipelines.samples import Sample
 from serve.client import Client
 from tests.conftest import until
-from tests.flow.conftest import Stack
+from tests.stack import Stack
 
 PAID_WITHIN_S = 90.0
 
