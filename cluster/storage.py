@@ -132,7 +132,7 @@ class Storage:
         if is_empty and split(prefix)[1].strip("/") and self.exists(prefix):
             yield self.info(prefix)
 
-    def _pages(self, prefix: str) -> Iterator[list[StoredObject]]:
+    def _pages(self, prefix: str) -> Iterator[tuple[StoredObject, ...]]:
         """A folder's objects a page at a time, in the order of keys; no more than a page is held."""
         bucket, key = split(prefix)
         asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.strip("/") else ""}
@@ -140,7 +140,7 @@ class Storage:
             with _sorted(prefix, self.endpoint):
                 page: dict[str, Any] = self.filesystem().call_s3("list_objects_v2", **asked)
             rows = ({**row, "name": f"{bucket}/{row['Key']}", "size": row["Size"]} for row in page.get("Contents", []))
-            yield [_stored(row) for row in rows if not row["name"].endswith("/")]
+            yield tuple(_stored(row) for row in rows if not row["name"].endswith("/"))
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
