@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ class Storage:
         if is_empty and split(prefix)[1].strip("/") and self.exists(prefix):
             yield self.info(prefix)
 
-    def _pages(self, prefix: str) -> Iterator[Sequence[StoredObject]]:
+    def _pages(self, prefix: str) -> Iterator[tuple[StoredObject, ...]]:
         """A folder's objects a page at a time, in the order of keys; no more than a page is held."""
         bucket, key = split(prefix)
         asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.strip("/") else ""}
@@ -140,7 +140,7 @@ class Storage:
             with _sorted(prefix, self.endpoint):
                 page: dict[str, Any] = self.filesystem().call_s3("list_objects_v2", **asked)
             rows = ({**row, "name": f"{bucket}/{row['Key']}", "size": row["Size"]} for row in page.get("Contents", []))
-            yield [_stored(row) for row in rows if not row["name"].endswith("/")]
+            yield tuple(_stored(row) for row in rows if not row["name"].endswith("/"))
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
@@ -150,6 +150,12 @@ class Storage:
         with _sorted(uri, self.endpoint):
             if self.filesystem().exists(uri):
                 self.filesystem().rm_file(uri)
+
+    def presign(self, uri: str, expires_s: int) -> str:
+        """A URL that reads the object for `expires_s` seconds without credentials."""
+        with _sorted(uri, self.endpoint):
+            url: str = self.filesystem().sign(uri, expiration=expires_s)
+            return url
 
 
 def _stored(info: dict[str, Any]) -> StoredObject:

@@ -58,7 +58,7 @@ class Liveness:
     async def _tick(self) -> None:
         while True:
             began = time.monotonic()
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(min(TICK_S, self._liveness_s / 5))
             if time.monotonic() - began < TICK_S + LATE_S:
                 self._on_time_at = time.monotonic()
 
