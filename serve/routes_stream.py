@@ -31,8 +31,14 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack, headers: Mapping[str, str]) -> None:
-        super().__init__(events, headers=headers)
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        held: AsyncExitStack,
+        headers: Mapping[str, str],
+        status_code: int = 200,  # FastAPI looks here for what the document says
+    ) -> None:
+        super().__init__(events, status_code, headers)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
