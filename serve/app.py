@@ -220,6 +220,9 @@ class Checked:
 
     _asgi_app: FastAPI  # that `ray.serve.ingress` puts there
 
+    def __init__(self, *_handles: object) -> None:
+        """Take the deployments that are bound to this one, so that Serve runs them; who needs one asks for it by name."""
+
     async def check_health(self) -> None:
         self._asgi_app.state.liveness.check()
 
