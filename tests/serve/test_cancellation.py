@@ -269,7 +269,7 @@ async def test_a_request_has_one_deadline_for_all_that_it_waits_for(settings: Se
     quick = dataclasses.replace(settings.section(SearchSettings), deadline_s=1.0, question_timeout_s=5.0)
     async with relayed(settings.postgres.url) as postgres:
         through = settings.with_section(quick)
-        through = through.with_section(dataclasses.replace(settings.postgres, url=postgres.url))
+        through = through.with_section(dataclasses.replace(settings.postgres, url=postgres.url, serve_url=""))
         async with opened(through) as doors:
             await doors.http.get("/v1/search", params={"q": "before"})
             postgres.hang()

@@ -114,7 +114,7 @@ async def room(settings: Settings, model: QueryEncoder, painted: Scenes) -> Asyn
             address_burst=100_000,
         )
         through = settings.with_section(quick)
-        through = through.with_section(dataclasses.replace(settings.postgres, url=postgres.url))
+        through = through.with_section(dataclasses.replace(settings.postgres, url=postgres.url, serve_url=""))
         through = through.with_section(dataclasses.replace(settings.redis, url=redis.url))
         kept: list[Switched] = []
 
@@ -210,7 +210,7 @@ async def test_a_replica_ends_though_the_database_is_away_and_its_spool_is_left_
     with database.connect(settings.postgres.url) as connection:
         hang(connection, painted)
     async with relayed(settings.postgres.url) as postgres:
-        through = settings.with_section(dataclasses.replace(settings.postgres, url=postgres.url))
+        through = settings.with_section(dataclasses.replace(settings.postgres, url=postgres.url, serve_url=""))
         async with opened(through, near(model)) as doors:
             shown = len((await doors.http.get("/v1/search", params={"q": "banana"})).json()["moments"])
             deadline = time.monotonic() + 20
@@ -254,7 +254,7 @@ async def test_a_search_by_a_picture_that_cannot_be_made_is_not_answered_with_so
     await until_feed(room)
     room.encoder.on = False
     picture = base64.b64encode(painted.picture("rocket")).decode()
-    answer = await room.doors.http.post("/v1/search", json={"image": picture, "intent": "probe"})
+    answer = await room.doors.http.post("/v1/search", json={"image": picture, "intent": "typing"})
     assert (answer.status_code, answer.json()["code"]) == (503, "temporary")
     assert int(answer.headers["retry-after"]) >= 1
 

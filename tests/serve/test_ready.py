@@ -13,6 +13,7 @@ from cluster import cache
 from cluster.settings import Settings
 from serve import ready
 from serve.services import Services
+from serve.store import Store
 from tests.serve.doors import Doors, opened
 
 
@@ -42,8 +43,9 @@ async def test_those_who_ask_at_once_share_an_answer(doors: Doors, monkeypatch: 
 
 
 async def test_a_dependency_that_is_away_is_named_without_its_address(doors: Doors) -> None:
-    away = dataclasses.replace(doors.services, redis=cache.async_client("redis://:secret@127.0.0.1:1/0"))
+    nowhere = cache.async_client("redis://:secret@127.0.0.1:1/0")
+    away = dataclasses.replace(doors.services, store=Store(doors.settings, nowhere, calls_max=1))
     found = await ready.look(away)
     assert not found["dependencies"]["redis"]["ok"]
-    assert found["dependencies"]["redis"]["reason"] == "ConnectionError"
+    assert found["dependencies"]["redis"]["reason"] == "Redis does not answer"
     assert "127.0.0.1" not in str(found)

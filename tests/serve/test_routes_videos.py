@@ -9,7 +9,7 @@ import pytest
 
 from cluster.settings import Settings
 from serve import media
-from tests.serve.doors import Doors, Shelf, fill, opened
+from tests.serve.doors import Doors, Shelf, fill, opened, tiny
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Room:
         return (await self.doors.http.get(path, headers=headers or {})).status_code
 
     async def finds(self, words: str) -> list[str]:
-        """By words alone, so that without an encoder nothing is lacking and the answer is kept."""
+        """By words alone, in an answer that lacks nothing and so is kept."""
         body = {"text": words, "limit": 100, "weights": {"vector": 0}}
         answer = await self.doors.http.post("/v1/search", json=body)
         assert answer.json()["degraded"] == []
@@ -34,7 +34,7 @@ class Room:
 @pytest.fixture
 async def room(settings: Settings) -> AsyncIterator[Room]:
     shelf = fill(settings)
-    async with opened(settings) as doors:
+    async with opened(settings, tiny) as doors:
         ada, bob = (doors.key("creator", creator_id=each) for each in (shelf.ada, shelf.bob))
         yield Room(doors, shelf, ada, bob, doors.key("ingest"))
 

@@ -177,7 +177,7 @@ async def test_what_goes_wrong_later_is_said_in_the_stream(
 ) -> None:
     async with AsyncExitStack() as stack:
         relay = await stack.enter_async_context(relayed(hung_here.postgres.url))
-        through = hung_here.with_section(dataclasses.replace(hung_here.postgres, url=relay.url))
+        through = hung_here.with_section(dataclasses.replace(hung_here.postgres, url=relay.url, serve_url=""))
         url = await asyncio.to_thread(stack.enter_context, listening(through, slow(model, may)))
         events = await stack.enter_async_context(reading(url, WORDS, tags="gallery"))
         assert (await asyncio.wait_for(anext(events), TIMEOUT_S))[0] == "text"
