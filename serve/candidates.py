@@ -17,6 +17,7 @@ import psycopg
 from cluster.errors import Rejected, Temporary
 from cluster.stopwatch import Stopwatch
 from pipelines import fulltext, index
+from pipelines.fulltext import Match, Named
 from pipelines.index import Connection, Hit, Looked, Model, Plan
 from pipelines.relevance import PPM
 from serve.cursors import Ranked
@@ -59,14 +60,15 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     )
     if by_vector is None and (by_text is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
-    nearest, matching = by_vector or Nearest(), by_text or []
-    skipped = {"vector": by_vector is None, "text": by_text is None, "recall": nearest.hurried}
+    nearest = by_vector or Nearest()
+    by_words = await _standing(services, query, nearest, by_text, watch)
+    skipped = {"vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried}
     degraded = [name for name, is_so in skipped.items() if is_so]
-    ranks = {"vector": ranked(nearest.hits), "text": ranked(matching)}
+    ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in by_words or []}}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     with watch.time("relevance"):
-        cosines, relevance = await _relevance(services, query, nearest, ranks["text"], list(scores))
+        cosines, relevance = await _relevance(services, query, nearest, by_words or [], list(scores))
     near, named = ranks["vector"], ranks["text"]
     fused = [
         Ranked(segment_id, score, relevance[segment_id], MATCHED[segment_id in near, segment_id in named])
@@ -183,18 +185,34 @@ async def _vector_of(services: Services, segment_id: int, model: Model) -> Vecto
     return vector
 
 
-async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Hit] | None:
-    """The full-text list; None when it cannot be made."""
+async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Match] | None:
+    """The videos that words find; None when they cannot be asked for."""
     if not query.wanted or query.text_weight == 0:
         return []
     try:
-        limit = services.search.candidates_max
-        asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
+        asked = (query.text, services.search.text_videos_max, query.filters, _plan(services), query.language)
         with watch.time("text"):
             return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked))
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no full text: %s", error)
         return None
+
+
+async def _standing(
+    services: Services, query: Query, nearest: Nearest, matches: list[Match] | None, watch: Stopwatch
+) -> list[Named] | None:
+    """The moments that stand for the videos that words find, nearest first; None when there is no list of words."""
+    if not matches:
+        return None if matches is None else []
+    each, among = services.search.text_moments_max, query.filters.segment_ids
+    asked = (matches, each, nearest.model, nearest.vector, among)
+    try:
+        with watch.time("text"):
+            found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked))
+    except (Temporary, psycopg.OperationalError) as error:
+        log.warning("no moments of full text: %s", error)
+        return None
+    return [named for named in found if named.segment_id != query.segment_id]
 
 
 def _plan(services: Services) -> Plan:
@@ -211,7 +229,7 @@ def _plan(services: Services) -> Plan:
 
 
 def ranked(hits: Sequence[Hit]) -> dict[int, int]:
-    """Ranks from 1; equal values share one, since all moments of a video have the same words."""
+    """Ranks from 1; equal values share one."""
     ranks: dict[int, int] = {}
     rank, last = 0, None
     for hit in hits:
@@ -232,10 +250,12 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
 
 
 async def _relevance(
-    services: Services, query: Query, nearest: Nearest, text_ranks: Mapping[int, int], segment_ids: Sequence[int]
+    services: Services, query: Query, nearest: Nearest, by_words: Sequence[Named], segment_ids: Sequence[int]
 ) -> tuple[dict[int, float], dict[int, int]]:
     """Cosines where there are vectors, and the relevance of every candidate."""
-    cosines = {hit.segment_id: hit.value for hit in nearest.hits}
+    cosines = {each.segment_id: each.cosine for each in by_words if each.cosine is not None}
+    cosines |= {hit.segment_id: hit.value for hit in nearest.hits}
+    text_ranks = {each.segment_id: each.rank for each in by_words}
     missing = [segment_id for segment_id in segment_ids if segment_id not in cosines]
     model, vector = nearest.model, nearest.vector
     if missing and model is not None and vector is not None:
