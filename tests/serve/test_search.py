@@ -92,8 +92,8 @@ async def test_what_is_seen_is_found_though_no_word_tells_it(room: Room) -> None
 
 
 async def test_words_are_found_by_full_text_in_whatever_form(room: Room) -> None:
-    answer = await room.ask(text="collections number4", limit=2, weights={"vector": 0})
-    assert set(videos(answer)) == {list(room.gallery.videos.values())[4]}
+    answer = await room.ask(text="collections number4", limit=1, weights={"vector": 0})
+    assert videos(answer) == [list(room.gallery.videos.values())[4]]
     assert "text" in answer["moments"][0]["matched"]
 
 
