@@ -61,12 +61,13 @@ MATCHING: LiteralString = """
                             WHERE i.video_id = b.video_id AND i.lexeme = h.lexeme OFFSET 0) i
         WHERE b.lacking GROUP BY b.video_id),
     ranked AS MATERIALIZED (
-        SELECT b.video_id, coalesce(w.got, b.got) AS score, coalesce(w.seen, b.seen) >= b.words AS complete
-        FROM best b LEFT JOIN whole w USING (video_id) ORDER BY 3 DESC, 2 DESC, 1 DESC LIMIT %(limit)s)
+        SELECT b.video_id, b.words, coalesce(w.got, b.got) AS score, coalesce(w.seen, b.seen) >= b.words AS complete
+        FROM best b LEFT JOIN whole w USING (video_id) ORDER BY 4 DESC, 3 DESC, 1 DESC LIMIT %(limit)s)
     SELECT r.video_id, r.score + CASE WHEN r.complete THEN 1000 ELSE 0 END,
-           t.search @@ websearch_to_tsquery(%(language)s::regconfig, %(text)s)
-    FROM ranked r JOIN media.videos v ON v.id = r.video_id JOIN media.texts t USING (video_id)
-    WHERE t.segment_id IS NULL AND {visible} ORDER BY 2 DESC, 1 DESC"""
+           r.words = 1 OR EXISTS (  -- as it was asked: with its phrases, and either side of an "or"
+               SELECT FROM media.texts t WHERE t.video_id = r.video_id AND t.segment_id IS NULL
+               AND t.search @@ (SELECT websearch_to_tsquery(%(language)s::regconfig, %(text)s)) OFFSET 0)
+    FROM ranked r ORDER BY 2 DESC, 1 DESC"""
 
 BEST: LiteralString = """
     SELECT i.video_id, i.impact FROM media.impacts i WHERE i.lexeme = w.lexeme{among}
@@ -182,7 +183,7 @@ async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict
     elif conditions:
         among = f" AND EXISTS (SELECT FROM media.videos v WHERE v.id = i.video_id AND {passing} OFFSET 0)"
         source = BEST.format(among=among, depth=depth)
-    return SQL(statement.format(source=source, depth=depth, visible=VISIBLE)), parameters
+    return SQL(statement.format(source=source, depth=depth)), parameters
 
 
 async def _fitting(connection: Connection, passing: str, parameters: dict[str, Any]) -> int:
