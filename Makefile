@@ -2,7 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-.PHONY: help setup demo stop check test cover test-slow test-browser test-gpu soak bench clean
+.PHONY: help setup demo stop check test cover test-slow test-hostile test-browser test-gpu soak bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -37,6 +37,9 @@ cover: $(STAMP) ## branch coverage of the modules that handle money: 100 %
 
 test-slow: $(STAMP) ## fuzz, chaos, thousands of seeds
 	$(PY) -m pytest -m slow --timeout 7200
+
+test-hostile: $(STAMP) ## ten minutes of strangers at the door beside a quiet client (about 20 minutes)
+	$(PY) -m pytest -m slow --timeout 1800 tests/hostile/test_mixed.py
 
 test-browser: $(STAMP) ## the page in Chromium (need `chromium` on PATH)
 	$(PY) -m pytest -m browser

@@ -1,4 +1,4 @@
-"""Ray and Redis for a benchmark, under a supervisor of its own, beside a PostgreSQL that the benchmark has started."""
+"""Ray, Redis and the door for a benchmark, under a supervisor of its own, beside a PostgreSQL that is there already."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ START_TIMEOUT_S = 180.0
 @contextmanager
 def ray_and_redis(settings: Settings, postgres_url: str) -> Iterator[Settings]:
     """Settings with everything a search needs but S3; this process is the cluster's driver."""
-    process = supervisor.start(settings, only=("redis", "ray"))
+    process = supervisor.start(settings, only=("redis", "ray", "door"))
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while (status := supervisor.read_status(settings))["phase"] != "up":
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Temporary(f"Ray and Redis do not start: {status}")
+                raise Temporary(f"Ray, Redis and the door do not start: {status}")
             time.sleep(0.2)
         for name, preferred in (("serve", 8000), ("solana", 8899), ("s3", 9000)):
             runtime.port(settings, name, preferred)

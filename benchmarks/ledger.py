@@ -24,7 +24,7 @@ from benchmarks.run import Figure
 from cluster import database, migrations, runtime
 from cluster.settings import Settings
 from ledger import batches, book, packing, spool, treasury
-from ledger.appearances import RECORDED, _parameters
+from ledger.appearances import RECORDED, parameters
 from ledger.batches import Recipient
 from ledger.chain import Chain
 from ledger.fold import Fold
@@ -89,7 +89,7 @@ def _fold(connection: Connection[Any]) -> Iterator[Figure]:
     incarnation = uuid4()
     connection.execute("INSERT INTO ledger.incarnations (id, spool) VALUES (%s, 'bench')", (incarnation,))
     for number, batch in enumerate(payloads):
-        connection.execute(RECORDED, _parameters(incarnation, number * BATCH_SEARCHES, batch))
+        connection.execute(RECORDED, parameters(incarnation, number * BATCH_SEARCHES, batch))
         connection.commit()
     record_s = time.perf_counter() - began
     _settle(connection)

@@ -108,7 +108,7 @@ def over_http(environment: dict[str, str]) -> Search:
             answer = client.post("/v1/search", json=_body(question))
         else:
             own = max((hit for hit in ids if hit.file == question.file), key=lambda hit: overlap(hit, question.shot))
-            answer = client.get(f"/v1/segments/{ids[own]}/similar", params={"limit": HITS, "intent": "benchmark"})
+            answer = client.get(f"/v1/segments/{ids[own]}/similar", params={"limit": HITS, "intent": "typing"})
         found = answer.raise_for_status().json()
         assert not found["degraded"], found["degraded"]
         assert all(m["matched"] == ["vector"] for m in found["moments"]), "something other than vectors has answered"
@@ -118,7 +118,7 @@ def over_http(environment: dict[str, str]) -> Search:
 
 
 def _body(question: Question) -> dict[str, Any]:
-    body: dict[str, Any] = {"weights": {"vector": 1, "text": 0}, "limit": HITS, "intent": "benchmark"}
+    body: dict[str, Any] = {"weights": {"vector": 1, "text": 0}, "limit": HITS, "intent": "typing"}
     return body | ({"image": _png(question.picture)} if question.picture is not None else {"text": question.text})
 
 

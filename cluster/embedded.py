@@ -21,6 +21,7 @@ from typing import ClassVar
 from psycopg import sql
 
 from cluster import database, health, migrations, ray_cluster, roles, runtime
+from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command, Factory, Service
 from cluster.settings import EMBEDDED, Settings
@@ -78,9 +79,9 @@ class Postgres:
     def check(self) -> None:
         try:
             health.postgres(runtime.postgres_url(self.settings, runtime.DATABASE))
-        except Temporary as error:
+        except Rejected as error:
             if f'database "{runtime.DATABASE}" does not exist' not in str(error):
-                raise
+                raise Temporary(str(error)) from error  # another server has the port: ours ends and is started again
             self._create_database()
 
     def address(self) -> str:
@@ -304,6 +305,7 @@ FACTORIES: tuple[Factory, ...] = (
     _when_embedded(lambda settings: settings.s3.url, S3Gateway),
     _when_embedded(lambda settings: settings.ray.address, Ray),
     Schema,
+    door.service,
 )
 
 

@@ -21,7 +21,7 @@ import psutil
 
 from cluster import runtime, telemetry
 from cluster.errors import PixrError, Rejected, Temporary
-from cluster.services import Command, Service
+from cluster.services import Command, Dependent, Service
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,9 @@ class Keeper:
         if self.process is not None and self.process.poll() is not None:
             self._died(now, f"ended with code {self.process.returncode}{self._last_words()}")
         may_start = all(need in healthy for need in self.service.needs if need in known)
-        if (self.state is State.WAITING and may_start) or (self.state is State.DEAD and now >= self._restart_at):
+        lives_on = self.service.lives_on if isinstance(self.service, Dependent) else ()
+        may_live = now >= self._restart_at and all(need in healthy for need in lives_on if need in known)
+        if (self.state is State.WAITING and may_start) or (self.state is State.DEAD and may_live):
             self._start(now)
         elif self.state in (State.STARTING, State.HEALTHY, State.UNHEALTHY) and now >= self._check_at:
             self._check(now)
@@ -213,7 +215,8 @@ def _leave_taken_ports(settings: Settings, service: str) -> None:
     path = settings.data_dir / "run" / "ports.json"
     ports: dict[str, int] = json.loads(path.read_text(encoding="ascii")) if path.exists() else {}
     for name, number in ports.items():
-        if not (name == service or name.startswith(f"{service}-")) or runtime.port_is_free(number):
+        owner = runtime.OWNERS.get(name, name)
+        if not (owner == service or owner.startswith(f"{service}-")) or runtime.port_is_free(number):
             continue
         pid = _listener(number)
         if pid not in {child.pid for child in psutil.Process().children(recursive=True)}:

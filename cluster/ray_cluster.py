@@ -5,16 +5,21 @@ Knows no actor.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 
-from cluster import ingress, runtime
+from cluster import runtime
 from cluster.errors import Temporary
 from cluster.settings import EMBEDDED, Settings
 
 NAMESPACE = "pixr"
 MEGABYTE = 1024 * 1024
 STORE_TIMEOUT_S = 5.0
+# Below the range that the kernel takes for outgoing connections, above Ray's own ports.
+REPLICA_PORTS_FROM, REPLICA_PORTS_BLOCK, REPLICA_PORTS_BLOCKS = 23_000, 100, 90
+PORT_QUARANTINE_S = 30  # before another replica may have the port of one that has gone
+DRAIN_S = 1  # of a replica that is told to end; the door hears of it within a tenth of that
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -33,7 +38,28 @@ def environment(settings: Settings) -> dict[str, str]:
     }
     if settings.ray.auth_mode == "token" and settings.ray.address == EMBEDDED:
         variables["RAY_AUTH_TOKEN_PATH"] = str(runtime.secret_path(settings, "ray_token"))
-    return variables | ingress.environment(settings)
+    return variables | (_serve(settings) if settings.ray.address == EMBEDDED else {})
+
+
+def _serve(settings: Settings) -> dict[str, str]:
+    """Serve without a proxy of its own: each replica has an HTTP server, and the door sends requests to them.
+
+    Ports are a hundred of this deployment's own, so that a door that still knows a replica of yesterday does not meet
+    another Pixr's there. A server that believed X-Forwarded-For would believe any process of the machine; who asked is
+    the application's to find out.
+    """
+    digest = hashlib.sha256(str(settings.data_dir).encode()).digest()
+    first = REPLICA_PORTS_FROM + int.from_bytes(digest[:4], "big") % REPLICA_PORTS_BLOCKS * REPLICA_PORTS_BLOCK
+    return {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH": "cluster.door.direct:without_proxies",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS_BLOCK - 1),
+        "RAY_SERVE_PORT_QUARANTINE_S": str(PORT_QUARANTINE_S),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "FORWARDED_ALLOW_IPS": "none",
+    }
 
 
 def token(settings: Settings) -> str:

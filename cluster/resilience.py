@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -43,7 +44,10 @@ async def aretry(
 
 @dataclass
 class Breaker:
-    """Closed, then open after `failures_max` failures in a row, then one trial call every `reset_s` seconds."""
+    """Closed, then open after `failures_max` failures in a row, then one trial call every `reset_s` seconds.
+
+    Safe to share between threads: no failure is lost, and of many that ask at once one is let through as the trial.
+    """
 
     name: str
     failures_max: int = 3
@@ -51,6 +55,7 @@ class Breaker:
     clock: Callable[[], float] = time.monotonic
     _failures: int = field(default=0, init=False)
     _opened_at: float = field(default=0.0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @property
     def open(self) -> bool:
@@ -60,18 +65,22 @@ class Breaker:
         """May a call be made now? When open, one trial is let through each `reset_s` seconds."""
         if not self.open:
             return True
-        if self.clock() - self._opened_at < self.reset_s:
-            return False
-        self._opened_at = self.clock()
-        return True
+        with self._lock:
+            now = self.clock()
+            if now - self._opened_at < self.reset_s:
+                return False
+            self._opened_at = now
+            return True
 
     def success(self) -> None:
-        self._failures = 0
+        with self._lock:
+            self._failures = 0
 
     def failure(self) -> None:
-        self._failures += 1
-        if self._failures == self.failures_max:
-            self._opened_at = self.clock()
+        with self._lock:
+            self._failures += 1
+            if self._failures == self.failures_max:
+                self._opened_at = self.clock()
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Run `function` under the breaker.

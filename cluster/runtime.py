@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import secrets as random_secrets
 import socket
@@ -30,6 +31,7 @@ PREFERRED = {
     "ray-dashboard": 8265,
     "serve": 8000,
 }
+OWNERS = {"serve": "door"}  # the service of a port, where it is not the one that the port is named after
 DATABASE = "pixr"
 SERVE_ROLE, SERVE_SECRET = "pixr_serve", "postgres_serve"
 
@@ -106,7 +108,8 @@ def as_serve(settings: Settings) -> Settings:
 
 def serve_url(settings: Settings) -> str:
     host = "127.0.0.1" if settings.serve.host in ("0.0.0.0", "::") else settings.serve.host  # noqa: S104  a comparison
-    return f"http://{host}:{known_port(settings, 'serve')}"
+    named = f"[{host}]" if ":" in host else host
+    return f"http://{named}:{known_port(settings, 'serve')}"
 
 
 def _given(url: str) -> str:
@@ -123,8 +126,13 @@ def secret(settings: Settings, name: str) -> str:
     with _locked(settings):
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _replace(path, random_secrets.token_urlsafe(32))
+            replace_private(path, random_secrets.token_urlsafe(32))
         return path.read_text(encoding="ascii")
+
+
+def mark(settings: Settings) -> str:
+    """What the names of a deployment begin with in a Redis that it may share with others: `pixr:…:`."""
+    return f"pixr:{hashlib.sha256(secret(settings, 'cursor_key').encode()).hexdigest()[:12]}:"
 
 
 def port(settings: Settings, name: str, preferred: int) -> int:
@@ -133,7 +141,7 @@ def port(settings: Settings, name: str, preferred: int) -> int:
         ports = _ports(settings)
         if name not in ports:
             ports[name] = _free_port(preferred, taken=set(ports.values()))
-            _replace(_ports_path(settings), json.dumps(ports, indent=1))
+            replace_private(_ports_path(settings), json.dumps(ports, indent=1))
         return ports[name]
 
 
@@ -142,7 +150,7 @@ def move_port(settings: Settings, name: str) -> int:
     with _locked(settings):
         ports = _ports(settings)
         ports[name] = _free_port(ports[name] + 1, taken=set(ports.values()))
-        _replace(_ports_path(settings), json.dumps(ports, indent=1))
+        replace_private(_ports_path(settings), json.dumps(ports, indent=1))
         return ports[name]
 
 
@@ -185,7 +193,7 @@ def _free_port(first: int, taken: set[int]) -> int:
     raise Rejected(f"no free port from {first} to {first + PORTS_TRIED_MAX}", hint="stop what uses them")
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_private(path: Path, text: str) -> None:
     """Write whole or not at all, readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")

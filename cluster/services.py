@@ -53,6 +53,24 @@ class Service(Protocol):
         """Where it is, for the table. Never contains a password."""
 
 
+@runtime_checkable
+class Dependent(Protocol):
+    """A service that cannot live without others: when it ends, it is started again only while those are healthy."""
+
+    lives_on: tuple[str, ...]
+
+
+@runtime_checkable
+class Degradable(Protocol):
+    """A service that also answers while something behind it is away."""
+
+    def check_alive(self) -> None:
+        """Return when it answers, whatever it lacks; raise `Temporary` with the reason when not."""
+
+    def degraded(self) -> tuple[str, ...]:
+        """Return the names of what it lacks at present; raise `Temporary` when it does not say."""
+
+
 Factory = Callable[[Settings], Service | None]
 
 

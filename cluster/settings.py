@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import os
 import tomllib
 import typing
@@ -59,16 +60,24 @@ class RedisSettings:
 
 @dataclasses.dataclass(frozen=True)
 class S3Settings:
-    """`url` of any S3-compatible endpoint, or "embedded". Jobs read `ingest_buckets` and nothing else."""
+    """`url` of any S3-compatible endpoint, or "embedded". Jobs read `ingest_buckets` and nothing else.
+
+    `public_url` is the endpoint as browsers reach it, where that is another address than `url`.
+    """
 
     SECTION: ClassVar[str] = "s3"
     url: str = EMBEDDED
+    public_url: str = ""
     key: str = ""
     secret: str = ""
     region: str = "us-east-1"
     bucket: str = "pixr"
     ingest_buckets: tuple[str, ...] = ("pixr",)
     free_space_min_mb: int = 512
+
+    def __post_init__(self) -> None:
+        if self.public_url and not self.public_url.startswith(("http://", "https://")):
+            raise ValueError(f"public_url is {self.public_url!r}, expected http://… or https://…")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,23 +115,77 @@ class RaySettings:
 class ServeSettings:
     """Where the HTTP door listens. `port` is the preferred one: a free one is taken when it is in use.
 
-    `proxy` stands before the replicas: "haproxy", or Ray's own in "python", which is several times slower.
-    `proxy_metrics` are Serve's own of each request, beside those of Pixr: 0.15 ms of CPU a request.
+    `host` "0.0.0.0" (or "::", with IPv6) listens on every address of the machine.
     """
 
     SECTION: ClassVar[str] = "serve"
     host: str = "127.0.0.1"
     port: int = 8000
-    proxy: str = "haproxy"
-    proxy_threads: int = 2
-    proxy_connections_max: int = 4096
-    proxy_metrics: bool = False
 
     def __post_init__(self) -> None:
-        if self.proxy not in ("haproxy", "python"):
-            raise ValueError(f"proxy is {self.proxy!r}, expected haproxy or python")
-        if self.proxy_threads < 1 or self.proxy_connections_max < 1:
-            raise ValueError("proxy_threads and proxy_connections_max must be 1 or more")
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError as error:
+            raise ValueError(f"host is {self.host!r}, expected an IP address; 0.0.0.0 is all of them") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class DoorSettings:
+    """What the HTTP door (HAProxy) lets through, how long it waits for whom, and whose word it takes.
+
+    Connections cost two file descriptors each: where the process may have fewer than `connections_max` needs, the door
+    takes as many as it can. `_per_replica_max` and `objects_connections_max` are rooms of their own, so that uploads,
+    streams and media never take the place of a search.
+    """
+
+    SECTION: ClassVar[str] = "door"
+
+    # Of clients: request line, headers and a small body; the next request; a client that neither reads nor sends.
+    request_timeout_s: float = 5.0
+    idle_timeout_s: float = 30.0
+    client_timeout_s: float = 60.0  # so long a paused player keeps its connection
+    connections_max: int = 8192
+    connections_per_address_max: int = 512  # an IPv6 address counts by its /64
+    header_bytes_max: int = 16_384
+    url_bytes_max: int = 8_192
+    headers_max: int = 100
+    small_body_bytes_max: int = 12_288  # up to here a body is whole before a replica hears of the request
+
+    # Of replicas. `search_timeout_s` is for /v1/search: [search] deadline_s and a second.
+    connect_timeout_s: float = 1.0
+    queue_timeout_s: float = 3.0
+    search_timeout_s: float = 4.0
+    answer_timeout_s: float = 60.0
+    body_timeout_s: float = 20.0  # a request with a larger body, from its first byte to its answer
+    bodies_per_replica_max: int = 16
+    streams_per_replica_max: int = 64
+    replicas_max: int = 32
+    check_interval_s: float = 1.0
+    check_timeout_s: float = 2.0
+    check_failures_max: int = 3
+
+    # Of objects behind presigned links.
+    objects_connections_max: int = 1024
+    objects_per_address_max: int = 128
+    objects_timeout_s: float = 30.0
+
+    retry_after_s: int = 1
+    threads: int = 2
+    stop_timeout_s: float = 5.0
+    forwarded_from: tuple[str, ...] = ()  # networks of load balancers, whose X-Forwarded-For is believed
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)) and not value > 0:
+                raise ValueError(f"{field.name} must be above 0")
+        if self.connections_per_address_max * 2 > self.connections_max:
+            raise ValueError("connections_per_address_max must be at most half of connections_max")
+        for network in self.forwarded_from:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"forwarded_from: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +207,7 @@ GROUND_SECTIONS: tuple[type, ...] = (
     SolanaSettings,
     RaySettings,
     ServeSettings,
+    DoorSettings,
     SupervisorSettings,
 )
 
@@ -181,6 +245,10 @@ class Settings:
     @property
     def serve(self) -> ServeSettings:
         return self.section(ServeSettings)
+
+    @property
+    def door(self) -> DoorSettings:
+        return self.section(DoorSettings)
 
     @property
     def supervisor(self) -> SupervisorSettings:

@@ -175,15 +175,22 @@ def _each(check: Callable[[str], None], urls: tuple[str, ...]) -> None:
 
 
 def look(settings: Settings) -> dict[str, Any]:
-    """Ask every dependency now, side by side: `{"services": {name: {url, healthy, reason, pid, restarts}}}`."""
+    """Ask every dependency now, side by side: `{"services": {name: {url, healthy, reason, degraded, …}}}`.
+
+    `degraded` names what a service lacks that answers all the same.
+    """
     known = supervisor.read_status(settings)
     rows: dict[str, Any] = known["services"]  # type: ignore[assignment]
-    checks = {each.name: each.check for each in services.all_services(settings) if each.name != "schema"}
+    ours = [each for each in services.all_services(settings) if each.name != "schema"]
+    checks = {each.name: _check_of(each) for each in ours}
+    lacking = {each.name: each.degraded for each in ours if isinstance(each, services.Degradable)}
     checks |= {name: check for name, (_, check) in _external_checks(settings).items()}
     if known["phase"] == "down" and not supervisor.running(settings):
         runtime.endpoints(settings)  # refuses when nothing was ever started
-    with ThreadPoolExecutor(max_workers=len(checks)) as threads:
+    with ThreadPoolExecutor(max_workers=len(checks) + len(lacking)) as threads:
+        looked = {name: threads.submit(_lacking, question) for name, question in lacking.items()}
         reasons = dict(zip(checks, threads.map(_reason, checks.values()), strict=True))
+    degraded = {name: each.result() for name, each in looked.items()}
     urls = _urls(settings)
     return {
         "phase": known["phase"],
@@ -193,12 +200,18 @@ def look(settings: Settings) -> dict[str, Any]:
                 "url": urls.get(name, ""),
                 "healthy": not reason,
                 "reason": reason,
+                "degraded": [] if reason else list(degraded.get(name, ())),
                 "pid": rows.get(name, {}).get("pid") if known["phase"] != "down" else None,
                 "restarts": rows.get(name, {}).get("restarts", 0),
             }
             for name, reason in reasons.items()
         },
     }
+
+
+def _check_of(service: services.Service) -> Callable[[], None]:
+    """What tells whether a service that has been started is well."""
+    return service.check_alive if isinstance(service, services.Degradable) else service.check
 
 
 def _reason(check: Callable[[], None]) -> str:
@@ -209,10 +222,19 @@ def _reason(check: Callable[[], None]) -> str:
     return ""
 
 
+def _lacking(question: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """What a service lacks; nothing where it does not say, which its check does."""
+    try:
+        return question()
+    except PixrError:
+        return ()
+
+
 def _urls(settings: Settings) -> dict[str, str]:
     ends = runtime.endpoints(settings)
     return {
         "serve": ends.serve_url,
+        "door": ends.serve_url,
         "postgres": f"postgresql://{database.where_of(ends.postgres_url)}",
         "redis": f"redis://{database.where_of(ends.redis_url)}",
         "s3": ends.s3.url,
@@ -274,7 +296,7 @@ def _moved_ports(settings: Settings) -> list[str]:
     """A line for each service that listens elsewhere than usual because somebody was there first."""
     preferred = {**runtime.PREFERRED, "serve": settings.serve.port}
     ours = {service.name for service in services.all_services(settings)}
-    moved = {name: runtime.known_port(settings, name) for name in preferred if name in ours}
+    moved = {name: runtime.known_port(settings, name) for name in preferred if runtime.OWNERS.get(name, name) in ours}
     return [
         f"port {preferred[name]} is taken by {keeper.owner_of(preferred[name])}; {name} listens on {number}"
         for name, number in moved.items()
@@ -285,6 +307,11 @@ def _moved_ports(settings: Settings) -> list[str]:
 def _table(rows: dict[str, Any]) -> Table:
     table = Table("service", "address", "state", "pid", "restarts", box=None, pad_edge=False, header_style="dim")
     for name, row in rows.items():
-        state = "[green]healthy[/]" if row["healthy"] else f"[red]{row['reason'] or 'not running'}[/]"
-        table.add_row(name, row["url"], state, str(row["pid"] or ""), str(row["restarts"]))
+        table.add_row(name, row["url"], _state(row), str(row["pid"] or ""), str(row["restarts"]))
     return table
+
+
+def _state(row: dict[str, Any]) -> str:
+    if not row["healthy"]:
+        return f"[red]{row['reason'] or 'not running'}[/]"
+    return f"[yellow]degraded: {', '.join(row['degraded'])}[/]" if row["degraded"] else "[green]healthy[/]"

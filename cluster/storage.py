@@ -125,10 +125,25 @@ class Storage:
         with _sorted(f"s3://{bucket}", self.endpoint):
             if not self.filesystem().exists(bucket):
                 raise FileNotFoundError(bucket)
-        with _sorted(prefix, self.endpoint):
-            found: dict[str, dict[str, Any]] = self.filesystem().find(prefix, detail=True)
-        for name in sorted(found):
-            yield _stored(found[name])
+        is_empty = True
+        for found in self._pages(prefix):
+            is_empty = is_empty and not found
+            yield from found
+        if is_empty and split(prefix)[1].strip("/") and self.exists(prefix):
+            yield self.info(prefix)
+
+    def _pages(self, prefix: str) -> Iterator[tuple[StoredObject, ...]]:
+        """A folder's objects a page at a time, in the order of keys; no more than a page is held."""
+        bucket, key = split(prefix)
+        asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.strip("/") else ""}
+        while True:
+            with _sorted(prefix, self.endpoint):
+                page: dict[str, Any] = self.filesystem().call_s3("list_objects_v2", **asked)
+            rows = ({**row, "name": f"{bucket}/{row['Key']}", "size": row["Size"]} for row in page.get("Contents", []))
+            yield tuple(_stored(row) for row in rows if not row["name"].endswith("/"))
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, uri: str) -> None:
         """Remove one object; removing what is gone already is no error."""

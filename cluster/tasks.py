@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from cluster.resilience import backoff_s
 
@@ -48,6 +49,7 @@ class Tasks:
         self._kept: dict[str, _Kept] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+        _OWNERS.add(self)
 
     def __len__(self) -> int:
         """How many run at present."""
@@ -63,10 +65,12 @@ class Tasks:
         self._kept[name] = _Kept()
         return self._started(name, self._for_good(name, work))
 
-    def spawn(self, name: str, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Run `work` once, beside the caller; a failure that nobody awaits is logged."""
+    def spawn(
+        self, name: str, work: Coroutine[Any, Any, Result], *, expected: tuple[type[Exception], ...] = ()
+    ) -> asyncio.Task[Result]:
+        """Run `work` once, beside the caller; a failure is logged, but for those `expected` by a caller who awaits it."""
         task = self._started(name, work)
-        task.add_done_callback(self._log_failure)
+        task.add_done_callback(lambda done: self._log_failure(done, expected))
         return task
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -100,10 +104,15 @@ class Tasks:
             kept.failures = 0 if ran_s >= WELL_AFTER_S else kept.failures + 1
             await asyncio.sleep(backoff_s(min(kept.failures, 10), RESTART_BASE_S, RESTART_MAX_S))
 
-    def _log_failure(self, task: asyncio.Task[Any]) -> None:
+    def _log_failure(self, task: asyncio.Task[Any], expected: tuple[type[Exception], ...]) -> None:
         error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, expected):
             log.error("%s failed", task.get_name(), exc_info=error)
+
+
+def running() -> int:
+    """How many background tasks run in this process, of all owners; a gauge that must come back."""
+    return sum(len(owner) for owner in _OWNERS)
 
 
 async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
@@ -123,6 +132,7 @@ async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
         raise
 
 
+_OWNERS: WeakSet[Tasks] = WeakSet()
 _ORPHANS: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks weakly
 
 

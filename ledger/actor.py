@@ -53,7 +53,8 @@ class Ledger:
         self._own = settings.section(LedgerSettings)
         self._economics = settings.section(Economics)
         self._url = runtime.endpoints(settings).postgres_url
-        self._counters = Counters(cache.client(runtime.endpoints(settings).redis_url), secrets.token_hex(4))
+        redis_client = cache.client(runtime.endpoints(settings).redis_url)
+        self._counters = Counters(redis_client, secrets.token_hex(4), runtime.mark(settings))
         self._counting = Breaker("live counters", failures_max=1, reset_s=5.0)
         self._chain = open_chain(settings)
         self._connection: Connection[Any] | None = None

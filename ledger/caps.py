@@ -1,4 +1,5 @@
-"""Bounds of a UTC day: how much a viewer may cause, and a segment or a creator may earn, before it stops counting.
+"""Bounds of a UTC day: how much a viewer, or the anonymous viewers of a network, may cause, and a segment or a creator
+may earn, before it stops counting.
 
 Sums are kept like what was seen (see `seen`): sorted arrays of 64-bit keys, a mix of day and subject, in memory and,
 run by run, in PostgreSQL. What was kept is what is loaded. Knows numbers and days, nothing of accounts.

@@ -15,8 +15,9 @@ from psycopg import Connection
 
 log = logging.getLogger(__name__)
 
-EARNED = "pixr:live:earned"  # by creator: base units from appearances so far, before what was taken back
-PLACE = "pixr:live:place"  # whose they are, and the last fold that they contain
+# After the deployment's mark. By creator: base units from appearances so far, before what was taken back.
+EARNED = "live:earned"
+PLACE = "live:place"  # whose they are, and the last fold that they contain
 PIECE = 10_000  # creators a call
 # KEYS: place, earned. ARGV: where the counters must stand, where they then stand, then creator and amount in turn.
 STEP = """
@@ -39,10 +40,14 @@ def earned(connection: Connection[Any], creator_id: int) -> int:
 
 
 class Counters:
-    """The counters as one writer keeps them; `name` tells it from every other, before and after it."""
+    """The counters of a deployment as one writer keeps them; `name` tells it from every other, before and after it.
 
-    def __init__(self, client: redis.Redis, name: str) -> None:
+    `mark` is the deployment's own (`runtime.mark`): another one on the same Redis has creators of the same numbers.
+    """
+
+    def __init__(self, client: redis.Redis, name: str, mark: str) -> None:
         self._client, self._name = client, name
+        self._keys = [mark + PLACE, mark + EARNED]
         self._step = client.register_script(STEP)
 
     def follow(self, connection: Connection[Any]) -> int:
@@ -64,7 +69,7 @@ class Counters:
     def _anew(self, connection: Connection[Any], newest: int) -> int:
         """All of it, after whatever stood there is gone."""
         earned = self._earned(connection, 0, newest)
-        self._client.delete(PLACE, EARNED)
+        self._client.delete(*self._keys)
         taken = self._take("", newest, earned)
         log.info("live counters are counted anew", extra={"creators": len(earned), "fold": newest, "taken": taken})
         return len(earned) if taken else 0
@@ -75,13 +80,13 @@ class Counters:
         for number, piece in enumerate(pieces, 1):
             after = f"{self._name}:{newest}" if number == len(pieces) else f"{self._name}:{newest}:{number}"
             flat = [value for pair in piece for value in pair]
-            if not self._step(keys=[PLACE, EARNED], args=[place, after, *flat]):
+            if not self._step(keys=self._keys, args=[place, after, *flat]):
                 return False
             place = after
         return True
 
     def _place(self) -> str:
-        found = self._client.get(PLACE)
+        found = self._client.get(self._keys[0])
         return found.decode() if isinstance(found, bytes) else ""
 
     def _fold_of(self, place: str) -> int | None:

@@ -37,6 +37,7 @@ from ledger.waiting import Group, Ids, Stored
 log = logging.getLogger(__name__)
 
 MATURITY_BUCKET_S = 600
+ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
 Result = TypeVar("Result")
 Stake = tuple[int, list[int], list[int]]  # segment, investors, what each has put in
 
@@ -104,8 +105,8 @@ class Fold:
         self._ahead: Group | None = None
         self._seen = Seen(economics.repeat_after_s)
         self._seen.load(connection)
-        bounds = (("viewer", economics.viewer_day_max_pix), ("segment", economics.segment_day_max_pix),
-                  ("creator", economics.creator_day_max_pix))  # fmt: skip
+        bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
+                  ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
@@ -161,7 +162,7 @@ class Fold:
             earned = self._earned(group, paid, nets, rests, stakes)
         folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
         pen.give("write entry", self._write, group.stored, folded, earned, outcome)
-        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], paid)
+        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], _bound(cap, group, paid))
                 for cap in self._caps]  # fmt: skip
         with self.stages.time("pairs"):
             pairs = self._pairs(group, outcome == Outcome.FUNDED, nets)
@@ -221,10 +222,11 @@ class Fold:
         return news
 
     def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> None:
-        """Bounds of a UTC day, for each viewer, segment and creator."""
+        """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator."""
         for cap in self._caps:
             asked = outcome == Outcome.FUNDED
-            rows = cap.excess(group.tallies[cap.kind], np.where(asked, group.shown.amount, 0))
+            amounts = np.where(asked, group.shown.amount, 0)
+            rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts))
             outcome[rows[asked[rows]]] = Outcome.CAPPED
 
     def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
@@ -360,6 +362,11 @@ def mature(connection: Connection[Any]) -> int:
     )
     book.commit(connection)
     return sum(amount for _, amount in lines if amount > 0)
+
+
+def _bound(cap: Caps, group: Group, amounts: Amounts) -> Amounts:
+    """What of these amounts a bound holds for."""
+    return np.where(group.shown.has_origin, amounts, 0) if cap.kind == ORIGIN else amounts
 
 
 def _ends(stored: Sequence[Stored]) -> dict[UUID, int]:

@@ -34,6 +34,7 @@ class LedgerService:
     settings: Settings
     name: str = "ledger"
     needs: tuple[str, ...] = ("schema", "solana", "ray")
+    lives_on: tuple[str, ...] = ("ray",)
     start_timeout_s: float = 120.0
 
     def prepare(self) -> None:

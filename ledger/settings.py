@@ -31,6 +31,7 @@ class Economics:
     search_appearances_max: int = 50
     search_amount_max_pix: int = 50_000
     viewer_day_max_pix: int = 500_000
+    address_day_max_pix: int = 2_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
     segment_day_max_pix: int = 5_000_000
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
@@ -104,6 +105,7 @@ class LedgerSettings:
     spool_file_max_mb: int = 64
     spool_backlog_max_mb: int = 512
     orphan_after_s: float = 15.0
+    carry_stalled_s: float = 10.0  # without a batch carried while some wait: from then on readiness says so
 
     # The chain. An empty mint means: the localnet's own, made at the first start.
     mint: str = ""
@@ -134,7 +136,7 @@ class LedgerSettings:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
-                     "resend_interval_s", "orphan_after_s"):  # fmt: skip
+                     "resend_interval_s", "orphan_after_s", "carry_stalled_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",

@@ -2,16 +2,18 @@
 
 What `write` has taken survives the death of the process, because the page cache is the kernel's. The owner holds a
 lock on the file; a file whose lock is free belongs to the dead and may be adopted by anyone on the machine. This
-module also owns the bytes: format 1 of a search in the spool and of a batch in the database.
+module also owns the bytes of a search in the spool and of a batch in the database: format 2, which names the origin of
+anonymous viewers, and format 1 without it, which a version before has left. A file's ending says which it has.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -21,17 +23,25 @@ from numpy.typing import NDArray
 
 from cluster.errors import Rejected
 
-FORMAT = 1
-FORMATS = (1,)  # what `unpack` reads: the current one and the one before it
-SEARCH = np.dtype([("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("at_ms", "<i8"), ("count", "<u2")])
+FORMAT = 2
+SEARCH = np.dtype([
+    ("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("origin", "V16"), ("at_ms", "<i8"), ("count", "<u2"),
+])  # fmt: skip
+SEARCHES = {  # by format: what `unpack` reads
+    1: np.dtype([("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("at_ms", "<i8"), ("count", "<u2")]),
+    2: SEARCH,
+}
+FORMATS = tuple(SEARCHES)
 SHOWN = np.dtype([
     ("segment_id", "<i8"), ("creator_id", "<i8"), ("best_frame_ms", "<i4"), ("relevance_ppm", "<i4"),
     ("amount_pix", "<i4"),
 ])  # fmt: skip
 FRAME = struct.Struct("<II")  # length and CRC-32 of a search
 HEAD = struct.Struct("<II")  # searches and appearances of a batch
-SUFFIX = ".spool"
+SUFFIX = ".spool2"
+FORMAT_OF = {".spool": 1, SUFFIX: FORMAT}  # by ending
 NO_KEY = bytes(16)
+NO_ORIGIN = bytes(16)  # of a viewer with a key, and of format 1
 
 
 @dataclass(frozen=True)
@@ -41,33 +51,46 @@ class Batch:
     searches: int
     appearances: int
     payload: bytes
+    format: int = FORMAT
 
 
-def pack(records: Sequence[bytes]) -> Batch:
-    """One batch of searches as they stand in the spool."""
-    heads = [record[: SEARCH.itemsize] for record in records]
-    bodies = [record[SEARCH.itemsize :] for record in records]
+def pack(records: Sequence[bytes], number: int = FORMAT) -> Batch:
+    """One batch of searches as they stand in a spool of format `number`."""
+    size = SEARCHES[number].itemsize
+    heads = [record[:size] for record in records]
+    bodies = [record[size:] for record in records]
     appearances = sum(len(body) for body in bodies) // SHOWN.itemsize
     payload = HEAD.pack(len(records), appearances) + b"".join(heads) + b"".join(bodies)
-    return Batch(len(records), appearances, payload)
+    return Batch(len(records), appearances, payload, number)
 
 
 def unpack(payload: bytes, number: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Searches and appearances of a batch, as arrays over its bytes.
+    """Searches and appearances of a batch of any known format, as arrays of the current one.
 
     Raises:
         Rejected: the format is not known, or the counts do not fit the bytes.
     """
-    if number not in FORMATS:
+    if number not in SEARCHES:
         raise Rejected(f"batch format {number} is not known", code="format-unknown")
+    kind = SEARCHES[number]
     searches, appearances = HEAD.unpack_from(payload) if len(payload) >= HEAD.size else (0, 0)
-    if len(payload) != HEAD.size + searches * SEARCH.itemsize + appearances * SHOWN.itemsize:
+    if len(payload) != HEAD.size + searches * kind.itemsize + appearances * SHOWN.itemsize:
         raise Rejected("a batch is not as long as it says", code="batch-damaged")
-    heads = np.frombuffer(payload, SEARCH, searches, HEAD.size)
-    bodies = np.frombuffer(payload, SHOWN, appearances, HEAD.size + searches * SEARCH.itemsize)
+    heads = np.frombuffer(payload, kind, searches, HEAD.size)
+    bodies = np.frombuffer(payload, SHOWN, appearances, HEAD.size + searches * kind.itemsize)
     if int(heads["count"].sum()) != appearances:
         raise Rejected("a batch does not hold what its searches say", code="batch-damaged")
-    return heads, bodies
+    return _current(heads), bodies
+
+
+def _current(heads: NDArray[np.void]) -> NDArray[np.void]:
+    """The same searches in the current format; what an older one does not have is zero."""
+    if heads.dtype == SEARCH:
+        return heads
+    found = np.zeros(len(heads), SEARCH)
+    for name in heads.dtype.names or ():
+        found[name] = heads[name]
+    return found
 
 
 class Spool:
@@ -78,18 +101,41 @@ class Spool:
         self.path = folder / f"{incarnation}{SUFFIX}"
         draft = self.path.with_suffix(".new")  # takes its name once it is locked, so that nobody adopts it before
         self._descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        draft.rename(self.path)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.rename(self.path)
+        except OSError:
+            self.close()
+            draft.unlink(missing_ok=True)
+            raise
         self.size = 0
+        self._is_torn = False
 
     def append(self, record: bytes) -> None:
-        """One search, in one write."""
+        """One search, in one write.
+
+        Raises:
+            OSError: it could not be written; nothing of it stays in the file.
+        """
+        if self._is_torn:
+            self._mend()
         framed = FRAME.pack(len(record), zlib.crc32(record)) + record
         written = os.write(self._descriptor, framed)
         if written != len(framed):
-            os.ftruncate(self._descriptor, self.size)  # a full disk: leave no half record behind
-            raise OSError(28, f"no space left for {self.path}")
+            self._is_torn = True
+            self._mend()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self.size += written
+
+    def _mend(self) -> None:
+        """Cut off a half record, beyond which nobody could read on."""
+        os.ftruncate(self._descriptor, self.size)
+        self._is_torn = False
+
+    def records(self) -> list[bytes]:
+        """Every search that has been appended so far."""
+        with self.path.open("rb") as file:
+            return parsed(file.read(self.size))
 
     def sync(self) -> None:
         os.fdatasync(self._descriptor)
@@ -100,54 +146,88 @@ class Spool:
         self.close()
 
     def close(self) -> None:
+        """Let go of the file: from here on it is an heir's. May be called again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
 
 class Orphan:
-    """The spool of a dead incarnation, locked by whoever adopts it."""
+    """The spool of a dead incarnation, locked by us."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
 
     @property
     def incarnation(self) -> UUID:
+        """Whose it is.
+
+        Raises:
+            ValueError: the file has another kind of name.
+        """
         return UUID(self.path.stem)
+
+    @property
+    def format(self) -> int:
+        return FORMAT_OF[self.path.suffix]
 
     def records(self) -> list[bytes]:
         """Every whole search in the file; a torn last one was never answered for."""
-        data = self.path.read_bytes()
-        found, at = [], 0
-        while at + FRAME.size <= len(data):
-            length, checksum = FRAME.unpack_from(data, at)
-            record = data[at + FRAME.size : at + FRAME.size + length]
-            if len(record) != length or zlib.crc32(record) != checksum:
-                break
-            found.append(record)
-            at += FRAME.size + length
-        return found
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return parsed(file.read())
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Let go of the lock. May be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
 
-def orphans(folder: Path) -> list[Orphan]:
-    """The spools whose owners are dead, each now locked by us."""
-    found = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        found.append(Orphan(path, descriptor))
+def parsed(data: bytes) -> list[bytes]:
+    """The searches in a spool's bytes, up to the first that is not whole."""
+    found, at = [], 0
+    while at + FRAME.size <= len(data):
+        length, checksum = FRAME.unpack_from(data, at)
+        record = data[at + FRAME.size : at + FRAME.size + length]
+        if len(record) != length or zlib.crc32(record) != checksum:
+            break
+        found.append(record)
+        at += FRAME.size + length
     return found
+
+
+def orphans(folder: Path) -> Generator[Orphan]:
+    """The spools whose owners are dead, one after the other; each is locked by us until the next one is asked for.
+
+    A caller that may leave in the midst wraps this in `contextlib.closing`.
+    """
+    for path in sorted(each for suffix in FORMAT_OF for each in folder.glob(f"*{suffix}")):
+        orphan = _locked(path)
+        if orphan is not None:
+            try:
+                yield orphan
+            finally:
+                orphan.close()
+
+
+def _locked(path: Path) -> Orphan | None:
+    """The spool if it can be locked; None if its owner or another heir has it, or had it a moment ago."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    orphan = Orphan(path, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        orphan.close()
+        return None
+    if not os.fstat(descriptor).st_nlink:  # an heir has removed it between our two calls
+        orphan.close()
+        return None
+    return orphan

@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from ledger import seen, spool
 from ledger.caps import DAY_S, Days, Tally
-from ledger.groups import Groups, Places, changes, order_of, order_of_hashes
+from ledger.groups import Flags, Groups, Places, changes, order_of, order_of_hashes
 from ledger.money import Amounts
 from ledger.seen import Keys, Seconds
 from ledger.settings import LedgerSettings
@@ -57,6 +57,7 @@ class Shown:
     """The appearances of many batches, one row each; `search` is the search that a row belongs to."""
 
     viewers: Keys  # of each search: the two words of the viewer's hash
+    origins: Keys  # of each search: those of an anonymous viewer's network, else 0
     seconds: Seconds  # of each search
     searches: Groups
     search: Places
@@ -68,6 +69,12 @@ class Shown:
     def days(self) -> Days:
         """The UTC day of each search."""
         return (self.seconds // DAY_S).astype(np.uint16)
+
+    @property
+    def has_origin(self) -> Flags:
+        """Rows of anonymous viewers whose network is known."""
+        known: Flags = self.origins[:, 0] | self.origins[:, 1] != 0
+        return known[self.search]
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ def grouped(stored: Sequence[Stored], *, is_full: bool) -> Group:
         by_creator = order_of(creator)
         tallies = {
             "viewer": Tally.of(shown.searches, shown.viewers, days),
+            "origin": Tally.of(shown.searches, shown.origins, days),
             "segment": Tally.of(parts, segment, part_day),
             "creator": Tally.of(parts, creator, part_day),
         }
@@ -135,6 +143,7 @@ def _decoded(stored: Sequence[Stored]) -> tuple[NDArray[np.void], Shown]:
     counts = heads["count"].astype(np.int64)
     shown = Shown(
         viewers=np.ascontiguousarray(heads["viewer"]).view("<u8").reshape(-1, 2),
+        origins=np.ascontiguousarray(heads["origin"]).view("<u8").reshape(-1, 2),
         seconds=(heads["at_ms"] // 1000).astype(np.uint32),
         searches=Groups(None, np.concatenate([[0], np.cumsum(counts)])),
         search=np.repeat(np.arange(len(heads)), counts),

@@ -200,11 +200,13 @@ async def moments(
     model: Model | None = None,
     vector: NDArray[np.float32] | None = None,
     segment_ids: Sequence[int] | None = None,
+    plan: Plan | None = None,
 ) -> list[Named]:
     """Moments that stand for videos, at most `each` of one: its nearest to a vector, or without one its first in time.
 
     A video whose moments have no vectors of the model yet is stood for by its first ones.
     """
+    await configure(connection, {"statement_timeout": (plan or Plan()).timeout_ms})
     found: dict[int, list[tuple[int, float | None]]] = {}
     video_ids = [match.video_id for match in matches]
     if model is not None and vector is not None:

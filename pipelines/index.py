@@ -224,18 +224,23 @@ async def exact(
 
 
 async def configure(connection: Connection, settings: Mapping[str, Any]) -> None:
-    """Settings of this session: whoever searches says what it needs. One round trip, and none where all is so already.
+    """The settings of a session, these and no others: what an earlier call set and this one does not name goes back to
+    its default. One round trip, and none where all is so already.
 
     Nothing else may change these settings of a connection. What is set inside a transaction may end with it and is not
-    remembered.
+    remembered. Not `SET LOCAL`: the transaction around it takes two or three more messages for each statement, in the
+    pipeline too, while connections that search go on searching and have their settings already.
     """
     known = _SESSIONS.setdefault(connection, {})
-    wanted = {name: str(value) for name, value in settings.items() if known.get(name) != str(value)}
-    if not wanted:
+    wanted = {name: str(value) for name, value in settings.items()}
+    changed: dict[str, str | None] = {name: value for name, value in wanted.items() if known.get(name) != value}
+    changed |= {name: None for name in known if name not in wanted}
+    if not changed:
         return
-    calls = SQL(", ").join(SQL("set_config({}, {}, false)").format(k, v) for k, v in wanted.items())
+    calls = SQL(", ").join(SQL("set_config({}, {}, false)").format(k, v) for k, v in changed.items())
     await connection.execute(SQL("SELECT ") + calls)
     if connection.info.transaction_status is TransactionStatus.IDLE:
+        known.clear()
         known |= wanted
 
 

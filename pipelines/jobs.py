@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ LISTED_MAX = 200
 ALIVE_S = 30  # since a driver's last sign of life
 LOOK_S = 1.0  # between looks at more urgent jobs
 UNFINISHED = ("queued", "running")
+NOTHING_COUNTED = (0,) * 9  # of a job without videos
 CATALOGUE = "catalogue"  # the source of a back-fill
 
 
@@ -56,15 +57,23 @@ class Options:
 
 
 def create(
-    settings: Settings, connection: Connection, job_source: str, options: Options | None = None, *, priority: int = 0
+    settings: Settings,
+    connection: Connection,
+    job_source: str,
+    options: Options | None = None,
+    *,
+    priority: int = 0,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:
     """Make a job of an S3 source and submit it. When Ray is away it stays queued, and is submitted when Ray is back.
+
+    `storage` is the caller's, where it has one: making another takes most of a second of CPU.
 
     Raises:
         Rejected: the source is no S3 address, or its bucket may not be read or does not exist.
     """
     options = options or Options()
-    storage = Storage(runtime.endpoints(settings).s3)
+    storage = storage or Storage(runtime.endpoints(settings).s3)
     source.check(job_source, storage, settings.s3.ingest_buckets)
     if options.manifest:
         source.check(options.manifest, storage, settings.s3.ingest_buckets)
@@ -316,38 +325,59 @@ def get(connection: Connection, job_id: str) -> dict[str, Any]:
     Raises:
         Rejected: there is no such job.
     """
-    row = connection.execute(
-        "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
-        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8 FROM media.jobs WHERE id = %s",
-        (job_id,),
-    ).fetchone()
-    if row is None:
+    found = _documents(connection, [job_id])
+    if not found:
         raise Rejected(f"there is no job {job_id!r}", status=404, code="not-found", hint="`pixr jobs` lists them")
+    return found[0]
+
+
+def listing(connection: Connection, limit: int = 20) -> list[dict[str, Any]]:
+    """The newest jobs first."""
+    rows = connection.execute(
+        "SELECT id FROM media.jobs ORDER BY created_at DESC, id DESC LIMIT %s", (max(1, min(limit, LISTED_MAX)),)
+    ).fetchall()
+    return _documents(connection, [row[0] for row in rows])
+
+
+def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """How jobs stand, in the order of their ids, by three questions however many they are."""
+    rows = connection.execute(
+        "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
+        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8 FROM media.jobs WHERE id = ANY(%s)"
+        " ORDER BY array_position(%s, id)",
+        (list(job_ids), list(job_ids)),
+    ).fetchall()
+    counted, failures = _counted(connection, job_ids), _failures(connection, job_ids)
+    return [_document(row, counted.get(row[0], NOTHING_COUNTED), failures.get(row[0], [])) for row in rows]
+
+
+def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[str, Any]]) -> dict[str, Any]:
     names = ("id", "source", "options", "status", "priority", "submissions", "total", "listed", "created_at",
              "started_at", "finished_at", "error", "seconds")  # fmt: skip
     job = dict(zip(names, row, strict=True))
     total = job.pop("total")
-    job["videos"], job["segments"], job["progress"] = _counts(connection, job_id, total, job["seconds"])
+    job["videos"], job["segments"], job["progress"] = _counts(counted, total, job["seconds"])
     for name in ("created_at", "started_at", "finished_at"):
         job[name] = job[name].isoformat() if job[name] else None
-    job["failures"] = _failures(connection, job_id)
+    job["failures"] = failures
     return job
 
 
-def _counts(
-    connection: Connection, job_id: str, total: int, seconds: float | None
-) -> tuple[dict[str, int], int, dict[str, Any]]:
-    row = connection.execute(
-        "SELECT count(*), count(*) FILTER (WHERE outcome IN ('ready', 'skipped')),"
+def _counted(connection: Connection, job_ids: Sequence[str]) -> dict[str, Sequence[int]]:
+    rows = connection.execute(
+        "SELECT job_id, count(*), count(*) FILTER (WHERE outcome IN ('ready', 'skipped')),"
         " count(*) FILTER (WHERE outcome = 'skipped'), count(*) FILTER (WHERE outcome IN ('failed', 'removed')),"
         " count(*) FILTER (WHERE outcome = 'quarantined'), coalesce(sum(segments), 0)::bigint,"
         " coalesce(sum(frames), 0)::bigint, coalesce(sum(bytes), 0)::bigint,"
         " count(*) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'skipped')"
-        " FROM media.job_videos WHERE job_id = %s",
-        (job_id,),
-    ).fetchone()
-    assert row is not None  # an aggregate gives a row
-    known, ready, skipped, failed, quarantined, segments, frames, size, worked = row
+        " FROM media.job_videos WHERE job_id = ANY(%s) GROUP BY job_id",
+        (list(job_ids),),
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[dict[str, int], int, dict[str, Any]]:
+    known, ready, skipped, failed, quarantined, segments, frames, size, worked = counted
     total = max(total, known)
     left = total - ready - failed - quarantined
     eta_s = round(seconds / worked * left, 1) if seconds and worked and left else (0.0 if not left else None)
@@ -356,23 +386,20 @@ def _counts(
     return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": left, "eta_s": eta_s}
 
 
-def _failures(connection: Connection, job_id: str) -> list[dict[str, Any]]:
+def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The first failures of each job."""
     rows = connection.execute(
-        "SELECT v.id::text, v.source_uri, v.title, j.outcome, j.error_code, j.error FROM media.job_videos j"
-        " JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %s AND j.outcome IN ('failed', 'quarantined')"
-        " ORDER BY j.position LIMIT %s",
-        (job_id, FAILURES_SHOWN_MAX),
+        "SELECT j.job_id, v.id::text, v.source_uri, v.title, j.outcome, j.error_code, j.error"
+        " FROM unnest(%s::text[]) asked (id) CROSS JOIN LATERAL (SELECT * FROM media.job_videos WHERE job_id = asked.id"
+        "   AND outcome IN ('failed', 'quarantined') ORDER BY position LIMIT %s) j"
+        " JOIN media.videos v ON v.id = j.video_id ORDER BY j.position",
+        (list(job_ids), FAILURES_SHOWN_MAX),
     ).fetchall()
     names = ("video_id", "source_uri", "title", "outcome", "code", "reason")
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def listing(connection: Connection, limit: int = 20) -> list[dict[str, Any]]:
-    """The newest jobs first."""
-    rows = connection.execute(
-        "SELECT id FROM media.jobs ORDER BY created_at DESC, id DESC LIMIT %s", (max(1, min(limit, LISTED_MAX)),)
-    ).fetchall()
-    return [get(connection, row[0]) for row in rows]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for job_id, *row in rows:
+        found.setdefault(job_id, []).append(dict(zip(names, row, strict=True)))
+    return found
 
 
 def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float]]:

@@ -1,4 +1,4 @@
-"""A search over HTTP, once it is known who asks: their bucket, their variant, the answer and its headers, the metrics.
+"""A search over HTTP, once it is known who asks: their variant, the answer and its headers, the metrics.
 
 What takes requests apart, the routes and `shortcut`, shares it.
 """
@@ -42,11 +42,11 @@ class Answering:
         """The answer to a body; what it means is `remembered` by a query string, where there is one.
 
         Raises:
-            Rejected: as `query.of`, `limits.take` and `search.answer`.
+            Rejected: as `query.of` and `search.answer`.
             Temporary: nothing can be asked at present.
         """
         began = time.perf_counter()
-        caller = await self._admitted(request, principal, idempotency_key)
+        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
         variant, own = self._variants.of(caller.viewer)
         query = queries.of(body, own.search, variant)
         found = await search.answer(own, query, caller)
@@ -54,23 +54,14 @@ class Answering:
             self._services.remembered.put(remembered, query)
         return self._sent(query, found, began, self._variants.headers(variant))
 
-    async def kept(
+    def kept(
         self, request: Request, query: Query, found: Answer, principal: Principal | None, idempotency_key: str | None
     ) -> Response:
-        """A kept answer to a query that is known already, where viewers have no variants.
-
-        Raises:
-            Rejected: as `limits.take`.
-        """
+        """A kept answer to a query that is known already, where viewers have no variants."""
         began = time.perf_counter()
-        caller = await self._admitted(request, principal, idempotency_key)
+        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
         search.recorded(self._services, query, caller, found)
         return self._sent(query, found, began)
-
-    async def _admitted(self, request: Request, principal: Principal | None, idempotency_key: str | None) -> Caller:
-        """Who asks, once their bucket has given a token."""
-        await self._services.limits.take(*viewers.bucket(request, principal))
-        return Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
 
     def _sent(self, query: Query, found: Answer, began: float, more: Mapping[str, str] | None = None) -> Response:
         """An answer as it is sent, counted; `began` is when its making did, by the performance counter."""

@@ -21,15 +21,16 @@ from cluster.errors import Temporary
 from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger.appearances import Recorder
+from cluster.tasks import Tasks
+from ledger.recorder import Recorder
 from ledger.settings import Economics
 from pipelines import index
 from pipelines.settings import ModelSettings
 from serve import (
     encoding,
+    gates,
     openapi,
     problems,
-    readers,
     routes_creators,
     routes_feed,
     routes_jobs,
@@ -41,11 +42,15 @@ from serve import (
     routes_videos,
     sockets,
 )
+from serve.admission import Admission
+from serve.connections import Connections
+from serve.deadlines import Deadlines
 from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
-from serve.limits import Gate, Limits
-from serve.metrics import Metrics
+from serve.limits import Limits
+from serve.liveness import Liveness
+from serve.metrics import Means, Metrics, pool_states
 from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
@@ -54,12 +59,14 @@ from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
 from serve.store import Store
+from serve.threads import DatabaseThreads, Threads
+from serve.transfer import Transfer
 from serve.warming import Warming
 
 log = logging.getLogger(__name__)
 
 APP = "pixr"
-ENCODER = "QueryEncoder"
+INGRESS, ENCODER = "SearchApi", "QueryEncoder"
 ROUTERS = (
     routes_search,
     routes_stream,
@@ -81,15 +88,15 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     `stamped` answers carry their request id; behind Serve they do without our doing.
     """
     app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
-    app.add_middleware(Shortcut, services=services)  # inside of what guards every request
-    problems.install(
-        app,
-        cors_origins=services.search.cors_origins,
-        body_bytes_max=services.search.body_max_bytes,
-        stamped=stamped,
-    )
-    for routes in ROUTERS:
-        app.include_router(routes.router(services))
+    app.state.liveness = services.liveness
+    routers = [routes.router(services) for routes in ROUTERS]
+    app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
+    app.add_middleware(Transfer, search=services.search, gates=services.gates)
+    app.add_middleware(Admission, services=services, routes=[route for each in routers for route in each.routes])
+    app.add_middleware(Deadlines, search=services.search)
+    problems.install(app, cors_origins=services.search.cors_origins, stamped=stamped)
+    for router in routers:
+        app.include_router(router)
     openapi.install(app)
     return app
 
@@ -100,21 +107,28 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
         await services.recorder.start()
         await services.warming.start()
-        preparing = asyncio.create_task(_prepare_models(services))
+        services.liveness.start()
+        services.tasks.keep("preparing models", lambda: _prepare_models(services))
         try:
             yield
         finally:
-            preparing.cancel()
-            await asyncio.wait({preparing})
-            await services.recorder.close()
-            await services.feed.close()
-            await services.recall.close()
-            await services.warming.close()
-            await services.readers.close()
-            await services.results.shared()
-            await services.redis.aclose()
+            await _close(services)
 
     return lifespan
+
+
+async def _close(services: Services) -> None:
+    """What asks others ends before those that are asked."""
+    await services.tasks.close()
+    await services.liveness.close()
+    await services.recorder.close()
+    for part in (services.feed, services.recall, services.warming, services.generation, services.encoding):
+        await part.close()
+    await services.results.close()
+    for threads in (services.threads, services.objects):
+        await threads.close()
+    await services.readers.close()
+    await services.redis.aclose()
 
 
 async def _prepare_models(services: Services) -> None:
@@ -125,7 +139,7 @@ async def _prepare_models(services: Services) -> None:
     while True:
         try:
             services.encoding.prepare((await services.readers.ask(index.state))[2])
-        except (Temporary, psycopg.Error) as error:
+        except (Temporary, psycopg.OperationalError) as error:
             log.warning("the models are not known: %s", error)
         await asyncio.sleep(PREPARE_EVERY_S)
 
@@ -135,15 +149,15 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     settings = runtime.as_serve(settings)
     ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
     redis = cache.async_client(ends.redis_url)
-    store = Store(settings, redis)
-    pool = readers.pool(ends.postgres_url, search)
-    readings = Readers(pool, [readers.pool(url, search) for url in settings.postgres.replica_urls], search)
-    recall = Recall(readings, search)
+    store = Store(settings, redis, search.redis_calls_max)
+    replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
+    readings = Readers(Connections(ends.postgres_url, search), replicas, search)
+    recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
+    means = Means(lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others))
     return Services(
         settings=settings,
         search=search,
         economics=settings.section(Economics),
-        pool=pool,
         readers=readings,
         redis=redis,
         store=store,
@@ -154,13 +168,20 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         results=Results(store, search),
         feed=Feed(readings, search),
         limits=Limits(store, search),
-        gate=Gate(search),
+        gate=gate,
+        gates=others,
         recall=recall,
         warming=Warming(readings, search),
-        metrics=Metrics(lambda: recall.means),
+        metrics=Metrics(lambda: recall.means, means),
         remembered=Remembered(used=not search.variants),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
+        threads=DatabaseThreads(ends.postgres_url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),
+        objects=Threads(
+            "calls to the object store", search.store_threads_max, search.thread_wait_s, search.store_timeout_s
+        ),
+        liveness=Liveness(readings, search.liveness_s),
+        tasks=Tasks("serve"),
     )
 
 
@@ -179,8 +200,8 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment
     ingress = deployment(
-        ray_serve.ingress(build_in_replica)(),
-        name="SearchApi",
+        ray_serve.ingress(build_in_replica)(Checked),
+        name=INGRESS,
         **_scale(search, search.replicas, search.replicas_max, search.searches_max),
         max_ongoing_requests=search.ongoing_requests_max,
         max_queued_requests=search.queued_requests_max,
@@ -192,6 +213,18 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         ray_actor_options={"num_cpus": search.replica_cpus},
     )
     return ingress.bind(_encoder(settings, search))
+
+
+class Checked:
+    """What Serve asks of a replica of the ingress, beside its requests; a replica that raises is replaced."""
+
+    _asgi_app: FastAPI  # that `ray.serve.ingress` puts there
+
+    def __init__(self, *_handles: object) -> None:
+        """Take the deployments that are bound to this one, so that Serve runs them; who needs one asks for it by name."""
+
+    async def check_health(self) -> None:
+        self._asgi_app.state.liveness.check()
 
 
 def encoded_remotely(search: SearchSettings, store: Store) -> encoding.RemoteEncoding:
@@ -230,6 +263,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         def __init__(self, *arguments: Any) -> None:
             sockets.stay_on_node()
             super().__init__(*arguments)
+            self._decoding = asyncio.Semaphore(search.images_decoded_max)
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
@@ -240,6 +274,11 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
                 made = await asyncio.to_thread(self.texts, [asked[place][1] for place in places], model)
                 found |= dict(zip(places, made, strict=True))
             return [found[place] for place in range(len(asked))]
+
+        async def picture(self, data: bytes, model: str) -> Vector:
+            """Few at once; one whose caller has gone while it waits is not begun, since Serve cancels this then."""
+            async with self._decoding:
+                return await asyncio.to_thread(self.image, data, model)
 
         async def described(self, model: str) -> Facts:
             return await asyncio.to_thread(self.facts, model)
@@ -256,4 +295,4 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         graceful_shutdown_timeout_s=2,
         ray_actor_options={"num_cpus": search.encoder_cpus},
     )
-    return made.bind(model, search.image_pixels_max)
+    return made.bind(model, search.image_pixels_max, search.image_jpeg_pixels_max)

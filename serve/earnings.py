@@ -28,10 +28,10 @@ def of(connection: Connection[Any], creator_id: int) -> dict[str, Any]:
     return earnings.of(connection, creator_id).document() | MONEY
 
 
-async def counted(client: redis.asyncio.Redis, creator_id: int) -> int | None:
+async def counted(client: redis.asyncio.Redis, mark: str, creator_id: int) -> int | None:
     """The live counter of a creator; None where there is none, or Redis is away."""
     try:
-        found = await client.hget(counters.EARNED, str(creator_id))
+        found = await client.hget(mark + counters.EARNED, str(creator_id))
     except redis.RedisError:
         return None
     return int(found) if found is not None else None

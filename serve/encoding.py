@@ -15,15 +15,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
+from cluster.tasks import Tasks
 from pipelines import encoder
 from pipelines.relevance import Calibration
 from pipelines.settings import ModelSettings
+from serve import deadlines, dimensions, memory
+from serve.gates import Gate
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -51,9 +55,9 @@ class QueryEncoder:
     A model is named as the catalogue names it; "" is the deployment's own.
     """
 
-    def __init__(self, model: ModelSettings, image_pixels_max: int) -> None:
+    def __init__(self, model: ModelSettings, image_pixels_max: int, image_jpeg_pixels_max: int = 0) -> None:
         self._settings = model
-        self._image_pixels_max = image_pixels_max
+        self._pixels_max = image_pixels_max, image_jpeg_pixels_max
         self._loading = threading.Lock()
         self._own = self._load(model.name)
         self._others: OrderedDict[str, Loaded] = OrderedDict()
@@ -90,20 +94,38 @@ class QueryEncoder:
         """The vector of an encoded picture.
 
         Raises:
-            Rejected: it is no picture, or one of too many pixels.
+            Rejected: it is no picture, or one that takes too much to decode.
         """
-        from PIL import Image, UnidentifiedImageError
-
+        dimensions.checked(data, *self._pixels_max)
         try:
-            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
-                if picture.width * picture.height > self._image_pixels_max:
-                    detail = f"the image has more than {self._image_pixels_max} pixels"
-                    raise Rejected(detail, status=422, code="bad-image")
-                vector: Vector = self._of(model).encoder.images([picture.convert("RGB")])[0]
-        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-            hint = "send a JPEG, PNG or WebP"
-            raise Rejected("the image cannot be read", status=422, code="bad-image", hint=hint) from error
+            pixels = _decoded(data, self._pixels_max[0])
+            vector: Vector = self._of(model).encoder.images([pixels])[0]
+            del pixels
+        finally:
+            memory.trim()
         return vector
+
+
+def _decoded(data: bytes, pixels_max: int) -> Any:
+    """A picture as RGB; a JPEG of more pixels at the largest scale that has no more.
+
+    Raises:
+        Rejected: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
+            scale = 1
+            while picture.width * picture.height > pixels_max * scale**2:
+                scale *= 2
+            if scale > 1:
+                picture.draft("RGB", (picture.width // scale, picture.height // scale))
+            if picture.width * picture.height > pixels_max:  # another size than the header's, or no such scale
+                raise dimensions.unreadable()
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise dimensions.unreadable() from error
 
 
 class RemoteEncoding:
@@ -122,9 +144,16 @@ class RemoteEncoding:
         self._calls = (facts, text, image)
         self._facts: dict[str, Facts] = {}
         self._tried_at: dict[str, float] = {}
-        self._preparing: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks("encoding")
         self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
+        # Pictures have their own: those that take too long must not keep anybody from searching by words.
+        self._image_breaker = Breaker("pictures", failures_max=3, reset_s=2.0)
+        self._images = Gate("pictures", search.images_max, search.images_max * 2, search.image_timeout_s)
+
+    async def answers(self) -> None:
+        """Ask the encoder itself: what is known of it stays known while it is away. Counts for no breaker."""
+        await self._calls[0]("")
 
     async def facts(self, model: str = "") -> Facts:
         """Of a model. The deployment's own is asked for at once, another one is `Temporary` until it is prepared."""
@@ -144,9 +173,7 @@ class RemoteEncoding:
             late = time.monotonic() - self._tried_at.get(model, float("-inf")) > PREPARE_AGAIN_S
             if model not in self._facts and late:
                 self._tried_at[model] = time.monotonic()
-                task = asyncio.create_task(self._prepare(model))
-                self._preparing.add(task)
-                task.add_done_callback(self._preparing.discard)
+                self.tasks.spawn(f"preparing {model}", self._prepare(model))
 
     async def _prepare(self, model: str) -> None:
         try:
@@ -174,25 +201,43 @@ class RemoteEncoding:
         return vector
 
     async def image(self, data: bytes, model: str = "") -> Vector:
-        return await self._guarded(lambda: self._calls[2](data, model))
+        """A picture's vector, from the encoder, which gets none that it would refuse, and few at once.
 
-    async def _guarded(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Call under the breaker and the time limit; whatever goes wrong on the way is `Temporary`."""
-        if not self._breaker.allow():
+        Raises:
+            Rejected: it is no picture, or one that takes too much to decode.
+        """
+        search = self._search
+        dimensions.checked(data, search.image_pixels_max, search.image_jpeg_pixels_max)
+        async with self._images.passed():
+            call, breaker = partial(self._calls[2], data, model), self._image_breaker
+            return await self._guarded(call, breaker, search.image_timeout_s)
+
+    async def close(self) -> None:
+        await self.tasks.close()
+
+    async def _guarded(
+        self, call: Callable[[], Awaitable[Result]], breaker: Breaker | None = None, timeout_s: float = 0.0
+    ) -> Result:
+        """Call under a breaker and the time limit; whatever goes wrong on the way is `Temporary`.
+
+        A call that is late is cancelled, so that the encoder does not begin what nobody waits for.
+        """
+        breaker = breaker or self._breaker
+        if not breaker.allow():
             raise Temporary("the encoder is resting")
         try:
-            result = await asyncio.wait_for(call(), self._search.encode_timeout_s)
+            result = await asyncio.wait_for(call(), deadlines.left_s(timeout_s or self._search.encode_timeout_s))
         except Rejected:
-            self._breaker.success()
+            breaker.success()
             raise
         except Exception as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, Rejected):
-                self._breaker.success()
+                breaker.success()
                 raise cause from error
-            self._breaker.failure()
+            breaker.failure()
             raise Temporary(f"the encoder does not answer: {type(error).__name__}") from error
-        self._breaker.success()
+        breaker.success()
         return result
 
 
@@ -208,7 +253,7 @@ def of_handle(search: SearchSettings, store: Store, handle: Any) -> RemoteEncodi
         return vector
 
     async def image(data: bytes, model: str) -> Vector:
-        vector: Vector = await handle.image.remote(data, model)
+        vector: Vector = await handle.picture.remote(data, model)
         return vector
 
     return RemoteEncoding(search, store, facts, text, image)

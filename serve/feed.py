@@ -17,8 +17,10 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 
 from cluster.errors import Temporary
+from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import VISIBLE, Found
+from serve import deadlines
 from serve.generation import State
 from serve.readers import Readers
 from serve.settings import SearchSettings
@@ -26,6 +28,8 @@ from serve.settings import SearchSettings
 log = logging.getLogger(__name__)
 
 WATCHED_S = 7 * 86_400
+CLOSE_WAIT_S = 1.0  # for what is being fetched
+AGAIN_S = 3600
 # The newest videos by their first moment, what was watched in the last days and what most is invested in: each bounded
 # before anything is scored. A viewer counts once a moment; what this viewer has seen comes last.
 SCORED: LiteralString = f"""
@@ -77,14 +81,28 @@ async def scored(
     return [Worth(found[row[0]], float(row[1])) for row in rows if row[0] in found]
 
 
+# What is claimed to be watched is at most the moment's length, and a viewer's event of a kind counts once in a while, so
+# that nobody steers the feed, or fills the table, by saying it again.
+WATCHED: LiteralString = f"""
+    WITH visible AS (
+        SELECT s.id, s.end_ms - s.start_ms AS lasts_ms
+        FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %(segment_id)s AND {VISIBLE}),
+    noted AS (
+        INSERT INTO app.watch_events (viewer, segment_id, kind, watched_ms)
+        SELECT %(viewer)s, id, %(kind)s, least(%(watched_ms)s, lasts_ms) FROM visible
+        WHERE NOT EXISTS (SELECT FROM app.watch_events e WHERE e.viewer = %(viewer)s AND e.segment_id = visible.id
+            AND e.kind = %(kind)s AND e.at > now() - make_interval(secs => %(again_s)s)))
+    SELECT count(*) FROM visible"""
+
+
 def watch(connection: Connection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int) -> bool:
-    """Note that a viewer watched a moment that they may see; False when there is none."""
-    done = connection.execute(
-        "INSERT INTO app.watch_events (viewer, segment_id, kind, watched_ms) SELECT %s, s.id, %s, %s"
-        f" FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %s AND {VISIBLE}",
-        (viewer, kind, watched_ms, segment_id),
-    )
-    return done.rowcount == 1
+    """Note that a viewer watched a moment that they may see; False when there is none.
+
+    Noted once an hour for each kind; `watched_ms` above the moment's length is the whole moment.
+    """
+    given = {"viewer": viewer, "segment_id": segment_id, "kind": kind, "watched_ms": watched_ms, "again_s": AGAIN_S}
+    row = connection.execute(WATCHED, given).fetchone()
+    return row is not None and row[0] == 1
 
 
 class Feed:
@@ -96,6 +114,7 @@ class Feed:
         self._known: tuple[int, Sequence[Worth]] | None = None
         self._tried_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self.tasks = Tasks("feed")
 
     def of(self, state: State) -> Sequence[Worth]:
         """What was worth seeing at this very generation; empty when that is not known."""
@@ -107,15 +126,19 @@ class Feed:
         behind = self._known is None or self._known[0] != state.generation
         if behind and late and not state.stale:
             self._tried_at = time.monotonic()
-            self._task = asyncio.create_task(self._fetch(state))
+            self._task = self.tasks.spawn("fetching", self._fetch(state))
 
     async def close(self) -> None:
         if self._task is not None:
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=CLOSE_WAIT_S)
+        await self.tasks.close()
 
     async def _fetch(self, state: State) -> None:
         try:
-            async with self._readers.connection() as connection:
-                self._known = (state.generation, await scored(connection, self._search, self._search.feed_limit_max))
+            with deadlines.unlimited():
+                found = await self._readers.ask(
+                    lambda connection: scored(connection, self._search, self._search.feed_limit_max)
+                )
+            self._known = (state.generation, found)
         except (Temporary, psycopg.Error) as error:
             log.warning("no feed: %s", error)

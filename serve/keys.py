@@ -20,10 +20,11 @@ from weakref import WeakKeyDictionary
 
 from fastapi import Request
 from psycopg import AsyncConnection, Connection, OperationalError
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import ConnectionPool
 
 from cluster.errors import Rejected, Temporary
-from serve.limits import within
+from serve.deadlines import within
+from serve.readers import Readers
 from serve.services import Services
 
 SCOPES = ("search", "ingest", "creator", "admin")
@@ -218,7 +219,7 @@ def _unknown(key_id: int) -> Rejected:
 
 
 class Checks:
-    """What was found out about keys in the last seconds, by their hash. Bounded; one per database pool."""
+    """What was found out about keys in the last seconds, by their hash. Bounded; one per deployment's database."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
@@ -236,13 +237,13 @@ class Checks:
             self._known.popitem(last=False)
 
 
-_checks: WeakKeyDictionary[AsyncConnectionPool[Any], Checks] = WeakKeyDictionary()
+_checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 
 async def identify(services: Services, token: str) -> Principal | None:
     """Whose key this is; None for one that is unknown, expired or revoked."""
     key = digest(token[:TOKEN_CHARS_MAX])
-    checks = _checks.setdefault(services.pool, Checks())
+    checks = _checks.setdefault(services.readers, Checks())
     fresh, principal = checks.get(key)
     if fresh:
         return principal
@@ -262,6 +263,8 @@ async def identify(services: Services, token: str) -> Principal | None:
 
 
 async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
+    """From the primary: a replica would refuse a fresh key, and let a revoked one live on."""
+
     async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
         cursor = await connection.execute(
             "SELECT k.hash, p.id, k.scopes, p.creator_id, extract(epoch FROM k.expires_at - now())::float8"
@@ -272,7 +275,14 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = await cursor.fetchone()
         return row
 
-    return await services.readers.ask(look)
+    return await services.readers.primary(look)
+
+
+def remembered(services: Services, token: str, grace_s: float = 0.0) -> Principal | None:
+    """Whose key this is, if it was found out in the last seconds; `grace_s` longer, for one that must be asked again."""
+    checks = _checks.setdefault(services.readers, Checks())
+    known, principal = checks.get(digest(token[:TOKEN_CHARS_MAX]), grace_s)
+    return principal if known else None
 
 
 def token_of(request: Request) -> str | None:
@@ -284,31 +294,50 @@ def token_of(request: Request) -> str | None:
 
 
 def optional(services: Services) -> Callable[[Request], Awaitable[Principal | None]]:
-    """A dependency for what is open to all: the caller, if a key says who that is. A wrong key is refused."""
+    """A dependency for what is open to all: the caller, if a key says who that is. A wrong key is refused.
+
+    `Admission` has found that out already, where it stands before the application.
+    """
 
     async def principal(request: Request) -> Principal | None:
+        if "principal" in request.scope.get("state", {}):
+            admitted: Principal | None = request.scope["state"]["principal"]
+            return admitted
         token = token_of(request)
         if token is None:
             return None
         found = await identify(services, token)
         if found is None:
-            raise Rejected("the API key is unknown, expired or revoked", status=401, code="key-invalid")
+            raise invalid()
         return found
 
     return principal
 
 
 def require(services: Services, *scopes: str) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency for what needs a key with one of these scopes."""
+    """A dependency for what needs a key with one of these scopes, which it carries as its attribute `scopes`."""
     identified = optional(services)
 
     async def principal(request: Request) -> Principal:
-        found = await identified(request)
-        if found is None:
-            hint = "send it as `Authorization: Bearer …`"
-            raise Rejected("this needs an API key", status=401, code="key-missing", hint=hint)
-        if not any(found.may(scope) for scope in scopes):
-            raise Rejected(f"this needs a key of scope {' or '.join(scopes)}", status=403, code="scope-missing")
-        return found
+        return check(await identified(request), scopes)
 
+    principal.scopes = scopes  # type: ignore[attr-defined]
     return principal
+
+
+def check(principal: Principal | None, scopes: Sequence[str]) -> Principal:
+    """The caller, if their key has one of these scopes.
+
+    Raises:
+        Rejected: 401 without a key, 403 with another.
+    """
+    if principal is None:
+        hint = "send it as `Authorization: Bearer …`"
+        raise Rejected("this needs an API key", status=401, code="key-missing", hint=hint)
+    if not any(principal.may(scope) for scope in scopes):
+        raise Rejected(f"this needs a key of scope {' or '.join(scopes)}", status=403, code="scope-missing")
+    return principal
+
+
+def invalid() -> Rejected:
+    return Rejected("the API key is unknown, expired or revoked", status=401, code="key-invalid")

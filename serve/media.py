@@ -1,18 +1,16 @@
-"""Links to thumbnails and videos, and the arithmetic of HTTP ranges.
+"""Links to thumbnails and videos.
 
 A link is signed over its path and its expiry, so that a <video> element needs no key and a link that leaks dies by
 itself. Expiries are rounded to ten minutes: the same moment keeps the same link for a while, and browsers can cache it.
-Knows nothing of tables or of S3; `routes_media` serves what the links lead to.
+Knows nothing of tables or of S3; `routes_media` leads on to the objects.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import time
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import runtime
@@ -27,7 +25,6 @@ CONTENT_TYPES = {
     "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "mkv": "video/x-matroska",
     "ts": "video/mp2t", "m2ts": "video/mp2t", "avi": "video/x-msvideo", "mpg": "video/mpeg", "mpeg": "video/mpeg",
 }  # fmt: skip
-RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 
 # Read once a process: the secret's file does not change under a running deployment.
 _keys: dict[Path, bytes] = {}
@@ -82,46 +79,3 @@ def _key(settings: Settings) -> bytes:
 
 def content_type(uri: str) -> str:
     return CONTENT_TYPES.get(uri.rpartition(".")[2].lower(), "application/octet-stream")
-
-
-@dataclass(frozen=True)
-class Span:
-    """Bytes `start` to `end` (exclusive) of an object of `size` bytes."""
-
-    start: int
-    end: int
-    size: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end <= self.size:
-            raise ValueError(f"{self.start}..{self.end} is no part of {self.size} bytes")
-
-    @property
-    def partial(self) -> bool:
-        return self.end - self.start < self.size
-
-    @property
-    def content_range(self) -> str:
-        return f"bytes {self.start}-{self.end - 1}/{self.size}"
-
-
-def span(header: str | None, size: int) -> Span | None:
-    """The part that a Range header asks for. None: no header, or one that may be ignored (several parts, another unit).
-
-    Raises:
-        Rejected: 416, the part lies outside the object.
-    """
-    match = RANGE.fullmatch(header.replace(" ", "")) if header else None
-    if match is None or match.group(1) == match.group(2) == "":
-        return None
-    first, last = match.groups()
-    if not first:  # the last n bytes
-        wanted = int(last)
-        start, end = max(0, size - wanted), size
-    else:
-        start, end = int(first), min(size, int(last) + 1) if last else size
-        if last and int(last) < int(first):
-            return None
-    if start >= size or start >= end:
-        raise Rejected(f"the object has {size} bytes", status=416, code="range-not-satisfiable")
-    return Span(start, end, size)

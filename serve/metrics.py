@@ -1,13 +1,22 @@
-"""What one replica counts for Prometheus. Knows what is counted, nothing of how an answer is made."""
+"""What one replica counts for Prometheus. Knows what is counted, nothing of how an answer is made.
+
+Beside what was answered stand the replica's own means: connections, places at its gates, tasks, descriptors, memory.
+Each request takes of them and gives back; when nobody asks they must stand where they stood before.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from cluster import tasks
 
 if TYPE_CHECKING:
     from serve.query import Query
@@ -15,14 +24,31 @@ if TYPE_CHECKING:
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 CACHES = ("replica", "redis")  # where an answer that was not made anew comes from
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a replica works with, each asked when Prometheus asks."""
+
+    pool: Callable[[], Mapping[str, float]] = dict  # database connections by state: used, idle, waiting …
+    gates: Callable[[], Mapping[str, Mapping[str, float]]] = dict  # places by gate and state: taken, waiting
+
+
+def pool_states(readers: Mapping[str, float]) -> dict[str, float]:
+    """Connections by state, from `Readers.gauges`; `waiting` are the callers without one, `replaced` ever grows."""
+    opened, idle = readers["connections_open"], readers["connections_idle"]
+    counted = {state: readers[f"connections_{state}"] for state in ("waiting", "replaced")}
+    return {"used": opened - idle, "idle": idle, **counted}
 
 
 class Metrics:
     """One replica's counters. `recall` gives the share of right answers among the last that were checked, by model."""
 
-    def __init__(self, recall: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, recall: Callable[[], Mapping[str, float]], means: Means | None = None) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Recall(recall))
+        self.registry.register(_Means(means or Means()))
         labels = ("intent", "degraded", "source", "variant")
         self._searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
         self._seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)
@@ -57,3 +83,38 @@ class _Recall(Collector):
         for model, mean in self._recall().items():
             found.add_metric((model,), mean)
         yield found
+
+
+class _Means(Collector):
+    """Gauges of what the replica works with."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        pool = GaugeMetricFamily("pixr_pool_connections", "Connections to the database.", labels=("state",))
+        for state, count in self._means.pool().items():
+            pool.add_metric((state,), count)
+        gates = GaugeMetricFamily("pixr_gate_places", "Places at a gate.", labels=("gate", "state"))
+        for gate, states in self._means.gates().items():
+            for state, count in states.items():
+                gates.add_metric((gate, state), count)
+        yield from (pool, gates)
+        yield _gauge("pixr_background_tasks", "Background tasks that run.", tasks.running())
+        yield _gauge("pixr_uncancelled_calls", "Calls that a caller's end does not reach.", tasks.uncancelled_running())
+        yield _gauge("pixr_open_descriptors", "Files and sockets of the process.", open_descriptors())
+        yield _gauge("pixr_resident_bytes", "Memory of the process.", resident_bytes())
+
+
+def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def open_descriptors() -> int:
+    """How many files and sockets this process has open; the one by which they are counted is not among them."""
+    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  no paths are wanted
+
+
+def resident_bytes() -> int:
+    """How much memory this process has."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES

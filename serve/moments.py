@@ -24,7 +24,9 @@ class Explanation(BaseModel):
     """Why a moment is where it is."""
 
     ranks: dict[str, int] = Field(description="Its place in each list, from 1.")
-    cosine: float | None = Field(description="Between the query's vector and its own.")
+    cosine: float | None = Field(
+        description="Between its vector and the part of the query that its relevance comes from."
+    )
     mode: str | None = Field(description="How vectors were compared: exact, index, or both one after another.")
     rows: int | None = Field(description="About how many rows passed the filters.")
 
@@ -39,7 +41,11 @@ class Span(BaseModel):
 
 
 class Moment(BaseModel):
-    """One answer. `score` ranks within one answer; `relevance_ppm` (0 to 1,000,000) is calibrated across answers."""
+    """One answer. `score` ranks within one answer; `relevance_ppm` (0 to 1,000,000) is calibrated across answers.
+
+    It is the cosine with the text, picture or moment that was asked for, whatever the weights, and the least of several;
+    0 where it is not known.
+    """
 
     segment_id: str
     video_id: str

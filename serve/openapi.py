@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 
-from serve import problems
+from serve import admission, problems
 
 DESCRIPTION = """Finds moments in videos by what they show, and pays the people whose moments are shown.
 
@@ -25,6 +25,10 @@ Ids are strings. Money is whole base units of PIX (six decimals), in strings. Of
 instants are RFC 3339, UTC. Every error is a problem document (RFC 9457) with the request's id; 429 and 503 say in
 Retry-After when to come again. Search, public videos and health are open; the rest needs an API key with the scope
 that is named (search, ingest, creator; admin may do everything)."""
+LIMIT_HEADERS: dict[str, Any] = {
+    "RateLimit-Policy": {"schema": {"type": "string", "examples": ['"address";q=1000;w=10']}},
+    "RateLimit": {"schema": {"type": "string", "examples": ['"address";r=0;t=10']}},
+}
 METHODS = ("get", "put", "post", "delete", "patch")
 NEEDS_KEY = {"/v1/jobs": "ingest", "/v1/creators": "creator", "/v1/keys": "admin"}
 CHANGES = ("put", "patch", "delete")
@@ -184,21 +188,20 @@ def _scope(path: str, method: str) -> str:
 
 def _errors(path: str, method: str, operation: dict[str, Any], scope: str) -> list[int]:
     """Every status that this operation can end with, beside success."""
-    if not path.startswith(("/v1/", "/media/")):
+    if path == admission.EXEMPT:
         return [500, 503]
-    errors = [422, 429, 500, 503]
-    if path.startswith("/v1/"):
-        errors.append(401)
+    errors = [401, 429, 500, 503]
+    if not path.startswith(("/v1/", "/media/")):
+        return errors
+    errors.append(422)
     if scope or path.startswith("/media/"):
         errors.append(403)
     if "{" in path or method == "post":
         errors.append(404)
     if "requestBody" in operation:
-        errors += [400, 413]
+        errors += [400, 408, 413]
     if method in ("put", "post", "delete"):
         errors.append(409)
-    if path.startswith("/media/videos"):
-        errors.append(416)
     return sorted(errors)
 
 
@@ -207,6 +210,8 @@ def _problem(status: int) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Request-Id": {"schema": {"type": "string"}}}
     if status in (429, 503):
         headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds."}
+    if status == 429:
+        headers |= LIMIT_HEADERS
     example = {
         "type": f"urn:pixr:problem:{title.lower().replace(' ', '-')}",
         "title": title,

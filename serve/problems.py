@@ -5,7 +5,7 @@ Temporary    → 503 with Retry-After and without the address of what is away; s
 validation   → 422 with one line per field; so does half of a surrogate pair, which JSON lets through and UTF-8 does not
 anything else is a bug: logged with its traceback, answered with 500 and no detail
 
-Also what guards every request: the request id, the limit on bodies, CORS.
+Also what marks every request: the request id, CORS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -36,13 +36,13 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-BODY_BYTES_MAX = 12_000_000
 FIELDS_SHOWN_MAX = 20
 RETRY_AFTER_S = 1.0
 EXPOSED_HEADERS = (
     "X-Request-Id",
     "Retry-After",
-    "Content-Range",
+    "RateLimit",
+    "RateLimit-Policy",
     "ETag",
     "X-Pixr-Degraded",
     "X-Pixr-Cache",
@@ -51,10 +51,8 @@ EXPOSED_HEADERS = (
 )
 
 
-def install(
-    app: FastAPI, *, cors_origins: Sequence[str] = (), body_bytes_max: int = BODY_BYTES_MAX, stamped: bool = True
-) -> None:
-    """Give an application its error answers, request ids, CORS and the limit on bodies.
+def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = True) -> None:
+    """Give an application its error answers, request ids and CORS. Middleware that is added later stands outside.
 
     `stamped` answers carry their request id; Serve stamps those of its replicas itself.
     """
@@ -65,7 +63,6 @@ def install(
     app.add_exception_handler(UnicodeEncodeError, _no_text)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _bug)
-    app.add_middleware(BodyLimit, bytes_max=body_bytes_max)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -112,11 +109,20 @@ def problem(
 
 def answer_to(request: Request, error: Exception) -> Response:
     """The answer to an error that a handler did not get to see, since the answer had begun."""
+    return refusal(request.scope, error)
+
+
+def refusal(scope: MutableMapping[str, Any], error: Exception, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to an error, wherever it was raised, with more headers."""
+    request = Request(scope)
     if isinstance(error, Rejected):
-        return _rejected(request, error)
-    if isinstance(error, Temporary):
-        return _temporary(request, error)
-    return _database_away(request, error) if isinstance(error, psycopg.OperationalError) else _bug(request, error)
+        response = _rejected(request, error)
+    elif isinstance(error, Temporary):
+        response = _temporary(request, error)
+    else:
+        response = (_database_away if isinstance(error, psycopg.OperationalError) else _bug)(request, error)
+    response.headers.update(headers or {})
+    return response
 
 
 @contextmanager
@@ -220,35 +226,3 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, stamped if self._stamped else send)
-
-
-class BodyLimit:
-    """Refuses a body above the limit: by its announced length, else when it has come that far."""
-
-    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
-        self._app = app
-        self._bytes_max = bytes_max
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self._bytes_max:
-            answer = problem(scope, 413, self._detail(), code="too-large", headers={"Connection": "close"})
-            await answer(scope, receive, send)
-            return
-        taken = 0
-
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._bytes_max:
-                raise HTTPException(413, self._detail())  # the one exception that body parsing lets through
-            return message
-
-        await self._app(scope, counted, send)
-
-    def _detail(self) -> str:
-        return f"a request's body has at most {self._bytes_max} bytes"

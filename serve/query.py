@@ -35,7 +35,11 @@ Id = Annotated[str, Field(pattern=r"^[0-9]{1,19}$", examples=["42"])]
 
 
 class Intent(StrEnum):
-    """Why a search is made. Only a committed search (`search`) counts as an appearance."""
+    """Why a search is made. Only a committed search (`search`) counts as an appearance.
+
+    `typing`, `suggestion` and `feed` are open to all and pay nobody, as further pages do: a key that is given to an
+    integrator says by contract what it is for. `probe`, `admin` and `benchmark` are for keys of scope admin alone.
+    """
 
     SEARCH = "search"
     TYPING = "typing"
@@ -44,6 +48,9 @@ class Intent(StrEnum):
     PROBE = "probe"
     ADMIN = "admin"
     BENCHMARK = "benchmark"
+
+
+OPERATING = frozenset((Intent.PROBE, Intent.ADMIN, Intent.BENCHMARK))  # what only administrators may say
 
 
 class GroupBy(StrEnum):
@@ -142,6 +149,7 @@ class Query:
     language: str = "english"
     stake_min_pix: int | None = None  # until it is looked up which moments that leaves
     variant: str = ""
+    is_early: bool = False  # the words' part of a stream: it is there before any relevance is known, and shows 0
 
     @cached_property
     def wanted(self) -> str:
@@ -149,10 +157,15 @@ class Query:
         return fulltext.wanted(self.text)
 
     @cached_property
+    def encoded(self) -> str:
+        """What is encoded of the text: the wanted words in lower case, so that letter case changes no relevance."""
+        return fulltext.wanted(self.text.lower())
+
+    @cached_property
     def identity(self) -> str:
         """The same for searches that have the same answer: whatever is asked, but for letter case and intent."""
         image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
-        plain = replace(self, text=self.text.casefold(), image=None, intent=Intent.SEARCH)
+        plain = replace(self, text=self.text.lower(), image=None, intent=Intent.SEARCH)
         return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
 
     @property

@@ -19,8 +19,10 @@ import psycopg
 from numpy.typing import NDArray
 
 from cluster.errors import PixrError
+from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import Filters, Hit, Looked, Model, Plan
+from serve import deadlines
 from serve.readers import Readers
 from serve.settings import SearchSettings
 
@@ -28,7 +30,10 @@ log = logging.getLogger(__name__)
 
 Vector = NDArray[np.float32]
 AT = 10
+EXACT = "exact"  # the manner of questions that compare everything
+SLACK_S = 1.0  # for the server to end a comparison that takes too long
 KEPT = 100
+CLOSE_WAIT_S = 1.0  # for the look that is under way
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Recall:
         self._looked_at = float("-inf")
         self._took_s = 0.0
         self._task: asyncio.Task[None] | None = None
+        self.tasks = Tasks("recall")
 
     @property
     def means(self) -> Mapping[str, float]:
@@ -69,40 +75,46 @@ class Recall:
         )
         if looked.mode == "index" and looked.hits and due and (self._task is None or self._task.done()):
             self._looked_at = time.monotonic()
-            self._task = asyncio.create_task(self._look(model, vector, filters, looked, shadow))
+            self._task = self.tasks.spawn("a look", self._look(model, vector, filters, looked, shadow))
 
     async def close(self) -> None:
         if self._task is not None:
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=CLOSE_WAIT_S)
+        await self.tasks.close()
 
     async def _look(
         self, model: Model, vector: Vector, filters: Filters, looked: Looked, shadow: Shadow | None
     ) -> None:
         began = time.monotonic()
         try:
-            await self._compare(model, vector, filters, looked)
-            if shadow is not None:
-                for name in shadow.names:
-                    await self._look_aside(name, filters, shadow)
+            with deadlines.unlimited():
+                await self._compare(model, vector, filters, looked)
+                if shadow is not None:
+                    for name in shadow.names:
+                        await self._look_aside(name, filters, shadow)
         except (PixrError, psycopg.Error) as error:
             log.warning("recall is not known: %s", error)
         finally:
             self._took_s = time.monotonic() - began
 
     async def _compare(self, model: Model, vector: Vector, filters: Filters, looked: Looked) -> None:
-        async with self._readers.connection() as connection:
-            true = await index.exact(connection, model, vector, AT, filters, self._search.recall_timeout_ms)
+        timeout_ms = self._search.recall_timeout_ms
+        true = await self._readers.ask(
+            lambda connection: index.exact(connection, model, vector, AT, filters, timeout_ms),
+            manner=EXACT,
+            limit_s=timeout_ms / 1000 + SLACK_S,
+        )
         self._looks[model.name].append(share_of(looked.hits, true))
 
     async def _look_aside(self, name: str, filters: Filters, shadow: Shadow) -> None:
         """Of a model that is not searched; one that was removed, or whose vectors are compared whole, is passed over."""
-        async with self._readers.connection() as connection:
-            model = await index.named(connection, name)
+        model = await self._readers.ask(lambda connection: index.named(connection, name))
         if model is None:
             return
         vector = await shadow.vector(model)
-        async with self._readers.connection() as connection:
-            looked = await index.nearest(connection, model, vector, AT, filters, shadow.plan)
+        looked = await self._readers.ask(
+            lambda connection: index.nearest(connection, model, vector, AT, filters, shadow.plan), manner=EXACT
+        )
         if looked.mode == "index":
             await self._compare(model, vector, filters, looked)
 

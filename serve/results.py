@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import psycopg
 
-from serve.limits import within
+from cluster.errors import PixrError
+from cluster.tasks import Tasks
+from serve import deadlines
 from serve.settings import SearchSettings
 from serve.store import Store
 
 MADE, REPLICA, SHARED = "miss", "replica", "redis"
 PREFIX = "result:"
 GATHER_S = 0.02  # for what is made, before Redis is given all of it
+ANSWER_S = 0.2  # of a request's deadline, kept to answer with something else when the search is not made in time
+EXPECTED = (PixrError, psycopg.Error)  # of the making of an answer; each caller who waits gets it
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Results:
         self._making: dict[str, asyncio.Task[tuple[Page, str]]] = {}
         self._unshared: dict[str, Page] = {}
         self._sharing: asyncio.Task[None] | None = None
+        self.tasks = Tasks("results")
 
     async def get(
         self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, Page]]
@@ -78,10 +84,10 @@ class Results:
         name = f"{PREFIX}{generation}:{identity}"
         task = self._making.get(name)
         if task is None:
-            task = asyncio.create_task(self._fetch(name, identity, make))
+            task = self.tasks.spawn("an answer", self._fetch(name, identity, make), expected=EXPECTED)
             self._making[name] = task
             task.add_done_callback(lambda _: self._making.pop(name, None))
-        return await asyncio.shield(task)  # who goes away does not take the answer from those who wait for it
+        return await asyncio.shield(task)  # a caller who goes away does not take the answer from those who wait for it
 
     def kept(self, identity: str, generation: int) -> Page | None:
         """What this replica has."""
@@ -98,6 +104,11 @@ class Results:
         await self.shared()
         await self._store.forget(PREFIX)
 
+    async def close(self) -> None:
+        """Give Redis what it has not got yet, and end what is being made."""
+        await self.shared()
+        await self.tasks.close()
+
     async def shared(self) -> None:
         """Until Redis has, or has refused, what was made so far."""
         while self._sharing is not None:
@@ -109,7 +120,8 @@ class Results:
         if data is not None:
             page = Page.load(data)
         else:
-            page = await within(make(), self._search.deadline_s, "the search takes too long at present")
+            most_s = deadlines.left_s(self._search.deadline_s)
+            page = await deadlines.within(make(), max(most_s - ANSWER_S, most_s / 2))
         if page.degraded:
             return page, MADE
         if generation == self._generation:
@@ -118,7 +130,7 @@ class Results:
             return page, SHARED
         self._unshared[name] = page
         if self._sharing is None:
-            self._sharing = asyncio.create_task(self._share())
+            self._sharing = self.tasks.spawn("sharing", self._share())
         return page, MADE
 
     async def _share(self) -> None:

@@ -14,12 +14,12 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
+from cluster.tasks import uncancelled
 from ledger import listing, wallets
 from ledger.settings import Economics
 from serve import earnings, keys
 from serve.keys import Principal
 from serve.services import Services
-from serve.threads import with_connection
 
 CreatorId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 Amount = Annotated[str, Field(pattern=r"^-?\d+$", examples=["125000"], description="Base units.")]
@@ -92,23 +92,23 @@ def router(services: Services) -> APIRouter:
     async def read_earnings(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
         """What the creator has earned, and where it is now."""
         _check(caller, creator_id)
-        return await with_connection(services.settings, earnings.of, creator_id)
+        return await services.threads.ask(earnings.of, creator_id)
 
     @routes.get("/{creator_id}/earnings/live", response_model=Live)
     async def read_live(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
         """What the creator has earned so far, for a page that asks every second: from a counter, or from the journal."""
         _check(caller, creator_id)
-        counted = await earnings.counted(services.redis, creator_id)
+        counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, creator_id))
         source = "journal" if counted is None else "counter"
         if counted is None:
-            counted = await with_connection(services.settings, earnings.earned, creator_id)
+            counted = await services.threads.ask(earnings.earned, creator_id)
         return {"creator_id": str(creator_id), "earned": str(counted), "source": source} | earnings.MONEY
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
     async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:
         """Every movement of the creator's money, newest first."""
         _check(caller, creator_id)
-        text = await with_connection(services.settings, earnings.statement_csv, creator_id)
+        text = await services.threads.ask(earnings.statement_csv, creator_id)
         headers = {"Content-Disposition": f'attachment; filename="pixr-{creator_id}.csv"', "Cache-Control": "no-store"}
         return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -120,16 +120,14 @@ def router(services: Services) -> APIRouter:
     ) -> Any:
         """The creator's payouts, newest first."""
         _check(caller, creator_id)
-        return {"payouts": await with_connection(services.settings, earnings.payouts, creator_id, limit)}
+        return {"payouts": await services.threads.ask(earnings.payouts, creator_id, limit)}
 
     @routes.put("/{creator_id}/wallet", response_model=Wallet)
     async def change_wallet(creator_id: CreatorId, new: NewWallet, caller: Principal = needs_key) -> dict[str, Any]:
         """Change where the creator is paid; payouts wait for a while, unless there was no wallet before."""
         _check(caller, creator_id)
         set_by = "creator" if caller.owns(creator_id) else "admin"
-        return await with_connection(
-            services.settings, _change, services.settings.section(Economics), creator_id, new.wallet, set_by
-        )
+        return await services.threads.ask(_change, services.settings.section(Economics), creator_id, new.wallet, set_by)
 
     return routes
 

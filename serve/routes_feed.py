@@ -21,7 +21,6 @@ from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Id
 from serve.services import Services
-from serve.threads import with_connection
 from serve.variants import Variants
 
 LIMIT_MAX = 1000
@@ -60,12 +59,10 @@ def router(services: Services) -> APIRouter:
         """Moments by what is watched, new and invested in; for a known viewer, those they have not seen come first."""
         began = time.perf_counter()
         limit = min(limit, services.search.feed_limit_max)
-        await services.limits.take(*viewers.bucket(request, principal))
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         variant, own = variants.of(viewer)
-        async with services.readers.connection() as connection:
-            worth = await feed.scored(connection, own.search, limit, seen_by)
+        worth = await services.readers.ask(lambda connection: feed.scored(connection, own.search, limit, seen_by))
         shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
         took_ms = round((time.perf_counter() - began) * 1000, 1)
         document = {"query": "", "moments": shown, "next_cursor": None, "degraded": [], "took_ms": took_ms}
@@ -74,25 +71,21 @@ def router(services: Services) -> APIRouter:
     @routes.post("/events", status_code=204)
     async def note(request: Request, event: Event, principal: Principal | None = anybody) -> None:
         """Note that a moment was watched. The viewer is kept as a keyed hash, and only for the feed."""
-        await services.limits.take(*viewers.bucket(request, principal))
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         noted = (seen_by, int(event.segment_id), event.kind, event.watched_ms)
-        if not await with_connection(services.settings, feed.watch, *noted):
+        if not await services.threads.ask(feed.watch, *noted):
             raise Rejected(f"there is no segment {event.segment_id}", status=404, code="not-found")
 
     @routes.get("/completions", response_model=Completions)
     async def complete(
-        request: Request,
         q: Annotated[str, Query(min_length=1, max_length=100, examples=["orch"])],
         limit: Annotated[int, Query(ge=1, le=COMPLETIONS_MAX)] = 8,
-        principal: Principal | None = anybody,
     ) -> Any:
         """How a search might go on: titles and tags of public videos that begin with what was typed."""
-        await services.limits.take(*viewers.bucket(request, principal))
         if "\0" in q:
             raise Rejected("the text contains a zero byte", status=422, code="bad-query")
-        async with services.readers.connection() as connection:
-            return {"completions": await fulltext.completions(connection, q, limit)}
+        found = await services.readers.ask(lambda connection: fulltext.completions(connection, q, limit))
+        return {"completions": found}
 
     return routes

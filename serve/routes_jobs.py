@@ -13,7 +13,6 @@ from cluster.settings import Settings
 from pipelines import jobs
 from serve import keys
 from serve.services import Services
-from serve.threads import with_connection
 
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", examples=["ingest-20261124-021500-a1b2c3"])]
 Text = Annotated[str, Field(max_length=2000)]
@@ -74,33 +73,34 @@ def router(services: Services) -> APIRouter:
     @routes.post("", status_code=202, response_model=Job)
     async def submit(request: JobRequest, response: Response) -> Any:
         """Submit a job. It is queued at once, and runs when the cluster has taken it."""
-        job = await with_connection(services.settings, _create, services.settings, request)
+        job = await services.threads.ask(_create, services, request)
         response.headers["Location"] = f"/v1/jobs/{job['id']}"
         return job
 
     @routes.get("", response_model=Jobs)
     async def listing(limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20) -> Any:
         """The newest jobs first."""
-        return {"jobs": await with_connection(services.settings, jobs.listing, limit)}
+        return {"jobs": await services.threads.ask(jobs.listing, limit)}
 
     @routes.get("/{job_id}", response_model=Job)
     async def read(job_id: JobId) -> Any:
         """How one job stands, with the reasons of what was refused."""
-        return await with_connection(services.settings, jobs.get, job_id)
+        return await services.threads.ask(jobs.get, job_id)
 
     @routes.delete("/{job_id}", response_model=Job)
     async def cancel(job_id: JobId) -> Any:
         """Stop a job; what it has finished stays. Cancelling again is no error."""
-        return await with_connection(services.settings, _cancel, services.settings, job_id)
+        return await services.threads.ask(_cancel, services.settings, job_id)
 
     return routes
 
 
-def _create(connection: Connection[Any], settings: Settings, request: JobRequest) -> dict[str, Any]:
+def _create(connection: Connection[Any], services: Services, request: JobRequest) -> dict[str, Any]:
     asked = jobs.Options(
         creator=request.creator, manifest=request.manifest, model=request.model, mode=request.options.mode
     )
-    return jobs.create(settings, connection, request.source, asked, priority=request.options.priority)
+    priority, storage = request.options.priority, services.storage
+    return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)
 
 
 def _cancel(connection: Connection[Any], settings: Settings, job_id: str) -> dict[str, Any]:

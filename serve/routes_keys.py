@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve import keys
 from serve.services import Services
-from serve.threads import with_connection
 
 KeyId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[3])]
 Seconds = Annotated[int, Field(ge=1, le=keys.LIFETIME_MAX_S)]
@@ -59,23 +58,23 @@ def router(services: Services) -> APIRouter:
     @routes.get("", response_model=Keys)
     async def list_keys() -> Any:
         """Every key, the newest first, with what it may do; never the key itself."""
-        found = await with_connection(services.settings, keys.listing)
+        found = await services.threads.ask(keys.listing)
         return {"keys": [each.document() for each in found]}
 
     @routes.post("", response_model=Key, status_code=201)
     async def create_key(new: NewKey) -> Any:
         """Make a key. It is in this answer and nowhere else."""
-        return await with_connection(services.settings, _created, new)
+        return await services.threads.ask(_created, new)
 
     @routes.post("/{key_id}/rotate", response_model=Key, status_code=201)
     async def rotate_key(key_id: KeyId, rotation: Rotation) -> Any:
         """Make a key with the same scopes and lifetime; the old one lives on for a while."""
-        return await with_connection(services.settings, _rotated, key_id, rotation.grace_s)
+        return await services.threads.ask(_rotated, key_id, rotation.grace_s)
 
     @routes.delete("/{key_id}", response_model=Key)
     async def revoke_key(key_id: KeyId) -> Any:
         """End a key, within seconds; ending it again is no error."""
-        return await with_connection(services.settings, _revoked, key_id)
+        return await services.threads.ask(_revoked, key_id)
 
     return routes
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from serve import viewers
+from serve import objects, viewers
 from serve.services import Services
 
 WEB = Path(__file__).parent / "web"
@@ -19,9 +19,11 @@ FILES = {
     "/web/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/web/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src {media}; media-src {media}; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-    " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -39,11 +41,13 @@ def router(services: Services) -> APIRouter:
     """The routes. A browser that opens the page is given its signed name, by which it is one viewer from then on."""
     routes = APIRouter(include_in_schema=False)
     viewer_key = viewers.key_of(services.settings)
+    media = f"'self' {objects.public_origin(services.settings.s3)}".strip()  # links to pictures and videos lead there
+    guard = HEADERS | {"Content-Security-Policy": POLICY.format(media=media)}
     files = {path: _read(name, media_type) for path, (name, media_type) in FILES.items()}
 
     async def static(request: Request) -> Response:
         file = files[request.url.path]
-        headers = HEADERS | {"ETag": file.etag}
+        headers = guard | {"ETag": file.etag}
         if request.headers.get("if-none-match") == file.etag:
             answer = Response(status_code=304, headers=headers)
         else:

@@ -54,7 +54,7 @@ def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     routes = APIRouter()
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
-    answering = Answering(services)
+    answering, readiness = Answering(services), ready.Readiness(services)
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(
@@ -87,15 +87,16 @@ def router(services: Services) -> APIRouter:
         body = _body(segment_id=str(segment_id), limit=limit, intent=intent)
         return await answering.to(request, body, principal, idempotency_key)
 
-    @routes.get("/healthz", tags=["health"])
+    @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
     async def read_health() -> Response:
-        """Alive. Asks nobody else."""
+        """Alive. Asks nobody else, and is not affected by what is away for everybody."""
+        services.liveness.check()
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
     async def read_ready() -> Response:
         """Ready, with each dependency. Redis and the encoder may be away: they cost speed and vectors only."""
-        found = await ready.look(services)
+        found = await readiness.now()
         return json(found, 200 if found["ready"] else 503)
 
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)

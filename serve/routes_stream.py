@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import psycopg
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
-from serve import keys, problems, search, viewers
+from serve import keys, origins, problems, search, viewers
 from serve import query as queries
 from serve.keys import Principal
 from serve.query import Body
@@ -20,11 +23,66 @@ from serve.search import Caller
 from serve.services import Services
 from serve.variants import Variants
 
+Part = tuple[str, search.Answer]
+
 
 class EventStream(StreamingResponse):
-    """Server-sent events."""
+    """Server-sent events; what they hold is released when the last is sent, or the client has gone."""
 
     media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        held: AsyncExitStack,
+        headers: Mapping[str, str],
+        status_code: int = 200,  # FastAPI looks here for what the document says
+    ) -> None:
+        super().__init__(events, status_code, headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+class Parts:
+    """The parts of a search, made as quickly as they can be and kept here for a client that reads slowly.
+
+    So a search has its place among searches for as long as it takes, not for as long as somebody reads.
+    """
+
+    def __init__(self, services: Services, parts: AsyncGenerator[Part]) -> None:
+        self._deadline_s = asyncio.get_running_loop().time() + services.search.stream_timeout_s
+        self._made: asyncio.Queue[Part | None] = asyncio.Queue()  # two parts at most
+        self._task = asyncio.create_task(self._make(parts), name="the parts of a search")
+
+    async def next(self) -> Part | None:
+        """The next part; None after the last.
+
+        Raises:
+            Rejected, Temporary, psycopg.OperationalError: as the search; or it takes too long.
+        """
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                part = await self._made.get()
+        except TimeoutError as error:
+            raise Temporary("the stream takes too long at present") from error
+        if part is None:
+            await self._task  # it has ended: this raises what ended it
+        return part
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)  # what went wrong was said, or nobody reads it
+
+    async def _make(self, parts: AsyncGenerator[Part]) -> None:
+        try:
+            async for part in parts:
+                self._made.put_nowait(part)
+        finally:
+            self._made.put_nowait(None)
+            await parts.aclose()
 
 
 EVENT = {
@@ -59,28 +117,29 @@ def router(services: Services) -> APIRouter:
         """
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key)
-        await services.limits.take(*viewers.bucket(request, principal))
         variant, own = variants.of(caller.viewer)
         query = queries.of(body, own.search, variant)
-        parts = search.streamed(own, query, caller)
-        first = await anext(parts)  # what goes wrong before is answered as everywhere
+        async with AsyncExitStack() as held:
+            held.enter_context(services.gates.streams.passed(origins.address(request)))
+            parts = Parts(services, search.streamed(own, query, caller))
+            held.push_async_callback(parts.close)
+            first = await parts.next()  # what goes wrong before is answered as everywhere
+            release = held.pop_all()
 
         async def events() -> AsyncIterator[bytes]:
-            part: tuple[str, search.Answer] | None = first
+            part: Part | None = first
             try:
                 while part is not None:
                     seconds = time.perf_counter() - began
                     if part[0] == search.FUSED:
                         services.metrics.observe(query, part[1], seconds)
                     yield event(part[0], part[1].body(query.text, seconds * 1000))
-                    part = await anext(parts, None)
+                    part = await parts.next()
             except (Rejected, Temporary, psycopg.OperationalError) as error:
                 yield event("error", bytes(problems.answer_to(request, error).body))
-            finally:
-                await parts.aclose()
 
         unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return EventStream(events(), headers=unbuffered | variants.headers(variant))
+        return EventStream(events(), release, headers=unbuffered | variants.headers(variant))
 
     return routes
 

@@ -18,7 +18,6 @@ from pipelines.videos import Moment
 from serve import keys, media
 from serve.keys import Principal
 from serve.services import Services
-from serve.threads import with_connection
 
 VideoId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
@@ -104,16 +103,14 @@ def router(services: Services) -> APIRouter:
     async def read_segments(video_id: VideoId, caller: Principal | None = anybody) -> Any:
         """The moments of a video, in the order of time."""
         video = await _seen(services, video_id, caller)
-        async with services.pool.connection() as connection:
-            found = await videos.segments(connection, video_id)
+        found = await services.readers.ask(lambda connection: videos.segments(connection, video_id))
         private = video.visibility == "private"
         return {"segments": [_segment(services, moment, private) for moment in found]}
 
     @routes.get("/segments/{segment_id}", response_model=Segment)
     async def read_segment(segment_id: SegmentId, caller: Principal | None = anybody) -> Any:
         """One moment. An id that a later ingest has replaced leads to the moment that took over most of it."""
-        async with services.pool.connection() as connection:
-            moment = await videos.moment(connection, segment_id)
+        moment = await services.readers.ask(lambda connection: videos.moment(connection, segment_id))
         if moment is None:
             raise Rejected(f"there is no segment {segment_id}", status=404, code="not-found")
         video = await _seen(services, moment.video_id, caller)
@@ -124,7 +121,7 @@ def router(services: Services) -> APIRouter:
         """Change title, description, tags or visibility. Search follows at once."""
         await _changeable(services, video_id, caller)
         words = new.model_dump(exclude_none=True)
-        if not await with_connection(services.settings, _change, video_id, words):
+        if not await services.threads.ask(_change, video_id, words):
             raise _missing(video_id)
         services.generation.expire()
         return _document(await _changeable(services, video_id, caller), caller)
@@ -135,7 +132,7 @@ def router(services: Services) -> APIRouter:
         await _changeable(services, video_id, caller)
         bucket = services.settings.s3.bucket
         try:
-            await with_connection(services.settings, takedown.remove, services.storage, bucket, video_id)
+            await services.threads.ask(takedown.remove, services.storage, bucket, video_id)
         finally:  # it is out of search before its objects are deleted, which a store that is away stops
             services.generation.expire()
             await services.results.forget()
@@ -149,8 +146,8 @@ def _change(connection: Connection[Any], video_id: int, words: dict[str, Any]) -
 
 
 async def _get(services: Services, video_id: int) -> videos.Video:
-    async with services.pool.connection() as connection:
-        video = await videos.get(connection, video_id)
+    """As the primary has it: who may see and change a video changes at once."""
+    video = await services.readers.primary(lambda connection: videos.get(connection, video_id))
     if video is None:
         raise _missing(video_id)
     return video

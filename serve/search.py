@@ -22,19 +22,19 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from cluster.errors import Temporary
-from ledger import money
+from cluster.errors import Rejected, Temporary
+from ledger import money, spool
 from ledger.appearances import Appearance
 from pipelines import index
 from pipelines.index import Filters, Found
 from serve import candidates, cursors, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
+from serve.deadlines import within
 from serve.generation import State
-from serve.keys import Principal
-from serve.limits import within
-from serve.query import GroupBy, Intent, Query
-from serve.results import MADE, REPLICA, Page, Shown
+from serve.keys import ADMIN, Principal
+from serve.query import OPERATING, GroupBy, Intent, Query
+from serve.results import EXPECTED, MADE, REPLICA, Page, Shown
 from serve.services import Services
 from serve.viewers import Viewer
 
@@ -77,14 +77,14 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
     """Answer a query within the deadline.
 
     Raises:
-        Rejected: the cursor is not valid, or the segment to look like does not exist.
+        Rejected: the cursor is not valid, the segment to look like does not exist, or the intent is not the caller's to say.
         Temporary: nothing can be asked at present.
     """
-    query = await _resolved(services, query)
+    permit(query, caller)
+    query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        async with services.gate.passed():
-            found = await _asked(services, query)
+        found = await within(_passed(services, query), services.search.deadline_s)
     return recorded(services, query, caller, found)
 
 
@@ -96,12 +96,15 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     Raises:
         Rejected, Temporary: as `answer`, also after the first part.
     """
-    query = await _resolved(services, query)
+    permit(query, caller)
+    query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
         async with services.gate.passed():
-            whole = asyncio.create_task(_asked(services, query))
-            words = asyncio.create_task(_asked(services, _of_words(query))) if _has_words(query) else None
+            whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
+            words = None
+            if _has_words(query):
+                words = services.tasks.spawn("a search by words", _asked(services, _of_words(query)), expected=EXPECTED)
             try:
                 if words is not None and (early := await _early(words, whole)) is not None:
                     yield TEXT, early
@@ -109,6 +112,18 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
             finally:
                 await _ended(whole, words)
     yield FUSED, recorded(services, query, caller, found)
+
+
+def permit(query: Query, caller: Caller) -> None:
+    """Check that the caller may say this intent.
+
+    Raises:
+        Rejected: it is one of operations, which answers in full and pays nobody, and the key has not scope admin.
+    """
+    if query.intent in OPERATING and (caller.principal is None or not caller.principal.may(ADMIN)):
+        hint = "leave intent out, or use an administrator's key"
+        said = f"intent={query.intent} needs a key of scope {ADMIN}"
+        raise Rejected(said, status=403, code="scope-missing", hint=hint)
 
 
 async def _resolved(services: Services, query: Query) -> Query:
@@ -121,8 +136,8 @@ def _has_words(query: Query) -> bool:
 
 
 def _of_words(query: Query) -> Query:
-    """The same search by its words alone."""
-    return replace(query, vector_weight=0.0, intent=Intent.TYPING)
+    """The same search by its words alone, whose relevance is not waited for."""
+    return replace(query, vector_weight=0.0, intent=Intent.TYPING, is_early=True)
 
 
 async def _early(words: asyncio.Task[Answer], whole: asyncio.Task[Answer]) -> Answer | None:
@@ -142,13 +157,24 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
     await asyncio.gather(*started, return_exceptions=True)
 
 
+async def _passed(services: Services, query: Query) -> Answer:
+    async with services.gate.passed():
+        return await _asked(services, query)
+
+
 async def _asked(services: Services, query: Query) -> Answer:
     work = _first(services, query) if query.cursor is None else _further(services, query, query.cursor)
     return await within(work, services.search.deadline_s, "the search takes too long at present")
 
 
 def recorded(services: Services, query: Query, caller: Caller, found: Answer) -> Answer:
-    """The answer, whose appearances are in the spool if it counts."""
+    """The answer, whose appearances are in the spool if it counts.
+
+    Raises:
+        Rejected: as `permit`.
+        Temporary: what counts cannot be recorded at present.
+    """
+    permit(query, caller)
     if query.counts and POPULAR not in found.page.degraded:
         record(services, query, caller, found.page.shown)
     return found
@@ -198,9 +224,10 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
     shown = [_shown(services, query, asked, group, found) for group in groups]
+    best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
-        tuple(_as_shown(group[0], found[group[0].segment_id]) for group in groups),
+        tuple(_as_shown(each, moment) for each, moment in best if moment.video_id != asked.video_id),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
         asked.watch.spent_s,
@@ -266,7 +293,8 @@ def _popular(services: Services, query: Query, state: State) -> Page:
         Temporary: there is not even that.
     """
     worth = services.feed.of(state)[: query.limit]
-    if not worth or query.filters != Filters() or query.segment_id is not None or query.relevance_min_ppm:
+    led = query.segment_id is not None or query.image is not None  # what is popular is no answer to a picture
+    if not worth or query.filters != Filters() or led or query.relevance_min_ppm:
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
     return Page(orjson.dumps(shown), (), None, ("vector", "text", POPULAR))
@@ -274,8 +302,8 @@ def _popular(services: Services, query: Query, state: State) -> Page:
 
 def record(services: Services, query: Query, caller: Caller, shown: Sequence[Shown]) -> int:
     """Put the appearances of a committed search's first page into the spool; how many may earn."""
-    hashed = services.recorder.hashes.viewer(caller.viewer.kind, caller.viewer.identity)
-    economics, anonymous = services.economics, caller.viewer.anonymous
+    hashes, viewer, economics = services.recorder.hashes, caller.viewer, services.economics
+    hashed = hashes.viewer(viewer.kind, viewer.identity)
     appearances = [
         Appearance(
             viewer_hmac=hashed,
@@ -283,13 +311,14 @@ def record(services: Services, query: Query, caller: Caller, shown: Sequence[Sho
             creator_id=each.creator_id,
             best_frame_ms=each.best_frame_ms,
             relevance_ppm=each.relevance_ppm,
-            amount_pix=money.appearance_amount(economics, each.relevance_ppm, anonymous=anonymous),
+            amount_pix=money.appearance_amount(economics, each.relevance_ppm, anonymous=viewer.anonymous),
         )
         for each in shown
     ]
     own = () if caller.principal is None or caller.principal.creator_id is None else (caller.principal.creator_id,)
     return services.recorder.record(
         appearances,
+        origin=hashes.origin(viewer.origin) if viewer.anonymous else spool.NO_ORIGIN,
         idempotency_key=caller.idempotency_key,
         request=query.identity,
         principal_id=caller.principal.id if caller.principal else None,

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import redis.asyncio
 from numpy.typing import NDArray
-from psycopg_pool import AsyncConnectionPool
 
 from cluster.resilience import Breaker
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger.appearances import Recorder
+from cluster.tasks import Tasks
+from ledger.recorder import Recorder
 from ledger.settings import Economics
 from pipelines.relevance import Calibration
 from serve.feed import Feed
+from serve.gates import Gate, Gates
 from serve.generation import Generation
-from serve.limits import Gate, Limits
+from serve.limits import Limits
+from serve.liveness import Liveness
 from serve.metrics import Metrics
 from serve.query import Remembered
 from serve.readers import Readers
@@ -27,6 +29,7 @@ from serve.recall import Recall
 from serve.results import Results
 from serve.settings import SearchSettings
 from serve.store import Store
+from serve.threads import DatabaseThreads, Threads
 from serve.warming import Warming
 
 Vector = NDArray[np.float32]
@@ -48,6 +51,9 @@ class Encoding(Protocol):
     Every call may raise `Temporary`.
     """
 
+    async def answers(self) -> None:
+        """Ask the encoder itself, whatever is known of it."""
+
     async def facts(self, model: str = "") -> Facts: ...
 
     def prepare(self, models: Iterable[str]) -> None: ...
@@ -55,6 +61,8 @@ class Encoding(Protocol):
     async def text(self, text: str, model: str = "") -> Vector: ...
 
     async def image(self, data: bytes, model: str = "") -> Vector: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,6 @@ class Services:
     settings: Settings
     search: SearchSettings
     economics: Economics
-    pool: AsyncConnectionPool
     readers: Readers
     redis: redis.asyncio.Redis
     store: Store
@@ -75,10 +82,25 @@ class Services:
     results: Results
     feed: Feed
     limits: Limits
-    gate: Gate
+    gate: Gate  # of searches
+    gates: Gates  # of everything else
     recall: Recall
     warming: Warming
     metrics: Metrics
     remembered: Remembered
     cursor_key: bytes  # that signs cursors
     patience: Breaker  # with searches at full recall
+    threads: DatabaseThreads  # for rare calls that block
+    objects: Threads  # for calls to the object store
+    liveness: Liveness
+    tasks: Tasks  # that belong to no part alone
+
+    def failing(self) -> Mapping[str, str]:
+        """The background tasks that failed and have not been well since, each with the reason."""
+        owners = {"": self.tasks, "readers": self.readers.tasks, "warming": self.warming.tasks}
+        owners["liveness"] = self.liveness.tasks
+        return {
+            f"{owner} {name}".strip(): reason
+            for owner, tasks in owners.items()
+            for name, reason in tasks.failing.items()
+        }

@@ -20,23 +20,46 @@ POSITIVE = (
     "cursor_ids_max",
     "encode_batch_max",
     "pool_max",
+    "threads_max",
+    "store_threads_max",
+    "redis_calls_max",
     "hurried_ef_search",
     "cache_entries_max",
     "result_cache_s",
     "key_burst",
     "address_burst",
     "searches_max",
+    "media_burst",
+    "probe_burst",
+    "wrong_burst",
+    "streams_max",
+    "streams_address_max",
+    "bodies_max",
+    "bodies_address_max",
+    "large_bodies_max",
+    "large_bodies_address_max",
+    "images_max",
+    "images_decoded_max",
+    "key_questions_max",
+    "json_max_bytes",
+    "json_depth_max",
+    "json_values_max",
+    "image_pixels_max",
+    "object_link_expires_s",
     "feed_limit_max",
     "stake_segments_max",
     "warm_probes",
     "warm_recall_probes",
 )
 ABOVE_ZERO = (
-    "encode_timeout_s", "deadline_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
+    "encode_timeout_s", "deadline_s", "change_deadline_s", "question_timeout_s", "thread_wait_s", "thread_timeout_s",
+    "store_timeout_s", "liveness_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
-    "scale_up_delay_s", "scale_down_delay_s",
+    "scale_up_delay_s", "scale_down_delay_s", "media_rate_per_s", "probe_rate_per_s", "wrong_rate_per_s",
+    "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s",
 )  # fmt: skip
 PPM = 1_000_000
+OBJECT_LINK_MAX_S = 6 * 86_400  # S3 takes seven days, less what links are rounded by
 VARIED = (
     "vector_weight", "text_weight", "rrf_k", "ef_search", "feed_watched_weight", "feed_fresh_weight",
     "feed_stake_weight", "feed_half_life_s",
@@ -64,7 +87,13 @@ class SearchSettings:
     query_chars_max: int = 500
     body_max_bytes: int = 12_000_000
     image_max_bytes: int = 8_000_000
-    image_pixels_max: int = 40_000_000
+    json_max_bytes: int = 64_000  # of every body but an image search's, and of that beside its picture
+    json_depth_max: int = 16
+    json_values_max: int = 2000
+    image_pixels_max: int = 12_000_000  # decoded; a picture takes 4 bytes a pixel, twice
+    image_jpeg_pixels_max: int = (
+        64_000_000  # a JPEG (not progressive) above the other bound is decoded at a lower scale
+    )
     image_folder: str = "queries/"  # of our bucket: the pictures that a search can name; empty is all of it
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
@@ -91,12 +120,17 @@ class SearchSettings:
     warm_recall_min: float = 0.7  # below it a replica is not ready
     warm_wait_s: float = 90.0  # how long a replica waits for that before it takes searches all the same
     encode_timeout_s: float = 1.0
-    deadline_s: float = 3.0  # of a whole search
+    image_timeout_s: float = 2.0  # a picture is decoded, checked and encoded within
+    deadline_s: float = 3.0  # of a whole request that reads, from the end of its body to the first byte of the answer
+    change_deadline_s: float = 30.0  # of one that changes something
 
     # Where it is read: replicas of the database while they keep up, else the primary.
     generation_interval_s: float = 1.0  # a takedown is felt within this time
     stale_max_s: float = 60.0  # how long kept answers may be shown while the database is away
     connection_wait_s: float = 1.0
+    question_timeout_s: float = (
+        3.0  # of one question to the database; what a search asks has less (statement_timeout_ms)
+    )
     replica_interval_s: float = 1.0
     replica_lag_max_s: float = 2.0
 
@@ -105,13 +139,39 @@ class SearchSettings:
     cache_max_mb: int = 64
     result_cache_s: int = 60
 
-    # How much may be asked: tokens a second and at most at once, for a key or an address; searches of a replica.
+    # How much may be asked: tokens a second and at most at once, for a key, and for an address (an IPv6 /64) without
+    # one: in general, for pictures and the page, for probes and metrics, and for keys that are wrong.
     key_rate_per_s: float = 500.0
     key_burst: int = 2000
     address_rate_per_s: float = 100.0
     address_burst: int = 1000
+    media_rate_per_s: float = 300.0
+    media_burst: int = 3000
+    probe_rate_per_s: float = 20.0
+    probe_burst: int = 100
+    wrong_rate_per_s: float = 10.0
+    wrong_burst: int = 50
+
+    # Anonymous viewers of one network are bounded together: the bits of an address that name it.
+    prefix_ipv4_bits: int = 24
+    prefix_ipv6_bits: int = 48
+
+    # What a replica does at once; who comes after that is answered 503. Each kind has places of its own, and of some of
+    # them one address has a part.
     searches_max: int = 32
     waiting_max: int = 64
+    streams_max: int = 64
+    streams_address_max: int = 16
+    bodies_max: int = 128  # on their way in
+    bodies_address_max: int = 32
+    large_bodies_max: int = 4  # above json_max_bytes, in memory: a body of 12 MB takes four times that
+    large_bodies_address_max: int = 3
+    images_max: int = 4  # pictures on their way to the encoder
+    images_decoded_max: int = 2  # pictures that an encoder holds decoded
+    key_questions_max: int = 4  # to the database, of its connections
+    body_timeout_s: float = 10.0  # until a whole body is there
+    write_timeout_s: float = 10.0  # for a part of an answer; a client that does not read is cut off
+    stream_timeout_s: float = 15.0  # of a search in parts, to its last byte
 
     # Variants: "NAME SHARE_PPM WEIGHT=VALUE …", other weights for so many of a million viewers; the rest has none.
     variants: tuple[str, ...] = ()
@@ -126,6 +186,7 @@ class SearchSettings:
 
     # Links, and cursors: the ids of the further pages, frozen.
     link_expires_s: int = 6 * 3600
+    object_link_expires_s: int = 3600  # the link to the object store that a link of ours leads to
     cursor_expires_s: int = 900
     cursor_ids_max: int = 200
 
@@ -137,12 +198,19 @@ class SearchSettings:
     encoder_replicas_max: int = 0
     encoder_cpus: float = 0.2
     encode_batch_max: int = 16
-    ongoing_requests_max: int = 64
+    ongoing_requests_max: int = 512  # above the sum of all gates: they decide who is sent away
     queued_requests_max: int = 256
     scale_interval_s: float = 1.0  # between looks at how busy replicas are
     scale_up_delay_s: float = 2.0  # of more work than they should have, before there are more of them
     scale_down_delay_s: float = 120.0
-    pool_max: int = 8
+    pool_max: int = 8  # connections of a replica to each database
+    threads_max: int = 8  # of a replica for rare calls, each with a connection; as many connections more
+    thread_wait_s: float = 2.0  # for one of those to be free
+    thread_timeout_s: float = 25.0  # of such a call, and of a statement in it
+    store_threads_max: int = 8  # of a replica for calls to the object store
+    store_timeout_s: float = 20.0  # of such a call
+    redis_calls_max: int = 64  # at once, of a replica
+    liveness_s: float = 15.0  # without an answer of a database that answers others: then a replica is replaced
     keep_interval_s: float = 2.0
     cors_origins: tuple[str, ...] = ()
 
@@ -159,8 +227,19 @@ class SearchSettings:
             raise ValueError(f"image_folder is {self.image_folder!r}, expected a folder like 'queries/', or nothing")
         if not 1 <= self.ef_search <= 1000:
             raise ValueError(f"ef_search is {self.ef_search}, pgvector takes 1 to 1000")
+        if self.object_link_expires_s > OBJECT_LINK_MAX_S:
+            raise ValueError(f"object_link_expires_s is {self.object_link_expires_s}, at most {OBJECT_LINK_MAX_S}")
+        if self.ongoing_requests_max < self.gated_max:
+            raise ValueError(f"ongoing_requests_max must be at least {self.gated_max}, the sum of all gates")
+        if not (1 <= self.prefix_ipv4_bits <= 32 and 1 <= self.prefix_ipv6_bits <= 128):
+            raise ValueError("prefix_ipv4_bits must be 1 to 32, prefix_ipv6_bits 1 to 128")
         self._check_least()
         self.varied()
+
+    @property
+    def gated_max(self) -> int:
+        """Requests that hold or await a place of some gate."""
+        return self.searches_max + self.waiting_max + self.streams_max + self.bodies_max + self.large_bodies_max * 3
 
     def _check_least(self) -> None:
         for name in POSITIVE:

@@ -2,12 +2,13 @@
 
 FastAPI finds a route, solves what it depends on and checks each parameter by itself: of a kept answer that is more work
 than all the rest, of a new one a tenth of the replica's. Two requests go around it: a `GET` whose query string was
-asked a moment ago and whose answer is kept, and a `POST` with a good body of announced length. Known key, token of the
-bucket, appearances in the spool and metrics are as everywhere; whatever else comes goes the whole way, as it came.
+asked a moment ago and whose answer is kept, and a `POST` with a good body of announced length. Known key, appearances in
+the spool and metrics are as everywhere; whatever else comes goes the whole way, as it came.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 
@@ -56,7 +57,7 @@ class Shortcut:
 
         async def answer() -> Response:
             principal = await self._principal(request)
-            return await self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
+            return self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
 
         return await _or_problem(request, answer())
 
@@ -64,8 +65,12 @@ class Shortcut:
         """The answer to a body that is whole and good; None for any other."""
         if messages[-1]["type"] != "http.request":
             return None
+        data = messages[0]["body"] if len(messages) == 1 else b"".join(each.get("body", b"") for each in messages)
         try:
-            body = Body.model_validate_json(b"".join(each.get("body", b"") for each in messages))
+            if len(data) > self._services.search.json_max_bytes:  # it takes milliseconds, which others have meanwhile
+                body = await asyncio.to_thread(Body.model_validate_json, data)
+            else:
+                body = Body.model_validate_json(data)
         except ValidationError:
             return None
 

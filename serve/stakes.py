@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection
 
 from cluster.errors import Rejected
 from serve.query import Query
@@ -24,8 +26,12 @@ async def resolved(services: Services, query: Query) -> Query:
     if query.stake_min_pix is None:
         return query
     most = services.search.stake_segments_max
-    async with services.readers.connection() as connection:
-        rows = await (await connection.execute(STAKED, (query.stake_min_pix, most + 1))).fetchall()
+    asked = (query.stake_min_pix, most + 1)
+
+    async def staked(connection: AsyncConnection[Any]) -> list[tuple[int]]:
+        return await (await connection.execute(STAKED, asked)).fetchall()
+
+    rows = await services.readers.ask(staked)
     if len(rows) > most:
         said = f"more than {most} moments have a stake of {query.stake_min_pix}"
         raise Rejected(said, status=422, code="bad-query", hint="ask for a larger stake")

@@ -1,6 +1,7 @@
 """Who looks, as far as money is concerned: the key's principal, else a signed cookie, else the address.
 
-What identifies a viewer goes into a keyed hash at once and nowhere else. Knows nothing of what was searched.
+What identifies a viewer goes into a keyed hash at once and nowhere else, and so does the network that an anonymous one
+comes from. Knows nothing of what was searched.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from fastapi import Request
 
 from cluster import runtime
 from cluster.settings import Settings
+from serve import origins
 from serve.keys import Principal
 
 COOKIE = "pixr_viewer"
@@ -23,10 +25,11 @@ SIGNATURE_CHARS = 24
 
 @dataclass(frozen=True)
 class Viewer:
-    """`kind` is "key", "cookie" or "address"."""
+    """`kind` is "key", "cookie" or "address". `origin` is the network of an anonymous viewer: its address prefix."""
 
     kind: str
     identity: str
+    origin: str = ""
 
     @property
     def anonymous(self) -> bool:
@@ -37,17 +40,10 @@ def of(request: Request, principal: Principal | None, key: bytes) -> Viewer:
     """The viewer of a request."""
     if principal is not None:
         return Viewer("key", str(principal.id))
+    address = origins.address(request)
     name = _verified(request.cookies.get(COOKIE, ""), key)
-    if name:
-        return Viewer("cookie", name)
-    return Viewer("address", request.client.host if request.client else "unknown")
-
-
-def bucket(request: Request, principal: Principal | None) -> tuple[str, str]:
-    """Whose bucket pays: cookies cost nothing, so that without a key it is the address."""
-    if principal is not None:
-        return "key", str(principal.id)
-    return "address", request.client.host if request.client else "unknown"
+    network = origins.prefix(address)
+    return Viewer("cookie", name, network) if name else Viewer("address", address, network)
 
 
 def new_cookie(key: bytes) -> str:

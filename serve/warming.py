@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
 
 import numpy as np
 import psycopg
@@ -17,14 +16,16 @@ from numpy.typing import NDArray
 from psycopg import AsyncConnection
 
 from cluster.errors import Rejected, Temporary
+from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import Connection, Filters, Model, Plan
 from serve.readers import Readers
-from serve.recall import AT, share_of
+from serve.recall import AT, EXACT, share_of
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
+WARM_TIMEOUT_S = 1800.0  # of reading an index whole and comparing everything for a few probes
 AGAIN_S = 5.0  # after what went wrong
 
 
@@ -33,23 +34,21 @@ class Warming:
 
     def __init__(self, readers: Readers, search: SearchSettings) -> None:
         self._readers, self._search = readers, search
-        self._task: asyncio.Task[None] | None = None
+        self.tasks = Tasks("warming")
         self._tried = asyncio.Event()
         self.reason = "the index is being warmed"
         self.recall = float("nan")
 
     async def start(self) -> None:
         """Begin, and wait for the first attempt, though no longer than is allowed."""
-        self._task = asyncio.create_task(self._until_warm())
+        self.tasks.spawn("the index", self._until_warm())
         try:
             await asyncio.wait_for(self._tried.wait(), self._search.warm_wait_s)
         except TimeoutError:
             log.warning("searches are taken before the index is warm: %.0f s are over", self._search.warm_wait_s)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await self.tasks.close()
 
     async def look(self) -> None:
         """For readiness.
@@ -66,6 +65,9 @@ class Warming:
                 self.reason = await self._attempt()
             except (Temporary, psycopg.Error) as error:
                 self.reason = f"the index is not warm yet: {str(error).strip() or type(error).__name__}"
+            except Exception as error:
+                log.exception("the index cannot be warmed")
+                self.reason = f"the index cannot be warmed: {type(error).__name__}"
             if self.reason:
                 log.warning("%s", self.reason)
             self._tried.set()
@@ -74,15 +76,16 @@ class Warming:
 
     async def _attempt(self) -> str:
         """Warm every database that answers; what is wrong with the index, or nothing."""
-        async with self._readers.connection() as connection:
-            _, model, _ = await index.state(connection)
+        _, model, _ = await self._readers.ask(index.state)
         if model is None or model.rows <= self._search.exact_rows_max:
             return ""
-        recalls = []
-        async with aclosing(self._readers.each()) as connections:
-            async for connection in connections:
-                await prewarm(connection, model)
-                recalls.append(await recall_of(connection, model, self._search))
+        warmed = model
+
+        async def warm(connection: Connection) -> float:
+            await prewarm(connection, warmed)
+            return await recall_of(connection, warmed, self._search)
+
+        recalls = await self._readers.each(warm, manner=EXACT, limit_s=WARM_TIMEOUT_S)
         if not recalls:
             raise Temporary("no database answers")
         self.recall = min(recalls)
@@ -131,6 +134,7 @@ async def prewarm(connection: Connection, model: Model) -> None:
     """Read the model's index and vectors into memory, where the server has the extension for it."""
     row = await (await connection.execute("SELECT to_regproc('pg_prewarm') IS NOT NULL")).fetchone()
     if row is not None and row[0]:
+        await index.configure(connection, {"statement_timeout": 0})  # reading a large index takes minutes
         await connection.execute(
             "SELECT pg_prewarm(i.indexrelid), pg_prewarm(i.indrelid) FROM pg_index i"
             " WHERE i.indrelid = to_regclass(%s) AND i.indisvalid",

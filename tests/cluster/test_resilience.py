@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 
 from cluster.errors import Rejected, Temporary
@@ -64,3 +67,23 @@ def test_a_breaker_opens_lets_one_trial_through_and_closes_again() -> None:
     now[0] = 11.0
     assert breaker.call(flaky) == "done"
     assert not breaker.open
+
+
+def test_a_breaker_that_threads_share_loses_no_failure_and_lets_one_trial_through() -> None:
+    breaker, clock = Breaker("shared", failures_max=8 * 5000 + 1, reset_s=0.0, clock=lambda: 1.0), Barrier(8)
+
+    def fail() -> None:
+        clock.wait()
+        for _ in range(5000):
+            breaker.failure()
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(lambda _: fail(), range(8)))
+    assert not breaker.open
+    breaker.failure()
+    assert breaker.open
+    resting = Breaker("resting", failures_max=1, reset_s=60.0)
+    resting.failure()
+    resting._opened_at -= 61
+    with ThreadPoolExecutor(8) as executor:
+        assert sum(executor.map(lambda _: resting.allow(), range(100))) == 1

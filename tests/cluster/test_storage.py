@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import secrets
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
 from cluster.errors import Rejected, Temporary
@@ -58,11 +58,6 @@ def test_deleting_twice_is_no_error(storage: Storage, bucket: str) -> None:
     assert not storage.exists(f"s3://{bucket}/x")
 
 
-def test_a_presigned_url_reads_without_credentials(storage: Storage, bucket: str) -> None:
-    storage.put_bytes(b"hello", f"s3://{bucket}/x")
-    assert httpx.get(storage.presign(f"s3://{bucket}/x", 60)).content == b"hello"
-
-
 def test_a_missing_bucket_and_a_missing_object_are_told_apart(storage: Storage, bucket: str) -> None:
     with pytest.raises(Rejected, match="bucket 'no-such-bucket' does not exist"):
         list(storage.list("s3://no-such-bucket/videos"))
@@ -94,3 +89,24 @@ def test_what_is_no_s3_address_is_refused(uri: str) -> None:
 
 def test_an_endpoint_never_shows_its_secret(s3: S3Endpoint) -> None:
     assert s3.secret not in repr(s3)
+
+
+def test_a_listing_holds_no_more_than_a_page(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"in/{number:02}" for number in range(7)]
+    for name in names:
+        storage.put_bytes(b"x", f"s3://{bucket}/{name}")
+    storage.put_bytes(b"x", f"s3://{bucket}/inside")  # of no folder "in"
+    asked: list[str] = []
+    call = storage.filesystem().call_s3
+
+    def paged(method: str, **arguments: Any) -> Any:
+        asked.append(method)
+        return call(method, MaxKeys=3, **arguments)
+
+    monkeypatch.setattr(storage.filesystem(), "call_s3", paged)
+    listing = storage.list(f"s3://{bucket}/in")
+    assert next(listing).uri == f"s3://{bucket}/in/00"
+    assert len(asked) == 1
+    assert [each.uri for each in listing] == [f"s3://{bucket}/{name}" for name in names[1:]]
+    assert len(asked) == 3
+    assert [each.uri for each in storage.list(f"s3://{bucket}/inside")] == [f"s3://{bucket}/inside"]

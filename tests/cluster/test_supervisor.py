@@ -226,3 +226,29 @@ def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path, how: signal.
 def _healthy(settings: Settings, service: str) -> bool:
     rows: dict[str, dict[str, object]] = supervisor.read_status(settings)["services"]  # type: ignore[assignment]
     return bool(rows.get(service, {}).get("healthy"))
+
+
+@dataclass
+class Guest(Program):
+    """A program that cannot live without another one."""
+
+    lives_on: tuple[str, ...] = ("host",)
+
+
+def test_what_cannot_live_without_another_service_is_started_again_only_when_that_one_is_well(
+    folder: Path, empty_settings: Settings, until: Callable[..., None]
+) -> None:
+    host, guest = Program(folder, "host"), Guest(folder, "guest", needs=("host",))
+    keepers = [Keeper(host, empty_settings), Keeper(guest, empty_settings)]
+    until(keepers, lambda: all(each.state is State.HEALTHY for each in keepers))
+    host.code = "import time; time.sleep(600)"  # it does not become well
+    for keeper in keepers:
+        assert keeper.process is not None
+        keeper.process.kill()
+    until(keepers, lambda: keepers[0].state is State.STARTING and keepers[1].state is State.DEAD)
+    ended = time.monotonic() + 2
+    until(keepers, lambda: time.monotonic() > ended)
+    assert keepers[1].state is State.DEAD
+    host.mark.touch()
+    until(keepers, lambda: keepers[1].state is State.HEALTHY)
+    assert len(guest.prepared) == 2

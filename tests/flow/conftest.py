@@ -2,108 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
-import psutil
 import pytest
 
-from cluster import database, runtime
-from cluster import settings as settings_module
-from cluster.settings import ROOT, Settings
 from pipelines import samples
-from tests.conftest import free_port
-from tests.replica import at_port
+from tests.stack import Stack, running
 
 SEED = 11
-CONFIG = ROOT / "configs" / "demo.toml"
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A running Pixr in a data folder of its own."""
-
-    settings: Settings
-    environ: dict[str, str]
-
-    def pixr(self, *arguments: str, code: int = 0) -> str:
-        """Run a command; its standard output. The exit code must be `code`."""
-        done = self.run(*arguments)
-        assert done.returncode == code, f"pixr {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = (str(Path(sys.executable).with_name("pixr")), *arguments)
-        return subprocess.run(
-            argv, env=self.environ, capture_output=True, text=True, timeout=280, cwd=ROOT, check=False
-        )
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.pixr(*arguments, "--json"))
-
-    @property
-    def services(self) -> dict[str, Any]:
-        """`pixr status --json`, also when something is not well."""
-        services: dict[str, Any] = json.loads(self.run("status", "--json").stdout)["services"]
-        return services
-
-    @property
-    def admin(self) -> httpx.Client:
-        key = runtime.secret(self.settings, "api_admin_key")
-        headers = {"Authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=runtime.serve_url(self.settings), headers=headers, timeout=30)
-
-    @property
-    def anonymous(self) -> httpx.Client:
-        return httpx.Client(base_url=runtime.serve_url(self.settings), timeout=30)
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with database.connect(runtime.endpoints(self.settings).postgres_url) as connection:
-            return connection.execute(query).fetchall()  # type: ignore[arg-type]
-
-    def counts(self) -> dict[str, int]:
-        """What a second run must not change."""
-        tables = ("media.videos", "media.segments", "media.embeddings", "ledger.entries", "ledger.payouts")
-        return {table: self.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
-
-    def supervisor(self) -> psutil.Process:
-        status = json.loads((self.settings.data_dir / "run" / "status.json").read_text(encoding="utf-8"))
-        return psutil.Process(status["pid"])
 
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with running(tmp_path_factory.mktemp("stack")) as made:
         yield made
-
-
-@contextmanager
-def running(folder: Path, **said: str) -> Iterator[Stack]:
-    """A stack in a folder of its own, with what the settings are said to be; it leaves nothing behind."""
-    folder.chmod(0o755)
-    places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder), **said}
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
-    settings = settings_module.load(environ=places)
-    runtime.port(settings, "postgres", 5432)
-    primary = runtime.postgres_url(settings, runtime.DATABASE)
-    places["PIXR_POSTGRES_REPLICA_URLS"] = at_port(primary, settings, free_port())  # where one runs only for some tests
-    made = Stack(settings_module.load(environ=places), clean | places)
-    made.pixr("up")
-    family = [made.supervisor(), *made.supervisor().children(recursive=True)]
-    try:
-        yield made
-    finally:
-        family = [*family, *made.supervisor().children(recursive=True)]
-        made.pixr("down")
-        assert psutil.wait_procs(family, timeout=10)[1] == [], "processes were left behind"
 
 
 @pytest.fixture(scope="package")

@@ -11,8 +11,8 @@ from ledger.actor import open_chain
 from pipelines.samples import Sample
 from serve import keys
 from tests.conftest import until
-from tests.flow.conftest import Stack
 from tests.flow.test_flow import PAID_WITHIN_S, recorded
+from tests.stack import Stack
 
 ADOPTED_WITHIN_S = 90.0
 

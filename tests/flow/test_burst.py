@@ -13,8 +13,7 @@ import pytest
 
 from cluster import runtime
 from tests.conftest import until
-from tests.flow.conftest import Stack, running
-from tests.flow.test_faults import family
+from tests.stack import Stack, family, running
 
 CLIENTS, SECONDS = 32, 25
 REPLICAS_MAX = 3
@@ -45,7 +44,7 @@ def asking(url: str, client: int, until_s: float) -> list[tuple[httpx.Response, 
             began = time.monotonic()
             if began > until_s:
                 return got
-            answer = http.get("/v1/search", params={"q": f"client{client} number{number}", "intent": "probe"})
+            answer = http.get("/v1/search", params={"q": f"client{client} number{number}", "intent": "typing"})
             got.append((answer, time.monotonic() - began))
     return got
 

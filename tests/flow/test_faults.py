@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
-import httpx
 import psutil
 import pytest
 
 from tests.conftest import until
-from tests.flow.conftest import Stack
+from tests.stack import Stack, all_healthy, any_title, family, finds
 
 BACK_WITHIN_S = 30.0
-
-
-def all_healthy(stack: Stack) -> bool:
-    return all(row["healthy"] for row in stack.services.values())
-
-
-def finds(stack: Stack, query: str) -> bool:
-    try:
-        answer = stack.anonymous.get("/v1/search", params={"q": query, "intent": "probe"})
-    except httpx.HTTPError:
-        return False
-    return answer.status_code == 200 and bool(answer.json()["moments"]) and not answer.json()["degraded"]
-
-
-def family(stack: Stack, word: str) -> list[psutil.Process]:
-    """The stack's processes whose command line has a word in it."""
-    found = []
-    for process in stack.supervisor().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended since the list was made, or waits to be reaped
-            if word in " ".join(process.cmdline()):
-                found.append(process)
-    return found
-
-
-def any_title(stack: Stack) -> str:
-    return str(stack.rows("SELECT title FROM media.videos WHERE status = 'ready' ORDER BY id LIMIT 1")[0][0])
 
 
 @pytest.mark.parametrize("service", ["redis", "s3", "solana", "postgres"])
@@ -55,7 +26,7 @@ def test_a_killed_service_is_back_and_nothing_is_lost(stack: Stack, catalogue: N
     assert stack.json("audit")["clean"]
 
 
-@pytest.mark.parametrize("word", ["ServeReplica", "/haproxy -db", "HAProxyManager"])
+@pytest.mark.parametrize("word", ["ServeReplica", "/haproxy -db", "ServeController"])
 def test_killed_processes_of_serve_are_back(stack: Stack, catalogue: None, word: str) -> None:
     killed = family(stack, word)
     assert killed
@@ -64,6 +35,21 @@ def test_killed_processes_of_serve_are_back(stack: Stack, catalogue: None, word:
     psutil.wait_procs(killed, timeout=5)
     until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "search answers again")
     assert stack.json("audit")["clean"]
+
+
+def test_status_names_the_encoder_that_is_away_and_calls_serve_well(stack: Stack, catalogue: None) -> None:
+    until(lambda: finds(stack, any_title(stack)), BACK_WITHIN_S, "whole at the start")
+    for process in family(stack, "QueryEncoder"):
+        process.kill()
+    until(lambda: stack.services["serve"]["degraded"] == ["encoder"], 8, "status names the encoder")
+    assert stack.services["serve"]["healthy"]
+    assert "degraded: encoder" in stack.pixr("status")
+    until(lambda: stack.services["serve"]["degraded"] == [], 90, "the encoder is back")
+
+
+def test_serve_runs_no_proxy_of_its_own(stack: Stack, catalogue: None) -> None:
+    assert family(stack, "ServeReplica")
+    assert family(stack, "ProxyActor") + family(stack, "HAProxyManager") == []
 
 
 def test_every_socket_listens_on_the_loopback_address(stack: Stack, catalogue: None) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pipelines.samples import Sample
 from serve.client import Client
 from tests.conftest import until
-from tests.flow.conftest import Stack
+from tests.stack import Stack
 
 PAID_WITHIN_S = 90.0
 
@@ -85,7 +85,7 @@ def test_a_search_comes_in_parts_through_the_proxy(stack: Stack, catalogue: list
 
 def test_a_picture_finds_its_moment(stack: Stack, shown: list[dict[str, Any]]) -> None:
     moment = shown[0]["moments"][0]
-    picture = stack.anonymous.get(moment["thumbnail_url"]).content
+    picture = stack.anonymous.get(moment["thumbnail_url"], follow_redirects=True).content
     with Client(str(stack.anonymous.base_url)) as client:
         found = client.search(image=picture, limit=3, intent="typing").moments
     assert moment["segment_id"] in [each.segment_id for each in found]
@@ -137,9 +137,10 @@ def test_a_second_ingest_of_the_same_folder_changes_nothing(
 
 def test_a_thumbnail_and_a_moment_can_be_fetched(stack: Stack, shown: list[dict[str, Any]]) -> None:
     moment = shown[0]["moments"][0]
-    thumbnail = stack.anonymous.get(moment["thumbnail_url"])
+    thumbnail = stack.anonymous.get(moment["thumbnail_url"], follow_redirects=True)
     assert (thumbnail.status_code, thumbnail.headers["content-type"]) == (200, "image/webp")
-    part = stack.anonymous.get(moment["play_url"].partition("#")[0], headers={"Range": "bytes=0-99"})
+    link = moment["play_url"].partition("#")[0]
+    part = stack.anonymous.get(link, headers={"Range": "bytes=0-99"}, follow_redirects=True)
     assert (part.status_code, len(part.content)) == (206, 100)
 
 

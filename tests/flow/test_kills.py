@@ -7,7 +7,6 @@ out; all is whole again by itself; and every moment that was shown is in the jou
 from __future__ import annotations
 
 import itertools
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -22,10 +21,9 @@ from cluster import runtime
 from pipelines.samples import Sample
 from serve.settings import SearchSettings
 from tests.conftest import until
-from tests.flow.conftest import Stack
-from tests.flow.test_faults import all_healthy, any_title, family, finds
 from tests.flow.test_soak import SETTLED_WITHIN_S, compare, everything_recorded, settled
 from tests.replica import Replica, streaming
+from tests.stack import Stack, family, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")  # said by the package that brings PostgreSQL
 VIEWERS = 3
@@ -109,12 +107,6 @@ def replica(stack: Stack, catalogue: list[Sample], tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("replica") / "data"
     with streaming(stack.settings, folder, stack.settings.postgres.replica_urls[0]) as made:
         yield made
-
-
-def whole(stack: Stack) -> bool:
-    """Nothing is away any more: what nobody asked before is answered, again and again."""
-    fresh = (f"{any_title(stack)} {secrets.token_hex(4)}" for _ in range(3))
-    return all_healthy(stack) and all(finds(stack, text) for text in fresh)
 
 
 def kill(stack: Stack, replica: Replica, what: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -23,8 +22,7 @@ from ledger.appearances import Hashes
 from ledger.settings import Economics
 from pipelines.samples import Sample
 from tests.conftest import until
-from tests.flow.conftest import Stack
-from tests.flow.test_faults import all_healthy, family
+from tests.stack import Stack, all_healthy, family, is_ledger_actor
 
 SHORT_S, LONG_S = 40.0, 600.0
 KILL_EVERY_S = (4.0, 9.0)
@@ -77,13 +75,6 @@ def victim(stack: Stack, kind: str) -> list[psutil.Process]:
     if kind == "replica":
         return family(stack, "ServeReplica")
     return [each for each in family(stack, "ray::Actor") if is_ledger_actor(each)]
-
-
-def is_ledger_actor(process: psutil.Process) -> bool:
-    try:
-        return re.fullmatch(r"ray::Actor(\.\w+)?( .*)?", " ".join(process.cmdline())) is not None
-    except psutil.NoSuchProcess:
-        return False
 
 
 def kill_at_random(stack: Stack, seconds: float, seed: int) -> dict[str, int]:

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from pipelines.encoder import MODELS
 from pipelines.samples import Sample
 from tests.conftest import until
-from tests.flow.conftest import Stack
 from tests.flow.test_kills import viewers
+from tests.stack import Stack
 
 BUNDLED = MODELS / "pixr-emoji"
 FILLED_WITHIN_S = 120.0

@@ -23,7 +23,8 @@ from cluster import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from ledger import appearances, spool
-from ledger.appearances import Appearance, Hashes, Recorder
+from ledger.appearances import Appearance, Hashes
+from ledger.recorder import Recorder
 from ledger.settings import LedgerSettings
 from tests.ledger.test_fold import shown
 
@@ -33,6 +34,11 @@ def recorded(settings: Settings) -> list[int]:
     with database.connect(settings.postgres.url) as connection:
         rows = connection.execute("SELECT payload, format FROM ledger.appearance_batches ORDER BY incarnation, seq")
         return [int(each["segment_id"]) for payload, form in rows for each in spool.unpack(bytes(payload), form)[1]]
+
+
+def left(folder: Path) -> list[list[bytes]]:
+    """The searches in each spool whose owner is dead."""
+    return [orphan.records() for orphan in spool.orphans(folder)]
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
@@ -73,7 +79,8 @@ CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from cluster import settings as settings_module
-from ledger.appearances import Recorder, Appearance
+from ledger.appearances import Appearance
+from ledger.recorder import Recorder
 async def main():
     recorder = Recorder(settings_module.load(Path(sys.argv[1]), dict(os.environ)))
     await recorder.start()
@@ -136,7 +143,7 @@ def test_what_a_dead_replica_has_still_sent_is_recorded_once(settings: Settings,
         ThreadPoolExecutor(2) as executor,
     ):
         dead.execute("INSERT INTO ledger.incarnations (id, spool) VALUES (%s, 'x')", (number,))
-        last = (appearances.RECORDED, appearances._parameters(number, 0, spool.pack(records[:2])))
+        last = (appearances.RECORDED, appearances.parameters(number, 0, spool.pack(records[:2])))
 
         def waits(connection: Connection[Any], done: Future[Any]) -> None:
             query = "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s"
@@ -185,29 +192,29 @@ async def test_an_away_database_fills_the_spool_and_then_says_so(settings: Setti
     recorder = Recorder(away)
     await recorder.start()
     assert recorder.record([shown(1)]) == 1
-    await until(lambda: recorder._task is not None and recorder._connection is None, "the database is away")
+    await until(lambda: bool(recorder._reason), "the database is away")
     with pytest.raises(Temporary, match="spool of appearances is full"):
         recorder.record([shown(2)])
     await recorder.close()
-    (orphan,) = spool.orphans(away.data_dir / "spool")
-    assert len(orphan.records()) == 1
-    orphan.close()
+    (orphan,) = left(away.data_dir / "spool")
+    assert len(orphan) == 1
 
 
 def test_a_torn_record_was_never_answered_for(tmp_path: Path) -> None:
     owner = spool.Spool(tmp_path, uuid4())
     owner.append(b"first")
     owner.append(b"second")
-    assert spool.orphans(tmp_path) == []  # its owner lives
+    assert left(tmp_path) == []  # its owner lives
     owner.sync()
     with open(owner.path, "ab") as handle:
         handle.write(spool.FRAME.pack(5, 0) + b"thi")
     owner.close()
     owner.close()
-    (orphan,) = spool.orphans(tmp_path)
-    assert orphan.records() == [b"first", b"second"]
-    orphan.remove()
-    assert spool.orphans(tmp_path) == []
+    assert left(tmp_path) == [[b"first", b"second"]]
+    for orphan in spool.orphans(tmp_path):
+        orphan.remove()
+        orphan.close()
+    assert left(tmp_path) == []
 
 
 def test_a_viewer_is_a_keyed_hash_that_rotates(settings: Settings) -> None:
@@ -218,6 +225,20 @@ def test_a_viewer_is_a_keyed_hash_that_rotates(settings: Settings) -> None:
     assert hashes.viewer("address", "192.0.2.1", 31 * 86_400.0) != first
     assert hashes.viewer("key", "192.0.2.1", 0.0) != first
     assert hashes.key("1", "k") != hashes.key("2", "k")
+
+
+def test_a_network_is_a_keyed_hash_that_rotates_at_midnight(settings: Settings) -> None:
+    hashes, rotation_s = Hashes(settings), appearances.VIEWER_ROTATION_S
+    first = hashes.origin("192.0.2.0/24", 0.0)
+    assert len(first) == 16
+    assert first not in (
+        spool.NO_ORIGIN,
+        hashes.origin("192.0.3.0/24", 0.0),
+        hashes.viewer("address", "192.0.2.0/24", 0.0),
+    )
+    assert hashes.origin("192.0.2.0/24", rotation_s - 1.0) == first
+    assert hashes.origin("192.0.2.0/24", rotation_s) != first
+    assert rotation_s % 86_400 == 0
 
 
 @pytest.mark.parametrize(
@@ -252,17 +273,15 @@ def test_a_full_disk_leaves_no_half_record_behind(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (owner.size + 20, before[1]))
     try:
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(OSError, match="No space left"):
             owner.append(b"x" * 100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     owner.append(b"after")
     owner.close()
-    (orphan,) = spool.orphans(tmp_path)
-    assert orphan.records() == [b"whole", b"after"]
-    orphan.close()
+    assert left(tmp_path) == [[b"whole", b"after"]]
 
 
 def test_a_spool_that_vanishes_while_we_look_is_nobodys(tmp_path: Path) -> None:
     (tmp_path / f"gone{spool.SUFFIX}").symlink_to(tmp_path / "nowhere")
-    assert spool.orphans(tmp_path) == []
+    assert left(tmp_path) == []

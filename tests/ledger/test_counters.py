@@ -17,19 +17,21 @@ from ledger.settings import LedgerSettings
 from tests.ledger.test_fold import DEMO, earned, fund, record, search, shown
 
 Conn = Connection[Any]
+MARK = "pixr:test:"
+PLACE, EARNED = MARK + counters.PLACE, MARK + counters.EARNED
 
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     made = cache.client(redis_url)
-    made.delete(counters.PLACE, counters.EARNED)
+    made.delete(PLACE, EARNED)
     yield made
-    made.delete(counters.PLACE, counters.EARNED)
+    made.delete(PLACE, EARNED)
     made.close()
 
 
 def live(client: redis.Redis) -> dict[int, int]:
-    return {int(owner): int(amount) for owner, amount in client.hgetall(counters.EARNED).items()}
+    return {int(owner): int(amount) for owner, amount in client.hgetall(EARNED).items()}
 
 
 def fold(journal: Conn, *appearances: Any) -> None:
@@ -40,7 +42,7 @@ def fold(journal: Conn, *appearances: Any) -> None:
 
 def test_each_fold_is_counted_once_by_however_many_look(journal: Conn, client: redis.Redis) -> None:
     fund(journal, 10**6)
-    one, two = Counters(client, "here"), Counters(client, "here")
+    one, two = Counters(client, "here", MARK), Counters(client, "here", MARK)
     fold(journal, shown(1), shown(2, creator=2))
     assert one.follow(journal) == 2
     assert two.follow(journal) == one.follow(journal) == 0
@@ -53,7 +55,7 @@ def test_each_fold_is_counted_once_by_however_many_look(journal: Conn, client: r
 def test_two_that_look_at_the_same_moment_take_one_step(journal: Conn, client: redis.Redis) -> None:
     fund(journal, 10**6)
     fold(journal, shown(1))
-    one = Counters(client, "here")
+    one = Counters(client, "here", MARK)
     one.follow(journal)
     fold(journal, shown(2))
     place, newest = one._place(), one._newest(journal)
@@ -69,19 +71,19 @@ def test_what_was_dropped_is_counted_anew_from_the_journal(
     monkeypatch.setattr(counters, "PIECE", 2)
     fund(journal, 10**6)
     fold(journal, *(shown(number, creator=number) for number in range(1, 6)))
-    mine = Counters(client, "here")
+    mine = Counters(client, "here", MARK)
     assert mine.follow(journal) == 5
     match loss:
         case "flushed":
             client.flushdb()
         case "counts gone":
-            client.delete(counters.PLACE)
+            client.delete(PLACE)
         case "torn":
-            client.set(counters.PLACE, f"{client.get(counters.PLACE).decode()}:1")
-            client.hincrby(counters.EARNED, "1", 77)
+            client.set(PLACE, f"{client.get(PLACE).decode()}:1")
+            client.hincrby(EARNED, "1", 77)
         case _:
-            Counters(client, "elsewhere").follow(journal)
-            client.hincrby(counters.EARNED, "1", 77)
+            Counters(client, "elsewhere", MARK).follow(journal)
+            client.hincrby(EARNED, "1", 77)
     assert mine.follow(journal) == 5
     assert live(client) == earned(journal)
 
@@ -89,15 +91,26 @@ def test_what_was_dropped_is_counted_anew_from_the_journal(
 def test_a_ledger_that_went_back_in_time_is_counted_anew(journal: Conn, client: redis.Redis) -> None:
     fund(journal, 10**6)
     fold(journal, shown(1))
-    mine = Counters(client, "here")
+    mine = Counters(client, "here", MARK)
     mine.follow(journal)
-    client.set(counters.PLACE, "here:99")  # as after a restored backup
+    client.set(PLACE, "here:99")  # as after a restored backup
     mine.follow(journal)
     assert live(client) == earned(journal)
 
 
 def test_amounts_beyond_doubles_are_exact(client: redis.Redis) -> None:
-    mine = Counters(client, "here")
+    mine = Counters(client, "here", MARK)
     assert mine._take("", 1, [(1, 2**53 + 1)])
     assert mine._take("here:1", 2, [(1, 2)])
     assert live(client) == {1: 2**53 + 3}
+
+
+def test_two_deployments_on_one_redis_keep_counters_of_their_own(journal: Conn, client: redis.Redis) -> None:
+    fund(journal, 10**6)
+    fold(journal, shown(1))
+    other = "pixr:other:"
+    client.hset(other + counters.EARNED, "1", 77)
+    Counters(client, "here", MARK).follow(journal)
+    assert live(client) == earned(journal)
+    assert client.hget(other + counters.EARNED, "1") == b"77"
+    client.delete(other + counters.EARNED)

@@ -19,7 +19,7 @@ from psycopg import Connection
 from cluster import database
 from cluster.errors import Rejected
 from ledger import audit, book, fold, money, spool
-from ledger.appearances import RECORDED, Appearance, _parameters, search_record
+from ledger.appearances import RECORDED, Appearance, parameters, search_record
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
 from ledger.seen import Seen
@@ -52,7 +52,7 @@ def open_incarnation(connection: Conn) -> UUID:
 
 def record(connection: Conn, *searches: bytes, incarnation: UUID | None = None, seq: int = 0) -> UUID:
     number = incarnation or open_incarnation(connection)
-    done = connection.execute(RECORDED, _parameters(number, seq, spool.pack(searches)))
+    done = connection.execute(RECORDED, parameters(number, seq, spool.pack(searches)))
     assert done.rowcount == 1
     connection.commit()
     return number
@@ -251,7 +251,7 @@ def test_batches_are_taken_in_order_and_within_limits(journal: Conn) -> None:
 def test_a_batch_can_be_recorded_once_only_and_leaves_no_gap(journal: Conn) -> None:
     number = record(journal, search(shown(1)))
     for seq in (0, 2):
-        done = journal.execute(RECORDED, _parameters(number, seq, spool.pack([search(shown(2))])))
+        done = journal.execute(RECORDED, parameters(number, seq, spool.pack([search(shown(2))])))
         assert done.rowcount == 0
     journal.commit()
 
@@ -296,7 +296,7 @@ def test_a_damaged_or_unknown_batch_is_refused_by_name(journal: Conn) -> None:
     for payload, form, code in (
         (good, 99, "format-unknown"),
         (good[:-1], spool.FORMAT, "batch-damaged"),
-        (good[:8] + b"\xff" * 58 + good[66:], spool.FORMAT, "batch-damaged"),
+        (good[:8] + b"\xff" * 66 + good[74:], spool.FORMAT, "batch-damaged"),
         (b"\1", spool.FORMAT, "batch-damaged"),
     ):
         with pytest.raises(Rejected) as refusal:
@@ -304,7 +304,7 @@ def test_a_damaged_or_unknown_batch_is_refused_by_name(journal: Conn) -> None:
         assert refusal.value.code == code
     with pytest.raises(psycopg.errors.CheckViolation):
         journal.execute(
-            RECORDED, {**_parameters(open_incarnation(journal), 0, spool.pack([search(shown(1))])), "sha256": bytes(32)}
+            RECORDED, {**parameters(open_incarnation(journal), 0, spool.pack([search(shown(1))])), "sha256": bytes(32)}
         )
 
 
@@ -379,3 +379,64 @@ def test_earnings_that_were_taken_back_mature_to_nothing(journal: Conn) -> None:
     assert fold.mature(journal) == 0
     assert journal.execute("SELECT count(*) FROM ledger.maturing").fetchone() == (0,)
     assert_whole(journal)
+
+
+# ── Networks of anonymous viewers ──────────────────────────────────────────────────────────────────────────────────
+
+HOME, ELSEWHERE = b"h" * 16, b"e" * 16
+DAY_S = 86_400
+
+
+def by(who: str, segment: int, origin: bytes, at_s: float | None = None) -> bytes:
+    """One viewer's search, which showed one moment worth 1000."""
+    at_ms = int((time.time() if at_s is None else at_s) * 1000)
+    return search_record([shown(segment, segment, who=who)], spool.NO_KEY, bytes(8), at_ms, origin)
+
+
+def test_a_hundred_cookies_of_one_network_earn_no_more_than_its_day_allows(journal: Conn) -> None:
+    fund(journal, 10**9)
+    bounded = Economics(maturity_s=0, address_day_max_pix=4000)
+    record(journal, *(by(f"cookie {number}", number, HOME) for number in range(1, 101)))
+    assert folded(journal, bounded) == [Outcome.FUNDED] * 4 + [Outcome.CAPPED] * 96
+    record(journal, *(by(f"more {number}", number, HOME) for number in range(1, 4)), by("x", 7, ELSEWHERE))
+    assert folded(journal, bounded)[100:] == [Outcome.CAPPED] * 3 + [Outcome.FUNDED]  # another ledger knows it too
+    assert_whole(journal)
+
+
+def test_a_networks_day_begins_at_midnight_utc(journal: Conn) -> None:
+    fund(journal, 10**9)
+    midnight = time.time() // DAY_S * DAY_S
+    bounded = Economics(maturity_s=0, address_day_max_pix=1000)
+    record(journal, by("a", 1, HOME, midnight - 1), by("b", 2, HOME, midnight - 1), by("c", 3, HOME, midnight))
+    assert folded(journal, bounded) == [Outcome.FUNDED, Outcome.CAPPED, Outcome.FUNDED]
+
+
+def test_viewers_with_keys_are_of_no_network(journal: Conn) -> None:
+    fund(journal, 10**9)
+    bounded = Economics(maturity_s=0, address_day_max_pix=1000)
+    record(journal, *(by(f"key {number}", number, spool.NO_ORIGIN) for number in range(1, 21)), by("a", 30, HOME))
+    assert folded(journal, bounded) == [Outcome.FUNDED] * 21
+    record(journal, by("b", 31, HOME), by("key", 32, spool.NO_ORIGIN))
+    assert folded(journal, bounded)[21:] == [Outcome.CAPPED, Outcome.FUNDED]
+
+
+def test_a_viewers_own_bound_holds_beside_that_of_the_network(journal: Conn) -> None:
+    fund(journal, 10**9)
+    bounded = Economics(maturity_s=0, viewer_day_max_pix=2000, address_day_max_pix=3000)
+    record(journal, *(by("one", number, HOME) for number in range(1, 5)), *(by("two", n, HOME) for n in range(11, 15)))
+    assert (
+        folded(journal, bounded)
+        == [Outcome.FUNDED] * 2 + [Outcome.CAPPED] * 2 + [Outcome.FUNDED] + [Outcome.CAPPED] * 3
+    )
+
+
+def test_without_a_bound_for_networks_there_is_none(journal: Conn) -> None:
+    fund(journal, 10**9)
+    record(journal, *(by(f"cookie {number}", number, HOME) for number in range(1, 21)))
+    assert folded(journal, Economics(maturity_s=0, address_day_max_pix=0)) == [Outcome.FUNDED] * 20
+
+
+def test_a_networks_bound_is_a_few_viewers_own_and_less_than_a_creators() -> None:
+    economics = Economics()
+    assert economics.viewer_day_max_pix < economics.address_day_max_pix <= 4 * economics.viewer_day_max_pix
+    assert economics.address_day_max_pix < economics.creator_day_max_pix

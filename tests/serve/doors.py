@@ -20,7 +20,7 @@ import httpx
 import imageio_ffmpeg
 import uvicorn
 from fastapi import FastAPI
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 
 from cluster import database, runtime
 from cluster.errors import Temporary
@@ -37,10 +37,16 @@ PICTURE = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07
 class Away:
     """An encoder that does not answer."""
 
+    async def answers(self) -> None:
+        raise Temporary("the encoder is away")
+
     async def facts(self, _model: str = "") -> Facts:
         raise Temporary("the encoder is away")
 
     def prepare(self, _models: Iterable[str]) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
     async def text(self, _text: str, _model: str = "") -> Vector:
@@ -108,8 +114,13 @@ async def opened(settings: Settings, encoding: MakeEncoding = away) -> AsyncIter
         made.router.lifespan_context(made),
         httpx.AsyncClient(transport=transport, base_url="http://pixr") as client,
     ):
-        await services.pool.wait()
+        await services.readers.primary(answers)
         yield Doors(settings, services, made, client)
+
+
+async def answers(connection: AsyncConnection[Any]) -> None:
+    """The shortest question."""
+    await connection.execute("SELECT 1")
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ Servers are real; a relay before them is cut, which is what their death looks li
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -38,12 +39,18 @@ class Switched:
     inner: Encoding
     on: bool = True
 
+    async def answers(self) -> None:
+        self._check()
+
     async def facts(self, model: str = "") -> Facts:
         self._check()
         return await self.inner.facts(model)
 
     def prepare(self, models: Iterable[str]) -> None:
         self.inner.prepare(models)
+
+    async def close(self) -> None:
+        await self.inner.close()
 
     async def text(self, text: str, model: str = "") -> Vector:
         self._check()
@@ -238,3 +245,26 @@ def _appearances(url: str) -> int:
         row = connection.execute("SELECT sum(appearances)::int FROM ledger.appearance_batches").fetchone()
     assert row is not None
     return int(row[0])
+
+
+async def test_a_search_by_a_picture_that_cannot_be_made_is_not_answered_with_something_else(
+    room: Room, painted: Scenes
+) -> None:
+    await room.until_whole("banana")
+    await until_feed(room)
+    room.encoder.on = False
+    picture = base64.b64encode(painted.picture("rocket")).decode()
+    answer = await room.doors.http.post("/v1/search", json={"image": picture, "intent": "probe"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "temporary")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def until_feed(room: Room) -> None:
+    """Wait until this replica knows what is popular."""
+    async with asyncio.timeout(20):
+        while True:
+            state = await room.doors.services.generation.now()
+            if room.doors.services.feed.of(state):
+                return
+            room.doors.services.feed.follow(state)
+            await asyncio.sleep(0.05)

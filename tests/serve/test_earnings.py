@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from cluster import cache, database
+from cluster import cache, database, runtime
 from cluster.settings import Settings
 from ledger import book, counters
 from tests.serve.doors import fill, opened
@@ -26,12 +26,13 @@ def earn(connection: Connection[Any], creator_id: int, amount: int) -> None:
 async def test_the_counter_is_shown_where_there_is_one(settings: Settings, counter: int | None) -> None:
     shelf = fill(settings)
     redis = cache.client(settings.redis.url)
-    redis.delete(counters.EARNED)
+    name = runtime.mark(settings) + counters.EARNED
+    redis.delete(name)
     async with opened(settings) as doors:
         with database.connect(settings.postgres.url) as connection:
             earn(connection, shelf.ada, 900)
         if counter is not None:
-            redis.hset(counters.EARNED, str(shelf.ada), str(counter))
+            redis.hset(name, str(shelf.ada), str(counter))
         path, hers = f"/v1/creators/{shelf.ada}/earnings/live", doors.key("creator", creator_id=shelf.ada)
         found = (await doors.http.get(path, headers=hers)).json()
         assert found == {
@@ -44,5 +45,5 @@ async def test_the_counter_is_shown_where_there_is_one(settings: Settings, count
         his = doors.key("creator", creator_id=shelf.bob)
         assert (await doors.http.get(path, headers=his)).status_code == 403
         assert (await doors.http.get(path)).status_code == 401
-    redis.delete(counters.EARNED)
+    redis.delete(name)
     redis.close()

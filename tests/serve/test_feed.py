@@ -47,7 +47,20 @@ async def test_what_many_watch_comes_first_and_one_viewer_counts_once(room: Room
         assert await room.watch(second, room.doors.key(name)) == 204
     assert (await room.feed())[0] == second
     with room.doors.database() as connection:
-        assert connection.execute("SELECT count(*) FROM app.watch_events").fetchone() == (7,)
+        assert connection.execute("SELECT count(*) FROM app.watch_events").fetchone() == (3,)
+
+
+async def test_what_is_claimed_to_be_watched_is_at_most_the_moment_and_counts_once_an_hour(room: Room) -> None:
+    moment, me = room.shelf.moments[0], room.doors.key("search")
+    for kind in ("like", "like", "play", "like"):
+        assert await room.watch(moment, me, kind=kind, watched_ms=86_400_000) == 204
+    with room.doors.database() as connection:
+        said = "SELECT kind, watched_ms FROM app.watch_events ORDER BY kind"
+        assert connection.execute(said).fetchall() == [("like", 1500), ("play", 1500)]
+        connection.execute("UPDATE app.watch_events SET at = at - interval '61 minutes'")
+    assert await room.watch(moment, me, kind="like", watched_ms=10) == 204
+    with room.doors.database() as connection:
+        assert connection.execute("SELECT count(*) FROM app.watch_events").fetchone() == (3,)
 
 
 async def test_a_viewer_sees_first_what_they_have_not_seen(room: Room) -> None:

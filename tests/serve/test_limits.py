@@ -14,7 +14,8 @@ import pytest
 from cluster import cache
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from serve.limits import Gate, Limited, Limits
+from serve.gates import Gate, Shares
+from serve.limits import Limited, Limits
 from serve.settings import SearchSettings
 from serve.store import Store
 from tests.conftest import throwaway_settings
@@ -67,6 +68,70 @@ async def test_without_redis_each_replica_keeps_a_bucket_of_its_own(nowhere: Sto
     assert await taken(second, "key", "1") == 5
 
 
+async def refused(limits: Limits, kind: str, requests: int, side_by_side: int) -> int:
+    """How many of so many requests are refused, so many at once."""
+    left, count = iter(range(requests)), 0
+
+    async def ask() -> None:
+        nonlocal count
+        for _ in left:
+            try:
+                await limits.take(kind, "1")
+            except Limited:
+                count += 1
+
+    await asyncio.gather(*(ask() for _ in range(side_by_side)))
+    return count
+
+
+@pytest.mark.parametrize("side_by_side", [1, 32, 64])
+async def test_nobody_is_refused_while_tokens_are_left(store: Store, side_by_side: int) -> None:
+    limits = Limits(store, SearchSettings(key_rate_per_s=500, key_burst=2000))
+    assert await refused(limits, "key", 1500, side_by_side) == 0
+
+
+async def test_a_burst_of_an_address_is_given_whole_to_those_that_come_at_once(store: Store) -> None:
+    limits = Limits(store, SearchSettings(address_rate_per_s=100, address_burst=1000))
+    assert await refused(limits, "address", 300, 300) == 0
+
+
+async def test_what_was_taken_ahead_is_there_after_an_idle_second(store: Store) -> None:
+    limits = Limits(store, SearchSettings(key_rate_per_s=0.01, key_burst=40))
+    for _ in range(3):
+        assert await refused(limits, "key", 10, 10) == 0
+        await asyncio.sleep(1.1)
+    assert await refused(limits, "key", 10, 10) == 0
+    assert await refused(limits, "key", 1, 1) == 1
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_never_more_than_the_burst_and_the_rate_is_let_through(store: Store, replicas: int) -> None:
+    search = SearchSettings(key_rate_per_s=100, key_burst=50)
+    began = time.monotonic()
+    counts = await asyncio.gather(*(refused(Limits(store, search), "key", 2000, 32) for _ in range(replicas)))
+    let_through = 2000 * replicas - sum(counts)
+    assert 50 <= let_through <= 50 + 100 * (time.monotonic() - began) + 1
+
+
+async def test_the_limit_holds_while_redis_is_away_and_when_it_goes(store: Store, nowhere: Store) -> None:
+    search = SearchSettings(key_rate_per_s=0.1, key_burst=50)
+    away = Limits(nowhere, search)
+    assert await refused(away, "key", 200, 32) == 150
+    goes = Limits(store, search)
+    assert await refused(goes, "key", 40, 8) == 0
+    goes._store = nowhere
+    assert await refused(goes, "key", 40, 8) == 30
+
+
+async def test_a_caller_that_goes_away_takes_nobody_with_it(store: Store) -> None:
+    limits = Limits(store, SearchSettings(key_rate_per_s=1, key_burst=100))
+    first = asyncio.create_task(limits.take("key", "1"))
+    others = [asyncio.create_task(limits.take("key", "1")) for _ in range(10)]
+    await asyncio.sleep(0)
+    first.cancel()
+    assert len(await asyncio.gather(*others)) == 10
+
+
 async def test_a_bucket_fills_again(store: Store) -> None:
     limits = Limits(store, SearchSettings(key_rate_per_s=50, key_burst=2))
     assert await taken(limits, "key", "1", most=2) == 2
@@ -82,7 +147,7 @@ def test_a_limit_survives_pickling() -> None:
 
 
 async def test_a_gate_lets_so_many_through_and_so_many_wait() -> None:
-    gate, release = Gate(SearchSettings(searches_max=2, waiting_max=3)), asyncio.Event()
+    gate, release = Gate("searches", 2, 3), asyncio.Event()
 
     async def pass_through() -> None:
         async with gate.passed():
@@ -97,6 +162,37 @@ async def test_a_gate_lets_so_many_through_and_so_many_wait() -> None:
     await asyncio.gather(*tasks)
     async with gate.passed():
         pass
+
+
+async def test_a_gate_gives_its_place_back_however_its_holder_ends() -> None:
+    gate = Gate("searches", 1, 1, wait_s=0.05)
+    entered = asyncio.Event()
+
+    async def hold() -> None:
+        async with gate.passed():
+            entered.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(hold())
+    await entered.wait()
+    with pytest.raises(Temporary):  # nobody gives up a place in time
+        async with gate.passed():
+            raise AssertionError("a place too many")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert gate.held == 0
+    async with gate.passed():
+        pass
+
+
+def test_one_address_has_a_part_of_the_places_only() -> None:
+    shares = Shares("streams", 3, 2)
+    with shares.passed("a"), shares.passed("a"):
+        with pytest.raises(Temporary), shares.passed("a"):
+            raise AssertionError("a place too many")
+        with shares.passed("b"), pytest.raises(Temporary), shares.passed("c"):
+            raise AssertionError("a place too many")
+    assert shares.held == 0
 
 
 async def test_too_many_searches_are_answered_with_429_and_when_to_come_again(settings: Settings) -> None:

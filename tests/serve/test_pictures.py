@@ -32,7 +32,7 @@ def put(doors: Doors, key: str, data: bytes) -> str:
 
 
 async def asked(doors: Doors, **body: Any) -> httpx.Response:
-    return await doors.http.post("/v1/search", json={"intent": "probe", **body})
+    return await doors.http.post("/v1/search", json={"intent": "typing", **body})
 
 
 async def test_a_picture_of_the_store_finds_its_like(room: Room) -> None:
@@ -78,7 +78,7 @@ async def test_what_is_no_such_picture_is_refused(room: Room, uri: str, status: 
 
 async def test_a_store_that_is_away_is_said(room: Room) -> None:
     async with without_store(room.doors) as http:
-        body = {"image": f"s3://{room.doors.settings.s3.bucket}/queries/a.png", "intent": "probe"}
+        body = {"image": f"s3://{room.doors.settings.s3.bucket}/queries/a.png", "intent": "typing"}
         answer = await http.post("/v1/search", json=body)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1

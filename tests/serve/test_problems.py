@@ -21,7 +21,7 @@ class Word(BaseModel):
 
 def application() -> FastAPI:
     app = FastAPI()
-    problems.install(app, cors_origins=("https://pixr.example",), body_bytes_max=1000)
+    problems.install(app, cors_origins=("https://pixr.example",))
     raised = {
         "rejected": Rejected("no such thing", status=404, code="not-found", hint="look elsewhere"),
         "temporary": Temporary("the store at secret:9000 rests", retry_after_s=2.4, public="the store rests"),
@@ -91,19 +91,6 @@ async def test_a_request_id_is_kept_when_it_is_well_formed(client: httpx.AsyncCl
     assert (await client.get("/nowhere", headers=given)).json()["request_id"] == "run-7.b"
     for wrong in ("a b", "x" * 65, "<script>"):
         assert (await client.get("/nowhere", headers={"X-Request-Id": wrong})).headers["x-request-id"] != wrong
-
-
-async def test_a_body_above_the_limit_is_refused(client: httpx.AsyncClient) -> None:
-    announced = await client.post("/words", json={"word": "a" * 1000, "count": 1})
-
-    async def pieces() -> object:
-        for _ in range(10):
-            yield b"a" * 200
-
-    streamed = await client.post("/words", content=pieces())  # type: ignore[arg-type]
-    for answer in (announced, streamed):
-        assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
-    assert (await client.post("/words", json={"word": "a", "count": 1})).status_code == 200
 
 
 async def test_only_the_named_origins_may_ask_from_a_browser(client: httpx.AsyncClient) -> None:

@@ -18,7 +18,8 @@ from psycopg import AsyncConnection
 from cluster import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from serve.readers import Readers, pool
+from serve.connections import Connections
+from serve.readers import Readers
 from serve.settings import SearchSettings
 from tests.conftest import free_port
 from tests.replica import WITHIN_S, Replica, at_port, streaming
@@ -35,17 +36,25 @@ def replica(ground: Settings, postgres_url: str, tmp_path: Path) -> Iterator[Rep
 
 @pytest.fixture
 async def readers(postgres_url: str, replica: Replica) -> AsyncIterator[Readers]:
-    made = Readers(pool(postgres_url, SEARCH), [pool(replica.url, SEARCH)], SEARCH)
+    made = Readers(Connections(postgres_url, SEARCH), [Connections(replica.url, SEARCH)], SEARCH)
     await made.start()
     yield made
     await made.close()
 
 
 async def on_replica(readers: Readers) -> bool:
-    async with readers.connection() as connection:
-        row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
+    return await readers.ask(is_replica)
+
+
+async def is_replica(connection: AsyncConnection[Any]) -> bool:
+    row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
     assert row is not None
     return bool(row[0])
+
+
+async def process_of(connection: AsyncConnection[Any]) -> int:
+    await connection.execute("SELECT 1")
+    return connection.info.backend_pid
 
 
 async def until(readers: Readers, where: bool) -> None:
@@ -94,24 +103,19 @@ async def test_a_question_under_which_a_replica_goes_away_is_answered_by_the_pri
 
 async def test_a_connection_that_the_server_has_ended_is_not_given_out(postgres_url: str) -> None:
     one = dataclasses.replace(SEARCH, pool_max=1)
-    readers = Readers(pool(postgres_url, one), [], one)
+    readers = Readers(Connections(postgres_url, one), [], one)
     await readers.start()
-    pids = []
-    for _ in range(2):
-        async with readers.connection() as connection:
-            pids.append(connection.info.backend_pid)
+    pids = [await readers.ask(process_of) for _ in range(2)]
     assert pids[0] == pids[1]  # idle and well: given out again
     with database.connect(postgres_url, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (pids[0],))
-    async with readers.connection() as connection:
-        assert connection.info.backend_pid != pids[0]
-        await connection.execute("SELECT 1")
+    assert await readers.ask(process_of) != pids[0]
     await readers.close()
 
 
 async def test_without_any_server_it_is_said_at_once_when_the_breaker_knows() -> None:
     quick = dataclasses.replace(SEARCH, connection_wait_s=0.05)
-    readers = Readers(pool("postgresql://pixr@127.0.0.1:1/pixr", quick), [], quick)
+    readers = Readers(Connections("postgresql://pixr@127.0.0.1:1/pixr", quick), [], quick)
     await readers.start()
     for _ in range(3):
         with pytest.raises(Temporary):

@@ -12,9 +12,10 @@ from cluster import database
 from cluster.settings import Settings
 from pipelines import index
 from pipelines.index import Filters, Hit, Looked, Model, Plan
+from serve.connections import Connections
 from serve.encoding import QueryEncoder
-from serve.readers import Readers, pool
-from serve.recall import Recall, Shadow, Vector
+from serve.readers import Readers
+from serve.recall import EXACT, Recall, Shadow, Vector
 from serve.settings import SearchSettings
 from tests.pipelines.corpus import clustered, load
 from tests.serve.doors import near, opened
@@ -27,7 +28,7 @@ async def test_recall_is_the_share_of_the_true_ten_that_were_found(postgres_url:
     corpus = clustered(300, 8, seed=4)
     with database.connect(postgres_url, autocommit=True) as connection:
         load(connection, corpus)
-    readers = Readers(pool(postgres_url, SEARCH), [], SEARCH)
+    readers = Readers(Connections(postgres_url, SEARCH), [], SEARCH)
     await readers.start()
     recall = Recall(readers, SEARCH)
     assert recall.means == {}
@@ -59,8 +60,10 @@ async def test_recall_is_a_metric_of_the_searches_that_were_made(
         state = await doors.services.generation.now()
         assert state.model is not None
         vector = painted.vectors[0, 0].astype(np.float32)
-        async with doors.services.readers.connection() as connection:
-            true = await index.exact(connection, state.model, vector, 10, Filters(), 1000)
+        searched = state.model
+        true = await doors.services.readers.ask(
+            lambda connection: index.exact(connection, searched, vector, 10, Filters(), 1000), manner=EXACT
+        )
         doors.services.recall.follow(state.model, vector, Filters(), Looked(true, "index", 24))
         await doors.services.recall.close()
         text = (await doors.http.get("/metrics")).text
@@ -79,7 +82,7 @@ async def test_a_model_that_nobody_is_shown_is_looked_at_with_the_same_query(pos
             " WHERE id = %s",
             [(vector.tolist(), number) for number, vector in enumerate(other.vectors, 1)],
         )
-    readers = Readers(pool(postgres_url, SEARCH), [], SEARCH)
+    readers = Readers(Connections(postgres_url, SEARCH), [], SEARCH)
     await readers.start()
     recall = Recall(readers, SEARCH)
     asked: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx
+
 from cluster.settings import Settings
 from tests.serve import doors
 
@@ -14,7 +16,9 @@ async def test_a_moment_is_shown_with_its_links(settings: Settings) -> None:
         assert answer.status_code == 200
         assert (shown["segment_id"], shown["video_id"]) == (str(shelf.moments[1]), str(shelf.video))
         assert (shown["start_ms"], shown["end_ms"], shown["best_frame_ms"]) == (2000, 3500, 2500)
-        assert (await door.http.get(shown["thumbnail_url"])).content == doors.PICTURE
+        picture = (await door.http.get(shown["thumbnail_url"])).headers["location"]
+    async with httpx.AsyncClient() as store:
+        assert (await store.get(picture)).content == doors.PICTURE
 
 
 async def test_a_replaced_id_leads_to_what_took_over_most_of_it(settings: Settings) -> None:

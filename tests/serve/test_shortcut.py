@@ -88,7 +88,7 @@ async def test_keys_are_looked_at_on_the_short_way_too(room: Room, short: list[b
     await get(room.doors, "banana")
     assert (await get(room.doors, "banana", bearer("pixr_wrong"))).status_code == 401
     assert (await get(room.doors, "banana", room.doors.key("search"))).status_code == 200
-    assert len(short) == 2
+    assert len(short) == 1  # a wrong key does not come so far
     assert (await get(room.doors, "banana", {"Idempotency-Key": "x" * 201})).status_code == 422
 
 
@@ -169,7 +169,7 @@ async def test_a_body_is_answered_the_same_on_both_ways(room: Room, posted: list
         {"segment_id": str(liked), "blend": {"segment": 2.0}},
     ]
     for number, body in enumerate(bodies, 1):
-        await search.post("/v1/search", json=body | {"intent": "probe"})  # from here on it is kept, for both
+        await search.post("/v1/search", json=body | {"intent": "typing"})  # from here on it is kept, for both
         direct = await search.post("/v1/search", json=body)
         assert len(posted) == 2 * number
         whole = await search.post("/v1/search", content=in_pieces(orjson.dumps(body)), headers=JSON)
@@ -200,12 +200,12 @@ async def test_what_is_wrong_is_said_the_same_on_both_ways(room: Room, data: byt
 async def test_keys_and_other_kinds_of_bodies_are_looked_at(room: Room, posted: list[bytes]) -> None:
     search, body = room.doors.http, {"text": "banana"}
     assert (await search.post("/v1/search", json=body, headers=bearer("pixr_wrong"))).status_code == 401
-    assert len(posted) == 1
+    assert len(posted) == 0  # it is refused before
     assert (await search.post("/v1/search", json=body, headers={"Idempotency-Key": "x" * 201})).status_code == 422
     plain = await search.post("/v1/search", content=orjson.dumps(body), headers={"content-type": "text/plain"})
     assert plain.status_code == 422
     large = await search.post("/v1/search", content=b"x" * (SearchSettings().body_max_bytes + 1), headers=JSON)
     assert large.status_code == 413
-    assert len(posted) == 1
+    assert len(posted) == 0
     await search.post("/v1/search", json=body, headers=room.doors.key("search"))
     assert await room.recorded(1) == [(1, SearchSettings().limit_default)]

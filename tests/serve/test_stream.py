@@ -20,6 +20,7 @@ from cluster.settings import Settings
 from serve.client import Client
 from serve.encoding import QueryEncoder
 from serve.services import Encoding, Facts, Vector
+from serve.settings import SearchSettings
 from tests.serve.doors import Doors, MakeEncoding, listening, near, opened
 from tests.serve.relay import relayed
 from tests.serve.scenes import Scenes, hang
@@ -35,11 +36,17 @@ class Slow:
     inner: Encoding
     may: threading.Event
 
+    async def answers(self) -> None:
+        await self.inner.answers()
+
     async def facts(self, model: str = "") -> Facts:
         return await self.inner.facts(model)
 
     def prepare(self, models: Iterable[str]) -> None:
         self.inner.prepare(models)
+
+    async def close(self) -> None:
+        await self.inner.close()
 
     async def text(self, text: str, model: str = "") -> Vector:
         await asyncio.to_thread(self.may.wait, TIMEOUT_S)
@@ -172,7 +179,7 @@ async def test_what_goes_wrong_later_is_said_in_the_stream(
         relay = await stack.enter_async_context(relayed(hung_here.postgres.url))
         through = hung_here.with_section(dataclasses.replace(hung_here.postgres, url=relay.url))
         url = await asyncio.to_thread(stack.enter_context, listening(through, slow(model, may)))
-        events = await stack.enter_async_context(reading(url, WORDS, relevance_min_ppm="1"))
+        events = await stack.enter_async_context(reading(url, WORDS, tags="gallery"))
         assert (await asyncio.wait_for(anext(events), TIMEOUT_S))[0] == "text"
         await relay.cut()
         may.set()
@@ -190,3 +197,41 @@ def test_the_client_raises_what_a_stream_says(hung_here: Settings) -> None:
         list(client.stream("x", limit=1000))
     with Client("http://127.0.0.1:9") as client, pytest.raises(Temporary, match="does not answer"):
         list(client.stream("x"))
+
+
+async def test_a_stream_that_nobody_reads_holds_no_place_of_searches(hung_here: Settings, model: QueryEncoder) -> None:
+    """The stream is asked for as a client would that stops reading: what it sends is never taken."""
+    async with opened(hung_here, near(model)) as doors:
+        stuck, may_end = asyncio.Event(), asyncio.Event()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                stuck.set()
+                await may_end.wait()
+
+        async def receive() -> Any:
+            await may_end.wait()
+            return {"type": "http.disconnect"}
+
+        query = b"q=" + WORDS.encode()
+        scope = {"type": "http", "method": "GET", "path": "/v1/search/stream", "query_string": query, "headers": []}
+        more = {"client": ("192.0.2.7", 1), "scheme": "http", "http_version": "1.1", "root_path": "", "raw_path": b""}
+        task = asyncio.create_task(doors.app({**scope, **more, "server": ("pixr", 80)}, receive, send))
+        async with asyncio.timeout(TIMEOUT_S):
+            await stuck.wait()
+            while doors.services.gate.held:  # noqa: ASYNC110  a gate has no event for it
+                await asyncio.sleep(0.01)
+        assert doors.services.gates.streams.held == 1
+        may_end.set()
+        await asyncio.gather(task, return_exceptions=True)
+        assert doors.services.gates.streams.held == 0
+
+
+async def test_one_address_has_a_part_of_the_streams(hung_here: Settings, model: QueryEncoder) -> None:
+    few = dataclasses.replace(hung_here.section(SearchSettings), streams_address_max=2)
+    async with opened(hung_here.with_section(few), near(model)) as doors:
+        with doors.services.gates.streams.passed("127.0.0.1"), doors.services.gates.streams.passed("127.0.0.1"):
+            answer = await doors.http.get("/v1/search/stream", params={"q": WORDS})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert (await doors.http.get("/v1/search", params={"q": WORDS})).status_code == 200
+        assert await names(doors, WORDS) == ["text", "fused"] or await names(doors, WORDS) == ["fused"]

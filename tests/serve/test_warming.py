@@ -10,7 +10,8 @@ import pytest
 
 from cluster import database
 from cluster.errors import Rejected, Temporary
-from serve.readers import Readers, pool
+from serve.connections import Connections
+from serve.readers import Readers
 from serve.settings import SearchSettings
 from serve.warming import Warming, require_recall
 from tests.pipelines.corpus import clustered, load
@@ -22,7 +23,7 @@ INDEXED = SearchSettings(
 
 
 async def warmed(url: str, search: SearchSettings) -> Warming:
-    readers = Readers(pool(url, search), [], search)
+    readers = Readers(Connections(url, search), [], search)
     await readers.start()
     warming = Warming(readers, search)
     await warming.start()

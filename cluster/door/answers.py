@@ -1,0 +1,81 @@
+"""What the door itself answers: problem documents of the shape that the interface has everywhere (serve/problems.py).
+
+HAProxy 2.8 makes errors in two places. What it cannot read as a request at all it refuses before any rule, in HTML, and
+the one thing that can be said against that is that the connection is closed without an answer; every other error goes
+through rules, which know the request's id. Knows nothing of where they stand.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = "%[var(txn.request_id)]"  # HAProxy puts it in
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One problem. `status` is what the client sees; `retried` ones come with Retry-After."""
+
+    status: int
+    title: str
+    detail: str
+    code: str
+    retried: bool = False
+
+    def document(self) -> str:
+        """The body, for HAProxy to put the request's id into."""
+        document = {
+            "type": f"urn:pixr:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "request_id": REQUEST_ID,
+            "code": self.code,
+        }
+        return json.dumps(document)
+
+    def rule(self, retry_after_s: int) -> str:
+        """The arguments of `http-error` and `http-request return` after the status."""
+        retry = f" hdr Retry-After {retry_after_s}" if self.retried else ""
+        return (
+            f"content-type {MEDIA_TYPE} lf-string {quoted(self.document())}"
+            f" hdr Cache-Control no-store hdr X-Request-Id {REQUEST_ID}{retry}"
+        )
+
+
+def quoted(value: object) -> str:
+    """One word for HAProxy, whatever stands in it."""
+    return "'" + str(value).replace("'", "'\\''") + "'"
+
+
+_AWAY = "Service Unavailable"
+UNAVAILABLE = Answer(503, _AWAY, "no replica of Pixr can answer at present; ask again", "unavailable", retried=True)
+ENDED = Answer(503, _AWAY, "the replica ended before it had answered; ask again", "unavailable", retried=True)
+LATE = Answer(503, _AWAY, "there was no answer in time; ask again", "unavailable", retried=True)
+BUSY = Answer(503, _AWAY, "Pixr is busy; ask again", "unavailable", retried=True)
+TOO_MANY = Answer(
+    429, "Too Many Requests", "this address has too many connections", "too-many-connections", retried=True
+)
+URL_TOO_LONG = Answer(414, "URI Too Long", "the request line is too long", "url-too-long")
+HEADERS_TOO_LARGE = Answer(
+    431, "Request Header Fields Too Large", "the request's headers are too large", "headers-too-large"
+)
+
+# Of requests that cannot be read, or not in time. Before its headers are whole, a request has no answer.
+UNREAD: dict[int, Answer] = {
+    400: Answer(400, "Bad Request", "the request cannot be read", "bad-request"),
+    408: Answer(408, "Request Timeout", "the request did not come in time", "request-timeout", retried=True),
+    413: Answer(413, "Content Too Large", "the request's body is too large", "too-large"),
+    501: Answer(501, "Not Implemented", "the request asks for something that is not implemented", "not-implemented"),
+}
+# HAProxy's own errors. Callers know one status for "ask again", so that 502 and 504 are said as 503.
+FAILED: dict[int, Answer] = {
+    403: Answer(403, "Forbidden", "the request is not allowed", "forbidden"),
+    429: TOO_MANY,
+    500: Answer(500, "Internal Server Error", "something unexpected happened", "internal"),
+    502: ENDED,
+    503: UNAVAILABLE,
+    504: LATE,
+}

@@ -1,0 +1,273 @@
+"""HAProxy's configuration, written whole from what the door is to do.
+
+A pure function of `Door`: the same values give the same text. How it is to be read: a client's connection is counted
+by address before anything is kept for it; a request is read whole, within a deadline, before a replica hears of it;
+it goes to one of four rooms, each with bounds of its own, so that none takes another's place: `pixr` (whatever is
+small and answered at once), `bodies` (uploads), `streams` (answers that last) and `objects` (media, from the object
+store). Knows no file but those it names, and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.door import answers
+from cluster.door.answers import quoted
+from cluster.door.backends import ROOMS, Backend
+from cluster.settings import DoorSettings
+
+SEARCH_PATH, STREAM_PATH = "/v1/search", "/v1/search/stream"
+HEALTH_PATH = "/-/healthz"  # of a replica, outside of its queue; fails as soon as it drains
+SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
+OVERREAD_BYTES = 32_768  # of headers above the limit that are still read, so as to answer 431
+HEADERS_READ_MAX = 1024
+SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
+# Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
+SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
+
+
+@dataclass(frozen=True)
+class Door:
+    """Everything a configuration depends on. `connections_max` is what the machine allows of the settings' value."""
+
+    settings: DoorSettings
+    host: str
+    port: int
+    connections_max: int
+    admin_socket: Path
+    own_socket: Path
+    secret: str
+    backends: Sequence[Backend]
+    objects: str = ""  # `host:port` of the object store; empty: media are somebody else's affair
+    buckets: Sequence[str] = ()
+
+    @property
+    def connections_per_address_max(self) -> int:
+        return max(1, min(self.settings.connections_per_address_max, self.connections_max // 2))
+
+
+def config(door: Door) -> str:
+    """The text of `haproxy.cfg`."""
+    sections = [_global(door), _defaults(door), _tables(door), _frontend(door), _own(door)]
+    sections += [_replicas(door, room) for room in ROOMS]
+    if door.objects:
+        sections.append(_objects(door))
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def slot(number: int) -> str:
+    """The name of a server that a replica can take."""
+    return f"r{number}"
+
+
+def bind_addresses(host: str, port: int) -> tuple[str, ...]:
+    """What `bind` takes for a host of the settings."""
+    if host == "::":
+        return (f"ipv6@:::{port} v4v6",)
+    return (f"ipv6@[{host}]:{port}" if ":" in host else f"ipv4@{host}:{port}",)
+
+
+def _global(door: Door) -> list[str]:
+    wanted = door.settings
+    buffer_bytes = wanted.header_bytes_max + max(wanted.url_bytes_max, wanted.small_body_bytes_max) + OVERREAD_BYTES
+    return [
+        "global",
+        f"    maxconn {door.connections_max + SPARE_CONNECTIONS}",
+        f"    nbthread {wanted.threads}",
+        f"    hard-stop-after {_ms(wanted.stop_timeout_s)}",
+        f"    stats socket {quoted(door.admin_socket)} mode 600 level admin",
+        "    stats timeout 10s",
+        "    log stdout format raw daemon notice",  # servers that come and go; a line a request would be at `info`
+        f"    tune.bufsize {buffer_bytes}",
+        f"    tune.http.maxhdr {max(HEADERS_READ_MAX, wanted.headers_max + 1)}",
+    ]
+
+
+def _defaults(door: Door) -> list[str]:
+    wanted = door.settings
+    retry = wanted.retry_after_s
+    return [
+        "defaults",
+        "    mode http",
+        "    log global",
+        f"    timeout http-request {_ms(wanted.request_timeout_s)}",
+        f"    timeout http-keep-alive {_ms(wanted.idle_timeout_s)}",
+        f"    timeout client {_ms(wanted.client_timeout_s)}",
+        f"    timeout queue {_ms(wanted.queue_timeout_s)}",
+        f"    timeout connect {_ms(wanted.connect_timeout_s)}",
+        f"    timeout server {_ms(wanted.answer_timeout_s)}",
+        f"    timeout check {_ms(wanted.check_timeout_s)}",
+        "    option http-ignore-probes",
+        "    option http-restrict-req-hdr-names delete",
+        "    option redispatch 1",
+        "    retries 2",
+        *(f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.FAILED.items()),
+    ]
+
+
+def _tables(door: Door) -> list[str]:
+    """Connections of each address; entries are kept only while they count something."""
+    size = 4 * (door.connections_max + SPARE_CONNECTIONS)
+    return [
+        "backend addresses",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+        "",
+        "backend addresses_of_objects",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+    ]
+
+
+def _frontend(door: Door) -> list[str]:
+    wanted = door.settings
+    binds = [f"    bind {address} proto h1" for address in bind_addresses(door.host, door.port)]
+    lines = ["frontend door", *binds, f"    maxconn {door.connections_max}", *_counting(door), *_cleaning(door)]
+    too_long = f"{{ url,length gt {wanted.url_bytes_max} }}"
+    too_large = f"{{ req.hdrs,length gt {wanted.header_bytes_max} }} || {{ req.hdr_cnt gt {wanted.headers_max} }}"
+    retry = wanted.retry_after_s
+    unread = answers.UNREAD[400].rule(retry)
+    lines += [
+        *(f"    errorfile {code} /dev/null" for code in answers.UNREAD),  # the text of HAProxy's own would be HTML
+        "    option accept-invalid-http-request",  # so that the next rules see it and answer
+        f"    http-request return status 400 {unread} if {{ url -m reg [^!-~] }} || {{ url -m sub {quoted('#')} }}",
+        f"    http-request return status 400 {unread} unless {{ req.ver -m str 1.0 1.1 }}",
+        f"    http-request return status 400 {unread} if {{ req.ver 1.1 }} !{{ req.hdr(host) -m found }}",
+        f"    http-request return status 414 {answers.URL_TOO_LONG.rule(retry)} if {too_long}",
+        f"    http-request return status 431 {answers.HEADERS_TOO_LARGE.rule(retry)} if {too_large}",
+        "    http-after-response set-status 503 if { status 502 504 }",
+        f"    acl has_body_to_come req.hdr_val(content-length) gt {wanted.small_body_bytes_max}",
+        "    acl has_body_to_come req.hdr(transfer-encoding) -m found",
+    ]
+    if door.objects:
+        lines += _to_objects(door)
+    return [
+        *lines,
+        f"    http-request set-header {SECRET_HEADER} {quoted(door.secret)} unless {{ var(txn.object) -m bool }}",
+        f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path {SEARCH_PATH} }}",
+        f"    http-request set-header X-Request-Timeout-Seconds {wanted.body_timeout_s:g} if has_body_to_come",
+        *(["    use_backend objects if to_objects"] if door.objects else []),
+        "    use_backend bodies if has_body_to_come",
+        f"    use_backend streams if {{ path {STREAM_PATH} }}",
+        "    default_backend pixr",
+    ]
+
+
+def _counting(door: Door) -> list[str]:
+    """One address has so many connections; the next is closed before it costs more than an `accept`."""
+    trusted = " ".join(door.settings.forwarded_from)
+    lines = [f"    tcp-request connection accept if {{ src {trusted} }}"] if trusted else []
+    return [
+        *lines,
+        "    tcp-request connection track-sc0 src,ipmask(32,64) table addresses",
+        f"    tcp-request connection reject if {{ sc0_conn_cur gt {door.connections_per_address_max} }}",
+    ]
+
+
+def _cleaning(door: Door) -> list[str]:
+    """A client says nothing of who it is, and nothing to Serve; its request has one well-formed id."""
+    trusted = " ".join(door.settings.forwarded_from)
+    believed = []
+    if trusted:
+        believed = [
+            f"    http-request set-var(txn.trusted) bool(true) if {{ src {trusted} }}",
+            "    http-request set-src req.hdr_ip(x-forwarded-for,-1) if { var(txn.trusted) -m bool }",
+        ]
+    many = "{ req.fhdr_cnt(x-request-id) gt 1 }"
+    malformed = "!{ req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }"
+    return [
+        *believed,
+        "    http-request del-header x-forwarded- -m beg",
+        "    http-request del-header forwarded",
+        "    http-request del-header x-real-ip",
+        "    http-request del-header x-pixr- -m beg",
+        *(f"    http-request del-header {name}" for name in SERVES_HEADERS),
+        f"    http-request del-header X-Request-Id if {many} || {malformed}",
+        "    http-request set-header X-Request-Id %[uuid] unless { req.hdr(x-request-id) -m found }",
+        "    http-request set-var(txn.request_id) req.fhdr(x-request-id)",
+        "    http-request set-header X-Forwarded-For %[src]",
+    ]
+
+
+def _to_objects(door: Door) -> list[str]:
+    """Presigned reads go to the object store as they came: the signature covers Host, path and query."""
+    folders = " ".join(quoted(f"/{bucket}/") for bucket in door.buckets)
+    most = door.settings.objects_per_address_max
+    refused = answers.TOO_MANY.rule(door.settings.retry_after_s)
+    return [
+        f"    acl is_object path_beg {folders}",
+        "    acl is_read method GET HEAD",
+        "    acl is_signed url_param(X-Amz-Signature) -m found",
+        "    http-request set-var(txn.object) bool(true) if is_object is_read is_signed",
+        "    acl to_objects var(txn.object) -m bool",
+        "    http-request del-header Authorization if to_objects",
+        "    http-request del-header Cookie if to_objects",
+        "    http-request track-sc1 src,ipmask(32,64) table addresses_of_objects if to_objects",
+        f"    http-request return status 429 {refused} if to_objects {{ sc1_conn_cur gt {most} }}",
+    ]
+
+
+def _replicas(door: Door, room: str) -> list[str]:
+    wanted = door.settings
+    own = {"bodies": wanted.bodies_per_replica_max, "streams": wanted.streams_per_replica_max}
+    retry = wanted.retry_after_s
+    lines = [f"backend {room}", "    balance leastconn", "    http-response del-header Server"]
+    lines += [f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.UNREAD.items()]
+    if room != "bodies":  # too large to be kept until they are whole
+        lines.append("    option http-buffer-request")
+    if room == ROOMS[0]:
+        lines += [
+            "    retry-on conn-failure empty-response",
+            "    http-request disable-l7-retry unless { method GET HEAD }",
+            f"    http-request set-timeout server {_ms(wanted.search_timeout_s)} if {{ path {SEARCH_PATH} }}",
+            "    option httpchk",
+            f"    http-check send meth GET uri {HEALTH_PATH} ver HTTP/1.1 hdr Host door",
+            "    http-check expect status 200",
+        ]
+    of_serve = "{ res.hdr(content-type) -m beg text/plain }"
+    # What Serve says by itself is a text: too many requests wait, or one took too long.
+    for statuses, answer in (("503", answers.BUSY), ("408", answers.LATE)):
+        rule = answer.rule(wanted.retry_after_s)
+        lines.append(f"    http-response return status 503 {rule} if {{ status {statuses} }} {of_serve}")
+    return lines + [_server(door, room, number, own.get(room)) for number in range(1, wanted.replicas_max + 1)]
+
+
+def _server(door: Door, room: str, number: int, connections_max: int | None) -> str:
+    """A slot: what is known takes one each, the others wait without an address."""
+    wanted = door.settings
+    known = door.backends[number - 1].address if number <= len(door.backends) else ""
+    line = f"    server {slot(number)} {known or '127.0.0.1:1'}"
+    line += f" maxconn {connections_max}" if connections_max else ""
+    if room != ROOMS[0]:
+        return f"{line} track {ROOMS[0]}/{slot(number)}"
+    line += f" check inter {_ms(wanted.check_interval_s)} fastinter 250ms downinter 250ms"
+    line += f" fall {wanted.check_failures_max} rise 1 observe layer4 error-limit 3 on-error mark-down"
+    return line if known else f"{line} disabled"
+
+
+def _objects(door: Door) -> list[str]:
+    wanted = door.settings
+    return [
+        "backend objects",
+        "    retry-on conn-failure empty-response",
+        f"    timeout server {_ms(wanted.objects_timeout_s)}",
+        "    http-request del-header X-Forwarded-For",
+        "    http-response del-header Server",
+        f"    server s3 {door.objects} maxconn {wanted.objects_connections_max}",
+    ]
+
+
+def _own(door: Door) -> list[str]:
+    """What only the owner may ask, whatever happens at the door itself: does it live, and its figures."""
+    return [
+        "frontend own",
+        f"    bind unix@{quoted(door.own_socket)} mode 600",
+        "    maxconn 16",
+        "    http-request return status 200 content-type text/plain string ok if { path /healthz }",
+        "    http-request use-service prometheus-exporter if { path /metrics }",
+        f"    http-request return status 404 {answers.FAILED[403].rule(1)}",
+    ]
+
+
+def _ms(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"

@@ -1,0 +1,22 @@
+"""Serve's controller without proxies: the door takes their place, so that none is started beside it.
+
+In direct ingress Serve still starts a proxy on the head node, and has no setting against it: told that proxies are
+disabled, replicas open no HTTP server either. Knows nothing of the door.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def without_proxies() -> None:
+    """Have the controller that calls this start no proxy. Called by Serve while it makes its controller."""
+    proxy_state: Any = importlib.import_module("ray.serve._private.proxy_state")
+    manager = proxy_state.ProxyStateManager
+    assert hasattr(manager, "_get_target_nodes"), "another release of Ray: see how it starts its proxies"
+    manager._get_target_nodes = _nowhere
+
+
+def _nowhere(_manager: Any, _proxy_nodes: Any) -> list[tuple[str, str, str]]:
+    return []

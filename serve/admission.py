@@ -1,0 +1,134 @@
+"""Who is let in: the outermost middleware. A token is taken before anything that costs.
+
+Without a key the address pays; with a good one its principal alone, so that many callers with keys behind one address
+are not refused for each other. A key that this replica does not know must be asked about in the database. That takes a
+token of the address's bucket of wrong keys, which is small and gets it back when the key is good; two questions an
+address are under way at once. When the bucket is empty, keys that were good a minute ago are asked about still and all
+others are refused unasked.
+
+Where a body is sent to a route that needs a key, the key is judged before the first byte of the body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from weakref import WeakValueDictionary
+
+import psycopg
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster import runtime
+from cluster.errors import Rejected, Temporary
+from serve import keys, limits, origins, problems
+from serve.keys import Principal
+from serve.limits import Standing
+from serve.services import Services
+
+EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
+PROBES = ("/readyz", "/metrics")
+MEDIA = ("/media/", "/web/")
+WITH_BODY = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+QUESTIONS_ADDRESS_MAX = 2
+SCOPES = "scopes"  # the attribute of a dependency that requires one of them
+
+
+class Admission:
+    """The middleware; `routes` are the application's."""
+
+    def __init__(self, app: ASGIApp, services: Services, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._services, self._routes = app, services, routes
+        self._secret = runtime.secret(services.settings, origins.SECRET).encode()
+        self._asking: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["address"] = origins.of(scope, self._secret)
+        if scope["path"] == EXEMPT:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            principal, standing = await self._admitted(request, state["address"])
+            state["principal"] = principal
+            if scope["method"] in WITH_BODY:
+                self._check_scopes(scope, principal)
+        except (Rejected, Temporary, psycopg.OperationalError) as error:
+            refused = getattr(error, "standing", None)
+            headers = limits.headers(refused) if refused is not None else {}
+            await problems.refusal(scope, error, headers=headers)(scope, receive, send)
+            return
+        await self._app(scope, receive, _standing_said(send, standing))
+
+    async def _admitted(self, request: Request, address: str) -> tuple[Principal | None, Standing]:
+        """The caller, whose bucket has given a token.
+
+        Raises:
+            Rejected: the bucket is empty, or the key is wrong.
+            Temporary: the key cannot be checked.
+        """
+        take, token, identity = self._services.limits.take, keys.token_of(request), origins.bucket(address)
+        if token is None:
+            return None, await take(_kind(request.scope["path"]), identity)
+        principal = keys.remembered(self._services, token) or await self._found(token, identity)
+        return principal, await take("key", str(principal.id))
+
+    async def _found(self, token: str, identity: str) -> Principal:
+        """Whose key this is, by asking.
+
+        Raises:
+            Rejected: nobody's; or the address has asked for too many that were wrong.
+        """
+        asking = self._asking.setdefault(identity, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
+        was_good = keys.remembered(self._services, token, grace_s=keys.GRACE_S) is not None
+        async with asking, self._services.gates.questions.passed():
+            if not was_good:
+                await self._services.limits.take("wrong", identity)
+            principal = await keys.identify(self._services, token)
+        if principal is None:
+            raise keys.invalid()
+        if not was_good:
+            self._services.limits.give_back("wrong", identity)
+        return principal
+
+    def _check_scopes(self, scope: Scope, principal: Principal | None) -> None:
+        """Refuse a body that its route would not take from this caller.
+
+        Raises:
+            Rejected: 401 or 403.
+        """
+        for route in self._routes:
+            if route.matches(scope)[0] is Match.FULL:
+                for scopes in _required(route):
+                    keys.check(principal, scopes)
+                return
+
+
+def _required(route: BaseRoute) -> list[tuple[str, ...]]:
+    """The scopes that a route's dependencies require."""
+    dependant = getattr(route, "dependant", None)
+    return [scopes for each in getattr(dependant, "dependencies", ()) if (scopes := getattr(each.call, SCOPES, None))]
+
+
+def _kind(path: str) -> str:
+    """Which of an address's buckets pays: a page with its pictures is many requests, and a probe is not refused for them."""
+    if path in PROBES:
+        return "probe"
+    return "media" if path == "/" or path.startswith(MEDIA) else "address"
+
+
+def _standing_said(send: Send, standing: Standing) -> Send:
+    async def said(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in limits.headers(standing).items():
+                headers[name] = value
+        await send(message)
+
+    return said

@@ -1,0 +1,104 @@
+"""What a picture says of itself before it is decoded: its format, its size, how a JPEG is built up.
+
+Reads the first bytes of PNG and WebP and the markers of a JPEG, in microseconds and without a decoder, so that a
+picture of 132 kB that would be 160 MB of pixels is refused where it comes in. Whoever decodes checks again.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from cluster.errors import Rejected
+
+PNG, RIFF, WEBP, JPEG = b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP", b"\xff\xd8"
+MARKERS_MAX = 1000  # before the frame of a JPEG; a camera writes some twenty
+SCANS_MAX = 100  # of a progressive JPEG, each of which goes through all its blocks; encoders write about ten
+FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """`kind` is "JPEG", "PNG" or "WEBP"; width and height are in pixels."""
+
+    kind: str
+    width: int
+    height: int
+    progressive: bool = False
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def of(data: bytes) -> Dimensions:
+    """What the header of a picture says.
+
+    Raises:
+        Rejected: it is not a JPEG, PNG or WebP, or its header ends too early.
+    """
+    try:
+        if data.startswith(PNG) and data[12:16] == b"IHDR":
+            return Dimensions("PNG", *struct.unpack(">II", data[16:24]))
+        if data.startswith(RIFF) and data[8:12] == WEBP:
+            return Dimensions("WEBP", *_webp(data))
+        if data.startswith(JPEG):
+            return _jpeg(data)
+    except (struct.error, IndexError) as error:
+        raise unreadable() from error
+    raise unreadable()
+
+
+def checked(data: bytes, pixels_max: int, jpeg_pixels_max: int) -> Dimensions:
+    """The same, refused where decoding would take too much.
+
+    Raises:
+        Rejected: as `of`; or it has too many pixels, or scans.
+    """
+    found = of(data)
+    scaled = found.kind == "JPEG" and not found.progressive  # a progressive one is held whole to be scaled
+    most = max(pixels_max, jpeg_pixels_max) if scaled else pixels_max
+    if not 0 < found.pixels <= most:
+        hint = f"scale it down: a search sees no more in it; a JPEG may have {max(pixels_max, jpeg_pixels_max)} pixels"
+        detail = f"the image has {found.width} by {found.height} pixels, a {found.kind} may have {most}"
+        raise Rejected(detail, status=422, code="bad-image", hint=hint)
+    if found.progressive and data.count(b"\xff\xda") > SCANS_MAX:
+        raise Rejected(f"the image has more than {SCANS_MAX} scans", status=422, code="bad-image")
+    return found
+
+
+def unreadable() -> Rejected:
+    return Rejected("the image cannot be read", status=422, code="bad-image", hint="send a JPEG, PNG or WebP")
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":  # the canvas: 24 bits each, less one
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L":  # 14 bits each, less one, after a byte of signature
+        (bits,) = struct.unpack("<I", data[21:25])
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":  # 14 bits each, after a frame tag and a start code
+        width, height = struct.unpack("<HH", data[26:30])
+        return width & 0x3FFF, height & 0x3FFF
+    raise unreadable()
+
+
+def _jpeg(data: bytes) -> Dimensions:
+    at = 2
+    for _ in range(MARKERS_MAX):
+        while data[at] == 0xFF and data[at + 1] == 0xFF:  # fill bytes
+            at += 1
+        if data[at] != 0xFF:
+            break
+        marker = data[at + 1]
+        if marker in ALONE:
+            at += 2
+            continue
+        if marker in FRAMES:
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return Dimensions("JPEG", width, height, marker in PROGRESSIVE)
+        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    raise unreadable()

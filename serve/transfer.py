@@ -1,0 +1,178 @@
+"""What comes into a request and goes out of it, bounded in bytes and in time.
+
+A body is read here to its end, within `body_timeout_s` and the limit of its route, and looked at before anything parses
+it; what is behind gets it as one message. So nothing behind waits for a client that sends slowly, and large bodies are
+in memory a few at a time. A part of an answer that a client does not take within `write_timeout_s` ends the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster.errors import Rejected, Temporary
+from serve import bodies, memory, problems
+from serve.gates import Gates
+from serve.settings import SearchSettings
+
+log = logging.getLogger(__name__)
+
+PICTURES = ("/v1/search",)  # what may carry a picture
+
+
+class Gone(Exception):
+    """The client has gone, or was cut off."""
+
+
+class Transfer:
+    """The middleware around everything that reads a body or writes an answer."""
+
+    def __init__(self, app: ASGIApp, search: SearchSettings, gates: Gates) -> None:
+        self._app, self._search, self._gates = app, search, gates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        writer = Writer(send, self._search.write_timeout_s)
+        try:
+            if _has_body(scope):
+                await self._with_body(scope, receive, writer)
+            else:
+                await self._app(scope, receive, writer.send)
+        except Gone:
+            log.info("a client has gone", extra={"request_id": problems.request_id(scope)})
+        except Exception:
+            if not writer.cut_off:
+                raise  # else it is what became of cutting it off
+
+    async def _with_body(self, scope: Scope, receive: Receive, writer: Writer) -> None:
+        try:
+            async with self._read(scope, receive) as body:
+                await self._app(scope, _once(body, receive), writer.send)
+        except (Rejected, Temporary) as error:
+            if writer.started:
+                raise
+            # The connection stays: were it closed under a client that still sends, the client would not see the answer.
+            await problems.refusal(scope, error)(scope, receive, writer.send)
+
+    @asynccontextmanager
+    async def _read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """A body that was found good, and for a large one its place."""
+        search, address = self._search, scope["state"]["address"]
+        picture = scope["path"] in PICTURES
+        bytes_max = search.body_max_bytes if picture else search.json_max_bytes
+        if _announced(scope) > bytes_max:
+            raise bodies.too_large(bytes_max)
+        intake = Intake(receive, search.body_timeout_s)
+        with self._gates.bodies.passed(address):
+            is_small = await intake.until(search.json_max_bytes)
+        if is_small:
+            yield intake.checked(search, picture=picture)
+            return
+        if not picture:
+            raise bodies.too_large(bytes_max)
+        try:
+            with self._gates.large_shares.passed(address):
+                async with self._gates.large_bodies.passed():
+                    if not await intake.until(bytes_max):
+                        raise bodies.too_large(bytes_max)
+                    yield intake.checked(search, picture=True)
+        finally:
+            intake.parts.clear()
+            memory.trim()
+
+
+class Intake:
+    """A body on its way in, until its deadline."""
+
+    def __init__(self, receive: Receive, timeout_s: float) -> None:
+        self._receive, self._timeout_s = receive, timeout_s
+        self._deadline_s = asyncio.get_running_loop().time() + timeout_s
+        self._size, self._ended = 0, False
+        self.parts: list[bytes] = []
+
+    async def until(self, bytes_max: int) -> bool:
+        """Read to the end, or until it is longer; whether the whole body is there and no longer than that.
+
+        Raises:
+            Rejected: 408, it does not come in time.
+            Gone: the client has gone.
+        """
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                while not self._ended and self._size <= bytes_max:
+                    message = await self._receive()
+                    if message["type"] != "http.request":
+                        raise Gone
+                    self.parts.append(message.get("body", b""))
+                    self._size += len(self.parts[-1])
+                    self._ended = not message.get("more_body")
+        except TimeoutError as error:
+            raise Rejected(
+                f"the body did not come within {self._timeout_s:g} s", status=408, code="body-timeout"
+            ) from error
+        return self._size <= bytes_max
+
+    def checked(self, search: SearchSettings, *, picture: bool) -> bytes:
+        """The whole body, which nothing here holds any longer."""
+        body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        self.parts.clear()
+        bodies.check(body, search, picture=picture)
+        return body
+
+
+class Writer:
+    """The way out to a client, which has so long for each part."""
+
+    def __init__(self, send: Send, timeout_s: float) -> None:
+        self._send, self._timeout_s = send, timeout_s
+        self.started = self.cut_off = False
+
+    async def send(self, message: Message) -> None:
+        if self.cut_off:
+            raise Gone
+        self.started = True
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._send(message)
+        except TimeoutError as error:
+            self.cut_off = True
+            raise Gone from error
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
+        for name, value in scope["headers"]
+    )
+
+
+def _announced(scope: Scope) -> int:
+    """The announced length of a body; 0 without one.
+
+    Raises:
+        Rejected: it is not a number.
+    """
+    text = dict(scope["headers"]).get(b"content-length", b"0")
+    if not text.isdigit() or len(text) > 19:
+        raise Rejected("Content-Length is not a number of bytes", code="bad-length")
+    return int(text)
+
+
+def _once(body: bytes, receive: Receive) -> Receive:
+    """The whole body as one message, then what comes after it: the client's end."""
+    given = False
+
+    async def received() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return received

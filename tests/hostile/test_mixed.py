@@ -1,0 +1,59 @@
+"""Strangers of every kind at once, drawn from one seed, while a quiet client searches: it is served, nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.hostile import gauges, siege, tables
+from tests.hostile.conftest import Scene
+
+SEED = 20_001
+SHORT_S, SHORT_BASELINE_S = 60.0, 15.0
+LONG_S, LONG_BASELINE_S = 600.0, 120.0
+P95_RATIO_SHORT_MAX, P95_RATIO_MAX = 6.0, 3.0
+P95_LEAST_S = 0.05  # a ratio of times below this says more of the machine than of Pixr
+MEMORY_SHARE_MAX = 0.05  # by which the third minute of quiet may be above the second
+WEIGHTS = {
+    "hangs_up": 12.0, "resets": 12.0, "floods": 2.0, "wrong_keys": 2.0, "pipelined": 1.0, "malformed": 3.0,
+    "odd_methods": 3.0, "fresh_cookies": 2.0, "longer_than_announced": 1.0, "shorter_than_announced": 1.0,
+    "says_nothing": 3.0, "half_a_line": 3.0, "slow_headers": 2.0, "slow_body": 2.0, "reads_an_answer_slowly": 1.0,
+    "paused_player": 1.0, "idle_stream": 2.0, "big_body": 0.3, "big_picture": 0.3,
+}  # fmt: skip
+
+
+def mixed(scene: Scene, show: Callable[..., None], seconds: float, baseline_s: float, ratio_max: float) -> list[str]:
+    """What is wrong after a mixed attack."""
+    attack = siege.plan(scene, SEED, seconds, WEIGHTS, keys=(scene.stranger_key,))
+    seen = siege.besieged(scene, attack, seconds, show)
+    calm, report = siege.baseline(scene, attack, seen.report.cpu_share, baseline_s)
+    p95_s, calm_s = seen.seen.took_s(0.95), max(calm.took_s(0.95), P95_LEAST_S)
+    ratio = f"p95 {1000 * p95_s:.0f} ms, {p95_s / calm_s:.1f} times that beside another server ({1000 * calm_s:.0f} ms)"
+    show(tables.of_clients({"beside another server": calm}), tables.of_crowd(report), ratio)
+    return [*seen.faults, *([ratio] if p95_s > ratio_max * calm_s else [])]
+
+
+@pytest.mark.timeout(300)
+def test_a_minute_of_strangers_leaves_the_quiet_client_served_and_nothing_taken(
+    scene: Scene, show: Callable[..., None]
+) -> None:
+    assert mixed(scene, show, SHORT_S, SHORT_BASELINE_S, P95_RATIO_SHORT_MAX) == [], f"seed {SEED}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_ten_minutes_of_strangers_leave_the_quiet_client_served_and_nothing_taken(
+    scene: Scene, show: Callable[..., None]
+) -> None:
+    faults = mixed(scene, show, LONG_S, LONG_BASELINE_S, P95_RATIO_MAX)
+    minutes = gauges.quiet_memory(scene.stack, 3)
+    rows = [(name, *(f"{each[name]:.0f}" for each in minutes)) for name in minutes[0]]
+    show(tables.table(("quiet", "minute 1", "minute 2", "minute 3"), rows))
+    grown = [row for name, row in zip(minutes[0], rows, strict=True) if grows(minutes, name)]
+    assert (faults, grown) == ([], []), f"seed {SEED}"
+
+
+def grows(minutes: list[dict[str, float]], name: str) -> bool:
+    """Is the third minute above the second by more than is allowed?"""
+    return minutes[2][name] > minutes[1][name] * (1 + MEMORY_SHARE_MAX)

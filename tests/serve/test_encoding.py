@@ -1,0 +1,88 @@
+"""Pictures have places, a time limit and a breaker of their own, and the encoder gets none that it would refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster import cache
+from cluster.errors import Rejected, Temporary
+from pipelines.relevance import Calibration
+from serve.encoding import RemoteEncoding
+from serve.services import Facts, Vector
+from serve.settings import SearchSettings
+from serve.store import Store
+from tests.conftest import throwaway_settings
+from tests.serve.doors import PICTURE
+from tests.serve.test_dimensions import bomb
+
+UNIT: Vector = np.array([1, 0, 0, 0], np.float32)
+SEARCH = SearchSettings(images_max=2, image_timeout_s=0.2)
+
+
+class Encoder:
+    """A deployment's calls, of which that of a picture never ends; counts what is begun and what is cancelled."""
+
+    def __init__(self) -> None:
+        self.begun = self.cancelled = 0
+
+    async def facts(self, _model: str) -> Facts:
+        return Facts("tiny", 4, "print", Calibration.of(Path("nowhere")))
+
+    async def text(self, _text: str, _model: str) -> Vector:
+        return UNIT
+
+    async def image(self, _data: bytes, _model: str) -> Vector:
+        self.begun += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        raise AssertionError("never")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    client = cache.async_client("redis://127.0.0.1:1/0")
+    yield Store(throwaway_settings(tmp_path), client)
+    await client.aclose()
+
+
+def encoding(store: Store, encoder: Encoder) -> RemoteEncoding:
+    return RemoteEncoding(SEARCH, store, encoder.facts, encoder.text, encoder.image)
+
+
+async def test_pictures_that_take_too_long_keep_nobody_from_searching_by_words(store: Store) -> None:
+    encoder = Encoder()
+    made = encoding(store, encoder)
+    for _ in range(5):
+        with pytest.raises(Temporary):
+            await made.image(PICTURE)
+    assert np.array_equal(await made.text("a goat"), UNIT)
+    assert encoder.begun == encoder.cancelled == 3  # then pictures rest
+
+
+async def test_few_pictures_are_under_way_at_once_and_the_rest_is_sent_away(store: Store) -> None:
+    encoder = Encoder()
+    made = encoding(store, encoder)
+    tasks = [asyncio.create_task(made.image(PICTURE)) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    assert encoder.begun == 2
+    refused = [task for task in tasks if task.done()]
+    assert len(refused) == 20 - 2 - 4
+    found: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(each) for each in found} == {Temporary}
+    assert all(each.retry_after_s > 0 for each in found)
+
+
+async def test_a_picture_of_too_many_pixels_does_not_reach_the_encoder(store: Store) -> None:
+    encoder = Encoder()
+    with pytest.raises(Rejected, match="8000 by 5000"):
+        await encoding(store, encoder).image(bomb(8000, 5000))
+    assert encoder.begun == 0

@@ -1,0 +1,123 @@
+"""Who sends slowly is answered 408, who does not read is cut off, and large bodies block nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from cluster.settings import Settings
+from serve import gates
+from serve.settings import SearchSettings
+from serve.transfer import Transfer
+from tests.conftest import free_port
+from tests.serve.doors import listening, opened
+
+TIMEOUT_S = 20.0
+
+
+def with_search(settings: Settings, **changes: Any) -> Settings:
+    return settings.with_section(dataclasses.replace(settings.section(SearchSettings), **changes))
+
+
+@contextmanager
+def begun(url: str, path: str = "/v1/search", length: int = 1000) -> Iterator[socket.socket]:
+    """A request whose body has begun and does not go on."""
+    where = urlsplit(url)
+    with socket.create_connection((where.hostname, where.port), timeout=TIMEOUT_S) as connection:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: pixr\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + b"{")
+        yield connection
+
+
+def test_a_body_that_does_not_come_is_given_up(settings: Settings) -> None:
+    with listening(with_search(settings, body_timeout_s=0.5)) as url, begun(url) as connection:
+        began = time.monotonic()
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began < 5
+
+
+def test_slow_bodies_take_no_place_of_others(settings: Settings) -> None:
+    with listening(with_search(settings, body_timeout_s=30.0)) as url, ExitStack() as stack:
+        slow = [stack.enter_context(begun(url)) for _ in range(200)]
+        assert slow[-1].recv(100).startswith(b"HTTP/1.1 503 ")  # above what one address may have
+        began = time.monotonic()
+        assert httpx.get(f"{url}/v1/search", params={"q": "a"}, timeout=TIMEOUT_S).status_code == 200
+        assert time.monotonic() - began < 5
+
+
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
+    search, ended = SearchSettings(write_timeout_s=0.5), asyncio.Event()
+
+    async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        finally:
+            ended.set()
+
+    port = free_port()
+    made = Transfer(endless, search, gates.of(search))
+    config = uvicorn.Config(made, host="127.0.0.1", port=port, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+    try:
+        while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: pixr\r\n\r\n")
+        async with asyncio.timeout(TIMEOUT_S):
+            await ended.wait()
+        writer.close()
+    finally:
+        server.should_exit = True
+        await running
+
+
+@pytest.mark.parametrize("body", [b"[" * 11_000_000, b'{"text":"' + b"a" * 11_000_000 + b'"}'])
+async def test_what_is_large_and_not_a_picture_is_refused_unparsed(settings: Settings, body: bytes) -> None:
+    async with opened(settings) as doors:
+        headers = {"Content-Type": "application/json"}
+        assert (await doors.http.post("/v1/search", content=body, headers=headers)).status_code == 413
+        small = await doors.http.post("/v1/search", content=body[:60_000], headers=headers)
+        assert small.status_code in (400, 422)
+        event = await doors.http.post("/v1/events", content=body, headers=headers)
+        assert event.status_code == 413
+        assert doors.services.gates.bodies.held == doors.services.gates.large_bodies.held == 0
+
+
+def test_large_bodies_at_once_do_not_keep_others_waiting(settings: Settings) -> None:
+    picture = base64.b64encode(bytes(7_900_000)).decode()
+    body = b'{"image":"' + picture.encode() + b'"}'
+
+    async def flood(url: str) -> tuple[list[int], list[float]]:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            headers = {"Content-Type": "application/json"}
+            posts = asyncio.gather(*(http.post("/v1/search", content=body, headers=headers) for _ in range(12)))
+            waits_s = []
+            while not posts.done():
+                began = time.monotonic()
+                assert (await http.get("/healthz")).status_code == 200
+                waits_s.append(time.monotonic() - began)
+                await asyncio.sleep(0.01)
+            return [each.status_code for each in await posts], waits_s
+
+    with listening(settings) as url:
+        statuses, waits_s = asyncio.run(flood(url))
+    assert set(statuses) <= {422, 503}
+    assert statistics.quantiles([*waits_s, *waits_s], n=20)[-1] < 1.5  # client and server share this process's lock

@@ -1,0 +1,176 @@
+"""A whole Pixr that runs in a folder of its own, used through the command line and HTTP as a stranger would.
+
+Shared by the tiers that need one: `tests/flow` and `tests/hostile`. Also finds the processes of a stack, and says
+whether it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from cluster import database, runtime
+from cluster import settings as settings_module
+from cluster.settings import ROOT, Settings
+from tests.conftest import free_port
+from tests.replica import at_port
+
+CONFIG = ROOT / "configs" / "demo.toml"
+FRESH = 3  # searches in a row that lack nothing
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running Pixr in a data folder of its own."""
+
+    settings: Settings
+    environ: dict[str, str]
+
+    def pixr(self, *arguments: str, code: int = 0) -> str:
+        """Run a command; its standard output. The exit code must be `code`."""
+        done = self.run(*arguments)
+        assert done.returncode == code, f"pixr {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = (str(Path(sys.executable).with_name("pixr")), *arguments)
+        return subprocess.run(
+            argv, env=self.environ, capture_output=True, text=True, timeout=280, cwd=ROOT, check=False
+        )
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.pixr(*arguments, "--json"))
+
+    @property
+    def services(self) -> dict[str, Any]:
+        """`pixr status --json`, also when something is not well."""
+        services: dict[str, Any] = json.loads(self.run("status", "--json").stdout)["services"]
+        return services
+
+    @property
+    def admin(self) -> httpx.Client:
+        key = runtime.secret(self.settings, "api_admin_key")
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=runtime.serve_url(self.settings), headers=headers, timeout=30)
+
+    @property
+    def anonymous(self) -> httpx.Client:
+        return httpx.Client(base_url=runtime.serve_url(self.settings), timeout=30)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with database.connect(runtime.endpoints(self.settings).postgres_url) as connection:
+            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+
+    def counts(self) -> dict[str, int]:
+        """What a second run must not change."""
+        tables = ("media.videos", "media.segments", "media.embeddings", "ledger.entries", "ledger.payouts")
+        return {table: self.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(self._status["pid"])
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process of each service, as the supervisor last wrote it: costs no command."""
+        return {name: row["pid"] for name, row in self._status["services"].items() if row["pid"]}
+
+    @property
+    def _status(self) -> dict[str, Any]:
+        path = self.settings.data_dir / "run" / "status.json"
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return status
+
+
+@contextmanager
+def running(folder: Path, **said: str) -> Iterator[Stack]:
+    """A stack in a folder of its own, with what the settings are said to be; it leaves nothing behind."""
+    folder.chmod(0o755)
+    places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder), **said}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
+    settings = settings_module.load(environ=places)
+    runtime.port(settings, "postgres", 5432)
+    primary = runtime.postgres_url(settings, runtime.DATABASE)
+    replica = at_port(primary, settings, free_port())  # where one runs only for some tests
+    places.setdefault("PIXR_POSTGRES_REPLICA_URLS", replica)
+    made = Stack(settings_module.load(environ=places), clean | places)
+    made.pixr("up")
+    family = [made.supervisor(), *made.supervisor().children(recursive=True)]
+    try:
+        yield made
+    finally:
+        family = [*family, *made.supervisor().children(recursive=True)]
+        made.pixr("down")
+        assert psutil.wait_procs(family, timeout=10)[1] == [], "processes were left behind"
+
+
+def all_healthy(stack: Stack) -> bool:
+    return all(row["healthy"] for row in stack.services.values())
+
+
+def finds(stack: Stack, query: str) -> bool:
+    try:
+        answer = stack.anonymous.get("/v1/search", params={"q": query, "intent": "typing"})
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200 and bool(answer.json()["moments"]) and not answer.json()["degraded"]
+
+
+def family(stack: Stack, word: str) -> list[psutil.Process]:
+    """The stack's processes whose command line has a word in it."""
+    found = []
+    for process in stack.supervisor().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended since the list was made, or waits to be reaped
+            if word in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def named(stack: Stack, name: str) -> list[psutil.Process]:
+    """The stack's processes of a program, by the program's name."""
+    found = []
+    for process in stack.supervisor().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == name:
+                found.append(process)
+    return found
+
+
+def any_title(stack: Stack) -> str:
+    return str(stack.rows("SELECT title FROM media.videos WHERE status = 'ready' ORDER BY id LIMIT 1")[0][0])
+
+
+def whole(stack: Stack) -> bool:
+    """Nothing is away any more: what nobody asked before is answered, again and again."""
+    fresh = (f"{any_title(stack)} {secrets.token_hex(4)}" for _ in range(3))
+    return all_healthy(stack) and all(finds(stack, text) for text in fresh)
+
+
+def is_whole(stack: Stack, text: str) -> bool:
+    """Is it ready, and do searches that nobody made before lack nothing, one after another? Asks only at the door."""
+    try:
+        with stack.anonymous as client:
+            ready = client.get("/readyz").json()
+        green = ready["ready"] and all(each["ok"] for each in ready["dependencies"].values())
+    except (httpx.HTTPError, ValueError, KeyError):
+        return False
+    return green and all(finds(stack, f"{text} {secrets.token_hex(4)}") for _ in range(FRESH))
+
+
+def is_ledger_actor(process: psutil.Process) -> bool:
+    try:
+        return re.fullmatch(r"ray::Actor(\.\w+)?( .*)?", " ".join(process.cmdline())) is not None
+    except psutil.NoSuchProcess:
+        return False
