@@ -17,6 +17,7 @@ import psycopg
 from cluster.errors import Temporary
 from cluster.stopwatch import Stopwatch
 from pipelines import fulltext, index
+from pipelines.fulltext import Match, Named
 from pipelines.index import Hit, Looked, Model, Plan
 from serve import relevance
 from serve.cursors import Ranked
@@ -61,14 +62,15 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     )
     if by_vector is None and (by_text is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
-    nearest, matching = by_vector or Nearest(), by_text or []
-    ranks = {"vector": ranked(nearest.hits), "text": ranked(matching)}
+    nearest = by_vector or Nearest()
+    by_words = await _standing(services, query, nearest, by_text, watch)
+    ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in by_words or []}}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     with watch.time("relevance"):
         measured, is_measured = await _measured(services, nearest, list(scores))
     skipped = {
-        "vector": by_vector is None, "text": by_text is None, "recall": nearest.hurried, "relevance": not is_measured,
+        "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
     near, named = ranks["vector"], ranks["text"]
     fused = [
@@ -95,6 +97,7 @@ class Nearest:
     hits: Sequence[Hit] = ()
     model: Model | None = None
     parts: Parts | None = None
+    vector: Vector | None = None  # that moments are nearest to
     facts: Facts | None = None
     looked: Looked | None = None
     hurried: bool = False
@@ -116,13 +119,13 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
         with watch.time("encode"):
             parts = await relevance.parts_of(services, query, model)
         if query.vector_weight == 0:
-            return Nearest((), model, parts, facts)
+            return Nearest((), model, parts, parts.wanted[0].vector if parts.wanted else None, facts)
         vector = parts.blended()
         with watch.time("vector"):
             looked, hurried = await _looked(services, query, model, vector)
         services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state, model))
         hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
-        return Nearest(hits, model, parts, facts, looked, hurried)
+        return Nearest(hits, model, parts, vector, facts, looked, hurried)
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no vectors: %s", error)
         return None
@@ -160,18 +163,34 @@ def _shadow(services: Services, query: Query, state: State, searched: Model) -> 
     return Shadow(names, vector, _plan(services)) if names else None
 
 
-async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Hit] | None:
-    """The full-text list; None when it cannot be made."""
+async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Match] | None:
+    """The videos that words find; None when they cannot be asked for."""
     if not query.wanted or query.text_weight == 0:
         return []
     try:
-        limit = services.search.candidates_max
-        asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
+        asked = (query.text, services.search.text_videos_max, query.filters, _plan(services), query.language)
         with watch.time("text"):
             return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no full text: %s", error)
         return None
+
+
+async def _standing(
+    services: Services, query: Query, nearest: Nearest, matches: list[Match] | None, watch: Stopwatch
+) -> list[Named] | None:
+    """The moments that stand for the videos that words find, nearest first; None when there is no list of words."""
+    if not matches:
+        return None if matches is None else []
+    each, among = services.search.text_moments_max, query.filters.segment_ids
+    asked = (matches, each, nearest.model, nearest.vector, among, _plan(services))
+    try:
+        with watch.time("text"):
+            found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
+    except (Temporary, psycopg.OperationalError) as error:
+        log.warning("no moments of full text: %s", error)
+        return None
+    return [named for named in found if named.segment_id != query.segment_id]
 
 
 def _plan(services: Services) -> Plan:
@@ -188,7 +207,7 @@ def _plan(services: Services) -> Plan:
 
 
 def ranked(hits: Sequence[Hit]) -> dict[int, int]:
-    """Ranks from 1; equal values share one, since all moments of a video have the same words."""
+    """Ranks from 1; equal values share one."""
     ranks: dict[int, int] = {}
     rank, last = 0, None
     for hit in hits:

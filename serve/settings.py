@@ -10,6 +10,8 @@ POSITIVE = (
     "rrf_k",
     "bit_reranked",
     "text_rows_max",
+    "text_videos_max",
+    "text_moments_max",
     "statement_timeout_ms",
     "replicas",
     "encoder_replicas",
@@ -104,7 +106,9 @@ class SearchSettings:
     text_weight: float = 0.7
     bit_reranked: int = 4  # of a bit index: vectors compared exactly for each candidate
     ivfflat_probes: int = 0  # lists that are looked through; 0 is twice their root
-    text_rows_max: int = 2000  # matches that are ranked; the rest is cut off before ranking
+    text_rows_max: int = 1000  # of several words: of each the best videos that are read, in the order of their ranks
+    text_videos_max: int = 50  # of the list of words; each is stood for by its moments nearest to the query
+    text_moments_max: int = 2  # of one video
     statement_timeout_ms: int = 1000  # then once more, shorter, with hurried_ef_search
     hurried_ef_search: int = 40
     stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared

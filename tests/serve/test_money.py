@@ -151,7 +151,9 @@ async def test_blends_and_negatives_change_the_order_and_no_money(room: Room) ->
         {"negative": ["banana"], "blend": {"negative": 0.9}},
         {"blend": {"text": 7}},
     ):
-        assert await room.earned({"text": "banana", "limit": 100, **more}) == plain
+        earned = await room.earned({"text": "banana", "limit": 100, **more})
+        assert earned.items() <= plain.items()  # a moment whose words are excluded is not shown at all
+        assert len(earned) >= len(plain) - 2
     assert await room.earned({"text": "banana -rocket", "limit": 100}) == {
         each: amount for each, amount in plain.items() if each in room.recorded()[-1]
     }

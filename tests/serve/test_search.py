@@ -92,8 +92,8 @@ async def test_what_is_seen_is_found_though_no_word_tells_it(room: Room) -> None
 
 
 async def test_words_are_found_by_full_text_in_whatever_form(room: Room) -> None:
-    answer = await room.ask(text="collections number4", limit=2, weights={"vector": 0})
-    assert set(videos(answer)) == {list(room.gallery.videos.values())[4]}
+    answer = await room.ask(text="collections number4", limit=1, weights={"vector": 0})
+    assert videos(answer) == [list(room.gallery.videos.values())[4]]
     assert "text" in answer["moments"][0]["matched"]
 
 
@@ -136,6 +136,30 @@ async def test_a_picture_and_words_are_looked_for_together(room: Room) -> None:
     assert {room.gallery.videos["banana"], room.gallery.videos["rocket"]} == set(videos(both))
     mostly = await room.ask(image=image, text="rocket", weights=words, blend={"image": 0.1}, limit=1)
     assert videos(mostly) == [room.gallery.videos["rocket"]]
+
+
+async def test_what_is_excluded_is_not_answered_at_all(room: Room) -> None:
+    gone = list(room.gallery.videos.values())[4]
+    assert gone in videos(await room.search(q="collections", limit=100))
+    for body in ({"text": "collections -number4"}, {"text": "banana", "negative": ["number4"]}):
+        found = videos(await room.ask(**body, limit=100))
+        assert gone not in found
+        assert set(found) == {*room.gallery.videos.values()} - {gone}
+
+
+async def test_a_phrase_in_quotes_is_strict(room: Room) -> None:
+    asked = list(room.gallery.videos.values())[4]
+    assert set(videos(await room.ask(text='"collection of number4"', limit=100))) == {asked}
+    assert videos(await room.ask(text='"number4 collection"', limit=100)) == []
+
+
+async def test_the_words_of_a_video_count_for_its_best_moment(room: Room) -> None:
+    answer = await room.ask(text="collections", weights={"vector": 0}, explain=True, limit=100)
+    ranks: dict[int, list[int]] = {}
+    for moment in answer["moments"]:
+        ranks.setdefault(int(moment["video_id"]), []).append(moment["explain"]["ranks"]["text"])
+    assert len(ranks) == len(room.gallery.videos)
+    assert max(min(each) for each in ranks.values()) < min(max(each) for each in ranks.values())
 
 
 async def test_what_is_negative_moves_away(room: Room) -> None:
