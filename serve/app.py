@@ -55,6 +55,7 @@ from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
 from serve.results import Results
+from serve.routing import Route
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
@@ -87,7 +88,15 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
 
     `stamped` answers carry their request id; behind Serve they do without our doing.
     """
-    app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
+    app = FastAPI(
+        title="Pixr",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(services),
+    )
+    app.router.route_class = Route
     app.state.liveness = services.liveness
     routers = [routes.router(services) for routes in ROUTERS]
     app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it

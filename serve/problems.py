@@ -180,6 +180,10 @@ def _database_away(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    broken = next((each for each in error.errors() if each["type"] == "json_invalid"), None)
+    if broken is not None:
+        said = f"the body is no JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
+        return problem(request.scope, 400, said, code="malformed-json")
     fields = [
         {"where": ".".join(str(part) for part in each["loc"]), "message": str(each["msg"])}
         for each in error.errors()[:FIELDS_SHOWN_MAX]

@@ -19,6 +19,7 @@ from ledger import listing, wallets
 from ledger.settings import Economics
 from serve import earnings, keys
 from serve.keys import Principal
+from serve.routing import Route
 from serve.services import Services
 
 CreatorId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
@@ -85,7 +86,7 @@ class Wallet(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1/creators", tags=["creators"])
+    routes = APIRouter(prefix="/v1/creators", tags=["creators"], route_class=Route)
     needs_key = Depends(keys.require(services, "creator"))
 
     @routes.get("/{creator_id}/earnings", response_model=Earnings)

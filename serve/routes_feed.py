@@ -20,6 +20,7 @@ from serve.cursors import Ranked
 from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Id
+from serve.routing import Route
 from serve.services import Services
 from serve.variants import Variants
 
@@ -45,7 +46,7 @@ class Completions(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1", tags=["feed"])
+    routes = APIRouter(prefix="/v1", tags=["feed"], route_class=Route)
     anybody = Depends(keys.optional(services))
     viewer_key, variants = viewers.key_of(services.settings), Variants(services)
     hashes = services.recorder.hashes

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.settings import Settings
 from pipelines import jobs
 from serve import keys
+from serve.routing import Route
 from serve.services import Services
 
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", examples=["ingest-20261124-021500-a1b2c3"])]
@@ -68,7 +69,9 @@ class Jobs(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(keys.require(services, "ingest"))])
+    routes = APIRouter(
+        prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(keys.require(services, "ingest"))], route_class=Route
+    )
 
     @routes.post("", status_code=202, response_model=Job)
     async def submit(request: JobRequest, response: Response) -> Any:

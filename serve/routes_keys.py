@@ -9,6 +9,7 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve import keys
+from serve.routing import Route
 from serve.services import Services
 
 KeyId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[3])]
@@ -53,7 +54,7 @@ class Keys(BaseModel):
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     needs_admin = Depends(keys.require(services, keys.ADMIN))
-    routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs_admin])
+    routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs_admin], route_class=Route)
 
     @routes.get("", response_model=Keys)
     async def list_keys() -> Any:

@@ -19,6 +19,7 @@ from serve import query as queries
 from serve.keys import Principal
 from serve.query import Body
 from serve.routes_search import IdempotencyKey, of_parameters
+from serve.routing import Route
 from serve.search import Caller
 from serve.services import Services
 from serve.variants import Variants
@@ -99,7 +100,7 @@ STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EventStream.media_t
 
 def router(services: Services) -> APIRouter:
     """The route over one deployment's services."""
-    routes = APIRouter(prefix="/v1/search", tags=["search"])
+    routes = APIRouter(prefix="/v1/search", tags=["search"], route_class=Route)
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
     viewer_key, variants = viewers.key_of(services.settings), Variants(services)
 

@@ -17,6 +17,7 @@ from pipelines import catalog, takedown, videos
 from pipelines.videos import Moment
 from serve import keys, media
 from serve.keys import Principal
+from serve.routing import Route
 from serve.services import Services
 
 VideoId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
@@ -90,7 +91,7 @@ class Removed(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1", tags=["videos"])
+    routes = APIRouter(prefix="/v1", tags=["videos"], route_class=Route)
     anybody = Depends(keys.optional(services))
     needs_key = Depends(keys.require(services, "ingest", "creator"))
 
