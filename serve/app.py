@@ -50,12 +50,13 @@ from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Limits
 from serve.liveness import Liveness
+from serve.manners import Manners
 from serve.metrics import Means, Metrics, pool_states
 from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
+from serve.repeats import Repeats
 from serve.results import Results
-from serve.routing import Route
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
@@ -96,17 +97,18 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan(services),
     )
-    app.router.route_class = Route
     app.state.liveness = services.liveness
     routers = [routes.router(services) for routes in ROUTERS]
+    found = [route for each in routers for route in each.routes]
     app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
+    app.add_middleware(Manners, search=services.search, routes=found)
     app.add_middleware(Transfer, search=services.search, gates=services.gates)
-    app.add_middleware(Admission, services=services, routes=[route for each in routers for route in each.routes])
+    app.add_middleware(Admission, services=services, routes=found)
     app.add_middleware(Deadlines, search=services.search)
     problems.install(app, cors_origins=services.search.cors_origins, stamped=stamped)
     for router in routers:
         app.include_router(router)
-    openapi.install(app)
+    found += openapi.install(app)
     return app
 
 
@@ -183,6 +185,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         warming=Warming(readings, search),
         metrics=Metrics(lambda: recall.means, means),
         remembered=Remembered(used=not search.variants),
+        repeats=Repeats(store, search),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
         threads=DatabaseThreads(ends.postgres_url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),

@@ -13,11 +13,13 @@ from importlib.metadata import version
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from starlette.routing import BaseRoute
 
 from serve import admission, problems
+from serve.routing import Route
 
 DESCRIPTION = """Finds moments in videos by what they show, and pays the people whose moments are shown.
 
@@ -119,8 +121,8 @@ EXAMPLES: dict[tuple[str, str, str], Any] = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Serve the document of this application."""
+def install(app: FastAPI) -> list[BaseRoute]:
+    """Serve the document of this application; the route that does."""
     made: list[bytes] = []
 
     async def read(_: Request) -> Response:
@@ -128,7 +130,10 @@ def install(app: FastAPI) -> None:
             made.append(orjson.dumps(document(app)))
         return Response(made[0], media_type="application/json")
 
-    app.add_api_route("/openapi.json", read, include_in_schema=False)
+    routes = APIRouter(route_class=Route)
+    routes.add_api_route("/openapi.json", read, include_in_schema=False)
+    app.include_router(routes)
+    return routes.routes
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -189,18 +194,20 @@ def _scope(path: str, method: str) -> str:
 def _errors(path: str, method: str, operation: dict[str, Any], scope: str) -> list[int]:
     """Every status that this operation can end with, beside success."""
     if path == admission.EXEMPT:
-        return [500, 503]
+        return [422, 500, 503]
     errors = [401, 429, 500, 503]
+    errors.append(422)  # a parameter that is not known, at the least
+    if path == admission.METRICS:
+        errors.append(403)
     if not path.startswith(("/v1/", "/media/")):
-        return errors
-    errors.append(422)
+        return sorted(errors)
     if scope or path.startswith("/media/"):
         errors.append(403)
     if "{" in path or method == "post":
         errors.append(404)
     if "requestBody" in operation:
-        errors += [400, 408, 413]
-    if method in ("put", "post", "delete"):
+        errors += [400, 408, 413, 415]
+    if method in ("put", "post", "patch", "delete"):
         errors.append(409)
     return sorted(errors)
 

@@ -67,7 +67,7 @@ def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = T
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Range"],
             expose_headers=list(EXPOSED_HEADERS),
         )
@@ -99,7 +99,7 @@ def problem(
         "code": name,
     } | {key: value for key, value in more.items() if value}
     given = dict(headers or {})
-    given["Cache-Control"] = "no-store"
+    given |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if status == HTTPStatus.UNAUTHORIZED:
         given.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
@@ -226,7 +226,10 @@ class RequestIds:
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = name
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                if self._stamped:
+                    headers["X-Request-Id"] = name
             await send(message)
 
-        await self._app(scope, receive, stamped if self._stamped else send)
+        await self._app(scope, receive, stamped)

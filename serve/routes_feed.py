@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
 from pipelines import fulltext
-from serve import feed, keys, moments, viewers
+from serve import feed, keys, moments, texts, viewers
 from serve.cursors import Ranked
 from serve.keys import Principal
 from serve.moments import Answer
@@ -84,8 +84,7 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=COMPLETIONS_MAX)] = 8,
     ) -> Any:
         """How a search might go on: titles and tags of public videos that begin with what was typed."""
-        if "\0" in q:
-            raise Rejected("the text contains a zero byte", status=422, code="bad-query")
+        texts.check("q", q)
         found = await services.readers.ask(lambda connection: fulltext.completions(connection, q, limit))
         return {"completions": found}
 

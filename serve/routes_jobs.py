@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.settings import Settings
 from pipelines import jobs
-from serve import keys
+from serve import keys, texts
 from serve.routing import Route
 from serve.services import Services
 
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", examples=["ingest-20261124-021500-a1b2c3"])]
-Text = Annotated[str, Field(max_length=2000)]
+Text = Annotated[str, Field(max_length=2000, pattern=texts.LINE)]
 
 
 class JobOptions(BaseModel):
@@ -33,8 +33,8 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"source": "s3://pixr/incoming/", "creator": "ada"}]}
     )
-    source: Annotated[str, Field(min_length=1, max_length=2000, examples=["s3://pixr/incoming/"])]
-    creator: Annotated[str, Field(max_length=200)] = ""
+    source: Annotated[str, Field(min_length=1, max_length=2000, pattern=texts.LINE, examples=["s3://pixr/incoming/"])]
+    creator: Annotated[str, Field(max_length=200, pattern=texts.LINE)] = ""
     manifest: Text = ""
     model: Text = ""
     options: JobOptions = JobOptions()

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve import keys
+from serve import keys, texts
 from serve.routing import Route
 from serve.services import Services
 
@@ -21,7 +21,7 @@ class NewKey(BaseModel):
     """Whose key it is to be and what it may do; a key of scope creator names the creator."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
-    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX, pattern=r"^[^\x00]*$")]
+    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX, pattern=texts.LINE)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(keys.SCOPES))]
     creator_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
     expires_in_s: Annotated[Seconds | None, Field(description="None: it does not expire.")] = None

@@ -72,14 +72,19 @@ def router(services: Services) -> APIRouter:
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
-    async def read_ready() -> Response:
-        """Ready, with each dependency. Redis and the encoder may be away: they cost speed and vectors only."""
+    async def read_ready(request: Request) -> Response:
+        """Ready. Redis and the encoder may be away: they cost speed and vectors only.
+
+        Administrators, and networks of `[search] operators_from`, are told each dependency.
+        """
         found = await readiness.now()
+        if not request.scope.get("state", {}).get("is_operator", True):
+            found = {"ready": found["ready"]}
         return json(found, 200 if found["ready"] else 503)
 
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
-        """This replica's counters, for Prometheus."""
+        """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes

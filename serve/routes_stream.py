@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from cluster.errors import Rejected, Temporary
 from serve import keys, origins, problems, search, viewers
 from serve import query as queries
+from serve.answering import check_repeated, seen
 from serve.keys import Principal
 from serve.query import Body
 from serve.routes_search import IdempotencyKey, of_parameters
@@ -119,7 +120,8 @@ def router(services: Services) -> APIRouter:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key)
         variant, own = variants.of(caller.viewer)
-        query = queries.of(body, own.search, variant)
+        query = seen(request, queries.of(body, own.search, variant))
+        await check_repeated(services, query, caller)
         async with AsyncExitStack() as held:
             held.enter_context(services.gates.streams.passed(origins.address(request)))
             parts = Parts(services, search.streamed(own, query, caller))

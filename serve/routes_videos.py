@@ -10,19 +10,18 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path
 from psycopg import Connection
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from cluster.errors import Rejected
 from pipelines import catalog, takedown, videos
 from pipelines.videos import Moment
-from serve import keys, media
+from serve import keys, media, texts
 from serve.keys import Principal
 from serve.routing import Route
 from serve.services import Services
 
 VideoId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
-Tag = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
 
 
 class Video(BaseModel):
@@ -72,9 +71,9 @@ class Change(BaseModel):
     """What to change; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"visibility": "private"}]})
-    title: Annotated[str | None, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = None
-    description: Annotated[str | None, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = None
-    tags: Annotated[list[Tag] | None, Field(max_length=100)] = None
+    title: texts.Title | None = None
+    description: texts.Description | None = None
+    tags: texts.Tags | None = None
     visibility: Literal["public", "unlisted", "private"] | None = None
 
     @model_validator(mode="after")
@@ -120,10 +119,11 @@ def router(services: Services) -> APIRouter:
     @routes.patch("/videos/{video_id}", response_model=Video)
     async def change(video_id: VideoId, new: Change, caller: Principal = needs_key) -> Any:
         """Change title, description, tags or visibility. Search follows at once."""
-        await _changeable(services, video_id, caller)
+        if (await _changeable(services, video_id, caller)).status == "removed":
+            raise _removed(video_id)
         words = new.model_dump(exclude_none=True)
         if not await services.threads.ask(_change, video_id, words):
-            raise _missing(video_id)
+            raise _removed(video_id)
         services.generation.expire()
         return _document(await _changeable(services, video_id, caller), caller)
 
@@ -171,6 +171,10 @@ async def _changeable(services: Services, video_id: int, caller: Principal) -> v
 
 def _may_change(video: videos.Video, caller: Principal | None) -> bool:
     return caller is not None and (caller.may("ingest") or caller.owns(video.creator_id))
+
+
+def _removed(video_id: int) -> Rejected:
+    return Rejected(f"video {video_id} has been removed", status=409, code="removed")
 
 
 def _missing(video_id: int) -> Rejected:

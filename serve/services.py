@@ -26,6 +26,7 @@ from serve.metrics import Metrics
 from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
+from serve.repeats import Repeats
 from serve.results import Results
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -88,6 +89,7 @@ class Services:
     warming: Warming
     metrics: Metrics
     remembered: Remembered
+    repeats: Repeats  # what an Idempotency-Key stands for
     cursor_key: bytes  # that signs cursors
     patience: Breaker  # with searches at full recall
     threads: DatabaseThreads  # for rare calls that block

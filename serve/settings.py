@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -50,6 +51,7 @@ POSITIVE = (
     "stake_segments_max",
     "warm_probes",
     "warm_recall_probes",
+    "idempotency_s",
 )
 ABOVE_ZERO = (
     "encode_timeout_s", "deadline_s", "change_deadline_s", "question_timeout_s", "thread_wait_s", "thread_timeout_s",
@@ -133,6 +135,12 @@ class SearchSettings:
     )
     replica_interval_s: float = 1.0
     replica_lag_max_s: float = 2.0
+
+    # What is sent: compressed from a size on, for who takes gzip (level 1 to 9).
+    gzip_min_bytes: int = 1024
+    gzip_level: int = 4
+    idempotency_s: int = 86_400  # how long an Idempotency-Key stands for the search it was first sent with
+    operators_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that read /metrics and all of /readyz
 
     # What is kept: answers and query vectors, in each replica and in Redis.
     cache_entries_max: int = 2048
@@ -234,6 +242,7 @@ class SearchSettings:
         if not (1 <= self.prefix_ipv4_bits <= 32 and 1 <= self.prefix_ipv6_bits <= 128):
             raise ValueError("prefix_ipv4_bits must be 1 to 32, prefix_ipv6_bits 1 to 128")
         self._check_least()
+        self._check_manners()
         self.varied()
 
     @property
@@ -248,6 +257,12 @@ class SearchSettings:
         for name in ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
+
+    def _check_manners(self) -> None:
+        if not 1 <= self.gzip_level <= 9:
+            raise ValueError(f"gzip_level is {self.gzip_level}, expected 1 to 9")
+        for network in self.operators_from:
+            ipaddress.ip_network(network)  # a ValueError says what is wrong with it
 
     def varied(self) -> tuple[Variant, ...]:
         """The variants, each with the settings it searches by."""

@@ -57,7 +57,7 @@ class Shortcut:
 
         async def answer() -> Response:
             principal = await self._principal(request)
-            return self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
+            return await self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
 
         return await _or_problem(request, answer())
 
