@@ -165,6 +165,8 @@ class Found:
     end_ms: int = 0
     best_frame_ms: int = 0
     creator: str = ""
+    video_public_id: str = ""
+    creator_public_id: str = ""
 
 
 async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...]]:
@@ -384,7 +386,8 @@ async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int,
     async with connection.cursor(row_factory=class_row(Found)) as cursor:
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
-            " s.best_frame_ms, c.name AS creator FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
+            " s.best_frame_ms, c.name AS creator, v.public_id AS video_public_id,"
+            " c.public_id AS creator_public_id FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
             " JOIN media.creators c ON c.id = s.creator_id"
             f" WHERE s.id = ANY(%s) AND {VISIBLE}",
             (list(segment_ids),),

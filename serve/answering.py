@@ -13,7 +13,7 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response
 
-from serve import manners, search, viewers
+from serve import ids, manners, search, viewers
 from serve import query as queries
 from serve.keys import Principal
 from serve.query import Body, Intent, Query
@@ -49,7 +49,7 @@ class Answering:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
         variant, own = self._variants.of(caller.viewer)
-        asked = queries.of(body, own.search, variant)
+        asked = queries.of(await ids.resolved(own, body), own.search, variant)
         query = seen(request, asked)
         await check_repeated(self._services, query, caller)
         found = await search.answer(own, query, caller)

@@ -108,7 +108,7 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     problems.install(app, cors_origins=services.search.cors_origins, stamped=stamped)
     for router in routers:
         app.include_router(router)
-    found += openapi.install(app)
+    found += openapi.install(app, services.search.limit_max)
     return app
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from pipelines import public_ids
 from pipelines.index import Found
 from serve import media
 from serve.candidates import Candidates
@@ -35,6 +36,7 @@ class Span(BaseModel):
     """Another moment of the same video (`group_by=video`)."""
 
     segment_id: str
+    public_id: str
     start_ms: int
     end_ms: int
     relevance_ppm: int
@@ -48,8 +50,11 @@ class Moment(BaseModel):
     """
 
     segment_id: str
+    public_id: str
     video_id: str
+    video_public_id: str
     creator_id: str
+    creator_public_id: str
     creator: str
     title: str
     description: str
@@ -85,8 +90,11 @@ def of(services: Services, ranked: Ranked, found: Found) -> dict[str, Any]:
     """One moment."""
     return {
         "segment_id": str(found.segment_id),
+        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
         "video_id": str(found.video_id),
+        "video_public_id": found.video_public_id,
         "creator_id": str(found.creator_id),
+        "creator_public_id": found.creator_public_id,
         "creator": found.creator,
         "title": found.title,
         "description": found.description,
@@ -116,6 +124,7 @@ def grouped(ranked: Sequence[Ranked], found: Mapping[int, Found], group_by: Grou
 def span(ranked: Ranked, found: Found) -> dict[str, Any]:
     return {
         "segment_id": str(found.segment_id),
+        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
         "start_ms": found.start_ms,
         "end_ms": found.end_ms,
         "relevance_ppm": ranked.relevance_ppm,

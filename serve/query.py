@@ -32,8 +32,10 @@ NEGATIVES_MAX = 5
 REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
 NARROWED_ALIKE = ("duration_min_ms", "duration_max_ms", "created_after", "created_before", "height_min")
 LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple")
-Id = Annotated[str, Field(pattern=r"^[0-9]{1,19}$", examples=["42"])]
-SegmentId = Id
+IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22})$"  # a number, or a public id
+MOMENT_IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22}\.[0-9]{1,10})$"
+Id = Annotated[str, Field(pattern=IDS, examples=["42"])]
+SegmentId = Annotated[str, Field(pattern=MOMENT_IDS, examples=["42"])]
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 

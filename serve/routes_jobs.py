@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.settings import Settings
 from pipelines import jobs
 from serve import keys, texts
+from serve.pages import Cursor, Pages
 from serve.routing import Route
 from serve.services import Services
 
@@ -65,6 +67,8 @@ class Job(BaseModel):
 
 class Jobs(BaseModel):
     jobs: list[Job]
+    total: int
+    next_cursor: str | None
 
 
 def router(services: Services) -> APIRouter:
@@ -72,6 +76,8 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(
         prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(keys.require(services, "ingest"))], route_class=Route
     )
+
+    pages = Pages(services, "jobs")
 
     @routes.post("", status_code=202, response_model=Job)
     async def submit(request: JobRequest, response: Response) -> Any:
@@ -81,9 +87,13 @@ def router(services: Services) -> APIRouter:
         return job
 
     @routes.get("", response_model=Jobs)
-    async def listing(limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20) -> Any:
+    async def listing(cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20) -> Any:
         """The newest jobs first."""
-        return {"jobs": await services.threads.ask(jobs.listing, limit)}
+        place = pages.begun(cursor)
+        found, total = await services.threads.ask(_listed, limit + 1, place.after)
+        shown, more = pages.cut(found, limit)
+        following = pages.next(place, (shown[-1]["created_at"], shown[-1]["id"])) if more else None
+        return {"jobs": shown, "total": total, "next_cursor": following}
 
     @routes.get("/{job_id}", response_model=Job)
     async def read(job_id: JobId) -> Any:
@@ -104,6 +114,10 @@ def _create(connection: Connection[Any], services: Services, request: JobRequest
     )
     priority, storage = request.options.priority, services.storage
     return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)
+
+
+def _listed(connection: Connection[Any], limit: int, before: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+    return jobs.listing(connection, limit, before), jobs.count(connection)
 
 
 def _cancel(connection: Connection[Any], settings: Settings, job_id: str) -> dict[str, Any]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serve import keys, ready
 from serve.answering import KEY_CHARS_MAX, Answering
+from serve.ids import SegmentId
 from serve.keys import Principal
 from serve.moments import Answer
 from serve.query import Body, Intent, Parameters
 from serve.routing import Route
 from serve.services import Services
 
-SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 IdempotencyKey = Annotated[
     str | None,
     Header(max_length=KEY_CHARS_MAX, description="A search that is sent again with the same key counts once."),
@@ -62,7 +62,7 @@ def router(services: Services) -> APIRouter:
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments that look like this one."""
-        body = Body(segment_id=str(segment_id), limit=limit, intent=intent)
+        body = Body(segment_id=segment_id, limit=limit, intent=intent)
         return await answering.to(request, body, principal, idempotency_key)
 
     @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})

@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
-from serve import keys, origins, problems, search, viewers
+from serve import ids, keys, origins, problems, search, viewers
 from serve import query as queries
 from serve.answering import check_repeated, seen
 from serve.keys import Principal
@@ -120,7 +120,7 @@ def router(services: Services) -> APIRouter:
         began = time.perf_counter()
         caller = Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key)
         variant, own = variants.of(caller.viewer)
-        query = seen(request, queries.of(body, own.search, variant))
+        query = seen(request, queries.of(await ids.resolved(services, body), own.search, variant))
         await check_repeated(services, query, caller)
         async with AsyncExitStack() as held:
             held.enter_context(services.gates.streams.passed(origins.address(request)))
