@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pipelines.index import Profile
     from pipelines.index_admin import Model, Plan
-    from serve.client import Answer
+    from serve.client_values import Answer
 
 LIMIT = 10
 MEMORY_MAX_MB = 2048
@@ -76,7 +76,7 @@ def _moments(text: str, answer: Answer) -> Table:
             time_code(moment.end_ms),
             f"{moment.relevance_ppm / 10_000:.0f} %",
             " + ".join(moment.matched),
-            moment.creator_id,
+            moment.creator,
         )
     return table
 

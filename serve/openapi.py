@@ -229,11 +229,13 @@ def _errors(path: str, method: str, operation: dict[str, Any], scope: str) -> li
         errors.append(403)
     if "{" in path or method == "post":
         errors.append(404)
+    if path.startswith("/v1/search") or path.endswith("/similar"):
+        errors += [403, 404]  # an intent that is not the caller's to say; a moment or a picture that is not there
     if "requestBody" in operation:
         errors += [400, 408, 413, 415]
     if method in ("put", "post", "patch", "delete"):
         errors.append(409)
-    return sorted(errors)
+    return sorted(set(errors))
 
 
 def _problem(status: int) -> dict[str, Any]:

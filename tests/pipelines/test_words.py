@@ -134,6 +134,13 @@ async def test_a_catalogue_of_the_release_before_is_migrated_while_it_is_searche
             assert connection.execute(OLD_SEARCH, {"text": "number77 harbour"}).fetchall() == expected
             # The release before still writes: its new video is found by both.
             connection.execute("UPDATE media.videos SET status = 'ready' WHERE id = 11")
+            connection.execute("INSERT INTO media.creators (handle, name) VALUES ('b', 'b')")
+            for table in ("videos", "creators"):  # an old insert has a public id as well
+                counted = connection.execute(
+                    f"SELECT count(*), count(DISTINCT public_id) FROM media.{table}"
+                ).fetchone()
+                assert counted is not None
+                assert counted[0] == counted[1] > 0
         async with await AsyncConnection.connect(url, autocommit=True) as reading:
             for number, there in ((77, True), (11, True), (21, False), (20, False)):
                 found = await fulltext.matching(reading, f"number{number}", 10)

@@ -284,6 +284,10 @@ def cased(text: str, seed: int) -> str:
     return "".join(each.upper() if len(each.upper()) == 1 and rng.random() < 0.5 else each for each in text)
 
 
+# The parts cancel each other out; no list has a weight; the key was sent with another search.
+REFUSED = ("cancel", "nothing can be found", "idempotency-key-reused")
+
+
 @st.composite
 def asks(draw: st.DrawFn) -> dict[str, Any]:
     """A search with whatever a caller may say; `plain` are the plain searches by its parts."""
@@ -342,7 +346,7 @@ def test_nothing_that_is_said_beside_text_and_picture_raises_what_a_moment_earns
             before = len(room.recorded())
             answer = await room.doors.http.post("/v1/search", json=body, headers=asked["headers"])
             assert answer.status_code in (200, 422, 503), answer.text
-            assert answer.status_code != 422 or "cancel" in answer.text
+            assert answer.status_code != 422 or any(each in answer.text for each in REFUSED), answer.text
             rows = room.recorded()[before:]
             assert len(rows) <= (1 if body["intent"] == "search" and answer.status_code == 200 else 0)
             for segment_id, amount in (pair for row in rows for pair in row.items()):
