@@ -1,4 +1,4 @@
-"""`/v1/videos/…` and `/v1/segments/{id}`: lists, what a video is, its moments, changing its words and visibility, taking it down.
+"""`/v1/videos/…` and `/v1/segments/{id}`: lists, a video, its moments, changing its words and visibility, taking it down.
 
 Public videos that are ready are open to all, unlisted ones to those who know their public id. The rest is for their creator's
 key and for keys of scope ingest; to everybody else it does not exist.
