@@ -19,7 +19,7 @@ from cluster.stopwatch import Stopwatch
 from pipelines import fulltext, index
 from pipelines.fulltext import Match, Named
 from pipelines.index import Hit, Looked, Model, Plan
-from serve import relevance
+from serve import cut, relevance
 from serve.cursors import Ranked
 from serve.generation import State
 from serve.query import Query
@@ -37,7 +37,8 @@ NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: conne
 class Candidates:
     """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
 
-    `video_id` is the video of the moment to find more of, whose own moments pay nothing.
+    `video_id` is the video of the moment to find more of, whose own moments pay nothing. `above`: what is near enough to
+    be shown for its vector, None where that was not asked (`cut`).
     """
 
     ranked: list[Ranked]
@@ -48,6 +49,7 @@ class Candidates:
     looked: Looked | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     video_id: int | None = None
+    above: frozenset[int] | None = None
 
 
 async def gather(services: Services, query: Query, state: State) -> Candidates:
@@ -68,7 +70,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     with watch.time("relevance"):
-        measured, is_measured = await _measured(services, nearest, list(scores))
+        measured, above, is_measured = await _measured(services, nearest, list(scores))
     skipped = {
         "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
@@ -77,6 +79,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, segment_id in named])
         for segment_id, score in scores.items()
     ]
+    fused = list(filter(cut.of(services.search, query, by_words or (), above).shows, fused))
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
     return Candidates(
         fused[: services.search.candidates_max],
@@ -87,6 +90,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         nearest.looked,
         watch,
         nearest.parts.video_id if nearest.parts else None,
+        above,
     )
 
 
@@ -227,15 +231,22 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
     return scores
 
 
-async def _measured(services: Services, nearest: Nearest, segment_ids: Sequence[int]) -> tuple[Measured, bool]:
-    """The relevance of the candidates; and whether all cosines that there are could be looked up."""
+async def _measured(
+    services: Services, nearest: Nearest, segment_ids: Sequence[int]
+) -> tuple[Measured, frozenset[int] | None, bool]:
+    """The relevance of the candidates, which of them are above the cut, and whether all cosines could be looked up.
+
+    What could not be looked up is not cut: the answer is degraded, and says so.
+    """
     parts, facts, model = nearest.parts, nearest.facts, nearest.model
     if parts is None or facts is None or model is None:
-        return Measured(), True
+        return Measured(), None, True
     near = {hit.segment_id: hit.value for hit in nearest.hits}
     try:
         cosines, is_whole = await relevance.looked_up(services, model, parts, near, segment_ids), True
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no cosines: %s", error)
         cosines, is_whole = relevance.known(parts, near), False
-    return relevance.measured(facts.calibration, parts, cosines), is_whole
+    measured = relevance.measured(facts.calibration, parts, cosines)
+    above = cut.above(services.search, facts, parts, cosines, measured)
+    return measured, above if is_whole else above | (set(segment_ids) - measured.ppm.keys()), is_whole

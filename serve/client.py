@@ -31,6 +31,7 @@ class Moment:
     segment_id: str
     video_id: str
     creator_id: str
+    creator: str
     title: str
     description: str
     tags: list[str]
@@ -46,11 +47,15 @@ class Moment:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found. `degraded` names what was skipped; `document` is the answer as it came."""
+    """What a search found. `degraded` names what was skipped; `document` is the answer as it came.
+
+    `nothing_matches`: everything was asked, and nothing has the words or is near enough to be shown.
+    """
 
     moments: list[Moment]
     next_cursor: str | None
     degraded: list[str]
+    nothing_matches: bool
     took_ms: float
     document: dict[str, Any]
 
@@ -207,7 +212,8 @@ def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Re
 
 def _answer(document: dict[str, Any]) -> Answer:
     moments = [_as(Moment, each) for each in document["moments"]]
-    return Answer(moments, document["next_cursor"], document["degraded"], document["took_ms"], document)
+    told = {name: document[name] for name in ("next_cursor", "degraded", "nothing_matches", "took_ms")}
+    return Answer(moments, **told, document=document)
 
 
 def _as(kind: type[Kind], document: Mapping[str, Any]) -> Kind:

@@ -49,6 +49,10 @@ class Page:
     degraded: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # by stage, of making it
 
+    @property
+    def is_empty(self) -> bool:
+        return self.moments == b"[]" and self.next_cursor is None
+
     def dump(self) -> bytes:
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]
         return orjson.dumps([self.next_cursor, rows]) + b"\n" + self.moments

@@ -38,7 +38,7 @@ class Parameters(BaseModel):
     group_by: GroupBy = GroupBy.MOMENT
     explain: bool = False
     intent: Intent = Intent.SEARCH
-    relevance_min_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    relevance_min_ppm: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
     language: str = "english"
     creator_id: list[str] = []
     video_id: list[str] = []
