@@ -50,6 +50,7 @@ class Cutoff:
     texts_ppm: int = PLAIN_PPM
     pictures_ppm: int = PLAIN_PPM
     known_min: float = -1.0
+    floor: float = -1.0
     base: float = 0.0
     slope: float = 0.0
     reference: Reference | None = None
@@ -77,7 +78,7 @@ class Cutoff:
         assert self.reference is not None
         if self.reference.known(text) < self.known_min:
             return math.inf
-        return self.base + self.slope * self.reference.attainable(text)
+        return max(self.floor, self.base + self.slope * self.reference.attainable(text))
 
     def passes(
         self, calibration: Calibration, vector: Vector, cosines: NDArray[np.float64], *, asked_by_text: bool
