@@ -62,10 +62,10 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     by_vector, by_text = await asyncio.gather(
         _by_vector(services, query, state, watch), _by_text(services, query, watch)
     )
-    if by_vector is None and (by_text is None or not query.wanted):
-        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     nearest = by_vector or Nearest()
     by_words = await _standing(services, query, nearest, by_text, watch)
+    if by_vector is None and (by_words is None or not query.wanted):
+        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in by_words or []}}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
