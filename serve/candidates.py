@@ -21,6 +21,7 @@ from pipelines.fulltext import Match, Named
 from pipelines.index import Hit, Looked, Model, Plan
 from serve import cut, relevance
 from serve.cursors import Ranked
+from serve.cut import Cut, Passing
 from serve.generation import State
 from serve.query import Query
 from serve.recall import Shadow
@@ -37,8 +38,7 @@ NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: conne
 class Candidates:
     """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
 
-    `video_id` is the video of the moment to find more of, whose own moments pay nothing. `above`: what is near enough to
-    be shown for its vector, None where that was not asked (`cut`).
+    `video_id` is the video of the moment to find more of, whose own moments pay nothing. `cut` has left out what is far.
     """
 
     ranked: list[Ranked]
@@ -49,7 +49,7 @@ class Candidates:
     looked: Looked | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     video_id: int | None = None
-    above: frozenset[int] | None = None
+    cut: Cut = field(default_factory=Cut)
 
 
 async def gather(services: Services, query: Query, state: State) -> Candidates:
@@ -70,7 +70,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     with watch.time("relevance"):
-        measured, above, is_measured = await _measured(services, nearest, list(scores))
+        measured, passing, is_measured = await _measured(services, nearest, list(scores))
     skipped = {
         "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
@@ -79,7 +79,8 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, segment_id in named])
         for segment_id, score in scores.items()
     ]
-    fused = list(filter(cut.of(services.search, query, by_words or (), above).shows, fused))
+    own = cut.of(services.search, query, by_words or (), passing)
+    fused = list(filter(own.shows, fused))
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
     return Candidates(
         fused[: services.search.candidates_max],
@@ -90,7 +91,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         nearest.looked,
         watch,
         nearest.parts.video_id if nearest.parts else None,
-        above,
+        own,
     )
 
 
@@ -233,8 +234,8 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
 
 async def _measured(
     services: Services, nearest: Nearest, segment_ids: Sequence[int]
-) -> tuple[Measured, frozenset[int] | None, bool]:
-    """The relevance of the candidates, which of them are above the cut, and whether all cosines could be looked up.
+) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
+    """The relevance of the candidates, which of them are near enough, and whether all cosines could be looked up.
 
     What could not be looked up is not cut: the answer is degraded, and says so.
     """
@@ -248,5 +249,5 @@ async def _measured(
         log.warning("no cosines: %s", error)
         cosines, is_whole = relevance.known(parts, near), False
     measured = relevance.measured(facts.calibration, parts, cosines)
-    above = cut.above(services.search, facts, parts, cosines, measured)
-    return measured, above if is_whole else above | (set(segment_ids) - measured.ppm.keys()), is_whole
+    unknown = () if is_whole else set(segment_ids) - measured.ppm.keys()
+    return measured, cut.passing(services.search, facts, parts, cosines, unknown), is_whole

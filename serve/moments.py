@@ -147,5 +147,5 @@ def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
         "cosine": round(cosine, 6) if cosine is not None else None,
         "mode": candidates.looked.mode if candidates.looked else None,
         "rows": candidates.looked.rows if candidates.looked else None,
-        "above_cut": segment_id in candidates.above if candidates.above is not None else None,
+        "above_cut": candidates.cut.is_near(segment_id) if candidates.cut.passing is not None else None,
     }

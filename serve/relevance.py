@@ -16,7 +16,6 @@ import numpy as np
 
 from cluster.errors import Rejected
 from pipelines import index
-from pipelines.cutoff import Cutoff
 from pipelines.index import Connection, Model
 from pipelines.relevance import Calibration
 from serve.query import Query
@@ -165,15 +164,3 @@ def measured(calibration: Calibration, parts: Parts, cosines: Sequence[Cosines])
         dict(zip(segment_ids, values[least, columns].tolist(), strict=True)),
         dict(zip(segment_ids, ppm[least, columns].tolist(), strict=True)),
     )
-
-
-def above(cutoff: Cutoff, calibration: Calibration, parts: Parts, cosines: Sequence[Cosines]) -> frozenset[int]:
-    """The moments that are near enough to one of the wanted parts to be shown; a part without weight does not count."""
-    found: set[int] = set()
-    weighed = any(part.weight > 0 for part in parts.wanted)
-    for part, known in zip(parts.wanted, cosines, strict=True):
-        if known and (part.weight > 0 or not weighed):
-            values = np.array(list(known.values()), np.float64)
-            shown = cutoff.passes(calibration, part.vector, values, asked_by_text=part.is_text)
-            found.update(segment_id for segment_id, is_shown in zip(known, shown.tolist(), strict=True) if is_shown)
-    return frozenset(found)

@@ -236,7 +236,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
-        tuple(_as_shown(each, moment) for each, moment in best if moment.video_id != asked.video_id),
+        tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
         asked.watch.spent_s,
@@ -281,6 +281,11 @@ def _shown(
     if query.explain:
         moment["explain"] = moments.explanation(asked, best.segment_id)
     return moment
+
+
+def _pays(asked: Candidates, moment: Found) -> bool:
+    """Whether it makes an appearance: not as more of its own video, and not where only a parameter has it shown."""
+    return moment.video_id != asked.video_id and asked.cut.pays(moment.segment_id)
 
 
 def _as_shown(ranked: Ranked, found: Found) -> Shown:

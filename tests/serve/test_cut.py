@@ -129,6 +129,24 @@ async def test_0_shows_everything_by_parameter_and_by_setting(room: Room, model:
         assert len(answer.json()["moments"]) == ALL
 
 
+async def test_asking_for_everything_raises_no_money(room: Room) -> None:
+    """What is shown only because a caller asks for it makes no appearance; what is near enough earns as ever."""
+    await room.search("asdfghjkl", limit=100, relevance_min_ppm=0)
+    assert room.paid() == 0
+    await room.search("banana", limit=100)
+    usual = room.paid()
+    await room.search("banana", limit=100, relevance_min_ppm=0)
+    assert 0 < usual == room.paid() / 2
+    await room.ask(text="asdfghjkl", segment_id=str(room.gallery.moments["banana"][0]), limit=100)
+    assert room.paid() == 2 * usual  # near to one of two parts is shown, and pays where it is near to both
+
+
+async def test_words_alone_earn_what_the_picture_is_worth(room: Room) -> None:
+    room.name("owl", "Zyxxel grand finale")
+    found = (await room.search("zyxxel grand finale"))["moments"]
+    assert room.paid() == sum(moment["relevance_ppm"] * PAID.rate_pix // 1_000_000 for moment in found)
+
+
 async def test_a_level_that_is_set_holds_for_vectors_and_not_for_words(room: Room, model: QueryEncoder) -> None:
     room.name("owl", "asdfghjkl")
     settings = room.doors.settings
