@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.errors import Rejected
 from pipelines import catalog, takedown, videos
+from pipelines.manifest import TITLE_CHARS_MAX
 from pipelines.videos import Moment
 from serve import keys, media
 from serve.keys import Principal
@@ -21,7 +22,10 @@ from serve.services import Services
 
 VideoId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
-Tag = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"  # and marks that turn the order of letters around
+LINE = rf"^[^{CONTROLS}]*[^\s{CONTROLS}][^{CONTROLS}]*$"  # one line, not blank
+TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]*$"  # with lines
+Tag = Annotated[str, Field(min_length=1, max_length=100, pattern=LINE)]
 
 
 class Video(BaseModel):
@@ -71,8 +75,8 @@ class Change(BaseModel):
     """What to change; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"visibility": "private"}]})
-    title: Annotated[str | None, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = None
-    description: Annotated[str | None, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = None
+    title: Annotated[str | None, Field(min_length=1, max_length=TITLE_CHARS_MAX, pattern=LINE)] = None
+    description: Annotated[str | None, Field(max_length=10_000, pattern=TEXT)] = None
     tags: Annotated[list[Tag] | None, Field(max_length=100)] = None
     visibility: Literal["public", "unlisted", "private"] | None = None
 
@@ -121,6 +125,8 @@ def router(services: Services) -> APIRouter:
         """Change title, description, tags or visibility. Search follows at once."""
         await _changeable(services, video_id, caller)
         words = new.model_dump(exclude_none=True)
+        if new.tags is not None:
+            words["tags"] = list(dict.fromkeys(new.tags))
         if not await services.threads.ask(_change, video_id, words):
             raise _missing(video_id)
         services.generation.expire()
