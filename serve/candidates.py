@@ -19,8 +19,9 @@ from cluster.stopwatch import Stopwatch
 from pipelines import fulltext, index
 from pipelines.fulltext import Match, Named
 from pipelines.index import Hit, Looked, Model, Plan
-from serve import relevance
+from serve import cut, relevance
 from serve.cursors import Ranked
+from serve.cut import Cut, Passing
 from serve.generation import State
 from serve.query import Query
 from serve.recall import Shadow
@@ -37,7 +38,7 @@ NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: conne
 class Candidates:
     """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
 
-    `video_id` is the video of the moment to find more of, whose own moments pay nothing.
+    `video_id` is the video of the moment to find more of, whose own moments pay nothing. `cut` has left out what is far.
     """
 
     ranked: list[Ranked]
@@ -48,6 +49,7 @@ class Candidates:
     looked: Looked | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     video_id: int | None = None
+    cut: Cut = field(default_factory=Cut)
 
 
 async def gather(services: Services, query: Query, state: State) -> Candidates:
@@ -60,15 +62,15 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     by_vector, by_text = await asyncio.gather(
         _by_vector(services, query, state, watch), _by_text(services, query, watch)
     )
-    if by_vector is None and (by_text is None or not query.wanted):
-        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     nearest = by_vector or Nearest()
     by_words = await _standing(services, query, nearest, by_text, watch)
+    if by_vector is None and (by_words is None or not query.wanted):
+        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in by_words or []}}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     with watch.time("relevance"):
-        measured, is_measured = await _measured(services, nearest, list(scores))
+        measured, passing, is_measured = await _measured(services, nearest, list(scores))
     skipped = {
         "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
@@ -77,6 +79,8 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, segment_id in named])
         for segment_id, score in scores.items()
     ]
+    own = cut.of(services.search, query, by_words or (), passing)
+    fused = list(filter(own.shows, fused))
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
     return Candidates(
         fused[: services.search.candidates_max],
@@ -87,6 +91,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         nearest.looked,
         watch,
         nearest.parts.video_id if nearest.parts else None,
+        own,
     )
 
 
@@ -227,15 +232,22 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
     return scores
 
 
-async def _measured(services: Services, nearest: Nearest, segment_ids: Sequence[int]) -> tuple[Measured, bool]:
-    """The relevance of the candidates; and whether all cosines that there are could be looked up."""
+async def _measured(
+    services: Services, nearest: Nearest, segment_ids: Sequence[int]
+) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
+    """The relevance of the candidates, which of them are near enough, and whether all cosines could be looked up.
+
+    What could not be looked up is not cut: the answer is degraded, and says so.
+    """
     parts, facts, model = nearest.parts, nearest.facts, nearest.model
     if parts is None or facts is None or model is None:
-        return Measured(), True
+        return Measured(), None, True
     near = {hit.segment_id: hit.value for hit in nearest.hits}
     try:
         cosines, is_whole = await relevance.looked_up(services, model, parts, near, segment_ids), True
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no cosines: %s", error)
         cosines, is_whole = relevance.known(parts, near), False
-    return relevance.measured(facts.calibration, parts, cosines), is_whole
+    measured = relevance.measured(facts.calibration, parts, cosines)
+    unknown = () if is_whole else set(segment_ids) - measured.ppm.keys()
+    return measured, cut.passing(services.search, facts, parts, cosines, unknown), is_whole

@@ -38,11 +38,15 @@ class Moment:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found. `degraded` names what was skipped; `document` is the answer as it came."""
+    """What a search found. `degraded` names what was skipped; `document` is the answer as it came.
+
+    `nothing_matches`: everything was asked, and nothing has the words or is near enough to be shown.
+    """
 
     moments: list[Moment]
     next_cursor: str | None
     degraded: list[str]
+    nothing_matches: bool
     took_ms: float
     document: dict[str, Any]
 
@@ -191,4 +195,5 @@ def page_of(kind: type[Kind], name: str, document: Mapping[str, Any]) -> Page[Ki
 
 def answer_of(document: dict[str, Any]) -> Answer:
     moments = [of(Moment, each) for each in document["moments"]]
-    return Answer(moments, document["next_cursor"], document["degraded"], document["took_ms"], document)
+    told = {name: document[name] for name in ("next_cursor", "degraded", "nothing_matches", "took_ms")}
+    return Answer(moments, **told, document=document)

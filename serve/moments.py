@@ -30,6 +30,10 @@ class Explanation(BaseModel):
     )
     mode: str | None = Field(description="How vectors were compared: exact, index, or both one after another.")
     rows: int | None = Field(description="About how many rows passed the filters.")
+    above_cut: bool | None = Field(
+        description="Whether it is near enough to be shown for its vector; if not, all words of the query are its own. "
+        "Null where that was not asked."
+    )
 
 
 class Span(BaseModel):
@@ -72,16 +76,30 @@ class Moment(BaseModel):
 
 
 class Answer(BaseModel):
-    """A search's answer. `degraded` names what could not be asked."""
+    """A search's answer. `degraded` names what could not be asked.
+
+    `nothing_matches`: everything was asked, no moment has all the words, and none is near enough to be shown. An answer
+    that is degraded never says so.
+    """
 
     query: str
     moments: list[Moment]
     next_cursor: str | None = None
     degraded: list[str] = []
+    nothing_matches: bool = False
     took_ms: float
     model_config = {
         "json_schema_extra": {
-            "examples": [{"query": "a red apple", "moments": [], "next_cursor": None, "degraded": [], "took_ms": 7.4}]
+            "examples": [
+                {
+                    "query": "asdfghjkl",
+                    "moments": [],
+                    "next_cursor": None,
+                    "degraded": [],
+                    "nothing_matches": True,
+                    "took_ms": 7.4,
+                }
+            ]
         }
     }
 
@@ -138,4 +156,5 @@ def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
         "cosine": round(cosine, 6) if cosine is not None else None,
         "mode": candidates.looked.mode if candidates.looked else None,
         "rows": candidates.looked.rows if candidates.looked else None,
+        "above_cut": candidates.cut.is_near(segment_id) if candidates.cut.passing is not None else None,
     }

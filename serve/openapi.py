@@ -97,7 +97,10 @@ MOMENT = {
     "thumbnail_url": "/media/thumbnails/42?expires=1795488000&signature=Yk3v…",
     "play_url": "/media/videos/7?expires=1795488000&signature=Qm9x…#t=3.000,6.500", "matched": ["vector", "text"],
 }  # fmt: skip
-ANSWER = {"query": "a red apple", "moments": [MOMENT], "next_cursor": None, "degraded": [], "took_ms": 7.4}
+ANSWER = {
+    "query": "a red apple", "moments": [MOMENT], "next_cursor": None, "degraded": [], "nothing_matches": False,
+    "took_ms": 7.4,
+}  # fmt: skip
 EARNINGS = {
     "creator_id": "2", "pending": "0", "accrued": "125000", "payable": "1000", "in_flight": "0", "paid": "124000",
     "on_chain": "124000", "payouts": 1, "wallet": "4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T", "held": None,

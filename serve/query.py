@@ -117,7 +117,13 @@ class Asked(BaseModel):
     group_by: GroupBy = GroupBy.MOMENT
     explain: bool = False
     intent: Intent = Intent.SEARCH
-    relevance_min_ppm: int = Field(default=0, ge=0, le=1_000_000)
+    relevance_min_ppm: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Show nothing below it; 0 shows everything. Without it: what matches all words, and what the model's "
+        "calibration says is near enough.",
+    )
     language: str = "english"
 
 
@@ -193,7 +199,7 @@ class Query:
     group_by: GroupBy = GroupBy.MOMENT
     explain: bool = False
     intent: Intent = Intent.SEARCH
-    relevance_min_ppm: int = 0
+    relevance_min_ppm: int | None = None  # None: words that match, and what the calibrated cut lets through
     language: str = "english"
     stake_min_pix: int | None = None  # until it is looked up which moments that leaves
     variant: str = ""

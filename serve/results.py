@@ -55,6 +55,9 @@ class Page:
         """The entity tag of every answer that shows this page."""
         rest = orjson.dumps([self.next_cursor, self.degraded])
         return manners.tag(self.moments, rest)
+    @property
+    def is_empty(self) -> bool:
+        return self.moments == b"[]" and self.next_cursor is None
 
     def dump(self) -> bytes:
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]

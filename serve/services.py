@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from cluster.storage import Storage
 from cluster.tasks import Tasks
 from ledger.recorder import Recorder
 from ledger.settings import Economics
+from pipelines.cutoff import Cutoff
 from pipelines.relevance import Calibration
 from serve.feed import Feed
 from serve.gates import Gate, Gates
@@ -44,6 +45,7 @@ class Facts:
     dimensions: int
     fingerprint: str
     calibration: Calibration
+    cutoff: Cutoff = field(default_factory=Cutoff, compare=False)  # what is too far to be shown
 
 
 class Encoding(Protocol):

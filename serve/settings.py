@@ -106,6 +106,7 @@ class SearchSettings:
     rrf_k: int = 60
     vector_weight: float = 1.0
     text_weight: float = 0.7
+    relevance_min_ppm: int = -1  # of moments that vectors alone find; -1: as the model is calibrated; 0: all are shown
     bit_reranked: int = 4  # of a bit index: vectors compared exactly for each candidate
     ivfflat_probes: int = 0  # lists that are looked through; 0 is twice their root
     text_rows_max: int = 1000  # of several words: of each the best videos that are read, in the order of their ranks
@@ -251,6 +252,8 @@ class SearchSettings:
         return self.searches_max + self.waiting_max + self.streams_max + self.bodies_max + self.large_bodies_max * 3
 
     def _check_least(self) -> None:
+        if not -1 <= self.relevance_min_ppm <= PPM:
+            raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")

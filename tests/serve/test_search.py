@@ -15,7 +15,7 @@ from cluster.settings import Settings
 from serve import viewers
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
-from tests.serve.doors import Doors, near, opened
+from tests.serve.doors import Doors, near, opened, uncut
 from tests.serve.scenes import Gallery, Scenes, hang
 
 
@@ -53,15 +53,15 @@ class Room:
 
 @pytest.fixture
 async def room(hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
-    """For tests that change nothing."""
-    async with opened(hung[0], near(model)) as doors:
+    """For tests that change nothing. All is shown: they are about order, pages and filters (the cut: `test_cut`)."""
+    async with opened(uncut(hung[0]), near(model)) as doors:
         yield Room(doors, hung[1], painted)
 
 
 @pytest.fixture
 async def own(settings: Settings, model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
     """The same over a database of the test's own."""
-    async with opened(settings, near(model)) as doors:
+    async with opened(uncut(settings), near(model)) as doors:
         with doors.database() as connection:
             gallery = hang(connection, painted)
         yield Room(doors, gallery, painted)
@@ -99,7 +99,7 @@ async def test_words_are_found_by_full_text_in_whatever_form(room: Room) -> None
 
 async def test_an_answer_has_all_that_the_contract_names(room: Room) -> None:
     answer = await room.search(q="banana", limit=2)
-    assert answer.keys() == {"query", "moments", "next_cursor", "degraded", "took_ms"}
+    assert answer.keys() == {"query", "moments", "next_cursor", "degraded", "nothing_matches", "took_ms"}
     moment = answer["moments"][0]
     assert moment.keys() >= {
         "segment_id", "video_id", "creator_id", "title", "description", "tags", "start_ms", "end_ms", "best_frame_ms",

@@ -13,7 +13,7 @@ from cluster.settings import Settings
 from serve import shortcut
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
-from tests.serve.doors import Doors, bearer, near, opened
+from tests.serve.doors import Doors, bearer, near, opened, uncut
 from tests.serve.scenes import Scenes, hang
 from tests.serve.test_search import Room, moments
 
@@ -21,7 +21,7 @@ from tests.serve.test_search import Room, moments
 @pytest.fixture
 async def room(settings: Settings, model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
     slow = dataclasses.replace(settings.section(SearchSettings), generation_interval_s=30.0)
-    async with opened(settings.with_section(slow), near(model)) as doors:
+    async with opened(uncut(settings.with_section(slow)), near(model)) as doors:
         with doors.database() as connection:
             gallery = hang(connection, painted)
         yield Room(doors, gallery, painted)
@@ -109,7 +109,7 @@ async def test_the_bucket_is_emptied_on_the_short_way_too(
     few = dataclasses.replace(
         settings.section(SearchSettings), address_rate_per_s=0.01, address_burst=5, generation_interval_s=30.0
     )
-    async with opened(settings.with_section(few), near(model)) as doors:
+    async with opened(uncut(settings.with_section(few)), near(model)) as doors:
         with doors.database() as connection:
             hang(connection, painted)
         codes = [(await get(doors, "banana")).status_code for _ in range(8)]
@@ -124,7 +124,7 @@ async def test_what_is_taken_down_is_not_shown_on_the_short_way(
     settings: Settings, model: QueryEncoder, painted: Scenes
 ) -> None:
     quick = dataclasses.replace(settings.section(SearchSettings), generation_interval_s=1e-6)
-    async with opened(settings.with_section(quick), near(model)) as doors:
+    async with opened(uncut(settings.with_section(quick)), near(model)) as doors:
         with doors.database() as connection:
             hang(connection, painted)
         before = (await get(doors, "banana")).json()["moments"][0]
@@ -139,7 +139,7 @@ async def test_with_variants_everybody_goes_the_whole_way(
     settings: Settings, model: QueryEncoder, painted: Scenes, short: list[bytes]
 ) -> None:
     varied = dataclasses.replace(settings.section(SearchSettings), variants=("words 500000 vector_weight=0",))
-    async with opened(settings.with_section(varied), near(model)) as doors:
+    async with opened(uncut(settings.with_section(varied)), near(model)) as doors:
         with doors.database() as connection:
             hang(connection, painted)
         for _ in range(3):
