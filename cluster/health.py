@@ -50,22 +50,30 @@ def solana(url: str) -> None:
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
+    """A cluster that can run something: its dashboard answers before any node has joined."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     _get(f"{dashboard_url}/api/gcs_healthz", "Ray", headers=headers)
-    _get(f"{dashboard_url}/api/version", "Ray", headers=headers)
+    answer = _get(f"{dashboard_url}/api/v0/nodes", "Ray", headers=headers)
+    try:
+        states = [node["state"] for node in answer.json()["data"]["result"]["result"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Temporary(f"Ray at {dashboard_url} does not say which nodes it has") from error
+    if "ALIVE" not in states:
+        raise Temporary(f"Ray at {dashboard_url} has no node yet")
 
 
 def serve(url: str) -> None:
     _get(f"{url}/healthz", "Serve")
 
 
-def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> None:
+def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> httpx.Response:
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls())
     except httpx.HTTPError as error:
         raise Temporary(f"{what} at {url} is unreachable: {_line(error)}") from error
     if answer.status_code >= accept_below:
         raise Temporary(f"{what} at {url} answers {answer.status_code}")
+    return answer
 
 
 @functools.cache
