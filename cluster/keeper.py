@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from cluster import runtime, telemetry
-from cluster.errors import PixrError, Rejected, Temporary
+from cluster.errors import PixrError, Rejected
 from cluster.services import Command, Dependent, Service
 from cluster.settings import Settings
 
@@ -115,7 +115,8 @@ class Keeper:
     def _check(self, now: float) -> None:
         try:
             self.service.check()
-        except Temporary as error:
+        except PixrError as error:
+            # Also a refusal: a server of somebody else that was quicker to take the port refuses our key.
             self._check_failed(now, str(error))
         else:
             self.state, self.reason, self._failed_checks, self._ever_healthy = State.HEALTHY, "", 0, True
