@@ -157,7 +157,8 @@ class DoorSettings:
     search_timeout_s: float = 4.0
     answer_timeout_s: float = 60.0
     body_timeout_s: float = 20.0  # a request with a larger body, from its first byte to its answer
-    bodies_per_replica_max: int = 16
+    bodies_per_replica_max: int = 64
+    bodies_per_address_max: int = 8  # larger bodies on their way in
     streams_per_replica_max: int = 64
     replicas_max: int = 32
     check_interval_s: float = 1.0

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster import runtime
 from cluster.errors import Rejected, Temporary
 from serve import keys, limits, origins, problems
+from serve.deadlines import within
 from serve.keys import Principal
 from serve.limits import Standing
 from serve.services import Services
@@ -55,7 +56,9 @@ class Admission:
             return
         request = Request(scope)
         try:
-            principal, standing = await self._admitted(request, state["address"])
+            # Also with a body, whose arrival starts the clock of the request itself only later.
+            admitted = self._admitted(request, state["address"])
+            principal, standing = await within(admitted, self._services.search.deadline_s)
             state["principal"] = principal
             if scope["method"] in WITH_BODY:
                 self._check_scopes(scope, principal)
@@ -87,14 +90,18 @@ class Admission:
         """
         asking = self._asking.setdefault(identity, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
         was_good = keys.remembered(self._services, token, grace_s=keys.GRACE_S) is not None
-        async with asking, self._services.gates.questions.passed():
-            if not was_good:
-                await self._services.limits.take("wrong", identity)
-            principal = await keys.identify(self._services, token)
+        if not was_good:
+            await self._services.limits.take("wrong", identity)  # before it waits: those who wait are bounded by it
+        is_wrong = False
+        try:
+            async with asking, self._services.gates.questions.passed():
+                principal = await keys.identify(self._services, token)
+            is_wrong = principal is None
+        finally:
+            if not was_good and not is_wrong:  # good, or nobody could say
+                self._services.limits.give_back("wrong", identity)
         if principal is None:
             raise keys.invalid()
-        if not was_good:
-            self._services.limits.give_back("wrong", identity)
         return principal
 
     def _check_scopes(self, scope: Scope, principal: Principal | None) -> None:

@@ -53,8 +53,12 @@ class Away(Temporary):
     """No connection could be made."""
 
 
+class Slow(Temporary):
+    """The question took longer than there was time; the server ended it when it was asked to, so it is well."""
+
+
 class Late(Temporary):
-    """The server did not answer within the time, nor end the statement by itself: it hangs."""
+    """The question took longer than there was time, and the server did not end it when it was asked to: it hangs."""
 
 
 class Connections:
@@ -93,7 +97,7 @@ class Connections:
             manner: which settings the question gives its session; it gets a connection that has them, where there is one.
 
         Raises:
-            Busy, Away, Late: see there.
+            Busy, Away, Slow, Late: see there.
             psycopg.Error: what the question raises.
         """
         await self._place(wait_s)
@@ -157,7 +161,7 @@ class Connections:
             return True
         try:
             await bounded(index.configure(kept.connection, {}), CONNECT_TIMEOUT_S)
-        except (psycopg.OperationalError, Late):
+        except (psycopg.OperationalError, Slow, Late):
             return False
         except BaseException:
             self._replace(kept)
@@ -223,7 +227,7 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
     was ours or the caller's.
 
     Raises:
-        Late: it was cut off.
+        Slow, Late: it was cut off; see there.
         asyncio.CancelledError: the caller was cancelled.
     """
     task = asyncio.current_task()
@@ -236,7 +240,9 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
             task.uncancel()
         if not cut.times or task.cancelling():
             raise
-        raise Late("the database takes too long over a question", public="the database does not answer") from error
+        if cut.times == 1:
+            raise Slow("a question takes too long", public="this takes too long at present") from error
+        raise Late("the database does not end a question", public="the database does not answer") from error
     finally:
         cut.timer.cancel()
 

@@ -39,6 +39,9 @@ from serve.services import Services
 from serve.viewers import Viewer
 
 STALE, POPULAR = "database", "popular"  # names in `degraded`, beside those of the lists
+# What an answer lacks that makes no appearances: nobody knows how relevant its moments are. The same search a little
+# later, whole, is the first that the viewer has seen.
+UNPAID = frozenset((POPULAR, "vector", "relevance"))
 CURSOR = "cursor"
 TEXT, FUSED = "text", "fused"  # parts of a streamed answer
 FILL_ROUNDS_MAX = 4
@@ -175,7 +178,7 @@ def recorded(services: Services, query: Query, caller: Caller, found: Answer) ->
         Temporary: what counts cannot be recorded at present.
     """
     permit(query, caller)
-    if query.counts and POPULAR not in found.page.degraded:
+    if query.counts and UNPAID.isdisjoint(found.page.degraded):
         record(services, query, caller, found.page.shown)
     return found
 

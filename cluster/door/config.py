@@ -116,6 +116,9 @@ def _tables(door: Door) -> list[str]:
         "",
         "backend addresses_of_objects",
         f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+        "",
+        "backend addresses_of_bodies",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
     ]
 
 
@@ -138,17 +141,20 @@ def _frontend(door: Door) -> list[str]:
         "    http-after-response set-status 503 if { status 502 504 }",
         f"    acl has_body_to_come req.hdr_val(content-length) gt {wanted.small_body_bytes_max}",
         "    acl has_body_to_come req.hdr(transfer-encoding) -m found",
+        "    http-request track-sc2 src,ipmask(32,64) table addresses_of_bodies if has_body_to_come",
+        f"    acl too_many_bodies sc2_conn_cur gt {wanted.bodies_per_address_max}",
+        f"    http-request return status 429 {answers.TOO_MANY.rule(retry)} if has_body_to_come too_many_bodies",
     ]
     if door.objects:
         lines += _to_objects(door)
     return [
         *lines,
         f"    http-request set-header {SECRET_HEADER} {quoted(door.secret)} unless {{ var(txn.object) -m bool }}",
-        f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path {SEARCH_PATH} }}",
+        f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path,url_dec {SEARCH_PATH} }}",
         f"    http-request set-header X-Request-Timeout-Seconds {wanted.body_timeout_s:g} if has_body_to_come",
         *(["    use_backend objects if to_objects"] if door.objects else []),
         "    use_backend bodies if has_body_to_come",
-        f"    use_backend streams if {{ path {STREAM_PATH} }}",
+        f"    use_backend streams if {{ path,url_dec {STREAM_PATH} }}",
         "    default_backend pixr",
     ]
 
@@ -219,7 +225,7 @@ def _replicas(door: Door, room: str) -> list[str]:
         lines += [
             "    retry-on conn-failure empty-response",
             "    http-request disable-l7-retry unless { method GET HEAD }",
-            f"    http-request set-timeout server {_ms(wanted.search_timeout_s)} if {{ path {SEARCH_PATH} }}",
+            f"    http-request set-timeout server {_ms(wanted.search_timeout_s)} if {{ path,url_dec {SEARCH_PATH} }}",
             "    option httpchk",
             f"    http-check send meth GET uri {HEALTH_PATH} ver HTTP/1.1 hdr Host door",
             "    http-check expect status 200",
