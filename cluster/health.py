@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+from urllib.parse import urlsplit
 
 import httpx
 import redis as redis_client
@@ -44,9 +45,9 @@ def solana(url: str) -> None:
         answer.raise_for_status()
         result = answer.json().get("result")
     except (httpx.HTTPError, ValueError) as error:
-        raise Temporary(f"Solana RPC at {url} is unreachable: {_line(error)}") from error
+        raise Temporary(f"Solana RPC at {where(url)} is unreachable: {_line(error)}") from error
     if result != "ok":
-        raise Temporary(f"Solana RPC at {url} says it is {result!r}")
+        raise Temporary(f"Solana RPC at {where(url)} says it is {result!r}")
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
@@ -66,13 +67,20 @@ def serve(url: str) -> None:
     _get(f"{url}/healthz", "Serve")
 
 
+def where(url: str) -> str:
+    """Scheme, host and port of a URL: never a user or a password, nor a key in its path or query."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}"
+
+
 def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> httpx.Response:
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls())
     except httpx.HTTPError as error:
-        raise Temporary(f"{what} at {url} is unreachable: {_line(error)}") from error
+        raise Temporary(f"{what} at {where(url)} is unreachable: {_line(error)}") from error
     if answer.status_code >= accept_below:
-        raise Temporary(f"{what} at {url} answers {answer.status_code}")
+        raise Temporary(f"{what} at {where(url)} answers {answer.status_code}")
     return answer
 
 

@@ -162,8 +162,8 @@ class DoorSettings:
     streams_per_replica_max: int = 64
     replicas_max: int = 32
     check_interval_s: float = 1.0
-    check_timeout_s: float = 2.0
-    check_failures_max: int = 3
+    check_timeout_s: float = 5.0  # a replica that is slow is better than none: one that has ended refuses at once
+    check_failures_max: int = 4
 
     # Of objects behind presigned links.
     objects_connections_max: int = 1024

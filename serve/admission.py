@@ -90,16 +90,16 @@ class Admission:
         """
         asking = self._asking.setdefault(identity, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
         was_good = keys.remembered(self._services, token, grace_s=keys.GRACE_S) is not None
-        if not was_good:
-            await self._services.limits.take("wrong", identity)  # before it waits: those who wait are bounded by it
-        is_wrong = False
-        try:
-            async with asking, self._services.gates.questions.passed():
+        async with asking, self._services.gates.questions.passed():
+            if not was_good:
+                await self._services.limits.take("wrong", identity)
+            is_wrong = False
+            try:
                 principal = await keys.identify(self._services, token)
-            is_wrong = principal is None
-        finally:
-            if not was_good and not is_wrong:  # good, or nobody could say
-                self._services.limits.give_back("wrong", identity)
+                is_wrong = principal is None
+            finally:
+                if not was_good and not is_wrong:  # good, or nobody could say
+                    self._services.limits.give_back("wrong", identity)
         if principal is None:
             raise keys.invalid()
         return principal

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response
 
+from serve import origins, search, viewers
 from serve import query as queries
-from serve import search, viewers
 from serve.keys import Principal
 from serve.query import Body, Query
 from serve.search import Answer, Caller
@@ -46,7 +46,7 @@ class Answering:
             Temporary: nothing can be asked at present.
         """
         began = time.perf_counter()
-        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+        caller = caller_of(request, principal, self._viewer_key, idempotency_key)
         variant, own = self._variants.of(caller.viewer)
         query = queries.of(body, own.search, variant)
         found = await search.answer(own, query, caller)
@@ -59,7 +59,7 @@ class Answering:
     ) -> Response:
         """A kept answer to a query that is known already, where viewers have no variants."""
         began = time.perf_counter()
-        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+        caller = caller_of(request, principal, self._viewer_key, idempotency_key)
         search.recorded(self._services, query, caller, found)
         return self._sent(query, found, began)
 
@@ -75,6 +75,12 @@ class Answering:
             **(more or {}),
         }
         return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
+
+
+def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, idempotency_key: str | None) -> Caller:
+    """Who asks, whose places at the gate they take: those of their key, else of their address."""
+    share = f"key {principal.id}" if principal is not None else origins.bucket(origins.address(request))
+    return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

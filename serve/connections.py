@@ -2,9 +2,9 @@
 
 A caller waits for a *place*, and may be cancelled at any moment. From then on there are two points where it can be
 interrupted, while a connection is made and under its own question; taking an idle connection and giving it back wait for
-nothing, so nothing can come between. A connection under whose question the caller was interrupted is closed, not kept:
-the wish to end a statement may reach the server late and end another one. The next question opens a new one, so that a
-database that is back is used at once.
+nothing, so nothing can come between. A connection that is being made is made all the same, and kept for the next caller.
+One under whose question the caller was interrupted is closed, not kept: the wish to end a statement may reach the server
+late and end another one. The next question opens a new one, so that a database that is back is used at once.
 
 Made here rather than with psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg
 #509, #1208, #1214, #1275, #1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
@@ -27,6 +27,7 @@ from psycopg.pq import TransactionStatus
 
 from cluster import database
 from cluster.errors import Temporary
+from cluster.tasks import Tasks
 from pipelines import index
 from serve import deadlines
 from serve.settings import SearchSettings
@@ -73,6 +74,7 @@ class Connections:
         self._waiting = self._used = self._replaced = 0
         self._idle: deque[_Kept] = deque()
         self._closed = False
+        self._making = Tasks("connections")
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -101,21 +103,43 @@ class Connections:
             psycopg.Error: what the question raises.
         """
         await self._place(wait_s)
+        making: asyncio.Task[_Kept] | None = None
         try:
             kept = await self._taken(manner)
-            is_whole = False
-            try:
-                answer = await bounded(question(kept.connection), limit_s or self._question_s)
-                is_whole = True
-            except psycopg.Error:
-                is_whole = True
-                raise
-            finally:
-                self._given_back(kept, manner, is_whole=is_whole)
+            if kept is None:
+                making = self._making.spawn("a connection", self._made(manner), expected=(Away,))
+                kept = await asyncio.shield(making)
+                making = None
+            return await self._put(question, kept, limit_s or self._question_s, manner)
         finally:
-            self._used -= 1
-            self._places.release()
+            if making is None:
+                self._leave()
+            else:
+                making.add_done_callback(self._made_for_others)
+
+    async def _put(self, question: Question[Answer], kept: _Kept, limit_s: float, manner: str) -> Answer:
+        """Put a question to a connection, and give that back whatever happens."""
+        is_whole = False
+        try:
+            answer = await bounded(question(kept.connection), limit_s)
+            is_whole = True
+        except psycopg.Error:
+            is_whole = True
+            raise
+        finally:
+            self._given_back(kept, manner, is_whole=is_whole)
         return answer
+
+    def _made_for_others(self, making: asyncio.Task[_Kept]) -> None:
+        """Keep a connection whose caller went away, or was late, while it was made; its place is held until then."""
+        if not making.cancelled() and making.exception() is None:
+            kept = making.result()
+            self._given_back(kept, kept.manner, is_whole=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._used -= 1
+        self._places.release()
 
     async def close(self) -> None:
         """Close what is idle at once and what is used when it comes back, for which this waits a while."""
@@ -142,8 +166,8 @@ class Connections:
             await self._places.acquire()  # at once
         self._used += 1
 
-    async def _taken(self, manner: str) -> _Kept:
-        """An idle connection that is well: one of this manner, else a new one while there may be more, else any."""
+    async def _taken(self, manner: str) -> _Kept | None:
+        """An idle connection that is well: one of this manner, else none while there may be more, else any."""
         while self._idle:
             kept = next((each for each in reversed(self._idle) if each.manner == manner), None)
             if kept is None and len(self._idle) + self._used <= self._max:
@@ -153,6 +177,9 @@ class Connections:
             if kept.is_well() and await self._prepared(kept, manner):
                 return kept
             self._replace(kept)
+        return None
+
+    async def _made(self, manner: str) -> _Kept:
         return _Kept(await self._connected(), manner, time.monotonic())
 
     async def _prepared(self, kept: _Kept, manner: str) -> bool:

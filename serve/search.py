@@ -54,6 +54,7 @@ class Caller:
     viewer: Viewer
     principal: Principal | None = None
     idempotency_key: str | None = None
+    share: str = ""  # whose places at the gate it takes: the bucket that has paid for it
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
     query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        found = await within(_passed(services, query), services.search.deadline_s)
+        found = await within(_passed(services, query, caller), services.search.deadline_s)
     return recorded(services, query, caller, found)
 
 
@@ -103,7 +104,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        async with services.gate.passed():
+        async with services.gate.passed(caller.share):
             whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
             words = None
             if _has_words(query):
@@ -160,8 +161,8 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
     await asyncio.gather(*started, return_exceptions=True)
 
 
-async def _passed(services: Services, query: Query) -> Answer:
-    async with services.gate.passed():
+async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
+    async with services.gate.passed(caller.share):
         return await _asked(services, query)
 
 
@@ -230,7 +231,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
-        tuple(_as_shown(each, moment) for each, moment in best if moment.video_id != asked.video_id),
+        tuple(_as_shown(each, moment) for each, moment in best if moment.creator_id != asked.creator_id),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
         asked.watch.spent_s,

@@ -18,6 +18,7 @@ from cluster.door.answers import quoted
 from cluster.door.backends import ROOMS, Backend
 from cluster.settings import DoorSettings
 
+METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS"
 SEARCH_PATH, STREAM_PATH = "/v1/search", "/v1/search/stream"
 HEALTH_PATH = "/-/healthz"  # of a replica, outside of its queue; fails as soon as it drains
 SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
@@ -135,6 +136,11 @@ def _frontend(door: Door) -> list[str]:
         "    option accept-invalid-http-request",  # so that the next rules see it and answer
         f"    http-request return status 400 {unread} if {{ url -m reg [^!-~] }} || {{ url -m sub {quoted('#')} }}",
         f"    http-request return status 400 {unread} unless {{ req.ver -m str 1.0 1.1 }}",
+        # More digits than a 32-bit length has are read in different ways by different servers.
+        f"    http-request return status 400 {unread} if {{ req.hdr(content-length),length gt 10 }}",
+        f"    http-request return status 404 {answers.NOT_FOUND.rule(retry)} if {{ path,url_dec -m beg /-/ }}",
+        f"    http-request return status 404 {answers.NOT_FOUND.rule(retry)} unless {{ path -m beg / }}",
+        f"    http-request return status 405 {answers.NO_METHOD.rule(retry)} unless {{ method {METHODS} }}",
         f"    http-request return status 400 {unread} if {{ req.ver 1.1 }} !{{ req.hdr(host) -m found }}",
         f"    http-request return status 414 {answers.URL_TOO_LONG.rule(retry)} if {too_long}",
         f"    http-request return status 431 {answers.HEADERS_TOO_LARGE.rule(retry)} if {too_large}",
@@ -259,6 +265,8 @@ def _objects(door: Door) -> list[str]:
         f"    timeout server {_ms(wanted.objects_timeout_s)}",
         "    http-request del-header X-Forwarded-For",
         "    http-response del-header Server",
+        "    http-response del-header access-control- -m beg",  # it would let pages of any site read with cookies
+        "    http-response set-header X-Content-Type-Options nosniff",
         f"    server s3 {door.objects} maxconn {wanted.objects_connections_max}",
     ]
 
