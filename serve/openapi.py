@@ -194,8 +194,10 @@ def _errors(path: str, method: str, operation: dict[str, Any], scope: str) -> li
     if not path.startswith(("/v1/", "/media/")):
         return errors
     errors.append(422)
-    if scope or path.startswith("/media/"):
+    if scope or path.startswith("/media/") or any(each["name"] == "intent" for each in operation.get("parameters", ())):
         errors.append(403)
+    elif path == "/v1/search":
+        errors.append(403)  # an intent in its body that is not the caller's to say
     if "{" in path or method == "post":
         errors.append(404)
     if "requestBody" in operation:
