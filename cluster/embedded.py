@@ -22,7 +22,7 @@ from psycopg import sql
 
 from cluster import database, health, migrations, ray_cluster, roles, runtime
 from cluster.door import service as door
-from cluster.errors import Rejected, Temporary
+from cluster.errors import Rejected
 from cluster.services import Command, Factory, Service
 from cluster.settings import EMBEDDED, Settings
 from cluster.storage import Storage
@@ -81,7 +81,7 @@ class Postgres:
             health.postgres(runtime.postgres_url(self.settings, runtime.DATABASE))
         except Rejected as error:
             if f'database "{runtime.DATABASE}" does not exist' not in str(error):
-                raise Temporary(str(error)) from error  # another server has the port: ours ends and is started again
+                raise
             self._create_database()
 
     def address(self) -> str:

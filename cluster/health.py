@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+from urllib.parse import urlsplit
 
 import httpx
 import redis as redis_client
@@ -44,28 +45,43 @@ def solana(url: str) -> None:
         answer.raise_for_status()
         result = answer.json().get("result")
     except (httpx.HTTPError, ValueError) as error:
-        raise Temporary(f"Solana RPC at {url} is unreachable: {_line(error)}") from error
+        raise Temporary(f"Solana RPC at {where(url)} is unreachable: {_line(error)}") from error
     if result != "ok":
-        raise Temporary(f"Solana RPC at {url} says it is {result!r}")
+        raise Temporary(f"Solana RPC at {where(url)} says it is {result!r}")
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
+    """A cluster that can run something: its dashboard answers before any node has joined."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     _get(f"{dashboard_url}/api/gcs_healthz", "Ray", headers=headers)
-    _get(f"{dashboard_url}/api/version", "Ray", headers=headers)
+    answer = _get(f"{dashboard_url}/api/v0/nodes", "Ray", headers=headers)
+    try:
+        states = [node["state"] for node in answer.json()["data"]["result"]["result"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Temporary(f"Ray at {dashboard_url} does not say which nodes it has") from error
+    if "ALIVE" not in states:
+        raise Temporary(f"Ray at {dashboard_url} has no node yet")
 
 
 def serve(url: str) -> None:
     _get(f"{url}/healthz", "Serve")
 
 
-def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> None:
+def where(url: str) -> str:
+    """Scheme, host and port of a URL: never a user or a password, nor a key in its path or query."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}"
+
+
+def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> httpx.Response:
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls())
     except httpx.HTTPError as error:
-        raise Temporary(f"{what} at {url} is unreachable: {_line(error)}") from error
+        raise Temporary(f"{what} at {where(url)} is unreachable: {_line(error)}") from error
     if answer.status_code >= accept_below:
-        raise Temporary(f"{what} at {url} answers {answer.status_code}")
+        raise Temporary(f"{what} at {where(url)} answers {answer.status_code}")
+    return answer
 
 
 @functools.cache

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 
 from cluster import runtime, telemetry
-from cluster.errors import PixrError, Rejected, Temporary
-from cluster.services import Command, Dependent, Service
+from cluster.errors import PixrError, Rejected
+from cluster.services import Command, Dependent, Patient, Service
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ class Keeper:
     def _check(self, now: float) -> None:
         try:
             self.service.check()
-        except Temporary as error:
+        except PixrError as error:
+            # Also a refusal: a server of somebody else that was quicker to take the port refuses our key.
             self._check_failed(now, str(error))
         else:
             self.state, self.reason, self._failed_checks, self._ever_healthy = State.HEALTHY, "", 0, True
@@ -134,7 +135,8 @@ class Keeper:
             return
         self.state, self._check_at = State.UNHEALTHY, now + self.settings.supervisor.check_interval_s
         self._failed_checks += 1
-        if self._failed_checks >= self.settings.supervisor.check_failures_max:
+        own = self.service.check_failures_max if isinstance(self.service, Patient) else 0
+        if self._failed_checks >= max(own, self.settings.supervisor.check_failures_max):
             self.kill()
             self._died(now, f"failed {self._failed_checks} health checks: {reason}")
 

@@ -135,6 +135,11 @@ def mark(settings: Settings) -> str:
     return f"pixr:{hashlib.sha256(secret(settings, 'cursor_key').encode()).hexdigest()[:12]}:"
 
 
+def private_path(settings: Settings, name: str) -> Path:
+    """A file of this deployment's own in `run/`."""
+    return settings.data_dir / "run" / name
+
+
 def port(settings: Settings, name: str, preferred: int) -> int:
     """The port of an embedded service: the one it had, else the first free one from `preferred` on."""
     with _locked(settings):

@@ -61,6 +61,13 @@ class Dependent(Protocol):
 
 
 @runtime_checkable
+class Patient(Protocol):
+    """A service that mends by itself what its check finds missing; only after so many failed checks it is ended."""
+
+    check_failures_max: int
+
+
+@runtime_checkable
 class Degradable(Protocol):
     """A service that also answers while something behind it is away."""
 

@@ -157,12 +157,13 @@ class DoorSettings:
     search_timeout_s: float = 4.0
     answer_timeout_s: float = 60.0
     body_timeout_s: float = 20.0  # a request with a larger body, from its first byte to its answer
-    bodies_per_replica_max: int = 16
+    bodies_per_replica_max: int = 64
+    bodies_per_address_max: int = 8  # larger bodies on their way in
     streams_per_replica_max: int = 64
     replicas_max: int = 32
     check_interval_s: float = 1.0
-    check_timeout_s: float = 2.0
-    check_failures_max: int = 3
+    check_timeout_s: float = 5.0  # a replica that is slow is better than none: one that has ended refuses at once
+    check_failures_max: int = 4
 
     # Of objects behind presigned links.
     objects_connections_max: int = 1024

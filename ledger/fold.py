@@ -148,11 +148,12 @@ class Fold:
         pool, stakes = self._pool(), self._stakes()
         self._refuse_repeated(group, outcome)
         self._refuse_excess(group, outcome)
+        # Before what was seen: an appearance that is worth nothing must not use up the day of one that is.
+        outcome[(outcome == Outcome.FUNDED) & (shown.amount == 0)] = Outcome.UNEARNED
         with self.stages.time("seen"):
             news = self._refuse_seen(group, outcome)
         runs = pen.give("write seen", self._seen.remember, self._connection, news)
         ahead = self._look_ahead(group, pen)
-        outcome[(outcome == Outcome.FUNDED) & (shown.amount == 0)] = Outcome.UNEARNED
         with self.stages.time("caps"):
             self._refuse_excess_of_day(group, outcome)
         self._spend(shown.amount, outcome, pool)

@@ -119,7 +119,8 @@ class Recorder:
             return 0
         if self.is_full:
             raise Temporary("the spool of appearances is full because the database is away", RETRY_AFTER_S)
-        principal = "" if principal_id is None else str(principal_id)
+        # Of anybody without a key the viewer, or a stranger's key would silence theirs.
+        principal = earning[0].viewer_hmac.hex() if principal_id is None else str(principal_id)
         key = self._hashes.key(principal, idempotency_key) if idempotency_key else spool.NO_KEY
         self._append(search_record(earning, key, self._hashes.request(request), int(time.time() * 1000), origin))
         return len(earning)

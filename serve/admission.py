@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster import runtime
 from cluster.errors import Rejected, Temporary
 from serve import keys, limits, origins, problems
+from serve.deadlines import within
 from serve.keys import Principal
 from serve.limits import Standing
 from serve.services import Services
@@ -56,7 +57,9 @@ class Admission:
             return
         request = Request(scope)
         try:
-            principal, standing = await self._admitted(request, state["address"])
+            # Also with a body, whose arrival starts the clock of the request itself only later.
+            admitted = self._admitted(request, state["address"])
+            principal, standing = await within(admitted, self._services.search.deadline_s)
             state["principal"] = principal
             if scope["path"] in PROBES:
                 self._check_operator(request, principal)
@@ -93,11 +96,15 @@ class Admission:
         async with asking, self._services.gates.questions.passed():
             if not was_good:
                 await self._services.limits.take("wrong", identity)
-            principal = await keys.identify(self._services, token)
+            is_wrong = False
+            try:
+                principal = await keys.identify(self._services, token)
+                is_wrong = principal is None
+            finally:
+                if not was_good and not is_wrong:  # good, or nobody could say
+                    self._services.limits.give_back("wrong", identity)
         if principal is None:
             raise keys.invalid()
-        if not was_good:
-            self._services.limits.give_back("wrong", identity)
         return principal
 
     def _check_operator(self, request: Request, principal: Principal | None) -> None:

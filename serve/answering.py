@@ -13,7 +13,7 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response
 
-from serve import ids, manners, search, viewers
+from serve import ids, manners, origins, search, viewers
 from serve import query as queries
 from serve.keys import Principal
 from serve.query import Body, Intent, Query
@@ -47,7 +47,7 @@ class Answering:
             Temporary: nothing can be asked at present.
         """
         began = time.perf_counter()
-        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+        caller = caller_of(request, principal, self._viewer_key, idempotency_key)
         variant, own = self._variants.of(caller.viewer)
         asked = queries.of(await ids.resolved(own, body), own.search, variant)
         query = seen(request, asked)
@@ -62,7 +62,7 @@ class Answering:
     ) -> Response:
         """A kept answer to a query that is known already, where viewers have no variants."""
         began = time.perf_counter()
-        caller = Caller(viewers.of(request, principal, self._viewer_key), principal, idempotency_key)
+        caller = caller_of(request, principal, self._viewer_key, idempotency_key)
         query = seen(request, query)
         await check_repeated(self._services, query, caller)
         search.recorded(self._services, query, caller, found)
@@ -81,6 +81,12 @@ class Answering:
             **(more or {}),
         }
         return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
+
+
+def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, idempotency_key: str | None) -> Caller:
+    """Who asks, whose places at the gate they take: those of their key, else of their address."""
+    share = f"key {principal.id}" if principal is not None else origins.bucket(origins.address(request))
+    return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share)
 
 
 def seen(request: Request, query: Query) -> Query:

@@ -114,7 +114,7 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
 
 def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
         await services.recorder.start()
         await services.warming.start()
@@ -123,6 +123,7 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
         try:
             yield
         finally:
+            app.state.is_ending = True
             await _close(services)
 
     return lifespan

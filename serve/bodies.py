@@ -15,6 +15,7 @@ from serve.settings import SearchSettings
 # A string, also one that never ends, so that no quote is looked at twice; possessive, so that nothing is tried again.
 STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 PICTURE = re.compile(rb'"image"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"')
+QUOTES_PER_VALUE = 4  # two of a name and two of its value; a string pays for what the scan costs with each quote
 NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 
@@ -28,6 +29,8 @@ def check(body: bytes, search: SearchSettings, *, picture: bool) -> None:
     rest = _without_picture(body, search.json_max_bytes) if picture else body
     if len(rest) > search.json_max_bytes:
         raise too_large(search.json_max_bytes, beside_picture=picture)
+    if rest.count(b'"') > QUOTES_PER_VALUE * search.json_values_max:
+        raise Rejected(f"the body has more than {search.json_values_max} values", code="too-many-values")
     plain = STRING.sub(b"", rest)
     values = plain.count(b",") + plain.count(b"[") + plain.count(b"{")
     if values > search.json_values_max:
@@ -48,8 +51,10 @@ def _without_picture(body: bytes, json_max_bytes: int) -> bytes:
     found = PICTURE.search(body, 0, json_max_bytes)  # what comes before it is small, or too large
     if found is None:
         return body
-    end = body.find(b'"', found.end())
-    return body[: found.end()] + body[end:] if end >= 0 else body
+    text = STRING.match(body, found.end() - 1)
+    end = text.end() - 1 if text is not None else 0
+    is_closed = end >= found.end() and body[end : end + 1] == b'"'
+    return body[: found.end()] + body[end:] if is_closed else body
 
 
 def _depth(plain: bytes) -> int:

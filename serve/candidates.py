@@ -38,7 +38,7 @@ NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: conne
 class Candidates:
     """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
 
-    `video_id` is the video of the moment to find more of, whose own moments pay nothing. `cut` has left out what is far.
+    `creator_id` is whose the moment to find more of is: theirs pay nothing. `cut` has left out what is far.
     """
 
     ranked: list[Ranked]
@@ -48,7 +48,7 @@ class Candidates:
     cosines: Mapping[int, float] = field(default_factory=dict)
     looked: Looked | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
-    video_id: int | None = None
+    creator_id: int | None = None
     cut: Cut = field(default_factory=Cut)
 
 
@@ -90,7 +90,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         measured.cosines,
         nearest.looked,
         watch,
-        nearest.parts.video_id if nearest.parts else None,
+        nearest.parts.creator_id if nearest.parts else None,
         own,
     )
 

@@ -2,9 +2,9 @@
 
 A caller waits for a *place*, and may be cancelled at any moment. From then on there are two points where it can be
 interrupted, while a connection is made and under its own question; taking an idle connection and giving it back wait for
-nothing, so nothing can come between. A connection under whose question the caller was interrupted is closed, not kept:
-the wish to end a statement may reach the server late and end another one. The next question opens a new one, so that a
-database that is back is used at once.
+nothing, so nothing can come between. A connection that is being made is made all the same, and kept for the next caller.
+One under whose question the caller was interrupted is closed, not kept: the wish to end a statement may reach the server
+late and end another one. The next question opens a new one, so that a database that is back is used at once.
 
 Made here rather than with psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg
 #509, #1208, #1214, #1275, #1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
@@ -27,6 +27,7 @@ from psycopg.pq import TransactionStatus
 
 from cluster import database
 from cluster.errors import Temporary
+from cluster.tasks import Tasks
 from pipelines import index
 from serve import deadlines
 from serve.settings import SearchSettings
@@ -53,8 +54,12 @@ class Away(Temporary):
     """No connection could be made."""
 
 
+class Slow(Temporary):
+    """The question took longer than there was time; the server ended it when it was asked to, so it is well."""
+
+
 class Late(Temporary):
-    """The server did not answer within the time, nor end the statement by itself: it hangs."""
+    """The question took longer than there was time, and the server did not end it when it was asked to: it hangs."""
 
 
 class Connections:
@@ -69,6 +74,7 @@ class Connections:
         self._waiting = self._used = self._replaced = 0
         self._idle: deque[_Kept] = deque()
         self._closed = False
+        self._making = Tasks("connections")
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -93,25 +99,47 @@ class Connections:
             manner: which settings the question gives its session; it gets a connection that has them, where there is one.
 
         Raises:
-            Busy, Away, Late: see there.
+            Busy, Away, Slow, Late: see there.
             psycopg.Error: what the question raises.
         """
         await self._place(wait_s)
+        making: asyncio.Task[_Kept] | None = None
         try:
             kept = await self._taken(manner)
-            is_whole = False
-            try:
-                answer = await bounded(question(kept.connection), limit_s or self._question_s)
-                is_whole = True
-            except psycopg.Error:
-                is_whole = True
-                raise
-            finally:
-                self._given_back(kept, manner, is_whole=is_whole)
+            if kept is None:
+                making = self._making.spawn("a connection", self._made(manner), expected=(Away,))
+                kept = await asyncio.shield(making)
+                making = None
+            return await self._put(question, kept, limit_s or self._question_s, manner)
         finally:
-            self._used -= 1
-            self._places.release()
+            if making is None:
+                self._leave()
+            else:
+                making.add_done_callback(self._made_for_others)
+
+    async def _put(self, question: Question[Answer], kept: _Kept, limit_s: float, manner: str) -> Answer:
+        """Put a question to a connection, and give that back whatever happens."""
+        is_whole = False
+        try:
+            answer = await bounded(question(kept.connection), limit_s)
+            is_whole = True
+        except psycopg.Error:
+            is_whole = True
+            raise
+        finally:
+            self._given_back(kept, manner, is_whole=is_whole)
         return answer
+
+    def _made_for_others(self, making: asyncio.Task[_Kept]) -> None:
+        """Keep a connection whose caller went away, or was late, while it was made; its place is held until then."""
+        if not making.cancelled() and making.exception() is None:
+            kept = making.result()
+            self._given_back(kept, kept.manner, is_whole=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._used -= 1
+        self._places.release()
 
     async def close(self) -> None:
         """Close what is idle at once and what is used when it comes back, for which this waits a while."""
@@ -138,8 +166,8 @@ class Connections:
             await self._places.acquire()  # at once
         self._used += 1
 
-    async def _taken(self, manner: str) -> _Kept:
-        """An idle connection that is well: one of this manner, else a new one while there may be more, else any."""
+    async def _taken(self, manner: str) -> _Kept | None:
+        """An idle connection that is well: one of this manner, else none while there may be more, else any."""
         while self._idle:
             kept = next((each for each in reversed(self._idle) if each.manner == manner), None)
             if kept is None and len(self._idle) + self._used <= self._max:
@@ -149,6 +177,9 @@ class Connections:
             if kept.is_well() and await self._prepared(kept, manner):
                 return kept
             self._replace(kept)
+        return None
+
+    async def _made(self, manner: str) -> _Kept:
         return _Kept(await self._connected(), manner, time.monotonic())
 
     async def _prepared(self, kept: _Kept, manner: str) -> bool:
@@ -157,7 +188,7 @@ class Connections:
             return True
         try:
             await bounded(index.configure(kept.connection, {}), CONNECT_TIMEOUT_S)
-        except (psycopg.OperationalError, Late):
+        except (psycopg.OperationalError, Slow, Late):
             return False
         except BaseException:
             self._replace(kept)
@@ -223,7 +254,7 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
     was ours or the caller's.
 
     Raises:
-        Late: it was cut off.
+        Slow, Late: it was cut off; see there.
         asyncio.CancelledError: the caller was cancelled.
     """
     task = asyncio.current_task()
@@ -236,7 +267,9 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
             task.uncancel()
         if not cut.times or task.cancelling():
             raise
-        raise Late("the database takes too long over a question", public="the database does not answer") from error
+        if cut.times == 1:
+            raise Slow("a question takes too long", public="this takes too long at present") from error
+        raise Late("the database does not end a question", public="the database does not answer") from error
     finally:
         cut.timer.cancel()
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -56,7 +56,7 @@ def unlimited() -> Iterator[None]:
         _UNTIL_S.reset(token)
 
 
-async def within(work: Coroutine[Any, Any, Result], most_s: float, late: str = LATE) -> Result:
+async def within(work: Awaitable[Result], most_s: float, late: str = LATE) -> Result:
     """The result of some work, in at most `most_s` and within what is left of the request.
 
     Raises:
@@ -105,7 +105,7 @@ class _Request:
     async def run(self, app: ASGIApp) -> None:
         try:
             async with self._timer:
-                if _has_body(self._scope):
+                if has_body(self._scope):
                     await app(self._scope, self._received, self._sent)
                 else:
                     self._begin()
@@ -139,8 +139,9 @@ class _Request:
         await self._send(message)
 
 
-def _has_body(scope: Scope) -> bool:
+def has_body(scope: Scope) -> bool:
+    """Whether a request announces a body."""
     return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
         for name, value in scope["headers"]
     )

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
+from weakref import WeakValueDictionary
 
 from cluster.errors import Temporary
 from serve.settings import SearchSettings
@@ -19,13 +20,26 @@ from serve.settings import SearchSettings
 RETRY_AFTER_S = 1.0
 
 
-class Gate:
-    """Places for one kind of work. Used inside one event loop."""
+class _Share:
+    """What one caller may have of a gate."""
 
-    def __init__(self, kind: str, places_max: int, waiting_max: int, wait_s: float | None = None) -> None:
+    __slots__ = ("__weakref__", "places", "waiting", "waiting_max")
+
+    def __init__(self, places_max: int, waiting_max: int) -> None:
+        self.places, self.waiting, self.waiting_max = asyncio.Semaphore(places_max), 0, waiting_max
+
+
+class Gate:
+    """Places for one kind of work, of which one caller may have a part. Used inside one event loop."""
+
+    def __init__(
+        self, kind: str, places_max: int, waiting_max: int, wait_s: float | None = None, share_max: int | None = None
+    ) -> None:
         self._kind = kind
         self._free = asyncio.Semaphore(places_max)
         self._places_max, self._waiting_max, self._wait_s = places_max, waiting_max, wait_s
+        self._share_max = share_max or places_max
+        self._shares: WeakValueDictionary[str, _Share] = WeakValueDictionary()
         self._waiting = self._held = 0
 
     @property
@@ -39,28 +53,54 @@ class Gate:
         return self._waiting
 
     @asynccontextmanager
-    async def passed(self) -> AsyncIterator[None]:
-        """Hold a place, after waiting for one if need be.
+    async def passed(self, whose: str = "") -> AsyncIterator[None]:
+        """Hold a place, after waiting for one if need be: first for one of the caller's share, where they are named.
+
+        A caller who has as many as one may waits behind themselves alone, in at most half of the room to wait in.
 
         Raises:
             Temporary: too many are waiting, or no place became free in time.
         """
-        if self._free.locked() and self._waiting >= self._waiting_max:
+        share = self._share(whose)
+        is_full = self._free.locked() and self._waiting >= self._waiting_max
+        if is_full or (share.places.locked() and share.waiting >= share.waiting_max):
             raise self._full()
         self._waiting += 1
+        share.waiting += 1
         try:
             async with asyncio.timeout(self._wait_s):
-                await self._free.acquire()
+                await self._both(share)
         except TimeoutError as error:
             raise self._full() from error
         finally:
             self._waiting -= 1
+            share.waiting -= 1
         self._held += 1
         try:
             yield
         finally:
             self._held -= 1
             self._free.release()
+            share.places.release()
+
+    async def _both(self, share: _Share) -> None:
+        """Take a place of the share's, then one of all."""
+        await share.places.acquire()
+        try:
+            await self._free.acquire()
+        except BaseException:
+            share.places.release()
+            raise
+
+    def _share(self, whose: str) -> _Share:
+        """A caller's own places; a caller without a name has as many as there are."""
+        share = self._shares.get(whose) if whose else None
+        if share is None:
+            places_max = self._share_max if whose else self._places_max
+            share = _Share(places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
+            if whose:
+                self._shares[whose] = share
+        return share
 
     def _full(self) -> Temporary:
         return Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
@@ -118,7 +158,7 @@ def of(search: SearchSettings) -> Gates:
 
 
 def searches(search: SearchSettings) -> Gate:
-    return Gate("searches", search.searches_max, search.waiting_max)
+    return Gate("searches", search.searches_max, search.waiting_max, share_max=search.searches_caller_max)
 
 
 def places(gate: Gate, gates: Gates) -> dict[str, dict[str, float]]:

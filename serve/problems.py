@@ -203,6 +203,8 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _bug(request: Request, error: Exception) -> Response:
+    if getattr(request.app.state, "is_ending", False):  # what it works with is being closed
+        return _temporary(request, Temporary(f"this replica ends ({type(error).__name__})", public="this replica ends"))
     log.error("unexpected %s", type(error).__name__, exc_info=error, extra={"request_id": request_id(request.scope)})
     # A bug is answered outside all that guards requests, so that nobody but Serve would stamp the answer.
     headers = {"X-Request-Id": request_id(request.scope)} if request.scope["state"].get("stamped", True) else {}

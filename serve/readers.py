@@ -23,7 +23,7 @@ from cluster.errors import Temporary
 from cluster.resilience import Breaker
 from cluster.tasks import Tasks
 from serve import deadlines
-from serve.connections import PLAIN, Away, Busy, Connections, Late, Question, works
+from serve.connections import PLAIN, Away, Busy, Connections, Late, Question, Slow, works
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Readers:
         for reader in (self._primary, *self._replicas):
             try:
                 answers.append(await self._of(reader, question, manner, limit_s))
-            except (Away, Busy, Late) as error:
+            except (Away, Busy, Slow, Late) as error:
                 log.warning("%s: %s", reader.name, error)
         return answers
 
@@ -175,6 +175,9 @@ class Readers:
             answer = await reader.connections.use(question, wait_s, limit_s, manner)
         except (Away, Late):
             reader.failed()
+            raise
+        except Slow:
+            reader.answered()
             raise
         except psycopg.OperationalError as error:
             if database.is_away(error):

@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from cluster.errors import Temporary
+from serve import deadlines
 from serve.services import Services
 
 TIMEOUT_S = 2.0
@@ -29,7 +30,8 @@ class Readiness:
     async def now(self) -> dict[str, Any]:
         """What `look` found, now or within the last second."""
         if self._looking is None or (self._looking.done() and time.monotonic() >= self._until_s):
-            self._looking = self._services.tasks.spawn("readiness", self._look())
+            with deadlines.unlimited():  # shared by all who ask, so that it is nobody's request
+                self._looking = self._services.tasks.spawn("readiness", self._look())
         return await asyncio.shield(self._looking)
 
     async def _look(self) -> dict[str, Any]:

@@ -38,12 +38,12 @@ class Part:
 class Parts:
     """What a query asks for (at least one part) and what it should keep away from (weights above 0 move away).
 
-    `video_id` is the video of the moment to find more of: its other moments are found, and pay nothing.
+    `creator_id` is whose the moment to find more of is: their moments, also copies, are found and pay nothing.
     """
 
     wanted: tuple[Part, ...]
     unwanted: tuple[Part, ...] = ()
-    video_id: int | None = None
+    creator_id: int | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -103,8 +103,8 @@ async def parts_of(services: Services, query: Query, model: Model) -> Parts:
         for vector, (weight, is_text, _) in zip(vectors, (*wanted, *unwanted), strict=True)
     ]
     similar = [Part(vector, blend.segment, is_text=False) for vector, _ in moments]
-    video_id = moments[0][1] if moments else None
-    return Parts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), video_id)
+    creator_id = moments[0][1] if moments else None
+    return Parts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), creator_id)
 
 
 async def _moment(services: Services, segment_id: int, model: Model) -> tuple[Vector, int]:
@@ -114,7 +114,7 @@ async def _moment(services: Services, segment_id: int, model: Model) -> tuple[Ve
         current = await index.redirected(connection, segment_id)
         vector = await index.vector_of(connection, model, current)
         found = await index.found(connection, [current]) if vector is not None else {}
-        return (vector, found[current].video_id) if vector is not None and current in found else None
+        return (vector, found[current].creator_id) if vector is not None and current in found else None
 
     moment = await services.readers.ask(look)
     if moment is None:

@@ -55,6 +55,7 @@ class Page:
         """The entity tag of every answer that shows this page."""
         rest = orjson.dumps([self.next_cursor, self.degraded])
         return manners.tag(self.moments, rest)
+
     @property
     def is_empty(self) -> bool:
         return self.moments == b"[]" and self.next_cursor is None
@@ -94,10 +95,18 @@ class Results:
         name = f"{PREFIX}{generation}:{identity}"
         task = self._making.get(name)
         if task is None:
-            task = self.tasks.spawn("an answer", self._fetch(name, identity, make), expected=EXPECTED)
+            # Its time is its own: the first who asks may have little left, and those who join it more.
+            with deadlines.limited(self._search.deadline_s):
+                task = self.tasks.spawn("an answer", self._fetch(generation, identity, make), expected=EXPECTED)
             self._making[name] = task
             task.add_done_callback(lambda _: self._making.pop(name, None))
-        return await asyncio.shield(task)  # a caller who goes away does not take the answer from those who wait for it
+        # A caller who goes away, or whose time is over, does not take the answer from those who wait for it.
+        return await deadlines.within(asyncio.shield(task), self._most_s())
+
+    def _most_s(self) -> float:
+        """How long an answer may take, so that there is time left to answer with what is popular."""
+        most_s = deadlines.left_s(self._search.deadline_s)
+        return max(most_s - ANSWER_S, most_s / 2)
 
     def kept(self, identity: str, generation: int) -> Page | None:
         """What this replica has."""
@@ -124,17 +133,18 @@ class Results:
         while self._sharing is not None:
             await asyncio.shield(self._sharing)  # who goes away does not take it from Redis, or from others who wait
 
-    async def _fetch(self, name: str, identity: str, make: Callable[[], Coroutine[Any, Any, Page]]) -> tuple[Page, str]:
-        generation = self._generation
+    async def _fetch(
+        self, generation: int, identity: str, make: Callable[[], Coroutine[Any, Any, Page]]
+    ) -> tuple[Page, str]:
+        name = f"{PREFIX}{generation}:{identity}"
         data = await self._store.get(name)
         if data is not None:
             page = Page.load(data)
         else:
-            most_s = deadlines.left_s(self._search.deadline_s)
-            page = await deadlines.within(make(), max(most_s - ANSWER_S, most_s / 2))
+            page = await deadlines.within(make(), self._most_s())
         if page.degraded:
             return page, MADE
-        if generation == self._generation:
+        if generation == self._generation:  # of the replica now, which may have moved on while this was made
             self._keep(identity, page)
         if data is not None:
             return page, SHARED

@@ -16,12 +16,11 @@ from starlette.types import Receive, Scope, Send
 from cluster.errors import Rejected, Temporary
 from serve import ids, keys, origins, problems, search, viewers
 from serve import query as queries
-from serve.answering import check_repeated, seen
+from serve.answering import caller_of, check_repeated, seen
 from serve.keys import Principal
 from serve.query import Body
 from serve.routes_search import IdempotencyKey, of_parameters
 from serve.routing import Route
-from serve.search import Caller
 from serve.services import Services
 from serve.variants import Variants
 
@@ -118,7 +117,7 @@ def router(services: Services) -> APIRouter:
         first event comes as an `error` whose data is a problem document. Then the stream ends.
         """
         began = time.perf_counter()
-        caller = Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key)
+        caller = caller_of(request, principal, viewer_key, idempotency_key)
         variant, own = variants.of(caller.viewer)
         query = seen(request, queries.of(await ids.resolved(services, body), own.search, variant))
         await check_repeated(services, query, caller)

@@ -39,6 +39,9 @@ from serve.services import Services
 from serve.viewers import Viewer
 
 STALE, POPULAR = "database", "popular"  # names in `degraded`, beside those of the lists
+# What an answer lacks that makes no appearances: nobody knows how relevant its moments are. The same search a little
+# later, whole, is the first that the viewer has seen.
+UNPAID = frozenset((POPULAR, "vector", "relevance"))
 CURSOR = "cursor"
 TEXT, FUSED = "text", "fused"  # parts of a streamed answer
 FILL_ROUNDS_MAX = 4
@@ -51,6 +54,7 @@ class Caller:
     viewer: Viewer
     principal: Principal | None = None
     idempotency_key: str | None = None
+    share: str = ""  # whose places at the gate it takes: the bucket that has paid for it
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
     query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        found = await within(_passed(services, query), services.search.deadline_s)
+        found = await within(_passed(services, query, caller), services.search.deadline_s)
     return recorded(services, query, caller, found)
 
 
@@ -110,7 +114,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        async with services.gate.passed():
+        async with services.gate.passed(caller.share):
             whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
             words = None
             if _has_words(query):
@@ -167,8 +171,8 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
     await asyncio.gather(*started, return_exceptions=True)
 
 
-async def _passed(services: Services, query: Query) -> Answer:
-    async with services.gate.passed():
+async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
+    async with services.gate.passed(caller.share):
         return await _asked(services, query)
 
 
@@ -185,7 +189,7 @@ def recorded(services: Services, query: Query, caller: Caller, found: Answer) ->
         Temporary: what counts cannot be recorded at present.
     """
     permit(query, caller)
-    if query.counts and POPULAR not in found.page.degraded:
+    if query.counts and UNPAID.isdisjoint(found.page.degraded):
         record(services, query, caller, found.page.shown)
     return found
 
@@ -284,8 +288,8 @@ def _shown(
 
 
 def _pays(asked: Candidates, moment: Found) -> bool:
-    """Whether it makes an appearance: not as more of its own video, and not where only a parameter has it shown."""
-    return moment.video_id != asked.video_id and asked.cut.pays(moment.segment_id)
+    """Whether it makes an appearance: not as more of its own creator's, and not where only a parameter has it shown."""
+    return moment.creator_id != asked.creator_id and asked.cut.pays(moment.segment_id)
 
 
 def _as_shown(ranked: Ranked, found: Found) -> Shown:

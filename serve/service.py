@@ -24,6 +24,7 @@ from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command
 from cluster.settings import EMBEDDED, Settings
+from serve import deployment
 from serve.replicas import Replicas
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Serve:
     needs: tuple[str, ...] = ("schema", "redis", "s3", "ray")
     lives_on: tuple[str, ...] = ("ray",)  # to start over while Ray does takes the CPU that Ray would start with
     start_timeout_s: float = 120.0
+    check_failures_max: int = 60  # Serve replaces replicas by itself; a keeper that hangs too is ended after minutes
     _was_ready: bool = False
 
     def prepare(self) -> None:
@@ -160,7 +162,7 @@ class Keeper:
             self._failures += 1
             if self._failures >= UNHEALTHY_MAX:
                 self._failures = 0
-                self._deploy()
+                self._deploy(anew=True)
             elif self._failures >= RAY_ASKED_AFTER:
                 self._require_ray()
         self._replicas.feed()
@@ -190,7 +192,11 @@ class Keeper:
         with database.session(url) as connection:
             wallets.copy_claims(connection)
 
-    def _deploy(self) -> None:
+    def _deploy(self, *, anew: bool = False) -> None:
+        """Deploy the application, unless it is there as it should be: to deploy it again replaces every replica.
+
+        `anew`: also where Serve believes that it runs well; what it is still starting is left to start.
+        """
         from ray import serve as ray_serve
 
         from serve import app
@@ -199,6 +205,10 @@ class Keeper:
         # Replicas take this over, each with a port of its own; "HeadOnly" has them listen, and no proxy is started.
         ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "request_timeout_s": 60})
         self._replicas.start()  # a replica may be ready long before its encoder is
+        if deployment.is_there(self._settings, app.APP, also_running=not anew):
+            log.info("the application is there already")
+            return
+        deployment.remember(self._settings)  # before, or a keeper that ends meanwhile would have it started all over
         ray_serve.run(app.application(self._settings), name=app.APP, route_prefix="/", blocking=False)
         log.info("deployed behind %s", runtime.serve_url(self._settings))
 

@@ -30,6 +30,7 @@ POSITIVE = (
     "key_burst",
     "address_burst",
     "searches_max",
+    "searches_caller_max",
     "media_burst",
     "probe_burst",
     "wrong_burst",
@@ -168,6 +169,7 @@ class SearchSettings:
     # What a replica does at once; who comes after that is answered 503. Each kind has places of its own, and of some of
     # them one address has a part.
     searches_max: int = 32
+    searches_caller_max: int = 12  # of those, what one key or address may have; its others wait behind them
     waiting_max: int = 64
     streams_max: int = 64
     streams_address_max: int = 16

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
 from serve import bodies, memory, problems
+from serve.deadlines import has_body
 from serve.gates import Gates
 from serve.settings import SearchSettings
 
@@ -40,7 +41,7 @@ class Transfer:
             return
         writer = Writer(send, self._search.write_timeout_s)
         try:
-            if _has_body(scope):
+            if has_body(scope):
                 await self._with_body(scope, receive, writer)
             else:
                 await self._app(scope, receive, writer.send)
@@ -143,13 +144,6 @@ class Writer:
         except TimeoutError as error:
             self.cut_off = True
             raise Gone from error
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
-        for name, value in scope["headers"]
-    )
 
 
 def _announced(scope: Scope) -> int:

@@ -58,6 +58,8 @@ BUSY = Answer(503, _AWAY, "Pixr is busy; ask again", "unavailable", retried=True
 TOO_MANY = Answer(
     429, "Too Many Requests", "this address has too many connections", "too-many-connections", retried=True
 )
+NOT_FOUND = Answer(404, "Not Found", "there is nothing here", "not-found")
+NO_METHOD = Answer(405, "Method Not Allowed", "the interface knows no such method", "method-not-allowed")
 URL_TOO_LONG = Answer(414, "URI Too Long", "the request line is too long", "url-too-long")
 HEADERS_TOO_LARGE = Answer(
     431, "Request Header Fields Too Large", "the request's headers are too large", "headers-too-large"

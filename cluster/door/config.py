@@ -18,6 +18,7 @@ from cluster.door.answers import quoted
 from cluster.door.backends import ROOMS, Backend
 from cluster.settings import DoorSettings
 
+METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS"
 SEARCH_PATH, STREAM_PATH = "/v1/search", "/v1/search/stream"
 HEALTH_PATH = "/-/healthz"  # of a replica, outside of its queue; fails as soon as it drains
 SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
@@ -116,6 +117,9 @@ def _tables(door: Door) -> list[str]:
         "",
         "backend addresses_of_objects",
         f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+        "",
+        "backend addresses_of_bodies",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
     ]
 
 
@@ -132,23 +136,31 @@ def _frontend(door: Door) -> list[str]:
         "    option accept-invalid-http-request",  # so that the next rules see it and answer
         f"    http-request return status 400 {unread} if {{ url -m reg [^!-~] }} || {{ url -m sub {quoted('#')} }}",
         f"    http-request return status 400 {unread} unless {{ req.ver -m str 1.0 1.1 }}",
+        # More digits than a 32-bit length has are read in different ways by different servers.
+        f"    http-request return status 400 {unread} if {{ req.hdr(content-length),length gt 10 }}",
+        f"    http-request return status 404 {answers.NOT_FOUND.rule(retry)} if {{ path,url_dec -m beg /-/ }}",
+        f"    http-request return status 404 {answers.NOT_FOUND.rule(retry)} unless {{ path -m beg / }}",
+        f"    http-request return status 405 {answers.NO_METHOD.rule(retry)} unless {{ method {METHODS} }}",
         f"    http-request return status 400 {unread} if {{ req.ver 1.1 }} !{{ req.hdr(host) -m found }}",
         f"    http-request return status 414 {answers.URL_TOO_LONG.rule(retry)} if {too_long}",
         f"    http-request return status 431 {answers.HEADERS_TOO_LARGE.rule(retry)} if {too_large}",
         "    http-after-response set-status 503 if { status 502 504 }",
         f"    acl has_body_to_come req.hdr_val(content-length) gt {wanted.small_body_bytes_max}",
         "    acl has_body_to_come req.hdr(transfer-encoding) -m found",
+        "    http-request track-sc2 src,ipmask(32,64) table addresses_of_bodies if has_body_to_come",
+        f"    acl too_many_bodies sc2_conn_cur gt {wanted.bodies_per_address_max}",
+        f"    http-request return status 429 {answers.TOO_MANY.rule(retry)} if has_body_to_come too_many_bodies",
     ]
     if door.objects:
         lines += _to_objects(door)
     return [
         *lines,
         f"    http-request set-header {SECRET_HEADER} {quoted(door.secret)} unless {{ var(txn.object) -m bool }}",
-        f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path {SEARCH_PATH} }}",
+        f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path,url_dec {SEARCH_PATH} }}",
         f"    http-request set-header X-Request-Timeout-Seconds {wanted.body_timeout_s:g} if has_body_to_come",
         *(["    use_backend objects if to_objects"] if door.objects else []),
         "    use_backend bodies if has_body_to_come",
-        f"    use_backend streams if {{ path {STREAM_PATH} }}",
+        f"    use_backend streams if {{ path,url_dec {STREAM_PATH} }}",
         "    default_backend pixr",
     ]
 
@@ -219,7 +231,7 @@ def _replicas(door: Door, room: str) -> list[str]:
         lines += [
             "    retry-on conn-failure empty-response",
             "    http-request disable-l7-retry unless { method GET HEAD }",
-            f"    http-request set-timeout server {_ms(wanted.search_timeout_s)} if {{ path {SEARCH_PATH} }}",
+            f"    http-request set-timeout server {_ms(wanted.search_timeout_s)} if {{ path,url_dec {SEARCH_PATH} }}",
             "    option httpchk",
             f"    http-check send meth GET uri {HEALTH_PATH} ver HTTP/1.1 hdr Host door",
             "    http-check expect status 200",
@@ -253,6 +265,8 @@ def _objects(door: Door) -> list[str]:
         f"    timeout server {_ms(wanted.objects_timeout_s)}",
         "    http-request del-header X-Forwarded-For",
         "    http-response del-header Server",
+        "    http-response del-header access-control- -m beg",  # it would let pages of any site read with cookies
+        "    http-response set-header X-Content-Type-Options nosniff",
         f"    server s3 {door.objects} maxconn {wanted.objects_connections_max}",
     ]
 

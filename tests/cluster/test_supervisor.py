@@ -105,6 +105,24 @@ def test_a_killed_service_is_back_by_itself(folder: Path, empty_settings: Settin
     assert keeper.process.pid != killed
 
 
+def test_a_check_that_is_refused_is_a_failed_check_and_ends_nobody(
+    folder: Path, empty_settings: Settings, until: Callable[..., None]
+) -> None:
+    refusals = 3
+
+    class Refused(Program):
+        def check(self) -> None:
+            nonlocal refusals
+            if refusals:
+                refusals -= 1
+                raise Rejected("the signature does not match")  # of another server, which has the port
+            super().check()
+
+    keeper = Keeper(Refused(folder), empty_settings)
+    until([keeper], lambda: keeper.state is State.HEALTHY)
+    assert keeper.restarts == 0
+
+
 def test_the_children_of_a_killed_service_go_too(
     folder: Path, empty_settings: Settings, until: Callable[..., None]
 ) -> None:

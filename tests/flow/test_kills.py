@@ -19,6 +19,7 @@ import pytest
 
 from cluster import runtime
 from pipelines.samples import Sample
+from serve.search import UNPAID
 from serve.settings import SearchSettings
 from tests.conftest import until
 from tests.flow.test_soak import SETTLED_WITHIN_S, compare, everything_recorded, settled
@@ -79,8 +80,8 @@ class Viewer:
                 took_s = time.monotonic() - began
                 found = answer.json() if answer.status_code == 200 else {"moments": [], "degraded": []}
                 shown = {int(each["segment_id"]): each["relevance_ppm"] for each in found["moments"]}
-                if "popular" in found["degraded"]:
-                    shown = {}  # what is popular answers nothing and earns nothing
+                if not UNPAID.isdisjoint(found["degraded"]):
+                    shown = {}  # nobody knows how relevant it is: it earns nothing and is not recorded
                 lacking = frozenset(found["degraded"])
                 retry_after, model = (answer.headers.get(name) for name in ("retry-after", "x-pixr-model"))
                 self.seen.append(Seen(key, at, took_s, answer.status_code, retry_after, lacking, shown, model or ""))

@@ -146,15 +146,21 @@ def soak(stack: Stack, catalogue: list[Sample], seconds: float, seed: int) -> No
 
 def everything_recorded(stack: Stack, answered: dict[str, Shown]) -> bool:
     hashes = Hashes(stack.settings)
-    found = {key for key, _ in recorded_searches(stack)}
-    return all(hashes.key("", key) in found for key, shown in answered.items() if shown)
+    viewer, found = anonymous(hashes), {key for key, _ in recorded_searches(stack)}
+    return all(hashes.key(viewer, key) in found for key, shown in answered.items() if shown)
+
+
+def anonymous(hashes: Hashes) -> str:
+    """The viewer of the requests of this machine that have no key: their address."""
+    return hashes.viewer("address", "127.0.0.1").hex()
 
 
 def compare(stack: Stack, answered: dict[str, Shown]) -> None:
     """To the unit: what was shown is what was recorded, each search once."""
     hashes, rate = Hashes(stack.settings), stack.settings.section(Economics).rate_pix
+    viewer = anonymous(hashes)
     wanted = {
-        hashes.key("", key): {segment: (ppm, ppm * rate // 1_000_000) for segment, ppm in shown.items()}
+        hashes.key(viewer, key): {segment: (ppm, ppm * rate // 1_000_000) for segment, ppm in shown.items()}
         for key, shown in answered.items()
         if shown
     }

@@ -18,7 +18,7 @@ SOURCES = {"key": "127.0.0.1", "address": "127.0.0.10"}  # no attacker's
 
 async def statuses(scene: Scene, source: str, headers: dict[str, str]) -> Counter[int]:
     """The same search over many connections side by side, several on each."""
-    raw = request("GET", f"/v1/search?intent=probe&q={quote(scene.texts[0])}", headers, keep=True)
+    raw = request("GET", f"/v1/search?intent=typing&q={quote(scene.texts[0])}", headers, keep=True)
 
     async def client() -> list[int]:
         async with connected(scene.door, source) as wire:

@@ -440,3 +440,9 @@ def test_a_networks_bound_is_a_few_viewers_own_and_less_than_a_creators() -> Non
     economics = Economics()
     assert economics.viewer_day_max_pix < economics.address_day_max_pix <= 4 * economics.viewer_day_max_pix
     assert economics.address_day_max_pix < economics.creator_day_max_pix
+
+
+def test_an_appearance_that_is_worth_nothing_does_not_use_up_the_day_of_one_that_is(journal: Connection[Any]) -> None:
+    fund(journal, 10_000)
+    record(journal, *(search(shown(1, 1, amount, "v")) for amount in (0, 1000, 1000)))
+    assert folded(journal) == [Outcome.UNEARNED, Outcome.FUNDED, Outcome.SEEN]

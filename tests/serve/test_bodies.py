@@ -68,6 +68,19 @@ def test_a_picture_may_be_large_and_nothing_beside_it() -> None:
     assert refusal(before, picture=True) == (413, "too-large")
 
 
+def test_a_picture_that_ends_in_an_escaped_quote_hides_nothing_that_follows() -> None:
+    deep = b'{"image": "' + b"A" * 3000 + b'\\"", "a": ' + b"[" * 8 + b"]" * 8 + b"}"
+    assert refusal(deep, picture=True) == (400, "too-deep")
+
+
+def test_a_body_of_quotes_is_refused_before_it_is_scanned() -> None:
+    search = SearchSettings()
+    body = b'"' * search.json_max_bytes
+    began = time.process_time()
+    assert refusal(body, search) == (400, "too-many-values")
+    assert time.process_time() - began < 0.001
+
+
 @pytest.mark.parametrize("piece", [b'"', b'\\"', b'"\\"', b"[", b'{"', b"\\", b'"image":"', b'"image"'])
 def test_no_body_takes_long(piece: bytes) -> None:
     search = SearchSettings()

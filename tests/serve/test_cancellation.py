@@ -23,7 +23,7 @@ from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.tasks import uncancelled_running
 from serve import deadlines
-from serve.connections import Busy, Connections, Late
+from serve.connections import Busy, Connections, Late, Slow
 from serve.readers import Readers
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -295,3 +295,29 @@ async def test_steps_of_a_request_spend_of_its_one_deadline() -> None:
         with deadlines.unlimited():
             assert deadlines.left_s(5) == 5
     assert deadlines.left_s(5) == 5
+
+
+async def test_a_question_that_is_only_slow_shuts_nobody_out(settings: Settings) -> None:
+    """The server ended it when it was asked to: it is well, and the next question is answered."""
+    search = settings.section(SearchSettings)
+    readers = Readers(Connections(settings.postgres.url, search), [], search)
+    await readers.start()
+
+    async def slow(connection: AsyncConnection[Any]) -> None:
+        await connection.execute("SELECT pg_sleep(1)")
+
+    async def late() -> None:
+        with deadlines.limited(0.3), pytest.raises(Slow):
+            await readers.ask(slow)
+
+    await readers.ask(asked_one)
+    for _ in range(2):
+        await asyncio.gather(*(late() for _ in range(4)))
+    assert await readers.ask(asked_one) == 1
+    await readers.close()
+
+
+async def asked_one(connection: AsyncConnection[Any]) -> int:
+    row = await (await connection.execute("SELECT 1")).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from cluster import runtime
 from cluster.settings import Settings
 from serve import origins
+from serve.settings import SearchSettings
 from tests.serve.doors import listening
 
 SECRET = b"of the door"
@@ -77,7 +79,8 @@ def test_a_request_that_nobody_admitted_has_its_peers_address() -> None:
 def test_a_local_process_cannot_take_the_bucket_of_others(settings: Settings) -> None:
     """Through a real server, as Serve starts it: with uvicorn's own belief in 127.0.0.1."""
     secret = runtime.secret(settings, origins.SECRET)
-    with listening(settings) as url:
+    slow = dataclasses.replace(settings.section(SearchSettings), address_rate_per_s=0.1, address_burst=100)
+    with listening(settings.with_section(slow)) as url:
 
         def left(**headers: str) -> int:
             connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)

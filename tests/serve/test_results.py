@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cluster import cache
 from cluster.errors import Temporary
+from serve import deadlines
 from serve.results import Page, Results, Shown
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -130,3 +131,34 @@ async def test_a_replica_keeps_so_many_answers_and_no_more(store: Store) -> None
 def test_a_kept_page_is_the_page(shown: list[Shown], cursor: str | None, moments: bytes) -> None:
     page = Page(moments, tuple(shown), cursor)
     assert Page.load(page.dump()) == page
+
+
+async def test_who_joins_an_answer_does_not_share_the_time_of_who_asked_first(store: Store) -> None:
+    results = Results(store, SearchSettings())
+
+    async def make() -> Page:
+        await asyncio.sleep(0.6)
+        return WHOLE
+
+    async def ask(left_s: float) -> tuple[Page, str]:
+        with deadlines.limited(left_s):
+            return await results.get("shared", 1, make)
+
+    first, second = asyncio.create_task(ask(0.5)), asyncio.create_task(ask(3.0))
+    with pytest.raises(Temporary):
+        await first
+    assert (await second)[0] == WHOLE
+    await results.close()
+
+
+async def test_an_answer_of_an_older_generation_is_not_kept_for_a_newer_one(store: Store) -> None:
+    results = Results(store, SearchSettings())
+    await store.put("result:5:q", Page(b'["taken down"]', (), None).dump(), 60)
+
+    async def make() -> Page:
+        return WHOLE
+
+    # Both in one turn of the loop: the second moves the replica on before the first has begun.
+    await asyncio.gather(results.get("q", 5, make), results.get("other", 6, make))
+    assert (await results.get("q", 6, make))[0] == WHOLE
+    await results.close()

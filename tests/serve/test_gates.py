@@ -1,0 +1,58 @@
+"""Gates: one caller has a part of the places, and whoever waits behind them waits for nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cluster.errors import Temporary
+from serve.gates import Gate
+
+
+async def hold(gate: Gate, whose: str, until: asyncio.Event, held: list[str]) -> None:
+    async with gate.passed(whose):
+        held.append(whose)
+        await until.wait()
+
+
+async def test_one_caller_does_not_take_the_places_of_others() -> None:
+    gate, until, held = Gate("searches", 4, 20, share_max=2), asyncio.Event(), list[str]()
+    tasks = [asyncio.create_task(hold(gate, "greedy", until, held)) for _ in range(8)]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(hold(gate, "quiet", until, held)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert sorted(held) == ["greedy", "greedy", "quiet", "quiet"]
+    until.set()
+    await asyncio.gather(*tasks)
+    assert len(held) == 10
+    assert (gate.held, gate.waiting) == (0, 0)
+
+
+async def test_a_caller_who_fills_the_room_to_wait_in_leaves_half_of_it() -> None:
+    gate, until, held = Gate("searches", 4, 8, share_max=1), asyncio.Event(), list[str]()
+    tasks = [asyncio.create_task(hold(gate, "greedy", until, held)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Temporary):
+        async with gate.passed("greedy"):
+            pass
+    async with gate.passed("quiet"):
+        pass
+    until.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_callers_who_are_cancelled_while_they_wait_leave_nothing_behind() -> None:
+    gate, until, held = Gate("searches", 2, 20, share_max=1), asyncio.Event(), list[str]()
+    first = asyncio.create_task(hold(gate, "a", until, held))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(hold(gate, "a", until, held)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert (gate.held, gate.waiting) == (1, 0)
+    until.set()
+    await first
+    async with gate.passed("a"), gate.passed("b"):
+        assert gate.held == 2
