@@ -76,30 +76,6 @@ def test_the_right_moment_is_found(catalogue: list[Sample], shown: list[dict[str
     assert sum(hits) >= 4, hits
 
 
-def test_the_readmes_first_search_finds_what_it_names(stack: Stack, catalogue: list[Sample]) -> None:
-    text = re.findall(r'pixr search "([^"]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))[0]
-    name = text.removeprefix("a ")
-    showing = {
-        sample.title: [(shot.start_ms, shot.end_ms) for shot in sample.shots if name in shot.concepts]
-        for sample in catalogue
-        if any(name in shot.concepts for shot in sample.shots)
-    }
-    found = stack.json("search", text)
-    best = found["moments"][0]
-    spans = showing[best["title"]]
-    assert any(start < best["end_ms"] and best["start_ms"] < end for start, end in spans), best
-    assert best["relevance_ppm"] > 500_000
-    assert name in stack.pixr("search", text).lower()
-
-
-def test_what_is_not_there_matches_nothing(stack: Stack, catalogue: list[Sample]) -> None:
-    assert catalogue
-    for text in ("asdfghjkl", "photosynthesis", "a lighthouse keeper"):
-        found = search(stack, text, f"flow-{text}")
-        assert (found["moments"], found["nothing_matches"], found["degraded"]) == ([], True, []), text
-    assert "Nothing matches “asdfghjkl”" in stack.pixr("search", "asdfghjkl")
-
-
 def test_a_search_comes_in_parts_through_the_proxy(stack: Stack, catalogue: list[Sample]) -> None:
     title = next(sample.title for sample in catalogue if sample.shots)
     with Client(str(stack.anonymous.base_url)) as client:
@@ -168,6 +144,30 @@ def test_a_thumbnail_and_a_moment_can_be_fetched(stack: Stack, shown: list[dict[
     link = moment["play_url"].partition("#")[0]
     part = stack.anonymous.get(link, headers={"Range": "bytes=0-99"}, follow_redirects=True)
     assert (part.status_code, len(part.content)) == (206, 100)
+
+
+def test_the_readmes_first_search_finds_what_it_names(stack: Stack, catalogue: list[Sample]) -> None:
+    text = re.findall(r'pixr search "([^"]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    name = text.removeprefix("a ")
+    showing = {
+        sample.title: [(shot.start_ms, shot.end_ms) for shot in sample.shots if name in shot.concepts]
+        for sample in catalogue
+        if any(name in shot.concepts for shot in sample.shots)
+    }
+    found = stack.json("search", text)
+    best = found["moments"][0]
+    spans = showing[best["title"]]
+    assert any(start < best["end_ms"] and best["start_ms"] < end for start, end in spans), best
+    assert best["relevance_ppm"] > 500_000
+    assert name in stack.pixr("search", text).lower()
+
+
+def test_what_is_not_there_matches_nothing(stack: Stack, catalogue: list[Sample]) -> None:
+    assert catalogue
+    for text in ("asdfghjkl", "photosynthesis", "a lighthouse keeper"):
+        found = search(stack, text, f"flow-{text}")
+        assert (found["moments"], found["nothing_matches"], found["degraded"]) == ([], True, []), text
+    assert "Nothing matches “asdfghjkl”" in stack.pixr("search", "asdfghjkl")
 
 
 def test_everything_is_kept_across_down_and_up(stack: Stack, shown: list[dict[str, Any]]) -> None:
