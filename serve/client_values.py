@@ -195,5 +195,5 @@ def page_of(kind: type[Kind], name: str, document: Mapping[str, Any]) -> Page[Ki
 
 def answer_of(document: dict[str, Any]) -> Answer:
     moments = [of(Moment, each) for each in document["moments"]]
-    told = {name: document[name] for name in ("next_cursor", "degraded", "nothing_matches", "took_ms")}
-    return Answer(moments, **told, document=document)
+    told = {name: document[name] for name in ("next_cursor", "degraded", "took_ms")}
+    return Answer(moments, **told, nothing_matches=document.get("nothing_matches", False), document=document)
