@@ -1,4 +1,4 @@
-"""Who is let in: the outermost middleware. A token is taken before anything that costs.
+"""Who is let in: the middleware outside of all that reads a body or a route. A token is taken before anything that costs.
 
 Without a key the address pays; with a good one its principal alone, so that many callers with keys behind one address
 are not refused for each other. A key that this replica does not know must be asked about in the database. That takes a
