@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
@@ -143,7 +144,8 @@ class RemoteEncoding:
         self._store = store
         self._calls = (facts, text, image)
         self._facts: dict[str, Facts] = {}
-        self._tried_at: dict[str, float] = {}
+        self._failed_at: dict[str, float] = {}
+        self._preparing: dict[str, asyncio.Task[None]] = {}
         self.tasks = Tasks("encoding")
         self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
@@ -156,30 +158,43 @@ class RemoteEncoding:
         await self._calls[0]("")
 
     async def facts(self, model: str = "") -> Facts:
-        """Of a model. The deployment's own is asked for at once, another one is `Temporary` until it is prepared."""
+        """Of a model. One that is not prepared yet is waited for as long as a search waits for the encoder.
+
+        Raises:
+            Temporary: it is not loaded by then.
+        """
         if model not in self._facts:
             own = self._facts.get("")
             if own is None:
                 own = self._facts[""] = await self._guarded(lambda: self._calls[0](""))
                 self._facts[own.name] = own
             if model not in self._facts:
-                self.prepare([model])
-                raise Temporary(f"model {model} is not loaded yet")
+                await self._until_prepared(model)
         return self._facts[model]
 
     def prepare(self, models: Iterable[str]) -> None:
-        """Have models loaded beside the traffic, so that a change to one of them finds it there."""
+        """Have models loaded beside the traffic, so that a change to one of them finds it there.
+
+        Those that are loaded are asked for again each time: an encoder that has started since has its own model alone.
+        """
         for model in models:
-            late = time.monotonic() - self._tried_at.get(model, float("-inf")) > PREPARE_AGAIN_S
-            if model not in self._facts and late:
-                self._tried_at[model] = time.monotonic()
-                self.tasks.spawn(f"preparing {model}", self._prepare(model))
+            if model not in self._preparing and time.monotonic() - self._failed_at.get(model, -inf) > PREPARE_AGAIN_S:
+                task = self._preparing[model] = self.tasks.spawn(f"preparing {model}", self._prepare(model))
+                task.add_done_callback(lambda _, model=model: self._preparing.pop(model))
 
     async def _prepare(self, model: str) -> None:
         try:
             self._facts[model] = await asyncio.wait_for(self._calls[0](model), PREPARE_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001  whatever it is, the model cannot be used and is tried again later
+            self._failed_at[model] = time.monotonic()
             log.warning("model %s is not loaded: %s", model, error)
+
+    async def _until_prepared(self, model: str) -> None:
+        self.prepare([model])
+        if model in self._preparing:
+            await asyncio.wait([self._preparing[model]], timeout=deadlines.left_s(self._search.encode_timeout_s))
+        if model not in self._facts:
+            raise Temporary(f"model {model} is not loaded yet")
 
     async def text(self, text: str, model: str = "") -> Vector:
         """A text's vector: from this replica's cache, from Redis, or from the encoder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,16 @@ SEARCH = SearchSettings(images_max=2, image_timeout_s=0.2)
 class Encoder:
     """A deployment's calls, of which that of a picture never ends; counts what is begun and what is cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, loading_s: float = 0.0) -> None:
         self.begun = self.cancelled = 0
+        self.loaded: set[str] = set()
+        self._loading_s = loading_s
 
-    async def facts(self, _model: str) -> Facts:
-        return Facts("tiny", 4, "print", Calibration.of(Path("nowhere")))
+    async def facts(self, model: str) -> Facts:
+        if model not in self.loaded:
+            await asyncio.sleep(self._loading_s)
+            self.loaded.add(model)
+        return Facts(model or "tiny", 4, "print", Calibration.of(Path("nowhere")))
 
     async def text(self, _text: str, _model: str) -> Vector:
         return UNIT
@@ -56,6 +62,31 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def encoding(store: Store, encoder: Encoder) -> RemoteEncoding:
     return RemoteEncoding(SEARCH, store, encoder.facts, encoder.text, encoder.image)
+
+
+async def test_the_first_search_with_another_model_waits_until_it_is_known(store: Store) -> None:
+    made = encoding(store, Encoder(loading_s=0.1))
+    assert (await made.facts("next")).name == "next"
+
+
+async def test_a_model_that_takes_longer_to_load_than_a_search_waits_is_loaded_all_the_same(store: Store) -> None:
+    encoder = Encoder(loading_s=0.3)
+    encoder.loaded.add("")  # the deployment's own
+    hasty = RemoteEncoding(replace(SEARCH, encode_timeout_s=0.1), store, encoder.facts, encoder.text, encoder.image)
+    with pytest.raises(Temporary):
+        await hasty.facts("next")
+    await asyncio.sleep(0.4)
+    assert (await hasty.facts("next")).name == "next"
+
+
+async def test_an_encoder_that_starts_anew_loads_the_other_model_before_anybody_searches(store: Store) -> None:
+    encoder = Encoder()
+    made = encoding(store, encoder)
+    for _ in range(2):
+        made.prepare(["next"])
+        await asyncio.sleep(0.05)
+        assert "next" in encoder.loaded
+        encoder.loaded.clear()
 
 
 async def test_pictures_that_take_too_long_keep_nobody_from_searching_by_words(store: Store) -> None:
