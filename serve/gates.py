@@ -8,39 +8,46 @@ before it.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
-from weakref import WeakValueDictionary
 
 from cluster.errors import Temporary
 from serve.settings import SearchSettings
 
 RETRY_AFTER_S = 1.0
+CALLERS_MAX = 4096  # whose turns are remembered
 
 
-class _Share:
-    """What one caller may have of a gate."""
+class _Caller:
+    """What one caller has of a gate: the places held, who waits for another, and how much came before, as a turn."""
 
-    __slots__ = ("__weakref__", "places", "waiting", "waiting_max")
+    __slots__ = ("held", "places_max", "queue", "turn", "waiting_max")
 
     def __init__(self, places_max: int, waiting_max: int) -> None:
-        self.places, self.waiting, self.waiting_max = asyncio.Semaphore(places_max), 0, waiting_max
+        self.held, self.places_max, self.waiting_max = 0, places_max, waiting_max
+        self.turn = 0
+        self.queue: deque[asyncio.Future[None]] = deque()
 
 
 class Gate:
-    """Places for one kind of work, of which one caller may have a part. Used inside one event loop."""
+    """Places for one kind of work, of which one caller may have a part. Used inside one event loop.
+
+    A place that becomes free goes to the waiting caller who has had the fewest (start-time fair queueing, Goyal et al.
+    1996): a caller who asks for less than an equal share waits for none of the many requests of others. Every place
+    takes its caller one turn further; who has been away for a while starts at the turn that is served at present.
+    """
 
     def __init__(
         self, kind: str, places_max: int, waiting_max: int, wait_s: float | None = None, share_max: int | None = None
     ) -> None:
         self._kind = kind
-        self._free = asyncio.Semaphore(places_max)
         self._places_max, self._waiting_max, self._wait_s = places_max, waiting_max, wait_s
         self._share_max = share_max or places_max
-        self._shares: WeakValueDictionary[str, _Share] = WeakValueDictionary()
-        self._waiting = self._held = 0
+        self._callers: dict[str, _Caller] = {}
+        self._queued: dict[_Caller, None] = {}  # those who wait, by how long their first has waited
+        self._waiting = self._held = self._turn = 0
 
     @property
     def held(self) -> int:
@@ -54,53 +61,91 @@ class Gate:
 
     @asynccontextmanager
     async def passed(self, whose: str = "") -> AsyncIterator[None]:
-        """Hold a place, after waiting for one if need be: first for one of the caller's share, where they are named.
+        """Hold a place, after waiting for one if need be; callers without a name are each their own.
 
-        A caller who has as many as one may waits behind themselves alone, in at most half of the room to wait in.
+        A caller waits in at most half of the room to wait in.
 
         Raises:
             Temporary: too many are waiting, or no place became free in time.
         """
-        share = self._share(whose)
-        is_full = self._free.locked() and self._waiting >= self._waiting_max
-        if is_full or (share.places.locked() and share.waiting >= share.waiting_max):
-            raise self._full()
-        self._waiting += 1
-        share.waiting += 1
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await self._both(share)
-        except TimeoutError as error:
-            raise self._full() from error
-        finally:
-            self._waiting -= 1
-            share.waiting -= 1
-        self._held += 1
+        caller = self._caller(whose)
+        if self._held < self._places_max and caller.held < caller.places_max:
+            self._take(caller)
+        else:
+            await self._place(caller)
         try:
             yield
         finally:
-            self._held -= 1
-            self._free.release()
-            share.places.release()
+            self._give_back(caller)
 
-    async def _both(self, share: _Share) -> None:
-        """Take a place of the share's, then one of all."""
-        await share.places.acquire()
+    async def _place(self, caller: _Caller) -> None:
+        """Wait in the caller's queue until a place is handed over."""
+        is_full = self._held >= self._places_max and self._waiting >= self._waiting_max
+        if is_full or len(caller.queue) >= caller.waiting_max:
+            raise self._full()
+        place = asyncio.get_running_loop().create_future()
+        caller.queue.append(place)
+        self._queued.setdefault(caller)
+        self._waiting += 1
         try:
-            await self._free.acquire()
-        except BaseException:
-            share.places.release()
+            async with asyncio.timeout(self._wait_s):
+                await place
+        except BaseException as error:
+            if place.done() and not place.cancelled():  # handed over in the same moment
+                self._give_back(caller)
+            elif place in caller.queue:
+                self._leave(caller, place)
+            if isinstance(error, TimeoutError):
+                raise self._full() from error
             raise
 
-    def _share(self, whose: str) -> _Share:
-        """A caller's own places; a caller without a name has as many as there are."""
-        share = self._shares.get(whose) if whose else None
-        if share is None:
+    def _take(self, caller: _Caller) -> None:
+        self._held += 1
+        caller.held += 1
+        self._turn = max(self._turn, caller.turn)
+        caller.turn += 1
+
+    def _give_back(self, caller: _Caller) -> None:
+        self._held -= 1
+        caller.held -= 1
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give what is free to those who wait."""
+        while self._held < self._places_max:
+            may = (each for each in self._queued if each.held < each.places_max)
+            served = min(may, key=lambda each: each.turn, default=None)
+            if served is None:
+                return
+            place = served.queue[0]
+            self._leave(served, place)
+            if not place.cancelled():  # by a caller who has gone and not yet run to here
+                self._take(served)
+                place.set_result(None)
+
+    def _leave(self, caller: _Caller, place: asyncio.Future[None]) -> None:
+        """Take one who waits out of the queue; the caller's next has waited less than others' first."""
+        caller.queue.remove(place)
+        self._waiting -= 1
+        del self._queued[caller]
+        if caller.queue:
+            self._queued[caller] = None
+
+    def _caller(self, whose: str) -> _Caller:
+        caller = self._callers.get(whose) if whose else None
+        if caller is None:
             places_max = self._share_max if whose else self._places_max
-            share = _Share(places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
+            caller = _Caller(places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
             if whose:
-                self._shares[whose] = share
-        return share
+                self._forget()
+                self._callers[whose] = caller
+        caller.turn = max(caller.turn, self._turn)
+        return caller
+
+    def _forget(self) -> None:
+        """Drop those who have nothing and want nothing, once they are many: they come back as newcomers."""
+        if len(self._callers) >= CALLERS_MAX:
+            self._callers = {whose: each for whose, each in self._callers.items() if each.held or each.queue}
 
     def _full(self) -> Temporary:
         return Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)

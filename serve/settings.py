@@ -155,8 +155,8 @@ class SearchSettings:
 
     # What a replica does at once; who comes after that is answered 503. Each kind has places of its own, and of some of
     # them one address has a part.
-    searches_max: int = 32
-    searches_caller_max: int = 12  # of those, what one key or address may have; its others wait behind them
+    searches_max: int = 8  # at once; more make each of them slower and none sooner
+    searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
     waiting_max: int = 64
     streams_max: int = 64
     streams_address_max: int = 16

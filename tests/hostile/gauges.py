@@ -22,7 +22,7 @@ ROLES = {
     "door": "haproxy",
 }
 NAMES = ("pixr_pool_connections", "pixr_gate_places", "pixr_background_tasks", "pixr_uncancelled_calls")
-UNSTEADY = ("idle", "available", "size", "max", "min")  # states of a pool that grows and shrinks by itself
+UNSTEADY = ("idle", "available", "size", "max", "min", "replaced")  # of a pool that grows, shrinks and mends itself
 DESCRIPTORS_SLACK = 16  # a pool of eight that opens and closes, Ray's own connections between processes
 COUNTS_SLACK = 1.0  # the work that a replica does by itself while it is looked at
 MEMORY_SLACK_SHARE, MEMORY_SLACK_MB = 0.2, 64.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -27,6 +28,74 @@ async def test_one_caller_does_not_take_the_places_of_others() -> None:
     await asyncio.gather(*tasks)
     assert len(held) == 10
     assert (gate.held, gate.waiting) == (0, 0)
+
+
+async def test_a_place_goes_to_the_caller_who_has_had_the_fewest() -> None:
+    gate, held = Gate("searches", 2, 20), list[str]()
+    ends = [asyncio.Event() for _ in range(6)]
+    tasks = [asyncio.create_task(hold(gate, "greedy", end, held)) for end in ends[:5]]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(hold(gate, "quiet", ends[5], held)))
+    await asyncio.sleep(0.01)
+    assert held == ["greedy", "greedy"]
+    ends[0].set()
+    await asyncio.sleep(0.01)
+    assert held == ["greedy", "greedy", "quiet"]  # before the three that came first
+    for end in ends:
+        end.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_caller_who_asks_now_and_then_waits_for_nobody_s_queue() -> None:
+    gate, order = Gate("searches", 1, 60), list[str]()
+
+    async def ask(whose: str) -> None:
+        async with gate.passed(whose):
+            order.append(whose)
+            await asyncio.sleep(0.001)
+
+    greedy = [asyncio.create_task(ask(f"greedy {number % 3}")) for number in range(45)]
+    for _ in range(5):
+        await asyncio.sleep(0.006)
+        before = len(order)
+        await ask("quiet")
+        assert len(order) - before <= 2  # whoever had the place, and the quiet one
+    await asyncio.gather(*greedy)
+    among = [order[:30].count(f"greedy {number}") for number in range(3)]
+    assert max(among) - min(among) <= 1
+
+
+async def test_callers_who_come_once_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.gates.CALLERS_MAX", 10)
+    gate = Gate("searches", 1, 60)
+    for number in range(100):
+        async with gate.passed(f"caller {number}"):
+            assert len(gate._callers) <= 10
+
+
+async def test_whenever_callers_go_away_every_place_comes_back() -> None:
+    rng = random.Random(20)
+    gate = Gate("searches", 3, 40, wait_s=0.004, share_max=2)
+    most = 0
+
+    async def come_and_go(number: int) -> None:
+        nonlocal most
+        await asyncio.sleep(rng.uniform(0, 0.05))
+        async with gate.passed(f"caller {number % 5}" if number % 6 else ""):
+            most = max(most, gate.held)
+            await asyncio.sleep(rng.choice((0, 0, 0.001, 0.004)))
+
+    tasks = [asyncio.create_task(come_and_go(number)) for number in range(600)]
+    for _ in range(60):
+        await asyncio.sleep(rng.choice((0, 0, 0.001)))
+        for task in rng.sample(tasks, 5):
+            task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(each) for each in ended} == {type(None), Temporary, asyncio.CancelledError}
+    assert most == 3
+    assert (gate.held, gate.waiting) == (0, 0)
+    async with gate.passed("a"), gate.passed("b"), gate.passed("c"):
+        pass
 
 
 async def test_a_caller_who_fills_the_room_to_wait_in_leaves_half_of_it() -> None:
