@@ -55,7 +55,7 @@ ABOVE_ZERO = (
     "store_timeout_s", "liveness_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
     "scale_up_delay_s", "scale_down_delay_s", "media_rate_per_s", "probe_rate_per_s", "wrong_rate_per_s",
-    "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s",
+    "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s", "growth_interval_s",
 )  # fmt: skip
 PPM = 1_000_000
 OBJECT_LINK_MAX_S = 6 * 86_400  # S3 takes seven days, less what links are rounded by
@@ -123,6 +123,7 @@ class SearchSettings:
 
     # Where it is read: replicas of the database while they keep up, else the primary.
     generation_interval_s: float = 1.0  # a takedown is felt within this time
+    growth_interval_s: float = 5.0  # between dropping kept answers because videos were added, which many are in a row
     stale_max_s: float = 60.0  # how long kept answers may be shown while the database is away
     connection_wait_s: float = 1.0
     question_timeout_s: float = (
