@@ -23,6 +23,7 @@ POSITIVE = (
     "redis_calls_max",
     "hurried_ef_search",
     "cache_entries_max",
+    "sources_kept_max",
     "result_cache_s",
     "key_burst",
     "address_burst",
@@ -135,6 +136,7 @@ class SearchSettings:
     # What is kept: answers and query vectors, in each replica and in Redis.
     cache_entries_max: int = 2048
     cache_max_mb: int = 64
+    sources_kept_max: int = 20_000  # pictures and videos of which a replica remembers where they lie
     result_cache_s: int = 60
 
     # How much may be asked: tokens a second and at most at once, for a key, and for an address (an IPv6 /64) without
