@@ -1,8 +1,8 @@
 """`/media/…`: signed links to pictures and videos, each of which redirects to the object in the store.
 
 A link opens what it names until it expires, unless the video has been taken down or made private since: that is decided
-here, at each redirect, by what `sources` knows. The bytes, with ranges and what a browser has already, are the store's concern: no replica holds
-a place for as long as somebody watches.
+here, at each redirect, by what `sources` knows. The bytes, with ranges and what a browser has already, are the store's
+concern: no replica holds a place for as long as somebody watches.
 """
 
 from __future__ import annotations

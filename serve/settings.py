@@ -41,6 +41,7 @@ POSITIVE = (
     "images_max",
     "images_decoded_max",
     "key_questions_max",
+    "known_keys_max",
     "json_max_bytes",
     "json_depth_max",
     "json_values_max",
@@ -170,6 +171,7 @@ class SearchSettings:
     images_max: int = 4  # pictures on their way to the encoder
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
     key_questions_max: int = 4  # to the database, of its connections
+    known_keys_max: int = 200_000  # the newest, of which a replica knows that they exist (8 bytes each)
     body_timeout_s: float = 10.0  # until a whole body is there
     write_timeout_s: float = 10.0  # for a part of an answer; a client that does not read is cut off
     stream_timeout_s: float = 15.0  # of a search in parts, to its last byte
