@@ -242,7 +242,8 @@ class SearchSettings:
     @property
     def gated_max(self) -> int:
         """Requests that hold or await a place of some gate."""
-        return self.searches_max + self.waiting_max + self.streams_max + self.bodies_max + self.large_bodies_max * 3
+        bodies = self.bodies_max + self.large_bodies_max * 3
+        return self.searches_max + self.key_questions_max + self.waiting_max * 2 + self.streams_max + bodies
 
     def _check_least(self) -> None:
         for name in POSITIVE:
