@@ -66,7 +66,7 @@ async def _ask(
     that it meets, once in its life, and a service's connections are old.
     """
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        _, model, _ = await index.state(connection)
+        _, model, *_ = await index.state(connection)
         assert model is not None
         server = psutil.Process(connection.info.backend_pid)
         for vector in queries:

@@ -140,7 +140,7 @@ def sql_client(
             await AsyncConnection.connect(url, autocommit=True) as one,
             await AsyncConnection.connect(url, autocommit=True) as other,
         ):
-            _, model, _ = await index.state(one)
+            _, model, *_ = await index.state(one)
             assert model is not None
             while (now := time.time()) < until[1]:
                 vector, words = asked[number % len(asked)]

@@ -44,7 +44,7 @@ STATE: LiteralString = """
             JOIN pg_opclass o ON o.oid = i.indclass[0]
             WHERE i.indrelid = to_regclass('media.embeddings_m' || m.id) AND i.indisvalid
               AND a.amname IN ('hnsw', 'ivfflat')
-            ORDER BY o.opcname = 'bit_hamming_ops', a.amname LIMIT 1)
+            ORDER BY o.opcname = 'bit_hamming_ops', a.amname LIMIT 1), g.grown
     FROM media.generation g LEFT JOIN media.models m ON """
 
 
@@ -151,15 +151,15 @@ class Found:
     creator: str = ""
 
 
-async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...]]:
-    """The generation, which grows with every change that a search could see, the model whose vectors are searched, and
-    the names of all models that are registered.
+async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...], int]:
+    """The generation, which grows with every change that a search could see, the model whose vectors are searched,
+    the names of all models that are registered, and how many of those changes only added moments.
 
     The size of the model's table tells its rows at once and without statistics; None before the first ingest.
     """
     row = await (await connection.execute(STATE + "m.active")).fetchone()
     assert row is not None  # the migration puts it there
-    return int(row[0]), _model(row), tuple(row[6])
+    return int(row[0]), _model(row), tuple(row[6]), int(row[8])
 
 
 async def named(connection: Connection, name: str) -> Model | None:

@@ -154,7 +154,10 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
     readings = Readers(Connections(ends.postgres_url, search), replicas, search)
     recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
-    means = Means(lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others))
+    recorder = Recorder(settings)
+    means = Means(
+        lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others), lambda: recorder.set_aside
+    )
     return Services(
         settings=settings,
         search=search,
@@ -164,7 +167,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         store=store,
         storage=Storage(ends.s3),
         encoding=make_encoding(search, store),
-        recorder=Recorder(settings),
+        recorder=recorder,
         generation=Generation(readings, search),
         results=Results(store, search),
         feed=Feed(readings, search),

@@ -218,6 +218,11 @@ def _unknown(key_id: int) -> Rejected:
 # ── Checking keys ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def digest_of(token: str) -> bytes:
+    """Under which a key stands in the database, of a token however long."""
+    return digest(token[:TOKEN_CHARS_MAX])
+
+
 class Checks:
     """What was found out about keys in the last seconds, by their hash. Bounded; one per deployment's database."""
 
@@ -242,7 +247,7 @@ _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 async def identify(services: Services, token: str) -> Principal | None:
     """Whose key this is; None for one that is unknown, expired or revoked."""
-    key = digest(token[:TOKEN_CHARS_MAX])
+    key = digest_of(token)
     checks = _checks.setdefault(services.readers, Checks())
     fresh, principal = checks.get(key)
     if fresh:
@@ -281,7 +286,7 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
 def remembered(services: Services, token: str, grace_s: float = 0.0) -> Principal | None:
     """Whose key this is, if it was found out in the last seconds; `grace_s` longer, for one that must be asked again."""
     checks = _checks.setdefault(services.readers, Checks())
-    known, principal = checks.get(digest(token[:TOKEN_CHARS_MAX]), grace_s)
+    known, principal = checks.get(digest_of(token), grace_s)
     return principal if known else None
 
 

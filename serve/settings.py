@@ -23,6 +23,7 @@ POSITIVE = (
     "redis_calls_max",
     "hurried_ef_search",
     "cache_entries_max",
+    "sources_kept_max",
     "result_cache_s",
     "key_burst",
     "address_burst",
@@ -40,6 +41,7 @@ POSITIVE = (
     "images_max",
     "images_decoded_max",
     "key_questions_max",
+    "known_keys_max",
     "json_max_bytes",
     "json_depth_max",
     "json_values_max",
@@ -55,7 +57,7 @@ ABOVE_ZERO = (
     "store_timeout_s", "liveness_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
     "scale_up_delay_s", "scale_down_delay_s", "media_rate_per_s", "probe_rate_per_s", "wrong_rate_per_s",
-    "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s",
+    "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s", "growth_interval_s",
 )  # fmt: skip
 PPM = 1_000_000
 OBJECT_LINK_MAX_S = 6 * 86_400  # S3 takes seven days, less what links are rounded by
@@ -123,6 +125,7 @@ class SearchSettings:
 
     # Where it is read: replicas of the database while they keep up, else the primary.
     generation_interval_s: float = 1.0  # a takedown is felt within this time
+    growth_interval_s: float = 5.0  # between dropping kept answers because videos were added, which many are in a row
     stale_max_s: float = 60.0  # how long kept answers may be shown while the database is away
     connection_wait_s: float = 1.0
     question_timeout_s: float = (
@@ -134,6 +137,7 @@ class SearchSettings:
     # What is kept: answers and query vectors, in each replica and in Redis.
     cache_entries_max: int = 2048
     cache_max_mb: int = 64
+    sources_kept_max: int = 20_000  # pictures and videos of which a replica remembers where they lie
     result_cache_s: int = 60
 
     # How much may be asked: tokens a second and at most at once, for a key, and for an address (an IPv6 /64) without
@@ -167,6 +171,7 @@ class SearchSettings:
     images_max: int = 4  # pictures on their way to the encoder
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
     key_questions_max: int = 4  # to the database, of its connections
+    known_keys_max: int = 200_000  # the newest, of which a replica knows that they exist (8 bytes each)
     body_timeout_s: float = 10.0  # until a whole body is there
     write_timeout_s: float = 10.0  # for a part of an answer; a client that does not read is cut off
     stream_timeout_s: float = 15.0  # of a search in parts, to its last byte
@@ -237,7 +242,8 @@ class SearchSettings:
     @property
     def gated_max(self) -> int:
         """Requests that hold or await a place of some gate."""
-        return self.searches_max + self.waiting_max + self.streams_max + self.bodies_max + self.large_bodies_max * 3
+        bodies = self.bodies_max + self.large_bodies_max * 3
+        return self.searches_max + self.key_questions_max + self.waiting_max * 2 + self.streams_max + bodies
 
     def _check_least(self) -> None:
         for name in POSITIVE:

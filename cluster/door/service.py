@@ -6,20 +6,17 @@ It needs neither Ray nor Serve and outlives both: without a replica it answers 5
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import re
 import resource
 import signal
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from cluster import runtime
-from cluster.door import backends, config
+from cluster.door import backends, config, sockets
 from cluster.door.backends import Backend
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command
@@ -28,7 +25,6 @@ from cluster.settings import EMBEDDED, Settings
 log = logging.getLogger(__name__)
 
 SECRET = "door"  # noqa: S105  the name of a secret
-SOCKET_PATH_MAX = 80  # HAProxy takes paths of 97, and adds a suffix while it binds
 CHECK_TIMEOUT_S = 3.0
 SPARE_FILES = 256
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
@@ -44,8 +40,9 @@ class DoorService:
     start_timeout_s: float = 20.0
 
     def prepare(self) -> None:
-        for folder in {_folder(self.settings), admin_socket(self.settings).parent}:
-            _make_private(folder)
+        for folder in {_folder(self.settings), sockets.folder(self.settings)}:
+            sockets.make_private(folder)
+        sockets.remove_stale()
         runtime.replace_private(_folder(self.settings) / "haproxy.cfg", config.config(self._door()))
 
     def command(self) -> Command:
@@ -64,6 +61,9 @@ class DoorService:
         except httpx.HTTPError as error:
             detail = (str(error) or type(error).__name__).splitlines()[0]
             raise Temporary(f"the door does not answer: {detail}") from error
+
+    def tidy(self) -> None:
+        sockets.remove(self.settings)
 
     def address(self) -> str:
         return runtime.serve_url(self.settings)
@@ -102,7 +102,7 @@ def backends_path(settings: Settings) -> Path:
 
 
 def admin_socket(settings: Settings) -> Path:
-    return _socket_folder(settings) / "admin.sock"
+    return sockets.folder(settings) / "admin.sock"
 
 
 def feed(settings: Settings, found: list[Backend]) -> bool:
@@ -122,29 +122,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def _own_socket(settings: Settings) -> Path:
-    return _socket_folder(settings) / "own.sock"
-
-
-def _socket_folder(settings: Settings) -> Path:
-    """In the data folder, unless a socket's path would become too long there."""
-    own = _folder(settings)
-    if len(str(own / "admin.sock")) <= SOCKET_PATH_MAX:
-        return own
-    digest = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
-    return Path("/tmp") / f"pixr-door-{os.geteuid()}-{digest}"  # noqa: S108  the one short path every Linux has
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder of ours alone.
-
-    Raises:
-        Rejected: another user made it before us.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise Rejected(f"{folder} belongs to another user", hint="remove it, or choose a shorter PIXR_DATA_DIR")
-    folder.chmod(0o700)
+    return sockets.folder(settings) / "own.sock"
 
 
 def _connections_max(settings: Settings) -> int:

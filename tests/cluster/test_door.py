@@ -576,18 +576,6 @@ def test_commands_and_figures_are_the_owners_alone(running: OwnDoor) -> None:
         assert "haproxy_process_start_time_seconds" in client.get("http://door/metrics").text
 
 
-def test_a_deep_data_folder_does_not_make_a_socket_path_too_long(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 60) / ("e" * 40)
-    deep.mkdir(parents=True)
-    with door(deep) as own:
-        own.start()
-        folder = service.admin_socket(own.settings).parent
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-
-
 def test_told_to_end_it_lets_an_answer_come_to_its_end(running: OwnDoor, server: Server) -> None:
     server.delay_s = 0.8
     with running.connect() as connection:

@@ -33,19 +33,15 @@ class Siege:
     @property
     def faults(self) -> list[str]:
         """What is wrong: how the quiet client was served, what the strangers got to see, what was not given back."""
-        return self.faults_but(CLEAN_503_SHARE_MAX)
-
-    def faults_but(self, busy_share_max: float) -> list[str]:
-        """What is wrong, where the quiet client may be told to come again in this share of its requests."""
-        found = [f"the quiet client: {each}" for each in served_badly(self.seen, busy_share_max)]
+        found = [f"the quiet client: {each}" for each in served_badly(self.seen)]
         found += [f"strangers got {what}: {count}" for what, count in self.report.answers.items() if ": 500" in what]
         return found + [f"not given back: {each}" for each in self.lacking]
 
 
-def served_badly(seen: Seen, busy_share_max: float) -> list[str]:
+def served_badly(seen: Seen) -> list[str]:
     """Nothing but good answers, and few that say cleanly when to come again."""
     found = seen.worst() if set(seen.kinds) - {Kind.OK, Kind.BUSY} else []
-    if seen.share(Kind.BUSY) > busy_share_max or not seen.of(Kind.OK):
+    if seen.share(Kind.BUSY) > CLEAN_503_SHARE_MAX or not seen.of(Kind.OK):
         found.append(f"{len(seen.of(Kind.OK))} of {len(seen.rows)} answered: {dict(seen.kinds)}")
     return found
 

@@ -11,7 +11,7 @@ from tests.hostile.conftest import Scene
 
 SEED = 20_001
 SHORT_S, LONG_S, BASELINE_S = 60.0, 600.0, 120.0
-BUSY_SHARE_MAX = 0.5  # in a minute on a machine that has other work: strangers within their allowance ask for all of it
+FEW_PER_S = 20.0  # strangers who come in the minute of every test run, which asks what is left behind, not how fast it is
 P95_RATIO_MAX = 3.0
 P95_LEAST_S = 0.05  # a ratio of times below this says more of the machine than of Pixr
 MEMORY_SHARE_MAX = 0.05  # by which the third minute of quiet may be above the second
@@ -23,8 +23,8 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-def besieged(scene: Scene, show: Callable[..., None], seconds: float) -> siege.Siege:
-    attack = siege.plan(scene, SEED, seconds, WEIGHTS, keys=(scene.stranger_key,))
+def besieged(scene: Scene, show: Callable[..., None], seconds: float, **more: float) -> siege.Siege:
+    attack = siege.plan(scene, SEED, seconds, WEIGHTS, keys=(scene.stranger_key,), **more)
     return siege.besieged(scene, attack, seconds, show)
 
 
@@ -42,7 +42,7 @@ def slowed(scene: Scene, show: Callable[..., None], seen: siege.Siege) -> list[s
 def test_a_minute_of_strangers_leaves_the_quiet_client_served_and_nothing_taken(
     scene: Scene, show: Callable[..., None]
 ) -> None:
-    assert besieged(scene, show, SHORT_S).faults_but(BUSY_SHARE_MAX) == [], f"seed {SEED}"
+    assert besieged(scene, show, SHORT_S, starts_per_s=FEW_PER_S).faults == [], f"seed {SEED}"
 
 
 @pytest.mark.slow
