@@ -54,10 +54,13 @@ def statement_csv(connection: Connection[Any], creator_id: int) -> str:
     return text.getvalue()
 
 
-def payouts(connection: Connection[Any], creator_id: int, limit: int) -> list[dict[str, Any]]:
-    """A creator's payouts, newest first, each with the signature of the transaction that paid it."""
+def payouts(
+    connection: Connection[Any], creator_id: int, before: int | None, limit: int
+) -> tuple[list[dict[str, Any]], int]:
+    """A creator's payouts before one of them, newest first, each with the signature of its transaction; and how many."""
     check_creator(connection, creator_id)
-    return [line.document() for line in listing.payouts(connection, creator_id=creator_id, limit=limit)]
+    found = listing.payouts(connection, creator_id=creator_id, before=before, limit=limit)
+    return [line.document() for line in found], listing.count(connection, creator_id)
 
 
 def check_creator(connection: Connection[Any], creator_id: int) -> None:

@@ -24,6 +24,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
 from cluster.tasks import Tasks
 from pipelines import encoder
+from pipelines.cutoff import Cutoff
 from pipelines.relevance import Calibration
 from pipelines.settings import ModelSettings
 from serve import deadlines, dimensions, memory
@@ -87,8 +88,9 @@ class QueryEncoder:
 
     def _load(self, name: str) -> Loaded:
         made = encoder.load(name, device=self._settings.device, threads=self._settings.threads or 1)
-        calibration = Calibration.of(encoder.locate(name).folder)
-        return Loaded(made, Facts(made.name, made.dimensions, made.fingerprint, calibration))
+        folder = encoder.locate(name).folder
+        facts = Facts(made.name, made.dimensions, made.fingerprint, Calibration.of(folder), Cutoff.of(folder))
+        return Loaded(made, facts)
 
     def image(self, data: bytes, model: str = "") -> Vector:
         """The vector of an encoded picture.

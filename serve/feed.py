@@ -21,6 +21,7 @@ from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import VISIBLE, Found
 from serve import deadlines
+from serve.cursors import Ranked
 from serve.generation import State
 from serve.readers import Readers
 from serve.settings import SearchSettings
@@ -66,6 +67,19 @@ async def scored(
     connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
 ) -> list[Worth]:
     """The feed, best first; for a viewer, what they have not seen before what they have."""
+    return await shown(connection, await ranked(connection, search, limit, viewer))
+
+
+async def shown(connection: AsyncConnection[Any], ranks: Sequence[Ranked]) -> list[Worth]:
+    """What an answer shows of moments in their order; what may not be seen (any more) is left out."""
+    found = await index.found(connection, [each.segment_id for each in ranks])
+    return [Worth(found[each.segment_id], each.score) for each in ranks if each.segment_id in found]
+
+
+async def ranked(
+    connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
+) -> list[Ranked]:
+    """The moments of the feed, best first."""
     parameters = {
         "watched_s": WATCHED_S,
         "watched": search.feed_watched_weight,
@@ -77,16 +91,16 @@ async def scored(
         "limit": limit,
     }
     rows = await (await connection.execute(SCORED, parameters)).fetchall()
-    found = await index.found(connection, [row[0] for row in rows])
-    return [Worth(found[row[0]], float(row[1])) for row in rows if row[0] in found]
+    return [Ranked(row[0], float(row[1]), 0, ()) for row in rows]
 
 
 # What is claimed to be watched is at most the moment's length, and a viewer's event of a kind counts once in a while, so
 # that nobody steers the feed, or fills the table, by saying it again.
-WATCHED: LiteralString = f"""
+WATCHED: LiteralString = """
     WITH visible AS (
         SELECT s.id, s.end_ms - s.start_ms AS lasts_ms
-        FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %(segment_id)s AND {VISIBLE}),
+        FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %(segment_id)s
+            AND v.status = 'ready' AND v.visibility = ANY(%(visibilities)s)),
     noted AS (
         INSERT INTO app.watch_events (viewer, segment_id, kind, watched_ms)
         SELECT %(viewer)s, id, %(kind)s, least(%(watched_ms)s, lasts_ms) FROM visible
@@ -95,12 +109,22 @@ WATCHED: LiteralString = f"""
     SELECT count(*) FROM visible"""
 
 
-def watch(connection: Connection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int) -> bool:
+def watch(
+    connection: Connection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int, *, unlisted: bool = False
+) -> bool:
     """Note that a viewer watched a moment that they may see; False when there is none.
 
     Noted once an hour for each kind; `watched_ms` above the moment's length is the whole moment.
+    `unlisted` when it was named by its public id.
     """
-    given = {"viewer": viewer, "segment_id": segment_id, "kind": kind, "watched_ms": watched_ms, "again_s": AGAIN_S}
+    given: dict[str, Any] = {
+        "viewer": viewer,
+        "segment_id": segment_id,
+        "kind": kind,
+        "watched_ms": watched_ms,
+        "again_s": AGAIN_S,
+    }
+    given["visibilities"] = ["public", "unlisted"] if unlisted else ["public"]
     row = connection.execute(WATCHED, given).fetchone()
     return row is not None and row[0] == 1
 

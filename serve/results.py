@@ -11,6 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ import psycopg
 
 from cluster.errors import PixrError
 from cluster.tasks import Tasks
-from serve import deadlines
+from serve import deadlines, manners
 from serve.settings import SearchSettings
 from serve.store import Store
 
@@ -48,6 +49,16 @@ class Page:
     next_cursor: str | None
     degraded: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # by stage, of making it
+
+    @cached_property
+    def tag(self) -> str:
+        """The entity tag of every answer that shows this page."""
+        rest = orjson.dumps([self.next_cursor, self.degraded])
+        return manners.tag(self.moments, rest)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.moments == b"[]" and self.next_cursor is None
 
     def dump(self) -> bytes:
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]

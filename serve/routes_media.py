@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from cluster.errors import Rejected
 from pipelines import videos
 from serve import media, objects
+from serve.routing import Route
 from serve.services import Services
 
 CACHE_CONTROL = "private, max-age=60"  # how long a takedown is not felt by a browser that has asked before
@@ -27,7 +28,7 @@ REDIRECTS: dict[int | str, dict[str, object]] = {307: {"description": "Where the
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/media", tags=["media"])
+    routes = APIRouter(prefix="/media", tags=["media"], route_class=Route)
     settings, endpoint = services.settings, services.storage.endpoint
 
     def redirect(request: Request, uri: str, content_type: str) -> Response:

@@ -70,10 +70,20 @@ class Answer:
         """By stage, of making it; nothing for what was kept."""
         return self.page.seconds if self.source in (MADE, CURSOR) else {}
 
+    @property
+    def nothing_matches(self) -> bool:
+        """Whether everything was asked, and nothing is there to show. Never of a degraded answer, or of a further page."""
+        return self.page.is_empty and not self.page.degraded and self.source != CURSOR
+
     def body(self, text: str, took_ms: float) -> bytes:
         """The JSON that is sent; the moments are in it as they were kept."""
         page = self.page
-        rest = {"next_cursor": page.next_cursor, "degraded": page.degraded, "took_ms": round(took_ms, 1)}
+        rest = {
+            "next_cursor": page.next_cursor,
+            "degraded": page.degraded,
+            "nothing_matches": self.nothing_matches,
+            "took_ms": round(took_ms, 1),
+        }
         return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + orjson.dumps(rest)[1:]
 
 
@@ -213,14 +223,13 @@ async def _first(services: Services, query: Query) -> Answer:
 
 async def _made(services: Services, query: Query, state: State) -> Page:
     asked = await candidates.gather(services, query, state)
-    ranked = [each for each in asked.ranked if each.relevance_ppm >= query.relevance_min_ppm]
-    return await _page(services, query, asked, ranked)
+    return await _page(services, query, asked, asked.ranked)
 
 
 async def _further(services: Services, query: Query, cursor: str) -> Answer:
     """A further page is already in its cursor; what may no longer be shown is skipped."""
     ranked, generation = cursors.unpack(cursor, services.cursor_key)
-    ranked = [each for each in ranked if each.relevance_ppm >= query.relevance_min_ppm]
+    ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
     return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 
 
@@ -231,7 +240,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
-        tuple(_as_shown(each, moment) for each, moment in best if moment.creator_id != asked.creator_id),
+        tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
         asked.watch.spent_s,
@@ -276,6 +285,11 @@ def _shown(
     if query.explain:
         moment["explain"] = moments.explanation(asked, best.segment_id)
     return moment
+
+
+def _pays(asked: Candidates, moment: Found) -> bool:
+    """Whether it makes an appearance: not as more of its own creator's, and not where only a parameter has it shown."""
+    return moment.creator_id != asked.creator_id and asked.cut.pays(moment.segment_id)
 
 
 def _as_shown(ranked: Ranked, found: Found) -> Shown:

@@ -42,7 +42,7 @@ class Shortcut:
                 pass  # the routes say what is wrong with it
             elif scope["method"] == "GET":
                 response = await self._hot(request)
-            elif scope["method"] == "POST" and _is_announced_json(request):
+            elif scope["method"] == "POST" and not scope["query_string"] and _is_announced_json(request):
                 messages = await _all(receive)
                 receive = _again(messages, receive)
                 response = await self._posted(request, messages)
@@ -57,7 +57,7 @@ class Shortcut:
 
         async def answer() -> Response:
             principal = await self._principal(request)
-            return self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
+            return await self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
 
         return await _or_problem(request, answer())
 

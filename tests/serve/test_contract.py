@@ -140,6 +140,10 @@ def test_a_key_never_sees_what_its_scope_or_a_videos_visibility_forbids(live: Li
             tokens[name] = keys.create(connection, name, ["creator"], creator_id=creator)[1]
         moment, video = live.gallery.moments["apple"][0], live.gallery.videos["apple"]
 
+        row = connection.execute("SELECT public_id FROM media.videos WHERE id = %s", (video,)).fetchone()
+        assert row is not None
+        public = row[0]
+
         @given(st.sampled_from(VISIBILITIES), st.sampled_from(STATUSES), st.sampled_from(SCOPES))
         @hypothesis_settings(max_examples=40, deadline=None, database=None)
         def holds(visibility: str, status: str, scope: str | None) -> None:
@@ -151,8 +155,13 @@ def test_a_key_never_sees_what_its_scope_or_a_videos_visibility_forbids(live: Li
             with httpx.Client(base_url=live.url, headers=headers, timeout=30) as http:
                 ready, owner = status == "ready", scope in ("ingest", "admin", "hers")
                 seen = owner or (ready and visibility != "private")
-                assert (http.get(f"/v1/videos/{video}").status_code == 200) is seen
-                assert (http.get(f"/v1/videos/{video}/segments").status_code == 200) is seen
+                by_number = owner or (ready and visibility == "public")
+                for names, is_seen in (((video, moment), by_number), ((public, f"{public}.0"), seen)):
+                    assert (http.get(f"/v1/videos/{names[0]}").status_code == 200) is is_seen
+                    assert (http.get(f"/v1/videos/{names[0]}/segments").status_code == 200) is is_seen
+                    assert (http.get(f"/v1/segments/{names[1]}").status_code == 200) is is_seen
+                found = http.get("/v1/videos", params={"limit": 100, "status": status}).json()["videos"]
+                assert any(each["id"] == str(video) for each in found) is by_number
                 answer = http.get("/v1/search", params={"q": "reel", "limit": 100}).json()
                 listed = any(each["video_id"] == str(video) for each in answer["moments"])
                 assert listed is (ready and visibility == "public")
