@@ -75,7 +75,7 @@ class Answering:
         headers = {
             "x-pixr-degraded": ",".join(found.page.degraded),
             "x-pixr-cache": found.source,
-            "etag": found.page.tag,
+            "etag": found.tag,
             "x-pixr-model": quote(found.model),
             "server-timing": server_timing({**found.seconds, "total": seconds}),
             **(more or {}),

@@ -2,8 +2,8 @@
 
 A moment whose video has all words of the query, as they were asked, is shown whatever its picture; every other one only
 if it is near enough to one of the parts that were asked for, by the model's calibration (`pipelines.cutoff`) or by the
-least relevance that the deployment sets. A caller who names a least relevance gets just that of every moment, but what
-would not be shown otherwise does not pay: no parameter raises what a moment earns. Where there is nothing to judge
+least relevance that the deployment sets. A caller who names a least relevance gets just that of every moment. Below the
+cut nothing earns, however it came to be shown: no parameter raises what a moment earns. Where there is nothing to judge
 by, because the encoder is away or nothing was ingested yet, nothing is cut.
 """
 
@@ -53,10 +53,9 @@ class Cut:
         return self.passing is None or ranked.segment_id in self.named or self.is_near(ranked.segment_id)
 
     def pays(self, segment_id: int) -> bool:
-        """Whether a search by each part alone would show it."""
-        return self.passing is None or all(
-            segment_id in each.moments or (each.part.is_text and segment_id in self.named) for each in self.passing
-        )
+        """Whether it is near enough to each part. Words that match have it shown and no more: which words do depends on
+        what a caller says beside the text (a language, a filter, a blend)."""
+        return self.passing is None or all(segment_id in each.moments for each in self.passing)
 
 
 def of(search: SearchSettings, query: Query, words: Sequence[Named], passing: tuple[Passing, ...] | None) -> Cut:

@@ -50,11 +50,15 @@ class Page:
     degraded: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # by stage, of making it
 
+    def tag(self, *, nothing_matches: bool) -> str:
+        """The entity tag of an answer that shows this page, and says or does not say that nothing matches."""
+        return self._tags[nothing_matches]
+
     @cached_property
-    def tag(self) -> str:
-        """The entity tag of every answer that shows this page."""
-        rest = orjson.dumps([self.next_cursor, self.degraded])
-        return manners.tag(self.moments, rest)
+    def _tags(self) -> tuple[str, str]:
+        rest = [self.next_cursor, self.degraded]
+        said, unsaid = (manners.tag(self.moments, orjson.dumps([*rest, each])) for each in (False, True))
+        return said, unsaid
 
     @property
     def is_empty(self) -> bool:

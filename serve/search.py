@@ -75,6 +75,11 @@ class Answer:
         """Whether everything was asked, and nothing is there to show. Never of a degraded answer, or of a further page."""
         return self.page.is_empty and not self.page.degraded and self.source != CURSOR
 
+    @property
+    def tag(self) -> str:
+        """The entity tag: the same for answers that differ in how long they took alone."""
+        return self.page.tag(nothing_matches=self.nothing_matches)
+
     def body(self, text: str, took_ms: float) -> bytes:
         """The JSON that is sent; the moments are in it as they were kept."""
         page = self.page

@@ -141,10 +141,31 @@ async def test_asking_for_everything_raises_no_money(room: Room) -> None:
     assert room.paid() == 2 * usual  # near to one of two parts is shown, and pays where it is near to both
 
 
-async def test_words_alone_earn_what_the_picture_is_worth(room: Room) -> None:
+async def test_words_show_what_is_below_the_cut_and_pay_nothing_for_it(room: Room) -> None:
     room.name("owl", "Zyxxel grand finale")
-    found = (await room.search("zyxxel grand finale"))["moments"]
-    assert room.paid() == sum(moment["relevance_ppm"] * PAID.rate_pix // 1_000_000 for moment in found)
+    assert len((await room.search("zyxxel grand finale"))["moments"]) == 2
+    assert room.paid() == 0
+
+
+async def test_what_words_match_is_the_callers_to_say_and_no_reason_to_pay(room: Room, model: QueryEncoder) -> None:
+    """A language, a filter or a blend decides which moments stand for the words; below the cut each earns as little."""
+    room.name("banana", "banane")
+    room.name("owl", "Bananen")
+    settings = room.doors.settings
+    level = dataclasses.replace(settings.section(SearchSettings), relevance_min_ppm=1_000_000)
+    async with opened(settings.with_section(level), near(model)) as doors:
+        for said in (
+            {"text": "banane"},
+            {"text": "banane", "language": "german"},
+            {"text": "banane", "language": "german", "relevance_min_ppm": 1},
+            {"text": "banane", "filters": {"video_id": [str(room.gallery.videos["banana"])]}},
+            {"text": "banane", "weights": {"vector": 0}},
+            {"text": "banane", "blend": {"negative": 3}, "negative": ["night"]},
+        ):
+            found = (await doors.http.post("/v1/search", json=said | {"limit": 100})).json()["moments"]
+            assert found, said
+        assert max(moment["relevance_ppm"] for moment in found) * PAID.rate_pix >= 1_000_000  # something to earn
+        assert room.paid() == 0  # here, since the spools of doors that are closed are gone
 
 
 async def test_a_level_that_is_set_holds_for_vectors_and_not_for_words(room: Room, model: QueryEncoder) -> None:

@@ -17,6 +17,8 @@ from cluster.errors import Rejected
 from cluster.settings import Settings
 from cluster.storage import split
 from serve import app
+from serve.results import MADE, REPLICA, Page
+from serve.search import CURSOR, Answer
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, Shelf, fill, opened, tiny
 
@@ -138,6 +140,15 @@ async def test_the_same_answer_is_not_sent_twice(room: Room) -> None:
     await room.http.patch(f"/v1/videos/{video}", json={"title": "Other"}, headers=room.doors.key("admin"))
     tag = (await room.http.get(f"/v1/videos/{video}")).headers["etag"]
     assert (await room.http.get(f"/v1/videos/{video}", headers={"if-none-match": 'W/"0"'})).headers["etag"] == tag
+
+
+async def test_an_empty_first_page_and_an_empty_further_page_have_tags_of_their_own() -> None:
+    """One says that nothing matches, the other only that nothing follows."""
+    page = Page(b"[]", (), None)
+    first, further = Answer(page, MADE), Answer(page, CURSOR)
+    assert (first.nothing_matches, further.nothing_matches) == (True, False)
+    assert first.tag != further.tag
+    assert first.tag == Answer(page, REPLICA).tag
 
 
 async def test_large_answers_are_compressed_for_who_takes_it(room: Room) -> None:
