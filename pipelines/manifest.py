@@ -59,6 +59,8 @@ def _check_words(entry: Entry) -> None:
         ("file", entry.file),
         ("title", entry.title),
         ("creator", entry.creator),
+        ("wallet", entry.wallet),
+        ("language", entry.language),
         *(("tag", t) for t in entry.tags),
     )
     for name, text in lines:

@@ -215,7 +215,8 @@ class Client:
     def earnings(self, creator_id: str) -> Earnings:
         found = self._call("GET", f"/v1/creators/{creator_id}/earnings")
         amounts = {name: int(found[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
-        return Earnings(creator_id=found["creator_id"], wallet=found["wallet"], **amounts)
+        told = {name: found[name] for name in ("creator_id", "creator_public_id", "wallet")}
+        return Earnings(**told, **amounts)
 
     @call("GET /v1/creators/{creator_id}/earnings/live")
     def earned(self, creator_id: str) -> int:

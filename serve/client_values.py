@@ -136,6 +136,7 @@ class Earnings:
     """Base units (six decimals)."""
 
     creator_id: str
+    creator_public_id: str
     pending: int
     accrued: int
     in_flight: int
@@ -150,6 +151,7 @@ class Payout:
 
     id: str
     creator_id: str
+    creator_public_id: str
     wallet: str
     amount_pix: str
     state: str
@@ -164,6 +166,7 @@ class Wallet:
     """Where a creator is paid; after a change, payouts wait until `hold_until`."""
 
     creator_id: str
+    creator_public_id: str
     wallet: str
     set_by: str
     set_at: str

@@ -34,6 +34,7 @@ class Earnings(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     creator_id: str
+    creator_public_id: str
     pending: Amount
     accrued: Amount
     in_flight: Amount
@@ -59,6 +60,7 @@ class Payout(BaseModel):
 
     id: str
     creator_id: str
+    creator_public_id: str
     wallet: str
     amount_pix: Amount
     state: str
@@ -102,6 +104,7 @@ class Wallet(BaseModel):
     """Where a creator is paid; after a change, payouts wait until `hold_until`."""
 
     creator_id: str
+    creator_public_id: str
     wallet: str
     set_by: str
     set_at: str
@@ -209,6 +212,6 @@ def _document(found: creators.Creator) -> dict[str, Any]:
 def _change(
     connection: Connection[Any], economics: Economics, creator_id: int, wallet: str, set_by: str
 ) -> dict[str, Any]:
-    earnings.check_creator(connection, creator_id)
+    public_id = earnings.check_creator(connection, creator_id)
     changed = dataclasses.asdict(wallets.change(connection, economics, creator_id, wallet, set_by))
-    return changed | {"creator_id": str(creator_id)}
+    return changed | {"creator_id": str(creator_id), "creator_public_id": public_id}

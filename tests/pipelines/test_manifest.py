@@ -66,6 +66,9 @@ def test_a_title_is_made_of_a_files_name() -> None:
         ({"title": "\u202egnp.exe"}, "title contains control characters"),
         ({"description": "\x1b]0;PWNED\x07"}, "description contains control characters"),
         ({"tags": ["a\x07"]}, "tag contains control characters"),
+        ({"creator": "ana\x00"}, "creator contains control characters"),
+        ({"wallet": "\x1b[2J"}, "wallet contains control characters"),
+        ({"language": "eng\x00lish"}, "language contains control characters"),
         ({"title": "x" * 201}, "title has 201 characters"),
     ],
 )

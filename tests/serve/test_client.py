@@ -91,6 +91,7 @@ def test_the_client_talks_to_the_real_thing(settings: Settings) -> None:
         assert [each.public_id for each in pixr.feed(limit=1).moments]
         pixr.note(found.moments[0].segment_id)
         assert pixr.earnings(str(shelf.ada)).accrued >= 0
+        assert pixr.earnings(str(shelf.ada)).creator_public_id == pixr.creator(str(shelf.ada)).public_id
         assert pixr.earned(str(shelf.ada)) >= 0
         assert pixr.statement(str(shelf.ada)).startswith("at,")
         assert pixr.payouts(str(shelf.ada)).rows == []
