@@ -138,7 +138,7 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
 
 async def _looked(services: Services, query: Query, model: Model, vector: Vector) -> tuple[Looked, bool]:
     """With the whole plan; when that takes too long, or has of late, with a hurried one, whose recall is lower."""
-    plan, limit = _plan(services), services.search.candidates_max
+    plan, limit = plan_of(services), services.search.candidates_max
     breaker = services.patience
     if breaker.allow():
         try:
@@ -165,7 +165,7 @@ def _shadow(services: Services, query: Query, state: State, searched: Model) -> 
     async def vector(model: Model) -> Vector:
         return (await relevance.parts_of(services, query, model)).blended()
 
-    return Shadow(names, vector, _plan(services)) if names else None
+    return Shadow(names, vector, plan_of(services)) if names else None
 
 
 async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Match] | None:
@@ -173,7 +173,7 @@ async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[M
     if not query.wanted or query.text_weight == 0:
         return []
     try:
-        asked = (query.text, services.search.text_videos_max, query.filters, _plan(services), query.language)
+        asked = (query.text, services.search.text_videos_max, query.filters, plan_of(services), query.language)
         with watch.time("text"):
             return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
     except (Temporary, psycopg.OperationalError) as error:
@@ -188,7 +188,7 @@ async def _standing(
     if not matches:
         return None if matches is None else []
     each, among = services.search.text_moments_max, query.filters.segment_ids
-    asked = (matches, each, nearest.model, nearest.vector, among, _plan(services))
+    asked = (matches, each, nearest.model, nearest.vector, among, plan_of(services))
     try:
         with watch.time("text"):
             found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
@@ -198,7 +198,7 @@ async def _standing(
     return [named for named in found if named.segment_id != query.segment_id]
 
 
-def _plan(services: Services) -> Plan:
+def plan_of(services: Services) -> Plan:
     search = services.search
     return Plan(
         search.exact_rows_max,

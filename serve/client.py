@@ -215,8 +215,8 @@ class Client:
     def earnings(self, creator_id: str) -> Earnings:
         found = self._call("GET", f"/v1/creators/{creator_id}/earnings")
         amounts = {name: int(found[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
-        told = {name: found[name] for name in ("creator_id", "creator_public_id", "wallet")}
-        return Earnings(**told, **amounts)
+        creator_id, public_id, wallet = (found[name] for name in ("creator_id", "creator_public_id", "wallet"))
+        return Earnings(creator_id=creator_id, creator_public_id=public_id, wallet=wallet, **amounts)
 
     @call("GET /v1/creators/{creator_id}/earnings/live")
     def earned(self, creator_id: str) -> int:

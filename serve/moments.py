@@ -6,7 +6,7 @@ Takes ranked candidates and what the index knows of them; signs the links. Ranks
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -15,6 +15,7 @@ from pipelines.index import Found
 from serve import media
 from serve.candidates import Candidates
 from serve.cursors import Ranked
+from serve.facets import Facets
 from serve.query import GroupBy
 from serve.services import Services
 
@@ -34,6 +35,16 @@ class Explanation(BaseModel):
         description="Whether it is near enough to be shown for its vector; if not, all words of the query are its own. "
         "Null where that was not asked."
     )
+
+
+class Highlight(BaseModel):
+    """A word of the query in what is shown: characters `start` to `end` (exclusive, Unicode code points) of a field."""
+
+    field: Literal["title", "tags", "description"]
+    index: int = Field(description="Which of the tags, from 0; 0 elsewhere.")
+    start: int
+    end: int
+    text: str
 
 
 class Span(BaseModel):
@@ -72,6 +83,7 @@ class Moment(BaseModel):
     play_url: str
     matched: list[str]
     others: list[Span] | None = None
+    highlights: list[Highlight] | None = None
     explain: Explanation | None = None
 
 
@@ -87,6 +99,7 @@ class Answer(BaseModel):
     next_cursor: str | None = None
     degraded: list[str] = []
     nothing_matches: bool = False
+    facets: Facets | None = None
     took_ms: float
     model_config = {
         "json_schema_extra": {

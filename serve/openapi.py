@@ -102,7 +102,8 @@ ANSWER = {
     "took_ms": 7.4,
 }  # fmt: skip
 EARNINGS = {
-    "creator_id": "2", "pending": "0", "accrued": "125000", "payable": "1000", "in_flight": "0", "paid": "124000",
+    "creator_id": "2", "creator_public_id": CREATOR_NAME,
+    "pending": "0", "accrued": "125000", "payable": "1000", "in_flight": "0", "paid": "124000",
     "on_chain": "124000", "payouts": 1, "wallet": "4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T", "held": None,
     "currency": "PIX", "decimals": 6,
 }  # fmt: skip

@@ -125,6 +125,8 @@ class Asked(BaseModel):
         "calibration says is near enough.",
     )
     language: str = "english"
+    highlight: bool = Field(default=False, description="Say where the words of the text stand in each moment's own.")
+    facets: bool = Field(default=False, description="Count what was found by creator and by tag.")
 
 
 class Body(Asked):
@@ -178,6 +180,7 @@ class Parameters(Asked, Narrowing):
 RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
 BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing
     "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
+    "highlight": False, "facets": False,
 }  # fmt: skip
 
 
@@ -202,6 +205,8 @@ class Query:
     relevance_min_ppm: int | None = None  # None: words that match, and what the calibrated cut lets through
     language: str = "english"
     stake_min_pix: int | None = None  # until it is looked up which moments that leaves
+    highlight: bool = False
+    facets: bool = False
     variant: str = ""
     is_early: bool = False  # the words' part of a stream: it is there before any relevance is known, and shows 0
 
@@ -278,6 +283,8 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         intent=body.intent,
         relevance_min_ppm=body.relevance_min_ppm,
         language=body.language,
+        highlight=body.highlight,
+        facets=body.facets,
         stake_min_pix=body.filters.stake_min_pix,
         variant=variant,
     )

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import orjson
 
 from cluster.errors import Rejected, Temporary
 from ledger import money, spool
 from ledger.appearances import Appearance
-from pipelines import index
+from pipelines import highlights, index
 from pipelines.index import Filters, Found
-from serve import candidates, cursors, moments, pictures, stakes
+from serve import candidates, cursors, facets, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
 from serve.deadlines import within
@@ -83,12 +83,14 @@ class Answer:
     def body(self, text: str, took_ms: float) -> bytes:
         """The JSON that is sent; the moments are in it as they were kept."""
         page = self.page
-        rest = {
+        rest: dict[str, object] = {
             "next_cursor": page.next_cursor,
             "degraded": page.degraded,
             "nothing_matches": self.nothing_matches,
             "took_ms": round(took_ms, 1),
         }
+        if page.facets is not None:
+            rest["facets"] = page.facets
         return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + orjson.dumps(rest)[1:]
 
 
@@ -241,7 +243,9 @@ async def _further(services: Services, query: Query, cursor: str) -> Answer:
 async def _page(services: Services, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
-    shown = [_shown(services, query, asked, group, found) for group in groups]
+        marked = await _highlights(services, query, [found[group[0].segment_id] for group in groups])
+        counted = facets.of((await _found(services, ranked)).values()) if query.facets else None
+    shown = [_shown(services, query, asked, group, found) | marked.get(group[0].segment_id, {}) for group in groups]
     best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
@@ -249,7 +253,20 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
         asked.watch.spent_s,
+        counted,
     )
+
+
+async def _highlights(services: Services, query: Query, shown: Sequence[Found]) -> dict[int, dict[str, object]]:
+    """By moment the words of the text in what is shown of it, where that was asked for."""
+    if not query.highlight:
+        return {}
+    plan = candidates.plan_of(services)
+    marked = await services.readers.ask(
+        lambda connection: highlights.of(connection, shown, query.text, query.language, plan),
+        manner=candidates.MATCHING,
+    )
+    return {key: {"highlights": [asdict(word) for word in words]} for key, words in marked.items()}
 
 
 async def _groups(

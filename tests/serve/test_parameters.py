@@ -34,6 +34,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "limit": NUMBERS,
     "group_by": st.sampled_from(["moment", "video", "channel"]),
     "explain": st.booleans(),
+    "highlight": st.booleans(),
+    "facets": st.booleans(),
     "intent": st.sampled_from(["search", "typing", "admin", "nothing"]),
     "relevance_min_ppm": st.sampled_from([0, 1, 1_000_001]),
     "language": st.sampled_from(["english", "german", "klingon"]),
