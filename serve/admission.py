@@ -31,7 +31,8 @@ from serve.limits import Standing
 from serve.services import Services
 
 EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
-PROBES = ("/readyz", "/metrics")
+METRICS = "/metrics"
+PROBES = ("/readyz", METRICS)
 MEDIA = ("/media/", "/web/")
 WITH_BODY = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 QUESTIONS_ADDRESS_MAX = 2
@@ -62,6 +63,8 @@ class Admission:
             admitted = self._admitted(request, state["address"])
             principal, standing = await within(admitted, self._services.search.deadline_s)
             state["principal"] = principal
+            if scope["path"] in PROBES:
+                self._check_operator(request, principal)
             if scope["method"] in WITH_BODY:
                 self._check_scopes(scope, principal)
         except (Rejected, Temporary, psycopg.OperationalError) as error:
@@ -120,6 +123,22 @@ class Admission:
                 raise
             return False
         return True
+
+    def _check_operator(self, request: Request, principal: Principal | None) -> None:
+        """Note whether the caller may know how this replica is; only they may read its figures.
+
+        They are an administrator, come from one of the networks of `operators_from`, or know the door's secret and speak for
+        themselves (the supervisor).
+
+        Raises:
+            Rejected: 401 or 403, to others who ask for /metrics.
+        """
+        state = request.scope["state"]
+        is_admin = principal is not None and principal.may(keys.ADMIN)
+        is_near = origins.is_within(state["address"], self._services.search.operators_from)
+        state["is_operator"] = is_admin or is_near or origins.is_proven(request.scope, self._secret)
+        if request.scope["path"] == METRICS and not state["is_operator"]:
+            keys.check(principal, (keys.ADMIN,))
 
     def _check_scopes(self, scope: Scope, principal: Principal | None) -> None:
         """Refuse a body that its route would not take from this caller.

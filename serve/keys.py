@@ -197,10 +197,17 @@ def revoke(connection: Connection[Any], key_id: int) -> None:
         raise _unknown(key_id)
 
 
-def listing(connection: Connection[Any]) -> list[Key]:
-    """Every key, the newest first."""
-    rows = connection.execute(f"{KEYS} ORDER BY k.id DESC LIMIT %s", (LISTED_MAX,))
+def listing(connection: Connection[Any], limit: int = LISTED_MAX, before: int = 2**63 - 1) -> list[Key]:
+    """Every key, the newest first; `before` is the id of one to go on from."""
+    rows = connection.execute(f"{KEYS} WHERE k.id < %s ORDER BY k.id DESC LIMIT %s", (before, limit))
     return [Key(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows]
+
+
+def count(connection: Connection[Any]) -> int:
+    """How many keys there are, living or not."""
+    row = connection.execute("SELECT count(*) FROM app.api_keys").fetchone()
+    assert row is not None  # of a count
+    return int(row[0])
 
 
 def one(connection: Connection[Any], key_id: int) -> Key:

@@ -67,7 +67,7 @@ def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = T
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Range"],
             expose_headers=list(EXPOSED_HEADERS),
         )
@@ -99,7 +99,7 @@ def problem(
         "code": name,
     } | {key: value for key, value in more.items() if value}
     given = dict(headers or {})
-    given["Cache-Control"] = "no-store"
+    given |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if status == HTTPStatus.UNAUTHORIZED:
         given.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
@@ -180,6 +180,10 @@ def _database_away(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    broken = next((each for each in error.errors() if each["type"] == "json_invalid"), None)
+    if broken is not None:
+        said = f"the body is no JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
+        return problem(request.scope, 400, said, code="malformed-json")
     fields = [
         {"where": ".".join(str(part) for part in each["loc"]), "message": str(each["msg"])}
         for each in error.errors()[:FIELDS_SHOWN_MAX]
@@ -224,7 +228,10 @@ class RequestIds:
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = name
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                if self._stamped:
+                    headers["X-Request-Id"] = name
             await send(message)
 
-        await self._app(scope, receive, stamped if self._stamped else send)
+        await self._app(scope, receive, stamped)

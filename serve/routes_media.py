@@ -14,6 +14,7 @@ from fastapi.responses import Response
 
 from cluster.errors import Rejected
 from serve import media, objects
+from serve.routing import Route
 from serve.services import Services
 from serve.sources import Sources
 
@@ -27,7 +28,7 @@ REDIRECTS: dict[int | str, dict[str, object]] = {307: {"description": "Where the
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/media", tags=["media"])
+    routes = APIRouter(prefix="/media", tags=["media"], route_class=Route)
     settings, endpoint = services.settings, services.storage.endpoint
     sources = Sources(services.readers, services.generation, services.search.sources_kept_max)
 

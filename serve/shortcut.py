@@ -41,7 +41,7 @@ class Shortcut:
                 pass  # the routes say what is wrong with it
             elif scope["method"] == "GET":
                 response = await self._hot(request)
-            elif scope["method"] == "POST" and _is_announced_json(request):
+            elif scope["method"] == "POST" and not scope["query_string"] and _is_announced_json(request):
                 message = await receive()  # `Transfer` gives the whole body as one
                 receive = _once_more(message, receive)
                 response = await self._posted(request, message)
@@ -56,7 +56,7 @@ class Shortcut:
 
         async def answer() -> Response:
             principal = await self._principal(request)
-            return self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
+            return await self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
 
         return await _or_problem(request, answer())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from cluster.settings import ROOT
 from pipelines.samples import Sample
 from serve.client import Client
 from tests.conftest import until
@@ -144,6 +146,30 @@ def test_a_thumbnail_and_a_moment_can_be_fetched(stack: Stack, shown: list[dict[
     assert (part.status_code, len(part.content)) == (206, 100)
 
 
+def test_the_readmes_first_search_finds_what_it_names(stack: Stack, catalogue: list[Sample]) -> None:
+    text = re.findall(r'pixr search "([^"]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    name = text.removeprefix("a ")
+    showing = {
+        sample.title: [(shot.start_ms, shot.end_ms) for shot in sample.shots if name in shot.concepts]
+        for sample in catalogue
+        if any(name in shot.concepts for shot in sample.shots)
+    }
+    found = stack.json("search", text)
+    best = found["moments"][0]
+    spans = showing[best["title"]]
+    assert any(start < best["end_ms"] and best["start_ms"] < end for start, end in spans), best
+    assert best["relevance_ppm"] > 500_000
+    assert name in stack.pixr("search", text).lower()
+
+
+def test_what_is_not_there_matches_nothing(stack: Stack, catalogue: list[Sample]) -> None:
+    assert catalogue
+    for text in ("asdfghjkl", "photosynthesis", "a lighthouse keeper"):
+        found = search(stack, text, f"flow-{text}")
+        assert (found["moments"], found["nothing_matches"], found["degraded"]) == ([], True, []), text
+    assert "Nothing matches “asdfghjkl”" in stack.pixr("search", "asdfghjkl")
+
+
 def test_everything_is_kept_across_down_and_up(stack: Stack, shown: list[dict[str, Any]]) -> None:
     before = stack.counts()
     stack.pixr("down")
@@ -152,7 +178,7 @@ def test_everything_is_kept_across_down_and_up(stack: Stack, shown: list[dict[st
     assert {name: after[name] for name in before if name.startswith("media")} == {
         name: before[name] for name in before if name.startswith("media")
     }
-    assert search(stack, "anything", "flow-kept")["moments"]
+    assert search(stack, shown[0]["query"], "flow-kept")["moments"]
     assert stack.json("audit", "--full")["clean"]
 
 

@@ -11,7 +11,9 @@ from tests.hostile.conftest import Scene
 
 SEED = 20_001
 SHORT_S, LONG_S, BASELINE_S = 60.0, 600.0, 120.0
-FEW_PER_S = 20.0  # strangers who come in the minute of every test run, which asks what is left behind, not how fast it is
+FEW_PER_S = (
+    20.0  # strangers who come in the minute of every test run, which asks what is left behind, not how fast it is
+)
 P95_RATIO_MAX = 3.0
 P95_LEAST_S = 0.05  # a ratio of times below this says more of the machine than of Pixr
 MEMORY_SHARE_MAX = 0.05  # by which the third minute of quiet may be above the second

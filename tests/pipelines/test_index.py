@@ -136,7 +136,7 @@ async def test_a_statement_that_takes_too_long_is_ended(
 ) -> None:
     vector, plan = corpus.corpus.queries[0], Plan(timeout_ms=50)
     with database.connect(corpus.url) as other:
-        other.execute("LOCK TABLE media.embeddings_m1, media.segments IN ACCESS EXCLUSIVE MODE")
+        other.execute("LOCK TABLE media.embeddings_m1, media.impacts IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(psycopg.errors.QueryCanceled):
             await index.nearest(reading, model, vector, 1, None, plan)
         with pytest.raises(psycopg.errors.QueryCanceled):

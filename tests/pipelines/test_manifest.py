@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,3 +56,28 @@ def test_any_text_is_parsed_or_rejected(text: str, name: str) -> None:
 
 def test_a_title_is_made_of_a_files_name() -> None:
     assert manifest.title_of("my_first-video.final.mp4") == "My first video final"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"title": "Goat \x1b[2J"}, "title contains control characters"),
+        ({"title": "two\nlines"}, "title contains control characters"),
+        ({"title": "\u202egnp.exe"}, "title contains control characters"),
+        ({"description": "\x1b]0;PWNED\x07"}, "description contains control characters"),
+        ({"tags": ["a\x07"]}, "tag contains control characters"),
+        ({"creator": "ana\x00"}, "creator contains control characters"),
+        ({"wallet": "\x1b[2J"}, "wallet contains control characters"),
+        ({"language": "eng\x00lish"}, "language contains control characters"),
+        ({"title": "x" * 201}, "title has 201 characters"),
+    ],
+)
+def test_words_of_a_manifest_command_no_terminal_and_have_a_bound(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(Rejected, match=said):
+        manifest.parse(json.dumps({"file": "a.mp4"} | row), "manifest.jsonl")
+
+
+def test_a_description_may_have_lines_and_a_files_name_anything() -> None:
+    text = json.dumps({"file": "a.mp4", "title": "x" * 200, "description": "one\r\ntwo\n\tthree"})
+    assert manifest.parse(text, "manifest.jsonl")["a.mp4"].description == "one\r\ntwo\n\tthree"
+    assert manifest.title_of("goat \x1b[2J" + "x" * 300 + ".mp4") == ("Goat [2J" + "x" * 300)[:200]
