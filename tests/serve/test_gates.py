@@ -57,6 +57,7 @@ async def test_a_caller_who_asks_now_and_then_waits_for_nobody_s_queue() -> None
             order.append(whose)
             await asyncio.sleep(0.001)
 
+    await ask("quiet")
     greedy = [asyncio.create_task(ask(f"greedy {number % 3}")) for number in range(45)]
     for _ in range(5):
         await asyncio.sleep(0.006)
