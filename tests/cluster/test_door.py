@@ -118,9 +118,9 @@ def test_a_replica_that_ends_before_it_answers_is_asked_no_second_time_for_a_pos
 
 
 def test_what_serve_says_in_plain_text_is_said_as_a_problem(running: OwnDoor, server: Server) -> None:
-    for status in (503, 408):
+    for status, said in ((503, 503), (408, 503), (499, 503), (500, 500)):
         server.text = status
-        problem(running.get(), 503)
+        problem(running.get(), said)
 
 
 def test_a_search_that_is_late_is_given_up_before_anything_else_is(running: OwnDoor, server: Server) -> None:
