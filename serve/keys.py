@@ -106,9 +106,9 @@ def create(
     """
     _check(scopes, creator_id)
     if not 1 <= len(name) <= NAME_CHARS_MAX or "\0" in name:
-        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", code="bad-name")
+        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
-        raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", code="bad-lifetime")
+        raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     return _register(connection, name, token, scopes, creator_id, expires_in_s), token
 
@@ -128,9 +128,11 @@ def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> N
 def _check(scopes: Sequence[str], creator_id: int | None) -> None:
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
-        raise Rejected(f"scopes {list(scopes)} are not valid", code="bad-scope", hint=f"known: {', '.join(SCOPES)}")
+        raise Rejected(
+            f"scopes {list(scopes)} are not valid", status=422, code="bad-scope", hint=f"known: {', '.join(SCOPES)}"
+        )
     if "creator" in scopes and creator_id is None:
-        raise Rejected("a key of scope creator needs a creator_id", code="bad-scope")
+        raise Rejected("a key of scope creator needs a creator_id", status=422, code="bad-scope")
 
 
 def _register(

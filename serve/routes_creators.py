@@ -26,6 +26,7 @@ from serve.routes_videos import LISTED_MAX, seen_by
 from serve.routing import Route
 from serve.services import Services
 
+BASE58 = r"^[1-9A-HJ-NP-Za-km-z]*$"  # in the document; what is none is refused by the ledger, with a code of its own
 Amount = Annotated[str, Field(pattern=r"^-?\d+$", examples=["125000"], description="Base units.")]
 
 
@@ -97,7 +98,7 @@ class Creators(BaseModel):
 
 class NewWallet(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    wallet: Annotated[str, Field(min_length=32, max_length=44)]
+    wallet: Annotated[str, Field(min_length=32, max_length=44, json_schema_extra={"pattern": BASE58})]
 
 
 class Wallet(BaseModel):

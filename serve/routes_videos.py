@@ -105,7 +105,9 @@ class Wanted(BaseModel):
 class Change(BaseModel):
     """What to change; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"visibility": "private"}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"visibility": "private"}], "minProperties": 1}
+    )
     title: texts.Title | None = None
     description: texts.Description | None = None
     tags: texts.Tags | None = None

@@ -38,7 +38,27 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 EXAMPLES = 12
 SLOW_EXAMPLES = 100
 Found = tuple[str, str, str]  # path, method, check
-LISTED: dict[Found, str] = {}  # failures that stay, each with the reason
+SEARCHES = (("/v1/search", "get"), ("/v1/search", "post"), ("/v1/search/stream", "get"))
+PAGED = ("/v1/feed", "/v1/videos", "/v1/videos/{video_id}/segments", "/v1/jobs", "/v1/creators",
+         "/v1/creators/{creator_id}/payouts", "/v1/keys")  # fmt: skip
+SIGNED = "which cursors are signed by this deployment no schema says"
+ONE_OF = "a search needs a text, a picture or a moment, or a cursor alone: parameters have no way to say one of them"
+TOO_LONG = "a request line above 64 KiB is refused by the server's parser; a deployment's door answers 414 before it"
+# Failures that stay, each with the reason: by path, method and check.
+LISTED: dict[Found, str] = {
+    **{(path, method, "RejectedPositiveData"): ONE_OF for path, method in SEARCHES},
+    **{(path, method, "UndefinedStatusCode"): TOO_LONG for path, method in SEARCHES if method == "get"},
+    **{(path, "get", "RejectedPositiveData"): SIGNED for path in PAGED},
+    ("/v1/segments/{segment_id}/similar", "get", "RejectedPositiveData"): "an Idempotency-Key stands for one search",
+    (
+        "/v1/completions",
+        "get",
+        "RejectedPositiveData",
+    ): "control characters; a pattern would refuse them without a name",
+    ("/v1/videos/{video_id}", "patch", "RejectedPositiveData"): "a null changes nothing, and one change is needed",
+    ("/v1/creators/{creator_id}/wallet", "put", "RejectedPositiveData"): "a wallet is a point on a curve",
+    ("/v1/keys", "post", "RejectedPositiveData"): "a key of scope creator needs a creator; a principal has one",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +77,11 @@ def live(settings: Settings, model: QueryEncoder, painted: Scenes) -> Iterator[L
         gallery = hang(connection, painted)
         admin = keys.create(connection, "admin", ["admin"])[1]
     made = dataclasses.replace(
-        settings.section(SearchSettings), address_burst=10**6, key_burst=10**6, generation_interval_s=1e-6
+        settings.section(SearchSettings),
+        address_burst=10**6,
+        key_burst=10**6,
+        wrong_burst=10**6,
+        generation_interval_s=1e-6,
     )
     with listening(settings.with_section(made), near(model)) as url:
         yield Live(url, httpx.get(f"{url}/openapi.json").json(), admin, gallery)
@@ -101,6 +125,7 @@ def test_whatever_the_document_allows_is_answered_as_it_says(live: Live) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("who", ["anonymous", "admin"])
 def test_every_check_holds_for_what_is_allowed_and_for_what_is_not(live: Live, who: str) -> None:
     """All checks of Schemathesis, a hundred examples a call that the document allows and a hundred that it does not."""
