@@ -81,7 +81,7 @@ async def test_either_word_is_all_that_an_or_asks_for(reading: AsyncConnection[A
 
 
 async def test_what_is_excluded_is_in_neither_list(reading: AsyncConnection[Any], corpus: Catalogue) -> None:
-    _, model, _ = await index.state(reading)
+    _, model, *_ = await index.state(reading)
     assert model is not None
     rare = {video for video in range(1, 1001) if (video - 1) % 50 == 7}
     for text, without in (("common -rare", []), ('common -"rare thing"', []), ("common", ["rare"])):
@@ -101,7 +101,7 @@ async def test_what_is_excluded_is_in_neither_list(reading: AsyncConnection[Any]
 async def test_a_phrase_must_stand_in_the_words_for_either_list(
     reading: AsyncConnection[Any], corpus: Catalogue
 ) -> None:
-    _, model, _ = await index.state(reading)
+    _, model, *_ = await index.state(reading)
     assert model is not None
     vector = corpus.corpus.queries[0]
     for text, there in (('"number7 rare"', False), ('"common words"', True), ('"words common"', False)):
@@ -127,7 +127,7 @@ async def test_a_title_counts_once_and_not_once_for_each_moment(
 async def test_the_moments_that_stand_for_a_video_are_its_nearest_or_its_first(
     reading: AsyncConnection[Any], corpus: Catalogue
 ) -> None:
-    _, model, _ = await index.state(reading)
+    _, model, *_ = await index.state(reading)
     matches = await fulltext.matching(reading, "number7", 1)
     own = corpus.corpus.ids[corpus.corpus.videos == 7]
     vector = corpus.corpus.queries[1]
