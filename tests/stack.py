@@ -120,6 +120,15 @@ def all_healthy(stack: Stack) -> bool:
     return all(row["healthy"] for row in stack.services.values())
 
 
+def near_enough(stack: Stack, text: str) -> set[int]:
+    """The moments that the model alone shows for a text: those that earn."""
+    asked = {"q": text, "text_weight": 0, "limit": 100, "intent": "typing"}
+    with stack.anonymous as client:
+        answer = client.get("/v1/search", params=asked)
+    assert answer.status_code == 200, answer.text
+    return {int(each["segment_id"]) for each in answer.json()["moments"]}
+
+
 def finds(stack: Stack, query: str) -> bool:
     try:
         asked = {"q": query, "intent": "typing", "relevance_min_ppm": 0}  # also where nothing is near it

@@ -11,7 +11,7 @@ from cluster.settings import ROOT
 from pipelines.samples import Sample
 from serve.client import Client
 from tests.conftest import until
-from tests.stack import Stack
+from tests.stack import Stack, near_enough
 
 PAID_WITHIN_S = 90.0
 
@@ -20,14 +20,6 @@ def search(stack: Stack, query: str, key: str) -> dict[str, Any]:
     answer = stack.anonymous.get("/v1/search", params={"q": query}, headers={"Idempotency-Key": key})
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
-
-
-def near_enough(stack: Stack, text: str) -> set[str]:
-    """The moments that the model alone shows for a text."""
-    asked = {"q": text, "text_weight": 0, "limit": 100, "intent": "typing"}
-    answer = stack.anonymous.get("/v1/search", params=asked)
-    assert answer.status_code == 200, answer.text
-    return {each["segment_id"] for each in answer.json()["moments"]}
 
 
 def earnings(stack: Stack, creator: str) -> dict[str, Any]:
@@ -115,7 +107,7 @@ def test_a_creator_gets_nine_tenths_of_what_was_shown(stack: Stack, shown: list[
         near = near_enough(stack, answer["query"])
         assert near  # what words alone have shown earns nothing
         for moment in answer["moments"]:
-            amount = moment["relevance_ppm"] * 1000 // 1_000_000 if moment["segment_id"] in near else 0
+            amount = moment["relevance_ppm"] * 1000 // 1_000_000 if int(moment["segment_id"]) in near else 0
             creator, before = amounts.get(moment["segment_id"], (moment["creator_id"], 0))
             amounts[moment["segment_id"]] = creator, before or amount
     for creator in {creator for creator, _ in amounts.values()}:

@@ -65,6 +65,7 @@ class Viewer:
     stack: Stack
     captions: list[str]
     name: str
+    asked: dict[str, int]  # beside the text
     seen: list[Seen] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -76,7 +77,7 @@ class Viewer:
                 key = f"{self.name}-{number}"
                 text = f"{self.captions[number % len(self.captions)]} {key}"
                 began, at = time.monotonic(), time.time()
-                answer = client.get("/v1/search", params={"q": text}, headers={"Idempotency-Key": key})
+                answer = client.get("/v1/search", params={"q": text, **self.asked}, headers={"Idempotency-Key": key})
                 took_s = time.monotonic() - began
                 found = answer.json() if answer.status_code == 200 else {"moments": [], "degraded": []}
                 shown = {int(each["segment_id"]): each["relevance_ppm"] for each in found["moments"]}
@@ -88,8 +89,9 @@ class Viewer:
 
 
 @contextmanager
-def viewers(stack: Stack, captions: list[str], name: str) -> Iterator[list[Viewer]]:
-    made = [Viewer(stack, captions[number:] + captions[:number], f"{name}-{number}") for number in range(VIEWERS)]
+def viewers(stack: Stack, captions: list[str], name: str, **asked: int) -> Iterator[list[Viewer]]:
+    turned = [captions[number:] + captions[:number] for number in range(VIEWERS)]
+    made = [Viewer(stack, each, f"{name}-{number}", asked) for number, each in enumerate(turned)]
     threads = [threading.Thread(target=each.run) for each in made]
     for thread in threads:
         thread.start()

@@ -22,7 +22,7 @@ from ledger.appearances import Hashes
 from ledger.settings import Economics
 from pipelines.samples import Sample
 from tests.conftest import until
-from tests.stack import Stack, all_healthy, family, is_ledger_actor
+from tests.stack import Stack, all_healthy, family, is_ledger_actor, near_enough
 
 SHORT_S, LONG_S = 40.0, 600.0
 KILL_EVERY_S = (4.0, 9.0)
@@ -37,10 +37,11 @@ Shown = dict[int, int]  # relevance by segment
 
 @dataclass
 class Load:
-    """Viewers who search without pause; what each was answered is kept by the search's key."""
+    """Viewers who search without pause; what each was answered, and earns, is kept by the search's key."""
 
     stack: Stack
     queries: list[str]
+    near: dict[str, set[int]]  # what the model alone shows for each: words have more shown, which earn nothing
     name: str
     answered: dict[str, Shown] = field(default_factory=dict)
     refused: int = 0
@@ -50,20 +51,16 @@ class Load:
         with httpx.Client(base_url=runtime.serve_url(self.stack.settings), timeout=20) as client:
             number = 0
             while not self.stop.wait(SEARCH_EVERY_S):
-                key = f"{self.name}-{number}"
+                key, query = f"{self.name}-{number}", self.queries[number % len(self.queries)]
                 number += 1
                 try:
-                    answer = client.get(
-                        "/v1/search",
-                        params={"q": self.queries[number % len(self.queries)]},
-                        headers={"Idempotency-Key": key},
-                    )
+                    answer = client.get("/v1/search", params={"q": query}, headers={"Idempotency-Key": key})
                 except httpx.HTTPError:
                     self.refused += 1  # not answered: it may be in the journal, or not
                     continue
                 if answer.status_code == 200:
-                    moments = answer.json()["moments"]
-                    self.answered[key] = {int(each["segment_id"]): each["relevance_ppm"] for each in moments}
+                    shown = {int(each["segment_id"]): each["relevance_ppm"] for each in answer.json()["moments"]}
+                    self.answered[key] = {moment: ppm for moment, ppm in shown.items() if moment in self.near[query]}
                 else:
                     self.refused += 1
 
@@ -123,7 +120,8 @@ def settled(stack: Stack) -> bool:
 def soak(stack: Stack, catalogue: list[Sample], seconds: float, seed: int) -> None:
     until(lambda: all_healthy(stack), BACK_WITHIN_S, "healthy at the start")
     queries = [sample.shots[0].caption for sample in catalogue if sample.shots]
-    loads = [Load(stack, queries[number:] + queries[:number], f"soak-{seed}-{number}") for number in range(2)]
+    near = {query: near_enough(stack, query) for query in queries}
+    loads = [Load(stack, queries[number:] + queries[:number], near, f"soak-{seed}-{number}") for number in range(2)]
     threads = [threading.Thread(target=load.run) for load in loads]
     for thread in threads:
         thread.start()

@@ -30,7 +30,7 @@ def test_a_model_is_changed_and_changed_back_while_searches_go_on(
     (used,) = (name for name, each in models(stack).items() if each["active"])
     other = str(shutil.copytree(BUNDLED, tmp_path / "next"))
     captions = [sample.shots[0].caption for sample in catalogue if sample.shots]
-    with viewers(stack, captions, "switch") as asking:
+    with viewers(stack, captions, "switch", relevance_min_ppm=0) as asking:
         job = stack.json("index", "backfill", other)["job"]["id"]
         until(lambda: stack.json("jobs", "show", job)["status"] == "succeeded", FILLED_WITHIN_S, "all have a vector")
         stack.pixr("index", "build", "--model", other)
