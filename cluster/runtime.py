@@ -211,7 +211,7 @@ def replace_private(path: Path, text: str) -> None:
 def _locked(settings: Settings) -> Iterator[None]:
     """One process at a time hands out ports and secrets."""
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(settings.data_dir / ".lock", "w", encoding="ascii") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

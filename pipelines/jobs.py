@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -144,7 +145,7 @@ def submit(settings: Settings, connection: Connection, job_id: str) -> None:
         return
     submissions.submit(
         dashboard(settings),
-        f"{sys.executable} -m pipelines.ingest --job {job_id} --submission {row[1]}",
+        f"{shlex.quote(sys.executable)} -m pipelines.ingest --job {job_id} --submission {row[1]}",
         row[0],
         metadata={"pixr_job": job_id},
         env={key: value for key, value in ray_cluster.environment(settings).items() if key.startswith("PIXR_")},

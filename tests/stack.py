@@ -97,7 +97,6 @@ class Stack:
 @contextmanager
 def running(folder: Path, **said: str) -> Iterator[Stack]:
     """A stack in a folder of its own, with what the settings are said to be; it leaves nothing behind."""
-    folder.chmod(0o755)
     places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder), **said}
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
     settings = settings_module.load(environ=places)

@@ -6,19 +6,16 @@ It needs neither Ray nor Serve and outlives both: without a replica it answers 5
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import re
 import resource
 import signal
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from cluster import runtime
+from cluster import folders, runtime
 from cluster.door import backends, config
 from cluster.door.backends import Backend
 from cluster.errors import Rejected, Temporary
@@ -45,7 +42,7 @@ class DoorService:
 
     def prepare(self) -> None:
         for folder in {_folder(self.settings), admin_socket(self.settings).parent}:
-            _make_private(folder)
+            folders.make_private(folder)
         runtime.replace_private(_folder(self.settings) / "haproxy.cfg", config.config(self._door()))
 
     def command(self) -> Command:
@@ -130,21 +127,7 @@ def _socket_folder(settings: Settings) -> Path:
     own = _folder(settings)
     if len(str(own / "admin.sock")) <= SOCKET_PATH_MAX:
         return own
-    digest = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
-    return Path("/tmp") / f"pixr-door-{os.geteuid()}-{digest}"  # noqa: S108  the one short path every Linux has
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder of ours alone.
-
-    Raises:
-        Rejected: another user made it before us.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise Rejected(f"{folder} belongs to another user", hint="remove it, or choose a shorter PIXR_DATA_DIR")
-    folder.chmod(0o700)
+    return folders.short(settings.data_dir, "door")
 
 
 def _connections_max(settings: Settings) -> int:
