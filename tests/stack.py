@@ -54,6 +54,10 @@ class Stack:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.pixr(*arguments, "--json"))
 
+    def json_of(self, code: int, *arguments: str) -> Any:
+        """As `json`, of a command that ends with this code."""
+        return json.loads(self.pixr(*arguments, "--json", code=code))
+
     @property
     def services(self) -> dict[str, Any]:
         """`pixr status --json`, also when something is not well."""

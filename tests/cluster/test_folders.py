@@ -106,8 +106,8 @@ def test_a_copy_writes_nothing_into_the_folder_it_was_copied_from(tmp_path: Path
     shutil.copytree(first, second)
     with supervised(settings_of(second), "s3") as settings:
         Storage(runtime.endpoints(settings).s3).put_bytes(b"x" * 5000, "s3://pixr/x")
-    assert not [path for path in (first / "s3" / "blocks").rglob("*_5000")]
-    assert [path for path in (second / "s3" / "blocks").rglob("*_5000")]
+    assert not list((first / "s3" / "blocks").rglob("*_5000"))
+    assert list((second / "s3" / "blocks").rglob("*_5000"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another user")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import string
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from psycopg import Connection
@@ -228,3 +231,32 @@ def test_what_is_done_is_skipped_without_a_look_at_the_object(connection: Connec
     register(connection, job="k")
     row = connection.execute("SELECT outcome FROM media.job_videos WHERE job_id = 'k'").fetchone()
     assert row == ("skipped",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"title": "half \ud83d"},
+        {"description": "half \udce9"},
+        {"language": "x\0y"},
+        {"creator": ""},
+        {"creator": "\udce9"},
+        {"creator": "bo", "wallet": "\ud83d"},
+        {"visibility": "secret"},
+        {"size": -1},
+        {"size": 1 << 63},
+        {"source_uri": "s3://b/\udce9.mp4"},
+        {"tags": ("".join(random.Random(1).choices(string.ascii_letters + string.digits, k=4500)),)},
+    ],
+    ids=str,
+)
+def test_a_row_that_the_database_does_not_keep_is_named_and_its_neighbours_get_in(
+    connection: Connection, words: dict[str, Any]
+) -> None:
+    many = [dataclasses.replace(VIDEO, source_uri=f"s3://b/{number}") for number in range(7)]
+    odd = dataclasses.replace(VIDEO, **{"source_uri": "s3://b/odd", **words})
+    refused = catalog.register(connection, "j", [*many[:3], odd, *many[3:]], 1)
+    assert [video for video, _ in refused] == [odd]
+    assert refused[0][1].startswith("the database does not keep it: ")
+    row = connection.execute("SELECT count(*), max(position) FROM media.job_videos").fetchone()
+    assert row == (7, 7)
