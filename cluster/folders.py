@@ -59,6 +59,11 @@ def make_private(folder: Path) -> None:
     folder.chmod(0o700)
 
 
+def opener(path: str, flags: int) -> int:
+    """For `open`: a file that is made is its owner's alone, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
 def short(data_dir: Path, purpose: str) -> Path:
     """The path of a folder in /tmp for a data folder whose own path is too long for sockets; to be made private."""
     digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:10]

@@ -169,9 +169,7 @@ def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[byte
     status_path(settings).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "cluster.supervisor", *only]
     environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": str(folder)}
-    log_file = folder / "logs" / "supervisor.log"
-    log_file.touch(mode=0o600)
-    with open(log_file, "ab") as output:
+    with open(folder / "logs" / "supervisor.log", "ab", opener=folders.opener) as output:
         return subprocess.Popen(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

@@ -68,6 +68,7 @@ def test_a_folder_of_others_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_secret_asked_for_first_makes_a_private_folder(tmp_path: Path) -> None:
     runtime.secret(settings_of(tmp_path / "new"), "it")
     assert mode(tmp_path / "new") == 0o700
+    assert open_to_others(tmp_path / "new") == []
 
 
 @pytest.mark.usefixtures("mended_umask")

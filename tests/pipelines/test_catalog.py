@@ -260,3 +260,10 @@ def test_a_row_that_the_database_does_not_keep_is_named_and_its_neighbours_get_i
     assert refused[0][1].startswith("the database does not keep it: ")
     row = connection.execute("SELECT count(*), max(position) FROM media.job_videos").fetchone()
     assert row == (7, 7)
+
+
+def test_the_reason_of_a_failed_video_names_no_place_and_no_secret(connection: Connection) -> None:
+    register(connection)
+    said = "S3 at http://127.0.0.1:9000 failed: [Errno 2] '/tmp/pixr-scratch-0-ab/cd.mp4' of s3://b/one.mp4\n token=abcdefgh"
+    fail(connection, leased(connection), Failure("temporary", said))
+    assert column(connection, "error") == "S3 at … failed: [Errno 2] '…' of s3://b/one.mp4 token=***"
