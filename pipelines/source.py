@@ -114,8 +114,7 @@ def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
     first: dict[str, Listed] = {}
     for video in videos:
         if video.source_uri in first:
-            name = PurePosixPath(video.source_uri).name
-            remarks.add(LEFT_OUT, "the same file is there twice; its first row counts", name)
+            remarks.add(LEFT_OUT, "the same object is there twice; its first row counts", video.source_uri)
         first.setdefault(video.source_uri, video)
     return list(first.values())
 
@@ -205,12 +204,10 @@ def upload(
     found = local_files.find(path, manifest_path, remarks, follow_links=follow_links)
     storage.ensure_bucket(bucket)
     rows: list[dict[str, Any]] = []
-    for done, (file, said) in enumerate(found):
+    for done, (file, uri, said) in enumerate(_each_once(found, path, bucket, remarks)):
         progress(shown(file.name), done, len(found))
-        try:
-            rows.append({"uri": _put(file, storage, bucket), "entry": dataclasses.asdict(said)})
-        except OSError as error:
-            remarks.add(LEFT_OUT, local_files.why(error), str(file))
+        _put(file, uri, storage)
+        rows.append({"uri": uri, "entry": dataclasses.asdict(said)})
     if not rows:
         raise _nothing(f"no video in {path} can be read", "look at its files", remarks)
     progress("", len(found), len(found))
@@ -226,12 +223,29 @@ def local(
 ) -> Listing:
     """The videos of a local path as `upload` would make them known, without sending any."""
     remarks, videos = Remarks(), list[Listed]()
-    for file, said in local_files.find(path, manifest_path, remarks, follow_links=follow_links):
+    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links)
+    for file, uri, said in _each_once(found, path, bucket, remarks):
+        videos.append(_listed(StoredObject(uri, file.stat().st_size, ""), said, creator))
+    return Listing(videos, remarks.rows())
+
+
+def _each_once(
+    found: list[tuple[Path, Entry]], path: Path, bucket: str, remarks: Remarks
+) -> Iterator[tuple[Path, str, Entry]]:
+    """Local files with their addresses. The same content under the same name in two folders is one video."""
+    top, first = path if path.is_dir() else path.parent, dict[str, str]()
+    for file, said in found:
+        name = str(file.relative_to(top))
         try:
-            videos.append(_listed(StoredObject(_uri_of(file, bucket), file.stat().st_size, ""), said, creator))
+            uri = _uri_of(file, bucket)
         except OSError as error:
-            remarks.add(LEFT_OUT, local_files.why(error), str(file))
-    return Listing(_unique(videos, remarks), remarks.rows())
+            remarks.add(LEFT_OUT, local_files.why(error), name)
+            continue
+        if uri in first:
+            remarks.add(LEFT_OUT, "the same file is there twice; the first one counts", f"{name} is {first[uri]}")
+        else:
+            first[uri] = name
+            yield file, uri, said
 
 
 def _uri_of(file: Path, bucket: str) -> str:
@@ -241,8 +255,6 @@ def _uri_of(file: Path, bucket: str) -> str:
     return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{name}"
 
 
-def _put(file: Path, storage: Storage, bucket: str) -> str:
-    uri = _uri_of(file, bucket)
+def _put(file: Path, uri: str, storage: Storage) -> None:
     if not storage.exists(uri) or storage.size(uri) != file.stat().st_size:
         storage.put_file(file, uri)
-    return uri

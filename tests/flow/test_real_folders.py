@@ -72,7 +72,7 @@ def test_whatever_a_row_or_a_file_holds_the_others_get_in(stack: Stack, clip: by
         "left out: surrogate.mp4",
         "left out: nul.mp4",
         "left out: tag.mp4",
-        "left out: intro.mp4",
+        "left out: s2/intro.mp4 is s1/intro.mp4",
         "row refused: manifest.jsonl, line 2",
         "row refused: manifest.jsonl, line 3",
         "row refused: manifest.jsonl, line 4",
