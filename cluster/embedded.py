@@ -56,7 +56,7 @@ class Postgres:
             _give_away(self._folder)
             return
         shutil.rmtree(self._folder, ignore_errors=True)  # an initdb that was interrupted
-        folders.make_private(self._folder)
+        self._folder.mkdir(mode=0o700, parents=True)
         password_file = self.settings.data_dir / "run" / "postgres.initial"
         runtime.replace_private(password_file, runtime.secret(self.settings, "postgres"))
         _give_away(self._folder)
@@ -161,7 +161,7 @@ class S3Gateway:
         runtime.port(self.settings, "s3", 9000)
         runtime.port(self.settings, "s3-metrics", 9567)
         runtime.secret(self.settings, "s3")
-        folders.make_private(self._folder)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         formatted = self._folder / "formatted"
         if formatted.exists():
             self._come_along()
@@ -234,7 +234,13 @@ class Ray:
         for name, preferred in self.PORTS.items():
             runtime.port(self.settings, name, preferred)
         runtime.secret(self.settings, "ray_token")
-        folders.make_private(self._folder.parent)
+        short = folders.short(self.settings.data_dir, "ray")
+        before = short.with_name(
+            short.name.replace(f"-{os.geteuid()}-", "-")
+        )  # where releases before had it, open to all
+        shutil.rmtree(before, ignore_errors=True)
+        if self._folder.parent != self.settings.data_dir:
+            folders.make_private(self._folder.parent)
         shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
         self._folder.mkdir(mode=0o700)
 

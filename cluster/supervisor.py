@@ -164,7 +164,7 @@ def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[byte
     folder = settings.data_dir
     folders.close_data_folder(folder)
     for name in ("run", "logs"):
-        folders.make_private(folder / name)
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
     _require_space(settings)
     status_path(settings).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "cluster.supervisor", *only]

@@ -15,6 +15,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
+from pipelines.manifest import DEFAULT_CREATOR
 from pipelines.media import PIPELINE_VERSION
 
 PAGE_ROWS = 1000
@@ -72,6 +73,21 @@ def _register_page(
         halves = (page[:half], page[half:])
         return [each for part in halves for each in _register_page(connection, job_id, part, model_id)]
     return []
+
+
+def of_others(connection: Connection, videos: Sequence[Listed]) -> list[tuple[Listed, str]]:
+    """Videos that are listed for one creator and have long been another's, with the handle of that one: a listing does not
+    move what a video has earned."""
+    found = list[tuple[Listed, str]]()
+    for start in range(0, len(videos), PAGE_ROWS):
+        page = {video.source_uri: video for video in videos[start : start + PAGE_ROWS]}
+        rows = connection.execute(
+            "SELECT v.source_uri, c.handle FROM media.videos v JOIN media.creators c ON c.id = v.creator_id"
+            " WHERE v.source_uri = ANY(%s)",
+            (list(page),),
+        ).fetchall()
+        found += [(page[uri], handle) for uri, handle in rows if page[uri].creator not in (handle, DEFAULT_CREATOR)]
+    return found
 
 
 def _register_creators(connection: Connection, page: Sequence[Listed]) -> None:

@@ -32,7 +32,7 @@ from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import catalog, index_admin, jobs, leases, models, source
 from pipelines.gauges import Gauges
-from pipelines.remarks import LEFT_OUT, Remarks
+from pipelines.remarks import CREATOR_KEPT, LEFT_OUT, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
 
@@ -203,11 +203,18 @@ def list_videos(connection: Connection, job_id: str, found: source.Listing, mode
     noted.extend(found.remarks)
     refused = catalog.register(connection, job_id, found.videos, model_id)
     for video, reason in refused:
-        noted.add(LEFT_OUT, reason, video.source_uri.rpartition("/")[2])
+        noted.add(LEFT_OUT, reason, name_of(video))
+    lost = {video.source_uri for video, _ in refused}
+    for video, handle in catalog.of_others(connection, [each for each in found.videos if each.source_uri not in lost]):
+        noted.add(CREATOR_KEPT, f"it is {handle}'s since an earlier job", f"{name_of(video)} for {video.creator}")
     jobs.note(connection, job_id, {"remarks": noted.rows()})
     if len(refused) == len(found.videos):
         raise Rejected(f"no video of {len(refused)} could be registered: {refused[0][1]}", code="nothing-to-do")
     jobs.mark_listed(connection, job_id)
+
+
+def name_of(video: catalog.Listed) -> str:
+    return video.source_uri.rpartition("/")[2]
 
 
 def owner(job_id: str, submission: int) -> str:

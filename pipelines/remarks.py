@@ -19,6 +19,7 @@ LEFT_OUT = "left out"  # a file that is not ingested
 ROW_REFUSED = "row refused"  # of a manifest
 ROW_WITHOUT_FILE = "row without file"
 FILE_WITHOUT_ROW = "file without row"  # ingested, by its name and the job's creator
+CREATOR_KEPT = "creator kept"  # the row names another one than the video has had
 
 Remark = dict[str, Any]  # {"kind", "reason", "count", "names"}: as the job's answer has it
 

@@ -75,7 +75,8 @@ def test_a_secret_asked_for_first_makes_a_private_folder(tmp_path: Path) -> None
 def test_what_services_write_is_their_owners_alone_and_goes_along_when_the_folder_is_moved(tmp_path: Path) -> None:
     """In a path with a space, below a folder that only its owner may enter; PostgreSQL runs as another user there."""
     before, after = tmp_path / "a b" / "data", tmp_path / "c d" / "data"
-    (before / "run").mkdir(parents=True)
+    before.mkdir(parents=True)
+    (before / "run").mkdir(mode=0o700)
     (before / "run" / "ports.json").write_text("{}", encoding="ascii")
     (tmp_path / "c d").mkdir()
     with supervised(settings_of(before), "postgres", "redis", "s3", "solana") as settings:

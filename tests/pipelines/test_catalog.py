@@ -267,3 +267,11 @@ def test_the_reason_of_a_failed_video_names_no_place_and_no_secret(connection: C
     said = "S3 at http://127.0.0.1:9000 failed: [Errno 2] '/tmp/pixr-scratch-0-ab/cd.mp4' of s3://b/one.mp4\n token=abcdefgh"
     fail(connection, leased(connection), Failure("temporary", said))
     assert column(connection, "error") == "S3 at … failed: [Errno 2] '…' of s3://b/one.mp4 token=***"
+
+
+def test_a_video_listed_for_another_creator_stays_whose_it_was_and_that_is_known(connection: Connection) -> None:
+    register(connection)
+    moved, unsaid = dataclasses.replace(VIDEO, creator="bo"), dataclasses.replace(VIDEO, creator="unknown")
+    register(connection, moved)
+    assert catalog.of_others(connection, [moved]) == [(moved, "ana")]
+    assert catalog.of_others(connection, [VIDEO]) == catalog.of_others(connection, [unsaid]) == []
