@@ -121,6 +121,7 @@ def corpus(settings: Settings, rows: int) -> Iterator[Corpus]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with postgres(settings) as url:
         health.postgres(url)
+        migrations.migrate(url)  # one that was made by an earlier release too
         if not (folder / "corpus.json").exists():
             _make(url, folder, rows)
         queries = np.load(folder / "queries.npz")
@@ -128,7 +129,6 @@ def corpus(settings: Settings, rows: int) -> Iterator[Corpus]:
 
 
 def _make(url: str, folder: Path, rows: int) -> None:
-    migrations.migrate(url)
     times: dict[str, float] = {}
     with database.connect(url, autocommit=True) as connection:
         for name, step in (("videos", _videos), ("segments", _segments)):
@@ -173,7 +173,7 @@ def _segments(connection: Connection[Any], _rows: int) -> None:
     )
     connection.execute("CREATE INDEX segments_search ON media.segments USING gin (search)")
     connection.execute("VACUUM ANALYZE media.segments")
-    connection.execute("VACUUM ANALYZE media.videos")
+    connection.execute("VACUUM ANALYZE media.videos, media.texts, media.impacts, media.completions")
 
 
 def _vectors(connection: Connection[Any], rows: int, folder: Path) -> None:
@@ -227,7 +227,10 @@ def huge_pages(corpus: Corpus) -> str:
 
 def sizes(connection: Connection[Any]) -> dict[str, int]:
     """Bytes on disk."""
-    names = ("embeddings_m1", "embeddings_m1_hnsw", "segments", "segments_search", "videos")
+    names = (
+        "embeddings_m1", "embeddings_m1_hnsw", "segments", "segments_search", "videos", "texts", "texts_search", "impacts",
+        "impacts_pkey", "impacts_best", "completions", "completions_pkey", "completions_video",
+    )  # fmt: skip
     return {
         name: int(connection.execute(sql.SQL("SELECT pg_relation_size({})").format(f"media.{name}")).fetchone()[0])  # type: ignore[index]
         for name in names

@@ -252,7 +252,8 @@ class Asked:
 
     def body(self, text: str) -> bytes:
         weights = {} if self.hybrid else {"weights": {"text": 0}}
-        return json.dumps({"text": text, "limit": LIMIT, "intent": "typing", **weights}).encode()
+        asked = {"text": text, "limit": LIMIT, "intent": "typing", "relevance_min_ppm": 0}  # recall of all that is near
+        return json.dumps(asked | weights).encode()
 
 
 @dataclass(frozen=True)

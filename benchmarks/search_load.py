@@ -23,6 +23,7 @@ from serve.settings import SearchSettings
 SECONDS = 12.0
 WARM_S = 3.0
 CANDIDATES = SearchSettings().candidates_max
+VIDEOS, OF_ONE_VIDEO = SearchSettings().text_videos_max, SearchSettings().text_moments_max
 LENGTH = re.compile(rb"content-length: (\d+)")
 
 
@@ -140,7 +141,7 @@ def sql_client(
             await AsyncConnection.connect(url, autocommit=True) as one,
             await AsyncConnection.connect(url, autocommit=True) as other,
         ):
-            _, model, _ = await index.state(one)
+            _, model, *_ = await index.state(one)
             assert model is not None
             while (now := time.time()) < until[1]:
                 vector, words = asked[number % len(asked)]
@@ -148,10 +149,8 @@ def sql_client(
                 looked, matching = await asyncio.gather(
                     index.nearest(one, model, vector, CANDIDATES, Filters(), plan), _matching(other, words, plan)
                 )
-                near = {hit.segment_id for hit in looked.hits}
-                missing = [hit.segment_id for hit in matching if hit.segment_id not in near]
-                if missing:
-                    await index.cosines(one, model, vector, missing)
+                if matching:
+                    await fulltext.moments(other, matching, OF_ONE_VIDEO, model, vector)
                 await index.found(one, [hit.segment_id for hit in looked.hits[:shown]])
                 if now >= until[0]:
                     latencies.append((time.perf_counter() - began) * 1000)
@@ -161,5 +160,5 @@ def sql_client(
     out.put(asyncio.run(run()))
 
 
-async def _matching(connection: index.Connection, words: str, plan: Plan) -> list[index.Hit]:
-    return await fulltext.matching(connection, words, CANDIDATES, Filters(), plan) if words else []
+async def _matching(connection: index.Connection, words: str, plan: Plan) -> list[fulltext.Match]:
+    return await fulltext.matching(connection, words, VIDEOS, Filters(), plan) if words else []

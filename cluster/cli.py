@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
 
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
+from cluster.terminal import Printer, printable
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -37,7 +37,7 @@ class Context:
 
     def __init__(self, config: Path | None) -> None:
         self._config = config
-        self.console = Console(highlight=False)
+        self.console = Printer(highlight=False)
 
     @cached_property
     def settings(self) -> Settings:
@@ -107,7 +107,7 @@ def _usage_hint(error: click.ClickException) -> str:
 
 
 def _refuse(line: str) -> None:
-    click.echo(f"pixr: {' '.join(line.split())}", err=True)
+    click.echo(f"pixr: {printable(' '.join(line.split()))}", err=True)
     sys.exit(2)
 
 

@@ -21,7 +21,7 @@ import psutil
 
 from cluster import runtime, telemetry
 from cluster.errors import PixrError, Rejected
-from cluster.services import Command, Dependent, Patient, Service
+from cluster.services import Command, Dependent, Patient, Service, Tidy
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -166,6 +166,8 @@ class Keeper:
                 log.warning("%s did not stop within %.0f s and is killed", self.service.name, timeout_s)
             self.kill()
         self.process, self.state, self.reason = None, State.STOPPED, ""
+        if isinstance(self.service, Tidy):
+            self.service.tidy()
 
     def row(self) -> dict[str, object]:
         """What `run/status.json` says of it."""

@@ -78,6 +78,14 @@ class Degradable(Protocol):
         """Return the names of what it lacks at present; raise `Temporary` when it does not say."""
 
 
+@runtime_checkable
+class Tidy(Protocol):
+    """A service that leaves something outside of the data folder."""
+
+    def tidy(self) -> None:
+        """Remove what only the process needed; called after its end, when it is not to be started again."""
+
+
 Factory = Callable[[Settings], Service | None]
 
 

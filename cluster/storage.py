@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
 
 CONNECT_TIMEOUT_S = 5
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 READ_TIMEOUT_S = 60
 ATTEMPTS_MAX = 3
 STREAMS = 1  # a file: several take three times the CPU, and who fetches many files fetches some side by side
@@ -37,12 +40,14 @@ def split(uri: str) -> tuple[str, str]:
     """`s3://bucket/key` → `(bucket, key)`.
 
     Raises:
-        Rejected: it is not such a URI.
+        Rejected: it is not such a URI, or its key leads elsewhere than it says (`..`).
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not bucket:
         raise Rejected(f"{uri!r} is not an S3 address", hint="write it as s3://bucket/key")
+    if not BUCKET.fullmatch(bucket) or CONTROL.search(key) or {".", ".."} & set(key.split("/")):
+        raise Rejected(f"{uri!r} is not the address of an object", 422, "bad-address", "write it as s3://bucket/key")
     return bucket, key
 
 

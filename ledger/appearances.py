@@ -104,7 +104,8 @@ def adopt(connection: Connection[Any], folder: Path) -> int:
     """Record what dead replicas of this machine had in their spools; returns how many searches that were.
 
     A spool is removed only when what it held is committed: the connection must not be in a transaction. One spool is
-    locked at a time. One that cannot be read stays where it is and is logged, so that the others are adopted.
+    locked at a time. One that cannot be read stays where it is and is logged, so that the others are adopted; of one
+    that is damaged what comes before the damage is recorded, and it is set aside.
 
     Raises:
         psycopg.OperationalError: the database is away, or one of them took too long; the others have been adopted.
@@ -115,7 +116,10 @@ def adopt(connection: Connection[Any], folder: Path) -> int:
         for orphan in orphans:
             try:
                 adopted += _adopt_one(connection, orphan)
-                orphan.remove()
+                if orphan.is_damaged:
+                    log.error("a spool is damaged and set aside", extra={"spool": orphan.set_aside().name})
+                else:
+                    orphan.remove()
             except psycopg.OperationalError as error:
                 if connection.closed:
                     raise

@@ -50,9 +50,16 @@ def payouts(
         " WHERE (%(creator)s::bigint IS NULL OR p.creator_id = %(creator)s)"
         "   AND (%(before)s::bigint IS NULL OR p.id < %(before)s)"
         " ORDER BY p.id DESC LIMIT %(limit)s",
-        {"creator": creator_id, "before": before, "limit": min(limit, ROWS_MAX)},
+        {"creator": creator_id, "before": before, "limit": min(limit, ROWS_MAX + 1)},
     )
     return [Line(*row) for row in rows]
+
+
+def count(connection: Connection[Any], creator_id: int) -> int:
+    """How many payouts a creator has had."""
+    row = connection.execute("SELECT count(*) FROM ledger.payouts WHERE creator_id = %s", (creator_id,)).fetchone()
+    assert row is not None  # of a count
+    return int(row[0])
 
 
 @dataclass(frozen=True)

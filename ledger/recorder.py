@@ -2,8 +2,9 @@
 
 `record` appends to the spool and returns; a background task carries what has gathered in 10 ms, or 100 searches, into
 `ledger.appearance_batches`. Where the database is away it waits; where the database has forgotten (a failover to a
-standby that lagged, a restored backup) what was carried is carried again, from the spool. Decides nothing about money
-beyond leaving out what a viewer may not earn for.
+standby that lagged, a restored backup) what was carried is carried again, from the spool. Where no spool can be begun
+nothing is recorded, and a search that must be is refused. Decides nothing about money beyond leaving out what a viewer
+may not earn for.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class Recorder:
         self._tasks = Tasks("recorder")
         self._connection: AsyncConnection[Any] | None = None
         self._is_placed = False  # do we know where the database stands?
-        self._own = self._begun()
+        self._begun: Incarnation | None = None
+        self._unbegun = ""  # why there is no spool
+        self.set_aside = 0  # damaged spools of this machine, when it was looked last
+        self._try_to_begin()
 
     @property
     def hashes(self) -> Hashes:
@@ -84,6 +88,8 @@ class Recorder:
     def failing(self) -> Mapping[str, str]:
         """What does not work at present, each with the reason; empty where all is well."""
         found = dict(self._tasks.failing)
+        if self._begun is None:
+            found["spool"] = self._unbegun
         stalled_s = time.monotonic() - self._moved_at if self._waiting else 0.0
         if stalled_s > self._settings.carry_stalled_s:
             found["carry"] = f"{self.waiting} searches wait, the oldest for {stalled_s:.0f} s: {self._reason}"
@@ -151,21 +157,43 @@ class Recorder:
         except (Temporary, TimeoutError, psycopg.Error, OSError) as error:
             log.warning("the spool is left to an heir: %s", error or type(error).__name__)
         finally:
-            self._own.spool.close()
+            if self._begun is not None:
+                self._begun.spool.close()
             await self._disconnect()
 
     async def _finish(self) -> None:
         if self._tasks:
             raise Temporary("a task of the recorder does not end")
+        if self._begun is None:
+            return
         if self._own.spool.size:
             await self._carry_all()
         await self._retire(self._own)
 
     # ── Carrying ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begun(self) -> Incarnation:
+    @property
+    def _own(self) -> Incarnation:
+        """What is recorded into, begun now where it could not be before.
+
+        Raises:
+            OSError: nor can it be now.
+        """
+        if self._begun is None:
+            self._begun = self._new()
+        return self._begun
+
+    def _new(self) -> Incarnation:
         number = uuid4()
         return Incarnation(number, spool.Spool(self._folder, number))
+
+    def _try_to_begin(self) -> None:
+        """A disk that is full or read-only must not keep a replica from starting, answering and saying so."""
+        try:
+            _ = self._own
+        except OSError as error:
+            self._unbegun = f"no spool can be begun in {self._folder}: {error}"
+            log.error("appearances cannot be recorded: %s", self._unbegun)
 
     async def _carry(self) -> None:
         """Carry what is due, for good; what the database does not take waits, with backoff."""
@@ -191,6 +219,7 @@ class Recorder:
         connection = await self._connected()
         while self._waiting:
             await self._carry_one(connection)
+            connection = await self._connected()
 
     async def _carry_one(self, connection: AsyncConnection[Any]) -> None:
         records = list(itertools.islice(self._waiting, self._settings.flush_searches_max))
@@ -222,31 +251,60 @@ class Recorder:
 
         More than we think: the answer to an insert was lost, or an heir was quicker. Fewer: the database has forgotten.
         """
-        await connection.execute(BEGUN, (self._own.id, self._own.spool.path.name, socket.gethostname()))
+        own = self._own
+        await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname()))
         query = "SELECT recorded FROM ledger.incarnations WHERE id = %s"
-        row = await (await connection.execute(query, (self._own.id,))).fetchone()
+        row = await (await connection.execute(query, (own.id,))).fetchone()
         if row is None:
             raise Temporary("the database forgets as we speak")
-        ahead = int(row[0]) - self._own.recorded
+        ahead = int(row[0]) - own.recorded
         if ahead > 0:
             self._forget(ahead)
         elif ahead < 0:
             await self._take_back(-ahead)
-        self._is_placed = True
+        self._is_placed = own is self._begun
         return ahead != 0
 
     async def _take_back(self, searches: int) -> None:
         """The last searches that were carried wait again, from the spool."""
         own = self._own
-        records = await asyncio.to_thread(own.spool.records)
+        try:
+            records = await asyncio.to_thread(own.spool.records)
+        except OSError as error:
+            log.error("a spool cannot be read: %s", error)
+            records = []
         lost = records[own.recorded - searches : own.recorded]
+        self._moved_at = time.monotonic()
         if len(lost) < searches:
-            raise RuntimeError(f"{own.spool.path} has lost searches that the database has forgotten")
+            self._begin_after(own, lost, searches - len(lost))
+            return
         log.error("the database has forgotten searches; they are carried again", extra={"searches": searches})
         self._waiting.extendleft(reversed(lost))
         self._waiting_bytes += sum(len(record) for record in lost)
         own.recorded -= searches
-        self._moved_at = time.monotonic()
+
+    def _begin_after(self, damaged: Incarnation, lost: Sequence[bytes], unread: int) -> None:
+        """Go on in another spool with what can still be carried; the damaged one is set aside, for a person to look at.
+
+        `lost` is what the database has forgotten and could be read. Without a pause for others, since what is recorded
+        must stand in the spool in the order in which it waits.
+
+        Raises:
+            OSError: no other spool can be written; all is as before.
+        """
+        own, waiting = self._new(), deque([*lost, *self._waiting])
+        try:
+            for record in waiting:
+                own.spool.append(record)
+        except OSError:
+            own.spool.remove()
+            raise
+        self._begun, self._waiting = own, waiting
+        self._waiting_bytes += sum(len(record) for record in lost)
+        path = spool.set_aside(damaged.spool.path)  # before its lock is let go of, or an heir would take it
+        damaged.spool.close()
+        said = {"searches": unread, "spool": path.name}
+        log.error("the database has forgotten searches that a spool does not have: it is set aside", extra=said)
 
     async def _failed(self, error: Exception) -> None:
         """The database does not take it: the spool goes to disk instead, and the connection is made again."""
@@ -265,7 +323,7 @@ class Recorder:
 
     async def _rotate(self) -> None:
         """Begin another spool, now that all of this one is carried: what is recorded meanwhile is in the new one."""
-        old, self._own, self._is_placed = self._own, self._begun(), False
+        old, self._begun, self._is_placed = self._own, self._new(), False
         await self._retire(old)
 
     async def _retire(self, own: Incarnation) -> None:
@@ -291,7 +349,9 @@ class Recorder:
                 self._stakes = await asyncio.to_thread(self._look_around)
             except (Temporary, psycopg.Error, OSError) as error:
                 log.warning("the recorder could not look around: %s", error)
-            if self._own.recorded:  # while nobody searches, too, a database that has forgotten is noticed
+            if self._begun is None:
+                self._try_to_begin()
+            elif self._begun.recorded:  # while nobody searches, too, a database that has forgotten is noticed
                 self._is_placed = False
                 self._due.set()
             await asyncio.sleep(min(STAKES_INTERVAL_S, self._settings.orphan_after_s))
@@ -299,6 +359,7 @@ class Recorder:
     def _look_around(self) -> dict[int, frozenset[int]]:
         with database.connect(self._url, autocommit=True) as connection:
             adopt(connection, self._folder)
+            self.set_aside = spool.count_set_aside(self._folder)
             rows = connection.execute(
                 "SELECT investor_id, array_agg(segment_id) FROM ledger.segment_stakes GROUP BY investor_id"
             )

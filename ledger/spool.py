@@ -8,6 +8,7 @@ anonymous viewers, and format 1 without it, which a version before has left. A f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -40,6 +41,8 @@ FRAME = struct.Struct("<II")  # length and CRC-32 of a search
 HEAD = struct.Struct("<II")  # searches and appearances of a batch
 SUFFIX = ".spool2"
 FORMAT_OF = {".spool": 1, SUFFIX: FORMAT}  # by ending
+SET_ASIDE = ".damaged"  # after the ending of a spool that nobody reads any more
+RECORD_BYTES_MAX = 1 << 20  # far above any search
 NO_KEY = bytes(16)
 NO_ORIGIN = bytes(16)  # of a viewer with a key, and of format 1
 
@@ -157,6 +160,7 @@ class Orphan:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
+        self.is_damaged = False  # as `records` found
 
     @property
     def incarnation(self) -> UUID:
@@ -172,10 +176,19 @@ class Orphan:
         return FORMAT_OF[self.path.suffix]
 
     def records(self) -> list[bytes]:
-        """Every whole search in the file; a torn last one was never answered for."""
+        """Every whole search in the file, up to a torn last one, which was never answered for, or to any damage."""
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
-            return parsed(file.read())
+            data = file.read()
+        found = parsed(data)
+        self.is_damaged = not _is_torn(data[sum(FRAME.size + len(record) for record in found) :])
+        return found
+
+    def set_aside(self) -> Path:
+        """Leave the file to a person, under another name, and let go of it."""
+        aside = set_aside(self.path)
+        self.close()
+        return aside
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -199,6 +212,27 @@ def parsed(data: bytes) -> list[bytes]:
         found.append(record)
         at += FRAME.size + length
     return found
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Is what follows on the last whole search the beginning of another, whose writer died, or nothing?"""
+    if len(rest) < FRAME.size:
+        return True
+    length, _ = FRAME.unpack_from(rest)
+    return bool(length <= RECORD_BYTES_MAX and len(rest) < FRAME.size + length)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a spool that cannot be read to its end, so that no heir tries it or removes it; the new path."""
+    aside = path.with_name(path.name + SET_ASIDE)
+    with contextlib.suppress(FileNotFoundError):  # someone has removed it, and it is not there to be kept
+        path.rename(aside)
+    return aside
+
+
+def count_set_aside(folder: Path) -> int:
+    """How many damaged spools wait for a person."""
+    return sum(1 for _ in folder.glob(f"*{SET_ASIDE}"))
 
 
 def orphans(folder: Path) -> Generator[Orphan]:

@@ -36,9 +36,9 @@ def check(wallet: str) -> str:
     try:
         raw = base58.b58decode(wallet)
     except ValueError as error:
-        raise Rejected(f"wallet {wallet!r} is not base58", code="wallet-invalid") from error
+        raise Rejected(f"wallet {wallet!r} is not base58", status=422, code="wallet-invalid") from error
     if len(raw) != 32 or raw == bytes(32):
-        raise Rejected(f"wallet {wallet!r} is not the address of a wallet", code="wallet-invalid")
+        raise Rejected(f"wallet {wallet!r} is not the address of a wallet", status=422, code="wallet-invalid")
     return wallet
 
 

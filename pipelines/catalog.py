@@ -270,6 +270,10 @@ def requeue(connection: Connection, video_ids: Sequence[int]) -> int:
     return done.rowcount
 
 
-def bump_generation(connection: Connection) -> None:
-    """Tell caches and cursors that something has changed. Last in its transaction, for it locks a row."""
-    connection.execute("UPDATE media.generation SET value = value + 1")
+def bump_generation(connection: Connection, *, only_grown: bool = False) -> None:
+    """Tell caches and cursors that something has changed. Last in its transaction, for it locks a row.
+
+    `only_grown`: moments were added and none that could be shown has gone, so that answers that are kept may stay a
+    little longer (`growth_interval_s`).
+    """
+    connection.execute("UPDATE media.generation SET value = value + 1, grown = grown + %s", (int(only_grown),))

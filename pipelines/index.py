@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, LiteralString, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -34,6 +34,10 @@ MOMENTS_PER_VIDEO = 25.0  # where PostgreSQL has not counted yet
 # 512 dimensions).
 SCAN_COST = 2.0
 Profile = Literal["hnsw", "ivfflat", "bit"]
+WORDS_OF_A_VIDEO: LiteralString = "SELECT t.video_id FROM media.texts t WHERE t.search"
+# In subqueries of their own, which are run once a statement and not once a row.
+PHRASES: LiteralString = "(SELECT websearch_to_tsquery(%(language)s::regconfig, %(phrases)s))"
+EXCLUDED: LiteralString = "(SELECT websearch_to_tsquery(%(language)s::regconfig, %(without)s))"
 _SESSIONS: WeakKeyDictionary[Connection, dict[str, str]] = WeakKeyDictionary()  # what each has been set to
 STATE: LiteralString = """
     SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,
@@ -44,7 +48,7 @@ STATE: LiteralString = """
             JOIN pg_opclass o ON o.oid = i.indclass[0]
             WHERE i.indrelid = to_regclass('media.embeddings_m' || m.id) AND i.indisvalid
               AND a.amname IN ('hnsw', 'ivfflat')
-            ORDER BY o.opcname = 'bit_hamming_ops', a.amname LIMIT 1)
+            ORDER BY o.opcname = 'bit_hamming_ops', a.amname LIMIT 1), g.grown
     FROM media.generation g LEFT JOIN media.models m ON """
 
 
@@ -68,7 +72,8 @@ class Model:
 class Filters:
     """What an answer is narrowed to; empty fields narrow nothing. Tags: all of them must be there.
 
-    `segment_ids` are the only moments to look among; none at all leave nothing.
+    `segment_ids` are the only moments to look among; none at all leave nothing. `phrases` must stand in the words of the
+    moment's video, all of them, and none of `without` may: both are read in `language`.
     """
 
     creator_ids: tuple[int, ...] = ()
@@ -80,6 +85,9 @@ class Filters:
     created_before: dt.datetime | None = None
     height_min: int | None = None
     segment_ids: tuple[int, ...] | None = None
+    phrases: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    language: str = "english"
 
     def conditions(self, segment: str = "") -> tuple[str, dict[str, Any]]:
         """SQL over `v` (media.videos) and, where it is named, the column of a moment's id; with its parameters."""
@@ -92,12 +100,20 @@ class Filters:
             "created_after": ("v.created_at >= %(created_after)s", self.created_after),
             "created_before": ("v.created_at < %(created_before)s", self.created_before),
             "height_min": ("v.height >= %(height_min)s", self.height_min),
+            "phrases": (f"v.id IN ({WORDS_OF_A_VIDEO} @@ {PHRASES})", _quoted(self.phrases, " ")),
+            "without": (
+                f"NOT EXISTS ({WORDS_OF_A_VIDEO} @@ {EXCLUDED} AND t.video_id = v.id)",
+                _quoted(self.without, " or "),
+            ),
         }
         asked = {name: pair for name, pair in known.items() if getattr(self, name) not in ((), None)}
         if segment and self.segment_ids is not None:
             asked["segment_ids"] = (f"{segment} = ANY(%(segment_ids)s)", list(self.segment_ids))
         text = "".join(f" AND {condition}" for condition, _ in asked.values())
-        return text, {name: value for name, (_, value) in asked.items()}
+        parameters = {name: value for name, (_, value) in asked.items()}
+        if self.phrases or self.without:
+            parameters["language"] = self.language
+        return text, parameters
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ class Plan:
     exact_rows: int = 20_000
     ef_search: int = 200
     scan_tuples: int = 100_000
-    text_rows: int = 2000
+    text_rows: int = 1000
     timeout_ms: int = 2000
     reranked: int = 4  # of a bit index: vectors that are compared exactly for each row that is wanted
     probes: int = 0  # of IVFFlat's lists; 0 is twice their root
@@ -149,17 +165,19 @@ class Found:
     end_ms: int = 0
     best_frame_ms: int = 0
     creator: str = ""
+    video_public_id: str = ""
+    creator_public_id: str = ""
 
 
-async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...]]:
-    """The generation, which grows with every change that a search could see, the model whose vectors are searched, and
-    the names of all models that are registered.
+async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...], int]:
+    """The generation, which grows with every change that a search could see, the model whose vectors are searched,
+    the names of all models that are registered, and how many of those changes only added moments.
 
     The size of the model's table tells its rows at once and without statistics; None before the first ingest.
     """
     row = await (await connection.execute(STATE + "m.active")).fetchone()
     assert row is not None  # the migration puts it there
-    return int(row[0]), _model(row), tuple(row[6])
+    return int(row[0]), _model(row), tuple(row[6]), int(row[8])
 
 
 async def named(connection: Connection, name: str) -> Model | None:
@@ -231,7 +249,8 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
 async def fit(connection: Connection, model: Model, filters: Filters) -> int:
     """About how many rows pass the filters. Filters of videos, which are few beside their moments, are counted."""
     named = model.rows if filters.segment_ids is None else len(filters.segment_ids)
-    conditions, parameters = filters.conditions()
+    # What excluded words leave is nearly everything, and to count it would be to look at every video's words.
+    conditions, parameters = replace(filters, without=()).conditions()
     if not parameters:
         return min(model.rows, named)
     query = SQL(
@@ -249,7 +268,7 @@ def bytes_per_row(dimensions: int) -> int:
     return math.ceil(PAGE_BYTES / max(1, PAGE_USABLE_BYTES // (2 * dimensions + 84)))
 
 
-def _distance(model: Model) -> Composed:
+def distance(model: Model) -> Composed:
     """As the index has it: the same expression, or the index is not used. `<#>` is minus the inner product."""
     return SQL("(e.embedding::halfvec({d})) <#> %(vector)s::halfvec({d})").format(d=Constant(model.dimensions))
 
@@ -290,8 +309,8 @@ async def _by_index(
         "WITH near AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
         " JOIN media.videos v ON v.id = e.video_id WHERE {passing} ORDER BY {order} LIMIT %(some)s)"
         " SELECT segment_id, -distance FROM near ORDER BY distance, segment_id LIMIT %(limit)s"
-    ).format(distance=_distance(model), leaf=model.leaf, passing=SQL(f"{VISIBLE}{conditions}"), order=order)
-    return await hits(connection, query, parameters | {"vector": _text(vector), "limit": limit, "some": some})
+    ).format(distance=distance(model), leaf=model.leaf, passing=SQL(f"{VISIBLE}{conditions}"), order=order)
+    return await hits(connection, query, parameters | {"vector": to_text(vector), "limit": limit, "some": some})
 
 
 def _scan(model: Model, plan: Plan, rows: int, *, on: bool) -> dict[str, Any]:
@@ -324,11 +343,11 @@ async def _exact(
     query = SQL(
         "WITH measured AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
         " JOIN media.videos v ON v.id = e.video_id WHERE "
-    ).format(distance=_distance(model), leaf=model.leaf) + SQL(
+    ).format(distance=distance(model), leaf=model.leaf) + SQL(
         f"{VISIBLE}{conditions})"
         " SELECT segment_id, -distance FROM measured ORDER BY distance, segment_id LIMIT %(limit)s"
     )
-    return await hits(connection, query, parameters | {"vector": _text(vector), "limit": limit})
+    return await hits(connection, query, parameters | {"vector": to_text(vector), "limit": limit})
 
 
 async def cosines(
@@ -336,9 +355,9 @@ async def cosines(
 ) -> dict[int, float]:
     """The cosine of certain moments (those that only full text has found)."""
     query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE e.segment_id = ANY(%(ids)s)").format(
-        distance=_distance(model), leaf=model.leaf
+        distance=distance(model), leaf=model.leaf
     )
-    found = await hits(connection, query, {"vector": _text(vector), "ids": list(segment_ids)})
+    found = await hits(connection, query, {"vector": to_text(vector), "ids": list(segment_ids)})
     return {hit.segment_id: hit.value for hit in found}
 
 
@@ -367,7 +386,8 @@ async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int,
     async with connection.cursor(row_factory=class_row(Found)) as cursor:
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
-            " s.best_frame_ms, c.name AS creator FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
+            " s.best_frame_ms, c.name AS creator, v.public_id AS video_public_id,"
+            " c.public_id AS creator_public_id FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
             " JOIN media.creators c ON c.id = s.creator_id"
             f" WHERE s.id = ANY(%s) AND {VISIBLE}",
             (list(segment_ids),),
@@ -392,9 +412,14 @@ async def hits(connection: Connection, query: SQL | Composed, parameters: dict[s
     return list(map(Hit._make, await cursor.fetchall()))
 
 
+def _quoted(texts: Sequence[str], between: str) -> str:
+    """Phrases as `websearch_to_tsquery` reads them."""
+    return between.join('"' + text.replace('"', " ") + '"' for text in texts)
+
+
 def _vector(text: str) -> NDArray[np.float32]:
     return np.array(text.strip("[]").split(","), np.float32)
 
 
-def _text(vector: NDArray[np.float32]) -> str:
+def to_text(vector: NDArray[np.float32]) -> str:
     return orjson.dumps(np.ascontiguousarray(vector, np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()

@@ -334,12 +334,21 @@ def get(connection: Connection, job_id: str) -> dict[str, Any]:
     return found[0]
 
 
-def listing(connection: Connection, limit: int = 20) -> list[dict[str, Any]]:
-    """The newest jobs first."""
+def listing(connection: Connection, limit: int = 20, before: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The newest jobs first; `before` is the instant and the id of one to go on from."""
+    condition = "WHERE (created_at, id) < (%s::timestamptz, %s)" if before else ""
     rows = connection.execute(
-        "SELECT id FROM media.jobs ORDER BY created_at DESC, id DESC LIMIT %s", (max(1, min(limit, LISTED_MAX)),)
+        f"SELECT id FROM media.jobs {condition} ORDER BY created_at DESC, id DESC LIMIT %s",
+        (*before, max(1, min(limit, LISTED_MAX + 1))),
     ).fetchall()
     return _documents(connection, [row[0] for row in rows])
+
+
+def count(connection: Connection) -> int:
+    """How many jobs there are."""
+    row = connection.execute("SELECT count(*) FROM media.jobs").fetchone()
+    assert row is not None  # of a count
+    return int(row[0])
 
 
 def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str, Any]]:

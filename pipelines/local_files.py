@@ -14,7 +14,7 @@ from pathlib import Path
 from cluster.errors import Rejected
 from pipelines import manifest, selection
 from pipelines.manifest import Entry
-from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks
+from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks, shown
 from pipelines.selection import Manifest
 
 FILES_MAX = 1_000_000
@@ -48,7 +48,7 @@ def why(error: OSError) -> str:
 
 def _plain(file: str) -> Entry:
     name = file.rpartition("/")[2]
-    return Entry(name, title=manifest.title_of(name))
+    return Entry(shown(name), title=manifest.title_of(name))
 
 
 def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> list[tuple[str, Entry | None]]:

@@ -17,11 +17,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.errors import Rejected
+from cluster.terminal import COMMANDING, printable
 
 NAMES = ("manifest.csv", "manifest.jsonl")
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".avi", ".mpg", ".mpeg", ".3gp")
 ROWS_MAX = 1_000_000
 TEXT_MAX = 10_000
+TITLE_CHARS_MAX = 200
 TAGS_MAX = 100
 TAG_MAX = 200  # characters; an index of PostgreSQL takes 2,712 bytes
 SHORT_MAX = {"language": 100, "wallet": 200, "file": 4096}  # characters
@@ -49,10 +51,28 @@ class Entry:
             raise ValueError(f"visibility {self.visibility!r} is none of {', '.join(VISIBILITIES)}")
         if len(self.tags) > TAGS_MAX:
             raise ValueError(f"more than {TAGS_MAX} tags")
-        if any("\0" in text for text in (self.file, self.title, self.description, self.creator, *self.tags)):
-            raise ValueError("a text contains a zero byte")
+        _check_words(self)
         if max(len(self.title), len(self.description), len(self.creator) * 50) > TEXT_MAX:
             raise ValueError(f"a text is longer than {TEXT_MAX} characters (a creator's handle: {TEXT_MAX // 50})")
+
+
+def _check_words(entry: Entry) -> None:
+    """Check what is said of a video: no control characters, line breaks in a description alone, no overlong title."""
+    lines = (
+        ("file", entry.file),
+        ("title", entry.title),
+        ("creator", entry.creator),
+        ("wallet", entry.wallet),
+        ("language", entry.language),
+        *(("tag", t) for t in entry.tags),
+    )
+    for name, text in lines:
+        if COMMANDING.search(text) or len(text.splitlines()) > 1 or "\t" in text:
+            raise ValueError(f"the {name} contains control characters")
+    if COMMANDING.search(entry.description.replace("\r", "")):
+        raise ValueError("the description contains control characters")
+    if len(entry.title) > TITLE_CHARS_MAX:
+        raise ValueError(f"the title has {len(entry.title)} characters, 1 to {TITLE_CHARS_MAX} are allowed")
 
 
 COLUMNS = frozenset(field.name for field in fields(Entry))
@@ -214,5 +234,5 @@ def is_video(key: str) -> bool:
 
 def title_of(file: str) -> str:
     """A readable title from a file's name."""
-    words = re.sub(r"[_\-.]+", " ", PurePosixPath(file).stem).strip()
-    return words[:1].upper() + words[1:] if words else file
+    words = " ".join(printable(re.sub(r"[_\-.]+", " ", PurePosixPath(file).stem)).split())[:TITLE_CHARS_MAX]
+    return words[:1].upper() + words[1:] if words else printable(file)[:TITLE_CHARS_MAX]

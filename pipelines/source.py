@@ -30,6 +30,8 @@ OBJECTS_MAX = 1_000_000
 NAME_MAX = 120
 UPLOADED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/[^/]+")  # below UPLOADS: what `_uri_of` makes
 
+UNSAID = Entry("-")  # of an object that no row speaks of
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -69,7 +71,7 @@ def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str =
     if key.startswith(LISTS) and key.endswith(".jsonl"):
         return _from_list(storage.read(uri), uri, storage, creator)
     remarks, top = Remarks(), _folder_of(uri, storage)
-    objects = {found.uri.removeprefix(f"{top}/"): found for found in _bounded(storage.list(uri)) if _ours_to_see(found)}
+    objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
     manifests = _manifests(objects, storage, manifest_uri)
     chosen = selection.select(list(objects), manifests, remarks)
     videos = [_listed(objects[path], said, creator) for path, said in chosen if _is_text(path, remarks)]
@@ -97,9 +99,16 @@ def _bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
         yield found
 
 
-def _ours_to_see(found: StoredObject) -> bool:
-    """Whether it is not what Pixr itself keeps in the bucket."""
-    return not store.split(found.uri)[1].startswith((THUMBNAILS + "/", LISTS + "/"))
+def _seen(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
+    """Objects but for what Pixr itself keeps in the bucket, and for those whose key is no address that is read."""
+    for found in _bounded(objects):
+        try:
+            _, key = store.split(found.uri)
+        except Rejected:
+            remarks.add(LEFT_OUT, "its key holds control characters or leads elsewhere", found.uri)
+            continue
+        if not key.startswith((THUMBNAILS + "/", LISTS + "/")):
+            yield found
 
 
 def _is_text(path: str, remarks: Remarks) -> bool:
@@ -146,7 +155,7 @@ def _text(data: bytes, name: str) -> str:
 
 
 def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:
-    said = entry or Entry(PurePosixPath(found.uri).name)
+    said = entry or UNSAID
     return Listed(
         source_uri=found.uri,
         etag=found.etag,

@@ -3,8 +3,8 @@
 Without a key the address pays; with a good one its principal alone, so that many callers with keys behind one address
 are not refused for each other. A key that this replica does not know must be asked about in the database. That takes a
 token of the address's bucket of wrong keys, which is small and gets it back when the key is good; two questions an
-address are under way at once. When the bucket is empty, keys that were good a minute ago are asked about still and all
-others are refused unasked.
+address are under way at once. When the bucket is empty, keys that were good a minute ago and keys that exist
+(`known_keys`) are asked about still, without waiting behind those that may be wrong; all others are refused unasked.
 
 Where a body is sent to a route that needs a key, the key is judged before the first byte of the body is read.
 """
@@ -26,11 +26,13 @@ from cluster.errors import Rejected, Temporary
 from serve import keys, limits, origins, problems
 from serve.deadlines import within
 from serve.keys import Principal
+from serve.known_keys import KnownKeys
 from serve.limits import Standing
 from serve.services import Services
 
 EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
-PROBES = ("/readyz", "/metrics")
+METRICS = "/metrics"
+PROBES = ("/readyz", METRICS)
 MEDIA = ("/media/", "/web/")
 WITH_BODY = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 QUESTIONS_ADDRESS_MAX = 2
@@ -43,6 +45,7 @@ class Admission:
     def __init__(self, app: ASGIApp, services: Services, routes: Sequence[BaseRoute]) -> None:
         self._app, self._services, self._routes = app, services, routes
         self._secret = runtime.secret(services.settings, origins.SECRET).encode()
+        self._known = KnownKeys(services.readers, services.search, services.tasks)
         self._asking: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +63,8 @@ class Admission:
             admitted = self._admitted(request, state["address"])
             principal, standing = await within(admitted, self._services.search.deadline_s)
             state["principal"] = principal
+            if scope["path"] in PROBES:
+                self._check_operator(request, principal)
             if scope["method"] in WITH_BODY:
                 self._check_scopes(scope, principal)
         except (Rejected, Temporary, psycopg.OperationalError) as error:
@@ -88,21 +93,52 @@ class Admission:
         Raises:
             Rejected: nobody's; or the address has asked for too many that were wrong.
         """
-        asking = self._asking.setdefault(identity, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
-        was_good = keys.remembered(self._services, token, grace_s=keys.GRACE_S) is not None
-        async with asking, self._services.gates.questions.passed():
-            if not was_good:
-                await self._services.limits.take("wrong", identity)
-            is_wrong = False
-            try:
+        has_paid = await self._has_paid(token, identity)
+        waits_with = identity if has_paid else f"known at {identity}"
+        asking = self._asking.setdefault(waits_with, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
+        is_wrong = False
+        try:
+            async with asking, self._services.gates.questions.passed():
                 principal = await keys.identify(self._services, token)
-                is_wrong = principal is None
-            finally:
-                if not was_good and not is_wrong:  # good, or nobody could say
-                    self._services.limits.give_back("wrong", identity)
+            is_wrong = principal is None
+        finally:
+            if has_paid and not is_wrong:  # good, or nobody could say
+                self._services.limits.give_back("wrong", identity)
         if principal is None:
             raise keys.invalid()
         return principal
+
+    async def _has_paid(self, token: str, identity: str) -> bool:
+        """Take a token for a question about a key; False where that key need not pay.
+
+        Raises:
+            Limited: the bucket is empty, and nobody ever made such a key.
+        """
+        if keys.remembered(self._services, token, grace_s=keys.GRACE_S) is not None:
+            return False
+        try:
+            await self._services.limits.take("wrong", identity)
+        except limits.Limited:
+            if not await self._known.has(keys.digest_of(token)):
+                raise
+            return False
+        return True
+
+    def _check_operator(self, request: Request, principal: Principal | None) -> None:
+        """Note whether the caller may know how this replica is; only they may read its figures.
+
+        They are an administrator, come from one of the networks of `operators_from`, or know the door's secret and speak for
+        themselves (the supervisor).
+
+        Raises:
+            Rejected: 401 or 403, to others who ask for /metrics.
+        """
+        state = request.scope["state"]
+        is_admin = principal is not None and principal.may(keys.ADMIN)
+        is_near = origins.is_within(state["address"], self._services.search.operators_from)
+        state["is_operator"] = is_admin or is_near or origins.is_proven(request.scope, self._secret)
+        if request.scope["path"] == METRICS and not state["is_operator"]:
+            keys.check(principal, (keys.ADMIN,))
 
     def _check_scopes(self, scope: Scope, principal: Principal | None) -> None:
         """Refuse a body that its route would not take from this caller.

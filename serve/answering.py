@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from serve import origins, search, viewers
+from serve import ids, manners, origins, search, viewers
 from serve import query as queries
 from serve.keys import Principal
-from serve.query import Body, Query
+from serve.query import Body, Intent, Query
 from serve.search import Answer, Caller
 from serve.services import Services
 from serve.variants import Variants
@@ -48,18 +49,22 @@ class Answering:
         began = time.perf_counter()
         caller = caller_of(request, principal, self._viewer_key, idempotency_key)
         variant, own = self._variants.of(caller.viewer)
-        query = queries.of(body, own.search, variant)
+        asked = queries.of(await ids.resolved(own, body), own.search, variant)
+        query = seen(request, asked)
+        await check_repeated(self._services, query, caller)
         found = await search.answer(own, query, caller)
         if remembered:
-            self._services.remembered.put(remembered, query)
+            self._services.remembered.put(remembered, asked)
         return self._sent(query, found, began, self._variants.headers(variant))
 
-    def kept(
+    async def kept(
         self, request: Request, query: Query, found: Answer, principal: Principal | None, idempotency_key: str | None
     ) -> Response:
         """A kept answer to a query that is known already, where viewers have no variants."""
         began = time.perf_counter()
         caller = caller_of(request, principal, self._viewer_key, idempotency_key)
+        query = seen(request, query)
+        await check_repeated(self._services, query, caller)
         search.recorded(self._services, query, caller, found)
         return self._sent(query, found, began)
 
@@ -70,6 +75,7 @@ class Answering:
         headers = {
             "x-pixr-degraded": ",".join(found.page.degraded),
             "x-pixr-cache": found.source,
+            "etag": found.tag,
             "x-pixr-model": quote(found.model),
             "server-timing": server_timing({**found.seconds, "total": seconds}),
             **(more or {}),
@@ -81,6 +87,23 @@ def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, 
     """Who asks, whose places at the gate they take: those of their key, else of their address."""
     share = f"key {principal.id}" if principal is not None else origins.bucket(origins.address(request))
     return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share)
+
+
+def seen(request: Request, query: Query) -> Query:
+    """The query; of a HEAD one that counts for nobody, since nothing is shown."""
+    is_unseen = manners.is_head(request) and query.intent is Intent.SEARCH
+    return replace(query, intent=Intent.TYPING) if is_unseen else query
+
+
+async def check_repeated(services: Services, query: Query, caller: Caller) -> None:
+    """Check that an Idempotency-Key is not sent with another search that counts.
+
+    Raises:
+        Rejected: it is.
+    """
+    if caller.idempotency_key and query.counts:
+        viewer = services.recorder.hashes.viewer(caller.viewer.kind, caller.viewer.identity)
+        await services.repeats.check(viewer, caller.idempotency_key, query.identity)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

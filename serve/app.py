@@ -50,10 +50,12 @@ from serve.feed import Feed
 from serve.generation import Generation
 from serve.limits import Limits
 from serve.liveness import Liveness
+from serve.manners import Manners
 from serve.metrics import Means, Metrics, pool_states
 from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
+from serve.repeats import Repeats
 from serve.results import Results
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
@@ -87,17 +89,26 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
 
     `stamped` answers carry their request id; behind Serve they do without our doing.
     """
-    app = FastAPI(title="Pixr", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(services))
+    app = FastAPI(
+        title="Pixr",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(services),
+    )
     app.state.liveness = services.liveness
     routers = [routes.router(services) for routes in ROUTERS]
+    found = [route for each in routers for route in each.routes]
     app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
+    app.add_middleware(Manners, search=services.search, routes=found)
     app.add_middleware(Transfer, search=services.search, gates=services.gates)
-    app.add_middleware(Admission, services=services, routes=[route for each in routers for route in each.routes])
+    app.add_middleware(Admission, services=services, routes=found)
     app.add_middleware(Deadlines, search=services.search)
     problems.install(app, cors_origins=services.search.cors_origins, stamped=stamped)
     for router in routers:
         app.include_router(router)
-    openapi.install(app)
+    found += openapi.install(app, services.search.limit_max)
     return app
 
 
@@ -154,7 +165,10 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
     readings = Readers(Connections(ends.postgres_url, search), replicas, search)
     recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
-    means = Means(lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others))
+    recorder = Recorder(settings)
+    means = Means(
+        lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others), lambda: recorder.set_aside
+    )
     return Services(
         settings=settings,
         search=search,
@@ -164,7 +178,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         store=store,
         storage=Storage(ends.s3),
         encoding=make_encoding(search, store),
-        recorder=Recorder(settings),
+        recorder=recorder,
         generation=Generation(readings, search),
         results=Results(store, search),
         feed=Feed(readings, search),
@@ -175,6 +189,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         warming=Warming(readings, search),
         metrics=Metrics(lambda: recall.means, means),
         remembered=Remembered(used=not search.variants),
+        repeats=Repeats(store, search),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
         threads=DatabaseThreads(ends.postgres_url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),

@@ -17,9 +17,11 @@ import psycopg
 from cluster.errors import Temporary
 from cluster.stopwatch import Stopwatch
 from pipelines import fulltext, index
+from pipelines.fulltext import Match, Named
 from pipelines.index import Hit, Looked, Model, Plan
-from serve import relevance
+from serve import cut, relevance
 from serve.cursors import Ranked
+from serve.cut import Cut, Passing
 from serve.generation import State
 from serve.query import Query
 from serve.recall import Shadow
@@ -36,7 +38,7 @@ NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: conne
 class Candidates:
     """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
 
-    `creator_id` is whose the moment to find more of is: theirs pay nothing.
+    `creator_id` is whose the moment to find more of is: theirs pay nothing. `cut` has left out what is far.
     """
 
     ranked: list[Ranked]
@@ -47,6 +49,7 @@ class Candidates:
     looked: Looked | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     creator_id: int | None = None
+    cut: Cut = field(default_factory=Cut)
 
 
 async def gather(services: Services, query: Query, state: State) -> Candidates:
@@ -59,22 +62,25 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     by_vector, by_text = await asyncio.gather(
         _by_vector(services, query, state, watch), _by_text(services, query, watch)
     )
-    if by_vector is None and (by_text is None or not query.wanted):
+    nearest = by_vector or Nearest()
+    by_words = await _standing(services, query, nearest, by_text, watch)
+    if by_vector is None and (by_words is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
-    nearest, matching = by_vector or Nearest(), by_text or []
-    ranks = {"vector": ranked(nearest.hits), "text": ranked(matching)}
+    ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in by_words or []}}
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     with watch.time("relevance"):
-        measured, is_measured = await _measured(services, nearest, list(scores))
+        measured, passing, is_measured = await _measured(services, nearest, list(scores))
     skipped = {
-        "vector": by_vector is None, "text": by_text is None, "recall": nearest.hurried, "relevance": not is_measured,
+        "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
     near, named = ranks["vector"], ranks["text"]
     fused = [
         Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, segment_id in named])
         for segment_id, score in scores.items()
     ]
+    own = cut.of(services.search, query, by_words or (), passing)
+    fused = list(filter(own.shows, fused))
     fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
     return Candidates(
         fused[: services.search.candidates_max],
@@ -85,6 +91,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         nearest.looked,
         watch,
         nearest.parts.creator_id if nearest.parts else None,
+        own,
     )
 
 
@@ -95,6 +102,7 @@ class Nearest:
     hits: Sequence[Hit] = ()
     model: Model | None = None
     parts: Parts | None = None
+    vector: Vector | None = None  # that moments are nearest to
     facts: Facts | None = None
     looked: Looked | None = None
     hurried: bool = False
@@ -116,13 +124,13 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
         with watch.time("encode"):
             parts = await relevance.parts_of(services, query, model)
         if query.vector_weight == 0:
-            return Nearest((), model, parts, facts)
+            return Nearest((), model, parts, parts.wanted[0].vector if parts.wanted else None, facts)
         vector = parts.blended()
         with watch.time("vector"):
             looked, hurried = await _looked(services, query, model, vector)
         services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state, model))
         hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
-        return Nearest(hits, model, parts, facts, looked, hurried)
+        return Nearest(hits, model, parts, vector, facts, looked, hurried)
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no vectors: %s", error)
         return None
@@ -130,7 +138,7 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
 
 async def _looked(services: Services, query: Query, model: Model, vector: Vector) -> tuple[Looked, bool]:
     """With the whole plan; when that takes too long, or has of late, with a hurried one, whose recall is lower."""
-    plan, limit = _plan(services), services.search.candidates_max
+    plan, limit = plan_of(services), services.search.candidates_max
     breaker = services.patience
     if breaker.allow():
         try:
@@ -157,16 +165,15 @@ def _shadow(services: Services, query: Query, state: State, searched: Model) -> 
     async def vector(model: Model) -> Vector:
         return (await relevance.parts_of(services, query, model)).blended()
 
-    return Shadow(names, vector, _plan(services)) if names else None
+    return Shadow(names, vector, plan_of(services)) if names else None
 
 
-async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Hit] | None:
-    """The full-text list; None when it cannot be made."""
+async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Match] | None:
+    """The videos that words find; None when they cannot be asked for."""
     if not query.wanted or query.text_weight == 0:
         return []
     try:
-        limit = services.search.candidates_max
-        asked = (query.text, limit, query.filters, _plan(services), query.language, query.negative)
+        asked = (query.text, services.search.text_videos_max, query.filters, plan_of(services), query.language)
         with watch.time("text"):
             return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
     except (Temporary, psycopg.OperationalError) as error:
@@ -174,7 +181,24 @@ async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[H
         return None
 
 
-def _plan(services: Services) -> Plan:
+async def _standing(
+    services: Services, query: Query, nearest: Nearest, matches: list[Match] | None, watch: Stopwatch
+) -> list[Named] | None:
+    """The moments that stand for the videos that words find, nearest first; None when there is no list of words."""
+    if not matches:
+        return None if matches is None else []
+    each, among = services.search.text_moments_max, query.filters.segment_ids
+    asked = (matches, each, nearest.model, nearest.vector, among, plan_of(services))
+    try:
+        with watch.time("text"):
+            found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
+    except (Temporary, psycopg.OperationalError) as error:
+        log.warning("no moments of full text: %s", error)
+        return None
+    return [named for named in found if named.segment_id != query.segment_id]
+
+
+def plan_of(services: Services) -> Plan:
     search = services.search
     return Plan(
         search.exact_rows_max,
@@ -188,7 +212,7 @@ def _plan(services: Services) -> Plan:
 
 
 def ranked(hits: Sequence[Hit]) -> dict[int, int]:
-    """Ranks from 1; equal values share one, since all moments of a video have the same words."""
+    """Ranks from 1; equal values share one."""
     ranks: dict[int, int] = {}
     rank, last = 0, None
     for hit in hits:
@@ -208,15 +232,22 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
     return scores
 
 
-async def _measured(services: Services, nearest: Nearest, segment_ids: Sequence[int]) -> tuple[Measured, bool]:
-    """The relevance of the candidates; and whether all cosines that there are could be looked up."""
+async def _measured(
+    services: Services, nearest: Nearest, segment_ids: Sequence[int]
+) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
+    """The relevance of the candidates, which of them are near enough, and whether all cosines could be looked up.
+
+    What could not be looked up is not cut: the answer is degraded, and says so.
+    """
     parts, facts, model = nearest.parts, nearest.facts, nearest.model
     if parts is None or facts is None or model is None:
-        return Measured(), True
+        return Measured(), None, True
     near = {hit.segment_id: hit.value for hit in nearest.hits}
     try:
         cosines, is_whole = await relevance.looked_up(services, model, parts, near, segment_ids), True
     except (Temporary, psycopg.OperationalError) as error:
         log.warning("no cosines: %s", error)
         cosines, is_whole = relevance.known(parts, near), False
-    return relevance.measured(facts.calibration, parts, cosines), is_whole
+    measured = relevance.measured(facts.calibration, parts, cosines)
+    unknown = () if is_whole else set(segment_ids) - measured.ppm.keys()
+    return measured, cut.passing(services.search, facts, parts, cosines, unknown), is_whole

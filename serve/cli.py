@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pipelines.index import Profile
     from pipelines.index_admin import Model, Plan
-    from serve.client import Answer
+    from serve.client_values import Answer
 
 LIMIT = 10
 MEMORY_MAX_MB = 2048
@@ -30,7 +30,10 @@ POLL_S = 0.5
 @json_option
 @click.pass_obj
 def search(context: Context, text: str, image: str, limit: int, as_json: bool) -> None:
-    """Find moments by what they show: TEXT in plain words, a picture, or both."""
+    """Find moments by what they show: TEXT in plain words, a picture, or both.
+
+    That nothing matches is an answer, said in words; it is no error, so the exit code is 0.
+    """
     from cluster import runtime
     from cluster.errors import Temporary
     from serve.client import Client
@@ -46,7 +49,10 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
     if as_json:
         context.emit(answer.document)
         return
-    context.console.print(_moments(text or image, answer))
+    if answer.moments:
+        context.console.print(_moments(text or image, answer))
+    else:
+        context.console.print(_nothing(text or image, answer), markup=False)
     if answer.degraded:
         context.console.print(f"skipped: {', '.join(answer.degraded)}", style="yellow")
 
@@ -59,6 +65,13 @@ def _picture(image: str) -> bytes | str:
         return Path(image).read_bytes()
     except OSError as error:
         raise click.BadParameter(f"{image}: {error.strerror}", param_hint="--image") from error
+
+
+def _nothing(text: str, answer: Answer) -> str:
+    """That nothing was found, and what to try."""
+    if answer.nothing_matches:
+        return f"Nothing matches “{text}”. Try other words, fewer words, or the name of something that is seen."
+    return f"Nothing found for “{text}” with what can be asked at present. Try again in a moment."
 
 
 def _moments(text: str, answer: Answer) -> Table:
@@ -76,7 +89,7 @@ def _moments(text: str, answer: Answer) -> Table:
             time_code(moment.end_ms),
             f"{moment.relevance_ppm / 10_000:.0f} %",
             " + ".join(moment.matched),
-            moment.creator_id,
+            escape(moment.creator),
         )
     return table
 

@@ -4,87 +4,51 @@
         for moment in pixr.search("a red bicycle").moments:
             print(moment.title, moment.start_ms)
 
-Problems become the same errors as everywhere: `Rejected` for the caller's fault, `Temporary` for what may pass.
+Ids are numbers or public ids, as strings. Problems become the same errors as everywhere: `Rejected` for the caller's fault,
+`Temporary` for what may pass. Each call names its operation of the OpenAPI document (`call`); a test walks the document and
+finds every one of them here.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from cluster.errors import Rejected, Temporary
+from serve.client_values import (
+    Answer,
+    Creator,
+    Earnings,
+    Job,
+    Key,
+    Page,
+    Payout,
+    Segment,
+    Video,
+    Wallet,
+    answer_of,
+    of,
+    page_of,
+)
 
 TIMEOUT_S = 30.0
-Kind = TypeVar("Kind")
+CALL = "call"  # the attribute of a method that names its operations
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Moment:
-    """One moment of a video that matches."""
+def call(*operations: str) -> Callable[[Method], Method]:
+    """Name the operations of the document that a method calls: `GET /v1/videos/{video_id}`."""
 
-    segment_id: str
-    video_id: str
-    creator_id: str
-    title: str
-    description: str
-    tags: list[str]
-    start_ms: int
-    end_ms: int
-    best_frame_ms: int
-    score: float
-    relevance_ppm: int
-    thumbnail_url: str
-    play_url: str
-    matched: list[str]
+    def named(method: Method) -> Method:
+        setattr(method, CALL, operations)
+        return method
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a search found. `degraded` names what was skipped; `document` is the answer as it came."""
-
-    moments: list[Moment]
-    next_cursor: str | None
-    degraded: list[str]
-    took_ms: float
-    document: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Job:
-    """How an ingest job stands."""
-
-    id: str
-    status: str
-    source: str
-    videos: dict[str, int]
-    segments: int
-    started_at: str | None
-    finished_at: str | None
-    error: str | None
-    failures: list[dict[str, Any]]
-
-    @property
-    def finished(self) -> bool:
-        return self.status in ("succeeded", "failed", "cancelled")
-
-
-@dataclass(frozen=True)
-class Earnings:
-    """Base units (six decimals)."""
-
-    creator_id: str
-    pending: int
-    accrued: int
-    in_flight: int
-    paid: int
-    on_chain: int
-    wallet: str | None
+    return named
 
 
 class Client:
@@ -106,6 +70,9 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
+    # ── Searching ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @call("GET /v1/search", "POST /v1/search")
     def search(
         self,
         text: str = "",
@@ -115,30 +82,33 @@ class Client:
         cursor: str = "",
         intent: str = "search",
         idempotency_key: str = "",
+        **narrowed: Any,
     ) -> Answer:
         """The moments that match a text or a picture best, or those after them by the cursor of an earlier answer.
 
         `image` is a picture's bytes, or its address in the deployment's own store (`s3://…`). Searches with the same
-        Idempotency-Key count as one, however often they are sent.
+        Idempotency-Key count as one, however often they are sent. `narrowed` is whatever else `GET /v1/search` knows:
+        `tags=["fruit"]`, `height_min=720`, `vector_weight=0`, `segment_id="42"`, `group_by="video"` …
         """
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        if image:
-            picture = image if isinstance(image, str) else base64.b64encode(image).decode()
-            body = {"text": text, "image": picture, "limit": limit, "intent": intent}
-            return _answer(self._call("POST", "/v1/search", json=body, headers=headers))
-        led_by = {"cursor": cursor} if cursor else {"q": text}
-        parameters = led_by | {"limit": str(limit), "intent": intent}
-        found = self._call("GET", "/v1/search", params=parameters, headers=headers)
-        return _answer(found)
+        headers = _keyed(idempotency_key)
+        if isinstance(image, bytes) and image:
+            if narrowed:
+                raise Rejected("a search by a picture's bytes takes no filters here; name it as s3://…")
+            encoded = base64.b64encode(image).decode()
+            body = {"text": text, "image": encoded, "limit": limit, "intent": intent}
+            return answer_of(self._call("POST", "/v1/search", json=body, headers=headers))
+        led_by = {"cursor": cursor} if cursor else {"q": text, "image": image}
+        asked = _given(led_by | {"limit": limit, "intent": intent} | narrowed)
+        return answer_of(self._call("GET", "/v1/search", params=asked, headers=headers))
 
+    @call("GET /v1/search/stream")
     def stream(
-        self, text: str, *, limit: int = 20, intent: str = "search", idempotency_key: str = ""
+        self, text: str, *, limit: int = 20, intent: str = "search", idempotency_key: str = "", **narrowed: Any
     ) -> Iterator[tuple[str, Answer]]:
         """The same in parts: `text` with what the words find, if that is there first, then `fused` with everything."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        asked = {"q": text, "limit": str(limit), "intent": intent}
+        asked = _given({"q": text, "limit": limit, "intent": intent} | narrowed)
         try:
-            with self._http.stream("GET", "/v1/search/stream", params=asked, headers=headers) as answer:
+            with self._http.stream("GET", "/v1/search/stream", params=asked, headers=_keyed(idempotency_key)) as answer:
                 if answer.is_error:
                     answer.read()
                     raise problem(answer)
@@ -150,40 +120,202 @@ class Client:
                         document = json.loads(line.removeprefix("data: "))
                         if name == "error":
                             raise _error(int(document["status"]), document, 1.0)
-                        yield name, _answer(document)
+                        yield name, answer_of(document)
         except httpx.TransportError as error:
             raise Temporary(f"Pixr does not answer at {self._url}: {type(error).__name__}") from error
 
-    def submit(self, source: str, *, creator: str = "", manifest: str = "", model: str = "") -> Job:
-        """Submit an ingest job; needs a key of scope ingest."""
-        body = {"source": source, "creator": creator, "manifest": manifest, "model": model}
-        return _as(Job, self._call("POST", "/v1/jobs", json={name: text for name, text in body.items() if text}))
+    @call("GET /v1/segments/{segment_id}/similar")
+    def similar(self, segment_id: str, *, limit: int = 20, intent: str = "search", idempotency_key: str = "") -> Answer:
+        """Moments that look like one."""
+        asked, path = {"limit": limit, "intent": intent}, f"/v1/segments/{segment_id}/similar"
+        return answer_of(self._call("GET", path, params=asked, headers=_keyed(idempotency_key)))
 
-    def job(self, job_id: str) -> Job:
-        return _as(Job, self._call("GET", f"/v1/jobs/{job_id}"))
+    @call("GET /v1/completions")
+    def completions(self, text: str, *, limit: int = 8) -> list[str]:
+        """How a search might go on."""
+        found: list[str] = self._call("GET", "/v1/completions", params={"q": text, "limit": limit})["completions"]
+        return found
 
-    def jobs(self, limit: int = 20) -> list[Job]:
-        """The newest first."""
-        return [_as(Job, each) for each in self._call("GET", "/v1/jobs", params={"limit": limit})["jobs"]]
+    @call("GET /v1/feed")
+    def feed(self, *, limit: int = 20, cursor: str = "") -> Answer:
+        """What is worth seeing without a query."""
+        return answer_of(self._call("GET", "/v1/feed", params=_given({"limit": limit, "cursor": cursor})))
 
-    def cancel(self, job_id: str) -> Job:
-        return _as(Job, self._call("DELETE", f"/v1/jobs/{job_id}"))
+    @call("POST /v1/events")
+    def note(self, segment_id: str, *, kind: str = "play", watched_ms: int = 0) -> None:
+        """Note that a moment was watched ("play", "finish", "like")."""
+        self._call("POST", "/v1/events", json={"segment_id": segment_id, "kind": kind, "watched_ms": watched_ms})
 
+    # ── Videos and creators ────────────────────────────────────────────────────────────────────────────────────────
+
+    @call("GET /v1/videos")
+    def videos(
+        self,
+        *,
+        creator: str = "",
+        status: str = "",
+        visibility: str = "",
+        tag: str = "",
+        sort: str = "",
+        limit: int = 20,
+        cursor: str = "",
+    ) -> Page[Video]:
+        """Videos, the newest first; with a cursor alone, the page behind an earlier one."""
+        asked = {"creator": creator, "status": status, "visibility": visibility, "tag": tag, "sort": sort}
+        found = self._call("GET", "/v1/videos", params=_given(asked | {"limit": limit, "cursor": cursor}))
+        return page_of(Video, "videos", found)
+
+    @call("GET /v1/videos/{video_id}")
+    def video(self, video_id: str) -> Video:
+        return of(Video, self._call("GET", f"/v1/videos/{video_id}"))
+
+    @call("GET /v1/videos/{video_id}/segments")
+    def segments(self, video_id: str, *, limit: int = 1000, cursor: str = "") -> Page[Segment]:
+        """The moments of a video, in the order of time."""
+        asked = _given({"limit": limit, "cursor": cursor})
+        return page_of(Segment, "segments", self._call("GET", f"/v1/videos/{video_id}/segments", params=asked))
+
+    @call("GET /v1/segments/{segment_id}")
+    def segment(self, segment_id: str) -> Segment:
+        return of(Segment, self._call("GET", f"/v1/segments/{segment_id}"))
+
+    @call("PATCH /v1/videos/{video_id}")
+    def change(
+        self,
+        video_id: str,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        tags: Sequence[str] | None = None,
+        visibility: str | None = None,
+    ) -> Video:
+        """Change what is given; needs the creator's own key, or scope ingest."""
+        new = {"title": title, "description": description, "tags": tags, "visibility": visibility}
+        body = {name: value for name, value in new.items() if value is not None}
+        return of(Video, self._call("PATCH", f"/v1/videos/{video_id}", json=body))
+
+    @call("DELETE /v1/videos/{video_id}")
+    def remove(self, video_id: str) -> None:
+        """Take a video down for good."""
+        self._call("DELETE", f"/v1/videos/{video_id}")
+
+    @call("GET /v1/creators")
+    def creators(self, *, sort: str = "", limit: int = 20, cursor: str = "") -> Page[Creator]:
+        """Creators by name; with a cursor alone, the page behind an earlier one."""
+        asked = _given({"sort": sort, "limit": limit, "cursor": cursor})
+        return page_of(Creator, "creators", self._call("GET", "/v1/creators", params=asked))
+
+    @call("GET /v1/creators/{creator_id}")
+    def creator(self, creator_id: str) -> Creator:
+        return of(Creator, self._call("GET", f"/v1/creators/{creator_id}"))
+
+    # ── Money: needs the creator's own key, or an administrator's ──────────────────────────────────────────────────
+
+    @call("GET /v1/creators/{creator_id}/earnings")
     def earnings(self, creator_id: str) -> Earnings:
-        """Needs the creator's own key, or an administrator's."""
         found = self._call("GET", f"/v1/creators/{creator_id}/earnings")
         amounts = {name: int(found[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
-        return Earnings(creator_id=found["creator_id"], wallet=found["wallet"], **amounts)
+        creator_id, public_id, wallet = (found[name] for name in ("creator_id", "creator_public_id", "wallet"))
+        return Earnings(creator_id=creator_id, creator_public_id=public_id, wallet=wallet, **amounts)
+
+    @call("GET /v1/creators/{creator_id}/earnings/live")
+    def earned(self, creator_id: str) -> int:
+        """Earned so far, in base units."""
+        return int(self._call("GET", f"/v1/creators/{creator_id}/earnings/live")["earned"])
+
+    @call("GET /v1/creators/{creator_id}/statement.csv")
+    def statement(self, creator_id: str) -> str:
+        """Every movement of the creator's money, as CSV."""
+        return self._asked("GET", f"/v1/creators/{creator_id}/statement.csv").text
+
+    @call("GET /v1/creators/{creator_id}/payouts")
+    def payouts(self, creator_id: str, *, limit: int = 100, cursor: str = "") -> Page[Payout]:
+        """The newest first."""
+        asked = _given({"limit": limit, "cursor": cursor})
+        return page_of(Payout, "payouts", self._call("GET", f"/v1/creators/{creator_id}/payouts", params=asked))
+
+    @call("PUT /v1/creators/{creator_id}/wallet")
+    def change_wallet(self, creator_id: str, wallet: str) -> Wallet:
+        return of(Wallet, self._call("PUT", f"/v1/creators/{creator_id}/wallet", json={"wallet": wallet}))
+
+    # ── Jobs: need a key of scope ingest ───────────────────────────────────────────────────────────────────────────
+
+    @call("POST /v1/jobs")
+    def submit(
+        self,
+        source: str,
+        *,
+        creator: str = "",
+        manifest: str = "",
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Submit an ingest job."""
+        body = {"source": source, "creator": creator, "manifest": manifest, "model": model, "options": options}
+        return of(Job, self._call("POST", "/v1/jobs", json={name: each for name, each in body.items() if each}))
+
+    @call("GET /v1/jobs/{job_id}")
+    def job(self, job_id: str) -> Job:
+        return of(Job, self._call("GET", f"/v1/jobs/{job_id}"))
+
+    @call("GET /v1/jobs")
+    def jobs(self, limit: int = 20, *, cursor: str = "") -> Page[Job]:
+        """The newest first."""
+        asked = _given({"limit": limit, "cursor": cursor})
+        return page_of(Job, "jobs", self._call("GET", "/v1/jobs", params=asked))
+
+    @call("DELETE /v1/jobs/{job_id}")
+    def cancel(self, job_id: str) -> Job:
+        return of(Job, self._call("DELETE", f"/v1/jobs/{job_id}"))
+
+    # ── Keys: need a key of scope admin ────────────────────────────────────────────────────────────────────────────
+
+    @call("GET /v1/keys")
+    def keys(self, *, limit: int = 1000, cursor: str = "") -> Page[Key]:
+        """Every key, the newest first."""
+        return page_of(Key, "keys", self._call("GET", "/v1/keys", params=_given({"limit": limit, "cursor": cursor})))
+
+    @call("POST /v1/keys")
+    def make_key(
+        self, name: str, scopes: Sequence[str], *, creator_id: str | None = None, expires_in_s: int | None = None
+    ) -> Key:
+        """A new key; it is in this answer and nowhere else."""
+        body = {"name": name, "scopes": list(scopes), "creator_id": creator_id, "expires_in_s": expires_in_s}
+        return of(Key, self._call("POST", "/v1/keys", json=body))
+
+    @call("POST /v1/keys/{key_id}/rotate")
+    def rotate_key(self, key_id: str, *, grace_s: int = 86_400) -> Key:
+        """A key with the same scopes; the old one lives on for a while."""
+        return of(Key, self._call("POST", f"/v1/keys/{key_id}/rotate", json={"grace_s": grace_s}))
+
+    @call("DELETE /v1/keys/{key_id}")
+    def revoke_key(self, key_id: str) -> Key:
+        return of(Key, self._call("DELETE", f"/v1/keys/{key_id}"))
+
+    # ── Calling ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _call(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+        answer = self._asked(method, path, **how)
+        found: dict[str, Any] = answer.json() if answer.content else {}
+        return found
+
+    def _asked(self, method: str, path: str, **how: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **how)
         except httpx.TransportError as error:
             raise Temporary(f"Pixr does not answer at {self._url}: {type(error).__name__}") from error
         if answer.is_error:
             raise problem(answer)
-        found: dict[str, Any] = answer.json()
-        return found
+        return answer
+
+
+def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that say something."""
+    return {name: value for name, value in asked.items() if value not in ("", None)}
+
+
+def _keyed(idempotency_key: str) -> dict[str, str]:
+    return {"Idempotency-Key": idempotency_key} if idempotency_key else {}
 
 
 def problem(answer: httpx.Response) -> Rejected | Temporary:
@@ -203,13 +335,3 @@ def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Re
         return Temporary(detail, retry_after_s=retry_after_s)
     code, hint = str(document.get("code") or "bad-request"), str(document.get("hint") or "")
     return Rejected(detail, status=status, code=code, hint=hint)
-
-
-def _answer(document: dict[str, Any]) -> Answer:
-    moments = [_as(Moment, each) for each in document["moments"]]
-    return Answer(moments, document["next_cursor"], document["degraded"], document["took_ms"], document)
-
-
-def _as(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
-    """A value of what is known of a document; fields that are added later do no harm."""
-    return kind(**{field.name: document[field.name] for field in fields(kind)})  # type: ignore[arg-type]

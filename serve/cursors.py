@@ -13,8 +13,10 @@ import hmac
 import struct
 import time
 import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
 
 from cluster.errors import Rejected
 
@@ -24,6 +26,10 @@ VERSION = 1
 SIGNATURE_BYTES = 16
 PLAIN_BYTES_MAX = 1 << 16
 VECTOR, TEXT = 1, 2
+LIST, LIST_AGAIN = (
+    b"list ",
+    "begin the list again",
+)  # what is signed of a list's cursor is not what is signed of a search's
 COMPRESSION = 1  # more takes three times as long for a tenth
 
 
@@ -64,6 +70,35 @@ def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Rank
     return [_ranked(*entry) for entry in ENTRY.iter_unpack(plain[HEADER.size :])], generation
 
 
+def pack_place(
+    name: str, of: str, asked: Mapping[str, Any], after: Sequence[Any], key: bytes, expires_in_s: int
+) -> str:
+    """A cursor of a list: its name and what it belongs to, what was asked, and the place of the last row."""
+    body = orjson.dumps([int(time.time()) + expires_in_s, name, of, asked, after])
+    return base64.urlsafe_b64encode(_signature(LIST + body, key) + body).decode().rstrip("=")
+
+
+def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, Any], list[Any]]:
+    """What was asked, and the place of the last row.
+
+    Raises:
+        Rejected: it is not ours, of another list, or too old.
+    """
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise _refused("the cursor is not one of ours", LIST_AGAIN) from error
+    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, _signature(LIST + body, key)):
+        raise _refused("the cursor is not one of ours", LIST_AGAIN)
+    expires_s, *listed, asked, after = orjson.loads(body)
+    if listed != [name, of]:
+        raise _refused("the cursor is of another list", LIST_AGAIN)
+    if time.time() > expires_s:
+        raise _refused("the cursor has expired", LIST_AGAIN)
+    return asked, after
+
+
 def _lists(matched: tuple[str, ...]) -> int:
     return VECTOR * ("vector" in matched) + TEXT * ("text" in matched)
 
@@ -77,5 +112,5 @@ def _signature(body: bytes, key: bytes) -> bytes:
     return hmac.digest(key, body, hashlib.sha256)[:SIGNATURE_BYTES]
 
 
-def _refused(detail: str) -> Rejected:
-    return Rejected(detail, status=422, code="bad-cursor", hint="search again")
+def _refused(detail: str, hint: str = "search again") -> Rejected:
+    return Rejected(detail, status=422, code="bad-cursor", hint=hint)

@@ -24,8 +24,8 @@ COLUMNS = ("at", "entry_id", "kind", "account", "amount", "currency", "signature
 
 def of(connection: Connection[Any], creator_id: int) -> dict[str, Any]:
     """The document of `GET /v1/creators/{id}/earnings`."""
-    check_creator(connection, creator_id)
-    return earnings.of(connection, creator_id).document() | MONEY
+    public_id = check_creator(connection, creator_id)
+    return earnings.of(connection, creator_id).document() | {"creator_public_id": public_id} | MONEY
 
 
 async def counted(client: redis.asyncio.Redis, mark: str, creator_id: int) -> int | None:
@@ -54,16 +54,22 @@ def statement_csv(connection: Connection[Any], creator_id: int) -> str:
     return text.getvalue()
 
 
-def payouts(connection: Connection[Any], creator_id: int, limit: int) -> list[dict[str, Any]]:
-    """A creator's payouts, newest first, each with the signature of the transaction that paid it."""
-    check_creator(connection, creator_id)
-    return [line.document() for line in listing.payouts(connection, creator_id=creator_id, limit=limit)]
+def payouts(
+    connection: Connection[Any], creator_id: int, before: int | None, limit: int
+) -> tuple[list[dict[str, Any]], int]:
+    """A creator's payouts before one of them, newest first, each with the signature of its transaction; and how many."""
+    whose = {"creator_public_id": check_creator(connection, creator_id)}
+    found = listing.payouts(connection, creator_id=creator_id, before=before, limit=limit)
+    return [line.document() | whose for line in found], listing.count(connection, creator_id)
 
 
-def check_creator(connection: Connection[Any], creator_id: int) -> None:
-    """Raises:
-    Rejected: the catalogue knows no such creator.
+def check_creator(connection: Connection[Any], creator_id: int) -> str:
+    """The public id of a creator.
+
+    Raises:
+        Rejected: the catalogue knows no such creator.
     """
-    known = connection.execute("SELECT FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
-    if known is None:
+    row = connection.execute("SELECT public_id FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
+    if row is None:
         raise Rejected(f"there is no creator {creator_id}", status=404, code="not-found")
+    return str(row[0])

@@ -25,6 +25,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
 from cluster.tasks import Tasks
 from pipelines import encoder
+from pipelines.cutoff import Cutoff
 from pipelines.relevance import Calibration
 from pipelines.settings import ModelSettings
 from serve import deadlines, dimensions, memory
@@ -88,8 +89,9 @@ class QueryEncoder:
 
     def _load(self, name: str) -> Loaded:
         made = encoder.load(name, device=self._settings.device, threads=self._settings.threads or 1)
-        calibration = Calibration.of(encoder.locate(name).folder)
-        return Loaded(made, Facts(made.name, made.dimensions, made.fingerprint, calibration))
+        folder = encoder.locate(name).folder
+        facts = Facts(made.name, made.dimensions, made.fingerprint, Calibration.of(folder), Cutoff.of(folder))
+        return Loaded(made, facts)
 
     def image(self, data: bytes, model: str = "") -> Vector:
         """The vector of an encoded picture.
@@ -179,8 +181,7 @@ class RemoteEncoding:
         """
         for model in models:
             if model not in self._preparing and time.monotonic() - self._failed_at.get(model, -inf) > PREPARE_AGAIN_S:
-                task = self._preparing[model] = self.tasks.spawn(f"preparing {model}", self._prepare(model))
-                task.add_done_callback(lambda _, model=model: self._preparing.pop(model))
+                self._preparing[model] = self.tasks.spawn(f"preparing {model}", self._prepare(model))
 
     async def _prepare(self, model: str) -> None:
         try:
@@ -188,6 +189,8 @@ class RemoteEncoding:
         except Exception as error:  # noqa: BLE001  whatever it is, the model cannot be used and is tried again later
             self._failed_at[model] = time.monotonic()
             log.warning("model %s is not loaded: %s", model, error)
+        finally:
+            del self._preparing[model]
 
     async def _until_prepared(self, model: str) -> None:
         self.prepare([model])

@@ -1,4 +1,5 @@
-"""The feed: moments worth seeing without a query, by what is watched, new and invested in. Owns `app.watch_events`.
+"""The feed: moments worth seeing without a query, by what is watched, new and invested in. Owns `app.watch_events`
+and `app.watched`, which a trigger keeps in step with it.
 
 It is also the last thing that a search can be answered with, so a replica keeps the feed of the generation it knows.
 Viewers are keyed hashes; an event says what was watched and nothing of who or where.
@@ -21,21 +22,24 @@ from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import VISIBLE, Found
 from serve import deadlines
+from serve.cursors import Ranked
 from serve.generation import State
 from serve.readers import Readers
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
-WATCHED_S = 7 * 86_400
+SPARE = 4  # times what a feed can show is scored, since what is watched may have been taken down since
+COLD_HALF_LIVES = 14  # a moment that one viewer watched so long ago counts as a ten-thousandth of one
 CLOSE_WAIT_S = 1.0  # for what is being fetched
 AGAIN_S = 3600
-# The newest videos by their first moment, what was watched in the last days and what most is invested in: each bounded
-# before anything is scored. A viewer counts once a moment; what this viewer has seen comes last.
+# The newest videos by their first moment, what is watched most and what most is invested in: each bounded before anything
+# is scored. Those who watched count the less the longer ago it was (`app.watched`, whose first rows are read by an index,
+# however many events there are); what this viewer has seen comes last.
 SCORED: LiteralString = f"""
     WITH watched AS (
-        SELECT segment_id, count(DISTINCT viewer) AS viewers FROM app.watch_events
-        WHERE at > now() - make_interval(secs => %(watched_s)s) GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s),
+        SELECT segment_id, power(2, heat - app.half_lives(now())) AS viewers FROM app.watched
+        WHERE heat > app.half_lives(now()) - %(cold)s ORDER BY heat DESC LIMIT %(most)s),
     newest AS (
         SELECT first.id AS segment_id FROM
             (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video
@@ -66,27 +70,44 @@ async def scored(
     connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
 ) -> list[Worth]:
     """The feed, best first; for a viewer, what they have not seen before what they have."""
-    parameters = {
-        "watched_s": WATCHED_S,
+    return await shown(connection, await ranked(connection, search, limit, viewer))
+
+
+async def shown(connection: AsyncConnection[Any], ranks: Sequence[Ranked]) -> list[Worth]:
+    """What an answer shows of moments in their order; what may not be seen (any more) is left out."""
+    found = await index.found(connection, [each.segment_id for each in ranks])
+    return [Worth(found[each.segment_id], each.score) for each in ranks if each.segment_id in found]
+
+
+async def ranked(
+    connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
+) -> list[Ranked]:
+    """The moments of the feed, best first."""
+    rows = await (await connection.execute(SCORED, given(search, limit, viewer))).fetchall()
+    return [Ranked(row[0], float(row[1]), 0, ()) for row in rows]
+
+
+def given(search: SearchSettings, limit: int, viewer: bytes) -> dict[str, Any]:
+    """The parameters of `SCORED`."""
+    return {
+        "cold": COLD_HALF_LIVES,
         "watched": search.feed_watched_weight,
         "fresh": search.feed_fresh_weight,
         "staked": search.feed_stake_weight,
         "half_life_s": search.feed_half_life_s,
-        "most": search.feed_limit_max * 2,
+        "most": search.feed_limit_max * SPARE,
         "viewer": viewer,
         "limit": limit,
     }
-    rows = await (await connection.execute(SCORED, parameters)).fetchall()
-    found = await index.found(connection, [row[0] for row in rows])
-    return [Worth(found[row[0]], float(row[1])) for row in rows if row[0] in found]
 
 
 # What is claimed to be watched is at most the moment's length, and a viewer's event of a kind counts once in a while, so
 # that nobody steers the feed, or fills the table, by saying it again.
-WATCHED: LiteralString = f"""
+WATCHED: LiteralString = """
     WITH visible AS (
         SELECT s.id, s.end_ms - s.start_ms AS lasts_ms
-        FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %(segment_id)s AND {VISIBLE}),
+        FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %(segment_id)s
+            AND v.status = 'ready' AND v.visibility = ANY(%(visibilities)s)),
     noted AS (
         INSERT INTO app.watch_events (viewer, segment_id, kind, watched_ms)
         SELECT %(viewer)s, id, %(kind)s, least(%(watched_ms)s, lasts_ms) FROM visible
@@ -95,12 +116,22 @@ WATCHED: LiteralString = f"""
     SELECT count(*) FROM visible"""
 
 
-def watch(connection: Connection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int) -> bool:
+def watch(
+    connection: Connection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int, *, unlisted: bool = False
+) -> bool:
     """Note that a viewer watched a moment that they may see; False when there is none.
 
     Noted once an hour for each kind; `watched_ms` above the moment's length is the whole moment.
+    `unlisted` when it was named by its public id.
     """
-    given = {"viewer": viewer, "segment_id": segment_id, "kind": kind, "watched_ms": watched_ms, "again_s": AGAIN_S}
+    given: dict[str, Any] = {
+        "viewer": viewer,
+        "segment_id": segment_id,
+        "kind": kind,
+        "watched_ms": watched_ms,
+        "again_s": AGAIN_S,
+    }
+    given["visibilities"] = ["public", "unlisted"] if unlisted else ["public"]
     row = connection.execute(WATCHED, given).fetchone()
     return row is not None and row[0] == 1
 

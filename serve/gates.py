@@ -18,6 +18,7 @@ from serve.settings import SearchSettings
 
 RETRY_AFTER_S = 1.0
 CALLERS_MAX = 4096  # whose turns are remembered
+CREDIT_TURNS = 1  # by which one who has been here, and asks for less than others, goes before them
 
 
 class _Caller:
@@ -36,7 +37,7 @@ class Gate:
 
     A place that becomes free goes to the waiting caller who has had the fewest (start-time fair queueing, Goyal et al.
     1996): a caller who asks for less than an equal share waits for none of the many requests of others. Every place
-    takes its caller one turn further; who has been away for a while starts at the turn that is served at present.
+    takes its caller one turn further; newcomers start at the turn that is served at present.
     """
 
     def __init__(
@@ -136,10 +137,11 @@ class Gate:
         if caller is None:
             places_max = self._share_max if whose else self._places_max
             caller = _Caller(places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
+            caller.turn = self._turn
             if whose:
                 self._forget()
                 self._callers[whose] = caller
-        caller.turn = max(caller.turn, self._turn)
+        caller.turn = max(caller.turn, self._turn - CREDIT_TURNS)
         return caller
 
     def _forget(self) -> None:

@@ -3,6 +3,9 @@
 A takedown or a change of model is felt within `generation_interval_s`. While the database is away the last look stands
 for `stale_max_s`, so that what is cached can still be shown; nothing can be taken down meanwhile, since that is a write.
 
+Videos that are ingested one after another each change the catalogue, and answers that are kept need not go with each
+of them: what only adds moments is taken in at once after a quiet time and then every `growth_interval_s`.
+
 It never goes backwards: what a replica of the database answers that is behind what is known is asked of the primary,
 and replicas that are behind are not read until they have caught up.
 """
@@ -31,12 +34,21 @@ RETRY_S = 0.5  # after a look that failed: callers before then are told what was
 
 @dataclass(frozen=True)
 class State:
-    """`stale` when the database could not be asked. `model` is None before the first ingest; `models` names them all."""
+    """`stale` when the database could not be asked. `model` is None before the first ingest; `models` names them all.
+
+    `generation` is what kept answers go by: at least as old as `changed`, the changes that hide or rearrange something.
+    """
 
     generation: int
     model: Model | None
     models: tuple[str, ...] = ()
+    changed: int = 0
     stale: bool = False
+
+    @classmethod
+    def of(cls, generation: int, model: Model | None, models: tuple[str, ...], grown: int) -> State:
+        """What `index.state` tells."""
+        return cls(generation, model, models, generation - grown)
 
 
 class Generation:
@@ -47,7 +59,8 @@ class Generation:
         self._search = search
         self._known: State | None = None
         self._looked_at = self._known_at = self._failed_at = float("-inf")
-        self._changed_at = self._primary_at = float("-inf")
+        self._changed_at = self._primary_at = self._grown_at = float("-inf")
+        self._seen = 0  # the catalogue's own generation
         self._look: asyncio.Task[None] | None = None
         self.tasks = Tasks("generation")
 
@@ -92,24 +105,33 @@ class Generation:
             return
         if began < self._known_at:
             return  # a later look has come back before this one
-        if self._known is not None and found.generation < self._known.generation:
-            log.warning(
-                "the primary is at generation %d after %d: was it restored?", found.generation, self._known.generation
-            )
-        self._known, self._known_at = found, began
+        if found.generation < self._seen:
+            log.warning("the primary is at generation %d after %d: was it restored?", found.generation, self._seen)
+        self._readers.at_least(found.generation)
+        self._seen = found.generation
+        self._known, self._known_at = self._taken_in(found), began
         self._primary_at = began if of_primary else self._primary_at
         if began >= self._changed_at:
             self._looked_at = began
-        self._readers.at_least(found.generation)
+
+    def _taken_in(self, found: State) -> State:
+        """What was found, at the generation before where moments were only added since, a short while ago."""
+        now_s, known = time.monotonic(), self._known
+        is_growth = known is not None and found.generation > known.generation and found.changed == known.changed
+        if known is not None and is_growth and now_s - self._grown_at < self._search.growth_interval_s:
+            return replace(found, generation=known.generation)
+        if is_growth:
+            self._grown_at = now_s
+        return found
 
     async def _asked(self) -> tuple[State, bool]:
         """What a database says, and whether it is the primary: that is asked after a change of this replica's own, and
         where another database is behind what is known."""
         if self._primary_at >= self._changed_at or self._changed_at == float("-inf"):
-            state = State(*await self._readers.ask(index.state))
-            if self._known is None or state.generation >= self._known.generation:
+            state = State.of(*await self._readers.ask(index.state))
+            if state.generation >= self._seen:
                 return state, False
-        return State(*await self._readers.primary(index.state)), True
+        return State.of(*await self._readers.primary(index.state)), True
 
     def _last(self) -> State:
         if self._known is None or time.monotonic() - self._known_at > self._search.stale_max_s:

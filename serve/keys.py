@@ -106,9 +106,9 @@ def create(
     """
     _check(scopes, creator_id)
     if not 1 <= len(name) <= NAME_CHARS_MAX or "\0" in name:
-        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", code="bad-name")
+        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
-        raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", code="bad-lifetime")
+        raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     return _register(connection, name, token, scopes, creator_id, expires_in_s), token
 
@@ -128,9 +128,11 @@ def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> N
 def _check(scopes: Sequence[str], creator_id: int | None) -> None:
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
-        raise Rejected(f"scopes {list(scopes)} are not valid", code="bad-scope", hint=f"known: {', '.join(SCOPES)}")
+        raise Rejected(
+            f"scopes {list(scopes)} are not valid", status=422, code="bad-scope", hint=f"known: {', '.join(SCOPES)}"
+        )
     if "creator" in scopes and creator_id is None:
-        raise Rejected("a key of scope creator needs a creator_id", code="bad-scope")
+        raise Rejected("a key of scope creator needs a creator_id", status=422, code="bad-scope")
 
 
 def _register(
@@ -197,10 +199,17 @@ def revoke(connection: Connection[Any], key_id: int) -> None:
         raise _unknown(key_id)
 
 
-def listing(connection: Connection[Any]) -> list[Key]:
-    """Every key, the newest first."""
-    rows = connection.execute(f"{KEYS} ORDER BY k.id DESC LIMIT %s", (LISTED_MAX,))
+def listing(connection: Connection[Any], limit: int = LISTED_MAX, before: int = 2**63 - 1) -> list[Key]:
+    """Every key, the newest first; `before` is the id of one to go on from."""
+    rows = connection.execute(f"{KEYS} WHERE k.id < %s ORDER BY k.id DESC LIMIT %s", (before, limit))
     return [Key(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows]
+
+
+def count(connection: Connection[Any]) -> int:
+    """How many keys there are, living or not."""
+    row = connection.execute("SELECT count(*) FROM app.api_keys").fetchone()
+    assert row is not None  # of a count
+    return int(row[0])
 
 
 def one(connection: Connection[Any], key_id: int) -> Key:
@@ -216,6 +225,11 @@ def _unknown(key_id: int) -> Rejected:
 
 
 # ── Checking keys ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def digest_of(token: str) -> bytes:
+    """Under which a key stands in the database, of a token however long."""
+    return digest(token[:TOKEN_CHARS_MAX])
 
 
 class Checks:
@@ -242,7 +256,7 @@ _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 async def identify(services: Services, token: str) -> Principal | None:
     """Whose key this is; None for one that is unknown, expired or revoked."""
-    key = digest(token[:TOKEN_CHARS_MAX])
+    key = digest_of(token)
     checks = _checks.setdefault(services.readers, Checks())
     fresh, principal = checks.get(key)
     if fresh:
@@ -281,7 +295,7 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
 def remembered(services: Services, token: str, grace_s: float = 0.0) -> Principal | None:
     """Whose key this is, if it was found out in the last seconds; `grace_s` longer, for one that must be asked again."""
     checks = _checks.setdefault(services.readers, Checks())
-    known, principal = checks.get(digest(token[:TOKEN_CHARS_MAX]), grace_s)
+    known, principal = checks.get(digest_of(token), grace_s)
     return principal if known else None
 
 

@@ -33,6 +33,7 @@ class Means:
 
     pool: Callable[[], Mapping[str, float]] = dict  # database connections by state: used, idle, waiting …
     gates: Callable[[], Mapping[str, Mapping[str, float]]] = dict  # places by gate and state: taken, waiting
+    spools_set_aside: Callable[[], int] = int
 
 
 def pool_states(readers: Mapping[str, float]) -> dict[str, float]:
@@ -103,6 +104,8 @@ class _Means(Collector):
         yield _gauge("pixr_background_tasks", "Background tasks that run.", tasks.running())
         yield _gauge("pixr_uncancelled_calls", "Calls that a caller's end does not reach.", tasks.uncancelled_running())
         yield _gauge("pixr_open_descriptors", "Files and sockets of the process.", open_descriptors())
+        aside = self._means.spools_set_aside()
+        yield _gauge("pixr_spools_set_aside", "Damaged spools of this machine, for a person to look at.", aside)
         yield _gauge("pixr_resident_bytes", "Memory of the process.", resident_bytes())
 
 

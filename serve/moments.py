@@ -6,14 +6,16 @@ Takes ranked candidates and what the index knows of them; signs the links. Ranks
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from pipelines import public_ids
 from pipelines.index import Found
 from serve import media
 from serve.candidates import Candidates
 from serve.cursors import Ranked
+from serve.facets import Facets
 from serve.query import GroupBy
 from serve.services import Services
 
@@ -29,12 +31,27 @@ class Explanation(BaseModel):
     )
     mode: str | None = Field(description="How vectors were compared: exact, index, or both one after another.")
     rows: int | None = Field(description="About how many rows passed the filters.")
+    above_cut: bool | None = Field(
+        description="Whether it is near enough to be shown for its vector; if not, all words of the query are its own. "
+        "Null where that was not asked."
+    )
+
+
+class Highlight(BaseModel):
+    """A word of the query in what is shown: characters `start` to `end` (exclusive, Unicode code points) of a field."""
+
+    field: Literal["title", "tags", "description"]
+    index: int = Field(description="Which of the tags, from 0; 0 elsewhere.")
+    start: int
+    end: int
+    text: str
 
 
 class Span(BaseModel):
     """Another moment of the same video (`group_by=video`)."""
 
     segment_id: str
+    public_id: str
     start_ms: int
     end_ms: int
     relevance_ppm: int
@@ -48,8 +65,11 @@ class Moment(BaseModel):
     """
 
     segment_id: str
+    public_id: str
     video_id: str
+    video_public_id: str
     creator_id: str
+    creator_public_id: str
     creator: str
     title: str
     description: str
@@ -63,20 +83,36 @@ class Moment(BaseModel):
     play_url: str
     matched: list[str]
     others: list[Span] | None = None
+    highlights: list[Highlight] | None = None
     explain: Explanation | None = None
 
 
 class Answer(BaseModel):
-    """A search's answer. `degraded` names what could not be asked."""
+    """A search's answer. `degraded` names what could not be asked.
+
+    `nothing_matches`: everything was asked, no moment has all the words, and none is near enough to be shown. An answer
+    that is degraded never says so.
+    """
 
     query: str
     moments: list[Moment]
     next_cursor: str | None = None
     degraded: list[str] = []
+    nothing_matches: bool = False
+    facets: Facets | None = None
     took_ms: float
     model_config = {
         "json_schema_extra": {
-            "examples": [{"query": "a red apple", "moments": [], "next_cursor": None, "degraded": [], "took_ms": 7.4}]
+            "examples": [
+                {
+                    "query": "asdfghjkl",
+                    "moments": [],
+                    "next_cursor": None,
+                    "degraded": [],
+                    "nothing_matches": True,
+                    "took_ms": 7.4,
+                }
+            ]
         }
     }
 
@@ -85,8 +121,11 @@ def of(services: Services, ranked: Ranked, found: Found) -> dict[str, Any]:
     """One moment."""
     return {
         "segment_id": str(found.segment_id),
+        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
         "video_id": str(found.video_id),
+        "video_public_id": found.video_public_id,
         "creator_id": str(found.creator_id),
+        "creator_public_id": found.creator_public_id,
         "creator": found.creator,
         "title": found.title,
         "description": found.description,
@@ -116,6 +155,7 @@ def grouped(ranked: Sequence[Ranked], found: Mapping[int, Found], group_by: Grou
 def span(ranked: Ranked, found: Found) -> dict[str, Any]:
     return {
         "segment_id": str(found.segment_id),
+        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
         "start_ms": found.start_ms,
         "end_ms": found.end_ms,
         "relevance_ppm": ranked.relevance_ppm,
@@ -129,4 +169,5 @@ def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
         "cosine": round(cosine, 6) if cosine is not None else None,
         "mode": candidates.looked.mode if candidates.looked else None,
         "rows": candidates.looked.rows if candidates.looked else None,
+        "above_cut": candidates.cut.is_near(segment_id) if candidates.cut.passing is not None else None,
     }

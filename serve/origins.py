@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -43,6 +44,21 @@ def of(scope: Scope, secret: bytes) -> str:
     client: Any = scope.get("client")
     peer = normal(client[0]) if client else UNKNOWN
     return LOOPBACK if peer in {normal(_host(each)) for each in said} else peer
+
+
+def is_proven(scope: Scope, secret: bytes) -> bool:
+    """Does a program of this deployment ask for itself: with the secret, and for no client?"""
+    headers = Headers(scope=scope)
+    return bool(secret) and FORWARDED not in headers and hmac.compare_digest(headers.get(DOOR, "").encode(), secret)
+
+
+def is_within(text: str, networks: Sequence[str]) -> bool:
+    """Is an address in one of these networks?"""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return any(found in ipaddress.ip_network(network) for network in networks)
 
 
 def normal(text: str) -> str:

@@ -5,11 +5,14 @@ Temporary    → 503 with Retry-After and without the address of what is away; s
 validation   → 422 with one line per field; so does half of a surrogate pair, which JSON lets through and UTF-8 does not
 anything else is a bug: logged with its traceback, answered with 500 and no detail
 
+What a request waits for may be cancelled without it, where a replica ends: that is answered, too.
+
 Also what marks every request: the request id, CORS.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -63,11 +66,12 @@ def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = T
     app.add_exception_handler(UnicodeEncodeError, _no_text)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _bug)
+    app.add_middleware(Answered)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "Range"],
             expose_headers=list(EXPOSED_HEADERS),
         )
@@ -99,7 +103,7 @@ def problem(
         "code": name,
     } | {key: value for key, value in more.items() if value}
     given = dict(headers or {})
-    given["Cache-Control"] = "no-store"
+    given |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if status == HTTPStatus.UNAUTHORIZED:
         given.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
@@ -180,6 +184,10 @@ def _database_away(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    broken = next((each for each in error.errors() if each["type"] == "json_invalid"), None)
+    if broken is not None:
+        said = f"the body is no JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
+        return problem(request.scope, 400, said, code="malformed-json")
     fields = [
         {"where": ".".join(str(part) for part in each["loc"]), "message": str(each["msg"])}
         for each in error.errors()[:FIELDS_SHOWN_MAX]
@@ -198,7 +206,7 @@ def _http(request: Request, error: Exception) -> Response:
     return problem(request.scope, error.status_code, str(error.detail), headers=error.headers)
 
 
-def _bug(request: Request, error: Exception) -> Response:
+def _bug(request: Request, error: BaseException) -> Response:
     if getattr(request.app.state, "is_ending", False):  # what it works with is being closed
         return _temporary(request, Temporary(f"this replica ends ({type(error).__name__})", public="this replica ends"))
     log.error("unexpected %s", type(error).__name__, exc_info=error, extra={"request_id": request_id(request.scope)})
@@ -206,6 +214,29 @@ def _bug(request: Request, error: Exception) -> Response:
     headers = {"X-Request-Id": request_id(request.scope)} if request.scope["state"].get("stamped", True) else {}
     detail = "something unexpected happened; the request id finds it in the logs"
     return problem(request.scope, 500, detail, headers=headers)
+
+
+class Answered:
+    """Answers a request that was not cancelled itself, but what it waited for was: by a replica that ends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noticed(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noticed)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if scope["type"] != "http" or has_begun or task is None or task.cancelling():
+                raise  # the caller has gone, or has a part of the answer
+            await _bug(Request(scope), error)(scope, receive, send)
 
 
 class RequestIds:
@@ -224,7 +255,10 @@ class RequestIds:
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = name
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                if self._stamped:
+                    headers["X-Request-Id"] = name
             await send(message)
 
-        await self._app(scope, receive, stamped if self._stamped else send)
+        await self._app(scope, receive, stamped)

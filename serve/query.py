@@ -14,13 +14,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
 from pipelines import fulltext
 from pipelines.index import Filters
+from serve import texts
 from serve.settings import SearchSettings
 
 STORED = "s3://"
@@ -31,7 +32,11 @@ NEGATIVES_MAX = 5
 REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
 NARROWED_ALIKE = ("duration_min_ms", "duration_max_ms", "created_after", "created_before", "height_min")
 LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple")
-Id = Annotated[str, Field(pattern=r"^[0-9]{1,19}$", examples=["42"])]
+IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22})$"  # a number, or a public id
+MOMENT_IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22}\.[0-9]{1,10})$"
+Id = Annotated[str, Field(pattern=IDS, examples=["42"])]
+SegmentId = Annotated[str, Field(pattern=MOMENT_IDS, examples=["42"])]
+Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class Intent(StrEnum):
@@ -79,26 +84,55 @@ class Weights(BaseModel):
     """How much each list counts; without one, the deployment's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    vector: float | None = Field(default=None, ge=0, le=100)
-    text: float | None = Field(default=None, ge=0, le=100)
+    vector: Weight | None = None
+    text: Weight | None = None
 
 
 class Blend(BaseModel):
     """How much each part of a composed query counts in its vector; what is negative is subtracted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    text: float = Field(default=1.0, ge=0, le=100)
-    image: float = Field(default=1.0, ge=0, le=100)
-    segment: float = Field(default=1.0, ge=0, le=100)
-    negative: float = Field(default=0.5, ge=0, le=100)
+    text: Weight = 1.0
+    image: Weight = 1.0
+    segment: Weight = 1.0
+    negative: Weight = 0.5
 
 
-class Body(BaseModel):
+class Asked(BaseModel):
+    """What `GET` and `POST` name alike; a sequence is a parameter that is given several times."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    image: str | None = Field(
+        default=None,
+        description="A picture (JPEG, PNG, WebP): base64, or the address of one in the deployment's store, `s3://…`.",
+    )
+    segment_id: SegmentId | None = None
+    negative: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(), max_length=NEGATIVES_MAX, description="What it should not show. `-word` in the text says the same."
+    )
+    limit: int | None = Field(default=None, ge=1)
+    cursor: str | None = Field(
+        default=None, max_length=16_384, description="Carries its search: no filter, weight or text stands beside it."
+    )
+    group_by: GroupBy = GroupBy.MOMENT
+    explain: bool = False
+    intent: Intent = Intent.SEARCH
+    relevance_min_ppm: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Show nothing below it; 0 shows everything. Without it: what matches all words, and what the model's "
+        "calibration says is near enough.",
+    )
+    language: str = "english"
+    highlight: bool = Field(default=False, description="Say where the words of the text stand in each moment's own.")
+    facets: bool = Field(default=False, description="Count what was found by creator and by tag.")
+
+
+class Body(Asked):
     """The body of `POST /v1/search`: a text, an image, a moment to find more of, any of them together; or a cursor."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={
             "examples": [
                 {"text": "a red apple", "limit": 3},
@@ -107,24 +141,47 @@ class Body(BaseModel):
         },
     )
     text: str = ""
-    image: str | None = Field(
-        default=None,
-        description="A picture (JPEG, PNG, WebP): base64, or the address of one in the deployment's store, `s3://…`.",
-    )
-    segment_id: Id | None = None
-    negative: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
-        default=(), max_length=NEGATIVES_MAX, description="What it should not show. `-word` in the text says the same."
-    )
     blend: Blend = Blend()
     weights: Weights = Weights()
     filters: Narrowing = Narrowing()
-    limit: int | None = Field(default=None, ge=1)
-    cursor: str | None = Field(default=None, max_length=16_384)
-    group_by: GroupBy = GroupBy.MOMENT
-    explain: bool = False
-    intent: Intent = Intent.SEARCH
-    relevance_min_ppm: int = Field(default=0, ge=0, le=1_000_000)
-    language: str = "english"
+
+
+class Parameters(Asked, Narrowing):
+    """The parameters of `GET /v1/search`: a `Body` laid flat.
+
+    `q` is its text, filters keep their names, a weight is `vector_weight` or `text_weight`, a part of the blend ends in
+    `_blend`. One model, which is checked in a third of the time of as many parameters.
+    """
+
+    q: Annotated[str, Field(examples=["a red apple"])] = ""
+    vector_weight: Weight | None = None
+    text_weight: Weight | None = None
+    text_blend: Weight | None = None
+    image_blend: Weight | None = None
+    segment_blend: Weight | None = None
+    negative_blend: Weight | None = None
+
+    def body(self) -> Body:
+        """The body that says the same."""
+        nested: dict[str, Any] = {
+            "filters": Narrowing(**{name: getattr(self, name) for name in Narrowing.model_fields}),
+            "weights": Weights(**self._ending("_weight", Weights)),
+            "blend": Blend(**self._ending("_blend", Blend)),
+        }
+        alike: dict[str, Any] = {name: getattr(self, name) for name in Asked.model_fields}
+        return Body.model_construct(text=self.q, **alike, **nested)  # each part of it has been checked
+
+    def _ending(self, ending: str, kind: type[BaseModel]) -> dict[str, float]:
+        """The fields of a nested model that are given, by their names in it."""
+        given = {name: getattr(self, name + ending) for name in kind.model_fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
+BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing
+    "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
+    "highlight": False, "facets": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,9 +202,11 @@ class Query:
     group_by: GroupBy = GroupBy.MOMENT
     explain: bool = False
     intent: Intent = Intent.SEARCH
-    relevance_min_ppm: int = 0
+    relevance_min_ppm: int | None = None  # None: words that match, and what the calibrated cut lets through
     language: str = "english"
     stake_min_pix: int | None = None  # until it is looked up which moments that leaves
+    highlight: bool = False
+    facets: bool = False
     variant: str = ""
     is_early: bool = False  # the words' part of a stream: it is there before any relevance is known, and shows 0
 
@@ -204,6 +263,7 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
     text = " ".join(unicodedata.normalize("NFC", body.text).split())
     limit = body.limit or settings.limit_default
     _check(body, text, limit, settings)
+    _check_sense(body, text, settings)
     stored = body.image is not None and body.image.startswith(STORED)
     negative = tuple(dict.fromkeys((*fulltext.excluded(text), *(" ".join(each.split()) for each in body.negative))))
     return Query(
@@ -215,7 +275,7 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         image_uri=body.image if stored else None,
         segment_id=_id(body.segment_id) if body.segment_id is not None else None,
         cursor=body.cursor,
-        filters=_filters(body.filters),
+        filters=fulltext.strict(_filters(body.filters), text, body.negative, body.language),
         vector_weight=settings.vector_weight if body.weights.vector is None else body.weights.vector,
         text_weight=settings.text_weight if body.weights.text is None else body.weights.text,
         group_by=body.group_by,
@@ -223,6 +283,8 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         intent=body.intent,
         relevance_min_ppm=body.relevance_min_ppm,
         language=body.language,
+        highlight=body.highlight,
+        facets=body.facets,
         stake_min_pix=body.filters.stake_min_pix,
         variant=variant,
     )
@@ -236,12 +298,42 @@ def _check(body: Body, text: str, limit: int, settings: SearchSettings) -> None:
         raise Rejected(said, status=422, code="bad-query", hint=hint)
     if len(text) > settings.query_chars_max:
         raise Rejected(f"the text has {len(text)} characters, {settings.query_chars_max} are allowed", 422, "bad-query")
-    if "\0" in text or any("\0" in each for each in body.negative):
-        raise Rejected("the text contains a zero byte", status=422, code="bad-query")
+    for name, value in (("text", text), *(("negative", each) for each in body.negative)):
+        texts.check(name, value)
     if limit > settings.limit_max:
         raise Rejected(f"limit is {limit}, at most {settings.limit_max} is allowed", status=422, code="bad-query")
     if body.language not in LANGUAGES:
         raise Rejected(f"language {body.language!r} is unknown", 422, "bad-query", f"known: {', '.join(LANGUAGES)}")
+
+
+def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
+    """Refuse what contradicts itself, so that nothing found means that there is nothing.
+
+    Raises:
+        Rejected: what it is.
+    """
+    if body.cursor is not None:
+        beside = [name for name, plain in BESIDE_CURSOR.items() if getattr(body, name) != plain]
+        if text or beside:
+            said = f"a cursor carries its own search, {(*beside, 'a text')[0]} cannot stand beside it"
+            raise Rejected(said, status=422, code="bad-query", hint="give the cursor with limit, or search again")
+        return
+    vector_weight = settings.vector_weight if body.weights.vector is None else body.weights.vector
+    text_weight = settings.text_weight if body.weights.text is None else body.weights.text
+    if vector_weight == 0 and (text_weight == 0 or not fulltext.wanted(text)):
+        said = "nothing can be found: neither vectors nor words count"
+        raise Rejected(said, status=422, code="bad-query", hint="give one of the weights a value above 0")
+    for least, most in RANGES:
+        low, high = getattr(body.filters, least), getattr(body.filters, most)
+        if low is not None and high is not None and _is_empty(low, high):
+            raise Rejected(f"{least} is after {most}: nothing is between", status=422, code="bad-query")
+
+
+def _is_empty(low: int | dt.datetime, high: int | dt.datetime) -> bool:
+    """Is nothing between two ends of a range? The end of a time is outside of it."""
+    if isinstance(low, dt.datetime) and isinstance(high, dt.datetime):
+        return low.tzinfo is not None and high.tzinfo is not None and low >= high
+    return bool(low > high)  # type: ignore[operator]
 
 
 def _image(text: str, settings: SearchSettings) -> bytes:
@@ -261,8 +353,8 @@ def _filters(narrowing: Narrowing) -> Filters:
     for name in ("created_after", "created_before"):
         if given[name] is not None and given[name].tzinfo is None:
             raise Rejected(f"{name} needs a time zone", 422, "bad-query", "write it like 2026-01-31T00:00:00Z")
-    if any("\0" in tag for tag in narrowing.tags):
-        raise Rejected("a tag contains a zero byte", status=422, code="bad-query")
+    for tag in narrowing.tags:
+        texts.check("a tag", tag)
     return Filters(
         creator_ids=tuple(_id(each) for each in narrowing.creator_id),
         video_ids=tuple(_id(each) for each in narrowing.video_id),

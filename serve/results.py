@@ -11,6 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ import psycopg
 
 from cluster.errors import PixrError
 from cluster.tasks import Tasks
-from serve import deadlines
+from serve import deadlines, manners
 from serve.settings import SearchSettings
 from serve.store import Store
 
@@ -48,16 +49,31 @@ class Page:
     next_cursor: str | None
     degraded: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # by stage, of making it
+    facets: Mapping[str, Any] | None = None  # of what was found, where they were asked for
+
+    def tag(self, *, nothing_matches: bool) -> str:
+        """The entity tag of an answer that shows this page, and says or does not say that nothing matches."""
+        return self._tags[nothing_matches]
+
+    @cached_property
+    def _tags(self) -> tuple[str, str]:
+        rest = [self.next_cursor, self.degraded, self.facets]
+        said, unsaid = (manners.tag(self.moments, orjson.dumps([*rest, each])) for each in (False, True))
+        return said, unsaid
+
+    @property
+    def is_empty(self) -> bool:
+        return self.moments == b"[]" and self.next_cursor is None
 
     def dump(self) -> bytes:
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]
-        return orjson.dumps([self.next_cursor, rows]) + b"\n" + self.moments
+        return orjson.dumps([self.next_cursor, rows, self.facets]) + b"\n" + self.moments
 
     @classmethod
     def load(cls, data: bytes) -> Page:
         head, _, moments = data.partition(b"\n")
-        next_cursor, rows = orjson.loads(head)
-        return cls(moments, tuple(Shown(*row) for row in rows), next_cursor)
+        next_cursor, rows, *facets = orjson.loads(head)  # none from a replica of the release before this one
+        return cls(moments, tuple(Shown(*row) for row in rows), next_cursor, facets=facets[0] if facets else None)
 
 
 class Results:

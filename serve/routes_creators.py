@@ -1,6 +1,6 @@
-"""`/v1/creators/…`: earnings, statement, payouts, and the wallet they go to.
+"""`/v1/creators/…`: who they are; earnings, statement, payouts, and the wallet they go to.
 
-For the creator's own key, or an administrator's.
+Who they are is open to all, the rest is for the creator's own key, or an administrator's.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,11 +17,16 @@ from cluster.errors import Rejected
 from cluster.tasks import uncancelled
 from ledger import listing, wallets
 from ledger.settings import Economics
-from serve import earnings, keys
+from pipelines import listing as creators
+from serve import earnings, ids, keys
+from serve.ids import CreatorId
 from serve.keys import Principal
+from serve.pages import Cursor, Pages
+from serve.routes_videos import LISTED_MAX, seen_by
+from serve.routing import Route
 from serve.services import Services
 
-CreatorId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
+BASE58 = r"^[1-9A-HJ-NP-Za-km-z]*$"  # in the document; what is none is refused by the ledger, with a code of its own
 Amount = Annotated[str, Field(pattern=r"^-?\d+$", examples=["125000"], description="Base units.")]
 
 
@@ -30,6 +35,7 @@ class Earnings(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     creator_id: str
+    creator_public_id: str
     pending: Amount
     accrued: Amount
     in_flight: Amount
@@ -55,6 +61,7 @@ class Payout(BaseModel):
 
     id: str
     creator_id: str
+    creator_public_id: str
     wallet: str
     amount_pix: Amount
     state: str
@@ -66,17 +73,39 @@ class Payout(BaseModel):
 
 class Payouts(BaseModel):
     payouts: list[Payout]
+    total: int
+    next_cursor: str | None
+
+
+class Creator(BaseModel):
+    """A creator, with how many of their videos are public and ready."""
+
+    id: str
+    public_id: str
+    handle: str
+    name: str
+    videos: int
+    created_at: str
+
+
+class Creators(BaseModel):
+    """A page of creators; `total` counts up to 100,000."""
+
+    creators: list[Creator]
+    total: int
+    next_cursor: str | None
 
 
 class NewWallet(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    wallet: Annotated[str, Field(min_length=32, max_length=44)]
+    wallet: Annotated[str, Field(min_length=32, max_length=44, json_schema_extra={"pattern": BASE58})]
 
 
 class Wallet(BaseModel):
     """Where a creator is paid; after a change, payouts wait until `hold_until`."""
 
     creator_id: str
+    creator_public_id: str
     wallet: str
     set_by: str
     set_at: str
@@ -85,61 +114,105 @@ class Wallet(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1/creators", tags=["creators"])
-    needs_key = Depends(keys.require(services, "creator"))
+    routes = APIRouter(prefix="/v1/creators", tags=["creators"], route_class=Route)
+    needs_key, anybody = Depends(keys.require(services, "creator")), Depends(keys.optional(services))
+    listed, paid = Pages(services, "creators"), Pages(services, "payouts")
+
+    @routes.get("", response_model=Creators)
+    async def list_creators(
+        sort: Literal["name", "-name", "created_at", "-created_at"] | None = None,
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=LISTED_MAX)] = 20,
+        caller: Principal | None = anybody,
+    ) -> Any:
+        """Creators with a public video that is ready, by name; administrators and scope ingest see all."""
+        place = listed.begun(cursor, {"sort": sort})
+        by, seen = place.asked.get("sort", "name"), seen_by(caller)
+        found, total = await services.readers.ask(
+            lambda connection: creators.creators(connection, seen, sort=by, after=place.after, limit=limit + 1)
+        )
+        shown, more = listed.cut(found, limit)
+        following = listed.next(place, (shown[-1].place, shown[-1].id)) if more else None
+        return {"creators": [_document(each) for each in shown], "total": total, "next_cursor": following}
+
+    @routes.get("/{creator_id}", response_model=Creator)
+    async def read_creator(creator_id: CreatorId, caller: Principal | None = anybody) -> Any:
+        """A creator: by number if they have a public video, by public id also if all are unlisted."""
+        key, seen = ids.key(creator_id), seen_by(caller)
+        found = await services.readers.ask(lambda connection: creators.creator(connection, key, seen))
+        if found is None:
+            raise ids.missing("creator", creator_id)
+        return _document(found)
 
     @routes.get("/{creator_id}/earnings", response_model=Earnings)
     async def read_earnings(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
         """What the creator has earned, and where it is now."""
-        _check(caller, creator_id)
-        return await services.threads.ask(earnings.of, creator_id)
+        return await services.threads.ask(earnings.of, await _own(services, caller, creator_id))
 
     @routes.get("/{creator_id}/earnings/live", response_model=Live)
     async def read_live(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
         """What the creator has earned so far, for a page that asks every second: from a counter, or from the journal."""
-        _check(caller, creator_id)
-        counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, creator_id))
+        number = await _own(services, caller, creator_id)
+        counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, number))
         source = "journal" if counted is None else "counter"
         if counted is None:
-            counted = await services.threads.ask(earnings.earned, creator_id)
-        return {"creator_id": str(creator_id), "earned": str(counted), "source": source} | earnings.MONEY
+            counted = await services.threads.ask(earnings.earned, number)
+        return {"creator_id": str(number), "earned": str(counted), "source": source} | earnings.MONEY
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
     async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:
         """Every movement of the creator's money, newest first."""
-        _check(caller, creator_id)
-        text = await services.threads.ask(earnings.statement_csv, creator_id)
-        headers = {"Content-Disposition": f'attachment; filename="pixr-{creator_id}.csv"', "Cache-Control": "no-store"}
+        number = await _own(services, caller, creator_id)
+        text = await services.threads.ask(earnings.statement_csv, number)
+        headers = {"Content-Disposition": f'attachment; filename="pixr-{number}.csv"', "Cache-Control": "no-store"}
         return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
 
     @routes.get("/{creator_id}/payouts", response_model=Payouts)
     async def read_payouts(
         creator_id: CreatorId,
+        cursor: Cursor = None,
         limit: Annotated[int, Query(ge=1, le=listing.ROWS_MAX)] = 100,
         caller: Principal = needs_key,
     ) -> Any:
         """The creator's payouts, newest first."""
-        _check(caller, creator_id)
-        return {"payouts": await services.threads.ask(earnings.payouts, creator_id, limit)}
+        number = await _own(services, caller, creator_id)
+        place = paid.begun(cursor, of=number)
+        before = place.after[0] if place.after else None
+        found, total = await services.threads.ask(earnings.payouts, number, before, limit + 1)
+        shown, more = paid.cut(found, limit)
+        following = paid.next(place, (int(shown[-1]["id"]),), of=number) if more else None
+        return {"payouts": shown, "total": total, "next_cursor": following}
 
     @routes.put("/{creator_id}/wallet", response_model=Wallet)
     async def change_wallet(creator_id: CreatorId, new: NewWallet, caller: Principal = needs_key) -> dict[str, Any]:
         """Change where the creator is paid; payouts wait for a while, unless there was no wallet before."""
-        _check(caller, creator_id)
-        set_by = "creator" if caller.owns(creator_id) else "admin"
-        return await services.threads.ask(_change, services.settings.section(Economics), creator_id, new.wallet, set_by)
+        number = await _own(services, caller, creator_id)
+        set_by = "creator" if caller.owns(number) else "admin"
+        return await services.threads.ask(_change, services.settings.section(Economics), number, new.wallet, set_by)
 
     return routes
 
 
-def _check(caller: Principal, creator_id: int) -> None:
-    if not (caller.owns(creator_id) or caller.may(keys.ADMIN)):
+async def _own(services: Services, caller: Principal, creator_id: str) -> int:
+    """The number of a creator whose money the caller may see.
+
+    Raises:
+        Rejected: 403, it is another's; 404, there is no such public id.
+    """
+    number = await ids.creator(services, creator_id)
+    if not (caller.owns(number) or caller.may(keys.ADMIN)):
         raise Rejected("this key belongs to another creator", status=403, code="not-yours")
+    return number
+
+
+def _document(found: creators.Creator) -> dict[str, Any]:
+    shown = {name: getattr(found, name) for name in Creator.model_fields}
+    return shown | {"id": str(found.id), "created_at": found.created_at.isoformat()}
 
 
 def _change(
     connection: Connection[Any], economics: Economics, creator_id: int, wallet: str, set_by: str
 ) -> dict[str, Any]:
-    earnings.check_creator(connection, creator_id)
+    public_id = earnings.check_creator(connection, creator_id)
     changed = dataclasses.asdict(wallets.change(connection, economics, creator_id, wallet, set_by))
-    return changed | {"creator_id": str(creator_id)}
+    return changed | {"creator_id": str(creator_id), "creator_public_id": public_id}

@@ -11,19 +11,20 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.errors import Rejected
 from pipelines import fulltext
-from serve import feed, keys, moments, viewers
+from serve import cursors, feed, ids, keys, manners, moments, texts, viewers
 from serve.cursors import Ranked
 from serve.keys import Principal
 from serve.moments import Answer
-from serve.query import Id
+from serve.pages import Cursor
+from serve.query import SegmentId
+from serve.routing import Route
 from serve.services import Services
 from serve.variants import Variants
 
-LIMIT_MAX = 1000
 COMPLETIONS_MAX = 20
 DAY_MS = 86_400_000
 
@@ -32,7 +33,7 @@ class Event(BaseModel):
     """Something that a viewer watched."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"segment_id": "42", "kind": "play"}]})
-    segment_id: Id
+    segment_id: SegmentId
     kind: Literal["play", "finish", "like"] = "play"
     watched_ms: int = Field(default=0, ge=0, le=DAY_MS)
 
@@ -45,37 +46,48 @@ class Completions(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1", tags=["feed"])
+    routes = APIRouter(prefix="/v1", tags=["feed"], route_class=Route)
     anybody = Depends(keys.optional(services))
     viewer_key, variants = viewers.key_of(services.settings), Variants(services)
     hashes = services.recorder.hashes
+    limited = Query(20, ge=1, le=services.search.feed_limit_max)
+    cursor_key = services.cursor_key + b" feed"  # a cursor of the feed is none of a search
 
     @routes.get("/feed", response_model=Answer)
     async def read_feed(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 20,
+        limit: int = limited,
+        cursor: Cursor = None,
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments by what is watched, new and invested in; for a known viewer, those they have not seen come first."""
         began = time.perf_counter()
-        limit = min(limit, services.search.feed_limit_max)
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         variant, own = variants.of(viewer)
-        worth = await services.readers.ask(lambda connection: feed.scored(connection, own.search, limit, seen_by))
+        if cursor is not None:
+            ranks, _ = cursors.unpack(cursor, cursor_key)
+        else:
+            most = limit + services.search.cursor_ids_max
+            ranks = await services.readers.ask(lambda connection: feed.ranked(connection, own.search, most, seen_by))
+        worth = await services.readers.ask(lambda connection: feed.shown(connection, ranks[:limit]))
+        following = (
+            cursors.pack(ranks[limit:], 0, cursor_key, services.search.cursor_expires_s) if ranks[limit:] else None
+        )
         shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
         took_ms = round((time.perf_counter() - began) * 1000, 1)
-        document = {"query": "", "moments": shown, "next_cursor": None, "degraded": [], "took_ms": took_ms}
-        return Response(orjson.dumps(document), headers=variants.headers(variant), media_type="application/json")
+        document = {"query": "", "moments": shown, "next_cursor": following, "degraded": [], "took_ms": took_ms}
+        headers = variants.headers(variant) | {"ETag": manners.tag(orjson.dumps(shown))}
+        return Response(orjson.dumps(document), headers=headers, media_type="application/json")
 
     @routes.post("/events", status_code=204)
     async def note(request: Request, event: Event, principal: Principal | None = anybody) -> None:
         """Note that a moment was watched. The viewer is kept as a keyed hash, and only for the feed."""
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
-        noted = (seen_by, int(event.segment_id), event.kind, event.watched_ms)
-        if not await services.threads.ask(feed.watch, *noted):
-            raise Rejected(f"there is no segment {event.segment_id}", status=404, code="not-found")
+        noted = (seen_by, await ids.moment(services, event.segment_id), event.kind, event.watched_ms)
+        if not await services.threads.ask(_watch, noted, not event.segment_id.isdecimal()):
+            raise ids.missing("segment", event.segment_id)
 
     @routes.get("/completions", response_model=Completions)
     async def complete(
@@ -83,9 +95,12 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=COMPLETIONS_MAX)] = 8,
     ) -> Any:
         """How a search might go on: titles and tags of public videos that begin with what was typed."""
-        if "\0" in q:
-            raise Rejected("the text contains a zero byte", status=422, code="bad-query")
+        texts.check("q", q)
         found = await services.readers.ask(lambda connection: fulltext.completions(connection, q, limit))
         return {"completions": found}
 
     return routes
+
+
+def _watch(connection: Connection[Any], noted: tuple[bytes, int, str, int], unlisted: bool) -> bool:
+    return feed.watch(connection, *noted, unlisted=unlisted)

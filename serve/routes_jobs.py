@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -11,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.settings import Settings
 from pipelines import jobs
-from serve import keys
+from serve import keys, texts
+from serve.pages import Cursor, Pages
+from serve.routing import Route
 from serve.services import Services
 
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", examples=["ingest-20261124-021500-a1b2c3"])]
-Text = Annotated[str, Field(max_length=2000)]
+Text = Annotated[str, Field(max_length=2000, pattern=texts.LINE)]
 
 
 class JobOptions(BaseModel):
@@ -32,8 +35,8 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"source": "s3://pixr/incoming/", "creator": "ada"}]}
     )
-    source: Annotated[str, Field(min_length=1, max_length=2000, examples=["s3://pixr/incoming/"])]
-    creator: Annotated[str, Field(max_length=200)] = ""
+    source: Annotated[str, Field(min_length=1, max_length=2000, pattern=texts.LINE, examples=["s3://pixr/incoming/"])]
+    creator: Annotated[str, Field(max_length=200, pattern=texts.LINE)] = ""
     manifest: Text = ""
     model: Text = ""
     options: JobOptions = JobOptions()
@@ -64,11 +67,17 @@ class Job(BaseModel):
 
 class Jobs(BaseModel):
     jobs: list[Job]
+    total: int
+    next_cursor: str | None
 
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(keys.require(services, "ingest"))])
+    routes = APIRouter(
+        prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(keys.require(services, "ingest"))], route_class=Route
+    )
+
+    pages = Pages(services, "jobs")
 
     @routes.post("", status_code=202, response_model=Job)
     async def submit(request: JobRequest, response: Response) -> Any:
@@ -78,9 +87,13 @@ def router(services: Services) -> APIRouter:
         return job
 
     @routes.get("", response_model=Jobs)
-    async def listing(limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20) -> Any:
+    async def listing(cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20) -> Any:
         """The newest jobs first."""
-        return {"jobs": await services.threads.ask(jobs.listing, limit)}
+        place = pages.begun(cursor)
+        found, total = await services.threads.ask(_listed, limit + 1, place.after)
+        shown, more = pages.cut(found, limit)
+        following = pages.next(place, (shown[-1]["created_at"], shown[-1]["id"])) if more else None
+        return {"jobs": shown, "total": total, "next_cursor": following}
 
     @routes.get("/{job_id}", response_model=Job)
     async def read(job_id: JobId) -> Any:
@@ -101,6 +114,10 @@ def _create(connection: Connection[Any], services: Services, request: JobRequest
     )
     priority, storage = request.options.priority, services.storage
     return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)
+
+
+def _listed(connection: Connection[Any], limit: int, before: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+    return jobs.listing(connection, limit, before), jobs.count(connection)
 
 
 def _cancel(connection: Connection[Any], settings: Settings, job_id: str) -> dict[str, Any]:

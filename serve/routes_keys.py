@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve import keys
+from serve import ids, keys, texts
+from serve.pages import Cursor, Pages
+from serve.query import Id
+from serve.routing import Route
 from serve.services import Services
 
 KeyId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[3])]
@@ -20,9 +23,9 @@ class NewKey(BaseModel):
     """Whose key it is to be and what it may do; a key of scope creator names the creator."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
-    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX, pattern=r"^[^\x00]*$")]
+    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX, pattern=texts.LINE)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(keys.SCOPES))]
-    creator_id: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
+    creator_id: Annotated[int, Field(ge=1, le=2**63 - 1)] | Id | None = None
     expires_in_s: Annotated[Seconds | None, Field(description="None: it does not expire.")] = None
 
 
@@ -48,23 +51,33 @@ class Key(BaseModel):
 
 class Keys(BaseModel):
     keys: list[Key]
+    total: int
+    next_cursor: str | None
 
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     needs_admin = Depends(keys.require(services, keys.ADMIN))
-    routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs_admin])
+    routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs_admin], route_class=Route)
+
+    pages = Pages(services, "keys")
 
     @routes.get("", response_model=Keys)
-    async def list_keys() -> Any:
+    async def list_keys(
+        cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=keys.LISTED_MAX)] = keys.LISTED_MAX
+    ) -> Any:
         """Every key, the newest first, with what it may do; never the key itself."""
-        found = await services.threads.ask(keys.listing)
-        return {"keys": [each.document() for each in found]}
+        place = pages.begun(cursor)
+        found, total = await services.threads.ask(_listed, limit + 1, *place.after)
+        shown, more = pages.cut(found, limit)
+        following = pages.next(place, (shown[-1].id,)) if more else None
+        return {"keys": [each.document() for each in shown], "total": total, "next_cursor": following}
 
     @routes.post("", response_model=Key, status_code=201)
     async def create_key(new: NewKey) -> Any:
         """Make a key. It is in this answer and nowhere else."""
-        return await services.threads.ask(_created, new)
+        creator_id = None if new.creator_id is None else await ids.creator(services, str(new.creator_id))
+        return await services.threads.ask(_created, new, creator_id)
 
     @routes.post("/{key_id}/rotate", response_model=Key, status_code=201)
     async def rotate_key(key_id: KeyId, rotation: Rotation) -> Any:
@@ -79,10 +92,12 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def _created(connection: Connection[Any], new: NewKey) -> dict[str, Any]:
-    number, token = keys.create(
-        connection, new.name, new.scopes, creator_id=new.creator_id, expires_in_s=new.expires_in_s
-    )
+def _listed(connection: Connection[Any], limit: int, before: int = 2**63 - 1) -> tuple[list[keys.Key], int]:
+    return keys.listing(connection, limit, before), keys.count(connection)
+
+
+def _created(connection: Connection[Any], new: NewKey, creator_id: int | None) -> dict[str, Any]:
+    number, token = keys.create(connection, new.name, new.scopes, creator_id=creator_id, expires_in_s=new.expires_in_s)
     return keys.one(connection, number).document() | {"key": token}
 
 

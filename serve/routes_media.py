@@ -1,8 +1,8 @@
 """`/media/…`: signed links to pictures and videos, each of which redirects to the object in the store.
 
 A link opens what it names until it expires, unless the video has been taken down or made private since: that is decided
-here, at each redirect. The bytes, with ranges and what a browser has already, are the store's concern: no replica holds
-a place for as long as somebody watches.
+here, at each redirect, by what `sources` knows. The bytes, with ranges and what a browser has already, are the store's
+concern: no replica holds a place for as long as somebody watches.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from cluster.errors import Rejected
-from pipelines import videos
 from serve import media, objects
+from serve.routing import Route
 from serve.services import Services
+from serve.sources import Sources
 
 CACHE_CONTROL = "private, max-age=60"  # how long a takedown is not felt by a browser that has asked before
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -27,8 +28,9 @@ REDIRECTS: dict[int | str, dict[str, object]] = {307: {"description": "Where the
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/media", tags=["media"])
+    routes = APIRouter(prefix="/media", tags=["media"], route_class=Route)
     settings, endpoint = services.settings, services.storage.endpoint
+    sources = Sources(services.readers, services.generation, services.search.sources_kept_max)
 
     def redirect(request: Request, uri: str, content_type: str) -> Response:
         host = request.headers.get("host", "")
@@ -43,8 +45,8 @@ def router(services: Services) -> APIRouter:
     ) -> Response:
         """The picture of a moment (WebP)."""
         media.check(settings, request.url.path, expires, signature, private=private)
-        picture = await services.readers.primary(lambda connection: videos.picture(connection, segment_id))
-        if picture is None or picture.uri is None or (picture.visibility == "private" and not private):
+        picture = await sources.picture(segment_id, private=private)
+        if picture is None:
             raise Rejected("there is no such picture", status=404, code="not-found")
         return redirect(request, picture.uri, "image/webp")
 
@@ -55,10 +57,9 @@ def router(services: Services) -> APIRouter:
     ) -> Response:
         """A video; the store answers ranges of it."""
         media.check(settings, request.url.path, expires, signature, private=private)
-        found = await services.readers.primary(lambda connection: videos.get(connection, video_id))
-        if found is None or found.status != "ready" or (found.visibility == "private" and not private):
+        found = await sources.video(video_id, private=private)
+        if found is None:
             raise Rejected("there is no such video", status=404, code="not-found")
-        uri = found.playback_uri or found.source_uri
-        return redirect(request, uri, media.content_type(uri))
+        return redirect(request, found.uri, media.content_type(found.uri))
 
     return routes

@@ -1,4 +1,4 @@
-"""The web page at `/`: four static files, read once, and the headers that keep it from asking anybody else."""
+"""The web page at `/`, the documentation at `/docs`: static files, read once, whose headers keep them from asking others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ FILES = {
     "/web/style.css": ("style.css", "text/css; charset=utf-8"),
     "/web/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/web/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/favicon.ico": (
+        "icon.svg",
+        "image/svg+xml",
+    ),  # browsers ask for it whatever a page says; none needs another format
+    "/robots.txt": ("robots.txt", "text/plain; charset=utf-8"),
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/web/docs.css": ("docs.css", "text/css; charset=utf-8"),
+    "/web/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src {media}; media-src {media}; connect-src 'self';"
@@ -70,4 +78,4 @@ def router(services: Services) -> APIRouter:
 
 def _read(name: str, media_type: str) -> File:
     content = (WEB / name).read_bytes()
-    return File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return File(content, media_type, f'W/"{hashlib.sha256(content).hexdigest()[:32]}"')

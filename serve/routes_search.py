@@ -5,45 +5,23 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, Field, ValidationError
 
-from cluster.errors import Rejected
 from serve import keys, ready
-from serve import query as queries
 from serve.answering import KEY_CHARS_MAX, Answering
+from serve.ids import SegmentId
 from serve.keys import Principal
 from serve.moments import Answer
-from serve.query import Body, GroupBy, Intent
+from serve.query import Body, Intent, Parameters
+from serve.routing import Route
 from serve.services import Services
 
-SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
 IdempotencyKey = Annotated[
     str | None,
     Header(max_length=KEY_CHARS_MAX, description="A search that is sent again with the same key counts once."),
 ]
-
-
-GIVEN_ALIKE = ("limit", "cursor", "group_by", "explain", "intent", "relevance_min_ppm", "language")
-
-
-class Parameters(BaseModel):
-    """What a search by `GET` can say. One model, which is checked in a third of the time of as many parameters."""
-
-    q: Annotated[str, Field(examples=["a red apple"])] = ""
-    limit: Annotated[int | None, Field(ge=1)] = None
-    cursor: str | None = None
-    group_by: GroupBy = GroupBy.MOMENT
-    explain: bool = False
-    intent: Intent = Intent.SEARCH
-    relevance_min_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    language: str = "english"
-    creator_id: list[str] = []
-    video_id: list[str] = []
-    tags: list[str] = []
-    stake_min_pix: Annotated[int | None, Field(ge=1, le=queries.ID_MAX)] = None
 
 
 def json(document: Any, status: int = 200) -> Response:
@@ -52,7 +30,7 @@ def json(document: Any, status: int = 200) -> Response:
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=Route)
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
     answering, readiness = Answering(services), ready.Readiness(services)
 
@@ -84,7 +62,7 @@ def router(services: Services) -> APIRouter:
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments that look like this one."""
-        body = _body(segment_id=str(segment_id), limit=limit, intent=intent)
+        body = Body(segment_id=segment_id, limit=limit, intent=intent)
         return await answering.to(request, body, principal, idempotency_key)
 
     @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
@@ -94,14 +72,19 @@ def router(services: Services) -> APIRouter:
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
-    async def read_ready() -> Response:
-        """Ready, with each dependency. Redis and the encoder may be away: they cost speed and vectors only."""
+    async def read_ready(request: Request) -> Response:
+        """Ready. Redis and the encoder may be away: they cost speed and vectors only.
+
+        Administrators, and networks of `[search] operators_from`, are told each dependency.
+        """
         found = await readiness.now()
+        if not request.scope.get("state", {}).get("is_operator", True):
+            found = {"ready": found["ready"]}
         return json(found, 200 if found["ready"] else 503)
 
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
-        """This replica's counters, for Prometheus."""
+        """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
@@ -109,15 +92,4 @@ def router(services: Services) -> APIRouter:
 
 async def of_parameters(given: Annotated[Parameters, Query()]) -> Body:
     """The body that the parameters of a `GET` stand for. Awaited, since FastAPI would call it in a thread else."""
-    filters = {name: getattr(given, name) for name in ("creator_id", "video_id", "tags", "stake_min_pix")}
-    rest = {name: getattr(given, name) for name in GIVEN_ALIKE}
-    return _body(text=given.q, filters=filters, **rest)
-
-
-def _body(**fields: Any) -> Body:
-    try:
-        return Body(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Rejected(f"{where}: {first['msg']}", status=422, code="bad-query") from error
+    return given.body()

@@ -14,12 +14,13 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
-from serve import keys, origins, problems, search, viewers
+from serve import ids, keys, origins, problems, search, viewers
 from serve import query as queries
-from serve.answering import caller_of
+from serve.answering import caller_of, check_repeated, seen
 from serve.keys import Principal
 from serve.query import Body
 from serve.routes_search import IdempotencyKey, of_parameters
+from serve.routing import Route
 from serve.services import Services
 from serve.variants import Variants
 
@@ -99,7 +100,7 @@ STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EventStream.media_t
 
 def router(services: Services) -> APIRouter:
     """The route over one deployment's services."""
-    routes = APIRouter(prefix="/v1/search", tags=["search"])
+    routes = APIRouter(prefix="/v1/search", tags=["search"], route_class=Route)
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
     viewer_key, variants = viewers.key_of(services.settings), Variants(services)
 
@@ -118,7 +119,8 @@ def router(services: Services) -> APIRouter:
         began = time.perf_counter()
         caller = caller_of(request, principal, viewer_key, idempotency_key)
         variant, own = variants.of(caller.viewer)
-        query = queries.of(body, own.search, variant)
+        query = seen(request, queries.of(await ids.resolved(services, body), own.search, variant))
+        await check_repeated(services, query, caller)
         async with AsyncExitStack() as held:
             held.enter_context(services.gates.streams.passed(origins.address(request)))
             parts = Parts(services, search.streamed(own, query, caller))

@@ -1,34 +1,41 @@
-"""`/v1/videos/…` and `/v1/segments/{id}`: what a video is, its moments, changing its words and visibility, taking it down.
+"""`/v1/videos/…` and `/v1/segments/{id}`: lists, a video, its moments, changing its words and visibility, taking it down.
 
-Public and unlisted videos that are ready are open to who knows their id. The rest is for their creator's key and for
-keys of scope ingest; to everybody else it does not exist.
+Public videos that are ready are open to all, unlisted ones to those who know their public id. The rest is for their creator's
+key and for keys of scope ingest; to everybody else it does not exist.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.errors import Rejected
-from pipelines import catalog, takedown, videos
+from pipelines import catalog, listing, takedown, videos
+from pipelines.listing import Seen
 from pipelines.videos import Moment
-from serve import keys, media
+from serve import ids, keys, media, texts
+from serve.ids import SegmentId, VideoId
 from serve.keys import Principal
+from serve.pages import Cursor, Pages
+from serve.routing import Route
 from serve.services import Services
 
-VideoId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
-SegmentId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1])]
-Tag = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+Visibility = Literal["public", "unlisted", "private"]
+Status = Literal["queued", "processing", "ready", "failed", "quarantined", "removed"]
+NEWEST: Literal["-created_at"] = "-created_at"
+LISTED_MAX = 100
 
 
 class Video(BaseModel):
     """One video, however far it has come. `error` says why it is failed or quarantined, to those who may know."""
 
     id: str
+    public_id: str
     creator_id: str
+    creator_public_id: str
     creator: str
     title: str
     description: str
@@ -39,8 +46,8 @@ class Video(BaseModel):
     height: int | None
     fps: float | None
     has_audio: bool | None
-    visibility: Literal["public", "unlisted", "private"]
-    status: Literal["queued", "processing", "ready", "failed", "quarantined", "removed"]
+    visibility: Visibility
+    status: Status
     error: str | None = None
     error_code: str | None = None
     warning: str | None = None
@@ -53,8 +60,11 @@ class Video(BaseModel):
 
 class Segment(BaseModel):
     segment_id: str
+    public_id: str
     video_id: str
+    video_public_id: str
     creator_id: str
+    creator_public_id: str
     start_ms: int
     end_ms: int
     best_frame_ms: int
@@ -65,16 +75,43 @@ class Segment(BaseModel):
 
 class Segments(BaseModel):
     segments: list[Segment]
+    total: int
+    next_cursor: str | None
+
+
+class Videos(BaseModel):
+    """A page of videos; `total` counts what the caller sees of them, up to 100,000."""
+
+    videos: list[Video]
+    total: int
+    next_cursor: str | None
+
+
+class Wanted(BaseModel):
+    """Which videos, in which order; a cursor carries all of it but the limit."""
+
+    model_config = ConfigDict(extra="forbid")
+    creator: Annotated[
+        str, Field(max_length=200, pattern=texts.LINE, description="An id, a public id or a handle.")
+    ] = ""
+    status: Status | None = None
+    visibility: Visibility | None = None
+    tag: Annotated[str, Field(max_length=texts.TAG_CHARS_MAX, pattern=texts.LINE)] = ""
+    sort: Literal["created_at", "-created_at", "title", "-title", "duration", "-duration"] = NEWEST
+    cursor: Annotated[str | None, Field(max_length=4096)] = None
+    limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = 20
 
 
 class Change(BaseModel):
     """What to change; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"visibility": "private"}]})
-    title: Annotated[str | None, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = None
-    description: Annotated[str | None, Field(max_length=10_000, pattern=r"^[^\x00]*$")] = None
-    tags: Annotated[list[Tag] | None, Field(max_length=100)] = None
-    visibility: Literal["public", "unlisted", "private"] | None = None
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"visibility": "private"}], "minProperties": 1}
+    )
+    title: texts.Title | None = None
+    description: texts.Description | None = None
+    tags: texts.Tags | None = None
+    visibility: Visibility | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Change:
@@ -85,58 +122,89 @@ class Change(BaseModel):
 
 class Removed(BaseModel):
     id: str
+    public_id: str
     status: Literal["removed"]
 
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(prefix="/v1", tags=["videos"])
+    routes = APIRouter(prefix="/v1", tags=["videos"], route_class=Route)
     anybody = Depends(keys.optional(services))
     needs_key = Depends(keys.require(services, "ingest", "creator"))
+    listed, parts = Pages(services, "videos"), Pages(services, "segments")
+
+    @routes.get("/videos", response_model=Videos)
+    async def list_videos(wanted: Annotated[Wanted, Query()], caller: Principal | None = anybody) -> Any:
+        """Videos, the newest first: what is public and ready; of their creator's key, and for scope ingest, the rest too."""
+        place = listed.begun(wanted.cursor, wanted.model_dump(exclude={"cursor", "limit"}, exclude_unset=True))
+        filters = {name: value for name, value in place.asked.items() if name != "sort"}
+        sort, seen = place.asked.get("sort", NEWEST), seen_by(caller)
+        found, total = await services.readers.ask(
+            lambda connection: listing.videos(
+                connection, listing.Wanted(**filters), seen, sort=sort, after=place.after, limit=wanted.limit + 1
+            )
+        )
+        shown, more = listed.cut(found, wanted.limit)
+        cursor = listed.next(place, (shown[-1].place, shown[-1].id)) if more else None
+        return {"videos": [_document(each, caller) for each in shown], "total": total, "next_cursor": cursor}
 
     @routes.get("/videos/{video_id}", response_model=Video)
     async def read(video_id: VideoId, caller: Principal | None = anybody) -> Any:
         """A video with its status and, for those who may change it, its error."""
-        return _document(await _seen(services, video_id, caller), caller)
+        return _document(await _seen(services, ids.key(video_id), caller), caller)
 
     @routes.get("/videos/{video_id}/segments", response_model=Segments)
-    async def read_segments(video_id: VideoId, caller: Principal | None = anybody) -> Any:
+    async def read_segments(
+        video_id: VideoId,
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=videos.SEGMENTS_MAX)] = videos.SEGMENTS_MAX,
+        caller: Principal | None = anybody,
+    ) -> Any:
         """The moments of a video, in the order of time."""
-        video = await _seen(services, video_id, caller)
-        found = await services.readers.ask(lambda connection: videos.segments(connection, video_id))
-        private = video.visibility == "private"
-        return {"segments": [_segment(services, moment, private) for moment in found]}
+        video = await _seen(services, ids.key(video_id), caller)
+        place = parts.begun(cursor, of=video.id)
+        after = place.after or (-1, 0)
+        found = await services.readers.ask(lambda c: videos.segments(c, video.id, limit + 1, after))
+        shown, more = parts.cut(found, limit)
+        following = parts.next(place, (shown[-1].start_ms, shown[-1].id), of=video.id) if more else None
+        moments = [_segment(services, moment, video.visibility == "private") for moment in shown]
+        return {"segments": moments, "total": video.segments, "next_cursor": following}
 
     @routes.get("/segments/{segment_id}", response_model=Segment)
     async def read_segment(segment_id: SegmentId, caller: Principal | None = anybody) -> Any:
         """One moment. An id that a later ingest has replaced leads to the moment that took over most of it."""
-        moment = await services.readers.ask(lambda connection: videos.moment(connection, segment_id))
+        number = await ids.moment(services, segment_id)
+        moment = await services.readers.ask(lambda connection: videos.moment(connection, number))
         if moment is None:
-            raise Rejected(f"there is no segment {segment_id}", status=404, code="not-found")
-        video = await _seen(services, moment.video_id, caller)
+            raise ids.missing("segment", segment_id)
+        by_number = segment_id.isdecimal()
+        try:
+            video = await _seen(services, moment.video_id if by_number else moment.video_public_id, caller)
+        except Rejected as error:
+            raise ids.missing("segment", segment_id) from error  # of which video is not said
         return _segment(services, moment, video.visibility == "private")
 
     @routes.patch("/videos/{video_id}", response_model=Video)
     async def change(video_id: VideoId, new: Change, caller: Principal = needs_key) -> Any:
         """Change title, description, tags or visibility. Search follows at once."""
-        await _changeable(services, video_id, caller)
+        video = await _changeable(services, ids.key(video_id), caller)
         words = new.model_dump(exclude_none=True)
-        if not await services.threads.ask(_change, video_id, words):
-            raise _missing(video_id)
+        if video.status == "removed" or not await services.threads.ask(_change, video.id, words):
+            raise Rejected(f"video {video_id} has been removed", status=409, code="removed")
         services.generation.expire()
-        return _document(await _changeable(services, video_id, caller), caller)
+        return _document(await _changeable(services, video.id, caller), caller)
 
     @routes.delete("/videos/{video_id}", response_model=Removed)
     async def remove(video_id: VideoId, caller: Principal = needs_key) -> Any:
         """Take a video down for good: out of every answer at once, then what was made of it is deleted."""
-        await _changeable(services, video_id, caller)
+        video = await _changeable(services, ids.key(video_id), caller)
         bucket = services.settings.s3.bucket
         try:
-            await services.threads.ask(takedown.remove, services.storage, bucket, video_id)
+            await services.threads.ask(takedown.remove, services.storage, bucket, video.id)
         finally:  # it is out of search before its objects are deleted, which a store that is away stops
             services.generation.expire()
             await services.results.forget()
-        return {"id": str(video_id), "status": "removed"}
+        return {"id": str(video.id), "public_id": video.public_id, "status": "removed"}
 
     return routes
 
@@ -145,24 +213,32 @@ def _change(connection: Connection[Any], video_id: int, words: dict[str, Any]) -
     return catalog.change(connection, video_id, **words)
 
 
-async def _get(services: Services, video_id: int) -> videos.Video:
-    """As the primary has it: who may see and change a video changes at once."""
-    video = await services.readers.primary(lambda connection: videos.get(connection, video_id))
+def seen_by(caller: Principal | None) -> Seen:
+    """What a caller sees in lists beside what is public and ready."""
+    if caller is None:
+        return Seen()
+    return Seen(caller.may("ingest"), caller.creator_id if "creator" in caller.scopes else None)
+
+
+async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.Video:
+    """A video, if the caller may see it; an unlisted one by its public id alone, since numbers can be counted through.
+
+    As the primary has it: who may see and change a video changes at once.
+
+    Raises:
+        Rejected: 404.
+    """
+    video = await services.readers.primary(lambda connection: videos.get(connection, key))
     if video is None:
-        raise _missing(video_id)
+        raise ids.missing("video", key)
+    open_to_all = ("public",) if isinstance(key, int) else ("public", "unlisted")
+    if not (video.status == "ready" and video.visibility in open_to_all) and not _may_change(video, caller):
+        raise ids.missing("video", key)
     return video
 
 
-async def _seen(services: Services, video_id: int, caller: Principal | None) -> videos.Video:
-    video = await _get(services, video_id)
-    open_to_all = video.status == "ready" and video.visibility != "private"
-    if not open_to_all and not _may_change(video, caller):
-        raise _missing(video_id)
-    return video
-
-
-async def _changeable(services: Services, video_id: int, caller: Principal) -> videos.Video:
-    video = await _seen(services, video_id, caller)
+async def _changeable(services: Services, key: int | str, caller: Principal) -> videos.Video:
+    video = await _seen(services, key, caller)
     if not _may_change(video, caller):
         raise Rejected("this video belongs to another creator", status=403, code="not-yours")
     return video
@@ -170,10 +246,6 @@ async def _changeable(services: Services, video_id: int, caller: Principal) -> v
 
 def _may_change(video: videos.Video, caller: Principal | None) -> bool:
     return caller is not None and (caller.may("ingest") or caller.owns(video.creator_id))
-
-
-def _missing(video_id: int) -> Rejected:
-    return Rejected(f"there is no video {video_id}", status=404, code="not-found")
 
 
 def _document(video: videos.Video, caller: Principal | None) -> dict[str, Any]:
@@ -188,8 +260,11 @@ def _document(video: videos.Video, caller: Principal | None) -> dict[str, Any]:
 def _segment(services: Services, moment: Moment, private: bool) -> dict[str, Any]:
     return {
         "segment_id": str(moment.id),
+        "public_id": moment.public_id,
         "video_id": str(moment.video_id),
+        "video_public_id": moment.video_public_id,
         "creator_id": str(moment.creator_id),
+        "creator_public_id": moment.creator_public_id,
         "start_ms": moment.start_ms,
         "end_ms": moment.end_ms,
         "best_frame_ms": moment.best_frame_ms,

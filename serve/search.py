@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import orjson
 
 from cluster.errors import Rejected, Temporary
 from ledger import money, spool
 from ledger.appearances import Appearance
-from pipelines import index
+from pipelines import highlights, index
 from pipelines.index import Filters, Found
-from serve import candidates, cursors, moments, pictures, stakes
+from serve import candidates, cursors, facets, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
 from serve.deadlines import within
@@ -70,10 +70,27 @@ class Answer:
         """By stage, of making it; nothing for what was kept."""
         return self.page.seconds if self.source in (MADE, CURSOR) else {}
 
+    @property
+    def nothing_matches(self) -> bool:
+        """Whether everything was asked, and nothing is there to show. Never of a degraded answer, or of a further page."""
+        return self.page.is_empty and not self.page.degraded and self.source != CURSOR
+
+    @property
+    def tag(self) -> str:
+        """The entity tag: the same for answers that differ in how long they took alone."""
+        return self.page.tag(nothing_matches=self.nothing_matches)
+
     def body(self, text: str, took_ms: float) -> bytes:
         """The JSON that is sent; the moments are in it as they were kept."""
         page = self.page
-        rest = {"next_cursor": page.next_cursor, "degraded": page.degraded, "took_ms": round(took_ms, 1)}
+        rest: dict[str, object] = {
+            "next_cursor": page.next_cursor,
+            "degraded": page.degraded,
+            "nothing_matches": self.nothing_matches,
+            "took_ms": round(took_ms, 1),
+        }
+        if page.facets is not None:
+            rest["facets"] = page.facets
         return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + orjson.dumps(rest)[1:]
 
 
@@ -213,29 +230,43 @@ async def _first(services: Services, query: Query) -> Answer:
 
 async def _made(services: Services, query: Query, state: State) -> Page:
     asked = await candidates.gather(services, query, state)
-    ranked = [each for each in asked.ranked if each.relevance_ppm >= query.relevance_min_ppm]
-    return await _page(services, query, asked, ranked)
+    return await _page(services, query, asked, asked.ranked)
 
 
 async def _further(services: Services, query: Query, cursor: str) -> Answer:
     """A further page is already in its cursor; what may no longer be shown is skipped."""
     ranked, generation = cursors.unpack(cursor, services.cursor_key)
-    ranked = [each for each in ranked if each.relevance_ppm >= query.relevance_min_ppm]
+    ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
     return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 
 
 async def _page(services: Services, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
-    shown = [_shown(services, query, asked, group, found) for group in groups]
+        marked = await _highlights(services, query, [found[group[0].segment_id] for group in groups])
+        counted = facets.of((await _found(services, ranked)).values()) if query.facets else None
+    shown = [_shown(services, query, asked, group, found) | marked.get(group[0].segment_id, {}) for group in groups]
     best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
-        tuple(_as_shown(each, moment) for each, moment in best if moment.creator_id != asked.creator_id),
+        tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
         _next(services, rest, asked.generation),
         tuple(asked.degraded),
         asked.watch.spent_s,
+        counted,
     )
+
+
+async def _highlights(services: Services, query: Query, shown: Sequence[Found]) -> dict[int, dict[str, object]]:
+    """By moment the words of the text in what is shown of it, where that was asked for."""
+    if not query.highlight:
+        return {}
+    plan = candidates.plan_of(services)
+    marked = await services.readers.ask(
+        lambda connection: highlights.of(connection, shown, query.text, query.language, plan),
+        manner=candidates.MATCHING,
+    )
+    return {key: {"highlights": [asdict(word) for word in words]} for key, words in marked.items()}
 
 
 async def _groups(
@@ -276,6 +307,11 @@ def _shown(
     if query.explain:
         moment["explain"] = moments.explanation(asked, best.segment_id)
     return moment
+
+
+def _pays(asked: Candidates, moment: Found) -> bool:
+    """Whether it makes an appearance: not as more of its own creator's, and not where only a parameter has it shown."""
+    return moment.creator_id != asked.creator_id and asked.cut.pays(moment.segment_id)
 
 
 def _as_shown(ranked: Ranked, found: Found) -> Shown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from cluster.storage import Storage
 from cluster.tasks import Tasks
 from ledger.recorder import Recorder
 from ledger.settings import Economics
+from pipelines.cutoff import Cutoff
 from pipelines.relevance import Calibration
 from serve.feed import Feed
 from serve.gates import Gate, Gates
@@ -26,6 +27,7 @@ from serve.metrics import Metrics
 from serve.query import Remembered
 from serve.readers import Readers
 from serve.recall import Recall
+from serve.repeats import Repeats
 from serve.results import Results
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -43,6 +45,7 @@ class Facts:
     dimensions: int
     fingerprint: str
     calibration: Calibration
+    cutoff: Cutoff = field(default_factory=Cutoff, compare=False)  # what is too far to be shown
 
 
 class Encoding(Protocol):
@@ -88,6 +91,7 @@ class Services:
     warming: Warming
     metrics: Metrics
     remembered: Remembered
+    repeats: Repeats  # what an Idempotency-Key stands for
     cursor_key: bytes  # that signs cursors
     patience: Breaker  # with searches at full recall
     threads: DatabaseThreads  # for rare calls that block

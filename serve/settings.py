@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,6 +11,8 @@ POSITIVE = (
     "rrf_k",
     "bit_reranked",
     "text_rows_max",
+    "text_videos_max",
+    "text_moments_max",
     "statement_timeout_ms",
     "replicas",
     "encoder_replicas",
@@ -23,6 +26,7 @@ POSITIVE = (
     "redis_calls_max",
     "hurried_ef_search",
     "cache_entries_max",
+    "sources_kept_max",
     "result_cache_s",
     "key_burst",
     "address_burst",
@@ -40,6 +44,7 @@ POSITIVE = (
     "images_max",
     "images_decoded_max",
     "key_questions_max",
+    "known_keys_max",
     "json_max_bytes",
     "json_depth_max",
     "json_values_max",
@@ -49,13 +54,14 @@ POSITIVE = (
     "stake_segments_max",
     "warm_probes",
     "warm_recall_probes",
+    "idempotency_s",
 )
 ABOVE_ZERO = (
     "encode_timeout_s", "deadline_s", "change_deadline_s", "question_timeout_s", "thread_wait_s", "thread_timeout_s",
     "store_timeout_s", "liveness_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
     "scale_up_delay_s", "scale_down_delay_s", "media_rate_per_s", "probe_rate_per_s", "wrong_rate_per_s",
-    "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s",
+    "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s", "growth_interval_s",
 )  # fmt: skip
 PPM = 1_000_000
 OBJECT_LINK_MAX_S = 6 * 86_400  # S3 takes seven days, less what links are rounded by
@@ -103,9 +109,12 @@ class SearchSettings:
     rrf_k: int = 60
     vector_weight: float = 1.0
     text_weight: float = 0.7
+    relevance_min_ppm: int = -1  # of moments that vectors alone find; -1: as the model is calibrated; 0: all are shown
     bit_reranked: int = 4  # of a bit index: vectors compared exactly for each candidate
     ivfflat_probes: int = 0  # lists that are looked through; 0 is twice their root
-    text_rows_max: int = 2000  # matches that are ranked; the rest is cut off before ranking
+    text_rows_max: int = 1000  # of several words: of each the best videos that are read, in the order of their ranks
+    text_videos_max: int = 50  # of the list of words; each is stood for by its moments nearest to the query
+    text_moments_max: int = 2  # of one video
     statement_timeout_ms: int = 1000  # then once more, shorter, with hurried_ef_search
     hurried_ef_search: int = 40
     stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared
@@ -123,6 +132,7 @@ class SearchSettings:
 
     # Where it is read: replicas of the database while they keep up, else the primary.
     generation_interval_s: float = 1.0  # a takedown is felt within this time
+    growth_interval_s: float = 5.0  # between dropping kept answers because videos were added, which many are in a row
     stale_max_s: float = 60.0  # how long kept answers may be shown while the database is away
     connection_wait_s: float = 1.0
     question_timeout_s: float = (
@@ -131,9 +141,16 @@ class SearchSettings:
     replica_interval_s: float = 1.0
     replica_lag_max_s: float = 2.0
 
+    # What is sent: compressed from a size on, for who takes gzip (level 1 to 9).
+    gzip_min_bytes: int = 1024
+    gzip_level: int = 3  # a page of 20 moments, 15 kB: 0.16 ms of CPU (benchmarks/LOG.md)
+    idempotency_s: int = 86_400  # how long an Idempotency-Key stands for the search it was first sent with
+    operators_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that read /metrics and all of /readyz
+
     # What is kept: answers and query vectors, in each replica and in Redis.
     cache_entries_max: int = 2048
     cache_max_mb: int = 64
+    sources_kept_max: int = 20_000  # pictures and videos of which a replica remembers where they lie
     result_cache_s: int = 60
 
     # How much may be asked: tokens a second and at most at once, for a key, and for an address (an IPv6 /64) without
@@ -167,6 +184,7 @@ class SearchSettings:
     images_max: int = 4  # pictures on their way to the encoder
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
     key_questions_max: int = 4  # to the database, of its connections
+    known_keys_max: int = 200_000  # the newest, of which a replica knows that they exist (8 bytes each)
     body_timeout_s: float = 10.0  # until a whole body is there
     write_timeout_s: float = 10.0  # for a part of an answer; a client that does not read is cut off
     stream_timeout_s: float = 15.0  # of a search in parts, to its last byte
@@ -232,20 +250,30 @@ class SearchSettings:
         if not (1 <= self.prefix_ipv4_bits <= 32 and 1 <= self.prefix_ipv6_bits <= 128):
             raise ValueError("prefix_ipv4_bits must be 1 to 32, prefix_ipv6_bits 1 to 128")
         self._check_least()
+        self._check_manners()
         self.varied()
 
     @property
     def gated_max(self) -> int:
         """Requests that hold or await a place of some gate."""
-        return self.searches_max + self.waiting_max + self.streams_max + self.bodies_max + self.large_bodies_max * 3
+        bodies = self.bodies_max + self.large_bodies_max * 3
+        return self.searches_max + self.key_questions_max + self.waiting_max * 2 + self.streams_max + bodies
 
     def _check_least(self) -> None:
+        if not -1 <= self.relevance_min_ppm <= PPM:
+            raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         for name in ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
+
+    def _check_manners(self) -> None:
+        if not 1 <= self.gzip_level <= 9:
+            raise ValueError(f"gzip_level is {self.gzip_level}, expected 1 to 9")
+        for network in self.operators_from:
+            ipaddress.ip_network(network)  # a ValueError says what is wrong with it
 
     def varied(self) -> tuple[Variant, ...]:
         """The variants, each with the settings it searches by."""

@@ -9,8 +9,7 @@ the spool and metrics are as everywhere; whatever else comes goes the whole way,
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 
 import psycopg
 from fastapi import Request
@@ -42,10 +41,10 @@ class Shortcut:
                 pass  # the routes say what is wrong with it
             elif scope["method"] == "GET":
                 response = await self._hot(request)
-            elif scope["method"] == "POST" and _is_announced_json(request):
-                messages = await _all(receive)
-                receive = _again(messages, receive)
-                response = await self._posted(request, messages)
+            elif scope["method"] == "POST" and not scope["query_string"] and _is_announced_json(request):
+                message = await receive()  # `Transfer` gives the whole body as one
+                receive = _once_more(message, receive)
+                response = await self._posted(request, message)
         await (response or self._app)(scope, receive, send)
 
     async def _hot(self, request: Request) -> Response | None:
@@ -57,15 +56,13 @@ class Shortcut:
 
         async def answer() -> Response:
             principal = await self._principal(request)
-            return self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
+            return await self._answering.kept(request, query, found, principal, request.headers.get("idempotency-key"))
 
         return await _or_problem(request, answer())
 
-    async def _posted(self, request: Request, messages: Sequence[Message]) -> Response | None:
+    async def _posted(self, request: Request, message: Message) -> Response | None:
         """The answer to a body that is whole and good; None for any other."""
-        if messages[-1]["type"] != "http.request":
-            return None
-        data = messages[0]["body"] if len(messages) == 1 else b"".join(each.get("body", b"") for each in messages)
+        data = message["body"]
         try:
             if len(data) > self._services.search.json_max_bytes:  # it takes milliseconds, which others have meanwhile
                 body = await asyncio.to_thread(Body.model_validate_json, data)
@@ -94,19 +91,11 @@ def _is_announced_json(request: Request) -> bool:
     return kind == "application/json" and "content-length" in request.headers
 
 
-async def _all(receive: Receive) -> list[Message]:
-    """The messages of a body, to its end or to that of the connection."""
-    messages = [await receive()]
-    while messages[-1].get("more_body"):
-        messages.append(await receive())
-    return messages
-
-
-def _again(messages: Sequence[Message], receive: Receive) -> Receive:
-    """What comes, with these messages once more before it."""
-    left = deque(messages)
+def _once_more(message: Message, receive: Receive) -> Receive:
+    """What comes, with this message before it."""
+    left = [message]
 
     async def received() -> Message:
-        return left.popleft() if left else await receive()
+        return left.pop() if left else await receive()
 
     return received

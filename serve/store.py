@@ -65,7 +65,7 @@ class Store:
             together.set(self.prefix + name, data, ex=lasts_s)
         await self._guarded(together.execute)
 
-    async def run(self, script: str, name: str, *arguments: float) -> list[Any] | None:
+    async def run(self, script: str, name: str, *arguments: float | str) -> list[Any] | None:
         """A script over one name, atomically."""
         found = await self._guarded(lambda: self._redis.eval(script, 1, self.prefix + name, *map(str, arguments)))
         return found if isinstance(found, list) else None

@@ -76,7 +76,7 @@ class Warming:
 
     async def _attempt(self) -> str:
         """Warm every database that answers; what is wrong with the index, or nothing."""
-        _, model, _ = await self._readers.ask(index.state)
+        _, model, *_ = await self._readers.ask(index.state)
         if model is None or model.rows <= self._search.exact_rows_max:
             return ""
         warmed = model

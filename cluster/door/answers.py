@@ -81,3 +81,6 @@ FAILED: dict[int, Answer] = {
     503: UNAVAILABLE,
     504: LATE,
 }
+# What Serve says by itself, as a text: too many requests wait, one took too long, one was cancelled with its replica, or
+# something went wrong of which callers must not read the details.
+OF_SERVE: dict[int, Answer] = {503: BUSY, 408: LATE, 499: ENDED, 500: FAILED[500]}

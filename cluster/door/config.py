@@ -237,10 +237,9 @@ def _replicas(door: Door, room: str) -> list[str]:
             "    http-check expect status 200",
         ]
     of_serve = "{ res.hdr(content-type) -m beg text/plain }"
-    # What Serve says by itself is a text: too many requests wait, or one took too long.
-    for statuses, answer in (("503", answers.BUSY), ("408", answers.LATE)):
+    for status, answer in answers.OF_SERVE.items():
         rule = answer.rule(wanted.retry_after_s)
-        lines.append(f"    http-response return status 503 {rule} if {{ status {statuses} }} {of_serve}")
+        lines.append(f"    http-response return status {answer.status} {rule} if {{ status {status} }} {of_serve}")
     return lines + [_server(door, room, number, own.get(room)) for number in range(1, wanted.replicas_max + 1)]
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from cluster import folders, runtime
-from cluster.door import backends, config
+from cluster import runtime
+from cluster.door import backends, config, sockets
 from cluster.door.backends import Backend
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command
@@ -25,7 +25,6 @@ from cluster.settings import EMBEDDED, Settings
 log = logging.getLogger(__name__)
 
 SECRET = "door"  # noqa: S105  the name of a secret
-SOCKET_PATH_MAX = 80  # HAProxy takes paths of 97, and adds a suffix while it binds
 CHECK_TIMEOUT_S = 3.0
 SPARE_FILES = 256
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
@@ -41,8 +40,9 @@ class DoorService:
     start_timeout_s: float = 20.0
 
     def prepare(self) -> None:
-        for folder in {_folder(self.settings), admin_socket(self.settings).parent}:
-            folders.make_private(folder)
+        for folder in {_folder(self.settings), sockets.folder(self.settings)}:
+            sockets.make_private(folder)
+        sockets.remove_stale()
         runtime.replace_private(_folder(self.settings) / "haproxy.cfg", config.config(self._door()))
 
     def command(self) -> Command:
@@ -61,6 +61,9 @@ class DoorService:
         except httpx.HTTPError as error:
             detail = (str(error) or type(error).__name__).splitlines()[0]
             raise Temporary(f"the door does not answer: {detail}") from error
+
+    def tidy(self) -> None:
+        sockets.remove(self.settings)
 
     def address(self) -> str:
         return runtime.serve_url(self.settings)
@@ -99,7 +102,7 @@ def backends_path(settings: Settings) -> Path:
 
 
 def admin_socket(settings: Settings) -> Path:
-    return _socket_folder(settings) / "admin.sock"
+    return sockets.folder(settings) / "admin.sock"
 
 
 def feed(settings: Settings, found: list[Backend]) -> bool:
@@ -119,15 +122,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def _own_socket(settings: Settings) -> Path:
-    return _socket_folder(settings) / "own.sock"
-
-
-def _socket_folder(settings: Settings) -> Path:
-    """In the data folder, unless a socket's path would become too long there."""
-    own = _folder(settings)
-    if len(str(own / "admin.sock")) <= SOCKET_PATH_MAX:
-        return own
-    return folders.short(settings.data_dir, "door")
+    return sockets.folder(settings) / "own.sock"
 
 
 def _connections_max(settings: Settings) -> int:

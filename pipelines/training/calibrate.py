@@ -89,6 +89,13 @@ def by_text(
     model: encoder.Encoder, catalogue: Catalogue, written: Sequence[Sample], seed: int
 ) -> tuple[Floats, Floats]:
     """Cosines of answers to captions, names and keywords, and whether each is right (1.0) or not."""
+    asked = questions(written, seed)
+    cosines = model.texts([text for text, _ in asked]) @ catalogue.vectors.T
+    return _answers(catalogue, cosines, [meaning for _, meaning in asked])
+
+
+def questions(written: Sequence[Sample], seed: int) -> list[tuple[str, Meaning]]:
+    """For every shot its caption, the name of a concept in it, and a keyword of that; each with what it means."""
     rng, phrases = random.Random(f"texts {seed}"), Phrasebook(world.artwork().concepts)
     concepts = {concept.name: concept for concept in world.artwork().concepts}
     asked: list[tuple[str, Meaning]] = []
@@ -97,19 +104,22 @@ def by_text(
         concept = concepts[rng.choice(shot.concepts)]
         words = (concept.name, rng.choice(world_words.queries(concept) or (concept.name,)))
         asked += [(word, [set(phrases.meanings[word])]) for word in words]
-    cosines = model.texts([text for text, _ in asked]) @ catalogue.vectors.T
-    return _answers(catalogue, cosines, [meaning for _, meaning in asked])
+    return asked
 
 
 def by_picture(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple[Floats, Floats]:
     """The same of answers to newly painted pictures of single concepts, and to each shot among those of other clips."""
+    return _answers(catalogue, *pictured(model, catalogue, seed))
+
+
+def pictured(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple[Vectors, list[Meaning]]:
+    """The cosines of each picture with each shot, and what an answer to the picture must show."""
     rng, studio = random.Random(f"pictures {seed}"), Studio(world.artwork(), seed=seed, others=0.0, worn=False)
     meant = [rng.choice(np.flatnonzero(row).tolist()) for row in catalogue.shown]
     portraits = model.frames(np.stack([studio.portrait(index, model.image_size) for index in meant]))
     likeness = catalogue.vectors @ catalogue.vectors.T
     likeness[catalogue.clip[:, None] == catalogue.clip[None]] = -np.inf
-    return _answers(
-        catalogue,
+    return (
         np.concatenate([portraits @ catalogue.vectors.T, likeness]),
         [*([{index}] for index in meant), *([set(np.flatnonzero(row).tolist())] for row in catalogue.shown)],
     )
@@ -154,6 +164,8 @@ def clips(folder: Path, count: int, seed: int) -> list[Sample]:
 
 
 def main() -> None:
+    from pipelines.training import cut  # which asks what is asked here
+
     parser = argparse.ArgumentParser(prog="python -m pipelines.training.calibrate", description=__doc__)
     parser.add_argument("model", type=Path, help="its folder")
     parser.add_argument("--clips", type=int, default=CLIPS)
@@ -167,6 +179,7 @@ def main() -> None:
         catalogue = Catalogue.of(model, folder, written)
     texts, pictures = by_text(model, catalogue, written, options.seed), by_picture(model, catalogue, options.seed)
     write(options.model, {"texts": texts, "pictures": pictures})
+    cut.fitted(model, options.model, catalogue, written, options.seed)
 
 
 if __name__ == "__main__":

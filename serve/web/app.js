@@ -114,11 +114,17 @@ function render(answer) {
   const count = moments.length === 1 ? "1 moment" : `${moments.length} moments`;
   view.status.textContent = moments.length
     ? `${count} for “${query}” in ${Math.round(answer.took_ms)} ms`
-    : `Nothing found for “${query}”. Try other words, or fewer.`;
+    : nothing(answer);
   const skipped = answer.degraded || [];
   view.degraded.hidden = !skipped.length;
   view.degraded.textContent = skipped.map((name) => SKIPPED[name]).find(Boolean)
     || `Search runs with reduced means at the moment (${skipped.join(", ")}).`;
+}
+
+function nothing(answer) {
+  return answer.nothing_matches
+    ? `Nothing matches “${query}”. Try other words, fewer words, or the name of something that is seen.`
+    : `Nothing found for “${query}” with what can be asked at the moment. Try again soon.`;
 }
 
 function card(moment, place) {

@@ -10,7 +10,7 @@ import pytest
 from pipelines import samples
 from tests.stack import Stack, running
 
-SEED = 11
+SEED = 1  # the demo's own, of which the README speaks
 
 
 @pytest.fixture(scope="package")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from cluster.settings import ROOT
 from pipelines.samples import Sample
 from serve.client import Client
 from tests.conftest import until
@@ -18,6 +20,14 @@ def search(stack: Stack, query: str, key: str) -> dict[str, Any]:
     answer = stack.anonymous.get("/v1/search", params={"q": query}, headers={"Idempotency-Key": key})
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
+
+
+def near_enough(stack: Stack, text: str) -> set[str]:
+    """The moments that the model alone shows for a text."""
+    asked = {"q": text, "text_weight": 0, "limit": 100, "intent": "typing"}
+    answer = stack.anonymous.get("/v1/search", params=asked)
+    assert answer.status_code == 200, answer.text
+    return {each["segment_id"] for each in answer.json()["moments"]}
 
 
 def earnings(stack: Stack, creator: str) -> dict[str, Any]:
@@ -100,12 +110,14 @@ def test_the_moments_shown_are_paid_on_chain(stack: Stack, shown: list[dict[str,
 
 
 def test_a_creator_gets_nine_tenths_of_what_was_shown(stack: Stack, shown: list[dict[str, Any]]) -> None:
-    amounts = {}
+    amounts: dict[str, tuple[str, int]] = {}
     for answer in shown:
+        near = near_enough(stack, answer["query"])
+        assert near  # what words alone have shown earns nothing
         for moment in answer["moments"]:
-            amounts.setdefault(
-                moment["segment_id"], (moment["creator_id"], moment["relevance_ppm"] * 1000 // 1_000_000)
-            )
+            amount = moment["relevance_ppm"] * 1000 // 1_000_000 if moment["segment_id"] in near else 0
+            creator, before = amounts.get(moment["segment_id"], (moment["creator_id"], 0))
+            amounts[moment["segment_id"]] = creator, before or amount
     for creator in {creator for creator, _ in amounts.values()}:
         gross = sum(amount for owner, amount in amounts.values() if owner == creator)
         net = int(earnings(stack, creator)["accrued"])  # of all time, paid or not
@@ -144,6 +156,30 @@ def test_a_thumbnail_and_a_moment_can_be_fetched(stack: Stack, shown: list[dict[
     assert (part.status_code, len(part.content)) == (206, 100)
 
 
+def test_the_readmes_first_search_finds_what_it_names(stack: Stack, catalogue: list[Sample]) -> None:
+    text = re.findall(r'pixr search "([^"]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    name = text.removeprefix("a ")
+    showing = {
+        sample.title: [(shot.start_ms, shot.end_ms) for shot in sample.shots if name in shot.concepts]
+        for sample in catalogue
+        if any(name in shot.concepts for shot in sample.shots)
+    }
+    found = stack.json("search", text)
+    best = found["moments"][0]
+    spans = showing[best["title"]]
+    assert any(start < best["end_ms"] and best["start_ms"] < end for start, end in spans), best
+    assert best["relevance_ppm"] > 500_000
+    assert name in stack.pixr("search", text).lower()
+
+
+def test_what_is_not_there_matches_nothing(stack: Stack, catalogue: list[Sample]) -> None:
+    assert catalogue
+    for text in ("asdfghjkl", "photosynthesis", "a lighthouse keeper"):
+        found = search(stack, text, f"flow-{text}")
+        assert (found["moments"], found["nothing_matches"], found["degraded"]) == ([], True, []), text
+    assert "Nothing matches “asdfghjkl”" in stack.pixr("search", "asdfghjkl")
+
+
 def test_everything_is_kept_across_down_and_up(stack: Stack, shown: list[dict[str, Any]]) -> None:
     before = stack.counts()
     stack.pixr("down")
@@ -152,7 +188,7 @@ def test_everything_is_kept_across_down_and_up(stack: Stack, shown: list[dict[st
     assert {name: after[name] for name in before if name.startswith("media")} == {
         name: before[name] for name in before if name.startswith("media")
     }
-    assert search(stack, "anything", "flow-kept")["moments"]
+    assert search(stack, shown[0]["query"], "flow-kept")["moments"]
     assert stack.json("audit", "--full")["clean"]
 
 

@@ -34,7 +34,7 @@ class Siege:
     def faults(self) -> list[str]:
         """What is wrong: how the quiet client was served, what the strangers got to see, what was not given back."""
         found = [f"the quiet client: {each}" for each in served_badly(self.seen)]
-        found += [f"strangers got {what}: {count}" for what, count in self.report.answers.items() if " 500" in what]
+        found += [f"strangers got {what}: {count}" for what, count in self.report.answers.items() if ": 500" in what]
         return found + [f"not given back: {each}" for each in self.lacking]
 
 

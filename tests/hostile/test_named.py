@@ -1,6 +1,6 @@
 """One kind of stranger at a time, each as many as can be: a client at another address is served, and memory returns.
 
-A few seconds of each in `make test`, a minute in `make test-slow`.
+A few seconds of the worst in `make test`, a minute of each in `make test-slow`.
 """
 
 from __future__ import annotations
@@ -45,16 +45,7 @@ ATTACKS = {
     "hang-ups": Attack("resets", 96, 96.0),
     "floods": Attack("floods", 16, 8.0),
 }
-SHORT = (
-    "connections",
-    "slow-bodies",
-    "paused-players",
-    "idle-streams",
-    "big-bodies",
-    "big-pictures",
-    "wrong-keys",
-    "hang-ups",
-)
+SHORT = ("connections", "slow-bodies", "paused-players", "hang-ups")  # each took an API down once
 ADDRESS = "127.0.0.2"  # all from one
 
 
@@ -73,7 +64,7 @@ def faults(scene: Scene, show: Callable[..., None], name: str, seconds: float) -
     return [*seen.faults, *([f"no stranger was answered {told}"] if untold else [])]
 
 
-@pytest.mark.slow  # until its bounds hold on two busy cores (benchmarks/LOG.md)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", SHORT)
 def test_a_few_seconds_of_one_attack_cost_the_quiet_client_nothing(
     scene: Scene, show: Callable[..., None], name: str

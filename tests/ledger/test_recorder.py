@@ -269,6 +269,108 @@ def test_a_spool_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path) -> Non
     assert list(tmp_path.glob("*.new")) == []
 
 
+@pytest.fixture(name="no_room")
+def fixture_no_room(settings: Settings) -> Iterator[Path]:
+    """The spool's folder on a file system that takes one file, where the machine lets us have one: that file is there."""
+    folder = settings.data_dir / "spool"
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=2", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    (folder / "ballast").touch()
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def test_a_replica_that_can_begin_no_spool_starts_says_so_and_records_when_it_can(
+    settings: Settings, no_room: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(quick(settings, orphan_after_s=0.1))
+    (said,) = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert str(no_room) in said
+    assert "No space left" in said
+    await recorder.start()
+    with pytest.raises(Temporary, match="No space left") as refusal:
+        recorder.record([shown(1)])
+    assert str(no_room) not in refusal.value.public
+    assert "No space left" in recorder.failing["spool"]
+    (no_room / "ballast").unlink()
+    await until(lambda: recorder.failing == {}, "a spool is begun")
+    recorder.record([shown(2)])
+    await carried(recorder)
+    await recorder.close()
+    assert recorded(settings) == [2]
+
+
+async def test_a_replica_that_never_had_a_spool_ends(settings: Settings, no_room: Path) -> None:
+    recorder = Recorder(quick(settings))
+    await recorder.start()
+    await recorder.close()
+    assert os.listdir(no_room) == ["ballast"]  # noqa: PTH208
+
+
+def spoil(path: Path, record: int) -> bytes:
+    """Change a byte of one of a spool's searches; the file as it then is."""
+    data, at = bytearray(path.read_bytes()), 0
+    for _ in range(record):
+        at += spool.FRAME.size + spool.FRAME.unpack_from(data, at)[0]
+    data[at + spool.FRAME.size + 3] ^= 1
+    path.write_bytes(data)
+    return bytes(data)
+
+
+def is_set_aside(path: Path, data: bytes) -> bool:
+    return path.with_name(path.name + spool.SET_ASIDE).read_bytes().startswith(data)
+
+
+@pytest.mark.parametrize("damage", ["a search", "gone"])
+async def test_a_spool_of_ones_own_that_is_damaged_is_set_aside_and_recording_goes_on(
+    settings: Settings, damage: str
+) -> None:
+    """The database has forgotten three searches, of which the spool has one still; two more wait."""
+    folder = settings.data_dir / "spool"
+    recorder = Recorder(quick(settings, orphan_after_s=0.1))
+    await recorder.start()
+    for number in range(4):
+        recorder.record([shown(number)])
+    await carried(recorder)
+    path = recorder._own.spool.path
+    if damage == "gone":
+        path.unlink()
+    else:
+        data = spoil(path, 2)
+    forget(settings, recorder, 0)
+    for number in (4, 5):
+        recorder.record([shown(number)])
+    await carried(recorder)
+    assert recorder.failing == {}
+    readable = [] if damage == "gone" else [0, 1]
+    assert sorted(recorded(settings)) == [*readable, 4, 5]
+    recorder.record([shown(6)])
+    await carried(recorder)
+    if damage != "gone":
+        assert is_set_aside(path, data)
+        await until(lambda: recorder.set_aside == 1, "the metric")
+    await recorder.close()
+    assert sorted(recorded(settings)) == [*readable, 4, 5, 6]
+    assert left(folder) == []
+
+
+def test_a_spool_that_is_damaged_in_its_midst_is_recorded_up_to_there_and_set_aside(settings: Settings) -> None:
+    """What stands behind the damage may be readable to a person; an heir would have removed it."""
+    owner = spool.Spool(settings.data_dir / "spool", uuid4())
+    for number in range(4):
+        owner.append(appearances.search_record([shown(number)], spool.NO_KEY, bytes(8), 1))
+    owner.close()
+    data = spoil(owner.path, 2)
+    with database.connect(settings.postgres.url, autocommit=True) as connection:
+        assert appearances.adopt(connection, settings.data_dir / "spool") == 2
+        assert appearances.adopt(connection, settings.data_dir / "spool") == 0
+    assert recorded(settings) == [0, 1]
+    assert is_set_aside(owner.path, data)
+    assert spool.count_set_aside(settings.data_dir / "spool") == 1
+
+
 # ── Adoption ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,46 +1,152 @@
-"""Full text finds all words before any of them, leaves out what is excluded, and takes whatever is typed."""
+"""Full text ranks every match, finds all words before any of them, is strict where it is told to, and takes any text."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from psycopg import AsyncConnection
 
-from pipelines import fulltext
-from pipelines.index import Plan
+from cluster import database
+from pipelines import fulltext, index
+from pipelines.index import Filters, Plan
 from tests.pipelines.corpus import Catalogue
+
+VIDEOS = 3000
+
+
+@pytest.fixture
+async def shelf(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """Three thousand videos whose descriptions all have one word; the last one has it in its title. One moment each."""
+    with database.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO media.creators (handle, name) VALUES ('a', 'a'), ('b', 'b')")
+        connection.execute(
+            "INSERT INTO media.videos (creator_id, source_uri, title, description, tags, status, ready_at)"
+            " SELECT 1 + (n %% 1000 = 0)::int, 'v' || n, CASE WHEN n = %(n)s THEN 'Harbour' ELSE 'Film ' || n END,"
+            " 'a harbour' || CASE WHEN n %% 2 = 0 THEN ' by day' ELSE ' by night' END, '{water,harbour lights}', 'ready',"
+            " now() FROM generate_series(1, %(n)s) n ORDER BY n",
+            {"n": VIDEOS},
+        )
+        connection.execute(
+            "INSERT INTO media.segments (video_id, creator_id, start_ms, end_ms, best_frame_ms, search, pipeline_version)"
+            " SELECT id, creator_id, 0, 1000, 0, media.search_text(language, title, tags, description), 1"
+            " FROM media.videos ORDER BY id"
+        )
+        connection.execute("VACUUM ANALYZE")
+    async with await AsyncConnection.connect(postgres_url, autocommit=True) as made:
+        yield made
+
+
+def ids(matches: Sequence[fulltext.Match]) -> list[int]:
+    return [match.video_id for match in matches]
+
+
+async def test_every_match_is_ranked_before_anything_is_cut(shelf: AsyncConnection[Any]) -> None:
+    assert ids(await fulltext.matching(shelf, "harbour", 1)) == [VIDEOS]
+    assert ids(await fulltext.matching(shelf, "harbour day", 1, None, Plan(text_rows=10))) == [VIDEOS]
+
+
+async def test_filters_hold_before_anything_is_cut(shelf: AsyncConnection[Any]) -> None:
+    for filters, expected in (
+        (Filters(creator_ids=(2,)), [3000, 2000, 1000]),
+        (Filters(video_ids=(5, 7)), [7, 5]),
+        (Filters(segment_ids=(9,)), [9]),
+        (Filters(segment_ids=()), []),
+    ):
+        assert ids(await fulltext.matching(shelf, "harbour", 10, filters, Plan(text_rows=1))) == expected
+
+
+async def test_filters_hold_also_where_many_videos_pass_them(
+    shelf: AsyncConnection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = await fulltext.matching(shelf, "harbour day", 20, Filters(creator_ids=(1,)))
+    monkeypatch.setattr(fulltext, "FITTING_MAX", 100)
+    many = await fulltext.matching(shelf, "harbour day", 20, Filters(creator_ids=(1,)))
+    assert ids(many) == ids(few)
+    assert not {1000, 2000, 3000} & set(ids(many))
 
 
 async def test_words_are_matched_all_first_then_any(reading: AsyncConnection[Any], corpus: Catalogue) -> None:
-    first = await fulltext.matching(reading, "video number7 common", 10)
-    whole = {hit.segment_id for hit in first[: corpus.corpus.per_video]}
-    assert whole == set(corpus.corpus.ids[corpus.corpus.videos == 7])
-    assert len(first) == 10
+    first, *rest = await fulltext.matching(reading, "video number7 common", 10)
+    assert (first.video_id, first.is_complete) == (7, True)
+    assert len(rest) == 9
+    assert not any(match.is_complete for match in rest)
 
 
-async def test_a_word_with_a_minus_is_left_out_also_where_any_word_will_do(
+async def test_either_word_is_all_that_an_or_asks_for(reading: AsyncConnection[Any]) -> None:
+    found = await fulltext.matching(reading, "number7 or number8", 10)
+    assert {match.video_id: match.is_complete for match in found} == {7: True, 8: True}
+
+
+async def test_what_is_excluded_is_in_neither_list(reading: AsyncConnection[Any], corpus: Catalogue) -> None:
+    _, model, *_ = await index.state(reading)
+    assert model is not None
+    rare = {video for video in range(1, 1001) if (video - 1) % 50 == 7}
+    for text, without in (("common -rare", []), ('common -"rare thing"', []), ("common", ["rare"])):
+        filters = fulltext.strict(Filters(), text, without, "english")
+        assert not rare & set(ids(await fulltext.matching(reading, text, 2000, filters)))
+        for plan in (Plan(), Plan(exact_rows=0)):
+            for vector in corpus.corpus.queries[:5]:
+                looked = await index.nearest(reading, model, vector, 100, filters, plan)
+                assert len(looked.hits) == 100
+                assert not rare & {int(corpus.corpus.videos[hit.segment_id - 1]) for hit in looked.hits}
+    assert (
+        await fulltext.matching(reading, "number7 -common", 10, fulltext.strict(Filters(), "x -common", (), "english"))
+        == []
+    )
+
+
+async def test_a_phrase_must_stand_in_the_words_for_either_list(
     reading: AsyncConnection[Any], corpus: Catalogue
 ) -> None:
-    for words in ("number7 -common", "number7 number8 -rare"):
-        hits = await fulltext.matching(reading, words, 2000)
-        row = await (
-            await reading.execute(
-                "SELECT count(*) FROM media.segments WHERE id = ANY(%s) AND search @@ to_tsquery('english', %s)",
-                ([hit.segment_id for hit in hits], words.rpartition("-")[2]),
-            )
-        ).fetchone()
-        assert row == (0,)
-    assert await fulltext.matching(reading, "number7 -common", 10) == []
+    _, model, *_ = await index.state(reading)
+    assert model is not None
+    vector = corpus.corpus.queries[0]
+    for text, there in (('"number7 rare"', False), ('"common words"', True), ('"words common"', False)):
+        filters = fulltext.strict(Filters(), text, (), "english")
+        assert bool(await fulltext.matching(reading, text, 10, filters)) is there
+        assert bool((await index.nearest(reading, model, vector, 10, filters)).hits) is there
+    both = '"rare thing" number8'
+    found = await fulltext.matching(reading, both, 100, fulltext.strict(Filters(), both, (), "english"))
+    assert found[0] == fulltext.Match(8, found[0].value, True)
+    assert {(match.video_id - 1) % 50 for match in found} == {7}
 
 
-@pytest.mark.parametrize("text", ["'; DROP TABLE media.segments; --", "a & | ! ( <->", '"', "the", "\\", ":*", "%s"])
+async def test_a_title_counts_once_and_not_once_for_each_moment(
+    reading: AsyncConnection[Any], corpus: Catalogue
+) -> None:
+    matches = await fulltext.matching(reading, "number7 number8 common", 5)
+    named = await fulltext.moments(reading, matches, 2)
+    assert len({each.video_id for each in named[:5]}) == 5
+    first, second = ([each.rank for each in part] for part in (named[:5], named[5:]))
+    assert max(first) < min(second)
+
+
+async def test_the_moments_that_stand_for_a_video_are_its_nearest_or_its_first(
+    reading: AsyncConnection[Any], corpus: Catalogue
+) -> None:
+    _, model, *_ = await index.state(reading)
+    matches = await fulltext.matching(reading, "number7", 1)
+    own = corpus.corpus.ids[corpus.corpus.videos == 7]
+    vector = corpus.corpus.queries[1]
+    nearest = own[np.argsort(-(corpus.corpus.vectors[own - 1] @ vector))][:2]
+    named = await fulltext.moments(reading, matches, 2, model, vector)
+    assert [each.segment_id for each in named] == nearest.tolist()
+    assert all(each.cosine is not None for each in named)
+    assert [each.segment_id for each in await fulltext.moments(reading, matches, 2)] == own[:2].tolist()
+    only = await fulltext.moments(reading, matches, 2, model, vector, segment_ids=[int(own[2])])
+    assert [each.segment_id for each in only] == [int(own[2])]
+
+
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE media.segments; --", "a & | ! ( <->", '"', "the", "\\", ":*", "%s", "{0}"]
+)
 async def test_no_text_breaks_full_text(reading: AsyncConnection[Any], text: str) -> None:
-    assert await fulltext.matching(reading, text, 10) == []
-
-
-async def test_matches_are_cut_off_before_they_are_ranked(reading: AsyncConnection[Any]) -> None:
-    assert len(await fulltext.matching(reading, "common", 200, None, Plan(text_rows=50))) == 50
+    for filters in (Filters(), fulltext.strict(Filters(), text, [text], "english"), Filters(phrases=(text,))):
+        assert await fulltext.matching(reading, text, 10, filters) == []
+    await fulltext.completions(reading, text, 5)
 
 
 async def test_titles_and_tags_complete_what_was_typed(reading: AsyncConnection[Any]) -> None:
@@ -49,3 +155,20 @@ async def test_titles_and_tags_complete_what_was_typed(reading: AsyncConnection[
     assert await fulltext.completions(reading, "SHARE0.5", 5) == ["share0.5"]
     for nothing in ("zebra", "", "'", "& | !", "number7:* | common"):
         assert await fulltext.completions(reading, nothing, 5) == []
+
+
+@pytest.mark.parametrize(("typed", "expected"), [("f", 8), ("h", 2), ("li", 1), ("harbour l", 1)])
+async def test_completing_reads_as_much_whatever_is_typed(
+    shelf: AsyncConnection[Any], typed: str, expected: int
+) -> None:
+    async with shelf.transaction():
+        assert len(await fulltext.completions(shelf, typed, 8)) == expected
+        row = await (
+            await shelf.execute(
+                "SELECT seq_scan, idx_scan, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'completions'"
+            )
+        ).fetchone()
+    assert row is not None
+    assert row[0] == 0
+    assert row[1] <= 2 * fulltext.COMPLETIONS_READ_MAX + 2
+    assert row[2] <= 2 * fulltext.COMPLETIONS_READ_MAX + 2

@@ -25,7 +25,7 @@ EXACT, INDEXED = Plan(exact_rows=10**9), Plan(exact_rows=0, ef_search=100)
 
 @pytest.fixture
 async def model(reading: AsyncConnection[Any]) -> Model:
-    _, found, _ = await index.state(reading)
+    _, found, *_ = await index.state(reading)
     assert found is not None
     return found
 
@@ -136,7 +136,7 @@ async def test_a_statement_that_takes_too_long_is_ended(
 ) -> None:
     vector, plan = corpus.corpus.queries[0], Plan(timeout_ms=50)
     with database.connect(corpus.url) as other:
-        other.execute("LOCK TABLE media.embeddings_m1, media.segments IN ACCESS EXCLUSIVE MODE")
+        other.execute("LOCK TABLE media.embeddings_m1, media.impacts IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(psycopg.errors.QueryCanceled):
             await index.nearest(reading, model, vector, 1, None, plan)
         with pytest.raises(psycopg.errors.QueryCanceled):
@@ -172,7 +172,7 @@ async def test_every_profile_finds_the_nearest_and_all_that_fits(
     profile = request.node.callspec.params["rebuilt"]
     made, plan = rebuilt.corpus, replace(INDEXED, reranked=40)  # so few signs tell little
     async with await AsyncConnection.connect(rebuilt.url, autocommit=True) as connection:
-        _, model, _ = await index.state(connection)
+        _, model, *_ = await index.state(connection)
         assert model is not None
         assert model.profile == profile
         found = []

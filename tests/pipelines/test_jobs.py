@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from psycopg import Connection
+from psycopg import Connection, Cursor
 
 from cluster import database, runtime
 from cluster.errors import Rejected
@@ -40,6 +41,23 @@ def test_an_unknown_job_is_not_found(connection: Connection) -> None:
     with pytest.raises(Rejected) as caught:
         jobs.get(connection, "none")
     assert caught.value.status == 404
+
+
+def test_a_list_of_jobs_costs_the_same_few_questions_however_long_it_is(connection: Connection) -> None:
+    connection.execute(
+        "INSERT INTO media.jobs (id, source) SELECT 'job-' || n, 's3://b/' FROM generate_series(1, 200) AS n"
+    )
+    asked = 0
+
+    class Counted(Cursor[Any]):
+        def execute(self, *arguments: Any, **named: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return super().execute(*arguments, **named)
+
+    connection.cursor_factory = Counted
+    assert len(jobs.listing(connection, 200)) == 200
+    assert asked <= 4
 
 
 def test_options_are_checked() -> None:

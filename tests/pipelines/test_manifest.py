@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -75,8 +76,8 @@ def test_a_file_that_is_no_manifest_is_refused_whole(text: str, words: str) -> N
 
 def test_an_empty_row_and_a_line_separator_in_a_text_do_no_harm() -> None:
     assert manifest.parse("file,title,creator\na.mp4,One,ana\n,,\n", "manifest.csv").refused == ()
-    found = manifest.parse('{"file":"a.mp4","title":"line\u2028sep\x85x"}\r\n', "manifest.jsonl")
-    assert [row.entry.title for row in found.good] == ["line\u2028sep\x85x"]
+    found = manifest.parse('{"file":"a.mp4","description":"line\u2028sep"}\r\n', "manifest.jsonl")
+    assert [row.entry.description for row in found.good] == ["line\u2028sep"]
 
 
 @given(st.text(max_size=200), st.sampled_from(["manifest.csv", "manifest.jsonl"]))
@@ -89,3 +90,30 @@ def test_any_text_is_parsed_or_rejected(text: str, name: str) -> None:
 
 def test_a_title_is_made_of_a_files_name() -> None:
     assert manifest.title_of("my_first-video.final.mp4") == "My first video final"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"title": "Goat \x1b[2J"}, "title contains control characters"),
+        ({"title": "two\nlines"}, "title contains control characters"),
+        ({"title": "\u202egnp.exe"}, "title contains control characters"),
+        ({"description": "\x1b]0;PWNED\x07"}, "description contains control characters"),
+        ({"tags": ["a\x07"]}, "tag contains control characters"),
+        ({"creator": "ana\x00"}, "creator contains control characters"),
+        ({"wallet": "\x1b[2J"}, "wallet contains control characters"),
+        ({"language": "eng\x00lish"}, "language contains control characters"),
+        ({"title": "x" * 201}, "title has 201 characters"),
+    ],
+)
+def test_words_of_a_manifest_command_no_terminal_and_have_a_bound(row: dict[str, Any], said: str) -> None:
+    found = manifest.parse(json.dumps({"file": "a.mp4"} | row), "manifest.jsonl")
+    assert not found.good
+    assert said in found.refused[0].reason or "zero byte" in found.refused[0].reason
+
+
+def test_a_description_may_have_lines_and_a_files_name_anything() -> None:
+    text = json.dumps({"file": "a.mp4", "title": "x" * 200, "description": "one\r\ntwo\n\tthree"})
+    [row] = manifest.parse(text, "manifest.jsonl").good
+    assert row.entry.description == "one\r\ntwo\n\tthree"
+    assert manifest.title_of("goat \x1b[2J" + "x" * 300 + ".mp4") == ("Goat [2J" + "x" * 300)[:200]

@@ -177,6 +177,27 @@ def test_words_are_found_and_follow_a_change(connection: Connection, storage: St
     assert connection.execute("SELECT value FROM media.generation").fetchone() != before
 
 
+def test_moments_that_are_only_added_are_counted_apart_from_every_other_change(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    def moved() -> tuple[int, int]:
+        """Changes, and those of them that only added."""
+        row = connection.execute("SELECT value, grown FROM media.generation").fetchone()
+        assert row is not None
+        return row
+
+    start, _ = moved()
+    ingest(connection, storage, bucket)
+    assert moved() == (start + 1, 1)
+    kept = ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=4000))
+    assert kept is not None
+    assert kept.replaced > 0
+    assert moved() == (start + 2, 1)  # what was shown has gone
+    assert catalog.change(connection, 1, visibility="private")
+    assert catalog.remove(connection, 1)
+    assert moved() == (start + 4, 1)
+
+
 def test_a_moment_is_the_mean_of_its_samples_and_shows_the_sharpest(
     connection: Connection, storage: Storage, bucket: str
 ) -> None:

@@ -186,3 +186,16 @@ def test_only_lists_that_pixr_wrote_are_lists_and_they_lead_nowhere_else(storage
         storage.put_bytes(body, named)
         with pytest.raises(Rejected, match="names an object that was not uploaded"):
             source.listed(named, storage)
+
+
+def test_a_name_that_would_command_a_terminal_costs_nobody_else(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    for number, name in enumerate(("a\x1b[2J b.mp4", "two\nlines.mp4", "line\u2028sep.mp4", "good.mp4")):
+        (tmp_path / name).write_bytes(b"%d" % number)
+    found = source.listed(source.upload(tmp_path, storage, bucket, None, silent), storage)
+    assert len(found.videos) == 4
+    assert all(video.title.isprintable() for video in found.videos)
+    for name in ("a\x1b[2J b.mp4", "good.mp4"):
+        storage.filesystem().pipe_file(f"{bucket}/v/{name}", b"x")
+    found = source.listed(f"s3://{bucket}/v", storage)
+    assert [video.title for video in found.videos] == ["Good"]
+    assert [row["count"] for row in found.remarks] == [1]

@@ -31,6 +31,7 @@ from pipelines import relevance
 from serve import app, keys
 from serve.encoding import QueryEncoder, RemoteEncoding
 from serve.services import Encoding, Facts, Services, Vector
+from serve.settings import SearchSettings
 
 VECTOR = "[" + ",".join(["0.5"] * 4) + "]"
 PICTURE = b"RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00\x2f\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07\x00"
@@ -95,6 +96,11 @@ def near(model: QueryEncoder) -> MakeEncoding:
         return await asyncio.to_thread(model.image, data, name)
 
     return lambda search, cache: RemoteEncoding(search, cache, facts, text, image)
+
+
+def uncut(settings: Settings) -> Settings:
+    """The same where everything is shown, however far it is."""
+    return settings.with_section(replace(settings.section(SearchSettings), relevance_min_ppm=0))
 
 
 def services_of(settings: Settings, encoding: MakeEncoding = away) -> Services:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cluster.settings import Settings
-from serve import admission, app
+from serve import admission, app, keys, known_keys
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, bearer, opened
 
@@ -68,8 +68,6 @@ async def test_callers_with_keys_are_not_refused_for_their_address(settings: Set
     tight = with_limits(settings, address_burst=1, address_rate_per_s=0.01, wrong_burst=3, wrong_rate_per_s=0.01)
     async with opened(tight) as doors:
         with doors.database() as connection:
-            from serve import keys
-
             tokens = [keys.create(connection, f"caller {n}", ["search"])[1] for n in range(30)]
         await doors.http.get("/v1/videos/7")
         answers = await asyncio.gather(*(doors.http.get("/v1/videos/7", headers=bearer(each)) for each in tokens))
@@ -116,6 +114,60 @@ async def test_wrong_keys_cost_a_bounded_number_of_questions_and_slow_nobody(set
                 break
             await asyncio.sleep(0.1)
         assert questions(doors) <= 2 * (20 + 5 * spent_s) + 20
+
+
+async def test_a_good_key_does_not_pay_for_the_wrong_keys_of_its_neighbours(settings: Settings) -> None:
+    """Behind one address: keys that this replica has never seen, one of which is made while the wrong ones come."""
+    async with opened(with_limits(settings, wrong_burst=5, wrong_rate_per_s=0.01)) as doors:
+        first = doors.key("search")
+        ended, is_empty = asyncio.Event(), asyncio.Event()
+        found: list[int] = []
+
+        async def stranger(name: int) -> None:
+            for number in range(100_000):
+                if ended.is_set():
+                    return
+                answer = await doors.http.get("/v1/keys", headers=bearer(f"pixr_{name}_{number}"))
+                found.append(answer.status_code)
+                if answer.status_code == 429:
+                    is_empty.set()
+                await asyncio.sleep(0)
+
+        strangers = asyncio.gather(*(stranger(number) for number in range(8)))
+        await asyncio.wait_for(is_empty.wait(), 20)
+        began = time.monotonic()
+        assert (await doors.http.get("/v1/keys", headers=first)).status_code == 403
+        second = doors.key("search", creator_id=2)
+        while (await doors.http.get("/v1/keys", headers=second)).status_code == 429:
+            assert time.monotonic() - began < 5  # known_keys looks once a second
+            await asyncio.sleep(0.05)
+        revoked = doors.key("ingest")
+        with doors.database() as connection:
+            connection.execute(
+                "UPDATE app.api_keys SET revoked_at = now() WHERE id = (SELECT max(id) FROM app.api_keys)"
+            )
+        await asyncio.sleep(known_keys.INTERVAL_S)
+        assert (await doors.http.get("/v1/keys", headers=revoked)).status_code == 401
+        spent_s = time.monotonic() - began
+        ended.set()
+        await strangers
+        assert found.count(401) <= 6
+        assert len(found) > 50
+        assert questions(doors) <= 5 * 2 + 2 * spent_s + 20
+
+
+async def test_keys_are_known_in_pages_and_the_newest_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_keys, "PAGE_ROWS", 3)
+    monkeypatch.setattr(known_keys, "INTERVAL_S", 0.0)
+    async with opened(with_limits(settings, known_keys_max=7)) as doors:
+        made = [keys.digest_of(doors.key("search", creator_id=number)["Authorization"][7:]) for number in range(10)]
+        known = known_keys.KnownKeys(doors.services.readers, doors.services.search, doors.services.tasks)
+        assert [await known.has(each) for each in made] == [False] * 3 + [True] * 7
+        later = keys.digest_of(doors.key("admin")["Authorization"][7:])
+        assert await known.has(later)
+        assert not await known.has(keys.digest_of("pixr_nobody's"))
 
 
 async def test_who_may_not_send_a_body_is_told_so_before_it_is_read(settings: Settings) -> None:

@@ -15,7 +15,11 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS as CHECKS_OF_ALL
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -32,7 +36,29 @@ from tests.serve.scenes import Gallery, Scenes, hang
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 12
-SLOW_EXAMPLES = 300
+SLOW_EXAMPLES = 100
+Found = tuple[str, str, str]  # path, method, check
+SEARCHES = (("/v1/search", "get"), ("/v1/search", "post"), ("/v1/search/stream", "get"))
+PAGED = ("/v1/feed", "/v1/videos", "/v1/videos/{video_id}/segments", "/v1/jobs", "/v1/creators",
+         "/v1/creators/{creator_id}/payouts", "/v1/keys")  # fmt: skip
+SIGNED = "which cursors are signed by this deployment no schema says"
+ONE_OF = "a search needs a text, a picture or a moment, or a cursor alone: parameters have no way to say one of them"
+TOO_LONG = "a request line above 64 KiB is refused by the server's parser; a deployment's door answers 414 before it"
+# Failures that stay, each with the reason: by path, method and check.
+LISTED: dict[Found, str] = {
+    **{(path, method, "RejectedPositiveData"): ONE_OF for path, method in SEARCHES},
+    **{(path, method, "UndefinedStatusCode"): TOO_LONG for path, method in SEARCHES if method == "get"},
+    **{(path, "get", "RejectedPositiveData"): SIGNED for path in PAGED},
+    ("/v1/segments/{segment_id}/similar", "get", "RejectedPositiveData"): "an Idempotency-Key stands for one search",
+    (
+        "/v1/completions",
+        "get",
+        "RejectedPositiveData",
+    ): "control characters; a pattern would refuse them without a name",
+    ("/v1/videos/{video_id}", "patch", "RejectedPositiveData"): "a null changes nothing, and one change is needed",
+    ("/v1/creators/{creator_id}/wallet", "put", "RejectedPositiveData"): "a wallet is a point on a curve",
+    ("/v1/keys", "post", "RejectedPositiveData"): "a key of scope creator needs a creator; a principal has one",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +77,11 @@ def live(settings: Settings, model: QueryEncoder, painted: Scenes) -> Iterator[L
         gallery = hang(connection, painted)
         admin = keys.create(connection, "admin", ["admin"])[1]
     made = dataclasses.replace(
-        settings.section(SearchSettings), address_burst=10**6, key_burst=10**6, generation_interval_s=1e-6
+        settings.section(SearchSettings),
+        address_burst=10**6,
+        key_burst=10**6,
+        wrong_burst=10**6,
+        generation_interval_s=1e-6,
     )
     with listening(settings.with_section(made), near(model)) as url:
         yield Live(url, httpx.get(f"{url}/openapi.json").json(), admin, gallery)
@@ -95,10 +125,49 @@ def test_whatever_the_document_allows_is_answered_as_it_says(live: Live) -> None
 
 
 @pytest.mark.slow
-def test_the_same_three_hundred_times_each(live: Live) -> None:
-    for headers in ({}, {"Authorization": f"Bearer {live.admin}"}):
-        for path, method in operations(live.document):
-            assert run(live, path, method, headers, SLOW_EXAMPLES) > 0
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("who", ["anonymous", "admin"])
+def test_every_check_holds_for_what_is_allowed_and_for_what_is_not(live: Live, who: str) -> None:
+    """All checks of Schemathesis, a hundred examples a call that the document allows and a hundred that it does not."""
+    headers = {"Authorization": f"Bearer {live.admin}"} if who == "admin" else {}
+    found: dict[Found, str] = {}
+    for path, method in operations(live.document):
+        for mode in GenerationMode:
+            found |= failures(live, path, method, headers, mode)
+    unlisted = {name: said for name, said in found.items() if name not in LISTED}
+    assert not unlisted, "\n".join(f"{name}: {said}" for name, said in unlisted.items())
+
+
+def failures(live: Live, path: str, method: str, headers: dict[str, str], mode: GenerationMode) -> dict[Found, str]:
+    """What Schemathesis finds wrong with one operation, each kind with an example."""
+    schema = schemathesis.openapi.from_dict(live.document)
+    schema.config.update(base_url=live.url)
+    operation = schema[path][method.upper()]
+    found: dict[Found, str] = {}
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @hypothesis_settings(
+        max_examples=SLOW_EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate,),
+        derandomize=True,
+    )
+    def each(case: schemathesis.Case) -> None:
+        answer = case.call(headers=headers, timeout=30)
+        try:
+            case.validate_response(answer, checks=CHECKS_OF_ALL.get_all(), headers=headers)
+        except FailureGroup as group:
+            for failure in group.exceptions:
+                said = f"{mode.value}: {answer.status_code} {failure} {case.as_curl_command()[:600]}"
+                found.setdefault((path, method, type(failure).__name__), said)
+
+    try:
+        each()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE, (path, method)  # nothing that it takes can be wrong
+    return found
 
 
 @pytest.mark.parametrize(
@@ -140,6 +209,10 @@ def test_a_key_never_sees_what_its_scope_or_a_videos_visibility_forbids(live: Li
             tokens[name] = keys.create(connection, name, ["creator"], creator_id=creator)[1]
         moment, video = live.gallery.moments["apple"][0], live.gallery.videos["apple"]
 
+        row = connection.execute("SELECT public_id FROM media.videos WHERE id = %s", (video,)).fetchone()
+        assert row is not None
+        public = row[0]
+
         @given(st.sampled_from(VISIBILITIES), st.sampled_from(STATUSES), st.sampled_from(SCOPES))
         @hypothesis_settings(max_examples=40, deadline=None, database=None)
         def holds(visibility: str, status: str, scope: str | None) -> None:
@@ -151,8 +224,13 @@ def test_a_key_never_sees_what_its_scope_or_a_videos_visibility_forbids(live: Li
             with httpx.Client(base_url=live.url, headers=headers, timeout=30) as http:
                 ready, owner = status == "ready", scope in ("ingest", "admin", "hers")
                 seen = owner or (ready and visibility != "private")
-                assert (http.get(f"/v1/videos/{video}").status_code == 200) is seen
-                assert (http.get(f"/v1/videos/{video}/segments").status_code == 200) is seen
+                by_number = owner or (ready and visibility == "public")
+                for names, is_seen in (((video, moment), by_number), ((public, f"{public}.0"), seen)):
+                    assert (http.get(f"/v1/videos/{names[0]}").status_code == 200) is is_seen
+                    assert (http.get(f"/v1/videos/{names[0]}/segments").status_code == 200) is is_seen
+                    assert (http.get(f"/v1/segments/{names[1]}").status_code == 200) is is_seen
+                found = http.get("/v1/videos", params={"limit": 100, "status": status}).json()["videos"]
+                assert any(each["id"] == str(video) for each in found) is by_number
                 answer = http.get("/v1/search", params={"q": "reel", "limit": 100}).json()
                 listed = any(each["video_id"] == str(video) for each in answer["moments"])
                 assert listed is (ready and visibility == "public")

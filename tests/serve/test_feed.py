@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from cluster import database, migrations
 from cluster.settings import Settings
+from serve import feed
 from serve.settings import SearchSettings
+from tests.conftest import fresh_database
 from tests.serve.doors import Doors, Shelf, fill, opened
 
 
@@ -61,6 +64,69 @@ async def test_what_is_claimed_to_be_watched_is_at_most_the_moment_and_counts_on
     assert await room.watch(moment, me, kind="like", watched_ms=10) == 204
     with room.doors.database() as connection:
         assert connection.execute("SELECT count(*) FROM app.watch_events").fetchone() == (3,)
+
+
+async def test_a_feed_reads_as_little_of_many_events_as_of_few(room: Room) -> None:
+    """A week of events is not counted for every feed: what is watched most stands in the order of an index."""
+    search = room.doors.settings.section(SearchSettings)
+    with room.doors.database() as connection:
+        connection.execute(MANY, {"viewers": 20_000, "first": room.shelf.moments[0]})
+        connection.execute("ANALYZE app.watch_events; ANALYZE app.watched")
+        plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + feed.SCORED, feed.given(search, 20, bytes(16)))
+        (row,) = plan.fetchall()
+    read = {name: sum(rows for each, rows in read_rows(row[0][0]["Plan"]) if each == name) for name in TABLES}
+    assert read["watched"] <= feed.SPARE * search.feed_limit_max
+    assert read["watch_events"] <= 3 * feed.SPARE * search.feed_limit_max
+    assert (await room.feed())[0] == room.shelf.moments[0]
+
+
+TABLES = ("watched", "watch_events")
+# Each of many viewers has watched the first moment and two that are not (any more) there.
+MANY = """
+    INSERT INTO app.watch_events (viewer, segment_id, kind, at)
+    SELECT decode(lpad(to_hex(who), 32, '0'), 'hex'), moment, 'play', now() - make_interval(secs => who * 20)
+    FROM generate_series(1, %(viewers)s) AS who, unnest(ARRAY[%(first)s, who + 1000000, who + 2000000]) AS moment"""
+
+
+def read_rows(node: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The table of each scan of a plan, with the rows that it read."""
+    if "Relation Name" in node:
+        yield (
+            node["Relation Name"],
+            node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)),
+        )
+    for each in node.get("Plans", ()):
+        yield from read_rows(each)
+
+
+async def test_who_watched_counts_less_the_longer_ago_it_was(room: Room) -> None:
+    first, second, *_ = room.shelf.moments
+    said = "INSERT INTO app.watch_events (viewer, segment_id, kind, at) VALUES (%s, %s, 'play', now() - %s::interval)"
+    with room.doors.database() as connection:
+        for who, moment, ago in ((1, first, "7 days"), (2, first, "7 days"), (3, second, "0"), (3, second, "0")):
+            connection.execute(said, (bytes([who] * 16), moment, ago))
+        query = "SELECT segment_id, power(2, heat - app.half_lives(now())) FROM app.watched ORDER BY heat"
+        rows = connection.execute(query).fetchall()
+    # Two viewers, two half-lives ago; one viewer now, though they sent two events.
+    assert [(moment, pytest.approx(viewers, rel=1e-3)) for moment, viewers in rows] == [(first, 0.5), (second, 1.0)]
+    assert (await room.feed())[0] == second
+
+
+def test_what_was_watched_before_the_migration_counts(ground: Settings) -> None:
+    before = [each for each in migrations.registered() if not (each.package == "app" and each.name >= "0004")]
+    assert len(before) < len(migrations.registered())
+    with fresh_database(ground, "template0") as url, database.connect(url, autocommit=True) as connection:
+        migrations.migrate(url, before)
+        for who, ago in ((1, "1 day"), (1, "8 days"), (2, "84 hours"), (3, "9 days")):
+            connection.execute(
+                "INSERT INTO app.watch_events (viewer, segment_id, kind, at) VALUES (%s, 7, 'like', now() - %s::interval)",
+                (bytes([who] * 16), ago),
+            )
+        migrations.migrate(url)
+        rows = connection.execute(
+            "SELECT segment_id, power(2, heat - app.half_lives(now())) FROM app.watched"
+        ).fetchall()
+    assert rows == [(7, pytest.approx(0.5 + 2 ** (-24 / 84), rel=1e-3))]
 
 
 async def test_a_viewer_sees_first_what_they_have_not_seen(room: Room) -> None:

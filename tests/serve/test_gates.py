@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
 
 from cluster.errors import Temporary
+from serve import gates
 from serve.gates import Gate
+from serve.settings import SearchSettings
 
 
 async def hold(gate: Gate, whose: str, until: asyncio.Event, held: list[str]) -> None:
@@ -47,21 +50,23 @@ async def test_a_place_goes_to_the_caller_who_has_had_the_fewest() -> None:
 
 
 async def test_a_caller_who_asks_now_and_then_waits_for_nobody_s_queue() -> None:
-    gate, order = Gate("searches", 1, 60), list[str]()
+    gate, order = Gate("searches", 1, 90), list[str]()
 
     async def ask(whose: str) -> None:
         async with gate.passed(whose):
             order.append(whose)
             await asyncio.sleep(0.001)
 
-    greedy = [asyncio.create_task(ask(f"greedy {number % 3}")) for number in range(45)]
+    await ask("quiet")
+    greedy = [asyncio.create_task(ask(f"greedy {number % 3}")) for number in range(60)]
+    await greedy[9]  # so that the others have had more than the quiet one
     for _ in range(5):
         await asyncio.sleep(0.006)
         before = len(order)
         await ask("quiet")
         assert len(order) - before <= 2  # whoever had the place, and the quiet one
     await asyncio.gather(*greedy)
-    among = [order[:30].count(f"greedy {number}") for number in range(3)]
+    among = [order[:40].count(f"greedy {number}") for number in range(3)]
     assert max(among) - min(among) <= 1
 
 
@@ -125,3 +130,19 @@ async def test_callers_who_are_cancelled_while_they_wait_leave_nothing_behind() 
     await first
     async with gate.passed("a"), gate.passed("b"):
         assert gate.held == 2
+
+
+def test_serve_takes_what_all_gates_hold_and_let_wait() -> None:
+    """Else it would queue before them, where nobody is told to come again."""
+    search = SearchSettings(searches_max=3, waiting_max=5, streams_max=7, bodies_max=32, key_questions_max=11)
+    others = [getattr(gates.of(search), field.name) for field in dataclasses.fields(gates.Gates)]
+    one_after_another = gates.of(search).large_shares  # who has a place there goes on to the gate of large bodies
+    places = [
+        each._places_max + getattr(each, "_waiting_max", 0)
+        for each in (gates.searches(search), *others)
+        if each._kind != one_after_another._kind or isinstance(each, Gate)
+    ]
+    assert search.gated_max == sum(places)
+    dataclasses.replace(search, ongoing_requests_max=search.gated_max)
+    with pytest.raises(ValueError, match="ongoing_requests_max"):
+        dataclasses.replace(search, ongoing_requests_max=search.gated_max - 1)

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from cluster import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from pipelines import index
+from pipelines import catalog, index
 from serve import app, keys
 from serve.connections import Away, Connections
 from serve.generation import Generation
@@ -139,7 +139,7 @@ async def test_the_generation_never_goes_backwards_and_a_change_is_seen_at_the_p
     await readers.start()
     generation = Generation(readers, search)
     first = await generation.now()
-    readers.old = (first.generation, None, ())
+    readers.old = (first.generation, None, (), 0)
     with database.connect(postgres_url, autocommit=True) as connection:
         connection.execute("UPDATE media.generation SET value = value + 1")
     generation.expire()  # as a replica does after a change of its own
@@ -148,6 +148,34 @@ async def test_the_generation_never_goes_backwards_and_a_change_is_seen_at_the_p
         await asyncio.sleep(0.03)
         seen.append((await generation.now()).generation)
     assert seen == [first.generation + 1] * 11
+    await generation.close()
+    await readers.close()
+
+
+async def test_while_many_videos_are_added_kept_answers_go_now_and_then_and_at_once_for_anything_else(
+    postgres_url: str,
+) -> None:
+    """Of 20 videos in a row each would empty every cache; a takedown among them is felt at once."""
+    search = SearchSettings(generation_interval_s=0.01, growth_interval_s=0.5)
+    readers = Readers(Connections(postgres_url, search), [], search)
+    await readers.start()
+    generation = Generation(readers, search)
+    first = (await generation.now()).generation
+    began, seen = time.monotonic(), []
+    with database.connect(postgres_url, autocommit=True) as connection:
+        for _ in range(20):
+            catalog.bump_generation(connection, only_grown=True)
+            await asyncio.sleep(0.02)
+            seen.append((await generation.now()).generation)
+        assert seen[0] == first + 1  # after a quiet time at once
+        assert len(set(seen)) <= 2 + (time.monotonic() - began) / 0.5
+        catalog.bump_generation(connection)
+        await asyncio.sleep(0.02)
+        assert (await generation.now()).generation == first + 21
+        catalog.bump_generation(connection, only_grown=True)
+        while (await generation.now()).generation != first + 22:
+            assert time.monotonic() - began < WITHIN_S
+            await asyncio.sleep(0.02)
     await generation.close()
     await readers.close()
 

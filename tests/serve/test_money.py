@@ -26,7 +26,7 @@ from serve import viewers
 from serve.encoding import QueryEncoder
 from serve.services import Encoding
 from serve.settings import SearchSettings
-from tests.serve.doors import Doors, near, opened
+from tests.serve.doors import Doors, near, opened, uncut
 from tests.serve.scenes import Gallery, Scenes, hang
 from tests.serve.test_degradation import Switched
 
@@ -108,7 +108,8 @@ async def furnished(settings: Settings, model: QueryEncoder, painted: Scenes) ->
 
 @pytest.fixture
 async def room(settings: Settings, model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
-    async with furnished(settings, model, painted) as made:
+    """Nothing is cut, so that all money can be seen; what the cut leaves of it: below, and `test_cut`."""
+    async with furnished(uncut(settings), model, painted) as made:
         yield made
 
 
@@ -151,7 +152,9 @@ async def test_blends_and_negatives_change_the_order_and_no_money(room: Room) ->
         {"negative": ["banana"], "blend": {"negative": 0.9}},
         {"blend": {"text": 7}},
     ):
-        assert await room.earned({"text": "banana", "limit": 100, **more}) == plain
+        earned = await room.earned({"text": "banana", "limit": 100, **more})
+        assert earned.items() <= plain.items()  # a moment whose words are excluded is not shown at all
+        assert len(earned) >= len(plain) - 2
     assert await room.earned({"text": "banana -rocket", "limit": 100}) == {
         each: amount for each, amount in plain.items() if each in room.recorded()[-1]
     }
@@ -287,6 +290,10 @@ def cased(text: str, seed: int) -> str:
     return "".join(each.upper() if len(each.upper()) == 1 and rng.random() < 0.5 else each for each in text)
 
 
+# The parts cancel each other out; no list has a weight; the key was sent with another search.
+REFUSED = ("cancel", "nothing can be found", "idempotency-key-reused")
+
+
 @st.composite
 def asks(draw: st.DrawFn) -> dict[str, Any]:
     """A search with whatever a caller may say; `plain` are the plain searches by its parts."""
@@ -303,7 +310,7 @@ def asks(draw: st.DrawFn) -> dict[str, Any]:
         "negative": draw(st.lists(st.sampled_from(NEGATIVES), max_size=2)),
         "filters": draw(st.sampled_from(({}, {"tags": ["row0"]}, {"duration_min_ms": 10}, {"height_min": 100}))),
         "limit": draw(st.integers(1, 100)),
-        "relevance_min_ppm": draw(st.sampled_from((0, 0, 1, 500_000))),
+        "relevance_min_ppm": draw(st.sampled_from((None, 0, 1, 500_000))),
         "intent": draw(st.sampled_from(("search", "search", "search", "typing", "feed"))),
         **{name: draw(st.sampled_from(values)) for name, values in SAYS.items()},
     }
@@ -319,9 +326,11 @@ def asks(draw: st.DrawFn) -> dict[str, Any]:
             "away": draw(st.sampled_from((False, False, False, True)))}  # fmt: skip
 
 
+@pytest.mark.parametrize("cut", [-1, 0, 300_000])
 def test_nothing_that_is_said_beside_text_and_picture_raises_what_a_moment_earns(
-    settings: Settings, model: QueryEncoder, painted: Scenes
+    settings: Settings, model: QueryEncoder, painted: Scenes, cut: int
 ) -> None:
+    settings = settings.with_section(dataclasses.replace(settings.section(SearchSettings), relevance_min_ppm=cut))
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         room = runner.run(stack.enter_async_context(furnished(settings, model, painted)))
@@ -345,13 +354,13 @@ def test_nothing_that_is_said_beside_text_and_picture_raises_what_a_moment_earns
             before = len(room.recorded())
             answer = await room.doors.http.post("/v1/search", json=body, headers=asked["headers"])
             assert answer.status_code in (200, 422, 503), answer.text
-            assert answer.status_code != 422 or "cancel" in answer.text
+            assert answer.status_code != 422 or any(each in answer.text for each in REFUSED), answer.text
             rows = room.recorded()[before:]
             assert len(rows) <= (1 if body["intent"] == "search" and answer.status_code == 200 else 0)
             for segment_id, amount in (pair for row in rows for pair in row.items()):
                 assert amount <= min(each.get(segment_id, 0) for each in bounds)
 
-        @hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         @given(asks())
         def check(asked: dict[str, Any]) -> None:
             runner.run(compared(asked))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from cluster.settings import Settings
 from serve import ready
 from serve.services import Services
 from serve.store import Store
-from tests.serve.doors import Doors, opened
+from tests.ledger.test_recorder import fixture_no_room  # noqa: F401
+from tests.serve.doors import Doors, fill, opened, tiny
 
 
 @pytest.fixture
@@ -49,3 +51,22 @@ async def test_a_dependency_that_is_away_is_named_without_its_address(doors: Doo
     assert not found["dependencies"]["redis"]["ok"]
     assert found["dependencies"]["redis"]["reason"] == "Redis does not answer"
     assert "127.0.0.1" not in str(found)
+
+
+async def test_a_replica_without_a_spool_answers_what_earns_nothing_and_is_named_degraded(
+    settings: Settings, no_room: Path
+) -> None:
+    fill(settings)
+    async with opened(settings, tiny) as doors:
+        found = (await doors.http.get("/readyz")).json()
+        assert found["ready"]
+        assert found["dependencies"]["recorder"] == {"ok": False, "reason": "spool failed; the log says why"}
+        said = {"q": "orchard", "limit": "2"}
+        refused = await doors.http.get("/v1/search", params=said)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert str(no_room) not in refused.text
+        typed = await doors.http.get("/v1/search", params=said | {"intent": "typing"})
+        assert (typed.status_code, len(typed.json()["moments"])) == (200, 2)
+        assert (await doors.http.get("/v1/feed")).status_code == 200
+        (no_room / "ballast").unlink()
+        assert (await doors.http.get("/v1/search", params=said)).status_code == 200

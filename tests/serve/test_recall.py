@@ -33,7 +33,7 @@ async def test_recall_is_the_share_of_the_true_ten_that_were_found(postgres_url:
     recall = Recall(readers, SEARCH)
     assert recall.means == {}
     async with await AsyncConnection.connect(postgres_url, autocommit=True) as connection:
-        _, model, _ = await index.state(connection)
+        _, model, *_ = await index.state(connection)
         assert model is not None
         true = await index.exact(connection, model, corpus.queries[0], 10, Filters(), 1000)
     for right in (10, 5):
@@ -92,7 +92,7 @@ async def test_a_model_that_nobody_is_shown_is_looked_at_with_the_same_query(pos
         return other.queries[0]
 
     async with await AsyncConnection.connect(postgres_url, autocommit=True) as connection:
-        _, model, names = await index.state(connection)
+        _, model, names, _ = await index.state(connection)
         assert model is not None
         true = await index.exact(connection, model, corpus.queries[0], 10, Filters(), 1000)
     shadow = Shadow(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 
 from cluster import runtime
 from cluster.settings import EMBEDDED, Settings
+from pipelines import index
 from serve import media, objects
+from serve.settings import SearchSettings
+from serve.sources import Sources
 from tests.serve.doors import PICTURE, Doors, Shelf, fill, opened, without_store
 
 VIDEO = bytes(range(256)) * 8192
@@ -128,6 +134,78 @@ async def test_a_link_dies_when_its_video_becomes_private(room: Room) -> None:
     with room.doors.database() as connection:
         connection.execute("UPDATE media.videos SET visibility = 'private' WHERE id = %s", (room.shelf.video,))
     assert [(await room.doors.http.get(link)).status_code for link in links] == [404, 404]
+
+
+async def asked_of(doors: Doors, monkeypatch: pytest.MonkeyPatch, link: str, times: int = 50) -> dict[str, int]:
+    """How many questions a link costs each kind of database, when it is opened so many times."""
+    asked = {"primary": 0, "ask": 0}
+    for name in asked:
+        real = getattr(doors.services.readers, name)
+
+        async def counted(*arguments: Any, name: str = name, real: Any = real, **named: Any) -> Any:
+            asked[name] += 1
+            return await real(*arguments, **named)
+
+        monkeypatch.setattr(doors.services.readers, name, counted)
+    answers = await asyncio.gather(*(doors.http.get(link) for _ in range(times)))
+    assert {each.status_code for each in answers} == {307}
+    monkeypatch.undo()
+    return asked
+
+
+async def test_a_link_that_is_opened_again_costs_the_primary_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = fill(settings, video=VIDEO)
+    slow = dataclasses.replace(settings.section(SearchSettings), generation_interval_s=60.0)
+    async with opened(settings.with_section(slow)) as doors:
+        await doors.services.generation.now()
+        for path in (f"/media/videos/{shelf.video}", f"/media/thumbnails/{shelf.moments[0]}"):
+            link = media.signed(settings, path)
+            await doors.http.get(link)
+            assert await asked_of(doors, monkeypatch, link) == {"primary": 0, "ask": 0}
+            granted = media.signed(settings, path, private=True)
+            assert (await asked_of(doors, monkeypatch, granted, 5))["primary"] == 5
+
+
+async def test_a_link_that_was_just_opened_dies_with_its_video_within_the_interval(
+    settings: Settings,
+) -> None:
+    shelf = fill(settings, video=VIDEO)
+    quick = dataclasses.replace(settings.section(SearchSettings), generation_interval_s=0.2)
+    async with opened(settings.with_section(quick)) as doors, opened(settings.with_section(quick)) as elsewhere:
+        paths = (f"/media/videos/{shelf.video}", f"/media/thumbnails/{shelf.moments[0]}")
+        links = [media.signed(settings, each) for each in paths]
+        for replica in (doors, elsewhere):
+            assert [(await replica.http.get(link)).status_code for link in links] == [307, 307]
+        owner = doors.key("creator", creator_id=shelf.ada)
+        changed = await doors.http.patch(f"/v1/videos/{shelf.video}", json={"visibility": "private"}, headers=owner)
+        assert changed.status_code == 200
+        assert [(await doors.http.get(link)).status_code for link in links] == [404, 404]  # its own change, at once
+        began = time.monotonic()
+        while {(await elsewhere.http.get(link)).status_code for link in links} != {404}:
+            assert time.monotonic() - began < 1.0
+            await asyncio.sleep(0.02)
+
+
+async def test_what_a_lagging_replica_does_not_have_yet_is_asked_of_the_primary(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = room.doors.services.readers.ask
+
+    async def lagging(question: Any, **named: Any) -> Any:
+        return await real(question, **named) if question is index.state else None
+
+    monkeypatch.setattr(room.doors.services.readers, "ask", lagging)
+    assert (await room.doors.http.get(room.picture)).status_code == 307
+
+
+async def test_a_replica_remembers_so_many_links_and_no_more(room: Room) -> None:
+    services = room.doors.services
+    sources = Sources(services.readers, services.generation, 2)
+    for moment in room.shelf.moments:
+        assert await sources.picture(moment, private=False) is not None
+    assert list(sources._kept) == [("picture", each) for each in room.shelf.moments[-2:]]
 
 
 async def test_a_store_that_is_away_holds_no_replica(room: Room) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,29 @@ async def test_search_follows_changed_words_and_visibility_at_once(room: Room) -
     assert name not in await room.finds("lighthouse")
     await room.doors.http.patch(path, json={"visibility": "public"}, headers=room.ada)
     assert name in await room.finds("lighthouse")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"title": "Goat \x1b]0;PWNED\x07\x1b[2J"}, {"title": ""}, {"title": " \u00a0 "}, {"title": "x" * 201},
+        {"title": "\u202egnp.exe"}, {"title": "two\nlines"}, {"description": "\x1b[2J"}, {"tags": ["a\x9b2J"]},
+        {"tags": [" "]},
+    ],
+)  # fmt: skip
+async def test_words_that_would_command_a_terminal_or_have_no_end_are_refused(
+    room: Room, words: dict[str, Any]
+) -> None:
+    path = f"/v1/videos/{room.shelf.video}"
+    assert (await room.doors.http.patch(path, json=words, headers=room.ada)).status_code == 422
+
+
+async def test_a_description_has_lines_and_tags_do_not_repeat(room: Room) -> None:
+    words = {"title": "ヤギ 🐐 goat", "description": "one\n\ttwo", "tags": ["a", "b"]}
+    path = f"/v1/videos/{room.shelf.video}"
+    changed = await room.doors.http.patch(path, json=words, headers=room.ada)
+    assert changed.status_code == 200, changed.text
+    assert {name: changed.json()[name] for name in words} == words
+    repeated = await room.doors.http.patch(path, json={"tags": ["a", "b", "a"]}, headers=room.ada)
+    assert (repeated.status_code, repeated.json()["code"]) == (422, "invalid")
+    assert "tags repeat" in repeated.json()["detail"]

@@ -15,7 +15,7 @@ from cluster.settings import Settings
 from serve import viewers
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
-from tests.serve.doors import Doors, near, opened
+from tests.serve.doors import Doors, near, opened, uncut
 from tests.serve.scenes import Gallery, Scenes, hang
 
 
@@ -53,15 +53,15 @@ class Room:
 
 @pytest.fixture
 async def room(hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
-    """For tests that change nothing."""
-    async with opened(hung[0], near(model)) as doors:
+    """For tests that change nothing. All is shown: they are about order, pages and filters (the cut: `test_cut`)."""
+    async with opened(uncut(hung[0]), near(model)) as doors:
         yield Room(doors, hung[1], painted)
 
 
 @pytest.fixture
 async def own(settings: Settings, model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
     """The same over a database of the test's own."""
-    async with opened(settings, near(model)) as doors:
+    async with opened(uncut(settings), near(model)) as doors:
         with doors.database() as connection:
             gallery = hang(connection, painted)
         yield Room(doors, gallery, painted)
@@ -92,14 +92,14 @@ async def test_what_is_seen_is_found_though_no_word_tells_it(room: Room) -> None
 
 
 async def test_words_are_found_by_full_text_in_whatever_form(room: Room) -> None:
-    answer = await room.ask(text="collections number4", limit=2, weights={"vector": 0})
-    assert set(videos(answer)) == {list(room.gallery.videos.values())[4]}
+    answer = await room.ask(text="collections number4", limit=1, weights={"vector": 0})
+    assert videos(answer) == [list(room.gallery.videos.values())[4]]
     assert "text" in answer["moments"][0]["matched"]
 
 
 async def test_an_answer_has_all_that_the_contract_names(room: Room) -> None:
     answer = await room.search(q="banana", limit=2)
-    assert answer.keys() == {"query", "moments", "next_cursor", "degraded", "took_ms"}
+    assert answer.keys() == {"query", "moments", "next_cursor", "degraded", "nothing_matches", "took_ms"}
     moment = answer["moments"][0]
     assert moment.keys() >= {
         "segment_id", "video_id", "creator_id", "title", "description", "tags", "start_ms", "end_ms", "best_frame_ms",
@@ -136,6 +136,30 @@ async def test_a_picture_and_words_are_looked_for_together(room: Room) -> None:
     assert {room.gallery.videos["banana"], room.gallery.videos["rocket"]} == set(videos(both))
     mostly = await room.ask(image=image, text="rocket", weights=words, blend={"image": 0.1}, limit=1)
     assert videos(mostly) == [room.gallery.videos["rocket"]]
+
+
+async def test_what_is_excluded_is_not_answered_at_all(room: Room) -> None:
+    gone = list(room.gallery.videos.values())[4]
+    assert gone in videos(await room.search(q="collections", limit=100))
+    for body in ({"text": "collections -number4"}, {"text": "banana", "negative": ["number4"]}):
+        found = videos(await room.ask(**body, limit=100))
+        assert gone not in found
+        assert set(found) == {*room.gallery.videos.values()} - {gone}
+
+
+async def test_a_phrase_in_quotes_is_strict(room: Room) -> None:
+    asked = list(room.gallery.videos.values())[4]
+    assert set(videos(await room.ask(text='"collection of number4"', limit=100))) == {asked}
+    assert videos(await room.ask(text='"number4 collection"', limit=100)) == []
+
+
+async def test_the_words_of_a_video_count_for_its_best_moment(room: Room) -> None:
+    answer = await room.ask(text="collections", weights={"vector": 0}, explain=True, limit=100)
+    ranks: dict[int, list[int]] = {}
+    for moment in answer["moments"]:
+        ranks.setdefault(int(moment["video_id"]), []).append(moment["explain"]["ranks"]["text"])
+    assert len(ranks) == len(room.gallery.videos)
+    assert max(min(each) for each in ranks.values()) < min(max(each) for each in ranks.values())
 
 
 async def test_what_is_negative_moves_away(room: Room) -> None:

@@ -21,7 +21,7 @@ from serve.client import Client
 from serve.encoding import QueryEncoder
 from serve.services import Encoding, Facts, Vector
 from serve.settings import SearchSettings
-from tests.serve.doors import Doors, MakeEncoding, listening, near, opened
+from tests.serve.doors import Doors, MakeEncoding, listening, near, opened, uncut
 from tests.serve.relay import relayed
 from tests.serve.scenes import Scenes, hang
 
@@ -70,10 +70,11 @@ def slow(model: QueryEncoder, may: threading.Event) -> MakeEncoding:
 
 @pytest.fixture
 def hung_here(settings: Settings, painted: Scenes) -> Settings:
-    """A gallery in a database of the test's own."""
+    """A gallery in a database of the test's own; an encoder that waits is waited for, and all that is shown counts."""
     with database.connect(settings.postgres.url) as connection:
         hang(connection, painted)
-    return settings
+    patient = dataclasses.replace(settings.section(SearchSettings), encode_timeout_s=TIMEOUT_S, deadline_s=TIMEOUT_S)
+    return uncut(settings.with_section(patient))
 
 
 @asynccontextmanager

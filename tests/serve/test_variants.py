@@ -72,7 +72,7 @@ def test_variants_that_make_no_sense_are_refused(variants: tuple[str, ...]) -> N
 async def test_answers_are_ranked_kept_and_counted_by_variant(
     settings: Settings, model: QueryEncoder, painted: Scenes
 ) -> None:
-    half = settings.with_section(SearchSettings(variants=("words 500000 vector_weight=0",)))
+    half = settings.with_section(SearchSettings(variants=("words 500000 vector_weight=0",), relevance_min_ppm=0))
     async with opened(half, near(model)) as doors:
         with doors.database() as connection:
             hang(connection, painted)

@@ -1,0 +1,46 @@
+"""Public ids: names of videos, creators and moments that cannot be guessed, beside the numbers that rows have.
+
+A moment's is made of its video's and where it starts (`Vx3….3000`), so it goes on to name what is shown there after the video
+was ingested again. Knows nothing of who may see what they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncConnection
+
+
+def of_moment(video: str, start_ms: int) -> str:
+    return f"{video}.{start_ms}"
+
+
+def parts_of_moment(name: str) -> tuple[str, int]:
+    """The video's public id and the start of a moment's public id."""
+    video, _, start_ms = name.partition(".")
+    return video, int(start_ms)
+
+
+async def videos(connection: AsyncConnection[Any], names: Sequence[str]) -> dict[str, int]:
+    """The numbers of the videos that there are."""
+    query = "SELECT public_id, id FROM media.videos WHERE public_id = ANY(%s)"
+    return dict(await (await connection.execute(query, (list(names),))).fetchall())
+
+
+async def creators(connection: AsyncConnection[Any], names: Sequence[str]) -> dict[str, int]:
+    """The numbers of the creators that there are."""
+    query = "SELECT public_id, id FROM media.creators WHERE public_id = ANY(%s)"
+    return dict(await (await connection.execute(query, (list(names),))).fetchall())
+
+
+async def moment(connection: AsyncConnection[Any], name: str) -> int | None:
+    """The number of the moment that starts where its name says, or goes on there."""
+    video, start_ms = parts_of_moment(name)
+    query = (
+        "SELECT s.id FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE v.public_id = %(video)s"
+        " AND s.start_ms <= %(start_ms)s AND s.end_ms > %(start_ms)s"
+        " ORDER BY s.start_ms DESC, s.pipeline_version DESC LIMIT 1"
+    )
+    row = await (await connection.execute(query, {"video": video, "start_ms": start_ms})).fetchone()
+    return int(row[0]) if row is not None else None

@@ -1,0 +1,8 @@
+-- Rows that were there before have a public id too. Readers are not locked out; who writes videos waits until this ends.
+UPDATE media.videos SET public_id = DEFAULT WHERE public_id IS NULL;
+UPDATE media.creators SET public_id = DEFAULT WHERE public_id IS NULL;
+CREATE UNIQUE INDEX videos_public_id ON media.videos (public_id);
+CREATE UNIQUE INDEX creators_public_id ON media.creators (public_id);
+-- Lists by what they are sorted by; the newest first has its index already.
+CREATE INDEX videos_title ON media.videos (title, id) WHERE status = 'ready' AND visibility = 'public';
+CREATE INDEX creators_name ON media.creators (name, id);

@@ -1,0 +1,94 @@
+"""Routes that say what they do not understand: a parameter that is not theirs, a body of another kind.
+
+FastAPI leaves out a parameter it does not know, so that a filter with a typing error filters nothing. Here it is refused
+with the name that is nearest. Every router of JSON is made of these routes; the page's are not.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from inspect import isclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from cluster.errors import Rejected
+
+SIMILAR_MIN = 0.5  # as difflib counts it
+SEQUENCES = ("list", "tuple")
+
+
+class Route(APIRoute):
+    """A route that refuses parameters it does not know and bodies that are not announced as JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, known = super().get_route_handler(), parameters(self)
+        has_body = self.body_field is not None
+
+        async def checked(request: Request) -> Response:
+            if request.scope["query_string"]:
+                check_names([name for name, _ in request.query_params.multi_items()], known)
+            if has_body:
+                check_kind(request)
+            return await handle(request)
+
+        return checked
+
+
+def parameters(route: APIRoute) -> dict[str, bool]:
+    """The names of a route's query parameters, each with whether it may be given several times."""
+    known: dict[str, bool] = {}
+    for each in (field for dependant in _dependants(route.dependant) for field in dependant.query_params):
+        kind = each.field_info.annotation
+        if isclass(kind) and issubclass(kind, BaseModel):
+            known |= {name: _is_sequence(field.annotation) for name, field in kind.model_fields.items()}
+        else:
+            known[each.alias] = _is_sequence(kind)
+    return known
+
+
+def _dependants(dependant: Dependant) -> Iterator[Dependant]:
+    """What a route depends on, itself first."""
+    yield dependant
+    for each in dependant.dependencies:
+        yield from _dependants(each)
+
+
+def check_names(given: Sequence[str], known: Mapping[str, bool]) -> None:
+    """Refuse parameters that are unknown, and values that are given twice where there is one.
+
+    Raises:
+        Rejected: 422, with the nearest name that is known.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, SIMILAR_MIN)
+            hint = f"did you mean {near[0]}? " if near else ""
+            hint += f"known: {', '.join(sorted(known))}" if known else "there are none here"
+            raise Rejected(f"the parameter {name[:100]!r} is unknown", 422, "unknown-parameter", hint)
+        if not known[name] and given.count(name) > 1:
+            raise Rejected(f"{name} is given {given.count(name)} times", status=422, code="repeated-parameter")
+
+
+def check_kind(request: Request) -> None:
+    """Refuse a body that is not announced as JSON.
+
+    Raises:
+        Rejected: 415.
+    """
+    headers = request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return  # there is none, which is said where it is missed
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        said = f"the body is announced as {kind[:100]!r}" if kind else "the body's kind is not announced"
+        raise Rejected(said, status=415, code="unsupported-media-type", hint="send Content-Type: application/json")
+
+
+def _is_sequence(annotation: Any) -> bool:
+    return getattr(getattr(annotation, "__origin__", None), "__name__", "") in SEQUENCES

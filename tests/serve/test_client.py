@@ -1,0 +1,104 @@
+"""The typed client has a call for everything that the document has, and its values are what the server sends."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from cluster import database
+from cluster.errors import Rejected
+from cluster.settings import Settings
+from serve import client_values, keys
+from serve.client import CALL, Client
+from serve.query import Parameters
+from tests.serve.doors import fill, listening, opened, tiny
+
+NOT_CALLED = ("/healthz", "/readyz", "/metrics", "/media/")  # for operators' own tools, and for <video>
+OWN_NAMES = {"q": "text", "idempotency-key": "idempotency_key"}
+
+
+async def document_of(settings: Settings) -> dict[str, Any]:
+    async with opened(settings, tiny) as doors:
+        found: dict[str, Any] = (await doors.http.get("/openapi.json")).json()
+        return found
+
+
+@pytest.fixture
+def document(settings: Settings) -> dict[str, Any]:
+    return asyncio.run(document_of(settings))
+
+
+def calls() -> dict[str, Any]:
+    """The client's methods by the operations that they call."""
+    methods = [method for _, method in inspect.getmembers(Client, inspect.isfunction)]
+    return {operation: method for method in methods for operation in getattr(method, CALL, ())}
+
+
+def test_every_operation_of_the_document_has_a_call_and_no_other_has(document: dict[str, Any]) -> None:
+    operations = {
+        f"{method.upper()} {path}"
+        for path, item in document["paths"].items()
+        for method in item
+        if not path.startswith(NOT_CALLED)
+    }
+    assert calls().keys() == operations
+
+
+def test_a_call_takes_every_parameter_of_its_operation(document: dict[str, Any]) -> None:
+    for operation, method in calls().items():
+        verb, path = operation.split()
+        found = document["paths"][path][verb.lower()]
+        known = {OWN_NAMES.get(each["name"], each["name"]) for each in found.get("parameters", [])}
+        taken = set(inspect.signature(method).parameters)
+        if "narrowed" in taken:  # whatever else the door knows, which refuses what it does not
+            assert known <= taken | set(Parameters.model_fields), operation
+            continue
+        assert known <= taken, operation
+
+
+def test_values_have_no_field_that_the_document_does_not_know(document: dict[str, Any]) -> None:
+    schemas, seen = document["components"]["schemas"], 0
+    for name, kind in inspect.getmembers(client_values, is_dataclass):
+        if name in schemas:
+            own = {field.name for field in fields(kind)} - {"document"}
+            assert own <= schemas[name]["properties"].keys(), name
+            seen += 1
+    assert seen >= 9
+
+
+def test_the_client_talks_to_the_real_thing(settings: Settings) -> None:
+    shelf = fill(settings)
+    with database.connect(settings.postgres.url, autocommit=True) as connection:
+        admin = keys.create(connection, "admin", ["admin"])[1]
+    with listening(settings, tiny) as url, Client(url, admin) as pixr:
+        assert [each.title for each in pixr.videos(sort="title", limit=1).rows] == ["Harbour at night"]
+        page = pixr.videos(sort="title", limit=1)
+        assert page.total == 2
+        assert pixr.videos(limit=1, cursor=page.next_cursor or "").rows[0].title == "Orchard in spring"
+        found = pixr.search("orchard", tags=["fruit"], video_id=[page.rows[0].public_id, str(shelf.video)])
+        assert {each.video_id for each in found.moments} <= {str(shelf.video), page.rows[0].id}
+        assert pixr.search("orchard", height_min=99999).moments == []
+        with pytest.raises(Rejected, match="unknown"):
+            pixr.search("orchard", heigth_min=99999)
+        assert pixr.segment(found.moments[0].public_id).segment_id == found.moments[0].segment_id
+        assert pixr.segments(str(shelf.video), limit=1).total == 2
+        assert pixr.creator(pixr.creators().rows[0].public_id).handle == "ada"
+        assert pixr.change(str(shelf.video), tags=["b"]).tags == ["b"]
+        assert [each.public_id for each in pixr.feed(limit=1).moments]
+        pixr.note(found.moments[0].segment_id)
+        assert pixr.earnings(str(shelf.ada)).accrued >= 0
+        assert pixr.earnings(str(shelf.ada)).creator_public_id == pixr.creator(str(shelf.ada)).public_id
+        assert pixr.earned(str(shelf.ada)) >= 0
+        assert pixr.statement(str(shelf.ada)).startswith("at,")
+        assert pixr.payouts(str(shelf.ada)).rows == []
+        made = pixr.make_key("web", ["search"])
+        assert pixr.rotate_key(made.id).key
+        assert pixr.revoke_key(made.id).revoked_at
+        assert pixr.keys(limit=1).total == 3
+        assert pixr.jobs().rows == []
+        pixr.remove(str(shelf.video))
+        assert pixr.video(str(shelf.video)).status == "removed"

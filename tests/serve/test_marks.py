@@ -1,0 +1,98 @@
+"""Highlights and facets say what was found, and change nothing of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from cluster.settings import Settings
+from pipelines import catalog
+from serve.encoding import QueryEncoder
+from tests.serve.doors import Doors, near, opened, uncut
+from tests.serve.scenes import Gallery, Scenes, hang
+
+Room = tuple[Doors, Gallery]
+
+
+@pytest.fixture
+async def room(settings: Settings, model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
+    async with opened(uncut(settings), near(model)) as doors:
+        with doors.database() as connection:
+            gallery = hang(connection, painted)
+        yield doors, gallery
+
+
+async def ask(room: Room, **parameters: Any) -> dict[str, Any]:
+    answer = await room[0].http.get("/v1/search", params=parameters)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def rename(room: Room, video: str, **words: Any) -> None:
+    with room[0].database() as connection:
+        catalog.change(connection, room[1].videos[video], **words)
+        catalog.bump_generation(connection)
+
+
+async def test_the_words_of_the_query_are_marked_where_they_stand(room: Room) -> None:
+    rename(room, "owl", title="Élan: two <b>owls</b> 🦉, one owl", tags=["night owl", "OWLS", "goat"])
+    found = await ask(room, q='owl "night owl" -goat zebra', highlight="true", limit=100)
+    assert found["moments"] == []  # its tag goat is excluded
+    found = await ask(room, q='"one owl" zebra', highlight="true", limit=1)
+    moment = found["moments"][0]
+    assert moment["video_id"] == str(room[1].videos["owl"])
+    marked = {(each["field"], each["index"], each["text"]) for each in moment["highlights"]}
+    assert marked == {
+        ("title", 0, "owls"), ("title", 0, "one"), ("title", 0, "owl"), ("tags", 0, "owl"), ("tags", 1, "OWLS")
+    }  # fmt: skip
+    for each in moment["highlights"]:
+        given = [moment["title"]] if each["field"] == "title" else moment["tags"]
+        assert given[each["index"]][each["start"] : each["end"]] == each["text"]
+
+
+async def test_a_word_is_marked_by_its_stem_in_the_language_of_its_video(room: Room) -> None:
+    rename(room, "owl", title="Zwei Häuser", language="german")
+    found = await ask(room, q="Haus", language="german", highlight="true", limit=1)
+    assert [each["text"] for each in found["moments"][0]["highlights"]] == ["Häuser"]
+
+
+async def test_facets_count_what_was_found_and_obey_the_search(room: Room) -> None:
+    whole = await ask(room, q="banana", limit=100)
+    found = await ask(room, q="banana", limit=1, facets="true")
+    facets = found["facets"]
+    assert facets["moments"] == len(whole["moments"])
+    assert facets["videos"] == len({each["video_id"] for each in whole["moments"]})
+    creators = Counter(each["creator_id"] for each in whole["moments"])
+    assert {each["creator_id"]: each["moments"] for each in facets["creators"]} == creators
+    tags = Counter(tag for each in whole["moments"] for tag in each["tags"])
+    assert {each["tag"]: each["moments"] for each in facets["tags"]} == tags
+    narrowed = (await ask(room, q="banana", limit=1, facets="true", tags="row1"))["facets"]
+    (row,) = [each for each in facets["tags"] if each["tag"] == "row1"]
+    assert (narrowed["moments"], narrowed["videos"]) == (row["moments"], row["videos"])
+
+
+async def test_neither_changes_what_is_found_or_how_it_is_kept(room: Room) -> None:
+    plain = await ask(room, q="banana number3")
+    for _ in range(2):  # made, then kept
+        said = await ask(room, q="banana number3", highlight="true", facets="true")
+        without = [{name: value for name, value in each.items() if name != "highlights"} for each in said["moments"]]
+        assert without == plain["moments"]
+        assert said["facets"]["moments"] > 0
+    assert "facets" not in plain
+    assert "highlights" not in plain["moments"][0]
+    services = room[0].services
+    await services.results.shared()
+    services.results._clear(services.results._generation)
+    shared = await room[0].http.get("/v1/search", params={"q": "banana number3", "highlight": "true", "facets": "true"})
+    assert shared.headers["x-pixr-cache"] == "redis"
+    assert shared.json()["facets"] == said["facets"]
+
+
+async def test_a_cursor_carries_no_text_to_mark_and_no_whole_to_count(room: Room) -> None:
+    cursor = (await ask(room, q="banana", limit=1))["next_cursor"]
+    for beside in ("highlight", "facets"):
+        answer = await room[0].http.get("/v1/search", params={"cursor": cursor, beside: "true"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad-query")
