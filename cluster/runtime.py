@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import folders
 from cluster.errors import Rejected
 from cluster.settings import EMBEDDED, Settings
 
@@ -211,8 +212,8 @@ def replace_private(path: Path, text: str) -> None:
 def _locked(settings: Settings) -> Iterator[None]:
     """One process at a time hands out ports and secrets."""
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        with open(settings.data_dir / ".lock", "w", encoding="ascii") as handle:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(settings.data_dir / ".lock", "w", encoding="ascii", opener=folders.opener) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
     except PermissionError as error:

@@ -177,7 +177,7 @@ def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         hint = "check the address" if key else "create it, or name another"
-        raise Rejected(f"{what} does not exist at {endpoint.url}", status=404, code="not-found", hint=hint) from error
+        raise Rejected(f"{what} does not exist", status=404, code="not-found", hint=hint) from error
     except PermissionError as error:
         hint = "check [s3] key and secret in the settings"
         raise Rejected(f"{what} may not be accessed: {error}", status=403, code="forbidden", hint=hint) from error

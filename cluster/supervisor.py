@@ -25,7 +25,7 @@ from typing import IO
 
 import psutil
 
-from cluster import services, telemetry
+from cluster import folders, services, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.keeper import Keeper, State, kill_tree
@@ -160,15 +160,16 @@ def running(settings: Settings) -> bool:
 
 
 def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Leave a supervisor behind, in a session of its own."""
+    """Leave a supervisor behind, in a session of its own, over a data folder that no other user can enter."""
     folder = settings.data_dir
+    folders.close_data_folder(folder)
     for name in ("run", "logs"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
     _require_space(settings)
     status_path(settings).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "cluster.supervisor", *only]
     environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": str(folder)}
-    with open(folder / "logs" / "supervisor.log", "ab") as output:
+    with open(folder / "logs" / "supervisor.log", "ab", opener=folders.opener) as output:
         return subprocess.Popen(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
@@ -228,6 +229,7 @@ def _reap(pid: int) -> None:
 def main(only: Sequence[str]) -> int:
     """Run as the supervisor; `only` restricts it to some services (tests)."""
     telemetry.configure("supervisor")
+    os.umask(folders.UMASK)  # of all that it starts, too
     settings = settings_module.load()
     lock = _lock(settings)
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

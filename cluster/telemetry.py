@@ -27,6 +27,14 @@ _SECRETS = (
     (re.compile(r"\[(?:\s*\d{1,3}\s*,){63}\s*\d{1,3}\s*\]"), "***"),
     (re.compile(r"\b(pixr_)[A-Za-z0-9_-]{16,}"), r"\1***"),
 )
+LINE_MAX = 500  # characters
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Addresses of services (not s3://bucket/key, which who asked has named) and absolute paths.
+_PLACES = (
+    (re.compile(r"\b(?:https?|postgres(?:ql)?|rediss?)://[^\s'\")\]]+"), "…"),
+    (re.compile(r"(?<![\w:/.~])~?/(?:[^\s/'\":,;()]+/)+[^\s/'\":,;()]*"), "…"),
+    (re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?"), "…"),
+)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -35,6 +43,15 @@ def redact(text: str) -> str:
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def public_line(text: str) -> str:
+    """An error as whoever asked may see it: one line without colours, secrets, addresses of services and host paths."""
+    plain = _COLOURS.sub("", redact(text))
+    for pattern, replacement in _PLACES:
+        plain = pattern.sub(replacement, plain)
+    printable = "".join(character if character.isprintable() else " " for character in plain)
+    return " ".join(printable.split())[:LINE_MAX]
 
 
 class JsonFormatter(logging.Formatter):

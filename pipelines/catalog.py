@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
+from pipelines.manifest import DEFAULT_CREATOR
 from pipelines.media import PIPELINE_VERSION
 
 PAGE_ROWS = 1000
@@ -35,21 +37,57 @@ class Listed:
     language: str = ""
 
 
-def register(connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int) -> None:
-    """Make every listed video known and part of the job; run again, it changes nothing.
+# What PostgreSQL refuses of a row whatever is asked of it again: half characters, values that no type or index takes.
+UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, UnicodeEncodeError)
 
-    An object whose content has changed starts anew. A manifest's words replace older ones; its wallet never does.
+
+def register(connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int) -> list[tuple[Listed, str]]:
+    """Make every listed video known and part of the job; those that the database refuses, with its reasons.
+
+    Run again, it changes nothing. An object whose content has changed starts anew. A manifest's words replace older
+    ones; its wallet never does.
     """
+    refused = list[tuple[Listed, str]]()
     for start in range(0, len(videos), PAGE_ROWS):
-        page = videos[start : start + PAGE_ROWS]
-        with connection.transaction():
-            _register_creators(connection, page)
-            _register_videos(connection, page)
-            _add_to_job(connection, job_id, page, model_id)
+        refused += _register_page(connection, job_id, videos[start : start + PAGE_ROWS], model_id)
     with connection.transaction():
         if len(videos) > PAGE_ROWS:  # without statistics of what has just come, the joins below and later take hours
             connection.execute("ANALYZE media.job_videos, media.videos")
         _take_turns(connection, job_id)
+    return refused
+
+
+def _register_page(
+    connection: Connection, job_id: str, page: Sequence[Listed], model_id: int
+) -> list[tuple[Listed, str]]:
+    """A page whole; where a row in it is refused, its halves, so that the others get in."""
+    try:
+        with connection.transaction():
+            _register_creators(connection, page)
+            _register_videos(connection, page)
+            _add_to_job(connection, job_id, page, model_id)
+    except UNSTORABLE as error:
+        if len(page) == 1:
+            return [(page[0], f"the database does not keep it: {str(error).splitlines()[0]}")]
+        half = len(page) // 2
+        halves = (page[:half], page[half:])
+        return [each for part in halves for each in _register_page(connection, job_id, part, model_id)]
+    return []
+
+
+def of_others(connection: Connection, videos: Sequence[Listed]) -> list[tuple[Listed, str]]:
+    """Videos that are listed for one creator and have long been another's, with the handle of that one: a listing does not
+    move what a video has earned."""
+    found = list[tuple[Listed, str]]()
+    for start in range(0, len(videos), PAGE_ROWS):
+        page = {video.source_uri: video for video in videos[start : start + PAGE_ROWS]}
+        rows = connection.execute(
+            "SELECT v.source_uri, c.handle FROM media.videos v JOIN media.creators c ON c.id = v.creator_id"
+            " WHERE v.source_uri = ANY(%s)",
+            (list(page),),
+        ).fetchall()
+        found += [(page[uri], handle) for uri, handle in rows if page[uri].creator not in (handle, DEFAULT_CREATOR)]
+    return found
 
 
 def _register_creators(connection: Connection, page: Sequence[Listed]) -> None:

@@ -24,6 +24,7 @@ DOCUMENT = "application/json"
 @click.option("--model", default="", help="Encoder: a bundled name, a folder, architecture/tag.")
 @click.option("--mode", default="", type=click.Choice(["", "frames", "key-frames", "interval"]), help="How to sample.")
 @click.option("--priority", default=0, help="Jobs with a higher one go first: others begin few videos meanwhile.")
+@click.option("--follow-links", is_flag=True, help="Take what symbolic links in a folder lead to, also outside of it.")
 @click.option("--detach", is_flag=True, help="Submit and return.")
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do and what it would take.")
 @click.option("--contact-sheet", "sheets", default="", help="Folder for one picture a video: its moments.")
@@ -33,6 +34,7 @@ def ingest(
     context: Context,
     /,
     source: str,
+    follow_links: bool,
     detach: bool,
     dry_run: bool,
     sheets: str,
@@ -41,13 +43,14 @@ def ingest(
     **options: str,
 ) -> None:
     """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file."""
-    from pipelines import jobs
+    from pipelines import jobs, model_names
 
     with context.connect(autocommit=True) as connection:
         if dry_run:
-            _plan(context, connection, source, as_json, **options)
+            _plan(context, connection, source, as_json, follow_links=follow_links, **options)
             return
-        job_source, origin, manifest = _in_s3(context, source, options.pop("manifest"), quiet=as_json)
+        model_names.require_known(context.settings, connection, options["model"])  # before anything is sent
+        job_source, origin, manifest = _in_s3(context, source, options.pop("manifest"), as_json, follow_links)
         asked = jobs.Options(origin=origin, manifest=manifest, **options)
         job = jobs.create(context.settings, connection, job_source, asked, priority=priority)
         if not detach:
@@ -130,6 +133,8 @@ def _plan(
     connection: Connection,
     given: str,
     as_json: bool,
+    *,
+    follow_links: bool,
     manifest: str,
     creator: str,
     model: str,
@@ -138,21 +143,23 @@ def _plan(
     """Print what a job of this source would do."""
     from cluster import runtime
     from cluster.storage import Storage
-    from pipelines import estimate, jobs, source
+    from pipelines import estimate, jobs, model_names, source
 
-    jobs.Options(creator=creator, manifest=manifest, model=model, mode=mode)  # refuses what a job would refuse
     settings = context.settings
+    jobs.Options(creator=creator, manifest=manifest, model=model, mode=mode)  # refuses what a job would refuse
+    model_names.require_known(settings, connection, model)
     if given.startswith("s3://"):
         storage = Storage(runtime.endpoints(settings).s3)
         source.check(given, storage, settings.s3.ingest_buckets)
-        videos = source.listed(given, storage, creator=creator, manifest_uri=manifest)
+        found = source.listed(given, storage, creator=creator, manifest_uri=manifest)
     else:
         path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
-        videos = source.local(path, settings.s3.bucket, beside, creator)
-    plan = estimate.of(settings, connection, videos, model)
+        found = source.local(path, settings.s3.bucket, beside, creator, follow_links=follow_links)
+    plan = estimate.of(settings, connection, found.videos, model)
     if as_json:
-        context.emit(plan)
+        context.emit(plan | {"remarks": found.remarks})
         return
+    _say_remarks(context, found.remarks)
     for name, value in plan.items():
         context.console.print(f"{name.replace('_', ' ')}: {'unknown before the first job' if value is None else value}")
 
@@ -169,7 +176,7 @@ def _write_sheets(context: Context, connection: Connection, job_id: str, folder:
         file.write_bytes(contact_sheet.of(connection, storage, video_id))
 
 
-def _in_s3(context: Context, given: str, manifest: str, quiet: bool) -> tuple[str, str, str]:
+def _in_s3(context: Context, given: str, manifest: str, quiet: bool, follow_links: bool) -> tuple[str, str, str]:
     """The S3 source of what was named, the local path it came from, and the manifest's address."""
     from cluster import runtime
     from cluster.errors import Rejected
@@ -188,7 +195,8 @@ def _in_s3(context: Context, given: str, manifest: str, quiet: bool) -> tuple[st
                 status.update(f"uploading {done + 1} of {total}: {name}" if name else "uploaded")
 
         local = Path(manifest) if manifest else None
-        uri = source.upload(Path(given).expanduser(), storage, context.settings.s3.bucket, local, progress)
+        path, bucket = Path(given).expanduser(), context.settings.s3.bucket
+        uri = source.upload(path, storage, bucket, local, progress, follow_links=follow_links)
     return uri, str(Path(given).expanduser().resolve()), ""
 
 
@@ -229,14 +237,23 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
         f" {job['segments']} segments" + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
     )
     if job["error"]:
-        context.console.print(f"  {job['error']}", style="red")
+        context.console.print(f"  {job['error']}", style="red", markup=False)
+    _say_remarks(context, job["remarks"])
     for failure in job["failures"]:
         name = failure["source_uri"].rpartition("/")[2]
-        context.console.print(f"  {failure['outcome']}: {name}: {failure['reason']}", style="yellow")
+        context.console.print(f"  {failure['outcome']}: {name}: {failure['reason']}", style="yellow", markup=False)
     if job["failures"]:
         context.console.print(f"  try them again with `pixr jobs retry {job['id']}`", style="dim")
     for name, value in (job.get("report") or {}).items():
         context.console.print(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _say_remarks(context: Context, found: list[dict[str, Any]]) -> None:
+    """What was left out, and rows and files that do not fit: one line a reason."""
+    from pipelines import remarks
+
+    for row in found:
+        context.console.print(f"  {remarks.line(row)}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _table(found: list[dict[str, Any]]) -> Any:

@@ -26,12 +26,13 @@ import psycopg
 
 from cluster import database, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
-from cluster.errors import Rejected, Temporary
+from cluster.errors import PixrError, Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import catalog, index_admin, jobs, leases, models, source
 from pipelines.gauges import Gauges
+from pipelines.remarks import CREATOR_KEPT, LEFT_OUT, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
 
@@ -49,6 +50,9 @@ ACTOR_RESTARTS = 20
 ROUNDS_MAX = 60
 ROUND_FACTOR = 4  # by which rounds shrink after one that was cut short, and grow again
 WAIT_MAX_S = 5.0
+
+# What another start of the driver may mend, beside errors of ours.
+RETRIED = (psycopg.OperationalError, psycopg.InterfaceError, OSError, MemoryError)
 
 Row = dict[str, Any]
 
@@ -153,7 +157,27 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
 def prepare(
     settings: Settings, connection: Connection, job_id: str, submission: int, job_source: str, options: jobs.Options
 ) -> Place:
-    """List the source once, take over from drivers that died, and learn what the model is."""
+    """List the source once, take over from drivers that died, and learn what the model is.
+
+    Raises:
+        Rejected: the source or the model cannot be used, or an error that another start would come to again.
+        Temporary, psycopg.OperationalError, ray.exceptions.RayError, OSError: another start may mend it.
+    """
+    import ray
+
+    try:
+        return _prepared(settings, connection, job_id, submission, job_source, options)
+    except (PixrError, ray.exceptions.RayError, *RETRIED):
+        raise
+    except Exception as permanent:
+        log.exception("job given up: another start would come to the same", extra={"job_id": job_id})
+        detail = f"the source cannot be listed: {type(permanent).__name__}: {permanent}"
+        raise Rejected(detail, status=500, code="bug", hint="see the job's log") from permanent
+
+
+def _prepared(
+    settings: Settings, connection: Connection, job_id: str, submission: int, job_source: str, options: jobs.Options
+) -> Place:
     ends = runtime.endpoints(settings)
     ingest, named = jobs.section(settings, options), settings.section(ModelSettings)
     named = dataclasses.replace(named, name=options.model or named.name)
@@ -163,11 +187,34 @@ def prepare(
         index_admin.follow(connection, named.name)
     if not jobs.is_listed(connection, job_id):
         storage = Storage(ends.s3)
-        videos = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)
-        catalog.register(connection, job_id, videos, model.id)
-        jobs.mark_listed(connection, job_id)
+        found = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)
+        list_videos(connection, job_id, found, model.id)
     name = owner(job_id, submission)
     return Place(job_id, name, ends.postgres_url, ends.s3, settings.s3.bucket, ingest, named, model)
+
+
+def list_videos(connection: Connection, job_id: str, found: source.Listing, model_id: int) -> None:
+    """Write down a job's videos, and what people should know of its source.
+
+    Raises:
+        Rejected: the database keeps none of them.
+    """
+    noted = Remarks()
+    noted.extend(found.remarks)
+    refused = catalog.register(connection, job_id, found.videos, model_id)
+    for video, reason in refused:
+        noted.add(LEFT_OUT, reason, name_of(video))
+    lost = {video.source_uri for video, _ in refused}
+    for video, handle in catalog.of_others(connection, [each for each in found.videos if each.source_uri not in lost]):
+        noted.add(CREATOR_KEPT, f"it is {handle}'s since an earlier job", f"{name_of(video)} for {video.creator}")
+    jobs.note(connection, job_id, {"remarks": noted.rows()})
+    if len(refused) == len(found.videos):
+        raise Rejected(f"no video of {len(refused)} could be registered: {refused[0][1]}", code="nothing-to-do")
+    jobs.mark_listed(connection, job_id)
+
+
+def name_of(video: catalog.Listed) -> str:
+    return video.source_uri.rpartition("/")[2]
 
 
 def owner(job_id: str, submission: int) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,11 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from cluster import jobs as submissions
-from cluster import ray_cluster, runtime
+from cluster import ray_cluster, runtime, telemetry
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, leases, source
+from pipelines import catalog, leases, model_names, source
 from pipelines.settings import MODES, IngestSettings
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,10 @@ def create(
     `storage` is the caller's, where it has one: making another takes most of a second of CPU.
 
     Raises:
-        Rejected: the source is no S3 address, or its bucket may not be read or does not exist.
+        Rejected: the source is no S3 address, its bucket may not be read or does not exist, or the model is unknown.
     """
     options = options or Options()
+    model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
     source.check(job_source, storage, settings.s3.ingest_buckets)
     if options.manifest:
@@ -144,7 +146,7 @@ def submit(settings: Settings, connection: Connection, job_id: str) -> None:
         return
     submissions.submit(
         dashboard(settings),
-        f"{sys.executable} -m pipelines.ingest --job {job_id} --submission {row[1]}",
+        f"{shlex.quote(sys.executable)} -m pipelines.ingest --job {job_id} --submission {row[1]}",
         row[0],
         metadata={"pixr_job": job_id},
         env={key: value for key, value in ray_cluster.environment(settings).items() if key.startswith("PIXR_")},
@@ -184,7 +186,7 @@ def beat(connection: Connection, job_id: str, submission: int) -> bool:
     return done.rowcount == 1
 
 
-def note(connection: Connection, job_id: str, seen: Mapping[str, float]) -> None:
+def note(connection: Connection, job_id: str, seen: Mapping[str, Any]) -> None:
     """Add to a job's report what its driver has seen."""
     connection.execute("UPDATE media.jobs SET report = report || %s WHERE id = %s", (Jsonb(dict(seen)), job_id))
 
@@ -268,7 +270,8 @@ def ready_videos(connection: Connection, job_id: str) -> list[tuple[int, str]]:
 
 
 def finish(connection: Connection, job_id: str, submission: int, status: str, error: str | None) -> None:
-    """Close the books of a job; only its latest driver can."""
+    """Close the books of a job, its error as one line; only its latest driver can."""
+    error = telemetry.public_line(error) if error else error
     connection.execute(
         "UPDATE media.jobs SET status = %s, finished_at = now(), error = %s"
         " WHERE id = %s AND finished_at IS NULL AND submissions <= %s",
@@ -352,7 +355,8 @@ def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str,
     """How jobs stand, in the order of their ids, by three questions however many they are."""
     rows = connection.execute(
         "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
-        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8 FROM media.jobs WHERE id = ANY(%s)"
+        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8, coalesce(report->'remarks', '[]')"
+        " FROM media.jobs WHERE id = ANY(%s)"
         " ORDER BY array_position(%s, id)",
         (list(job_ids), list(job_ids)),
     ).fetchall()
@@ -362,7 +366,7 @@ def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str,
 
 def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[str, Any]]) -> dict[str, Any]:
     names = ("id", "source", "options", "status", "priority", "submissions", "total", "listed", "created_at",
-             "started_at", "finished_at", "error", "seconds")  # fmt: skip
+             "started_at", "finished_at", "error", "seconds", "remarks")  # fmt: skip
     job = dict(zip(names, row, strict=True))
     total = job.pop("total")
     job["videos"], job["segments"], job["progress"] = _counts(counted, total, job["seconds"])

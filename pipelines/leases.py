@@ -8,6 +8,7 @@ nothing of decoding.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from cluster import telemetry
 from pipelines.media import Failure
 
 SEARCHABLE = "(status = 'ready' AND pipeline_version IS NOT NULL)"  # its moments are those of the object as it is
@@ -110,6 +112,7 @@ def fail(
     was away is nobody's failure. A video whose moments can be searched stays as it is, whatever a further look at it
     (for another model, or by another version) came to: then only the job has refused it.
     """
+    failure = dataclasses.replace(failure, reason=telemetry.public_line(failure.reason))
     with connection.transaction():
         row = connection.execute(
             f"SELECT failures, status, {SEARCHABLE}, lease_owner FROM media.videos"

@@ -1,7 +1,8 @@
 """What a creator says about the videos of a folder: `manifest.csv` or `manifest.jsonl` beside them.
 
 Columns: file, title, description, tags (`;` between them in CSV), creator, wallet, visibility, language. Only `file` is
-needed. A manifest is input from outside: every row is checked, and a wrong one is named by its line.
+needed. A manifest is input from outside: every row is checked, and a wrong one is named by its line while the others are
+taken. Which file a row speaks of is `selection`'s to find.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,6 +25,8 @@ ROWS_MAX = 1_000_000
 TEXT_MAX = 10_000
 TITLE_CHARS_MAX = 200
 TAGS_MAX = 100
+TAG_MAX = 200  # characters; an index of PostgreSQL takes 2,712 bytes
+SHORT_MAX = {"language": 100, "wallet": 200, "file": 4096}  # characters
 VISIBILITIES = ("public", "unlisted", "private")
 DEFAULT_CREATOR = "unknown"
 
@@ -72,65 +75,156 @@ def _check_words(entry: Entry) -> None:
         raise ValueError(f"the title has {len(entry.title)} characters, 1 to {TITLE_CHARS_MAX} are allowed")
 
 
-def parse(text: str, name: str) -> dict[str, Entry]:
-    """The entries of a manifest by file.
+COLUMNS = frozenset(field.name for field in fields(Entry))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that can be used, and the line it ends on."""
+
+    line: int
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """A row that cannot: its line, why, and the file it names where it names one."""
+
+    line: int
+    reason: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a manifest says."""
+
+    good: tuple[Row, ...]
+    refused: tuple[RefusedRow, ...] = ()
+
+
+def parse(text: str, name: str) -> Rows:
+    """The rows of a manifest; a wrong one stands apart and harms no other.
 
     Raises:
-        Rejected: it is no such file, or a row is wrong; the line is named.
+        Rejected: it is no such file at all, or has a column that nothing knows.
     """
-    rows = _json_rows(text, name) if name.endswith(".jsonl") else _csv_rows(text, name)
-    entries: dict[str, Entry] = {}
-    for line, row in rows:
-        if len(entries) >= ROWS_MAX:
+    read = _json_rows(text) if name.endswith(".jsonl") else _csv_rows(text, name)
+    good, refused, lines = list[Row](), list[RefusedRow](), dict[str, int]()
+    for count, (line, row) in enumerate(read):
+        if count >= ROWS_MAX:
             raise Rejected(f"manifest {name} has more than {ROWS_MAX} rows", hint="split the folder")
         try:
+            if isinstance(row, str):
+                raise ValueError(row)
             entry = _entry(row)
+            if entry.file in lines:
+                raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
         except (ValueError, TypeError) as error:
-            raise Rejected(f"manifest {name}, line {line}: {error}") from error
-        if entry.file in entries:
-            raise Rejected(f"manifest {name}, line {line}: {entry.file!r} stands there twice")
-        entries[entry.file] = entry
-    return entries
+            refused.append(RefusedRow(line, str(error), _file_of(row)))
+            continue
+        lines[entry.file] = line
+        good.append(Row(line, entry))
+    return Rows(tuple(good), tuple(refused))
 
 
-def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
+def _file_of(row: Mapping[str, Any] | str) -> str:
+    """The file that a refused row names, so that it is not taken without the row's words."""
+    file = row.get("file") if isinstance(row, Mapping) else None
+    return file.strip() if isinstance(file, str) else ""
+
+
+def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    """Rows with the line they end on; a text in place of a row is what is wrong with it."""
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
+        _require_known(reader.fieldnames or (), name)
         for row in reader:
-            if None in row:
-                raise Rejected(f"manifest {name}, line {reader.line_num}: more values than columns")
-            yield reader.line_num, row
+            if not any(value for value in row.values()):
+                continue  # a spreadsheet's empty last row
+            if row.pop(None, None) is not None:
+                yield reader.line_num, {**row, "": "more values than columns"}
+            else:
+                yield reader.line_num, row
     except csv.Error as error:
-        raise Rejected(f"manifest {name}, line {reader.line_num}: {error}") from error
+        raise Rejected(f"manifest {name}, line {max(1, reader.line_num)}: {error}") from error
 
 
-def _json_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+def _require_known(columns: Sequence[str], name: str) -> None:
+    unknown = [column for column in columns if column not in COLUMNS]
+    if not unknown and columns and "file" not in columns:
+        raise Rejected(f"manifest {name}, line 1: there is no column 'file'")
+    if not unknown:
+        return
+    hint = f"known: {', '.join(sorted(COLUMNS))}"
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
+        hint = f"columns are separated by commas; {hint}"
+    raise Rejected(f"manifest {name}, line 1: unknown column {unknown[0]!r}", hint=hint)
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    for number, line in enumerate(
+        text.removeprefix("\ufeff").split("\n"), 1
+    ):  # JSON may hold every other kind of line end
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise Rejected(f"manifest {name}, line {number}: no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise Rejected(f"manifest {name}, line {number}: expected an object")
-        yield number, row
+        except (ValueError, RecursionError) as error:
+            yield number, f"no JSON: {error}"
+            continue
+        yield number, row if isinstance(row, dict) else "expected an object"
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    known = {field.name for field in fields(Entry)}
-    unknown = [str(key) for key in row if key not in known]
+    if "" in row:
+        raise ValueError(str(row[""]))
+    unknown = [str(key) for key in row if key not in COLUMNS]
     if unknown:
-        raise ValueError(f"unknown column {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        raise ValueError(f"unknown column {unknown[0]!r}; known: {', '.join(sorted(COLUMNS))}")
     values = {key: value for key, value in row.items() if value not in (None, "")}
     tags = values.pop("tags", ())
     if isinstance(tags, str):
         tags = tags.split(";")
+    if not isinstance(tags, Sequence):
+        raise TypeError("tags must be texts")
     for key, value in values.items():
         if not isinstance(value, str):
             raise TypeError(f"{key} must be a text")
+    if "file" not in values:
+        raise ValueError("it names no file")
     texts = {key: str(value).strip() for key, value in values.items()}
-    return Entry(**texts, tags=tuple(tag for tag in (str(tag).strip() for tag in tags) if tag))
+    words = tuple(tag for tag in (str(tag).strip() for tag in tags) if tag)
+    _require_storable(texts, words)
+    return Entry(**texts, tags=words)
+
+
+def _require_storable(texts: Mapping[str, str], tags: Sequence[str]) -> None:
+    """Refuse what no database keeps: half characters, zero bytes, words that are longer than an index takes."""
+    for key, text in (*texts.items(), *(("tags", tag) for tag in tags)):
+        if "\0" in text:
+            raise ValueError(f"{key}: a text contains a zero byte")
+        if not is_text(text):
+            raise ValueError(f"{key}: half a character stands in it (a lone surrogate)")
+    for key, most in SHORT_MAX.items():
+        if len(texts.get(key, "")) > most:
+            raise ValueError(f"{key} is longer than {most} characters")
+    if any(len(tag) > TAG_MAX for tag in tags):
+        raise ValueError(f"a tag is longer than {TAG_MAX} characters")
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: a name from an old archive, or half an emoji, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_manifest(path: str) -> bool:
+    """Whether a path names a manifest, in whatever case."""
+    return PurePosixPath(path).name.lower() in NAMES
 
 
 def is_video(key: str) -> bool:

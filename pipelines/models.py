@@ -40,7 +40,10 @@ def _known(connection: Connection, name: str, files: str) -> Model | None:
 def _registered(connection: Connection, named: ModelSettings, cpus: float, files: str) -> Model:
     import ray
 
-    facts = ray.get(ray.remote(num_cpus=cpus, max_retries=2)(_facts).remote(named))
+    try:
+        facts = ray.get(ray.remote(num_cpus=cpus, max_retries=2)(_facts).remote(named))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # what went wrong, not the worker's traceback
     try:
         row = connection.execute(
             "SELECT media.register_model(%s, %s, %s)", (named.name, facts["dimensions"], facts["fingerprint"])

@@ -16,11 +16,13 @@ MODES = ("frames", "key-frames", "interval")
 class ModelSettings:
     """The encoder: a bundled model, a folder in open_clip's format, `architecture/tag` or `hf-hub:…`.
 
-    `threads` 0 leaves the number to PyTorch; `device` is auto, cpu, cuda or cuda:N.
+    `allowed` are other models that a job may ask for. `threads` 0 leaves the number to PyTorch; `device` is auto, cpu,
+    cuda or cuda:N.
     """
 
     SECTION: ClassVar[str] = "model"
     name: str = "pixr-emoji"
+    allowed: tuple[str, ...] = ()
     device: str = "auto"
     threads: int = 0
     compile: bool = False  # the image tower of ingest by torch.compile: a minute at the start of each actor

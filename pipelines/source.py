@@ -11,19 +11,26 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines import manifest
+from pipelines import local_files, manifest, selection
 from pipelines.catalog import Listed
 from pipelines.manifest import Entry
+from pipelines.remarks import LEFT_OUT, Remark, Remarks, shown
+from pipelines.selection import Manifest
 
 UPLOADS, LISTS, THUMBNAILS = "uploads", "uploads/lists", "thumbnails"
 MANIFEST_BYTES_MAX = 256 * 1024 * 1024
 OBJECTS_MAX = 1_000_000
 NAME_MAX = 120
+UPLOADED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/[^/]+")  # below UPLOADS: what `_uri_of` makes
+
+UNSAID = Entry("-")  # of an object that no row speaks of
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,22 +53,43 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
         raise Rejected(f"nothing lies under {uri}", status=404, code="nothing-to-do", hint="check the address")
 
 
-def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str = "") -> list[Listed]:
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds: its videos, each address once, and what people should know of the rest."""
+
+    videos: list[Listed]
+    remarks: list[Remark]
+
+
+def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str = "") -> Listing:
     """The videos of a source, in the order of their keys.
 
     Raises:
-        Rejected: there is nothing there, or a manifest is wrong.
+        Rejected: there is nothing there, or a manifest is none.
     """
     _, key = store.split(uri)
     if key.startswith(LISTS) and key.endswith(".jsonl"):
-        return _from_list(storage.read(uri).decode(), storage, creator)
-    objects = {found.uri: found for found in _bounded(storage.list(uri))}
-    entries = _entries(uri, objects, storage, manifest_uri)
-    videos = [_listed(found, entries.get(found.uri), creator) for found in objects.values() if _wanted(found, entries)]
+        return _from_list(storage.read(uri), uri, storage, creator)
+    remarks, top = Remarks(), _folder_of(uri, storage)
+    objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
+    manifests = _manifests(objects, storage, manifest_uri)
+    chosen = selection.select(list(objects), manifests, remarks)
+    videos = [_listed(objects[path], said, creator) for path, said in chosen if _is_text(path, remarks)]
     if not videos:
-        hint = "check the address and the names"
-        raise Rejected(f"no video under {uri}", status=404, code="nothing-to-do", hint=hint)
-    return videos
+        raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
+    return Listing(_unique(videos, remarks), remarks.rows())
+
+
+def _folder_of(uri: str, storage: Storage) -> str:
+    """The address that paths are relative to: the prefix, or the folder of the one object that it names."""
+    stripped = uri.rstrip("/")
+    names_object = manifest.is_video(stripped) and next(storage.list(stripped), None) == storage.info(stripped)
+    return stripped.rpartition("/")[0] if names_object else stripped
+
+
+def _nothing(detail: str, hint: str, remarks: Remarks) -> Rejected:
+    said = f" ({remarks.first()})" if remarks.first() else ""
+    return Rejected(f"{detail}{said}", status=404, code="nothing-to-do", hint=hint)
 
 
 def _bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
@@ -71,24 +99,52 @@ def _bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
         yield found
 
 
-def _wanted(found: StoredObject, entries: Mapping[str, Entry]) -> bool:
-    key = store.split(found.uri)[1]
-    if key.startswith((THUMBNAILS + "/", LISTS + "/")):
-        return False
-    return found.uri in entries or manifest.is_video(key)
+def _seen(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
+    """Objects but for what Pixr itself keeps in the bucket, and for those whose key is no address that is read."""
+    for found in _bounded(objects):
+        try:
+            _, key = store.split(found.uri)
+        except Rejected:
+            remarks.add(LEFT_OUT, "its key holds control characters or leads elsewhere", found.uri)
+            continue
+        if not key.startswith((THUMBNAILS + "/", LISTS + "/")):
+            yield found
 
 
-def _entries(uri: str, objects: Mapping[str, StoredObject], storage: Storage, given: str) -> dict[str, Entry]:
-    """Manifest rows by the URI they speak of."""
-    names = [given] if given else [each for each in objects if PurePosixPath(each).name in manifest.NAMES]
-    entries: dict[str, Entry] = {}
-    for name in names:
-        if name in objects and objects[name].size > MANIFEST_BYTES_MAX:
-            raise Rejected(f"manifest {name} is larger than {MANIFEST_BYTES_MAX} bytes")
-        folder = uri.rstrip("/") if given else name.rpartition("/")[0]
-        rows = manifest.parse(_text(storage.read(name), name), PurePosixPath(name).name)
-        entries |= {f"{folder}/{file}": entry for file, entry in rows.items()}
-    return entries
+def _is_text(path: str, remarks: Remarks) -> bool:
+    if manifest.is_text(path):
+        return True
+    remarks.add(LEFT_OUT, "its name is not UTF-8", path)
+    return False
+
+
+def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
+    """Each address once; the same content under the same name in two folders is one video."""
+    first: dict[str, Listed] = {}
+    for video in videos:
+        if video.source_uri in first:
+            remarks.add(LEFT_OUT, "the same object is there twice; its first row counts", video.source_uri)
+        first.setdefault(video.source_uri, video)
+    return list(first.values())
+
+
+def _manifests(objects: Mapping[str, StoredObject], storage: Storage, given: str) -> list[Manifest]:
+    """The manifest that is given, for the whole source; else each one in it, for its folder."""
+    if given:
+        return [_read_manifest(given, "", storage.size(given), storage)]
+    return [
+        _read_manifest(found.uri, path.rpartition("/")[0], found.size, storage)
+        for path, found in objects.items()
+        if manifest.is_manifest(path)
+    ]
+
+
+def _read_manifest(uri: str, folder: str, size: int, storage: Storage) -> Manifest:
+    if size > MANIFEST_BYTES_MAX:
+        raise Rejected(f"manifest {uri} is larger than {MANIFEST_BYTES_MAX} bytes")
+    name = PurePosixPath(uri).name
+    rows = manifest.parse(_text(storage.read(uri), uri), name.lower())
+    return Manifest(f"{folder}/{name}" if folder else name, folder, rows)
 
 
 def _text(data: bytes, name: str) -> str:
@@ -99,7 +155,7 @@ def _text(data: bytes, name: str) -> str:
 
 
 def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:
-    said = entry or Entry(PurePosixPath(found.uri).name)
+    said = entry or UNSAID
     return Listed(
         source_uri=found.uri,
         etag=found.etag,
@@ -114,67 +170,91 @@ def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:
     )
 
 
-def _from_list(text: str, storage: Storage, creator: str) -> list[Listed]:
-    """A list that `upload` has written: what is there is looked up, so that a changed object is noticed."""
-    videos = []
-    for line in text.splitlines():
+def _from_list(data: bytes, uri: str, storage: Storage, creator: str) -> Listing:
+    """A list that `upload` has written: what is there is looked up, so that a changed object is noticed.
+
+    Raises:
+        Rejected: Pixr has not written it, or it leads out of what was uploaded.
+    """
+    if uri != _list_uri(store.split(uri)[0], data):
+        raise Rejected(f"{uri} is no list that Pixr has written", status=403, code="bad-list")
+    uploads, remarks, videos = f"s3://{store.split(uri)[0]}/{UPLOADS}/", Remarks(), list[Listed]()
+    for line in data.decode().splitlines():
         row = json.loads(line)
-        found = storage.info(row["uri"])
+        if "remark" in row:
+            remarks.extend([row["remark"]])
+            continue
+        if not UPLOADED.fullmatch(str(row["uri"]).removeprefix(uploads)):
+            raise Rejected(f"{uri} names an object that was not uploaded", status=403, code="bad-list")
         said = {**row["entry"], "tags": tuple(row["entry"]["tags"])}
-        videos.append(_listed(found, Entry(**said), creator))
-    return videos
+        videos.append(_listed(storage.info(row["uri"]), Entry(**said), creator))
+    return Listing(_unique(videos, remarks), remarks.rows())
 
 
-def upload(path: Path, storage: Storage, bucket: str, manifest_path: Path | None, progress: Progress) -> str:
+def _list_uri(bucket: str, data: bytes) -> str:
+    return f"s3://{bucket}/{LISTS}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
+
+
+def upload(
+    path: Path,
+    storage: Storage,
+    bucket: str,
+    manifest_path: Path | None,
+    progress: Progress,
+    *,
+    follow_links: bool = False,
+) -> str:
     """Put a local file or folder into S3 and return the source to ingest. What is there already is not sent again.
 
     Raises:
         Rejected: there is no such path or no video in it.
     """
-    found = _local(path, manifest_path)
+    remarks = Remarks()
+    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links)
     storage.ensure_bucket(bucket)
-    rows = []
-    for done, (file, said) in enumerate(found):
-        progress(file.name, done, len(found))
-        rows.append({"uri": _put(file, storage, bucket), "entry": dataclasses.asdict(said)})
+    rows: list[dict[str, Any]] = []
+    for done, (file, uri, said) in enumerate(_each_once(found, path, bucket, remarks)):
+        progress(shown(file.name), done, len(found))
+        _put(file, uri, storage)
+        rows.append({"uri": uri, "entry": dataclasses.asdict(said)})
+    if not rows:
+        raise _nothing(f"no video in {path} can be read", "look at its files", remarks)
     progress("", len(found), len(found))
+    rows += [{"remark": row} for row in remarks.rows()]
     body = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
-    uri = f"s3://{bucket}/{LISTS}/{hashlib.sha256(body).hexdigest()[:32]}.jsonl"
+    uri = _list_uri(bucket, body)
     storage.put_bytes(body, uri, "application/jsonl")
     return uri
 
 
-def local(path: Path, bucket: str, manifest_path: Path | None, creator: str = "") -> list[Listed]:
+def local(
+    path: Path, bucket: str, manifest_path: Path | None, creator: str = "", *, follow_links: bool = False
+) -> Listing:
     """The videos of a local path as `upload` would make them known, without sending any."""
-    return [
-        _listed(StoredObject(_uri_of(file, bucket), file.stat().st_size, ""), said, creator)
-        for file, said in _local(path, manifest_path)
-    ]
+    remarks, videos = Remarks(), list[Listed]()
+    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links)
+    for file, uri, said in _each_once(found, path, bucket, remarks):
+        videos.append(_listed(StoredObject(uri, file.stat().st_size, ""), said, creator))
+    return Listing(videos, remarks.rows())
 
 
-def _local(path: Path, manifest_path: Path | None) -> list[tuple[Path, Entry]]:
-    if not path.exists():
-        raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
-    folder = path if path.is_dir() else path.parent
-    entries = _local_entries(folder, manifest_path)
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    if path.is_dir():
-        files = [file for file in files if manifest.is_video(file.name) or str(file.relative_to(folder)) in entries]
-    if not files:
-        hint = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
-        raise Rejected(f"no video in {path}", code="nothing-to-do", hint=hint)
-    plain = {file: Entry(file.name, title=manifest.title_of(file.name)) for file in files}
-    return [(file, entries.get(str(file.relative_to(folder))) or plain[file]) for file in files]
-
-
-def _local_entries(folder: Path, given: Path | None) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    paths = [given] if given else [folder / name for name in manifest.NAMES if (folder / name).is_file()]
-    for path in paths:
-        if not path.is_file():
-            raise Rejected(f"manifest {path} does not exist", code="not-found")
-        entries |= manifest.parse(_text(path.read_bytes(), str(path)), path.name)
-    return entries
+def _each_once(
+    found: list[tuple[Path, Entry]], path: Path, bucket: str, remarks: Remarks
+) -> Iterator[tuple[Path, str, Entry]]:
+    """Local files with their addresses. The same content under the same name in two folders is one video."""
+    top, first = path if path.is_dir() else path.parent, dict[str, str]()
+    for file, said in found:
+        name = str(file.relative_to(top))
+        try:
+            uri = _uri_of(file, bucket)
+        except OSError as error:
+            remarks.add(LEFT_OUT, local_files.why(error), name)
+            continue
+        if uri in first:
+            remarks.add(LEFT_OUT, "the same file is there twice; the first one counts", f"{name} is {first[uri]}")
+        else:
+            first[uri] = name
+            yield file, uri, said
 
 
 def _uri_of(file: Path, bucket: str) -> str:
@@ -184,8 +264,6 @@ def _uri_of(file: Path, bucket: str) -> str:
     return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{name}"
 
 
-def _put(file: Path, storage: Storage, bucket: str) -> str:
-    uri = _uri_of(file, bucket)
+def _put(file: Path, uri: str, storage: Storage) -> None:
     if not storage.exists(uri) or storage.size(uri) != file.stat().st_size:
         storage.put_file(file, uri)
-    return uri

@@ -355,7 +355,7 @@ def content_hash(path: Path) -> str:
 def as_failure(error: Temporary | Rejected) -> Failure:
     """What a dependency said, as a reason: away is temporary, refused is final."""
     if isinstance(error, Temporary):
-        return Failure("temporary", error.detail)
+        return Failure("temporary", error.public)
     return Failure(error.code, error.detail, final=True)
 
 

@@ -56,7 +56,6 @@ def supervised(settings: Settings, *services: str) -> Iterator[Settings]:
 
 def throwaway_settings(folder: Path) -> Settings:
     """The local settings over an empty data folder."""
-    folder.chmod(0o755)  # as root, PostgreSQL runs as another user and must reach its files
     return settings_module.load(environ={"PIXR_DATA_DIR": str(folder)})
 
 

@@ -63,8 +63,6 @@ class Replica:
 def streaming(settings: Settings, folder: Path, url: str) -> Iterator[Replica]:
     """A replica at a URL's port of the server of these settings, copied from it into an empty folder."""
     folder.mkdir(mode=0o700)
-    for parent in folder.parents[:3]:
-        parent.chmod(0o755)
     if os.geteuid() == 0:
         user = embedded._unprivileged()
         os.chown(folder, user.pw_uid, user.pw_gid)

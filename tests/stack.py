@@ -54,6 +54,10 @@ class Stack:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.pixr(*arguments, "--json"))
 
+    def json_of(self, code: int, *arguments: str) -> Any:
+        """As `json`, of a command that ends with this code."""
+        return json.loads(self.pixr(*arguments, "--json", code=code))
+
     @property
     def services(self) -> dict[str, Any]:
         """`pixr status --json`, also when something is not well."""
@@ -97,7 +101,6 @@ class Stack:
 @contextmanager
 def running(folder: Path, **said: str) -> Iterator[Stack]:
     """A stack in a folder of its own, with what the settings are said to be; it leaves nothing behind."""
-    folder.chmod(0o755)
     places = {"PIXR_CONFIG": str(CONFIG), "PIXR_DATA_DIR": str(folder), **said}
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
     settings = settings_module.load(environ=places)

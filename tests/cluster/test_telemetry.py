@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from cluster import telemetry
 from cluster.telemetry import JsonFormatter, redact
 
 SECRET = "hunter2hunter2hunter2"
@@ -54,3 +55,20 @@ def test_a_line_is_json_with_its_fields_and_without_secrets() -> None:
     assert fields["time"].endswith("Z")
     assert "ValueError" in fields["exception"]
     assert SECRET not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("only 3 of 4 frames, 1/2 s; a ratio 4:3", "only 3 of 4 frames, 1/2 s; a ratio 4:3"),
+        ("no video under s3://pixr/a b/c.mp4", "no video under s3://pixr/a b/c.mp4"),
+        ("model /srv/models/own is missing", "model … is missing"),
+        ("~/models/own: no", "…: no"),
+        ("at https://s3.internal:9000/x?X-Amz-Signature=1: no", "at … no"),
+        ("redis://:pw@10.0.0.7:6379/0 and 10.0.0.7:6379", "… and …"),
+        ("\x1b[31mred\x1b[0m\n  second\x07 line", "red second line"),
+        ("x" * 5000, "x" * 500),
+    ],
+)
+def test_a_public_line_is_one_line_without_places(text: str, line: str) -> None:
+    assert telemetry.public_line(text) == line

@@ -15,7 +15,7 @@ SEED = 1  # the demo's own, of which the README speaks
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running(tmp_path_factory.mktemp("stack")) as made:
+    with running(tmp_path_factory.mktemp("the stack")) as made:
         yield made
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import string
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from psycopg import Connection
@@ -228,3 +231,47 @@ def test_what_is_done_is_skipped_without_a_look_at_the_object(connection: Connec
     register(connection, job="k")
     row = connection.execute("SELECT outcome FROM media.job_videos WHERE job_id = 'k'").fetchone()
     assert row == ("skipped",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"title": "half \ud83d"},
+        {"description": "half \udce9"},
+        {"language": "x\0y"},
+        {"creator": ""},
+        {"creator": "\udce9"},
+        {"creator": "bo", "wallet": "\ud83d"},
+        {"visibility": "secret"},
+        {"size": -1},
+        {"size": 1 << 63},
+        {"source_uri": "s3://b/\udce9.mp4"},
+        {"tags": ("".join(random.Random(1).choices(string.ascii_letters + string.digits, k=4500)),)},
+    ],
+    ids=str,
+)
+def test_a_row_that_the_database_does_not_keep_is_named_and_its_neighbours_get_in(
+    connection: Connection, words: dict[str, Any]
+) -> None:
+    many = [dataclasses.replace(VIDEO, source_uri=f"s3://b/{number}") for number in range(7)]
+    odd = dataclasses.replace(VIDEO, **{"source_uri": "s3://b/odd", **words})
+    refused = catalog.register(connection, "j", [*many[:3], odd, *many[3:]], 1)
+    assert [video for video, _ in refused] == [odd]
+    assert refused[0][1].startswith("the database does not keep it: ")
+    row = connection.execute("SELECT count(*), max(position) FROM media.job_videos").fetchone()
+    assert row == (7, 7)
+
+
+def test_the_reason_of_a_failed_video_names_no_place_and_no_secret(connection: Connection) -> None:
+    register(connection)
+    said = "S3 at http://127.0.0.1:9000 failed: [Errno 2] '/tmp/pixr-scratch-0-ab/cd.mp4' of s3://b/one.mp4\n token=abcdefgh"
+    fail(connection, leased(connection), Failure("temporary", said))
+    assert column(connection, "error") == "S3 at … failed: [Errno 2] '…' of s3://b/one.mp4 token=***"
+
+
+def test_a_video_listed_for_another_creator_stays_whose_it_was_and_that_is_known(connection: Connection) -> None:
+    register(connection)
+    moved, unsaid = dataclasses.replace(VIDEO, creator="bo"), dataclasses.replace(VIDEO, creator="unknown")
+    register(connection, moved)
+    assert catalog.of_others(connection, [moved]) == [(moved, "ana")]
+    assert catalog.of_others(connection, [VIDEO]) == catalog.of_others(connection, [unsaid]) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import signal
 import time
@@ -222,3 +223,16 @@ def test_a_cancelled_job_leaves_its_videos_to_others(deployment: Settings, conne
     assert connection.execute("SELECT count(*) FROM media.videos WHERE lease_token IS NOT NULL").fetchone() == (0,)
     job = wait(connection, str(jobs.retry(deployment, connection, job_id)["id"]))
     assert job["videos"]["ready"] == len(WHOLE)
+
+
+def test_an_error_that_another_start_would_come_to_again_ends_the_job_at_the_first(
+    deployment: Settings, connection: Connection
+) -> None:
+    """A list that is none: an error that nobody foresaw. Dead machines alone are worth another driver."""
+    storage, body = Storage(runtime.endpoints(deployment).s3), b"no JSON at all\n"
+    uri = f"s3://{deployment.s3.bucket}/uploads/lists/{hashlib.sha256(body).hexdigest()[:32]}.jsonl"
+    storage.put_bytes(body, uri)
+    job = wait(connection, str(jobs.create(deployment, connection, uri)["id"]))
+    assert (job["status"], job["submissions"]) == ("failed", 1)
+    assert job["error"].startswith("the source cannot be listed: JSONDecodeError: ")
+    assert "\n" not in job["error"]

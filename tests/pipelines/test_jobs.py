@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +13,11 @@ from psycopg import Connection, Cursor
 from cluster import database, runtime
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from pipelines import catalog, jobs, leases
+from pipelines import catalog, jobs, leases, model_names
 from pipelines.catalog import Listed
 from pipelines.jobs import Options
 from pipelines.leases import Lease
+from pipelines.settings import ModelSettings
 
 
 @pytest.fixture
@@ -116,3 +118,46 @@ def test_giving_way_ends_in_time(connection: Connection) -> None:
     began = time.monotonic()
     jobs.give_way(connection, "calm", 60)
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("name", ["/etc", "../../etc", "hf-hub:evil/model", "~/model", "ViT-B-32/laion2b_s34b_b79k"])
+def test_a_model_that_nobody_has_named_makes_no_job(settings: Settings, connection: Connection, name: str) -> None:
+    for port in ("solana", "ray", "ray-dashboard"):
+        runtime.port(settings, port, 8265)
+    with pytest.raises(Rejected) as caught:
+        jobs.create(settings, connection, "s3://pixr/x", Options(model=name))
+    assert (caught.value.status, caught.value.code) == (422, "unknown-model")
+    assert "pixr-emoji" in caught.value.hint
+    assert jobs.listing(connection) == []
+
+
+def test_known_models_are_those_of_the_settings_the_bundled_and_the_registered_ones(
+    settings: Settings, connection: Connection
+) -> None:
+    own = dataclasses.replace(settings.section(ModelSettings), name="/srv/own", allowed=("hf-hub:good/model",))
+    ours = settings.with_section(own)
+    connection.execute("SELECT media.register_model('used/before', 3, 'f')")
+    for name in ("", "/srv/own", "hf-hub:good/model", "pixr-emoji", "used/before"):
+        model_names.require_known(ours, connection, name)
+    with pytest.raises(Rejected) as caught:
+        model_names.require_known(ours, connection, "/srv/other")
+    assert "/srv/own" not in caught.value.hint
+
+
+def test_a_jobs_error_is_one_line_without_places_and_secrets(connection: Connection) -> None:
+    begin(connection, "j", 0)
+    said = (
+        '\x1b[36mray::_facts()\x1b[39m (pid=7, ip=127.0.0.1)\n  File "/srv/pixr/pipelines/encoder.py", line 3\n'
+        "S3 at http://127.0.0.1:9000/x failed on s3://pixr/a/b.mp4: postgresql://pixr:hunter2@db:5432/pixr"
+    )
+    jobs.finish(connection, "j", 9, "failed", said)
+    error = jobs.get(connection, "j")["error"]
+    assert "s3://pixr/a/b.mp4" in error
+    assert not [part for part in ("\n", "\x1b", "/srv", "127.0.0.1", "9000", "hunter2", "db:5432") if part in error]
+
+
+def test_what_is_left_out_of_a_source_stands_in_its_job(connection: Connection) -> None:
+    begin(connection, "j", 0)
+    remark = {"kind": "left out", "reason": "why", "count": 1, "names": ["a.wmv"]}
+    jobs.note(connection, "j", {"remarks": [remark]})
+    assert jobs.get(connection, "j")["remarks"] == [remark]

@@ -11,39 +11,73 @@ from hypothesis import strategies as st
 
 from cluster.errors import Rejected
 from pipelines import manifest
-from pipelines.manifest import Entry
+from pipelines.manifest import Entry, Row, Rows
 
 
 def test_csv_and_json_lines_say_the_same() -> None:
     table = "file,title,tags,creator,wallet\na/one.mp4,One,red; blue ;,ana,W1\ntwo.mp4,,,,\n"
     lines = json.dumps({"file": "a/one.mp4", "title": "One", "tags": ["red", "blue"], "creator": "ana", "wallet": "W1"})
     expected = Entry("a/one.mp4", title="One", tags=("red", "blue"), creator="ana", wallet="W1")
-    assert manifest.parse(table, "manifest.csv") == {"a/one.mp4": expected, "two.mp4": Entry("two.mp4")}
-    assert manifest.parse(lines, "manifest.jsonl") == {"a/one.mp4": expected}
+    assert manifest.parse(table, "manifest.csv") == Rows((Row(2, expected), Row(3, Entry("two.mp4"))))
+    assert manifest.parse(lines, "manifest.jsonl") == Rows((Row(1, expected),))
 
 
 def test_a_byte_order_mark_does_no_harm() -> None:
-    assert manifest.parse("\ufefffile\na.mp4\n", "manifest.csv") == {"a.mp4": Entry("a.mp4")}
+    assert manifest.parse("\ufefffile\na.mp4\n", "manifest.csv") == Rows((Row(2, Entry("a.mp4")),))
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "words"),
+    ("row", "name", "words"),
     [
-        ("file,titel\na.mp4,x\n", "manifest.csv", "unknown column 'titel'"),
-        ("file\n/etc/passwd\n", "manifest.csv", "must be a path below"),
-        ("file\n../../x.mp4\n", "manifest.csv", "must be a path below"),
-        ("file\na.mp4\na.mp4\n", "manifest.csv", "line 3: 'a.mp4' stands there twice"),
-        ("file,visibility\na.mp4,secret\n", "manifest.csv", "is none of public"),
-        ("file,title\na.mp4,x,y\n", "manifest.csv", "more values than columns"),
-        ('{"file": "a.mp4"', "manifest.jsonl", "line 1: no JSON"),
+        ("/etc/passwd,,", "manifest.csv", "must be a path below"),
+        ("../../x.mp4,,", "manifest.csv", "must be a path below"),
+        ("good.mp4,,", "manifest.csv", "'good.mp4' stands in line 2 already"),
+        ("a.mp4,secret,", "manifest.csv", "is none of public"),
+        ("a.mp4,,y,z", "manifest.csv", "more values than columns"),
+        (",public,x", "manifest.csv", "it names no file"),
+        (f"a.mp4,,{'long' * 1000}", "manifest.csv", "a tag is longer than"),
+        ('{"file": "a.mp4"', "manifest.jsonl", "no JSON"),
         ('{"file": 7}', "manifest.jsonl", "file must be a text"),
         ("[1]", "manifest.jsonl", "expected an object"),
+        ('{"file": "a.mp4", "titel": "x"}', "manifest.jsonl", "unknown column 'titel'"),
+        ('{"file": "a.mp4", "title": "bad \\ud83d title"}', "manifest.jsonl", "half a character"),
+        ('{"file": "a.mp4", "language": "x\\u0000y"}', "manifest.jsonl", "zero byte"),
+        ('{"file": "a.mp4", "wallet": "x\\u0000y"}', "manifest.jsonl", "zero byte"),
+        ('{"file": "a.mp4", "tags": ["\\udce9"]}', "manifest.jsonl", "half a character"),
+        ('{"file": "a.mp4", "tags": {"a": 1}}', "manifest.jsonl", "tags must be texts"),
+        ("[" * 100_000, "manifest.jsonl", "no JSON"),
     ],
 )
-def test_a_wrong_row_is_named(text: str, name: str, words: str) -> None:
+def test_a_wrong_row_is_named_by_its_line_and_harms_no_other(row: str, name: str, words: str) -> None:
+    csv = name.endswith(".csv")
+    good, last = ("good.mp4,,", "last.mp4,,") if csv else ('{"file": "good.mp4"}', '{"file": "last.mp4"}')
+    head = ["file,visibility,tags"] if csv else []
+    found = manifest.parse("\n".join([*head, good, row, last]) + "\n", name)
+    assert [each.entry.file for each in found.good] == ["good.mp4", "last.mp4"]
+    [refused] = found.refused
+    assert words in refused.reason
+    assert refused.line == len(head) + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,titel\na.mp4,x\n", "line 1: unknown column 'titel'"),
+        ("file;title\na.mp4;x\n", "separated by commas"),
+        ("title\nx\n", "no column 'file'"),
+        ('file\n"a.mp4\n', "line"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused_whole(text: str, words: str) -> None:
     with pytest.raises(Rejected, match="line") as caught:
-        manifest.parse(text, name)
-    assert words in caught.value.detail
+        manifest.parse(text, "manifest.csv")
+    assert words in str(caught.value)
+
+
+def test_an_empty_row_and_a_line_separator_in_a_text_do_no_harm() -> None:
+    assert manifest.parse("file,title,creator\na.mp4,One,ana\n,,\n", "manifest.csv").refused == ()
+    found = manifest.parse('{"file":"a.mp4","description":"line\u2028sep"}\r\n', "manifest.jsonl")
+    assert [row.entry.description for row in found.good] == ["line\u2028sep"]
 
 
 @given(st.text(max_size=200), st.sampled_from(["manifest.csv", "manifest.jsonl"]))
@@ -73,11 +107,13 @@ def test_a_title_is_made_of_a_files_name() -> None:
     ],
 )
 def test_words_of_a_manifest_command_no_terminal_and_have_a_bound(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(Rejected, match=said):
-        manifest.parse(json.dumps({"file": "a.mp4"} | row), "manifest.jsonl")
+    found = manifest.parse(json.dumps({"file": "a.mp4"} | row), "manifest.jsonl")
+    assert not found.good
+    assert said in found.refused[0].reason or "zero byte" in found.refused[0].reason
 
 
 def test_a_description_may_have_lines_and_a_files_name_anything() -> None:
     text = json.dumps({"file": "a.mp4", "title": "x" * 200, "description": "one\r\ntwo\n\tthree"})
-    assert manifest.parse(text, "manifest.jsonl")["a.mp4"].description == "one\r\ntwo\n\tthree"
+    [row] = manifest.parse(text, "manifest.jsonl").good
+    assert row.entry.description == "one\r\ntwo\n\tthree"
     assert manifest.title_of("goat \x1b[2J" + "x" * 300 + ".mp4") == ("Goat [2J" + "x" * 300)[:200]

@@ -1,0 +1,74 @@
+"""Folders that their owner alone may enter: the data folder, and short ones in /tmp where sockets need a short path.
+
+What lies inside may be as open as other programs make it (Ray opens its folders to everybody): the door is the folder's
+own mode. Knows no service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+from pathlib import Path
+
+from cluster.errors import Rejected
+
+log = logging.getLogger(__name__)
+
+OTHERS = 0o077  # the bits of group and others
+UMASK = 0o077  # of every process of ours
+OURS = ("run/ports.json", "run/supervisor.lock", "secrets")  # one of them is in every data folder that was used
+
+
+def close_data_folder(folder: Path) -> None:
+    """Make the data folder with mode 0700, or close one that is wider, with a warning.
+
+    Raises:
+        Rejected: it is another user's, or it is open and holds what is not ours, so that closing it may lock others out.
+    """
+    try:
+        if not folder.exists():
+            make_private(folder)
+            return
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if not mode & OTHERS:
+            return
+        if mode & stat.S_ISVTX or not _is_ours(folder):
+            hint = f"name an empty or a new one with PIXR_DATA_DIR, or close it with `chmod 700 {folder}`"
+            raise Rejected(f"the data folder {folder} is open to other users and holds what is not Pixr's", hint=hint)
+        folder.chmod(mode & ~OTHERS)
+    except PermissionError as error:
+        hint = "choose another with PIXR_DATA_DIR"
+        raise Rejected(
+            f"the data folder {folder} cannot be closed to other users: {error.strerror}", hint=hint
+        ) from error
+    log.warning("the data folder %s was open to other users (mode %o); it is closed now (700)", folder, mode)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that its owner alone may enter (0700), or close one of ours.
+
+    Raises:
+        Rejected: another user made it before us, or something else lies there.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise Rejected(f"{folder} belongs to another user", hint="remove it, or choose a shorter PIXR_DATA_DIR")
+    folder.chmod(0o700)
+
+
+def opener(path: str, flags: int) -> int:
+    """For `open`: a file that is made is its owner's alone, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
+def short(data_dir: Path, purpose: str) -> Path:
+    """The path of a folder in /tmp for a data folder whose own path is too long for sockets; to be made private."""
+    digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:10]
+    return Path("/tmp") / f"pixr-{purpose}-{os.geteuid()}-{digest}"  # noqa: S108  the one short path every Linux has
+
+
+def _is_ours(folder: Path) -> bool:
+    return any((folder / name).exists() for name in OURS) or not any(folder.iterdir())

@@ -1,0 +1,131 @@
+"""The videos of a local file or folder, with what the manifests in it say.
+
+Symbolic links are left out unless they are asked for: what a folder holds is what lies in it, and a link may lead to
+anything that this user can read. Everything that is left out is said.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.errors import Rejected
+from pipelines import manifest, selection
+from pipelines.manifest import Entry
+from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks, shown
+from pipelines.selection import Manifest
+
+FILES_MAX = 1_000_000
+LINK = "it is a symbolic link; `--follow-links` takes what links lead to"
+
+
+def find(path: Path, given: Path | None, remarks: Remarks, *, follow_links: bool = False) -> list[tuple[Path, Entry]]:
+    """The videos under a path that was named, in the order of their names.
+
+    Raises:
+        Rejected: there is no such path or no video in it, or a manifest is none.
+    """
+    if not path.exists():
+        raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
+    top = path if path.is_dir() else path.parent
+    files = sorted(_files(path, remarks, follow_links=follow_links)) if path.is_dir() else [path.name]
+    files = [file for file in files if _is_text(file, remarks)]
+    manifests = _manifests(top, files if path.is_dir() else _beside(top), given)
+    chosen = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
+    if not chosen:
+        said = f" ({remarks.first()})" if remarks.first() else ""
+        hint = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
+        raise Rejected(f"no video in {path}{said}", code="nothing-to-do", hint=hint)
+    return [(top / file, said or _plain(file)) for file, said in chosen]
+
+
+def why(error: OSError) -> str:
+    """Why a file cannot be read, without its path."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _plain(file: str) -> Entry:
+    name = file.rpartition("/")[2]
+    return Entry(shown(name), title=manifest.title_of(name))
+
+
+def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> list[tuple[str, Entry | None]]:
+    """The one file that was named; rows of other files are no concern of it."""
+    own = Remarks()
+    chosen = selection.select([name], manifests, own, by_ending=False)
+    remarks.extend(row for row in own.rows() if row["kind"] != ROW_WITHOUT_FILE)
+    return chosen
+
+
+def _files(folder: Path, remarks: Remarks, *, follow_links: bool) -> Iterator[str]:
+    """Paths of files below a folder, relative to it; each folder once, whatever links lead to it."""
+    seen = {_identity(folder)}
+
+    def unreadable(error: OSError) -> None:
+        remarks.add(LEFT_OUT, why(error), os.path.relpath(error.filename or folder, folder))
+
+    count = 0
+    for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=follow_links):
+        for name in list(folders):
+            inner = Path(root) / name
+            if inner.is_symlink() and not follow_links:
+                remarks.add(LEFT_OUT, LINK, str(inner.relative_to(folder)))
+            elif follow_links and (identity := _identity(inner)) in seen:
+                folders.remove(name)
+            elif follow_links:
+                seen.add(identity)
+        for name in names:
+            file = Path(root) / name
+            if _is_taken(file, str(file.relative_to(folder)), remarks, follow_links=follow_links):
+                count += 1
+                if count > FILES_MAX:
+                    raise Rejected(f"more than {FILES_MAX} files in {folder}", hint="ingest its folders one by one")
+                yield file.relative_to(folder).as_posix()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _is_taken(file: Path, name: str, remarks: Remarks, *, follow_links: bool) -> bool:
+    try:
+        found = file.stat() if follow_links else file.lstat()
+    except OSError as error:
+        remarks.add(LEFT_OUT, why(error), name)
+        return False
+    if stat.S_ISREG(found.st_mode):
+        return True
+    remarks.add(LEFT_OUT, LINK if stat.S_ISLNK(found.st_mode) else "it is no regular file", name)
+    return False
+
+
+def _is_text(file: str, remarks: Remarks) -> bool:
+    if manifest.is_text(file):
+        return True
+    remarks.add(LEFT_OUT, "its name is not UTF-8", file)
+    return False
+
+
+def _beside(top: Path) -> list[str]:
+    return sorted(each.name for each in top.iterdir() if manifest.is_manifest(each.name) and not each.is_symlink())
+
+
+def _manifests(top: Path, files: list[str], given: Path | None) -> list[Manifest]:
+    if given is not None:
+        if not given.is_file():
+            raise Rejected(f"manifest {given} does not exist", code="not-found")
+        return [_read(given, given.name, "")]
+    return [_read(top / file, file, file.rpartition("/")[0]) for file in files if manifest.is_manifest(file)]
+
+
+def _read(path: Path, name: str, folder: str) -> Manifest:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Rejected(f"manifest {path} is not UTF-8: {error}", hint="save it as UTF-8") from error
+    except OSError as error:
+        raise Rejected(f"manifest {path} cannot be read: {why(error)}") from error
+    return Manifest(name, folder, manifest.parse(text, path.name.lower()))

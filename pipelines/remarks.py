@@ -1,0 +1,66 @@
+"""What people should know of a source: what was left out and why, rows that fit no file, files that no row speaks of.
+
+Bounded whatever a folder holds: remarks of one kind and reason are counted together, and only the first names are kept.
+Knows neither files nor manifests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+NAMES_MAX = 20  # of one reason
+NAME_LENGTH_MAX = 300  # characters
+REASONS_MAX = 200
+MORE = "and more, for other reasons"
+
+LEFT_OUT = "left out"  # a file that is not ingested
+ROW_REFUSED = "row refused"  # of a manifest
+ROW_WITHOUT_FILE = "row without file"
+FILE_WITHOUT_ROW = "file without row"  # ingested, by its name and the job's creator
+CREATOR_KEPT = "creator kept"  # the row names another one than the video has had
+
+Remark = dict[str, Any]  # {"kind", "reason", "count", "names"}: as the job's answer has it
+
+
+@dataclass
+class Remarks:
+    """Remarks as they are collected."""
+
+    _found: dict[tuple[str, str], Remark] = field(default_factory=dict)
+
+    def add(self, kind: str, reason: str, name: str, count: int = 1) -> None:
+        """Note one more `name` to which `reason` applies."""
+        if (kind, reason) not in self._found and len(self._found) >= REASONS_MAX:
+            reason = MORE
+        found = self._found.setdefault((kind, reason), {"kind": kind, "reason": reason, "count": 0, "names": []})
+        found["count"] += count
+        if len(found["names"]) < NAMES_MAX:
+            found["names"].append(shown(name)[:NAME_LENGTH_MAX])
+
+    def extend(self, rows: Iterable[Remark]) -> None:
+        """Take over what was collected elsewhere."""
+        for row in rows:
+            for number, name in enumerate(row["names"]):
+                self.add(row["kind"], row["reason"], name, 1 if number else row["count"] - len(row["names"]) + 1)
+
+    def rows(self) -> list[Remark]:
+        """All of them, in the order in which their reasons came up."""
+        return list(self._found.values())
+
+    def first(self) -> str:
+        """One of them as a line; empty when there is none."""
+        return next((line(row) for row in self._found.values()), "")
+
+
+def line(row: Remark) -> str:
+    """A remark for people: `left out: 9 files: … (a.wmv, b.wmv, …)`."""
+    more = ", …" if row["count"] > len(row["names"]) else ""
+    count = f" ({row['count']})" if row["count"] > 1 else ""
+    return f"{row['kind']}{count}: {', '.join(row['names'])}{more}: {row['reason']}"
+
+
+def shown(name: str) -> str:
+    """A name that can be printed and kept: what is no text, and control characters, stand there as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)

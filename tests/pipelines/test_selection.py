@@ -1,0 +1,111 @@
+"""Whose row speaks of whose file: written in any way, never of two, and what does not fit is said."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import manifest, remarks, selection
+from pipelines.remarks import Remarks
+from pipelines.selection import Manifest
+
+
+def choose(paths: list[str], *manifests: tuple[str, str]) -> tuple[dict[str, str], list[tuple[str, int]]]:
+    """Titles by path ("" where nothing is said), and the kinds of remarks with their counts."""
+    noted = Remarks()
+    made = [
+        Manifest(f"{folder}/manifest.csv".lstrip("/"), folder, manifest.parse(text, "manifest.csv"))
+        for folder, text in manifests
+    ]
+    chosen = selection.select(paths, made, noted)
+    return {path: said.title if said else "" for path, said in chosen}, [(r["kind"], r["count"]) for r in noted.rows()]
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("a.mp4", "./a.mp4"),
+        ("sub/a.mp4", "sub\\\\a.mp4".replace("\\\\", "\\")),
+        ("sub/a.mp4", "./sub//a.mp4"),
+        ("a.mp4", "A.MP4"),
+        ("caf\u00e9.mp4", "cafe\u0301.mp4"),
+        ("cafe\u0301.mp4", "CAF\u00c9.mp4"),
+    ],
+)
+def test_a_row_fits_its_file_however_it_is_written(path: str, named: str) -> None:
+    assert choose([path], ("", f"file,title\n{named},Mine\n")) == ({path: "Mine"}, [])
+
+
+def test_the_same_path_outweighs_one_that_is_alike() -> None:
+    found = choose(["A.mp4", "a.mp4"], ("", "file,title\na.mp4,small\nA.mp4,large\n"))
+    assert found == ({"A.mp4": "large", "a.mp4": "small"}, [])
+
+
+def test_a_row_that_fits_several_files_gives_none_of_them_to_anybody() -> None:
+    titles, noted = choose(["A.mp4", "a.mp4", "b.mp4"], ("", "file,title\na.MP4,x\nb.mp4,y\n"))
+    assert titles == {"b.mp4": "y"}
+    assert noted == [(remarks.ROW_REFUSED, 1), (remarks.LEFT_OUT, 2)]
+
+
+def test_a_row_without_a_file_and_a_file_without_a_row_are_said() -> None:
+    titles, noted = choose(["a.mp4"], ("", "file,title\nb.mp4,Mine\n"))
+    assert titles == {"a.mp4": ""}
+    assert noted == [(remarks.ROW_WITHOUT_FILE, 1), (remarks.FILE_WITHOUT_ROW, 1)]
+
+
+def test_a_video_whose_row_is_refused_goes_to_nobody() -> None:
+    titles, noted = choose(["a.mp4", "b.mp4"], ("", "file,visibility,title\n./a.mp4,secret,x\nb.mp4,,y\n"))
+    assert titles == {"b.mp4": "y"}
+    assert noted == [(remarks.ROW_REFUSED, 1), (remarks.LEFT_OUT, 1)]
+
+
+def test_two_rows_of_one_file_leave_it_to_the_first() -> None:
+    assert choose(["a.mp4"], ("", "file,title\na.mp4,x\n./a.mp4,y\n")) == ({"a.mp4": "x"}, [(remarks.ROW_REFUSED, 1)])
+
+
+def test_the_nearest_manifest_counts_and_none_speaks_of_files_above_it() -> None:
+    top, deep = "file,title\nsub/a.mp4,top\nb.mp4,b\n", "file,title\na.mp4,deep\n..\\b.mp4,stolen\n"
+    titles, noted = choose(["b.mp4", "sub/a.mp4"], ("sub", deep), ("", top))
+    assert titles == {"b.mp4": "b", "sub/a.mp4": "deep"}
+    assert noted == [(remarks.ROW_WITHOUT_FILE, 1)]
+    refused, noted = choose(["b.mp4", "sub/a.mp4"], ("sub", "file,visibility\na.mp4,secret\n"), ("", top))
+    assert refused == {"b.mp4": "b"}
+
+
+def test_what_is_no_video_is_listed_by_its_ending() -> None:
+    titles, noted = choose(["a.mp4", "a.wmv", "b.wmv", "notes"])
+    assert titles == {"a.mp4": ""}
+    assert noted == [(remarks.LEFT_OUT, 2), (remarks.LEFT_OUT, 1)]
+
+
+@given(
+    st.lists(st.text("aA./\\\u00e9e\u0301", min_size=1, max_size=6), unique=True), st.text("aA./\\e\u0301", max_size=8)
+)
+def test_no_two_files_have_one_row(paths: list[str], named: str) -> None:
+    noted = Remarks()
+    rows = manifest.parse("file,title\n" + named + ",Mine\n", "manifest.csv")
+    chosen = selection.select(paths, [Manifest("manifest.csv", "", rows)], noted)
+    assert sum(1 for _, said in chosen if said) <= 1
+    for path, said in chosen:
+        if said:
+            assert (
+                selection.written(path).casefold() == unicodedata.normalize("NFC", selection.written(named)).casefold()
+            )
+
+
+def test_remarks_are_bounded() -> None:
+    noted = Remarks()
+    for number in range(1000):
+        noted.add(remarks.LEFT_OUT, f"reason {number}", "\x1b[2J" + "x" * 5000)
+        noted.add(remarks.LEFT_OUT, "one", str(number))
+    rows = noted.rows()
+    assert sum(row["count"] for row in rows) == 2000
+    assert len(rows) <= remarks.REASONS_MAX + 1
+    assert max(len(name) for row in rows for name in row["names"]) <= remarks.NAME_LENGTH_MAX
+    assert "\x1b" not in remarks.line(rows[0])
+    again = Remarks()
+    again.extend(rows)
+    assert again.rows() == rows
