@@ -125,7 +125,7 @@ class SearchSettings:
     warm_recall_probes: int = 10  # of those, made again by comparing everything
     warm_recall_min: float = 0.7  # below it a replica is not ready
     warm_wait_s: float = 90.0  # how long a replica waits for that before it takes searches all the same
-    encode_timeout_s: float = 1.0
+    encode_timeout_s: float = 2.0  # then a search goes on without vectors, and earns nothing
     image_timeout_s: float = 2.0  # a picture is decoded, checked and encoded within
     deadline_s: float = 3.0  # of a whole request that reads, from the end of its body to the first byte of the answer
     change_deadline_s: float = 30.0  # of one that changes something
