@@ -73,6 +73,7 @@ class Answer:
     page: Page
     source: str
     model: str = ""
+    is_whole: bool = True  # every list was asked that could find something
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -81,8 +82,11 @@ class Answer:
 
     @property
     def nothing_matches(self) -> bool:
-        """Whether everything was asked, and nothing is there to show. Never of a degraded answer, or of a further page."""
-        return self.page.is_empty and not self.page.degraded and self.source != CURSOR
+        """Whether everything was asked, and nothing is there to show.
+
+        Never of a degraded answer, of a further page, or where a list was left out (a weight of 0).
+        """
+        return self.is_whole and self.page.is_empty and not self.page.degraded and self.source != CURSOR
 
     @property
     def tag(self) -> str:
@@ -216,7 +220,7 @@ def kept(services: Services, query: Query) -> Answer | None:
     if state is None or query.cursor is not None:
         return None
     page = services.results.kept(query.identity, state.generation)
-    return Answer(page, REPLICA, _name(state)) if page is not None else None
+    return Answer(page, REPLICA, _name(state), query.asks_everything) if page is not None else None
 
 
 def _name(state: State) -> str:
@@ -234,7 +238,7 @@ async def _first(services: Services, query: Query) -> Answer:
         page, source = _popular(services, query, state), MADE
     if state.stale:
         page = replace(page, degraded=(STALE, *page.degraded))
-    return Answer(page, source, _name(state))
+    return Answer(page, source, _name(state), query.asks_everything)
 
 
 async def _made(services: Services, query: Query, state: State) -> Page:
