@@ -9,22 +9,38 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL
 
 from cluster import database, roles
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 
 LOCK = 0x70697872  # "pixr": one migrating process at a time per database
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
 GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what Serve's replicas may do
 PGVECTOR_MIN = (0, 8, 4)
+# A statement that waits for a lock stops everybody who comes after it and wants one on the same table, searches too. So it
+# gives up soon, lets them through, and tries again.
+LOCK_TIMEOUT_MS = 2000
+LOCK_TRIES_MAX = 10
+LOCK_PAUSE_S = 1.0
+# Whose transactions are open that hold a lock on a table, a view or an index of ours, the oldest first.
+HOLDERS = """
+    SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename, '?'), a.state,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::int, left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100)
+    FROM pg_stat_activity a WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND EXISTS (
+        SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE l.pid = a.pid AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast'))
+    ORDER BY a.xact_start LIMIT 3"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,7 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
 
     Raises:
         Rejected: an applied file was changed, or pgvector is missing or too old.
-        Temporary: the database is unreachable.
+        Temporary: the database is unreachable, or a transaction that does not end holds what a migration has to lock.
     """
     wanted = registered() if migrations is None else list(migrations)
     with database.session(url, autocommit=True) as connection:
@@ -93,13 +109,35 @@ def _apply(connection: Connection, migration: Migration, applied: dict[str, str]
     if digest is not None:
         hint = "restore the file and put the change into a new migration"
         raise Rejected(f"migration {migration.package}/{migration.name} was changed after it was applied", hint=hint)
+    for number in range(LOCK_TRIES_MAX):
+        try:
+            _apply_once(connection, migration)
+            return True
+        except psycopg.errors.LockNotAvailable:
+            held_by = _holders(connection)
+        if number + 1 < LOCK_TRIES_MAX:
+            time.sleep(LOCK_PAUSE_S)
+    raise Temporary(
+        f"migration {migration.package}/{migration.name} did not get its locks in {LOCK_TRIES_MAX} tries of"
+        f" {LOCK_TIMEOUT_MS} ms; open transactions that hold some: {held_by}"
+    )
+
+
+def _apply_once(connection: Connection, migration: Migration) -> None:
     with connection.transaction():
+        connection.execute(SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
         connection.execute(SQL(migration.text))  # our own files, not a user's text
         connection.execute(
             "INSERT INTO pixr.migrations (package, name, sha256) VALUES (%s, %s, %s)",
             (migration.package, migration.name, migration.sha256),
         )
-    return True
+
+
+def _holders(connection: Connection) -> str:
+    """Who holds locks on tables, in words; that it is no longer there is said too."""
+    rows = connection.execute(HOLDERS).fetchall()
+    told = [f"pid {pid} ({name}, {state}, for {seconds} s: {query})" for pid, name, state, seconds, query in rows]
+    return "; ".join(told) or "none any more"
 
 
 def _ensure_table(connection: Connection) -> None:

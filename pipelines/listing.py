@@ -18,14 +18,15 @@ from pipelines.index import VISIBLE
 from pipelines.videos import VIDEO, Video
 
 TOTAL_MAX = 100_000  # rows that are counted
-# By name: the expression that is sorted by, and the type of a value of it that comes back in a cursor.
+# By name: the expression that is sorted by (as its index has it), and the type of a value of it that comes back in a cursor.
+# Of texts the first 200 characters: an index, and a cursor, take no more of them.
 VIDEO_SORTS: dict[str, tuple[LiteralString, LiteralString]] = {
     "created_at": ("v.created_at", "timestamptz"),
-    "title": ("v.title", "text"),
+    "title": ("left(v.title, 200)", "text"),
     "duration": ("coalesce(v.duration_ms, -1)", "integer"),
 }
 CREATOR_SORTS: dict[str, tuple[LiteralString, LiteralString]] = {
-    "name": ("c.name", "text"),
+    "name": ("left(c.name, 200)", "text"),
     "created_at": ("c.created_at", "timestamptz"),
 }
 

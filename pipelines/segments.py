@@ -38,6 +38,7 @@ class Kept:
 
     segments: int
     replaced: int
+    before: int = 0  # how many it had
 
 
 def assemble(staged: Staged, found: Sequence[Shot]) -> list[Segment]:
@@ -86,7 +87,7 @@ def replace(
         connection.execute("DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in gone],))
         connection.execute("DELETE FROM media.segments WHERE id = ANY(%s)", ([row[0] for row in gone],))
     _write_vectors(connection, video_id, model_id, moments, ids)
-    return Kept(len(ids), len(gone))
+    return Kept(len(ids), len(gone), len(before))
 
 
 def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], uris: Sequence[str]) -> list[int]:

@@ -114,7 +114,7 @@ def finalise(
             return None
         kept = segments.replace(connection, video_id, model_id, moments, uris)
         _make_ready(connection, job_id, video_id, token, kept, lost)
-        catalog.bump_generation(connection, only_grown=not kept.replaced)
+        catalog.bump_generation(connection, only_grown=not kept.before)
     return kept
 
 
@@ -139,7 +139,7 @@ def repool(
         if free is None:
             return None
         kept = segments.replace(connection, video_id, model_id, moments, uris)
-        catalog.bump_generation(connection, only_grown=not kept.replaced)
+        catalog.bump_generation(connection, only_grown=not kept.before)
     return kept
 
 

@@ -83,15 +83,17 @@ class Moment(BaseModel):
     play_url: str
     matched: list[str]
     others: list[Span] | None = None
-    highlights: list[Highlight] | None = None
+    highlights: list[Highlight] | None = Field(
+        default=None, description="The first 50; null where `degraded` names highlights."
+    )
     explain: Explanation | None = None
 
 
 class Answer(BaseModel):
-    """A search's answer. `degraded` names what could not be asked.
+    """A search's answer. `degraded` names what could not be asked; "highlights" and "facets" among it change nothing else.
 
     `nothing_matches`: everything was asked, no moment has all the words, and none is near enough to be shown. An answer
-    that is degraded never says so.
+    that is degraded never says so, nor does one to a search that leaves a list out (a weight of 0).
     """
 
     query: str

@@ -228,6 +228,11 @@ class Query:
         return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
 
     @property
+    def asks_everything(self) -> bool:
+        """Is it looked for in every list that could find it? Without a text there is nothing for the list of words."""
+        return self.vector_weight > 0 and not self.is_early and (self.text_weight > 0 or not self.wanted)
+
+    @property
     def counts(self) -> bool:
         """Does its first page make appearances?"""
         return self.intent is Intent.SEARCH and self.cursor is None

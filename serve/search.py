@@ -17,20 +17,24 @@ Everything here reads, but for the spool; the search path writes to no database.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import orjson
+import psycopg
 
 from cluster.errors import Rejected, Temporary
 from ledger import money, spool
 from ledger.appearances import Appearance
 from pipelines import highlights, index
+from pipelines.highlights import Highlight
 from pipelines.index import Filters, Found
 from serve import candidates, cursors, facets, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
-from serve.deadlines import within
+from serve.deadlines import left_s, within
 from serve.generation import State
 from serve.keys import ADMIN, Principal
 from serve.query import OPERATING, GroupBy, Intent, Query
@@ -38,6 +42,11 @@ from serve.results import EXPECTED, MADE, REPLICA, Page, Shown
 from serve.services import Services
 from serve.viewers import Viewer
 
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+HIGHLIGHTS, FACETS = "highlights", "facets"  # in `degraded`: what an answer lacks that changes nothing of what is found
 STALE, POPULAR = "database", "popular"  # names in `degraded`, beside those of the lists
 # What an answer lacks that makes no appearances: nobody knows how relevant its moments are. The same search a little
 # later, whole, is the first that the viewer has seen.
@@ -64,6 +73,7 @@ class Answer:
     page: Page
     source: str
     model: str = ""
+    is_whole: bool = True  # every list was asked that could find something
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -72,8 +82,11 @@ class Answer:
 
     @property
     def nothing_matches(self) -> bool:
-        """Whether everything was asked, and nothing is there to show. Never of a degraded answer, or of a further page."""
-        return self.page.is_empty and not self.page.degraded and self.source != CURSOR
+        """Whether everything was asked, and nothing is there to show.
+
+        Never of a degraded answer, of a further page, or where a list was left out (a weight of 0).
+        """
+        return self.is_whole and self.page.is_empty and not self.page.degraded and self.source != CURSOR
 
     @property
     def tag(self) -> str:
@@ -207,7 +220,7 @@ def kept(services: Services, query: Query) -> Answer | None:
     if state is None or query.cursor is not None:
         return None
     page = services.results.kept(query.identity, state.generation)
-    return Answer(page, REPLICA, _name(state)) if page is not None else None
+    return Answer(page, REPLICA, _name(state), query.asks_everything) if page is not None else None
 
 
 def _name(state: State) -> str:
@@ -225,7 +238,7 @@ async def _first(services: Services, query: Query) -> Answer:
         page, source = _popular(services, query, state), MADE
     if state.stale:
         page = replace(page, degraded=(STALE, *page.degraded))
-    return Answer(page, source, _name(state))
+    return Answer(page, source, _name(state), query.asks_everything)
 
 
 async def _made(services: Services, query: Query, state: State) -> Page:
@@ -241,32 +254,54 @@ async def _further(services: Services, query: Query, cursor: str) -> Answer:
 
 
 async def _page(services: Services, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
+    degraded = list(asked.degraded)
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
-        marked = await _highlights(services, query, [found[group[0].segment_id] for group in groups])
-        counted = facets.of((await _found(services, ranked)).values()) if query.facets else None
-    shown = [_shown(services, query, asked, group, found) | marked.get(group[0].segment_id, {}) for group in groups]
+        marked = await _extra(services, HIGHLIGHTS, degraded, _highlights(services, query, groups, found))
+        counted = await _extra(services, FACETS, degraded, _facets(services, query, ranked))
+    shown = [_shown(services, query, asked, group, found) for group in groups]
+    if query.highlight:
+        for moment, group in zip(shown, groups, strict=True):
+            moment["highlights"] = None if marked is None else marked[group[0].segment_id]
     best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
         tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
         _next(services, rest, asked.generation),
-        tuple(asked.degraded),
+        tuple(degraded),
         asked.watch.spent_s,
         counted,
     )
 
 
-async def _highlights(services: Services, query: Query, shown: Sequence[Found]) -> dict[int, dict[str, object]]:
+async def _extra(services: Services, name: str, degraded: list[str], work: Awaitable[Result]) -> Result | None:
+    """What an answer can do without: None where it cannot be had in half of the time that is left, and said so."""
+    try:
+        return await within(work, left_s(services.search.deadline_s) / 2)
+    except (Temporary, psycopg.OperationalError) as error:
+        log.warning("no %s: %s", name, error)
+        degraded.append(name)
+        return None
+
+
+async def _highlights(
+    services: Services, query: Query, groups: Sequence[Sequence[Ranked]], found: Mapping[int, Found]
+) -> Mapping[int, Sequence[Highlight]]:
     """By moment the words of the text in what is shown of it, where that was asked for."""
-    if not query.highlight:
+    shown = [found[group[0].segment_id] for group in groups]
+    if not query.highlight or not shown:
         return {}
-    plan = candidates.plan_of(services)
-    marked = await services.readers.ask(
-        lambda connection: highlights.of(connection, shown, query.text, query.language, plan),
+    plan, asked = candidates.plan_of(services), await asyncio.to_thread(highlights.asked, shown)
+    matched = await services.readers.ask(
+        lambda connection: highlights.matched(connection, asked, query.text, query.language, plan),
         manner=candidates.MATCHING,
     )
-    return {key: {"highlights": [asdict(word) for word in words]} for key, words in marked.items()}
+    return await asyncio.to_thread(highlights.marked, shown, matched)
+
+
+async def _facets(services: Services, query: Query, ranked: Sequence[Ranked]) -> Mapping[str, object] | None:
+    """How all that was found is spread, where that was asked for."""
+    return facets.of((await _found(services, ranked)).values()) if query.facets else None
 
 
 async def _groups(

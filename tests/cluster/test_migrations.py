@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 
 from cluster import database, migrations
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 from cluster.migrations import Migration
 
 ONE = Migration("test", "0001_one.sql", "CREATE TABLE one (id int)")
@@ -52,6 +53,45 @@ def test_two_starts_at_once_apply_each_migration_once(postgres_url: str) -> None
     with ThreadPoolExecutor(4) as threads:
         applied = list(threads.map(lambda _: migrations.migrate(postgres_url, [ONE, TWO]), range(4)))
     assert sorted(len(each) for each in applied) == [0, 0, 0, 2]
+
+
+def test_a_migration_waits_for_no_lock_long_and_says_who_holds_it(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a statement that waits for a table's lock everybody waits who only reads it."""
+    migrations.migrate(postgres_url, [ONE])
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_MS", 300)
+    monkeypatch.setattr(migrations, "LOCK_TRIES_MAX", 3)
+    wider = Migration("test", "0002_wider.sql", "ALTER TABLE one ADD COLUMN more int")
+    with (
+        database.connect(postgres_url) as report,
+        database.connect(postgres_url, autocommit=True) as reader,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        report.execute("SET application_name = 'a long report'")
+        report.execute("SELECT count(*) FROM one")
+        reader.execute("SET statement_timeout = '10s'")  # it waits for the lock that is waited for, no longer
+        applied = threads.submit(migrations.migrate, postgres_url, [ONE, wider])
+        while not applied.done():
+            assert reader.execute("SELECT count(*) FROM one").fetchone() == (0,)
+        with pytest.raises(
+            Temporary, match=rf"test/0002_wider.*pid {report.info.backend_pid} \(a long report, idle in"
+        ):
+            applied.result()
+        report.rollback()
+    assert migrations.migrate(postgres_url, [ONE, wider]) == [wider]
+
+
+def test_a_migration_goes_on_when_the_lock_is_given_back(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrations.migrate(postgres_url, [ONE])
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_MS", 200)
+    wider = Migration("test", "0002_wider.sql", "ALTER TABLE one ADD COLUMN more int")
+    with database.connect(postgres_url) as report, ThreadPoolExecutor(1) as threads:
+        report.execute("SELECT count(*) FROM one")
+        applied = threads.submit(migrations.migrate, postgres_url, [ONE, wider])
+        time.sleep(1)
+        report.rollback()
+        assert applied.result(30) == [wider]
 
 
 def test_a_badly_named_file_is_refused(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_other_moments_leave_a_way_from_the_old_ids(connection: Connection, stor
     ingest(connection, storage, bucket)
     old = [row[0] for row in rows(connection)]
     kept = ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=4000))
-    assert kept == segments.Kept(1, 1)
+    assert kept == segments.Kept(1, 1, 2)
     now = [row[0] for row in rows(connection)]
     assert now == [old[0]]
     assert [segments.current(connection, int(str(each))) for each in old] == [old[0], old[0]]
@@ -193,9 +193,12 @@ def test_moments_that_are_only_added_are_counted_apart_from_every_other_change(
     assert kept is not None
     assert kept.replaced > 0
     assert moved() == (start + 2, 1)  # what was shown has gone
+    kept = ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=4000))
+    assert kept == segments.Kept(1, 0, 1)
+    assert moved() == (start + 3, 1)  # the same moments of another source, which show something else
     assert catalog.change(connection, 1, visibility="private")
     assert catalog.remove(connection, 1)
-    assert moved() == (start + 4, 1)
+    assert moved() == (start + 5, 1)
 
 
 def test_a_moment_is_the_mean_of_its_samples_and_shows_the_sharpest(

@@ -200,6 +200,15 @@ async def test_a_stream_shows_first_only_what_stays(room: Room) -> None:
         assert all({moment["segment_id"] for moment in answer["moments"]} <= whole for _, answer in found), q
 
 
+async def test_nothing_matches_is_not_said_where_a_list_was_not_asked(room: Room) -> None:
+    left_out: tuple[dict[str, Any], ...] = ({"vector_weight": 0}, {"text_weight": 0})
+    for weights in left_out:
+        for _ in range(2):  # made, then kept
+            answer = await room.search("asdfghjkl", **weights)
+            assert (answer["moments"], answer["degraded"], answer["nothing_matches"]) == ([], [], False), weights
+    assert (await room.search("asdfghjkl"))["nothing_matches"]
+
+
 async def test_further_pages_hold_only_what_is_near_enough_and_never_say_that_nothing_matches(room: Room) -> None:
     whole = [moment["segment_id"] for moment in (await room.search("banana", limit=100))["moments"]]
     assert 0 < len(whole) < ALL

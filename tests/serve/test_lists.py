@@ -81,6 +81,19 @@ async def test_a_list_of_videos_shows_each_once_in_its_order(room: Room) -> None
         assert [each["id"] for each in falling] == [each["id"] for each in rising][::-1]
 
 
+@pytest.mark.parametrize("letter", ["\u6f22", "\U0001f989", "\x01"])
+async def test_a_list_by_titles_of_a_release_that_took_any_length_turns_pages(room: Room, letter: str) -> None:
+    with room.doors.database() as connection:
+        connection.execute(
+            "UPDATE media.videos SET title = repeat(%s, 199) || id || repeat(%s, 9800)", (letter, letter)
+        )
+        connection.execute("UPDATE media.creators SET name = repeat(%s, 10000)", (letter,))
+    for path, name, sort in (("/v1/videos", "videos", "title"), ("/v1/creators", "creators", "name")):
+        for order in (sort, f"-{sort}"):
+            found = await room.all(path, name, limit=1, sort=order)
+            assert len({each["id"] for each in found}) == (2 + MORE if name == "videos" else 2)
+
+
 async def test_a_list_is_filtered_by_creator_tag_status_and_visibility(room: Room) -> None:
     creator = (await room.get(f"/v1/creators/{room.shelf.ada}")).json()
     for name in (room.shelf.ada, creator["public_id"], "ada"):

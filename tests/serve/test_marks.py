@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from cluster.settings import Settings
-from pipelines import catalog
+from pipelines import catalog, highlights, index
+from pipelines.index import Found
+from serve import search
 from serve.encoding import QueryEncoder
+from serve.search import UNPAID
 from tests.serve.doors import Doors, near, opened, uncut
 from tests.serve.scenes import Gallery, Scenes, hang
 
@@ -96,3 +101,85 @@ async def test_a_cursor_carries_no_text_to_mark_and_no_whole_to_count(room: Room
     for beside in ("highlight", "facets"):
         answer = await room[0].http.get("/v1/search", params={"cursor": cursor, beside: "true"})
         assert (answer.status_code, answer.json()["code"]) == (422, "bad-query")
+
+
+async def test_what_cannot_be_marked_or_counted_is_left_out_and_the_search_stands(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = await ask(room, q="banana", highlight="true", facets="true", limit=3)
+    # The database's own refusal: each question takes longer than its statements may.
+    slow = highlights.MATCHED.replace("WHERE", "WHERE pg_sleep(5) IS NOT NULL AND")
+    with monkeypatch.context() as patched:
+        patched.setattr(highlights, "MATCHED", slow)
+        found = await ask(room, q="banana number2", highlight="true", limit=3)
+    assert found["degraded"] == ["highlights"]
+    assert [each["highlights"] for each in found["moments"]] == [None] * 3
+    assert not UNPAID & {search.HIGHLIGHTS, search.FACETS}
+    with room[0].database() as connection:
+        for _ in range(500):
+            rows = connection.execute("SELECT sum(searches)::int FROM ledger.appearance_batches").fetchall()
+            if rows == [(2,)]:
+                break
+            await asyncio.sleep(0.02)
+    assert rows == [(2,)]
+    again = await ask(room, q="banana number2", highlight="true", limit=3)  # it was not kept
+    assert again["degraded"] == []
+    assert [{**each, "highlights": None} for each in again["moments"]] == found["moments"]
+    assert whole["degraded"] == []
+
+
+async def test_a_count_that_fails_takes_no_search_with_it(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = index.found
+    limit = 3
+
+    async def refused(connection: index.Connection, segment_ids: Sequence[int]) -> dict[int, index.Found]:
+        if len(segment_ids) > limit:  # all candidates: the count
+            await index.configure(connection, {"statement_timeout": 10})
+            await connection.execute("SELECT pg_sleep(5)")
+        return await plain(connection, segment_ids)
+
+    monkeypatch.setattr(index, "found", refused)
+    found = await ask(room, q="banana", facets="true", limit=limit)
+    assert found["degraded"] == ["facets"]
+    assert "facets" not in found
+    assert len(found["moments"]) == limit
+
+
+def long_moments(count: int) -> list[Found]:
+    """Moments of one video, with texts as long as a release before took them."""
+    text = " ".join(f"word{number}" for number in range(40_000))
+    return [Found(number, 1, 1, text, text, [text] * 20) for number in range(count)]
+
+
+def test_marking_is_bounded_however_long_the_texts_are_and_many_the_moments() -> None:
+    moments = long_moments(100)
+    asked = highlights.asked(moments)
+    words = asked.words.split(" ")
+    assert len(words) == len(set(words)) == len(asked.videos.split(" ")) <= highlights.CHARS_MAX
+    marked = highlights.marked(moments, {(1, word) for word in words})
+    assert {len(each) for each in marked.values()} == {highlights.MARKS_MAX}
+
+
+def test_titles_are_compared_before_anything_else() -> None:
+    text = " ".join(f"w{number}" for number in range(1000))
+    moments = [Found(number, number, 1, f"title{number}", text, [text]) for number in range(100)]
+    words = highlights.asked(moments).words.split(" ")
+    assert words[:100] == [f"title{number}" for number in range(100)]
+    assert len(words) == highlights.WORDS_MAX
+
+
+async def test_the_loop_goes_on_while_an_answer_is_marked(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set[str]()
+    for name in ("asked", "marked"):
+        monkeypatch.setattr(highlights, name, noting(threads, getattr(highlights, name)))
+    assert (await ask(room, q="banana", highlight="true"))["moments"]
+    assert threads
+    assert threading.current_thread().name not in threads
+
+
+def noting(threads: set[str], function: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*given: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return function(*given)
+
+    return noted
