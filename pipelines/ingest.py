@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import pickle
 import threading
 import time
@@ -67,14 +68,14 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
     planners, decoders, storers = (ray.data.TaskPoolStrategy(size) for size in crews(ingest))
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
-        .flat_map(many(Plan(place)), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES)
-        .map(one(Decode(place)), num_cpus=ingest.decoder_cpus, compute=decoders, max_retries=TASK_RETRIES)
+        .flat_map(many(Plan(place), ingest.niceness), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES)
+        .map(one(Decode(place), ingest.niceness), num_cpus=ingest.decoder_cpus, compute=decoders, max_retries=TASK_RETRIES)
         .map_batches(
             EmbedBatches, fn_constructor_args=(place,), compute=encoders, batch_size=CHUNKS_A_BATCH,
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
             max_restarts=ACTOR_RESTARTS, max_task_retries=TASK_RETRIES,
         )
-        .map(one(Store(place)), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
+        .map(one(Store(place), ingest.niceness), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
     )  # fmt: skip
 
 
@@ -92,22 +93,30 @@ def crews(ingest: IngestSettings) -> tuple[int, int | None, int]:
     return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
 
-def one(stage: Callable[[Any], Any]) -> Callable[[Row], Row]:
+def one(stage: Callable[[Any], Any], niceness: int) -> Callable[[Row], Row]:
     """A stage of one row to one row, as Ray wants it."""
 
     def call(row: Row) -> Row:
+        give_way(niceness)
         return pack(stage(unpack(row["row"])))
 
     return call
 
 
-def many(stage: Callable[[Any], Iterator[Any]]) -> Callable[[Row], list[Row]]:
+def many(stage: Callable[[Any], Iterator[Any]], niceness: int) -> Callable[[Row], list[Row]]:
     """A stage of one row to several."""
 
     def call(row: Row) -> list[Row]:
+        give_way(niceness)
         return [pack(each) for each in stage(unpack(row["row"]))]
 
     return call
+
+
+def give_way(niceness: int) -> None:
+    """Have this thread, and the processes that it starts, leave the CPU to searches. A worker serves one job alone."""
+    if os.getpriority(os.PRIO_PROCESS, 0) < niceness:
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 def pack(row: Any) -> Row:
@@ -123,6 +132,7 @@ class EmbedBatches:
     """`Embed` as an actor."""
 
     def __init__(self, place: Place) -> None:
+        give_way(place.ingest.niceness)
         self._embed = Embed(place)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -58,6 +58,7 @@ class IngestSettings:
     embedder_cpus: float = 0.5
     embedder_gpus: float = 0.0
     embed_batch_frames: int = 32
+    niceness: int = 10  # of the workers, 0 to 19 (nice(2)): a job leaves the CPU to searches on the same machine
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
     no_progress_timeout_s: int = 120
 
@@ -101,6 +102,8 @@ class IngestSettings:
             raise ValueError("embedders_min must be 1 or more and at most embedders_max")
         if not 0.0 < self.object_store_share <= 0.5:
             raise ValueError("object_store_share must be above 0 and at most 0.5")
+        if not 0 <= self.niceness <= 19:
+            raise ValueError("niceness must be between 0 and 19")
         if not 0.0 <= self.decodable_share_min <= 1.0:
             raise ValueError("decodable_share_min must be between 0 and 1")
         for name in ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",

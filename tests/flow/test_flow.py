@@ -11,7 +11,7 @@ from cluster.settings import ROOT
 from pipelines.samples import Sample
 from serve.client import Client
 from tests.conftest import until
-from tests.stack import Stack, near_enough
+from tests.stack import Stack, family, near_enough
 
 PAID_WITHIN_S = 90.0
 
@@ -64,6 +64,11 @@ def test_good_files_are_searchable_and_bad_ones_quarantined_with_a_reason(
         status, error = statuses[sample.file]
         assert status == ("ready" if sample.shots else "quarantined"), (sample.file, error)
         assert sample.shots or (error and "\n" not in error)
+
+
+def test_searches_do_not_give_way_to_whatever_else_runs(stack: Stack) -> None:
+    replicas = family(stack, "ServeReplica")
+    assert {each.nice() for each in replicas} == {0}
 
 
 def test_the_right_moment_is_found(catalogue: list[Sample], shown: list[dict[str, Any]]) -> None:

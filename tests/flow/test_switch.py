@@ -18,7 +18,9 @@ from tests.stack import Stack
 BUNDLED = MODELS / "pixr-emoji"
 FILLED_WITHIN_S = 120.0
 FELT_S = 3.0  # of load after a switch
-LATE_SHARE_MAX = 0.02  # of a viewer's searches: two cores that fill in a model at the same time may leave an encoder late
+LATE_SHARE_MAX = (
+    0.02  # of a viewer's searches: two cores that fill in a model at the same time may leave an encoder late
+)
 
 
 def models(stack: Stack) -> dict[str, dict[str, Any]]:
