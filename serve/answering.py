@@ -85,7 +85,7 @@ class Answering:
 
 def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, idempotency_key: str | None) -> Caller:
     """Who asks, whose places at the gate they take: those of their key, else of their address."""
-    share = f"key {principal.id}" if principal is not None else origins.bucket(origins.address(request))
+    share = origins.share(request, principal.id if principal is not None else None)
     return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share)
 
 

@@ -1,6 +1,6 @@
 """Gates: how much of a kind a replica does at once, how many wait for it, and who is sent away.
 
-Each kind has its own gate (searches, streams, large bodies, pictures), so that one kind cannot take the places of
+Each kind has its own gate (searches, lists, streams, large bodies, pictures), so that one kind cannot take the places of
 another. Serve's own bound on requests is above their sum: a full gate answers 503 with Retry-After, nothing queues
 before it.
 """
@@ -187,6 +187,7 @@ class Shares:
 class Gates:
     """The gates of one replica beside that of its searches."""
 
+    lists: Gate  # pages of lists that anybody may read
     streams: Shares  # searches answered in parts
     bodies: Shares  # bodies on their way in
     large_shares: Shares  # of the large bodies, what one address may have
@@ -195,7 +196,9 @@ class Gates:
 
 
 def of(search: SearchSettings) -> Gates:
+    lists = Gate("lists", search.lists_max, search.waiting_max, search.deadline_s, search.lists_caller_max)
     return Gates(
+        lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max),
         large_shares=Shares("large bodies", search.large_bodies_max * 3, search.large_bodies_address_max),

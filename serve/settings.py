@@ -32,6 +32,8 @@ POSITIVE = (
     "address_burst",
     "searches_max",
     "searches_caller_max",
+    "lists_max",
+    "lists_caller_max",
     "media_burst",
     "probe_burst",
     "wrong_burst",
@@ -174,6 +176,8 @@ class SearchSettings:
     # them one address has a part.
     searches_max: int = 8  # at once; more make each of them slower and none sooner
     searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
+    lists_max: int = 2  # pages of videos and creators, which may read and count many rows
+    lists_caller_max: int = 1  # of those, what one key or address may have
     waiting_max: int = 64
     streams_max: int = 64
     streams_address_max: int = 16
@@ -257,7 +261,8 @@ class SearchSettings:
     def gated_max(self) -> int:
         """Requests that hold or await a place of some gate."""
         bodies = self.bodies_max + self.large_bodies_max * 3
-        return self.searches_max + self.key_questions_max + self.waiting_max * 2 + self.streams_max + bodies
+        waited_for = self.searches_max + self.lists_max + self.key_questions_max + self.waiting_max * 3
+        return waited_for + self.streams_max + bodies
 
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:

@@ -5,4 +5,7 @@ CREATE UNIQUE INDEX videos_public_id ON media.videos (public_id);
 CREATE UNIQUE INDEX creators_public_id ON media.creators (public_id);
 -- Lists by what they are sorted by; the newest first has its index already.
 CREATE INDEX videos_title ON media.videos (title, id) WHERE status = 'ready' AND visibility = 'public';
+CREATE INDEX videos_duration ON media.videos ((coalesce(duration_ms, -1)), id)
+    WHERE status = 'ready' AND visibility = 'public';
 CREATE INDEX creators_name ON media.creators (name, id);
+CREATE INDEX creators_newest ON media.creators (created_at, id);

@@ -134,7 +134,9 @@ async def test_callers_who_are_cancelled_while_they_wait_leave_nothing_behind() 
 
 def test_serve_takes_what_all_gates_hold_and_let_wait() -> None:
     """Else it would queue before them, where nobody is told to come again."""
-    search = SearchSettings(searches_max=3, waiting_max=5, streams_max=7, bodies_max=32, key_questions_max=11)
+    search = SearchSettings(
+        searches_max=3, lists_max=9, waiting_max=5, streams_max=7, bodies_max=32, key_questions_max=11
+    )
     others = [getattr(gates.of(search), field.name) for field in dataclasses.fields(gates.Gates)]
     one_after_another = gates.of(search).large_shares  # who has a place there goes on to the gate of large bodies
     places = [
