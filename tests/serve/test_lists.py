@@ -202,7 +202,9 @@ async def test_what_is_unlisted_is_reached_by_its_public_id_alone(room: Room) ->
 
 async def test_a_stranger_cannot_tell_what_is_unlisted_from_what_is_not_there(room: Room) -> None:
     room.hide(room.shelf.video)
+    name, nobody = room.name(room.shelf.video), "x" * 22
     for there, none in (
+        (f"/v1/segments/{name}.0/similar", f"/v1/segments/{nobody}.0/similar"),
         (f"/v1/videos/{room.shelf.video}", "/v1/videos/999999"),
         (f"/v1/segments/{room.shelf.moments[0]}", "/v1/segments/999999"),
         (f"/v1/segments/{room.shelf.moments[0]}/similar", "/v1/segments/999999/similar"),
@@ -211,6 +213,10 @@ async def test_a_stranger_cannot_tell_what_is_unlisted_from_what_is_not_there(ro
         documents = [(await room.get(path)).json() for path in (there, none)]
         details = [each["detail"].replace(number, "N") for each, number in zip(documents, numbers, strict=True)]
         assert (details[0], documents[0]["code"]) == (details[1], documents[1]["code"])
+    for visibility in ("unlisted", "private"):
+        room.hide(room.shelf.video, visibility)
+        answer = await room.doors.http.post("/v1/search", json={"segment_id": f"{name}.0"})
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"there is no segment {name}.0")
 
 
 async def test_a_public_id_does_wherever_a_number_does(room: Room) -> None:
