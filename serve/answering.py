@@ -103,7 +103,8 @@ async def check_repeated(services: Services, query: Query, caller: Caller) -> No
     """
     if caller.idempotency_key and query.counts:
         viewer = services.recorder.hashes.viewer(caller.viewer.kind, caller.viewer.identity)
-        await services.repeats.check(viewer, caller.idempotency_key, query.identity)
+        is_named = caller.viewer.kind != "address"
+        await services.repeats.check(viewer, caller.idempotency_key, query.identity, is_named=is_named)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

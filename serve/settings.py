@@ -57,6 +57,7 @@ POSITIVE = (
     "warm_probes",
     "warm_recall_probes",
     "idempotency_s",
+    "idempotency_address_s",
 )
 ABOVE_ZERO = (
     "encode_timeout_s", "deadline_s", "change_deadline_s", "question_timeout_s", "thread_wait_s", "thread_timeout_s",
@@ -147,6 +148,7 @@ class SearchSettings:
     gzip_min_bytes: int = 1024
     gzip_level: int = 3  # a page of 20 moments, 15 kB: 0.16 ms of CPU (benchmarks/LOG.md)
     idempotency_s: int = 86_400  # how long an Idempotency-Key stands for the search it was first sent with
+    idempotency_address_s: int = 600  # the same for viewers with neither a key nor a cookie of ours
     operators_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that read /metrics and all of /readyz
 
     # What is kept: answers and query vectors, in each replica and in Redis.
