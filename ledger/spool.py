@@ -215,11 +215,27 @@ def parsed(data: bytes) -> list[bytes]:
 
 
 def _is_torn(rest: bytes) -> bool:
-    """Is what follows on the last whole search the beginning of another, whose writer died, or nothing?"""
+    """Is what follows on the last whole search the beginning of another, whose writer died, or nothing?
+
+    A length that was damaged looks like that too: but then whole searches stand behind it.
+    """
     if len(rest) < FRAME.size:
         return True
     length, _ = FRAME.unpack_from(rest)
-    return bool(length <= RECORD_BYTES_MAX and len(rest) < FRAME.size + length)
+    reaches_further = length <= RECORD_BYTES_MAX and len(rest) < FRAME.size + length
+    return bool(reaches_further) and not any(_is_whole(rest, at) for at in range(1, len(rest)))
+
+
+def _is_whole(data: bytes, at: int) -> bool:
+    """Does a whole search of any format stand there? Only where its length can be one are its bytes summed up."""
+    begins = at + FRAME.size
+    if begins > len(data):
+        return False
+    length, checksum = FRAME.unpack_from(data, at)
+    shown = [length - kind.itemsize for kind in SEARCHES.values()]  # bytes of what it shows
+    if begins + length > len(data) or not any(each >= 0 and each % SHOWN.itemsize == 0 for each in shown):
+        return False
+    return bool(zlib.crc32(data[begins : begins + length]) == checksum)
 
 
 def set_aside(path: Path) -> Path:

@@ -2,9 +2,10 @@
 
 Without a key the address pays; with a good one its principal alone, so that many callers with keys behind one address
 are not refused for each other. A key that this replica does not know must be asked about in the database. That takes a
-token of the address's bucket of wrong keys, which is small and gets it back when the key is good; two questions an
-address are under way at once. When the bucket is empty, keys that were good a minute ago and keys that exist
-(`known_keys`) are asked about still, without waiting behind those that may be wrong; all others are refused unasked.
+token of the address's bucket of wrong keys, which is small and gets it back when the key is good, or when nobody could
+say, but not when the caller hangs up; two questions an address are under way at once. When the bucket is empty, keys that
+were good a minute ago and keys that exist (`known_keys`) are asked about still, without waiting behind those that may be
+wrong, and pay from the address's own bucket if they are good no more; all others are refused unasked.
 
 Where a body is sent to a route that needs a key, the key is judged before the first byte of the body is read.
 """
@@ -96,16 +97,20 @@ class Admission:
         has_paid = await self._has_paid(token, identity)
         waits_with = identity if has_paid else f"known at {identity}"
         asking = self._asking.setdefault(waits_with, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
-        is_wrong = False
+        limited = self._services.limits
         try:
             async with asking, self._services.gates.questions.passed():
                 principal = await keys.identify(self._services, token)
-            is_wrong = principal is None
-        finally:
-            if has_paid and not is_wrong:  # good, or nobody could say
-                self._services.limits.give_back("wrong", identity)
+        except (Temporary, psycopg.OperationalError):
+            if has_paid:  # and nobody could say; who hangs up has asked all the same
+                limited.give_back("wrong", identity)
+            raise
         if principal is None:
+            if not has_paid:
+                await limited.take("address", identity)  # revoked or expired: asking is not for nothing
             raise keys.invalid()
+        if has_paid:
+            limited.give_back("wrong", identity)
         return principal
 
     async def _has_paid(self, token: str, identity: str) -> bool:

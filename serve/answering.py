@@ -85,7 +85,7 @@ class Answering:
 
 def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, idempotency_key: str | None) -> Caller:
     """Who asks, whose places at the gate they take: those of their key, else of their address."""
-    share = f"key {principal.id}" if principal is not None else origins.bucket(origins.address(request))
+    share = origins.share(request, principal.id if principal is not None else None)
     return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share)
 
 
@@ -103,7 +103,8 @@ async def check_repeated(services: Services, query: Query, caller: Caller) -> No
     """
     if caller.idempotency_key and query.counts:
         viewer = services.recorder.hashes.viewer(caller.viewer.kind, caller.viewer.identity)
-        await services.repeats.check(viewer, caller.idempotency_key, query.identity)
+        is_named = caller.viewer.kind != "address"
+        await services.repeats.check(viewer, caller.idempotency_key, query.identity, is_named=is_named)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

@@ -1,6 +1,6 @@
 """Gates: how much of a kind a replica does at once, how many wait for it, and who is sent away.
 
-Each kind has its own gate (searches, streams, large bodies, pictures), so that one kind cannot take the places of
+Each kind has its own gate (searches, lists, streams, large bodies, pictures), so that one kind cannot take the places of
 another. Serve's own bound on requests is above their sum: a full gate answers 503 with Retry-After, nothing queues
 before it.
 """
@@ -64,10 +64,11 @@ class Gate:
     async def passed(self, whose: str = "") -> AsyncIterator[None]:
         """Hold a place, after waiting for one if need be; callers without a name are each their own.
 
-        A caller waits in at most half of the room to wait in.
+        A caller waits in at most half of the room to wait in. When it is full, the last of the caller who has most there
+        gives way to one who has less.
 
         Raises:
-            Temporary: too many are waiting, or no place became free in time.
+            Temporary: too many are waiting, others wait who had less, or no place became free in time.
         """
         caller = self._caller(whose)
         if self._held < self._places_max and caller.held < caller.places_max:
@@ -82,7 +83,7 @@ class Gate:
     async def _place(self, caller: _Caller) -> None:
         """Wait in the caller's queue until a place is handed over."""
         is_full = self._held >= self._places_max and self._waiting >= self._waiting_max
-        if is_full or len(caller.queue) >= caller.waiting_max:
+        if len(caller.queue) >= caller.waiting_max or (is_full and not self._has_made_room(caller)):
             raise self._full()
         place = asyncio.get_running_loop().create_future()
         caller.queue.append(place)
@@ -92,13 +93,25 @@ class Gate:
             async with asyncio.timeout(self._wait_s):
                 await place
         except BaseException as error:
-            if place.done() and not place.cancelled():  # handed over in the same moment
-                self._give_back(caller)
+            if place.done() and not place.cancelled():
+                if place.exception() is None:  # handed over in the same moment
+                    self._give_back(caller)
             elif place in caller.queue:
                 self._leave(caller, place)
             if isinstance(error, TimeoutError):
                 raise self._full() from error
             raise
+
+    def _has_made_room(self, caller: _Caller) -> bool:
+        """Send away the last in the longest queue, if that is longer than the caller's will be."""
+        longest = max(self._queued, key=lambda each: len(each.queue), default=None)
+        if longest is None or len(longest.queue) <= len(caller.queue) + 1:
+            return False
+        place = longest.queue[-1]
+        self._leave(longest, place)
+        if not place.cancelled():  # by a caller who has gone and not yet run to here
+            place.set_exception(self._full())
+        return True
 
     def _take(self, caller: _Caller) -> None:
         self._held += 1
@@ -125,12 +138,14 @@ class Gate:
                 place.set_result(None)
 
     def _leave(self, caller: _Caller, place: asyncio.Future[None]) -> None:
-        """Take one who waits out of the queue; the caller's next has waited less than others' first."""
+        """Take one who waits out of the queue; behind the first, the caller's next has waited less than others' first."""
+        was_first = caller.queue[0] is place
         caller.queue.remove(place)
         self._waiting -= 1
-        del self._queued[caller]
-        if caller.queue:
-            self._queued[caller] = None
+        if was_first:
+            del self._queued[caller]
+            if caller.queue:
+                self._queued[caller] = None
 
     def _caller(self, whose: str) -> _Caller:
         caller = self._callers.get(whose) if whose else None
@@ -187,6 +202,7 @@ class Shares:
 class Gates:
     """The gates of one replica beside that of its searches."""
 
+    lists: Gate  # pages of lists that anybody may read
     streams: Shares  # searches answered in parts
     bodies: Shares  # bodies on their way in
     large_shares: Shares  # of the large bodies, what one address may have
@@ -195,7 +211,9 @@ class Gates:
 
 
 def of(search: SearchSettings) -> Gates:
+    lists = Gate("lists", search.lists_max, search.waiting_max, search.deadline_s, search.lists_caller_max)
     return Gates(
+        lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max),
         large_shares=Shares("large bodies", search.large_bodies_max * 3, search.large_bodies_address_max),

@@ -12,7 +12,7 @@ from fastapi import Path
 from psycopg import AsyncConnection
 
 from cluster.errors import Rejected
-from pipelines import public_ids
+from pipelines import index, public_ids
 from serve.query import ID_MAX, IDS, MOMENT_IDS, Body, Narrowing
 from serve.services import Services
 
@@ -73,11 +73,28 @@ async def resolved(services: Services, body: Body) -> Body:
     """
     changed: dict[str, Any] = {}
     if body.segment_id is not None and not body.segment_id.isdecimal():
-        changed["segment_id"] = str(await moment(services, body.segment_id))
+        changed["segment_id"] = str(await _searchable(services, body.segment_id))
     narrowing = body.filters
     if not all(each.isdecimal() for each in (*narrowing.creator_id, *narrowing.video_id)):
         changed["filters"] = await services.readers.ask(lambda connection: _narrowed(connection, narrowing))
     return body.model_copy(update=changed) if changed else body
+
+
+async def _searchable(services: Services, public_id: str) -> int:
+    """The number of a moment that a search may begin with.
+
+    Raises:
+        Rejected: 404, there is none of this public id, or a search does not show it: its number is not said.
+    """
+    number = await moment(services, public_id)
+
+    async def look(connection: AsyncConnection[Any]) -> bool:
+        current = await index.redirected(connection, number)
+        return current in await index.found(connection, [current])
+
+    if not await services.readers.ask(look):
+        raise missing("segment", public_id)
+    return number
 
 
 async def _narrowed(connection: AsyncConnection[Any], narrowing: Narrowing) -> Narrowing:

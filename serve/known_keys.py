@@ -3,14 +3,14 @@
 One caller's wrong keys empty the bucket of all who share the address, an office or a mobile network. A key that stands
 here is asked about all the same, so that it does not pay for its neighbours. Nothing is decided by that: whether a key
 is good the database says. Keys are only ever added, so that a look asks for those since the last one; one a second at
-most, shared by all who wait for it.
+most, shared by all who wait for it. Where the newest is older than it was, the database was restored: all are asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
@@ -26,6 +26,7 @@ INTERVAL_S = 1.0
 PAGE_ROWS = 20_000
 OVERLAP_IDS = 1000  # a key of a lower id may be committed after one of a higher
 EXPECTED = (Temporary, psycopg.Error)  # of a look; each who waits gets it
+NEWEST_ID = "SELECT coalesce(max(id), 0) FROM app.api_keys"
 NEWEST = """
     SELECT id, substr(hash, 1, 8) FROM app.api_keys
     WHERE id > greatest(%s, (SELECT max(id) FROM app.api_keys) - %s) ORDER BY id LIMIT %s"""
@@ -63,9 +64,11 @@ class KnownKeys:
     async def _looked(self) -> None:
         """Add the keys that were made since the last look."""
         try:
+            if (await self._rows(NEWEST_ID))[0][0] < self._last_id:
+                self._prefixes, self._last_id = self._prefixes[:0], 0
             after = self._last_id - OVERLAP_IDS
             for _ in range(self._search.known_keys_max // PAGE_ROWS + 1):
-                rows = await self._page(after)
+                rows = await self._rows(NEWEST, after, self._search.known_keys_max, PAGE_ROWS)
                 if rows:
                     added = np.array([int.from_bytes(row[1], "big") for row in rows], np.uint64)
                     self._prefixes = np.union1d(self._prefixes, added)
@@ -75,10 +78,8 @@ class KnownKeys:
         finally:
             self._looked_at = time.monotonic()
 
-    async def _page(self, after: int) -> list[tuple[Any, ...]]:
-        most = (after, self._search.known_keys_max, PAGE_ROWS)
-
+    async def _rows(self, query: LiteralString, *values: int) -> list[tuple[Any, ...]]:
         async def look(connection: AsyncConnection[Any]) -> list[tuple[Any, ...]]:
-            return await (await connection.execute(NEWEST, most)).fetchall()
+            return await (await connection.execute(query, values)).fetchall()
 
         return await self._readers.primary(look)

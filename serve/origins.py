@@ -76,6 +76,11 @@ def bucket(text: str) -> str:
     return _network(text, BUCKET_BITS)
 
 
+def share(request: HTTPConnection, principal_id: int | None) -> str:
+    """Whose places at gates a request takes: those of its key, else of its address, as `bucket` has it."""
+    return f"key {principal_id}" if principal_id is not None else bucket(address(request))
+
+
 def prefix(text: str, *, ipv4_bits: int = PREFIX_BITS[4], ipv6_bits: int = PREFIX_BITS[6]) -> str:
     """The network that an address is one of many in: /24, or /48 of IPv6."""
     return _network(text, {4: ipv4_bits, 6: ipv6_bits})

@@ -1,22 +1,26 @@
 """Pages of a list: each goes on behind the last row of the one before, by a signed cursor that carries what was asked.
 
 A cursor stands alone: filters beside it are refused, as beside that of a search. Whose cursor it was says nothing of what
-its bearer may see, which each page decides anew. Knows nothing of what is listed.
+its bearer may see, which each page decides anew. What anybody may list waits at a gate of its own, so that it leaves the
+connections to searches. Knows nothing of what is listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Query
+from fastapi import Query, Request
+from psycopg import AsyncConnection
 
 from cluster.errors import Rejected
-from serve import cursors
+from serve import cursors, origins
+from serve.keys import Principal
 from serve.services import Services
 
 Row = TypeVar("Row")
+Found = TypeVar("Found")
 Cursor = Annotated[
     str | None, Query(max_length=4096, description="Of an earlier answer; carries its filters and its order.")
 ]
@@ -34,6 +38,7 @@ class Pages:
     """The pages of one kind of list."""
 
     def __init__(self, services: Services, name: str) -> None:
+        self._services = services
         self._key, self._expires_s = services.cursor_key, services.search.cursor_expires_s
         self._name = name
 
@@ -50,6 +55,21 @@ class Pages:
             said = f"a cursor carries its own filters, {next(iter(given))} cannot stand beside it"
             raise Rejected(said, status=422, code="bad-cursor", hint="give the cursor with limit alone")
         return Place(*cursors.unpack_place(self._name, str(of), cursor, self._key))
+
+    async def read(
+        self,
+        request: Request,
+        caller: Principal | None,
+        look: Callable[[AsyncConnection[Any]], Awaitable[Found]],
+    ) -> Found:
+        """What a look finds, once the caller has a place at the gate of lists.
+
+        Raises:
+            Temporary: too many lists are read at once, or the database does not answer.
+        """
+        share = origins.share(request, caller.id if caller is not None else None)
+        async with self._services.gates.lists.passed(share):
+            return await self._services.readers.ask(look)
 
     def cut(self, rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
         """The rows of a page, of one more that were asked for; and whether more follow."""

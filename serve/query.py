@@ -180,7 +180,7 @@ class Parameters(Asked, Narrowing):
 RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
 BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing
     "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
-    "highlight": False, "facets": False,
+    "highlight": False, "facets": False, "group_by": GroupBy.MOMENT,
 }  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 
 An answer is kept as the bytes that are sent, with what its appearances need; searches for the same at the same moment
 are made once and shared. Nobody waits until Redis has an answer, and what is made within a moment is given to it
-together. Only whole answers are kept, never degraded ones. Knows nothing of how an answer is made.
+together. Only whole answers are kept, never degraded ones. Both copies are as old as the answer: after `result_cache_s`
+it is made again, since its cursor and its links hold for a while only; an older one is shown when that fails. Knows
+nothing of how an answer is made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +20,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from cluster.errors import PixrError
+from cluster.errors import PixrError, Temporary
 from cluster.tasks import Tasks
 from serve import deadlines, manners
 from serve.settings import SearchSettings
@@ -50,6 +53,7 @@ class Page:
     degraded: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # by stage, of making it
     facets: Mapping[str, Any] | None = None  # of what was found, where they were asked for
+    made_at_s: float = field(default_factory=time.time, compare=False)  # since 1970
 
     def tag(self, *, nothing_matches: bool) -> str:
         """The entity tag of an answer that shows this page, and says or does not say that nothing matches."""
@@ -67,13 +71,16 @@ class Page:
 
     def dump(self) -> bytes:
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]
-        return orjson.dumps([self.next_cursor, rows, self.facets]) + b"\n" + self.moments
+        return orjson.dumps([self.next_cursor, rows, self.facets, self.made_at_s]) + b"\n" + self.moments
 
     @classmethod
     def load(cls, data: bytes) -> Page:
         head, _, moments = data.partition(b"\n")
-        next_cursor, rows, *facets = orjson.loads(head)  # none from a replica of the release before this one
-        return cls(moments, tuple(Shown(*row) for row in rows), next_cursor, facets=facets[0] if facets else None)
+        next_cursor, rows, *more = orjson.loads(head)
+        facets, made_at_s = (*more, None, None)[:2]  # neither from a replica of the release before this one
+        shown = tuple(Shown(*row) for row in rows)
+        # Never of the future, by whatever clock: it would be kept for longer.
+        return cls(moments, shown, next_cursor, facets=facets, made_at_s=min(made_at_s or time.time(), time.time()))
 
 
 class Results:
@@ -93,7 +100,11 @@ class Results:
     async def get(
         self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, Page]]
     ) -> tuple[Page, str]:
-        """The answer to a query, and where it comes from."""
+        """The answer to a query, and where it comes from; one that is too old only where none can be made.
+
+        Raises:
+            Temporary: none can be made, and none was kept.
+        """
         kept = self.kept(identity, generation)
         if kept is not None:
             return kept, REPLICA
@@ -106,7 +117,13 @@ class Results:
             self._making[name] = task
             task.add_done_callback(lambda _: self._making.pop(name, None))
         # A caller who goes away, or whose time is over, does not take the answer from those who wait for it.
-        return await deadlines.within(asyncio.shield(task), self._most_s())
+        try:
+            return await deadlines.within(asyncio.shield(task), self._most_s())
+        except Temporary:
+            old = self._kept_since(identity, generation, self._search.result_cache_s + self._search.stale_max_s)
+            if old is None:
+                raise
+            return old, REPLICA
 
     def _most_s(self) -> float:
         """How long an answer may take, so that there is time left to answer with what is popular."""
@@ -114,12 +131,16 @@ class Results:
         return max(most_s - ANSWER_S, most_s / 2)
 
     def kept(self, identity: str, generation: int) -> Page | None:
-        """What this replica has."""
+        """What this replica has, and was made within `result_cache_s`."""
         if generation != self._generation:
             self._clear(generation)
-        page = self._kept.get(identity)
-        if page is not None:
-            self._kept.move_to_end(identity)
+        return self._kept_since(identity, generation, self._search.result_cache_s)
+
+    def _kept_since(self, identity: str, generation: int, age_max_s: float) -> Page | None:
+        page = self._kept.get(identity) if generation == self._generation else None
+        if page is None or time.time() - page.made_at_s >= age_max_s:
+            return None
+        self._kept.move_to_end(identity)
         return page
 
     async def forget(self) -> None:
@@ -170,8 +191,9 @@ class Results:
             self._sharing = None
 
     def _keep(self, identity: str, page: Page) -> None:
+        before = self._kept.pop(identity, None)
         self._kept[identity] = page
-        self._bytes += len(page.moments)
+        self._bytes += len(page.moments) - (len(before.moments) if before is not None else 0)
         while len(self._kept) > self._search.cache_entries_max or self._bytes > self._search.cache_max_mb << 20:
             _, old = self._kept.popitem(last=False)
             self._bytes -= len(old.moments)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
@@ -120,6 +120,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("", response_model=Creators)
     async def list_creators(
+        request: Request,
         sort: Literal["name", "-name", "created_at", "-created_at"] | None = None,
         cursor: Cursor = None,
         limit: Annotated[int, Query(ge=1, le=LISTED_MAX)] = 20,
@@ -128,8 +129,10 @@ def router(services: Services) -> APIRouter:
         """Creators with a public video that is ready, by name; administrators and scope ingest see all."""
         place = listed.begun(cursor, {"sort": sort})
         by, seen = place.asked.get("sort", "name"), seen_by(caller)
-        found, total = await services.readers.ask(
-            lambda connection: creators.creators(connection, seen, sort=by, after=place.after, limit=limit + 1)
+        found, total = await listed.read(
+            request,
+            caller,
+            lambda connection: creators.creators(connection, seen, sort=by, after=place.after, limit=limit + 1),
         )
         shown, more = listed.cut(found, limit)
         following = listed.next(place, (shown[-1].place, shown[-1].id)) if more else None

@@ -6,6 +6,7 @@ None of them makes appearances: nothing here was searched for.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -77,7 +78,8 @@ def router(services: Services) -> APIRouter:
         shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
         took_ms = round((time.perf_counter() - began) * 1000, 1)
         document = {"query": "", "moments": shown, "next_cursor": following, "degraded": [], "took_ms": took_ms}
-        headers = variants.headers(variant) | {"ETag": manners.tag(orjson.dumps(shown))}
+        further = _further(ranks[limit:], services.search.cursor_expires_s)
+        headers = variants.headers(variant) | {"ETag": manners.tag(orjson.dumps(shown), further)}
         return Response(orjson.dumps(document), headers=headers, media_type="application/json")
 
     @routes.post("/events", status_code=204)
@@ -100,6 +102,14 @@ def router(services: Services) -> APIRouter:
         return {"completions": found}
 
     return routes
+
+
+def _further(rest: Sequence[Ranked], expires_s: int) -> bytes:
+    """What the tag of an answer says of its cursor: what that leads to, and a time of half its life.
+
+    Else a client that is told that it has the answer already would keep a cursor until it has expired.
+    """
+    return orjson.dumps([*(each.segment_id for each in rest), 2 * time.time() // expires_s]) if rest else b""
 
 
 def _watch(connection: Connection[Any], noted: tuple[bytes, int, str, int], unlisted: bool) -> bool:

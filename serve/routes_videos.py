@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -134,15 +134,19 @@ def router(services: Services) -> APIRouter:
     listed, parts = Pages(services, "videos"), Pages(services, "segments")
 
     @routes.get("/videos", response_model=Videos)
-    async def list_videos(wanted: Annotated[Wanted, Query()], caller: Principal | None = anybody) -> Any:
+    async def list_videos(
+        request: Request, wanted: Annotated[Wanted, Query()], caller: Principal | None = anybody
+    ) -> Any:
         """Videos, the newest first: what is public and ready; of their creator's key, and for scope ingest, the rest too."""
         place = listed.begun(wanted.cursor, wanted.model_dump(exclude={"cursor", "limit"}, exclude_unset=True))
         filters = {name: value for name, value in place.asked.items() if name != "sort"}
         sort, seen = place.asked.get("sort", NEWEST), seen_by(caller)
-        found, total = await services.readers.ask(
+        found, total = await listed.read(
+            request,
+            caller,
             lambda connection: listing.videos(
                 connection, listing.Wanted(**filters), seen, sort=sort, after=place.after, limit=wanted.limit + 1
-            )
+            ),
         )
         shown, more = listed.cut(found, wanted.limit)
         cursor = listed.next(place, (shown[-1].place, shown[-1].id)) if more else None

@@ -32,6 +32,8 @@ POSITIVE = (
     "address_burst",
     "searches_max",
     "searches_caller_max",
+    "lists_max",
+    "lists_caller_max",
     "media_burst",
     "probe_burst",
     "wrong_burst",
@@ -55,6 +57,7 @@ POSITIVE = (
     "warm_probes",
     "warm_recall_probes",
     "idempotency_s",
+    "idempotency_address_s",
 )
 ABOVE_ZERO = (
     "encode_timeout_s", "deadline_s", "change_deadline_s", "question_timeout_s", "thread_wait_s", "thread_timeout_s",
@@ -145,6 +148,7 @@ class SearchSettings:
     gzip_min_bytes: int = 1024
     gzip_level: int = 3  # a page of 20 moments, 15 kB: 0.16 ms of CPU (benchmarks/LOG.md)
     idempotency_s: int = 86_400  # how long an Idempotency-Key stands for the search it was first sent with
+    idempotency_address_s: int = 600  # the same for viewers with neither a key nor a cookie of ours
     operators_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that read /metrics and all of /readyz
 
     # What is kept: answers and query vectors, in each replica and in Redis.
@@ -174,6 +178,8 @@ class SearchSettings:
     # them one address has a part.
     searches_max: int = 8  # at once; more make each of them slower and none sooner
     searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
+    lists_max: int = 2  # pages of videos and creators, which may read and count many rows
+    lists_caller_max: int = 1  # of those, what one key or address may have
     waiting_max: int = 64
     streams_max: int = 64
     streams_address_max: int = 16
@@ -257,7 +263,8 @@ class SearchSettings:
     def gated_max(self) -> int:
         """Requests that hold or await a place of some gate."""
         bodies = self.bodies_max + self.large_bodies_max * 3
-        return self.searches_max + self.key_questions_max + self.waiting_max * 2 + self.streams_max + bodies
+        waited_for = self.searches_max + self.lists_max + self.key_questions_max + self.waiting_max * 3
+        return waited_for + self.streams_max + bodies
 
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:

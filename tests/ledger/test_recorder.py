@@ -371,6 +371,25 @@ def test_a_spool_that_is_damaged_in_its_midst_is_recorded_up_to_there_and_set_as
     assert spool.count_set_aside(settings.data_dir / "spool") == 1
 
 
+@pytest.mark.parametrize("bit", [6, 12, 19])
+def test_a_spool_whose_length_is_damaged_is_not_taken_for_one_that_ends_there(tmp_path: Path, bit: int) -> None:
+    """A length that reaches beyond the end looks like a torn search: but whole ones stand behind it."""
+    owner = spool.Spool(tmp_path, uuid4())
+    for number in range(4):
+        owner.append(appearances.search_record([shown(number)], spool.NO_KEY, bytes(8), 1))
+    owner.close()
+    data = bytearray(owner.path.read_bytes())
+    at = spool.FRAME.size + spool.FRAME.unpack_from(data)[0]
+    for end, is_damaged in ((len(data), True), (len(data) - 1, True), (2 * at - 1, False)):
+        length = spool.FRAME.unpack_from(data, at)[0] | 1 << bit | (1 << 9)
+        spoiled = bytearray(data[:end])
+        spoiled[at : at + 4] = length.to_bytes(4, "little")
+        owner.path.write_bytes(spoiled)
+        with closing(spool.orphans(tmp_path)) as found:
+            orphan = next(found)
+            assert (len(orphan.records()), orphan.is_damaged) == (1, is_damaged)
+
+
 # ── Adoption ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

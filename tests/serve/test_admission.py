@@ -196,3 +196,60 @@ async def test_a_right_key_is_asked_for_what_the_route_requires(settings: Settin
         assert (await doors.http.get(path, headers=doors.key("admin"))).status_code == 200
         assert (await doors.http.get(path)).status_code == 401
         assert (await doors.http.get(path, headers=doors.key("search"))).status_code == 403
+
+
+async def test_who_hangs_up_pays_for_the_wrong_key(settings: Settings) -> None:
+    tight = with_limits(settings, wrong_burst=3, wrong_rate_per_s=0.001, key_questions_max=1)
+    async with opened(tight) as doors:
+        async with doors.services.gates.questions.passed():
+            asked = [asyncio.create_task(doors.http.get("/v1/keys", headers=bearer(f"pixr_{n}"))) for n in range(3)]
+            for _ in range(500):
+                if doors.services.gates.questions.waiting == admission.QUESTIONS_ADDRESS_MAX:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)  # the third waits before that
+            for each in asked:
+                each.cancel()
+            await asyncio.wait(asked)
+        assert (await doors.http.get("/v1/keys", headers=bearer("pixr_more"))).status_code == 429
+
+
+async def test_a_key_that_nobody_could_judge_costs_nothing(settings: Settings) -> None:
+    tight = with_limits(settings, wrong_burst=1, wrong_rate_per_s=0.001, key_questions_max=1, waiting_max=1)
+    async with opened(tight) as doors:
+        gate = doors.services.gates.questions
+        async with gate.passed():
+            waits = asyncio.create_task(gate.passed().__aenter__())
+            await asyncio.sleep(0.01)
+            found = [(await doors.http.get("/v1/keys", headers=bearer("pixr_wrong"))).status_code for _ in range(3)]
+            assert found == [503] * 3
+            waits.cancel()
+            await asyncio.wait({waits})
+        found = [(await doors.http.get("/v1/keys", headers=bearer("pixr_wrong"))).status_code for _ in range(2)]
+        assert found == [401, 429]
+
+
+async def test_a_revoked_key_pays_from_some_bucket_always(settings: Settings) -> None:
+    tight = with_limits(settings, wrong_burst=1, wrong_rate_per_s=0.001, address_burst=4, address_rate_per_s=0.001)
+    async with opened(tight) as doors:
+        revoked = doors.key("search")
+        with doors.database() as connection:
+            connection.execute("UPDATE app.api_keys SET revoked_at = now()")
+        found = [(await doors.http.get("/v1/keys", headers=revoked)).status_code for _ in range(8)]
+        assert found == [401] * 5 + [429] * 3
+
+
+async def test_a_restored_database_makes_all_keys_be_asked_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_keys, "OVERLAP_IDS", 0)
+    monkeypatch.setattr(known_keys, "INTERVAL_S", 0.0)
+    async with opened(settings) as doors:
+        made = [keys.digest_of(doors.key("search", creator_id=number)["Authorization"][7:]) for number in range(5)]
+        known = known_keys.KnownKeys(doors.services.readers, doors.services.search, doors.services.tasks)
+        assert await known.has(made[-1])
+        with doors.database() as connection:
+            connection.execute("DELETE FROM app.api_keys WHERE id > (SELECT min(id) FROM app.api_keys)")
+            connection.execute("ALTER TABLE app.api_keys ALTER COLUMN id RESTART WITH 2")
+        assert await known.has(keys.digest_of(doors.key("admin")["Authorization"][7:]))
+        assert [await known.has(each) for each in made] == [True] + [False] * 4

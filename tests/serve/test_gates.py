@@ -134,7 +134,9 @@ async def test_callers_who_are_cancelled_while_they_wait_leave_nothing_behind() 
 
 def test_serve_takes_what_all_gates_hold_and_let_wait() -> None:
     """Else it would queue before them, where nobody is told to come again."""
-    search = SearchSettings(searches_max=3, waiting_max=5, streams_max=7, bodies_max=32, key_questions_max=11)
+    search = SearchSettings(
+        searches_max=3, lists_max=9, waiting_max=5, streams_max=7, bodies_max=32, key_questions_max=11
+    )
     others = [getattr(gates.of(search), field.name) for field in dataclasses.fields(gates.Gates)]
     one_after_another = gates.of(search).large_shares  # who has a place there goes on to the gate of large bodies
     places = [
@@ -146,3 +148,20 @@ def test_serve_takes_what_all_gates_hold_and_let_wait() -> None:
     dataclasses.replace(search, ongoing_requests_max=search.gated_max)
     with pytest.raises(ValueError, match="ongoing_requests_max"):
         dataclasses.replace(search, ongoing_requests_max=search.gated_max - 1)
+
+
+async def test_callers_who_fill_the_room_to_wait_in_give_way_to_one_who_has_less_there() -> None:
+    gate, until, held = Gate("searches", 1, 8, share_max=1), asyncio.Event(), list[str]()
+    tasks = [asyncio.create_task(hold(gate, whose, until, held)) for whose in "xaaaabbbb"]
+    await asyncio.sleep(0)
+    assert (gate.held, gate.waiting) == (1, 8)
+    late = [asyncio.create_task(hold(gate, "c", until, held)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert (gate.held, gate.waiting) == (1, 8)
+    ended = [each for each in (*tasks, *late) if each.done()]
+    assert [type(each.exception()) for each in ended] == [Temporary] * 3
+    assert late[2] in ended  # by then nobody has more than one more than they
+    until.set()
+    await asyncio.gather(*tasks, *late, return_exceptions=True)
+    assert sorted(held) == [*"aaabbbccx"]
+    assert (gate.held, gate.waiting) == (0, 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ import pytest
 
 from cluster import database
 from cluster.settings import Settings
+from pipelines import listing
+from serve.settings import SearchSettings
 from tests.serve.doors import Doors, Shelf, fill, one, opened, tiny
 
 MORE = 7
@@ -212,7 +215,9 @@ async def test_what_is_unlisted_is_reached_by_its_public_id_alone(room: Room) ->
 
 async def test_a_stranger_cannot_tell_what_is_unlisted_from_what_is_not_there(room: Room) -> None:
     room.hide(room.shelf.video)
+    name, nobody = room.name(room.shelf.video), "x" * 22
     for there, none in (
+        (f"/v1/segments/{name}.0/similar", f"/v1/segments/{nobody}.0/similar"),
         (f"/v1/videos/{room.shelf.video}", "/v1/videos/999999"),
         (f"/v1/segments/{room.shelf.moments[0]}", "/v1/segments/999999"),
         (f"/v1/segments/{room.shelf.moments[0]}/similar", "/v1/segments/999999/similar"),
@@ -221,6 +226,10 @@ async def test_a_stranger_cannot_tell_what_is_unlisted_from_what_is_not_there(ro
         documents = [(await room.get(path)).json() for path in (there, none)]
         details = [each["detail"].replace(number, "N") for each, number in zip(documents, numbers, strict=True)]
         assert (details[0], documents[0]["code"]) == (details[1], documents[1]["code"])
+    for visibility in ("unlisted", "private"):
+        room.hide(room.shelf.video, visibility)
+        answer = await room.doors.http.post("/v1/search", json={"segment_id": f"{name}.0"})
+        assert (answer.status_code, answer.json()["detail"]) == (404, f"there is no segment {name}.0")
 
 
 async def test_a_public_id_does_wherever_a_number_does(room: Room) -> None:
@@ -252,3 +261,42 @@ async def test_a_public_id_of_nothing_is_404(room: Room) -> None:
                  f"/v1/creators/{name}", f"/v1/creators/{name}/earnings"):  # fmt: skip
         assert (await room.get(path, admin)).status_code == 404, path
     assert (await room.doors.http.post("/v1/search", json={"segment_id": f"{name}.0"})).status_code == 404
+
+
+async def test_lists_that_wait_leave_searches_their_connections(settings: Settings) -> None:
+    fill(settings)
+    tight = replace(settings.section(SearchSettings), deadline_s=0.7, lists_max=2, lists_caller_max=1)
+    async with opened(settings.with_section(tight), tiny) as doors, AsyncExitStack() as stack:
+        gate = doors.services.gates.lists
+        await doors.http.get("/v1/search?q=orchard")
+        for name in ("one", "another"):
+            await stack.enter_async_context(gate.passed(name))
+        for path in ("/v1/videos?sort=duration", "/v1/creators"):
+            answer = await doors.http.get(path)
+            assert (answer.status_code, "retry-after" in answer.headers) == (503, True), path
+        assert (await doors.http.get("/v1/search?q=harbour")).status_code == 200
+        assert (await doors.http.get("/v1/videos/1")).status_code in (200, 404)
+        await stack.aclose()
+        assert (await doors.http.get("/v1/videos?sort=duration")).status_code == 200
+        assert (gate.held, gate.waiting) == (0, 0)
+
+
+SORTED = {
+    "media.videos v WHERE v.status = 'ready' AND v.visibility = 'public'": listing.VIDEO_SORTS,
+    "media.creators c": listing.CREATOR_SORTS,
+}
+
+
+@pytest.mark.parametrize(("rows", "sorts"), SORTED.items())
+def test_every_order_of_a_list_has_its_index(
+    settings: Settings, rows: str, sorts: Mapping[str, tuple[str, str]]
+) -> None:
+    key = f"{rows.split()[1]}.id"
+    with database.connect(settings.postgres.url) as connection:
+        for each in ("seqscan", "bitmapscan"):
+            connection.execute(f"SET enable_{each} = off")
+        for expression, _ in sorts.values():
+            for direction in ("ASC", "DESC"):
+                query = f"EXPLAIN SELECT FROM {rows} ORDER BY {expression} {direction}, {key} {direction} LIMIT 21"
+                plan = "\n".join(row[0] for row in connection.execute(query))  # type: ignore[call-overload]
+                assert "Sort" not in plan, (expression, direction)

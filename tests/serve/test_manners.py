@@ -16,7 +16,8 @@ from fastapi.routing import APIRoute
 from cluster.errors import Rejected
 from cluster.settings import Settings
 from cluster.storage import split
-from serve import app
+from serve import app, routes_feed
+from serve.cursors import Ranked
 from serve.results import MADE, REPLICA, Page
 from serve.search import CURSOR, Answer
 from serve.settings import SearchSettings
@@ -137,9 +138,60 @@ async def test_the_same_answer_is_not_sent_twice(room: Room) -> None:
         again = await room.http.get(path, headers={"if-none-match": f'"other", {first.headers["etag"]}'})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"]), path
         assert "content-length" not in again.headers
-    await room.http.patch(f"/v1/videos/{video}", json={"title": "Other"}, headers=room.doors.key("admin"))
-    tag = (await room.http.get(f"/v1/videos/{video}")).headers["etag"]
-    assert (await room.http.get(f"/v1/videos/{video}", headers={"if-none-match": 'W/"0"'})).headers["etag"] == tag
+    changing = (f"/v1/videos/{video}", "/v1/videos", "/v1/feed", "/v1/search?q=orchard")
+    before = {path: (await room.http.get(path)).headers["etag"] for path in changing}
+    await room.http.patch(f"/v1/videos/{video}", json={"title": "Other orchard"}, headers=room.doors.key("admin"))
+    for path, tag in before.items():
+        after = await room.http.get(path, headers={"if-none-match": tag})
+        assert (after.status_code, after.headers["etag"] != tag) == (200, True), path
+
+
+async def test_a_tag_that_stands_for_any_answer_does_not_hide_what_pays(room: Room) -> None:
+    whatever = {"if-none-match": "*"}
+    for path in ("/v1/search?q=orchard", f"/v1/segments/{room.shelf.moments[0]}/similar"):
+        for _ in range(2):  # the second is kept
+            answer = await room.http.get(path, headers=whatever)
+            assert (answer.status_code, bool(answer.content)) == (200, True), path
+    assert (await room.http.get("/v1/videos", headers=whatever)).status_code == 304
+
+
+async def test_the_tag_of_the_feed_knows_what_follows_and_is_younger_than_its_cursor(settings: Settings) -> None:
+    shelf = fill(settings)
+    short = replace(settings.section(SearchSettings), cursor_expires_s=4, feed_fresh_weight=0.0)
+    async with opened(settings.with_section(short), tiny) as doors:
+
+        async def ask(limit: int, tag: str = "") -> httpx.Response:
+            return await doors.http.get("/v1/feed", params={"limit": limit}, headers={"if-none-match": tag})
+
+        whole, first = await ask(100), await ask(1)
+        assert (whole.json()["next_cursor"], bool(first.json()["next_cursor"])) == (None, True)
+        await asyncio.sleep(2.1)
+        assert (await ask(100, whole.headers["etag"])).status_code == 304
+        second = await ask(1, first.headers["etag"])
+        assert (second.status_code, second.json()["moments"]) == (200, first.json()["moments"])
+        shown = int(first.json()["moments"][0]["video_id"])
+        hidden = shelf.other if shown == shelf.video else shelf.video
+        assert routes_feed._further([Ranked(1, 1.0, 0, ())], 900) != routes_feed._further([Ranked(2, 1.0, 0, ())], 900)
+        with doors.database() as connection:
+            connection.execute("UPDATE media.videos SET visibility = 'private' WHERE id = %s", (hidden,))
+        third = await ask(1, second.headers["etag"])
+        assert third.status_code == 200
+
+
+async def test_keys_that_strangers_make_up_are_kept_for_a_short_while(settings: Settings) -> None:
+    fill(settings)
+    short = replace(settings.section(SearchSettings), idempotency_address_s=2)
+    async with opened(settings.with_section(short), tiny) as doors:
+        store, key = doors.services.store, {"idempotency-key": "k-3"}
+        for headers, lasts_s in ((key, 2), (key | doors.key("search"), 86_400)):
+            assert (await doors.http.get("/v1/search?q=orchard", headers=headers)).status_code == 200
+            names = [each async for each in doors.services.redis.scan_iter(f"{store.prefix}idempotency:*")]
+            assert max([await doors.services.redis.ttl(each) for each in names]) in range(lasts_s - 60, lasts_s + 1)
+        for headers, status in ((key, 200), (key | doors.key("search"), 200)):
+            assert (await doors.http.get("/v1/search?q=orchard", headers=headers)).status_code == status
+        await asyncio.sleep(2.2)
+        assert (await doors.http.get("/v1/search?q=harbour", headers=key)).status_code == 200
+        assert (await doors.http.get("/v1/search?q=orchard", headers=key)).status_code == 422
 
 
 async def test_an_empty_first_page_and_an_empty_further_page_have_tags_of_their_own() -> None:

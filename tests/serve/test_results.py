@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,4 +163,42 @@ async def test_an_answer_of_an_older_generation_is_not_kept_for_a_newer_one(stor
     # Both in one turn of the loop: the second moves the replica on before the first has begun.
     await asyncio.gather(results.get("q", 5, make), results.get("other", 6, make))
     assert (await results.get("q", 6, make))[0] == WHOLE
+    await results.close()
+
+
+def aged(page: Page, age_s: float) -> Page:
+    return replace(page, made_at_s=time.time() - age_s)
+
+
+async def test_an_answer_is_made_again_once_it_is_too_old_wherever_it_was_kept(store: Store) -> None:
+    """Else its cursor and its links would be shown after they have expired, in a catalogue in which nothing changes."""
+    search = SearchSettings(result_cache_s=60)
+    results, make = Results(store, search), Maker(aged(WHOLE, 59))
+    await results.get("q", 1, make)
+    assert (await results.get("q", 1, make))[1] == "replica"
+    await results.shared()
+    there = Results(store, search)
+    assert (await there.get("q", 1, make))[1] == "redis"
+    await asyncio.sleep(1.1)
+    await store.forget("result:")  # as Redis does then
+    assert there.kept("q", 1) is None  # as old as it was in Redis, not as what came a moment ago
+    make.page = replace(WHOLE, moments=b'[{"b":2}]')
+    for each in (results, there):
+        assert (await each.get("q", 1, make))[0].moments == make.page.moments
+        await each.close()
+    assert results._bytes == len(make.page.moments)
+
+
+async def test_an_answer_that_is_too_old_is_shown_while_none_can_be_made(store: Store) -> None:
+    async def fail() -> Page:
+        raise Temporary("the database does not answer")
+
+    results = Results(store, SearchSettings(result_cache_s=1, stale_max_s=30.0))
+    for name, age_s in (("old", 20), ("too old", 40)):
+        results._keep(name, aged(WHOLE, age_s))
+    results._generation = 1
+    assert results.kept("old", 1) is None
+    assert await results.get("old", 1, fail) == (WHOLE, "replica")
+    with pytest.raises(Temporary):
+        await results.get("too old", 1, fail)
     await results.close()
