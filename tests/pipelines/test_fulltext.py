@@ -139,7 +139,7 @@ async def named(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
 async def passing(connection: AsyncConnection[Any], filters: Filters) -> set[int]:
     """The videos that filters leave to every list."""
     conditions, parameters = filters.conditions()
-    query = SQL(f"SELECT v.id FROM media.videos v WHERE {index.VISIBLE}{conditions}")  # type: ignore[arg-type]
+    query = SQL(f"SELECT v.id FROM media.videos v WHERE {index.VISIBLE}{conditions}")
     return {row[0] for row in await (await connection.execute(query, parameters)).fetchall()}
 
 
