@@ -166,15 +166,23 @@ async def matching(
     asked = {"text": wanted(text), "language": language, "words": WORDS_MAX, "depth": max(limit, plan.text_rows)}
     limits = {"limit": limit, "scored": SCORED_PER_HIT * limit, "fitting_max": FITTING_MAX}
     rows = await (await connection.execute(query, parameters | asked | limits)).fetchall()
+    if not rows and filters.phrases:
+        rows = await (await connection.execute(_unranked(filters), parameters | asked | limits)).fetchall()
     return [Match(*row) for row in rows]
+
+
+def _unranked(filters: Filters) -> SQL:
+    """What has the phrases of a text that is nothing but stop words ("The Who"): all of it is there, the shortest first."""
+    conditions, _ = _conditions(filters)
+    return SQL(
+        f"SELECT v.id, -length(v.title)::float8, true FROM media.videos v WHERE {VISIBLE}{conditions}"
+        " AND numnode(websearch_to_tsquery(%(language)s::regconfig, %(text)s)) = 0 ORDER BY 2 DESC, 1 DESC LIMIT %(limit)s"
+    )
 
 
 async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict[str, Any]]:
     """The statement for these filters: where few videos pass, each is looked up; where many do, lists are filtered."""
-    conditions, parameters = filters.conditions()
-    if filters.segment_ids is not None:
-        conditions += " AND v.id IN (SELECT video_id FROM media.segments WHERE id = ANY(%(segment_ids)s))"
-        parameters["segment_ids"] = list(filters.segment_ids)
+    conditions, parameters = _conditions(filters)
     passing, depth, statement = f"{VISIBLE}{conditions}", "%(depth)s", MATCHING
     source = BEST.format(among="", depth=depth)
     if conditions and await _fitting(connection, passing, parameters) < FITTING_MAX:
@@ -184,6 +192,15 @@ async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict
         among = f" AND EXISTS (SELECT FROM media.videos v WHERE v.id = i.video_id AND {passing} OFFSET 0)"
         source = BEST.format(among=among, depth=depth)
     return SQL(statement.format(source=source, depth=depth)), parameters
+
+
+def _conditions(filters: Filters) -> tuple[str, dict[str, Any]]:
+    """Over `v`, with those on moments."""
+    conditions, parameters = filters.conditions()
+    if filters.segment_ids is not None:
+        conditions += " AND v.id IN (SELECT video_id FROM media.segments WHERE id = ANY(%(segment_ids)s))"
+        parameters["segment_ids"] = list(filters.segment_ids)
+    return conditions, parameters
 
 
 async def _fitting(connection: Connection, passing: str, parameters: dict[str, Any]) -> int:

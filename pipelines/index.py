@@ -34,10 +34,45 @@ MOMENTS_PER_VIDEO = 25.0  # where PostgreSQL has not counted yet
 # 512 dimensions).
 SCAN_COST = 2.0
 Profile = Literal["hnsw", "ivfflat", "bit"]
-WORDS_OF_A_VIDEO: LiteralString = "SELECT t.video_id FROM media.texts t WHERE t.search"
-# In subqueries of their own, which are run once a statement and not once a row.
-PHRASES: LiteralString = "(SELECT websearch_to_tsquery(%(language)s::regconfig, %(phrases)s))"
-EXCLUDED: LiteralString = "(SELECT websearch_to_tsquery(%(language)s::regconfig, %(without)s))"
+LANGUAGES: tuple[LiteralString, ...] = (  # that a query may be in; a video of another one is read as "simple"
+    "english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple",
+)  # fmt: skip
+
+
+def _of_any(function: LiteralString, text: LiteralString) -> LiteralString:
+    """A query that finds what any language finds: for an index, to be looked at more closely."""
+    every: LiteralString = " || ".join(f"{function}('{each}', {text})" for each in LANGUAGES)
+    return f"({every} || {function}(%(language)s::regconfig, {text}))"
+
+
+def _of_its_own(function: LiteralString, text: LiteralString, video: LiteralString) -> LiteralString:
+    """Whether the words `t` of a video are found in the query's language, or in the video's own."""
+    own: LiteralString = f"coalesce((SELECT oid::regconfig FROM pg_ts_config WHERE cfgname = {video}.language LIMIT 1),"
+    own += " 'simple'::regconfig)"
+    return (
+        f"(t.search @@ {function}(%(language)s::regconfig, {text})"
+        f" OR {video}.language <> %(language)s::regconfig::text AND t.search @@ {function}({own}, {text}))"
+    )
+
+
+# The words of a video in its own language: those of the query are read as that does, so that "-Bäume" excludes "Baum".
+EXCLUDED: LiteralString = (
+    "NOT EXISTS (SELECT FROM media.texts t WHERE t.video_id = v.id"
+    f" AND t.search @@ (SELECT {_of_any('websearch_to_tsquery', '%(without)s')})"
+    f" AND {_of_its_own('websearch_to_tsquery', '%(without)s', 'v')})"
+)
+# Each phrase for itself: in the words of a video, or letter by letter in its title or a tag, as stop words alone are.
+PHRASES: LiteralString = (
+    "v.id IN (SELECT named.video_id FROM unnest(%(phrases)s::text[]) WITH ORDINALITY AS p (phrase, place)"
+    f" CROSS JOIN LATERAL (SELECT {_of_any('phraseto_tsquery', 'p.phrase')} AS any_language OFFSET 0) q"
+    " CROSS JOIN LATERAL ("
+    "SELECT t.video_id FROM media.texts t JOIN media.videos o ON o.id = t.video_id"
+    f" WHERE t.search @@ q.any_language AND {_of_its_own('phraseto_tsquery', 'p.phrase', 'o')}"
+    " UNION ALL SELECT c.video_id FROM media.completions c WHERE c.inner_word IN (false, true)"
+    f" AND c.start >= p.phrase AND c.start < p.phrase || '{chr(0x10FFFF)}'"
+    " AND substr(c.start, length(p.phrase) + 1, 1) !~ '\\w') AS named"
+    " GROUP BY named.video_id HAVING count(DISTINCT p.place) = cardinality(%(phrases)s::text[]))"
+)
 _SESSIONS: WeakKeyDictionary[Connection, dict[str, str]] = WeakKeyDictionary()  # what each has been set to
 STATE: LiteralString = """
     SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,
@@ -73,7 +108,7 @@ class Filters:
     """What an answer is narrowed to; empty fields narrow nothing. Tags: all of them must be there.
 
     `segment_ids` are the only moments to look among; none at all leave nothing. `phrases` must stand in the words of the
-    moment's video, all of them, and none of `without` may: both are read in `language`.
+    moment's video, all of them, and none of `without` may: both are read in `language` and in the video's own.
     """
 
     creator_ids: tuple[int, ...] = ()
@@ -100,11 +135,8 @@ class Filters:
             "created_after": ("v.created_at >= %(created_after)s", self.created_after),
             "created_before": ("v.created_at < %(created_before)s", self.created_before),
             "height_min": ("v.height >= %(height_min)s", self.height_min),
-            "phrases": (f"v.id IN ({WORDS_OF_A_VIDEO} @@ {PHRASES})", _quoted(self.phrases, " ")),
-            "without": (
-                f"NOT EXISTS ({WORDS_OF_A_VIDEO} @@ {EXCLUDED} AND t.video_id = v.id)",
-                _quoted(self.without, " or "),
-            ),
+            "phrases": (PHRASES, list(self.phrases)),
+            "without": (EXCLUDED, _quoted(self.without, " or ")),
         }
         asked = {name: pair for name, pair in known.items() if getattr(self, name) not in ((), None)}
         if segment and self.segment_ids is not None:

@@ -29,24 +29,28 @@ from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
-SPARE = 4  # times what a feed can show is scored, since what is watched may have been taken down since
+SPARE = 4  # times what a feed can show is scored of each kind
 COLD_HALF_LIVES = 14  # a moment that one viewer watched so long ago counts as a ten-thousandth of one
 CLOSE_WAIT_S = 1.0  # for what is being fetched
 AGAIN_S = 3600
 # The newest videos by their first moment, what is watched most and what most is invested in: each bounded before anything
 # is scored. Those who watched count the less the longer ago it was (`app.watched`, whose first rows are read by an index,
 # however many events there are); what this viewer has seen comes last.
+# Only what may be seen counts toward those bounds, or what is hidden would crowd out all else; it is looked up row by row.
+SEEN: LiteralString = f"""EXISTS (
+            SELECT FROM media.segments s JOIN media.videos v ON v.id = s.video_id
+            WHERE s.id = segment_id AND {VISIBLE} OFFSET 0)"""
 SCORED: LiteralString = f"""
     WITH watched AS (
         SELECT segment_id, power(2, heat - app.half_lives(now())) AS viewers FROM app.watched
-        WHERE heat > app.half_lives(now()) - %(cold)s ORDER BY heat DESC LIMIT %(most)s),
+        WHERE heat > app.half_lives(now()) - %(cold)s AND {SEEN} ORDER BY heat DESC LIMIT %(most)s),
     newest AS (
         SELECT first.id AS segment_id FROM
             (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video
             CROSS JOIN LATERAL (SELECT id FROM media.segments WHERE video_id = video.id ORDER BY start_ms LIMIT 1) first),
     staked AS (
         SELECT segment_id, sum(pix_invested) / 1e6 AS invested FROM ledger.segment_stakes
-        GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s),
+        WHERE {SEEN} GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s),
     candidates AS (
         SELECT segment_id FROM watched UNION SELECT segment_id FROM newest UNION SELECT segment_id FROM staked)
     SELECT s.id, (%(watched)s * ln(1 + coalesce(w.viewers, 0)) + %(staked)s * ln(1 + coalesce(i.invested, 0))::float8

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
 from pipelines import fulltext
-from pipelines.index import Filters
+from pipelines.index import LANGUAGES, Filters
 from serve import texts
 from serve.settings import SearchSettings
 
@@ -31,7 +31,6 @@ IDS_MAX = 100
 NEGATIVES_MAX = 5
 REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
 NARROWED_ALIKE = ("duration_min_ms", "duration_max_ms", "created_after", "created_before", "height_min")
-LANGUAGES = ("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple")
 IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22})$"  # a number, or a public id
 MOMENT_IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22}\.[0-9]{1,10})$"
 Id = Annotated[str, Field(pattern=IDS, examples=["42"])]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from psycopg import AsyncConnection
+from psycopg.sql import SQL
 
 from cluster import database
 from pipelines import fulltext, index
@@ -112,6 +113,84 @@ async def test_a_phrase_must_stand_in_the_words_for_either_list(
     found = await fulltext.matching(reading, both, 100, fulltext.strict(Filters(), both, (), "english"))
     assert found[0] == fulltext.Match(8, found[0].value, True)
     assert {(match.video_id - 1) % 50 for match in found} == {7}
+
+
+TITLES = (  # with the language of each
+    ("The Who", "english"), ("Live: the Who, again", "english"), ("To be or not to be", "english"), ("IT", "english"),
+    ("Zwei Bäume am Haus", "german"), ("Ein Baum, ein Haus", "german"), ("Haus", "german"), ("New whole boats", "english"),
+    ("Itinerary", "english"), ("Die Häuser am See", "german"), ("Haus news", "english"),
+)  # fmt: skip
+
+
+@pytest.fixture
+async def named(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """A video for each of `TITLES`, its number as its id; "it" is a tag of the last one too."""
+    async with await AsyncConnection.connect(postgres_url, autocommit=True) as made:
+        await made.execute("INSERT INTO media.creators (handle, name) VALUES ('a', 'a')")
+        for number, (title, language) in enumerate(TITLES, 1):
+            await made.execute(
+                "INSERT INTO media.videos (creator_id, source_uri, title, language, tags, status, ready_at)"
+                " VALUES (1, %s, %s, %s, %s, 'ready', now())",
+                (str(number), title, language, ["it"] if number == len(TITLES) else []),
+            )
+        yield made
+
+
+async def passing(connection: AsyncConnection[Any], filters: Filters) -> set[int]:
+    """The videos that filters leave to every list."""
+    conditions, parameters = filters.conditions()
+    query = SQL(f"SELECT v.id FROM media.videos v WHERE {index.VISIBLE}{conditions}")
+    return {row[0] for row in await (await connection.execute(query, parameters)).fetchall()}
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ('"The Who"', {1, 2}),
+        ('"to be or not to be"', {3}),
+        ('"IT"', {4, 11}),
+        ('"IT" "haus"', {11}),
+        ('"the who" "again"', {2}),
+        ('"they who"', set()),
+    ],
+)
+async def test_a_phrase_of_stop_words_stands_in_a_title_or_tag(
+    named: AsyncConnection[Any], text: str, there: set[int]
+) -> None:
+    filters = fulltext.strict(Filters(), text, (), "english")
+    assert await passing(named, filters) == there
+    found = await fulltext.matching(named, text, 10, filters)
+    assert set(ids(found)) == there
+    assert all(match.is_complete for match in found)
+
+
+async def test_the_exact_title_of_stop_words_comes_first(named: AsyncConnection[Any]) -> None:
+    filters = fulltext.strict(Filters(), '"The Who"', (), "english")
+    assert ids(await fulltext.matching(named, '"The Who"', 10, filters)) == [1, 2]
+    assert await fulltext.matching(named, '"The Who" zebra', 10, filters) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "gone"),
+    [
+        ("Haus -Bäume", "english", {5, 6}),
+        ("Haus -baum", "french", {5, 6}),
+        ("Haus -Haus", "english", {5, 6, 7, 10, 11}),
+        ("boats -news", "english", {11}),  # "new" to French alone
+        ("boats -der", "english", set()),
+    ],
+)
+async def test_what_is_excluded_is_read_in_the_language_of_each_video(
+    named: AsyncConnection[Any], text: str, language: str, gone: set[int]
+) -> None:
+    left = await passing(named, fulltext.strict(Filters(), text, (), language))
+    assert set(range(1, len(TITLES) + 1)) - left == gone
+
+
+async def test_a_phrase_is_read_in_the_language_of_each_video(named: AsyncConnection[Any]) -> None:
+    for language in ("english", "german", "simple"):
+        assert await passing(named, fulltext.strict(Filters(), '"haus am see"', (), language)) == {10}
+        assert await passing(named, fulltext.strict(Filters(), '"whole boat"', (), language)) == {8}
 
 
 async def test_a_title_counts_once_and_not_once_for_each_moment(

@@ -169,7 +169,7 @@ def rehearsed(connection: Connection, migration: Migration, searches: Searches) 
     if migration.name in AT_ONCE:
         return
     with connection.transaction(force_rollback=True):
-        connection.execute(SQL(migration.text))  # type: ignore[arg-type]
+        connection.execute(SQL(migration.text))
         searches.more()
 
 

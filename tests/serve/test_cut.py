@@ -200,6 +200,12 @@ async def test_a_stream_shows_first_only_what_stays(room: Room) -> None:
         assert all({moment["segment_id"] for moment in answer["moments"]} <= whole for _, answer in found), q
 
 
+async def test_a_title_of_stop_words_in_quotes_is_shown(room: Room) -> None:
+    room.name("owl", "The Who")
+    found = (await room.search('"The Who"'))["moments"]
+    assert {each["video_id"] for each in found} == {str(room.gallery.videos["owl"])}
+
+
 async def test_nothing_matches_is_not_said_where_a_list_was_not_asked(room: Room) -> None:
     left_out: tuple[dict[str, Any], ...] = ({"vector_weight": 0}, {"text_weight": 0})
     for weights in left_out:

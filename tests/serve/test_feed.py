@@ -70,7 +70,8 @@ async def test_a_feed_reads_as_little_of_many_events_as_of_few(room: Room) -> No
     """A week of events is not counted for every feed: what is watched most stands in the order of an index."""
     search = room.doors.settings.section(SearchSettings)
     with room.doors.database() as connection:
-        connection.execute(MANY, {"viewers": 20_000, "first": room.shelf.moments[0]})
+        connection.execute(SHOTS, {"video": room.shelf.video, "shots": 2000})
+        connection.execute(MANY, {"viewers": 20_000, "first": room.shelf.moments[0], "shots": 2000})
         connection.execute("ANALYZE app.watch_events; ANALYZE app.watched")
         plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + feed.SCORED, feed.given(search, 20, bytes(16)))
         (row,) = plan.fetchall()
@@ -81,11 +82,17 @@ async def test_a_feed_reads_as_little_of_many_events_as_of_few(room: Room) -> No
 
 
 TABLES = ("watched", "watch_events")
-# Each of many viewers has watched the first moment and two that are not (any more) there.
+SHOTS = """
+    INSERT INTO media.segments (id, video_id, creator_id, start_ms, end_ms, best_frame_ms, search, pipeline_version)
+    OVERRIDING SYSTEM VALUE
+    SELECT 1000000 + n, id, creator_id, 100000 + n, 100001 + n, 100000 + n, '', 1
+    FROM media.videos, generate_series(1, %(shots)s) n WHERE id = %(video)s"""
+# Each of many viewers has watched the first moment and two of others.
 MANY = """
     INSERT INTO app.watch_events (viewer, segment_id, kind, at)
     SELECT decode(lpad(to_hex(who), 32, '0'), 'hex'), moment, 'play', now() - make_interval(secs => who * 20)
-    FROM generate_series(1, %(viewers)s) AS who, unnest(ARRAY[%(first)s, who + 1000000, who + 2000000]) AS moment"""
+    FROM generate_series(1, %(viewers)s) AS who,
+        unnest(ARRAY[%(first)s, 1000001 + who %% %(shots)s, 1000001 + who * 7 %% %(shots)s]) AS moment"""
 
 
 def read_rows(node: dict[str, Any]) -> Iterator[tuple[str, int]]:
@@ -97,6 +104,44 @@ def read_rows(node: dict[str, Any]) -> Iterator[tuple[str, int]]:
         )
     for each in node.get("Plans", ()):
         yield from read_rows(each)
+
+
+async def test_what_is_hidden_crowds_nothing_out_of_the_feed(room: Room) -> None:
+    """More is hidden than the feed looks at, and watched and invested in more than what may be seen."""
+    most = feed.SPARE * room.doors.settings.section(SearchSettings).feed_limit_max
+    _, second, _, fourth = room.shelf.moments
+    with room.doors.database() as connection:
+        (hidden,) = connection.execute(
+            "INSERT INTO media.videos (creator_id, source_uri, title, status, ready_at, visibility)"
+            " VALUES (%s, 's3://pixr/hidden.mp4', 'Hidden', 'ready', now(), 'private') RETURNING id",
+            (room.shelf.ada,),
+        ).fetchone() or (0,)
+        connection.execute(SHOTS, {"video": hidden, "shots": most})
+        connection.execute(
+            "INSERT INTO app.watched (segment_id, heat) SELECT 1000000 + n, app.half_lives(now()) + 9"
+            " FROM generate_series(1, %s) n",
+            (most,),
+        )
+        connection.execute(
+            "INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested)"
+            " SELECT 1000000 + n, 1, 900000000000 FROM generate_series(1, %s) n",
+            (most,),
+        )
+        connection.execute("INSERT INTO ledger.segment_stakes VALUES (%s, 1, 10000000000)", (fourth,))
+    assert await room.watch(second, room.doors.key("search")) == 204
+    assert set(await room.feed()) == set(room.shelf.moments)
+
+
+async def test_a_moment_that_is_gone_leaves_what_is_watched(room: Room) -> None:
+    first, second, *_ = room.shelf.moments
+    for moment in (first, second):
+        assert await room.watch(moment, room.doors.key("search")) == 204
+    with room.doors.database() as connection, connection.transaction():
+        connection.execute("SET LOCAL ROLE pixr_serve")
+        connection.execute("DELETE FROM media.embeddings WHERE segment_id = %s", (first,))
+        connection.execute("DELETE FROM media.segments WHERE id = %s", (first,))
+    with room.doors.database() as connection:
+        assert connection.execute("SELECT segment_id FROM app.watched").fetchall() == [(second,)]
 
 
 async def test_who_watched_counts_less_the_longer_ago_it_was(room: Room) -> None:

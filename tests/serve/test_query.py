@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cluster.errors import Rejected
+from pipelines.index import LANGUAGES
 from serve import query as queries
-from serve.query import LANGUAGES, Body, Intent
+from serve.query import Body, Intent
 from serve.settings import SearchSettings
 
 SETTINGS = SearchSettings()
