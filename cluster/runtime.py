@@ -201,7 +201,7 @@ def _free_port(first: int, taken: set[int]) -> int:
 
 def replace_private(path: Path, text: str) -> None:
     """Write whole or not at all, readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.touch(mode=0o600)
     draft.write_text(text, encoding="ascii")

@@ -164,7 +164,8 @@ def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[byte
     folder = settings.data_dir
     folders.close_data_folder(folder)
     for name in ("run", "logs"):
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name).chmod(0o700)
     _require_space(settings)
     status_path(settings).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "cluster.supervisor", *only]
