@@ -85,13 +85,16 @@ async def test_also_while_the_database_hangs(settings: Settings) -> None:
 
 async def test_a_caller_who_goes_away_is_not_answered(settings: Settings) -> None:
     """Their cancellation is theirs; only what a request waited for may be cancelled without it."""
-    services = services_of(settings, lambda *_: Slow())
-    transport = httpx.ASGITransport(app.build(services), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://pixr") as client:
+    fill(settings)
+    made = app.build(services_of(settings, lambda *_: Slow()))
+    transport = httpx.ASGITransport(made, raise_app_exceptions=False)
+    async with (
+        made.router.lifespan_context(made),
+        httpx.AsyncClient(transport=transport, base_url="http://pixr") as client,
+    ):
         task = asyncio.create_task(client.get("/v1/search", params={"q": "orchard"}))
         await asyncio.sleep(0.1)
+        assert not task.done()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await services.results.close()
-    await services.readers.close()
