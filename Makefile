@@ -26,7 +26,7 @@ check: $(STAMP) ## the fast gates: format, lint, types, import rules, dependenci
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/deptry . 2>&1
 
-test: check ## the gates and the suite on the real embedded services (about 18 minutes on 2 cores)
+test: check ## the gates and the suite on the real embedded services (about 40 minutes on 2 cores)
 	$(PY) -m pytest --durations=15
 
 MONEY := money book batches payouts planning signing settling rail packing treasury fold waiting groups directory caps \

@@ -26,8 +26,8 @@ WHOLE = Page(b'[{"a":1}]', (Shown(1, 2, 3, 4),), "cursor")
 class Maker:
     """Makes a page, and counts how often."""
 
-    def __init__(self, page: Page = WHOLE) -> None:
-        self.page = page
+    def __init__(self, page: Page | None = None) -> None:
+        self.page = page or aged(WHOLE, 0)  # which was made when this file was read
         self.made = 0
 
     async def __call__(self) -> Page:
@@ -140,7 +140,7 @@ async def test_who_joins_an_answer_does_not_share_the_time_of_who_asked_first(st
 
     async def make() -> Page:
         await asyncio.sleep(0.6)
-        return WHOLE
+        return aged(WHOLE, 0)
 
     async def ask(left_s: float) -> tuple[Page, str]:
         with deadlines.limited(left_s):
@@ -158,7 +158,7 @@ async def test_an_answer_of_an_older_generation_is_not_kept_for_a_newer_one(stor
     await store.put("result:5:q", Page(b'["taken down"]', (), None).dump(), 60)
 
     async def make() -> Page:
-        return WHOLE
+        return aged(WHOLE, 0)
 
     # Both in one turn of the loop: the second moves the replica on before the first has begun.
     await asyncio.gather(results.get("q", 5, make), results.get("other", 6, make))
