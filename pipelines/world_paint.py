@@ -104,7 +104,7 @@ def _checks(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 def _dots(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
     count, radius = rng.uniform(4, 9), rng.uniform(0.2, 0.35)
-    distance = np.hypot((x * count) % 1 - 0.5, (y * count) % 1 - 0.5)
+    distance = np.hypot(_part(x * count) - 0.5, _part(y * count) - 0.5)
     return _mix(_any_colour(rng), _any_colour(rng), (radius - distance) * 20)
 
 
@@ -153,6 +153,11 @@ def _forest(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
     return painted
 
 
+def _part(values: Plane) -> Plane:
+    """What is behind the point. Not `% 1`, of which NumPy warns now and then though nothing is wrong with the values."""
+    return (values - np.floor(values)).astype(values.dtype)
+
+
 def _city(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
     painted = _mix(np.array([200, 190, 205]), np.array([235, 205, 180]), y)
     left = -0.1
@@ -160,7 +165,7 @@ def _city(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
         wide, top = rng.uniform(0.12, 0.28), rng.uniform(0.15, 0.65) * y.max()
         grey = rng.uniform(60, 140) + rng.normal(0, 8, 3)
         house = ((x >= left) & (x < left + wide) & (y >= top)).astype(np.float32)
-        lit = ((x - left) * 22 % 1 > 0.5) & ((y - top) * 18 % 1 > 0.5)
+        lit = (_part((x - left) * 22) > 0.5) & (_part((y - top) * 18) > 0.5)
         painted = _mix(painted, grey, house)
         painted = _mix(painted, np.array([235, 215, 140]), house * lit * 0.8)
         left += wide
