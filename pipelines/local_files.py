@@ -31,7 +31,7 @@ def find(path: Path, given: Path | None, remarks: Remarks, *, follow_links: bool
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
     top = path if path.is_dir() else path.parent
     files = sorted(_files(path, remarks, follow_links=follow_links)) if path.is_dir() else [path.name]
-    files = [file for file in files if _is_text(file, remarks)]
+    files = [file for file in files if is_text(file, remarks)]
     manifests = _manifests(top, files if path.is_dir() else _beside(top), given)
     chosen = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
     if not chosen:
@@ -102,7 +102,8 @@ def _is_taken(file: Path, name: str, remarks: Remarks, *, follow_links: bool) ->
     return False
 
 
-def _is_text(file: str, remarks: Remarks) -> bool:
+def is_text(file: str, remarks: Remarks) -> bool:
+    """Whether a name can be kept as text; one that cannot is left out, and said."""
     if manifest.is_text(file):
         return True
     remarks.add(LEFT_OUT, "its name is not UTF-8", file)

@@ -74,7 +74,7 @@ def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str =
     objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
     manifests = _manifests(objects, storage, manifest_uri)
     chosen = selection.select(list(objects), manifests, remarks)
-    videos = [_listed(objects[path], said, creator) for path, said in chosen if _is_text(path, remarks)]
+    videos = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
     if not videos:
         raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
     return Listing(_unique(videos, remarks), remarks.rows())
@@ -109,13 +109,6 @@ def _seen(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredO
             continue
         if not key.startswith((THUMBNAILS + "/", LISTS + "/")):
             yield found
-
-
-def _is_text(path: str, remarks: Remarks) -> bool:
-    if manifest.is_text(path):
-        return True
-    remarks.add(LEFT_OUT, "its name is not UTF-8", path)
-    return False
 
 
 def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:

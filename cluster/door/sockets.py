@@ -18,7 +18,7 @@ import stat
 import time
 from pathlib import Path
 
-from cluster.errors import Rejected
+from cluster import folders
 from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,9 @@ def make_private(path: Path) -> None:
     """Make a folder of ours alone.
 
     Raises:
-        Rejected: another user made it before us.
+        Rejected: another user made it before us, or something else lies there.
     """
-    path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise Rejected(f"{path} belongs to another user", hint="remove it, or choose a shorter PIXR_DATA_DIR")
-    path.chmod(PRIVATE)
+    folders.make_private(path)
     os.utime(path)  # it is about to be used, however old it is
 
 
