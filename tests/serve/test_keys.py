@@ -204,3 +204,47 @@ def test_the_command_line_makes_lists_rotates_and_revokes(settings: Settings) ->
     assert_refused(pixr(folder, "keys", "create", "x", "--scope", "root", **environ), "known: search, ingest")
     assert_refused(pixr(folder, "keys", "create", "", "--scope", "search", **environ), "1 to 200 characters")
     assert_refused(pixr(folder, "keys", "revoke", "999", **environ), "no living key 999")
+
+
+async def test_a_key_of_scope_ingest_says_for_whom_it_speaks(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+
+        async def make(**asked: Any) -> tuple[int, Any]:
+            answer = await doors.http.post("/v1/keys", headers=admin, json={"name": "k", "scopes": ["ingest"], **asked})
+            return answer.status_code, answer.json().get("creators", answer.json().get("code"))
+
+        assert await make() == (422, "bad-creators")
+        assert await make(creators="any") == (201, "any")
+        assert await make(creators=["bo", "ana", "bo"]) == (201, ["bo", "ana"])
+        assert (await make(creators=["Al\u200bice"]))[0] == 422
+        assert (await make(creators=[]))[0] == 422
+        assert await make(scopes=["search"], creators=["ana"]) == (422, "bad-creators")
+        assert await make(scopes=["search"]) == (201, None)
+        assert await make(name="a", scopes=["admin", "ingest"]) == (201, "any")
+        with doors.database() as connection:
+            connection.execute("INSERT INTO media.creators (handle, name) VALUES ('cy', 'cy')")
+        assert await make(name="cy", scopes=["ingest", "creator"], creator_id=1) == (201, ["cy"])
+
+
+async def test_a_rotated_key_speaks_for_the_same_creators_and_an_old_one_for_any(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            number, token = keys.create(connection, "robot", ["ingest"], creators=["ana"])
+            _, rotated = keys.rotate(connection, number)
+            before = "INSERT INTO app.api_keys (principal_id, hash, scopes) VALUES (1, %s, '{ingest}')"  # of a release before
+            connection.execute(before, (keys.digest("pixr_old"),))
+        for each, speaks_for in ((token, ("ana",)), (rotated, ("ana",)), ("pixr_old", None)):
+            found = await keys.identify(doors.services, each)
+            assert found is not None
+            assert found.speaks_for == speaks_for
+
+
+def test_the_command_line_makes_a_key_for_creators(settings: Settings) -> None:
+    environ, folder = {"PIXR_POSTGRES_URL": settings.postgres.url}, settings.data_dir
+    made = pixr(folder, "keys", "create", "k", "--scope", "ingest", "--for", "ana", "--for", "bo", "--json", **environ)
+    assert json.loads(made.stdout)["creators"] == ["ana", "bo"]
+    assert_refused(pixr(folder, "keys", "create", "k", "--scope", "ingest", **environ), "for whom")
+    both = pixr(folder, "keys", "create", "k", "--scope", "ingest", "--for", "ana", "--for-any", **environ)
+    assert_refused(both, "give one of them")
+    assert "ana, bo" in pixr(folder, "keys", "list", **environ).stdout
