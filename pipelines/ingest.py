@@ -368,9 +368,11 @@ class Heartbeat(threading.Thread):
         if self.stopped:
             return
         leases.renew(connection, self._owner, self.lease_s)
-        try:
+        try:  # what is shown is worth no lease
             self._also(connection)
-        except Exception:  # what is shown is worth no lease
+        except Temporary as error:
+            log.warning("the job's figures are not shown: %s", error, extra={"job_id": self._job})
+        except Exception:
             log.exception("the job's figures are not shown", extra={"job_id": self._job})
 
 
