@@ -96,7 +96,8 @@ def _register_creators(connection: Connection, page: Sequence[Listed]) -> list[N
     if claims:  # releases before this one took any text, and what is none keeps no wallet out
         rows = connection.execute("SELECT handle, wallet FROM media.creators WHERE handle = ANY(%s)", (list(claims),))
         wrong = [handle for handle, wallet in rows.fetchall() if wallet and not is_address(wallet)]
-        connection.execute("UPDATE media.creators SET wallet = NULL WHERE handle = ANY(%s)", (wrong,))
+        if wrong:
+            connection.execute("UPDATE media.creators SET wallet = NULL WHERE handle = ANY(%s)", (wrong,))
     # The first wallet stands: a manifest may fill an empty one and never replace another.
     rows = connection.execute(
         "INSERT INTO media.creators (handle, name, wallet) SELECT handle, handle, wallet"

@@ -35,7 +35,7 @@ class Rights:
     creators: frozenset[str] | None = None
     reassign: bool = False
 
-    def cover(self, handle: str) -> bool:
+    def covers(self, handle: str) -> bool:
         """Whether something may be said in the name of this creator."""
         return self.creators is None or handle in self.creators
 

@@ -33,7 +33,8 @@ KNOWN = """
     FROM jsonb_to_recordset(%s::jsonb) AS g (source_uri text, creator text, said jsonb)
     JOIN media.videos v ON v.source_uri = g.source_uri JOIN media.creators c ON c.id = v.creator_id
     WHERE v.status <> 'removed'
-      AND (v.manifest_words IS NULL OR (v.manifest_words || g.said) <> v.manifest_words OR c.handle <> g.creator)
+      AND (v.manifest_words IS NULL OR (v.manifest_words || g.said) <> v.manifest_words
+           OR g.creator NOT IN (c.handle, %s))
     ORDER BY v.id FOR UPDATE OF v"""
 
 
@@ -66,7 +67,7 @@ class _Known:
 
     def kept_because(self, rights: Rights) -> str:
         """Why it stays its creator's, though another is named; empty when it changes hands."""
-        if not rights.cover(self.creator):
+        if not rights.covers(self.creator):
             return f"it is {self.creator}'s, whom this job does not speak for"
         if self.creator == UNKNOWN or not self.was_shown or rights.reassign:
             return ""
@@ -80,7 +81,7 @@ def apply(connection: Connection, page: Sequence[Listed], rights: Rights) -> tup
     given = {video.source_uri: video for video in page}
     rows = [{"source_uri": uri, "creator": video.creator, "said": video.said()} for uri, video in given.items()]
     with connection.cursor(row_factory=class_row(_Known)) as cursor:
-        known = cursor.execute(KNOWN, (Jsonb(rows),)).fetchall()
+        known = cursor.execute(KNOWN, (Jsonb(rows), UNKNOWN)).fetchall()
     notes, changes = list[Note](), list[dict[str, Any]]()
     for found in known:
         change, said = _change(found, given[found.source_uri], rights)
@@ -103,7 +104,7 @@ def _change(found: _Known, video: Listed, rights: Rights) -> tuple[dict[str, Any
         else:
             change["creator"] = video.creator
             notes.append(Note(CREATOR_CHANGED, f"from {found.creator} to {video.creator}", video))
-    if not rights.cover(found.creator):
+    if not rights.covers(found.creator):
         return {}, notes
     said, before = video.said(), found.said_before
     words, kept_words = found.new_words(said)

@@ -46,7 +46,7 @@ def test_one_way_of_writing_is_one_creator() -> None:
 
 def test_rights_name_whom_they_are_for() -> None:
     rights = handles.Rights(frozenset({"ana", "bo"}))
-    assert (rights.cover("ana"), rights.cover("unknown"), handles.ANYBODY.cover("unknown")) == (True, False, True)
+    assert (rights.covers("ana"), rights.covers("unknown"), handles.ANYBODY.covers("unknown")) == (True, False, True)
     assert rights.refusal("eve") == "the creator is 'eve'; this job speaks for ana, bo"
     assert rights.refusal("unknown") == "no creator is named; this job speaks for ana, bo"
     with pytest.raises(Rejected, match="speaks for ana") as caught:
