@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -58,12 +59,16 @@ def test_a_heartbeat_outlives_a_question_that_the_database_refuses(connection: C
 
 
 def test_a_driver_whose_job_another_one_has_is_ended_though_it_waits(connection: Connection, postgres_url: str) -> None:
-    with heart(postgres_url, stop_s=1) as beating:
-        beats_again(connection)
-        connection.execute("UPDATE media.jobs SET submissions = 2")
-        with pytest.raises(KeyboardInterrupt):
-            time.sleep(WAIT_S)
-        assert beating.stopped
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as a driver does
+    try:
+        with heart(postgres_url, stop_s=1) as beating:
+            beats_again(connection)
+            connection.execute("UPDATE media.jobs SET submissions = 2")
+            with pytest.raises(KeyboardInterrupt):
+                time.sleep(WAIT_S)
+            assert beating.stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_driver_that_stops_by_itself_is_left_alone(connection: Connection, postgres_url: str) -> None:
