@@ -47,7 +47,8 @@ def register(
     """
     done = Registered()
     for start in range(0, len(videos), PAGE_ROWS):
-        _register_page(connection, job_id, videos[start : start + PAGE_ROWS], model_id, rights, done)
+        if page := _own(connection, videos[start : start + PAGE_ROWS], rights, done):
+            _register_page(connection, job_id, page, model_id, rights, done)
     with connection.transaction():
         if len(videos) > PAGE_ROWS:  # without statistics of what has just come, the joins below and later take hours
             connection.execute("ANALYZE media.job_videos, media.videos")
@@ -77,6 +78,21 @@ def _register_page(
             _register_page(connection, job_id, part, model_id, rights, done)
         return
     done.notes.extend(notes)
+
+
+def _own(connection: Connection, page: Sequence[Listed], rights: Rights, done: Registered) -> Sequence[Listed]:
+    """A page without videos of creators that the job does not speak for: it neither changes them nor works on them."""
+    if rights.creators is None:
+        return page
+    rows = connection.execute(
+        "SELECT v.source_uri FROM media.videos v JOIN media.creators c ON c.id = v.creator_id"
+        " WHERE v.source_uri = ANY(%s) AND c.handle <> ALL(%s)",
+        ([video.source_uri for video in page], list(rights.creators)),
+    ).fetchall()
+    others = {uri for (uri,) in rows}
+    reason = "it is a creator's whom this job does not speak for"
+    done.refused.extend(Note(LEFT_OUT, reason, video) for video in page if video.source_uri in others)
+    return [video for video in page if video.source_uri not in others]
 
 
 def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> list[Note]:

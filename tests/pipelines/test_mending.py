@@ -16,7 +16,15 @@ from pipelines.catalog import Registered
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION
-from pipelines.remarks import CREATOR_CHANGED, CREATOR_KEPT, TAKEN_DOWN, WALLET_KEPT, WORDS_CHANGED, WORDS_KEPT
+from pipelines.remarks import (
+    CREATOR_CHANGED,
+    CREATOR_KEPT,
+    LEFT_OUT,
+    TAKEN_DOWN,
+    WALLET_KEPT,
+    WORDS_CHANGED,
+    WORDS_KEPT,
+)
 
 WALLETS = [base58.b58encode(bytes([number] * 32)).decode() for number in (1, 2)]
 VIDEO = Listed("s3://b/red_car.mp4", "etag", 10, "ana", "A red car", tags=("night", "car"))
@@ -148,10 +156,13 @@ def test_who_does_not_speak_for_the_creator_changes_nothing_of_theirs(
     if is_shown:
         make_ready(connection)
     claimed = dataclasses.replace(VIDEO, creator="bo", title="Taken", visibility="private")
-    [(kind, reason)] = said(listing(connection, claimed, rights=dataclasses.replace(ONLY_BO, reassign=reassign)))
-    assert kind == CREATOR_KEPT
-    assert "does not speak for" in reason
-    assert one(connection, "handle, title, v.visibility") == (owner.creator, owner.title, "public")
+    connection.execute("UPDATE media.videos SET status = 'failed' WHERE status = 'queued'")
+    done = listing(connection, claimed, rights=dataclasses.replace(ONLY_BO, reassign=reassign))
+    assert (said(done), [(note.kind, note.video) for note in done.refused]) == ([], [(LEFT_OUT, claimed)])
+    assert "does not speak for" in done.refused[0].reason
+    status = "ready" if is_shown else "failed"
+    assert one(connection, "handle, title, v.visibility, status") == (owner.creator, owner.title, "public", status)
+    assert connection.execute("SELECT count(*) FROM media.job_videos").fetchone() == (1,)
 
 
 def test_of_a_video_of_an_older_release_only_what_nobody_had_said_is_filled_in(connection: Connection) -> None:
