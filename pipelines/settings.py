@@ -86,6 +86,7 @@ class IngestSettings:
     lease_s: int = 60
     submissions_max: int = 5
     watch_interval_s: float = 3.0
+    handover_max_s: float = 60.0  # for Ray to take a submission, before it is taken for lost
 
     # What an hour costs, for the job's report.
     cpu_hour_usd: float = 0.04
