@@ -13,12 +13,13 @@ from PIL import Image
 
 from pipelines import chunks, shots, stages
 from pipelines.media import Failure, Video
-from pipelines.sandbox import Limits, Result
+from pipelines.confinement.profiles import Profile
+from pipelines.sandbox import Result
 from pipelines.settings import IngestSettings
 from pipelines.shots import Rules
 from tests.pipelines.conftest import CUTS_MS, ffmpeg
 
-LIMITS = Limits(cpu_max_s=60, timeout_s=60, memory_max_mb=2048, output_max_mb=256)
+LIMITS = Profile(cpu_max_s=60, timeout_s=60, memory_max_mb=2048, output_max_mb=256, file_max_mb=64)
 
 
 def decoded(
@@ -112,7 +113,7 @@ def test_key_frames_alone_are_decoded_when_asked(clips: Path) -> None:
 
 
 def test_a_decoder_that_is_out_of_time_is_a_result(clips: Path) -> None:
-    limits = Limits(cpu_max_s=60, timeout_s=0.01, memory_max_mb=2048, output_max_mb=64)
+    limits = Profile(cpu_max_s=60, timeout_s=0.01, memory_max_mb=2048, output_max_mb=64)
     arguments = {"path": str(clips / "cuts.mp4"), "pixels_max": 10**8, "duration_max_s": 1000, "share_min": 0.9}
     result = stages.sandbox().run("probe", arguments, limits)
     assert isinstance(result, Failure)

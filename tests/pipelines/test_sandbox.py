@@ -13,10 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
+from pipelines.confinement import profiles
+from pipelines.confinement.profiles import Profile
 from pipelines.media import Failure
-from pipelines.sandbox import Limits, Result, Sandbox
+from pipelines.sandbox import Result, Sandbox
+from pipelines.settings import IngestSettings
 
-ROOMY = Limits(cpu_max_s=30, timeout_s=30, memory_max_mb=2048, output_max_mb=64)
+ROOMY = profiles.decode(IngestSettings(decode_cpu_max_s=30, decode_timeout_s=30, decode_memory_max_mb=2048))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_the_child_has_no_torch_and_none_of_our_environment(
 
 
 def test_too_little_memory_is_a_failure_and_the_next_task_works(sandbox: Sandbox, clips: Path) -> None:
-    tight = Limits(cpu_max_s=30, timeout_s=30, memory_max_mb=1, output_max_mb=1)
+    tight = Profile(cpu_max_s=30, timeout_s=30, memory_max_mb=1, output_max_mb=1)
     order = _never(clips) | {"path": str(clips / "cuts.mp4"), "width": 1280, "height": 720}
     order |= {"frame_ms": [number * 100 // 3 for number in range(360)], "own_stop": 360}
     assert isinstance(sandbox.run("decode", order, ROOMY), Result)
@@ -80,7 +83,7 @@ def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
 def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
     os.mkfifo(clips / "never.mp4")
     began = time.monotonic()
-    limits = Limits(cpu_max_s=30, timeout_s=1.0, memory_max_mb=2048, output_max_mb=8)
+    limits = Profile(cpu_max_s=30, timeout_s=1.0, memory_max_mb=2048, output_max_mb=8)
     result = sandbox.run("decode", _never(clips), limits)
     (clips / "never.mp4").unlink()
     assert isinstance(result, Failure)
