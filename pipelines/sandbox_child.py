@@ -62,8 +62,10 @@ def main() -> None:
 class Sealed(importlib.abc.MetaPathFinder):
     """Finds no module: what was not loaded before a child was confined is a fault of ours, never one of the file."""
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> NoReturn:
-        raise ModuleNotFoundError(f"{fullname} is loaded in the sandbox; `sandbox_tasks.warm` must load it", name=fullname)
+    def find_spec(self, fullname: str, path: object, target: object = None) -> NoReturn:  # noqa: ARG002  the interface's
+        raise ModuleNotFoundError(
+            f"{fullname} is loaded in the sandbox; `sandbox_tasks.warm` must load it", name=fullname
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def _work(order: Order, memory: int, keeper: int) -> None:
         try:
             arguments = _confined(order, memory, keeper)
         except OSError as error:
-            _answer(memory, {"failure": ["sandbox-failed", _line(f"the decoder cannot be confined: {error}"), False]}, {})
+            _answer(
+                memory, {"failure": ["sandbox-failed", _line(f"the decoder cannot be confined: {error}"), False]}, {}
+            )
             os._exit(0)
         try:
             values, arrays = order.task(**arguments)
@@ -189,8 +193,9 @@ def _lent(path: str, group: int) -> int:
     descriptor = _opened(path)
     found = os.fstat(descriptor)
     if group and stat.S_ISREG(found.st_mode) and not found.st_mode & stat.S_IROTH:
-        os.chown(f"/proc/self/fd/{descriptor}", -1, group)
-        os.chmod(f"/proc/self/fd/{descriptor}", stat.S_IMODE(found.st_mode) | stat.S_IRGRP)
+        file = Path(f"/proc/self/fd/{descriptor}")
+        os.chown(file, -1, group)
+        file.chmod(stat.S_IMODE(found.st_mode) | stat.S_IRGRP)
     return descriptor
 
 

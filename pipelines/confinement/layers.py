@@ -20,6 +20,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipelines.confinement import landlock, seccomp
@@ -33,6 +34,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 CAPABILITIES_VERSION = 0x2008_0522
 OPEN_FILES_MAX = 64
+OWN_NETWORK_FILE = Path("/proc/self/ns/net")
 MEGABYTE = 1024 * 1024
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -83,16 +85,16 @@ def leave_network() -> str:
 
     Who is not root becomes so in a user namespace of its own for it: children give up all that with `confine`.
     """
-    before = os.stat("/proc/self/ns/net").st_ino
+    before = OWN_NETWORK_FILE.stat().st_ino
     flags = CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET
     if libc.unshare(flags):
         return os.strerror(ctypes.get_errno())
-    return "" if os.stat("/proc/self/ns/net").st_ino != before else "the namespace is the same"
+    return "" if OWN_NETWORK_FILE.stat().st_ino != before else "the namespace is the same"
 
 
 def find(uid: int, without: Sequence[str] = ()) -> Found:
     """Try every layer but `without`, each in a child, on a process that has one thread. Leaves the network for good."""
-    missing = {name: "left out" for name in without}
+    missing = dict.fromkeys(without, "left out")
     if OWN_NETWORK not in missing and (reason := leave_network()):
         missing[OWN_NETWORK] = reason
     if OWN_USER not in missing and (os.geteuid() != 0 or not uid):

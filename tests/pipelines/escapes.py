@@ -85,11 +85,11 @@ def files(path: str, aims: Mapping[str, Any]) -> dict[str, str]:
         "read the worker's memory": outcome(lambda: opened(f"/proc/{worker}/mem")),
         "write the keeper's memory": outcome(lambda: opened(f"/proc/{keeper}/mem", os.O_RDWR)),
         "read its own environment": outcome(lambda: opened("/proc/self/environ")),
-        "list processes": outcome(lambda: os.listdir("/proc")),
+        "list processes": outcome(lambda: list(Path("/proc").iterdir())),
         "read /etc/passwd": outcome(lambda: opened("/etc/passwd")),
         "read another video": outcome(lambda: opened(aims["other"])),
         "write another video": outcome(lambda: opened(aims["other"], os.O_WRONLY)),
-        "list the other videos": outcome(lambda: os.listdir(aims["folder"])),
+        "list the other videos": outcome(lambda: list(Path(aims["folder"]).iterdir())),
         "write its own video": outcome(lambda: opened(path, os.O_WRONLY)),
         "write beside its scratch file": outcome(lambda: opened(beside, os.O_WRONLY | os.O_CREAT)),
         "write into /tmp": outcome(lambda: opened(f"/tmp/pixr-planted-{os.getpid()}", os.O_WRONLY | os.O_CREAT)),
@@ -114,9 +114,9 @@ def calls(path: str, aims: Mapping[str, Any]) -> dict[str, str]:
         "signal the keeper": outcome(lambda: os.kill(keeper, 0)),
         "signal its group": outcome(lambda: os.killpg(0, 0)),
         "leave its group": outcome(lambda: os.setpgid(0, 0)),
-        "remove a file": outcome(lambda: os.unlink(aims["spare"])),
-        "rename a file": outcome(lambda: os.rename(aims["spare"], aims["spare"] + "-")),
-        "change a mode": outcome(lambda: os.chmod(path, 0o777)),
+        "remove a file": outcome(lambda: Path(aims["spare"]).unlink()),
+        "rename a file": outcome(lambda: Path(aims["spare"]).rename(aims["spare"] + "-")),
+        "change a mode": outcome(lambda: Path(path).chmod(0o600)),
         "make memory that is code": outcome(
             lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
         ),
@@ -160,7 +160,7 @@ def _is_socket(number: int) -> bool:
 
 def execute(path: str, program: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Become another program: only who is refused can answer."""
-    return {"outcome": outcome(lambda: os.execv(program, [program]))}, {}
+    return {"outcome": outcome(lambda: os.execv(program, [program]))}, {}  # noqa: S606  that is the attempt
 
 
 def wait(path: str, seconds: float) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from cluster import runtime
+from cluster import runtime, stack
 from cluster.settings import Settings
 from pipelines.confinement import profiles
 from pipelines.confinement.layers import LANDLOCK, LAYERS, OWN_NETWORK, OWN_USER, SECCOMP
 from pipelines.media import Failure
 from pipelines.sandbox import Result, Sandbox
+from pipelines.service import Jobs
 from pipelines.settings import IngestSettings
-from tests.conftest import until
+from tests.conftest import throwaway_settings, until
 from tests.pipelines import escapes
 
 IS_ROOT = os.geteuid() == 0
@@ -156,7 +157,7 @@ def test_the_kernel_agrees(box: Sandbox, aims: dict[str, Any]) -> None:
     if IS_ROOT:
         assert status["Uid"].split() == status["Gid"].split() == [str(PROFILE.uid)] * 4
         assert status["Groups"] == ""
-        assert os.stat(f"/proc/{child}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
+        assert Path(f"/proc/{child}/ns/net").stat().st_ino != Path("/proc/self/ns/net").stat().st_ino
     thread.join(60)
 
 
@@ -290,3 +291,13 @@ def test_what_a_machine_has_can_be_asked_for() -> None:
     argv = [sys.executable, "-m", "pipelines.confinement", str(PROFILE.uid)]
     found = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
     assert {LANDLOCK, SECCOMP} <= set(found["layers"])
+
+
+def test_status_says_how_decoders_are_confined(tmp_path: Path) -> None:
+    notes = Jobs(throwaway_settings(tmp_path)).notes()
+    assert notes["decoders"].startswith("strong (landlock, seccomp")
+    shown = stack._notes({"jobs": {"notes": notes}, "ray": {"notes": {}}})
+    assert shown == [f"[dim]decoders: {notes['decoders']}[/]"]
+    assert stack._notes({"jobs": {"notes": {"decoders": "weaker (own user); no landlock: [x]"}}})[0].startswith(
+        "[yellow]"
+    )

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines import chunks, shots, stages
-from pipelines.media import Failure, Video
 from pipelines.confinement.profiles import Profile
+from pipelines.media import Failure, Video
 from pipelines.sandbox import Result
 from pipelines.settings import IngestSettings
 from pipelines.shots import Rules
