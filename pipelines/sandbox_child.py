@@ -172,6 +172,8 @@ def _confined(order: Order, memory: int, keeper: int) -> dict[str, Any]:
     if profile.programs:
         programs = {name: Rule(_opened(shutil.which(name) or name), landlock.RUN) for name in profile.programs}
         arguments["programs"] = {name: _by_descriptor(rule) for name, rule in programs.items()}
+        for rule in rules:
+            os.set_inheritable(rule.descriptor, True)  # to be read by the programs, which keep it (close_fds=False)
         rules += [*programs.values(), *(Rule(_opened(folder), landlock.FOLDER) for folder in profile.folders)]
     processes = profile.processes_max if profile.programs and own_user else 0
     layers.limit(profile.cpu_max_s, profile.file_max_mb, profile.memory_max_mb + profile.output_max_mb, processes)

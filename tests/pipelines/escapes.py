@@ -92,7 +92,7 @@ def files(path: str, aims: Mapping[str, Any]) -> dict[str, str]:
         "list the other videos": outcome(lambda: list(Path(aims["folder"]).iterdir())),
         "write its own video": outcome(lambda: opened(path, os.O_WRONLY)),
         "write beside its scratch file": outcome(lambda: opened(beside, os.O_WRONLY | os.O_CREAT)),
-        "write into /tmp": outcome(lambda: opened(f"/tmp/pixr-planted-{os.getpid()}", os.O_WRONLY | os.O_CREAT)),
+        "write into an open folder": outcome(lambda: opened(f"{aims['open']}/planted", os.O_WRONLY | os.O_CREAT)),
     }
 
 
@@ -183,11 +183,15 @@ def load(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def start(path: str, programs: Mapping[str, str], other: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Start the programs of the profile, and one that it does not name."""
-    outcomes = {name: outcome(lambda at=at: subprocess.run([at], check=True)) for name, at in programs.items()}  # type: ignore[misc]
-    another = outcome(lambda: subprocess.run([other], check=True))
-    left = subprocess.Popen([programs["sleep"], "600"]).pid if "sleep" in programs else 0
-    return {"own": outcomes, "other": another, "left": left}, {}
+    """Start programs of the profile, one to its end, and one that the profile does not name."""
+    own = outcome(lambda: _run(programs["cat"], path))
+    another = outcome(lambda: _run(other, path))
+    left = subprocess.Popen([programs["sleep"], "600"], close_fds=False).pid
+    return {"own": own, "other": another, "left": left}, {}
+
+
+def _run(program: str, argument: str) -> None:
+    subprocess.run([program, argument], check=True, close_fds=False)
 
 
 def warm() -> None:
