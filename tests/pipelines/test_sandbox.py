@@ -45,6 +45,7 @@ def test_a_task_answers_with_values_and_arrays(sandbox: Sandbox, clips: Path) ->
     assert len(result.arrays["frame_ms"]) == 360
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a keeper is closed to its own user")
 def test_the_child_has_no_torch_and_none_of_our_environment(
     sandbox: Sandbox, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
