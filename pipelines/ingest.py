@@ -200,7 +200,8 @@ def _prepared(
         found = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)
         list_videos(connection, job_id, found, model.id)
     name = owner(job_id, submission)
-    return Place(job_id, name, ends.postgres_url, ends.s3, settings.s3.bucket, ingest, named, model)
+    s3 = settings.s3
+    return Place(job_id, name, ends.postgres_url, ends.s3, s3.bucket, ingest, named, model, s3.ingest_buckets)
 
 
 def list_videos(connection: Connection, job_id: str, found: source.Listing, model_id: int) -> None:

@@ -41,16 +41,26 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
     Raises:
         Rejected: it is no S3 address, its bucket is not configured or does not exist, or nothing lies there.
     """
+    check_bucket(uri, buckets)
     bucket, _ = store.split(uri)
-    if bucket not in buckets:
-        hint = f"ingest reads {', '.join(buckets)}; add it to [s3] ingest_buckets"
-        detail = f"bucket {bucket!r} is not among those that are read"
-        raise Rejected(detail, status=403, code="bucket-not-allowed", hint=hint)
     if not storage.exists(f"s3://{bucket}"):
         hint = "create it, or name another"
         raise Rejected(f"bucket {bucket!r} does not exist", status=404, code="not-found", hint=hint)
     if not storage.exists(uri):
         raise Rejected(f"nothing lies under {uri}", status=404, code="nothing-to-do", hint="check the address")
+
+
+def check_bucket(uri: str, buckets: tuple[str, ...]) -> None:
+    """Refuse an address outside the configured buckets; asked again where bytes are fetched.
+
+    Raises:
+        Rejected: it is no S3 address, or its bucket is not configured.
+    """
+    bucket, _ = store.split(uri)
+    if bucket not in buckets:
+        hint = f"ingest reads {', '.join(buckets)}; add it to [s3] ingest_buckets"
+        detail = f"bucket {bucket!r} is not among those that are read"
+        raise Rejected(detail, status=403, code="bucket-not-allowed", hint=hint)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import chunks, jobs, leases, sink
+from pipelines import chunks, jobs, leases, sink, source
 from pipelines.confinement import profiles
 from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
 from pipelines.sandbox import Sandbox
@@ -60,6 +60,7 @@ class Place:
     ingest: IngestSettings
     model_settings: ModelSettings
     model: Model
+    buckets: tuple[str, ...]  # that videos may be read from
     files_ahead_max: int = 16
 
     def __repr__(self) -> str:
@@ -133,6 +134,7 @@ class Plan:
 
     def _chunks(self, lease: leases.Lease) -> Iterator[Task | Refused]:
         place, began = self._place, time.monotonic()
+        source.check_bucket(lease.source_uri, place.buckets)
         if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
             raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
         with scratch_of(place).file(
