@@ -15,6 +15,7 @@ import json
 import logging
 import mmap
 import os
+import re
 import signal
 import socket
 import struct
@@ -42,6 +43,10 @@ GRACE_S = 15.0  # for the keeper to report a child that it has killed
 KEEPER_STARTS_MAX = 2
 KEEPER_START_MAX_S = 120.0  # with all that it loads, on a busy machine
 REPLY_MAX = 64 * MEGABYTE
+REASON_CHARS_MAX = 300
+CODE = re.compile(r"[a-z0-9-]{1,40}")
+NUMBERS = "biuf"  # kinds of arrays that a child may send
+UNREADABLE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)  # what a mean answer comes to
 ROOT = Path(__file__).resolve().parent.parent
 
 Array = NDArray[Any]
@@ -191,9 +196,20 @@ def _judge(ended: Mapping[str, Any], memory: int, profile: Profile) -> Result | 
     reply = _reply(memory)
     if reply is None:
         return Failure("decoder-crashed", f"the decoder ended with exit code {ended['exit']} and no answer")
-    if "failure" in reply:
-        return Failure(*reply["failure"])
-    return Result(reply["values"], _arrays(memory, reply["arrays"]), ended["cpu_seconds"], ended["memory_mb"])
+    try:
+        if "failure" in reply:
+            return _failure(*reply["failure"])
+        values: Mapping[str, Any] = dict(reply["values"].items())
+        return Result(values, _arrays(memory, reply["arrays"]), ended["cpu_seconds"], ended["memory_mb"])
+    except UNREADABLE as error:
+        return Failure("decoder-crashed", f"the decoder gave an answer that cannot be read ({type(error).__name__})")
+
+
+def _failure(code: str, reason: str, final: bool) -> Failure:
+    """What a child says went wrong. It speaks of the file: that a machine is at fault is not for it to say."""
+    if not CODE.fullmatch(code) or code == "temporary" or not isinstance(final, bool):
+        raise ValueError("no code of a failure")
+    return Failure(code, "".join(c for c in reason if c.isprintable())[:REASON_CHARS_MAX], final)
 
 
 def _reply(memory: int) -> dict[str, Any] | None:
@@ -209,6 +225,8 @@ def _reply(memory: int) -> dict[str, Any] | None:
 
 
 def _arrays(memory: int, described: Mapping[str, Any]) -> dict[str, Array]:
+    if any(np.dtype(dtype).kind not in NUMBERS for dtype, _, _, _ in described.values()):
+        raise ValueError("arrays of numbers alone are read")
     with mmap.mmap(memory, 0, prot=mmap.PROT_READ) as view:
         return {
             name: np.frombuffer(view, dtype, count, offset).reshape(shape).copy()

@@ -63,9 +63,7 @@ class Sealed(importlib.abc.MetaPathFinder):
     """Finds no module: what was not loaded before a child was confined is a fault of ours, never one of the file."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> NoReturn:  # noqa: ARG002  the interface's
-        raise ModuleNotFoundError(
-            f"{fullname} is loaded in the sandbox; `sandbox_tasks.warm` must load it", name=fullname
-        )
+        raise ModuleNotFoundError(f"{fullname} is not loaded; `sandbox_tasks.warm` must load it", name=fullname)
 
 
 @dataclass(frozen=True)

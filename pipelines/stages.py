@@ -275,10 +275,10 @@ def probe(path: Path, settings: IngestSettings) -> Video | Failure:
 def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failure:
     """Decode a chunk in the sandbox; with PyAV after decord has failed."""
     profile = profiles.decode(settings)
-    order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv"}
+    copied = task.order["decoder"] == "decord" and not task.order["whole"]
+    order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv" if copied else ""}
     result = sandbox().run("decode", order, profile)
     if isinstance(result, Failure) and order["decoder"] == "decord" and not result.final:
-        Path(order["scratch"]).unlink(missing_ok=True)
         result = sandbox().run("decode", {**order, "decoder": "av"}, profile)
     if isinstance(result, Failure):
         return result

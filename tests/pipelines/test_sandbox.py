@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -13,10 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
+from pipelines import sandbox as sandbox_module
 from pipelines.confinement import profiles
 from pipelines.confinement.profiles import Profile
 from pipelines.media import Failure
-from pipelines.sandbox import Result, Sandbox
+from pipelines.sandbox import HEADER, Result, Sandbox
 from pipelines.settings import IngestSettings
 
 ROOMY = profiles.decode(IngestSettings(decode_cpu_max_s=30, decode_timeout_s=30, decode_memory_max_mb=2048))
@@ -120,3 +122,31 @@ def _wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"values": [], "arrays": {}},
+        {"values": {}},
+        {"values": {}, "arrays": {"frames": ["|O8", [1], 1, 64]}},
+        {"values": {}, "arrays": {"frames": ["|u1", [1 << 40], 1 << 40, 64]}},
+        {"values": {}, "arrays": {"frames": ["|u1", [4], 4, -8]}},
+        {"values": {}, "arrays": {"frames": ["<M8[s]", [1], 1, 64]}},
+        {"values": {}, "arrays": {"frames": "u1"}},
+        {"failure": ["temporary", "the machine is at fault", False]},
+        {"failure": ["DROP TABLE", "a reason", True]},
+        {"failure": [1, 2, 3]},
+        {"failure": []},
+    ],
+)
+def test_a_mean_answer_is_a_crash_and_nothing_else(reply: dict[str, Any]) -> None:
+    """A decoder that was taken over writes what it likes into the memory that it shares."""
+    memory, body = sandbox_module._sealed_memory(4096), json.dumps(reply).encode()
+    os.pwrite(memory, HEADER.pack(1024, len(body)), 0)
+    os.pwrite(memory, body, 1024)
+    ended = {"exit": 0, "signal": 0, "timed_out": False, "cpu_seconds": 0.0, "memory_mb": 1.0}
+    found = sandbox_module._judge(ended, memory, ROOMY)
+    os.close(memory)
+    assert isinstance(found, Failure)
+    assert (found.code, found.final) == ("decoder-crashed", False)
