@@ -306,6 +306,8 @@ def _show(context: Context, as_json: bool, headline: str) -> None:
         return
     context.console.print(headline)
     context.console.print(_table(found["services"]))
+    for line in _notes(found["services"]):
+        context.console.print(line)
     for line in _moved_ports(context.settings):
         context.console.print(f"[yellow]{line}[/]")
     key_file = runtime.secret_path(context.settings, "api_admin_key")
