@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,7 +17,6 @@ import pytest
 
 from pipelines import sandbox as sandbox_module
 from pipelines.confinement import profiles
-from pipelines.confinement.profiles import Profile
 from pipelines.media import Failure
 from pipelines.sandbox import HEADER, Result, Sandbox
 from pipelines.settings import IngestSettings
@@ -59,7 +59,7 @@ def test_the_child_has_no_torch_and_none_of_our_environment(
 
 
 def test_too_little_memory_is_a_failure_and_the_next_task_works(sandbox: Sandbox, clips: Path) -> None:
-    tight = Profile(cpu_max_s=30, timeout_s=30, memory_max_mb=1, output_max_mb=1)
+    tight = dataclasses.replace(ROOMY, memory_max_mb=1, output_max_mb=1)
     order = _never(clips) | {"path": str(clips / "cuts.mp4"), "width": 1280, "height": 720}
     order |= {"frame_ms": [number * 100 // 3 for number in range(360)], "own_stop": 360}
     assert isinstance(sandbox.run("decode", order, ROOMY), Result)
@@ -86,7 +86,7 @@ def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
 def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
     os.mkfifo(clips / "never.mp4")
     began = time.monotonic()
-    limits = Profile(cpu_max_s=30, timeout_s=1.0, memory_max_mb=2048, output_max_mb=8)
+    limits = dataclasses.replace(ROOMY, timeout_s=1.0, output_max_mb=8)
     result = sandbox.run("decode", _never(clips), limits)
     (clips / "never.mp4").unlink()
     assert isinstance(result, Failure)
