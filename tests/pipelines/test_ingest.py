@@ -100,7 +100,12 @@ def processes(settings: Settings, *words: str) -> list[psutil.Process]:
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
-    return dict(process.environ())
+    """Of a process, or of its parent where it has closed itself, as workers that decode do."""
+    try:
+        return dict(process.environ())
+    except psutil.AccessDenied:
+        parent = process.parent()
+        return _environment(parent) if parent else {}
 
 
 def gauges(settings: Settings) -> set[str]:
