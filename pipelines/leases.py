@@ -91,6 +91,14 @@ class _Row:
         return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
 
 
+def holds(connection: Connection, lease: Lease) -> bool:
+    """Whether a lease is still that of its video."""
+    row = connection.execute(
+        "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s", (lease.video_id, lease.token)
+    ).fetchone()
+    return row is not None
+
+
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
     """Write what probing found; False when the lease has passed on."""
     done = connection.execute(

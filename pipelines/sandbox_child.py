@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import frames, probe
-from pipelines.probe import Undecodable
+from pipelines.containers import Undecodable
 from pipelines.sandbox import HEADER, MEGABYTE, Array
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38

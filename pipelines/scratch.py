@@ -26,7 +26,7 @@ TURN_MAX_S = 180.0  # a file that nobody has asked for in this time keeps nobody
 IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left behind by a worker that died
 POLL_S = 0.2
 FETCHES_MAX = 3
-NOTES = (".lock", ".done")  # beside each file
+NOTES = (".lock", ".done", ".dropped")  # beside each file
 DRAFT = "-"  # in the suffix of what is being fetched, after its size
 
 
@@ -69,9 +69,12 @@ class Scratch:
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield path
 
-    def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1) -> None:
-        """Note that a chunk needs its file no more; with the last one the file is deleted."""
+    def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1, attempt: str = "") -> None:
+        """Note that a chunk needs its file no more; with the last one, or when it was dropped, the file is deleted."""
         path = self.path(uri, etag)
+        if attempt and self.dropped(uri, etag, attempt):
+            self.drop(uri, etag, attempt)
+            return
         with _open_lock(path) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             notes = path.with_suffix(".done")
@@ -81,6 +84,20 @@ class Scratch:
                 notes.write_text(" ".join(finished), encoding="ascii")
             else:
                 _delete(path)
+
+    def drop(self, uri: str, etag: str, attempt: str) -> None:
+        """Delete a file of which an attempt needs no chunk any more, and note that: its other chunks may be waiting."""
+        path = self.path(uri, etag)
+        with _open_lock(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _delete(path)
+            path.with_suffix(".dropped").write_text(attempt, encoding="ascii")
+
+    def dropped(self, uri: str, etag: str, attempt: str) -> bool:
+        """Whether this attempt has dropped its file."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path(uri, etag).with_suffix(".dropped").read_text(encoding="ascii") == attempt
+        return False
 
     def wait_for_turn(self, timeout_s: float) -> None:
         """Wait while enough files lie ready; after `timeout_s` go on, for the wait is a courtesy and no lock."""
@@ -127,6 +144,10 @@ class Scratch:
                 with contextlib.suppress(OSError), _open_lock(path) as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _delete(path)
+        for note in self.folder.glob("*.dropped"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - note.stat().st_mtime > IDLE_MAX_S:
+                    note.unlink()
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
         found = []
