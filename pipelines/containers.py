@@ -44,25 +44,22 @@ def open_container(path: str) -> InputContainer:
         raise _unopenable(path, error) from error
 
 
-def best_picture(path: str) -> int:
-    """Index of the track that players show: the default one, else the largest; never a preview beside a film.
+def best_picture(container: InputContainer) -> VideoStream:
+    """The track that players show: the default one, else the largest; never a preview beside a film.
 
     Raises:
         Undecodable: there is no such track, or its codec is unknown.
     """
-    with open_container(path) as container:
-        shown = [stream for stream in container.streams.video if not stream.disposition & ASIDE]
-        if not shown:
-            has_sound = bool(container.streams.audio)
-            reason = "the file has sound but no picture" if has_sound else "the file has no video stream"
-            raise Undecodable("no-video", reason, final=True)
-        known = [stream for stream in shown if stream.codec_context is not None]
-        if not known:
-            reason = f"the codec of the picture ({_codec_name(container)}) is not known"
-            raise Undecodable("unknown-codec", reason, final=True)
-        if len(known) == 1:
-            return int(known[0].index)
-        return int(max(_moving(container, known), key=_rank).index)
+    shown = [stream for stream in container.streams.video if not stream.disposition & ASIDE]
+    if not shown:
+        has_sound = bool(container.streams.audio)
+        reason = "the file has sound but no picture" if has_sound else "the file has no video stream"
+        raise Undecodable("no-video", reason, final=True)
+    known = [stream for stream in shown if stream.codec_context is not None]
+    if not known:
+        reason = f"the codec of the picture ({_codec_name(container)}) is not known"
+        raise Undecodable("unknown-codec", reason, final=True)
+    return known[0] if len(known) == 1 else max(_moving(container.name, known), key=_rank)
 
 
 def _rank(stream: VideoStream) -> tuple[bool, int, int]:
@@ -70,24 +67,25 @@ def _rank(stream: VideoStream) -> tuple[bool, int, int]:
     return bool(stream.disposition & Disposition.default), area, -stream.index
 
 
-def _moving(container: InputContainer, streams: list[VideoStream]) -> list[VideoStream]:
-    """Those with more than one picture; all of them, where none has. Reads packets, so the container is used up."""
+def _moving(path: str, streams: list[VideoStream]) -> list[VideoStream]:
+    """Those with more than one picture; all of them, where none has."""
     counts = Counter({stream.index: stream.frames for stream in streams})
-    if not all(counts[stream.index] for stream in streams):
-        counts = _counted(container, {stream.index for stream in streams})
+    if not all(counts.values()):
+        counts = _counted(path, set(counts))
     return [stream for stream in streams if counts[stream.index] > 1] or streams
 
 
-def _counted(container: InputContainer, wanted: set[int]) -> Counter[int]:
-    """How many packets of each stream come first, until all have two."""
+def _counted(path: str, wanted: set[int]) -> Counter[int]:
+    """How many packets each stream has among the first ones, read until all have two."""
     counts: Counter[int] = Counter()
-    try:
-        for read, packet in enumerate(container.demux()):
-            counts[packet.stream_index] += bool(packet.size)
-            if read >= PREVIEW_PACKETS_MAX or all(counts[index] > 1 for index in wanted):
-                break
-    except (av.error.FFmpegError, OSError):
-        pass  # what was read until then decides; the damage is found, and told, when all packets are read
+    with open_container(path) as container:
+        try:
+            for read, packet in enumerate(container.demux()):
+                counts[packet.stream_index] += bool(packet.size)
+                if read >= PREVIEW_PACKETS_MAX or all(counts[index] > 1 for index in wanted):
+                    break
+        except (av.error.FFmpegError, OSError):
+            pass  # what was read until then decides; the damage is found, and told, when all packets are read
     return counts
 
 

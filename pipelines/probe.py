@@ -39,13 +39,12 @@ def probe(
     """
     if Path(path).stat().st_size == 0:
         raise Undecodable("empty", "the file is empty (0 bytes)", final=True)
-    track = best_picture(path)
     with open_container(path) as container:
-        stream = _picture(container, track)
+        stream = best_picture(container)
         _within_limits(container, stream, pixels_max, duration_max_s)
-        first = first_frame(container, stream)
+        track, first = stream.index, first_frame(container, stream)
     with open_container(path) as container:
-        stream = _picture(container, track)
+        stream = container.streams[track]
         index = packets.index_of(container, stream)
         values = _describe(container, stream, index, first)
     values["warning"] = _whole_enough(index, values, share_min)
@@ -53,12 +52,6 @@ def probe(
         raise _too_long(duration_max_s)
     arrays: dict[str, NDArray[Any]] = {"frame_ms": index.frame_ms, "frame_pts": index.pts, "key_frames": index.keys}
     return values, arrays
-
-
-def _picture(container: InputContainer, track: int) -> VideoStream:
-    stream = container.streams[track]
-    assert isinstance(stream, VideoStream)  # the same file has the same tracks each time it is opened
-    return stream
 
 
 @dataclass(frozen=True)

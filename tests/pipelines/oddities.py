@@ -159,14 +159,14 @@ def one_frame_and_sound(name: str, seconds: int) -> Recipe:
 
 
 def hidden_frames(name: str, codec: str) -> Recipe:
-    """Pictures that only others are made of, in packets of their own. A muxer puts those of VP9 together in WebM."""
+    """Pictures that only others are made of, in packets of their own: muxers put those of VP9 together unless told not to."""
 
     def make(folder: Path) -> Made:
         path = folder / "whole.webm"
         options = ("-c:v", codec, "-b:v", "200k", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-cpu-used", "2")
         for number in ("1", "2"):
             film(path, *options, "-pass", number, "-passlogfile", str(folder / "pass"), seconds=3)
-        split = ("-bsf:v", "vp9_superframe_split") if "vp9" in codec else ()
+        split = ("-bsf:v", "vp9_superframe_split", "-fflags", "-autobsf") if "vp9" in codec else ()
         return Made(ffmpeg(folder / name, "-i", str(path), *COPY, *split))
 
     return make
@@ -222,7 +222,7 @@ RECIPES: dict[str, Recipe] = {
     "cover.mp4": with_cover("cover.mp4"),
     "podcast.mp4": one_frame_and_sound("podcast.mp4", 30),
     "podcast.mkv": one_frame_and_sound("podcast.mkv", 8),
-    "hidden_vp9.mp4": hidden_frames("hidden_vp9.mp4", "libvpx-vp9"),
+    "hidden_vp9.webm": hidden_frames("hidden_vp9.webm", "libvpx-vp9"),
     "hidden_vp8.webm": hidden_frames("hidden_vp8.webm", "libvpx"),
     "twelve_hours.mp4": encoded("twelve_hours.mp4", "1/21600", 43_200),
 }
