@@ -115,7 +115,7 @@ def test_twelve_hours_of_two_pictures_are_two_moments() -> None:
 
 def test_a_last_picture_that_is_held_is_one_moment() -> None:
     times = [number * 40 for number in range(100)]
-    assert shot_ends(times, [0.5] * 100, 63_960) == [3920, 63_960]
+    assert shot_ends(times, [0.5] * 100, 63_960) == [3960, 63_960]
 
 
 def test_a_still_picture_is_one_moment_however_many_frames_repeat_it() -> None:
