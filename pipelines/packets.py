@@ -102,8 +102,11 @@ class Facts:
         self.pts_known = True
         self.ends: dict[int, int] = {}  # where the last packet of each stream ends, in its own time base
         self.picture_end: int | None = None  # likewise, of the pictures that are shown
-        self._bases = {each.index: each.time_base or Fraction(1, 1000) for each in container.streams}
-        self._sounds = {each.index for each in container.streams.audio}
+        self._bases: dict[int, Fraction] = {
+            each.index: each.time_base or Fraction(1, 1000) for each in container.streams
+        }
+        self._audio = {each.index for each in container.streams.audio}
+        self._sounds: dict[int, int] = {}  # where each of them ends so far
         self._jump_min = JUMP_MIN_S / (stream.time_base or Fraction(1, 1000))
         self._last_key: int | None = None
         self._ended: int | None = None  # by the order of demuxing
@@ -114,18 +117,21 @@ class Facts:
         return max((end * self._bases[index] for index, end in self.ends.items()), default=Fraction(0))
 
     def sound_end_s(self) -> Fraction | None:
-        """The same of the sound alone; None where there is none, or where the clock cannot say."""
-        ends = (end * self._bases[index] for index, end in self.ends.items() if index in self._sounds)
+        """Where the last packet of the sound ends; None where there is none, or where the clock cannot say."""
+        ends = (end * self._bases[index] for index, end in self._sounds.items())
         return None if self.jumps else max(ends, default=None)
 
     def see(self, packet: Any) -> None:
         """Any packet of any stream: how far it reaches."""
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None:
-            end = stamp + (packet.duration or 0)
-            index = packet.stream_index
-            if end > self.ends.get(index, end - 1):
-                self.ends[index] = end
+        index = packet.stream_index
+        if stamp is None or index not in self._bases:
+            return
+        end = stamp + (packet.duration or 0)
+        if end > self.ends.get(index, end - 1):
+            self.ends[index] = end
+        if index in self._audio:  # sound comes in order: one wrong time on the way is not where it ends
+            self._sounds[index] = end
 
     def stamp(self, packet: Any) -> int:
         """When a packet's frame is shown, in the order of demuxing."""
@@ -224,7 +230,12 @@ def duration_ms(container: InputContainer, stream: VideoStream, index: Index) ->
     sound_s = index.facts.sound_end_s()
     if sound_s is None:
         return end
-    sound_ms = int((sound_s - index.clock.start * index.clock.base) * 1000)
+    sound_ms, declared_ms = (
+        int((sound_s - index.clock.start * index.clock.base) * 1000),
+        _declared_end_ms(container, index),
+    )
+    if declared_ms >= 0:
+        sound_ms = min(sound_ms, declared_ms)
     return sound_ms if sound_ms > end + SOUND_TAIL_MS else end
 
 

@@ -49,7 +49,8 @@ def pixels(frame: av.VideoFrame, width: int, height: int, scaler: VideoReformatt
         light = np.maximum(light @ TO_BT709.T, 0)
     if frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
         light *= _gain(light.max(axis=-1))[..., None]
-    return _srgb()[(np.clip(light, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint16)]
+    codes: Bytes8 = _srgb()[(np.clip(light, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint16)]
+    return codes
 
 
 def _gain(brightest: Floats) -> Floats:
