@@ -246,8 +246,10 @@ def _held_ms(container: InputContainer, stream: VideoStream, index: Index) -> in
         return pace
     held = index.clock.ms(facts.picture_end) - index.last_ms
     left = _declared_end_ms(container, index) - index.last_ms
-    if facts.mov and held > 0:
-        return max(1, min(held, left)) if left >= 0 else held  # it states lengths in the order of storage
+    if (
+        facts.mov and held > 0
+    ):  # lengths are in the order of storage there: within a frame, what the header says is right
+        return max(1, left) if 0 <= left <= held + pace else held
     if held >= max(1, HELD_SHARE_MIN * pace):
         return held
     return left if 0 < left < pace else pace
