@@ -62,6 +62,17 @@ def best_picture(container: InputContainer) -> VideoStream:
     return known[0] if len(known) == 1 else max(_moving(container.name, known), key=_rank)
 
 
+def picture(container: InputContainer, track: int) -> VideoStream:
+    """The track that `best_picture` has found, in a file that is opened again.
+
+    Raises:
+        Undecodable: it is no longer there.
+    """
+    if track < len(container.streams) and isinstance(stream := container.streams[track], VideoStream):
+        return stream
+    raise Undecodable("damaged", "the track that was found is no longer there", final=True)
+
+
 def _rank(stream: VideoStream) -> tuple[bool, int, int]:
     area = stream.codec_context.width * stream.codec_context.height
     return bool(stream.disposition & Disposition.default), area, -stream.index
@@ -93,7 +104,7 @@ def _codec_name(container: InputContainer) -> str:
     """What the container calls the codec of its first picture track: a four-letter code, or FFmpeg's name for it."""
     av.logging.set_level(av.logging.INFO)  # at which FFmpeg describes a file
     try:
-        dump = container.dumps_format()
+        dump = str(container.dumps_format())  # type: ignore[attr-defined]  # PyAV's stubs lack it
     finally:
         av.logging.set_level(None)
     found = CODEC_NAME.search(dump)

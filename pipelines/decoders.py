@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines import shots, tonemap
-from pipelines.containers import Undecodable, open_container
+from pipelines.containers import Undecodable, open_container, picture
 from pipelines.media import Bytes8, Floats, Times
 from pipelines.packets import clock_of
 
@@ -126,7 +126,7 @@ def _with_av(order: Order) -> Iterator[tuple[int, Picture | None]]:
     """From the key frame before the chunk on; ends where the picture data ends."""
     wanted, at, scaler = order.frame_ms, 0, VideoReformatter()
     with open_container(order.path) as container:
-        stream = _picture(container, order)
+        stream = picture(container, order.track)
         stream.thread_count = 1
         if order.key_frames_only:
             stream.codec_context.skip_frame = "NONKEY"
@@ -144,12 +144,6 @@ def _with_av(order: Order) -> Iterator[tuple[int, Picture | None]]:
             if wanted[at] == time_ms:  # never a time twice, none that the index does not name
                 at += 1
                 yield time_ms, _Native(frame, order, scaler) if sound else None
-
-
-def _picture(container: InputContainer, order: Order) -> VideoStream:
-    if order.track < len(container.streams) and isinstance(stream := container.streams[order.track], VideoStream):
-        return stream
-    raise Undecodable("damaged", "the track that was found is no longer there", final=True)
 
 
 def _decoded(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
@@ -296,7 +290,7 @@ def _copy_packets(order: Order) -> NDArray[np.int64]:
     """Copy the packets that [pts_first, pts_last] need into a file of their own; their times, ascending."""
     copied: list[int] = []
     with open_container(order.path) as source, av.open(order.scratch, "w", format="matroska") as target:
-        stream = _picture(source, order)
+        stream = picture(source, order.track)
         copy = target.add_stream_from_template(stream, opaque=True)
         for packet in _from_key_frame(source, stream, order.pts_first):
             if not packet.size or packet.pts is None:

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines import orientation, packets, tonemap
-from pipelines.containers import Undecodable, best_picture, container_name, open_container
+from pipelines.containers import Undecodable, best_picture, container_name, open_container, picture
 from pipelines.orientation import Orientation
 from pipelines.packets import Index
 
@@ -44,7 +44,7 @@ def probe(
         _within_limits(container, stream, pixels_max, duration_max_s)
         track, first = stream.index, first_frame(container, stream)
     with open_container(path) as container:
-        stream = container.streams[track]
+        stream = picture(container, track)
         index = packets.index_of(container, stream)
         values = _describe(container, stream, index, first)
     values["warning"] = _whole_enough(index, values, share_min)
@@ -69,7 +69,7 @@ def first_frame(container: InputContainer, stream: VideoStream) -> FirstFrame:
     try:
         for tried, packet in enumerate(container.demux(stream), 1):
             for frame in _decoded(packet):
-                matrix = frame.side_data.get("DISPLAYMATRIX")
+                matrix: Any = frame.side_data.get("DISPLAYMATRIX")
                 lies = orientation.of_matrix(bytes(matrix)) if matrix else Orientation()
                 return FirstFrame(lies, tonemap.is_wide(frame))
             if tried >= FIRST_PACKETS_MAX:

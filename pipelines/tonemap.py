@@ -41,16 +41,16 @@ def _is_bt2020(frame: av.VideoFrame) -> bool:
 
 def pixels(frame: av.VideoFrame, width: int, height: int, scaler: VideoReformatter) -> Bytes8:
     """A frame for which `is_wide` as RGB [height, width, 3]."""
-    scaled = scaler.reformat(frame, width, height, "rgb48le").to_ndarray()
-    light = _linear(frame.color_trc)[scaled >> (16 - STEPS_BITS)]
+    codes = np.asarray(scaler.reformat(frame, width, height, "rgb48le").to_ndarray(), np.uint16)
+    light = _linear(frame.color_trc)[codes >> (16 - STEPS_BITS)]
     if frame.color_trc == ColorTrc.ARIB_STD_B67:  # what a scene sends becomes what a screen shows
         light *= (np.maximum(light @ LUMA, 1e-6) ** (HLG_GAMMA - 1) * (PEAK_NITS / WHITE_NITS))[..., None]
     if _is_bt2020(frame):
         light = np.maximum(light @ TO_BT709.T, 0)
     if frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
         light *= _gain(light.max(axis=-1))[..., None]
-    codes: Bytes8 = _srgb()[(np.clip(light, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint16)]
-    return codes
+    shown: Bytes8 = _srgb()[(np.clip(light, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint16)]
+    return shown
 
 
 def _gain(brightest: Floats) -> Floats:
