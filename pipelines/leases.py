@@ -98,6 +98,14 @@ def next_token(connection: Connection) -> int:
     return int(row[0])
 
 
+def holds(connection: Connection, lease: Lease) -> bool:
+    """Whether a lease is still that of its video."""
+    row = connection.execute(
+        "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s", (lease.video_id, lease.token)
+    ).fetchone()
+    return row is not None
+
+
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
     """Write what probing found; False when the lease has passed on."""
     done = connection.execute(

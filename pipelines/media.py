@@ -47,6 +47,8 @@ class Video:
     counted: bool = (
         False  # the file's clock is broken: times belong to frames by their order, not by what packets state
     )
+    mirrored: bool = False  # left to right, after it was turned
+    track: int = 0  # which of the file's streams is the picture
 
     def __post_init__(self) -> None:
         if not len(self.frame_ms) or len(self.frame_ms) != len(self.frame_pts):

@@ -32,7 +32,7 @@ from pipelines.confinement import landlock, layers
 from pipelines.confinement.landlock import Rule
 from pipelines.confinement.layers import OWN_USER, Confinement, Found
 from pipelines.confinement.profiles import Profile
-from pipelines.probe import Undecodable
+from pipelines.containers import Undecodable
 from pipelines.sandbox import HEADER, Array
 
 FILES_MAX = 256  # descriptors a keeper can have

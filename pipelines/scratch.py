@@ -27,7 +27,7 @@ IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left beh
 POLL_S = 0.2
 FETCHES_MAX = 3
 LOCK_TRIES_MAX = 100
-NOTES = (".done", ".lock")  # beside each file; the lock is deleted last
+NOTES = (".done", ".dropped", ".lock")  # beside each file; the lock is deleted last
 DRAFT = "-"  # in the suffix of what is being fetched, after its size
 
 
@@ -73,9 +73,12 @@ class Scratch:
                     return
         raise Temporary(f"{uri} is deleted as often as it is fetched", 1.0)
 
-    def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1) -> None:
-        """Note that a chunk needs its file no more; with the last one the file is deleted."""
+    def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1, attempt: str = "") -> None:
+        """Note that a chunk needs its file no more; with the last one, or when it was dropped, the file is deleted."""
         path = self.path(uri, etag)
+        if attempt and self.dropped(uri, etag, attempt):
+            self.drop(uri, etag, attempt)
+            return
         with _locked(path):
             notes = path.with_suffix(".done")
             with notes.open(
@@ -87,6 +90,19 @@ class Scratch:
                 finished = set(file.read().split())
             if len(finished) >= count:
                 _delete(path)
+
+    def drop(self, uri: str, etag: str, attempt: str) -> None:
+        """Delete a file of which an attempt needs no chunk any more, and note that: its other chunks may be waiting."""
+        path = self.path(uri, etag)
+        with _locked(path):
+            _delete(path)
+            path.with_suffix(".dropped").write_text(attempt, encoding="ascii")
+
+    def dropped(self, uri: str, etag: str, attempt: str) -> bool:
+        """Whether this attempt has dropped its file."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path(uri, etag).with_suffix(".dropped").read_text(encoding="ascii") == attempt
+        return False
 
     def wait_for_turn(self, timeout_s: float) -> None:
         """Wait while enough files lie ready; after `timeout_s` go on, for the wait is a courtesy and no lock."""
@@ -132,6 +148,10 @@ class Scratch:
             if time.time() - stat.st_mtime > IDLE_MAX_S:
                 with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     _delete(path)
+        for note in self.folder.glob("*.dropped"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - note.stat().st_mtime > IDLE_MAX_S:
+                    note.unlink()
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
         found = []

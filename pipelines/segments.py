@@ -63,7 +63,7 @@ def find_shots(staged: Staged, mode: str, end_ms: int, rules: shots.Rules, fixed
     last = max(end_ms, int(staged.frame_ms[-1]) + 1)
     if mode == "frames":
         return shots.find(staged.frame_ms, staged.features, last, rules)
-    return shots.fixed(int(staged.frame_ms[0]), last, fixed_ms)
+    return shots.fixed(int(staged.frame_ms[0]), last, fixed_ms, staged.frame_ms)
 
 
 def _mean_direction(vectors: Floats) -> Floats:

@@ -82,7 +82,7 @@ class IngestSettings:
     pixels_max: int = 40_000_000  # 8K has 33 million
     duration_max_s: int = 86_400
     file_max_mb: int = 100_000
-    decodable_share_min: float = 0.9  # of the declared frames; a file with fewer is quarantined as damaged
+    decodable_share_min: float = 0.9  # of the declared frames of a file, and of those in its index; fewer: damaged
 
     # Scratch space for the files being decoded, one folder a machine.
     scratch_dir: str = ""  # empty: the system's temporary folder

@@ -6,6 +6,7 @@ where it is written down; nothing is raised for a bad file. Each stage can be ca
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import chunks, jobs, leases, sink
 from pipelines.confinement import profiles
+from pipelines.losses import Losses
 from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
 from pipelines.sandbox import Sandbox
 from pipelines.scratch import Scratch
@@ -74,6 +76,7 @@ class Task:
     chunk: Chunk
     order: Mapping[str, Any]
     fetch_s: float
+    frames: int = 0  # of the whole video; 0: not known
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Decoded:
     sharpness: Floats
     candidates: Bytes8
     thumbnails: Sequence[bytes]
-    lost: int  # frames that could not be decoded
+    losses: Losses
     decode_s: float
     memory_mb: float  # of the child, at its peak
 
@@ -148,9 +151,11 @@ class Plan:
         with database.connect(place.postgres_url, autocommit=True) as connection:
             leases.describe(connection, lease, described(video) | {"content_hash": digest})
         mode = place.ingest.mode
-        for number, chunk in enumerate(chunks.plan(video, chunk_ms(video, place.ingest), mode)):
+        plan = chunks.plan(video, chunk_ms(video, place.ingest), mode)
+        frames = sum(chunk.own_stop - chunk.own_first for chunk in plan)
+        for number, chunk in enumerate(plan):
             order = chunks.order(video, chunk, mode) | picture_sizes(video, place)
-            yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0)
+            yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0, frames)
 
 
 class Decode:
@@ -163,6 +168,9 @@ class Decode:
         if not isinstance(row, Task):
             return row
         lease, place = row.lease, self._place
+        if self._is_over(row):
+            scratch_of(place).drop(lease.source_uri, lease.source_etag, str(lease.token))
+            return Done(lease.video_id, "fenced")
         try:
             with scratch_of(place).file(
                 storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
@@ -170,9 +178,21 @@ class Decode:
                 result = decode(path, row, place.ingest)
         except (Temporary, Rejected) as error:
             result = as_failure(error)
-        count = 1 if isinstance(result, Failure) else row.chunk.count
-        scratch_of(place).done(lease.source_uri, lease.source_etag, row.chunk.number, count)
-        return Refused(lease.video_id, lease.token, result) if isinstance(result, Failure) else result
+        if isinstance(result, Failure):
+            scratch_of(place).drop(lease.source_uri, lease.source_etag, str(lease.token))
+            return Refused(lease.video_id, lease.token, result)
+        scratch_of(place).done(lease.source_uri, lease.source_etag, row.chunk.number, row.chunk.count, str(lease.token))
+        return result
+
+    def _is_over(self, row: Task) -> bool:
+        """Whether another chunk has ended this attempt: on this machine, or anywhere, once it is written down."""
+        lease, place = row.lease, self._place
+        if row.chunk.count == 1:
+            return False
+        if scratch_of(place).dropped(lease.source_uri, lease.source_etag, str(lease.token)):
+            return True
+        with database.connect(place.postgres_url, autocommit=True) as connection:
+            return not leases.holds(connection, lease)
 
 
 class Embed:
@@ -227,6 +247,9 @@ class Store:
 
     def _finalise(self, connection: Connection, row: sink.ChunkRow) -> Done:
         place = self._place
+        losses = sink.losses(connection, row.video_id, row.token)
+        if failure := losses.refusal(place.ingest.decodable_share_min):
+            return self._refuse(connection, Refused(row.video_id, row.token, failure))
         try:
             kept = sink.finalise(
                 connection,
@@ -281,16 +304,20 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
     if isinstance(result, Failure):
         return result
     arrays = from_zero(result.arrays)
-    wanted = task.chunk.own_stop - task.chunk.own_first
-    if result.values["decoded"] < settings.decodable_share_min * wanted or not len(arrays["candidate_ms"]):
-        reason = f"only {result.values['decoded']} of {wanted} frames can be decoded"
-        return Failure("damaged", reason, final=True)
+    losses = _losses(task, result.values, len(arrays["candidate_ms"]))
+    whole = dataclasses.replace(losses, frames=max(task.frames, losses.frames), pictures=1)
+    if failure := whole.refusal(settings.decodable_share_min):  # more is lost in this chunk than the file may lose
+        return failure
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
     found: dict[str, Any] = {name: arrays[name] for name in names}
-    lost = max(0, wanted - int(result.values["decoded"]))
     found |= {"thumbnails": pictures, "decode_s": result.cpu_seconds, "memory_mb": result.memory_mb}
-    return Decoded(task=task, **found, lost=lost)
+    return Decoded(task=task, **found, losses=losses)
+
+
+def _losses(task: Task, values: Mapping[str, Any], pictures: int) -> Losses:
+    wanted = task.chunk.own_stop - task.chunk.own_first
+    return Losses(wanted, max(0, wanted - int(values["decoded"])), int(values["concealed"]), pictures)
 
 
 def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,7 +340,7 @@ def chunk_row(row: Decoded, vectors: Floats, embed_s: float, slots: float) -> si
     }
     return sink.ChunkRow(
         lease.video_id, lease.token, chunk.number, chunk.count, row.frame_ms, row.features, row.candidate_ms,
-        row.sharpness, vectors, row.thumbnails, row.lost, costs,
+        row.sharpness, vectors, row.thumbnails, row.losses, costs,
     )  # fmt: skip
 
 

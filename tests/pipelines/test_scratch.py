@@ -189,3 +189,18 @@ def test_a_file_that_is_deleted_while_it_is_asked_for_is_fetched_again(
         for done in [pool.submit(work) for work in (read, read, delete, delete)]:
             done.result(60)
     assert set(seen) == {b"one" * 100}
+
+
+def test_what_an_attempt_drops_is_gone_and_its_other_chunks_know(tmp_path: Path) -> None:
+    folder, uri = Scratch(tmp_path / "s", 10_000, 0, 8), "s3://b/one"
+    path = folder.path(uri, "e")
+    path.parent.mkdir()
+    path.write_bytes(b"video")
+    folder.drop(uri, "e", "7")
+    assert folder.dropped(uri, "e", "7")
+    assert not folder.dropped(uri, "e", "8")
+    path.write_bytes(b"fetched by a chunk that came too late")
+    folder.done(uri, "e", 1, 3, "7")
+    assert [file.suffix for file in (tmp_path / "s").iterdir()] == [".dropped"]
+    folder.done(uri, "e", 1, 3, "8")
+    assert {file.suffix for file in (tmp_path / "s").iterdir()} == {".dropped", ".done", ".lock"}

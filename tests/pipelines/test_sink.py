@@ -16,6 +16,7 @@ from cluster.storage import Storage
 from pipelines import catalog, leases, segments, shots, sink
 from pipelines.leases import Lease
 from pipelines.listed import Listed
+from pipelines.losses import Losses
 from pipelines.settings import IngestSettings
 from pipelines.sink import ChunkRow
 
@@ -55,11 +56,23 @@ def chunk(lease: Lease, number: int, count: int = 2) -> ChunkRow:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     features = np.zeros((CHUNK_FRAMES, shots.FEATURES), np.float32)
     features[:, shots.CONTRAST] = 50
+    features[:, shots.CHANGE] = 1  # something moves
     costs = {"fetch_s": 0.1, "decode_s": 1.0, "embed_s": 0.5, "embed_slots": 8.0, "bytes": 10}
     pictures = [b"webp%d" % at for at in candidate_ms]
     sharp = np.arange(len(candidate_ms), dtype=np.float32)
     return ChunkRow(
-        lease.video_id, lease.token, number, count, frame_ms, features, candidate_ms, sharp, vectors, pictures, 0, costs
+        lease.video_id,
+        lease.token,
+        number,
+        count,
+        frame_ms,
+        features,
+        candidate_ms,
+        sharp,
+        vectors,
+        pictures,
+        Losses(CHUNK_FRAMES),
+        costs,
     )
 
 
@@ -106,11 +119,12 @@ def test_the_last_chunk_makes_the_video_whole_in_any_order(
 def test_frames_that_could_not_be_decoded_are_spoken_of(connection: Connection, storage: Storage, bucket: str) -> None:
     lease = begin(connection)
     connection.execute("UPDATE media.videos SET warning = 'the tail is missing'")
-    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 0), lost=3))
-    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 1), lost=1))
+    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 0), losses=Losses(60, lost=3, concealed=7)))
+    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 1), losses=Losses(60, lost=1)))
+    assert sink.losses(connection, lease.video_id, lease.token) == Losses(120, 4, 7, 8)
     finalise(connection, storage, bucket, lease)
     (warning,) = connection.execute("SELECT warning FROM media.videos").fetchone() or ("",)
-    assert warning == "the tail is missing; 4 frames could not be decoded"
+    assert warning == "the tail is missing; 4 frames could not be decoded; 7 frames are damaged"
 
 
 def test_a_chunk_that_comes_twice_counts_once(connection: Connection) -> None:
