@@ -266,6 +266,21 @@ async def test_ten_thousand_half_open_connections_of_one_address_keep_nobody_els
     assert sorted(took)[int(len(took) * 0.95)] < 1.0
 
 
+def test_an_address_that_makes_connections_all_the_time_is_cut_off_and_may_come_back(
+    tmp_path: Path, server: Server
+) -> None:
+    """Who sends a request and resets the connection a thousand times a second would keep a replica from all others."""
+    with door(tmp_path, new_connections_per_address_per_s=2.0) as own:
+        own.start()
+        own.feed(server)
+        statuses = [own.get(source=ATTACKER)[0] for _ in range(60)]
+        assert statuses[:15] == [200] * 15
+        assert statuses[-15:] == [0] * 15
+        assert own.get()[0] == 200  # another address
+        time.sleep(11)  # so long it is counted
+        assert own.get(source=ATTACKER)[0] == 200
+
+
 def test_an_address_may_come_back_when_its_connections_have_ended(tmp_path: Path, server: Server) -> None:
     with door(tmp_path, connections_per_address_max=3) as own:
         own.start()
