@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster import migrations
 from tests.conftest import until
 from tests.releases import folders
 from tests.releases.folders import Before
@@ -64,12 +63,6 @@ def folded(stack: Stack) -> int:
     """Searches that the journal has taken in; -1 while some wait for it."""
     recorded, done = stack.rows("SELECT sum(recorded)::int, sum(folded)::int FROM ledger.incarnations")[0]
     return int(done) if recorded == done else -1
-
-
-def test_no_applied_file_was_moved_renamed_or_edited(before: Before) -> None:
-    here = {f"{each.package}/{each.name}": each.sha256 for each in migrations.registered()}
-    assert before.migrations
-    assert {name: here.get(name) for name in before.migrations} == before.migrations
 
 
 def test_everything_that_was_there_is_there(stack: Stack, before: Before) -> None:
