@@ -172,6 +172,9 @@ def _stored(info: dict[str, Any]) -> StoredObject:
 def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
     """Sort what s3fs raises by what the caller can do."""
     bucket, key = split(uri)
+    if endpoint.buckets and bucket not in endpoint.buckets:
+        detail = f"bucket {bucket!r} is not among those that are read here"
+        raise Rejected(detail, 403, "bucket-not-allowed", f"these are: {', '.join(sorted(set(endpoint.buckets)))}")
     what = f"object {uri}" if key else f"bucket {bucket!r}"
     try:
         yield

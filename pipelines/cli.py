@@ -25,6 +25,9 @@ DOCUMENT = "application/json"
 @click.option("--mode", default="", type=click.Choice(["", "frames", "key-frames", "interval"]), help="How to sample.")
 @click.option("--priority", default=0, help="Jobs with a higher one go first: others begin few videos meanwhile.")
 @click.option("--follow-links", is_flag=True, help="Take what symbolic links in a folder lead to, also outside of it.")
+@click.option(
+    "--reassign", is_flag=True, help="Also move videos that were shown as another creator's (see the README)."
+)
 @click.option("--detach", is_flag=True, help="Submit and return.")
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do and what it would take.")
 @click.option("--contact-sheet", "sheets", default="", help="Folder for one picture a video: its moments.")
@@ -40,10 +43,15 @@ def ingest(
     sheets: str,
     as_json: bool,
     priority: int,
+    reassign: bool,
     **options: str,
 ) -> None:
-    """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file."""
-    from pipelines import jobs, model_names
+    """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file.
+
+    Exit codes: 0 every video is accounted for (ready, refused for good with its reason, or taken down before), 1 some
+    failed or the job did, 2 nothing was begun: SOURCE, a manifest or an option is wrong.
+    """
+    from pipelines import jobs, lists, model_names
 
     with context.connect(autocommit=True) as connection:
         if dry_run:
@@ -51,7 +59,9 @@ def ingest(
             return
         model_names.require_known(context.settings, connection, options["model"])  # before anything is sent
         job_source, origin, manifest = _in_s3(context, source, options.pop("manifest"), as_json, follow_links)
-        asked = jobs.Options(origin=origin, manifest=manifest, **options)
+        if origin:
+            lists.remember(connection, job_source)
+        asked = jobs.Options(origin=origin, manifest=manifest, reassign=reassign, **options)
         job = jobs.create(context.settings, connection, job_source, asked, priority=priority)
         if not detach:
             job = _follow(context, connection, job["id"], quiet=as_json)
@@ -86,7 +96,7 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
-    """One job: what became of its videos, what it cost, and why some were refused."""
+    """One job: what became of its videos, what it cost, and why some were refused. Exit code 0 however it stands."""
     from pipelines import jobs as table
     from pipelines import report
 
@@ -117,7 +127,7 @@ def cancel(context: Context, job_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
-    """A new job for what failed or was quarantined in an older one."""
+    """A new job for what failed or was quarantined in an older one. Exit codes are those of `pixr ingest`."""
     from pipelines import jobs as table
 
     with context.connect(autocommit=True) as connection:
@@ -234,7 +244,9 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
     context.console.print(
         f"[bold]{job['id']}[/bold] {job['status']}: {videos['ready']} of {videos['total']} videos ready"
         f" ({videos['skipped']} were before), {videos['quarantined']} quarantined, {videos['failed']} failed,"
-        f" {job['segments']} segments" + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
+        + (f" {videos['removed']} taken down," if videos["removed"] else "")
+        + f" {job['segments']} segments"
+        + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
     )
     if job["error"]:
         context.console.print(f"  {job['error']}", style="red", markup=False)

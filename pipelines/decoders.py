@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Protocol
 
 import av
@@ -42,7 +41,7 @@ class Order:
     """Which frames of a file to decode, and what to make of them. All frames are named by index; see `media.Chunk`."""
 
     path: str
-    scratch: str  # a path for a copy of the chunk, should one be needed
+    scratch: str  # an empty file for a copy of the chunk, should one be needed; the sandbox removes it
     decoder: str
     whole: bool  # the chunk is all there is
     width: int  # of a decoded frame, before it is turned
@@ -257,9 +256,6 @@ def _with_decord(order: Order) -> Iterator[tuple[int, Picture]]:
             raise Undecodable("decoder-failed", f"decord: {complaint[0]}")
     except decord.DECORDError as error:
         raise Undecodable("decoder-failed", f"decord: {error}") from error
-    finally:
-        if not order.whole:
-            Path(order.scratch).unlink(missing_ok=True)
 
 
 def _on_grid(order: Order) -> Sequence[int]:

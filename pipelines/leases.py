@@ -99,6 +99,13 @@ def holds(connection: Connection, lease: Lease) -> bool:
     return row is not None
 
 
+def next_token(connection: Connection) -> int:
+    """A token larger than all before it, for work on a video that takes no lease."""
+    row = connection.execute("SELECT nextval('media.lease_tokens')").fetchone()
+    assert row is not None  # of a sequence
+    return int(row[0])
+
+
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
     """Write what probing found; False when the lease has passed on."""
     done = connection.execute(

@@ -47,8 +47,7 @@ def why(error: OSError) -> str:
 
 
 def _plain(file: str) -> Entry:
-    name = file.rpartition("/")[2]
-    return Entry(shown(name), title=manifest.title_of(name))
+    return Entry(shown(file.rpartition("/")[2]))
 
 
 def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> list[tuple[str, Entry | None]]:
@@ -124,9 +123,9 @@ def _manifests(top: Path, files: list[str], given: Path | None) -> list[Manifest
 
 def _read(path: Path, name: str, folder: str) -> Manifest:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Rejected(f"manifest {path} is not UTF-8: {error}", hint="save it as UTF-8") from error
+        if path.stat().st_size > manifest.BYTES_MAX:
+            raise Rejected(f"manifest {path} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
+        data = path.read_bytes()
     except OSError as error:
         raise Rejected(f"manifest {path} cannot be read: {why(error)}") from error
-    return Manifest(name, folder, manifest.parse(text, path.name.lower()))
+    return Manifest(name, folder, manifest.parse(manifest.text_of(data, str(path)), path.name.lower()))

@@ -14,7 +14,7 @@ import numpy as np
 from psycopg import Connection
 
 from cluster.storage import Storage
-from pipelines import catalog, frame_vectors, segments
+from pipelines import catalog, frame_vectors, leases, segments, thumbnails
 from pipelines.frame_vectors import Kept
 from pipelines.losses import Losses
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Times
@@ -113,13 +113,15 @@ def finalise(
     if settings.frame_vectors:
         frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
     moments = _moments(Kept(staged, settings.mode), duration_ms, settings)
-    uris = _put_thumbnails(storage, bucket, video_id, moments)
-    with connection.transaction():
-        if not _leased(connection, video_id, token):
-            return None
-        kept = segments.replace(connection, video_id, model_id, moments, uris)
-        _make_ready(connection, job_id, video_id, token, kept)
-        catalog.bump_generation(connection, only_grown=not kept.before)
+    with thumbnails.of_attempt(storage, bucket, video_id, token) as pictures:
+        uris = pictures.put(moments)
+        with connection.transaction():
+            if not _leased(connection, video_id, token):
+                return None
+            kept = segments.replace(connection, video_id, model_id, moments, uris)
+            _make_ready(connection, job_id, video_id, token, kept)
+            catalog.bump_generation(connection, only_grown=not kept.before)
+        pictures.keep()
     return kept
 
 
@@ -135,16 +137,18 @@ def repool(
     if row is None:
         return None
     moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), row[0], settings)
-    uris = _put_thumbnails(storage, bucket, video_id, moments)
-    with connection.transaction():
-        free = connection.execute(
-            "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE",
-            (video_id,),
-        ).fetchone()
-        if free is None:
-            return None
-        kept = segments.replace(connection, video_id, model_id, moments, uris)
-        catalog.bump_generation(connection, only_grown=not kept.before)
+    with thumbnails.of_attempt(storage, bucket, video_id, leases.next_token(connection)) as pictures:
+        uris = pictures.put(moments)
+        with connection.transaction():
+            free = connection.execute(
+                "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE",
+                (video_id,),
+            ).fetchone()
+            if free is None:
+                return None
+            kept = segments.replace(connection, video_id, model_id, moments, uris)
+            catalog.bump_generation(connection, only_grown=not kept.before)
+        pictures.keep()
     return kept
 
 
@@ -179,15 +183,6 @@ def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged |
         ),
         rows[0][7],
     )
-
-
-def _put_thumbnails(storage: Storage, bucket: str, video_id: int, moments: Sequence[Segment]) -> list[str]:
-    uris = []
-    for moment in moments:
-        uri = f"s3://{bucket}/thumbnails/{video_id}/{moment.start_ms}.webp"
-        storage.put_bytes(moment.thumbnail, uri, "image/webp")
-        uris.append(uri)
-    return uris
 
 
 def losses(connection: Connection, video_id: int, token: int) -> Losses:

@@ -6,29 +6,26 @@ read. Knows objects and manifests, not what is done with them.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines import local_files, manifest, selection
-from pipelines.catalog import Listed
-from pipelines.manifest import Entry
+from pipelines import lists, local_files, manifest, selection
+from pipelines.handles import ANYBODY, Rights
+from pipelines.listed import Listed
+from pipelines.lists import LISTS, UPLOADS
+from pipelines.manifest import Entry, RefusedRow, Rows
 from pipelines.remarks import LEFT_OUT, Remark, Remarks, shown
 from pipelines.selection import Manifest
+from pipelines.thumbnails import THUMBNAILS
 
-UPLOADS, LISTS, THUMBNAILS = "uploads", "uploads/lists", "thumbnails"
-MANIFEST_BYTES_MAX = 256 * 1024 * 1024
 OBJECTS_MAX = 1_000_000
 NAME_MAX = 120
-UPLOADED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/[^/]+")  # below UPLOADS: what `_uri_of` makes
 
 UNSAID = Entry("-")  # of an object that no row speaks of
 
@@ -61,23 +58,46 @@ class Listing:
     remarks: list[Remark]
 
 
-def listed(uri: str, storage: Storage, *, creator: str = "", manifest_uri: str = "") -> Listing:
-    """The videos of a source, in the order of their keys.
+def listed(
+    uri: str, storage: Storage, *, creator: str = "", manifest_uri: str = "", rights: Rights = ANYBODY
+) -> Listing:
+    """The videos of a source, in the order of their keys; without those of creators that the job may not speak for.
 
     Raises:
         Rejected: there is nothing there, or a manifest is none.
     """
-    _, key = store.split(uri)
-    if key.startswith(LISTS) and key.endswith(".jsonl"):
-        return _from_list(storage.read(uri), uri, storage, creator)
-    remarks, top = Remarks(), _folder_of(uri, storage)
-    objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
-    manifests = _manifests(objects, storage, manifest_uri)
-    chosen = selection.select(list(objects), manifests, remarks)
-    videos = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
+    remarks = Remarks()
+    if lists.is_list(uri):
+        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, remarks)]
+    else:
+        top = _folder_of(uri, storage)
+        objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
+        manifests = [_covered(each, rights) for each in _manifests(objects, storage, manifest_uri)]
+        chosen = selection.select(list(objects), manifests, remarks)
+        found = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
+    videos = [video for video in _unique(found, remarks) if _is_covered(video, rights, remarks)]
     if not videos:
         raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
-    return Listing(_unique(videos, remarks), remarks.rows())
+    return Listing(videos, remarks.rows())
+
+
+def _covered(each: Manifest, rights: Rights) -> Manifest:
+    """A manifest whose rows for creators that the job may not speak for are refused."""
+    refused = [
+        RefusedRow(row.line, said, row.entry.file)
+        for row in each.rows.good
+        if row.entry.creator and (said := rights.refusal(row.entry.creator))
+    ]
+    lines = {row.line for row in refused}
+    good = tuple(row for row in each.rows.good if row.line not in lines)
+    return replace(each, rows=Rows(good, (*each.rows.refused, *refused)))
+
+
+def _is_covered(video: Listed, rights: Rights, remarks: Remarks) -> bool:
+    said = rights.refusal(video.creator)
+    if said:
+        remarks.add(LEFT_OUT, said, video.source_uri.rpartition("/")[2])
+    return not said
 
 
 def _folder_of(uri: str, storage: Storage) -> str:
@@ -133,59 +153,29 @@ def _manifests(objects: Mapping[str, StoredObject], storage: Storage, given: str
 
 
 def _read_manifest(uri: str, folder: str, size: int, storage: Storage) -> Manifest:
-    if size > MANIFEST_BYTES_MAX:
-        raise Rejected(f"manifest {uri} is larger than {MANIFEST_BYTES_MAX} bytes")
+    if size > manifest.BYTES_MAX:
+        raise Rejected(f"manifest {uri} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
     name = PurePosixPath(uri).name
-    rows = manifest.parse(_text(storage.read(uri), uri), name.lower())
+    rows = manifest.parse(manifest.text_of(storage.read(uri), uri), name.lower())
     return Manifest(f"{folder}/{name}" if folder else name, folder, rows)
-
-
-def _text(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Rejected(f"manifest {name} is not UTF-8: {error}") from error
 
 
 def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:
     said = entry or UNSAID
+    file = entry.file if entry and "\\" not in entry.file else found.uri
     return Listed(
         source_uri=found.uri,
         etag=found.etag,
         size=found.size,
         creator=said.creator or creator or manifest.DEFAULT_CREATOR,
-        title=said.title or manifest.title_of(PurePosixPath(found.uri).name),
+        title=said.title or manifest.title_of(PurePosixPath(file).name),
         description=said.description,
         tags=said.tags,
         wallet=said.wallet,
         visibility=said.visibility,
         language=said.language,
+        is_titled=bool(said.title),
     )
-
-
-def _from_list(data: bytes, uri: str, storage: Storage, creator: str) -> Listing:
-    """A list that `upload` has written: what is there is looked up, so that a changed object is noticed.
-
-    Raises:
-        Rejected: Pixr has not written it, or it leads out of what was uploaded.
-    """
-    if uri != _list_uri(store.split(uri)[0], data):
-        raise Rejected(f"{uri} is no list that Pixr has written", status=403, code="bad-list")
-    uploads, remarks, videos = f"s3://{store.split(uri)[0]}/{UPLOADS}/", Remarks(), list[Listed]()
-    for line in data.decode().splitlines():
-        row = json.loads(line)
-        if "remark" in row:
-            remarks.extend([row["remark"]])
-            continue
-        if not UPLOADED.fullmatch(str(row["uri"]).removeprefix(uploads)):
-            raise Rejected(f"{uri} names an object that was not uploaded", status=403, code="bad-list")
-        said = {**row["entry"], "tags": tuple(row["entry"]["tags"])}
-        videos.append(_listed(storage.info(row["uri"]), Entry(**said), creator))
-    return Listing(_unique(videos, remarks), remarks.rows())
-
-
-def _list_uri(bucket: str, data: bytes) -> str:
-    return f"s3://{bucket}/{LISTS}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
 
 
 def upload(
@@ -197,7 +187,8 @@ def upload(
     *,
     follow_links: bool = False,
 ) -> str:
-    """Put a local file or folder into S3 and return the source to ingest. What is there already is not sent again.
+    """Put a local file or folder into S3 and return the list to ingest, once `lists.remember` has noted it. What is there
+    already is not sent again.
 
     Raises:
         Rejected: there is no such path or no video in it.
@@ -205,19 +196,15 @@ def upload(
     remarks = Remarks()
     found = local_files.find(path, manifest_path, remarks, follow_links=follow_links)
     storage.ensure_bucket(bucket)
-    rows: list[dict[str, Any]] = []
+    rows = list[lists.Row]()
     for done, (file, uri, said) in enumerate(_each_once(found, path, bucket, remarks)):
         progress(shown(file.name), done, len(found))
         _put(file, uri, storage)
-        rows.append({"uri": uri, "entry": dataclasses.asdict(said)})
+        rows.append(lists.Row(uri, said))
     if not rows:
         raise _nothing(f"no video in {path} can be read", "look at its files", remarks)
     progress("", len(found), len(found))
-    rows += [{"remark": row} for row in remarks.rows()]
-    body = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
-    uri = _list_uri(bucket, body)
-    storage.put_bytes(body, uri, "application/jsonl")
-    return uri
+    return lists.write(storage, bucket, rows, remarks.rows())
 
 
 def local(

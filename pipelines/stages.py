@@ -24,9 +24,10 @@ from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import chunks, jobs, leases, sink
+from pipelines.confinement import profiles
 from pipelines.losses import Losses
 from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
-from pipelines.sandbox import Limits, Sandbox
+from pipelines.sandbox import Sandbox
 from pipelines.scratch import Scratch
 from pipelines.settings import IngestSettings, ModelSettings
 
@@ -279,15 +280,13 @@ class Store:
 
 def probe(path: Path, settings: IngestSettings) -> Video | Failure:
     """Look at a file in the sandbox."""
-    seconds, memory_mb = settings.probe_timeout_s, settings.decode_memory_max_mb
-    limits = Limits(seconds, seconds, memory_mb, settings.decode_output_max_mb)
     arguments = {
         "path": str(path),
         "pixels_max": settings.pixels_max,
         "duration_max_s": settings.duration_max_s,
         "share_min": settings.decodable_share_min,
     }
-    result = sandbox().run("probe", arguments, limits)
+    result = sandbox().run("probe", arguments, profiles.probe(settings))
     if isinstance(result, Failure):
         return result
     facts: dict[str, Any] = {**result.values, **result.arrays}
@@ -296,17 +295,12 @@ def probe(path: Path, settings: IngestSettings) -> Video | Failure:
 
 def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failure:
     """Decode a chunk in the sandbox; with PyAV after decord has failed."""
-    limits = Limits(
-        settings.decode_cpu_max_s,
-        settings.decode_timeout_s,
-        settings.decode_memory_max_mb,
-        settings.decode_output_max_mb,
-    )
-    order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv"}
-    result = sandbox().run("decode", order, limits)
+    profile = profiles.decode(settings)
+    copied = task.order["decoder"] == "decord" and not task.order["whole"]
+    order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv" if copied else ""}
+    result = sandbox().run("decode", order, profile)
     if isinstance(result, Failure) and order["decoder"] == "decord" and not result.final:
-        Path(order["scratch"]).unlink(missing_ok=True)
-        result = sandbox().run("decode", {**order, "decoder": "av"}, limits)
+        result = sandbox().run("decode", {**order, "decoder": "av"}, profile)
     if isinstance(result, Failure):
         return result
     arrays = from_zero(result.arrays)

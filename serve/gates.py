@@ -24,11 +24,11 @@ CREDIT_TURNS = 1  # by which one who has been here, and asks for less than other
 class _Caller:
     """What one caller has of a gate: the places held, who waits for another, and how much came before, as a turn."""
 
-    __slots__ = ("held", "places_max", "queue", "turn", "waiting_max")
+    __slots__ = ("held", "places_max", "queue", "turn", "waiting_max", "weight")
 
     def __init__(self, places_max: int, waiting_max: int) -> None:
         self.held, self.places_max, self.waiting_max = 0, places_max, waiting_max
-        self.turn = 0
+        self.turn, self.weight = 0.0, 1.0
         self.queue: deque[asyncio.Future[None]] = deque()
 
 
@@ -36,8 +36,9 @@ class Gate:
     """Places for one kind of work, of which one caller may have a part. Used inside one event loop.
 
     A place that becomes free goes to the waiting caller who has had the fewest (start-time fair queueing, Goyal et al.
-    1996): a caller who asks for less than an equal share waits for none of the many requests of others. Every place
-    takes its caller one turn further; newcomers start at the turn that is served at present.
+    1996): a caller who asks for less than a fair share waits for none of the many requests of others. Every place takes
+    its caller one turn further, or a part of one by the caller's weight; newcomers start at the turn that is served at
+    present. Who has waited for `wait_s` is sent away: what is begun too late is work for nothing.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Gate:
         self._share_max = share_max or places_max
         self._callers: dict[str, _Caller] = {}
         self._queued: dict[_Caller, None] = {}  # those who wait, by how long their first has waited
-        self._waiting = self._held = self._turn = 0
+        self._waiting = self._held = 0
+        self._turn = 0.0
 
     @property
     def held(self) -> int:
@@ -61,8 +63,10 @@ class Gate:
         return self._waiting
 
     @asynccontextmanager
-    async def passed(self, whose: str = "") -> AsyncIterator[None]:
+    async def passed(self, whose: str = "", weight: float = 1.0) -> AsyncIterator[None]:
         """Hold a place, after waiting for one if need be; callers without a name are each their own.
+
+        A caller of weight 2 has twice as many places as one of weight 1 while both wait.
 
         A caller waits in at most half of the room to wait in. When it is full, the last of the caller who has most there
         gives way to one who has less.
@@ -71,6 +75,7 @@ class Gate:
             Temporary: too many are waiting, others wait who had less, or no place became free in time.
         """
         caller = self._caller(whose)
+        caller.weight = weight
         if self._held < self._places_max and caller.held < caller.places_max:
             self._take(caller)
         else:
@@ -117,7 +122,7 @@ class Gate:
         self._held += 1
         caller.held += 1
         self._turn = max(self._turn, caller.turn)
-        caller.turn += 1
+        caller.turn += 1 / caller.weight
 
     def _give_back(self, caller: _Caller) -> None:
         self._held -= 1
@@ -211,19 +216,21 @@ class Gates:
 
 
 def of(search: SearchSettings) -> Gates:
-    lists = Gate("lists", search.lists_max, search.waiting_max, search.deadline_s, search.lists_caller_max)
+    lists = Gate("lists", search.lists_max, search.waiting_max, search.gate_wait_s, search.lists_caller_max)
     return Gates(
         lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max),
         large_shares=Shares("large bodies", search.large_bodies_max * 3, search.large_bodies_address_max),
-        large_bodies=Gate("large bodies", search.large_bodies_max, search.large_bodies_max * 2, search.deadline_s),
-        questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.deadline_s),
+        large_bodies=Gate("large bodies", search.large_bodies_max, search.large_bodies_max * 2, search.gate_wait_s),
+        questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
     )
 
 
 def searches(search: SearchSettings) -> Gate:
-    return Gate("searches", search.searches_max, search.waiting_max, share_max=search.searches_caller_max)
+    return Gate(
+        "searches", search.searches_max, search.waiting_max, search.gate_wait_s, share_max=search.searches_caller_max
+    )
 
 
 def places(gate: Gate, gates: Gates) -> dict[str, dict[str, float]]:

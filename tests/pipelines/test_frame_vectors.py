@@ -20,7 +20,7 @@ KEEPING = dataclasses.replace(SETTINGS, frame_vectors=True)
 
 def rows(connection: Connection) -> list[tuple[Any, ...]]:
     return connection.execute(
-        "SELECT s.id, s.start_ms, s.end_ms, s.best_frame_ms, s.thumbnail_uri, e.embedding::text"
+        "SELECT s.id, s.start_ms, s.end_ms, s.best_frame_ms, substring(s.thumbnail_uri FROM '[^/]*$'), e.embedding::text"
         " FROM media.segments s JOIN media.embeddings e ON e.segment_id = s.id ORDER BY s.start_ms"
     ).fetchall()
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 from psycopg import Connection, Cursor
+from psycopg.types.json import Jsonb
 
 from cluster import database, runtime
 from cluster.errors import Rejected
 from cluster.settings import Settings
 from pipelines import catalog, jobs, leases, model_names
-from pipelines.catalog import Listed
 from pipelines.jobs import Options
 from pipelines.leases import Lease
+from pipelines.listed import Listed
 from pipelines.settings import ModelSettings
 
 
@@ -69,12 +70,13 @@ def test_options_are_checked() -> None:
     ("videos", "words"),
     [
         ({"total": 3, "ready": 2, "failed": 0, "quarantined": 1}, None),
+        ({"total": 4, "ready": 2, "failed": 0, "quarantined": 1, "removed": 1}, None),
         ({"total": 3, "ready": 2, "failed": 0, "quarantined": 0}, "1 of 3 videos are neither ready nor refused"),
         ({"total": 3, "ready": 2, "failed": 1, "quarantined": 0}, "1 of 3 videos could not be ingested"),
     ],
 )
 def test_every_video_must_be_accounted_for(videos: dict[str, int], words: str | None) -> None:
-    assert jobs.reconcile({"videos": videos}) == words
+    assert jobs.reconcile({"videos": {"removed": 0, **videos}}) == words
 
 
 def begin(connection: Connection, name: str, priority: int) -> None:
@@ -161,3 +163,29 @@ def test_what_is_left_out_of_a_source_stands_in_its_job(connection: Connection) 
     remark = {"kind": "left out", "reason": "why", "count": 1, "names": ["a.wmv"]}
     jobs.note(connection, "j", {"remarks": [remark]})
     assert jobs.get(connection, "j")["remarks"] == [remark]
+
+
+def test_a_video_that_was_taken_down_is_no_failure_of_a_job(connection: Connection) -> None:
+    begin(connection, "j", 0)
+    catalog.remove(connection, 1)
+    connection.execute("INSERT INTO media.jobs (id, source) VALUES ('k', 's3://b')")
+    for job_id in ("j", "k"):
+        catalog.register(connection, job_id, [Listed("s3://b/j.mp4", "e", 1, "ana", "j")], 1)
+        jobs.settle(connection, job_id, 1)
+        jobs.mark_listed(connection, job_id)
+        job = jobs.get(connection, job_id)
+        assert job["videos"] == {"total": 1, "ready": 0, "failed": 0, "quarantined": 0, "skipped": 0, "removed": 1}
+        assert (job["progress"]["left"], job["failures"], jobs.reconcile(job)) == (0, [], None)
+
+
+def test_jobs_of_other_creators_are_not_shown(connection: Connection) -> None:
+    for name, options in (("any", {}), ("hers", {"speaks_for": ["ana"]}), ("both", {"speaks_for": ["ana", "bo"]})):
+        connection.execute(
+            "INSERT INTO media.jobs (id, source, options) VALUES (%s, 's3://b', %s)", (name, Jsonb(options))
+        )
+    for speaks_for, names in ((None, {"any", "hers", "both"}), (["ana"], {"hers"}), (["bo", "ana"], {"hers", "both"})):
+        assert {job["id"] for job in jobs.listing(connection, speaks_for=speaks_for)} == names
+        assert jobs.count(connection, speaks_for) == len(names)
+        for name in {"any", "hers", "both"} - names:
+            with pytest.raises(Rejected, match="no job"):
+                jobs.get(connection, name, speaks_for)

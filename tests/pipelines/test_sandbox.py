@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import threading
@@ -13,10 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
+from pipelines import sandbox as sandbox_module
+from pipelines.confinement import profiles
 from pipelines.media import Failure
-from pipelines.sandbox import Limits, Result, Sandbox
+from pipelines.sandbox import HEADER, Result, Sandbox
+from pipelines.settings import IngestSettings
 
-ROOMY = Limits(cpu_max_s=30, timeout_s=30, memory_max_mb=2048, output_max_mb=64)
+ROOMY = profiles.decode(IngestSettings(decode_cpu_max_s=30, decode_timeout_s=30, decode_memory_max_mb=2048))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,7 @@ def test_a_task_answers_with_values_and_arrays(sandbox: Sandbox, clips: Path) ->
     assert len(result.arrays["frame_ms"]) == 360
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a keeper is closed to its own user")
 def test_the_child_has_no_torch_and_none_of_our_environment(
     sandbox: Sandbox, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,7 +59,7 @@ def test_the_child_has_no_torch_and_none_of_our_environment(
 
 
 def test_too_little_memory_is_a_failure_and_the_next_task_works(sandbox: Sandbox, clips: Path) -> None:
-    tight = Limits(cpu_max_s=30, timeout_s=30, memory_max_mb=1, output_max_mb=1)
+    tight = dataclasses.replace(ROOMY, memory_max_mb=1, output_max_mb=1)
     order = _never(clips) | {"path": str(clips / "cuts.mp4"), "width": 1280, "height": 720}
     order |= {"frame_ms": [number * 100 // 3 for number in range(360)], "own_stop": 360}
     assert isinstance(sandbox.run("decode", order, ROOMY), Result)
@@ -80,7 +86,7 @@ def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
 def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
     os.mkfifo(clips / "never.mp4")
     began = time.monotonic()
-    limits = Limits(cpu_max_s=30, timeout_s=1.0, memory_max_mb=2048, output_max_mb=8)
+    limits = dataclasses.replace(ROOMY, timeout_s=1.0, output_max_mb=8)
     result = sandbox.run("decode", _never(clips), limits)
     (clips / "never.mp4").unlink()
     assert isinstance(result, Failure)
@@ -116,3 +122,31 @@ def _wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"values": [], "arrays": {}},
+        {"values": {}},
+        {"values": {}, "arrays": {"frames": ["|O8", [1], 1, 64]}},
+        {"values": {}, "arrays": {"frames": ["|u1", [1 << 40], 1 << 40, 64]}},
+        {"values": {}, "arrays": {"frames": ["|u1", [4], 4, -8]}},
+        {"values": {}, "arrays": {"frames": ["<M8[s]", [1], 1, 64]}},
+        {"values": {}, "arrays": {"frames": "u1"}},
+        {"failure": ["temporary", "the machine is at fault", False]},
+        {"failure": ["DROP TABLE", "a reason", True]},
+        {"failure": [1, 2, 3]},
+        {"failure": []},
+    ],
+)
+def test_a_mean_answer_is_a_crash_and_nothing_else(reply: dict[str, Any]) -> None:
+    """A decoder that was taken over writes what it likes into the memory that it shares."""
+    memory, body = sandbox_module._sealed_memory(4096), json.dumps(reply).encode()
+    os.pwrite(memory, HEADER.pack(1024, len(body)), 0)
+    os.pwrite(memory, body, 1024)
+    ended = {"exit": 0, "signal": 0, "timed_out": False, "cpu_seconds": 0.0, "memory_mb": 1.0}
+    found = sandbox_module._judge(ended, memory, ROOMY)
+    os.close(memory)
+    assert isinstance(found, Failure)
+    assert (found.code, found.final) == ("decoder-crashed", False)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
+import psycopg
 import pytest
 from psycopg import Connection
 
@@ -13,8 +14,8 @@ from cluster import database
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import catalog, leases, segments, shots, sink
-from pipelines.catalog import Listed
 from pipelines.leases import Lease
+from pipelines.listed import Listed
 from pipelines.losses import Losses
 from pipelines.settings import IngestSettings
 from pipelines.sink import ChunkRow
@@ -109,7 +110,7 @@ def test_the_last_chunk_makes_the_video_whole_in_any_order(
     assert sink.stage(connection, "j", chunk(lease, 0))
     assert finalise(connection, storage, bucket, lease) == segments.Kept(2, 0)
     assert [row[1:3] for row in rows(connection)] == [(0, 2000), (2000, 4000)]
-    assert storage.read(f"s3://{bucket}/thumbnails/1/0.webp").startswith(b"webp")
+    assert storage.read(f"s3://{bucket}/thumbnails/1/{lease.token}/0.webp").startswith(b"webp")
     status = connection.execute("SELECT status, lease_token, error FROM media.videos").fetchone()
     assert status == ("ready", None, None)
     assert connection.execute("SELECT count(*) FROM media.staging").fetchone() == (0,)
@@ -134,10 +135,13 @@ def test_a_chunk_that_comes_twice_counts_once(connection: Connection) -> None:
 
 
 def test_a_second_run_keeps_every_id_and_row(connection: Connection, storage: Storage, bucket: str) -> None:
+    def but_for_pictures() -> list[tuple[object, ...]]:
+        return [(*row[:4], row[5]) for row in rows(connection)]
+
     ingest(connection, storage, bucket)
-    before = rows(connection)
+    before = but_for_pictures()
     ingest(connection, storage, bucket)
-    assert rows(connection) == before
+    assert but_for_pictures() == before
 
 
 def test_one_whose_lease_has_passed_on_writes_nothing(connection: Connection, storage: Storage, bucket: str) -> None:
@@ -224,3 +228,55 @@ def test_a_moment_is_the_mean_of_its_samples_and_shows_the_sharpest(
     vector = np.array([float(number) for number in str(row[5]).strip("[]").split(",")])
     samples = chunk(Lease(1, 1, "", "", 0, 1), 0).vectors.mean(axis=0)
     assert float(vector @ samples / np.linalg.norm(samples) / np.linalg.norm(vector)) > 0.9999
+
+
+def pictures(storage: Storage, bucket: str) -> dict[str, bytes]:
+    return {found.uri: storage.read(found.uri) for found in storage.list(f"s3://{bucket}/thumbnails/1/")}
+
+
+def shown(connection: Connection) -> set[object]:
+    return {row[4] for row in rows(connection)}
+
+
+def test_an_attempt_that_lost_its_lease_overwrites_no_picture_that_is_shown_and_leaves_none(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    ingest(connection, storage, bucket)
+    before = pictures(storage, bucket)
+    old = begin(connection)
+    late = dataclasses.replace(chunk(old, 0, 1), thumbnails=[b"late"] * 4)
+    assert sink.stage(connection, "j", late)
+    connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    begin(connection, "j/2")
+    connection.execute("UPDATE media.staging SET lease_token = (SELECT lease_token FROM media.videos)")
+
+    class Fenced(Storage):
+        """The lease passes on while pictures are stored."""
+
+        def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            connection.execute("UPDATE media.videos SET lease_token = nextval('media.lease_tokens')")
+            super().put_bytes(data, uri, content_type)
+
+    row = connection.execute("SELECT lease_token FROM media.videos").fetchone()
+    assert row is not None
+    assert finalise(connection, Fenced(storage.endpoint), bucket, dataclasses.replace(old, token=row[0])) is None
+    assert pictures(storage, bucket) == before
+    assert set(before) == shown(connection)
+
+
+def test_pictures_of_moments_that_are_gone_are_deleted(connection: Connection, storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"of an older release", f"s3://{bucket}/thumbnails/1/0.webp")
+    for shot_max_ms, count in ((2000, 2), (4000, 1)):
+        ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=shot_max_ms))
+        assert set(pictures(storage, bucket)) == shown(connection)
+        assert len(shown(connection)) == count
+
+
+def test_an_attempt_that_fails_takes_its_pictures_away(connection: Connection, storage: Storage, bucket: str) -> None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    sink.stage(connection, "j", chunk(lease, 1))
+    connection.execute("ALTER TABLE media.segments ADD CHECK (end_ms < 3000)")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        finalise(connection, storage, bucket, lease)
+    assert pictures(storage, bucket) == {}

@@ -75,7 +75,7 @@ async def test_a_model_that_takes_longer_to_load_than_a_search_waits_is_loaded_a
     hasty = RemoteEncoding(replace(SEARCH, encode_timeout_s=0.1), store, encoder.facts, encoder.text, encoder.image)
     with pytest.raises(Temporary):
         await hasty.facts("next")
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.0)
     assert (await hasty.facts("next")).name == "next"
 
 
