@@ -91,19 +91,19 @@ class _Row:
         return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
 
 
-def next_token(connection: Connection) -> int:
-    """A token larger than all before it, for work on a video that takes no lease."""
-    row = connection.execute("SELECT nextval('media.lease_tokens')").fetchone()
-    assert row is not None  # of a sequence
-    return int(row[0])
-
-
 def holds(connection: Connection, lease: Lease) -> bool:
     """Whether a lease is still that of its video."""
     row = connection.execute(
         "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s", (lease.video_id, lease.token)
     ).fetchone()
     return row is not None
+
+
+def next_token(connection: Connection) -> int:
+    """A token larger than all before it, for work on a video that takes no lease."""
+    row = connection.execute("SELECT nextval('media.lease_tokens')").fetchone()
+    assert row is not None  # of a sequence
+    return int(row[0])
 
 
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left beh
 POLL_S = 0.2
 FETCHES_MAX = 3
 LOCK_TRIES_MAX = 100
-NOTES = (".done", ".dropped", ".lock")  # beside each file; the lock is deleted last
+NOTES = (".dropped", ".done", ".lock")  # beside each file; the lock is deleted last
 DRAFT = "-"  # in the suffix of what is being fetched, after its size
 
 

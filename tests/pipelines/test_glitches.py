@@ -13,7 +13,7 @@ from cluster import database
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import catalog, sink
-from pipelines.catalog import Listed
+from pipelines.listed import Listed
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Decoded, Done, Model, Place, Plan, Refused, Store, Task, chunk_row
 from tests.pipelines import oddities

@@ -127,6 +127,21 @@ def test_what_a_dead_job_left_keeps_the_next_one_waiting_for_minutes_at_most(
         assert time.monotonic() - began < 4
 
 
+def test_what_an_attempt_drops_is_gone_and_its_other_chunks_know(tmp_path: Path) -> None:
+    folder, uri = Scratch(tmp_path / "s", 10_000, 0, 8), "s3://b/one"
+    path = folder.path(uri, "e")
+    path.parent.mkdir()
+    path.write_bytes(b"video")
+    folder.drop(uri, "e", "7")
+    assert folder.dropped(uri, "e", "7")
+    assert not folder.dropped(uri, "e", "8")
+    path.write_bytes(b"fetched by a chunk that came too late")
+    folder.done(uri, "e", 1, 3, "7")
+    assert [file.suffix for file in (tmp_path / "s").iterdir()] == [".dropped"]
+    folder.done(uri, "e", 1, 3, "8")
+    assert {file.suffix for file in (tmp_path / "s").iterdir()} == {".dropped", ".done", ".lock"}
+
+
 def test_who_waited_for_a_lock_that_was_deleted_holds_the_one_that_others_find(tmp_path: Path) -> None:
     """The last chunk deletes file and lock while others wait for it: one of them at a time may go on."""
     path = Scratch(tmp_path / "s", 10_000, 0, 8).path("s3://b/one", "e")
@@ -189,18 +204,3 @@ def test_a_file_that_is_deleted_while_it_is_asked_for_is_fetched_again(
         for done in [pool.submit(work) for work in (read, read, delete, delete)]:
             done.result(60)
     assert set(seen) == {b"one" * 100}
-
-
-def test_what_an_attempt_drops_is_gone_and_its_other_chunks_know(tmp_path: Path) -> None:
-    folder, uri = Scratch(tmp_path / "s", 10_000, 0, 8), "s3://b/one"
-    path = folder.path(uri, "e")
-    path.parent.mkdir()
-    path.write_bytes(b"video")
-    folder.drop(uri, "e", "7")
-    assert folder.dropped(uri, "e", "7")
-    assert not folder.dropped(uri, "e", "8")
-    path.write_bytes(b"fetched by a chunk that came too late")
-    folder.done(uri, "e", 1, 3, "7")
-    assert [file.suffix for file in (tmp_path / "s").iterdir()] == [".dropped"]
-    folder.done(uri, "e", 1, 3, "8")
-    assert {file.suffix for file in (tmp_path / "s").iterdir()} == {".dropped", ".done", ".lock"}
