@@ -113,7 +113,8 @@ def _never(clips: Path) -> dict[str, Any]:
     return {
         "path": str(clips / "never.mp4"), "scratch": "", "decoder": "av", "whole": True, "width": 32, "height": 32,
         "rotation": 0, "mirrored": False, "track": 0, "frame_ms": [0], "pts_first": 0, "pts_last": 0,
-        "own_first": 0, "own_stop": 1, "previous_ms": -1, "interval_ms": 1000, "model_side": 32, "fit": "squash", "thumbnail_side": 32,
+        "own_first": 0, "own_stop": 1, "previous_ms": -1,
+        "interval_ms": 1000, "model_side": 32, "fit": "squash", "thumbnail_side": 32,
     }  # fmt: skip
 
 
