@@ -147,8 +147,10 @@ def check_external(settings: Settings) -> None:
         except Temporary as error:
             hint = f"check {setting} in {settings.path} or its PIXR_ variable"
             raise Rejected(str(error), code="unreachable", hint=hint) from error
-        except Exception as error:  # a malformed URL fails in its client's own way
-            raise Rejected(f"{setting} of {name} cannot be used: {error}", hint=f"see {settings.path}") from error
+        except Exception as error:  # noqa: BLE001  a malformed URL fails in its client's own way
+            hint = f"check {setting} in {settings.path} or its PIXR_ variable"
+            said = f"{setting} of {name} cannot be used ({type(error).__name__})"  # what the client says may hold a password
+            raise Rejected(said, hint=hint) from None
 
 
 def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], None]]]:

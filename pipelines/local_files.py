@@ -29,6 +29,8 @@ def find(path: Path, given: Path | None, remarks: Remarks, *, follow_links: bool
     """
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
+    if not (path.is_dir() or path.is_file()):
+        raise Rejected(f"{path} is neither a file nor a folder", code="not-found", hint="name a video file or a folder")
     top = path if path.is_dir() else path.parent
     files = sorted(_files(path, remarks, follow_links=follow_links)) if path.is_dir() else [path.name]
     files = [file for file in files if is_text(file, remarks)]

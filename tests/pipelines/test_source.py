@@ -63,10 +63,11 @@ def test_a_single_file_is_a_source(storage: Storage, bucket: str, tmp_path: Path
     assert [video.title for video in source.listed(uri, storage).videos] == ["The first"]
 
 
-@pytest.mark.parametrize("name", ["nowhere", "notes"])
+@pytest.mark.parametrize("name", ["nowhere", "notes", "pipe.mp4"])
 def test_nothing_to_upload_is_refused(storage: Storage, bucket: str, tmp_path: Path, name: str) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.mp4")  # whoever opens it waits for a writer
     with pytest.raises(Rejected):
         source.upload(tmp_path / name, storage, bucket, None, silent)
 
