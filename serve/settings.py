@@ -181,7 +181,7 @@ class SearchSettings:
     searches_max: int = 8  # at once; more make each of them slower and none sooner
     searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
     gate_wait_s: float = 1.0  # for a place; what is begun later is seldom done before its deadline
-    key_weight: float = 8.0  # by which a key has more of the places than an address without one, while both wait
+    key_weight: float = 8.0  # by which keys have more of the places than addresses without one, while both wait
     lists_max: int = 2  # pages of videos and creators, which may read and count many rows
     lists_caller_max: int = 1  # of those, what one key or address may have
     waiting_max: int = 64

@@ -174,9 +174,10 @@ def _counting(door: Door) -> list[str]:
     lines = [f"    tcp-request connection accept if {{ src {trusted} }}"] if trusted else []
     return [
         *lines,
+        # Looked at before it is counted: who makes too many is served as many as it may, not none.
+        f"    tcp-request connection reject if {{ src,ipmask(32,64),table_conn_rate(addresses) ge {math.ceil(often)} }}",
         "    tcp-request connection track-sc0 src,ipmask(32,64) table addresses",
         f"    tcp-request connection reject if {{ sc0_conn_cur gt {door.connections_per_address_max} }}",
-        f"    tcp-request connection reject if {{ sc0_conn_rate gt {math.ceil(often)} }}",
     ]
 
 
