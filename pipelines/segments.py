@@ -73,6 +73,14 @@ def _mean_direction(vectors: Floats) -> Floats:
     return unit
 
 
+def thumbnails(connection: Connection, video_id: int) -> list[str]:
+    """Addresses of the thumbnails that a video's moments show now."""
+    rows = connection.execute(
+        "SELECT thumbnail_uri FROM media.segments WHERE video_id = %s AND thumbnail_uri IS NOT NULL", (video_id,)
+    ).fetchall()
+    return [uri for (uri,) in rows]
+
+
 def replace(
     connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment], uris: Sequence[str]
 ) -> Kept:

@@ -14,13 +14,14 @@ import numpy as np
 from psycopg import Connection
 
 from cluster.storage import Storage
-from pipelines import catalog, frame_vectors, leases, segments, thumbnails
+from pipelines import catalog, frame_vectors, leases, segments
 from pipelines.frame_vectors import Kept
 from pipelines.losses import Losses
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Times
 from pipelines.segments import Staged
 from pipelines.settings import IngestSettings
 from pipelines.shots import FEATURES, Rules
+from pipelines.thumbnails import Thumbnails
 
 COLUMNS = (
     "video_id, lease_token, chunk, chunks, frame_ms, features, candidate_ms, sharpness, vectors, thumbnails,"
@@ -113,22 +114,27 @@ def finalise(
     if settings.frame_vectors:
         frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
     moments = _moments(Kept(staged, settings.mode), duration_ms, settings)
-    with thumbnails.of_attempt(storage, bucket, video_id, token) as pictures:
-        uris = pictures.put(moments)
-        with connection.transaction():
-            if not _leased(connection, video_id, token):
-                return None
+    pictures = Thumbnails(storage, bucket, video_id, token)
+    uris = pictures.put(moments)
+    with connection.transaction():
+        is_ours = _leased(connection, video_id, token)
+        if is_ours:
+            shown = segments.thumbnails(connection, video_id)
             kept = segments.replace(connection, video_id, model_id, moments, uris)
             _make_ready(connection, job_id, video_id, token, kept)
             catalog.bump_generation(connection, only_grown=not kept.before)
-        pictures.keep()
+    if not is_ours:
+        pictures.drop()
+        return None
+    pictures.keep(shown)
     return kept
 
 
 def repool(
     connection: Connection, storage: Storage, video_id: int, model_id: int, *, bucket: str, settings: IngestSettings
 ) -> segments.Kept | None:
-    """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready.
+    """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready, or
+    another one has made them meanwhile.
 
     Raises:
         Rejected: the frame vectors are those of another version.
@@ -137,19 +143,29 @@ def repool(
     if row is None:
         return None
     moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), row[0], settings)
-    with thumbnails.of_attempt(storage, bucket, video_id, leases.next_token(connection)) as pictures:
-        uris = pictures.put(moments)
-        with connection.transaction():
-            free = connection.execute(
-                "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE",
-                (video_id,),
-            ).fetchone()
-            if free is None:
-                return None
+    pictures = Thumbnails(storage, bucket, video_id, leases.next_token(connection))
+    uris = pictures.put(moments)
+    with connection.transaction():
+        is_free = _free(connection, video_id)
+        shown = segments.thumbnails(connection, video_id)
+        # One that began later and was committed first has deleted the thumbnails of this one.
+        is_ours = is_free and not pictures.are_late(shown)
+        if is_ours:
             kept = segments.replace(connection, video_id, model_id, moments, uris)
             catalog.bump_generation(connection, only_grown=not kept.before)
-        pictures.keep()
+    if not is_ours:
+        pictures.drop()
+        return None
+    pictures.keep(shown)
     return kept
+
+
+def _free(connection: Connection, video_id: int) -> bool:
+    """Hold the video's row, if it is ready and nobody is at work on it."""
+    row = connection.execute(
+        "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE", (video_id,)
+    ).fetchone()
+    return row is not None
 
 
 def _moments(kept: Kept, duration_ms: int, settings: IngestSettings) -> list[Segment]:

@@ -1,14 +1,15 @@
 """Thumbnails of moments, as objects under `thumbnails/<video>/<token>/`: each attempt writes under its own fencing token.
 
-So one whose lease has passed on overwrites nothing that is shown, and takes its own away again. The attempt whose moments
-are committed deletes what older ones had left, those of moments that are gone among them. Knows objects, no tables.
+So one whose lease has passed on overwrites nothing that is shown, and takes its own away again. Where nobody knows how an
+attempt has ended (a connection that breaks at COMMIT), its thumbnails stay: they may be shown. The attempt whose moments
+are committed deletes what older ones had left, but for what was shown until then: links to it are in browsers' caches
+still, and the next attempt that is committed deletes it. Knows objects, no tables.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from cluster.errors import Temporary
 from cluster.storage import Storage
@@ -26,7 +27,6 @@ class Thumbnails:
     def __init__(self, storage: Storage, bucket: str, video_id: int, token: int) -> None:
         self._storage, self._video_id, self._token = storage, video_id, token
         self._video = f"s3://{bucket}/{THUMBNAILS}/{video_id}/"
-        self.kept = False
 
     def put(self, moments: Sequence[Segment]) -> list[str]:
         """Store a picture for each moment; their addresses."""
@@ -37,32 +37,31 @@ class Thumbnails:
             uris.append(uri)
         return uris
 
-    def keep(self) -> None:
-        """The moments are committed: these are shown, and those of older attempts no more."""
-        self.kept = True
-        _tidied(self._drop_older, self._video_id)
+    def are_late(self, shown: Iterable[str]) -> bool:
+        """Whether one of these addresses is a later attempt's: then this one may not be shown any more."""
+        return any(self._token_of(uri) > self._token for uri in shown)
 
-    def _drop_older(self) -> None:
-        for picture in list(self._storage.list(self._video)):
-            token, slash, _ = picture.uri.removeprefix(self._video).partition("/")
-            if not slash or int(token) < self._token:  # without a token: of a release before this one
-                self._storage.delete(picture.uri)
+    def keep(self, shown: Collection[str]) -> None:
+        """The moments are committed: of older attempts only what was `shown` until then stays a while."""
+        _tidied(lambda: self._drop_older(frozenset(shown)), self._video_id)
 
     def drop(self) -> None:
-        """Take away what this attempt has stored."""
+        """Take away what this attempt has stored: its moments were not written, and never will be."""
+        _tidied(self._drop_own, self._video_id)
+
+    def _drop_older(self, spared: frozenset[str]) -> None:
+        for picture in list(self._storage.list(self._video)):
+            if self._token_of(picture.uri) < self._token and picture.uri not in spared:
+                self._storage.delete(picture.uri)
+
+    def _drop_own(self) -> None:
         for picture in list(self._storage.list(f"{self._video}{self._token}/")):
             self._storage.delete(picture.uri)
 
-
-@contextmanager
-def of_attempt(storage: Storage, bucket: str, video_id: int, token: int) -> Iterator[Thumbnails]:
-    """Thumbnails that are gone after the block unless they were kept in it."""
-    pictures = Thumbnails(storage, bucket, video_id, token)
-    try:
-        yield pictures
-    finally:
-        if not pictures.kept:
-            _tidied(pictures.drop, video_id)
+    def _token_of(self, uri: str) -> int:
+        """The token under which a thumbnail lies; 0 for one of a release before this one, which lies under none."""
+        token, slash, _ = uri.removeprefix(self._video).partition("/")
+        return int(token) if uri.startswith(self._video) and slash else 0
 
 
 def _tidied(tidy: Callable[[], None], video_id: int) -> None:

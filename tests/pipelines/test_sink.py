@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -264,19 +266,80 @@ def test_an_attempt_that_lost_its_lease_overwrites_no_picture_that_is_shown_and_
     assert set(before) == shown(connection)
 
 
-def test_pictures_of_moments_that_are_gone_are_deleted(connection: Connection, storage: Storage, bucket: str) -> None:
+def test_pictures_of_moments_that_are_gone_stay_until_the_next_attempt_is_kept(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    """Browsers keep the way to what was shown for a minute (`routes_media.CACHE_CONTROL`)."""
     storage.put_bytes(b"of an older release", f"s3://{bucket}/thumbnails/1/0.webp")
-    for shot_max_ms, count in ((2000, 2), (4000, 1)):
+    before = set[object]()
+    for shot_max_ms, count in ((2000, 2), (4000, 1), (2000, 2)):
         ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=shot_max_ms))
-        assert set(pictures(storage, bucket)) == shown(connection)
-        assert len(shown(connection)) == count
+        assert set(pictures(storage, bucket)) == shown(connection) | before
+        before = shown(connection)
+        assert len(before) == count
 
 
-def test_an_attempt_that_fails_takes_its_pictures_away(connection: Connection, storage: Storage, bucket: str) -> None:
+def test_an_attempt_that_fails_leaves_what_the_next_one_takes_away(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
     lease = begin(connection)
     sink.stage(connection, "j", chunk(lease, 0))
     sink.stage(connection, "j", chunk(lease, 1))
-    connection.execute("ALTER TABLE media.segments ADD CHECK (end_ms < 3000)")
+    connection.execute("ALTER TABLE media.segments ADD CONSTRAINT short CHECK (end_ms < 3000)")
     with pytest.raises(psycopg.errors.CheckViolation):
         finalise(connection, storage, bucket, lease)
-    assert pictures(storage, bucket) == {}
+    connection.execute("ALTER TABLE media.segments DROP CONSTRAINT short")
+    connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    ingest(connection, storage, bucket)
+    assert set(pictures(storage, bucket)) == shown(connection)
+
+
+def test_what_is_shown_stays_when_nobody_learns_that_it_was_committed(
+    connection: Connection, storage: Storage, bucket: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    sink.stage(connection, "j", chunk(lease, 1))
+
+    class Broken(Connection[Any]):
+        """The network goes once COMMIT has been sent."""
+
+        @contextmanager
+        def transaction(self, *arguments: Any, **named: Any) -> Iterator[Any]:
+            with super().transaction(*arguments, **named) as inner:
+                yield inner
+            if written:
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    written, replace = list[bool](), segments.replace
+
+    def watched(*arguments: Any) -> segments.Kept:
+        written.append(True)
+        return replace(*arguments)
+
+    monkeypatch.setattr(segments, "replace", watched)
+    with Broken.connect(postgres_url, autocommit=True) as broken, pytest.raises(psycopg.OperationalError):
+        finalise(broken, storage, bucket, lease)
+    assert shown(connection)
+    assert set(pictures(storage, bucket)) == shown(connection)
+
+
+def test_of_two_that_repool_at_once_the_later_one_is_shown_with_all_its_pictures(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, frame_vectors=True))
+
+    class Overtaken(Storage):
+        """Another one begins and ends when this one has stored its first picture."""
+
+        is_first = True
+
+        def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            super().put_bytes(data, uri, content_type)
+            if self.is_first:
+                self.is_first = False
+                assert sink.repool(connection, storage, 1, 1, bucket=bucket, settings=SETTINGS) is not None
+
+    assert sink.repool(connection, Overtaken(storage.endpoint), 1, 1, bucket=bucket, settings=SETTINGS) is None
+    assert shown(connection)
+    assert shown(connection) <= set(pictures(storage, bucket))
