@@ -6,8 +6,9 @@ how that ended is written by `leases`. Knows SQL and nothing of decoding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -16,13 +17,14 @@ from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
 from pipelines import mending
-from pipelines.handles import ANYBODY, Rights
+from pipelines.handles import ANYBODY, Known, Rights, normal
 from pipelines.listed import Listed, Note
-from pipelines.manifest import DEFAULT_CREATOR, is_address
+from pipelines.manifest import DEFAULT_CREATOR, is_address, is_text
 from pipelines.media import PIPELINE_VERSION
 from pipelines.remarks import LEFT_OUT, TAKEN_DOWN, WALLET_KEPT
 
 PAGE_ROWS = 1000
+KNOWN_MAX = 10_000  # handles of which an answer is remembered
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> 
 
 def _register_creators(connection: Connection, page: Sequence[Listed]) -> list[Note]:
     """Make the creators of a page known, with their wallets where they have none; the wallets that are not taken."""
-    claims = {video.creator: video.wallet for video in page if video.wallet and video.creator != DEFAULT_CREATOR}
+    claims = {video.creator: video.wallet for video in page if video.wallet and _is_theirs(video)}
     handles = list({video.creator: None for video in page})
     if claims:  # releases before this one took any text, and what is none keeps no wallet out
         rows = connection.execute("SELECT handle, wallet FROM media.creators WHERE handle = ANY(%s)", (list(claims),))
@@ -124,16 +126,40 @@ def _register_creators(connection: Connection, page: Sequence[Listed]) -> list[N
     )
     stored: dict[str, str] = dict(rows.fetchall())
     return [
-        Note(WALLET_KEPT, _why_kept(video.creator), video)
+        Note(WALLET_KEPT, _why_kept(video), video)
         for video in page
-        if video.wallet and stored[video.creator] != video.wallet
+        if video.wallet and not (_is_theirs(video) and stored[video.creator] == video.wallet)
     ]
 
 
-def _why_kept(creator: str) -> str:
-    if creator == DEFAULT_CREATOR:
-        return "no creator is named whose wallet it would be"
-    return f"{creator} has another one; they change it with a key of their own"
+def _is_theirs(video: Listed) -> bool:
+    """Whether a row says whose its wallet is: the job's creator is only whose video it is."""
+    return video.is_named and video.creator != DEFAULT_CREATOR
+
+
+def _why_kept(video: Listed) -> str:
+    """Of the catalogue's wallets alone: where a creator is paid is the ledger's to know."""
+    if not _is_theirs(video):
+        return "its row names no creator whose wallet it would be"
+    return f"an earlier row named another one for {video.creator}, and the first stands; their own key changes it"
+
+
+def known_handles(connection: Connection, given: Iterable[str]) -> frozenset[str]:
+    """Which handles creators have, of those that are given and of their one way of writing."""
+    texts = [text for text in given if is_text(text) and "\0" not in text]
+    asked = sorted({form for text in texts for form in (text, normal(text))})
+    rows = connection.execute("SELECT handle FROM media.creators WHERE handle = ANY(%s)", (asked,)).fetchall()
+    return frozenset(handle for (handle,) in rows)
+
+
+def knows(connection: Connection) -> Known:
+    """Whether there is a creator of a handle, asked of the database once for each."""
+
+    @lru_cache(KNOWN_MAX)
+    def is_known(handle: str) -> bool:
+        return handle in known_handles(connection, [handle])
+
+    return is_known
 
 
 def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:

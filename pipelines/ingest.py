@@ -209,10 +209,16 @@ def _prepared(
         lists.require_known(connection, job_source)
         storage, rights = Storage(s3), options.rights
         found = source.listed(
-            job_source, storage, creator=options.creator, manifest_uri=options.manifest, rights=rights
+            job_source,
+            storage,
+            creator=options.creator,
+            manifest_uri=options.manifest,
+            rights=rights,
+            is_known=catalog.knows(connection),
         )
         registered = list_videos(connection, job_id, found, model.id, rights)
         forget_removed(storage, settings.s3.bucket, registered)
+        jobs.mark_listed(connection, job_id)  # last: whoever takes over does all of this again, or none
     name = owner(job_id, submission)
     return Place(job_id, name, ends.postgres_url, s3, settings.s3.bucket, ingest, named, model)
 
@@ -234,7 +240,6 @@ def list_videos(
     refused = registered.refused
     if len(refused) == len(found.videos):
         raise Rejected(f"no video of {len(refused)} could be registered: {refused[0].reason}", code="nothing-to-do")
-    jobs.mark_listed(connection, job_id)
     return registered
 
 

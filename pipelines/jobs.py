@@ -13,8 +13,8 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import psycopg
@@ -54,13 +54,15 @@ class Options:
     origin: str = ""  # the local path that was uploaded
     speaks_for: Sequence[str] | None = None  # handles of the creators whose videos it may list; None: any
     reassign: bool = False  # videos that were shown as another creator's, too
+    known: InitVar[Collection[str]] = ()  # handles that creators have, whatever they hold
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known: Collection[str]) -> None:
         if self.mode and self.mode not in MODES:
             raise Rejected(f"mode {self.mode!r} is unknown", code="bad-mode", hint=f"known: {', '.join(MODES)}")
         if not self.creator:
             return
-        object.__setattr__(self, "creator", handles.checked([self.creator])[0])
+        if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
+            object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
         if said := self.rights.refusal(self.creator):
             raise Rejected(said, status=403, code="not-yours")
 
@@ -90,6 +92,7 @@ def create(
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
     source.check(job_source, storage, settings.s3.ingest_buckets)
+    source.require_open(job_source, options.rights)
     lists.require_known(connection, job_source)
     if options.manifest:
         source.check(options.manifest, storage, settings.s3.ingest_buckets)
@@ -189,10 +192,10 @@ def dashboard(settings: Settings) -> str:
 
 
 def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Options]:
-    """A driver's first step: its source and options.
+    """A driver's first step: its source and options. A job of another release whose options are refused is failed.
 
     Raises:
-        Rejected: the job is unknown, finished, or a later submission has taken over.
+        Rejected: the job is unknown, finished, or a later submission has taken over; or its options are refused.
     """
     row = connection.execute(
         "UPDATE media.jobs SET status = 'running', started_at = coalesce(started_at, now()), heartbeat_at = now()"
@@ -202,7 +205,17 @@ def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Op
     connection.commit()
     if row is None:
         raise Rejected(f"job {job_id} is not there to be run by submission {submission}")
-    return row[0], Options(**row[1])
+    try:
+        return row[0], _options(connection, row[1])
+    except Rejected as refused:
+        finish(connection, job_id, submission, "failed", str(refused))
+        connection.commit()
+        raise
+
+
+def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
+    """Options as they were kept."""
+    return Options(**said, known=catalog.known_handles(connection, [said.get("creator", "")]))
 
 
 def beat(connection: Connection, job_id: str, submission: int) -> bool:
@@ -340,15 +353,16 @@ def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, 
     if before["status"] in UNFINISHED:
         detail = f"job {job_id} is still {before['status']}"
         raise Rejected(detail, status=409, code="not-finished", hint="cancel it first")
+    row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
+    assert row is not None  # `get` has just found it
+    options = _options(connection, row[1])
     rows = connection.execute(
         "SELECT video_id FROM media.job_videos WHERE job_id = %s"
         " AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
         (job_id,),
     ).fetchall()
-    catalog.requeue(connection, [row[0] for row in rows])
-    row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
-    assert row is not None  # `get` has just found it
-    return create(settings, connection, row[0], Options(**row[1]), priority=row[2])
+    catalog.requeue(connection, [video_id for (video_id,) in rows])
+    return create(settings, connection, row[0], options, priority=row[2])
 
 
 def get(connection: Connection, job_id: str, speaks_for: Sequence[str] | None = None) -> dict[str, Any]:

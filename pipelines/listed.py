@@ -21,6 +21,7 @@ class Listed:
     visibility: str = ""
     language: str = ""
     is_titled: bool = True  # rather than named after its file
+    is_named: bool = True  # its creator, by a row rather than by the job
 
     def said(self) -> dict[str, Any]:
         """The words that were said of it, as they are noted: what is empty says nothing."""

@@ -21,7 +21,9 @@ from psycopg import Connection
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines.manifest import Entry
+from pipelines import handles
+from pipelines.handles import Known, nobody
+from pipelines.manifest import Entry, require_creator
 from pipelines.remarks import LEFT_OUT, Remark, Remarks
 
 UPLOADS, LISTS = "uploads", "uploads/lists"
@@ -72,7 +74,7 @@ def require_known(connection: Connection[Any], uri: str) -> None:
         raise _none_of_ours(uri)
 
 
-def read(storage: Storage, uri: str, remarks: Remarks) -> list[tuple[StoredObject, Entry]]:
+def read(storage: Storage, uri: str, remarks: Remarks, is_known: Known = nobody) -> list[tuple[StoredObject, Entry]]:
     """The objects of a list, as they are now, with what is said of each; what is gone or may not be said is remarked.
 
     Raises:
@@ -83,7 +85,9 @@ def read(storage: Storage, uri: str, remarks: Remarks) -> list[tuple[StoredObjec
     data, bucket = storage.read(uri), store.split(uri)[0]
     if uri != _uri_of(bucket, data):
         raise _none_of_ours(uri)
-    rows = [row for line in data.decode().splitlines() if (row := _row(json.loads(line), uri, bucket, remarks))]
+    rows = [
+        row for line in data.decode().splitlines() if (row := _row(json.loads(line), uri, bucket, remarks, is_known))
+    ]
     found = list[tuple[StoredObject, Entry]]()
     with ThreadPoolExecutor(LOOKS_MAX) as pool:
         for start in range(0, len(rows), PAGE_ROWS):
@@ -96,15 +100,16 @@ def read(storage: Storage, uri: str, remarks: Remarks) -> list[tuple[StoredObjec
     return found
 
 
-def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks) -> Row | None:
+def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known: Known) -> Row | None:
     if "remark" in line:
         remarks.extend([line["remark"]])
         return None
     if not UPLOADED.fullmatch(str(line["uri"]).removeprefix(f"s3://{bucket}/{UPLOADS}/")):
         raise Rejected(f"{uri} names an object that was not uploaded", status=403, code="bad-list")
     said = {**line["entry"], "tags": tuple(line["entry"]["tags"])}
+    said["creator"] = handles.normal(said.get("creator", ""))  # a release before this one left it as it was written
     try:
-        return Row(line["uri"], Entry(**said))
+        return Row(line["uri"], require_creator(Entry(**said), is_known))
     except ValueError as error:  # a release before this one took more
         remarks.add(LEFT_OUT, str(error), str(said["file"]))
         return None

@@ -21,9 +21,11 @@ import base58
 from cluster.errors import Rejected
 from cluster.terminal import COMMANDING, printable
 from pipelines import handles
+from pipelines.handles import Known, nobody
 
 SEPARATOR = "sep=,"
 NAMES = ("manifest.csv", "manifest.jsonl")
+INITIALS = "mM"  # of these names, in any case
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".avi", ".mpg", ".mpeg", ".3gp")
 ROWS_MAX = 1_000_000
 BYTES_MAX = 256 * 1024 * 1024
@@ -60,8 +62,6 @@ class Entry:
         _check_words(self)
         if max(len(self.title), len(self.description)) > TEXT_MAX:
             raise ValueError(f"a text is longer than {TEXT_MAX} characters")
-        if said := handles.fault(self.creator):
-            raise ValueError(said)
         if self.wallet and not is_address(self.wallet):
             raise ValueError(f"wallet {self.wallet!r} is no address: 32 bytes in base58 are expected")
 
@@ -122,8 +122,8 @@ class Rows:
     refused: tuple[RefusedRow, ...] = ()
 
 
-def parse(text: str, name: str) -> Rows:
-    """The rows of a manifest; a wrong one stands apart and harms no other.
+def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
+    """The rows of a manifest; a wrong one stands apart and harms no other. Creators that are known are never wrong.
 
     Raises:
         Rejected: it is no such file at all, or has a column that nothing knows.
@@ -136,7 +136,7 @@ def parse(text: str, name: str) -> Rows:
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            entry = _entry(row)
+            entry = require_creator(_entry(row), is_known)
             if entry.file in lines:
                 raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
         except (ValueError, TypeError) as error:
@@ -239,6 +239,17 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     words = tuple(tag for tag in (str(tag).strip() for tag in tags) if tag)
     _require_storable(texts, words)
     return Entry(**texts, tags=words)
+
+
+def require_creator(entry: Entry, is_known: Known) -> Entry:
+    """The entry, if a creator can have its handle, or has it.
+
+    Raises:
+        ValueError: what is wrong with the handle.
+    """
+    if (said := handles.fault(entry.creator)) and not is_known(entry.creator):
+        raise ValueError(said)
+    return entry
 
 
 def _require_storable(texts: Mapping[str, str], tags: Sequence[str]) -> None:

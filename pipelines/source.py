@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +16,7 @@ from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
 from pipelines import lists, local_files, manifest, selection
-from pipelines.handles import ANYBODY, Rights
+from pipelines.handles import ANYBODY, Known, Rights, nobody
 from pipelines.listed import Listed
 from pipelines.lists import LISTS, UPLOADS
 from pipelines.manifest import Entry, RefusedRow, Rows
@@ -58,21 +58,52 @@ class Listing:
     remarks: list[Remark]
 
 
+def require_open(uri: str, rights: Rights) -> None:
+    """Refuse uploads as a source where a job speaks for some creators only: whose they are stands in their list alone.
+
+    Raises:
+        Rejected: 403; or 422, its key has empty parts, by which some stores find what has another address.
+    """
+    if rights.creators is None or lists.is_list(uri):
+        return
+    key = store.split(uri)[1]
+    if key.startswith("/") or "//" in key:
+        raise Rejected(f"{uri!r} has empty parts", 422, "bad-address", "write one slash between the parts of a key")
+    if _is_upload(uri):
+        hint = "name the list that `pixr ingest` has made, or a folder of your own"
+        raise Rejected(f"{uri} holds uploads of others too", status=403, code="not-yours", hint=hint)
+
+
+def _is_upload(uri: str) -> bool:
+    return f"{store.split(uri)[1]}/".startswith(f"{UPLOADS}/")
+
+
 def listed(
-    uri: str, storage: Storage, *, creator: str = "", manifest_uri: str = "", rights: Rights = ANYBODY
+    uri: str,
+    storage: Storage,
+    *,
+    creator: str = "",
+    manifest_uri: str = "",
+    rights: Rights = ANYBODY,
+    is_known: Known = nobody,
 ) -> Listing:
     """The videos of a source, in the order of their keys; without those of creators that the job may not speak for.
 
     Raises:
-        Rejected: there is nothing there, or a manifest is none.
+        Rejected: there is nothing there, or a manifest is none, or it is not the job's to list.
     """
+    require_open(uri, rights)
     remarks = Remarks()
     if lists.is_list(uri):
-        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, remarks)]
+        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, remarks, is_known)]
     else:
         top = _folder_of(uri, storage)
         objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
-        manifests = [_covered(each, rights) for each in _manifests(objects, storage, manifest_uri)]
+        if rights.creators is not None:
+            around = _around(uri, top, objects, storage, is_known, is_given=bool(manifest_uri))
+            others = _others(list(objects.values()), around, rights)
+            objects = _without(objects, others, remarks)
+        manifests = [_covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
         chosen = selection.select(list(objects), manifests, remarks)
         found = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
     videos = [video for video in _unique(found, remarks) if _is_covered(video, rights, remarks)]
@@ -91,6 +122,43 @@ def _covered(each: Manifest, rights: Rights) -> Manifest:
     lines = {row.line for row in refused}
     good = tuple(row for row in each.rows.good if row.line not in lines)
     return replace(each, rows=Rows(good, (*each.rows.refused, *refused)))
+
+
+def _around(
+    uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, is_known: Known, *, is_given: bool
+) -> Iterator[Manifest]:
+    """Manifests of the bucket that speak of a source and are not applied to it: those of the folders above, and those
+    in it in place of which another one is given. Neither a deeper source nor a manifest of one's own hides them.
+    """
+    found = [each for each in objects.values() if is_given and manifest.is_manifest(each.uri)]
+    bucket, folder = store.split(top)
+    folders = [folder] if top != uri.rstrip("/") else []  # one object: of its own folder nothing is listed
+    while folder:
+        folder = folder.rpartition("/")[0]
+        folders.append(folder)
+    for each in folders:
+        for initial in manifest.INITIALS:
+            begun = f"s3://{bucket}/{each}/{initial}" if each else f"s3://{bucket}/{initial}"
+            found += [one for one in _bounded(storage.named(begun)) if manifest.is_manifest(one.uri)]
+    for each in found:
+        yield _read_manifest(each.uri, store.split(each.uri)[1].rpartition("/")[0], each.size, storage, is_known)
+
+
+def _others(objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights) -> dict[str, str]:
+    """Addresses of objects that are not the job's, with the reason: uploads, and those given to other creators."""
+    keys = {store.split(found.uri)[1]: found.uri for found in objects}
+    given = selection.refused(list(keys), [_covered(each, rights) for each in manifests])
+    others = {keys[key]: reason for key, reason in given.items()}
+    return others | {uri: "whose an upload is stands in its list alone" for uri in keys.values() if _is_upload(uri)}
+
+
+def _without(
+    objects: Mapping[str, StoredObject], others: Mapping[str, str], remarks: Remarks
+) -> dict[str, StoredObject]:
+    for path, found in objects.items():
+        if found.uri in others and manifest.is_video(path):
+            remarks.add(LEFT_OUT, others[found.uri], path)
+    return {path: found for path, found in objects.items() if found.uri not in others}
 
 
 def _is_covered(video: Listed, rights: Rights, remarks: Remarks) -> bool:
@@ -141,22 +209,22 @@ def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
     return list(first.values())
 
 
-def _manifests(objects: Mapping[str, StoredObject], storage: Storage, given: str) -> list[Manifest]:
+def _manifests(objects: Mapping[str, StoredObject], storage: Storage, given: str, is_known: Known) -> list[Manifest]:
     """The manifest that is given, for the whole source; else each one in it, for its folder."""
     if given:
-        return [_read_manifest(given, "", storage.size(given), storage)]
+        return [_read_manifest(given, "", storage.size(given), storage, is_known)]
     return [
-        _read_manifest(found.uri, path.rpartition("/")[0], found.size, storage)
+        _read_manifest(found.uri, path.rpartition("/")[0], found.size, storage, is_known)
         for path, found in objects.items()
         if manifest.is_manifest(path)
     ]
 
 
-def _read_manifest(uri: str, folder: str, size: int, storage: Storage) -> Manifest:
+def _read_manifest(uri: str, folder: str, size: int, storage: Storage, is_known: Known) -> Manifest:
     if size > manifest.BYTES_MAX:
         raise Rejected(f"manifest {uri} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
     name = PurePosixPath(uri).name
-    rows = manifest.parse(manifest.text_of(storage.read(uri), uri), name.lower())
+    rows = manifest.parse(manifest.text_of(storage.read(uri), uri), name.lower(), is_known)
     return Manifest(f"{folder}/{name}" if folder else name, folder, rows)
 
 
@@ -175,6 +243,7 @@ def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:
         visibility=said.visibility,
         language=said.language,
         is_titled=bool(said.title),
+        is_named=bool(said.creator),
     )
 
 
@@ -186,6 +255,7 @@ def upload(
     progress: Progress,
     *,
     follow_links: bool = False,
+    is_known: Known = nobody,
 ) -> str:
     """Put a local file or folder into S3 and return the list to ingest, once `lists.remember` has noted it. What is there
     already is not sent again.
@@ -194,7 +264,7 @@ def upload(
         Rejected: there is no such path or no video in it.
     """
     remarks = Remarks()
-    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links)
+    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links, is_known=is_known)
     storage.ensure_bucket(bucket)
     rows = list[lists.Row]()
     for done, (file, uri, said) in enumerate(_each_once(found, path, bucket, remarks)):
@@ -208,11 +278,17 @@ def upload(
 
 
 def local(
-    path: Path, bucket: str, manifest_path: Path | None, creator: str = "", *, follow_links: bool = False
+    path: Path,
+    bucket: str,
+    manifest_path: Path | None,
+    creator: str = "",
+    *,
+    follow_links: bool = False,
+    is_known: Known = nobody,
 ) -> Listing:
     """The videos of a local path as `upload` would make them known, without sending any."""
     remarks, videos = Remarks(), list[Listed]()
-    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links)
+    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links, is_known=is_known)
     for file, uri, said in _each_once(found, path, bucket, remarks):
         videos.append(_listed(StoredObject(uri, file.stat().st_size, ""), said, creator))
     return Listing(videos, remarks.rows())

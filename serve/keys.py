@@ -23,7 +23,7 @@ from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
 from cluster.errors import Rejected, Temporary
-from pipelines import handles
+from pipelines import catalog, handles
 from serve.deadlines import within
 from serve.readers import Readers
 from serve.services import Services
@@ -173,14 +173,15 @@ def _speaks_for(
         return None
     if not creators and creator_id is not None:
         row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
-        creators = [row[0]] if row else ()
+        if row:  # as it is kept, whatever it holds: it is theirs
+            return [row[0]]
     if not creators or len(creators) > CREATORS_MAX:
         detail, hint = (
             "for whom a key of scope ingest speaks is not said",
             f"name 1 to {CREATORS_MAX} creators, or say any",
         )
         raise Rejected(detail, status=422, code="bad-creators", hint=hint)
-    return list(handles.checked(creators))
+    return list(handles.checked(creators, catalog.known_handles(connection, creators)))
 
 
 def _register(
