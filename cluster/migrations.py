@@ -9,6 +9,7 @@ starts again itself: files that only a newer release has are no difference. `gra
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,13 @@ from pathlib import Path
 
 import psycopg
 from psycopg import Connection
+from psycopg.errors import Diagnostic
 from psycopg.sql import SQL
 
 from cluster import database, roles
 from cluster.errors import Rejected, Temporary
+
+log = logging.getLogger(__name__)
 
 LOCK = 0x70697872  # "pixr": one migrating process at a time per database
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
@@ -93,6 +97,7 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
     """
     wanted = registered() if migrations is None else list(migrations)
     with database.session(url, autocommit=True) as connection:
+        connection.add_notice_handler(_say)
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         _require_pgvector(connection)
         _ensure_table(connection)
@@ -105,6 +110,12 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
         if migrations is None:
             roles.grant(connection, [(folder / GRANTS).read_text(encoding="utf-8") for _, folder in folders()])
         return done
+
+
+def _say(notice: Diagnostic) -> None:
+    """Log what a migration warns of: rows that it leaves to people."""
+    if notice.severity_nonlocalized == "WARNING":
+        log.warning("%s", notice.message_primary)
 
 
 def _require_kept(wanted: Sequence[Migration], applied: Mapping[tuple[str, str], str]) -> None:

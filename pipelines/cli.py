@@ -213,8 +213,8 @@ def _in_s3(
 
         local = Path(manifest) if manifest else None
         path, bucket = Path(given).expanduser(), context.settings.s3.bucket
-        options = {"follow_links": follow_links, "is_known": catalog.knows(connection)}
-        uri = source.upload(path, storage, bucket, local, progress, **options)
+        is_known = catalog.knows(connection)
+        uri = source.upload(path, storage, bucket, local, progress, follow_links=follow_links, is_known=is_known)
     return uri, str(Path(given).expanduser().resolve()), ""
 
 

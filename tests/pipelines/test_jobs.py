@@ -189,3 +189,19 @@ def test_jobs_of_other_creators_are_not_shown(connection: Connection) -> None:
         for name in {"any", "hers", "both"} - names:
             with pytest.raises(Rejected, match="no job"):
                 jobs.get(connection, name, speaks_for)
+
+
+def test_a_job_of_an_older_release_with_a_handle_that_is_refused_now_ends_with_the_reason(
+    connection: Connection,
+) -> None:
+    for name in ("j", "k"):
+        options = Jsonb({"creator": f"Al\u200bice of {name}"})
+        connection.execute("INSERT INTO media.jobs (id, source, options) VALUES (%s, 's3://b', %s)", (name, options))
+    connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", ("Al\u200bice of k",))
+    with pytest.raises(Rejected, match="not seen"):
+        jobs.begin(connection, "j", 1)
+    job = jobs.get(connection, "j")
+    assert (job["status"], job["finished_at"] is None) == ("failed", False)
+    assert "U+200B, which is not seen" in job["error"]
+    assert jobs.unfinished(connection)[0][0] == "k"
+    assert jobs.begin(connection, "k", 1)[1].creator == "Al\u200bice of k"  # who is there already goes on

@@ -184,7 +184,7 @@ def test_a_wallet_fills_what_is_empty_or_none_and_another_one_is_said(connection
     for _ in range(2):
         [(kind, reason)] = said(listing(connection, dataclasses.replace(VIDEO, wallet=WALLETS[1])))
         assert kind == WALLET_KEPT
-        assert "ana has another one" in reason
+        assert "an earlier row named another one for ana" in reason
     assert one(connection, "wallet") == WALLETS[0]
 
 
@@ -192,6 +192,16 @@ def test_a_wallet_without_a_creator_is_nobodys(connection: Connection) -> None:
     """It would be paid for every video that nobody was named for."""
     [(kind, _)] = said(listing(connection, dataclasses.replace(UNNAMED, wallet=WALLETS[0])))
     assert (kind, one(connection, "wallet")) == (WALLET_KEPT, None)
+
+
+def test_a_wallet_is_not_that_of_the_creator_whom_only_the_job_names(connection: Connection) -> None:
+    for _ in range(2):
+        claim = dataclasses.replace(VIDEO, wallet=WALLETS[0], is_named=False)
+        [(kind, reason)] = said(listing(connection, claim))
+        assert (kind, one(connection, "wallet")) == (WALLET_KEPT, None)
+        assert "names no creator" in reason
+    assert said(listing(connection, dataclasses.replace(claim, is_named=True))) == []
+    assert one(connection, "wallet") == WALLETS[0]
 
 
 def test_what_was_taken_down_stays_so_and_is_said(connection: Connection) -> None:

@@ -327,3 +327,63 @@ def test_a_job_touches_no_bucket_but_those_of_the_settings(storage: Storage, buc
     with pytest.raises(Rejected) as caught, fetched.file(kept_in, f"s3://{bucket}-other/a.mp4", "e", 6):
         pass
     assert caught.value.code == "bucket-not-allowed"
+
+
+ANA = Rights(frozenset({"ana"}))
+
+
+@pytest.fixture
+def hers(storage: Storage, bucket: str) -> str:
+    """The address of a folder with films of bob, ana and nobody, as the manifest says that lies beside or above them."""
+    for name in ("bob/film.mp4", "bob/deep/Part 2.mp4", "ana/own.mp4", "nobodys.mp4"):
+        storage.put_bytes(name.encode(), f"s3://{bucket}/incoming/{name}")
+    rows = "file,creator\nbob/film.mp4,bob\nbob\\deep\\part 2.mp4,bob\nana/own.mp4,ana\n"
+    storage.put_bytes(rows.encode(), f"s3://{bucket}/incoming/Manifest.CSV")
+    storage.put_bytes(b"file,title,creator\nfilm.mp4,Mine,ana\nPart 2.mp4,Mine,ana\n", f"s3://{bucket}/ana.csv")
+    return f"s3://{bucket}/incoming"
+
+
+@pytest.mark.parametrize("given", ["", "ana.csv"])
+@pytest.mark.parametrize("source_of", ["bob/film.mp4", "bob", "bob/", "bob/deep", "bob/deep/Part 2.mp4"])
+def test_neither_a_deeper_source_nor_a_manifest_of_ones_own_makes_a_video_ones_own(
+    storage: Storage, bucket: str, hers: str, source_of: str, given: str
+) -> None:
+    asked = {"creator": "ana", "manifest_uri": f"s3://{bucket}/{given}" if given else ""}
+    assert {video.creator for video in source.listed(f"{hers}/{source_of}", storage, **asked).videos} == {"ana"}
+    with pytest.raises(Rejected, match=r"its row \(incoming/Manifest\.CSV, line \d\) is refused: the creator is 'bob'"):
+        source.listed(f"{hers}/{source_of}", storage, rights=ANA, **asked)
+
+
+def test_a_manifest_in_the_source_counts_beside_the_one_that_is_given(storage: Storage, bucket: str, hers: str) -> None:
+    storage.put_bytes(b"file,creator\nbob/film.mp4,ana\n", f"s3://{bucket}/ana.csv")
+    asked = {"creator": "ana", "manifest_uri": f"s3://{bucket}/ana.csv"}
+    found = source.listed(hers, storage, rights=ANA, **asked)
+    assert [video.title for video in found.videos] == ["Own", "Nobodys"]
+    assert [
+        video.title for video in source.listed(f"{hers}/ana/own.mp4", storage, creator="ana", rights=ANA).videos
+    ] == ["Own"]
+
+
+def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    of_list = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    upload = next(video for video in source.listed(of_list, storage).videos if video.title == "Two words").source_uri
+    for uri in (f"s3://{bucket}/uploads", f"s3://{bucket}/uploads/", upload, upload.rpartition("/")[0]):
+        assert source.listed(uri, storage).videos
+        with pytest.raises(Rejected) as caught:
+            source.listed(uri, storage, creator="ana", rights=ANA)
+        assert (caught.value.status, caught.value.code) == (403, "not-yours")
+    for odd in (f"s3://{bucket}//uploads", upload.replace("uploads/", "uploads//")):
+        with pytest.raises(Rejected, match="empty parts"):
+            source.require_open(odd, ANA)
+    with pytest.raises(Rejected, match="stands in its list alone"):
+        source.listed(f"s3://{bucket}", storage, creator="ana", rights=ANA)
+    assert len(source.listed(of_list, storage, creator="ana", rights=ANA).videos) == 2
+
+
+def test_a_wallet_is_that_of_the_creator_whom_its_row_names(storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"1", f"s3://{bucket}/v/one.mp4")
+    storage.put_bytes(f"file,wallet\none.mp4,{WALLET}\n".encode(), f"s3://{bucket}/v/manifest.csv")
+    [video] = source.listed(f"s3://{bucket}/v", storage, creator="ana").videos
+    assert (video.creator, video.wallet, video.is_named) == ("ana", WALLET, False)

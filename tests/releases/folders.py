@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 HERE = Path(__file__).parent
 PACKED = sorted(HERE.glob("*.tar.xz"))
+CLOCK = "the clock stands before the day on which this folder was left: its rows would lie in the future"
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,19 @@ def before(packed: Path) -> Before:
     raise AssertionError(f"{packed} does not say what is in it")
 
 
+def is_future(packed: Path) -> bool:
+    """Whether a packed folder was left later than the clock of this machine says that it is now."""
+    with tarfile.open(packed) as archive:
+        for entry in archive:
+            if entry.name == "before.json":
+                return entry.mtime > time.time()
+    raise AssertionError(f"{packed} does not say what is in it")
+
+
 def unpack(packed: Path, folder: Path) -> Path:
-    """Lay a data folder out, closed to other users as Pixr keeps it."""
+    """Lay a data folder out, closed to other users as Pixr keeps it; skip the test where that would be of no use."""
+    if is_future(packed):
+        pytest.skip(CLOCK)
     folder.mkdir(mode=0o700)
     with tarfile.open(packed) as archive:
         archive.extractall(folder, filter="tar")  # keeps the modes, which PostgreSQL looks at

@@ -224,7 +224,10 @@ async def test_a_key_of_scope_ingest_says_for_whom_it_speaks(settings: Settings)
         assert await make(name="a", scopes=["admin", "ingest"]) == (201, "any")
         with doors.database() as connection:
             connection.execute("INSERT INTO media.creators (handle, name) VALUES ('cy', 'cy')")
+            connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, 'odd')", ("Zoe\u0308 \u200b",))
         assert await make(name="cy", scopes=["ingest", "creator"], creator_id=1) == (201, ["cy"])
+        assert await make(name="odd", scopes=["ingest", "creator"], creator_id=2) == (201, ["Zoe\u0308 \u200b"])
+        assert await make(name="as kept", creators=["Zoe\u0308 \u200b"]) == (201, ["Zoe\u0308 \u200b"])
 
 
 async def test_a_rotated_key_speaks_for_the_same_creators_and_an_old_one_for_any(settings: Settings) -> None:
