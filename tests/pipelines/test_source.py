@@ -348,16 +348,16 @@ def hers(storage: Storage, bucket: str) -> str:
 def test_neither_a_deeper_source_nor_a_manifest_of_ones_own_makes_a_video_ones_own(
     storage: Storage, bucket: str, hers: str, source_of: str, given: str
 ) -> None:
-    asked = {"creator": "ana", "manifest_uri": f"s3://{bucket}/{given}" if given else ""}
-    assert {video.creator for video in source.listed(f"{hers}/{source_of}", storage, **asked).videos} == {"ana"}
+    uri, beside = f"{hers}/{source_of}", f"s3://{bucket}/{given}" if given else ""
+    found = source.listed(uri, storage, creator="ana", manifest_uri=beside)
+    assert {video.creator for video in found.videos} == {"ana"}
     with pytest.raises(Rejected, match=r"its row \(incoming/Manifest\.CSV, line \d\) is refused: the creator is 'bob'"):
-        source.listed(f"{hers}/{source_of}", storage, rights=ANA, **asked)
+        source.listed(uri, storage, creator="ana", manifest_uri=beside, rights=ANA)
 
 
 def test_a_manifest_in_the_source_counts_beside_the_one_that_is_given(storage: Storage, bucket: str, hers: str) -> None:
     storage.put_bytes(b"file,creator\nbob/film.mp4,ana\n", f"s3://{bucket}/ana.csv")
-    asked = {"creator": "ana", "manifest_uri": f"s3://{bucket}/ana.csv"}
-    found = source.listed(hers, storage, rights=ANA, **asked)
+    found = source.listed(hers, storage, creator="ana", manifest_uri=f"s3://{bucket}/ana.csv", rights=ANA)
     assert [video.title for video in found.videos] == ["Own", "Nobodys"]
     assert [
         video.title for video in source.listed(f"{hers}/ana/own.mp4", storage, creator="ana", rights=ANA).videos
