@@ -206,21 +206,37 @@ def _prepared(
         index_admin.follow(connection, named.name)
     s3 = dataclasses.replace(ends.s3, buckets=(settings.s3.bucket, *settings.s3.ingest_buckets))
     if not jobs.is_listed(connection, job_id):
-        lists.require_known(connection, job_source)
-        storage, rights = Storage(s3), options.rights
-        found = source.listed(
-            job_source,
-            storage,
-            creator=options.creator,
-            manifest_uri=options.manifest,
-            rights=rights,
-            is_known=catalog.knows(connection),
-        )
-        registered = list_videos(connection, job_id, found, model.id, rights)
-        forget_removed(storage, settings.s3.bucket, registered)
-        jobs.mark_listed(connection, job_id)  # last: whoever takes over does all of this again, or none
+        list_source(connection, Storage(s3), settings.s3.bucket, job_id, job_source, options, model.id)
     name = owner(job_id, submission)
     return Place(job_id, name, ends.postgres_url, s3, settings.s3.bucket, ingest, named, model)
+
+
+def list_source(
+    connection: Connection,
+    storage: Storage,
+    bucket: str,
+    job_id: str,
+    job_source: str,
+    options: jobs.Options,
+    model_id: int,
+) -> None:
+    """List a job's source, write down what is there, and delete what was taken down before.
+
+    Raises:
+        Rejected: the source may not be listed, or nothing in it can be kept.
+    """
+    lists.require_known(connection, job_source)
+    found = source.listed(
+        job_source,
+        storage,
+        creator=options.creator,
+        manifest_uri=options.manifest,
+        rights=options.rights,
+        is_known=catalog.knows(connection),
+    )
+    registered = list_videos(connection, job_id, found, model_id, options.rights)
+    forget_removed(storage, bucket, registered)
+    jobs.mark_listed(connection, job_id)  # last: the driver that takes over does all of this again, or none of it
 
 
 def list_videos(

@@ -12,12 +12,15 @@ from psycopg import Connection, Cursor
 from psycopg.types.json import Jsonb
 
 from cluster import database, runtime
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
+from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
-from pipelines import catalog, jobs, leases, model_names
+from cluster.storage import Storage
+from pipelines import catalog, ingest, jobs, leases, lists, model_names
 from pipelines.jobs import Options
 from pipelines.leases import Lease
 from pipelines.listed import Listed
+from pipelines.manifest import Entry
 from pipelines.settings import ModelSettings
 
 
@@ -205,3 +208,28 @@ def test_a_job_of_an_older_release_with_a_handle_that_is_refused_now_ends_with_t
     assert "U+200B, which is not seen" in job["error"]
     assert jobs.unfinished(connection)[0][0] == "k"
     assert jobs.begin(connection, "k", 1)[1].creator == "Al\u200bice of k"  # who is there already goes on
+
+
+def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
+    connection: Connection, s3: S3Endpoint, bucket: str
+) -> None:
+    """A driver that dies, or finds no store, in between leaves that to the next one."""
+
+    class Away(Storage):
+        def delete(self, uri: str) -> None:
+            raise Temporary("the object store does not answer")
+
+    storage, upload = Storage(s3), f"s3://{bucket}/uploads/00/{0:064x}/a.mp4"
+    begin(connection, "first", 0)
+    connection.execute("UPDATE media.videos SET source_uri = %s", (upload,))
+    catalog.remove(connection, 1)
+    storage.put_bytes(b"1", upload)
+    listing = lists.write(storage, bucket, [lists.Row(upload, Entry("a.mp4", creator="ana"))], [])
+    lists.remember(connection, listing)
+    connection.execute("INSERT INTO media.jobs (id, source) VALUES ('again', %s)", (listing,))
+    with pytest.raises(Temporary):
+        ingest.list_source(connection, Away(s3), bucket, "again", listing, Options(), 1)
+    assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (False, True)
+    ingest.list_source(connection, storage, bucket, "again", listing, Options(), 1)
+    assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (True, False)
+    assert jobs.get(connection, "again")["videos"]["removed"] == 1

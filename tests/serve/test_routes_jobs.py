@@ -48,10 +48,10 @@ async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
 
     monkeypatch.setattr(jobs, "submit", away)
     async with opened(settings) as doors:
-        folder = f"s3://{settings.s3.bucket}/uploads/"
+        folder, uploads = f"s3://{settings.s3.bucket}/incoming/", f"s3://{settings.s3.bucket}/uploads/"
         doors.services.storage.ensure_bucket(settings.s3.bucket)
-        doors.services.storage.put_bytes(b"", f"{folder}a.mp4")
-        doors.services.storage.put_bytes(b"", f"{folder}lists/{'0' * 32}.jsonl")
+        for uri in (f"{folder}a.mp4", f"{uploads}a.mp4", f"{uploads}lists/{'0' * 32}.jsonl"):
+            doors.services.storage.put_bytes(b"", uri)
         any_key, hers, both = (
             doors.key("ingest"), doors.key("ingest", creators=["ana"]), doors.key("ingest", creators=["ana", "bo"])
         )  # fmt: skip
@@ -61,7 +61,9 @@ async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
 
         refused = await submit(hers, creator="bo")
         assert (refused.status_code, refused.json()["code"]) == (403, "not-yours")
-        assert (await submit(hers, source=f"{folder}lists/{'0' * 32}.jsonl")).json()["code"] == "bad-list"
+        assert (await submit(hers, source=f"{uploads}lists/{'0' * 32}.jsonl")).json()["code"] == "bad-list"
+        of_others = await submit(hers, source=uploads)
+        assert (of_others.status_code, of_others.json()["code"]) == (403, "not-yours")
         assert (await submit(any_key, creator="A\u200bna")).json()["code"] == "bad-creator"
         made = [(await submit(key)).json() for key in (any_key, hers, both)]
         assert [job["options"] for job in made] == [
