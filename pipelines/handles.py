@@ -40,9 +40,8 @@ FORMS = ("font", "wide", "narrow", "circle", "square", "initial", "medial", "fin
 PRESENTATION = re.compile("[\ufb00-\ufdff\ufe70-\ufefc]")
 RAISED = ("super", "sub")  # numbers and signs: seen to be others
 ORDINALS = "\u00aa\u00ba"  # of Romance languages, in names: they are raised, and there is no other way to write them
-LETTER_NAMES = re.compile(
-    r"\bLATIN (CAPITAL|SMALL) LETTER\b"
-)  # signs that are letters in a box, without a decomposition
+# Of signs and numbers that are a letter or a digit in a box or a circle, some of them without a decomposition.
+BOXED = re.compile(r"\bLATIN (CAPITAL|SMALL) LETTER\b|\bCIRCLED (SANS-SERIF )?(DIGIT|NUMBER)\b")
 NOT_TEXT = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 # Alphabets with letters that look like another's in this list; by the first word of their characters' names.
 ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "DESERET", "CANADIAN"})
@@ -105,10 +104,11 @@ def _is_a_form(character: str) -> bool:
     tag = unicodedata.decomposition(character).partition(">")[0].removeprefix("<")
     if tag in FORMS or PRESENTATION.match(character):
         return True
-    if category == "So" and LETTER_NAMES.search(unicodedata.name(character, "")):
-        return True
-    if tag in RAISED and category[0] != "L":
-        return False
+    if category[0] != "L":
+        if tag in RAISED:
+            return False
+        if (category[0] == "N" and tag == "compat") or BOXED.search(unicodedata.name(character, "")):
+            return True  # `1.` and `(1)` as one character, among others
     meant = unicodedata.normalize("NFKC", character)
     return meant != character and _alphabets(meant) != _alphabets(character)
 

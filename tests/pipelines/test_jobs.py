@@ -217,7 +217,7 @@ def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
 
     class Away(Storage):
         def delete(self, uri: str) -> None:
-            raise Temporary("the object store does not answer")
+            raise Temporary(f"the object store does not answer for {uri}")
 
     storage, upload = Storage(s3), f"s3://{bucket}/uploads/00/{0:064x}/a.mp4"
     begin(connection, "first", 0)
