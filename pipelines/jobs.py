@@ -214,7 +214,13 @@ def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Op
 
 
 def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
-    """Options as they were kept."""
+    """Options as they were kept.
+
+    Raises:
+        Rejected: one of them is refused, or only another release knows it.
+    """
+    if unknown := sorted(said.keys() - {each.name for each in dataclasses.fields(Options)}):
+        raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")
     return Options(**said, known=catalog.known_handles(connection, [said.get("creator", "")]))
 
 

@@ -131,10 +131,17 @@ def finalise(
 
 
 def repool(
-    connection: Connection, storage: Storage, video_id: int, model_id: int, *, bucket: str, settings: IngestSettings
+    connection: Connection,
+    storage: Storage,
+    video_id: int,
+    model_id: int,
+    *,
+    bucket: str,
+    settings: IngestSettings,
+    spared: Sequence[str] = (),
 ) -> segments.Kept | None:
     """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready, or
-    another one has made them meanwhile.
+    another one has made them meanwhile. Thumbnails that are `spared` stay, beside those that were shown until now.
 
     Raises:
         Rejected: the frame vectors are those of another version.
@@ -156,7 +163,7 @@ def repool(
     if not is_ours:
         pictures.drop()
         return None
-    pictures.keep(shown)
+    pictures.keep([*shown, *spared])
     return kept
 
 

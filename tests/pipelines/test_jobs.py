@@ -194,7 +194,7 @@ def test_jobs_of_other_creators_are_not_shown(connection: Connection) -> None:
                 jobs.get(connection, name, speaks_for)
 
 
-def test_a_job_of_an_older_release_with_a_handle_that_is_refused_now_ends_with_the_reason(
+def test_a_job_of_another_release_that_this_one_refuses_ends_with_the_reason(
     connection: Connection,
 ) -> None:
     for name in ("j", "k"):
@@ -206,7 +206,10 @@ def test_a_job_of_an_older_release_with_a_handle_that_is_refused_now_ends_with_t
     job = jobs.get(connection, "j")
     assert (job["status"], job["finished_at"] is None) == ("failed", False)
     assert "U+200B, which is not seen" in job["error"]
-    assert jobs.unfinished(connection)[0][0] == "k"
+    connection.execute("INSERT INTO media.jobs (id, source, options) VALUES ('newer', 's3://b', '{\"dub\": \"de\"}')")
+    with pytest.raises(Rejected, match="no option 'dub'"):
+        jobs.begin(connection, "newer", 1)
+    assert [job_id for job_id, *_ in jobs.unfinished(connection)] == ["k"]
     assert jobs.begin(connection, "k", 1)[1].creator == "Al\u200bice of k"  # who is there already goes on
 
 
