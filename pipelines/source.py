@@ -136,9 +136,9 @@ def _around(
     while folder:
         folder = folder.rpartition("/")[0]
         folders.append(folder)
-    for each in folders:
+    for above in folders:
         for initial in manifest.INITIALS:
-            begun = f"s3://{bucket}/{each}/{initial}" if each else f"s3://{bucket}/{initial}"
+            begun = f"s3://{bucket}/{above}/{initial}" if above else f"s3://{bucket}/{initial}"
             found += [one for one in _bounded(storage.named(begun)) if manifest.is_manifest(one.uri)]
     for each in found:
         yield _read_manifest(each.uri, store.split(each.uri)[1].rpartition("/")[0], each.size, storage, is_known)
