@@ -118,13 +118,13 @@ def finalise(
     uris = pictures.put(moments)
     with connection.transaction():
         is_ours = _leased(connection, video_id, token)
+        shown = segments.thumbnails(connection, video_id)
         if is_ours:
-            shown = segments.thumbnails(connection, video_id)
             kept = segments.replace(connection, video_id, model_id, moments, uris)
             _make_ready(connection, job_id, video_id, token, kept)
             catalog.bump_generation(connection, only_grown=not kept.before)
     if not is_ours:
-        pictures.drop()
+        pictures.drop(shown)
         return None
     pictures.keep(shown)
     return kept
@@ -161,7 +161,7 @@ def repool(
             kept = segments.replace(connection, video_id, model_id, moments, uris)
             catalog.bump_generation(connection, only_grown=not kept.before)
     if not is_ours:
-        pictures.drop()
+        pictures.drop(shown)
         return None
     pictures.keep([*shown, *spared])
     return kept

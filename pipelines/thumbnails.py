@@ -45,18 +45,21 @@ class Thumbnails:
         """The moments are committed: of older attempts only what was `shown` until then stays a while."""
         _tidied(lambda: self._drop_older(frozenset(shown)), self._video_id)
 
-    def drop(self) -> None:
-        """Take away what this attempt has stored: its moments were not written, and never will be."""
-        _tidied(self._drop_own, self._video_id)
+    def drop(self, shown: Collection[str]) -> None:
+        """Take away what this attempt has stored: its moments were not written, and never will be. But for what is
+        `shown`: a task of the same attempt that Ray has started twice may have committed it.
+        """
+        _tidied(lambda: self._drop_own(frozenset(shown)), self._video_id)
 
     def _drop_older(self, spared: frozenset[str]) -> None:
         for picture in list(self._storage.list(self._video)):
             if self._token_of(picture.uri) < self._token and picture.uri not in spared:
                 self._storage.delete(picture.uri)
 
-    def _drop_own(self) -> None:
+    def _drop_own(self, spared: frozenset[str]) -> None:
         for picture in list(self._storage.list(f"{self._video}{self._token}/")):
-            self._storage.delete(picture.uri)
+            if picture.uri not in spared:
+                self._storage.delete(picture.uri)
 
     def _token_of(self, uri: str) -> int:
         """The token under which a thumbnail lies; 0 for one of a release before this one, which lies under none."""

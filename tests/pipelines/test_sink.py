@@ -324,6 +324,29 @@ def test_what_is_shown_stays_when_nobody_learns_that_it_was_committed(
     assert set(pictures(storage, bucket)) == shown(connection)
 
 
+def test_a_task_that_was_started_twice_takes_nothing_away_that_the_other_has_committed(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    sink.stage(connection, "j", chunk(lease, 1))
+
+    class Twin(Storage):
+        """The other one begins and ends when this one has stored its first picture."""
+
+        is_first = True
+
+        def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            super().put_bytes(data, uri, content_type)
+            if self.is_first:
+                self.is_first = False
+                assert finalise(connection, storage, bucket, lease) is not None
+
+    assert finalise(connection, Twin(storage.endpoint), bucket, lease) is None
+    assert shown(connection)
+    assert set(pictures(storage, bucket)) == shown(connection)
+
+
 def test_of_two_that_repool_at_once_the_later_one_is_shown_with_all_its_pictures(
     connection: Connection, storage: Storage, bucket: str
 ) -> None:
