@@ -314,8 +314,9 @@ def test_what_is_shown_stays_when_nobody_learns_that_it_was_committed(
     written, replace = list[bool](), segments.replace
 
     def watched(*arguments: Any) -> segments.Kept:
+        kept = replace(*arguments)
         written.append(True)
-        return replace(*arguments)
+        return kept
 
     monkeypatch.setattr(segments, "replace", watched)
     with Broken.connect(postgres_url, autocommit=True) as broken, pytest.raises(psycopg.OperationalError):
