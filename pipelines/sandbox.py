@@ -82,7 +82,7 @@ class Sandbox:
         request = {"task": task, "arguments": arguments, "profile": profile.as_json()}
         with self._lock:
             for _ in range(KEEPER_STARTS_MAX):
-                memory = _sealed_memory(profile.output_max_mb * MEGABYTE)
+                memory = sealed_memory("pixr-frames", profile.output_max_mb * MEGABYTE)
                 try:
                     channel, found = self._opened(profile.uid)
                     if not (found.is_strong or profile.weaker_accepted):
@@ -167,9 +167,9 @@ def _too_weak(found: Found) -> Failure:
     return Failure("temporary", f"this machine cannot confine a decoder: {missing}; {hint}")
 
 
-def _sealed_memory(size: int) -> int:
+def sealed_memory(name: str, size: int) -> int:
     """Anonymous memory of a fixed size; pages exist once they are written."""
-    memory = os.memfd_create("pixr-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    memory = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(memory, size)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     return memory

@@ -143,7 +143,7 @@ def _wait_for(condition: Any) -> None:
 )
 def test_a_mean_answer_is_a_crash_and_nothing_else(reply: dict[str, Any]) -> None:
     """A decoder that was taken over writes what it likes into the memory that it shares."""
-    memory, body = sandbox_module._sealed_memory(4096), json.dumps(reply).encode()
+    memory, body = sandbox_module.sealed_memory("mean", 4096), json.dumps(reply).encode()
     os.pwrite(memory, HEADER.pack(1024, len(body)), 0)
     os.pwrite(memory, body, 1024)
     ended = {"exit": 0, "signal": 0, "timed_out": False, "cpu_seconds": 0.0, "memory_mb": 1.0}
