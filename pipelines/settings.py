@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 MODES = ("frames", "key-frames", "interval")
+DURATION_MOST_S = 2_000_000  # times are milliseconds in 32 bits
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class IngestSettings:
         False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
     )
     pixels_max: int = 40_000_000  # 8K has 33 million
-    duration_max_s: int = 86_400
+    duration_max_s: int = 86_400  # DURATION_MOST_S at most
     file_max_mb: int = 100_000
     decodable_share_min: float = 0.9  # of the declared frames of a file, and of those in its index; fewer: damaged
 
@@ -119,6 +120,8 @@ class IngestSettings:
             raise ValueError("niceness must be between 0 and 19")
         if not 0.0 <= self.decodable_share_min <= 1.0:
             raise ValueError("decodable_share_min must be between 0 and 1")
+        if self.duration_max_s > DURATION_MOST_S:
+            raise ValueError(f"duration_max_s is {self.duration_max_s}, expected {DURATION_MOST_S} or less")
         self._check_least()
 
     def _check_least(self) -> None:

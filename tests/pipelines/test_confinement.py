@@ -370,7 +370,9 @@ def test_the_weaker_mode_is_refused_unless_it_is_accepted(
     with caplog.at_level(logging.INFO), boxed(LANDLOCK) as box:
         refused = box.run("wait", arguments, PROFILE)
         assert isinstance(refused, Failure)
-        assert (refused.code, refused.final) == ("temporary", False)
+        assert (refused.code, refused.final) == ("unconfined", False)
+        assert box.refusal(PROFILE) == refused
+        assert box.refusal(ACCEPTING) is None
         assert "no landlock" in refused.reason
         assert isinstance(box.run("wait", arguments, ACCEPTING), Result)
     said = [record for record in caplog.records if "decoders are confined" in record.message]
