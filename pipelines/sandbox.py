@@ -207,7 +207,7 @@ def _judge(ended: Mapping[str, Any], memory: int, profile: Profile) -> Result | 
     if ended["signal"] == signal.SIGXCPU or (ended["signal"] and ended["cpu_seconds"] >= profile.cpu_max_s):
         return Failure("out-of-time", f"decoding took more than {profile.cpu_max_s} s of CPU time")
     if ended["signal"]:
-        return Failure("decoder-crashed", f"the decoder was ended by {signal.Signals(ended['signal']).name}")
+        return Failure("decoder-crashed", f"the decoder was ended by {_signal_name(ended['signal'])}")
     try:
         reply = _reply(memory)
         if reply is None:
@@ -218,6 +218,12 @@ def _judge(ended: Mapping[str, Any], memory: int, profile: Profile) -> Result | 
         return Result(values, _arrays(memory, reply["arrays"]), ended["cpu_seconds"], ended["memory_mb"])
     except UNREADABLE as error:
         return unreadable(type(error).__name__)
+
+
+def _signal_name(number: int) -> str:
+    """A child may end itself by any signal, and those for real time have no name."""
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def unreadable(what: str) -> Failure:

@@ -77,7 +77,7 @@ class IngestSettings:
     decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
     decode_programs: tuple[str, ...] = ()
     sandbox_uid: int = 65_100  # and group: whom decoders run as where workers are root; 0: as the worker
-    sandbox_threads_max: int = 1024  # of all decoders of a machine together, where they are counted apart; 0: no limit
+    sandbox_threads_max: int = 1024  # of all decoders of one user, where they have their own; 0: no limit
     sandbox_weaker_accepted: bool = (
         False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
     )

@@ -29,7 +29,7 @@ class Profile:
     # Programs it may start, by name or path, and folders that those may read; without any it can start no process.
     programs: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    threads_max: int = 0  # of all children of a machine together, where they are counted apart; 0: no limit
+    threads_max: int = 0  # of all children of one user together, where they are counted apart; 0: no limit
     uid: int = NOBODY  # who it runs as where the worker is root
     weaker_accepted: bool = False  # whether it runs where the kernel has no Landlock or no seccomp
 

@@ -125,6 +125,15 @@ def _wait_for(condition: Any) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("number", [35, signal.SIGSEGV, 63])
+def test_a_child_that_ends_itself_by_any_signal_is_a_crash(number: int) -> None:
+    """Most of those for real time have no name."""
+    ended = {"exit": -number, "signal": number, "timed_out": False, "cpu_seconds": 0.0, "memory_mb": 1.0}
+    found = sandbox_module._judge(ended, -1, ROOMY)
+    assert isinstance(found, Failure)
+    assert (found.code, found.final) == ("decoder-crashed", False)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
