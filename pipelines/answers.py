@@ -58,6 +58,7 @@ def chunk(values: Mapping[str, Any], arrays: Mapping[str, Array], order: Mapping
 def _frames(arrays: Mapping[str, Array], wanted: Array, *, cuts: bool) -> None:
     times, features = _row(arrays["frame_ms"], np.int32), arrays["features"]
     _require(_rises(times) and bool(np.isin(times, wanted).all()), "times of frames")
+    _require(len(times) <= len(wanted), "how many frames")
     _require(features.dtype == np.float32 and bool(np.isfinite(features).all()), "measurements")
     _require(features.shape == (len(times) if cuts else 0, shots.FEATURES), "how many measurements")
 
@@ -65,7 +66,7 @@ def _frames(arrays: Mapping[str, Array], wanted: Array, *, cuts: bool) -> None:
 def _pictures(arrays: Mapping[str, Array], wanted: Array, side: int) -> None:
     times, sizes = _row(arrays["candidate_ms"], np.int32), _row(arrays["thumbnail_sizes"], np.int32)
     sharpness, pictures, data = arrays["sharpness"], arrays["candidates"], _row(arrays["thumbnails"], np.uint8)
-    _require(_rises(times) and bool(np.isin(times, wanted).all()), "times of pictures")
+    _require(bool((times[1:] > times[:-1]).all() and np.isin(times, wanted).all()), "times of pictures")
     _require(len(_row(sharpness, np.float32)) == len(times) and bool(np.isfinite(sharpness).all()), "sharpness")
     _require(pictures.dtype == np.uint8 and pictures.shape == (len(times), side, side, 3), "pictures")
     _require(len(sizes) == len(times) and bool((sizes > 0).all()), "thumbnails")

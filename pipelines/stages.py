@@ -136,12 +136,13 @@ class Plan:
             yield Refused(video_id, lease.token, as_failure(error))
 
     def _chunks(self, lease: leases.Lease) -> Iterator[Task | Refused]:
-        place, began = self._place, time.monotonic()
+        place = self._place
         if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
             raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
         if failure := refusal(place.ingest):
             yield Refused(lease.video_id, lease.token, failure)
             return
+        began = time.monotonic()
         with scratch_of(place).file(
             storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes, wait=True
         ) as path:

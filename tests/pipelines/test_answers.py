@@ -53,6 +53,10 @@ def no_last(array: Any) -> Any:
     return array[:-1]
 
 
+def twice(array: Any) -> Any:
+    return np.concatenate([array, array])
+
+
 def flat(array: Any) -> Any:
     return array.reshape(-1)
 
@@ -106,6 +110,10 @@ LIES_OF_A_DECODER: Mapping[str, Lie] = {
     "a measurement that is no number": arrays(features=at(0, np.nan)),
     "measurements of another type": arrays(features=as_type("<f8")),
     "a picture that was not ordered": arrays(candidate_ms=at(0, 7)),
+    "a picture twice": arrays(
+        **dict.fromkeys(("candidate_ms", "sharpness", "candidates", "thumbnail_sizes", "thumbnails"), twice)
+    ),
+    "frames twice": arrays(frame_ms=lambda row: np.sort(twice(row)), features=twice),
     "a picture too few": arrays(candidates=no_last),
     "pictures of another size": arrays(candidates=lambda array: array[:, :-1]),
     "pictures of another type": arrays(candidates=as_type("<i4")),

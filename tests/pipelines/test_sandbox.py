@@ -76,7 +76,7 @@ def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
     thread.start()
     _wait_for(lambda: bool(keeper(sandbox).children()))
     keeper(sandbox).children()[0].send_signal(signal.SIGSEGV)
-    thread.join(20)
+    thread.join(60)
     assert isinstance(found[0], Failure)
     assert found[0].code == "decoder-crashed"
     assert "SIGSEGV" in found[0].reason
@@ -84,6 +84,7 @@ def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
 
 
 def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
+    sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
     os.mkfifo(clips / "never.mp4")
     began = time.monotonic()
     limits = dataclasses.replace(ROOMY, timeout_s=1.0, output_max_mb=8)
@@ -91,7 +92,7 @@ def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
     (clips / "never.mp4").unlink()
     assert isinstance(result, Failure)
     assert result.code == "out-of-time"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25  # and not the 30 s that it may take elsewhere
 
 
 def test_a_killed_keeper_is_replaced(sandbox: Sandbox, clips: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_keeper_ends_with_its_parent(clips: Path) -> None:
     process = keeper(box)
     assert box._channel is not None
     box._channel.close()  # what the kernel does when a process dies
-    process.wait(10)
+    process.wait(60)
 
 
 def _never(clips: Path) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _never(clips: Path) -> dict[str, Any]:
 
 
 def _wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
