@@ -169,7 +169,7 @@ def test_damage_in_the_middle_loses_pictures_and_makes_none_wrong(tmp_path: Path
 
 def test_the_first_decoder_s_word_on_damage_is_heard(tmp_path: Path) -> None:
     """It says it on standard error alone, and goes on with pictures that are wrong."""
-    path = damaged(tmp_path, "hole")
+    path = damaged(tmp_path, "flips")
     [task] = counted.tasks(counted.probed(path), 60_000, mode="interval", interval_ms=40)
     assert task.order["decoder"] == "decord"
     order = {**task.order, "path": str(path), "scratch": ""}
