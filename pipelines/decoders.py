@@ -31,6 +31,7 @@ from pipelines.packets import clock_of
 
 SEEK_EARLIER_S = (0, 2, 10, 60)
 COMPLAINT_BYTES_MAX = 300
+STANDARD_ERROR = 2
 DAMAGED_FRAMES_MAX = 1000  # errors in a row before the rest of a chunk is given up
 SETTLED_S = 2.0  # after damage
 PICKED_AT_ONCE = 8
@@ -267,19 +268,19 @@ def _on_grid(order: Order) -> Sequence[int]:
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """The first line that decord's decoder writes to standard error in the meantime: its only word on damage."""
+    """The first line that decord's decoder writes to standard error in the meantime: its only word on damage.
+
+    It can be read back in the sandbox, where standard error is a piece of memory of the child's own.
+    """
     found: list[str] = []
-    kept, memory = os.dup(2), os.memfd_create("complaints")
     decord.logging.set_level(decord.logging.ERROR)
-    os.dup2(memory, 2)
+    begin = os.lseek(STANDARD_ERROR, 0, os.SEEK_CUR)
     try:
         yield found
     finally:
-        os.dup2(kept, 2)
-        if line := os.pread(memory, COMPLAINT_BYTES_MAX, 0).decode(errors="replace").partition("\n")[0]:
+        said = os.pread(STANDARD_ERROR, COMPLAINT_BYTES_MAX, begin).partition(b"\0")[0]  # zeros: nothing was written
+        if line := said.decode(errors="replace").partition("\n")[0]:
             found.append(line)
-        os.close(kept)
-        os.close(memory)
 
 
 def _copy_packets(order: Order) -> NDArray[np.int64]:

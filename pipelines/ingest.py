@@ -32,11 +32,12 @@ from cluster.errors import PixrError, Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, index_admin, jobs, leases, lists, models, source
+from pipelines import catalog, index_admin, jobs, leases, lists, models, nodes, source
 from pipelines.gauges import Gauges
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Note
 from pipelines.lists import UPLOADS
+from pipelines.media import UNCONFINED
 from pipelines.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
@@ -280,6 +281,9 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
 
     A round that was cut short is followed by smaller ones: what brought it down soon stands alone, and is refused when
     it has been begun too often, while its neighbours get on.
+
+    Raises:
+        Rejected: no node can confine a decoder.
     """
     size = 0  # of the next round; 0 is all
     for number in range(ROUNDS_MAX):
@@ -291,7 +295,13 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
             time.sleep(min(max(wait_s, 0.1), WAIT_MAX_S))
             continue
         chosen = ready[: size or len(ready)]
-        whole = execute(chosen, place, heart, number)
+        try:
+            whole = execute(chosen, place, heart, number)
+        except Rejected as refused:
+            leases.put_back(connection, place.owner)
+            leases.give_up(connection, place.job_id, str(refused))
+            jobs.settle(connection, place.job_id, place.model.id)
+            raise
         size = size * ROUND_FACTOR if whole else max(1, len(chosen) // ROUND_FACTOR)
         lost = leases.put_back(connection, place.owner)  # nobody works on them any more
         if lost:
@@ -300,7 +310,11 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
 
 
 def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -> bool:
-    """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up."""
+    """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up.
+
+    Raises:
+        Rejected: a node cannot confine a decoder, and neither can any other.
+    """
     import ray
 
     configure(place)
@@ -311,6 +325,8 @@ def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -
             for row in batch["row"]:
                 done = unpack(row)
                 counts[done.outcome] = counts.get(done.outcome, 0) + 1
+                if done.outcome == UNCONFINED and counts[UNCONFINED] == 1:  # others may take it, if there are any
+                    nodes.require_confinement(place.ingest)
             if heart.stopped:
                 break
     except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 PIPELINE_VERSION = 3  # raise it when the same video would give other segments
 
+# Codes of what is no fault of a video: a dependency is away, or this machine cannot confine a decoder.
+TEMPORARY, UNCONFINED = "temporary", "unconfined"
+NO_FAULT = (TEMPORARY, UNCONFINED)
+
 Bytes8 = NDArray[np.uint8]
 Times = NDArray[np.int32]
 Floats = NDArray[np.float32]

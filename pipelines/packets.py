@@ -39,6 +39,7 @@ class Clock:
         return int((pts - self.start) * 1000 * self.base.numerator // self.base.denominator)
 
     def all_ms(self, pts: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Of stamps whose first and last are within bounds (`Index`): nothing runs over then."""
         return ((pts - self.start) * 1000 * self.base.numerator // self.base.denominator).astype(np.int32)
 
 
@@ -56,14 +57,24 @@ def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
 
 
 class Index:
-    """The packets of the picture, in the order of presentation. `frame_ms` rises strictly unless `repeats`."""
+    """The packets of the picture, in the order of presentation. `frame_ms` rises strictly unless `repeats`.
 
-    def __init__(self, rows: list[tuple[int, bool]], clock: Clock, facts: Facts) -> None:
+    Raises:
+        Undecodable: a time is further from the clock's start than a film may be long.
+    """
+
+    def __init__(self, rows: list[tuple[int, bool]], clock: Clock, facts: Facts, duration_max_s: int) -> None:
         rows.sort(key=lambda row: row[0])
+        _within(clock, rows[0][0], rows[-1][0], duration_max_s)
         pts = np.array([pts for pts, _ in rows], np.int64)
         self.repeats = bool(np.any(np.diff(pts) == 0))
         self.counted = facts.guessed or facts.jumps or (facts.program_stream and self.repeats)
-        self.pts = _rising(pts) if self.counted else pts
+        if self.counted:
+            step = _step(pts)
+            _within(clock, rows[0][0], rows[0][0] + step * (len(pts) - 1), duration_max_s)
+            pts = _rising(pts, step)
+            _within(clock, int(pts[0]), int(pts[-1]), duration_max_s)
+        self.pts = pts
         self.frame_ms = clock.all_ms(self.pts)
         self.keys = np.flatnonzero([key for _, key in rows]).astype(np.int32)
         self.facts = facts
@@ -77,10 +88,26 @@ class Index:
         return int(self.frame_ms[-1])
 
 
-def _rising(pts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Times that repeat are pushed back until none does: a frame's length further each."""
+def too_long(duration_max_s: int) -> Undecodable:
+    return Undecodable("too-long", f"the file is longer than {duration_max_s} s", final=True)
+
+
+def _within(clock: Clock, first: int, last: int, duration_max_s: int) -> None:
+    """Time stamps are looked at as exact numbers: as those of an array they run over, and look harmless."""
+    longest_ms = duration_max_s * 1000
+    if clock.ms(first) < -longest_ms or clock.ms(last) > longest_ms:
+        raise too_long(duration_max_s)
+
+
+def _step(pts: NDArray[np.int64]) -> int:
+    """The usual step from one time to the next."""
     steps = np.diff(pts)
-    grid = np.arange(len(pts)) * (int(np.median(steps[steps > 0])) if np.any(steps > 0) else 1)
+    return int(np.median(steps[steps > 0])) if np.any(steps > 0) else 1
+
+
+def _rising(pts: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """Times that repeat are pushed back until none does: a step further each."""
+    grid = np.arange(len(pts)) * step
     rising: NDArray[np.int64] = np.maximum.accumulate(pts - grid) + grid
     return rising
 
@@ -161,11 +188,11 @@ class Facts:
         return int(packet.dts) if packet.dts is not None else self._latest + 1 - self._shift
 
 
-def index_of(container: InputContainer, stream: VideoStream) -> Index:
+def index_of(container: InputContainer, stream: VideoStream, duration_max_s: int) -> Index:
     """Read all packets.
 
     Raises:
-        Undecodable: none of them holds a picture.
+        Undecodable: none of them holds a picture, or they are spread over more time than is allowed.
     """
     rows: list[tuple[int, bool]] = []
     facts = Facts(container, stream)
@@ -188,7 +215,7 @@ def index_of(container: InputContainer, stream: VideoStream) -> Index:
         facts.broken = True
     if not rows:
         raise Undecodable("damaged", "the file has a header but no picture data", final=True)
-    return Index(rows, clock_of(container, stream), facts)
+    return Index(rows, clock_of(container, stream), facts, duration_max_s)
 
 
 def _vp8_hidden(data: memoryview) -> bool:

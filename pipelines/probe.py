@@ -45,11 +45,10 @@ def probe(
         track, first = stream.index, first_frame(container, stream)
     with open_container(path) as container:
         stream = picture(container, track)
-        index = packets.index_of(container, stream)
+        index = packets.index_of(container, stream, duration_max_s)
         values = _describe(container, stream, index, first)
     values["warning"] = _whole_enough(index, values, share_min)
-    if index.facts.pts_known and values["duration_ms"] > duration_max_s * 1000:
-        raise _too_long(duration_max_s)
+    _lasts(values["duration_ms"], duration_max_s)
     arrays: dict[str, NDArray[Any]] = {"frame_ms": index.frame_ms, "frame_pts": index.pts, "key_frames": index.keys}
     return values, arrays
 
@@ -151,8 +150,11 @@ def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: i
     if width * height > pixels_max:
         raise Undecodable("too-large", f"{width}x{height} are more than {pixels_max} pixels a frame", final=True)
     if (container.duration or 0) / av.time_base > duration_max_s * 2:
-        raise _too_long(duration_max_s)
+        raise packets.too_long(duration_max_s)
 
 
-def _too_long(duration_max_s: int) -> Undecodable:
-    return Undecodable("too-long", f"the file is longer than {duration_max_s} s", final=True)
+def _lasts(duration_ms: int, duration_max_s: int) -> None:
+    if duration_ms < 1:
+        raise Undecodable("damaged", "the file ends before it begins: by its clock, nothing of it is shown", final=True)
+    if duration_ms > duration_max_s * 1000:
+        raise packets.too_long(duration_max_s)

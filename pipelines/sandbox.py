@@ -22,10 +22,10 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from pipelines.confinement import layers
 from pipelines.confinement.layers import Found
 from pipelines.confinement.profiles import Profile
-from pipelines.media import Failure
+from pipelines.media import NO_FAULT, UNCONFINED, Failure
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,16 @@ MEGABYTE = 1024 * 1024
 GRACE_S = 15.0  # for the keeper to report a child that it has killed
 KEEPER_STARTS_MAX = 2
 KEEPER_START_MAX_S = 120.0  # with all that it loads, on a busy machine
-REPLY_MAX = 64 * MEGABYTE
+REPLY_MAX = 4 * MEGABYTE  # of JSON; what is large comes as arrays
 REASON_CHARS_MAX = 300
 CODE = re.compile(r"[a-z0-9-]{1,40}")
-NUMBERS = "biuf"  # kinds of arrays that a child may send
-UNREADABLE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)  # what a mean answer comes to
+DTYPE = re.compile(r"[<|][iuf][1248]")  # of arrays that a child may send: numbers, as this machine keeps them
+# What a mean answer comes to.
+UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError)
 ROOT = Path(__file__).resolve().parent.parent
 
 Array = NDArray[Any]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -77,21 +79,34 @@ class Sandbox:
     def run(self, task: str, arguments: Mapping[str, Any], profile: Profile) -> Result | Failure:
         """Run `task` on JSON-able arguments, confined to a profile.
 
-        It is refused, as a temporary failure, where this machine has only the weaker mode and the profile wants more.
+        It is refused, by no fault of the file, where this machine has only the weaker mode and the profile wants more.
         """
         request = {"task": task, "arguments": arguments, "profile": profile.as_json()}
+
+        def ask(channel: socket.socket) -> Result | Failure:
+            memory = sealed_memory("pixr-frames", profile.output_max_mb * MEGABYTE)
+            try:
+                return _judge(_ask(channel, request, memory, profile), memory, profile)
+            finally:
+                os.close(memory)
+
+        return self._with_keeper(profile, ask)
+
+    def refusal(self, profile: Profile) -> Failure | None:
+        """Why this machine would run no task of a profile; to be asked before its files are fetched."""
+        return self._with_keeper(profile, lambda _: None)
+
+    def _with_keeper(self, profile: Profile, action: Callable[[socket.socket], Answer]) -> Answer | Failure:
+        """Do something with a keeper that can confine children to a profile."""
         with self._lock:
             for _ in range(KEEPER_STARTS_MAX):
-                memory = _sealed_memory(profile.output_max_mb * MEGABYTE)
                 try:
                     channel, found = self._opened(profile.uid)
                     if not (found.is_strong or profile.weaker_accepted):
                         return _too_weak(found)
-                    return _judge(_ask(channel, request, memory, profile), memory, profile)
+                    return action(channel)
                 except (ConnectionError, TimeoutError):  # the keeper itself was killed: a fresh one tries again
                     self._close()
-                finally:
-                    os.close(memory)
         return Failure("sandbox-lost", "the process that keeps the decoders was killed")
 
     def close(self) -> None:
@@ -164,12 +179,12 @@ def _too_weak(found: Found) -> Failure:
     """The machine is at fault, not the file: another one may take it."""
     missing = ", ".join(f"no {name} ({found.missing[name]})" for name in found.missing if name in layers.STRONG)
     hint = "[ingest] sandbox_weaker_accepted = true accepts that"
-    return Failure("temporary", f"this machine cannot confine a decoder: {missing}; {hint}")
+    return Failure(UNCONFINED, f"this machine cannot confine a decoder: {missing}; {hint}")
 
 
-def _sealed_memory(size: int) -> int:
+def sealed_memory(name: str, size: int) -> int:
     """Anonymous memory of a fixed size; pages exist once they are written."""
-    memory = os.memfd_create("pixr-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    memory = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(memory, size)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     return memory
@@ -192,41 +207,56 @@ def _judge(ended: Mapping[str, Any], memory: int, profile: Profile) -> Result | 
     if ended["signal"] == signal.SIGXCPU or (ended["signal"] and ended["cpu_seconds"] >= profile.cpu_max_s):
         return Failure("out-of-time", f"decoding took more than {profile.cpu_max_s} s of CPU time")
     if ended["signal"]:
-        return Failure("decoder-crashed", f"the decoder was ended by {signal.Signals(ended['signal']).name}")
-    reply = _reply(memory)
-    if reply is None:
-        return Failure("decoder-crashed", f"the decoder ended with exit code {ended['exit']} and no answer")
+        return Failure("decoder-crashed", f"the decoder was ended by {_signal_name(ended['signal'])}")
     try:
+        reply = _reply(memory)
+        if reply is None:
+            return Failure("decoder-crashed", f"the decoder ended with exit code {ended['exit']} and no answer")
         if "failure" in reply:
             return _failure(*reply["failure"])
         values: Mapping[str, Any] = dict(reply["values"].items())
         return Result(values, _arrays(memory, reply["arrays"]), ended["cpu_seconds"], ended["memory_mb"])
     except UNREADABLE as error:
-        return Failure("decoder-crashed", f"the decoder gave an answer that cannot be read ({type(error).__name__})")
+        return unreadable(type(error).__name__)
+
+
+def _signal_name(number: int) -> str:
+    """A child may end itself by any signal, and those for real time have no name."""
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
+
+
+def unreadable(what: str) -> Failure:
+    """A decoder that was taken over, or is broken in a way that nobody foresaw, gives no sound answer."""
+    return Failure("decoder-crashed", f"the decoder gave an answer that cannot be read ({what})")
 
 
 def _failure(code: str, reason: str, final: bool) -> Failure:
     """What a child says went wrong. It speaks of the file: that a machine is at fault is not for it to say."""
-    if not CODE.fullmatch(code) or code == "temporary" or not isinstance(final, bool):
+    if not CODE.fullmatch(code) or code in NO_FAULT or not isinstance(final, bool):
         raise ValueError("no code of a failure")
     return Failure(code, "".join(c for c in reason if c.isprintable())[:REASON_CHARS_MAX], final)
 
 
 def _reply(memory: int) -> dict[str, Any] | None:
-    """The JSON part of the answer; what a child wrote is checked like any other input."""
+    """The JSON part of the answer, None where there is none; what a child wrote is checked like any other input."""
     where, size = HEADER.unpack(os.pread(memory, HEADER.size, 0))
     if not 0 < size <= REPLY_MAX or where + size > os.fstat(memory).st_size:
         return None
-    try:
-        reply = json.loads(os.pread(memory, size, where))
-    except ValueError:
-        return None
-    return reply if isinstance(reply, dict) else None
+    reply: dict[str, Any] = json.loads(os.pread(memory, size, where))
+    return reply
 
 
 def _arrays(memory: int, described: Mapping[str, Any]) -> dict[str, Array]:
-    if any(np.dtype(dtype).kind not in NUMBERS for dtype, _, _, _ in described.values()):
-        raise ValueError("arrays of numbers alone are read")
+    total = 0
+    for dtype, shape, count, offset in described.values():
+        if not DTYPE.fullmatch(dtype) or any(
+            type(number) is not int or number < 0 for number in (*shape, count, offset)
+        ):
+            raise ValueError("an array of numbers has a type and a shape")
+        total += np.dtype(dtype).itemsize * count
+    if total > os.fstat(memory).st_size:  # they would lie over each other, and each is copied
+        raise ValueError("the arrays are larger than what they lie in")
     with mmap.mmap(memory, 0, prot=mmap.PROT_READ) as view:
         return {
             name: np.frombuffer(view, dtype, count, offset).reshape(shape).copy()

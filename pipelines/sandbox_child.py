@@ -33,10 +33,12 @@ from pipelines.confinement.landlock import Rule
 from pipelines.confinement.layers import OWN_USER, Confinement, Found
 from pipelines.confinement.profiles import Profile
 from pipelines.containers import Undecodable
-from pipelines.sandbox import HEADER, Array
+from pipelines.sandbox import HEADER, Array, sealed_memory
 
 FILES_MAX = 256  # descriptors a keeper can have
 ALIGN = 64
+COMPLAINTS_BYTES = 65_536  # of what libraries say on standard error
+STANDARD_ERROR = 2
 
 
 def main() -> None:
@@ -159,6 +161,7 @@ def _confined(order: Order, memory: int, keeper: int) -> dict[str, Any]:
     os.closerange(3, memory)
     os.closerange(memory + 1, FILES_MAX)
     os.environ.clear()
+    _keep_complaints()
     profile, own_user = order.profile, OWN_USER in order.found.layers
     arguments, rules = dict(order.arguments), list[Rule]()
     for name, path in order.files(profile.reads).items():
@@ -173,11 +176,21 @@ def _confined(order: Order, memory: int, keeper: int) -> dict[str, Any]:
         for rule in rules:
             os.set_inheritable(rule.descriptor, True)  # to be read by the programs, which keep it (close_fds=False)
         rules += [*programs.values(), *(Rule(_opened(folder), landlock.FOLDER) for folder in profile.folders)]
-    processes = profile.processes_max if profile.programs and own_user else 0
-    layers.limit(profile.cpu_max_s, profile.file_max_mb, profile.memory_max_mb + profile.output_max_mb, processes)
+    threads = profile.threads_max if layers.counts_alone(order.found.layers) else 0
+    layers.limit(profile.cpu_max_s, profile.file_max_mb, profile.memory_max_mb + profile.output_max_mb, threads)
     layers.confine(Confinement(order.found.layers, profile.uid, rules, bool(profile.programs)), keeper)
     sys.meta_path[:] = [Sealed()]
     return arguments
+
+
+def _keep_complaints() -> None:
+    """Make standard error a small piece of memory: some libraries speak of damage nowhere else.
+
+    Once the child is confined it can make no memory that its limit does not count.
+    """
+    memory = sealed_memory("pixr-complaints", COMPLAINTS_BYTES)
+    os.dup2(memory, STANDARD_ERROR)
+    os.close(memory)
 
 
 def _by_descriptor(rule: Rule) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 MODES = ("frames", "key-frames", "interval")
+DURATION_MOST_S = 2_000_000  # times are milliseconds in 32 bits
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,12 @@ class IngestSettings:
     decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
     decode_programs: tuple[str, ...] = ()
     sandbox_uid: int = 65_100  # and group: whom decoders run as where workers are root; 0: as the worker
+    sandbox_threads_max: int = 1024  # of all decoders of one user, where they have their own; 0: no limit
     sandbox_weaker_accepted: bool = (
         False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
     )
     pixels_max: int = 40_000_000  # 8K has 33 million
-    duration_max_s: int = 86_400
+    duration_max_s: int = 86_400  # DURATION_MOST_S at most
     file_max_mb: int = 100_000
     decodable_share_min: float = 0.9  # of the declared frames of a file, and of those in its index; fewer: damaged
 
@@ -118,6 +120,8 @@ class IngestSettings:
             raise ValueError("niceness must be between 0 and 19")
         if not 0.0 <= self.decodable_share_min <= 1.0:
             raise ValueError("decodable_share_min must be between 0 and 1")
+        if self.duration_max_s > DURATION_MOST_S:
+            raise ValueError(f"duration_max_s is {self.duration_max_s}, expected {DURATION_MOST_S} or less")
         self._check_least()
 
     def _check_least(self) -> None:
@@ -125,7 +129,7 @@ class IngestSettings:
                 "probe_cpu_max_s", "probe_timeout_s", "probe_memory_max_mb", "probe_output_max_mb",
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
                 "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max")  # fmt: skip
-        zeros = ("probe_file_max_mb", "decode_file_max_mb", "sandbox_uid")
+        zeros = ("probe_file_max_mb", "decode_file_max_mb", "sandbox_uid", "sandbox_threads_max")
         for least, names in ((1, ones), (0, zeros)):
             for name in names:
                 if getattr(self, name) < least:

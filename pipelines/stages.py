@@ -23,11 +23,12 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import chunks, jobs, leases, sink
+from pipelines import answers, chunks, jobs, leases, sink
 from pipelines.confinement import profiles
+from pipelines.confinement.profiles import Profile
 from pipelines.losses import Losses
-from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
-from pipelines.sandbox import Sandbox
+from pipelines.media import UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
+from pipelines.sandbox import Result, Sandbox
 from pipelines.scratch import Scratch
 from pipelines.settings import IngestSettings, ModelSettings
 
@@ -106,7 +107,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Done:
-    """How far a row got: "staged", "ready", "queued", "quarantined", "fenced" or "busy"."""
+    """How far a row got: "staged", "ready", "queued", "unconfined", "quarantined", "fenced" or "busy"."""
 
     video_id: int
     outcome: str
@@ -135,9 +136,13 @@ class Plan:
             yield Refused(video_id, lease.token, as_failure(error))
 
     def _chunks(self, lease: leases.Lease) -> Iterator[Task | Refused]:
-        place, began = self._place, time.monotonic()
+        place = self._place
         if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
             raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
+        if failure := refusal(place.ingest):
+            yield Refused(lease.video_id, lease.token, failure)
+            return
+        began = time.monotonic()
         with scratch_of(place).file(
             storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes, wait=True
         ) as path:
@@ -172,10 +177,7 @@ class Decode:
             scratch_of(place).drop(lease.source_uri, lease.source_etag, str(lease.token))
             return Done(lease.video_id, "fenced")
         try:
-            with scratch_of(place).file(
-                storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
-            ) as path:
-                result = decode(path, row, place.ingest)
+            result = refusal(place.ingest) or self._decoded(row)
         except (Temporary, Rejected) as error:
             result = as_failure(error)
         if isinstance(result, Failure):
@@ -183,6 +185,13 @@ class Decode:
             return Refused(lease.video_id, lease.token, result)
         scratch_of(place).done(lease.source_uri, lease.source_etag, row.chunk.number, row.chunk.count, str(lease.token))
         return result
+
+    def _decoded(self, row: Task) -> Decoded | Failure:
+        lease, place = row.lease, self._place
+        with scratch_of(place).file(
+            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
+        ) as path:
+            return decode(path, row, place.ingest)
 
     def _is_over(self, row: Task) -> bool:
         """Whether another chunk has ended this attempt: on this machine, or anywhere, once it is written down."""
@@ -275,7 +284,12 @@ class Store:
             failures_max=ingest.failures_max,
             backoff_s=backoff_s(1, ingest.backoff_base_s, ingest.backoff_max_s),
         )
-        return Done(row.video_id, status or "fenced")
+        return Done(row.video_id, UNCONFINED if status and row.failure.code == UNCONFINED else status or "fenced")
+
+
+def refusal(settings: IngestSettings) -> Failure | None:
+    """Why no file can be looked at on this machine, whatever it holds."""
+    return sandbox().refusal(profiles.probe(settings))
 
 
 def probe(path: Path, settings: IngestSettings) -> Video | Failure:
@@ -289,8 +303,7 @@ def probe(path: Path, settings: IngestSettings) -> Video | Failure:
     result = sandbox().run("probe", arguments, profiles.probe(settings))
     if isinstance(result, Failure):
         return result
-    facts: dict[str, Any] = {**result.values, **result.arrays}
-    return Video(**facts)
+    return answers.video(result.values, result.arrays, settings.duration_max_s)
 
 
 def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failure:
@@ -298,9 +311,9 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
     profile = profiles.decode(settings)
     copied = task.order["decoder"] == "decord" and not task.order["whole"]
     order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv" if copied else ""}
-    result = sandbox().run("decode", order, profile)
+    result = _answer(order, profile)
     if isinstance(result, Failure) and order["decoder"] == "decord" and not result.final:
-        result = sandbox().run("decode", {**order, "decoder": "av"}, profile)
+        result = _answer({**order, "decoder": "av"}, profile)
     if isinstance(result, Failure):
         return result
     arrays = from_zero(result.arrays)
@@ -313,6 +326,14 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
     found: dict[str, Any] = {name: arrays[name] for name in names}
     found |= {"thumbnails": pictures, "decode_s": result.cpu_seconds, "memory_mb": result.memory_mb}
     return Decoded(task=task, **found, losses=losses)
+
+
+def _answer(order: Mapping[str, Any], profile: Profile) -> Result | Failure:
+    """What one decoder gives, if it is an answer to the order."""
+    result = sandbox().run("decode", order, profile)
+    if isinstance(result, Failure):
+        return result
+    return answers.chunk(result.values, result.arrays, order) or result
 
 
 def _losses(task: Task, values: Mapping[str, Any], pictures: int) -> Losses:

@@ -14,6 +14,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -34,6 +35,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 CAPABILITIES_VERSION = 0x2008_0522
 OPEN_FILES_MAX = 64
+COUNTED_SINCE = (5, 14)  # Linux: threads are counted by user namespace
 OWN_NETWORK_FILE = Path("/proc/self/ns/net")
 MEGABYTE = 1024 * 1024
 
@@ -105,6 +107,16 @@ def find(uid: int, without: Sequence[str] = ()) -> Found:
     return Found(tuple(name for name in LAYERS if name not in missing), missing)
 
 
+def counts_alone(found: Sequence[str]) -> bool:
+    """Whether the kernel counts the threads of children confined like this apart from those of anything else.
+
+    Only then is a limit on them no limit on others: they are a user of their own, or in a user namespace of their own
+    (where the worker is not root; see `leave_network`).
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    return OWN_USER in found or (OWN_NETWORK in found and os.getuid() != 0 and version >= COUNTED_SINCE)
+
+
 def confine(confinement: Confinement, keeper: int) -> None:
     """Put the layers on this process, a child of `keeper` with one thread. For good.
 
@@ -127,14 +139,16 @@ def confine(confinement: Confinement, keeper: int) -> None:
         seccomp.restrict(programs=confinement.programs)
 
 
-def limit(cpu_s: int, file_mb: int, memory_mb: int, processes: int = 0) -> None:
-    """Limits on this process: CPU seconds, MB of each file it writes, MB beside what it has, processes of its user."""
+def limit(cpu_s: int, file_mb: int, memory_mb: int, threads: int = 0) -> None:
+    """Limits on this process: CPU seconds, MB of each file it writes, MB beside what it has, threads of its user."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, OPEN_FILES_MAX))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_mb * MEGABYTE, file_mb * MEGABYTE))
-    if processes:
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    if threads:
+        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        most = threads if hard == resource.RLIM_INFINITY else min(threads, hard)
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
     with open("/proc/self/statm", encoding="ascii") as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
     space = mapped + memory_mb * MEGABYTE

@@ -29,7 +29,7 @@ class Profile:
     # Programs it may start, by name or path, and folders that those may read; without any it can start no process.
     programs: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    processes_max: int = 64  # with programs and an own user: of that user, threads too
+    threads_max: int = 0  # of all children of one user together, where they are counted apart; 0: no limit
     uid: int = NOBODY  # who it runs as where the worker is root
     weaker_accepted: bool = False  # whether it runs where the kernel has no Landlock or no seccomp
 
@@ -42,7 +42,8 @@ def probe(settings: IngestSettings) -> Profile:
     return Profile(
         settings.probe_cpu_max_s, settings.probe_timeout_s, settings.probe_memory_max_mb, settings.probe_output_max_mb,
         file_max_mb=settings.probe_file_max_mb, writes=(), programs=settings.probe_programs,
-        uid=settings.sandbox_uid, weaker_accepted=settings.sandbox_weaker_accepted,
+        threads_max=settings.sandbox_threads_max, uid=settings.sandbox_uid,
+        weaker_accepted=settings.sandbox_weaker_accepted,
     )  # fmt: skip
 
 
@@ -51,5 +52,6 @@ def decode(settings: IngestSettings) -> Profile:
     return Profile(
         settings.decode_cpu_max_s, settings.decode_timeout_s, settings.decode_memory_max_mb,
         settings.decode_output_max_mb, file_max_mb=settings.decode_file_max_mb, programs=settings.decode_programs,
-        uid=settings.sandbox_uid, weaker_accepted=settings.sandbox_weaker_accepted,
+        threads_max=settings.sandbox_threads_max, uid=settings.sandbox_uid,
+        weaker_accepted=settings.sandbox_weaker_accepted,
     )  # fmt: skip

@@ -21,7 +21,7 @@ NUMBERS: Mapping[str, tuple[int, int]] = {  # x86_64, aarch64
     "access": (21, ABSENT), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, ABSENT),
     "readlinkat": (267, 78), "getdents64": (217, 61), "getcwd": (79, 17), "dup": (32, 23), "dup2": (33, ABSENT),
     "dup3": (292, 24), "fcntl": (72, 25), "ioctl": (16, 29), "ftruncate": (77, 46), "fallocate": (285, 47),
-    "fadvise64": (221, 223), "fsync": (74, 82), "fdatasync": (75, 83), "memfd_create": (319, 279),
+    "fadvise64": (221, 223), "fsync": (74, 82), "fdatasync": (75, 83),
     "poll": (7, ABSENT), "ppoll": (271, 73), "select": (23, ABSENT), "pselect6": (270, 72),
     # Memory.
     "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216), "mprotect": (10, 226), "madvise": (28, 233),
@@ -44,9 +44,10 @@ NUMBERS: Mapping[str, tuple[int, int]] = {  # x86_64, aarch64
     # Programs, where the profile names some.
     "execve": (59, 221), "execveat": (322, 281), "fork": (57, ABSENT), "vfork": (58, ABSENT), "wait4": (61, 260),
     "waitid": (247, 95), "pipe": (22, ABSENT), "pipe2": (293, 59), "arch_prctl": (158, ABSENT),
+    "memfd_create": (319, 279),  # what is written into such a file counts to no limit on memory
 }
+FOR_PROGRAMS = ("execve", "execveat", "fork", "vfork", "wait4", "waitid", "pipe", "pipe2", "arch_prctl", "memfd_create")
 # fmt: on
-FOR_PROGRAMS = ("execve", "execveat", "fork", "vfork", "wait4", "waitid", "pipe", "pipe2", "arch_prctl")
 
 CLONE_THREAD = 0x0001_0000
 CLONE_NAMESPACES = 0x7E02_0000 | 0x80  # CLONE_NEW*

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ CALLS = {  # of x86_64 and aarch64
     "bpf": (321, 280), "keyctl": (250, 219), "io_uring_setup": (425, 425), "userfaultfd": (323, 282),
     "perf_event_open": (298, 241), "pidfd_open": (434, 434), "open_by_handle_at": (304, 265), "chroot": (161, 51),
     "init_module": (175, 105), "personality": (135, 92), "shmget": (29, 194), "setuid": (105, 146), "clone3": (435, 435),
-    "landlock_create_ruleset": (444, 444), "an x32 number": (0x40000000 + 39, 100_000), "one of a later kernel": (900, 900),
+    "landlock_create_ruleset": (444, 444), "memfd_create": (319, 279),
+    "an x32 number": (0x40000000 + 39, 100_000), "one of a later kernel": (900, 900),
 }  # fmt: skip
 COLUMN = 0 if os.uname().machine == "x86_64" else 1
 PTRACE_SEIZE, SIGCHLD, CLONE_VM = 0x4206, 17, 0x100
@@ -168,6 +170,23 @@ def wait(path: str, seconds: float) -> tuple[Mapping[str, Any], Mapping[str, Any
     return {}, {}
 
 
+def crowd(path: str, wanted: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Start threads until that is refused; how many there were."""
+    threading.stack_size(1 << 18)
+    over, started = threading.Event(), list[threading.Thread]()
+    for _ in range(wanted):
+        thread = threading.Thread(target=over.wait)
+        try:
+            thread.start()
+        except RuntimeError:  # can't start new thread
+            break
+        started.append(thread)
+    over.set()
+    for thread in started:
+        thread.join()
+    return {"started": len(started)}, {}
+
+
 def fill(path: str, scratch: str, size: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Write `size` bytes into the scratch file."""
     with open(scratch, "wb") as file:
@@ -199,5 +218,6 @@ def warm() -> None:
 
 
 TASKS: Mapping[str, Task] = {
-    "escape": escape, "execute": execute, "wait": wait, "fill": fill, "load": load, "start": start
+    "escape": escape, "execute": execute, "wait": wait, "fill": fill, "load": load, "start": start,
+    "crowd": crowd,
 }  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
     thread.start()
     _wait_for(lambda: bool(keeper(sandbox).children()))
     keeper(sandbox).children()[0].send_signal(signal.SIGSEGV)
-    thread.join(20)
+    thread.join(60)
     assert isinstance(found[0], Failure)
     assert found[0].code == "decoder-crashed"
     assert "SIGSEGV" in found[0].reason
@@ -84,6 +84,7 @@ def test_a_killed_child_is_a_crash(sandbox: Sandbox, clips: Path) -> None:
 
 
 def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
+    sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
     os.mkfifo(clips / "never.mp4")
     began = time.monotonic()
     limits = dataclasses.replace(ROOMY, timeout_s=1.0, output_max_mb=8)
@@ -91,7 +92,7 @@ def test_a_hang_ends_at_the_time_limit(sandbox: Sandbox, clips: Path) -> None:
     (clips / "never.mp4").unlink()
     assert isinstance(result, Failure)
     assert result.code == "out-of-time"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25  # and not the 30 s that it may take elsewhere
 
 
 def test_a_killed_keeper_is_replaced(sandbox: Sandbox, clips: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_keeper_ends_with_its_parent(clips: Path) -> None:
     process = keeper(box)
     assert box._channel is not None
     box._channel.close()  # what the kernel does when a process dies
-    process.wait(10)
+    process.wait(60)
 
 
 def _never(clips: Path) -> dict[str, Any]:
@@ -119,10 +120,19 @@ def _never(clips: Path) -> dict[str, Any]:
 
 
 def _wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [35, signal.SIGSEGV, 63])
+def test_a_child_that_ends_itself_by_any_signal_is_a_crash(number: int) -> None:
+    """Most of those for real time have no name."""
+    ended = {"exit": -number, "signal": number, "timed_out": False, "cpu_seconds": 0.0, "memory_mb": 1.0}
+    found = sandbox_module._judge(ended, -1, ROOMY)
+    assert isinstance(found, Failure)
+    assert (found.code, found.final) == ("decoder-crashed", False)
 
 
 @pytest.mark.parametrize(
@@ -139,11 +149,24 @@ def _wait_for(condition: Any) -> None:
         {"failure": ["DROP TABLE", "a reason", True]},
         {"failure": [1, 2, 3]},
         {"failure": []},
+        {"failure": ["unconfined", "the machine is at fault", False]},
+        {"values": {}, "arrays": {"frames": ["01u1", [1], 1, 64]}},  # a SyntaxError of NumPy's
+        {"values": {}, "arrays": {"frames": ["|b1", [1], 1, 64]}},
+        {"values": {}, "arrays": {"frames": ["|u1", [True], 1, 64]}},
+        {"values": {}, "arrays": {"frames": ["|u1", [4], -1, 64]}},
+        {"values": {}, "arrays": {f"frames{number}": ["|u1", [1 << 20], 1 << 20, 0] for number in range(2)}},
+        [],
+        "[" * 100_000,  # a RecursionError
+        '{"values": {}, "arrays": ' + '{"a":' * 100_000,
+        '{"values": {"decoded": 1' + "0" * 5000 + '}, "arrays": {}}',
+        "no JSON",
     ],
+    ids=lambda reply: (reply if isinstance(reply, str) else json.dumps(reply))[:50],
 )
-def test_a_mean_answer_is_a_crash_and_nothing_else(reply: dict[str, Any]) -> None:
+def test_a_mean_answer_is_a_crash_and_nothing_else(reply: Any) -> None:
     """A decoder that was taken over writes what it likes into the memory that it shares."""
-    memory, body = sandbox_module._sealed_memory(4096), json.dumps(reply).encode()
+    body = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
+    memory = sandbox_module.sealed_memory("mean", 1 << 20)
     os.pwrite(memory, HEADER.pack(1024, len(body)), 0)
     os.pwrite(memory, body, 1024)
     ended = {"exit": 0, "signal": 0, "timed_out": False, "cpu_seconds": 0.0, "memory_mb": 1.0}
