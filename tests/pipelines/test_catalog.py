@@ -210,12 +210,12 @@ def test_a_job_that_gives_up_fails_what_it_is_at_and_leaves_no_gap_for_a_late_ta
 ) -> None:
     """A task claims its video while the job gives it up: it waits for the task, and finds the video leased."""
     register(connection)
-    seen = database.connect(postgres_url, autocommit=True)
-    with seen, database.connect(postgres_url) as task, ThreadPoolExecutor(1) as thread:
-        lease = leased(task)
-        ending = thread.submit(leases.give_up, connection, "j", "no node can confine a decoder", "j/1")
-        until(lambda: waits(seen), what="the job waits for the task")
-        task.commit()
+    seen, task = (database.connect(postgres_url, autocommit=True) for _ in range(2))
+    with seen, task, ThreadPoolExecutor(1) as thread:
+        with task.transaction():
+            lease = leased(task)
+            ending = thread.submit(leases.give_up, connection, "j", "no node can confine a decoder", "j/1")
+            until(lambda: waits(seen), what="the job waits for the task")
         ending.result(30)
         assert fail(task, lease) is None
     assert (column(connection, "status"), column(connection, "lease_token")) == ("failed", None)

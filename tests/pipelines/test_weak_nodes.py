@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +32,6 @@ from pipelines.confinement import landlock, layers, seccomp
 from pipelines.confinement.layers import LANDLOCK
 from pipelines.listed import Listed
 from pipelines.media import TEMPORARY, UNCONFINED, Failure
-from pipelines.nodes import Survey
 from pipelines.sandbox import Sandbox
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Done, Model, Place, Plan, Refused, Store, Task
@@ -210,41 +212,20 @@ def test_a_strong_node_that_joins_later_takes_over_from_one_that_dies(
         assert left[0] > 0
 
 
-@pytest.fixture
-def driver(deployment: Settings) -> Iterator[Settings]:
-    """This process, as a driver on the weak cluster."""
-    import ray
-
-    before = dict(os.environ)
-    ray_cluster.connect(deployment)
-    yield deployment
-    ray.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
-
-
-def where() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())
-
-
 @pytest.mark.timeout(600)
-def test_tasks_are_placed_on_strong_nodes_alone_and_on_those_that_join(driver: Settings) -> None:
-    import ray
-
-    survey = Survey(IngestSettings())
-    with pytest.raises(Rejected, match=r"none of the nodes that decode \(1\)"):
-        survey.require()
-    (weak,) = (node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
-    assert survey.placing() == {"label_selector": {nodes.LABEL: f"!in({weak})"}}
-    with joined(driver, 1):
-        survey.require()
-        task = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(where)
-        found = ray.get([task.options(**survey.placing()).remote() for _ in range(20)])
-        assert len(set(found)) == 1
-        assert weak not in found
-        assert survey.cpus() == NODE_CPUS
-        accepting = Survey(IngestSettings(sandbox_weaker_accepted=True))
-        accepting.require()
-        assert accepting.placing() == {}
+def test_tasks_are_placed_on_strong_nodes_alone_and_on_those_that_join(deployment: Settings) -> None:
+    environment = {**os.environ, **ray_cluster.environment(deployment)}
+    argv = (sys.executable, "-m", "tests.pipelines.surveyor")
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        try:
+            before = json.loads(driver.stdout.readline())
+            (weak,) = before["nodes"]
+            assert "none of the nodes that decode (1) takes videos" in before["refused"]
+            assert before["placing"] == {"label_selector": {nodes.LABEL: f"!in({weak})"}}
+            with joined(deployment, 1):
+                after = json.loads(driver.stdout.readline())
+        finally:
+            driver.kill()
+    (strong,) = set(after["found"])
+    assert (strong != weak, after["cpus"], after["accepting"]) == (True, NODE_CPUS, {})
