@@ -55,8 +55,8 @@ def rules(wanted: DoorSettings) -> list[str]:
 def of_replicas(retry_after_s: int) -> list[str]:
     """Of the rooms: a text that a replica's server, and not the application, has answered with is said as a problem."""
     is_text = "{ res.hdr(content-type) -m beg text/ }"
-    found: dict[object, answers.Answer] = {**answers.OF_SERVE, **answers.OTHERS_OF_SERVE}
+    found: list[tuple[object, answers.Answer]] = [*answers.OF_SERVE.items(), *answers.OTHERS_OF_SERVE.items()]
     return [
         f"    http-response return status {answer.status} {answer.rule(retry_after_s)} if {{ status {status} }} {is_text}"
-        for status, answer in found.items()
+        for status, answer in found
     ]

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_one_network_has_a_part_of_the_room_however_many_addresses_it_has(tmp_pa
 
 
 def test_slow_bodies_of_strangers_never_take_the_room_of_callers_with_a_key(tmp_path: Path, server: Server) -> None:
-    said = {"bodies_per_replica_max": 8, "bodies_per_address_max": 1, "queue_timeout_s": 0.3}
+    said: dict[str, Any] = {"bodies_per_replica_max": 8, "bodies_per_address_max": 1, "queue_timeout_s": 0.3}
     with door(tmp_path, **said) as own, contextlib.ExitStack() as stack:
         own.start()
         own.feed(server)
@@ -93,7 +94,7 @@ def test_who_is_refused_holds_no_place_though_they_go_on_to_send(tmp_path: Path)
     """A replica answers a wrong key before the body is there; HAProxy would keep the place until the body ends."""
     listener = socket.create_server((FIRST, 0))
     threading.Thread(target=_refuse_all, args=(listener,), daemon=True).start()
-    said = {"bodies_per_replica_max": 2, "bodies_per_address_max": 20, "queue_timeout_s": 0.5}
+    said: dict[str, Any] = {"bodies_per_replica_max": 2, "bodies_per_address_max": 20, "queue_timeout_s": 0.5}
     with door(tmp_path, **said) as own, contextlib.ExitStack() as stack:
         own.start()
         service.feed(own.settings, [Backend("x", f"{FIRST}:{listener.getsockname()[1]}")])
