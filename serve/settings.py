@@ -46,7 +46,6 @@ POSITIVE = (
     "large_bodies_address_max",
     "images_max",
     "images_caller_max",
-    "kept_part",
     "images_decoded_max",
     "key_questions_max",
     "known_keys_max",
@@ -277,6 +276,8 @@ class SearchSettings:
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
+        if self.kept_part < 2:
+            raise ValueError("kept_part must be 2 or more: those without a key need places too")
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
