@@ -33,13 +33,11 @@ def rules(wanted: DoorSettings) -> list[str]:
     """Count and bound them; `has_body_to_come` and `has_key` say to those who follow which room is meant."""
     retry, limits = wanted.retry_after_s, (wanted.bodies_per_address_max, wanted.bodies_per_network_max)
     too_many = f"return status 429 {answers.TOO_MANY_BODIES.rule(retry)} if has_body_to_come"
-    nobody = f"return status 503 {answers.UNAVAILABLE.rule(retry)} if has_body_to_come {{ nbsrv({ROOMS[0]}) lt 1 }}"
     return [
         f"    acl has_body_to_come req.hdr_val(content-length) gt {wanted.small_body_bytes_max}",
         "    acl has_body_to_come req.hdr(transfer-encoding) -m found",
         "    acl has_key req.hdr(authorization) -m found",
         "    acl has_key req.hdr(x-api-key) -m found",
-        f"    http-request {nobody}",
         f"    http-request track-sc2 {ADDRESS} table {BY_ADDRESS_WITH_KEY} if has_body_to_come has_key",
         f"    http-request track-sc2 {ADDRESS} table {BY_ADDRESS} if has_body_to_come !has_key",
         f"    http-request track-sc3 {NETWORK} table {BY_NETWORK} if has_body_to_come !has_key",

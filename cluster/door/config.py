@@ -137,8 +137,11 @@ def _frontend(door: Door) -> list[str]:
     ]
     if door.objects:
         lines += _to_objects(door)
+    unavailable = answers.UNAVAILABLE.rule(wanted.retry_after_s)
     return [
         *lines,
+        # Said here, so that what a room says by itself can be what is full there.
+        f"    http-request return status 503 {unavailable} if {{ nbsrv({ROOMS[0]}) lt 1 }} !{{ var(txn.object) -m bool }}",
         f"    http-request set-header {SECRET_HEADER} {quoted(door.secret)} unless {{ var(txn.object) -m bool }}",
         f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path,url_dec {SEARCH_PATH} }}",
         f"    http-request set-header X-Request-Timeout-Seconds {wanted.body_timeout_s:g} if has_body_to_come",

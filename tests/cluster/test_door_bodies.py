@@ -132,9 +132,11 @@ def _refuse(connection: socket.socket) -> None:
             pass
 
 
-def test_without_a_replica_a_large_body_is_told_so(tmp_path: Path) -> None:
+def test_without_a_replica_every_room_says_so(tmp_path: Path) -> None:
     with door(tmp_path) as own:
         own.start()
+        for path in ("/v1/search", "/v1/search/stream"):
+            assert json.loads(own.get(path)[2])["code"] == "unavailable"
         for extra in (b"", KEY):
             status, _, text = own.raw(head(extra) + BODY)
             assert (status, json.loads(text)["code"]) == (503, "unavailable")
