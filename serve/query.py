@@ -232,6 +232,11 @@ class Query:
         return self.vector_weight > 0 and not self.is_early and (self.text_weight > 0 or not self.wanted)
 
     @property
+    def is_picture_alone(self) -> bool:
+        """Is a picture all that is asked with, so that nothing is found where it cannot be looked at?"""
+        return self.image is not None and not self.wanted and self.segment_id is None
+
+    @property
     def counts(self) -> bool:
         """Does its first page make appearances?"""
         return self.intent is Intent.SEARCH and self.cursor is None

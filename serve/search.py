@@ -26,12 +26,13 @@ import orjson
 import psycopg
 
 from cluster.errors import Rejected, Temporary
+from cluster.seldom import Seldom
 from ledger import money, spool
 from ledger.appearances import Appearance
 from pipelines import highlights, index
 from pipelines.highlights import Highlight
 from pipelines.index import Filters, Found
-from serve import candidates, cursors, facets, moments, pictures, stakes
+from serve import candidates, cursors, facets, gates, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
 from serve.deadlines import left_s, within
@@ -43,6 +44,7 @@ from serve.services import Services
 from serve.viewers import Viewer
 
 log = logging.getLogger(__name__)
+seldom = Seldom(log)
 
 Result = TypeVar("Result")
 
@@ -139,7 +141,8 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     found = kept(services, query)
     if found is None:
         async with services.gate.passed(caller.share, caller.weight(services)):
-            whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
+            with gates.asked_by(caller.share, caller.weight(services)):
+                whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
             words = None
             if _has_words(query):
                 words = services.tasks.spawn("a search by words", _asked(services, _of_words(query)), expected=EXPECTED)
@@ -196,8 +199,10 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
 
 
 async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
-    async with services.gate.passed(caller.share, caller.weight(services)):
-        return await _asked(services, query)
+    share, weight = caller.share, caller.weight(services)
+    async with services.gate.passed(share, weight):
+        with gates.asked_by(share, weight):
+            return await _asked(services, query)
 
 
 async def _asked(services: Services, query: Query) -> Answer:
@@ -239,6 +244,8 @@ async def _first(services: Services, query: Query) -> Answer:
             query.identity, state.generation, lambda: _made(services, query, state)
         )
     except Temporary:
+        if query.is_picture_alone:
+            raise  # what is popular is no answer to it
         page, source = _popular(services, query, state), MADE
     if state.stale:
         page = replace(page, degraded=(STALE, *page.degraded))
@@ -283,7 +290,7 @@ async def _extra(services: Services, name: str, degraded: list[str], work: Await
     try:
         return await within(work, left_s(services.search.deadline_s) / 2)
     except (Temporary, psycopg.OperationalError) as error:
-        log.warning("no %s: %s", name, error)
+        seldom.warning(f"no {name}: {error}")
         degraded.append(name)
         return None
 
