@@ -22,6 +22,7 @@ from fastapi import Request
 from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
+from cluster import characters
 from cluster.errors import Rejected, Temporary
 from pipelines import catalog, handles
 from serve.deadlines import within
@@ -133,12 +134,26 @@ def create(
     _check(scopes, creator_id)
     own = None if creator_id is None else _handle(connection, creator_id)
     speaks_for = _speaks_for(connection, scopes, creators, own)
-    if not 1 <= len(name) <= NAME_CHARS_MAX or "\0" in name:
-        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
+    name = _named(name)
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     return _register(connection, name, token, scopes, creator_id, speaks_for, expires_in_s), token
+
+
+def _named(name: str) -> str:
+    """The name of a principal as it is kept.
+
+    Raises:
+        Rejected: it shows nothing, is too long, or is more than a line of text.
+    """
+    try:
+        kept = characters.line(name)
+    except ValueError as error:
+        raise Rejected(f"the name {error}", status=422, code="bad-name") from error
+    if not 1 <= len(kept) <= NAME_CHARS_MAX:
+        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
+    return kept
 
 
 def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> None:
