@@ -17,7 +17,6 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 import av
-import decord
 import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import ColorRange, VideoReformatter
@@ -28,6 +27,7 @@ from pipelines import shots, tonemap
 from pipelines.containers import Undecodable, open_container, picture
 from pipelines.media import Bytes8, Floats, Times
 from pipelines.packets import clock_of
+from pipelines.plain_decord import decord
 
 SEEK_EARLIER_S = (0, 2, 10, 60)
 COMPLAINT_BYTES_MAX = 300

@@ -129,7 +129,7 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
     Raises:
         Rejected: it is no such file at all, or has a column that nothing knows.
     """
-    read = _json_rows(text) if name.endswith(".jsonl") else _csv_rows(text, name)
+    read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
     good, refused, lines = list[Row](), list[RefusedRow](), dict[str, int]()
     for count, (line, row) in enumerate(read):
         if count >= ROWS_MAX:
@@ -137,7 +137,7 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            entry = require_creator(_entry(row), is_known)
+            entry = require_creator(_entry(row, is_known), is_known)
             if entry.file in lines:
                 raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
         except (ValueError, TypeError) as error:
@@ -218,7 +218,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
         yield number, row if isinstance(row, dict) else "expected an object"
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     if "" in row:
         raise ValueError(str(row[""]))
     unknown = [str(key) for key in row if key not in COLUMNS]
@@ -236,7 +236,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     if "file" not in values:
         raise ValueError("it names no file")
     texts = {key: str(value).strip() for key, value in values.items()}
-    texts["creator"] = handles.normal(texts.get("creator", ""))
+    texts["creator"] = handles.meant(str(values.get("creator", "")), is_known)
     words = tuple(tag for tag in (str(tag).strip() for tag in tags) if tag)
     _require_storable(texts, words)
     for key in ("title", "language"):

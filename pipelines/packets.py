@@ -127,6 +127,7 @@ class Facts:
         self.jumps = False  # the clock starts again: files were joined
         self.guessed = False  # the container states the order of storage alone
         self.pts_known = True
+        self.timeless = 0  # pictures at the beginning, before any that has a time
         self.ends: dict[int, int] = {}  # where the last packet of each stream ends, in its own time base
         self.picture_end: int | None = None  # likewise, of the pictures that are shown
         self._bases: dict[int, Fraction] = {
@@ -137,6 +138,7 @@ class Facts:
         self._jump_min = JUMP_MIN_S / (stream.time_base or Fraction(1, 1000))
         self._last_key: int | None = None
         self._ended: int | None = None  # by the order of demuxing
+        self._begun = False  # a picture has had a time
         self._shift = self._latest = 0
 
     def reach_s(self) -> Fraction:
@@ -179,6 +181,8 @@ class Facts:
         return pts
 
     def _unshifted(self, packet: Any) -> int:
+        self._begun |= packet.pts is not None or packet.dts is not None
+        self.timeless += not self._begun
         if self.avi and packet.dts is not None:
             self.guessed |= packet.pts != packet.dts
             return int(packet.dts)
@@ -215,7 +219,15 @@ def index_of(container: InputContainer, stream: VideoStream, duration_max_s: int
         facts.broken = True
     if not rows:
         raise Undecodable("damaged", "the file has a header but no picture data", final=True)
-    return Index(rows, clock_of(container, stream), facts, duration_max_s)
+    return Index(_placed(rows, facts.timeless), clock_of(container, stream), facts, duration_max_s)
+
+
+def _placed(rows: list[tuple[int, bool]], timeless: int) -> list[tuple[int, bool]]:
+    """Pictures without a time at the beginning stand just before the others, whose clock may show any hour there."""
+    if timeless == len(rows):
+        return rows
+    first = min(pts for pts, _ in rows[timeless:])
+    return [(first - timeless + at, key) for at, (_, key) in enumerate(rows[:timeless])] + rows[timeless:]
 
 
 def _vp8_hidden(data: memoryview) -> bool:

@@ -100,7 +100,7 @@ def listed(
         top = _folder_of(uri, storage)
         objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
         if rights.creators is not None:
-            around = _around(uri, top, objects, storage, is_known, is_given=bool(manifest_uri))
+            around = _around(uri, top, objects, storage, is_known)
             others = _others(list(objects.values()), around, rights)
             objects = _without(objects, others, remarks)
         manifests = [_covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
@@ -125,12 +125,15 @@ def _covered(each: Manifest, rights: Rights) -> Manifest:
 
 
 def _around(
-    uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, is_known: Known, *, is_given: bool
+    uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, is_known: Known
 ) -> Iterator[Manifest]:
-    """Manifests of the bucket that speak of a source and are not applied to it: those of the folders above, and those
-    in it in place of which another one is given. Neither a deeper source nor a manifest of one's own hides them.
+    """All manifests of the bucket that speak of a source: those in it and those of the folders above. Neither a deeper
+    source nor a deeper manifest nor one of one's own hides what another says.
+
+    Raises:
+        Rejected: one cannot be read. What it gives to others cannot be told from what is the job's.
     """
-    found = [each for each in objects.values() if is_given and manifest.is_manifest(each.uri)]
+    found = [each for each in objects.values() if manifest.is_manifest(each.uri)]
     bucket, folder = store.split(top)
     folders = [folder] if top != uri.rstrip("/") else []  # one object: of its own folder nothing is listed
     while folder:
@@ -141,7 +144,11 @@ def _around(
             begun = f"s3://{bucket}/{above}/{initial}" if above else f"s3://{bucket}/{initial}"
             found += [one for one in _bounded(storage.named(begun)) if manifest.is_manifest(one.uri)]
     for each in found:
-        yield _read_manifest(each.uri, store.split(each.uri)[1].rpartition("/")[0], each.size, storage, is_known)
+        try:
+            yield _read_manifest(each.uri, store.split(each.uri)[1].rpartition("/")[0], each.size, storage, is_known)
+        except Rejected as error:
+            hint = "it may give files to others: mend it, or delete it"
+            raise Rejected(error.detail, status=422, code="bad-manifest", hint=hint) from error
 
 
 def _others(objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights) -> dict[str, str]:
@@ -224,7 +231,7 @@ def _read_manifest(uri: str, folder: str, size: int, storage: Storage, is_known:
     if size > manifest.BYTES_MAX:
         raise Rejected(f"manifest {uri} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
     name = PurePosixPath(uri).name
-    rows = manifest.parse(manifest.text_of(storage.read(uri), uri), name.lower(), is_known)
+    rows = manifest.parse(manifest.text_of(storage.read(uri), uri), uri, is_known)
     return Manifest(f"{folder}/{name}" if folder else name, folder, rows)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import base58
 import pytest
 
-from cluster import database
+from cluster import database, telemetry
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
@@ -224,7 +224,7 @@ def test_a_job_lists_only_videos_of_creators_that_it_may_speak_for(storage: Stor
     assert [(video.creator, video.wallet) for video in found.videos] == [("bo", WALLET)]
     assert kinds(found) == {
         "the creator is 'ana'; this job speaks for bo, cy": ["manifest.csv, line 2"],
-        "its row (manifest.csv, line 2) is refused: the creator is 'ana'; this job speaks for bo, cy": ["hers.mp4"],
+        "its row (v/manifest.csv, line 2) is refused: the creator is 'ana'; this job speaks for bo, cy": ["hers.mp4"],
         "no row of a manifest speaks of it": ["unsaid.mp4"],
         "no creator is named; this job speaks for bo, cy": ["unsaid.mp4"],
     }
@@ -362,6 +362,43 @@ def test_a_manifest_in_the_source_counts_beside_the_one_that_is_given(storage: S
     assert [
         video.title for video in source.listed(f"{hers}/ana/own.mp4", storage, creator="ana", rights=ANA).videos
     ] == ["Own"]
+
+
+@pytest.mark.parametrize("source_of", ["", "/bob"])
+def test_a_deeper_manifest_takes_no_video_from_whom_an_outer_one_gives_it_to(
+    storage: Storage, bucket: str, hers: str, source_of: str
+) -> None:
+    """Whichever folder of the two a job names."""
+    storage.put_bytes(b"file,creator\nfilm.mp4,ana\n", f"{hers}/bob/manifest.csv")
+    found = source.listed(f"{hers}{source_of}", storage)
+    assert "ana" in {video.creator for video in found.videos if video.source_uri.endswith("bob/film.mp4")}
+    try:
+        titles = [video.title for video in source.listed(f"{hers}{source_of}", storage, rights=ANA).videos]
+    except Rejected as refused:
+        assert "the creator is 'bob'" in refused.detail
+    else:
+        assert titles == ["Own"]
+
+
+BROKEN = {"columns": b"file,titel\na.mp4,A\n", "quote": b'file,title\na.mp4,"A\n', "text": b"file\n\xff.mp4\n"}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("place", ["Manifest.csv", "incoming/ana/manifest.csv"])
+def test_a_manifest_that_cannot_be_read_stops_who_speaks_for_some_and_says_where_it_lies(
+    storage: Storage, bucket: str, hers: str, place: str, broken: bytes
+) -> None:
+    """Nobody knows what it gives to others; jobs for any creator go on."""
+    assert source.listed(hers, storage, rights=ANA).videos
+    storage.put_bytes(broken, f"s3://{bucket}/{place}")
+    beside = f"{hers}/Manifest.CSV"
+    with pytest.raises(Rejected) as caught:
+        source.listed(hers, storage, manifest_uri=beside, rights=ANA)
+    line = telemetry.public_line(str(caught.value))
+    assert line.startswith(f"manifest s3://{bucket}/{place}, line ")
+    assert line.endswith("; it may give files to others: mend it, or delete it")
+    assert caught.value.code == "bad-manifest"
+    assert len(source.listed(hers, storage, manifest_uri=beside).videos) == 4
 
 
 def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
