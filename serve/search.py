@@ -258,8 +258,16 @@ async def _made(services: Services, query: Query, state: State) -> Page:
 
 
 async def _further(services: Services, query: Query, cursor: str) -> Answer:
-    """A further page is already in its cursor; what may no longer be shown is skipped."""
-    ranked, generation = cursors.unpack(cursor, services.cursor_key)
+    """A further page is already in its cursor; what may no longer be shown is skipped.
+
+    Raises:
+        Rejected: the cursor is not valid, or goes by moments where videos are asked for.
+    """
+    ranked, generation, by_video = cursors.unpack(cursor, services.cursor_key)
+    if query.group_by is GroupBy.VIDEO and not by_video:
+        said, hint = "the cursor goes by moments, group_by=video cannot stand beside it", "search again"
+        raise Rejected(said, status=422, code="bad-query", hint=hint)
+    query = replace(query, group_by=GroupBy.VIDEO if by_video else GroupBy.MOMENT)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
     return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 
@@ -278,7 +286,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     return Page(
         orjson.dumps(shown),
         tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
-        _next(services, rest, asked.generation),
+        _next(services, query, rest, asked.generation),
         tuple(degraded),
         asked.watch.spent_s,
         counted,
@@ -364,12 +372,13 @@ def _as_shown(ranked: Ranked, found: Found) -> Shown:
     return Shown(found.segment_id, found.creator_id, found.best_frame_ms, ranked.relevance_ppm)
 
 
-def _next(services: Services, left: Sequence[Ranked], generation: int) -> str | None:
+def _next(services: Services, query: Query, left: Sequence[Ranked], generation: int) -> str | None:
     """A cursor over what follows."""
     left = left[: services.search.cursor_ids_max]
     if not left:
         return None
-    return cursors.pack(left, generation, services.cursor_key, services.search.cursor_expires_s)
+    by_video, expires_s = query.group_by is GroupBy.VIDEO, services.search.cursor_expires_s
+    return cursors.pack(left, generation, services.cursor_key, expires_s, by_video=by_video)
 
 
 def _popular(services: Services, query: Query, state: State) -> Page:

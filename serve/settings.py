@@ -70,7 +70,7 @@ ABOVE_ZERO = (
     "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s", "growth_interval_s",
 )  # fmt: skip
 PPM = 1_000_000
-OBJECT_LINK_MAX_S = 6 * 86_400  # S3 takes seven days, less what links are rounded by
+OBJECT_LINK_MAX_S = 7 * 86_400  # what S3 takes
 VARIED = (
     "vector_weight", "text_weight", "rrf_k", "ef_search", "feed_watched_weight", "feed_fresh_weight",
     "feed_stake_weight", "feed_half_life_s",
@@ -215,7 +215,9 @@ class SearchSettings:
 
     # Links, and cursors: the ids of the further pages, frozen.
     link_expires_s: int = 6 * 3600
-    object_link_expires_s: int = 3600  # the link to the object store that a link of ours leads to
+    object_link_expires_s: int = (
+        300  # at most, the link to the object store that one of ours leads to: none can be revoked
+    )
     cursor_expires_s: int = 900
     cursor_ids_max: int = 200
 
