@@ -123,12 +123,14 @@ class Rows:
 
 
 def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
-    """The rows of a manifest; a wrong one stands apart and harms no other. Creators that are known are never wrong.
+    """The rows of a manifest of this name or address; a wrong one stands apart and harms no other.
+
+    Creators that are known are never wrong.
 
     Raises:
         Rejected: it is no such file at all, or has a column that nothing knows.
     """
-    read = _json_rows(text) if name.endswith(".jsonl") else _csv_rows(text, name)
+    read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
     good, refused, lines = list[Row](), list[RefusedRow](), dict[str, int]()
     for count, (line, row) in enumerate(read):
         if count >= ROWS_MAX:

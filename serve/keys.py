@@ -23,7 +23,8 @@ from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
 from cluster.errors import Rejected, Temporary
-from pipelines import catalog, handles
+from pipelines import handles
+from pipelines.creators import known_handles
 from serve.deadlines import within
 from serve.readers import Readers
 from serve.services import Services
@@ -181,7 +182,7 @@ def _speaks_for(
             f"name 1 to {CREATORS_MAX} creators, or say any",
         )
         raise Rejected(detail, status=422, code="bad-creators", hint=hint)
-    return list(handles.checked(creators, catalog.known_handles(connection, creators)))
+    return list(handles.checked(creators, known_handles(connection, creators)))
 
 
 def _register(

@@ -9,7 +9,7 @@ import pytest
 
 from cluster import database, migrations
 from cluster.errors import Rejected
-from pipelines import catalog, handles, lists, manifest
+from pipelines import creators, handles, lists, manifest
 from pipelines.jobs import Options
 from pipelines.manifest import Entry
 from pipelines.remarks import Remarks
@@ -72,10 +72,10 @@ def test_no_spelling_is_advised_that_would_be_refused_too() -> None:
 def test_a_creator_who_is_there_may_be_named_whatever_their_handle_holds(postgres_url: str) -> None:
     row = json.dumps({"file": "a.mp4", "creator": "Al\u200bice"})
     with database.connect(postgres_url, autocommit=True) as connection:
-        assert not manifest.parse(row, "manifest.jsonl", catalog.knows(connection)).good
+        assert not manifest.parse(row, "manifest.jsonl", creators.knows(connection)).good
         connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", ("Al\u200bice",))
-        assert manifest.parse(row, "manifest.jsonl", catalog.knows(connection)).good
-        known = catalog.known_handles(connection, ["Al\u200bice", "half \ud800", "zero \0"])
+        assert manifest.parse(row, "manifest.jsonl", creators.knows(connection)).good
+        known = creators.known_handles(connection, ["Al\u200bice", "half \ud800", "zero \0"])
     assert Options(creator="Al\u200bice", known=known).creator == "Al\u200bice"
     assert handles.checked(["Al\u200bice", "bo"], known) == ("Al\u200bice", "bo")
 

@@ -17,7 +17,7 @@ from cluster import database
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
-from pipelines import lists, local_files, manifest, source
+from pipelines import lists, local_files, manifest, ownership, source
 from pipelines.handles import Rights
 from pipelines.manifest import Entry
 from pipelines.scratch import Scratch
@@ -364,6 +364,31 @@ def test_a_manifest_in_the_source_counts_beside_the_one_that_is_given(storage: S
     ] == ["Own"]
 
 
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"file;creator\na.mp4;bob\n", "line 1: unknown column 'file;creator'"),
+        (b"file,creator\na.mp4,\xe9\n", "line 2: it is not UTF-8"),
+        (b'file,creator\na.mp4,"bob\n', "line 2: unexpected end of data"),
+        (b"file,title\n" + b"x" * 200, "is larger than 100 bytes"),
+    ],
+)
+def test_a_manifest_above_that_cannot_be_used_is_named_with_what_to_do(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, data: bytes, why: str
+) -> None:
+    """Without it nothing tells whose the videos are; one who speaks for ana alone may not be able to mend it."""
+    monkeypatch.setattr(manifest, "BYTES_MAX", 100)
+    storage.put_bytes(b"1", f"s3://{bucket}/in/ana/a.mp4")
+    storage.put_bytes(data, f"s3://{bucket}/in/manifest.csv")
+    assert len(source.listed(f"s3://{bucket}/in/ana", storage, creator="ana").videos) == 1
+    with pytest.raises(Rejected) as caught:
+        source.listed(f"s3://{bucket}/in/ana", storage, creator="ana", rights=ANA)
+    said = str(caught.value)
+    assert said.startswith(f"manifest s3://{bucket}/in/manifest.csv")
+    assert f"{why}; it is asked whose the videos of this source are; have it mended" in said
+    assert "\n" not in said
+
+
 def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
@@ -376,7 +401,7 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
         assert (caught.value.status, caught.value.code) == (403, "not-yours")
     for odd in (f"s3://{bucket}//uploads", upload.replace("uploads/", "uploads//")):
         with pytest.raises(Rejected, match="empty parts"):
-            source.require_open(odd, ANA)
+            ownership.require_open(odd, ANA)
     with pytest.raises(Rejected, match="stands in its list alone"):
         source.listed(f"s3://{bucket}", storage, creator="ana", rights=ANA)
     assert len(source.listed(of_list, storage, creator="ana", rights=ANA).videos) == 2
