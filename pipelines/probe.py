@@ -90,14 +90,14 @@ def first_frame(container: InputContainer, stream: VideoStream) -> FirstFrame:
 
 
 def _interlaced_pace(container: InputContainer, stream: VideoStream, first: av.VideoFrame) -> int:
-    """The time from one picture to the next, of a few behind the first; 0 where they are not made of two fields."""
+    """The least time from one picture to the next, of a few behind the first; 0 where they are not made of two fields."""
     if not first.interlaced_frame:
         return 0
     times = [] if first.pts is None else [first.pts]
     for packet in itertools.islice(container.demux(stream), INTERLACED_PACKETS_MAX):
         times += [frame.pts for frame in _decoded(packet) if frame.pts is not None]
-    steps = np.diff(sorted(set(times)))
-    return int(np.median(steps)) if len(steps) else 0
+    ordered = sorted(set(times))  # the least: some are shown for a field longer (telecine)
+    return min((later - sooner for sooner, later in itertools.pairwise(ordered)), default=0)
 
 
 def encrypted() -> Undecodable:

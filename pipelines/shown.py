@@ -19,7 +19,7 @@ class FirstPictures:
     """What the first pictures that a decoder makes tell, in the stream's time base."""
 
     pts: int | None  # of the first
-    interlaced_pace: int = 0  # the time from one to the next, where they are made of two fields
+    interlaced_pace: int = 0  # the least time from one to the next, where they are made of two fields
 
 
 def frames(rows: list[Row], pace: int) -> list[Row]:

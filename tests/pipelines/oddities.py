@@ -209,7 +209,7 @@ def with_exif(name: str) -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "fields.ts": lambda folder: Made(fields.film(folder / "fields.ts", 30)),
+    "fields.ts": lambda folder: Made(fields.film(folder / "fields.ts", 160)),
     "begun_late_mpeg2.ts": begun_late("begun_late_mpeg2.ts", "-c:v", "mpeg2video", "-g", "15", "-bf", "2", "-q:v", "3"),
     "begun_late_h264.ts": begun_late("begun_late_h264.ts", *SLOW264, "-g", "25"),
     "exif.mov": with_exif("exif.mov"),
