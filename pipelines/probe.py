@@ -186,7 +186,8 @@ def _holes(frame_ms: NDArray[np.int32]) -> str:
 def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: int, duration_max_s: int) -> None:
     width, height = stream.codec_context.width, stream.codec_context.height
     if width <= 0 or height <= 0:
-        raise Undecodable("damaged", "the picture has no size", final=True)
+        reason = "nothing tells the size of the picture: its data are missing, encrypted or damaged"
+        raise Undecodable("damaged", reason, final=True)
     if width * height > pixels_max:
         raise Undecodable("too-large", f"{width}x{height} are more than {pixels_max} pixels a frame", final=True)
     if (container.duration or 0) / av.time_base > duration_max_s * 2:
