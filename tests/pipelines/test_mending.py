@@ -155,7 +155,6 @@ def test_creators_whose_handles_are_almost_the_same_are_said_and_stay_two(connec
         two = "are two creators, each with earnings of their own"
         assert found[:2] == [(f"'ana' and '{other}' {two}", VIDEO.source_uri) for other in ("Ana", "ANA")]
         assert found[2][0].startswith(f"'Zo\\xeb' and 'Zoe\\u0308' {two}")
-        make_ready(connection)
     assert [note.kind for note in listing(connection, VIDEO, rights=Rights(frozenset({"ana"}))).notes] == []
 
 
