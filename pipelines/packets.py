@@ -45,6 +45,11 @@ class Clock:
         return ((pts - self.start) * 1000 * self.base.numerator // self.base.denominator).astype(np.int32)
 
 
+def is_program_stream(container: InputContainer) -> bool:
+    """Whether a file is of the kind that is broadcast and recorded."""
+    return not PROGRAM_STREAMS.isdisjoint(container.format.name.split(","))
+
+
 def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
     """The clock starts with the container.
 
@@ -53,7 +58,7 @@ def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
     """
     base = stream.time_base or Fraction(1, 1000)
     start = container.start_time or 0
-    if PROGRAM_STREAMS.isdisjoint(container.format.name.split(",")):
+    if not is_program_stream(container):
         start = max(start, 0)
     return Clock(base, round(Fraction(start, av.time_base) / base))
 
@@ -122,7 +127,7 @@ class Facts:
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         names = container.format.name.split(",")
-        self.program_stream = not PROGRAM_STREAMS.isdisjoint(names)
+        self.program_stream = is_program_stream(container)
         self.matroska, self.avi, self.mov = "matroska" in names, "avi" in names, "mov" in names
         self.broken = False  # demuxing ended with an error
         self.discarded = False  # an edit list hides frames

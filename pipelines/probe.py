@@ -90,12 +90,15 @@ def first_frame(container: InputContainer, stream: VideoStream) -> FirstFrame:
 
 
 def _interlaced_pace(container: InputContainer, stream: VideoStream, first: av.VideoFrame) -> int:
-    """The least time from one picture to the next, of a few behind the first; 0 where they are not made of two fields."""
-    if not first.interlaced_frame:
+    """The least time from one picture to the next, of a few behind the first; 0 where a packet is a picture."""
+    if not first.interlaced_frame or not packets.is_program_stream(container):
         return 0
     times = [] if first.pts is None else [first.pts]
-    for packet in itertools.islice(container.demux(stream), INTERLACED_PACKETS_MAX):
-        times += [frame.pts for frame in _decoded(packet) if frame.pts is not None]
+    try:
+        for packet in itertools.islice(container.demux(stream), INTERLACED_PACKETS_MAX):
+            times += [frame.pts for frame in _decoded(packet) if frame.pts is not None]
+    except av.error.FFmpegError:
+        pass  # what was read until then decides; the damage is found, and told, when all packets are read
     ordered = sorted(set(times))  # the least: some are shown for a field longer (telecine)
     return min((later - sooner for sooner, later in itertools.pairwise(ordered)), default=0)
 
@@ -112,7 +115,7 @@ def _orientation(frame: av.VideoFrame) -> Orientation:
     try:
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:
-        return Orientation(-frame.rotation % 360)
+        return Orientation(round(-frame.rotation / 90) % 4 * 90)
     return orientation.of_matrix(bytes(matrix)) if matrix else Orientation()
 
 
