@@ -33,7 +33,7 @@ from cluster.errors import PixrError, Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, index_admin, jobs, leases, lists, models, source
+from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, source
 from pipelines.gauges import Gauges
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Note
@@ -239,7 +239,7 @@ def list_source(
         creator=options.creator,
         manifest_uri=options.manifest,
         rights=options.rights,
-        is_known=catalog.knows(connection),
+        is_known=creators.knows(connection),
     )
     registered = list_videos(connection, job_id, found, model_id, options.rights)
     forget_removed(storage, bucket, registered)

@@ -26,7 +26,7 @@ from cluster import ray_cluster, runtime, telemetry
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, handles, leases, lists, model_names, source
+from pipelines import catalog, creators, handles, leases, lists, model_names, ownership, source
 from pipelines.handles import Rights
 from pipelines.settings import MODES, IngestSettings
 
@@ -103,7 +103,7 @@ def _check(
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
     source.check(job_source, storage, settings.s3.ingest_buckets)
-    source.require_open(job_source, options.rights)
+    ownership.require_open(job_source, options.rights)
     lists.require_known(connection, job_source)
     if options.manifest:
         source.check(options.manifest, storage, settings.s3.ingest_buckets)
@@ -235,7 +235,7 @@ def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
     """
     if unknown := sorted(said.keys() - {each.name for each in dataclasses.fields(Options)}):
         raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")
-    return Options(**said, known=catalog.known_handles(connection, [said.get("creator", "")]))
+    return Options(**said, known=creators.known_handles(connection, [said.get("creator", "")]))
 
 
 def beat(connection: Connection, job_id: str, submission: int) -> bool:

@@ -124,7 +124,9 @@ class Rows:
 
 
 def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
-    """The rows of a manifest; a wrong one stands apart and harms no other. Creators that are known are never wrong.
+    """The rows of a manifest of this name or address; a wrong one stands apart and harms no other.
+
+    Creators that are known are never wrong.
 
     Raises:
         Rejected: it is no such file at all, or has a column that nothing knows.

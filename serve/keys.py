@@ -24,7 +24,8 @@ from psycopg_pool import ConnectionPool
 
 from cluster import characters
 from cluster.errors import Rejected, Temporary
-from pipelines import catalog, handles
+from pipelines import handles
+from pipelines.creators import known_handles
 from serve.deadlines import within
 from serve.readers import Readers
 from serve.services import Services
@@ -196,7 +197,7 @@ def _speaks_for(
             f"name 1 to {CREATORS_MAX} creators, or say any",
         )
         raise Rejected(detail, status=422, code="bad-creators", hint=hint)
-    return list(handles.checked(creators, catalog.known_handles(connection, creators)))
+    return list(handles.checked(creators, known_handles(connection, creators)))
 
 
 def _handle(connection: Connection[Any], creator_id: int) -> str:

@@ -157,7 +157,7 @@ def install(app: FastAPI, limit_max: int) -> list[BaseRoute]:
 
 def _made(app: FastAPI, limit_max: int) -> bytes:
     """The document as it is sent. Applications of one process that have the same routes share it."""
-    routes = [(route.path, *sorted(route.methods)) for route in app.routes if isinstance(route, APIRoute)]
+    routes = [(route.path, *sorted(route.methods or ())) for route in app.routes if isinstance(route, APIRoute)]
     known = (limit_max, *routes)
     if known not in _MADE:
         _MADE[known] = orjson.dumps(document(app, limit_max))
