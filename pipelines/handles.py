@@ -13,17 +13,13 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from cluster import characters
 from cluster.errors import Rejected
 
 HANDLE_CHARS_MAX = 200
 UNKNOWN = "unknown"  # the creator of what nobody has named one for
 
-# Default_Ignorable_Code_Point of Unicode 16, other format characters by their category, and the empty Braille cell.
-UNSEEN = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+SPACES = re.compile(f"[{characters.SPACE}]+")
 # A zero-width non-joiner is a letter of Persian, Urdu and others: between letters that would join without it, it is seen.
 # Letters of Joining_Type D and R of Unicode's ArabicShaping.txt, and the marks that may stand between.
 _DUAL = (
@@ -118,10 +114,12 @@ def fault(handle: str) -> str:
     if len(handle) > HANDLE_CHARS_MAX:
         return f"a creator's handle has at most {HANDLE_CHARS_MAX} characters"
     for character in NON_JOINER.sub(r"\1", handle):
-        if UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
+        if characters.UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
             return f"the creator's handle holds U+{ord(character):04X}, which is not seen"
         if _is_a_form(character):
             return _in_another_form(handle, character)
+    if handle and not characters.shows(handle):
+        return "the creator's handle shows nothing: it has marks without letters"
     if len(alphabets := _alphabets(handle) & ALIKE) > 1:
         return f"the creator's handle mixes letters that look alike: {', '.join(sorted(alphabets)).lower()}"
     if len({ord(digit) - unicodedata.decimal(digit) for digit in handle if digit.isdecimal()}) > 1:

@@ -26,7 +26,7 @@ from cluster import ray_cluster, runtime, telemetry
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, handles, leases, lists, model_names, source
+from pipelines import catalog, creators, handles, leases, lists, model_names, ownership, source
 from pipelines.handles import Rights
 from pipelines.settings import MODES, IngestSettings
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FAILURES_SHOWN_MAX = 100
 LISTED_MAX = 200
+TOTAL_MAX = 100_000  # rows that are counted
 ALIVE_S = 30  # since a driver's last sign of life
 LOOK_S = 1.0  # between looks at more urgent jobs
 UNFINISHED = ("queued", "running")
@@ -102,7 +103,7 @@ def _check(
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
     source.check(job_source, storage, settings.s3.ingest_buckets)
-    source.require_open(job_source, options.rights)
+    ownership.require_open(job_source, options.rights)
     lists.require_known(connection, job_source)
     if options.manifest:
         source.check(options.manifest, storage, settings.s3.ingest_buckets)
@@ -234,7 +235,7 @@ def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
     """
     if unknown := sorted(said.keys() - {each.name for each in dataclasses.fields(Options)}):
         raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")
-    return Options(**said, known=catalog.known_handles(connection, [said.get("creator", "")]))
+    return Options(**said, known=creators.known_handles(connection, [said.get("creator", "")]))
 
 
 def beat(connection: Connection, job_id: str, submission: int) -> bool:
@@ -429,9 +430,10 @@ def _array(speaks_for: Sequence[str] | None) -> list[str] | None:
 
 
 def count(connection: Connection, speaks_for: Sequence[str] | None = None) -> int:
-    """How many jobs there are."""
-    asked = {"creators": _array(speaks_for)}
-    row = connection.execute(f"SELECT count(*) FROM media.jobs WHERE {THEIRS}", asked).fetchone()
+    """How many jobs there are, up to `TOTAL_MAX`."""
+    asked = {"creators": _array(speaks_for), "most": TOTAL_MAX}
+    counted = f"SELECT count(*) FROM (SELECT FROM media.jobs WHERE {THEIRS} LIMIT %(most)s) counted"
+    row = connection.execute(counted, asked).fetchone()
     assert row is not None  # of a count
     return int(row[0])
 

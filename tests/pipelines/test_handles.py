@@ -10,7 +10,7 @@ import pytest
 
 from cluster import database, migrations
 from cluster.errors import Rejected
-from pipelines import catalog, handles, lists, manifest
+from pipelines import creators, handles, lists, manifest
 from pipelines.jobs import Options
 from pipelines.manifest import Entry
 from pipelines.remarks import Remarks
@@ -95,10 +95,10 @@ def test_no_spelling_is_advised_that_would_be_refused_too() -> None:
 def test_a_creator_who_is_there_may_be_named_whatever_their_handle_holds(postgres_url: str) -> None:
     row = json.dumps({"file": "a.mp4", "creator": "Al\u200bice"})
     with database.connect(postgres_url, autocommit=True) as connection:
-        assert not manifest.parse(row, "manifest.jsonl", catalog.knows(connection)).good
+        assert not manifest.parse(row, "manifest.jsonl", creators.knows(connection)).good
         connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", ("Al\u200bice",))
-        assert manifest.parse(row, "manifest.jsonl", catalog.knows(connection)).good
-        known = catalog.known_handles(connection, ["Al\u200bice", "half \ud800", "zero \0"])
+        assert manifest.parse(row, "manifest.jsonl", creators.knows(connection)).good
+        known = creators.known_handles(connection, ["Al\u200bice", "half \ud800", "zero \0"])
     assert Options(creator="Al\u200bice", known=known).creator == "Al\u200bice"
     assert handles.checked(["Al\u200bice", "bo"], known) == ("Al\u200bice", "bo")
 
@@ -141,15 +141,15 @@ def test_a_creator_whose_handle_is_not_in_its_one_way_of_writing_is_named_as_it_
     """In manifests and lists as in keys and jobs; else a further creator would get their videos and money."""
     with database.connect(postgres_url, autocommit=True) as connection:
         connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", (handle,))
-        known, is_known = catalog.known_handles(connection, [handle]), catalog.knows(connection)
+        known, is_known = creators.known_handles(connection, [handle]), creators.knows(connection)
         assert named(handle, is_known) == {handle}
         assert handles.checked([handle], known) == (handle,)
         usual = handles.normal(handle) or "-"
         connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", (usual,))
         # Two are written alike: the usual way of writing names its own, unless it is one that came later.
         is_older = handle in ("\u00a0", "Para\u0140lel")
-        assert named(handle, catalog.knows(connection)) == {handle if is_older else usual}
-        assert named(usual, catalog.knows(connection)) == {usual}
+        assert named(handle, creators.knows(connection)) == {handle if is_older else usual}
+        assert named(usual, creators.knows(connection)) == {usual}
 
 
 def named(handle: str, is_known: handles.Known) -> set[str]:
