@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster import runtime
 from cluster.errors import Rejected, Temporary
 from serve import keys, limits, origins, problems
-from serve.deadlines import within
+from serve.deadlines import has_body, within
 from serve.keys import Principal
 from serve.known_keys import KnownKeys
 from serve.limits import Standing
@@ -55,7 +55,7 @@ class Admission:
             return
         state = scope.setdefault("state", {})
         state["address"] = origins.of(scope, self._secret)
-        if scope["path"] == EXEMPT:
+        if scope["path"] == EXEMPT and not has_body(scope):  # a body takes a place, which a wrong key must not
             await self._app(scope, receive, send)
             return
         request = Request(scope)

@@ -19,6 +19,8 @@ KEPT_HEADERS = (
 )  # fmt: skip
 PROBLEM_WAIT_S = 2  # its first byte was there already
 ROOMS = ("bodies", "bodies_with_key")
+# What has a key here has one for a replica too, which judges it (`token_of` of serve/keys.py reads the first of each header).
+BEARER = "^bearer .*[!-~]"
 ADDRESS, NETWORK = "src,ipmask(32,64)", "src,ipmask(24,48)"
 BY_ADDRESS, BY_ADDRESS_WITH_KEY, BY_NETWORK = "addresses_of_bodies", "addresses_of_keyed_bodies", "networks_of_bodies"
 
@@ -36,8 +38,11 @@ def rules(wanted: DoorSettings) -> list[str]:
     return [
         f"    acl has_body_to_come req.hdr_val(content-length) gt {wanted.small_body_bytes_max}",
         "    acl has_body_to_come req.hdr(transfer-encoding) -m found",
-        "    acl has_key req.hdr(authorization) -m found",
-        "    acl has_key req.hdr(x-api-key) -m found",
+        f"    acl says_a_key req.fhdr(authorization,1) -i -m reg {answers.quoted(BEARER)}",
+        "    acl says_a_key req.fhdr(x-api-key,1),length gt 0",
+        # What a browser asks before it asks is answered before a key is judged.
+        "    http-request set-var(txn.has_key) bool(true) if says_a_key !{ method OPTIONS }",
+        "    acl has_key var(txn.has_key) -m bool",
         f"    http-request track-sc2 {ADDRESS} table {BY_ADDRESS_WITH_KEY} if has_body_to_come has_key",
         f"    http-request track-sc2 {ADDRESS} table {BY_ADDRESS} if has_body_to_come !has_key",
         f"    http-request track-sc3 {NETWORK} table {BY_NETWORK} if has_body_to_come !has_key",
