@@ -30,6 +30,7 @@ from serve.keys import Principal
 from serve.known_keys import KnownKeys
 from serve.limits import Standing
 from serve.services import Services
+from serve.transfer import Incoming
 
 EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
 METRICS = "/metrics"
@@ -69,6 +70,8 @@ class Admission:
             if scope["method"] in WITH_BODY:
                 self._check_scopes(scope, principal)
         except (Rejected, Temporary, psycopg.OperationalError) as error:
+            if has_body(scope):
+                await Incoming(receive).drop(self._services.search)
             refused = getattr(error, "standing", None)
             headers = limits.headers(refused) if refused is not None else {}
             await problems.refusal(scope, error, headers=headers)(scope, receive, send)

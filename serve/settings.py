@@ -49,6 +49,8 @@ POSITIVE = (
     "images_decoded_max",
     "key_questions_max",
     "known_keys_max",
+    "refused_bytes_max",
+    "refused_bytes_per_s_min",
     "json_max_bytes",
     "json_depth_max",
     "json_values_max",
@@ -68,6 +70,7 @@ ABOVE_ZERO = (
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
     "scale_up_delay_s", "scale_down_delay_s", "media_rate_per_s", "probe_rate_per_s", "wrong_rate_per_s",
     "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s", "growth_interval_s",
+    "refused_pause_s", "refused_timeout_s",
 )  # fmt: skip
 PPM = 1_000_000
 OBJECT_LINK_MAX_S = 7 * 86_400  # what S3 takes
@@ -199,6 +202,12 @@ class SearchSettings:
     key_questions_max: int = 4  # to the database, of its connections
     known_keys_max: int = 200_000  # the newest, of which a replica knows that they exist (8 bytes each)
     body_timeout_s: float = 10.0  # until a whole body is there
+    # Of a refused body so much is read and thrown away before the refusal is said, while it comes so quickly, after a
+    # first pause: who sends at full speed then sees why. What drips is answered after the pause, and cut off at the door.
+    refused_bytes_max: int = 32_000_000
+    refused_bytes_per_s_min: int = 262_144
+    refused_pause_s: float = 0.5
+    refused_timeout_s: float = 2.0
     write_timeout_s: float = 10.0  # for a part of an answer; a client that does not read is cut off
     stream_timeout_s: float = 15.0  # of a search in parts, to its last byte
 

@@ -1,9 +1,10 @@
 """Larger bodies on their way in, as HAProxy's rules: whose they are, how many one address and its network may have.
 
 A body that drips holds a place at a replica until the replica gives it up. So strangers have a room, of which a network
-may have a part, and callers with a key have another: the door cannot judge a key, but a replica does so before it reads
-a body. HAProxy would keep a request until its body is whole, also where it was answered before; so it ends one that a
-replica has refused, and who sends a wrong key or drips too long has left the room at once.
+may have a part, and callers with a key have another: the door cannot judge a key, but a replica does so before it looks
+at a body. HAProxy would keep a request until its body is whole, also where it was answered before; so it ends one that a
+replica has refused. A replica throws away what comes quickly of a refused body before it says so (`[search] refused_…`):
+who sends at full speed has sent all by then and sees the answer, and who drips has left the room within half a second.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def rules(wanted: DoorSettings) -> list[str]:
 def ended_by_an_error() -> list[str]:
     """Say a replica's problem again as the door's own, which ends the request: who goes on to send holds no place.
 
+    Their connection is cut then, and some of them miss the answer; who has sent all keeps it.
     The document is said as it came, and the headers that have a meaning. What is compressed came after the body.
     """
     is_problem = f"{{ res.hdr(content-type) -m beg {answers.MEDIA_TYPE} }} !{{ res.hdr(content-encoding) -m found }}"
