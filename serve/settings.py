@@ -287,6 +287,10 @@ class SearchSettings:
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
+        if not self.key_weight > 1:
+            raise ValueError(
+                "key_weight must be above 1, which those without a key weigh: places for keys would be nobody's"
+            )
         if self.kept_part < 2:
             raise ValueError("kept_part must be 2 or more: those without a key need places too")
         for name in POSITIVE:

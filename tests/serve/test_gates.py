@@ -285,3 +285,9 @@ def test_every_kind_that_is_held_for_long_keeps_places_for_keys() -> None:
     assert [each._strangers_max for each in (made.large_bodies, gates.pictures(search))] == [3, 3]
     with pytest.raises(ValueError, match="kept_part"):
         SearchSettings(kept_part=1)
+
+
+@pytest.mark.parametrize("weight", [gates.STRANGER, 0.5, float("nan")])
+def test_a_key_weighs_more_than_a_stranger_or_the_places_that_are_kept_are_nobody_s(weight: float) -> None:
+    with pytest.raises(ValueError, match="key_weight must be above 1"):
+        SearchSettings(key_weight=weight)
