@@ -181,7 +181,7 @@ class SearchSettings:
     prefix_ipv6_bits: int = 48
 
     # What a replica does at once; who comes after that is answered 503. Each kind has places of its own, and of some of
-    # them one address has a part.
+    # them one caller has a part (`_caller_max`, `_address_max`): an address, or a key, for all who use it together.
     searches_max: int = 8  # at once; more make each of them slower and none sooner
     searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
     gate_wait_s: float = 1.0  # for a place; what is begun later is seldom done before its deadline
@@ -195,7 +195,7 @@ class SearchSettings:
     bodies_max: int = 128  # on their way in
     bodies_address_max: int = 32
     large_bodies_max: int = 4  # above json_max_bytes, in memory: a body of 12 MB takes four times that
-    large_bodies_address_max: int = 3
+    large_bodies_address_max: int = 3  # being read; a network without a key has half of all at most
     images_max: int = 4  # pictures on their way to the encoder
     images_caller_max: int = 3  # of those, what one key or address may have
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
