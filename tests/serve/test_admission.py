@@ -47,6 +47,14 @@ async def test_every_route_but_healthz_answers_429_when_its_bucket_is_empty(sett
         assert [(await doors.http.get(admission.EXEMPT)).status_code for _ in range(5)] == [200] * 5
 
 
+async def test_a_body_that_is_sent_to_healthz_is_judged_as_any_other(settings: Settings) -> None:
+    """With a wrong key it would be read in the door's room for callers with a key."""
+    async with opened(settings) as doors:
+        wrong = bearer("pixr_wrong")
+        assert (await doors.http.post(admission.EXEMPT, content=b"x" * 10, headers=wrong)).status_code == 401
+        assert (await doors.http.get(admission.EXEMPT, headers=wrong)).status_code == 200
+
+
 async def test_a_probe_is_not_refused_for_what_else_its_address_asks(settings: Settings) -> None:
     async with opened(with_limits(settings, address_burst=2, address_rate_per_s=0.01)) as doors:
         assert [(await doors.http.get("/v1/videos/7")).status_code for _ in range(4)] == [404, 404, 429, 429]

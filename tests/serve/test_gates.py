@@ -264,6 +264,27 @@ async def test_strangers_by_any_number_of_names_wait_in_a_bounded_room_beside_a_
     assert (gate.held, gate.waiting) == (0, 0)
 
 
+async def test_a_network_of_strangers_has_half_of_the_large_bodies_and_a_key_what_one_may_have() -> None:
+    """Alone, a key with four pictures was refused while two places were free."""
+    search = SearchSettings(gate_wait_s=20.0)
+    for whose, weight, most in (("192.0.2.0", gates.STRANGER, 2), ("key 1", 8.0, 3)):
+        own, until, held = gates.of(search), asyncio.Event(), list[str]()
+        tasks = [asyncio.create_task(_read(own, whose, weight, until, held)) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        assert (len(held), own.large_bodies.held) == (most, most)
+        until.set()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in ended].count(Temporary) == (0 if weight > gates.STRANGER else 1)
+        assert own.large_bodies.held == own.large_shares.held == 0
+
+
+async def _read(own: gates.Gates, whose: str, weight: float, until: asyncio.Event, held: list[str]) -> None:
+    with own.large_shares.passed(whose, weight):
+        async with own.large_bodies.passed(whose, weight):
+            held.append(whose)
+            await until.wait()
+
+
 def test_the_last_places_of_bodies_and_streams_are_for_keys() -> None:
     shares = gates.Shares("bodies", 8, 8, kept=2)
     with ExitStack() as stack:
@@ -285,3 +306,9 @@ def test_every_kind_that_is_held_for_long_keeps_places_for_keys() -> None:
     assert [each._strangers_max for each in (made.large_bodies, gates.pictures(search))] == [3, 3]
     with pytest.raises(ValueError, match="kept_part"):
         SearchSettings(kept_part=1)
+
+
+@pytest.mark.parametrize("weight", [gates.STRANGER, 0.5, float("nan")])
+def test_a_key_weighs_more_than_a_stranger_or_the_places_that_are_kept_are_nobody_s(weight: float) -> None:
+    with pytest.raises(ValueError, match="key_weight must be above 1"):
+        SearchSettings(key_weight=weight)
