@@ -60,11 +60,8 @@ async def test_a_caller_who_asks_now_and_then_waits_for_nobody_s_queue() -> None
 
     await ask("quiet")
     greedy = [asyncio.create_task(ask(f"greedy {number % 3}")) for number in range(60)]
-    await greedy[9]  # so that the others have had more than the quiet one
-    for _ in range(5):
-        until = len(order) + 5
-        while len(order) < until:  # the others' turns, however long they take
-            await asyncio.sleep(0)
+    for turn in range(5):
+        await greedy[9 + 6 * turn]  # so that the others have had more than the quiet one
         before = len(order)
         await ask("quiet")
         assert len(order) - before <= 2  # whoever had the place, and the quiet one
