@@ -51,12 +51,16 @@ KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.created_at,
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls, with the scopes of the key they used. `creators` are the handles that scope ingest holds for; None: any."""
+    """Who calls, with the scopes of the key they used. `creators` are the handles that scope ingest holds for; None: any.
+
+    `own_ids` are the ids of the creators whom the key stands or speaks for by name: its searches earn them nothing.
+    """
 
     id: int
     scopes: frozenset[str]
     creator_id: int | None = None
     creators: frozenset[str] | None = None
+    own_ids: frozenset[int] = frozenset()
 
     def may(self, scope: str) -> bool:
         """An administrator may do everything."""
@@ -353,7 +357,7 @@ async def identify(services: Services, token: str) -> Principal | None:
         checks.put(key, None, None)
         return None
     creators = None if row[4] is None else frozenset(row[4])
-    principal = Principal(row[1], frozenset(row[2]), row[3], creators)
+    principal = Principal(row[1], frozenset(row[2]), row[3], creators, frozenset(row[6]))
     checks.put(key, principal, row[5])
     return principal
 
@@ -363,7 +367,8 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
 
     async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
         cursor = await connection.execute(
-            "SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epoch FROM k.expires_at - now())::float8"
+            "SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epoch FROM k.expires_at - now())::float8,"
+            " ARRAY(SELECT c.id FROM media.creators c WHERE c.handle = ANY(k.creators) OR c.id = p.creator_id)"
             " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
             " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
             (key,),

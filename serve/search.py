@@ -411,12 +411,11 @@ def record(services: Services, query: Query, caller: Caller, shown: Sequence[Sho
         )
         for each in shown
     ]
-    own = () if caller.principal is None or caller.principal.creator_id is None else (caller.principal.creator_id,)
     return services.recorder.record(
         appearances,
         origin=hashes.origin(viewer.origin) if viewer.anonymous else spool.NO_ORIGIN,
         idempotency_key=caller.idempotency_key,
         request=query.identity,
         principal_id=caller.principal.id if caller.principal else None,
-        own_creator_ids=own,
+        own_creator_ids=caller.principal.own_ids if caller.principal else (),
     )

@@ -273,9 +273,16 @@ async def test_a_committed_search_is_recorded_once_with_what_it_showed(own: Room
     assert await own.recorded(2) == [(2, 5)]
 
 
-async def test_a_creator_earns_nothing_by_their_own_searches(own: Room) -> None:
+@pytest.mark.parametrize("scopes", [("creator", "search"), ("search", "ingest")])
+async def test_a_creator_earns_nothing_by_searches_of_a_key_that_speaks_for_them(
+    own: Room, scopes: tuple[str, ...]
+) -> None:
     ada, _ = own.gallery.creators
-    headers = own.doors.key("creator", "search", creator_id=ada)
+    with own.doors.database() as connection:
+        found = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (ada,)).fetchone()
+    assert found is not None
+    whose: dict[str, Any] = {"creators": [found[0]]} if "ingest" in scopes else {"creator_id": ada}
+    headers = own.doors.key(*scopes, **whose)
     answer = await own.doors.http.get("/v1/search", params={"q": "banana", "limit": 100}, headers=headers)
     assert len(answer.json()["moments"]) == 2 * len(own.painted.names)
     assert await own.recorded(1) == [(1, len(own.painted.names))]
