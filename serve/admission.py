@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import psycopg
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +29,7 @@ from serve import keys, limits, origins, problems
 from serve.deadlines import has_body, within
 from serve.keys import Principal
 from serve.known_keys import KnownKeys
+from serve.leaving import HUNG_UP, has_left
 from serve.limits import Standing
 from serve.services import Services
 from serve.transfer import Incoming
@@ -49,6 +51,7 @@ class Admission:
         self._secret = runtime.secret(services.settings, origins.SECRET).encode()
         self._known = KnownKeys(services.readers, services.search, services.tasks)
         self._asking: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._under_way = 0  # requests that have been let in and are not ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,7 +79,16 @@ class Admission:
             headers = limits.headers(refused) if refused is not None else {}
             await problems.refusal(scope, error, headers=headers)(scope, receive, send)
             return
-        await self._app(scope, receive, _standing_said(send, standing))
+        if self._under_way >= self._services.search.searches_max and not has_body(scope):
+            is_gone, receive = await has_left(receive)
+            if is_gone:  # it has paid its token; what costs more is not begun
+                await Response(status_code=HUNG_UP)(scope, receive, send)
+                return
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, _standing_said(send, standing))
+        finally:
+            self._under_way -= 1
 
     async def _admitted(self, request: Request, address: str) -> tuple[Principal | None, Standing]:
         """The caller, whose bucket has given a token.

@@ -58,6 +58,13 @@ BUSY = Answer(503, _AWAY, "Pixr is busy; ask again", "unavailable", retried=True
 TOO_MANY = Answer(
     429, "Too Many Requests", "this address has too many connections", "too-many-connections", retried=True
 )
+TOO_MANY_HANG_UPS = Answer(
+    429,
+    "Too Many Requests",
+    "this address, or its network, has ended too many requests before they were answered; wait for the answers",
+    "too-many-hang-ups",
+    retried=True,
+)
 TOO_MANY_BODIES = Answer(
     429,
     "Too Many Requests",

@@ -26,6 +26,8 @@ OVERREAD_BYTES = 32_768  # of headers above the limit that are still read, so as
 HEADERS_READ_MAX = 1024
 COUNTERS = 4  # a connection's address, an object's, a body's, and its network
 RATE_S = 10  # over which new connections are counted
+HANG_UPS_S = 3  # likewise requests and their answers: what comes before they are many, a replica has to do
+COUNTED = f"conn_cur,conn_rate({RATE_S}s),http_req_rate({HANG_UPS_S}s),gpc0_rate({HANG_UPS_S}s)"
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
 # Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
 SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
@@ -118,7 +120,7 @@ def _tables(door: Door) -> list[str]:
     size = 4 * (door.connections_max + SPARE_CONNECTIONS)
     return [
         "backend addresses",
-        f"    stick-table type ipv6 size {size} expire 10s store conn_cur,conn_rate({RATE_S}s)",
+        f"    stick-table type ipv6 size {size} expire 10s store {COUNTED}",
         "",
         "backend addresses_of_objects",
         f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
@@ -131,6 +133,7 @@ def _frontend(door: Door) -> list[str]:
     binds = [f"    bind {address} proto h1" for address in bind_addresses(door.host, door.port)]
     lines = ["frontend door", *binds, f"    maxconn {door.connections_max}", *_counting(door), *_cleaning(door)]
     lines += [
+        *_counting_answers(wanted),
         *refusals.rules(wanted),
         "    http-after-response set-status 503 if { status 502 504 }",
         *bodies.rules(wanted),
@@ -142,6 +145,7 @@ def _frontend(door: Door) -> list[str]:
         *lines,
         # Said here, so that what a room says by itself can be what is full there.
         f"    http-request return status 503 {unavailable} if {{ nbsrv({ROOMS[0]}) lt 1 }} !{{ var(txn.object) -m bool }}",
+        "    http-request set-var(txn.at_door) bool(false)",
         f"    http-request set-header {SECRET_HEADER} {quoted(door.secret)} unless {{ var(txn.object) -m bool }}",
         f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path,url_dec {SEARCH_PATH} }}",
         f"    http-request set-header X-Request-Timeout-Seconds {wanted.body_timeout_s:g} if has_body_to_come",
@@ -164,6 +168,28 @@ def _counting(door: Door) -> list[str]:
         f"    tcp-request connection reject if {{ src,ipmask(32,64),table_conn_rate(addresses) ge {math.ceil(often)} }}",
         "    tcp-request connection track-sc0 src,ipmask(32,64) table addresses",
         f"    tcp-request connection reject if {{ sc0_conn_cur gt {door.connections_per_address_max} }}",
+    ]
+
+
+def _counting_answers(wanted: DoorSettings) -> list[str]:
+    """One address asks and does not wait for the answer so many times; then its requests are refused.
+
+    HAProxy forgets a request whose client is gone, the replica has to do most of it still: no bound on what is under way
+    holds for those. They are the requests of an address, less the answers (these are counted here, the refusals too), less
+    what may be under way still, which is one on each of its connections. A request that is given up ends in a 400 of
+    HAProxy's own that nobody reads, and that is none of a rule (`at_door`) or a replica (`replied`).
+    """
+    most = math.ceil(wanted.hang_ups_per_address_per_s * HANG_UPS_S)
+    refused = answers.TOO_MANY_HANG_UPS.rule(wanted.retry_after_s)
+    answered = "{ var(txn.at_door) -m bool } || { var(txn.replied) -m bool } || !{ status 400 }"
+    return [
+        "    http-request set-var(txn.at_door) bool(true)",
+        "    http-response set-var(txn.replied) bool(true)",
+        f"    http-after-response sc-inc-gpc0(0) if {answered}",
+        "    http-request set-var(txn.answered) sc0_gpc0_rate",
+        "    http-request set-var(txn.under_way) sc0_conn_cur",
+        "    http-request set-var(txn.hung_up) sc0_http_req_rate,sub(txn.answered),sub(txn.under_way)",
+        f"    http-request return status 429 {refused} if {{ var(txn.hung_up) -m int gt {most} }}",
     ]
 
 

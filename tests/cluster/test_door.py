@@ -8,9 +8,11 @@ import json
 import resource
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -26,6 +28,8 @@ from tests.conftest import until
 
 ATTACKER = "127.0.0.2"
 HEAD = b"POST /v1/search HTTP/1.1\r\nHost: pixr.test\r\nContent-Length: 1000\r\n"
+SEARCH = b"GET /v1/search?q=a HTTP/1.1\r\nHost: pixr.test\r\n\r\n"
+POSTED = b'POST /v1/search HTTP/1.1\r\nHost: pixr.test\r\nContent-Length: 12\r\n\r\n{"text":"a"}'
 
 
 @pytest.fixture
@@ -51,6 +55,15 @@ def running(tmp_path: Path, server: Server) -> Iterator[OwnDoor]:
         made.start()
         made.feed(server)
         yield made
+
+
+def hang_up(own: OwnDoor, source: str, request: bytes) -> None:
+    """Send a request, and reset the connection a little later."""
+    connection = own.connect(source)
+    connection.sendall(request)
+    time.sleep(0.02)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def problem(answer: tuple[int, dict[str, str], bytes], status: int) -> dict[str, str]:
@@ -276,6 +289,42 @@ def test_an_address_that_makes_connections_all_the_time_is_cut_off_and_may_come_
         assert statuses[20:].count(0) > 20  # for as long as these are counted
         assert own.get()[0] == 200  # another address
         until(lambda: own.get(source=ATTACKER)[0] == 200, 40, "it may come back, though it never stops to ask")
+
+
+@pytest.mark.parametrize("request_", [SEARCH, POSTED])
+def test_an_address_that_hangs_up_all_the_time_is_refused_until_it_waits_for_answers(
+    tmp_path: Path, server: Server, request_: bytes
+) -> None:
+    """What is asked and not waited for is work of a replica all the same, and no bound on what is under way holds for it."""
+    with door(tmp_path, hang_ups_per_address_per_s=2.0) as own:
+        own.start()
+        own.feed(server)
+        server.delay_s = 0.2
+        for _ in range(60):
+            hang_up(own, ATTACKER, request_)
+        until(lambda: own.get(source=ATTACKER)[0] == 429, 5, "its requests are refused")
+        assert problem(own.get(source=ATTACKER), 429)["code"] == "too-many-hang-ups"
+        assert own.get()[0] == 200  # another address
+        reached = len(server.seen)
+        for _ in range(60):
+            hang_up(own, ATTACKER, request_)
+        assert len(server.seen) - reached <= 10  # of those that a decade of hang-ups leaves
+        until(lambda: own.get(source=ATTACKER)[0] == 200, 40, "it may come back, though it asks all the time")
+
+
+def test_who_waits_for_answers_is_never_taken_for_one_who_hangs_up(tmp_path: Path, server: Server) -> None:
+    """However many they ask side by side, and whatever they are answered."""
+    with door(tmp_path, hang_ups_per_address_per_s=0.1) as own:
+        own.start()
+        own.feed(server)
+        server.delay_s = 0.5
+        with ThreadPoolExecutor(50) as pool:
+            assert {status for status, *_ in pool.map(lambda _: own.get(), range(100))} == {200}
+        server.text = 503
+        assert {own.get(source=FIRST)[0] for _ in range(20)} == {503}
+        assert {own.get("/-/hidden", source=FIRST)[0] for _ in range(20)} == {404}
+        server.text = 0
+        assert own.get(source=FIRST)[0] == 200
 
 
 def test_an_address_may_come_back_when_its_connections_have_ended(tmp_path: Path, server: Server) -> None:

@@ -154,6 +154,13 @@ async def resets(stranger: Stranger) -> None:
         wire.reset()
 
 
+async def asks_and_resets(stranger: Stranger) -> None:
+    async with stranger.connected() as wire:
+        await wire.send(request("GET", stranger.search()))
+        await asyncio.sleep(stranger.rng.uniform(0, 0.02))
+        wire.reset()
+
+
 async def floods(stranger: Stranger) -> None:
     headers = stranger.key()
     async with stranger.connected() as wire:
@@ -239,8 +246,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     each.__name__: each
     for each in (
         says_nothing, half_a_line, slow_headers, slow_body, longer_than_announced, shorter_than_announced,
-        reads_an_answer_slowly, paused_player, hangs_up, resets, floods, wrong_keys, pipelined, malformed, idle_stream,
-        big_body, big_picture, odd_methods, fresh_cookies,
+        reads_an_answer_slowly, paused_player, hangs_up, resets, asks_and_resets, floods, wrong_keys, pipelined, malformed,
+        idle_stream, big_body, big_picture, odd_methods, fresh_cookies,
     )
 }  # fmt: skip
 

@@ -21,7 +21,8 @@ SHORT_S, LONG_S = 8.0, 60.0
 class Attack:
     """A kind of stranger: how many at once, how many come a second, how long each holds what it holds.
 
-    `told` is a status that they must be answered, each `wrong_keys` stranger being good for 25 wrong keys.
+    `told` is a status that they must be answered, each `wrong_keys` stranger being good for 25 wrong keys. They come from
+    so many addresses.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Attack:
     starts_per_s: float
     hold_s: float = 120.0  # longer than any test
     told: str = ""
+    addresses: int = 1
 
 
 ATTACKS = {
@@ -43,17 +45,17 @@ ATTACKS = {
     "big-pictures": Attack("big_picture", 32, 16.0),
     "wrong-keys": Attack("wrong_keys", 64, 14.0, told="429"),
     "hang-ups": Attack("resets", 96, 96.0),
+    "hang-ups-of-many": Attack("asks_and_resets", 96, 400.0, addresses=20),
     "floods": Attack("floods", 16, 8.0),
 }
-SHORT = ("connections", "slow-bodies", "paused-players", "hang-ups")  # each took an API down once
-ADDRESS = "127.0.0.2"  # all from one
+SHORT = ("connections", "slow-bodies", "paused-players", "hang-ups", "hang-ups-of-many")  # each took an API down once
 
 
 def attacked(scene: Scene, show: Callable[..., None], name: str, seconds: float) -> siege.Siege:
     attack, seed = ATTACKS[name], SEED + list(ATTACKS).index(name)
     plan = siege.plan(
         scene, seed, seconds, {attack.kind: 1.0}, starts_per_s=attack.starts_per_s, at_once_max=attack.at_once_max,
-        addresses=(ADDRESS,), hold_s=(attack.hold_s, attack.hold_s),
+        addresses=tuple(f"127.0.0.{2 + number}" for number in range(attack.addresses)), hold_s=(attack.hold_s, attack.hold_s),
     )  # fmt: skip
     return siege.besieged(scene, plan, seconds, show)
 
