@@ -16,6 +16,7 @@ from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import catalog, jobs, source
+from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION
 
 OBJECTS = 100_000
@@ -75,7 +76,7 @@ async def _fill(endpoint: S3Endpoint, bucket: str) -> None:
     await session.close()
 
 
-def _register(connection: Connection, job_id: str, videos: list[catalog.Listed], model: int) -> None:
+def _register(connection: Connection, job_id: str, videos: list[Listed], model: int) -> None:
     connection.execute("INSERT INTO media.jobs (id, source) VALUES (%s, 's3://b')", (job_id,))
     catalog.register(connection, job_id, videos, model)
     jobs.mark_listed(connection, job_id)

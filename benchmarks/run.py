@@ -27,6 +27,7 @@ NAMES = {
     "ingest-shots": "benchmarks.ingest_shots",
     "ingest-listing": "benchmarks.ingest_listing",
     "search": "benchmarks.search",
+    "search-words": "benchmarks.search_words",
     "ledger": "benchmarks.ledger",
     "moments": "benchmarks.moments",
     "encoder": "benchmarks.encoder",

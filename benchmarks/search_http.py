@@ -312,6 +312,18 @@ def _vectors_alone(settings: Settings, corpus: Corpus) -> tuple[list[Figure], fl
     return made, spent["PostgreSQL"] + spent["replica"] + spent["proxy"]
 
 
+def by_words_too(settings: Settings, corpus: Corpus) -> Iterator[Figure]:
+    """Requests by words and vectors at once."""
+    yield from _apart(_by_words_too, settings, corpus)
+
+
+def _by_words_too(settings: Settings, corpus: Corpus) -> list[Figure]:
+    with ray_and_redis(settings, corpus.url) as through:
+        port = start(through)
+        with serving(through, settings.data_dir / "queries.npz"):
+            return [figure for kind in (NEAR, FAR) for figure in timed(through, corpus, Asked(kind, hybrid=True), port)]
+
+
 def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Generator[Figure, None, dict[str, float]]:
     """One way of asking: recall, latency beside the same SQL by psycopg, and CPU milliseconds a request by stage."""
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic, {asked.name}"

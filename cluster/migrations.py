@@ -1,16 +1,18 @@
 """The migration runner: numbered SQL files, each applied whole, once, in order, under an advisory lock.
 
 A package registers its folder (`<package>/schema/000N_*.sql`) under the entry point group `pixr.migrations`. A file
-that was applied must never change: its checksum is kept, and a difference stops the start. Changes follow expand,
-then contract, so that the old code still runs while the new one starts. `grants.sql` beside them is no migration.
+that was applied must never change, move or take another name: its checksum is kept, and a difference stops the start before
+anything is applied. Changes follow expand, then contract, so that the old code still runs while the new one starts, and
+starts again itself: files that only a newer release has are no difference. `grants.sql` beside them is no migration.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -18,13 +20,17 @@ from pathlib import Path
 
 import psycopg
 from psycopg import Connection
+from psycopg.errors import Diagnostic
 from psycopg.sql import SQL
 
 from cluster import database, roles
 from cluster.errors import Rejected, Temporary
 
+log = logging.getLogger(__name__)
+
 LOCK = 0x70697872  # "pixr": one migrating process at a time per database
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
+KEEP = "restore the file and put the change into a new migration"
 GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what Serve's replicas may do
 PGVECTOR_MIN = (0, 8, 4)
 # A statement that waits for a lock stops everybody who comes after it and wants one on the same table, searches too. So it
@@ -86,33 +92,66 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
     """Bring the database to the present; returns what was applied (empty when there was nothing to do).
 
     Raises:
-        Rejected: an applied file was changed, or pgvector is missing or too old.
+        Rejected: an applied file was changed, moved, renamed or removed, or pgvector is missing or too old.
         Temporary: the database is unreachable, or a transaction that does not end holds what a migration has to lock.
     """
     wanted = registered() if migrations is None else list(migrations)
     with database.session(url, autocommit=True) as connection:
+        connection.add_notice_handler(_say)
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         _require_pgvector(connection)
         _ensure_table(connection)
-        rows = connection.execute("SELECT package, name, sha256 FROM pixr.migrations")
-        applied = {f"{package}/{name}": digest for package, name, digest in rows}
-        done = [each for each in wanted if _apply(connection, each, applied)]
+        rows = connection.execute("SELECT package, name, sha256 FROM pixr.migrations ORDER BY package, name")
+        applied = {(package, name): digest for package, name, digest in rows}
+        _require_kept(wanted, applied)
+        done = [each for each in wanted if (each.package, each.name) not in applied]
+        for each in done:
+            _apply(connection, each)
         if migrations is None:
             roles.grant(connection, [(folder / GRANTS).read_text(encoding="utf-8") for _, folder in folders()])
         return done
 
 
-def _apply(connection: Connection, migration: Migration, applied: dict[str, str]) -> bool:
-    digest = applied.get(f"{migration.package}/{migration.name}")
-    if digest == migration.sha256:
-        return False
-    if digest is not None:
-        hint = "restore the file and put the change into a new migration"
-        raise Rejected(f"migration {migration.package}/{migration.name} was changed after it was applied", hint=hint)
+def _say(notice: Diagnostic) -> None:
+    """Log what a migration warns of: rows that it leaves to people."""
+    if notice.severity_nonlocalized == "WARNING":
+        log.warning("%s", notice.message_primary)
+
+
+def _require_kept(wanted: Sequence[Migration], applied: Mapping[tuple[str, str], str]) -> None:
+    """Refuse to start with files other than those that were applied.
+
+    Raises:
+        Rejected: an applied file was changed, renamed, moved or removed; the first one is named.
+    """
+    here = {(each.package, each.name): each.sha256 for each in wanted}
+    newest: dict[str, str] = {}
+    for package, name in here:
+        newest[package] = max(newest.get(package, ""), _number(name))
+    added = {each.sha256: f"{each.package}/{each.name}" for each in wanted if (each.package, each.name) not in applied}
+    for (package, name), digest in applied.items():
+        # What is not here and has a higher number is a newer release's: this is an older one, started again.
+        missing = (package, name) not in here and _number(name) <= newest.get(package, "")
+        if digest in added and (package, name) not in here:
+            happened = f"was renamed to {added[digest]} after it was applied"
+        elif missing:
+            happened = "was applied and is not there any more"
+        elif here.get((package, name), digest) != digest:
+            happened = "was changed after it was applied"
+        else:
+            continue
+        raise Rejected(f"migration {package}/{name} {happened}", hint=KEEP)
+
+
+def _number(name: str) -> str:
+    return name.split("_", 1)[0]
+
+
+def _apply(connection: Connection, migration: Migration) -> None:
     for number in range(LOCK_TRIES_MAX):
         try:
             _apply_once(connection, migration)
-            return True
+            return
         except psycopg.errors.LockNotAvailable:
             held_by = _holders(connection)
         if number + 1 < LOCK_TRIES_MAX:

@@ -39,12 +39,13 @@ SERVE_ROLE, SERVE_SECRET = "pixr_serve", "postgres_serve"
 
 @dataclass(frozen=True)
 class S3Endpoint:
-    """Where objects live. `secret` never appears in a repr."""
+    """Where objects live. `secret` never appears in a repr. `buckets` are those that may be touched; empty: any."""
 
     url: str
     key: str
     secret: str
     region: str = "us-east-1"
+    buckets: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"S3Endpoint({self.url!r}, {self.key!r})"

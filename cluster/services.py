@@ -79,6 +79,14 @@ class Degradable(Protocol):
 
 
 @runtime_checkable
+class Talkative(Protocol):
+    """A service with more to say in `pixr status` than whether it is well."""
+
+    def notes(self) -> Mapping[str, str]:
+        """Return lines by what they are about; raise `Temporary` when they cannot be had."""
+
+
+@runtime_checkable
 class Tidy(Protocol):
     """A service that leaves something outside of the data folder."""
 

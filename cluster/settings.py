@@ -151,6 +151,7 @@ class DoorSettings:
     client_timeout_s: float = 60.0  # so long a paused player keeps its connection
     connections_max: int = 8192
     connections_per_address_max: int = 512  # an IPv6 address counts by its /64
+    new_connections_per_address_per_s: float = 150.0  # over ten seconds; who keeps connections open needs few
     header_bytes_max: int = 16_384
     url_bytes_max: int = 8_192
     headers_max: int = 100

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from cluster import database, health, keeper, migrations, ray_cluster, runtime, services, supervisor, telemetry
@@ -66,6 +67,8 @@ def status(context: Context, as_json: bool) -> None:
         context.emit(found)
     else:
         context.console.print(_table(found["services"]))
+        for line in _notes(found["services"]):
+            context.console.print(line)
     if not all(row["healthy"] for row in found["services"].values()):
         raise SystemExit(1)
 
@@ -147,8 +150,10 @@ def check_external(settings: Settings) -> None:
         except Temporary as error:
             hint = f"check {setting} in {settings.path} or its PIXR_ variable"
             raise Rejected(str(error), code="unreachable", hint=hint) from error
-        except Exception as error:  # a malformed URL fails in its client's own way
-            raise Rejected(f"{setting} of {name} cannot be used: {error}", hint=f"see {settings.path}") from error
+        except Exception as error:  # noqa: BLE001  a malformed URL fails in its client's own way
+            hint = f"check {setting} in {settings.path} or its PIXR_ variable"
+            said = f"{setting} of {name} cannot be used ({type(error).__name__})"  # what the client says may hold a password
+            raise Rejected(said, hint=hint) from None
 
 
 def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], None]]]:
@@ -177,20 +182,23 @@ def _each(check: Callable[[str], None], urls: tuple[str, ...]) -> None:
 def look(settings: Settings) -> dict[str, Any]:
     """Ask every dependency now, side by side: `{"services": {name: {url, healthy, reason, degraded, …}}}`.
 
-    `degraded` names what a service lacks that answers all the same.
+    `degraded` names what a service lacks that answers all the same, `notes` are lines of a service about itself.
     """
     known = supervisor.read_status(settings)
     rows: dict[str, Any] = known["services"]  # type: ignore[assignment]
     ours = [each for each in services.all_services(settings) if each.name != "schema"]
     checks = {each.name: _check_of(each) for each in ours}
     lacking = {each.name: each.degraded for each in ours if isinstance(each, services.Degradable)}
+    talking = {each.name: each.notes for each in ours if isinstance(each, services.Talkative)}
     checks |= {name: check for name, (_, check) in _external_checks(settings).items()}
     if known["phase"] == "down" and not supervisor.running(settings):
         runtime.endpoints(settings)  # refuses when nothing was ever started
-    with ThreadPoolExecutor(max_workers=len(checks) + len(lacking)) as threads:
+    with ThreadPoolExecutor(max_workers=len(checks) + len(lacking) + len(talking)) as threads:
         looked = {name: threads.submit(_lacking, question) for name, question in lacking.items()}
+        said = {name: threads.submit(_said, question) for name, question in talking.items()}
         reasons = dict(zip(checks, threads.map(_reason, checks.values()), strict=True))
     degraded = {name: each.result() for name, each in looked.items()}
+    notes = {name: each.result() for name, each in said.items()}
     urls = _urls(settings)
     return {
         "phase": known["phase"],
@@ -201,6 +209,7 @@ def look(settings: Settings) -> dict[str, Any]:
                 "healthy": not reason,
                 "reason": reason,
                 "degraded": [] if reason else list(degraded.get(name, ())),
+                "notes": dict(notes.get(name, {})),
                 "pid": rows.get(name, {}).get("pid") if known["phase"] != "down" else None,
                 "restarts": rows.get(name, {}).get("restarts", 0),
             }
@@ -228,6 +237,20 @@ def _lacking(question: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
         return question()
     except PixrError:
         return ()
+
+
+def _said(question: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
+    """What a service says of itself, or why it says nothing."""
+    try:
+        return question()
+    except PixrError as error:
+        return {"notes": str(error)}
+
+
+def _notes(rows: dict[str, Any]) -> list[str]:
+    """A line for each note, in colour where it warns."""
+    lines = [(about, text) for row in rows.values() for about, text in row["notes"].items()]
+    return [f"[{'dim' if text.startswith('strong') else 'yellow'}]{about}: {escape(text)}[/]" for about, text in lines]
 
 
 def _urls(settings: Settings) -> dict[str, str]:
@@ -285,6 +308,8 @@ def _show(context: Context, as_json: bool, headline: str) -> None:
         return
     context.console.print(headline)
     context.console.print(_table(found["services"]))
+    for line in _notes(found["services"]):
+        context.console.print(line)
     for line in _moved_ports(context.settings):
         context.console.print(f"[yellow]{line}[/]")
     key_file = runtime.secret_path(context.settings, "api_admin_key")

@@ -140,9 +140,18 @@ class Storage:
     def _pages(self, prefix: str) -> Iterator[tuple[StoredObject, ...]]:
         """A folder's objects a page at a time, in the order of keys; no more than a page is held."""
         bucket, key = split(prefix)
-        asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.strip("/") else ""}
+        return self._asked({"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.strip("/") else ""})
+
+    def named(self, beginning: str) -> Iterator[StoredObject]:
+        """Objects whose address begins so and goes on without a slash: in one folder, not below it."""
+        bucket, key = split(beginning)
+        for found in self._asked({"Bucket": bucket, "Prefix": key, "Delimiter": "/"}):
+            yield from found
+
+    def _asked(self, asked: dict[str, str]) -> Iterator[tuple[StoredObject, ...]]:
+        bucket = asked["Bucket"]
         while True:
-            with _sorted(prefix, self.endpoint):
+            with _sorted(f"s3://{bucket}/{asked['Prefix']}", self.endpoint):
                 page: dict[str, Any] = self.filesystem().call_s3("list_objects_v2", **asked)
             rows = ({**row, "name": f"{bucket}/{row['Key']}", "size": row["Size"]} for row in page.get("Contents", []))
             yield tuple(_stored(row) for row in rows if not row["name"].endswith("/"))
@@ -172,6 +181,9 @@ def _stored(info: dict[str, Any]) -> StoredObject:
 def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
     """Sort what s3fs raises by what the caller can do."""
     bucket, key = split(uri)
+    if endpoint.buckets and bucket not in endpoint.buckets:
+        detail = f"bucket {bucket!r} is not among those that are read here"
+        raise Rejected(detail, 403, "bucket-not-allowed", f"these are: {', '.join(sorted(set(endpoint.buckets)))}")
     what = f"object {uri}" if key else f"bucket {bucket!r}"
     try:
         yield

@@ -6,8 +6,9 @@ how that ended is written by `leases`. Knows SQL and nothing of decoding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -15,90 +16,150 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
-from pipelines.manifest import DEFAULT_CREATOR
+from pipelines import mending
+from pipelines.handles import ANYBODY, Known, Rights, normal
+from pipelines.listed import Listed, Note
+from pipelines.manifest import DEFAULT_CREATOR, is_address, is_text
 from pipelines.media import PIPELINE_VERSION
+from pipelines.remarks import LEFT_OUT, TAKEN_DOWN, WALLET_KEPT
 
 PAGE_ROWS = 1000
+KNOWN_MAX = 10_000  # handles of which an answer is remembered
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A video as it was found in a source, with what its manifest says."""
+class Registered:
+    """What became of a listing: videos that the database does not keep, and what there is to say of others."""
 
-    source_uri: str
-    etag: str
-    size: int
-    creator: str
-    title: str
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    wallet: str = ""
-    visibility: str = ""
-    language: str = ""
+    refused: list[Note] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 # What PostgreSQL refuses of a row whatever is asked of it again: half characters, values that no type or index takes.
 UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, UnicodeEncodeError)
 
 
-def register(connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int) -> list[tuple[Listed, str]]:
-    """Make every listed video known and part of the job; those that the database refuses, with its reasons.
+def register(
+    connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int, rights: Rights = ANYBODY
+) -> Registered:
+    """Make every listed video known and part of the job, and have what manifests say now take effect (see `mending`).
 
-    Run again, it changes nothing. An object whose content has changed starts anew. A manifest's words replace older
-    ones; its wallet never does.
+    Run again, it changes nothing. An object whose content has changed starts anew. What the database refuses is returned
+    with its reasons, and so is what may not take effect.
     """
-    refused = list[tuple[Listed, str]]()
+    done = Registered()
     for start in range(0, len(videos), PAGE_ROWS):
-        refused += _register_page(connection, job_id, videos[start : start + PAGE_ROWS], model_id)
+        if page := _own(connection, videos[start : start + PAGE_ROWS], rights, done):
+            _register_page(connection, job_id, page, model_id, rights, done)
     with connection.transaction():
         if len(videos) > PAGE_ROWS:  # without statistics of what has just come, the joins below and later take hours
             connection.execute("ANALYZE media.job_videos, media.videos")
         _take_turns(connection, job_id)
-    return refused
+    return done
 
 
 def _register_page(
-    connection: Connection, job_id: str, page: Sequence[Listed], model_id: int
-) -> list[tuple[Listed, str]]:
+    connection: Connection, job_id: str, page: Sequence[Listed], model_id: int, rights: Rights, done: Registered
+) -> None:
     """A page whole; where a row in it is refused, its halves, so that the others get in."""
     try:
         with connection.transaction():
-            _register_creators(connection, page)
+            notes = _register_creators(connection, page)
             _register_videos(connection, page)
+            mended, is_felt = mending.apply(connection, page, rights)
             _add_to_job(connection, job_id, page, model_id)
+            notes += [*mended, *_taken_down(connection, job_id, page)]
+            if is_felt:
+                bump_generation(connection)
     except UNSTORABLE as error:
         if len(page) == 1:
-            return [(page[0], f"the database does not keep it: {str(error).splitlines()[0]}")]
-        half = len(page) // 2
-        halves = (page[:half], page[half:])
-        return [each for part in halves for each in _register_page(connection, job_id, part, model_id)]
-    return []
+            reason = f"the database does not keep it: {str(error).splitlines()[0]}"
+            done.refused.append(Note(LEFT_OUT, reason, page[0]))
+            return
+        for part in (page[: len(page) // 2], page[len(page) // 2 :]):
+            _register_page(connection, job_id, part, model_id, rights, done)
+        return
+    done.notes.extend(notes)
 
 
-def of_others(connection: Connection, videos: Sequence[Listed]) -> list[tuple[Listed, str]]:
-    """Videos that are listed for one creator and have long been another's, with the handle of that one: a listing does not
-    move what a video has earned."""
-    found = list[tuple[Listed, str]]()
-    for start in range(0, len(videos), PAGE_ROWS):
-        page = {video.source_uri: video for video in videos[start : start + PAGE_ROWS]}
-        rows = connection.execute(
-            "SELECT v.source_uri, c.handle FROM media.videos v JOIN media.creators c ON c.id = v.creator_id"
-            " WHERE v.source_uri = ANY(%s)",
-            (list(page),),
-        ).fetchall()
-        found += [(page[uri], handle) for uri, handle in rows if page[uri].creator not in (handle, DEFAULT_CREATOR)]
-    return found
+def _own(connection: Connection, page: Sequence[Listed], rights: Rights, done: Registered) -> Sequence[Listed]:
+    """A page without videos of creators that the job does not speak for: it neither changes them nor works on them."""
+    if rights.creators is None:
+        return page
+    rows = connection.execute(
+        "SELECT v.source_uri FROM media.videos v JOIN media.creators c ON c.id = v.creator_id"
+        " WHERE v.source_uri = ANY(%s) AND c.handle <> ALL(%s)",
+        ([video.source_uri for video in page], list(rights.creators)),
+    ).fetchall()
+    others = {uri for (uri,) in rows}
+    reason = "it is a creator's whom this job does not speak for"
+    done.refused.extend(Note(LEFT_OUT, reason, video) for video in page if video.source_uri in others)
+    return [video for video in page if video.source_uri not in others]
 
 
-def _register_creators(connection: Connection, page: Sequence[Listed]) -> None:
-    wallets = {video.creator: video.wallet or None for video in sorted(page, key=lambda video: bool(video.wallet))}
+def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> list[Note]:
+    rows = connection.execute(
+        "SELECT v.source_uri FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
+        " WHERE j.job_id = %s AND j.outcome = 'removed' AND v.source_uri = ANY(%s)",
+        (job_id, [video.source_uri for video in page]),
+    ).fetchall()
+    gone = {uri for (uri,) in rows}
+    return [Note(TAKEN_DOWN, "it stays so", video) for video in page if video.source_uri in gone]
+
+
+def _register_creators(connection: Connection, page: Sequence[Listed]) -> list[Note]:
+    """Make the creators of a page known, with their wallets where they have none; the wallets that are not taken."""
+    claims = {video.creator: video.wallet for video in page if video.wallet and _is_theirs(video)}
+    handles = list({video.creator: None for video in page})
+    if claims:  # releases before this one took any text, and what is none keeps no wallet out
+        rows = connection.execute("SELECT handle, wallet FROM media.creators WHERE handle = ANY(%s)", (list(claims),))
+        wrong = [handle for handle, wallet in rows.fetchall() if wallet and not is_address(wallet)]
+        if wrong:
+            connection.execute("UPDATE media.creators SET wallet = NULL WHERE handle = ANY(%s)", (wrong,))
     # The first wallet stands: a manifest may fill an empty one and never replace another.
-    connection.execute(
+    rows = connection.execute(
         "INSERT INTO media.creators (handle, name, wallet) SELECT handle, handle, wallet"
         " FROM unnest(%s::text[], %s::text[]) AS given (handle, wallet)"
-        " ON CONFLICT (handle) DO UPDATE SET wallet = coalesce(creators.wallet, excluded.wallet)",
-        (list(wallets), list(wallets.values())),
+        " ON CONFLICT (handle) DO UPDATE SET wallet = coalesce(creators.wallet, excluded.wallet)"
+        " RETURNING handle, wallet",
+        (handles, [claims.get(handle) for handle in handles]),
     )
+    stored: dict[str, str] = dict(rows.fetchall())
+    return [
+        Note(WALLET_KEPT, _why_kept(video), video)
+        for video in page
+        if video.wallet and not (_is_theirs(video) and stored[video.creator] == video.wallet)
+    ]
+
+
+def _is_theirs(video: Listed) -> bool:
+    """Whether a row says whose its wallet is: the job's creator is only whose video it is."""
+    return video.is_named and video.creator != DEFAULT_CREATOR
+
+
+def _why_kept(video: Listed) -> str:
+    """Of the catalogue's wallets alone: where a creator is paid is the ledger's to know."""
+    if not _is_theirs(video):
+        return "its row names no creator whose wallet it would be"
+    return f"an earlier row named another one for {video.creator}, and the first stands; their own key changes it"
+
+
+def known_handles(connection: Connection, given: Iterable[str]) -> frozenset[str]:
+    """Which handles creators have, of those that are given and of their one way of writing."""
+    texts = [text for text in given if is_text(text) and "\0" not in text]
+    asked = sorted({form for text in texts for form in (text, normal(text))})
+    rows = connection.execute("SELECT handle FROM media.creators WHERE handle = ANY(%s)", (asked,)).fetchall()
+    return frozenset(handle for (handle,) in rows)
+
+
+def knows(connection: Connection) -> Known:
+    """Whether there is a creator of a handle, asked of the database once for each."""
+
+    @lru_cache(KNOWN_MAX)
+    def is_known(handle: str) -> bool:
+        return handle in known_handles(connection, [handle])
+
+    return is_known
 
 
 def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
@@ -106,7 +167,7 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
         {
             "source_uri": video.source_uri, "etag": video.etag, "size": video.size, "creator": video.creator,
             "title": video.title, "description": video.description, "tags": list(video.tags),
-            "visibility": video.visibility or "public", "language": video.language or "english",
+            "visibility": video.visibility or "public", "language": video.language or "english", "said": video.said(),
         }
         for video in page
     ]  # fmt: skip
@@ -114,11 +175,11 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
     connection.execute(
         """
         INSERT INTO media.videos AS v (creator_id, source_uri, source_etag, source_bytes, title, description, tags,
-                                       visibility, language)
+                                       visibility, language, manifest_words)
         SELECT c.id, g.source_uri, g.etag, g.size, g.title, g.description,
-               ARRAY(SELECT jsonb_array_elements_text(g.tags)), g.visibility, g.language
+               ARRAY(SELECT jsonb_array_elements_text(g.tags)), g.visibility, g.language, g.said
         FROM jsonb_to_recordset(%s::jsonb) AS g (source_uri text, etag text, size bigint, creator text, title text,
-             description text, tags jsonb, visibility text, language text)
+             description text, tags jsonb, visibility text, language text, said jsonb)
         JOIN media.creators c ON c.handle = g.creator
         ON CONFLICT (source_uri) DO UPDATE SET
             source_etag = excluded.source_etag, source_bytes = excluded.source_bytes,
@@ -234,12 +295,7 @@ def change(connection: Connection, video_id: int, **words: Any) -> bool:
         ).fetchone()
         if row is None:
             return False
-        connection.execute(
-            "UPDATE media.segments s SET description = v.description,"
-            " search = media.search_text(v.language, v.title, v.tags, v.description)"
-            " FROM media.videos v WHERE v.id = %s AND s.video_id = v.id",
-            (video_id,),
-        )
+        mending.carry_over(connection, [video_id])
         bump_generation(connection)
         return True
 

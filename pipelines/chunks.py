@@ -80,6 +80,8 @@ def order(video: Video, chunk: Chunk, mode: str = "frames") -> dict[str, Any]:
         "previous_ms": int(frame_ms[chunk.own_first - 1]) if chunk.own_first else -1,
         "decoder": video.decoder if mode == "interval" else "av",
         "rotation": video.rotation,
+        "mirrored": video.mirrored,
+        "track": video.track,
         "key_frames_only": key_frames_only,
         "cuts": mode == "frames",
         "counted": video.counted and not key_frames_only,

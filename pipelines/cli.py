@@ -25,6 +25,9 @@ DOCUMENT = "application/json"
 @click.option("--mode", default="", type=click.Choice(["", "frames", "key-frames", "interval"]), help="How to sample.")
 @click.option("--priority", default=0, help="Jobs with a higher one go first: others begin few videos meanwhile.")
 @click.option("--follow-links", is_flag=True, help="Take what symbolic links in a folder lead to, also outside of it.")
+@click.option(
+    "--reassign", is_flag=True, help="Also move videos that were shown as another creator's (see the README)."
+)
 @click.option("--detach", is_flag=True, help="Submit and return.")
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do and what it would take.")
 @click.option("--contact-sheet", "sheets", default="", help="Folder for one picture a video: its moments.")
@@ -40,18 +43,28 @@ def ingest(
     sheets: str,
     as_json: bool,
     priority: int,
+    reassign: bool,
     **options: str,
 ) -> None:
-    """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file."""
-    from pipelines import jobs, model_names
+    """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file.
+
+    Exit codes: 0 every video is accounted for (ready, refused for good with its reason, or taken down before), 1 some
+    failed or the job did, 2 nothing was begun: SOURCE, a manifest or an option is wrong.
+    """
+    from pipelines import catalog, jobs, lists, model_names
 
     with context.connect(autocommit=True) as connection:
         if dry_run:
             _plan(context, connection, source, as_json, follow_links=follow_links, **options)
             return
         model_names.require_known(context.settings, connection, options["model"])  # before anything is sent
-        job_source, origin, manifest = _in_s3(context, source, options.pop("manifest"), as_json, follow_links)
-        asked = jobs.Options(origin=origin, manifest=manifest, **options)
+        job_source, origin, manifest = _in_s3(
+            context, connection, source, options.pop("manifest"), as_json, follow_links
+        )
+        if origin:
+            lists.remember(connection, job_source)
+        known = catalog.known_handles(connection, [options["creator"]])
+        asked = jobs.Options(origin=origin, manifest=manifest, reassign=reassign, known=known, **options)
         job = jobs.create(context.settings, connection, job_source, asked, priority=priority)
         if not detach:
             job = _follow(context, connection, job["id"], quiet=as_json)
@@ -86,7 +99,7 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
-    """One job: what became of its videos, what it cost, and why some were refused."""
+    """One job: what became of its videos, what it cost, and why some were refused. Exit code 0 however it stands."""
     from pipelines import jobs as table
     from pipelines import report
 
@@ -117,7 +130,7 @@ def cancel(context: Context, job_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
-    """A new job for what failed or was quarantined in an older one."""
+    """A new job for what failed or was quarantined in an older one. Exit codes are those of `pixr ingest`."""
     from pipelines import jobs as table
 
     with context.connect(autocommit=True) as connection:
@@ -143,18 +156,20 @@ def _plan(
     """Print what a job of this source would do."""
     from cluster import runtime
     from cluster.storage import Storage
-    from pipelines import estimate, jobs, model_names, source
+    from pipelines import catalog, estimate, jobs, model_names, source
 
     settings = context.settings
-    jobs.Options(creator=creator, manifest=manifest, model=model, mode=mode)  # refuses what a job would refuse
+    known, is_known = catalog.known_handles(connection, [creator]), catalog.knows(connection)
+    asked = jobs.Options(creator, manifest, model, mode, known=known)  # refuses what a job would refuse
+    creator = asked.creator
     model_names.require_known(settings, connection, model)
     if given.startswith("s3://"):
         storage = Storage(runtime.endpoints(settings).s3)
         source.check(given, storage, settings.s3.ingest_buckets)
-        found = source.listed(given, storage, creator=creator, manifest_uri=manifest)
+        found = source.listed(given, storage, creator=creator, manifest_uri=manifest, is_known=is_known)
     else:
         path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
-        found = source.local(path, settings.s3.bucket, beside, creator, follow_links=follow_links)
+        found = source.local(path, settings.s3.bucket, beside, creator, follow_links=follow_links, is_known=is_known)
     plan = estimate.of(settings, connection, found.videos, model)
     if as_json:
         context.emit(plan | {"remarks": found.remarks})
@@ -176,12 +191,14 @@ def _write_sheets(context: Context, connection: Connection, job_id: str, folder:
         file.write_bytes(contact_sheet.of(connection, storage, video_id))
 
 
-def _in_s3(context: Context, given: str, manifest: str, quiet: bool, follow_links: bool) -> tuple[str, str, str]:
+def _in_s3(
+    context: Context, connection: Connection, given: str, manifest: str, quiet: bool, follow_links: bool
+) -> tuple[str, str, str]:
     """The S3 source of what was named, the local path it came from, and the manifest's address."""
     from cluster import runtime
     from cluster.errors import Rejected
     from cluster.storage import Storage
-    from pipelines import source
+    from pipelines import catalog, source
 
     if given.startswith("s3://"):
         if manifest and not manifest.startswith("s3://"):
@@ -196,7 +213,8 @@ def _in_s3(context: Context, given: str, manifest: str, quiet: bool, follow_link
 
         local = Path(manifest) if manifest else None
         path, bucket = Path(given).expanduser(), context.settings.s3.bucket
-        uri = source.upload(path, storage, bucket, local, progress, follow_links=follow_links)
+        is_known = catalog.knows(connection)
+        uri = source.upload(path, storage, bucket, local, progress, follow_links=follow_links, is_known=is_known)
     return uri, str(Path(given).expanduser().resolve()), ""
 
 
@@ -234,7 +252,9 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
     context.console.print(
         f"[bold]{job['id']}[/bold] {job['status']}: {videos['ready']} of {videos['total']} videos ready"
         f" ({videos['skipped']} were before), {videos['quarantined']} quarantined, {videos['failed']} failed,"
-        f" {job['segments']} segments" + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
+        + (f" {videos['removed']} taken down," if videos["removed"] else "")
+        + f" {job['segments']} segments"
+        + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
     )
     if job["error"]:
         context.console.print(f"  {job['error']}", style="red", markup=False)

@@ -36,7 +36,7 @@ def of(connection: Connection, storage: Storage, video_id: int) -> bytes:
     ).fetchall()
     if not rows:
         raise Rejected(f"video {video_id} has no moments", status=404, code="not-found", hint="is it ready?")
-    pictures = [Image.open(io.BytesIO(storage.read(uri))).convert("RGB") for _, _, uri in rows]
+    pictures = [Image.open(io.BytesIO(storage.read(uri)), formats=("WEBP",)).convert("RGB") for _, _, uri in rows]
     out = io.BytesIO()
     sheet(pictures, [f"{clock(start)} - {clock(end)}" for start, end, _ in rows]).save(out, "WEBP", quality=85)
     return out.getvalue()

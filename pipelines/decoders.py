@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Protocol
 
 import av
@@ -25,13 +24,16 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipelines import shots
+from pipelines import shots, tonemap
+from pipelines.containers import Undecodable, open_container, picture
 from pipelines.media import Bytes8, Floats, Times
-from pipelines.probe import Undecodable, clock_of, open_container, picture_stream
+from pipelines.packets import clock_of
 
 SEEK_EARLIER_S = (0, 2, 10, 60)
 COMPLAINT_BYTES_MAX = 300
+STANDARD_ERROR = 2
 DAMAGED_FRAMES_MAX = 1000  # errors in a row before the rest of a chunk is given up
+SETTLED_S = 2.0  # after damage
 PICKED_AT_ONCE = 8
 
 
@@ -40,12 +42,14 @@ class Order:
     """Which frames of a file to decode, and what to make of them. All frames are named by index; see `media.Chunk`."""
 
     path: str
-    scratch: str  # a path for a copy of the chunk, should one be needed
+    scratch: str  # an empty file for a copy of the chunk, should one be needed; the sandbox removes it
     decoder: str
     whole: bool  # the chunk is all there is
     width: int  # of a decoded frame, before it is turned
     height: int
     rotation: int
+    mirrored: bool
+    track: int  # of the file's streams
     frame_ms: tuple[int, ...]  # of the frames to decode
     pts_first: int  # of the first of them, in the stream's time base
     pts_last: int
@@ -76,8 +80,10 @@ class Picture(Protocol):
         """RGB at the order's size, before it is turned."""
 
 
-def pictures(order: Order) -> Iterator[tuple[int, Picture]]:
+def pictures(order: Order) -> Iterator[tuple[int, Picture | None]]:
     """Times and pictures: every frame of the order by PyAV, those on its grid alone by decord.
+
+    None stands for a frame that is shown, but that a decoder has made up: it is made of what was lost.
 
     Raises:
         Undecodable: decord refuses the file, complains of it or sees other frames in it than the index.
@@ -105,6 +111,8 @@ class _Native:
         return shots.plane(luma, blue, red, cells, depth=depth, full=frame.color_range == ColorRange.JPEG)
 
     def pixels(self) -> Bytes8:
+        if tonemap.is_wide(self._frame):
+            return tonemap.pixels(self._frame, self._order.width, self._order.height, self._scaler)
         scaled = self._scaler.reformat(self._frame, self._order.width, self._order.height, "rgb24")
         return np.asarray(scaled.to_ndarray(), np.uint8)
 
@@ -114,11 +122,11 @@ def _samples(plane: Any, depth: int) -> shots.Samples:
     return shots.Samples(np.frombuffer(plane, np.uint8 if depth <= 8 else "<u2").reshape(plane.height, -1), plane.width)
 
 
-def _with_av(order: Order) -> Iterator[tuple[int, Picture]]:
-    """From the key frame before the chunk on; ends where the picture data ends. Damaged pictures are left out."""
+def _with_av(order: Order) -> Iterator[tuple[int, Picture | None]]:
+    """From the key frame before the chunk on; ends where the picture data ends."""
     wanted, at, scaler = order.frame_ms, 0, VideoReformatter()
     with open_container(order.path) as container:
-        stream = picture_stream(container)
+        stream = picture(container, order.track)
         stream.thread_count = 1
         if order.key_frames_only:
             stream.codec_context.skip_frame = "NONKEY"
@@ -135,35 +143,58 @@ def _with_av(order: Order) -> Iterator[tuple[int, Picture]]:
                 return
             if wanted[at] == time_ms:  # never a time twice, none that the index does not name
                 at += 1
-                if sound:
-                    yield time_ms, _Native(frame, order, scaler)
+                yield time_ms, _Native(frame, order, scaler) if sound else None
 
 
 def _decoded(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
     """What the decoder gives, in the order of presentation, and whether it is sound.
 
-    After damage no picture is, until a key frame: others are made of what was lost. Pictures shown before the last key
-    frame and stored behind it are another matter: a chunk that begins there never had what they are made of.
+    After damage no picture is, until a key frame or until SETTLED_S without further damage: others are made of what was
+    lost. Pictures shown before the last key frame and stored behind it are another matter: a chunk that begins there
+    never had what they are made of.
     """
-    errors, sound, key_pts = 0, True, 0
+    errors, damage, key_pts = 0, _Damage(), 0
     while errors < DAMAGED_FRAMES_MAX:
         try:
             frames = next(packets).decode()
         except (StopIteration, av.error.EOFError):
             return
         except av.error.FFmpegError:
-            errors, sound = errors + 1, False
+            errors += 1
+            damage.now()
             continue
         for frame in frames:
             if not isinstance(frame, av.VideoFrame):
                 continue
             errors = 0
-            pts = frame.pts or 0
             if frame.key_frame and not frame.is_corrupt:
-                sound, key_pts = True, pts
-            elif frame.is_corrupt and pts > key_pts:
-                sound = False
-            yield frame, sound and not frame.is_corrupt
+                damage.over()
+                key_pts = frame.pts or 0
+            elif frame.is_corrupt and (frame.pts or 0) > key_pts:
+                damage.now()
+            yield frame, not frame.is_corrupt and damage.settled(frame)
+
+
+class _Damage:
+    """Whether pictures may still be made of what was lost."""
+
+    def __init__(self) -> None:
+        self._lost = False
+        self._since_s: float | None = None  # time of the first picture after the last damage
+
+    def now(self) -> None:
+        self._lost, self._since_s = True, None
+
+    def over(self) -> None:
+        self._lost = False
+
+    def settled(self, frame: av.VideoFrame) -> bool:
+        """The next picture may be used. Each that moves is drawn anew, little by little, also without a key frame."""
+        if not self._lost or frame.time is None:
+            return not self._lost
+        if self._since_s is None:
+            self._since_s = frame.time
+        return bool(frame.time - self._since_s >= SETTLED_S)
 
 
 def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Any]:
@@ -226,9 +257,6 @@ def _with_decord(order: Order) -> Iterator[tuple[int, Picture]]:
             raise Undecodable("decoder-failed", f"decord: {complaint[0]}")
     except decord.DECORDError as error:
         raise Undecodable("decoder-failed", f"decord: {error}") from error
-    finally:
-        if not order.whole:
-            Path(order.scratch).unlink(missing_ok=True)
 
 
 def _on_grid(order: Order) -> Sequence[int]:
@@ -240,26 +268,26 @@ def _on_grid(order: Order) -> Sequence[int]:
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """The first line that decord's decoder writes to standard error in the meantime: its only word on damage."""
+    """The first line that decord's decoder writes to standard error in the meantime: its only word on damage.
+
+    It can be read back in the sandbox, where standard error is a piece of memory of the child's own.
+    """
     found: list[str] = []
-    kept, memory = os.dup(2), os.memfd_create("complaints")
     decord.logging.set_level(decord.logging.ERROR)
-    os.dup2(memory, 2)
+    begin = os.lseek(STANDARD_ERROR, 0, os.SEEK_CUR)
     try:
         yield found
     finally:
-        os.dup2(kept, 2)
-        if line := os.pread(memory, COMPLAINT_BYTES_MAX, 0).decode(errors="replace").partition("\n")[0]:
+        said = os.pread(STANDARD_ERROR, COMPLAINT_BYTES_MAX, begin).partition(b"\0")[0]  # zeros: nothing was written
+        if line := said.decode(errors="replace").partition("\n")[0]:
             found.append(line)
-        os.close(kept)
-        os.close(memory)
 
 
 def _copy_packets(order: Order) -> NDArray[np.int64]:
     """Copy the packets that [pts_first, pts_last] need into a file of their own; their times, ascending."""
     copied: list[int] = []
     with open_container(order.path) as source, av.open(order.scratch, "w", format="matroska") as target:
-        stream = picture_stream(source)
+        stream = picture(source, order.track)
         copy = target.add_stream_from_template(stream, opaque=True)
         for packet in _from_key_frame(source, stream, order.pts_first):
             if not packet.size or packet.pts is None:

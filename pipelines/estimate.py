@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from cluster.settings import Settings
 from pipelines import catalog
-from pipelines.catalog import Listed
+from pipelines.listed import Listed
 from pipelines.settings import IngestSettings, ModelSettings
 
 

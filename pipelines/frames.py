@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines import decoders, shots
+from pipelines import decoders, orientation, shots
 from pipelines.decoders import Order, Picture
 from pipelines.media import Bytes8, Floats
 
@@ -35,7 +35,7 @@ def warm() -> None:
 def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
     """Measurements of the owned frames where cuts are looked for, and their candidates at the model's size.
 
-    `decoded` counts owned frames that were found whole.
+    `decoded` counts owned frames that the decoder gave, `concealed` those of them that it made up.
 
     Raises:
         Undecodable: nothing could be decoded, or the decoder gives another number of frames than the index.
@@ -47,16 +47,20 @@ def _decode(order: Order) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]
     samples = _Samples(order)
     cuts = _Cuts(samples) if order.cuts else None
     own_first, own_last = order.frame_ms[order.own_first], order.frame_ms[order.own_stop - 1]
+    concealed = 0
     for time_ms, picture in decoders.pictures(order):
         owned = own_first <= time_ms <= own_last
+        if picture is None:
+            concealed += owned
+            continue
         if owned:
             samples.see(time_ms, picture)
         if cuts:
             cuts.see(time_ms, picture, owned)
     features = cuts.features() if cuts else np.zeros((0, shots.FEATURES), np.float32)
-    found = len(samples.frame_ms)
+    found = len(samples.frame_ms) + concealed
     skipped = order.decoder == "decord"  # it has looked at samples, and the file is as the index says
-    return {"decoded": order.own_stop - order.own_first if skipped else found}, {
+    return {"decoded": order.own_stop - order.own_first if skipped else found, "concealed": concealed}, {
         "frame_ms": np.array(samples.frame_ms, np.int32),
         "features": features,
         **samples.arrays(),
@@ -92,7 +96,7 @@ class _Samples:
         """Make a candidate of a frame; the same one again changes nothing."""
         if time_ms in self._kept:
             return
-        order, pixels = self._order, _turned(pixels, self._order.rotation)
+        order, pixels = self._order, orientation.shown(pixels, self._order.rotation, self._order.mirrored)
         self._kept[time_ms] = _Sample(
             sharpness(pixels), fitted(pixels, order.model_side, order.fit), _webp(pixels, order.thumbnail_side)
         )
@@ -165,10 +169,6 @@ class _Cuts:
         drop = max(0, stop - shots.BEFORE)
         del self._planes[:drop], self._owned[:drop]
         self._dropped += drop
-
-
-def _turned(pixels: Bytes8, rotation: int) -> Bytes8:
-    return np.rot90(pixels, -(rotation // 90)) if rotation else pixels
 
 
 def fitted(pixels: Bytes8, side: int, fit: str) -> Bytes8:

@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import os
 import pickle
+import signal
 import threading
 import time
 import warnings
@@ -31,9 +32,13 @@ from cluster.errors import PixrError, Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, index_admin, jobs, leases, models, source
+from pipelines import catalog, index_admin, jobs, leases, lists, models, nodes, source
 from pipelines.gauges import Gauges
-from pipelines.remarks import CREATOR_KEPT, LEFT_OUT, Remarks
+from pipelines.handles import ANYBODY, Rights
+from pipelines.listed import Note
+from pipelines.lists import UPLOADS
+from pipelines.media import UNCONFINED
+from pipelines.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
 
@@ -51,6 +56,8 @@ ACTOR_RESTARTS = 20
 ROUNDS_MAX = 60
 ROUND_FACTOR = 4  # by which rounds shrink after one that was cut short, and grow again
 WAIT_MAX_S = 5.0
+STOP_MAX_S = 30.0  # for a driver that shall stop to come to the end of a batch
+BEAT_TIMEOUT_MS = 20_000  # of one statement of a heartbeat
 
 # What another start of the driver may mend, beside errors of ours.
 RETRIED = (psycopg.OperationalError, psycopg.InterfaceError, OSError, MemoryError)
@@ -155,6 +162,9 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
                 error = jobs.reconcile(jobs.get(connection, job_id))
             except Rejected as refused:
                 error = str(refused)
+            except KeyboardInterrupt:  # of its heartbeat
+                if not heart.stopped:
+                    raise
             if heart.stopped:
                 return 1
         jobs.finish(connection, job_id, submission, "failed" if error else "succeeded", error)
@@ -195,15 +205,44 @@ def _prepared(
     model = models.register(connection, named, ingest.embedder_cpus)
     if job_source == jobs.CATALOGUE:  # what is ingested from now on comes after what is filled in
         index_admin.follow(connection, named.name)
+    s3 = dataclasses.replace(ends.s3, buckets=(settings.s3.bucket, *settings.s3.ingest_buckets))
     if not jobs.is_listed(connection, job_id):
-        storage = Storage(ends.s3)
-        found = source.listed(job_source, storage, creator=options.creator, manifest_uri=options.manifest)
-        list_videos(connection, job_id, found, model.id)
+        list_source(connection, Storage(s3), settings.s3.bucket, job_id, job_source, options, model.id)
     name = owner(job_id, submission)
-    return Place(job_id, name, ends.postgres_url, ends.s3, settings.s3.bucket, ingest, named, model)
+    return Place(job_id, name, ends.postgres_url, s3, settings.s3.bucket, ingest, named, model)
 
 
-def list_videos(connection: Connection, job_id: str, found: source.Listing, model_id: int) -> None:
+def list_source(
+    connection: Connection,
+    storage: Storage,
+    bucket: str,
+    job_id: str,
+    job_source: str,
+    options: jobs.Options,
+    model_id: int,
+) -> None:
+    """List a job's source, write down what is there, and delete what was taken down before.
+
+    Raises:
+        Rejected: the source may not be listed, or nothing in it can be kept.
+    """
+    lists.require_known(connection, job_source)
+    found = source.listed(
+        job_source,
+        storage,
+        creator=options.creator,
+        manifest_uri=options.manifest,
+        rights=options.rights,
+        is_known=catalog.knows(connection),
+    )
+    registered = list_videos(connection, job_id, found, model_id, options.rights)
+    forget_removed(storage, bucket, registered)
+    jobs.mark_listed(connection, job_id)  # last: the driver that takes over does all of this again, or none of it
+
+
+def list_videos(
+    connection: Connection, job_id: str, found: source.Listing, model_id: int, rights: Rights = ANYBODY
+) -> catalog.Registered:
     """Write down a job's videos, and what people should know of its source.
 
     Raises:
@@ -211,20 +250,26 @@ def list_videos(connection: Connection, job_id: str, found: source.Listing, mode
     """
     noted = Remarks()
     noted.extend(found.remarks)
-    refused = catalog.register(connection, job_id, found.videos, model_id)
-    for video, reason in refused:
-        noted.add(LEFT_OUT, reason, name_of(video))
-    lost = {video.source_uri for video, _ in refused}
-    for video, handle in catalog.of_others(connection, [each for each in found.videos if each.source_uri not in lost]):
-        noted.add(CREATOR_KEPT, f"it is {handle}'s since an earlier job", f"{name_of(video)} for {video.creator}")
+    registered = catalog.register(connection, job_id, found.videos, model_id, rights)
+    for note in (*registered.refused, *registered.notes):
+        noted.add(note.kind, note.reason, name_of(note))
     jobs.note(connection, job_id, {"remarks": noted.rows()})
+    refused = registered.refused
     if len(refused) == len(found.videos):
-        raise Rejected(f"no video of {len(refused)} could be registered: {refused[0][1]}", code="nothing-to-do")
-    jobs.mark_listed(connection, job_id)
+        raise Rejected(f"no video of {len(refused)} could be registered: {refused[0].reason}", code="nothing-to-do")
+    return registered
 
 
-def name_of(video: catalog.Listed) -> str:
-    return video.source_uri.rpartition("/")[2]
+def forget_removed(storage: Storage, bucket: str, registered: catalog.Registered) -> None:
+    """Delete uploads of videos that were taken down: ingesting their folder again has sent them again."""
+    for note in registered.notes:
+        if note.kind == TAKEN_DOWN and note.video.source_uri.startswith(f"s3://{bucket}/{UPLOADS}/"):
+            storage.delete(note.video.source_uri)
+
+
+def name_of(note: Note) -> str:
+    name = note.video.source_uri.rpartition("/")[2]
+    return f"{name} for {note.video.creator}" if note.kind == CREATOR_KEPT else name
 
 
 def owner(job_id: str, submission: int) -> str:
@@ -236,6 +281,9 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
 
     A round that was cut short is followed by smaller ones: what brought it down soon stands alone, and is refused when
     it has been begun too often, while its neighbours get on.
+
+    Raises:
+        Rejected: no node can confine a decoder.
     """
     size = 0  # of the next round; 0 is all
     for number in range(ROUNDS_MAX):
@@ -247,7 +295,13 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
             time.sleep(min(max(wait_s, 0.1), WAIT_MAX_S))
             continue
         chosen = ready[: size or len(ready)]
-        whole = execute(chosen, place, heart, number)
+        try:
+            whole = execute(chosen, place, heart, number)
+        except Rejected as refused:
+            leases.put_back(connection, place.owner)
+            leases.give_up(connection, place.job_id, str(refused))
+            jobs.settle(connection, place.job_id, place.model.id)
+            raise
         size = size * ROUND_FACTOR if whole else max(1, len(chosen) // ROUND_FACTOR)
         lost = leases.put_back(connection, place.owner)  # nobody works on them any more
         if lost:
@@ -256,7 +310,11 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
 
 
 def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -> bool:
-    """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up."""
+    """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up.
+
+    Raises:
+        Rejected: a node cannot confine a decoder, and neither can any other.
+    """
     import ray
 
     configure(place)
@@ -267,6 +325,8 @@ def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -
             for row in batch["row"]:
                 done = unpack(row)
                 counts[done.outcome] = counts.get(done.outcome, 0) + 1
+                if done.outcome == UNCONFINED and counts[UNCONFINED] == 1:  # others may take it, if there are any
+                    nodes.require_confinement(place.ingest)
             if heart.stopped:
                 break
     except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
@@ -293,7 +353,11 @@ def configure(place: Place) -> None:
 
 
 class Heartbeat(threading.Thread):
-    """Keeps the job's and the videos' leases while the driver works, and learns when it shall stop."""
+    """Keeps the job's and the videos' leases while the driver works, and learns when it shall stop.
+
+    It goes on until the job is over, whatever goes wrong in it: a driver without one works on what others have taken over.
+    One that shall stop and does not come to it within `stop_s` is ended, with the work that Ray does for it.
+    """
 
     def __init__(
         self,
@@ -303,12 +367,14 @@ class Heartbeat(threading.Thread):
         lease_owner: str,
         lease_s: int,
         also: Callable[[Connection], None],
+        stop_s: float = STOP_MAX_S,
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
-        self._url, self._job, self._submission, self._owner = postgres_url, job_id, submission, lease_owner
+        self._url = database.with_statement_timeout(postgres_url, BEAT_TIMEOUT_MS)
+        self._job, self._submission, self._owner = job_id, submission, lease_owner
         self.lease_s = lease_s
         self.stopped = False
-        self._also = also
+        self._also, self._stop_s = also, stop_s
         self._over = threading.Event()
 
     def __enter__(self) -> Heartbeat:
@@ -320,15 +386,31 @@ class Heartbeat(threading.Thread):
         self.join(10)
 
     def run(self) -> None:
-        while not self._over.wait(max(0.5, min(self.lease_s / 4, 5.0))):
+        while not self.stopped:
+            if self._over.wait(max(0.5, min(self.lease_s / 4, 5.0))):
+                return
             try:
-                with database.connect(self._url, autocommit=True) as connection:
-                    self.stopped = not jobs.beat(connection, self._job, self._submission)
-                    leases.renew(connection, self._owner, self.lease_s)
-                    if not self.stopped:
-                        self._also(connection)
-            except (Temporary, psycopg.OperationalError) as error:
+                with database.session(self._url, autocommit=True) as connection:
+                    self._beat(connection)
+            except Temporary as error:
                 log.warning("no heartbeat: %s", error, extra={"job_id": self._job})
+            except Exception:
+                log.exception("no heartbeat", extra={"job_id": self._job})
+        if not self._over.wait(self._stop_s):
+            log.error("the driver shall stop and works on: it is ended", extra={"job_id": self._job})
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def _beat(self, connection: Connection) -> None:
+        self.stopped = not jobs.beat(connection, self._job, self._submission)
+        if self.stopped:
+            return
+        leases.renew(connection, self._owner, self.lease_s)
+        try:  # what is shown is worth no lease
+            self._also(connection)
+        except Temporary as error:
+            log.warning("the job's figures are not shown: %s", error, extra={"job_id": self._job})
+        except Exception:
+            log.exception("the job's figures are not shown", extra={"job_id": self._job})
 
 
 def main() -> int:
@@ -338,9 +420,16 @@ def main() -> int:
     parser.add_argument("--submission", type=int, required=True)
     arguments = parser.parse_args()
     telemetry.configure("ingest")
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where Ray was started in the background of a shell
     settings = settings_module.load()
     ray_cluster.connect(settings)
-    return run(settings, arguments.job, arguments.submission)
+    try:
+        return run(settings, arguments.job, arguments.submission)
+    except Rejected as error:  # another driver has it, or it is over
+        log.error("driver ended: %s", error, extra={"job_id": arguments.job})
+        return 1
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import psycopg
@@ -26,7 +26,8 @@ from cluster import ray_cluster, runtime, telemetry
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, leases, model_names, source
+from pipelines import catalog, handles, leases, lists, model_names, source
+from pipelines.handles import Rights
 from pipelines.settings import MODES, IngestSettings
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,10 @@ LISTED_MAX = 200
 ALIVE_S = 30  # since a driver's last sign of life
 LOOK_S = 1.0  # between looks at more urgent jobs
 UNFINISHED = ("queued", "running")
-NOTHING_COUNTED = (0,) * 9  # of a job without videos
+NOTHING_COUNTED = (0,) * 10  # of a job without videos
 CATALOGUE = "catalogue"  # the source of a back-fill
+# Jobs that speak for these creators and no others; a job that speaks for any is of those who do so alone.
+THEIRS = "(%(creators)s::text[] IS NULL OR options->'speaks_for' <@ to_jsonb(%(creators)s::text[]))"
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,24 @@ class Options:
     model: str = ""
     mode: str = ""
     origin: str = ""  # the local path that was uploaded
+    speaks_for: Sequence[str] | None = None  # handles of the creators whose videos it may list; None: any
+    reassign: bool = False  # videos that were shown as another creator's, too
+    known: InitVar[Collection[str]] = ()  # handles that creators have, whatever they hold
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known: Collection[str]) -> None:
         if self.mode and self.mode not in MODES:
             raise Rejected(f"mode {self.mode!r} is unknown", code="bad-mode", hint=f"known: {', '.join(MODES)}")
-        if len(self.creator) > 200 or "\0" in self.creator:
-            raise Rejected("a creator's handle has at most 200 characters", code="bad-creator")
+        if not self.creator:
+            return
+        if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
+            object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
+        if said := self.rights.refusal(self.creator):
+            raise Rejected(said, status=403, code="not-yours")
+
+    @property
+    def rights(self) -> Rights:
+        """For whom the job may speak."""
+        return Rights(None if self.speaks_for is None else frozenset(self.speaks_for), self.reassign)
 
 
 def create(
@@ -77,15 +92,23 @@ def create(
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
     source.check(job_source, storage, settings.s3.ingest_buckets)
+    source.require_open(job_source, options.rights)
+    lists.require_known(connection, job_source)
     if options.manifest:
         source.check(options.manifest, storage, settings.s3.ingest_buckets)
     job_id = _new_id("ingest")
     connection.execute(
         "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
-        (job_id, job_source, Jsonb({key: value for key, value in vars(options).items() if value}), priority),
+        (job_id, job_source, Jsonb(_said(options)), priority),
     )
     connection.commit()
     return _submitted(settings, connection, job_id)
+
+
+def _said(options: Options) -> dict[str, Any]:
+    """Options as they are kept: what is not said is left out, but for a job that may speak for nobody."""
+    said = {key: value for key, value in vars(options).items() if value}
+    return said if options.speaks_for is None else {**said, "speaks_for": list(options.speaks_for)}
 
 
 def _new_id(kind: str) -> str:
@@ -132,6 +155,8 @@ def fill_followed(settings: Settings, connection: Connection, model: str) -> Non
 def submit(settings: Settings, connection: Connection, job_id: str) -> None:
     """Hand an unfinished job to Ray, under a new submission number.
 
+    While it is handed over the job names a submission that Ray does not know yet (see `watch`).
+
     Raises:
         Temporary: the cluster does not answer; the number is used up all the same.
     """
@@ -144,13 +169,20 @@ def submit(settings: Settings, connection: Connection, job_id: str) -> None:
     connection.commit()
     if row is None:
         return
-    submissions.submit(
-        dashboard(settings),
-        f"{shlex.quote(sys.executable)} -m pipelines.ingest --job {job_id} --submission {row[1]}",
-        row[0],
-        metadata={"pixr_job": job_id},
-        env={key: value for key, value in ray_cluster.environment(settings).items() if key.startswith("PIXR_")},
-    )
+    try:
+        submissions.submit(
+            dashboard(settings),
+            f"{shlex.quote(sys.executable)} -m pipelines.ingest --job {job_id} --submission {row[1]}",
+            row[0],
+            metadata={"pixr_job": job_id},
+            env={key: value for key, value in ray_cluster.environment(settings).items() if key.startswith("PIXR_")},
+        )
+    except Temporary:
+        connection.execute(
+            "UPDATE media.jobs SET submission_id = NULL WHERE id = %s AND submissions = %s", (job_id, row[1])
+        )
+        connection.commit()
+        raise
 
 
 def dashboard(settings: Settings) -> str:
@@ -160,10 +192,10 @@ def dashboard(settings: Settings) -> str:
 
 
 def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Options]:
-    """A driver's first step: its source and options.
+    """A driver's first step: its source and options. A job of another release whose options are refused is failed.
 
     Raises:
-        Rejected: the job is unknown, finished, or a later submission has taken over.
+        Rejected: the job is unknown, finished, or a later submission has taken over; or its options are refused.
     """
     row = connection.execute(
         "UPDATE media.jobs SET status = 'running', started_at = coalesce(started_at, now()), heartbeat_at = now()"
@@ -173,7 +205,23 @@ def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Op
     connection.commit()
     if row is None:
         raise Rejected(f"job {job_id} is not there to be run by submission {submission}")
-    return row[0], Options(**row[1])
+    try:
+        return row[0], _options(connection, row[1])
+    except Rejected as refused:
+        finish(connection, job_id, submission, "failed", str(refused))
+        connection.commit()
+        raise
+
+
+def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
+    """Options as they were kept.
+
+    Raises:
+        Rejected: one of them is refused, or only another release knows it.
+    """
+    if unknown := sorted(said.keys() - {each.name for each in dataclasses.fields(Options)}):
+        raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")
+    return Options(**said, known=catalog.known_handles(connection, [said.get("creator", "")]))
 
 
 def beat(connection: Connection, job_id: str, submission: int) -> bool:
@@ -311,42 +359,61 @@ def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, 
     if before["status"] in UNFINISHED:
         detail = f"job {job_id} is still {before['status']}"
         raise Rejected(detail, status=409, code="not-finished", hint="cancel it first")
+    row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
+    assert row is not None  # `get` has just found it
+    options = _options(connection, row[1])
     rows = connection.execute(
         "SELECT video_id FROM media.job_videos WHERE job_id = %s"
         " AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
         (job_id,),
     ).fetchall()
-    catalog.requeue(connection, [row[0] for row in rows])
-    row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
-    assert row is not None  # `get` has just found it
-    return create(settings, connection, row[0], Options(**row[1]), priority=row[2])
+    catalog.requeue(connection, [video_id for (video_id,) in rows])
+    return create(settings, connection, row[0], options, priority=row[2])
 
 
-def get(connection: Connection, job_id: str) -> dict[str, Any]:
+def get(connection: Connection, job_id: str, speaks_for: Sequence[str] | None = None) -> dict[str, Any]:
     """How a job stands.
 
     Raises:
-        Rejected: there is no such job.
+        Rejected: there is no such job, or it speaks for other creators than `speaks_for`.
     """
     found = _documents(connection, [job_id])
-    if not found:
+    if not found or not _is_theirs(found[0], speaks_for):
         raise Rejected(f"there is no job {job_id!r}", status=404, code="not-found", hint="`pixr jobs` lists them")
     return found[0]
 
 
-def listing(connection: Connection, limit: int = 20, before: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The newest jobs first; `before` is the instant and the id of one to go on from."""
-    condition = "WHERE (created_at, id) < (%s::timestamptz, %s)" if before else ""
+def _is_theirs(job: Mapping[str, Any], speaks_for: Sequence[str] | None) -> bool:
+    """As `THEIRS` says it."""
+    if speaks_for is None:
+        return True
+    of = job["options"].get("speaks_for")
+    return of is not None and set(of) <= set(speaks_for)
+
+
+def listing(
+    connection: Connection, limit: int = 20, before: Sequence[str] = (), speaks_for: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The newest jobs first; `before` is the instant and the id of one to go on from. With `speaks_for` only those that
+    speak for no other creators.
+    """
+    condition = "AND (created_at, id) < (%(at)s::timestamptz, %(id)s)" if before else ""
+    place = {"at": before[0], "id": before[1]} if before else {}
     rows = connection.execute(
-        f"SELECT id FROM media.jobs {condition} ORDER BY created_at DESC, id DESC LIMIT %s",
-        (*before, max(1, min(limit, LISTED_MAX + 1))),
+        f"SELECT id FROM media.jobs WHERE {THEIRS} {condition} ORDER BY created_at DESC, id DESC LIMIT %(limit)s",
+        {"creators": _array(speaks_for), "limit": max(1, min(limit, LISTED_MAX + 1)), **place},
     ).fetchall()
     return _documents(connection, [row[0] for row in rows])
 
 
-def count(connection: Connection) -> int:
+def _array(speaks_for: Sequence[str] | None) -> list[str] | None:
+    return None if speaks_for is None else list(speaks_for)
+
+
+def count(connection: Connection, speaks_for: Sequence[str] | None = None) -> int:
     """How many jobs there are."""
-    row = connection.execute("SELECT count(*) FROM media.jobs").fetchone()
+    asked = {"creators": _array(speaks_for)}
+    row = connection.execute(f"SELECT count(*) FROM media.jobs WHERE {THEIRS}", asked).fetchone()
     assert row is not None  # of a count
     return int(row[0])
 
@@ -379,9 +446,9 @@ def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[st
 def _counted(connection: Connection, job_ids: Sequence[str]) -> dict[str, Sequence[int]]:
     rows = connection.execute(
         "SELECT job_id, count(*), count(*) FILTER (WHERE outcome IN ('ready', 'skipped')),"
-        " count(*) FILTER (WHERE outcome = 'skipped'), count(*) FILTER (WHERE outcome IN ('failed', 'removed')),"
-        " count(*) FILTER (WHERE outcome = 'quarantined'), coalesce(sum(segments), 0)::bigint,"
-        " coalesce(sum(frames), 0)::bigint, coalesce(sum(bytes), 0)::bigint,"
+        " count(*) FILTER (WHERE outcome = 'skipped'), count(*) FILTER (WHERE outcome = 'failed'),"
+        " count(*) FILTER (WHERE outcome = 'removed'), count(*) FILTER (WHERE outcome = 'quarantined'),"
+        " coalesce(sum(segments), 0)::bigint, coalesce(sum(frames), 0)::bigint, coalesce(sum(bytes), 0)::bigint,"
         " count(*) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'skipped')"
         " FROM media.job_videos WHERE job_id = ANY(%s) GROUP BY job_id",
         (list(job_ids),),
@@ -390,11 +457,12 @@ def _counted(connection: Connection, job_ids: Sequence[str]) -> dict[str, Sequen
 
 
 def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[dict[str, int], int, dict[str, Any]]:
-    known, ready, skipped, failed, quarantined, segments, frames, size, worked = counted
+    known, ready, skipped, failed, removed, quarantined, segments, frames, size, worked = counted
     total = max(total, known)
-    left = total - ready - failed - quarantined
+    left = total - ready - failed - quarantined - removed
     eta_s = round(seconds / worked * left, 1) if seconds and worked and left else (0.0 if not left else None)
     videos = {"total": total, "ready": ready, "failed": failed, "quarantined": quarantined, "skipped": skipped}
+    videos["removed"] = removed  # taken down, before or meanwhile: nothing is wrong with that
     rate = round(frames / seconds, 1) if seconds else 0.0
     return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": left, "eta_s": eta_s}
 
@@ -415,10 +483,13 @@ def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[
     return found
 
 
-def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float]]:
-    """Jobs that are not over: id, submission, number of submissions, seconds since the last one; urgent ones first."""
+def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float, bool]]:
+    """Jobs that are not over: id, submission, number of submissions, seconds since the last one, and whether its driver
+    has begun; urgent ones first.
+    """
     return connection.execute(
-        "SELECT id, submission_id, submissions, coalesce(extract(epoch FROM now() - submitted_at), 1e9)::float8"
+        "SELECT id, submission_id, submissions, coalesce(extract(epoch FROM now() - submitted_at), 1e9)::float8,"
+        " coalesce(heartbeat_at >= submitted_at, false)"
         " FROM media.jobs WHERE finished_at IS NULL ORDER BY priority DESC, created_at"
     ).fetchall()
 
@@ -426,7 +497,7 @@ def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float
 def reconcile(job: Mapping[str, Any]) -> str | None:
     """What is wrong with a finished job's counts, if anything: every video must be accounted for."""
     videos = job["videos"]
-    accounted = videos["ready"] + videos["failed"] + videos["quarantined"]
+    accounted = videos["ready"] + videos["failed"] + videos["quarantined"] + videos["removed"]
     if accounted != videos["total"]:
         return f"{videos['total'] - accounted} of {videos['total']} videos are neither ready nor refused"
     if videos["failed"]:

@@ -17,7 +17,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from cluster import telemetry
-from pipelines.media import Failure
+from pipelines.media import NO_FAULT, Failure
 
 SEARCHABLE = "(status = 'ready' AND pipeline_version IS NOT NULL)"  # its moments are those of the object as it is
 STAGED_MAX_AGE = "1 day"
@@ -91,6 +91,21 @@ class _Row:
         return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
 
 
+def holds(connection: Connection, lease: Lease) -> bool:
+    """Whether a lease is still that of its video."""
+    row = connection.execute(
+        "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s", (lease.video_id, lease.token)
+    ).fetchone()
+    return row is not None
+
+
+def next_token(connection: Connection) -> int:
+    """A token larger than all before it, for work on a video that takes no lease."""
+    row = connection.execute("SELECT nextval('media.lease_tokens')").fetchone()
+    assert row is not None  # of a sequence
+    return int(row[0])
+
+
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
     """Write what probing found; False when the lease has passed on."""
     done = connection.execute(
@@ -122,7 +137,7 @@ def fail(
         if row is None:
             return None
         failures, status, searchable, owner = row
-        if failure.final or (failure.code != "temporary" and failures + 1 >= failures_max):
+        if failure.final or (failure.code not in NO_FAULT and failures + 1 >= failures_max):
             _refuse(connection, video_id, failure, owner, searchable=searchable)
             return "quarantined"
         if status != "ready":
@@ -148,7 +163,7 @@ def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str,
 
 
 def _end(connection: Connection, video_id: int, failure: Failure, status: str, backoff_s: float) -> None:
-    of_video = failure.code != "temporary"
+    of_video = failure.code not in NO_FAULT
     connection.execute(
         "UPDATE media.videos SET status = %s, failures = failures + %s, attempts = greatest(attempts - %s, 0),"
         " error = %s, error_code = %s,"
@@ -159,13 +174,13 @@ def _end(connection: Connection, video_id: int, failure: Failure, status: str, b
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 
 
-def give_up(connection: Connection, job_id: str) -> None:
-    """Videos of a job that stay unfinished are failed: their dependency was away for too long."""
+def give_up(connection: Connection, job_id: str, reason: str = "the job ended before it was read") -> None:
+    """Videos of a job that stay unfinished are failed, for the reason they have or this one."""
     connection.execute(
-        "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, 'the job ended before it was read'),"
+        "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, %s),"
         " error_code = coalesce(v.error_code, 'unfinished') FROM media.job_videos j"
         " WHERE j.job_id = %s AND j.video_id = v.id AND j.outcome IS NULL AND v.status = 'queued'",
-        (job_id,),
+        (telemetry.public_line(reason), job_id),
     )
 
 

@@ -31,19 +31,31 @@ CREATOR_SORTS: dict[str, tuple[LiteralString, LiteralString]] = {
 }
 
 
+OWN: LiteralString = "SELECT id FROM media.creators WHERE id = %(own)s OR handle = ANY(%(handles)s)"
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What a reader sees beside what is public and ready: everything, or all of one creator's."""
+    """What a reader sees beside what is public and ready: everything, or all of one creator's and of those with `handles`."""
 
     everything: bool = False
     creator_id: int | None = None
+    handles: tuple[str, ...] = ()
 
     @property
     def videos(self) -> LiteralString:
-        """As a condition over `v`."""
+        """As a condition over `v`; the parameters are `asked`."""
         if self.everything:
             return "true"
-        return f"({VISIBLE} OR v.creator_id = %(own)s)" if self.creator_id is not None else VISIBLE
+        return f"({VISIBLE} OR v.creator_id IN ({OWN}))" if self.is_somebody else VISIBLE
+
+    @property
+    def is_somebody(self) -> bool:
+        return self.creator_id is not None or bool(self.handles)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return {"own": self.creator_id, "handles": list(self.handles)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ async def videos(
     """A page of videos, and how many there are in all, up to `TOTAL_MAX`; `after` is the place of the last one."""
     expression, kind = VIDEO_SORTS[sort.removeprefix("-")]
     where: LiteralString = f"{seen.videos} AND {wanted.condition()}"
-    asked = {**vars(wanted), "number": wanted.number, "own": seen.creator_id, "limit": limit, "most": TOTAL_MAX}
+    asked = {**vars(wanted), "number": wanted.number, **seen.asked, "limit": limit, "most": TOTAL_MAX}
     asked |= _behind(after)
     query: LiteralString = f"{VIDEO}, {expression}::text AS place FROM media.videos v JOIN media.creators c"
     query += f" ON c.id = v.creator_id WHERE {where}{_page(expression, kind, 'v.id', sort, after)}"
@@ -108,7 +120,7 @@ async def creators(
     """A page of the creators who have something that the reader sees, and how many there are."""
     expression, kind = CREATOR_SORTS[sort.removeprefix("-")]
     where: LiteralString = _has_videos(seen)
-    asked = {"own": seen.creator_id, "limit": limit, "most": TOTAL_MAX, **_behind(after)}
+    asked = {**seen.asked, "limit": limit, "most": TOTAL_MAX, **_behind(after)}
     query: LiteralString = f"{CREATOR}, {expression}::text AS place FROM media.creators c WHERE {where}"
     query += _page(expression, kind, "c.id", sort, after)
     async with connection.cursor(row_factory=class_row(Creator)) as cursor:
@@ -121,9 +133,7 @@ async def creator(connection: AsyncConnection[Any], key: int | str, seen: Seen) 
     is_number = isinstance(key, int)
     where: LiteralString = f"c.id = %(key)s AND {_has_videos(seen)}" if is_number else "c.public_id = %(key)s"
     async with connection.cursor(row_factory=class_row(Creator)) as cursor:
-        await cursor.execute(
-            SQL(f"{CREATOR} FROM media.creators c WHERE {where}"), {"key": key, "own": seen.creator_id}
-        )
+        await cursor.execute(SQL(f"{CREATOR} FROM media.creators c WHERE {where}"), {"key": key, **seen.asked})
         return await cursor.fetchone()
 
 
@@ -137,7 +147,7 @@ def _has_videos(seen: Seen) -> LiteralString:
     if seen.everything:
         return "true"
     visible: LiteralString = f"EXISTS (SELECT FROM media.videos v WHERE v.creator_id = c.id AND {VISIBLE})"
-    return f"({visible} OR c.id = %(own)s)" if seen.creator_id is not None else visible
+    return f"({visible} OR c.id = %(own)s OR c.handle = ANY(%(handles)s))" if seen.is_somebody else visible
 
 
 def _behind(after: Sequence[Any]) -> dict[str, Any]:

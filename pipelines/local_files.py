@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cluster.errors import Rejected
 from pipelines import manifest, selection
+from pipelines.handles import Known, nobody
 from pipelines.manifest import Entry
 from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks, shown
 from pipelines.selection import Manifest
@@ -21,7 +22,9 @@ FILES_MAX = 1_000_000
 LINK = "it is a symbolic link; `--follow-links` takes what links lead to"
 
 
-def find(path: Path, given: Path | None, remarks: Remarks, *, follow_links: bool = False) -> list[tuple[Path, Entry]]:
+def find(
+    path: Path, given: Path | None, remarks: Remarks, *, follow_links: bool = False, is_known: Known = nobody
+) -> list[tuple[Path, Entry]]:
     """The videos under a path that was named, in the order of their names.
 
     Raises:
@@ -29,10 +32,12 @@ def find(path: Path, given: Path | None, remarks: Remarks, *, follow_links: bool
     """
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
+    if not (path.is_dir() or path.is_file()):
+        raise Rejected(f"{path} is neither a file nor a folder", code="not-found", hint="name a video file or a folder")
     top = path if path.is_dir() else path.parent
     files = sorted(_files(path, remarks, follow_links=follow_links)) if path.is_dir() else [path.name]
     files = [file for file in files if is_text(file, remarks)]
-    manifests = _manifests(top, files if path.is_dir() else _beside(top), given)
+    manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
     chosen = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
     if not chosen:
         said = f" ({remarks.first()})" if remarks.first() else ""
@@ -47,8 +52,7 @@ def why(error: OSError) -> str:
 
 
 def _plain(file: str) -> Entry:
-    name = file.rpartition("/")[2]
-    return Entry(shown(name), title=manifest.title_of(name))
+    return Entry(shown(file.rpartition("/")[2]))
 
 
 def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> list[tuple[str, Entry | None]]:
@@ -114,19 +118,19 @@ def _beside(top: Path) -> list[str]:
     return sorted(each.name for each in top.iterdir() if manifest.is_manifest(each.name) and not each.is_symlink())
 
 
-def _manifests(top: Path, files: list[str], given: Path | None) -> list[Manifest]:
+def _manifests(top: Path, files: list[str], given: Path | None, is_known: Known) -> list[Manifest]:
     if given is not None:
         if not given.is_file():
             raise Rejected(f"manifest {given} does not exist", code="not-found")
-        return [_read(given, given.name, "")]
-    return [_read(top / file, file, file.rpartition("/")[0]) for file in files if manifest.is_manifest(file)]
+        return [_read(given, given.name, "", is_known)]
+    return [_read(top / file, file, file.rpartition("/")[0], is_known) for file in files if manifest.is_manifest(file)]
 
 
-def _read(path: Path, name: str, folder: str) -> Manifest:
+def _read(path: Path, name: str, folder: str, is_known: Known) -> Manifest:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Rejected(f"manifest {path} is not UTF-8: {error}", hint="save it as UTF-8") from error
+        if path.stat().st_size > manifest.BYTES_MAX:
+            raise Rejected(f"manifest {path} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
+        data = path.read_bytes()
     except OSError as error:
         raise Rejected(f"manifest {path} cannot be read: {why(error)}") from error
-    return Manifest(name, folder, manifest.parse(text, path.name.lower()))
+    return Manifest(name, folder, manifest.parse(manifest.text_of(data, str(path)), path.name.lower(), is_known))

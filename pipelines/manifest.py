@@ -16,19 +16,27 @@ from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+import base58
+
 from cluster.errors import Rejected
 from cluster.terminal import COMMANDING, printable
+from pipelines import handles
+from pipelines.handles import Known, nobody
 
+SEPARATOR = "sep=,"
 NAMES = ("manifest.csv", "manifest.jsonl")
+INITIALS = "mM"  # of these names, in any case
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".avi", ".mpg", ".mpeg", ".3gp")
 ROWS_MAX = 1_000_000
+BYTES_MAX = 256 * 1024 * 1024
 TEXT_MAX = 10_000
 TITLE_CHARS_MAX = 200
 TAGS_MAX = 100
 TAG_MAX = 200  # characters; an index of PostgreSQL takes 2,712 bytes
 SHORT_MAX = {"language": 100, "wallet": 200, "file": 4096}  # characters
 VISIBILITIES = ("public", "unlisted", "private")
-DEFAULT_CREATOR = "unknown"
+DEFAULT_CREATOR = handles.UNKNOWN
+ADDRESS_BYTES = 32  # of a wallet
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,19 @@ class Entry:
         if len(self.tags) > TAGS_MAX:
             raise ValueError(f"more than {TAGS_MAX} tags")
         _check_words(self)
-        if max(len(self.title), len(self.description), len(self.creator) * 50) > TEXT_MAX:
-            raise ValueError(f"a text is longer than {TEXT_MAX} characters (a creator's handle: {TEXT_MAX // 50})")
+        if max(len(self.title), len(self.description)) > TEXT_MAX:
+            raise ValueError(f"a text is longer than {TEXT_MAX} characters")
+        if self.wallet and not is_address(self.wallet):
+            raise ValueError(f"wallet {self.wallet!r} is no address: 32 bytes in base58 are expected")
+
+
+def is_address(wallet: str) -> bool:
+    """Whether a text can be a wallet at all; that money may go there is the ledger's to say."""
+    try:
+        raw = base58.b58decode(wallet)
+    except ValueError:
+        return False
+    return len(raw) == ADDRESS_BYTES and any(raw)
 
 
 def _check_words(entry: Entry) -> None:
@@ -103,8 +122,8 @@ class Rows:
     refused: tuple[RefusedRow, ...] = ()
 
 
-def parse(text: str, name: str) -> Rows:
-    """The rows of a manifest; a wrong one stands apart and harms no other.
+def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
+    """The rows of a manifest; a wrong one stands apart and harms no other. Creators that are known are never wrong.
 
     Raises:
         Rejected: it is no such file at all, or has a column that nothing knows.
@@ -117,7 +136,7 @@ def parse(text: str, name: str) -> Rows:
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            entry = _entry(row)
+            entry = require_creator(_entry(row), is_known)
             if entry.file in lines:
                 raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
         except (ValueError, TypeError) as error:
@@ -128,6 +147,23 @@ def parse(text: str, name: str) -> Rows:
     return Rows(tuple(good), tuple(refused))
 
 
+def text_of(data: bytes, name: str) -> str:
+    """The text of a manifest.
+
+    Raises:
+        Rejected: it is not UTF-8.
+    """
+    hint = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Rejected(f"manifest {name}, line {line}: it is not UTF-8", code="bad-manifest", hint=hint) from error
+    if "\0" in text.partition("\n")[0]:
+        raise Rejected(f"manifest {name}, line 1: it is not UTF-8 but UTF-16", code="bad-manifest", hint=hint)
+    return text
+
+
 def _file_of(row: Mapping[str, Any] | str) -> str:
     """The file that a refused row names, so that it is not taken without the row's words."""
     file = row.get("file") if isinstance(row, Mapping) else None
@@ -136,22 +172,27 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Rows with the line they end on; a text in place of a row is what is wrong with it."""
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    text = text.removeprefix("\ufeff")
+    before = 1 if text.lower().startswith(SEPARATOR) else 0  # a line for a spreadsheet, which says what is so anyway
+    reader = csv.DictReader(io.StringIO(text.partition("\n")[2] if before else text, newline=""), strict=True)
     try:
         _require_known(reader.fieldnames or (), name)
         for row in reader:
             if not any(value for value in row.values()):
                 continue  # a spreadsheet's empty last row
             if row.pop(None, None) is not None:
-                yield reader.line_num, {**row, "": "more values than columns"}
+                yield before + reader.line_num, {**row, "": "more values than columns"}
             else:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise Rejected(f"manifest {name}, line {max(1, reader.line_num)}: {error}") from error
+                yield before + reader.line_num, row
+    except csv.Error as error:  # of the row behind the last that was read, up to which lines are counted
+        hint = "look for a quote that is not closed there"
+        raise Rejected(f"manifest {name}, line {before + reader.line_num + 1}: {error}", hint=hint) from error
 
 
 def _require_known(columns: Sequence[str], name: str) -> None:
     unknown = [column for column in columns if column not in COLUMNS]
+    if twice := [column for column in COLUMNS if columns.count(column) > 1]:
+        raise Rejected(f"manifest {name}, line 1: column {twice[0]!r} stands twice")
     if not unknown and columns and "file" not in columns:
         raise Rejected(f"manifest {name}, line 1: there is no column 'file'")
     if not unknown:
@@ -194,9 +235,21 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     if "file" not in values:
         raise ValueError("it names no file")
     texts = {key: str(value).strip() for key, value in values.items()}
+    texts["creator"] = handles.normal(texts.get("creator", ""))
     words = tuple(tag for tag in (str(tag).strip() for tag in tags) if tag)
     _require_storable(texts, words)
     return Entry(**texts, tags=words)
+
+
+def require_creator(entry: Entry, is_known: Known) -> Entry:
+    """The entry, if a creator can have its handle, or has it.
+
+    Raises:
+        ValueError: what is wrong with the handle.
+    """
+    if (said := handles.fault(entry.creator)) and not is_known(entry.creator):
+        raise ValueError(said)
+    return entry
 
 
 def _require_storable(texts: Mapping[str, str], tags: Sequence[str]) -> None:

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 PIPELINE_VERSION = 3  # raise it when the same video would give other segments
 
+# Codes of what is no fault of a video: a dependency is away, or this machine cannot confine a decoder.
+TEMPORARY, UNCONFINED = "temporary", "unconfined"
+NO_FAULT = (TEMPORARY, UNCONFINED)
+
 Bytes8 = NDArray[np.uint8]
 Times = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -47,6 +51,8 @@ class Video:
     counted: bool = (
         False  # the file's clock is broken: times belong to frames by their order, not by what packets state
     )
+    mirrored: bool = False  # left to right, after it was turned
+    track: int = 0  # which of the file's streams is the picture
 
     def __post_init__(self) -> None:
         if not len(self.frame_ms) or len(self.frame_ms) != len(self.frame_pts):

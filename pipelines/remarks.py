@@ -20,6 +20,11 @@ ROW_REFUSED = "row refused"  # of a manifest
 ROW_WITHOUT_FILE = "row without file"
 FILE_WITHOUT_ROW = "file without row"  # ingested, by its name and the job's creator
 CREATOR_KEPT = "creator kept"  # the row names another one than the video has had
+CREATOR_CHANGED = "creator changed"
+WALLET_KEPT = "wallet kept"  # the row names another one than the creator has, or one for nobody
+WORDS_CHANGED = "words changed"  # of a video that was there: the manifest says something else than it did
+WORDS_KEPT = "words kept"  # though the manifest says others
+TAKEN_DOWN = "taken down"  # before, and stays so
 
 Remark = dict[str, Any]  # {"kind", "reason", "count", "names"}: as the job's answer has it
 

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
-from pipelines import frame_vectors, sink
+from pipelines import frame_vectors, segments, sink
 from pipelines.settings import IngestSettings
 
 REFUSED_SHOWN_MAX = 20
@@ -21,19 +21,24 @@ def run(connection: Connection, storage: Storage, bucket: str, settings: IngestS
     """Every video whose frame vectors are there, by each model that is still known."""
     known = {row[0] for row in connection.execute("SELECT id FROM media.models").fetchall()}
     videos: set[int] = set()
-    segments = skipped = 0
+    made = skipped = 0
     refused: list[str] = []
+    looked_at, shown = -1, list[str]()
     for video_id, model_id in frame_vectors.listed(storage, bucket):
         if model_id not in known:
             continue
+        if (
+            video_id != looked_at
+        ):  # its models follow each other at once, and links to what was shown are kept for longer
+            looked_at, shown = video_id, segments.thumbnails(connection, video_id)
         try:
-            kept = sink.repool(connection, storage, video_id, model_id, bucket=bucket, settings=settings)
+            kept = sink.repool(connection, storage, video_id, model_id, bucket=bucket, settings=settings, spared=shown)
         except Rejected as error:
             refused.append(f"{error.detail}: {error.hint}")
             continue
         if kept is None:
             skipped += 1
             continue
-        segments += 0 if video_id in videos else kept.segments
+        made += 0 if video_id in videos else kept.segments
         videos.add(video_id)
-    return {"videos": len(videos), "segments": segments, "skipped": skipped, "refused": refused[:REFUSED_SHOWN_MAX]}
+    return {"videos": len(videos), "segments": made, "skipped": skipped, "refused": refused[:REFUSED_SHOWN_MAX]}

@@ -26,7 +26,8 @@ TURN_MAX_S = 180.0  # a file that nobody has asked for in this time keeps nobody
 IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left behind by a worker that died
 POLL_S = 0.2
 FETCHES_MAX = 3
-NOTES = (".lock", ".done")  # beside each file
+LOCK_TRIES_MAX = 100
+NOTES = (".dropped", ".done", ".lock")  # beside each file; the lock is deleted last
 DRAFT = "-"  # in the suffix of what is being fetched, after its size
 
 
@@ -61,26 +62,47 @@ class Scratch:
             Rejected: the object is gone or has changed.
         """
         path = self.path(uri, etag)
-        with _open_lock(path) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists() or path.stat().st_size != size:
-                self._fetch(storage, uri, size, path, wait=wait)
-            os.utime(path)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            yield path
+        for _ in range(LOCK_TRIES_MAX):
+            with _locked(path) as lock:
+                if not path.exists() or path.stat().st_size != size:
+                    self._fetch(storage, uri, size, path, wait=wait)
+                os.utime(path)
+                fcntl.flock(lock, fcntl.LOCK_SH)  # the lock is free for a moment: the file may be gone by now
+                if _is_lock_of(lock, path) and path.exists():
+                    yield path
+                    return
+        raise Temporary(f"{uri} is deleted as often as it is fetched", 1.0)
 
-    def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1) -> None:
-        """Note that a chunk needs its file no more; with the last one the file is deleted."""
+    def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1, attempt: str = "") -> None:
+        """Note that a chunk needs its file no more; with the last one, or when it was dropped, the file is deleted."""
         path = self.path(uri, etag)
-        with _open_lock(path) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        if attempt and self.dropped(uri, etag, attempt):
+            self.drop(uri, etag, attempt)
+            return
+        with _locked(path):
             notes = path.with_suffix(".done")
-            finished = set(notes.read_text(encoding="ascii").split()) if notes.exists() else set()
-            finished.add(str(chunk))
-            if len(finished) < count:
-                notes.write_text(" ".join(finished), encoding="ascii")
-            else:
+            with notes.open(
+                "a+", encoding="ascii"
+            ) as file:  # added to, so that who is killed here loses no other's note
+                file.write(f"{chunk} ")
+                file.flush()
+                file.seek(0)
+                finished = set(file.read().split())
+            if len(finished) >= count:
                 _delete(path)
+
+    def drop(self, uri: str, etag: str, attempt: str) -> None:
+        """Delete a file of which an attempt needs no chunk any more, and note that: its other chunks may be waiting."""
+        path = self.path(uri, etag)
+        with _locked(path):
+            _delete(path)
+            path.with_suffix(".dropped").write_text(attempt, encoding="ascii")
+
+    def dropped(self, uri: str, etag: str, attempt: str) -> bool:
+        """Whether this attempt has dropped its file."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path(uri, etag).with_suffix(".dropped").read_text(encoding="ascii") == attempt
+        return False
 
     def wait_for_turn(self, timeout_s: float) -> None:
         """Wait while enough files lie ready; after `timeout_s` go on, for the wait is a courtesy and no lock."""
@@ -124,9 +146,12 @@ class Scratch:
     def _sweep(self) -> None:
         for path, stat in self._files():
             if time.time() - stat.st_mtime > IDLE_MAX_S:
-                with contextlib.suppress(OSError), _open_lock(path) as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     _delete(path)
+        for note in self.folder.glob("*.dropped"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - note.stat().st_mtime > IDLE_MAX_S:
+                    note.unlink()
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
         found = []
@@ -151,10 +176,30 @@ def _delete(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _open_lock(path: Path) -> Iterator[int]:
+def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """Hold a file's lock. Its lock file is deleted with it, and who waited for the old one has to begin again: two would
+    hold a lock each else.
+
+    Raises:
+        OSError: another one holds it, and `how` does not wait.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT) as descriptor:
-        yield descriptor
+    for _ in range(LOCK_TRIES_MAX):
+        with _open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT) as descriptor:
+            fcntl.flock(descriptor, how)
+            if _is_lock_of(descriptor, path):
+                yield descriptor
+                return
+    raise Temporary(f"the lock of {path.name} is taken away as often as it is had", 1.0)
+
+
+def _is_lock_of(descriptor: int, path: Path) -> bool:
+    """Whether a lock that is held is still the one that others find."""
+    try:
+        found = path.with_suffix(".lock").stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
 
 
 @contextlib.contextmanager

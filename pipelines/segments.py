@@ -63,7 +63,7 @@ def find_shots(staged: Staged, mode: str, end_ms: int, rules: shots.Rules, fixed
     last = max(end_ms, int(staged.frame_ms[-1]) + 1)
     if mode == "frames":
         return shots.find(staged.frame_ms, staged.features, last, rules)
-    return shots.fixed(int(staged.frame_ms[0]), last, fixed_ms)
+    return shots.fixed(int(staged.frame_ms[0]), last, fixed_ms, staged.frame_ms)
 
 
 def _mean_direction(vectors: Floats) -> Floats:
@@ -71,6 +71,14 @@ def _mean_direction(vectors: Floats) -> Floats:
     length = float(np.linalg.norm(mean))
     unit: Floats = (mean / length if length > 1e-9 else vectors[0]).astype(np.float32)
     return unit
+
+
+def thumbnails(connection: Connection, video_id: int) -> list[str]:
+    """Addresses of the thumbnails that a video's moments show now."""
+    rows = connection.execute(
+        "SELECT thumbnail_uri FROM media.segments WHERE video_id = %s AND thumbnail_uri IS NOT NULL", (video_id,)
+    ).fetchall()
+    return [uri for (uri,) in rows]
 
 
 def replace(

@@ -55,6 +55,16 @@ def select(
     return chosen
 
 
+def refused(paths: Sequence[str], manifests: Iterable[Manifest]) -> dict[str, str]:
+    """Paths whose row is refused in one of these manifests, whatever others say, with the reason."""
+    names, found = _Names(paths), dict[str, str]()
+    for each in manifests:
+        in_it = dict[str, str]()
+        _apply(each, names, {}, in_it, Remarks())
+        found |= in_it
+    return found
+
+
 def _apply(each: Manifest, names: _Names, said: dict[str, Entry], refused: dict[str, str], remarks: Remarks) -> None:
     taken = dict[str, int]()
     for row in each.rows.refused:

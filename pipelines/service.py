@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.errors import Temporary
 from cluster.services import Command
-from cluster.settings import Settings
+from cluster.settings import ROOT, Settings
 from pipelines import watch
+from pipelines.confinement.layers import Found
+from pipelines.settings import IngestSettings
 
 SILENT_MAX_S = 60.0
+TRIAL_MAX_S = 60.0
 
 
 @dataclass
@@ -39,6 +45,20 @@ class Jobs:
 
     def address(self) -> str:
         return "resubmits unfinished jobs"
+
+    def notes(self) -> Mapping[str, str]:
+        """How decoders are confined on this machine, found out by trying; other nodes say so in their workers' logs."""
+        ingest = self.settings.section(IngestSettings)
+        argv = (sys.executable, "-m", "pipelines.confinement", str(ingest.sandbox_uid))
+        try:
+            done = subprocess.run(argv, capture_output=True, cwd=ROOT, timeout=TRIAL_MAX_S, check=True)
+        except subprocess.SubprocessError as error:
+            raise Temporary(f"how decoders are confined cannot be found out: {error}") from error
+        found = Found.from_json(json.loads(done.stdout))
+        refused = (
+            "" if found.is_strong or ingest.sandbox_weaker_accepted else "; jobs are refused (sandbox_weaker_accepted)"
+        )
+        return {"decoders": found.line() + refused}
 
 
 def service(settings: Settings) -> Jobs:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 MODES = ("frames", "key-frames", "interval")
+DURATION_MOST_S = 2_000_000  # times are milliseconds in 32 bits
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,28 @@ class IngestSettings:
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
     no_progress_timeout_s: int = 120
 
-    # What one decode may cost.
+    # What looking at a file, and decoding a chunk of it, may cost and do in the sandbox; what a file may be.
+    probe_cpu_max_s: int = 120
+    probe_timeout_s: int = 120
+    probe_memory_max_mb: int = 3072
+    probe_output_max_mb: int = 512  # its answer
+    probe_file_max_mb: int = 1  # of each file that it writes: none, and in memory what libraries say
+    probe_programs: tuple[str, ...] = ()  # that it may start
     decode_cpu_max_s: int = 900
     decode_timeout_s: int = 1200
     decode_memory_max_mb: int = 3072
     decode_output_max_mb: int = 512
-    probe_timeout_s: int = 120
+    decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
+    decode_programs: tuple[str, ...] = ()
+    sandbox_uid: int = 65_100  # and group: whom decoders run as where workers are root; 0: as the worker
+    sandbox_threads_max: int = 1024  # of all decoders of one user, where they have their own; 0: no limit
+    sandbox_weaker_accepted: bool = (
+        False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
+    )
     pixels_max: int = 40_000_000  # 8K has 33 million
-    duration_max_s: int = 86_400
+    duration_max_s: int = 86_400  # DURATION_MOST_S at most
     file_max_mb: int = 100_000
-    decodable_share_min: float = 0.9  # of the declared frames; a file with fewer is quarantined as damaged
+    decodable_share_min: float = 0.9  # of the declared frames of a file, and of those in its index; fewer: damaged
 
     # Scratch space for the files being decoded, one folder a machine.
     scratch_dir: str = ""  # empty: the system's temporary folder
@@ -86,6 +99,7 @@ class IngestSettings:
     lease_s: int = 60
     submissions_max: int = 5
     watch_interval_s: float = 3.0
+    handover_max_s: float = 60.0  # for Ray to take a submission, before it is taken for lost
 
     # What an hour costs, for the job's report.
     cpu_hour_usd: float = 0.04
@@ -106,8 +120,17 @@ class IngestSettings:
             raise ValueError("niceness must be between 0 and 19")
         if not 0.0 <= self.decodable_share_min <= 1.0:
             raise ValueError("decodable_share_min must be between 0 and 1")
-        for name in ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
-                     "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
-                     "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more")
+        if self.duration_max_s > DURATION_MOST_S:
+            raise ValueError(f"duration_max_s is {self.duration_max_s}, expected {DURATION_MOST_S} or less")
+        self._check_least()
+
+    def _check_least(self) -> None:
+        ones = ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
+                "probe_cpu_max_s", "probe_timeout_s", "probe_memory_max_mb", "probe_output_max_mb",
+                "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
+                "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max")  # fmt: skip
+        zeros = ("probe_file_max_mb", "decode_file_max_mb", "sandbox_uid", "sandbox_threads_max")
+        for least, names in ((1, ones), (0, zeros)):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name} must be {least} or more")

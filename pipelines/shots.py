@@ -40,7 +40,8 @@ PEAK_CHANGE_MIN = 5.0  # below, no frame is worth an extra sample
 BLEND_SPAN_MIN = 14.0
 BLEND_RATIO_MAX = 0.30
 BLENDED_MIN = 3  # frames on end that are such a mean; a slow pan has one now and then
-BLACK_CONTRAST_MAX = 4.0
+FLAT_CONTRAST_MAX = 4.0
+NEW_CHANGE = 1.0  # of 255, summed over frames: less is the same picture
 
 LIMITED_RANGE = (
     np.array([[1.164, 0, 1.596], [1.164, -0.392, -0.813], [1.164, 2.017, 0]], np.float32),
@@ -185,15 +186,22 @@ def find(frame_ms: Times, features: Floats, end_ms: int, rules: Rules) -> list[S
             before, behind = starts[max(0, place - 1)], starts[place] if place < len(starts) else end_ms
             if at - before >= rules.shot_min_ms and behind - at >= rules.shot_min_ms:
                 starts.insert(place, at)
-    ends = [*starts[1:], end_ms]
-    return [part for start, stop in zip(starts, ends, strict=True) for part in _cut(start, stop, rules)]
+    ends, new = [*starts[1:], end_ms], frame_ms[_new_pictures(features)]
+    return [part for start, stop in zip(starts, ends, strict=True) for part in _cut(start, stop, rules, new)]
 
 
-def fixed(start_ms: int, end_ms: int, length_ms: int) -> list[Shot]:
-    """Shots of one length, on an absolute grid; a last one shorter than half joins its neighbour."""
+def fixed(start_ms: int, end_ms: int, length_ms: int, frame_ms: Times | None = None) -> list[Shot]:
+    """Shots of one length, on an absolute grid; a last one shorter than half joins its neighbour.
+
+    Where the times of frames are given, a shot in which none begins joins the one before.
+    """
     starts = [start_ms, *range((start_ms // length_ms + 1) * length_ms, end_ms, length_ms)]
     if len(starts) > 1 and end_ms - starts[-1] < length_ms // 2:
         starts.pop()
+    if frame_ms is not None:
+        places = np.searchsorted(frame_ms, [*starts[1:], end_ms])
+        begin = np.searchsorted(frame_ms, starts)
+        starts = [start for at, start in enumerate(starts) if at == 0 or places[at] > begin[at]]
     return [Shot(start, stop) for start, stop in zip(starts, [*starts[1:], end_ms], strict=True) if stop > start]
 
 
@@ -214,21 +222,38 @@ def _flashes(features: Floats) -> NDArray[np.bool_]:
 
 
 def blends(features: Floats) -> NDArray[np.intp]:
-    """The middle frames of dissolves and fades; a fade through black counts once, in the middle of the black."""
+    """The middle frames of dissolves and fades; a fade through black, or another flat picture, counts once, in the
+    middle of it. What is flat from the start, to the end or between hard cuts is no fade but a picture."""
     span, residual = features[:, SPAN], features[:, RESIDUAL]
     blended = (span >= BLEND_SPAN_MIN) & (residual <= BLEND_RATIO_MAX * span)
     near_cut = np.zeros(len(features), bool)
     for cut in hard_cuts(features):
         near_cut[max(0, cut - 2 * REACH) : cut + 2 * REACH] = True
-    black = (features[:, CONTRAST] <= BLACK_CONTRAST_MAX) & ~_flashes(features)
+    flat = (features[:, CONTRAST] <= FLAT_CONTRAST_MAX) & ~_flashes(features)
+    faded = flat & ~_cut_off(flat, hard_cuts(features))
     middles: list[int] = []
-    for first, stop in _runs((blended & ~near_cut) | black, gap=REACH):
-        dark = np.flatnonzero(black[first:stop])
+    for first, stop in _runs((blended & ~near_cut) | faded, gap=REACH):
+        dark = np.flatnonzero(faded[first:stop])
         if len(dark):
             middles.append(first + int(dark[0] + dark[-1] + 1) // 2)
         elif any(last - start >= BLENDED_MIN for start, last in _runs(blended[first:stop], gap=1)):
             middles.append(first + int(np.argmax(span[first:stop])))
     return np.array(middles, np.intp)
+
+
+def _cut_off(flat: NDArray[np.bool_], cuts: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Flat frames in a run that begins or ends at a hard cut, at the start or at the end of the video."""
+    edges = {0, len(flat), *cuts.tolist()}
+    found = np.zeros(len(flat), bool)
+    for first, stop in _runs(flat, gap=1):
+        found[first:stop] = first in edges or stop in edges
+    return found
+
+
+def _new_pictures(features: Floats) -> NDArray[np.intp]:
+    """The first frame, and each by which the picture has changed by NEW_CHANGE since the last of these."""
+    level = np.floor(np.cumsum(features[:, CHANGE], dtype=np.float64) / NEW_CHANGE)
+    return np.flatnonzero(np.diff(level, prepend=-1.0))
 
 
 def _mean_around(values: Floats) -> Floats:
@@ -252,8 +277,24 @@ def _runs(mask: NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
     return [(int(first), int(last) + 1) for first, last in zip(firsts, lasts, strict=True)]
 
 
-def _cut(start: int, stop: int, rules: Rules) -> list[Shot]:
-    """A shot that is too long, in equal parts."""
+def _cut(start: int, stop: int, rules: Rules, new: Times) -> list[Shot]:
+    """A shot that is too long, in equal parts; where its picture stands still, from one picture to another."""
     parts = -(-(stop - start) // rules.shot_max_ms)
-    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
-    return [Shot(first, last) for first, last in itertools.pairwise(edges)]
+    edges = [start]
+    for part in range(1, parts):
+        edge = _moved(start + (stop - start) * part // parts, Shot(start, stop), new, rules.shot_max_ms // 2)
+        if edge - edges[-1] >= rules.shot_min_ms and stop - edge >= rules.shot_min_ms:
+            edges.append(edge)
+    return [Shot(first, last) for first, last in itertools.pairwise([*edges, stop])]
+
+
+def _moved(edge: int, shot: Shot, new: Times, held_min_ms: int) -> int:
+    """An edge, or where it falls into a picture that is held: the nearer of this one's begin and its end."""
+    place = int(np.searchsorted(new, edge, side="right"))
+    begins = max(shot.start_ms, int(new[place - 1])) if place else shot.start_ms
+    ends = min(shot.end_ms, int(new[place])) if place < len(new) else shot.end_ms
+    if ends - begins <= held_min_ms:
+        return edge
+    if ends == shot.end_ms or (begins > shot.start_ms and edge - begins <= ends - edge):
+        return begins
+    return ends

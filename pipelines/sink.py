@@ -14,15 +14,20 @@ import numpy as np
 from psycopg import Connection
 
 from cluster.storage import Storage
-from pipelines import catalog, frame_vectors, segments
+from pipelines import catalog, frame_vectors, leases, segments
 from pipelines.frame_vectors import Kept
+from pipelines.losses import Losses
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Times
 from pipelines.segments import Staged
 from pipelines.settings import IngestSettings
 from pipelines.shots import FEATURES, Rules
+from pipelines.thumbnails import Thumbnails
 
-COLUMNS = "video_id, lease_token, chunk, chunks, frame_ms, features, candidate_ms, sharpness, vectors, thumbnails, lost"
-TYPES = ("int8", "int8", "int4", "int4", "bytea", "bytea", "bytea", "bytea", "bytea", "bytea[]", "int4")
+COLUMNS = (
+    "video_id, lease_token, chunk, chunks, frame_ms, features, candidate_ms, sharpness, vectors, thumbnails,"
+    " lost, frames, concealed"
+)
+TYPES = ("int8", "int8", "int4", "int4", *["bytea"] * 5, "bytea[]", "int4", "int4", "int4")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class ChunkRow:
     sharpness: Floats
     vectors: Floats
     thumbnails: Sequence[bytes]
-    lost: int  # frames that could not be decoded
+    losses: Losses
     costs: Mapping[str, float]
 
 
@@ -55,7 +60,8 @@ def stage(connection: Connection, job_id: str, row: ChunkRow) -> bool:
         with connection.cursor().copy(f"COPY media.staging ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(TYPES)
             arrays = (row.frame_ms, row.features, row.candidate_ms, row.sharpness, row.vectors)
-            copy.write_row((*key, row.chunks, *(array.tobytes() for array in arrays), list(row.thumbnails), row.lost))
+            counts = (row.losses.lost, row.losses.frames, row.losses.concealed)
+            copy.write_row((*key, row.chunks, *(array.tobytes() for array in arrays), list(row.thumbnails), *counts))
         if not again:
             _count(connection, job_id, row)
         found = connection.execute(
@@ -102,26 +108,40 @@ def finalise(
     job_id: str,
 ) -> segments.Kept | None:
     """Decide the shots, store the thumbnails, write the moments. None: the lease has passed on."""
-    staged, duration_ms, lost = _staged(connection, video_id, token)
+    staged, duration_ms = _staged(connection, video_id, token)
     if staged is None:
         return None
     if settings.frame_vectors:
         frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
     moments = _moments(Kept(staged, settings.mode), duration_ms, settings)
-    uris = _put_thumbnails(storage, bucket, video_id, moments)
+    pictures = Thumbnails(storage, bucket, video_id, token)
+    uris = pictures.put(moments)
     with connection.transaction():
-        if not _leased(connection, video_id, token):
-            return None
-        kept = segments.replace(connection, video_id, model_id, moments, uris)
-        _make_ready(connection, job_id, video_id, token, kept, lost)
-        catalog.bump_generation(connection, only_grown=not kept.before)
+        is_ours = _leased(connection, video_id, token)
+        shown = segments.thumbnails(connection, video_id)
+        if is_ours:
+            kept = segments.replace(connection, video_id, model_id, moments, uris)
+            _make_ready(connection, job_id, video_id, token, kept)
+            catalog.bump_generation(connection, only_grown=not kept.before)
+    if not is_ours:
+        pictures.drop(shown)
+        return None
+    pictures.keep(shown)
     return kept
 
 
 def repool(
-    connection: Connection, storage: Storage, video_id: int, model_id: int, *, bucket: str, settings: IngestSettings
+    connection: Connection,
+    storage: Storage,
+    video_id: int,
+    model_id: int,
+    *,
+    bucket: str,
+    settings: IngestSettings,
+    spared: Sequence[str] = (),
 ) -> segments.Kept | None:
-    """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready.
+    """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready, or
+    another one has made them meanwhile. Thumbnails that are `spared` stay, beside those that were shown until now.
 
     Raises:
         Rejected: the frame vectors are those of another version.
@@ -130,17 +150,29 @@ def repool(
     if row is None:
         return None
     moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), row[0], settings)
-    uris = _put_thumbnails(storage, bucket, video_id, moments)
+    pictures = Thumbnails(storage, bucket, video_id, leases.next_token(connection))
+    uris = pictures.put(moments)
     with connection.transaction():
-        free = connection.execute(
-            "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE",
-            (video_id,),
-        ).fetchone()
-        if free is None:
-            return None
-        kept = segments.replace(connection, video_id, model_id, moments, uris)
-        catalog.bump_generation(connection, only_grown=not kept.before)
+        is_free = _free(connection, video_id)
+        shown = segments.thumbnails(connection, video_id)
+        # One that began later and was committed first has deleted the thumbnails of this one.
+        is_ours = is_free and not pictures.are_late(shown)
+        if is_ours:
+            kept = segments.replace(connection, video_id, model_id, moments, uris)
+            catalog.bump_generation(connection, only_grown=not kept.before)
+    if not is_ours:
+        pictures.drop(shown)
+        return None
+    pictures.keep([*shown, *spared])
     return kept
+
+
+def _free(connection: Connection, video_id: int) -> bool:
+    """Hold the video's row, if it is ready and nobody is at work on it."""
+    row = connection.execute(
+        "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE", (video_id,)
+    ).fetchone()
+    return row is not None
 
 
 def _moments(kept: Kept, duration_ms: int, settings: IngestSettings) -> list[Segment]:
@@ -149,18 +181,18 @@ def _moments(kept: Kept, duration_ms: int, settings: IngestSettings) -> list[Seg
     return segments.assemble(kept.staged, found)
 
 
-def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int, int]:
+def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int]:
     with connection.transaction():
         rows = connection.execute(
             "SELECT s.frame_ms, s.features, s.candidate_ms, s.sharpness, s.vectors, s.thumbnails, s.chunks,"
-            " v.duration_ms, s.lost"
+            " v.duration_ms"
             " FROM media.staging s JOIN media.videos v ON v.id = s.video_id AND v.lease_token = s.lease_token"
             " WHERE s.video_id = %s AND s.lease_token = %s ORDER BY s.chunk",
             (video_id, token),
             binary=True,
         ).fetchall()
     if not rows or len(rows) != rows[0][6]:
-        return None, 0, 0
+        return None, 0
     candidates = sum(len(row[2]) for row in rows) // 4
     vectors = np.frombuffer(b"".join(row[4] for row in rows), np.float32)
     return (
@@ -173,21 +205,24 @@ def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged |
             [bytes(picture) for row in rows for picture in row[5]],
         ),
         rows[0][7],
-        sum(row[8] for row in rows),
     )
 
 
-def _put_thumbnails(storage: Storage, bucket: str, video_id: int, moments: Sequence[Segment]) -> list[str]:
-    uris = []
-    for moment in moments:
-        uri = f"s3://{bucket}/thumbnails/{video_id}/{moment.start_ms}.webp"
-        storage.put_bytes(moment.thumbnail, uri, "image/webp")
-        uris.append(uri)
-    return uris
+def losses(connection: Connection, video_id: int, token: int) -> Losses:
+    """What was lost of a video in all, and how many pictures there are of it."""
+    row = connection.execute(
+        "SELECT coalesce(sum(CASE WHEN least_frames > 0 THEN frames ELSE 0 END), 0), coalesce(sum(lost), 0),"
+        " coalesce(sum(concealed), 0), coalesce(sum(length(candidate_ms)), 0) / 4"
+        " FROM (SELECT *, min(frames) OVER () AS least_frames FROM media.staging"
+        "       WHERE video_id = %s AND lease_token = %s) s",
+        (video_id, token),
+    ).fetchone()
+    assert row is not None
+    return Losses(*map(int, row))
 
 
-def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.Kept, lost: int) -> None:
-    said = f"{lost} frames could not be decoded" if lost else None
+def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.Kept) -> None:
+    said = losses(connection, video_id, token).warning() or None
     connection.execute(
         "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s, error = NULL,"
         " error_code = NULL, retry_at = NULL, failures = 0, lease_owner = NULL, lease_token = NULL, lease_until = NULL,"

@@ -6,6 +6,7 @@ where it is written down; nothing is raised for a bad file. Each stage can be ca
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,12 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import chunks, jobs, leases, sink
-from pipelines.media import Bytes8, Chunk, Failure, Floats, Times, Video
-from pipelines.sandbox import Limits, Sandbox
+from pipelines import answers, chunks, jobs, leases, sink
+from pipelines.confinement import profiles
+from pipelines.confinement.profiles import Profile
+from pipelines.losses import Losses
+from pipelines.media import UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
+from pipelines.sandbox import Result, Sandbox
 from pipelines.scratch import Scratch
 from pipelines.settings import IngestSettings, ModelSettings
 
@@ -73,6 +77,7 @@ class Task:
     chunk: Chunk
     order: Mapping[str, Any]
     fetch_s: float
+    frames: int = 0  # of the whole video; 0: not known
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Decoded:
     sharpness: Floats
     candidates: Bytes8
     thumbnails: Sequence[bytes]
-    lost: int  # frames that could not be decoded
+    losses: Losses
     decode_s: float
     memory_mb: float  # of the child, at its peak
 
@@ -102,7 +107,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Done:
-    """How far a row got: "staged", "ready", "queued", "quarantined", "fenced" or "busy"."""
+    """How far a row got: "staged", "ready", "queued", "unconfined", "quarantined", "fenced" or "busy"."""
 
     video_id: int
     outcome: str
@@ -131,9 +136,13 @@ class Plan:
             yield Refused(video_id, lease.token, as_failure(error))
 
     def _chunks(self, lease: leases.Lease) -> Iterator[Task | Refused]:
-        place, began = self._place, time.monotonic()
+        place = self._place
         if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
             raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
+        if failure := refusal(place.ingest):
+            yield Refused(lease.video_id, lease.token, failure)
+            return
+        began = time.monotonic()
         with scratch_of(place).file(
             storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes, wait=True
         ) as path:
@@ -147,9 +156,11 @@ class Plan:
         with database.connect(place.postgres_url, autocommit=True) as connection:
             leases.describe(connection, lease, described(video) | {"content_hash": digest})
         mode = place.ingest.mode
-        for number, chunk in enumerate(chunks.plan(video, chunk_ms(video, place.ingest), mode)):
+        plan = chunks.plan(video, chunk_ms(video, place.ingest), mode)
+        frames = sum(chunk.own_stop - chunk.own_first for chunk in plan)
+        for number, chunk in enumerate(plan):
             order = chunks.order(video, chunk, mode) | picture_sizes(video, place)
-            yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0)
+            yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0, frames)
 
 
 class Decode:
@@ -162,16 +173,35 @@ class Decode:
         if not isinstance(row, Task):
             return row
         lease, place = row.lease, self._place
+        if self._is_over(row):
+            scratch_of(place).drop(lease.source_uri, lease.source_etag, str(lease.token))
+            return Done(lease.video_id, "fenced")
         try:
-            with scratch_of(place).file(
-                storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
-            ) as path:
-                result = decode(path, row, place.ingest)
+            result = refusal(place.ingest) or self._decoded(row)
         except (Temporary, Rejected) as error:
             result = as_failure(error)
-        count = 1 if isinstance(result, Failure) else row.chunk.count
-        scratch_of(place).done(lease.source_uri, lease.source_etag, row.chunk.number, count)
-        return Refused(lease.video_id, lease.token, result) if isinstance(result, Failure) else result
+        if isinstance(result, Failure):
+            scratch_of(place).drop(lease.source_uri, lease.source_etag, str(lease.token))
+            return Refused(lease.video_id, lease.token, result)
+        scratch_of(place).done(lease.source_uri, lease.source_etag, row.chunk.number, row.chunk.count, str(lease.token))
+        return result
+
+    def _decoded(self, row: Task) -> Decoded | Failure:
+        lease, place = row.lease, self._place
+        with scratch_of(place).file(
+            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
+        ) as path:
+            return decode(path, row, place.ingest)
+
+    def _is_over(self, row: Task) -> bool:
+        """Whether another chunk has ended this attempt: on this machine, or anywhere, once it is written down."""
+        lease, place = row.lease, self._place
+        if row.chunk.count == 1:
+            return False
+        if scratch_of(place).dropped(lease.source_uri, lease.source_etag, str(lease.token)):
+            return True
+        with database.connect(place.postgres_url, autocommit=True) as connection:
+            return not leases.holds(connection, lease)
 
 
 class Embed:
@@ -226,6 +256,9 @@ class Store:
 
     def _finalise(self, connection: Connection, row: sink.ChunkRow) -> Done:
         place = self._place
+        losses = sink.losses(connection, row.video_id, row.token)
+        if failure := losses.refusal(place.ingest.decodable_share_min):
+            return self._refuse(connection, Refused(row.video_id, row.token, failure))
         try:
             kept = sink.finalise(
                 connection,
@@ -251,52 +284,61 @@ class Store:
             failures_max=ingest.failures_max,
             backoff_s=backoff_s(1, ingest.backoff_base_s, ingest.backoff_max_s),
         )
-        return Done(row.video_id, status or "fenced")
+        return Done(row.video_id, UNCONFINED if status and row.failure.code == UNCONFINED else status or "fenced")
+
+
+def refusal(settings: IngestSettings) -> Failure | None:
+    """Why no file can be looked at on this machine, whatever it holds."""
+    return sandbox().refusal(profiles.probe(settings))
 
 
 def probe(path: Path, settings: IngestSettings) -> Video | Failure:
     """Look at a file in the sandbox."""
-    seconds, memory_mb = settings.probe_timeout_s, settings.decode_memory_max_mb
-    limits = Limits(seconds, seconds, memory_mb, settings.decode_output_max_mb)
     arguments = {
         "path": str(path),
         "pixels_max": settings.pixels_max,
         "duration_max_s": settings.duration_max_s,
         "share_min": settings.decodable_share_min,
     }
-    result = sandbox().run("probe", arguments, limits)
+    result = sandbox().run("probe", arguments, profiles.probe(settings))
     if isinstance(result, Failure):
         return result
-    facts: dict[str, Any] = {**result.values, **result.arrays}
-    return Video(**facts)
+    return answers.video(result.values, result.arrays, settings.duration_max_s)
 
 
 def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failure:
     """Decode a chunk in the sandbox; with PyAV after decord has failed."""
-    limits = Limits(
-        settings.decode_cpu_max_s,
-        settings.decode_timeout_s,
-        settings.decode_memory_max_mb,
-        settings.decode_output_max_mb,
-    )
-    order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv"}
-    result = sandbox().run("decode", order, limits)
+    profile = profiles.decode(settings)
+    copied = task.order["decoder"] == "decord" and not task.order["whole"]
+    order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv" if copied else ""}
+    result = _answer(order, profile)
     if isinstance(result, Failure) and order["decoder"] == "decord" and not result.final:
-        Path(order["scratch"]).unlink(missing_ok=True)
-        result = sandbox().run("decode", {**order, "decoder": "av"}, limits)
+        result = _answer({**order, "decoder": "av"}, profile)
     if isinstance(result, Failure):
         return result
     arrays = from_zero(result.arrays)
-    wanted = task.chunk.own_stop - task.chunk.own_first
-    if result.values["decoded"] < settings.decodable_share_min * wanted or not len(arrays["candidate_ms"]):
-        reason = f"only {result.values['decoded']} of {wanted} frames can be decoded"
-        return Failure("damaged", reason, final=True)
+    losses = _losses(task, result.values, len(arrays["candidate_ms"]))
+    whole = dataclasses.replace(losses, frames=max(task.frames, losses.frames), pictures=1)
+    if failure := whole.refusal(settings.decodable_share_min):  # more is lost in this chunk than the file may lose
+        return failure
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
     found: dict[str, Any] = {name: arrays[name] for name in names}
-    lost = max(0, wanted - int(result.values["decoded"]))
     found |= {"thumbnails": pictures, "decode_s": result.cpu_seconds, "memory_mb": result.memory_mb}
-    return Decoded(task=task, **found, lost=lost)
+    return Decoded(task=task, **found, losses=losses)
+
+
+def _answer(order: Mapping[str, Any], profile: Profile) -> Result | Failure:
+    """What one decoder gives, if it is an answer to the order."""
+    result = sandbox().run("decode", order, profile)
+    if isinstance(result, Failure):
+        return result
+    return answers.chunk(result.values, result.arrays, order) or result
+
+
+def _losses(task: Task, values: Mapping[str, Any], pictures: int) -> Losses:
+    wanted = task.chunk.own_stop - task.chunk.own_first
+    return Losses(wanted, max(0, wanted - int(values["decoded"])), int(values["concealed"]), pictures)
 
 
 def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,7 +361,7 @@ def chunk_row(row: Decoded, vectors: Floats, embed_s: float, slots: float) -> si
     }
     return sink.ChunkRow(
         lease.video_id, lease.token, chunk.number, chunk.count, row.frame_ms, row.features, row.candidate_ms,
-        row.sharpness, vectors, row.thumbnails, row.lost, costs,
+        row.sharpness, vectors, row.thumbnails, row.losses, costs,
     )  # fmt: skip
 
 

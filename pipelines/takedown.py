@@ -13,7 +13,8 @@ from psycopg import Connection
 from cluster.errors import Rejected
 from cluster.storage import Storage
 from pipelines import catalog, frame_vectors
-from pipelines.source import THUMBNAILS, UPLOADS
+from pipelines.lists import UPLOADS
+from pipelines.thumbnails import THUMBNAILS
 
 
 def remove(connection: Connection[Any], storage: Storage, bucket: str, video_id: int) -> None:
@@ -34,8 +35,8 @@ def remove(connection: Connection[Any], storage: Storage, bucket: str, video_id:
             (video_id,),
         )
         connection.execute(
-            "UPDATE media.videos SET title = '', description = '', tags = '{}', error = coalesce(error_code, error)"
-            " WHERE id = %s",
+            "UPDATE media.videos SET title = '', description = '', tags = '{}', manifest_words = NULL,"
+            " error = coalesce(error_code, error) WHERE id = %s",
             (video_id,),
         )
         catalog.remove(connection, video_id)

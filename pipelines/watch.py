@@ -17,6 +17,7 @@ from cluster import database, runtime, telemetry
 from cluster import jobs as submissions
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
+from cluster.jobs import Submission
 from cluster.settings import Settings
 from pipelines import jobs, leases
 from pipelines.settings import IngestSettings
@@ -35,12 +36,16 @@ def beat_path(settings: Settings) -> Path:
 def look(settings: Settings, connection: Connection) -> list[str]:
     """Look once at every unfinished job; the ids of those that were submitted again."""
     submitted = []
-    most = settings.section(IngestSettings).submissions_max
-    for job_id, submission_id, count, age_s in jobs.unfinished(connection):
-        if submission_id and submissions.status(jobs.dashboard(settings), submission_id).alive:
+    ingest = settings.section(IngestSettings)
+    most = ingest.submissions_max
+    for job_id, submission_id, count, age_s, has_begun in jobs.unfinished(connection):
+        state = submissions.status(jobs.dashboard(settings), submission_id) if submission_id else Submission.LOST
+        if state.alive:
             continue
         if count and age_s < min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**count):
             continue
+        if submission_id and state is Submission.LOST and not has_begun and age_s < ingest.handover_max_s:
+            continue  # whoever submits it is at it still: on a busy machine that takes Ray its time
         if count > most:
             leases.release(connection, job_id)
             reason = f"its driver died {count} times; `pixr jobs retry {job_id}` tries again"

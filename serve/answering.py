@@ -50,7 +50,7 @@ class Answering:
         caller = caller_of(request, principal, self._viewer_key, idempotency_key)
         variant, own = self._variants.of(caller.viewer)
         asked = queries.of(await ids.resolved(own, body), own.search, variant)
-        query = seen(request, asked)
+        query = seen(request, asked, caller, own)
         await check_repeated(self._services, query, caller)
         found = await search.answer(own, query, caller)
         if remembered:
@@ -63,7 +63,7 @@ class Answering:
         """A kept answer to a query that is known already, where viewers have no variants."""
         began = time.perf_counter()
         caller = caller_of(request, principal, self._viewer_key, idempotency_key)
-        query = seen(request, query)
+        query = seen(request, query, caller, self._services)
         await check_repeated(self._services, query, caller)
         search.recorded(self._services, query, caller, found)
         return self._sent(query, found, began)
@@ -89,9 +89,11 @@ def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, 
     return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share)
 
 
-def seen(request: Request, query: Query) -> Query:
-    """The query; of a HEAD one that counts for nobody, since nothing is shown."""
-    is_unseen = manners.is_head(request) and query.intent is Intent.SEARCH
+def seen(request: Request, query: Query, caller: Caller, services: Services) -> Query:
+    """The query; one that counts for nobody where nobody sees the answer: of a HEAD, or of another site's page, which makes
+    strangers' browsers ask."""
+    is_elsewhere = caller.principal is None and manners.is_from_another_site(request, services.search.cors_origins)
+    is_unseen = (manners.is_head(request) or is_elsewhere) and query.intent is Intent.SEARCH
     return replace(query, intent=Intent.TYPING) if is_unseen else query
 
 

@@ -22,6 +22,12 @@ def keys() -> None:
     "--scope", "scopes", multiple=True, required=True, help="search, ingest, creator or admin; can be repeated."
 )
 @click.option("--creator", "creator_id", type=click.IntRange(1), help="Whose things a key of scope creator opens.")
+@click.option(
+    "--for", "creators", multiple=True, help="Handle that a key of scope ingest may speak for; can be repeated."
+)
+@click.option(
+    "--for-any", is_flag=True, help="A key of scope ingest may speak for every creator, and set first wallets."
+)
 @click.option("--expires-days", type=click.FloatRange(0, min_open=True), help="(else: it does not expire).")
 @json_option
 @click.pass_obj
@@ -30,15 +36,23 @@ def create(
     name: str,
     scopes: tuple[str, ...],
     creator_id: int | None,
+    creators: tuple[str, ...],
+    for_any: bool,
     expires_days: float | None,
     as_json: bool,
 ) -> None:
     """Make a key for NAME, a program or a person. It is shown once and kept nowhere."""
+    from cluster.errors import Rejected
     from serve import keys as own
 
     seconds = None if expires_days is None else max(1, int(expires_days * DAY_S))
+    if for_any and creators:
+        raise Rejected("--for names creators and --for-any all of them", code="bad-creators", hint="give one of them")
+    speaks_for = own.ANY if for_any else creators or None
     with context.connect() as connection:
-        number, token = own.create(connection, name, scopes, creator_id=creator_id, expires_in_s=seconds)
+        number, token = own.create(
+            connection, name, scopes, creator_id=creator_id, creators=speaks_for, expires_in_s=seconds
+        )
         _show_new(context, own.one(connection, number), token, as_json)
 
 
@@ -60,9 +74,9 @@ def list_command(context: Context, as_json: bool) -> None:
     table = Table("id", "name", "scopes", "creator", "made", "ends", box=None, header_style="dim")
     for each in found:
         ends = "revoked" if each.revoked_at else f"{each.expires_at:%Y-%m-%d %H:%M}" if each.expires_at else ""
-        creator = str(each.creator_id or "")
+        creator = ", ".join(each.creators or ()) or str(each.creator_id or "")
         made = f"{each.created_at:%Y-%m-%d %H:%M}"
-        table.add_row(str(each.id), escape(each.name), " ".join(each.scopes), creator, made, ends)
+        table.add_row(str(each.id), escape(each.name), " ".join(each.scopes), escape(creator), made, ends)
     context.console.print(table if found else "no keys yet")
 
 

@@ -277,10 +277,17 @@ class Client:
 
     @call("POST /v1/keys")
     def make_key(
-        self, name: str, scopes: Sequence[str], *, creator_id: str | None = None, expires_in_s: int | None = None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        creator_id: str | None = None,
+        creators: Sequence[str] | None = None,
+        expires_in_s: int | None = None,
     ) -> Key:
-        """A new key; it is in this answer and nowhere else."""
+        """A new key; it is in this answer and nowhere else. One of scope ingest speaks for `creators` (handles), or "any"."""
         body = {"name": name, "scopes": list(scopes), "creator_id": creator_id, "expires_in_s": expires_in_s}
+        body["creators"] = creators if creators is None or isinstance(creators, str) else list(creators)
         return of(Key, self._call("POST", "/v1/keys", json=body))
 
     @call("POST /v1/keys/{key_id}/rotate")

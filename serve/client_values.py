@@ -175,12 +175,13 @@ class Wallet:
 
 @dataclass(frozen=True)
 class Key:
-    """An API key; `key` itself only when it was just made."""
+    """An API key; `key` itself only when it was just made. `creators` are handles that scope ingest holds for, or "any"."""
 
     id: str
     name: str
     scopes: list[str]
     creator_id: str | None
+    creators: list[str] | str | None
     created_at: str
     expires_at: str | None
     revoked_at: str | None

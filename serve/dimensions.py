@@ -13,6 +13,7 @@ from cluster.errors import Rejected
 
 PNG, RIFF, WEBP, JPEG = b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP", b"\xff\xd8"
 MARKERS_MAX = 1000  # before the frame of a JPEG; a camera writes some twenty
+RATIO_MAX = 40  # of the longer side to the shorter: a model scales a picture until the shorter one fits its input
 SCANS_MAX = 100  # of a progressive JPEG, each of which goes through all its blocks; encoders write about ten
 FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
@@ -55,7 +56,7 @@ def checked(data: bytes, pixels_max: int, jpeg_pixels_max: int) -> Dimensions:
     """The same, refused where decoding would take too much.
 
     Raises:
-        Rejected: as `of`; or it has too many pixels, or scans.
+        Rejected: as `of`; or it has too many pixels, or scans, or is a line rather than a picture.
     """
     found = of(data)
     scaled = found.kind == "JPEG" and not found.progressive  # a progressive one is held whole to be scaled
@@ -63,6 +64,12 @@ def checked(data: bytes, pixels_max: int, jpeg_pixels_max: int) -> Dimensions:
     if not 0 < found.pixels <= most:
         hint = f"scale it down: a search sees no more in it; a JPEG may have {max(pixels_max, jpeg_pixels_max)} pixels"
         detail = f"the image has {found.width} by {found.height} pixels, a {found.kind} may have {most}"
+        raise Rejected(detail, status=422, code="bad-image", hint=hint)
+    if max(found.width, found.height) > RATIO_MAX * min(found.width, found.height):
+        hint = "cut out the part that is meant"
+        detail = (
+            f"the image has {found.width} by {found.height} pixels: one side is more than {RATIO_MAX} times the other"
+        )
         raise Rejected(detail, status=422, code="bad-image", hint=hint)
     if found.progressive and data.count(b"\xff\xda") > SCANS_MAX:
         raise Rejected(f"the image has more than {SCANS_MAX} scans", status=422, code="bad-image")

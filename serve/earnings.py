@@ -39,7 +39,6 @@ async def counted(client: redis.asyncio.Redis, mark: str, creator_id: int) -> in
 
 def earned(connection: Connection[Any], creator_id: int) -> int:
     """The same from the journal."""
-    check_creator(connection, creator_id)
     return counters.earned(connection, creator_id)
 
 

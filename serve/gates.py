@@ -19,25 +19,38 @@ from serve.settings import SearchSettings
 RETRY_AFTER_S = 1.0
 CALLERS_MAX = 4096  # whose turns are remembered
 CREDIT_TURNS = 1  # by which one who has been here, and asks for less than others, goes before them
+ROOM_LEFT = 8  # the part of the room to wait in that those of less weight keep: one in so many
+
+
+class _Rank:
+    """All callers of one weight: how much they have had together, as a turn, and the turn of theirs that was served last."""
+
+    __slots__ = ("served", "turn", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.turn, self.served = 0.0, 0
 
 
 class _Caller:
     """What one caller has of a gate: the places held, who waits for another, and how much came before, as a turn."""
 
-    __slots__ = ("held", "places_max", "queue", "turn", "waiting_max")
+    __slots__ = ("held", "places_max", "queue", "rank", "turn", "waiting_max")
 
-    def __init__(self, places_max: int, waiting_max: int) -> None:
-        self.held, self.places_max, self.waiting_max = 0, places_max, waiting_max
-        self.turn = 0
+    def __init__(self, rank: _Rank, places_max: int, waiting_max: int) -> None:
+        self.rank, self.places_max, self.waiting_max = rank, places_max, waiting_max
+        self.held, self.turn = 0, rank.served
         self.queue: deque[asyncio.Future[None]] = deque()
 
 
 class Gate:
     """Places for one kind of work, of which one caller may have a part. Used inside one event loop.
 
-    A place that becomes free goes to the waiting caller who has had the fewest (start-time fair queueing, Goyal et al.
-    1996): a caller who asks for less than an equal share waits for none of the many requests of others. Every place
-    takes its caller one turn further; newcomers start at the turn that is served at present.
+    A place that becomes free goes to the rank that has had the least by its weight, and in it to the caller who has had
+    the fewest (self-clocked fair queueing, Golestani 1994, twice): who asks for less than a fair share waits for none of
+    the many requests of others, and however many names strangers come by, those of more weight have their part. Newcomers
+    start at the turn that was served last. Who has waited for `wait_s` is sent away: what is begun too late is work for
+    nothing.
     """
 
     def __init__(
@@ -46,9 +59,11 @@ class Gate:
         self._kind = kind
         self._places_max, self._waiting_max, self._wait_s = places_max, waiting_max, wait_s
         self._share_max = share_max or places_max
+        self._ranks: dict[float, _Rank] = {}
         self._callers: dict[str, _Caller] = {}
         self._queued: dict[_Caller, None] = {}  # those who wait, by how long their first has waited
-        self._waiting = self._held = self._turn = 0
+        self._waiting = self._held = 0
+        self._turn = 0.0
 
     @property
     def held(self) -> int:
@@ -61,8 +76,10 @@ class Gate:
         return self._waiting
 
     @asynccontextmanager
-    async def passed(self, whose: str = "") -> AsyncIterator[None]:
+    async def passed(self, whose: str = "", weight: float = 1.0) -> AsyncIterator[None]:
         """Hold a place, after waiting for one if need be; callers without a name are each their own.
+
+        All callers of weight 8 have eight times as many places together as all of weight 1, while both wait.
 
         A caller waits in at most half of the room to wait in. When it is full, the last of the caller who has most there
         gives way to one who has less.
@@ -70,7 +87,7 @@ class Gate:
         Raises:
             Temporary: too many are waiting, others wait who had less, or no place became free in time.
         """
-        caller = self._caller(whose)
+        caller = self._caller(whose, weight)
         if self._held < self._places_max and caller.held < caller.places_max:
             self._take(caller)
         else:
@@ -103,9 +120,15 @@ class Gate:
             raise
 
     def _has_made_room(self, caller: _Caller) -> bool:
-        """Send away the last in the longest queue, if that is longer than the caller's will be."""
-        longest = max(self._queued, key=lambda each: len(each.queue), default=None)
-        if longest is None or len(longest.queue) <= len(caller.queue) + 1:
+        """Send away the last in the longest queue of less weight, while such have more than a part of the room; else in
+        the longest of equal weight, if that is longer than the caller's will be."""
+        last_first = list(reversed(self._queued))
+        lighter = [each for each in last_first if each.rank.weight < caller.rank.weight]
+        if sum(len(each.queue) for each in lighter) <= self._waiting_max // ROOM_LEFT:
+            lighter = []
+        equal = (each for each in last_first if each.rank is caller.rank)
+        longest = max(lighter or equal, key=lambda each: len(each.queue), default=None)
+        if longest is None or (not lighter and len(longest.queue) <= len(caller.queue) + 1):
             return False
         place = longest.queue[-1]
         self._leave(longest, place)
@@ -114,10 +137,13 @@ class Gate:
         return True
 
     def _take(self, caller: _Caller) -> None:
+        rank = caller.rank
         self._held += 1
         caller.held += 1
-        self._turn = max(self._turn, caller.turn)
         caller.turn += 1
+        rank.served = max(rank.served, caller.turn)
+        rank.turn += 1 / rank.weight
+        self._turn = max(self._turn, rank.turn)
 
     def _give_back(self, caller: _Caller) -> None:
         self._held -= 1
@@ -128,7 +154,7 @@ class Gate:
         """Give what is free to those who wait."""
         while self._held < self._places_max:
             may = (each for each in self._queued if each.held < each.places_max)
-            served = min(may, key=lambda each: each.turn, default=None)
+            served = min(may, key=_order, default=None)
             if served is None:
                 return
             place = served.queue[0]
@@ -147,16 +173,18 @@ class Gate:
             if caller.queue:
                 self._queued[caller] = None
 
-    def _caller(self, whose: str) -> _Caller:
+    def _caller(self, whose: str, weight: float) -> _Caller:
+        rank = self._ranks.setdefault(weight, _Rank(weight))
+        if not any(each.rank is rank for each in self._queued):
+            rank.turn = max(rank.turn, self._turn - CREDIT_TURNS)
         caller = self._callers.get(whose) if whose else None
-        if caller is None:
+        if caller is None or caller.rank is not rank:
             places_max = self._share_max if whose else self._places_max
-            caller = _Caller(places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
-            caller.turn = self._turn
+            caller = _Caller(rank, places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
             if whose:
                 self._forget()
                 self._callers[whose] = caller
-        caller.turn = max(caller.turn, self._turn - CREDIT_TURNS)
+        caller.turn = max(caller.turn, rank.served - CREDIT_TURNS)
         return caller
 
     def _forget(self) -> None:
@@ -166,6 +194,11 @@ class Gate:
 
     def _full(self) -> Temporary:
         return Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
+
+
+def _order(caller: _Caller) -> tuple[float, int, int]:
+    """Who is served next: by where a place would take the rank, then by how much the caller has had, and has now."""
+    return caller.rank.turn + 1 / caller.rank.weight, caller.turn, caller.held
 
 
 class Shares:
@@ -211,19 +244,21 @@ class Gates:
 
 
 def of(search: SearchSettings) -> Gates:
-    lists = Gate("lists", search.lists_max, search.waiting_max, search.deadline_s, search.lists_caller_max)
+    lists = Gate("lists", search.lists_max, search.waiting_max, search.gate_wait_s, search.lists_caller_max)
     return Gates(
         lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max),
         large_shares=Shares("large bodies", search.large_bodies_max * 3, search.large_bodies_address_max),
-        large_bodies=Gate("large bodies", search.large_bodies_max, search.large_bodies_max * 2, search.deadline_s),
-        questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.deadline_s),
+        large_bodies=Gate("large bodies", search.large_bodies_max, search.large_bodies_max * 2, search.gate_wait_s),
+        questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
     )
 
 
 def searches(search: SearchSettings) -> Gate:
-    return Gate("searches", search.searches_max, search.waiting_max, share_max=search.searches_caller_max)
+    return Gate(
+        "searches", search.searches_max, search.waiting_max, search.gate_wait_s, share_max=search.searches_caller_max
+    )
 
 
 def places(gate: Gate, gates: Gates) -> dict[str, dict[str, float]]:

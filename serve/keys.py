@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from fastapi import Request
@@ -23,6 +23,7 @@ from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
 from cluster.errors import Rejected, Temporary
+from pipelines import catalog, handles
 from serve.deadlines import within
 from serve.readers import Readers
 from serve.services import Services
@@ -38,22 +39,39 @@ ROTATION_GRACE_S = 24 * 3600
 LISTED_MAX = 1000
 NAME_CHARS_MAX = 200
 LIFETIME_MAX_S = 10 * 366 * 86_400
-ADMIN = "admin"
-KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.created_at, k.expires_at, k.revoked_at
+ADMIN, INGEST = "admin", "ingest"
+ANY = "any"  # creator, that a key of scope ingest may speak for
+CREATORS_MAX = 1000
+KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.created_at, k.expires_at, k.revoked_at
           FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"""
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Somebody who calls, with the scopes of the key they used."""
+    """Who calls, with the scopes of the key they used. `creators` are the handles that scope ingest holds for; None: any."""
 
     id: int
     scopes: frozenset[str]
     creator_id: int | None = None
+    creators: frozenset[str] | None = None
 
     def may(self, scope: str) -> bool:
         """An administrator may do everything."""
         return scope in self.scopes or ADMIN in self.scopes
+
+    @property
+    def speaks_for(self) -> tuple[str, ...] | None:
+        """Handles of the creators whose videos the key may list, see and change; None: any."""
+        if ADMIN in self.scopes:
+            return None
+        if INGEST not in self.scopes:
+            return ()
+        return None if self.creators is None else tuple(sorted(self.creators))
+
+    def covers(self, handle: str) -> bool:
+        """Whether scope ingest holds for this creator's things."""
+        named = self.speaks_for
+        return named is None or handle in named
 
     def owns(self, creator_id: int) -> bool:
         """A creator's own key, for that creator's own things."""
@@ -68,6 +86,7 @@ class Key:
     name: str
     scopes: tuple[str, ...]
     creator_id: int | None
+    creators: list[str] | None
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -80,6 +99,7 @@ class Key:
             "name": self.name,
             "scopes": list(self.scopes),
             "creator_id": None if self.creator_id is None else str(self.creator_id),
+            "creators": self.creators or (ANY if {INGEST, ADMIN} & {*self.scopes} else None),
             **{name: instant.isoformat() if instant else None for name, instant in instants.items()},
         }
 
@@ -97,20 +117,26 @@ def create(
     scopes: Sequence[str],
     *,
     creator_id: int | None = None,
+    creators: Sequence[str] | Literal["any"] | None = None,
     expires_in_s: int | None = None,
 ) -> tuple[int, str]:
     """A new key for a principal, who is made if there is none of that name; its id, and the key, never shown again.
 
+    One of scope ingest speaks for `creators`, given by their handles, or for any if that is said; without a word for the
+    creator of `creator_id`.
+
     Raises:
-        Rejected: a scope is unknown, the name or the lifetime is out of range, the principal stands for another creator.
+        Rejected: a scope is unknown, the name or the lifetime is out of range, the principal stands for another creator,
+            or for whom a key of scope ingest speaks is not said.
     """
     _check(scopes, creator_id)
+    speaks_for = _speaks_for(connection, scopes, creators, creator_id)
     if not 1 <= len(name) <= NAME_CHARS_MAX or "\0" in name:
         raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
-    return _register(connection, name, token, scopes, creator_id, expires_in_s), token
+    return _register(connection, name, token, scopes, creator_id, speaks_for, expires_in_s), token
 
 
 def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> None:
@@ -121,7 +147,7 @@ def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> N
         return
     known = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
     if known is None:
-        _register(source, ADMIN, token, (ADMIN,), None, None)
+        _register(source, ADMIN, token, (ADMIN,), None, None, None)
     source.commit()
 
 
@@ -135,12 +161,36 @@ def _check(scopes: Sequence[str], creator_id: int | None) -> None:
         raise Rejected("a key of scope creator needs a creator_id", status=422, code="bad-scope")
 
 
+def _speaks_for(
+    connection: Connection[Any], scopes: Sequence[str], creators: Sequence[str] | None, creator_id: int | None
+) -> list[str] | None:
+    """The creators that a new key speaks for; None: any, or it is of no scope that speaks for them."""
+    if INGEST not in scopes or ADMIN in scopes:
+        if creators not in (None, ANY):
+            raise Rejected("only a key of scope ingest is for creators", status=422, code="bad-creators")
+        return None
+    if creators == ANY:
+        return None
+    if not creators and creator_id is not None:
+        row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
+        if row:  # as it is kept, whatever it holds: it is theirs
+            return [row[0]]
+    if not creators or len(creators) > CREATORS_MAX:
+        detail, hint = (
+            "for whom a key of scope ingest speaks is not said",
+            f"name 1 to {CREATORS_MAX} creators, or say any",
+        )
+        raise Rejected(detail, status=422, code="bad-creators", hint=hint)
+    return list(handles.checked(creators, catalog.known_handles(connection, creators)))
+
+
 def _register(
     connection: Connection[Any],
     name: str,
     token: str,
     scopes: Sequence[str],
     creator_id: int | None,
+    creators: Sequence[str] | None,
     expires_in_s: int | None,
 ) -> int:
     # The no-op update makes RETURNING give the row that was there; another creator's principal is left alone.
@@ -153,16 +203,16 @@ def _register(
     if row is None:
         raise Rejected(f"principal {name!r} stands for another creator", status=409, code="principal-taken")
     made = connection.execute(
-        "INSERT INTO app.api_keys (principal_id, hash, scopes, expires_at) VALUES (%s, %s, %s,"
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at) VALUES (%s, %s, %s, %s,"
         " now() + make_interval(secs => %s)) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
-        (row[0], digest(token), list(scopes), expires_in_s),
+        (row[0], digest(token), list(scopes), creators, expires_in_s),
     ).fetchone()
     assert made is not None  # RETURNING after an insert or an update gives a row
     return int(made[0])
 
 
 def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_GRACE_S) -> tuple[int, str]:
-    """A new key with the same scopes and lifetime; the old one lives on for `grace_s`: its users can change over.
+    """A new key with the same scopes, creators and lifetime; the old one lives on for `grace_s`: its users can change over.
 
     Raises:
         Rejected: there is no such living key.
@@ -171,16 +221,16 @@ def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_
         "WITH living AS (SELECT id, expires_at - created_at AS lifetime FROM app.api_keys"
         "   WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE)"
         " UPDATE app.api_keys k SET expires_at = least(k.expires_at, now() + make_interval(secs => %s))"
-        " FROM living WHERE k.id = living.id RETURNING k.principal_id, k.scopes, living.lifetime",
+        " FROM living WHERE k.id = living.id RETURNING k.principal_id, k.scopes, k.creators, living.lifetime",
         (key_id, min(grace_s, LIFETIME_MAX_S)),
     ).fetchone()
     if row is None:
         raise _unknown(key_id)
     token = PREFIX + secrets.token_urlsafe(32)
     made = connection.execute(
-        "INSERT INTO app.api_keys (principal_id, hash, scopes, expires_at) VALUES (%s, %s, %s, now() + %s::interval)"
-        " RETURNING id",
-        (row[0], digest(token), row[1], row[2]),
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at)"
+        " VALUES (%s, %s, %s, %s, now() + %s::interval) RETURNING id",
+        (row[0], digest(token), *row[1:]),
     ).fetchone()
     assert made is not None
     return int(made[0]), token
@@ -271,8 +321,9 @@ async def identify(services: Services, token: str) -> Principal | None:
     if row is None or not hmac.compare_digest(bytes(row[0]), key):
         checks.put(key, None, None)
         return None
-    principal = Principal(row[1], frozenset(row[2]), row[3])
-    checks.put(key, principal, row[4])
+    creators = None if row[4] is None else frozenset(row[4])
+    principal = Principal(row[1], frozenset(row[2]), row[3], creators)
+    checks.put(key, principal, row[5])
     return principal
 
 
@@ -281,7 +332,7 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
 
     async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
         cursor = await connection.execute(
-            "SELECT k.hash, p.id, k.scopes, p.creator_id, extract(epoch FROM k.expires_at - now())::float8"
+            "SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epoch FROM k.expires_at - now())::float8"
             " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
             " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
             (key,),

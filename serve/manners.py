@@ -57,6 +57,13 @@ def is_head(request: Request) -> bool:
     return bool(request.scope.get("state", {}).get("head"))
 
 
+def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
+    """Has a page that is none of `origins` made a browser ask, as an `<img>` there does? Browsers say so; programs do not."""
+    if request.headers.get("sec-fetch-site") != "cross-site":
+        return False
+    return not {"*", request.headers.get("origin", "")} & set(origins)
+
+
 def allowed(routes: Sequence[BaseRoute], scope: Scope) -> str:
     """All methods of a path, as the header `Allow` names them; empty where no route has it."""
     found: set[str] = set()

@@ -66,7 +66,7 @@ JOB = {
     "id": "ingest-20261124-021500-a1b2c3",
     "status": "running",
     "source": "s3://pixr/incoming/",
-    "videos": {"total": 8, "ready": 5, "failed": 0, "quarantined": 1, "skipped": 0},
+    "videos": {"total": 8, "ready": 5, "failed": 0, "quarantined": 1, "skipped": 0, "removed": 0},
     "segments": 41,
     "started_at": "2026-11-24T02:15:02+00:00",
     "finished_at": None,
@@ -108,8 +108,8 @@ EARNINGS = {
     "currency": "PIX", "decimals": 6,
 }  # fmt: skip
 KEY = {
-    "id": "3", "name": "web", "scopes": ["search"], "creator_id": None, "created_at": "2026-11-24T02:15:03+00:00",
-    "expires_at": None, "revoked_at": None, "key": None,
+    "id": "3", "name": "web", "scopes": ["search"], "creator_id": None, "creators": None,
+    "created_at": "2026-11-24T02:15:03+00:00", "expires_at": None, "revoked_at": None, "key": None,
 }  # fmt: skip
 CREATOR = {
     "id": "2", "public_id": CREATOR_NAME, "handle": "ada", "name": "Ada", "videos": 3,

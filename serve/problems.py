@@ -18,7 +18,7 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -34,8 +34,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
+from cluster.seldom import Seldom
 
 log = logging.getLogger(__name__)
+seldom = Seldom(log)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -59,13 +61,8 @@ def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = T
 
     `stamped` answers carry their request id; Serve stamps those of its replicas itself.
     """
-    app.add_exception_handler(Rejected, _rejected)
-    app.add_exception_handler(Temporary, _temporary)
-    app.add_exception_handler(psycopg.OperationalError, _database_away)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(UnicodeEncodeError, _no_text)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _bug)
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, _here(answer))
     app.add_middleware(Answered)
     if cors_origins:
         app.add_middleware(
@@ -172,13 +169,13 @@ def _rejected(request: Request, error: Exception) -> Response:
 
 def _temporary(request: Request, error: Exception) -> Response:
     assert isinstance(error, Temporary)
-    log.warning("unavailable: %s", error, extra={"request_id": request_id(request.scope)})
+    seldom.warning(f"unavailable: {error}", request_id(request.scope))
     headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     return problem(request.scope, 503, error.public, code="temporary", headers=headers)
 
 
 def _database_away(request: Request, error: Exception) -> Response:
-    log.warning("database: %s", type(error).__name__, extra={"request_id": request_id(request.scope)})
+    seldom.warning(f"database: {type(error).__name__}", request_id(request.scope))
     return problem(request.scope, 503, "the database does not answer in time", code="temporary")
 
 
@@ -214,6 +211,26 @@ def _bug(request: Request, error: BaseException) -> Response:
     headers = {"X-Request-Id": request_id(request.scope)} if request.scope["state"].get("stamped", True) else {}
     detail = "something unexpected happened; the request id finds it in the logs"
     return problem(request.scope, 500, detail, headers=headers)
+
+
+ANSWERS: dict[type[Exception], Callable[[Request, Exception], Response]] = {
+    Rejected: _rejected,
+    Temporary: _temporary,
+    psycopg.OperationalError: _database_away,
+    RequestValidationError: _invalid,
+    UnicodeEncodeError: _no_text,
+    HTTPException: _http,
+    Exception: _bug,
+}
+
+
+def _here(answer: Callable[[Request, Exception], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """A handler that runs where the request does; a plain function would have a thread of its own for each answer."""
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return answer(request, error)
+
+    return handler
 
 
 class Answered:

@@ -50,6 +50,7 @@ class Live(BaseModel):
     """Earned by appearances so far, before what was taken back; counted within a second or so of the fold."""
 
     creator_id: str
+    creator_public_id: str
     earned: Amount
     currency: str
     decimals: int
@@ -157,10 +158,12 @@ def router(services: Services) -> APIRouter:
         """What the creator has earned so far, for a page that asks every second: from a counter, or from the journal."""
         number = await _own(services, caller, creator_id)
         counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, number))
+        whose = await services.threads.ask(earnings.check_creator, number)
         source = "journal" if counted is None else "counter"
         if counted is None:
             counted = await services.threads.ask(earnings.earned, number)
-        return {"creator_id": str(number), "earned": str(counted), "source": source} | earnings.MONEY
+        said = {"creator_id": str(number), "creator_public_id": whose, "earned": str(counted), "source": source}
+        return said | earnings.MONEY
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
     async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:

@@ -11,8 +11,9 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.settings import Settings
-from pipelines import jobs
+from pipelines import catalog, jobs
 from serve import keys, texts
+from serve.keys import Principal
 from serve.pages import Cursor, Pages
 from serve.routing import Route
 from serve.services import Services
@@ -22,11 +23,12 @@ Text = Annotated[str, Field(max_length=2000, pattern=texts.LINE)]
 
 
 class JobOptions(BaseModel):
-    """How to sample a video, and which jobs go first."""
+    """How to sample a video, which jobs go first, and whether videos move that were shown as another creator's."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["", "frames", "key-frames", "interval"] = ""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    reassign: bool = False
 
 
 class JobRequest(BaseModel):
@@ -48,6 +50,7 @@ class JobVideos(BaseModel):
     ready: int
     failed: int
     quarantined: int
+    removed: Annotated[int, Field(description="Taken down: before, or while the job was at work.")] = 0
 
 
 class Job(BaseModel):
@@ -73,52 +76,69 @@ class Jobs(BaseModel):
 
 def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
-    routes = APIRouter(
-        prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(keys.require(services, "ingest"))], route_class=Route
-    )
+    needs_key = Depends(keys.require(services, keys.INGEST))
+    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs_key], route_class=Route)
 
     pages = Pages(services, "jobs")
 
     @routes.post("", status_code=202, response_model=Job)
-    async def submit(request: JobRequest, response: Response) -> Any:
-        """Submit a job. It is queued at once, and runs when the cluster has taken it."""
-        job = await services.threads.ask(_create, services, request)
+    async def submit(request: JobRequest, response: Response, caller: Principal = needs_key) -> Any:
+        """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone."""
+        job = await services.threads.ask(_create, services, request, caller.speaks_for)
         response.headers["Location"] = f"/v1/jobs/{job['id']}"
         return job
 
     @routes.get("", response_model=Jobs)
-    async def listing(cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20) -> Any:
-        """The newest jobs first."""
+    async def listing(
+        cursor: Cursor = None,
+        limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20,
+        caller: Principal = needs_key,
+    ) -> Any:
+        """The newest jobs first: those that speak for no other creators than the key."""
         place = pages.begun(cursor)
-        found, total = await services.threads.ask(_listed, limit + 1, place.after)
+        found, total = await services.threads.ask(_listed, limit + 1, place.after, caller.speaks_for)
         shown, more = pages.cut(found, limit)
         following = pages.next(place, (shown[-1]["created_at"], shown[-1]["id"])) if more else None
         return {"jobs": shown, "total": total, "next_cursor": following}
 
     @routes.get("/{job_id}", response_model=Job)
-    async def read(job_id: JobId) -> Any:
+    async def read(job_id: JobId, caller: Principal = needs_key) -> Any:
         """How one job stands, with the reasons of what was refused."""
-        return await services.threads.ask(jobs.get, job_id)
+        return await services.threads.ask(jobs.get, job_id, caller.speaks_for)
 
     @routes.delete("/{job_id}", response_model=Job)
-    async def cancel(job_id: JobId) -> Any:
+    async def cancel(job_id: JobId, caller: Principal = needs_key) -> Any:
         """Stop a job; what it has finished stays. Cancelling again is no error."""
-        return await services.threads.ask(_cancel, services.settings, job_id)
+        return await services.threads.ask(_cancel, services.settings, job_id, caller.speaks_for)
 
     return routes
 
 
-def _create(connection: Connection[Any], services: Services, request: JobRequest) -> dict[str, Any]:
+def _create(
+    connection: Connection[Any], services: Services, request: JobRequest, speaks_for: Sequence[str] | None
+) -> dict[str, Any]:
+    only = speaks_for[0] if speaks_for is not None and len(speaks_for) == 1 else ""  # of whom else would it speak
     asked = jobs.Options(
-        creator=request.creator, manifest=request.manifest, model=request.model, mode=request.options.mode
+        creator=request.creator or only,
+        manifest=request.manifest,
+        model=request.model,
+        mode=request.options.mode,
+        speaks_for=speaks_for,
+        reassign=request.options.reassign,
+        known=catalog.known_handles(connection, [request.creator]),
     )
     priority, storage = request.options.priority, services.storage
     return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)
 
 
-def _listed(connection: Connection[Any], limit: int, before: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    return jobs.listing(connection, limit, before), jobs.count(connection)
+def _listed(
+    connection: Connection[Any], limit: int, before: Sequence[str], speaks_for: Sequence[str] | None
+) -> tuple[list[dict[str, Any]], int]:
+    return jobs.listing(connection, limit, before, speaks_for), jobs.count(connection, speaks_for)
 
 
-def _cancel(connection: Connection[Any], settings: Settings, job_id: str) -> dict[str, Any]:
+def _cancel(
+    connection: Connection[Any], settings: Settings, job_id: str, speaks_for: Sequence[str] | None
+) -> dict[str, Any]:
+    jobs.get(connection, job_id, speaks_for)
     return jobs.cancel(settings, connection, job_id)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.handles import HANDLE_CHARS_MAX
 from serve import ids, keys, texts
 from serve.pages import Cursor, Pages
 from serve.query import Id
@@ -16,16 +17,24 @@ from serve.services import Services
 
 KeyId = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[3])]
 Seconds = Annotated[int, Field(ge=1, le=keys.LIFETIME_MAX_S)]
+Handle = Annotated[str, Field(min_length=1, max_length=HANDLE_CHARS_MAX, pattern=texts.LINE)]
 Scope = Literal["search", "ingest", "creator", "admin"]
 
 
 class NewKey(BaseModel):
-    """Whose key it is to be and what it may do; a key of scope creator names the creator."""
+    """Whose key it is to be and what it may do.
+
+    A key of scope creator names the creator; one of scope ingest names the handles of those it may speak for, or says "any".
+    """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
     name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX, pattern=texts.LINE)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(keys.SCOPES))]
     creator_id: Annotated[int, Field(ge=1, le=2**63 - 1)] | Id | None = None
+    creators: Annotated[
+        Annotated[list[Handle], Field(min_length=1, max_length=keys.CREATORS_MAX)] | Literal["any"] | None,
+        Field(description="For scope ingest. None: the one of `creator_id`."),
+    ] = None
     expires_in_s: Annotated[Seconds | None, Field(description="None: it does not expire.")] = None
 
 
@@ -43,6 +52,7 @@ class Key(BaseModel):
     name: str
     scopes: list[str]
     creator_id: str | None
+    creators: list[str] | Literal["any"] | None
     created_at: str
     expires_at: str | None
     revoked_at: str | None
@@ -97,7 +107,14 @@ def _listed(connection: Connection[Any], limit: int, before: int = 2**63 - 1) ->
 
 
 def _created(connection: Connection[Any], new: NewKey, creator_id: int | None) -> dict[str, Any]:
-    number, token = keys.create(connection, new.name, new.scopes, creator_id=creator_id, expires_in_s=new.expires_in_s)
+    number, token = keys.create(
+        connection,
+        new.name,
+        new.scopes,
+        creator_id=creator_id,
+        creators=new.creators,
+        expires_in_s=new.expires_in_s,
+    )
     return keys.one(connection, number).document() | {"key": token}
 
 

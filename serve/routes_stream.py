@@ -119,7 +119,7 @@ def router(services: Services) -> APIRouter:
         began = time.perf_counter()
         caller = caller_of(request, principal, viewer_key, idempotency_key)
         variant, own = variants.of(caller.viewer)
-        query = seen(request, queries.of(await ids.resolved(services, body), own.search, variant))
+        query = seen(request, queries.of(await ids.resolved(services, body), own.search, variant), caller, own)
         await check_repeated(services, query, caller)
         async with AsyncExitStack() as held:
             held.enter_context(services.gates.streams.passed(origins.address(request)))

@@ -137,7 +137,7 @@ def router(services: Services) -> APIRouter:
     async def list_videos(
         request: Request, wanted: Annotated[Wanted, Query()], caller: Principal | None = anybody
     ) -> Any:
-        """Videos, the newest first: what is public and ready; of their creator's key, and for scope ingest, the rest too."""
+        """Videos, the newest first: what is public and ready; for their creator's key, and for scope ingest, the rest too."""
         place = listed.begun(wanted.cursor, wanted.model_dump(exclude={"cursor", "limit"}, exclude_unset=True))
         filters = {name: value for name, value in place.asked.items() if name != "sort"}
         sort, seen = place.asked.get("sort", NEWEST), seen_by(caller)
@@ -221,7 +221,9 @@ def seen_by(caller: Principal | None) -> Seen:
     """What a caller sees in lists beside what is public and ready."""
     if caller is None:
         return Seen()
-    return Seen(caller.may("ingest"), caller.creator_id if "creator" in caller.scopes else None)
+    handles = caller.speaks_for
+    own = caller.creator_id if "creator" in caller.scopes else None
+    return Seen(everything=True) if handles is None else Seen(creator_id=own, handles=handles)
 
 
 async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.Video:
@@ -249,7 +251,7 @@ async def _changeable(services: Services, key: int | str, caller: Principal) -> 
 
 
 def _may_change(video: videos.Video, caller: Principal | None) -> bool:
-    return caller is not None and (caller.may("ingest") or caller.owns(video.creator_id))
+    return caller is not None and (caller.covers(video.creator) or caller.owns(video.creator_id))
 
 
 def _document(video: videos.Video, caller: Principal | None) -> dict[str, Any]:

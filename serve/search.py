@@ -65,6 +65,10 @@ class Caller:
     idempotency_key: str | None = None
     share: str = ""  # whose places at the gate it takes: the bucket that has paid for it
 
+    def weight(self, services: Services) -> float:
+        """Of its turn at the gate: those with a key come before strangers."""
+        return 1.0 if self.principal is None else services.search.key_weight
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -134,7 +138,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        async with services.gate.passed(caller.share):
+        async with services.gate.passed(caller.share, caller.weight(services)):
             whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
             words = None
             if _has_words(query):
@@ -192,7 +196,7 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
 
 
 async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
-    async with services.gate.passed(caller.share):
+    async with services.gate.passed(caller.share, caller.weight(services)):
         return await _asked(services, query)
 
 

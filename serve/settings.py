@@ -32,6 +32,7 @@ POSITIVE = (
     "address_burst",
     "searches_max",
     "searches_caller_max",
+    "key_weight",
     "lists_max",
     "lists_caller_max",
     "media_burst",
@@ -60,6 +61,7 @@ POSITIVE = (
     "idempotency_address_s",
 )
 ABOVE_ZERO = (
+    "gate_wait_s",
     "encode_timeout_s", "deadline_s", "change_deadline_s", "question_timeout_s", "thread_wait_s", "thread_timeout_s",
     "store_timeout_s", "liveness_s", "generation_interval_s", "connection_wait_s", "replica_interval_s",
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
@@ -178,6 +180,8 @@ class SearchSettings:
     # them one address has a part.
     searches_max: int = 8  # at once; more make each of them slower and none sooner
     searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
+    gate_wait_s: float = 1.0  # for a place; what is begun later is seldom done before its deadline
+    key_weight: float = 8.0  # by which keys have more of the places than addresses without one, while both wait
     lists_max: int = 2  # pages of videos and creators, which may read and count many rows
     lists_caller_max: int = 1  # of those, what one key or address may have
     waiting_max: int = 64

@@ -7,6 +7,7 @@ chain gets a localnet of its own. What needs Ray or the whole stack shares one a
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import secrets
@@ -33,6 +34,12 @@ START_TIMEOUT_S = 120.0
 def pytest_configure() -> None:
     """Say how Ray authenticates before any test imports it: it reads this once, on import."""
     os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def pytest_collection_finish() -> None:
+    """Keep the tests' own objects out of the garbage collector's full passes, which would stop the servers among them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ store). Knows no file but those it names, and starts nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ HEALTH_PATH = "/-/healthz"  # of a replica, outside of its queue; fails as soon 
 SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
 OVERREAD_BYTES = 32_768  # of headers above the limit that are still read, so as to answer 431
 HEADERS_READ_MAX = 1024
+RATE_S = 10  # over which new connections are counted
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
 # Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
 SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
@@ -113,7 +115,7 @@ def _tables(door: Door) -> list[str]:
     size = 4 * (door.connections_max + SPARE_CONNECTIONS)
     return [
         "backend addresses",
-        f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur,conn_rate({RATE_S}s)",
         "",
         "backend addresses_of_objects",
         f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
@@ -166,11 +168,14 @@ def _frontend(door: Door) -> list[str]:
 
 
 def _counting(door: Door) -> list[str]:
-    """One address has so many connections; the next is closed before it costs more than an `accept`."""
+    """One address has so many connections, and makes so many anew; the next is closed before it costs more than an `accept`."""
     trusted = " ".join(door.settings.forwarded_from)
+    often = door.settings.new_connections_per_address_per_s * RATE_S
     lines = [f"    tcp-request connection accept if {{ src {trusted} }}"] if trusted else []
     return [
         *lines,
+        # Looked at before it is counted: who makes too many is served as many as it may, not none.
+        f"    tcp-request connection reject if {{ src,ipmask(32,64),table_conn_rate(addresses) ge {math.ceil(often)} }}",
         "    tcp-request connection track-sc0 src,ipmask(32,64) table addresses",
         f"    tcp-request connection reject if {{ sc0_conn_cur gt {door.connections_per_address_max} }}",
     ]

@@ -72,6 +72,15 @@ def test_up_and_config_check_refuse_what_cannot_be_reached(
     assert_refused(pixr(tmp_path, "config", "check", **{variable: value}), said)
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@[bad/db", "postgres//u:hunter2@h/db", "postgresql://u:hunt%er2@h/db"]
+)
+def test_no_password_is_said_of_a_url_that_is_none(tmp_path: Path, url: str) -> None:
+    done = pixr(tmp_path, "config", "check", PIXR_POSTGRES_URL=url)
+    assert_refused(done, "[postgres] url")
+    assert "hunt" not in done.stdout + done.stderr
+
+
 def test_config_check_accepts_the_shipped_settings(tmp_path: Path) -> None:
     done = pixr(tmp_path, "config", "check")
     assert done.returncode == 0, done.stderr

@@ -43,10 +43,33 @@ def test_a_failing_migration_leaves_nothing(postgres_url: str) -> None:
         count(postgres_url, "half")
 
 
-def test_an_applied_migration_must_not_change(postgres_url: str) -> None:
-    migrations.migrate(postgres_url, [ONE])
-    with pytest.raises(Rejected, match="changed after it was applied"):
-        migrations.migrate(postgres_url, [Migration("test", "0001_one.sql", "CREATE TABLE one (id bigint)")])
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([Migration("test", "0001_one.sql", "CREATE TABLE one (id bigint)"), TWO], "0001_one.sql was changed after"),
+        ([Migration("test", "0001_first.sql", ONE.text), TWO], "0001_one.sql was renamed to test/0001_first.sql"),
+        ([ONE, Migration("test", "0003_two.sql", TWO.text)], "0002_two.sql was renamed to test/0003_two.sql"),
+        ([ONE, Migration("other", "0001_two.sql", TWO.text)], "0002_two.sql was renamed to other/0001_two.sql"),
+        ([TWO], "0001_one.sql was applied and is not there any more"),
+        ([ONE, Migration("test", "0002_zwei.sql", "SELECT 2")], "0002_two.sql was applied and is not there any more"),
+    ],
+)
+def test_an_applied_file_that_is_not_what_it_was_stops_the_start(
+    postgres_url: str, files: list[Migration], said: str
+) -> None:
+    """In one line that names it, and before anything is applied."""
+    migrations.migrate(postgres_url, [ONE, TWO])
+    with pytest.raises(Rejected, match=f"migration test/{said}") as refused:
+        migrations.migrate(postgres_url, [Migration("another", "0001_new.sql", "CREATE TABLE new (id int)"), *files])
+    assert "\n" not in str(refused.value)
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        count(postgres_url, "new")
+
+
+def test_an_older_release_starts_over_a_newer_ones_tables(postgres_url: str) -> None:
+    """Changes only expand, so a release that knows nothing of them can be gone back to."""
+    migrations.migrate(postgres_url, [ONE, TWO])
+    assert migrations.migrate(postgres_url, [ONE]) == []
 
 
 def test_two_starts_at_once_apply_each_migration_once(postgres_url: str) -> None:

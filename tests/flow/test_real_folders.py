@@ -114,3 +114,29 @@ def test_a_model_comes_from_a_list(stack: Stack) -> None:
             answer = client.post("/v1/jobs", json={"source": "s3://pixr/uploads/", "model": name})
             assert answer.status_code == 422
             assert "unknown-model" in answer.text
+
+
+def test_a_mended_manifest_takes_effect_and_what_was_taken_down_stays_so(
+    stack: Stack, clip: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(clip + FREE + (501).to_bytes(8))
+    (tmp_path / "manifest.csv").write_text("file,title,creator\nb.mp4,Zanzibar,zora\n", encoding="utf-8")
+    assert stack.json("ingest", str(tmp_path))["videos"]["ready"] == 1
+    (tmp_path / "manifest.csv").write_text("file,title,creator\na.mp4,Zanzibar,zora\n", encoding="utf-8")
+    job = stack.json("ingest", str(tmp_path))
+    assert (job["videos"]["skipped"], {row["kind"] for row in job["remarks"]}) == (
+        1,
+        {"creator changed", "words changed"},
+    )
+    video, creator, of_moments = stack.rows(
+        "SELECT v.id, c.handle, (SELECT count(*) FROM media.segments s WHERE s.video_id = v.id AND s.creator_id = c.id)"
+        " FROM media.videos v JOIN media.creators c ON c.id = v.creator_id WHERE v.title = 'Zanzibar'"
+    )[0]
+    assert (creator, of_moments > 0) == ("zora", True)
+    assert stack.json("ingest", str(tmp_path))["remarks"] == []
+    with stack.admin as client:
+        assert client.delete(f"/v1/videos/{video}").status_code == 200
+    job = stack.json("ingest", str(tmp_path))  # exit code 0
+    assert (job["status"], job["videos"]["removed"], job["videos"]["failed"]) == ("succeeded", 1, 0)
+    assert [row["kind"] for row in job["remarks"]] == ["taken down"]
+    assert "taken down" in stack.pixr("jobs", "show", job["id"])

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import chunks
+from pipelines import chunks, stages
+from pipelines.confinement import profiles
 from pipelines.media import Failure
 from pipelines.stages import Decoded
 from tests.pipelines import counted
@@ -143,9 +144,9 @@ def test_what_a_truncated_tail_leaves_is_kept(
     assert [number for _, number in found][: len(found) - 4] == list(range(len(found) - 4))  # the last may lack others
 
 
-@pytest.mark.parametrize("damage", ["hole", "flips"])
-def test_damage_in_the_middle_loses_pictures_and_makes_none_wrong(tmp_path: Path, damage: str) -> None:
-    path = counted.film(tmp_path / "hole.mp4", *X264[:-4], "-g", "10", "-bf", "2", "-movflags", "faststart")
+def damaged(folder: Path, damage: str) -> Path:
+    """A film that is spoiled in the middle."""
+    path = counted.film(folder / "hole.mp4", *X264[:-4], "-g", "10", "-bf", "2", "-movflags", "faststart")
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     if damage == "hole":
@@ -154,10 +155,29 @@ def test_damage_in_the_middle_loses_pictures_and_makes_none_wrong(tmp_path: Path
         for at in (middle + 11, middle + 120, middle + 250):
             data[at] ^= 0x10
     path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("damage", ["hole", "flips"])
+def test_damage_in_the_middle_loses_pictures_and_makes_none_wrong(tmp_path: Path, damage: str) -> None:
+    path = damaged(tmp_path, damage)
     assert counted.probed(path).decoder == "decord"
     found = counted.seen(counted.decoded(path))
     assert found == [(plain(number), number) for _, number in found]
     assert FRAMES - 25 <= len(found) < FRAMES
+
+
+def test_the_first_decoder_s_word_on_damage_is_heard(tmp_path: Path) -> None:
+    """It says it on standard error alone, and goes on with pictures that are wrong."""
+    path = damaged(tmp_path, "flips")
+    [task] = counted.tasks(counted.probed(path), 60_000, mode="interval", interval_ms=40)
+    assert task.order["decoder"] == "decord"
+    order = {**task.order, "path": str(path), "scratch": ""}
+    said = stages.sandbox().run("decode", order, profiles.decode(counted.SETTINGS))
+    assert isinstance(said, Failure)
+    assert (said.code, said.final) == ("decoder-failed", False)
+    assert said.reason.startswith("decord: [h264")
+    assert isinstance(stages.decode(path, task, counted.SETTINGS), Decoded)  # the second decoder has its turn
 
 
 def test_key_frame_mode_sees_the_key_frames_and_nothing_else(plain_file: Path, tmp_path: Path) -> None:

@@ -8,16 +8,18 @@ import string
 from collections.abc import Iterator
 from typing import Any
 
+import base58
 import pytest
 from psycopg import Connection
 
 from cluster import database
 from pipelines import catalog, leases
-from pipelines.catalog import Listed
 from pipelines.leases import Lease
+from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION, Failure
 
-VIDEO = Listed("s3://b/one.mp4", "etag", 10, "ana", "One", tags=("red",), wallet="W1")
+WALLET, OTHER = (base58.b58encode(bytes([number] * 32)).decode() for number in (1, 2))
+VIDEO = Listed("s3://b/one.mp4", "etag", 10, "ana", "One", tags=("red",), wallet=WALLET)
 BROKEN = Failure("decoder-crashed", "SIGSEGV")
 FINAL = Failure("gone", "the object is not there", final=True)
 
@@ -75,8 +77,8 @@ def test_an_object_with_another_content_starts_anew(connection: Connection) -> N
 def test_the_first_wallet_stands(connection: Connection) -> None:
     register(connection, dataclasses.replace(VIDEO, wallet=""))
     register(connection)
-    register(connection, dataclasses.replace(VIDEO, wallet="W2"))
-    assert connection.execute("SELECT wallet FROM media.creators").fetchall() == [("W1",)]
+    register(connection, dataclasses.replace(VIDEO, wallet=OTHER))
+    assert connection.execute("SELECT wallet FROM media.creators").fetchall() == [(WALLET,)]
 
 
 def test_creators_take_turns(connection: Connection) -> None:
@@ -255,9 +257,9 @@ def test_a_row_that_the_database_does_not_keep_is_named_and_its_neighbours_get_i
 ) -> None:
     many = [dataclasses.replace(VIDEO, source_uri=f"s3://b/{number}") for number in range(7)]
     odd = dataclasses.replace(VIDEO, **{"source_uri": "s3://b/odd", **words})
-    refused = catalog.register(connection, "j", [*many[:3], odd, *many[3:]], 1)
-    assert [video for video, _ in refused] == [odd]
-    assert refused[0][1].startswith("the database does not keep it: ")
+    refused = catalog.register(connection, "j", [*many[:3], odd, *many[3:]], 1).refused
+    assert [note.video for note in refused] == [odd]
+    assert refused[0].reason.startswith("the database does not keep it: ")
     row = connection.execute("SELECT count(*), max(position) FROM media.job_videos").fetchone()
     assert row == (7, 7)
 
@@ -267,11 +269,3 @@ def test_the_reason_of_a_failed_video_names_no_place_and_no_secret(connection: C
     said = "S3 at http://127.0.0.1:9000 failed: [Errno 2] '/tmp/pixr-scratch-0-ab/cd.mp4' of s3://b/one.mp4\n token=abcdefgh"
     fail(connection, leased(connection), Failure("temporary", said))
     assert column(connection, "error") == "S3 at … failed: [Errno 2] '…' of s3://b/one.mp4 token=***"
-
-
-def test_a_video_listed_for_another_creator_stays_whose_it_was_and_that_is_known(connection: Connection) -> None:
-    register(connection)
-    moved, unsaid = dataclasses.replace(VIDEO, creator="bo"), dataclasses.replace(VIDEO, creator="unknown")
-    register(connection, moved)
-    assert catalog.of_others(connection, [moved]) == [(moved, "ana")]
-    assert catalog.of_others(connection, [VIDEO]) == catalog.of_others(connection, [unsaid]) == []

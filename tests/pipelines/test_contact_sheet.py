@@ -13,7 +13,7 @@ from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import catalog, contact_sheet
-from pipelines.catalog import Listed
+from pipelines.listed import Listed
 
 COLOURS = ("red", "lime", "blue", "white", "yellow")
 

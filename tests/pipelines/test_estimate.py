@@ -15,8 +15,8 @@ from cluster.cli import Context
 from cluster.errors import Rejected
 from cluster.settings import Settings
 from pipelines import catalog, estimate, source
-from pipelines.catalog import Listed
 from pipelines.cli import ingest
+from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION
 
 VIDEOS = [Listed(f"s3://b/{name}.mp4", "e", 1_000_000, "ana", name) for name in ("done", "bad", "changed", "new")]

@@ -11,7 +11,7 @@ from psycopg import Connection
 from cluster.errors import Rejected
 from cluster.storage import Storage
 from pipelines import frame_vectors, repool, takedown
-from tests.pipelines.test_sink import SETTINGS, begin, connection, finalise, ingest, storage
+from tests.pipelines.test_sink import SETTINGS, begin, connection, finalise, ingest, pictures, shown, storage
 
 __all__ = ["connection", "storage"]  # fixtures
 
@@ -20,7 +20,7 @@ KEEPING = dataclasses.replace(SETTINGS, frame_vectors=True)
 
 def rows(connection: Connection) -> list[tuple[Any, ...]]:
     return connection.execute(
-        "SELECT s.id, s.start_ms, s.end_ms, s.best_frame_ms, s.thumbnail_uri, e.embedding::text"
+        "SELECT s.id, s.start_ms, s.end_ms, s.best_frame_ms, substring(s.thumbnail_uri FROM '[^/]*$'), e.embedding::text"
         " FROM media.segments s JOIN media.embeddings e ON e.segment_id = s.id ORDER BY s.start_ms"
     ).fetchall()
 
@@ -78,6 +78,17 @@ def test_frame_vectors_of_another_version_are_refused_with_what_to_do(
         frame_vectors.read(storage, bucket, 1, 1)
     (refused,) = repool.run(connection, storage, bucket, KEEPING)["refused"]
     assert "ingest the video again" in refused
+
+
+def test_what_was_shown_before_stays_though_two_models_follow_each_other(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    for model in (1, 2):
+        ingest(connection, storage, bucket, settings=KEEPING, model=model)
+    before = shown(connection)
+    assert repool.run(connection, storage, bucket, KEEPING)["skipped"] == 0
+    assert before.isdisjoint(shown(connection))
+    assert before | shown(connection) <= set(pictures(storage, bucket))
 
 
 def test_a_takedown_removes_them(connection: Connection, storage: Storage, bucket: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines import chunks, shots, stages
+from pipelines.confinement import profiles
 from pipelines.media import Failure, Video
-from pipelines.sandbox import Limits, Result
+from pipelines.sandbox import Result
 from pipelines.settings import IngestSettings
 from pipelines.shots import Rules
 from tests.pipelines.conftest import CUTS_MS, ffmpeg
 
-LIMITS = Limits(cpu_max_s=60, timeout_s=60, memory_max_mb=2048, output_max_mb=256)
+PROFILE = profiles.decode(IngestSettings(decode_timeout_s=60, decode_memory_max_mb=2048, decode_output_max_mb=256))
 
 
 def decoded(
@@ -33,7 +35,7 @@ def decoded(
     for chunk in chunks.plan(video, chunk_ms, mode):
         order = chunks.order(video, chunk, mode) | sizes
         order |= {"interval_ms": 1000, "path": str(path), "scratch": f"{path}-scratch.mkv", **changes}
-        part = stages.sandbox().run("decode", order, LIMITS)
+        part = stages.sandbox().run("decode", order, PROFILE)
         assert isinstance(part, Result), part
         parts.append(part)
     return video, {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
@@ -106,14 +108,14 @@ def test_key_frames_alone_are_decoded_when_asked(clips: Path) -> None:
     width, height = chunks.decode_size(video, 90)
     order |= {"width": width, "height": height, "model_side": 48, "fit": "squash", "thumbnail_side": 90,
               "interval_ms": 1000, "path": str(clips / "cuts.mp4"), "scratch": ""}  # fmt: skip
-    result = stages.sandbox().run("decode", order, LIMITS)
+    result = stages.sandbox().run("decode", order, PROFILE)
     assert isinstance(result, Result)
     assert result.arrays["frame_ms"].tolist() == video.frame_ms[video.key_frames].tolist()
 
 
 def test_a_decoder_that_is_out_of_time_is_a_result(clips: Path) -> None:
-    limits = Limits(cpu_max_s=60, timeout_s=0.01, memory_max_mb=2048, output_max_mb=64)
+    hasty = dataclasses.replace(PROFILE, timeout_s=0.01)
     arguments = {"path": str(clips / "cuts.mp4"), "pixels_max": 10**8, "duration_max_s": 1000, "share_min": 0.9}
-    result = stages.sandbox().run("probe", arguments, limits)
+    result = stages.sandbox().run("probe", arguments, hasty)
     assert isinstance(result, Failure)
     assert result.code == "out-of-time"

@@ -19,7 +19,7 @@ from psycopg import Connection
 from cluster import runtime
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import jobs, report, source, watch
+from pipelines import jobs, lists, report, source, watch
 
 TIMEOUT_S = 240.0
 WHOLE = ("cuts.mp4", "hevc.mp4", "vp9.webm", "av1.mkv", "mpeg2.mpg", "rotated.mp4", "edited.mp4", "one_frame.mp4")
@@ -61,6 +61,7 @@ def multiplied(folder: Path, files: Iterable[Path], copies: int) -> Path:
 def submit(settings: Settings, connection: Connection, folder: Path) -> str:
     storage = Storage(runtime.endpoints(settings).s3)
     uri = source.upload(folder, storage, settings.s3.bucket, None, lambda *_: None)
+    lists.remember(connection, uri)
     return str(jobs.create(settings, connection, uri)["id"])
 
 
@@ -99,7 +100,12 @@ def processes(settings: Settings, *words: str) -> list[psutil.Process]:
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
-    return dict(process.environ())
+    """Of a process, or of its parent where it has closed itself, as workers that decode do."""
+    try:
+        return dict(process.environ())
+    except psutil.AccessDenied:
+        parent = process.parent()
+        return _environment(parent) if parent else {}
 
 
 def gauges(settings: Settings) -> set[str]:
@@ -139,7 +145,7 @@ def test_good_files_become_searchable_and_bad_ones_are_refused_with_one_reason(
     )
     job = wait(connection, submit(deployment, connection, folder))
     assert job["status"] == "succeeded"
-    assert job["videos"] == {"total": 10, "ready": 2, "failed": 0, "quarantined": 8, "skipped": 0}
+    assert job["videos"] == {"total": 10, "ready": 2, "failed": 0, "quarantined": 8, "skipped": 0, "removed": 0}
     reasons = {failure["source_uri"].rpartition("/")[2]: failure["code"] for failure in job["failures"]}
     assert reasons == {
         "truncated.mp4": "damaged", "truncated.mkv": "damaged", "cut_off.mp4": "damaged", "empty.mp4": "empty",
@@ -153,7 +159,7 @@ def test_good_files_become_searchable_and_bad_ones_are_refused_with_one_reason(
     assert Storage(runtime.endpoints(deployment).s3).read(thumbnail[0])[8:12] == b"WEBP"
 
     again = wait(connection, submit(deployment, connection, folder))
-    assert again["videos"] == {"total": 10, "ready": 2, "failed": 0, "quarantined": 8, "skipped": 2}
+    assert again["videos"] == {"total": 10, "ready": 2, "failed": 0, "quarantined": 8, "skipped": 2, "removed": 0}
     assert again["segments"] == 0
     assert rows(connection) == found
 
@@ -232,6 +238,7 @@ def test_an_error_that_another_start_would_come_to_again_ends_the_job_at_the_fir
     storage, body = Storage(runtime.endpoints(deployment).s3), b"no JSON at all\n"
     uri = f"s3://{deployment.s3.bucket}/uploads/lists/{hashlib.sha256(body).hexdigest()[:32]}.jsonl"
     storage.put_bytes(body, uri)
+    lists.remember(connection, uri)
     job = wait(connection, str(jobs.create(deployment, connection, uri)["id"]))
     assert (job["status"], job["submissions"]) == ("failed", 1)
     assert job["error"].startswith("the source cannot be listed: JSONDecodeError: ")

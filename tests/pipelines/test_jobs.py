@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 from psycopg import Connection, Cursor
+from psycopg.types.json import Jsonb
 
 from cluster import database, runtime
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
+from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
-from pipelines import catalog, jobs, leases, model_names
-from pipelines.catalog import Listed
+from cluster.storage import Storage
+from pipelines import catalog, ingest, jobs, leases, lists, model_names
 from pipelines.jobs import Options
 from pipelines.leases import Lease
+from pipelines.listed import Listed
+from pipelines.manifest import Entry
 from pipelines.settings import ModelSettings
 
 
@@ -69,12 +73,13 @@ def test_options_are_checked() -> None:
     ("videos", "words"),
     [
         ({"total": 3, "ready": 2, "failed": 0, "quarantined": 1}, None),
+        ({"total": 4, "ready": 2, "failed": 0, "quarantined": 1, "removed": 1}, None),
         ({"total": 3, "ready": 2, "failed": 0, "quarantined": 0}, "1 of 3 videos are neither ready nor refused"),
         ({"total": 3, "ready": 2, "failed": 1, "quarantined": 0}, "1 of 3 videos could not be ingested"),
     ],
 )
 def test_every_video_must_be_accounted_for(videos: dict[str, int], words: str | None) -> None:
-    assert jobs.reconcile({"videos": videos}) == words
+    assert jobs.reconcile({"videos": {"removed": 0, **videos}}) == words
 
 
 def begin(connection: Connection, name: str, priority: int) -> None:
@@ -161,3 +166,73 @@ def test_what_is_left_out_of_a_source_stands_in_its_job(connection: Connection) 
     remark = {"kind": "left out", "reason": "why", "count": 1, "names": ["a.wmv"]}
     jobs.note(connection, "j", {"remarks": [remark]})
     assert jobs.get(connection, "j")["remarks"] == [remark]
+
+
+def test_a_video_that_was_taken_down_is_no_failure_of_a_job(connection: Connection) -> None:
+    begin(connection, "j", 0)
+    catalog.remove(connection, 1)
+    connection.execute("INSERT INTO media.jobs (id, source) VALUES ('k', 's3://b')")
+    for job_id in ("j", "k"):
+        catalog.register(connection, job_id, [Listed("s3://b/j.mp4", "e", 1, "ana", "j")], 1)
+        jobs.settle(connection, job_id, 1)
+        jobs.mark_listed(connection, job_id)
+        job = jobs.get(connection, job_id)
+        assert job["videos"] == {"total": 1, "ready": 0, "failed": 0, "quarantined": 0, "skipped": 0, "removed": 1}
+        assert (job["progress"]["left"], job["failures"], jobs.reconcile(job)) == (0, [], None)
+
+
+def test_jobs_of_other_creators_are_not_shown(connection: Connection) -> None:
+    for name, options in (("any", {}), ("hers", {"speaks_for": ["ana"]}), ("both", {"speaks_for": ["ana", "bo"]})):
+        connection.execute(
+            "INSERT INTO media.jobs (id, source, options) VALUES (%s, 's3://b', %s)", (name, Jsonb(options))
+        )
+    for speaks_for, names in ((None, {"any", "hers", "both"}), (["ana"], {"hers"}), (["bo", "ana"], {"hers", "both"})):
+        assert {job["id"] for job in jobs.listing(connection, speaks_for=speaks_for)} == names
+        assert jobs.count(connection, speaks_for) == len(names)
+        for name in {"any", "hers", "both"} - names:
+            with pytest.raises(Rejected, match="no job"):
+                jobs.get(connection, name, speaks_for)
+
+
+def test_a_job_of_another_release_that_this_one_refuses_ends_with_the_reason(
+    connection: Connection,
+) -> None:
+    for name in ("j", "k"):
+        options = Jsonb({"creator": f"Al\u200bice of {name}"})
+        connection.execute("INSERT INTO media.jobs (id, source, options) VALUES (%s, 's3://b', %s)", (name, options))
+    connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", ("Al\u200bice of k",))
+    with pytest.raises(Rejected, match="not seen"):
+        jobs.begin(connection, "j", 1)
+    job = jobs.get(connection, "j")
+    assert (job["status"], job["finished_at"] is None) == ("failed", False)
+    assert "U+200B, which is not seen" in job["error"]
+    connection.execute("INSERT INTO media.jobs (id, source, options) VALUES ('newer', 's3://b', '{\"dub\": \"de\"}')")
+    with pytest.raises(Rejected, match="no option 'dub'"):
+        jobs.begin(connection, "newer", 1)
+    assert [job_id for job_id, *_ in jobs.unfinished(connection)] == ["k"]
+    assert jobs.begin(connection, "k", 1)[1].creator == "Al\u200bice of k"  # who is there already goes on
+
+
+def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
+    connection: Connection, s3: S3Endpoint, bucket: str
+) -> None:
+    """A driver that dies, or finds no store, in between leaves that to the next one."""
+
+    class Away(Storage):
+        def delete(self, uri: str) -> None:
+            raise Temporary(f"the object store does not answer for {uri}")
+
+    storage, upload = Storage(s3), f"s3://{bucket}/uploads/00/{0:064x}/a.mp4"
+    begin(connection, "first", 0)
+    connection.execute("UPDATE media.videos SET source_uri = %s", (upload,))
+    catalog.remove(connection, 1)
+    storage.put_bytes(b"1", upload)
+    listing = lists.write(storage, bucket, [lists.Row(upload, Entry("a.mp4", creator="ana"))], [])
+    lists.remember(connection, listing)
+    connection.execute("INSERT INTO media.jobs (id, source) VALUES ('again', %s)", (listing,))
+    with pytest.raises(Temporary):
+        ingest.list_source(connection, Away(s3), bucket, "again", listing, Options(), 1)
+    assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (False, True)
+    ingest.list_source(connection, storage, bucket, "again", listing, Options(), 1)
+    assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (True, False)
+    assert jobs.get(connection, "again")["videos"]["removed"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import base58
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,15 @@ from cluster.errors import Rejected
 from pipelines import manifest
 from pipelines.manifest import Entry, Row, Rows
 
+WALLET = base58.b58encode(bytes(range(32))).decode()
+
 
 def test_csv_and_json_lines_say_the_same() -> None:
-    table = "file,title,tags,creator,wallet\na/one.mp4,One,red; blue ;,ana,W1\ntwo.mp4,,,,\n"
-    lines = json.dumps({"file": "a/one.mp4", "title": "One", "tags": ["red", "blue"], "creator": "ana", "wallet": "W1"})
-    expected = Entry("a/one.mp4", title="One", tags=("red", "blue"), creator="ana", wallet="W1")
+    table = "file,title,tags,creator,wallet\n" + f"a/one.mp4,One,red; blue ;,ana,{WALLET}\ntwo.mp4,,,,\n"
+    lines = json.dumps(
+        {"file": "a/one.mp4", "title": "One", "tags": ["red", "blue"], "creator": "ana", "wallet": WALLET}
+    )
+    expected = Entry("a/one.mp4", title="One", tags=("red", "blue"), creator="ana", wallet=WALLET)
     assert manifest.parse(table, "manifest.csv") == Rows((Row(2, expected), Row(3, Entry("two.mp4"))))
     assert manifest.parse(lines, "manifest.jsonl") == Rows((Row(1, expected),))
 
@@ -65,7 +70,12 @@ def test_a_wrong_row_is_named_by_its_line_and_harms_no_other(row: str, name: str
         ("file,titel\na.mp4,x\n", "line 1: unknown column 'titel'"),
         ("file;title\na.mp4;x\n", "separated by commas"),
         ("title\nx\n", "no column 'file'"),
-        ('file\n"a.mp4\n', "line"),
+        ('file\n"a.mp4\n', "line 2: unexpected end"),
+        ('file,title\na.mp4,x\nb.mp4,"never closed\nc.mp4,y\n', "line 3: unexpected end of data; look for a quote"),
+        ('sep=,\nfile,title\nb.mp4,"q" x\nc.mp4,y\n', "line 3: "),
+        ('file,title\ra.mp4,"unclosed\r', "line 2: "),
+        ("file,title,title\na.mp4,x,y\n", "line 1: column 'title' stands twice"),
+        ("sep=;\nfile;title\na.mp4;x\n", "separated by commas"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused_whole(text: str, words: str) -> None:
@@ -117,3 +127,29 @@ def test_a_description_may_have_lines_and_a_files_name_anything() -> None:
     [row] = manifest.parse(text, "manifest.jsonl").good
     assert row.entry.description == "one\r\ntwo\n\tthree"
     assert manifest.title_of("goat \x1b[2J" + "x" * 300 + ".mp4") == ("Goat [2J" + "x" * 300)[:200]
+
+
+def test_a_spreadsheets_line_about_separators_is_no_header() -> None:
+    found = manifest.parse("\ufeffsep=,\r\nfile,title\r\na.mp4,One\r\n", "manifest.csv")
+    assert [(row.line, row.entry.title) for row in found.good] == [(3, "One")]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("file,title\na.mp4,x\nb.mp4,caf\u00e9\n".encode("cp1252"), 3),
+        ("file\n".encode("utf-16"), 1),
+        ("file\n".encode("utf-16-le"), 1),
+    ],
+)
+def test_a_manifest_in_another_encoding_is_refused_with_the_line_and_the_way_out(data: bytes, line: int) -> None:
+    with pytest.raises(Rejected, match=f"line {line}: it is not UTF-8") as caught:
+        manifest.text_of(data, "manifest.csv")
+    assert "CSV UTF-8" in caught.value.hint
+
+
+@pytest.mark.parametrize("wallet", ["not-a-wallet", "1" * 32, "0" * 40, base58.b58encode(bytes(31)).decode(), "0xAbC"])
+def test_a_wallet_that_is_no_address_is_refused_with_its_line(wallet: str) -> None:
+    found = manifest.parse(f"file,creator,wallet\na.mp4,ana,{wallet}\nb.mp4,ana,{WALLET}\n", "manifest.csv")
+    assert [row.entry.file for row in found.good] == ["b.mp4"]
+    assert (found.refused[0].line, found.refused[0].reason.partition(" is no address")[0]) == (2, f"wallet {wallet!r}")

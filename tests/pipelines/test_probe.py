@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import stages
+from pipelines import probe, stages
+from pipelines.containers import Undecodable
 from pipelines.media import Failure, Video
 from pipelines.settings import IngestSettings
+from tests.pipelines.conftest import ffmpeg
 
 SETTINGS = IngestSettings()
 
@@ -106,3 +108,29 @@ def test_a_damaged_tail_is_kept_with_a_warning(clips: Path, tmp_path: Path) -> N
     assert 324 <= len(video.frame_ms) < 360
     assert video.warning.endswith("of 360 frames are missing")
     assert video.decoder == "av"
+
+
+def test_a_joined_stream_whose_times_run_over_is_too_long(clips: Path, tmp_path: Path) -> None:
+    """Its clock goes 26 h ahead and back 24 times: that many milliseconds are no number of 32 bits."""
+    pieces = []
+    for offset_s in (0, 26 * 3600):
+        offset = ("-output_ts_offset", str(offset_s), "-mpegts_copyts", "1", "-muxdelay", "0")
+        source = ("-i", str(clips / "transport.ts"), "-t", "1", "-c", "copy")
+        pieces.append(ffmpeg(tmp_path / f"{offset_s}.ts", *source, *offset).read_bytes())
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(pieces) * 24)
+    found = stages.probe(path, SETTINGS)
+    assert isinstance(found, Failure), found
+    assert (found.code, found.final) == ("too-long", True)
+
+
+@pytest.mark.parametrize("duration_ms", [0, -5000])
+def test_a_file_that_ends_before_it_begins_is_damaged(duration_ms: int) -> None:
+    with pytest.raises(Undecodable) as refused:
+        probe._lasts(duration_ms, SETTINGS.duration_max_s)
+    assert (refused.value.code, refused.value.final) == ("damaged", True)
+
+
+def test_more_than_times_can_tell_is_no_setting() -> None:
+    with pytest.raises(ValueError, match="duration_max_s"):
+        IngestSettings(duration_max_s=3_000_000)

@@ -84,6 +84,65 @@ def test_lightning_is_no_cut() -> None:
         assert starts(planes) == [0, 2000], length
 
 
+def test_a_flat_picture_is_one_shot() -> None:
+    for level in (0, 128, 255):
+        assert starts(np.full((240, 3, 18 * 32), level, np.float32)) == [0]
+
+
+def test_a_flat_picture_between_cuts_is_one_shot() -> None:
+    planes = pictures(60, 90, 60)
+    planes[60:150] = 128
+    assert starts(planes) == [0, 2000, 5000]
+
+
+def test_a_film_that_fades_in_from_black_and_out_is_cut_in_no_black() -> None:
+    share = np.linspace(0, 1, 15, dtype=np.float32)[:, None, None]
+    scene, black = pictures(90), np.zeros((60, 3, 18 * 32), np.float32)
+    film = np.concatenate([black, scene[:1] * share, scene, scene[-1:] * share[::-1], black])
+    assert all(1500 < start < 6000 for start in starts(film)[1:])
+
+
+def shot_ends(frame_ms: list[int], change: list[float], end_ms: int) -> list[int]:
+    features = np.zeros((len(frame_ms), shots.FEATURES), np.float32)
+    features[:, shots.CHANGE], features[:, shots.CONTRAST] = change, 50
+    found = shots.find(np.array(frame_ms, np.int32), features, end_ms, Rules(1000, 12_000))
+    return [shot.end_ms for shot in found]
+
+
+def test_twelve_hours_of_two_pictures_are_two_moments() -> None:
+    assert shot_ends([0, 21_600_000], [0, 3], 43_200_000) == [21_600_000, 43_200_000]
+
+
+def test_a_last_picture_that_is_held_is_one_moment() -> None:
+    times = [number * 40 for number in range(100)]
+    assert shot_ends(times, [0.5] * 100, 63_960) == [3960, 63_960]
+
+
+def test_a_still_picture_is_one_moment_however_many_frames_repeat_it() -> None:
+    day = [number * 1000 for number in range(86_400)]
+    assert shot_ends(day, [0] * 86_400, 86_400_000) == [86_400_000]
+
+
+def test_what_moves_slowly_is_cut_as_ever() -> None:
+    times = [number * 40 for number in range(1500)]
+    assert shot_ends(times, [0.02] * 1500, 60_000) == [12_000, 24_000, 36_000, 48_000, 60_000]
+
+
+@given(st.lists(st.integers(1, 40_000), max_size=40), st.lists(st.floats(0, 40, width=32), min_size=41, max_size=41))
+def test_there_are_no_more_moments_than_pictures(steps: list[int], change: list[float]) -> None:
+    times = [0, *itertools.accumulate(steps)]
+    ends = shot_ends(times, change[: len(times)], times[-1] + 100_000)
+    assert ends == sorted(set(ends))
+    assert ends[-1] == times[-1] + 100_000
+    held = Rules(1000, 12_000).shot_max_ms // 2
+    assert len(ends) <= 1 + 2 * len(times) + sum(min(step, held) for step in steps) // 6000
+
+
+def test_moments_of_one_length_hold_a_frame_each() -> None:
+    found = shots.fixed(0, 43_200_000, 5000, np.array([0, 21_600_000], np.int32))
+    assert [(shot.start_ms, shot.end_ms) for shot in found] == [(0, 21_600_000), (21_600_000, 43_200_000)]
+
+
 def test_a_long_shot_is_cut_into_equal_parts() -> None:
     found = shots.find(times(1800), shots.measure(pictures(1800)), 60_000, Rules(1000, 12_000))
     assert [shot.end_ms - shot.start_ms for shot in found] == [12_000] * 5

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from psycopg import Connection
 
@@ -13,8 +16,9 @@ from cluster import database
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import catalog, leases, segments, shots, sink
-from pipelines.catalog import Listed
 from pipelines.leases import Lease
+from pipelines.listed import Listed
+from pipelines.losses import Losses
 from pipelines.settings import IngestSettings
 from pipelines.sink import ChunkRow
 
@@ -54,11 +58,23 @@ def chunk(lease: Lease, number: int, count: int = 2) -> ChunkRow:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     features = np.zeros((CHUNK_FRAMES, shots.FEATURES), np.float32)
     features[:, shots.CONTRAST] = 50
+    features[:, shots.CHANGE] = 1  # something moves
     costs = {"fetch_s": 0.1, "decode_s": 1.0, "embed_s": 0.5, "embed_slots": 8.0, "bytes": 10}
     pictures = [b"webp%d" % at for at in candidate_ms]
     sharp = np.arange(len(candidate_ms), dtype=np.float32)
     return ChunkRow(
-        lease.video_id, lease.token, number, count, frame_ms, features, candidate_ms, sharp, vectors, pictures, 0, costs
+        lease.video_id,
+        lease.token,
+        number,
+        count,
+        frame_ms,
+        features,
+        candidate_ms,
+        sharp,
+        vectors,
+        pictures,
+        Losses(CHUNK_FRAMES),
+        costs,
     )
 
 
@@ -96,7 +112,7 @@ def test_the_last_chunk_makes_the_video_whole_in_any_order(
     assert sink.stage(connection, "j", chunk(lease, 0))
     assert finalise(connection, storage, bucket, lease) == segments.Kept(2, 0)
     assert [row[1:3] for row in rows(connection)] == [(0, 2000), (2000, 4000)]
-    assert storage.read(f"s3://{bucket}/thumbnails/1/0.webp").startswith(b"webp")
+    assert storage.read(f"s3://{bucket}/thumbnails/1/{lease.token}/0.webp").startswith(b"webp")
     status = connection.execute("SELECT status, lease_token, error FROM media.videos").fetchone()
     assert status == ("ready", None, None)
     assert connection.execute("SELECT count(*) FROM media.staging").fetchone() == (0,)
@@ -105,11 +121,12 @@ def test_the_last_chunk_makes_the_video_whole_in_any_order(
 def test_frames_that_could_not_be_decoded_are_spoken_of(connection: Connection, storage: Storage, bucket: str) -> None:
     lease = begin(connection)
     connection.execute("UPDATE media.videos SET warning = 'the tail is missing'")
-    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 0), lost=3))
-    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 1), lost=1))
+    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 0), losses=Losses(60, lost=3, concealed=7)))
+    sink.stage(connection, "j", dataclasses.replace(chunk(lease, 1), losses=Losses(60, lost=1)))
+    assert sink.losses(connection, lease.video_id, lease.token) == Losses(120, 4, 7, 8)
     finalise(connection, storage, bucket, lease)
     (warning,) = connection.execute("SELECT warning FROM media.videos").fetchone() or ("",)
-    assert warning == "the tail is missing; 4 frames could not be decoded"
+    assert warning == "the tail is missing; 4 frames could not be decoded; 7 frames are damaged"
 
 
 def test_a_chunk_that_comes_twice_counts_once(connection: Connection) -> None:
@@ -120,10 +137,13 @@ def test_a_chunk_that_comes_twice_counts_once(connection: Connection) -> None:
 
 
 def test_a_second_run_keeps_every_id_and_row(connection: Connection, storage: Storage, bucket: str) -> None:
+    def but_for_pictures() -> list[tuple[object, ...]]:
+        return [(*row[:4], row[5]) for row in rows(connection)]
+
     ingest(connection, storage, bucket)
-    before = rows(connection)
+    before = but_for_pictures()
     ingest(connection, storage, bucket)
-    assert rows(connection) == before
+    assert but_for_pictures() == before
 
 
 def test_one_whose_lease_has_passed_on_writes_nothing(connection: Connection, storage: Storage, bucket: str) -> None:
@@ -210,3 +230,140 @@ def test_a_moment_is_the_mean_of_its_samples_and_shows_the_sharpest(
     vector = np.array([float(number) for number in str(row[5]).strip("[]").split(",")])
     samples = chunk(Lease(1, 1, "", "", 0, 1), 0).vectors.mean(axis=0)
     assert float(vector @ samples / np.linalg.norm(samples) / np.linalg.norm(vector)) > 0.9999
+
+
+def pictures(storage: Storage, bucket: str) -> dict[str, bytes]:
+    return {found.uri: storage.read(found.uri) for found in storage.list(f"s3://{bucket}/thumbnails/1/")}
+
+
+def shown(connection: Connection) -> set[object]:
+    return {row[4] for row in rows(connection)}
+
+
+def test_an_attempt_that_lost_its_lease_overwrites_no_picture_that_is_shown_and_leaves_none(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    ingest(connection, storage, bucket)
+    before = pictures(storage, bucket)
+    old = begin(connection)
+    late = dataclasses.replace(chunk(old, 0, 1), thumbnails=[b"late"] * 4)
+    assert sink.stage(connection, "j", late)
+    connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    begin(connection, "j/2")
+    connection.execute("UPDATE media.staging SET lease_token = (SELECT lease_token FROM media.videos)")
+
+    class Fenced(Storage):
+        """The lease passes on while pictures are stored."""
+
+        def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            connection.execute("UPDATE media.videos SET lease_token = nextval('media.lease_tokens')")
+            super().put_bytes(data, uri, content_type)
+
+    row = connection.execute("SELECT lease_token FROM media.videos").fetchone()
+    assert row is not None
+    assert finalise(connection, Fenced(storage.endpoint), bucket, dataclasses.replace(old, token=row[0])) is None
+    assert pictures(storage, bucket) == before
+    assert set(before) == shown(connection)
+
+
+def test_pictures_of_moments_that_are_gone_stay_until_the_next_attempt_is_kept(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    """Browsers keep the way to what was shown for a minute (`routes_media.CACHE_CONTROL`)."""
+    storage.put_bytes(b"of an older release", f"s3://{bucket}/thumbnails/1/0.webp")
+    before = set[object]()
+    for shot_max_ms, count in ((2000, 2), (4000, 1), (2000, 2)):
+        ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=shot_max_ms))
+        assert set(pictures(storage, bucket)) == shown(connection) | before
+        before = shown(connection)
+        assert len(before) == count
+
+
+def test_an_attempt_that_fails_leaves_what_the_next_one_takes_away(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    sink.stage(connection, "j", chunk(lease, 1))
+    connection.execute("ALTER TABLE media.segments ADD CONSTRAINT short CHECK (end_ms < 3000)")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        finalise(connection, storage, bucket, lease)
+    connection.execute("ALTER TABLE media.segments DROP CONSTRAINT short")
+    connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    ingest(connection, storage, bucket)
+    assert set(pictures(storage, bucket)) == shown(connection)
+
+
+def test_what_is_shown_stays_when_nobody_learns_that_it_was_committed(
+    connection: Connection, storage: Storage, bucket: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    sink.stage(connection, "j", chunk(lease, 1))
+
+    class Broken(Connection[Any]):
+        """The network goes once COMMIT has been sent."""
+
+        @contextmanager
+        def transaction(self, *arguments: Any, **named: Any) -> Iterator[Any]:
+            with super().transaction(*arguments, **named) as inner:
+                yield inner
+            if written:
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    written, replace = list[bool](), segments.replace
+
+    def watched(*arguments: Any) -> segments.Kept:
+        kept = replace(*arguments)
+        written.append(True)
+        return kept
+
+    monkeypatch.setattr(segments, "replace", watched)
+    with Broken.connect(postgres_url, autocommit=True) as broken, pytest.raises(psycopg.OperationalError):
+        finalise(broken, storage, bucket, lease)
+    assert shown(connection)
+    assert set(pictures(storage, bucket)) == shown(connection)
+
+
+def test_a_task_that_was_started_twice_takes_nothing_away_that_the_other_has_committed(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    sink.stage(connection, "j", chunk(lease, 1))
+
+    class Twin(Storage):
+        """The other one begins and ends when this one has stored its first picture."""
+
+        is_first = True
+
+        def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            super().put_bytes(data, uri, content_type)
+            if self.is_first:
+                self.is_first = False
+                assert finalise(connection, storage, bucket, lease) is not None
+
+    assert finalise(connection, Twin(storage.endpoint), bucket, lease) is None
+    assert shown(connection)
+    assert set(pictures(storage, bucket)) == shown(connection)
+
+
+def test_of_two_that_repool_at_once_the_later_one_is_shown_with_all_its_pictures(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, frame_vectors=True))
+
+    class Overtaken(Storage):
+        """Another one begins and ends when this one has stored its first picture."""
+
+        is_first = True
+
+        def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            super().put_bytes(data, uri, content_type)
+            if self.is_first:
+                self.is_first = False
+                assert sink.repool(connection, storage, 1, 1, bucket=bucket, settings=SETTINGS) is not None
+
+    assert sink.repool(connection, Overtaken(storage.endpoint), 1, 1, bucket=bucket, settings=SETTINGS) is None
+    assert shown(connection)
+    assert shown(connection) <= set(pictures(storage, bucket))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
+import base58
 import pytest
 
+from cluster import database
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
-from cluster.storage import Storage
-from pipelines import local_files, source
+from cluster.storage import Storage, StoredObject
+from pipelines import lists, local_files, manifest, source
+from pipelines.handles import Rights
+from pipelines.manifest import Entry
+from pipelines.scratch import Scratch
+
+WALLET = base58.b58encode(bytes(range(32))).decode()
 
 
 @pytest.fixture
@@ -25,7 +35,7 @@ def folder_of(path: Path) -> Path:
     (path / "one.mp4").write_bytes(b"1")
     (path / "sub" / "two words.mp4").write_bytes(b"22")
     (path / "notes.txt").write_bytes(b"no video")
-    text = "file,title,creator,wallet\none.mp4,The first,ana,W1\nsub/two words.mp4,,,\n"
+    text = f"file,title,creator,wallet\none.mp4,The first,ana,{WALLET}\nsub/two words.mp4,,,\n"
     (path / "manifest.csv").write_text(text, encoding="utf-8")
     return path
 
@@ -63,10 +73,11 @@ def test_a_single_file_is_a_source(storage: Storage, bucket: str, tmp_path: Path
     assert [video.title for video in source.listed(uri, storage).videos] == ["The first"]
 
 
-@pytest.mark.parametrize("name", ["nowhere", "notes"])
+@pytest.mark.parametrize("name", ["nowhere", "notes", "pipe.mp4"])
 def test_nothing_to_upload_is_refused(storage: Storage, bucket: str, tmp_path: Path, name: str) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.mp4")  # whoever opens it waits for a writer
     with pytest.raises(Rejected):
         source.upload(tmp_path / name, storage, bucket, None, silent)
 
@@ -199,3 +210,180 @@ def test_a_name_that_would_command_a_terminal_costs_nobody_else(storage: Storage
     found = source.listed(f"s3://{bucket}/v", storage)
     assert [video.title for video in found.videos] == ["Good"]
     assert [row["count"] for row in found.remarks] == [1]
+
+
+BO = Rights(frozenset({"bo", "cy"}))
+
+
+def test_a_job_lists_only_videos_of_creators_that_it_may_speak_for(storage: Storage, bucket: str) -> None:
+    for name in ("hers", "his", "unsaid"):
+        storage.put_bytes(name.encode(), f"s3://{bucket}/v/{name}.mp4")
+    rows = f"file,creator,wallet\nhers.mp4,ana,{WALLET}\nhis.mp4,bo,{WALLET}\n"
+    storage.put_bytes(rows.encode(), f"s3://{bucket}/v/manifest.csv")
+    found = source.listed(f"s3://{bucket}/v", storage, rights=BO)
+    assert [(video.creator, video.wallet) for video in found.videos] == [("bo", WALLET)]
+    assert kinds(found) == {
+        "the creator is 'ana'; this job speaks for bo, cy": ["manifest.csv, line 2"],
+        "its row (manifest.csv, line 2) is refused: the creator is 'ana'; this job speaks for bo, cy": ["hers.mp4"],
+        "no row of a manifest speaks of it": ["unsaid.mp4"],
+        "no creator is named; this job speaks for bo, cy": ["unsaid.mp4"],
+    }
+    own = source.listed(f"s3://{bucket}/v", storage, creator="cy", rights=BO)
+    assert sorted(video.creator for video in own.videos) == ["bo", "cy"]
+    with pytest.raises(Rejected, match=r"no video under .*the creator is 'ana'"):
+        source.listed(f"s3://{bucket}/v/hers.mp4", storage, manifest_uri=f"s3://{bucket}/v/manifest.csv", rights=BO)
+
+
+def test_a_list_too_speaks_only_for_the_creators_of_the_job(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    found = source.listed(uri, storage, creator="bo", rights=BO)
+    assert [video.creator for video in found.videos] == ["bo"]
+    assert kinds(found)["the creator is 'ana'; this job speaks for bo, cy"] == ["one.mp4"]
+
+
+def test_an_upload_that_is_gone_costs_the_others_of_its_list_nothing(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    gone = next(video for video in source.listed(uri, storage).videos if video.title == "The first")
+    storage.delete(gone.source_uri)
+    found = source.listed(uri, storage)
+    assert [video.title for video in found.videos] == ["Two words"]
+    assert kinds(found)[f"object {gone.source_uri} does not exist"] == ["one.mp4"]
+
+
+def test_what_an_older_release_wrote_into_a_list_is_checked_as_a_row_is(storage: Storage, bucket: str) -> None:
+    rows = []
+    for number in range(2):
+        uri = f"s3://{bucket}/uploads/00/{number:064x}/a.mp4"
+        storage.put_bytes(b"1", uri)
+        rows.append(lists.Row(uri, Entry(f"{number}.mp4", title=f"No. {number}", creator="ana", wallet=WALLET)))
+    body = storage.read(lists.write(storage, bucket, rows, []))
+    odd = body.replace(WALLET.encode(), b"W1", 1)
+    uri = f"s3://{bucket}/uploads/lists/{hashlib.sha256(odd).hexdigest()[:32]}.jsonl"
+    storage.put_bytes(odd, uri)
+    found = source.listed(uri, storage)
+    assert [video.title for video in found.videos] == ["No. 1"]
+    assert list(kinds(found).values()) == [["0.mp4"]]
+
+
+def test_a_list_is_pixrs_own_when_the_database_knows_it(
+    storage: Storage, bucket: str, tmp_path: Path, postgres_url: str
+) -> None:
+    """Whoever can write into the bucket can name an object by its digest."""
+    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    with database.connect(postgres_url, autocommit=True) as connection:
+        lists.require_known(connection, f"s3://{bucket}/v/")
+        with pytest.raises(Rejected, match="no list that Pixr has written") as caught:
+            lists.require_known(connection, uri)
+        assert caught.value.status == 403
+        for _ in range(2):
+            lists.remember(connection, uri)
+        lists.require_known(connection, uri)
+
+
+def test_the_objects_of_a_list_are_looked_at_side_by_side(storage: Storage, bucket: str) -> None:
+    busy, most, lock = 0, 0, threading.Lock()
+
+    class Slow(Storage):
+        def info(self, uri: str) -> StoredObject:
+            nonlocal busy, most
+            with lock:
+                busy, most = busy + 1, max(most, busy + 1)
+            time.sleep(0.2)
+            with lock:
+                busy -= 1
+            return StoredObject(uri, 1, "e")
+
+    rows = [lists.Row(f"s3://{bucket}/uploads/00/{n:064x}/a.mp4", Entry(f"{n}.mp4")) for n in range(20)]
+    uri = lists.write(storage, bucket, rows, [])
+    found = source.listed(uri, Slow(storage.endpoint))
+    assert [video.source_uri for video in found.videos] == [row.uri for row in rows]
+    assert most > 4
+
+
+def test_a_manifest_is_read_up_to_a_size(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "BYTES_MAX", 20)
+    folder_of(tmp_path)
+    storage.put_bytes(b"1", f"s3://{bucket}/v/one.mp4")
+    storage.put_bytes(b"file,title\n" + b"x" * 20, f"s3://{bucket}/m/manifest.csv")
+    with pytest.raises(Rejected, match="larger than 20 bytes"):
+        source.listed(f"s3://{bucket}/v", storage, manifest_uri=f"s3://{bucket}/m/manifest.csv")
+    with pytest.raises(Rejected, match="larger than 20 bytes"):
+        source.local(tmp_path, bucket, None)
+
+
+def test_a_job_touches_no_bucket_but_those_of_the_settings(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """Where bytes are fetched, whatever address stands in the database."""
+    storage.ensure_bucket(f"{bucket}-other")
+    storage.put_bytes(b"secret", f"s3://{bucket}-other/a.mp4")
+    kept_in = Storage(dataclasses.replace(storage.endpoint, buckets=(bucket,)))
+    kept_in.put_bytes(b"1", f"s3://{bucket}/a.mp4")
+    fetched = Scratch(tmp_path / "s", 10_000, 0, 8)
+    with fetched.file(kept_in, f"s3://{bucket}/a.mp4", "e", 1) as path:
+        assert path.read_bytes() == b"1"
+    with pytest.raises(Rejected) as caught, fetched.file(kept_in, f"s3://{bucket}-other/a.mp4", "e", 6):
+        pass
+    assert caught.value.code == "bucket-not-allowed"
+
+
+ANA = Rights(frozenset({"ana"}))
+
+
+@pytest.fixture
+def hers(storage: Storage, bucket: str) -> str:
+    """The address of a folder with films of bob, ana and nobody, as the manifest says that lies beside or above them."""
+    for name in ("bob/film.mp4", "bob/deep/Part 2.mp4", "ana/own.mp4", "nobodys.mp4"):
+        storage.put_bytes(name.encode(), f"s3://{bucket}/incoming/{name}")
+    rows = "file,creator\nbob/film.mp4,bob\nbob\\deep\\part 2.mp4,bob\nana/own.mp4,ana\n"
+    storage.put_bytes(rows.encode(), f"s3://{bucket}/incoming/Manifest.CSV")
+    storage.put_bytes(b"file,title,creator\nfilm.mp4,Mine,ana\nPart 2.mp4,Mine,ana\n", f"s3://{bucket}/ana.csv")
+    return f"s3://{bucket}/incoming"
+
+
+@pytest.mark.parametrize("given", ["", "ana.csv"])
+@pytest.mark.parametrize("source_of", ["bob/film.mp4", "bob", "bob/", "bob/deep", "bob/deep/Part 2.mp4"])
+def test_neither_a_deeper_source_nor_a_manifest_of_ones_own_makes_a_video_ones_own(
+    storage: Storage, bucket: str, hers: str, source_of: str, given: str
+) -> None:
+    uri, beside = f"{hers}/{source_of}", f"s3://{bucket}/{given}" if given else ""
+    found = source.listed(uri, storage, creator="ana", manifest_uri=beside)
+    assert {video.creator for video in found.videos} == {"ana"}
+    with pytest.raises(Rejected, match=r"its row \(incoming/Manifest\.CSV, line \d\) is refused: the creator is 'bob'"):
+        source.listed(uri, storage, creator="ana", manifest_uri=beside, rights=ANA)
+
+
+def test_a_manifest_in_the_source_counts_beside_the_one_that_is_given(storage: Storage, bucket: str, hers: str) -> None:
+    storage.put_bytes(b"file,creator\nbob/film.mp4,ana\n", f"s3://{bucket}/ana.csv")
+    found = source.listed(hers, storage, creator="ana", manifest_uri=f"s3://{bucket}/ana.csv", rights=ANA)
+    assert [video.title for video in found.videos] == ["Own", "Nobodys"]
+    assert [
+        video.title for video in source.listed(f"{hers}/ana/own.mp4", storage, creator="ana", rights=ANA).videos
+    ] == ["Own"]
+
+
+def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    of_list = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    upload = next(video for video in source.listed(of_list, storage).videos if video.title == "Two words").source_uri
+    for uri in (f"s3://{bucket}/uploads", f"s3://{bucket}/uploads/", upload, upload.rpartition("/")[0]):
+        assert source.listed(uri, storage).videos
+        with pytest.raises(Rejected) as caught:
+            source.listed(uri, storage, creator="ana", rights=ANA)
+        assert (caught.value.status, caught.value.code) == (403, "not-yours")
+    for odd in (f"s3://{bucket}//uploads", upload.replace("uploads/", "uploads//")):
+        with pytest.raises(Rejected, match="empty parts"):
+            source.require_open(odd, ANA)
+    with pytest.raises(Rejected, match="stands in its list alone"):
+        source.listed(f"s3://{bucket}", storage, creator="ana", rights=ANA)
+    assert len(source.listed(of_list, storage, creator="ana", rights=ANA).videos) == 2
+
+
+def test_a_wallet_is_that_of_the_creator_whom_its_row_names(storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"1", f"s3://{bucket}/v/one.mp4")
+    storage.put_bytes(f"file,wallet\none.mp4,{WALLET}\n".encode(), f"s3://{bucket}/v/manifest.csv")
+    [video] = source.listed(f"s3://{bucket}/v", storage, creator="ana").videos
+    assert (video.creator, video.wallet, video.is_named) == ("ana", WALLET, False)

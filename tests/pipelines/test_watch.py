@@ -44,3 +44,21 @@ def test_an_older_driver_ends_itself(deployment: Settings, connection: Connectio
     assert jobs.beat(connection, job_id, 3)
     jobs.finish(connection, job_id, 2, "succeeded", None)
     assert jobs.get(connection, job_id)["status"] == "running"
+
+
+def test_a_job_that_is_being_handed_over_is_not_submitted_a_second_time(
+    deployment: Settings, connection: Connection
+) -> None:
+    """On a busy machine Ray takes longer to take a submission than a lost one is waited for."""
+    job_id = lost_job(connection, 1)
+    aged = "UPDATE media.jobs SET submitted_at = now() - make_interval(secs => %s), heartbeat_at = %s WHERE id = %s"
+    handover_s = deployment.section(IngestSettings).handover_max_s
+    connection.execute(aged, (handover_s / 2, None, job_id))
+    assert watch.look(deployment, connection) == []
+    connection.execute("UPDATE media.jobs SET submission_id = NULL WHERE id = %s", (job_id,))  # Ray did not take it
+    assert watch.look(deployment, connection) == [job_id]
+    jobs.cancel(deployment, connection, job_id)
+    begun = lost_job(connection, 1)  # its driver was there: Ray has forgotten it
+    connection.execute(aged, (handover_s / 2, "now", begun))
+    assert watch.look(deployment, connection) == [begun]
+    jobs.cancel(deployment, connection, begun)

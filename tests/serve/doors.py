@@ -10,7 +10,7 @@ import asyncio
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,11 +119,12 @@ class Doors:
     def database(self) -> Connection[Any]:
         return database.connect(self.settings.postgres.url, autocommit=True)
 
-    def key(self, *scopes: str, creator_id: int | None = None) -> dict[str, str]:
-        """Headers with a fresh key of these scopes."""
+    def key(self, *scopes: str, creator_id: int | None = None, creators: Sequence[str] = ()) -> dict[str, str]:
+        """Headers with a fresh key of these scopes; one of scope ingest speaks for any creator unless some are named."""
         with self.database() as connection:
             name = f"{'-'.join(scopes)}-{creator_id}"
-            return bearer(keys.create(connection, name, scopes, creator_id=creator_id)[1])
+            speaks_for = creators or (keys.ANY if "ingest" in scopes else None)
+            return bearer(keys.create(connection, name, scopes, creator_id=creator_id, creators=speaks_for)[1])
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -57,7 +57,7 @@ LISTED: dict[Found, str] = {
     ): "control characters; a pattern would refuse them without a name",
     ("/v1/videos/{video_id}", "patch", "RejectedPositiveData"): "a null changes nothing, and one change is needed",
     ("/v1/creators/{creator_id}/wallet", "put", "RejectedPositiveData"): "a wallet is a point on a curve",
-    ("/v1/keys", "post", "RejectedPositiveData"): "a key of scope creator needs a creator; a principal has one",
+    ("/v1/keys", "post", "RejectedPositiveData"): "scopes creator and ingest need creators; a principal has one",
 }
 
 
@@ -204,7 +204,8 @@ SCOPES = (None, "search", "ingest", "admin", "hers", "another's")
 
 def test_a_key_never_sees_what_its_scope_or_a_videos_visibility_forbids(live: Live, settings: Settings) -> None:
     with database.connect(settings.postgres.url, autocommit=True) as connection:
-        tokens = {scope: keys.create(connection, scope, [scope])[1] for scope in ("search", "ingest", "admin")}
+        tokens = {scope: keys.create(connection, scope, [scope])[1] for scope in ("search", "admin")}
+        tokens["ingest"] = keys.create(connection, "ingest", ["ingest"], creators=keys.ANY)[1]
         for name, creator in zip(("hers", "another's"), live.gallery.creators, strict=True):
             tokens[name] = keys.create(connection, name, ["creator"], creator_id=creator)[1]
         moment, video = live.gallery.moments["apple"][0], live.gallery.videos["apple"]

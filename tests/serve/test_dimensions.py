@@ -75,6 +75,15 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded() -> None:
         dimensions.checked(b"RIFF1234WEBPVP8X" + bytes(8) + b"\xff\x3f\x00\xff\x3f\x00", *MAX)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 60_000), (60_000, 1), (1, 12_000_000), (100, 4001)])
+def test_a_line_is_no_picture(width: int, height: int) -> None:
+    """A model scales a picture until its shorter side fits: of a pixel by 12 million that is 47 kB for 13 GB."""
+    header = dimensions.PNG + struct.pack(">I", 13) + b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    with pytest.raises(Rejected, match="40 times the other"):
+        dimensions.checked(header, *MAX)
+    assert dimensions.checked(bomb(100, 4000), *MAX).height == 4000
+
+
 def test_a_camera_s_jpeg_is_decoded_at_a_lower_scale_and_a_progressive_one_refused(model: QueryEncoder) -> None:
     large, small = encoded(8000, 6000, "JPEG"), encoded(800, 600, "JPEG")
     assert dimensions.checked(large, *MAX).pixels == 48_000_000

@@ -37,11 +37,14 @@ async def test_the_counter_is_shown_where_there_is_one(settings: Settings, count
         found = (await doors.http.get(path, headers=hers)).json()
         assert found == {
             "creator_id": str(shelf.ada),
+            "creator_public_id": found["creator_public_id"],
             "earned": str(counter or 900),
             "currency": "PIX",
             "decimals": 6,
             "source": "counter" if counter else "journal",
         }
+        by_public_id = path.replace(f"/{shelf.ada}/", f"/{found['creator_public_id']}/")
+        assert (await doors.http.get(by_public_id, headers=hers)).json() == found
         his = doors.key("creator", creator_id=shelf.bob)
         assert (await doors.http.get(path, headers=his)).status_code == 403
         assert (await doors.http.get(path)).status_code == 401

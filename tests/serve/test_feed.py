@@ -71,7 +71,7 @@ async def test_a_feed_reads_as_little_of_many_events_as_of_few(room: Room) -> No
     search = room.doors.settings.section(SearchSettings)
     with room.doors.database() as connection:
         connection.execute(SHOTS, {"video": room.shelf.video, "shots": 2000})
-        connection.execute(MANY, {"viewers": 20_000, "first": room.shelf.moments[0], "shots": 2000})
+        connection.execute(MANY, {"viewers": 5_000, "first": room.shelf.moments[0], "shots": 2000})
         connection.execute("ANALYZE app.watch_events; ANALYZE app.watched")
         plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + feed.SCORED, feed.given(search, 20, bytes(16)))
         (row,) = plan.fetchall()
@@ -90,7 +90,7 @@ SHOTS = """
 # Each of many viewers has watched the first moment and two of others.
 MANY = """
     INSERT INTO app.watch_events (viewer, segment_id, kind, at)
-    SELECT decode(lpad(to_hex(who), 32, '0'), 'hex'), moment, 'play', now() - make_interval(secs => who * 20)
+    SELECT decode(lpad(to_hex(who), 32, '0'), 'hex'), moment, 'play', now() - make_interval(secs => who * 80)
     FROM generate_series(1, %(viewers)s) AS who,
         unnest(ARRAY[%(first)s, 1000001 + who %% %(shots)s, 1000001 + who * 7 %% %(shots)s]) AS moment"""
 

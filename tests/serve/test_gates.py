@@ -70,6 +70,75 @@ async def test_a_caller_who_asks_now_and_then_waits_for_nobody_s_queue() -> None
     assert max(among) - min(among) <= 1
 
 
+async def test_a_key_s_searches_come_before_those_of_strangers() -> None:
+    gate, order, until = Gate("searches", 1, 90), list[str](), asyncio.Event()
+
+    async def ask(whose: str, weight: float) -> None:
+        async with gate.passed(whose, weight):
+            order.append(whose)
+            await until.wait()
+
+    first = asyncio.create_task(ask("first", 1.0))
+    await asyncio.sleep(0)
+    asked = [asyncio.create_task(ask("a stranger", 1.0)) for _ in range(20)]
+    asked += [asyncio.create_task(ask("a key", 4.0)) for _ in range(20)]
+    await asyncio.sleep(0)
+    until.set()
+    await asyncio.gather(first, *asked)
+    early = order[1:21]
+    assert 15 <= early.count("a key") <= 17  # four for each of the stranger's, whose are not left out either
+
+
+async def test_strangers_who_each_come_once_do_not_pass_a_key_by() -> None:
+    """A new name for every request, as whoever has many addresses has, is no way around those who have had places."""
+    gate, order = Gate("searches", 1, 200), list[str]()
+
+    async def ask(whose: str, weight: float) -> None:
+        async with gate.passed(whose, weight):
+            order.append(whose)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as asked:
+        for round_ in range(30):
+            for number in range(4):
+                asked.create_task(ask(f"stranger {round_} {number}", 1.0))
+            asked.create_task(ask("a key", 8.0))
+            await asyncio.sleep(0)
+    assert max(number for number, whose in enumerate(order) if whose == "a key") < 60
+
+
+async def test_a_key_has_room_where_strangers_fill_it() -> None:
+    gate, until, held = Gate("searches", 2, 8), asyncio.Event(), list[str]()
+    strangers = [asyncio.create_task(hold(gate, f"stranger {number}", until, held)) for number in range(10)]
+    await asyncio.sleep(0)
+    asked = [asyncio.ensure_future(_weighty(gate, held)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Temporary):
+        await hold(gate, "stranger 10", until, held)
+    until.set()
+    await asyncio.gather(*asked)
+    ended = await asyncio.gather(*strangers, return_exceptions=True)
+    assert held.count("a key") == 3
+    assert [type(each) for each in ended] == [type(None)] * 7 + [Temporary] * 3  # those who came last gave way
+
+
+async def _weighty(gate: Gate, held: list[str]) -> None:
+    async with gate.passed("a key", 8.0):
+        held.append("a key")
+
+
+async def test_who_has_waited_too_long_is_sent_away_while_it_is_worth_to_ask_again() -> None:
+    gate, until, held = Gate("searches", 1, 20, wait_s=0.05), asyncio.Event(), list[str]()
+    first = asyncio.create_task(hold(gate, "a", until, held))
+    await asyncio.sleep(0)
+    with pytest.raises(Temporary, match="too many searches at once"):
+        await hold(gate, "b", until, held)
+    assert (gate.held, gate.waiting) == (1, 0)
+    until.set()
+    await first
+    assert SearchSettings().gate_wait_s < SearchSettings().deadline_s / 2  # else what is begun late is thrown away
+
+
 async def test_callers_who_come_once_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.gates.CALLERS_MAX", 10)
     gate = Gate("searches", 1, 60)

@@ -55,9 +55,9 @@ async def test_the_first_admin_key_can_be_any_text_and_is_made_once(settings: Se
 async def test_a_revoked_or_expired_key_is_refused(settings: Settings) -> None:
     async with opened(settings) as doors:
         with doors.database() as connection:
-            number, revoked = keys.create(connection, "short", ["ingest"])
+            number, revoked = keys.create(connection, "short", ["ingest"], creators=keys.ANY)
             keys.revoke(connection, number)
-            expired = keys.create(connection, "late", ["ingest"], expires_in_s=-1)[1]
+            expired = keys.create(connection, "late", ["ingest"], creators=keys.ANY, expires_in_s=-1)[1]
         assert await status(doors, bearer(revoked)) == 401
         assert await status(doors, bearer(expired)) == 401
 
@@ -65,7 +65,7 @@ async def test_a_revoked_or_expired_key_is_refused(settings: Settings) -> None:
 async def test_a_rotated_key_lives_on_for_its_grace_only(settings: Settings) -> None:
     async with opened(settings) as doors:
         with doors.database() as connection:
-            first, _ = keys.create(connection, "robot", ["ingest"])
+            first, _ = keys.create(connection, "robot", ["ingest"], creators=keys.ANY)
             second, token = keys.rotate(connection, first, grace_s=3600)
             assert await status(doors, bearer(token)) == 200
             left = {key.id: key.expires_at for key in keys.listing(connection)}
@@ -82,7 +82,7 @@ async def test_a_revocation_is_felt_when_the_check_is_forgotten(
     async with opened(settings) as doors:
         monkeypatch.setattr(keys, "REMEMBERED_S", 0.0001)
         with doors.database() as connection:
-            number, token = keys.create(connection, "robot", ["ingest"])
+            number, token = keys.create(connection, "robot", ["ingest"], creators=keys.ANY)
             assert await status(doors, bearer(token)) == 200
             keys.revoke(connection, number)
         assert await status(doors, bearer(token)) == 401
@@ -91,7 +91,7 @@ async def test_a_revocation_is_felt_when_the_check_is_forgotten(
 async def test_a_key_costs_no_query_each_time(settings: Settings) -> None:
     async with opened(settings) as doors:
         with doors.database() as connection:
-            token = keys.create(connection, "robot", ["ingest"])[1]
+            token = keys.create(connection, "robot", ["ingest"], creators=keys.ANY)[1]
             assert await keys.identify(doors.services, token)
             connection.execute("DELETE FROM app.api_keys")
         assert await keys.identify(doors.services, token)
@@ -127,7 +127,9 @@ async def test_keys_are_made_listed_rotated_and_revoked_over_http(
     async with opened(settings) as doors:
         admin = doors.key("admin")
         made = await doors.http.post(
-            "/v1/keys", headers=admin, json={"name": "robot", "scopes": ["ingest"], "expires_in_s": 7200}
+            "/v1/keys",
+            headers=admin,
+            json={"name": "robot", "scopes": ["ingest"], "creators": "any", "expires_in_s": 7200},
         )
         assert made.status_code == 201, made.text
         key = made.json()
@@ -187,7 +189,7 @@ async def test_a_key_that_makes_no_sense_is_refused_over_http(settings: Settings
 def test_the_command_line_makes_lists_rotates_and_revokes(settings: Settings) -> None:
     environ, folder = {"PIXR_POSTGRES_URL": settings.postgres.url}, settings.data_dir
     assert "no keys yet" in pixr(folder, "keys", "list", **environ).stdout
-    made = pixr(folder, "keys", "create", "web", "--scope", "search", "--scope", "ingest", **environ)
+    made = pixr(folder, "keys", "create", "web", "--scope", "search", "--scope", "ingest", "--for-any", **environ)
     assert made.returncode == 0, made.stderr
     token = made.stdout.splitlines()[0]
     assert token.startswith(keys.PREFIX)
@@ -202,3 +204,50 @@ def test_the_command_line_makes_lists_rotates_and_revokes(settings: Settings) ->
     assert_refused(pixr(folder, "keys", "create", "x", "--scope", "root", **environ), "known: search, ingest")
     assert_refused(pixr(folder, "keys", "create", "", "--scope", "search", **environ), "1 to 200 characters")
     assert_refused(pixr(folder, "keys", "revoke", "999", **environ), "no living key 999")
+
+
+async def test_a_key_of_scope_ingest_says_for_whom_it_speaks(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+
+        async def make(**asked: Any) -> tuple[int, Any]:
+            answer = await doors.http.post("/v1/keys", headers=admin, json={"name": "k", "scopes": ["ingest"], **asked})
+            return answer.status_code, answer.json().get("creators", answer.json().get("code"))
+
+        assert await make() == (422, "bad-creators")
+        assert await make(creators="any") == (201, "any")
+        assert await make(creators=["bo", "ana", "bo"]) == (201, ["bo", "ana"])
+        assert (await make(creators=["Al\u200bice"]))[0] == 422
+        assert (await make(creators=[]))[0] == 422
+        assert await make(scopes=["search"], creators=["ana"]) == (422, "bad-creators")
+        assert await make(scopes=["search"]) == (201, None)
+        assert await make(name="a", scopes=["admin", "ingest"]) == (201, "any")
+        with doors.database() as connection:
+            connection.execute("INSERT INTO media.creators (handle, name) VALUES ('cy', 'cy')")
+            connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, 'odd')", ("Zoe\u0308 \u200b",))
+        assert await make(name="cy", scopes=["ingest", "creator"], creator_id=1) == (201, ["cy"])
+        assert await make(name="odd", scopes=["ingest", "creator"], creator_id=2) == (201, ["Zoe\u0308 \u200b"])
+        assert await make(name="as kept", creators=["Zoe\u0308 \u200b"]) == (201, ["Zoe\u0308 \u200b"])
+
+
+async def test_a_rotated_key_speaks_for_the_same_creators_and_an_old_one_for_any(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            number, token = keys.create(connection, "robot", ["ingest"], creators=["ana"])
+            _, rotated = keys.rotate(connection, number)
+            before = "INSERT INTO app.api_keys (principal_id, hash, scopes) VALUES (1, %s, '{ingest}')"  # of a release before
+            connection.execute(before, (keys.digest("pixr_old"),))
+        for each, speaks_for in ((token, ("ana",)), (rotated, ("ana",)), ("pixr_old", None)):
+            found = await keys.identify(doors.services, each)
+            assert found is not None
+            assert found.speaks_for == speaks_for
+
+
+def test_the_command_line_makes_a_key_for_creators(settings: Settings) -> None:
+    environ, folder = {"PIXR_POSTGRES_URL": settings.postgres.url}, settings.data_dir
+    made = pixr(folder, "keys", "create", "k", "--scope", "ingest", "--for", "ana", "--for", "bo", "--json", **environ)
+    assert json.loads(made.stdout)["creators"] == ["ana", "bo"]
+    assert_refused(pixr(folder, "keys", "create", "k", "--scope", "ingest", **environ), "for whom")
+    both = pixr(folder, "keys", "create", "k", "--scope", "ingest", "--for", "ana", "--for-any", **environ)
+    assert_refused(both, "give one of them")
+    assert "ana, bo" in pixr(folder, "keys", "list", **environ).stdout

@@ -265,7 +265,7 @@ async def test_a_public_id_of_nothing_is_404(room: Room) -> None:
 
 async def test_lists_that_wait_leave_searches_their_connections(settings: Settings) -> None:
     fill(settings)
-    tight = replace(settings.section(SearchSettings), deadline_s=0.7, lists_max=2, lists_caller_max=1)
+    tight = replace(settings.section(SearchSettings), gate_wait_s=0.3, lists_max=2, lists_caller_max=1)
     async with opened(settings.with_section(tight), tiny) as doors, AsyncExitStack() as stack:
         gate = doors.services.gates.lists
         await doors.http.get("/v1/search?q=orchard")

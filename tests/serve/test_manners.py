@@ -78,6 +78,17 @@ async def test_a_head_earns_nothing(room: Room) -> None:
     assert await room.appearances() > 0
 
 
+async def test_what_a_page_of_another_site_has_strangers_ask_earns_nothing(room: Room) -> None:
+    """As an `<img src=".../v1/search?q=...">` on a busy page: browsers say where a request comes from."""
+    image = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    for path in ("/v1/search?q=orchard", "/v1/search?q=orchard", "/v1/search/stream?q=orchard"):
+        answer = await room.http.get(path, headers=image | {"origin": "https://elsewhere.example"})
+        assert answer.status_code == 200
+    assert await room.appearances() == 0
+    await room.http.get("/v1/search?q=orchard", headers=image | {"sec-fetch-site": "same-origin"})
+    assert await room.appearances() > 0
+
+
 @pytest.mark.parametrize(
     ("path", "methods"),
     [

@@ -38,3 +38,42 @@ async def test_a_job_is_submitted_by_the_client_of_the_store_that_the_replica_ha
     assert [each.status_code for each in answers] == [202, 202]
     assert {each.json()["status"] for each in answers} == {"queued"}
     assert made == []
+
+
+async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise Temporary("there is no cluster here")
+
+    monkeypatch.setattr(jobs, "submit", away)
+    async with opened(settings) as doors:
+        folder, uploads = f"s3://{settings.s3.bucket}/incoming/", f"s3://{settings.s3.bucket}/uploads/"
+        doors.services.storage.ensure_bucket(settings.s3.bucket)
+        for uri in (f"{folder}a.mp4", f"{uploads}a.mp4", f"{uploads}lists/{'0' * 32}.jsonl"):
+            doors.services.storage.put_bytes(b"", uri)
+        any_key, hers, both = (
+            doors.key("ingest"), doors.key("ingest", creators=["ana"]), doors.key("ingest", creators=["ana", "bo"])
+        )  # fmt: skip
+
+        async def submit(key: dict[str, str], **asked: Any) -> Any:
+            return await doors.http.post("/v1/jobs", json={"source": folder, **asked}, headers=key)
+
+        refused = await submit(hers, creator="bo")
+        assert (refused.status_code, refused.json()["code"]) == (403, "not-yours")
+        assert (await submit(hers, source=f"{uploads}lists/{'0' * 32}.jsonl")).json()["code"] == "bad-list"
+        of_others = await submit(hers, source=uploads)
+        assert (of_others.status_code, of_others.json()["code"]) == (403, "not-yours")
+        assert (await submit(any_key, creator="A\u200bna")).json()["code"] == "bad-creator"
+        made = [(await submit(key)).json() for key in (any_key, hers, both)]
+        assert [job["options"] for job in made] == [
+            {}, {"creator": "ana", "speaks_for": ["ana"]}, {"speaks_for": ["ana", "bo"]}
+        ]  # fmt: skip
+        moved = (await submit(any_key, options={"reassign": True})).json()
+        assert moved["options"] == {"reassign": True}
+        for key, seen in ((any_key, 4), (hers, 1), (both, 2)):
+            listed = (await doors.http.get("/v1/jobs", headers=key)).json()
+            assert (len(listed["jobs"]), listed["total"]) == (seen, seen)
+        for call in (doors.http.get, doors.http.delete):
+            assert (await call(f"/v1/jobs/{made[0]['id']}", headers=hers)).status_code == 404
+        assert (await doors.http.get(f"/v1/jobs/{made[1]['id']}", headers=hers)).status_code == 200

@@ -184,7 +184,7 @@ async def test_a_link_that_was_just_opened_dies_with_its_video_within_the_interv
         assert [(await doors.http.get(link)).status_code for link in links] == [404, 404]  # its own change, at once
         began = time.monotonic()
         while {(await elsewhere.http.get(link)).status_code for link in links} != {404}:
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 5.0
             await asyncio.sleep(0.02)
 
 

@@ -115,3 +115,21 @@ async def test_a_description_has_lines_and_tags_do_not_repeat(room: Room) -> Non
     repeated = await room.doors.http.patch(path, json={"tags": ["a", "b", "a"]}, headers=room.ada)
     assert (repeated.status_code, repeated.json()["code"]) == (422, "invalid")
     assert "tags repeat" in repeated.json()["detail"]
+
+
+async def test_an_ingest_key_sees_and_changes_videos_of_its_own_creators_alone(room: Room) -> None:
+    with room.doors.database() as connection:
+        connection.execute(f"UPDATE media.videos SET visibility = 'private' WHERE id = {room.shelf.video}")
+        row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (room.shelf.ada,)).fetchone()
+    assert row is not None
+    path = f"/v1/videos/{room.shelf.video}"
+    hers, anothers = (room.doors.key("ingest", creators=[handle]) for handle in (row[0], "nobody"))
+    for headers, seen in ((hers, 200), (anothers, 404), (room.ingest, 200)):
+        assert await room.get(path, headers) == seen
+        listed = (await room.doors.http.get("/v1/videos", headers=headers, params={"limit": 100})).json()["videos"]
+        assert (str(room.shelf.video) in {video["id"] for video in listed}) is (seen == 200)
+        assert (await room.doors.http.get(f"/v1/creators/{room.shelf.ada}", headers=headers)).status_code in (200, seen)
+        changed = await room.doors.http.patch(path, json={"title": "Mine"}, headers=headers)
+        assert changed.status_code == seen
+    assert (await room.doors.http.delete(path, headers=anothers)).status_code == 404
+    assert (await room.doors.http.delete(path, headers=hers)).status_code == 200

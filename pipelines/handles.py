@@ -1,0 +1,140 @@
+"""Creators' handles: which texts may be one, and who may speak for whom.
+
+Money goes to a handle, so two that look alike must not be two creators: characters that are not seen, letters and numbers
+that are another's in another form, and alphabets that are read as each other are refused. After Unicode TR 39 (its
+moderately restrictive level) as far as Python's own tables go; two handles in one alphabet, or of other case, can still
+look alike. A creator's handle that is there already may be named whatever it holds.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from cluster.errors import Rejected
+
+HANDLE_CHARS_MAX = 200
+UNKNOWN = "unknown"  # the creator of what nobody has named one for
+
+# Default_Ignorable_Code_Point of Unicode 16, other format characters by their category, and the empty Braille cell.
+UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+# A zero-width non-joiner is a letter of Persian, Urdu and others: between letters that would join without it, it is seen.
+# Letters of Joining_Type D and R of Unicode's ArabicShaping.txt, and the marks that may stand between.
+_DUAL = (
+    "\u0620\u0626\u0628\u062a-\u062e\u0633-\u063f\u0641-\u0647\u0649\u064a\u066e\u066f\u0678-\u0687\u069a-\u06bf\u06c1\u06c2"
+    "\u06cc\u06ce\u06d0\u06d1\u06fa-\u06fc\u06ff"
+)
+_RIGHT = (
+    "\u0622-\u0625\u0627\u0629\u062f-\u0632\u0648\u0671-\u0673\u0675-\u0677\u0688-\u0699\u06c0\u06c3-\u06cb\u06cd\u06cf"
+    "\u06d2\u06d3\u06d5\u06ee\u06ef"
+)
+NON_JOINER = re.compile(f"([{_DUAL}][\u064b-\u065f\u0670]*)\u200c(?=[{_DUAL}{_RIGHT}])")
+# Tags of decompositions (UnicodeData.txt) of characters that are others in another form, and blocks that hold only such.
+FORMS = ("font", "wide", "narrow", "circle", "square", "initial", "medial", "final", "isolated", "vertical", "small")
+PRESENTATION = re.compile("[\ufb00-\ufdff\ufe70-\ufefc]")
+RAISED = ("super", "sub")  # numbers and signs: seen to be others
+ORDINALS = "\u00aa\u00ba"  # of Romance languages, in names: they are raised, and there is no other way to write them
+# Of signs and numbers that are a letter or a digit in a box or a circle, some of them without a decomposition.
+BOXED = re.compile(r"\bLATIN (CAPITAL|SMALL) LETTER\b|\bCIRCLED (SANS-SERIF )?(DIGIT|NUMBER)\b")
+NOT_TEXT = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+# Alphabets with letters that look like another's in this list; by the first word of their characters' names.
+ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "DESERET", "CANADIAN"})
+
+
+@dataclass(frozen=True)
+class Rights:
+    """For which creators a job may speak (None: any), and whether it may move videos that have been shown."""
+
+    creators: frozenset[str] | None = None
+    reassign: bool = False
+
+    def covers(self, handle: str) -> bool:
+        """Whether something may be said in the name of this creator."""
+        return self.creators is None or handle in self.creators
+
+    def refusal(self, handle: str) -> str:
+        """Why not, as a reason; empty when it may."""
+        if self.creators is None or handle in self.creators:
+            return ""
+        named = "no creator is named" if handle == UNKNOWN else f"the creator is {handle!r}"
+        return f"{named}; this job speaks for {', '.join(sorted(self.creators))}"
+
+
+ANYBODY = Rights()
+Known = Callable[[str], bool]  # whether there is a creator of this handle
+
+
+def nobody(_handle: str) -> bool:
+    """No creator is known."""
+    return False
+
+
+def normal(handle: str) -> str:
+    """A handle in its one way of writing: letters with their accents composed (NFC), one space between words."""
+    return SPACES.sub(" ", unicodedata.normalize("NFC", handle)).strip()
+
+
+def fault(handle: str) -> str:
+    """Why a text cannot be a new creator's handle; empty when it can."""
+    if len(handle) > HANDLE_CHARS_MAX:
+        return f"a creator's handle has at most {HANDLE_CHARS_MAX} characters"
+    for character in NON_JOINER.sub(r"\1", handle):
+        if UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
+            return f"the creator's handle holds U+{ord(character):04X}, which is not seen"
+        if _is_a_form(character):
+            return _in_another_form(handle, character)
+    if len(alphabets := _alphabets(handle) & ALIKE) > 1:
+        return f"the creator's handle mixes letters that look alike: {', '.join(sorted(alphabets)).lower()}"
+    if len({ord(digit) - unicodedata.decimal(digit) for digit in handle if digit.isdecimal()}) > 1:
+        return "the creator's handle mixes digits of several scripts"
+    return ""
+
+
+def _is_a_form(character: str) -> bool:
+    """Whether a letter, number or sign is another one in another form, or one of another alphabet."""
+    category = unicodedata.category(character)
+    if (category[0] not in "LN" and category != "So") or character in ORDINALS:
+        return False
+    tag = unicodedata.decomposition(character).partition(">")[0].removeprefix("<")
+    if tag in FORMS or PRESENTATION.match(character):
+        return True
+    if category[0] != "L":
+        if tag in RAISED:
+            return False
+        if (category[0] == "N" and tag == "compat") or BOXED.search(unicodedata.name(character, "")):
+            return True  # `1.` and `(1)` as one character, among others
+    meant = unicodedata.normalize("NFKC", character)
+    return meant != character and _alphabets(meant) != _alphabets(character)
+
+
+def _in_another_form(handle: str, character: str) -> str:
+    """What is wrong with a handle of such a character, and how to write it where that would be a handle."""
+    reason = f"the creator's handle holds U+{ord(character):04X}, which stands for other characters"
+    meant = normal(unicodedata.normalize("NFKC", handle))
+    return reason if not meant or meant == handle or fault(meant) else f"{reason}: write {meant!r}"
+
+
+def checked(handles: Iterable[str], known: Collection[str] = ()) -> tuple[str, ...]:
+    """Handles in their one way of writing, each once; those of creators that are `known` as they are.
+
+    Raises:
+        Rejected: 422, one of the others is empty or can be no handle.
+    """
+    written = ((handle, normal(handle)) for handle in handles)
+    found = tuple(dict.fromkeys(given if given in known and one not in known else one for given, one in written))
+    for handle in found:
+        if handle in known:
+            continue
+        if said := fault(handle) if handle else "a creator's handle is empty":
+            raise Rejected(said, status=422, code="bad-creator")
+    return found
+
+
+def _alphabets(handle: str) -> set[str]:
+    return {unicodedata.name(c, "?").split(" ")[0] for c in handle if unicodedata.category(c)[0] == "L"}

@@ -1,0 +1,86 @@
+"""Brings pictures of a high dynamic range, or of a wide gamut, into what a screen shows: 8 bits of sRGB.
+
+PQ and HLG are decoded to light, BT.2020 colours become those of BT.709, and what is brighter than paper is compressed:
+as players do it, where a plain conversion is flat and pale. Works on pictures that are small already. Knows colours, not
+files.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
+
+from pipelines.media import Bytes8, Floats
+
+WHITE_NITS = 203.0  # of paper: ITU-R BT.2408
+PEAK_NITS = 1000.0  # of the screen that most films are graded on, and the nominal one of HLG
+PQ_NITS = 10_000.0
+KNEE = 0.3  # of paper white; below it light stays as it is (the default of FFmpeg's `tonemap=mobius`)
+HLG_GAMMA = 1.2  # of a screen of 1000 nits: ITU-R BT.2100
+SDR_GAMMA = 2.4  # ITU-R BT.1886
+STEPS_BITS = 12  # of the tables below
+STEPS = 1 << STEPS_BITS
+
+LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020
+TO_BT709 = np.array(  # ITU-R BT.2087
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+)
+
+
+def is_wide(frame: av.VideoFrame) -> bool:
+    """Whether a frame must be brought into the range of a screen."""
+    return frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67) or _is_bt2020(frame)
+
+
+def _is_bt2020(frame: av.VideoFrame) -> bool:
+    return bool(frame.color_primaries == ColorPrimaries.BT2020)
+
+
+def pixels(frame: av.VideoFrame, width: int, height: int, scaler: VideoReformatter) -> Bytes8:
+    """A frame for which `is_wide` as RGB [height, width, 3]."""
+    codes = np.asarray(scaler.reformat(frame, width, height, "rgb48le").to_ndarray(), np.uint16)
+    light = _linear(frame.color_trc)[codes >> (16 - STEPS_BITS)]
+    if frame.color_trc == ColorTrc.ARIB_STD_B67:  # what a scene sends becomes what a screen shows
+        light *= (np.maximum(light @ LUMA, 1e-6) ** (HLG_GAMMA - 1) * (PEAK_NITS / WHITE_NITS))[..., None]
+    if _is_bt2020(frame):
+        light = np.maximum(light @ TO_BT709.T, 0)
+    if frame.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67):
+        light *= _gain(light.max(axis=-1))[..., None]
+    shown: Bytes8 = _srgb()[(np.clip(light, 0, 1) * (STEPS - 1) + 0.5).astype(np.uint16)]
+    return shown
+
+
+def _gain(brightest: Floats) -> Floats:
+    """What light is multiplied by, so that PEAK_NITS becomes 1: the curve of Möbius, which leaves shadows alone."""
+    peak, knee = PEAK_NITS / WHITE_NITS, KNEE
+    a = -(knee**2) * (peak - 1) / (knee**2 - 2 * knee + peak)
+    b = (knee**2 - 2 * knee * peak + peak) / (peak - 1)
+    bright = np.maximum(brightest, knee)
+    curve = (b**2 + 2 * b * knee + knee**2) / (b - a) * (bright + a) / (bright + b)
+    gain: Floats = np.where(brightest > knee, curve / bright, 1).astype(np.float32)
+    return gain
+
+
+@lru_cache(maxsize=4)
+def _linear(transfer: int) -> Floats:
+    """Light for each step of a code: paper is 1; of HLG, where 1 is the brightest that the camera sends."""
+    code = np.linspace(0, 1, STEPS)
+    if transfer == ColorTrc.SMPTE2084:  # SMPTE ST 2084
+        root = code ** (32 / 2523)
+        light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (8192 / 1305)
+        return (light * (PQ_NITS / WHITE_NITS)).astype(np.float32)
+    if transfer == ColorTrc.ARIB_STD_B67:  # ITU-R BT.2100, inverse OETF
+        bright = (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        return np.where(code <= 0.5, code**2 / 3, bright).astype(np.float32)
+    return (code**SDR_GAMMA).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _srgb() -> Bytes8:
+    """Codes of IEC 61966-2-1 for each step of light."""
+    light = np.linspace(0, 1, STEPS)
+    code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.round(code * 255).astype(np.uint8)
