@@ -11,7 +11,7 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from cluster import database
 from cluster.errors import Rejected
@@ -24,9 +24,9 @@ VECTOR = """SELECT installed_version, default_version FROM pg_available_extensio
             AND string_to_array(installed_version, '.')::int[] < string_to_array(default_version, '.')::int[]"""
 # A parallel build of a GIN index by 18.4 could leave a row count of no sense, with which autovacuum never comes again.
 COUNTED_WRONG = """
-    SELECT DISTINCT quote_ident(n.nspname) || '.' || quote_ident(t.relname)
+    SELECT DISTINCT n.nspname, t.relname
     FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
-    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'gin' ORDER BY 1"""
+    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'gin' ORDER BY 1, 2"""
 # What sorts text the way another version of the system's library did; C.UTF-8, which ours are made with, has no versions.
 COLLATED_OTHERWISE = """
     SELECT format('%s (%s, now %s)', datname, datcollversion, coalesce(pg_database_collation_actual_version(oid), 'none'))
@@ -73,8 +73,8 @@ def follow(url: str) -> None:
         _require_collation(connection)
         row = connection.execute(VECTOR).fetchone()
         if row is not None:
-            for (table,) in connection.execute(COUNTED_WRONG).fetchall():
-                connection.execute(f"ANALYZE {table}")  # type: ignore[call-overload]  # quoted above
+            for schema, table in connection.execute(COUNTED_WRONG).fetchall():
+                connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
             connection.execute("ALTER EXTENSION vector UPDATE")
             log.info("pgvector %s is %s from now on", *row)
 
