@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster import database, embedded, postgres_programs, runtime, supervisor
+from cluster import database, embedded, postgres_programs, postgres_user, runtime, supervisor
 from cluster.errors import Rejected, Temporary
 from cluster.settings import POSTGRES_PACKAGES, PostgresSettings, Settings
 from tests.conftest import supervised, throwaway_settings, until
@@ -70,6 +70,8 @@ def test_a_folder_goes_on_in_place_under_the_newer_package_and_back(
         "INSERT INTO moments SELECT i, 'moment ' || i, ARRAY[i, 1, 0]::vector FROM generate_series(1, 2000) i",
         "CREATE INDEX moments_place ON moments USING hnsw (place vector_l2_ops)",
         "CREATE INDEX moments_title ON moments (title)",
+        "CREATE INDEX moments_words ON moments USING gin (to_tsvector('simple', title))",
+        "UPDATE pg_class SET reltuples = 'NaN' WHERE relname = 'moments'",  # as 18.4 could leave it
     )
     assert started(by(OLD, settings), monkeypatch, *filled, VERSIONS) == [("18.4", "0.8.5")]
     before = ("SET enable_seqscan = off", NEAREST)
@@ -82,6 +84,7 @@ def test_a_folder_goes_on_in_place_under_the_newer_package_and_back(
                 (7,)
             ]
             assert rows(settings, "SELECT count(*)::int FROM moments") == [(2000,)]
+            assert rows(settings, "SELECT reltuples::int FROM pg_class WHERE relname = 'moments'") == [(2000,)]
 
 
 @pytest.mark.parametrize("package", POSTGRES_PACKAGES)
@@ -98,7 +101,7 @@ def test_the_embedded_server_is_safe_whichever_package_it_comes_from(
         assert str(postgres_programs.program(package, "postgres")) in process.cmdline()
         for each in (process, *process.children(recursive=True)):
             if os.geteuid() == 0:
-                assert each.uids().effective == embedded._unprivileged().pw_uid
+                assert each.uids().effective == postgres_user.of_server().uid
         assert {each.laddr.ip for each in process.net_connections() if each.status == psutil.CONN_LISTEN} == {
             "127.0.0.1"
         }
@@ -137,7 +140,7 @@ def alone(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     service = embedded.Postgres(settings)
     service.prepare()
     command = service.command()
-    process = subprocess.Popen(command.argv)
+    process = subprocess.Popen(command.argv, cwd=command.cwd)
     try:
         until(lambda: answers(service, process), WITHIN_S, "PostgreSQL answers")
         yield process

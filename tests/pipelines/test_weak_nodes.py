@@ -6,9 +6,6 @@ that starts everything.
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +19,6 @@ from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from pipelines import catalog, nodes, stages
-from pipelines.confinement import landlock, layers, seccomp
 from pipelines.confinement.layers import LANDLOCK
 from pipelines.listed import Listed
 from pipelines.media import UNCONFINED, Failure
@@ -30,6 +26,7 @@ from pipelines.sandbox import Sandbox
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Done, Model, Place, Plan, Refused, Store, Task
 from tests.conftest import supervised, throwaway_settings
+from tests.forgetting import forget_landlock
 from tests.pipelines import counted
 from tests.pipelines.test_ingest import copied, submit, wait
 
@@ -105,23 +102,6 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         running = supervised(settings, "ray")
         yield thread.submit(running.__enter__).result()
         thread.submit(running.__exit__, None, None, None).result()
-
-
-def forget_landlock() -> None:
-    """Let no call of Landlock reach the kernel, of this thread and of what it starts."""
-    code = b"".join(
-        struct.pack("<HBBI", *each)
-        for each in (
-            (seccomp.LOAD, 0, 0, seccomp.NUMBER_AT),
-            (seccomp.JUMP_EQUAL, 0, 1, landlock.CREATE_RULESET),
-            (seccomp.RETURN, 0, 0, seccomp.ERRNO | errno.ENOSYS),
-            (seccomp.RETURN, 0, 0, seccomp.ALLOW),
-        )
-    )
-    program, libc = seccomp._Program(len(code) // 8, code), ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(layers.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    filter_ = (seccomp.PR_SET_SECCOMP, ctypes.c_ulong(seccomp.MODE_FILTER), ctypes.byref(program), 0, 0)
-    assert libc.prctl(*filter_) == 0
 
 
 def test_a_job_on_weak_nodes_ends_at_once_with_the_reason(
