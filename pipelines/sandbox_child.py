@@ -28,8 +28,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from pipelines.confinement import landlock, layers
-from pipelines.confinement.landlock import Rule
+from cluster import landlock
+from cluster.landlock import Rule
+from pipelines.confinement import layers
 from pipelines.confinement.layers import OWN_USER, Confinement, Found
 from pipelines.confinement.profiles import Profile
 from pipelines.containers import Undecodable

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import database, embedded, health, runtime
+from cluster import database, health, postgres_programs, postgres_user, runtime
 from cluster.errors import Temporary
 from cluster.settings import Settings
 
@@ -26,6 +26,7 @@ class Replica:
     folder: Path
     port: int
     url: str
+    package: str
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -37,8 +38,10 @@ class Replica:
             "--fsync=off",
             "--max-connections=120",  # no fewer than the primary's
         )
-        postgres = str(embedded._postgres_binary("postgres"))
-        self.process = subprocess.Popen(embedded._as_unprivileged((postgres, "-D", str(self.folder), *flags)))
+        postgres = str(postgres_programs.program(self.package, "postgres"))
+        self.process = subprocess.Popen(
+            postgres_user.unprivileged((postgres, "-D", str(self.folder), *flags), postgres_user.of_server())
+        )
         deadline = time.monotonic() + WITHIN_S
         while True:
             try:
@@ -64,13 +67,15 @@ def streaming(settings: Settings, folder: Path, url: str) -> Iterator[Replica]:
     """A replica at a URL's port of the server of these settings, copied from it into an empty folder."""
     folder.mkdir(mode=0o700)
     if os.geteuid() == 0:
-        user = embedded._unprivileged()
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    argv = (str(embedded._postgres_binary("pg_basebackup")), "--dbname", runtime.postgres_url(settings, "postgres"))
+        user = postgres_user.of_server()
+        os.chown(folder, user.uid, user.gid)
+    basebackup = postgres_programs.program(settings.postgres.package, "pg_basebackup")
+    argv = (str(basebackup), "--dbname", runtime.postgres_url(settings, "postgres"))
     argv += ("--pgdata", str(folder), "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
-    done = subprocess.run(embedded._as_unprivileged(argv), capture_output=True, text=True, check=False)
+    argv = postgres_user.unprivileged(argv, postgres_user.of_server())
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    made = Replica(folder, int(url.rsplit(":", 1)[1].split("/")[0]), url)
+    made = Replica(folder, int(url.rsplit(":", 1)[1].split("/")[0]), url, settings.postgres.package)
     made.start()
     try:
         yield made

@@ -5,17 +5,21 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cluster import settings
 from cluster.settings import ROOT
 
 PACKAGES = ("cluster", "pipelines", "serve", "ledger")
 README = ROOT / "README.md"
+OF_TORCH = ("cuda-", "nvidia-", "triton")  # PyTorch pins its own, one set for each of its builds
 
 
 def modules() -> Iterator[Path]:
@@ -32,6 +36,37 @@ def imported(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
     return names
+
+
+def installed_for(python: str) -> set[str]:
+    """The packages that `make setup` brings under a version of Python, as the packages installed here describe it."""
+    environment = {"python_version": python.rpartition(".")[0], "python_full_version": python}
+    names: set[str] = set()
+    waiting = [Requirement("pixr[dev]")]
+    seen: set[tuple[str, str]] = set()  # a package and one of its extras
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        names.add(name)
+        for extra in {"", *wanted.extras}:
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                asked = map(Requirement, described(name))
+                waiting += [
+                    each for each in asked if not each.marker or each.marker.evaluate({**environment, "extra": extra})
+                ]
+    return names - {"pixr", "setuptools"}  # the environment has its setuptools, as it has its pip
+
+
+def described(name: str) -> list[str]:
+    """What an installed package asks for, or this checkout for `pixr`; nothing where it is not installed."""
+    if name == "pixr":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    try:
+        return requires(name) or []
+    except PackageNotFoundError:
+        return []
 
 
 @pytest.mark.parametrize(
@@ -63,6 +98,14 @@ def test_decord_is_not_installed_beside_decord2() -> None:
     names = {distribution.metadata["Name"].lower() for distribution in distributions()}
     assert "decord2" in names
     assert "decord" not in names
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.11.7", "3.12.0", "3.12.9"])
+def test_the_constraints_name_every_package_that_an_install_brings(python: str) -> None:
+    """Also what a library asks for under another Python than this one: redis wants one more before 3.11.3."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    assert {name for name in installed_for(python) if not name.startswith(OF_TORCH)} - pinned == set()
 
 
 def test_the_readme_names_every_section_of_settings() -> None:

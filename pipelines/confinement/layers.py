@@ -24,14 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.confinement import landlock, seccomp
-from pipelines.confinement.landlock import Rule
+from cluster import landlock
+from cluster.landlock import Rule
+from pipelines.confinement import seccomp
 
 LANDLOCK, SECCOMP, OWN_USER, OWN_NETWORK = "landlock", "seccomp", "own user", "own network"
 LAYERS = (LANDLOCK, SECCOMP, OWN_USER, OWN_NETWORK)
 STRONG = frozenset({LANDLOCK, SECCOMP})
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 CAPABILITIES_VERSION = 0x2008_0522
 OPEN_FILES_MAX = 64
@@ -123,7 +124,7 @@ def confine(confinement: Confinement, keeper: int) -> None:
     Raises:
         OSError: a layer cannot be put on. The caller must end the process then.
     """
-    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
+    landlock.give_up_privileges()
     if OWN_USER in confinement.layers:
         os.setgroups([])
         os.setresgid(confinement.uid, confinement.uid, confinement.uid)

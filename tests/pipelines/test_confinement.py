@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from cluster import runtime, stack
+from cluster import landlock, runtime, stack
 from cluster.settings import Settings
-from pipelines.confinement import landlock, layers, profiles
+from pipelines.confinement import layers, profiles
 from pipelines.confinement.layers import LANDLOCK, LAYERS, OWN_NETWORK, OWN_USER, SECCOMP, Found
 from pipelines.media import Failure
 from pipelines.sandbox import Result, Sandbox

@@ -7,11 +7,8 @@ that starts everything. Further nodes are started by another thread, and are str
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import json
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,7 +26,6 @@ from cluster.keeper import kill_tree
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from pipelines import catalog, jobs, nodes, stages
-from pipelines.confinement import landlock, layers, seccomp
 from pipelines.confinement.layers import LANDLOCK
 from pipelines.listed import Listed
 from pipelines.media import TEMPORARY, UNCONFINED, Failure
@@ -37,6 +33,7 @@ from pipelines.sandbox import Sandbox
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Done, Model, Place, Plan, Refused, Store, Task
 from tests.conftest import supervised, throwaway_settings
+from tests.forgetting import forget_landlock
 from tests.pipelines import counted
 from tests.pipelines.test_ingest import copied, multiplied, submit, wait
 from tests.pipelines.test_nodes import NODE_CPUS, decodes, joined
@@ -132,23 +129,6 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield thread.submit(running.__enter__).result()
         thread.submit(running.__exit__, None, None, None).result()
     reset_auth_token_state()
-
-
-def forget_landlock() -> None:
-    """Let no call of Landlock reach the kernel, of this thread and of what it starts."""
-    code = b"".join(
-        struct.pack("<HBBI", *each)
-        for each in (
-            (seccomp.LOAD, 0, 0, seccomp.NUMBER_AT),
-            (seccomp.JUMP_EQUAL, 0, 1, landlock.CREATE_RULESET),
-            (seccomp.RETURN, 0, 0, seccomp.ERRNO | errno.ENOSYS),
-            (seccomp.RETURN, 0, 0, seccomp.ALLOW),
-        )
-    )
-    program, libc = seccomp._Program(len(code) // 8, code), ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(layers.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    filter_ = (seccomp.PR_SET_SECCOMP, ctypes.c_ulong(seccomp.MODE_FILTER), ctypes.byref(program), 0, 0)
-    assert libc.prctl(*filter_) == 0
 
 
 def attempts(connection: Connection) -> int:

@@ -1,7 +1,8 @@
 """Landlock: a process says which files it will open from now on, and the kernel holds it to that (landlock(7)).
 
 Everything that this kernel's Landlock knows is handled, so what no rule allows is refused: files, folders, devices, TCP
-ports, abstract UNIX sockets and signals to processes outside. It needs no privilege, and cannot be taken back.
+ports (but for a server), abstract UNIX sockets and signals to processes outside. It needs no privilege, and cannot be
+taken back. Root and its capabilities are held to it as anybody is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ READ = READ_FILE
 WRITE = READ_FILE | WRITE_FILE | TRUNCATE
 RUN = READ_FILE | EXECUTE
 FOLDER = READ_FILE | READ_DIR | EXECUTE
+OWN = sum(rights for _, rights in FILE_RIGHTS) & ~EXECUTE  # of a folder: everything, but to start what lies in it
+
+PR_SET_NO_NEW_PRIVS = 38
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,15 +63,27 @@ def version() -> int:
     return _call(CREATE_RULESET, None, 0, CREATE_RULESET_VERSION)
 
 
-def restrict(rules: Iterable[Rule]) -> None:
-    """Confine the calling thread, which must have PR_SET_NO_NEW_PRIVS, for good.
+def give_up_privileges() -> None:
+    """Have nothing that this process starts gain rights by being started (PR_SET_NO_NEW_PRIVS).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        error = ctypes.get_errno()
+        raise OSError(error, f"PR_SET_NO_NEW_PRIVS: {os.strerror(error)}")
+
+
+def restrict(rules: Iterable[Rule], network: bool = False) -> None:
+    """Confine the calling thread, which has given up its privileges, for good. `network` leaves TCP as it is.
 
     Raises:
         OSError: the kernel has no Landlock, or refuses a rule.
     """
     known = version()
     handled = sum(rights for since, rights in FILE_RIGHTS if since <= known)
-    attributes = _Ruleset(handled, NET_RIGHTS if known >= NET_SINCE else 0, SCOPES if known >= SCOPES_SINCE else 0)
+    ports = NET_RIGHTS if known >= NET_SINCE and not network else 0
+    attributes = _Ruleset(handled, ports, SCOPES if known >= SCOPES_SINCE else 0)
     size = 24 if known >= SCOPES_SINCE else 16 if known >= NET_SINCE else 8  # what this version has of the structure
     with _closing(_call(CREATE_RULESET, ctypes.byref(attributes), size, 0)) as ruleset:
         for rule in rules:
