@@ -17,8 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 from psycopg import sql
@@ -27,8 +29,11 @@ from cluster import database, migrations, roles, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
+from pipelines import samples
 
 START_TIMEOUT_S = 120.0
+TEMPLATE = "migrated"
+DEMO_SEED = 1  # the demo's own, of which the README speaks
 
 
 def pytest_configure() -> None:
@@ -46,7 +51,19 @@ def pytest_collection_finish() -> None:
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a data folder in which PostgreSQL, Valkey and the S3 gateway run."""
     with supervised(throwaway_settings(tmp_path_factory.mktemp("ground")), "postgres", "redis", "s3") as settings:
+        wait_for_no_disk(runtime.postgres_url(settings, "postgres"))
         yield settings
+
+
+def wait_for_no_disk(postgres_url: str) -> None:
+    """Have a PostgreSQL of tests write without waiting for the disk, which making and dropping databases does most.
+
+    Only a machine that loses its power would lose anything by it.
+    """
+    with database.connect(postgres_url, autocommit=True) as connection:
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(name)))
+        connection.execute("SELECT pg_reload_conf()")
 
 
 @contextmanager
@@ -84,32 +101,95 @@ def wait_up(settings: Settings, process: subprocess.Popen[bytes], timeout_s: flo
 
 
 @pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's videos, good and bad, filmed once a test run. Tests change nothing in it."""
+    folder = tmp_path_factory.mktemp("demo")
+    samples.demo(folder, DEMO_SEED)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def _template(ground: Settings) -> str:
-    """The name of a migrated database that others are copied from."""
-    url = runtime.postgres_url(ground, "pixr")
+    """The name of a migrated database that others are copied from.
+
+    One of its own: the supervisor looks at the deployment's, and nobody may be connected to a database that is copied.
+    """
+    url = runtime.postgres_url(ground, TEMPLATE)
+    with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     migrations.migrate(url)
     roles.allow_login(url, runtime.secret(ground, "postgres"))
-    return "pixr"
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def spares(ground: Settings, _template: str) -> Iterator[Spares]:
+    """Databases for tests, ready before they are asked for."""
+    with Spares(ground, _template) as made:
+        yield made
 
 
 @pytest.fixture
-def postgres_url(ground: Settings, _template: str) -> Iterator[str]:
+def postgres_url(spares: Spares) -> Iterator[str]:
     """A fresh, migrated database of the test's own."""
-    with fresh_database(ground, _template) as url:
+    with spares.database() as url:
         yield url
+
+
+class Spares:
+    """Databases copied from a migrated one: the next is made, and the last dropped, in a thread beside the test."""
+
+    def __init__(self, ground: Settings, template: str) -> None:
+        self._ground, self._template = ground, template
+        self._thread = ThreadPoolExecutor(1, "spare databases")
+        self._next = self._thread.submit(self._made)
+        self._dropped = self._thread.submit(lambda: None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """One for a test; its URL."""
+        made, self._next = self._next, self._thread.submit(self._made)
+        name, before = made.result(), self._dropped
+        try:
+            yield runtime.postgres_url(self._ground, name)
+        finally:
+            self._dropped = self._thread.submit(drop_database, self._ground, name)
+            before.result()
+
+    def _made(self) -> str:
+        return create_database(self._ground, self._template)
+
+    def __exit__(self, *_: object) -> None:
+        self._dropped.result()
+        drop_database(self._ground, self._next.result())
+        self._thread.shutdown()
 
 
 @contextmanager
 def fresh_database(ground: Settings, template: str) -> Iterator[str]:
-    """A database copied from a migrated one, and dropped in the end."""
+    """A database copied from another one, and dropped in the end."""
+    name = create_database(ground, template)
+    try:
+        yield runtime.postgres_url(ground, name)
+    finally:
+        drop_database(ground, name)
+
+
+def create_database(ground: Settings, template: str) -> str:
+    """Copy a database; the name of the new one."""
     name = f"test_{secrets.token_hex(6)}"
+    identifiers = sql.Identifier(name), sql.Identifier(template)
     with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
-        identifiers = sql.Identifier(name), sql.Identifier(template)
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*identifiers))
-        try:
-            yield runtime.postgres_url(ground, name)
-        finally:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    return name
+
+
+def drop_database(ground: Settings, name: str) -> None:
+    with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -15,9 +14,8 @@ from psycopg import Connection
 from solders.pubkey import Pubkey
 
 from cluster import database
-from cluster.settings import Settings
 from ledger import audit, book, stops
-from tests.conftest import fresh_database
+from tests.conftest import Spares
 from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, new_chain, token_account, wallet_of
 
 CREATORS = (1, 2, 3)
@@ -193,9 +191,8 @@ class Paying(RuleBasedStateMachine):
             self._database.__exit__(None, None, None)
 
 
-def test_payouts_agree_with_a_plain_model(ground: Settings, request: pytest.FixtureRequest) -> None:
-    template = request.getfixturevalue("_template")
+def test_payouts_agree_with_a_plain_model(spares: Spares) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     made = settings(max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=checks)
-    bound = type("Bound", (Paying,), {"new_database": lambda _: fresh_database(ground, template)})
+    bound = type("Bound", (Paying,), {"new_database": lambda _: spares.database()})
     run_state_machine_as_test(bound, settings=made)
