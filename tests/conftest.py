@@ -27,9 +27,11 @@ from cluster import database, migrations, roles, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
+from pipelines import samples
 
 START_TIMEOUT_S = 120.0
 TEMPLATE = "pixr_template"
+DEMO_SEED = 1  # the demo's own, of which the README speaks
 
 
 def pytest_configure() -> None:
@@ -47,7 +49,19 @@ def pytest_collection_finish() -> None:
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a data folder in which PostgreSQL, Valkey and the S3 gateway run."""
     with supervised(throwaway_settings(tmp_path_factory.mktemp("ground")), "postgres", "redis", "s3") as settings:
+        wait_for_no_disk(runtime.postgres_url(settings, "postgres"))
         yield settings
+
+
+def wait_for_no_disk(postgres_url: str) -> None:
+    """Have a PostgreSQL of tests write without waiting for the disk, which making and dropping databases does most.
+
+    Only a machine that loses its power would lose anything by it.
+    """
+    with database.connect(postgres_url, autocommit=True) as connection:
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(name)))
+        connection.execute("SELECT pg_reload_conf()")
 
 
 @contextmanager
@@ -82,6 +96,14 @@ def wait_up(settings: Settings, process: subprocess.Popen[bytes], timeout_s: flo
         assert process.poll() is None, f"start failed: {json.dumps(status, indent=1)}"
         assert time.monotonic() < deadline, f"not up in time: {json.dumps(status, indent=1)}"
         time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's videos, good and bad, filmed once a test run. Tests change nothing in it."""
+    folder = tmp_path_factory.mktemp("demo")
+    samples.demo(folder, DEMO_SEED)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,6 +85,7 @@ def test_a_migration_waits_for_no_lock_long_and_says_who_holds_it(
     migrations.migrate(postgres_url, [ONE])
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT_MS", 300)
     monkeypatch.setattr(migrations, "LOCK_TRIES_MAX", 3)
+    monkeypatch.setattr(migrations, "LOCK_PAUSE_S", 0.1)
     wider = Migration("test", "0002_wider.sql", "ALTER TABLE one ADD COLUMN more int")
     with (
         database.connect(postgres_url) as report,
@@ -108,11 +109,13 @@ def test_a_migration_waits_for_no_lock_long_and_says_who_holds_it(
 def test_a_migration_goes_on_when_the_lock_is_given_back(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     migrations.migrate(postgres_url, [ONE])
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT_MS", 200)
+    tried, holders = threading.Event(), migrations._holders
+    monkeypatch.setattr(migrations, "_holders", lambda connection: tried.set() or holders(connection))
     wider = Migration("test", "0002_wider.sql", "ALTER TABLE one ADD COLUMN more int")
     with database.connect(postgres_url) as report, ThreadPoolExecutor(1) as threads:
         report.execute("SELECT count(*) FROM one")
         applied = threads.submit(migrations.migrate, postgres_url, [ONE, wider])
-        time.sleep(1)
+        assert tried.wait(30), "it waits for the lock"
         report.rollback()
         assert applied.result(30) == [wider]
 

@@ -10,8 +10,6 @@ import pytest
 from pipelines import samples
 from tests.stack import Stack, running
 
-SEED = 1  # the demo's own, of which the README speaks
-
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -20,14 +18,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="package")
-def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("catalogue"))
-
-
-@pytest.fixture(scope="package")
-def catalogue(stack: Stack, catalogue_folder: str) -> list[samples.Sample]:
+def catalogue(stack: Stack, demo_folder: Path) -> list[samples.Sample]:
     """The demo's videos, good and bad, ingested."""
-    made = samples.demo(Path(catalogue_folder), SEED)
-    job = stack.json("ingest", catalogue_folder)
+    job = stack.json("ingest", str(demo_folder))
     assert job["status"] == "succeeded", job
-    return made
+    return samples.read(demo_folder)

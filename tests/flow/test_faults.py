@@ -14,7 +14,7 @@ BACK_WITHIN_S = 30.0
 @pytest.mark.parametrize("service", ["redis", "s3", "solana", "postgres"])
 def test_a_killed_service_is_back_and_nothing_is_lost(stack: Stack, catalogue: None, service: str) -> None:
     before = stack.counts()
-    process = psutil.Process(stack.services[service]["pid"])
+    process = psutil.Process(stack.pids[service])
     process.kill()
     psutil.wait_procs([process], timeout=5)
     until(lambda: all_healthy(stack), BACK_WITHIN_S, f"{service} healthy again")

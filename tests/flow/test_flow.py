@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,10 +137,10 @@ def test_a_repeated_idempotency_key_earns_nothing_new(stack: Stack, shown: list[
 
 
 def test_a_second_ingest_of_the_same_folder_changes_nothing(
-    stack: Stack, catalogue: list[Sample], catalogue_folder: str
+    stack: Stack, catalogue: list[Sample], demo_folder: Path
 ) -> None:
     before = stack.counts()
-    job = stack.json("ingest", catalogue_folder)
+    job = stack.json("ingest", str(demo_folder))
     assert job["status"] == "succeeded"
     assert stack.counts() == before
 

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")  # said by the
 VIEWERS = 3
 EVERY_S = 0.1
 QUIET_S = 2.0  # of load before the kill, and once more when all is whole
-WATCHED_S = 8.0  # from a kill on
+WATCHED_S = 3.0  # from a kill on, and until all is whole again
+REPLICA_AWAY_S = 8.0  # nobody starts it but the test
 BACK_WITHIN_S = 60.0
 SLACK_S = 2.0  # of a machine of two cores that restarts what was killed, beyond a search's own deadline
 ALL = ("encoder", "redis", "replica", "postgres")
@@ -116,7 +117,7 @@ def kill(stack: Stack, replica: Replica, what: str) -> None:
     if what == "replica":
         replica.kill()
         return
-    killed = family(stack, "QueryEncoder") if what == "encoder" else [psutil.Process(stack.services[what]["pid"])]
+    killed = family(stack, "QueryEncoder") if what == "encoder" else [psutil.Process(stack.pids[what])]
     assert killed
     for process in killed:
         process.kill()
@@ -134,7 +135,7 @@ def test_whatever_is_killed_every_search_is_answered_or_sent_away_in_time(
         killed_at = time.time()
         for each in ALL if what == "all" else (what,):
             kill(stack, replica, each)
-        time.sleep(WATCHED_S)
+        time.sleep(REPLICA_AWAY_S if what in ("replica", "all") else WATCHED_S)
         if what in ("replica", "all"):
             replica.start()
         until(lambda: whole(stack), BACK_WITHIN_S, "whole again by itself")

@@ -15,6 +15,7 @@ import pytest
 from cluster import embedded
 from cluster.folders import OTHERS
 from pipelines import samples
+from pipelines.film import Form
 from pipelines.samples import Sample
 from tests.stack import Stack
 
@@ -25,7 +26,8 @@ FREE = b"\x00\x00\x00\x10free"  # the box that may stand anywhere in an MP4, and
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("clip")
-    return (folder / next(sample.file for sample in samples.demo(folder, 5) if sample.shots)).read_bytes()
+    (sample,) = samples.write(folder, 1, 5, forms=(Form(width=320, height=180),), shots=(2, 2), seconds=(2.0, 2.2))
+    return (folder / sample.file).read_bytes()
 
 
 def test_nothing_of_a_running_pixr_can_be_entered_by_another_user(stack: Stack, catalogue: list[Sample]) -> None:

@@ -67,7 +67,7 @@ class Load:
 
 def victim(stack: Stack, kind: str) -> list[psutil.Process]:
     if kind in ("postgres", "redis", "solana"):
-        pid = stack.services[kind]["pid"]
+        pid = stack.pids.get(kind)
         return [psutil.Process(pid)] if pid and psutil.pid_exists(pid) else []
     if kind == "replica":
         return family(stack, "ServeReplica")

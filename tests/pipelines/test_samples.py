@@ -109,8 +109,8 @@ def test_faulty_files_cannot_be_played(tmp_path: Path) -> None:
             decoded(tmp_path / sample.file)
 
 
-def test_the_demo_has_what_a_catalogue_has(tmp_path: Path) -> None:
-    written = samples.demo(tmp_path, 1)
+def test_the_demo_has_what_a_catalogue_has(demo_folder: Path) -> None:
+    written = samples.read(demo_folder)
     good = [sample for sample in written if not sample.fault]
     assert len(good) >= 8
     assert {sample.fault for sample in written if sample.fault} == set(film.FAULTS)
