@@ -106,6 +106,11 @@ def test_remarks_are_bounded() -> None:
     assert len(rows) <= remarks.REASONS_MAX + 1
     assert max(len(name) for row in rows for name in row["names"]) <= remarks.NAME_LENGTH_MAX
     assert "\x1b" not in remarks.line(rows[0])
+    noted = Remarks()
+    for _ in range(3):
+        noted.add(remarks.LEFT_OUT, "not to be named")
+    assert remarks.line(noted.rows()[0]) == "left out (3): not to be named"
+    rows += noted.rows()
     again = Remarks()
     again.extend(rows)
     assert again.rows() == rows
