@@ -58,10 +58,27 @@ def is_head(request: Request) -> bool:
 
 
 def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
-    """Has a page that is none of `origins` made a browser ask, as an `<img>` there does? Browsers say so; programs do not."""
-    if request.headers.get("sec-fetch-site") != "cross-site":
+    """Has a page that is neither ours nor of `origins` made a browser ask, as an `<img>` there does?
+
+    Browsers say so; programs do not. `Sec-Fetch-Site` is sent to HTTPS and loopback alone and is the browser's own word: another
+    name of the same site is another's page too. Over plain HTTP the origin says it, and where a request has none the referrer.
+    """
+    headers = request.headers
+    site, origin = headers.get("sec-fetch-site", "").strip().lower(), headers.get("origin", "")
+    if {"*", origin} & set(origins):
         return False
-    return not {"*", request.headers.get("origin", "")} & set(origins)
+    if site:
+        return site not in ("same-origin", "none")
+    page = origin or headers.get("referer", "")
+    return bool(page) and (_host(page) or page) != _host(f"//{headers.get('host', '')}")
+
+
+def _host(address: str) -> str:
+    """Host and port of an address; empty for one without a host (`null`). The scheme's own port, which a proxy may add or
+    leave out, does not count, nor does the scheme, which a proxy changes.
+    """
+    host = address.partition("//")[2].partition("/")[0].lower()
+    return host.removesuffix(":80").removesuffix(":443")
 
 
 def allowed(routes: Sequence[BaseRoute], scope: Scope) -> str:

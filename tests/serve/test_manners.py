@@ -92,6 +92,41 @@ async def test_what_a_page_of_another_site_has_strangers_ask_earns_nothing(room:
 
 
 @pytest.mark.parametrize(
+    ("headers", "pays"),
+    [
+        ({}, True),
+        ({"sec-fetch-site": "Cross-Site"}, False),
+        ({"sec-fetch-site": "same-site", "origin": "http://other.pixr"}, False),
+        ({"sec-fetch-site": "none"}, True),
+        ({"sec-fetch-site": "same-origin", "origin": "https://before.the.proxy"}, True),
+        ({"sec-fetch-site": "cross-site", "origin": "https://friend.example"}, True),
+        ({"origin": "http://evil.example"}, False),
+        ({"origin": "null"}, False),
+        ({"origin": "http://pixr.evil.example"}, False),
+        ({"origin": "http://pixr:8000"}, False),
+        ({"origin": "https://friend.example"}, True),
+        ({"origin": "http://pixr"}, True),
+        ({"origin": "https://PIXR:443"}, True),
+        ({"referer": "http://evil.example/page"}, False),
+        ({"referer": "http://["}, False),
+        ({"referer": "http://pixr/?q=orchard"}, True),
+        ({"referer": "http://evil.example/", "origin": "http://pixr"}, True),
+    ],
+)
+async def test_what_a_browser_says_of_the_page_that_asks_decides_whether_it_pays(
+    settings: Settings, headers: dict[str, str], pays: bool
+) -> None:
+    """Also over plain HTTP, where browsers send no `Sec-Fetch-Site` to hosts other than loopback."""
+    shelf = fill(settings)
+    known = replace(settings.section(SearchSettings), cors_origins=("https://friend.example",))
+    async with opened(settings.with_section(known), tiny) as doors:
+        for path in ("/v1/search?q=orchard", "/v1/search?q=orchard", "/v1/search/stream?q=orchard"):
+            assert (await doors.http.get(path, headers=headers)).status_code == 200
+        await doors.http.post("/v1/search", json={"text": "orchard"}, headers=headers)
+        assert (await Room(doors, shelf).appearances() > 0) == pays
+
+
+@pytest.mark.parametrize(
     ("path", "methods"),
     [
         ("/v1/search", "GET, HEAD, OPTIONS, POST"),
