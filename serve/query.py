@@ -181,6 +181,10 @@ class Parameters(Asked, Narrowing):
         return {name: value for name, value in given.items() if value is not None}
 
 
+PARTS = {  # what each of these speaks of
+    "blend.text": "a text", "blend.image": "an image", "blend.segment": "a segment_id", "blend.negative": "something negative",
+    "weights.text": "a text", "language": "a text or something negative",
+}  # fmt: skip
 RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
 BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing; `group_by` it knows itself
     "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
@@ -340,6 +344,7 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
             said = f"a cursor carries its own search, {(*beside, 'a text')[0]} cannot stand beside it"
             raise Rejected(said, status=422, code="bad-query", hint="give the cursor with limit, or search again")
         return
+    _check_parts(body, text)
     vector_weight = settings.vector_weight if body.weights.vector is None else body.weights.vector
     text_weight = settings.text_weight if body.weights.text is None else body.weights.text
     if vector_weight == 0 and (text_weight == 0 or not fulltext.wanted(text)):
@@ -349,6 +354,29 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
         low, high = getattr(body.filters, least), getattr(body.filters, most)
         if low is not None and high is not None and _is_empty(low, high):
             raise Rejected(f"{least} is after {most}: nothing is between", status=422, code="bad-query")
+
+
+def _check_parts(body: Body, text: str) -> None:
+    """Refuse what is said of a part that the search does not have.
+
+    Raises:
+        Rejected: it names the field, as `POST` and as `GET` have it.
+    """
+    has = {
+        "text": bool(fulltext.wanted(text)),
+        "image": body.image is not None,
+        "segment": body.segment_id is not None,
+        "negative": bool(body.negative or fulltext.excluded(text)),
+    }
+    said = [(f"blend.{part}", f"{part}_blend", has[part]) for part in sorted(body.blend.model_fields_set)]
+    said.append(("weights.text", "text_weight", has["text"] or body.weights.text is None))
+    has_words = has["text"] or has["negative"] or "language" not in body.model_fields_set
+    said.append(("language", "language", has_words))
+    for field_name, parameter, has_meaning in said:
+        if not has_meaning:
+            detail = f"{field_name} has no meaning here: the search does not have that part"
+            hint = f"leave out {field_name} (in a GET: {parameter}), or give {PARTS[field_name]}"
+            raise Rejected(detail, status=422, code="bad-query", hint=hint)
 
 
 def _is_empty(low: int | dt.datetime, high: int | dt.datetime) -> bool:
