@@ -96,7 +96,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.delete("/{key_id}", response_model=Key)
     async def revoke_key(key_id: KeyId) -> Any:
-        """End a key, within seconds; ending it again is no error."""
+        """End a key: at once for what changes something, within seconds for the rest; ending it again is no error."""
         return await services.threads.ask(_revoked, key_id)
 
     return routes
