@@ -31,7 +31,7 @@ class Listed:
 
 
 class Note(NamedTuple):
-    """What people should know of a listed video: the kind of remark, the reason, and which; named, if it is the job's to know."""
+    """What people should know of a listed video: the kind of remark, the reason, which, and whether the job may name it."""
 
     kind: str
     reason: str

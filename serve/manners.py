@@ -59,7 +59,7 @@ def is_head(request: Request) -> bool:
 def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
     """Has a page that is neither ours nor of `origins` made a browser ask, as an `<img>` there does?
 
-    Browsers say so; programs do not. `Sec-Fetch-Site` is sent to HTTPS and loopback alone and is the browser's own word: another
+    Browsers say so; programs do not. `Sec-Fetch-Site` is sent to HTTPS and loopback alone and is its own word: another
     name of the same site is another's page too. Over plain HTTP the origin says it, and where a request has none the referrer.
     """
     headers = request.headers

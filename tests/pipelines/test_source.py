@@ -419,7 +419,9 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
         with pytest.raises(Rejected, match="holds uploads of others too"):
             source.listed(whole, storage, creator="ana", rights=ANA, own_bucket=bucket)
         with pytest.raises(Rejected, match="stands in its list alone") as caught:
-            source.listed(whole, storage, creator="ana", rights=ANA)  # a bucket of somebody else's, with a folder of that name
+            source.listed(
+                whole, storage, creator="ana", rights=ANA
+            )  # a bucket of somebody else's, with a folder of that name
         assert "mp4" not in caught.value.detail
     with pytest.raises(Rejected, match="holds uploads of others too"):
         source.listed(f"s3://{bucket}/hers", storage, manifest_uri=upload, rights=ANA)

@@ -65,7 +65,12 @@ async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
         of_others = await submit(hers, source=uploads)
         assert (of_others.status_code, of_others.json()["code"]) == (403, "not-yours")
         whole, odd = f"s3://{settings.s3.bucket}", f"s3://{settings.s3.bucket}//uploads/a.mp4"
-        for asked in ({"source": whole}, {"source": f"{whole}/"}, {"manifest": f"{uploads}a.mp4"}, {"manifest": f"{whole}/"}):
+        for asked in (
+            {"source": whole},
+            {"source": f"{whole}/"},
+            {"manifest": f"{uploads}a.mp4"},
+            {"manifest": f"{whole}/"},
+        ):
             refused = await submit(hers, **asked)
             assert (refused.status_code, refused.json()["code"]) == (403, "not-yours"), asked
             assert "holds uploads of others too" in refused.json()["detail"]
