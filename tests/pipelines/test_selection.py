@@ -106,11 +106,15 @@ def test_remarks_are_bounded() -> None:
     assert len(rows) <= remarks.REASONS_MAX + 1
     assert max(len(name) for row in rows for name in row["names"]) <= remarks.NAME_LENGTH_MAX
     assert "\x1b" not in remarks.line(rows[0])
-    noted = Remarks()
-    for _ in range(3):
-        noted.add(remarks.LEFT_OUT, "not to be named")
-    assert remarks.line(noted.rows()[0]) == "left out (3): not to be named"
-    rows += noted.rows()
     again = Remarks()
     again.extend(rows)
     assert again.rows() == rows
+
+
+def test_what_is_not_to_be_named_is_counted_alone() -> None:
+    noted, again = Remarks(), Remarks()
+    for _ in range(3):
+        noted.add(remarks.LEFT_OUT, "somebody else's")
+    again.extend(noted.rows())
+    for each in (noted, again):
+        assert each.first() == "left out (3): somebody else's"
