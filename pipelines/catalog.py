@@ -92,7 +92,7 @@ def _own(connection: Connection, page: Sequence[Listed], rights: Rights, done: R
     ).fetchall()
     others = {uri for (uri,) in rows}
     reason = "it is a creator's whom this job does not speak for"
-    done.refused.extend(Note(LEFT_OUT, reason, video) for video in page if video.source_uri in others)
+    done.refused.extend(Note(LEFT_OUT, reason, video, is_named=False) for video in page if video.source_uri in others)
     return [video for video in page if video.source_uri not in others]
 
 

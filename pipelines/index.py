@@ -36,7 +36,7 @@ MOMENTS_PER_VIDEO = 25.0  # where PostgreSQL has not counted yet
 # 512 dimensions).
 SCAN_COST = 2.0
 Profile = Literal["hnsw", "ivfflat", "bit"]
-LANGUAGES: tuple[LiteralString, ...] = (  # that a query may be in; a video of another one is read as "simple"
+LANGUAGES: tuple[LiteralString, ...] = (  # asked for whatever a query's own is; see `languages`
     "english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple",
 )  # fmt: skip
 

@@ -240,6 +240,7 @@ def list_source(
         manifest_uri=options.manifest,
         rights=options.rights,
         is_known=creators.knows(connection),
+        own_bucket=bucket,
     )
     registered = list_videos(connection, job_id, found, model_id, options.rights)
     forget_removed(storage, bucket, registered)
@@ -258,7 +259,7 @@ def list_videos(
     noted.extend(found.remarks)
     registered = catalog.register(connection, job_id, found.videos, model_id, rights)
     for note in (*registered.refused, *registered.notes):
-        noted.add(note.kind, note.reason, name_of(note))
+        noted.add(note.kind, note.reason, name_of(note) if note.is_named else "")
     jobs.note(connection, job_id, {"remarks": noted.rows()})
     refused = registered.refused
     if len(refused) == len(found.videos):

@@ -102,11 +102,10 @@ def _check(
     """Refuse a job that would end before it has begun, for the reasons of `create`."""
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
-    source.check(job_source, storage, settings.s3.ingest_buckets)
-    ownership.require_open(job_source, options.rights)
+    for each in filter(None, (job_source, options.manifest)):
+        ownership.require_open(each, options.rights, settings.s3.bucket)  # before it is said whether anything is there
+        source.check(each, storage, settings.s3.ingest_buckets)
     lists.require_known(connection, job_source)
-    if options.manifest:
-        source.check(options.manifest, storage, settings.s3.ingest_buckets)
 
 
 def _insert(connection: Connection, job_source: str, options: Options, priority: int) -> str:

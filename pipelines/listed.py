@@ -31,8 +31,9 @@ class Listed:
 
 
 class Note(NamedTuple):
-    """What people should know of a listed video: the kind of remark, the reason, and which."""
+    """What people should know of a listed video: the kind of remark, the reason, which, and whether the job may name it."""
 
     kind: str
     reason: str
     video: Listed
+    is_named: bool = True

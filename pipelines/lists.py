@@ -21,7 +21,7 @@ from psycopg import Connection
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines import handles
+from pipelines import handles, languages
 from pipelines.handles import Known, nobody
 from pipelines.manifest import Entry, require_creator
 from pipelines.remarks import LEFT_OUT, Remark, Remarks
@@ -109,6 +109,7 @@ def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known
     said = {**line["entry"], "tags": tuple(line["entry"]["tags"])}
     said["creator"] = handles.meant(said.get("creator", ""), is_known)  # an earlier release left it as it was written
     try:
+        said["language"] = languages.named(said.get("language", ""))  # an earlier release left it as it was written
         return Row(line["uri"], require_creator(Entry(**said), is_known))
     except ValueError as error:  # a release before this one took more
         remarks.add(LEFT_OUT, str(error), str(said["file"]))

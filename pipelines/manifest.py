@@ -21,7 +21,7 @@ import base58
 from cluster import characters
 from cluster.errors import Rejected
 from cluster.terminal import printable
-from pipelines import handles
+from pipelines import handles, languages
 from pipelines.handles import Known, nobody
 
 SEPARATOR = "sep=,"
@@ -243,6 +243,7 @@ def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     _require_storable(texts, words)
     for key in ("title", "language"):
         texts[key] = _line(key, texts.get(key, ""))
+    texts["language"] = languages.named(texts["language"])
     texts["description"] = characters.cleaned(texts.get("description", ""))
     return Entry(**texts, tags=tuple(_line("tag", tag) for tag in words))
 

@@ -20,6 +20,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from cluster import characters
+from pipelines import languages
 from pipelines.handles import UNKNOWN, Rights
 from pipelines.listed import Listed, Note
 from pipelines.manifest import title_of
@@ -57,6 +58,8 @@ class _Known:
     def new_words(self, said: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """What a manifest says that it did not say before, and that is not so already; and of that, what may not apply."""
         before = self.said_before or {}
+        if self.language in languages.NAMES and before.get("language"):  # noted by an older release as it was written
+            before = before | {"language": languages.known(before["language"])}
         words = {
             name: word
             for name, word in said.items()

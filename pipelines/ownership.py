@@ -13,7 +13,7 @@ from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
 from pipelines import buckets, lists, manifest, selection
-from pipelines.handles import Known, Rights
+from pipelines.handles import UNKNOWN, Known, Rights
 from pipelines.listed import Listed
 from pipelines.lists import UPLOADS
 from pipelines.manifest import RefusedRow, Rows
@@ -21,18 +21,19 @@ from pipelines.remarks import LEFT_OUT, Remarks
 from pipelines.selection import Manifest
 
 
-def require_open(uri: str, rights: Rights) -> None:
+def require_open(uri: str, rights: Rights, own_bucket: str = "") -> None:
     """Refuse uploads as a source where a job speaks for some creators only: whose they are stands in their list alone.
+    What lies in the folder of uploads is refused, and the whole of `own_bucket`, where Pixr puts them.
 
     Raises:
-        Rejected: 403; or 422, its key has empty parts, by which some stores find what has another address.
+        Rejected: 403; or 422 to everybody, its key has empty parts, by which some stores find what has another address.
     """
-    if rights.creators is None or lists.is_list(uri):
-        return
-    key = store.split(uri)[1]
+    bucket, key = store.split(uri)
     if key.startswith("/") or "//" in key:
         raise Rejected(f"{uri!r} has empty parts", 422, "bad-address", "write one slash between the parts of a key")
-    if _is_upload(uri):
+    if rights.creators is None or lists.is_list(uri):
+        return
+    if _is_upload(uri) or (bucket == own_bucket and not key):
         hint = "name the list that `pixr ingest` has made, or a folder of your own"
         raise Rejected(f"{uri} holds uploads of others too", status=403, code="not-yours", hint=hint)
 
@@ -96,16 +97,16 @@ def others(objects: Sequence[StoredObject], manifests: Iterable[Manifest], right
 def without(
     objects: Mapping[str, StoredObject], reasons: Mapping[str, str], remarks: Remarks
 ) -> dict[str, StoredObject]:
-    """Objects by their paths but for those of `others`, of which the videos are said."""
+    """Objects by their paths but for those of `others`, whose videos are counted: their names are not the job's to know."""
     for path, found in objects.items():
         if found.uri in reasons and manifest.is_video(path):
-            remarks.add(LEFT_OUT, reasons[found.uri], path)
+            remarks.add(LEFT_OUT, reasons[found.uri])
     return {path: found for path, found in objects.items() if found.uri not in reasons}
 
 
 def is_covered(video: Listed, rights: Rights, remarks: Remarks) -> bool:
-    """Whether the job may speak for a video's creator; a video that it may not list is said."""
+    """Whether the job may speak for a video's creator; one that it may not list is counted, and named if it is nobody's."""
     said = rights.refusal(video.creator)
     if said:
-        remarks.add(LEFT_OUT, said, video.source_uri.rpartition("/")[2])
+        remarks.add(LEFT_OUT, said, video.source_uri.rpartition("/")[2] if video.creator == UNKNOWN else "")
     return not said

@@ -36,20 +36,21 @@ class Remarks:
 
     _found: dict[tuple[str, str], Remark] = field(default_factory=dict)
 
-    def add(self, kind: str, reason: str, name: str, count: int = 1) -> None:
-        """Note one more `name` to which `reason` applies."""
+    def add(self, kind: str, reason: str, name: str = "", count: int = 1) -> None:
+        """Note one more `name` to which `reason` applies; without a name it is counted alone."""
         if (kind, reason) not in self._found and len(self._found) >= REASONS_MAX:
             reason = MORE
         found = self._found.setdefault((kind, reason), {"kind": kind, "reason": reason, "count": 0, "names": []})
         found["count"] += count
-        if len(found["names"]) < NAMES_MAX:
+        if name and len(found["names"]) < NAMES_MAX:
             found["names"].append(shown(name)[:NAME_LENGTH_MAX])
 
     def extend(self, rows: Iterable[Remark]) -> None:
         """Take over what was collected elsewhere."""
         for row in rows:
-            for number, name in enumerate(row["names"]):
-                self.add(row["kind"], row["reason"], name, 1 if number else row["count"] - len(row["names"]) + 1)
+            names = row["names"] or [""]
+            for number, name in enumerate(names):
+                self.add(row["kind"], row["reason"], name, 1 if number else row["count"] - len(names) + 1)
 
     def rows(self) -> list[Remark]:
         """All of them, in the order in which their reasons came up."""
@@ -64,7 +65,8 @@ def line(row: Remark) -> str:
     """A remark for people: `left out: 9 files: … (a.wmv, b.wmv, …)`."""
     more = ", …" if row["count"] > len(row["names"]) else ""
     count = f" ({row['count']})" if row["count"] > 1 else ""
-    return f"{row['kind']}{count}: {', '.join(row['names'])}{more}: {row['reason']}"
+    names = f"{', '.join(row['names'])}{more}: " if row["names"] else ""
+    return f"{row['kind']}{count}: {names}{row['reason']}"
 
 
 def shown(name: str) -> str:

@@ -64,13 +64,16 @@ def listed(
     manifest_uri: str = "",
     rights: Rights = ANYBODY,
     is_known: Known = nobody,
+    own_bucket: str = "",
 ) -> Listing:
     """The videos of a source, in the order of their keys; without those of creators that the job may not speak for.
+    `own_bucket` is the one that holds uploads.
 
     Raises:
         Rejected: there is nothing there, or a manifest is none, or it is not the job's to list.
     """
-    ownership.require_open(uri, rights)
+    for each in filter(None, (uri, manifest_uri)):
+        ownership.require_open(each, rights, own_bucket)
     remarks = Remarks()
     if lists.is_list(uri):
         found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, remarks, is_known)]
@@ -84,7 +87,7 @@ def listed(
         manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
         chosen = selection.select(list(objects), manifests, remarks)
         found = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
-    videos = [video for video in _unique(found, remarks) if ownership.is_covered(video, rights, remarks)]
+    videos = _unique([video for video in found if ownership.is_covered(video, rights, remarks)], remarks)
     if not videos:
         raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
     return Listing(videos, remarks.rows())

@@ -188,9 +188,10 @@ class Client:
         description: str | None = None,
         tags: Sequence[str] | None = None,
         visibility: str | None = None,
+        language: str | None = None,
     ) -> Video:
         """Change what is given; needs the creator's own key, or scope ingest."""
-        new = {"title": title, "description": description, "tags": tags, "visibility": visibility}
+        new = {"title": title, "description": description, "tags": tags, "visibility": visibility, "language": language}
         body = {name: value for name, value in new.items() if value is not None}
         return of(Video, self._call("PATCH", f"/v1/videos/{video_id}", json=body))
 

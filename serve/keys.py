@@ -1,8 +1,8 @@
 """API keys: who calls, and what they may do. Owns `app.principals` and `app.api_keys`.
 
 A key is 32 random bytes, shown once, kept as its SHA-256; it carries scopes, may expire, can be rotated (the old one
-lives on for a while) and revoked. A check is remembered for a few seconds, so that a key costs no query per request
-and a revocation is felt almost at once. Knows nothing of what the scopes protect.
+lives on for a while) and revoked. A check is remembered for a few seconds, so that a key costs no query per search or
+read, where a revocation is felt almost at once; what changes something asks afresh. Knows nothing of what the scopes protect.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ TOTAL_MAX = 100_000  # rows that are counted
 NAME_CHARS_MAX = 200
 LIFETIME_MAX_S = 10 * 366 * 86_400
 ADMIN, INGEST = "admin", "ingest"
+READING = frozenset(("GET", "HEAD", "OPTIONS"))
 ANY = "any"  # creator, that a key of scope ingest may speak for
 CREATORS_MAX = 1000
 KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.created_at, k.expires_at, k.revoked_at
@@ -339,18 +340,23 @@ class Checks:
 _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 
-async def identify(services: Services, token: str) -> Principal | None:
-    """Whose key this is; None for one that is unknown, expired or revoked."""
+async def identify(services: Services, token: str, *, afresh: bool = False) -> Principal | None:
+    """Whose key this is; None for one that is unknown, expired or revoked. `afresh`: as the database has it now, whatever
+    was found out before.
+
+    Raises:
+        Temporary, OperationalError: the database does not say, and it was not found out lately enough.
+    """
     key = digest_of(token)
     checks = _checks.setdefault(services.readers, Checks())
     fresh, principal = checks.get(key)
-    if fresh:
+    if fresh and not afresh:
         return principal
     try:
         row = await within(_asked(services, key), services.search.deadline_s, "keys cannot be checked at present")
     except (Temporary, OperationalError):
         known, principal = checks.get(key, GRACE_S)
-        if known and principal is not None:
+        if known and principal is not None and not afresh:
             return principal
         raise
     if row is None or not hmac.compare_digest(bytes(row[0]), key):
@@ -416,11 +422,21 @@ def optional(services: Services) -> Callable[[Request], Awaitable[Principal | No
 
 
 def require(services: Services, *scopes: str) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency for what needs a key with one of these scopes, which it carries as its attribute `scopes`."""
+    """A dependency for what needs a key with one of these scopes, which it carries as its attribute `scopes`.
+
+    A request that changes something has its key looked up afresh: one that was revoked a moment ago makes no other key.
+    """
     identified = optional(services)
 
     async def principal(request: Request) -> Principal:
-        return check(await identified(request), scopes)
+        found = check(await identified(request), scopes)
+        token = token_of(request)
+        if request.method in READING or token is None:
+            return found
+        now = await identify(services, token, afresh=True)
+        if now is None:
+            raise invalid()
+        return check(now, scopes)
 
     principal.scopes = scopes  # type: ignore[attr-defined]
     return principal

@@ -23,7 +23,6 @@ from serve.settings import SearchSettings
 OWN_HEAD = "/media/"  # a presigned link holds for one method, so these routes know which it is
 TAGGED = ("/v1/", "/openapi.json")
 NOT_TAGGED = ("/v1/search", "/v1/feed")  # have a tag of their own: their answers say how long they took
-PAID, PAID_ENDING = "/v1/search", "/similar"  # what these answer with may have earned by being shown
 COMPRESSED = ("application/json", "application/problem+json", "text/", "image/svg+xml")
 STREAMED = "text/event-stream"
 THREAD_BYTES_MIN = 128 * 1024  # from here on compressing takes milliseconds, which others have meanwhile
@@ -58,10 +57,27 @@ def is_head(request: Request) -> bool:
 
 
 def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
-    """Has a page that is none of `origins` made a browser ask, as an `<img>` there does? Browsers say so; programs do not."""
-    if request.headers.get("sec-fetch-site") != "cross-site":
+    """Has a page that is neither ours nor of `origins` made a browser ask, as an `<img>` there does?
+
+    Browsers say so; programs do not. `Sec-Fetch-Site` is sent to HTTPS and loopback alone and is its own word: another
+    name of the same site is another's page too. Over plain HTTP the origin says it, and where a request has none the referrer.
+    """
+    headers = request.headers
+    site, origin = headers.get("sec-fetch-site", "").strip().lower(), headers.get("origin", "")
+    if {"*", origin} & set(origins):
         return False
-    return not {"*", request.headers.get("origin", "")} & set(origins)
+    if site:
+        return site not in ("same-origin", "none")
+    page = origin or headers.get("referer", "")
+    return bool(page) and (_host(page) or page) != _host(f"//{headers.get('host', '')}")
+
+
+def _host(address: str) -> str:
+    """Host and port of an address; empty for one without a host (`null`). The scheme's own port, which a proxy may add or
+    leave out, does not count, nor does the scheme, which a proxy changes.
+    """
+    host = address.partition("//")[2].partition("/")[0].lower()
+    return host.removesuffix(":80").removesuffix(":443")
 
 
 def allowed(routes: Sequence[BaseRoute], scope: Scope) -> str:
@@ -155,8 +171,8 @@ class _Reply:
         given = self._asked.get("if-none-match", "")
         if not etag or not given or self._scope["method"] not in ("GET", "HEAD"):
             return False
-        if given.strip() == "*":  # names an answer that nobody has seen, so not one that pays
-            return not (self._scope["path"].startswith(PAID) or self._scope["path"].endswith(PAID_ENDING))
+        if given.strip() == "*":  # whatever it has (RFC 9110, 13.1.2)
+            return True
         return _opaque(etag) in {_opaque(each) for each in given.split(",")}
 
 

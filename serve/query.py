@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster import characters
 from cluster.errors import Rejected
-from pipelines import fulltext
-from pipelines.index import LANGUAGES, Filters
+from pipelines import fulltext, languages
+from pipelines.index import Filters
 from serve import texts
 from serve.settings import SearchSettings
 
@@ -127,7 +127,9 @@ class Asked(BaseModel):
         description="Show nothing below it; 0 shows everything. Without it: what matches all words, and what the model's "
         "calibration says is near enough.",
     )
-    language: str = "english"
+    language: str = Field(
+        default="english", max_length=100, description=f"Of the words of the text: {languages.KNOWN}."
+    )
     highlight: bool = Field(default=False, description="Say where the words of the text stand in each moment's own.")
     facets: bool = Field(default=False, description="Count what was found by creator and by tag.")
 
@@ -181,6 +183,10 @@ class Parameters(Asked, Narrowing):
         return {name: value for name, value in given.items() if value is not None}
 
 
+PARTS = {  # what each of these speaks of
+    "blend.text": "a text", "blend.image": "an image", "blend.segment": "a segment_id", "blend.negative": "something negative",
+    "weights.text": "a text", "language": "a text or something negative",
+}  # fmt: skip
 RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
 BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing; `group_by` it knows itself
     "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
@@ -276,7 +282,7 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         Rejected: one clear detail.
     """
     text, negatives = _sought("text", body.text), tuple(_sought("negative", each) for each in body.negative)
-    limit = body.limit or settings.limit_default
+    limit, language = body.limit or settings.limit_default, _language(body.language)
     _check(body, text, negatives, limit, settings)
     _check_sense(body, text, settings)
     stored = body.image is not None and body.image.startswith(STORED)
@@ -290,7 +296,7 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         image_uri=body.image if stored else None,
         segment_id=_id(body.segment_id) if body.segment_id is not None else None,
         cursor=body.cursor,
-        filters=fulltext.strict(_filters(body.filters), text, negatives, body.language),
+        filters=fulltext.strict(_filters(body.filters), text, negatives, language),
         vector_weight=settings.vector_weight if body.weights.vector is None else body.weights.vector,
         text_weight=settings.text_weight if body.weights.text is None else body.weights.text,
         group_by=body.group_by,
@@ -298,7 +304,7 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         explain=body.explain,
         intent=body.intent,
         relevance_min_ppm=body.relevance_min_ppm,
-        language=body.language,
+        language=language,
         highlight=body.highlight,
         facets=body.facets,
         stake_min_pix=body.filters.stake_min_pix,
@@ -324,8 +330,13 @@ def _check(body: Body, text: str, negatives: Sequence[str], limit: int, settings
         raise Rejected("a text shows nothing: it has invisible characters only", status=422, code="bad-query")
     if limit > settings.limit_max:
         raise Rejected(f"limit is {limit}, at most {settings.limit_max} is allowed", status=422, code="bad-query")
-    if body.language not in LANGUAGES:
-        raise Rejected(f"language {body.language!r} is unknown", 422, "bad-query", f"known: {', '.join(LANGUAGES)}")
+
+
+def _language(given: str) -> str:
+    name = languages.known(given)
+    if not name:
+        raise Rejected(f"language {given!r} is unknown", 422, "bad-query", f"known: {languages.KNOWN}")
+    return name
 
 
 def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
@@ -340,6 +351,7 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
             said = f"a cursor carries its own search, {(*beside, 'a text')[0]} cannot stand beside it"
             raise Rejected(said, status=422, code="bad-query", hint="give the cursor with limit, or search again")
         return
+    _check_parts(body, text)
     vector_weight = settings.vector_weight if body.weights.vector is None else body.weights.vector
     text_weight = settings.text_weight if body.weights.text is None else body.weights.text
     if vector_weight == 0 and (text_weight == 0 or not fulltext.wanted(text)):
@@ -349,6 +361,29 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
         low, high = getattr(body.filters, least), getattr(body.filters, most)
         if low is not None and high is not None and _is_empty(low, high):
             raise Rejected(f"{least} is after {most}: nothing is between", status=422, code="bad-query")
+
+
+def _check_parts(body: Body, text: str) -> None:
+    """Refuse what is said of a part that the search does not have.
+
+    Raises:
+        Rejected: it names the field, as `POST` and as `GET` have it.
+    """
+    has = {
+        "text": bool(fulltext.wanted(text)),
+        "image": body.image is not None,
+        "segment": body.segment_id is not None,
+        "negative": bool(body.negative or fulltext.excluded(text)),
+    }
+    said = [(f"blend.{part}", f"{part}_blend", has[part]) for part in sorted(body.blend.model_fields_set)]
+    said.append(("weights.text", "text_weight", has["text"] or body.weights.text is None))
+    has_words = has["text"] or has["negative"] or "language" not in body.model_fields_set
+    said.append(("language", "language", has_words))
+    for field_name, parameter, has_meaning in said:
+        if not has_meaning:
+            detail = f"{field_name} has no meaning here: the search does not have that part"
+            hint = f"leave out {field_name} (in a GET: {parameter}), or give {PARTS[field_name]}"
+            raise Rejected(detail, status=422, code="bad-query", hint=hint)
 
 
 def _is_empty(low: int | dt.datetime, high: int | dt.datetime) -> bool:

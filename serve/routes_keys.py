@@ -30,7 +30,10 @@ class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
     name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX), texts.KEPT, texts.SHOWN]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(keys.SCOPES))]
-    creator_id: Annotated[int, Field(ge=1, le=2**63 - 1)] | Id | None = None
+    creator_id: Annotated[
+        Annotated[int, Field(ge=1, le=2**63 - 1)] | Id | None,
+        Field(description="Who uses it, whatever its scopes: a search by it pays this creator nothing."),
+    ] = None
     creators: Annotated[
         Annotated[list[Handle], Field(min_length=1, max_length=keys.CREATORS_MAX)] | Literal["any"] | None,
         Field(description="For scope ingest. None: the one of `creator_id`."),
@@ -96,7 +99,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.delete("/{key_id}", response_model=Key)
     async def revoke_key(key_id: KeyId) -> Any:
-        """End a key, within seconds; ending it again is no error."""
+        """End a key: at once for what changes something, within seconds for the rest; ending it again is no error."""
         return await services.threads.ask(_revoked, key_id)
 
     return routes

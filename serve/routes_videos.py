@@ -98,11 +98,12 @@ class Change(BaseModel):
     description: texts.Description | None = None
     tags: texts.Tags | None = None
     visibility: Visibility | None = None
+    language: texts.Language | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Change:
         if not self.model_dump(exclude_none=True):
-            raise ValueError("nothing to change; give title, description, tags or visibility")
+            raise ValueError("nothing to change; give title, description, tags, visibility or language")
         return self
 
 
@@ -176,7 +177,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.patch("/videos/{video_id}", response_model=Video)
     async def change(video_id: VideoId, new: Change, caller: Principal = needs_key) -> Any:
-        """Change title, description, tags or visibility. Search follows at once."""
+        """Change title, description, tags, visibility or language. Search follows at once."""
         video = await _changeable(services, ids.key(video_id), caller)
         words = new.model_dump(exclude_none=True)
         if video.status == "removed" or not await services.threads.ask(_change, video.id, words):

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from cluster import characters
 from cluster.characters import COMBINING, IGNORED, NO_LINE, NO_LINES, SPACE
 from cluster.errors import Rejected
+from pipelines import languages
 
 LINE = rf"^[^{NO_LINE}]*$"
 LINES = rf"^[^{NO_LINES}]*$"
@@ -39,6 +40,12 @@ Description = Annotated[
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TAG_CHARS_MAX), KEPT, SHOWN]
 Tags = Annotated[
     list[Tag], Field(max_length=TAGS_MAX, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)
+]
+Language = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    AfterValidator(languages.named),
+    Field(description=f"{languages.KNOWN}.", examples=["en", "german"]),
 ]
 SoughtTag = Annotated[str, Field(max_length=TAG_CHARS_MAX, pattern=LINE)]
 

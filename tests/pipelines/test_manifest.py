@@ -153,3 +153,10 @@ def test_a_wallet_that_is_no_address_is_refused_with_its_line(wallet: str) -> No
     found = manifest.parse(f"file,creator,wallet\na.mp4,ana,{wallet}\nb.mp4,ana,{WALLET}\n", "manifest.csv")
     assert [row.entry.file for row in found.good] == ["b.mp4"]
     assert (found.refused[0].line, found.refused[0].reason.partition(" is no address")[0]) == (2, f"wallet {wallet!r}")
+
+
+def test_a_language_is_kept_by_its_name_and_an_unknown_one_is_refused() -> None:
+    rows = manifest.parse("file,language\na.mp4,en\nb.mp4,German\nc.mp4,ja\nd.mp4,\ne.mp4,englsh\n", "manifest.csv")
+    assert [row.entry.language for row in rows.good] == ["english", "german", "simple", ""]
+    [refused] = rows.refused
+    assert (refused.file, "'englsh' is unknown" in refused.reason) == ("e.mp4", True)

@@ -109,3 +109,12 @@ def test_remarks_are_bounded() -> None:
     again = Remarks()
     again.extend(rows)
     assert again.rows() == rows
+
+
+def test_what_is_not_to_be_named_is_counted_alone() -> None:
+    noted, again = Remarks(), Remarks()
+    for _ in range(3):
+        noted.add(remarks.LEFT_OUT, "somebody else's")
+    again.extend(noted.rows())
+    for each in (noted, again):
+        assert each.first() == "left out (3): somebody else's"

@@ -18,7 +18,7 @@ from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
 from pipelines import lists, local_files, manifest, ownership, source
-from pipelines.handles import Rights
+from pipelines.handles import ANYBODY, Rights
 from pipelines.manifest import Entry
 from pipelines.scratch import Scratch
 
@@ -412,11 +412,32 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
             source.listed(uri, storage, creator="ana", rights=ANA)
         assert (caught.value.status, caught.value.code) == (403, "not-yours")
     for odd in (f"s3://{bucket}//uploads", upload.replace("uploads/", "uploads//")):
-        with pytest.raises(Rejected, match="empty parts"):
-            ownership.require_open(odd, ANA)
-    with pytest.raises(Rejected, match="stands in its list alone"):
-        source.listed(f"s3://{bucket}", storage, creator="ana", rights=ANA)
+        for rights in (ANA, ANYBODY):
+            with pytest.raises(Rejected, match="empty parts"):
+                ownership.require_open(odd, rights)
+    for whole in (f"s3://{bucket}", f"s3://{bucket}/"):
+        with pytest.raises(Rejected, match="holds uploads of others too"):
+            source.listed(whole, storage, creator="ana", rights=ANA, own_bucket=bucket)
+        with pytest.raises(Rejected, match="stands in its list alone") as caught:
+            source.listed(
+                whole, storage, creator="ana", rights=ANA
+            )  # a bucket of somebody else's, with a folder of that name
+        assert "mp4" not in caught.value.detail
+    with pytest.raises(Rejected, match="holds uploads of others too"):
+        source.listed(f"s3://{bucket}/hers", storage, manifest_uri=upload, rights=ANA)
     assert len(source.listed(of_list, storage, creator="ana", rights=ANA).videos) == 2
+
+
+def test_what_is_left_out_as_others_is_counted_and_not_named(storage: Storage, bucket: str, hers: str) -> None:
+    found = source.listed(hers, storage, creator="ana", rights=ANA)
+    said = [remark for remark in found.remarks if "the creator is 'bob'" in remark["reason"]]
+    assert sum(remark["count"] for remark in said if remark["kind"] == "left out") == 2
+    assert [video.title for video in found.videos] == ["Own", "Nobodys"]
+    for secret in ("film.mp4", "Part 2.mp4"):
+        assert secret not in str(found.remarks)
+    with pytest.raises(Rejected) as caught:
+        source.listed(f"{hers}/bob", storage, creator="ana", rights=ANA)
+    assert "mp4" not in caught.value.detail
 
 
 def test_a_wallet_is_that_of_the_creator_whom_its_row_names(storage: Storage, bucket: str) -> None:

@@ -88,6 +88,35 @@ async def test_a_revocation_is_felt_when_the_check_is_forgotten(
         assert await status(doors, bearer(token)) == 401
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/keys", {"name": "more", "scopes": ["admin"]}),
+        ("POST", "/v1/keys/1/rotate", {"grace_s": 3600}),
+        ("DELETE", "/v1/keys/1", None),
+        ("DELETE", "/v1/videos/1", None),
+        ("PATCH", "/v1/videos/1", {"title": "Theirs"}),
+        ("PUT", "/v1/creators/1/wallet", {"wallet": "1" * 32}),
+        ("POST", "/v1/jobs", {"source": "s3://pixr/incoming/"}),
+    ],
+)
+async def test_a_revoked_key_changes_nothing_though_its_check_is_remembered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: Any
+) -> None:
+    monkeypatch.setattr(keys, "REMEMBERED_S", 600.0)
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            keys.create(connection, "other", ["search"])
+            number, token = keys.create(connection, "leaver", ["admin"])
+            assert await status(doors, bearer(token)) == 200
+            keys.revoke(connection, number)
+            assert await status(doors, bearer(token)) == 200  # remembered
+            answer = await doors.http.request(method, path, json=body, headers=bearer(token))
+            assert (answer.status_code, answer.json()["code"]) == (401, "key-invalid"), answer.text
+            rows = connection.execute("SELECT revoked_at IS NULL, expires_at IS NULL FROM app.api_keys ORDER BY id")
+            assert rows.fetchall() == [(True, True), (False, True)]
+
+
 async def test_a_key_costs_no_query_each_time(settings: Settings) -> None:
     async with opened(settings) as doors:
         with doors.database() as connection:

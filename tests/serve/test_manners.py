@@ -92,6 +92,41 @@ async def test_what_a_page_of_another_site_has_strangers_ask_earns_nothing(room:
 
 
 @pytest.mark.parametrize(
+    ("headers", "pays"),
+    [
+        ({}, True),
+        ({"sec-fetch-site": "Cross-Site"}, False),
+        ({"sec-fetch-site": "same-site", "origin": "http://other.pixr"}, False),
+        ({"sec-fetch-site": "none"}, True),
+        ({"sec-fetch-site": "same-origin", "origin": "https://before.the.proxy"}, True),
+        ({"sec-fetch-site": "cross-site", "origin": "https://friend.example"}, True),
+        ({"origin": "http://evil.example"}, False),
+        ({"origin": "null"}, False),
+        ({"origin": "http://pixr.evil.example"}, False),
+        ({"origin": "http://pixr:8000"}, False),
+        ({"origin": "https://friend.example"}, True),
+        ({"origin": "http://pixr"}, True),
+        ({"origin": "https://PIXR:443"}, True),
+        ({"referer": "http://evil.example/page"}, False),
+        ({"referer": "http://["}, False),
+        ({"referer": "http://pixr/?q=orchard"}, True),
+        ({"referer": "http://evil.example/", "origin": "http://pixr"}, True),
+    ],
+)
+async def test_what_a_browser_says_of_the_page_that_asks_decides_whether_it_pays(
+    settings: Settings, headers: dict[str, str], pays: bool
+) -> None:
+    """Also over plain HTTP, where browsers send no `Sec-Fetch-Site` to hosts other than loopback."""
+    shelf = fill(settings)
+    known = replace(settings.section(SearchSettings), cors_origins=("https://friend.example",))
+    async with opened(settings.with_section(known), tiny) as doors:
+        for path in ("/v1/search?q=orchard", "/v1/search?q=orchard", "/v1/search/stream?q=orchard"):
+            assert (await doors.http.get(path, headers=headers)).status_code == 200
+        await doors.http.post("/v1/search", json={"text": "orchard"}, headers=headers)
+        assert (await Room(doors, shelf).appearances() > 0) == pays
+
+
+@pytest.mark.parametrize(
     ("path", "methods"),
     [
         ("/v1/search", "GET, HEAD, OPTIONS, POST"),
@@ -159,13 +194,17 @@ async def test_the_same_answer_is_not_sent_twice(room: Room) -> None:
         assert (after.status_code, after.headers["etag"] != tag) == (200, True), path
 
 
-async def test_a_tag_that_stands_for_any_answer_does_not_hide_what_pays(room: Room) -> None:
-    whatever = {"if-none-match": "*"}
-    for path in ("/v1/search?q=orchard", f"/v1/segments/{room.shelf.moments[0]}/similar"):
+async def test_a_tag_that_stands_for_any_answer_is_answered_as_the_answers_own(room: Room) -> None:
+    """RFC 9110, 13.1.2: 304 where there is an answer, which is a search like any other."""
+    whatever = {"if-none-match": " * "}
+    similar = f"/v1/segments/{room.shelf.moments[0]}/similar"
+    for path in ("/v1/search?q=orchard", similar, "/v1/videos", "/v1/feed", "/openapi.json", "/"):
         for _ in range(2):  # the second is kept
             answer = await room.http.get(path, headers=whatever)
-            assert (answer.status_code, bool(answer.content)) == (200, True), path
-    assert (await room.http.get("/v1/videos", headers=whatever)).status_code == 304
+            assert (answer.status_code, answer.content) == (304, b""), path
+            assert answer.headers["etag"], path
+    assert await room.appearances() > 0
+    assert (await room.http.get("/v1/videos/99", headers=whatever)).status_code == 404
 
 
 async def test_the_tag_of_the_feed_knows_what_follows_and_is_younger_than_its_cursor(settings: Settings) -> None:

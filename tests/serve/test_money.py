@@ -354,6 +354,13 @@ def asks(draw: st.DrawFn) -> dict[str, Any]:
     excluded = draw(st.sampled_from(("", "", " -night", " -rocket")))
     if text:
         body["text"] = cased(text + excluded, draw(st.integers(0, 99)))
+    else:
+        body["weights"].pop("text", None)
+    negative = body["negative"] or (text and excluded)
+    parts = {"text": text, "image": image, "segment": segment, "negative": negative}
+    body["blend"] = {part: value for part, value in body["blend"].items() if parts[part]}
+    if not (text or negative):
+        del body["language"]
     headers = draw(st.fixed_dictionaries({}, optional={
         "idempotency-key": st.sampled_from(("a", "b")),
         "x-forwarded-for": st.sampled_from(("198.51.100.1", "127.0.0.1")),

@@ -218,6 +218,13 @@ async def test_a_cursor_goes_by_video_or_by_moment_as_its_search_did(room: tuple
             "text": "a",
             "filters": {"created_after": "2026-02-01T00:00:00Z", "created_before": "2026-01-01T00:00:00Z"},
         },
+        {"text": "a", "blend": {"segment": 2}},
+        {"text": "a", "blend": {"image": 1}},
+        {"text": "a", "blend": {"negative": 0.5}},
+        {"segment_id": "1", "blend": {"text": 1}},
+        {"segment_id": "1", "language": "english"},
+        {"segment_id": "1", "weights": {"text": 2}},
+        {"text": "-night", "segment_id": "1", "weights": {"text": 0}},
     ],
 )
 async def test_a_contradiction_is_said(room: tuple[Doors, Shelf], body: dict[str, Any]) -> None:
@@ -227,3 +234,20 @@ async def test_a_contradiction_is_said(room: tuple[Doors, Shelf], body: dict[str
     ]
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) == (422, "bad-query"), answer.text
+    assert answers[0].json()["detail"] == answers[1].json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"text": "orchard -night", "blend": {"negative": 1, "text": 2}, "language": "german"},
+        {"segment_id": "1", "negative": ["night"], "blend": {"negative": 1, "segment": 3}, "language": "german"},
+        {"segment_id": "1", "text": "orchard", "blend": {"text": 1}, "weights": {"text": 2, "vector": 1}},
+    ],
+)
+async def test_what_is_said_of_a_part_that_is_there_is_taken(room: tuple[Doors, Shelf], body: dict[str, Any]) -> None:
+    for answer in (
+        await room[0].http.post("/v1/search", json=body),
+        await room[0].http.get("/v1/search", params=flat(body)),
+    ):
+        assert answer.status_code == 200, answer.text

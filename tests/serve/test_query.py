@@ -99,6 +99,15 @@ def test_every_language_can_be_asked_for(language: str) -> None:
     assert made(text="a", language=language).language == language
 
 
+def test_a_language_may_be_given_by_its_code_and_has_one_name() -> None:
+    assert [made(text="a", language=each).language for each in ("en", "DE", "english", "ja")] == [
+        "english", "german", "english", "simple"
+    ]  # fmt: skip
+    for odd in ("", "xx", "en-", "klingon"):
+        with pytest.raises(Rejected, match="is unknown"):
+            made(text="a", language=odd)
+
+
 def test_only_the_first_page_of_a_committed_search_counts() -> None:
     assert made(text="a").counts
     assert not made(cursor="c").counts

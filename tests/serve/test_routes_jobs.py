@@ -64,6 +64,20 @@ async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
         assert (await submit(hers, source=f"{uploads}lists/{'0' * 32}.jsonl")).json()["code"] == "bad-list"
         of_others = await submit(hers, source=uploads)
         assert (of_others.status_code, of_others.json()["code"]) == (403, "not-yours")
+        whole, odd = f"s3://{settings.s3.bucket}", f"s3://{settings.s3.bucket}//uploads/a.mp4"
+        for asked in (
+            {"source": whole},
+            {"source": f"{whole}/"},
+            {"manifest": f"{uploads}a.mp4"},
+            {"manifest": f"{whole}/"},
+        ):
+            refused = await submit(hers, **asked)
+            assert (refused.status_code, refused.json()["code"]) == (403, "not-yours"), asked
+            assert "holds uploads of others too" in refused.json()["detail"]
+        for key in (any_key, hers):
+            for asked in ({"source": odd}, {"manifest": odd}):
+                refused = await submit(key, **asked)
+                assert (refused.status_code, refused.json()["code"]) == (422, "bad-address"), asked
         assert (await submit(any_key, creator="A\u200bna")).json()["code"] == "bad-creator"
         made = [(await submit(key)).json() for key in (any_key, hers, both)]
         assert [job["options"] for job in made] == [

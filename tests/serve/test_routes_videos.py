@@ -133,3 +133,18 @@ async def test_an_ingest_key_sees_and_changes_videos_of_its_own_creators_alone(r
         assert changed.status_code == seen
     assert (await room.doors.http.delete(path, headers=anothers)).status_code == 404
     assert (await room.doors.http.delete(path, headers=hers)).status_code == 200
+
+
+async def test_a_language_is_changed_by_name_or_code_and_its_words_are_found_by_their_stems(room: Room) -> None:
+    path, http = f"/v1/videos/{room.shelf.video}", room.doors.http
+    assert (await http.patch(path, json={"title": "Rote Häuser"}, headers=room.ada)).status_code == 200
+    assert str(room.shelf.video) not in await room.finds("Haus")
+    for given in ("de", "German"):
+        answer = await http.patch(path, json={"language": given}, headers=room.ada)
+        assert (answer.status_code, answer.json()["language"]) == (200, "german"), answer.text
+    for asked in ({"language": "de"}, {"language": "german"}):
+        found = await http.get("/v1/search", params={"q": "Haus", "vector_weight": 0, **asked})
+        assert str(room.shelf.video) in {each["video_id"] for each in found.json()["moments"]}, asked
+    for odd in ("klingon", "", " ", "de\u0000"):
+        refused = await http.patch(path, json={"language": odd}, headers=room.ada)
+        assert refused.status_code == 422, odd

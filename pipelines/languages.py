@@ -1,0 +1,43 @@
+"""Languages of words, by one name each: those whose words PostgreSQL knows by their stems, and `simple` for all others.
+
+A language may be given by its name or by its code of ISO 639-1; what is kept and compared is the name.
+"""
+
+from __future__ import annotations
+
+STEMMED = {
+    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
+    "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian",
+    "id": "indonesian", "it": "italian", "lt": "lithuanian", "nb": "norwegian", "ne": "nepali", "nl": "dutch",
+    "nn": "norwegian", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian",
+    "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+SIMPLE = "simple"  # words as they are written
+NAMES = (*sorted(set(STEMMED.values())), SIMPLE)
+# The other codes of ISO 639-1: such words are compared as they are written.
+_OTHERS = (
+    "aa ab ae af ak am an as av ay az ba be bg bh bi bm bn bo br bs ce ch co cr cs cu cv cy dv dz ee eo et fa ff fj fo fy gd gl"
+    " gn gu gv ha he ho hr ht hz ia ie ig ii ik io is iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo"
+    " lu lv mg mh mi mk ml mn mr ms mt my na nd ng nr nv ny oc oj om or os pa pi pl ps qu rm rn rw sa sc sd se sg sh si sk sl"
+    " sm sn so sq ss st su sw te tg th ti tk tl tn to ts tt tw ty ug uk ur uz ve vi vo wa wo xh yo za zh zu"
+)
+OTHERS = frozenset(_OTHERS.split())
+KNOWN = f"{', '.join(NAMES)} (any other language), or a code of ISO 639-1 such as en"
+
+
+def known(text: str) -> str:
+    """The name of a language that is given by name or code, in whatever case; empty where it is neither."""
+    given = text.strip().lower()
+    return given if given in NAMES else STEMMED.get(given, SIMPLE if given in OTHERS else "")
+
+
+def named(text: str) -> str:
+    """The same; an empty text says nothing and stays so.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    name = known(text)
+    if text.strip() and not name:
+        raise ValueError(f"language {text!r} is unknown; known: {KNOWN}")
+    return name
