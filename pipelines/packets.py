@@ -89,8 +89,9 @@ class Index:
         self.keys = np.flatnonzero([key for _, key in rows]).astype(np.int32)
         self.facts = facts
         self.clock = clock
-        # Matroska's length counts from 0, others' from the start.
-        self.reach_s = float(facts.reach_s() if facts.matroska else facts.reach_s() - clock.start * clock.base)
+        # Matroska's length counts from 0, and so does FFmpeg's for MP4 in fragments; others' from the start.
+        from_zero = facts.matroska or facts.mov
+        self.reach_s = float(facts.reach_s() if from_zero else facts.reach_s() - clock.start * clock.base)
 
     @property
     def last_ms(self) -> int:
