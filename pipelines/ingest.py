@@ -58,7 +58,6 @@ ACTOR_RESTARTS = 20
 ROUNDS_MAX = 60
 ROUND_FACTOR = 4  # by which rounds shrink after one that was cut short, and grow again
 WAIT_MAX_S = 5.0
-WAITED_MAX_S = 3600.0  # for a video that rests or that another job is at, with nothing else to do
 STOP_MAX_S = 30.0  # for a driver that shall stop to come to the end of a batch
 BEAT_TIMEOUT_MS = 20_000  # of one statement of a heartbeat
 
@@ -318,7 +317,7 @@ def startable(connection: Connection, place: Place, heart: Heartbeat) -> list[in
 
     Waiting is no round: videos rest after a failure, and another job may be at them.
     """
-    deadline = time.monotonic() + WAITED_MAX_S
+    deadline = time.monotonic() + place.ingest.waited_max_s
     while not heart.stopped:
         jobs.settle(connection, place.job_id, place.model.id)
         ready, waiting, wait_s = jobs.open_videos(connection, place.job_id)

@@ -147,14 +147,15 @@ def fail(
 
 
 def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str, *, searchable: bool) -> None:
-    if not searchable:
-        _end(connection, video_id, failure, "quarantined", 0.0)
-        return
+    """For good: said in the job at once, though its round may go on for hours."""
     connection.execute(
         "UPDATE media.job_videos SET outcome = 'quarantined', error = %s, error_code = %s"
         " WHERE job_id = %s AND video_id = %s",
         (failure.reason, failure.code, owner.rpartition("/")[0], video_id),
     )
+    if not searchable:
+        _end(connection, video_id, failure, "quarantined", 0.0)
+        return
     connection.execute(
         "UPDATE media.videos SET retry_at = NULL, lease_owner = NULL, lease_token = NULL, lease_until = NULL WHERE id = %s",
         (video_id,),

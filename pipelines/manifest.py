@@ -27,7 +27,11 @@ from pipelines.handles import Known, nobody
 SEPARATOR = "sep=,"
 NAMES = ("manifest.csv", "manifest.jsonl")
 INITIALS = "mM"  # of these names, in any case
-VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".avi", ".mpg", ".mpeg", ".3gp")
+# Of what `containers.DEMUXERS` read; of those that other files have too (.ps, .mod, .dat) none.
+VIDEO_ENDINGS = (
+    ".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".mj2", ".mkv", ".webm",
+    ".ts", ".m2t", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".avi", ".divx",
+)  # fmt: skip
 ROWS_MAX = 1_000_000
 BYTES_MAX = 256 * 1024 * 1024
 TEXT_MAX = 10_000

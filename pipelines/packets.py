@@ -89,8 +89,9 @@ class Index:
         self.keys = np.flatnonzero([key for _, key in rows]).astype(np.int32)
         self.facts = facts
         self.clock = clock
-        # Matroska's length counts from 0, others' from the start.
-        self.reach_s = float(facts.reach_s() if facts.matroska else facts.reach_s() - clock.start * clock.base)
+        # Matroska's length counts from 0, and so does FFmpeg's for MP4 in fragments; others' from the start.
+        from_zero = facts.matroska or facts.mov
+        self.reach_s = float(facts.reach_s() if from_zero else facts.reach_s() - clock.start * clock.base)
 
     @property
     def last_ms(self) -> int:
@@ -142,6 +143,7 @@ class Facts:
         self.pace = 0  # the length that the packets of the picture state most lately, in its time base
         self.headless = 0  # packets before the first picture that can be made: the file begins between two key frames
         self.encrypted = 0  # packets of the picture
+        self.has_sound = False  # packets of it: a header may name a track that is empty
         self.ends: dict[int, int] = {}  # where the last packet of each stream ends, in its own time base
         self.picture_end: int | None = None  # likewise, of the pictures that are shown
         self._bases: dict[int, Fraction] = {
@@ -168,6 +170,7 @@ class Facts:
         """Any packet of any stream: how far it reaches."""
         stamp = packet.pts if packet.pts is not None else packet.dts
         index = packet.stream_index
+        self.has_sound |= index in self._audio
         if stamp is None or index not in self._bases:
             return
         end = stamp + (packet.duration or 0)

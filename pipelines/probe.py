@@ -146,7 +146,7 @@ def _describe(container: InputContainer, stream: VideoStream, index: Index, firs
         "height": height,
         "fps": packets.frame_rate(stream, index),
         "duration_ms": duration_ms,
-        "has_audio": bool(container.streams.audio),
+        "has_audio": facts.has_sound,
         "rotation": lies.rotation,
         "mirrored": lies.mirrored,
         "track": stream.index,

@@ -99,6 +99,7 @@ class IngestSettings:
     lease_s: int = 60
     submissions_max: int = 5
     watch_interval_s: float = 3.0
+    waited_max_s: float = 3600.0  # for videos that rest or that other jobs are at, with nothing else to do
     handover_max_s: float = 60.0  # for Ray to take a submission, before it is taken for lost
 
     # What an hour costs, for the job's report.
@@ -130,7 +131,7 @@ class IngestSettings:
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
                 "probe_file_max_mb", "decode_file_max_mb",  # what libraries say is a file, too
                 "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max")  # fmt: skip
-        zeros = ("sandbox_uid", "sandbox_threads_per_cpu")
+        zeros = ("sandbox_uid", "sandbox_threads_per_cpu", "waited_max_s")
         for least, names in ((1, ones), (0, zeros)):
             for name in names:
                 if getattr(self, name) < least:

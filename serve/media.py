@@ -22,8 +22,11 @@ from serve.settings import SearchSettings
 LINK_STEP_S = 600
 SIGNATURE_BYTES = 18
 CONTENT_TYPES = {
-    "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "mkv": "video/x-matroska",
-    "ts": "video/mp2t", "m2ts": "video/mp2t", "avi": "video/x-msvideo", "mpg": "video/mpeg", "mpeg": "video/mpeg",
+    "mp4": "video/mp4", "m4v": "video/mp4", "f4v": "video/mp4", "mov": "video/quicktime", "qt": "video/quicktime",
+    "3gp": "video/3gpp", "3gpp": "video/3gpp", "3g2": "video/3gpp2", "mj2": "video/mj2",
+    "webm": "video/webm", "mkv": "video/x-matroska", "ts": "video/mp2t", "m2t": "video/mp2t", "m2ts": "video/mp2t",
+    "mts": "video/mp2t", "mpg": "video/mpeg", "mpeg": "video/mpeg", "vob": "video/mpeg",
+    "avi": "video/x-msvideo", "divx": "video/x-msvideo",
 }  # fmt: skip
 
 # Read once a process: the secret's file does not change under a running deployment.

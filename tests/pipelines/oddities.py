@@ -194,6 +194,24 @@ def _pid(packet: bytes) -> int:
     return (packet[1] & 0x1F) << 8 | packet[2]
 
 
+def later_fragments(name: str, *options: str) -> Recipe:
+    """Part of a stream in fragments: the header and the fragments from the middle, which begin at 6 s of 8."""
+
+    def make(folder: Path) -> Made:
+        flags = ("-movflags", "frag_keyframe+empty_moov+default_base_moof")
+        data = film(folder / f"whole_{name}", *SLOW264, "-g", "25", *flags, *options, seconds=8).read_bytes()
+        parts, at = list[bytes](), 0
+        while at < len(data):
+            parts.append(data[at : at + int.from_bytes(data[at : at + 4])])
+            at += len(parts[-1])
+        begins = [number for number, part in enumerate(parts) if part[4:8] == b"moof"]
+        path = folder / name
+        path.write_bytes(b"".join([*parts[: begins[0]], *parts[begins[6] :]]))
+        return Made(path, duration_ms=2000)
+
+    return make
+
+
 def with_exif(name: str) -> Recipe:
     """A camera's Motion JPEG: beside each picture stands what PyAV has no name for."""
 
@@ -213,6 +231,8 @@ RECIPES: dict[str, Recipe] = {
     "begun_late_mpeg2.ts": begun_late("begun_late_mpeg2.ts", "-c:v", "mpeg2video", "-g", "15", "-bf", "2", "-q:v", "3"),
     "begun_late_h264.ts": begun_late("begun_late_h264.ts", *SLOW264, "-g", "25"),
     "exif.mov": with_exif("exif.mov"),
+    "later_fragments.mp4": later_fragments("later_fragments.mp4"),
+    "later_fragments.mov": later_fragments("later_fragments.mov"),
     "slideshow.mp4": encoded("slideshow.mp4", "1/5", 25),
     "slideshow.mkv": encoded("slideshow.mkv", "1/5", 25),
     "slideshow.ts": encoded("slideshow.ts", "1/5", 25, duration_ms=25_000),

@@ -14,7 +14,7 @@ import pytest
 from psycopg import Connection
 
 from cluster import database
-from pipelines import catalog, leases
+from pipelines import catalog, jobs, leases
 from pipelines.leases import Lease
 from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION, Failure
@@ -133,6 +133,19 @@ def test_after_its_last_failure_a_video_is_quarantined_with_the_reason(connectio
     assert [fail(connection, leased(connection)) for _ in range(3)] == ["queued", "queued", "quarantined"]
     assert column(connection, "error") == "SIGSEGV"
     assert claim(connection) is None
+
+
+def test_a_refusal_is_seen_in_its_job_at_once(connection: Connection) -> None:
+    """Not only when the round over all its videos ends, which may be hours later; a failure to be tried again is none."""
+    other = dataclasses.replace(VIDEO, source_uri="s3://b/two.mp4")
+    register(connection, VIDEO, other)
+    fail(connection, leased(connection))
+    job = jobs.get(connection, "j")
+    assert (job["failures"], job["progress"]["left"]) == ([], 2)
+    fail(connection, leased(connection), FINAL)
+    job = jobs.get(connection, "j")
+    assert [(each["code"], each["reason"]) for each in job["failures"]] == [(FINAL.code, FINAL.reason)]
+    assert (job["videos"]["quarantined"], job["progress"]["left"]) == (1, 1)
 
 
 def test_what_trying_again_cannot_mend_is_quarantined_at_once(connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -55,6 +56,21 @@ def test_a_rotated_file_is_described_as_it_is_shown(clips: Path) -> None:
 def test_sound_is_noticed(clips: Path) -> None:
     assert probed(clips / "audio_first.mp4").has_audio
     assert not probed(clips / "cuts.mp4").has_audio
+
+
+def test_a_track_of_sound_without_any_is_none(tmp_path: Path) -> None:
+    """Part of a stream, whose programme names sound that this part lacks: nothing is heard of it."""
+    sound = ("-f", "lavfi", "-i", "sine=440:duration=2", "-c:v", "libx264", "-c:a", "aac", "-shortest")
+    whole = ffmpeg(tmp_path / "whole.ts", "-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2", *sound)
+    data = whole.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    silent = [each for each in packets if int.from_bytes(each[1:3]) & 0x1FFF != 0x101]  # where FFmpeg puts the sound
+    (tmp_path / "silent.ts").write_bytes(b"".join(silent))
+    assert len(silent) < len(packets)
+    with av.open(str(tmp_path / "silent.ts")) as container:
+        assert len(container.streams.audio) == 1
+    assert probed(whole).has_audio
+    assert not probed(tmp_path / "silent.ts").has_audio
 
 
 @pytest.mark.parametrize(

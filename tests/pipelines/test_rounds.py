@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from psycopg import Connection
@@ -40,6 +41,11 @@ def rest(connection: Connection, seconds: float) -> None:
     connection.execute("UPDATE media.videos SET retry_at = now() + make_interval(secs => %s)", (seconds,))
 
 
+def patient(place: Place, seconds: float) -> Place:
+    """The same place, where a job waits as long for what cannot be begun."""
+    return replace(place, ingest=IngestSettings(waited_max_s=seconds))
+
+
 def test_a_video_that_rests_is_waited_for(connection: Connection, place: Place, heart: Heartbeat) -> None:
     rest(connection, ingest.WAIT_MAX_S + 1)  # longer than one wait
     began = time.monotonic()
@@ -48,10 +54,11 @@ def test_a_video_that_rests_is_waited_for(connection: Connection, place: Place, 
 
 
 def test_waiting_ends(connection: Connection, place: Place, heart: Heartbeat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "WAITED_MAX_S", 0.5)
     monkeypatch.setattr(ingest, "WAIT_MAX_S", 0.2)
     rest(connection, 3600)
-    assert startable(connection, place, heart) == []
+    began = time.monotonic()
+    assert startable(connection, patient(place, 0.5), heart) == []
+    assert time.monotonic() - began >= 0.5
 
 
 def test_a_job_that_shall_stop_waits_for_nothing(connection: Connection, place: Place, heart: Heartbeat) -> None:
@@ -59,10 +66,7 @@ def test_a_job_that_shall_stop_waits_for_nothing(connection: Connection, place: 
     assert startable(connection, place, heart) == []
 
 
-def test_a_job_that_never_comes_to_a_video_fails_it(
-    connection: Connection, place: Place, heart: Heartbeat, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "WAITED_MAX_S", 0.0)
+def test_a_job_that_never_comes_to_a_video_fails_it(connection: Connection, place: Place, heart: Heartbeat) -> None:
     rest(connection, 3600)
-    ingest.rounds(connection, place, heart)
+    ingest.rounds(connection, patient(place, 0.0), heart)
     assert connection.execute("SELECT status FROM media.videos").fetchone() == ("failed",)

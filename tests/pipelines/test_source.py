@@ -17,10 +17,18 @@ from cluster import database, telemetry
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
+<<<<<<< HEAD
 from pipelines import lists, local_files, manifest, ownership, source
 from pipelines.handles import ANYBODY, Rights
+=======
+from pipelines import lists, local_files, manifest, ownership, source, stages
+from pipelines.handles import Rights
+>>>>>>> w-real2
 from pipelines.manifest import Entry
+from pipelines.media import Video
 from pipelines.scratch import Scratch
+from pipelines.settings import IngestSettings
+from tests.pipelines.conftest import ffmpeg
 
 WALLET = base58.b58encode(bytes(range(32))).decode()
 
@@ -166,6 +174,32 @@ def test_a_file_that_may_not_be_read_is_named_and_the_others_get_in(tmp_path: Pa
         os.seteuid(0)
     assert [video.title for video in found.videos] == ["A"]
     assert kinds(found) == {"permission denied": ["deep", "b.mp4"]}
+
+
+MUXERS = {
+    ".qt": "mov", ".3g2": "3g2", ".3gp": "3gp", ".3gpp": "3gp", ".f4v": "f4v", ".mj2": "mov", ".mov": "mov",
+    ".mkv": "matroska", ".webm": "webm", ".avi": "avi", ".divx": "avi", ".mpg": "mpeg", ".mpeg": "mpeg", ".vob": "vob",
+    ".ts": "mpegts", ".m2t": "mpegts", ".mts": "mpegts", ".m2ts": "mpegts",
+}  # fmt: skip
+ENCODERS = {".webm": "libvpx", ".mj2": "jpeg2000", ".vob": "mpeg2video", ".mpg": "mpeg1video", ".divx": "mpeg4"}
+
+
+def test_a_folder_takes_by_its_ending_what_decoders_read(tmp_path: Path) -> None:
+    """Each ending that is taken is one of films that the probe opens; so are those of DVDs, phones and older QuickTime."""
+    picture = ("-f", "lavfi", "-i", "testsrc2=s=176x144:r=25:d=1")
+    for ending in manifest.VIDEO_ENDINGS:
+        encoder = ("-c:v", ENCODERS.get(ending, "libx264"), "-pix_fmt", "yuv420p")
+        ffmpeg(tmp_path / f"a{ending}", *picture, *encoder, "-f", MUXERS.get(ending, "mp4"))
+    (tmp_path / "a.ps").write_bytes(b"%!PS-Adobe-3.0")
+    found = source.local(tmp_path, "pixr", None)
+    names = {path.suffix for path in tmp_path.iterdir()} - {".ps"}
+    assert {video.source_uri[video.source_uri.rindex(".") :] for video in found.videos} == names
+    assert names >= {".vob", ".3g2", ".f4v", ".qt", ".mp4", ".mkv"}
+    assert kinds(found) == {".ps is no ending of a video": ["a.ps"]}
+    for ending in names:
+        video = stages.probe(tmp_path / f"a{ending}", IngestSettings())
+        assert isinstance(video, Video), (ending, video)
+        assert abs(video.duration_ms - 1000) <= 60, ending
 
 
 def test_a_prefix_says_what_is_left_out_too(storage: Storage, bucket: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cluster import settings as settings_module
 from cluster.errors import Rejected
 from cluster.settings import Settings
+from pipelines import manifest
 from serve import media
 from serve.settings import SearchSettings
 
@@ -47,3 +48,9 @@ def test_a_link_opens_nothing_else(settings: Settings, path: str, later_s: int, 
 def test_the_same_moment_keeps_its_link_for_a_while(settings: Settings) -> None:
     start_s = NOW_S // 600 * 600
     assert media.signed(settings, PATH, now_s=start_s) == media.signed(settings, PATH, now_s=start_s + 599)
+
+
+def test_each_kind_of_file_that_ingest_takes_is_sent_as_a_video() -> None:
+    for ending in manifest.VIDEO_ENDINGS:
+        assert media.content_type(f"s3://b/A{ending.upper()}").startswith("video/"), ending
+    assert media.content_type("s3://b/a.ps") == "application/octet-stream"
