@@ -23,6 +23,7 @@ from serve.settings import SearchSettings
 OWN_HEAD = "/media/"  # a presigned link holds for one method, so these routes know which it is
 TAGGED = ("/v1/", "/openapi.json")
 NOT_TAGGED = ("/v1/search", "/v1/feed")  # have a tag of their own: their answers say how long they took
+PAID, PAID_ENDING = "/v1/search", "/similar"  # what these answer with may have earned by being shown
 COMPRESSED = ("application/json", "application/problem+json", "text/", "image/svg+xml")
 STREAMED = "text/event-stream"
 THREAD_BYTES_MIN = 128 * 1024  # from here on compressing takes milliseconds, which others have meanwhile
@@ -171,8 +172,8 @@ class _Reply:
         given = self._asked.get("if-none-match", "")
         if not etag or not given or self._scope["method"] not in ("GET", "HEAD"):
             return False
-        if given.strip() == "*":  # whatever it has (RFC 9110, 13.1.2)
-            return True
+        if given.strip() == "*":  # names an answer that nobody has seen, so not one that pays
+            return not (self._scope["path"].startswith(PAID) or self._scope["path"].endswith(PAID_ENDING))
         return _opaque(etag) in {_opaque(each) for each in given.split(",")}
 
 

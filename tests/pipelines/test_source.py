@@ -17,13 +17,8 @@ from cluster import database, telemetry
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
-<<<<<<< HEAD
-from pipelines import lists, local_files, manifest, ownership, source
-from pipelines.handles import ANYBODY, Rights
-=======
 from pipelines import lists, local_files, manifest, ownership, source, stages
-from pipelines.handles import Rights
->>>>>>> w-real2
+from pipelines.handles import ANYBODY, Rights
 from pipelines.manifest import Entry
 from pipelines.media import Video
 from pipelines.scratch import Scratch

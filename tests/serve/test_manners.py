@@ -194,17 +194,13 @@ async def test_the_same_answer_is_not_sent_twice(room: Room) -> None:
         assert (after.status_code, after.headers["etag"] != tag) == (200, True), path
 
 
-async def test_a_tag_that_stands_for_any_answer_is_answered_as_the_answers_own(room: Room) -> None:
-    """RFC 9110, 13.1.2: 304 where there is an answer, which is a search like any other."""
-    whatever = {"if-none-match": " * "}
-    similar = f"/v1/segments/{room.shelf.moments[0]}/similar"
-    for path in ("/v1/search?q=orchard", similar, "/v1/videos", "/v1/feed", "/openapi.json", "/"):
+async def test_a_tag_that_stands_for_any_answer_does_not_hide_what_pays(room: Room) -> None:
+    whatever = {"if-none-match": "*"}
+    for path in ("/v1/search?q=orchard", f"/v1/segments/{room.shelf.moments[0]}/similar"):
         for _ in range(2):  # the second is kept
             answer = await room.http.get(path, headers=whatever)
-            assert (answer.status_code, answer.content) == (304, b""), path
-            assert answer.headers["etag"], path
-    assert await room.appearances() > 0
-    assert (await room.http.get("/v1/videos/99", headers=whatever)).status_code == 404
+            assert (answer.status_code, bool(answer.content)) == (200, True), path
+    assert (await room.http.get("/v1/videos", headers=whatever)).status_code == 304
 
 
 async def test_the_tag_of_the_feed_knows_what_follows_and_is_younger_than_its_cursor(settings: Settings) -> None:
