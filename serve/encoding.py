@@ -42,7 +42,7 @@ PREPARE_TIMEOUT_S = 300.0
 PREPARE_AGAIN_S = 30.0
 HINT = "ask again, or send a smaller one: a search sees no more than some hundred pixels each way"
 LATE_RETRY_S = 2.0
-OVERSIZE = 2  # times the side that a model sees: what is averaged down to it gives the same vector (to 0.999 and more)
+OVERSIZE = 2  # times the side that a model sees: so large a picture stays, and the model's own scaling does the rest
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class QueryEncoder:
 def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
     """A picture as RGB, made smaller as early as can be: no more of it is seen than its shorter side at `side_px`.
 
-    A JPEG is decoded at a lower scale; all others are averaged down before anything else touches their pixels, since what
-    a model does with each pixel costs more than decoding it.
+    A JPEG is decoded at a lower scale; all others are averaged down before the model, which copies and scales each pixel
+    that it is given as a float, touches them.
 
     Raises:
         Rejected: it cannot be read.

@@ -154,7 +154,7 @@ async def test_a_picture_that_takes_too_long_is_refused_with_what_to_do_about_it
     ("kind", "mode"), [("WEBP", "RGB"), ("PNG", "P"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("JPEG", "L")]
 )
 def test_no_more_of_a_picture_is_kept_than_a_model_may_see(kind: str, mode: str) -> None:
-    """What a model does with each pixel costs more than decoding it; the colours stay where they were."""
+    """A model scales as floats what it is given; the colours stay where they were."""
     whole = Image.linear_gradient("L").resize((2400, 1600)).convert("RGB").convert(mode)
     data = io.BytesIO()
     whole.save(data, kind)
