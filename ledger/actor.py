@@ -25,7 +25,7 @@ from psycopg import Connection
 
 from cluster import cache, database, runtime, telemetry
 from cluster import settings as settings_module
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker, backoff_s
 from cluster.settings import Settings
 from ledger import adoption, appearances, book, fold, review, stops
@@ -104,7 +104,10 @@ class Ledger:
 
     def _pay(self, connection: Connection[Any]) -> None:
         if self._payouts is None:
-            treasury = open_treasury(connection, self._chain, self._settings)
+            try:
+                treasury = open_treasury(connection, self._chain, self._settings)
+            except Rejected as refusal:  # what is set up wrongly a person mends; folding does not wait for it
+                raise Temporary(f"payouts wait for a person: {refusal}") from refusal
             self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
         self._payouts.run_once(plan=self._reconciled)
         if time.monotonic() >= self._reconcile_at:

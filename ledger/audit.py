@@ -174,7 +174,9 @@ def _accruals(connection: Conn) -> Check:
     ).fetchall()
     wrong = [f"fold {n} booked {booked}, says {said}, its appearances earn {totals.get(n, 0)}"
              for n, said, booked in rows if not said == booked == totals.get(n, 0)]  # fmt: skip
-    return _check("accruals", wrong, f"{appearances} appearances in {len(rows)} folds")
+    aside = connection.execute("SELECT count(*) FROM ledger.set_aside").fetchone()
+    unread = f", {aside[0]} damaged batches set aside" if aside and aside[0] else ""
+    return _check("accruals", wrong, f"{appearances} appearances in {len(rows)} folds{unread}")
 
 
 # ── The journal with the chain ─────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ most one live attempt, ended things never change, and only the holder of the epo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
@@ -70,33 +70,67 @@ DUE_COLUMNS = ("creator_id", "account_id", "amount_pix", "wallet", "seq")
 
 # ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits.
+# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits; so does the part that is doubtful.
 DUE = """
-    SELECT a.owner, a.id, w.wallet, least(a.balance, %(most)s), (now() AT TIME ZONE 'utc')::date,
+    SELECT a.owner, a.id, w.wallet, least(a.balance - d.doubtful_pix, %(most)s), (now() AT TIME ZONE 'utc')::date,
            (SELECT count(*) FROM ledger.payouts p
             WHERE p.creator_id = a.owner AND p.period = (now() AT TIME ZONE 'utc')::date)::int, t.address
     FROM ledger.accounts a
     JOIN ledger.wallets w ON w.creator_id = a.owner AND (w.hold_until IS NULL OR w.hold_until <= now())
     LEFT JOIN ledger.token_accounts t ON t.wallet = w.wallet AND t.mint = %(mint)s
-    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance > 0 AND a.balance >= %(least)s
+    CROSS JOIN LATERAL (SELECT CASE WHEN a.owner IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
+                               THEN ledger.withheld(a.owner) ELSE 0 END AS doubtful_pix) d
+    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance - d.doubtful_pix > 0
+      AND a.balance - d.doubtful_pix >= %(least)s
+      AND (%(creators)s::bigint[] IS NULL OR a.owner = ANY(%(creators)s))
       AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = a.owner AND h.released_at IS NULL
-                      AND (h.until IS NULL OR h.until > now()))
+                      AND NOT h.partial AND (h.until IS NULL OR h.until > now()))
     ORDER BY a.balance DESC, a.id LIMIT %(limit)s"""
 
+# What keeps a batch from being signed or sent for the first time: a recipient who was stopped since it was planned.
+STOPPED = """
+    SELECT b.id, s.creator_id FROM ledger.batches b,
+        LATERAL (SELECT (r->>0)::bigint AS creator_id, r->>1 AS wallet FROM jsonb_array_elements(b.plan->'recipients') r) s
+        LEFT JOIN ledger.wallets w ON w.creator_id = s.creator_id
+    WHERE b.id = ANY(%s) AND b.kind IN ('payout', 'accounts') AND (
+        w.wallet IS DISTINCT FROM s.wallet OR w.hold_until > now()
+        OR s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE released_at IS NULL AND NOT partial
+                            AND (until IS NULL OR until > now()))
+        OR CASE WHEN b.kind = 'payout'
+                     AND s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
+                THEN ledger.withheld(s.creator_id) > (
+                    SELECT balance FROM ledger.accounts
+                    WHERE (kind, party, owner, asset) = ('payable', 'creator', s.creator_id, 'PIX')) END)
+    ORDER BY b.id, s.creator_id"""
 
-def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
-    """Creators above the threshold, the largest first."""
-    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit}
+
+def due(
+    connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
+) -> list[Due]:
+    """Creators above the threshold, the largest first; of these `creators`, where they are named."""
+    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit,
+              "creators": None if creators is None else list(creators)}  # fmt: skip
     return [Due(*row) for row in connection.execute(DUE, values)]
+
+
+def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
+    """Which of these batches must not go out as planned, and the recipients that are the reason.
+
+    They are held, have another wallet or changed it a moment ago, or their share of it has become doubtful.
+    """
+    found: dict[str, set[int]] = {}
+    for batch_id, creator_id in connection.execute(STOPPED, (list(batch_ids),)) if batch_ids else ():
+        found.setdefault(batch_id, set()).add(creator_id)
+    return found
 
 
 def is_payday(connection: Conn, economics: Economics) -> bool:
     """Whether payouts are planned now, by the database's clock."""
     if not economics.payout_interval_s:
         return True
-    row = connection.execute("SELECT extract(epoch FROM now())::bigint").fetchone()
-    assert row is not None
-    return bool((row[0] - economics.payout_offset_s) % economics.payout_interval_s < economics.payout_window_s)
+    return bool(
+        (book.clock_s(connection) - economics.payout_offset_s) % economics.payout_interval_s < economics.payout_window_s
+    )
 
 
 def planned_today(connection: Conn) -> int:
@@ -201,6 +235,20 @@ def planned(connection: Conn, limit: int) -> list[Batch]:
     return [_batch(row) for row in rows]
 
 
+def signed_count(connection: Conn) -> int:
+    """How many batches are signed and have not ended."""
+    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state = 'signed'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def last_height(connection: Conn, batch: Batch) -> int:
+    """The last block height at which a transaction that was ever signed for a batch could land."""
+    row = connection.execute(
+        "SELECT coalesce(max(last_valid_block_height), 0)::bigint FROM ledger.attempts WHERE batch_id = %s", (batch.id,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def one(connection: Conn, batch_id: str) -> Batch:
     row = connection.execute(f"{BATCH} WHERE b.id = %s", (batch_id,)).fetchone()
     assert row is not None
@@ -227,14 +275,22 @@ def given_up(connection: Conn) -> list[Attempt]:
     return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
 
 
-def due_to_send(connection: Conn, resend_interval_s: float) -> list[tuple[str, bytes]]:
-    """Signature and bytes of live attempts that were not sent within the interval."""
+def due_to_send(
+    connection: Conn, resend_interval_s: float, signed_now: Collection[str] = ()
+) -> list[tuple[str, bytes]]:
+    """Signature and bytes of live attempts that were not sent within the interval.
+
+    Of those that were never sent, as far as is known, none that has a recipient who was stopped since it was signed;
+    `signed_now` are signatures made a moment ago, which are not asked about again.
+    """
     rows = connection.execute(
-        "SELECT signature, raw FROM ledger.attempts WHERE state = 'live'"
+        "SELECT signature, raw, batch_id, sends FROM ledger.attempts WHERE state = 'live'"
         " AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => %s)) ORDER BY signed_at",
         (resend_interval_s,),
-    )
-    return [(row[0], bytes(row[1])) for row in rows]
+    ).fetchall()
+    kept_back = stopped(connection, [batch_id for signature, _, batch_id, sends in rows
+                                       if not sends and signature not in signed_now])  # fmt: skip
+    return [(signature, bytes(raw)) for signature, raw, batch_id, _ in rows if batch_id not in kept_back]
 
 
 def sent(connection: Conn, signatures: Sequence[str]) -> None:

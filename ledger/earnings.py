@@ -13,7 +13,9 @@ from typing import Any
 
 from psycopg import Connection
 
-ROWS_MAX = 10_000
+from ledger.settings import AMOUNT_MAX
+
+ROWS_MAX = 10_000  # of one page
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,31 @@ class StatementLine:
     account: str
     amount: int
     signature: str | None
+    line: int  # of the entry
 
 
-def statement(connection: Connection[Any], creator_id: int, *, limit: int = ROWS_MAX) -> list[StatementLine]:
-    """Every posting on the creator's accounts, newest first, with the signature of the payout it belongs to."""
+def statement(
+    connection: Connection[Any], creator_id: int, *, before: tuple[int, int] | None = None, limit: int = ROWS_MAX
+) -> list[StatementLine]:
+    """Postings on the creator's accounts, newest first, with the signature of the payout each belongs to.
+
+    One page: those that follow on `before`, an entry and its line, up to `limit`. Fewer, and there are no more.
+    """
     rows = connection.execute(
         "SELECT e.occurred_at, e.id, e.kind, a.kind, p.amount,"
         "   (SELECT t.signature FROM ledger.attempts t"
-        "    WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch')"
+        "    WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch'), p.line"
         " FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
         " JOIN ledger.entries e ON e.id = p.entry_id"
-        " WHERE a.party = 'creator' AND a.owner = %s ORDER BY e.id DESC, p.line LIMIT %s",
-        (creator_id, min(limit, ROWS_MAX)),
+        " WHERE a.party = 'creator' AND a.owner = %(owner)s"
+        "   AND (p.entry_id < %(entry)s OR p.entry_id = %(entry)s AND p.line > %(line)s)"
+        " ORDER BY p.entry_id DESC, p.line LIMIT %(limit)s",
+        {
+            "owner": creator_id,
+            "entry": before[0] if before else AMOUNT_MAX,
+            "line": before[1] if before else 0,
+            "limit": min(limit, ROWS_MAX),
+        },
     )
     return [StatementLine(row[0].isoformat(), *row[1:]) for row in rows]
 

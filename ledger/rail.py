@@ -33,6 +33,8 @@ class Rail:
     economics: Economics
     settings: LedgerSettings
     screening: Screening = field(init=False)
+    planned_now: frozenset[str] = field(init=False, default=frozenset())  # batches whose recipients were just looked at
+    signed_now: frozenset[str] = field(init=False, default=frozenset())  # signatures likewise
 
     def __post_init__(self) -> None:
         self.screening = screening.load(self.settings.screening)

@@ -2,6 +2,10 @@
 
 Simulations run at once, spread over the nodes; signatures all use one blockhash. Sending hands the same bytes to every
 node, again and again: what a node answers is a hint, never a fact. Decides nothing about how a payout ends.
+
+What waited is asked about again: whoever was held, refused by the operator's screening or given another wallet since the
+plan was made is not paid by it. The plan is given back and the others are planned anew. What is signed may be on its way
+already and is settled as it ends; of what was signed and, for all we know, never sent nothing is sent any more.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any
 from solders.pubkey import Pubkey
 
 from cluster.errors import Rejected
-from ledger import batches, book, packing, stops
+from ledger import batches, book, packing, screening, stops
 from ledger.batches import Batch
 from ledger.packing import Instruction
 from ledger.planning import Planning
@@ -31,7 +35,8 @@ class Signing(Planning):
 
     def sign(self) -> list[str]:
         """Sign what is planned, all with one blockhash, and commit it. Nothing is sent here."""
-        waiting = batches.planned(self.connection, self.settings.batches_live_max)
+        limit = self.settings.batches_live_max - batches.signed_count(self.connection)
+        waiting = self._let_through(batches.planned(self.connection, max(limit, 0)))
         sized = self._simulated(self._affordable(waiting)) if waiting else []
         if not sized:
             return []
@@ -44,9 +49,47 @@ class Signing(Planning):
                 stops.freeze(self.connection, NOT_SIGNED, {"batch": batch.id, "reason": str(refusal)})
                 break
             signed.append((batch, packing.signature_of(raw), raw))
+        stopped = batches.stopped(self.connection, [batch.id for batch, _, _ in signed])  # while we signed
+        signed = [each for each in signed if each[0].id not in stopped]
         batches.persist(self.connection, signed, blockhash)
         book.commit(self.connection)
+        self.signed_now = frozenset(signature for _, signature, _ in signed)
         return [signature for _, signature, _ in signed]
+
+    def _let_through(self, waiting: Sequence[Batch]) -> list[Batch]:
+        """Batches of which every recipient may still be paid as planned; the others are given back."""
+        older, self.planned_now = [each for each in waiting if each.id not in self.planned_now], frozenset()
+        self._screen(
+            [screening.Recipient(each.creator_id, each.wallet, each.amount)
+             for batch in older if batch.kind == "payout" for each in batch.recipients]
+        )  # fmt: skip
+        stopped = batches.stopped(self.connection, [each.id for each in older])
+        for batch in older:
+            if batch.id in stopped:
+                self._call_back(batch, stopped[batch.id])
+        book.commit(self.connection)
+        return [each for each in waiting if each.id not in stopped]
+
+    def _call_back(self, batch: Batch, creators: set[int]) -> None:
+        """Give back a plan some of whose recipients were stopped, and plan the others anew.
+
+        One that was signed before waits until nothing of it can land any more.
+        """
+        if batch.attempts and not self._is_over(batch):
+            return
+        log.warning("batch is called back", extra={"batch": batch.id, "creators": sorted(creators)})
+        batches.cancel(self.connection, batch)
+        self._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "stopped": sorted(creators)})
+        others = [each for each in batch.recipients if each.creator_id not in creators]
+        if batch.kind == "accounts":
+            self._open(others, batch.id)
+        else:
+            self._pay_again(batch, {each.creator_id for each in others})
+
+    def _is_over(self, batch: Batch) -> bool:
+        """Whether no transaction that was signed for a batch can land, nor has one: by height, then by the marker."""
+        height, slot = self.chain.finalized_height(self.opinions)
+        return height > batches.last_height(self.connection, batch) and not self._marker_exists(batch, slot)
 
     def _affordable(self, waiting: Sequence[Batch]) -> list[Batch]:
         """As many batches as the treasury can pay for; a short treasury is nobody else's fault."""
@@ -103,7 +146,8 @@ class Signing(Planning):
 
     def send(self) -> int:
         """Hand the same bytes to every node, now and every so often until their end is known."""
-        due = batches.due_to_send(self.connection, self.settings.resend_interval_s)
+        due = batches.due_to_send(self.connection, self.settings.resend_interval_s, self.signed_now)
+        self.signed_now = frozenset()
         self.connection.commit()
         if due:
             self.chain.send([raw for _, raw in due])

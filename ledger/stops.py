@@ -33,14 +33,27 @@ class Stop:
     until: datetime | None
 
 
-def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False) -> None:
-    """Stop payouts to a creator; for one reason at a time, and `once` not again after it was released."""
+def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, partial: bool = False) -> None:
+    """Stop payouts to a creator; for one reason at a time, and `once` not again after it was released.
+
+    `partial`: only what the suspicions against him leave doubtful waits; the rest is paid.
+    """
     connection.execute(
-        "INSERT INTO ledger.holds (creator_id, reason) SELECT %(creator)s, %(reason)s WHERE NOT EXISTS"
-        " (SELECT FROM ledger.holds WHERE creator_id = %(creator)s AND reason = %(reason)s"
-        "  AND (%(once)s OR released_at IS NULL))",
-        {"creator": creator_id, "reason": reason[:REASON_MAX], "once": once},
+        "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT %(creator)s, %(reason)s, %(partial)s"
+        " WHERE NOT EXISTS (SELECT FROM ledger.holds WHERE creator_id = %(creator)s AND reason = %(reason)s"
+        "                   AND (%(once)s OR released_at IS NULL))",
+        {"creator": creator_id, "reason": reason[:REASON_MAX], "once": once, "partial": partial},
     )
+
+
+def is_trusted(connection: Conn, creator_id: int, reason: str, for_s: int) -> bool:
+    """Whether a person has released a hold with this reason within the time: they have looked, and it was nothing."""
+    row = connection.execute(
+        "SELECT 1 FROM ledger.holds WHERE creator_id = %s AND reason = %s"
+        " AND released_at > now() - make_interval(secs => %s)",
+        (creator_id, reason, for_s),
+    ).fetchone()
+    return row is not None
 
 
 def freeze(connection: Conn, reason: str, detail: object) -> None:

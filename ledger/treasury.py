@@ -7,6 +7,7 @@ and funds the treasury (see `bootstrap`).
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -102,13 +103,14 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     account = packing.token_account(treasury_key.pubkey, mint)
     payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
     check_mint(chain, payer)
-    bind(connection, chain.genesis(), payer)
+    secret = runtime.secret(settings, "batches")
+    bind(connection, chain.genesis(), payer, secret)
     signers = (treasury_key,) if gas_key is treasury_key else (gas_key, treasury_key)
     version = own.transaction_version
     if version == "auto":
         version = "v1" if chain.supports_v1() else "legacy"
     rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
-    return Treasury(payer, signers, version, *rents, runtime.secret(settings, "batches"), own.priority_fee_lamports)
+    return Treasury(payer, signers, version, *rents, secret, own.priority_fee_lamports)
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
@@ -141,8 +143,12 @@ def check_mint(chain: Chain, payer: packing.Payer) -> None:
         raise Rejected(said, code="treasury-frozen", hint="have the mint's authority thaw it")
 
 
-def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> None:
-    """Write down, once, which chain this ledger settles on."""
+def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret: str) -> None:
+    """Write down, once, which chain this ledger settles on, and which secret its batches' ids and markers derive from.
+
+    Raises:
+        Rejected: it is another one. With another secret the markers of what was paid would be looked for in vain.
+    """
     wanted = (genesis, str(payer.mint), payer.decimals, str(payer.treasury), str(payer.token_account))
     connection.execute(
         "INSERT INTO ledger.chain (genesis, mint, decimals, treasury, token_account) VALUES (%s, %s, %s, %s, %s)"
@@ -156,6 +162,24 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> Non
         raise Rejected(
             "the ledger in this database settles on another chain or treasury", code="other-chain", hint=hint
         )
+    is_known = _knows(connection, payer, secret)
+    connection.commit()
+    if not is_known:
+        hint = "put back secrets/batches of the data folder that this database was used with"
+        raise Rejected("this ledger has paid with another secret of the batches", code="other-secret", hint=hint)
+
+
+def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bool:
+    """Whether the database has seen this secret before. Its first one is written down; markers know an older ledger's."""
+    marker = connection.execute(
+        "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
+        " WHERE (SELECT secret_mark FROM ledger.chain) IS NULL ORDER BY b.ended_at DESC LIMIT 1"
+    ).fetchone()
+    if marker is not None and str(packing.marker(payer, marker[0], secret, 0).address) != marker[1]:
+        return False
+    mark = hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
+    connection.execute("UPDATE ledger.chain SET secret_mark = %s WHERE secret_mark IS NULL", (mark,))
+    return connection.execute("SELECT 1 FROM ledger.chain WHERE secret_mark = %s", (mark,)).fetchone() is not None
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:

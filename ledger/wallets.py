@@ -1,7 +1,8 @@
 """Wallets: where a creator is paid. Owns `ledger.wallets`; the change log is kept by the database.
 
-A manifest may claim a wallet only where there is none. A change needs the creator's own scope (or an administrator's)
-and holds payouts for a while, so that a stolen key does not empty an account before its owner notices.
+A manifest may claim a wallet only where there is none, and payouts wait for a while: who may ingest may name any creator.
+A change needs the creator's own scope (or an administrator's) and holds payouts likewise, so that a stolen key does not
+empty an account before its owner notices. A manifest's wallet that the creator confirms is paid at once.
 """
 
 from __future__ import annotations
@@ -53,17 +54,18 @@ def of(connection: Connection[Any], creator_id: int) -> Wallet | None:
     return Wallet(row[0], row[1], row[2], row[3].isoformat(), row[4].isoformat() if row[4] else None)
 
 
-def claim(connection: Connection[Any], creator_id: int, wallet: str) -> bool:
-    """A manifest's claim: taken where there is no wallet, ignored where there is the same one.
+def claim(connection: Connection[Any], economics: Economics, creator_id: int, wallet: str) -> bool:
+    """A manifest's claim: taken where there is no wallet, ignored where there is the same one. Payouts wait for a while.
 
     Raises:
         Rejected: the wallet is no address, or the creator has another one already.
     """
     check(wallet)
     done = connection.execute(
-        "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'manifest')"
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by, hold_until)"
+        " VALUES (%s, %s, 'manifest', CASE WHEN %s > 0 THEN now() + make_interval(hours => %s) END)"
         " ON CONFLICT (creator_id) DO NOTHING",
-        (creator_id, wallet),
+        (creator_id, wallet, economics.manifest_wallet_hold_h, economics.manifest_wallet_hold_h),
     )
     if done.rowcount == 1:
         return True
@@ -75,7 +77,9 @@ def claim(connection: Connection[Any], creator_id: int, wallet: str) -> bool:
 
 
 def change(connection: Connection[Any], economics: Economics, creator_id: int, wallet: str, set_by: str) -> Wallet:
-    """The creator's own change. Payouts are held for a while, unless there was no wallet before.
+    """The creator's own change. Payouts are held for a while, unless there was no wallet before, or only a manifest's.
+
+    That holds for the same wallet: a confirmation. Another one than the manifest's is a change like any other.
 
     Raises:
         Rejected: the wallet is no address.
@@ -84,7 +88,8 @@ def change(connection: Connection[Any], economics: Economics, creator_id: int, w
     connection.execute(
         "INSERT INTO ledger.wallets AS w (creator_id, wallet, set_by) VALUES (%s, %s, %s)"
         " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet, set_by = excluded.set_by, set_at = now(),"
-        "   hold_until = now() + make_interval(secs => %s) WHERE w.wallet <> excluded.wallet",
+        "   hold_until = CASE WHEN w.wallet <> excluded.wallet THEN now() + make_interval(secs => %s) END"
+        " WHERE w.wallet <> excluded.wallet OR w.set_by = 'manifest'",
         (creator_id, wallet, set_by, economics.wallet_hold_s),
     )
     known = of(connection, creator_id)
