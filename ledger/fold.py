@@ -106,7 +106,7 @@ class Fold:
         self._stuck: set[UUID] = set()  # incarnations that go on in a format which this version does not know
         self._skews = waiting.Skews()
         self._seen = Seen(economics.repeat_after_s)
-        self._seen.load(connection)
+        self._seen.load(connection, book.clock_s(connection))
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]

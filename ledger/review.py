@@ -236,7 +236,10 @@ def _kept(number: int, *columns: bytes) -> Pairs:
 
 
 def _young(pairs: Pairs, today: int) -> Pairs:
-    young = pairs.days.astype(np.int64) > today - DAYS_KEPT
+    days = pairs.days.astype(np.int64)
+    young = (days > today - DAYS_KEPT) & (
+        days <= today + 1
+    )  # later ones are of an older version, which believed any clock
     return Pairs(*(getattr(pairs, name)[young] for name in NAMES))
 
 

@@ -48,10 +48,12 @@ class Seen:
         self._repeat_after_s = repeat_after_s
         self._runs: list[Run] = []
 
-    def load(self, connection: Connection[Any]) -> None:
-        """Read what earlier folds have kept."""
+    def load(self, connection: Connection[Any], now_s: int) -> None:
+        """Read what earlier folds have kept. What an older version kept of a clock ahead was seen by `now_s` at the latest."""
         rows = connection.execute("SELECT id, keys, seconds FROM ledger.seen_runs ORDER BY id").fetchall()
-        self._runs = [Run(row[0], np.frombuffer(row[1], "<u8"), np.frombuffer(row[2], "<u4")) for row in rows]
+        self._runs = [
+            Run(row[0], np.frombuffer(row[1], "<u8"), _until(np.frombuffer(row[2], "<u4"), now_s)) for row in rows
+        ]
 
     def sift(self, keys: Keys, seconds: Seconds, order: Places) -> tuple[Places, Run]:
         """The rows that count, not seen within the time, here or earlier in the same list; and what they are kept as.
@@ -108,3 +110,7 @@ class Seen:
         ).fetchone()
         assert row is not None
         return Run(row[0], run.keys, run.seconds)
+
+
+def _until(seconds: Seconds, now_s: int) -> Seconds:
+    return seconds if int(seconds.max()) <= now_s else np.minimum(seconds, np.uint32(now_s))

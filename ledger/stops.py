@@ -1,7 +1,8 @@
 """Stops: a hold stops payouts to one creator, a freeze stops all of them, each with its reason.
 
 The ledger places them by itself where something looks wrong, and a person where he knows more. Both end by being
-released, by name, and stay written. Nothing is lost meanwhile: what is owed waits in the creator's account.
+released, by name, and stay written. Nothing is lost meanwhile: what is owed waits in the creator's account. A hold stops
+what is planned, too; what is signed may be on its way. A partial hold withholds what is doubtful and nothing else.
 """
 
 from __future__ import annotations
@@ -54,6 +55,16 @@ def is_trusted(connection: Conn, creator_id: int, reason: str, for_s: int) -> bo
         (creator_id, reason, for_s),
     ).fetchone()
     return row is not None
+
+
+def under_way(connection: Conn, creator_id: int) -> int:
+    """What is signed for a creator and not settled, in base units: no stop keeps it from arriving any more."""
+    row = connection.execute(
+        "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p JOIN ledger.batches b ON b.id = p.batch_id"
+        " WHERE p.creator_id = %s AND b.state = 'signed'",
+        (creator_id,),
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def freeze(connection: Conn, reason: str, detail: object) -> None:

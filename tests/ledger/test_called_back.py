@@ -108,9 +108,11 @@ def test_what_was_signed_and_never_sent_is_not_sent_to_who_is_held_since(rig: Ri
 
 def test_what_was_sent_is_sent_again_and_settled_whoever_is_held(rig: Rig) -> None:
     plan(rig, 1)
+    assert stops.under_way(rig.connection, 1) == 0
     rig.payouts.sign()
     rig.payouts.send()
     hold(rig)
+    assert stops.under_way(rig.connection, 1) == 1000
     rig.chain.pending.clear()  # the node lost it
     rig.payouts = rig.fresh()
     rig.pay(3)

@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.errors import Rejected
-from ledger import audit, book, fold, money, spool
+from ledger import audit, book, fold, money, review, spool
 from ledger.appearances import RECORDED, Appearance, parameters, search_record
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
@@ -541,9 +541,22 @@ def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_
         accountant.run_once()
     for table in ("seen_runs", "day_runs", "pair_runs"):
         assert journal.execute(f"SELECT count(*) FROM ledger.{table}").fetchone() <= (4,), table
+    assert review.review(journal, accountant.audience, DEMO) == 0
     record(journal, search(shown(1, 1, who="v1")))
     accountant.run_once()
     assert earned(journal)[1] == 1800
+
+
+def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_for_long(journal: Conn) -> None:
+    fund(journal, 10**9)
+    record(journal, search(shown(1)))
+    folded(journal)
+    change(journal, "UPDATE ledger.seen_runs SET seconds = %s", np.array([2**32 - 1], "<u4").tobytes())
+    record(journal, search(shown(1)))
+    assert folded(journal) == [Outcome.FUNDED, Outcome.SEEN]
+    tomorrow = time.time() + DAY_S + 60
+    record(journal, search(shown(1), at_s=tomorrow), recorded_s=tomorrow)
+    assert folded(journal)[2:] == [Outcome.FUNDED]
 
 
 # ── Batches that cannot be read ────────────────────────────────────────────────────────────────────────────────────
