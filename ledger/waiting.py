@@ -152,7 +152,7 @@ class Skews:
             if time.monotonic() - self._said_at.get(incarnation, -math.inf) >= self._interval_s:
                 self._said_at[incarnation] = time.monotonic()
                 log.error(
-                    "a replica's clock is wrong: its searches are taken to be of when they were recorded",
+                    "a replica's clock is wrong, or its searches come late: they count as of when they were recorded",
                     extra={"incarnation": str(incarnation), "skew_ms": skew_ms},
                 )
 
