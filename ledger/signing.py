@@ -73,9 +73,9 @@ class Signing(Planning):
     def _call_back(self, batch: Batch, creators: set[int]) -> None:
         """Give back a plan some of whose recipients were stopped, and plan the others anew.
 
-        One that was signed before waits until nothing of it can land any more.
+        One that was signed before waits until nothing of it can land any more, one whose marker is on chain for a person.
         """
-        if batch.attempts and not self._is_over(batch):
+        if not self._is_over(batch):
             return
         log.warning("batch is called back", extra={"batch": batch.id, "creators": sorted(creators)})
         batches.cancel(self.connection, batch)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from solders.account import Account
 from solders.pubkey import Pubkey
 
 from ledger import batches, book, packing, screening, stops, wallets
@@ -140,6 +141,19 @@ def test_a_batch_that_was_signed_before_is_given_back_only_when_that_can_land_no
     rig.pay(4)
     assert rig.on_chain(1) == 0
     assert_paid(rig, {2: 1000})
+
+
+def test_a_plan_that_the_chain_has_paid_is_not_given_back(rig: Rig) -> None:
+    """As after a restored backup: the marker says that it was paid, by whatever we have forgotten."""
+    plan(rig, 1, 2)
+    (number,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    rent = rig.treasury.marker_rent
+    rig.chain.svm.set_account(rig.treasury.marker(number).address, Account(rent, b"", packing.SYSTEM_PROGRAM))
+    rig.advance(FINAL_BLOCKS)
+    hold(rig)
+    rig.payouts = rig.fresh()
+    rig.pay(3)
+    assert (rig.states(), rig.balance("in_flight"), rig.on_chain(2)) == ({"planned": 1}, 2000, 0)
 
 
 def test_no_account_is_opened_for_who_is_held_since(rig: Rig) -> None:
