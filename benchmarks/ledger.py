@@ -161,7 +161,7 @@ def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
     """From what creators are owed to what they have on chain."""
     chain = inside.new_chain(b"bench")
     settled = inside.put_treasury(chain, "bench", POOL, GAS, separate_gas=payer != "one signer")
-    treasury.bind(connection, "bench", settled.payer)
+    treasury.bind(connection, "bench", settled.payer, "bench")
     payees = _payees(connection, chain, settled.payer.mint)
     inside.advance(chain, BLOCKS)
     rpc = Chain([inside.LocalNode("bench", chain)])
