@@ -24,6 +24,7 @@ STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 TOKEN_ACCOUNT_BYTES = 165
+SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
 FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left alone so long
 SIMULATIONS_MAX = 16  # that one node is asked at once
 SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
@@ -225,6 +226,22 @@ class Chain:
             slots.append(int(answer["context"]["slot"]))
             found += [_account(value) for value in answer["value"]]
         return min(slots, default=0), found
+
+    def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
+        """Of these addresses those that a program owns, by every node that answers, each with the program.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        found: dict[str, str] = {}
+        for start in range(0, len(addresses), ACCOUNTS_MAX):
+            page = list(addresses[start : start + ACCOUNTS_MAX])
+            options = {"commitment": "finalized", "encoding": "base64", "dataSlice": {"offset": 0, "length": 0}}
+            answers = self.ask_all("getMultipleAccounts", page, options, least=opinions)
+            for address, seen in zip(page, zip(*(each["value"] for each in answers), strict=True), strict=True):
+                if all(account is not None and account["owner"] != SYSTEM_PROGRAM for account in seen):
+                    found[address] = str(seen[0]["owner"])
+        return found
 
     def looks(self, signatures: Sequence[str]) -> list[Look]:
         """What each node that answers knows of these signatures, history included."""

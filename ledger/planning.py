@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ledger import batches, book, packing, screening, stops
+from ledger import batches, book, packing, screening, stops, wallets
 from ledger.batches import Batch, Due, Recipient
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
@@ -59,7 +59,9 @@ class Planning(Rail):
     def _due(self) -> tuple[list[Due], list[Due]]:
         """Who is due: those with a token account, within the day's limit, and those without one."""
         limit = self.settings.payouts_per_plan_max
-        due = self._screened(batches.due(self.connection, self.economics, self.treasury.mint, limit))
+        wallets.release_mended(self.connection)
+        due = self._payable(batches.due(self.connection, self.economics, self.treasury.mint, limit))
+        due = self._screened(due)
         left = self.economics.payout_day_max_pix - batches.planned_today(self.connection)
         ready: list[Due] = []
         for each in due:
@@ -67,6 +69,17 @@ class Planning(Rail):
                 ready.append(each)
                 left -= each.amount_pix
         return ready, [each for each in due if each.address is None]
+
+    def _payable(self, due: Sequence[Due]) -> list[Due]:
+        """Those whose wallet can be paid; the others are held until they name another one."""
+        reasons = wallets.unpayable(self.connection, [each.wallet for each in due])
+        for each in due:
+            if each.wallet in reasons:
+                self._hold_wallet(each.creator_id, each.wallet, reasons[each.wallet])
+        return [each for each in due if each.wallet not in reasons]
+
+    def _hold_wallet(self, creator_id: int, wallet: str, why: str) -> None:
+        stops.hold(self.connection, creator_id, f"{wallets.UNPAYABLE}: {wallet} {why}")
 
     def _screened(self, due: Sequence[Due]) -> list[Due]:
         """Those whom the operator's screening lets pass; the others are held."""
@@ -80,6 +93,11 @@ class Planning(Rail):
         """Look up the token accounts of new recipients; open those that the chain does not have."""
         if not missing:
             return
+        strange = self.chain.not_wallets([each.wallet for each in missing], self.opinions)
+        for each in missing:
+            if each.wallet in strange:
+                self._hold_wallet(each.creator_id, each.wallet, f"belongs to the program {strange[each.wallet]}")
+        missing = [each for each in missing if each.wallet not in strange]
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
         _, found = self.chain.accounts([each.address for each in recipients])
         unknown = []

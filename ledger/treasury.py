@@ -150,12 +150,26 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> Non
         wanted,
     )
     row = connection.execute("SELECT genesis, mint, decimals, treasury, token_account FROM ledger.chain").fetchone()
+    if row == wanted:
+        _note_own(connection, payer)
     connection.commit()
     if row != wanted:
         hint = "use the chain, mint and treasury key that this database was started with"
         raise Rejected(
             "the ledger in this database settles on another chain or treasury", code="other-chain", hint=hint
         )
+
+
+def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
+    """Addresses that no creator may be paid at."""
+    own = {str(payer.gas): "payer of fees", str(payer.treasury): "treasury", str(payer.mint): "mint"}
+    for key in (payer.gas, payer.treasury):
+        own[str(packing.token_account(key, payer.mint))] = "token account"
+    connection.execute(
+        "INSERT INTO ledger.own_addresses (address, role) SELECT * FROM unnest(%s::text[], %s::text[])"
+        " ON CONFLICT DO NOTHING",
+        (list(own), list(own.values())),
+    )
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:

@@ -22,6 +22,7 @@ from tests.ledger.chains import (
     assert_paid,
     attempts,
     new_chain,
+    wallet_of,
 )
 
 
@@ -229,7 +230,7 @@ def test_the_first_payout_must_be_worth_its_token_account_and_a_stale_price_clos
 def test_the_platform_opens_one_account_a_creator_ever(rig: Rig) -> None:
     rig.creator(1, 500, account=False)
     rig.pay(5)
-    other = str(packing.MEMO_PROGRAM)
+    other = wallet_of(2)
     rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 1", (other,))
     rig.earn(1, 500)
     rig.pay(4)
