@@ -94,10 +94,10 @@ class Planning(Rail):
         if not missing:
             return
         strange = self.chain.not_wallets([each.wallet for each in missing], self.opinions)
-        for each in missing:
-            if each.wallet in strange:
-                self._hold_wallet(each.creator_id, each.wallet, f"belongs to the program {strange[each.wallet]}")
-        missing = [each for each in missing if each.wallet not in strange]
+        for due in missing:
+            if due.wallet in strange:
+                self._hold_wallet(due.creator_id, due.wallet, f"belongs to the program {strange[due.wallet]}")
+        missing = [due for due in missing if due.wallet not in strange]
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
         _, found = self.chain.accounts([each.address for each in recipients])
         unknown = []

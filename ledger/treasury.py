@@ -106,9 +106,16 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     signers = (treasury_key,) if gas_key is treasury_key else (gas_key, treasury_key)
     version = own.transaction_version
     if version == "auto":
-        version = "v1" if chain.supports_v1() else "legacy"
+        version = "v1" if chain.takes(_first_of_v1(payer)) else "legacy"
     rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
     return Treasury(payer, signers, version, *rents, runtime.secret(settings, "batches"), own.priority_fee_lamports)
+
+
+def _first_of_v1(payer: packing.Payer) -> bytes:
+    """A transaction of version 1 that does nothing, to be simulated."""
+    units = packing.COMPUTE_UNITS_MAX
+    message = packing.build(payer, [packing.memo("pixr")], str(Hash.default()), version="v1", units=units)
+    return packing.unsigned(message, len(payer.signers))
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
