@@ -230,6 +230,10 @@ def one(connection: Conn, batch_id: str) -> Batch:
     return _batch(row)
 
 
+def is_known(connection: Conn, batch_id: str) -> bool:
+    return connection.execute("SELECT FROM ledger.batches WHERE id = %s", (batch_id,)).fetchone() is not None
+
+
 def live_attempts(connection: Conn) -> list[Attempt]:
     """Everything signed whose end is not known."""
     rows = connection.execute(

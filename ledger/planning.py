@@ -118,9 +118,16 @@ class Planning(Rail):
         size = self.treasury.capacity("accounts")
         for start in range(0, len(recipients), size):
             chunk = tuple(recipients[start : start + size])
-            number = self._id(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
+            number = self._unused(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
             made.append(Batch(number, "accounts", "planned", 0, chunk))
         batches.add(self.connection, made, parent)
+
+    def _unused(self, text: str) -> str:
+        """An id that follows from a text; the same accounts may be tried again after a batch of them has failed."""
+        number = self._id(text)
+        while batches.is_known(self.connection, number):
+            number = self._id(number)
+        return number
 
     # ── Taking back ────────────────────────────────────────────────────────────────────────────────────────────────
 

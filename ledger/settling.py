@@ -141,7 +141,10 @@ class Settling(Signing):
     def _is_as_planned(self, batch: Batch, effect: Effect) -> bool:
         if batch.kind != "payout":
             return all(change == 0 for change in effect.tokens.values())
-        wanted = {self.treasury.token_account: -batch.amount_pix}
+        own = self.treasury.token_account
+        if any(each.address == own for each in batch.recipients):
+            return False  # planned by a release that let it in: less has left than the plan says
+        wanted = {own: -batch.amount_pix}
         for each in batch.recipients:
             wanted[each.address] = wanted.get(each.address, 0) + each.amount
         return {address: change for address, change in effect.tokens.items() if change} == wanted

@@ -104,9 +104,7 @@ class Signing(Planning):
     def _would_fail(self, batch: Batch, found: Sequence[Simulation], limits: int, guards: int) -> None:
         faults = {verdict.of(each.error, batch.kind, guards, limits) for each in found}
         about = {"batch": batch.id, "errors": [str(each.error) for each in found]}
-        if (
-            faults == {Fault.MARKER} and not batch.attempts
-        ):  # else an attempt of ours has landed, and `settle` will find it
+        if faults == {Fault.MARKER} and not batch.attempts:  # of one with attempts `settle` will find which has landed
             stops.freeze(self.connection, PAID_UNKNOWN, about)
             book.commit(self.connection)
         if faults != {Fault.RECIPIENT}:

@@ -142,6 +142,23 @@ def test_an_account_that_cannot_be_opened_is_the_fault_of_one(rig: Rig) -> None:
     assert_paid(rig, {1: 500})
 
 
+def test_an_opening_that_failed_is_tried_again_when_its_hold_is_released(rig: Rig) -> None:
+    rig.creator(1, 500, account=False)
+    rig.chain.svm.set_account(rig.address_of(1), stranger())
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(3)
+    assert list(rig.holds()) == [1]
+    from solders.account import Account
+
+    rig.chain.svm.set_account(rig.address_of(1), Account(0, b"", packing.SYSTEM_PROGRAM))
+    rig.advance(FINAL_BLOCKS)
+    (hold,) = stops.in_force(rig.connection)
+    stops.release(rig.connection, hold.name, "ana")
+    rig.connection.commit()
+    rig.pay(5)
+    assert_paid(rig, {1: 500})
+
+
 def stranger() -> Any:
     from solders.account import Account
 

@@ -133,7 +133,7 @@ def test_a_marker_that_a_stranger_has_paid_for_stops_its_batch_until_a_person_as
     strangers_lamports(rig)
     rig.advance(EXPIRED_BLOCKS)
     rig.pay(4)
-    assert (rig.states(), rig.freezes(), rig.balance("in_flight")) == ({"planned": 1}, [], 2000)
+    assert (rig.states(), rig.freezes(), rig.balance("in_flight")) == ({"signed": 1}, [], 2000)
     assert not audit.run(rig.connection, None, None, open_max_s=0.0)[5].ok
     found = resolve(rig)
     assert found.ended, found.outcome
@@ -324,6 +324,7 @@ def test_without_markers_two_that_have_landed_are_for_a_person(journal: Connecti
     rig.creator(1, 1000)
     rig.payouts.run_once()
     rig.fresh(Hasty).settle()
+    rig.advance(2)
     rig.payouts.sign()
     rig.payouts.send()
     rig.advance(FINAL_BLOCKS)
