@@ -72,11 +72,11 @@ class Planning(Rail):
 
     def _payable(self, due: Sequence[Due]) -> list[Due]:
         """Those whose wallet can be paid; the others are held until they name another one."""
-        reasons = wallets.unpayable(self.connection, [each.wallet for each in due])
+        reasons = wallets.unpayable_of(self.connection, {each.creator_id: each.wallet for each in due})
         for each in due:
-            if each.wallet in reasons:
-                self._hold_wallet(each.creator_id, each.wallet, reasons[each.wallet])
-        return [each for each in due if each.wallet not in reasons]
+            if each.creator_id in reasons:
+                self._hold_wallet(each.creator_id, each.wallet, reasons[each.creator_id])
+        return [each for each in due if each.creator_id not in reasons]
 
     def _hold_wallet(self, creator_id: int, wallet: str, why: str) -> None:
         stops.hold(self.connection, creator_id, f"{wallets.UNPAYABLE}: {wallet} {why}")

@@ -9,7 +9,7 @@ That is asked when it is set and again whenever a payout is planned, since rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +61,33 @@ def unpayable(connection: Connection[Any], wallets: Iterable[str]) -> dict[str, 
     asked = set(wallets)
     rows = connection.execute(
         "SELECT address, role FROM ledger.own_addresses WHERE address = ANY(%(all)s) UNION ALL"
-        " SELECT address, 'token account of a creator' FROM ledger.token_accounts WHERE address = ANY(%(all)s) UNION ALL"
         " SELECT address, 'marker' FROM ledger.markers WHERE address = ANY(%(all)s)",
         {"all": list(asked)},
     )
     own = {address: f"is the platform's own ({role})" for address, role in rows}
     return {wallet: why for wallet in asked if (why := _unfit(wallet) or own.get(wallet)) is not None}
+
+
+def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dict[int, str]:
+    """Of these creators' wallets those that cannot be paid, by creator, each with the reason.
+
+    Asked are those that were not before, and those that have become the platform's own since.
+    """
+    rows = connection.execute(
+        "SELECT creator_id FROM ledger.wallets WHERE checked_wallet IS DISTINCT FROM wallet AND creator_id = ANY(%s)",
+        (list(wallets),),
+    )
+    unchecked = {creator_id for (creator_id,) in rows}
+    own = {address for (address,) in connection.execute("SELECT address FROM ledger.own_addresses")}
+    doubtful = {creator: wallet for creator, wallet in wallets.items() if creator in unchecked or wallet in own}
+    why = unpayable(connection, doubtful.values()) if doubtful else {}
+    fit = {creator: wallet for creator, wallet in doubtful.items() if wallet not in why}
+    connection.execute(
+        "UPDATE ledger.wallets w SET checked_wallet = f.wallet"
+        " FROM unnest(%s::bigint[], %s::text[]) AS f (creator_id, wallet) WHERE w.creator_id = f.creator_id",
+        (list(fit), list(fit.values())),
+    )
+    return {creator: why[wallet] for creator, wallet in doubtful.items() if wallet in why}
 
 
 def release_mended(connection: Connection[Any]) -> None:
@@ -116,9 +137,9 @@ def claim(connection: Connection[Any], creator_id: int, wallet: str) -> bool:
     """
     _payable(connection, wallet)
     done = connection.execute(
-        "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'manifest')"
+        "INSERT INTO ledger.wallets (creator_id, wallet, checked_wallet, set_by) VALUES (%s, %s, %s, 'manifest')"
         " ON CONFLICT (creator_id) DO NOTHING",
-        (creator_id, wallet),
+        (creator_id, wallet, wallet),
     )
     if done.rowcount == 1:
         return True
@@ -137,10 +158,11 @@ def change(connection: Connection[Any], economics: Economics, creator_id: int, w
     """
     _payable(connection, wallet)
     connection.execute(
-        "INSERT INTO ledger.wallets AS w (creator_id, wallet, set_by) VALUES (%s, %s, %s)"
-        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet, set_by = excluded.set_by, set_at = now(),"
+        "INSERT INTO ledger.wallets AS w (creator_id, wallet, checked_wallet, set_by) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet, checked_wallet = excluded.wallet,"
+        "   set_by = excluded.set_by, set_at = now(),"
         "   hold_until = now() + make_interval(secs => %s) WHERE w.wallet <> excluded.wallet",
-        (creator_id, wallet, set_by, economics.wallet_hold_s),
+        (creator_id, wallet, wallet, set_by, economics.wallet_hold_s),
     )
     known = of(connection, creator_id)
     assert known is not None
