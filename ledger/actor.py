@@ -28,7 +28,8 @@ from cluster import settings as settings_module
 from cluster.errors import Temporary
 from cluster.resilience import Breaker, backoff_s
 from cluster.settings import Settings
-from ledger import adoption, appearances, batches, book, fold, review, stops
+from ledger import adoption, appearances, book, fold, review, stops
+from ledger.alarms import StuckAlarm
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.counters import Counters
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 NAMESPACE = "pixr-ledger"
 NAME = "ledger"
 CRASH_PAUSE_S = 1.0
-NAMED_AGAIN_S = 3600.0
 
 
 class Ledger:
@@ -64,7 +64,7 @@ class Ledger:
         self._reconcile_at = 0.0
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
         self._reconciled = False  # nothing new is begun before the chain has been compared once
-        self._named: dict[str, float] = {}  # batches without an end, and when each is named again
+        self._stuck = StuckAlarm(self._own.batch_open_max_s)
         self.epoch = 0
         self.finding: Finding | None = None
 
@@ -120,19 +120,10 @@ class Ledger:
             if self.finding.conclusive and self.finding.ok:
                 stops.thaw(connection, adoption.RESTORED)
                 book.commit(connection)
-            self._name_stuck(connection)
+            self._stuck.look(connection)
             pause_s = self._own.reconcile_interval_s if self.finding.conclusive else self._own.tick_interval_s
             self._reconcile_at = time.monotonic() + pause_s
             self._reconciled = self._reconciled or self.finding.conclusive
-
-    def _name_stuck(self, connection: Connection[Any]) -> None:
-        """Money that waits in silence is the worst kind: what has had no end for too long is said, once an hour each."""
-        for number, kind, state, attempts, age_s in batches.open_too_long(connection, self._own.batch_open_max_s):
-            if time.monotonic() >= self._named.get(number, 0.0):
-                self._named[number] = time.monotonic() + NAMED_AGAIN_S
-                about = {"batch": number, "kind": kind, "state": state, "attempts": attempts, "age_s": round(age_s)}
-                log.error("a transaction has had no end for too long", extra=about)
-        connection.commit()
 
     def _live(self, connection: Connection[Any]) -> None:
         """A sign of life; finding another epoch means that somebody else has taken over."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from psycopg import Connection
 
 from cluster.errors import Rejected
+from cluster.settings import Settings
 from ledger import audit, book, resolutions, stops, wallets
 from ledger.planning import Planning
 from ledger.rail import PAID_UNKNOWN
 from ledger.reconcile import reconcile
+from tests.cluster.test_cli import assert_refused, pixr
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, new_chain
 from tests.ledger.test_late_payouts import Hasty
 from tests.ledger.test_two_walls import Node
@@ -186,6 +190,37 @@ def test_what_has_a_live_transaction_is_not_given_back_before_its_time(rig: Rig)
     assert (rig.states(), rig.balance("payable", 1)) == ({"cancelled": 1}, 1000)
     rig.pay(3)
     assert (rig.on_chain(1), is_clean(rig)) == (1000, True)
+
+
+def test_what_was_given_up_and_never_landed_goes_back(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.fresh(Hasty).settle()
+    stops.freeze(rig.connection, "somebody looks", {})
+    rig.advance(EXPIRED_BLOCKS + 10)
+    assert resolve(rig).ended
+    assert (rig.states(), rig.balance("payable", 1)) == ({"cancelled": 1}, 1000)
+
+
+def test_the_command_line_asks_and_waits_for_the_ledger(settings: Settings, journal: Connection[Any]) -> None:
+    environ = {"PIXR_POSTGRES_URL": settings.postgres.url}
+    assert_refused(pixr(settings.data_dir, "payouts", "resolve", "nowhere", **environ), "there is no batch")
+    rig = Rig(journal, new_chain())
+    rig.creator(1, 1000)
+    (batch,) = rig.payouts.plan()
+    stops.freeze(rig.connection, "somebody looks", {})
+    rig.connection.commit()
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(pixr, settings.data_dir, "payouts", "resolve", batch.id, "--json", **environ)
+        while not told.done():
+            rig.connection.execute("UPDATE ledger.fence SET seen_at = now()")  # the ledger's sign of life
+            rig.payouts.run_once()
+            time.sleep(0.1)
+    assert told.result().returncode == 0, told.result().stderr
+    said = json.loads(told.result().stdout)
+    assert (said["batch_id"], said["ended"]) == (batch.id, True)
+    assert rig.states() == {"cancelled": 1}
 
 
 def test_a_batch_that_ended_meanwhile_is_left_alone(rig: Rig) -> None:
