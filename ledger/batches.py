@@ -64,6 +64,17 @@ class Attempt:
     signature: str
     raw: bytes
     last_valid_block_height: int
+    context_slot: int = 0
+    state: str = "live"
+
+
+class Payout(NamedTuple):
+    """What a batch pays a creator, and the account it was taken from."""
+
+    id: int
+    creator_id: int
+    amount_pix: int
+    source: int
 
 
 DUE_COLUMNS = ("creator_id", "account_id", "amount_pix", "wallet", "seq")
@@ -148,6 +159,18 @@ def live_count(connection: Conn) -> int:
         "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'held', 'signed')"
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def open_too_long(connection: Conn, open_max_s: float) -> list[tuple[str, str, str, int, float]]:
+    """Batches that have had no end for that long: id, kind, state, attempts, age in seconds; the oldest first."""
+    rows = connection.execute(
+        "SELECT b.id, b.kind, b.state, (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int,"
+        " extract(epoch FROM now() - b.planned_at)::float FROM ledger.batches b"
+        " WHERE b.state IN ('planned', 'held', 'signed') AND b.planned_at < now() - make_interval(secs => %s)"
+        " ORDER BY b.planned_at, b.id",
+        (open_max_s,),
+    )
+    return rows.fetchall()
 
 
 def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
@@ -241,38 +264,76 @@ def signed_count(connection: Conn) -> int:
     return int(row[0]) if row else 0
 
 
-def last_height(connection: Conn, batch: Batch) -> int:
-    """The last block height at which a transaction that was ever signed for a batch could land."""
-    row = connection.execute(
-        "SELECT coalesce(max(last_valid_block_height), 0)::bigint FROM ledger.attempts WHERE batch_id = %s", (batch.id,)
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
 def one(connection: Conn, batch_id: str) -> Batch:
     row = connection.execute(f"{BATCH} WHERE b.id = %s", (batch_id,)).fetchone()
     assert row is not None
     return _batch(row)
 
 
+def is_known(connection: Conn, batch_id: str) -> bool:
+    return connection.execute("SELECT FROM ledger.batches WHERE id = %s", (batch_id,)).fetchone() is not None
+
+
 def live_attempts(connection: Conn) -> list[Attempt]:
     """Everything signed whose end is not known."""
     rows = connection.execute(
         "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " a.last_valid_block_height, a.context_slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
 
 
 def given_up(connection: Conn) -> list[Attempt]:
     """Expired attempts of batches that have not ended: the chain may still know better."""
     rows = connection.execute(
         "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " a.last_valid_block_height, a.context_slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
+
+
+def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
+    """Attempts of a batch that are live or were given up, in their order."""
+    rows = connection.execute(
+        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
+        " a.last_valid_block_height, a.context_slot, a.state FROM ledger.attempts a"
+        " JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.state IN ('live', 'expired') AND b.id = %s ORDER BY a.n",
+        (batch_id,),
+    ).fetchall()
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
+
+
+# A batch whose transaction was given up may be cut in two; the markers of all that it was cut from guard its own.
+LINEAGE = """
+    WITH RECURSIVE above AS (
+        SELECT id AS child, parent, 1 AS depth FROM ledger.batches WHERE id = ANY(%s) AND parent IS NOT NULL
+        UNION ALL SELECT above.child, b.parent, above.depth + 1 FROM above JOIN ledger.batches b ON b.id = above.parent
+        WHERE b.parent IS NOT NULL)
+    SELECT child, parent FROM above
+    WHERE EXISTS (SELECT FROM ledger.attempts a WHERE a.batch_id = above.parent AND a.state = 'expired')
+    ORDER BY child, depth"""
+
+
+def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
+    """For each batch those it was cut from, the nearest first, of which a transaction was given up."""
+    found: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
+    for child, parent in connection.execute(LINEAGE, (list(batch_ids),)):
+        found[child].append(parent)
+    return found
+
+
+def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
+    """The slot by which the chain has every one of these token accounts that we have opened; 0 for none."""
+    row = connection.execute(
+        "SELECT coalesce(max(a.slot), 0) FROM ledger.token_accounts t"
+        " JOIN ledger.attempts a ON a.batch_id = t.batch_id AND a.state = 'landed' WHERE t.address = ANY(%s)",
+        (list(addresses),),
+    ).fetchone()
+    assert row is not None  # of an aggregate
+    return int(row[0])
 
 
 def due_to_send(
@@ -349,6 +410,39 @@ def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error:
 
 def cancel(connection: Conn, batch: Batch) -> None:
     _move(connection, batch.id, "cancelled")
+
+
+def unsign(connection: Conn, batch: Batch) -> None:
+    """No transaction of the batch is live any more."""
+    if one(connection, batch.id).state == "signed":
+        _move(connection, batch.id, "planned")
+
+
+def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
+    rows = connection.execute(
+        "SELECT p.id, p.creator_id, p.amount_pix, t.source FROM ledger.payouts p"
+        " JOIN ledger.transfers t ON t.id = p.transfer_id WHERE p.batch_id = %s ORDER BY p.id",
+        (batch.id,),
+    )
+    return [Payout(*row) for row in rows]
+
+
+def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id: int) -> None:
+    """End each payout by what was received: posted if that is its amount, else voided; `entry_id` moved the money."""
+    values = {"ids": [each.id for each, _ in received], "got": [amount for _, amount in received], "entry": entry_id}
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.transfers t SET final_entry = %(entry)s,"
+            "   state = CASE WHEN g.amount = p.amount_pix THEN 'posted' ELSE 'voided' END"
+            " FROM ledger.payouts p JOIN unnest(%(ids)s::bigint[], %(got)s::bigint[]) AS g (id, amount) ON g.id = p.id"
+            " WHERE t.id = p.transfer_id",
+            values,
+        )
+        connection.execute(
+            "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
+            " FROM unnest(%(ids)s::bigint[], %(got)s::bigint[]) AS g (id, amount) WHERE g.id = p.id",
+            values,
+        )
 
 
 def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> None:

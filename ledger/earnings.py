@@ -57,7 +57,7 @@ OF = """
          AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1)
     FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place), LATERAL (
         SELECT sum(t.amount_pix) FILTER (WHERE t.state = 'pending') AS in_flight,
-               sum(t.amount_pix) FILTER (WHERE t.state = 'posted') AS paid,
+               sum(CASE t.state WHEN 'posted' THEN t.amount_pix WHEN 'voided' THEN o.on_chain_pix END) AS paid,
                sum(o.on_chain_pix) AS on_chain, count(*) FILTER (WHERE t.state = 'posted') AS settled
         FROM ledger.payouts o JOIN ledger.transfers t ON t.id = o.transfer_id WHERE o.creator_id = c.id) p
     ORDER BY c.place"""

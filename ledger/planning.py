@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from cluster.errors import Temporary
-from ledger import batches, book, packing, screening, stops
+from ledger import batches, book, packing, screening, stops, wallets
 from ledger.batches import Batch, Due, Recipient
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
@@ -61,7 +61,9 @@ class Planning(Rail):
     def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
         """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without."""
         limit = self.settings.payouts_per_plan_max
-        due = self._screened(batches.due(self.connection, self.economics, self.treasury.mint, limit, creators))
+        wallets.release_mended(self.connection)
+        due = self._payable(batches.due(self.connection, self.economics, self.treasury.mint, limit, creators))
+        due = self._screened(due)
         left = self.economics.payout_day_max_pix - batches.planned_today(self.connection)
         ready: list[Due] = []
         for each in due:
@@ -69,6 +71,17 @@ class Planning(Rail):
                 ready.append(each)
                 left -= each.amount_pix
         return ready, [each for each in due if each.address is None]
+
+    def _payable(self, due: Sequence[Due]) -> list[Due]:
+        """Those whose wallet can be paid; the others are held until they name another one."""
+        reasons = wallets.unpayable_of(self.connection, {each.creator_id: each.wallet for each in due})
+        for each in due:
+            if each.creator_id in reasons:
+                self._hold_wallet(each.creator_id, each.wallet, reasons[each.creator_id])
+        return [each for each in due if each.creator_id not in reasons]
+
+    def _hold_wallet(self, creator_id: int, wallet: str, why: str) -> None:
+        stops.hold(self.connection, creator_id, f"{wallets.UNPAYABLE}: {wallet} {why}")
 
     def _screened(self, due: Sequence[Due]) -> list[Due]:
         """Those whom the operator's screening lets pass; the others are held."""
@@ -86,6 +99,11 @@ class Planning(Rail):
         """Look up the token accounts of new recipients; open those that the chain does not have."""
         if not missing:
             return
+        strange = self.chain.not_wallets([each.wallet for each in missing], self.opinions)
+        for due in missing:
+            if due.wallet in strange:
+                self._hold_wallet(due.creator_id, due.wallet, f"belongs to the program {strange[due.wallet]}")
+        missing = [due for due in missing if due.wallet not in strange]
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
         _, found = self.chain.accounts([each.address for each in recipients])
         unknown = []
@@ -106,9 +124,16 @@ class Planning(Rail):
         size = self.treasury.capacity("accounts")
         for start in range(0, len(recipients), size):
             chunk = tuple(recipients[start : start + size])
-            number = self._id(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
+            number = self._unused(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
             made.append(Batch(number, "accounts", "planned", 0, chunk))
         batches.add(self.connection, made, parent)
+
+    def _unused(self, text: str) -> str:
+        """An id that follows from a text; the same accounts may be tried again after a batch of them has failed."""
+        number = self._id(text)
+        while batches.is_known(self.connection, number):
+            number = self._id(number)
+        return number
 
     # ── Taking back ────────────────────────────────────────────────────────────────────────────────────────────────
 

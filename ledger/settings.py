@@ -130,7 +130,8 @@ class LedgerSettings:
     rpc_timeout_s: float = 10.0
     rpc_requests_per_s: float = 200.0
     resend_interval_s: float = 2.0
-    second_opinion: bool = True  # expiry needs a second RPC, where there are two
+    second_opinion: bool = True  # an end and a deposit need a second RPC, where there are two
+    batch_open_max_s: float = 6 * 3600.0  # a transaction without an end for longer is named by the log and the audit
 
     # The localnet, for machines without a chain.
     localnet_slot_ms: int = 100
@@ -142,7 +143,7 @@ class LedgerSettings:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
-                     "resend_interval_s", "orphan_after_s", "carry_stalled_s"):  # fmt: skip
+                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",

@@ -108,9 +108,16 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     signers = (treasury_key,) if gas_key is treasury_key else (gas_key, treasury_key)
     version = own.transaction_version
     if version == "auto":
-        version = "v1" if chain.supports_v1() else "legacy"
+        version = "v1" if chain.takes(_first_of_v1(payer)) else "legacy"
     rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
     return Treasury(payer, signers, version, *rents, secret, own.priority_fee_lamports)
+
+
+def _first_of_v1(payer: packing.Payer) -> bytes:
+    """A transaction of version 1 that does nothing, to be simulated."""
+    units = packing.COMPUTE_UNITS_MAX
+    message = packing.build(payer, [packing.memo("pixr")], str(Hash.default()), version="v1", units=units)
+    return packing.unsigned(message, len(payer.signers))
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
@@ -156,6 +163,8 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret
         wanted,
     )
     row = connection.execute("SELECT genesis, mint, decimals, treasury, token_account FROM ledger.chain").fetchone()
+    if row == wanted:
+        _note_own(connection, payer)
     connection.commit()
     if row != wanted:
         hint = "use the chain, mint and treasury key that this database was started with"
@@ -180,6 +189,18 @@ def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bo
     mark = hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
     connection.execute("UPDATE ledger.chain SET secret_mark = %s WHERE secret_mark IS NULL", (mark,))
     return connection.execute("SELECT 1 FROM ledger.chain WHERE secret_mark = %s", (mark,)).fetchone() is not None
+
+
+def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
+    """Addresses that no creator may be paid at."""
+    own = {str(payer.gas): "payer of fees", str(payer.treasury): "treasury", str(payer.mint): "mint"}
+    for key in (payer.gas, payer.treasury):
+        own[str(packing.token_account(key, payer.mint))] = "token account"
+    connection.execute(
+        "INSERT INTO ledger.own_addresses (address, role) SELECT * FROM unnest(%s::text[], %s::text[])"
+        " ON CONFLICT DO NOTHING",
+        (list(own), list(own.values())),
+    )
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:
