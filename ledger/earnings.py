@@ -72,6 +72,20 @@ def of_many(connection: Connection[Any], creator_ids: list[int]) -> list[Earning
     return [Earnings(*row) for row in connection.execute(OF, (creator_ids,))]
 
 
+# A page costs what it shows, wherever it begins: the postings of each account are read in the order of its index.
+STATEMENT = """
+    SELECT e.occurred_at, e.id, e.kind, p.kind, p.amount,
+           (SELECT t.signature FROM ledger.attempts t
+            WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch'), p.line
+    FROM (SELECT a.kind, p.entry_id, p.line, p.amount FROM ledger.accounts a,
+                 LATERAL (SELECT entry_id, line, amount FROM ledger.postings
+                          WHERE account_id = a.id AND entry_id <= %(entry)s AND (entry_id < %(entry)s OR line > %(line)s)
+                          ORDER BY entry_id DESC, line LIMIT %(limit)s) p
+          WHERE a.party = 'creator' AND a.owner = %(owner)s
+          ORDER BY p.entry_id DESC, p.line LIMIT %(limit)s) p
+    JOIN ledger.entries e ON e.id = p.entry_id ORDER BY e.id DESC, p.line"""
+
+
 @dataclass(frozen=True)
 class StatementLine:
     """One movement of a creator's money: the entry that moved it, and the account it moved."""
@@ -92,22 +106,9 @@ def statement(
 
     One page: those that follow on `before`, an entry and its line, up to `limit`. Fewer, and there are no more.
     """
-    rows = connection.execute(
-        "SELECT e.occurred_at, e.id, e.kind, a.kind, p.amount,"
-        "   (SELECT t.signature FROM ledger.attempts t"
-        "    WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch'), p.line"
-        " FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
-        " JOIN ledger.entries e ON e.id = p.entry_id"
-        " WHERE a.party = 'creator' AND a.owner = %(owner)s"
-        "   AND (p.entry_id < %(entry)s OR p.entry_id = %(entry)s AND p.line > %(line)s)"
-        " ORDER BY p.entry_id DESC, p.line LIMIT %(limit)s",
-        {
-            "owner": creator_id,
-            "entry": before[0] if before else AMOUNT_MAX,
-            "line": before[1] if before else 0,
-            "limit": min(limit, ROWS_MAX),
-        },
-    )
+    entry, line = before or (AMOUNT_MAX, 0)
+    values = {"owner": creator_id, "entry": entry, "line": line, "limit": min(limit, ROWS_MAX)}
+    rows = connection.execute(STATEMENT, values)
     return [StatementLine(row[0].isoformat(), *row[1:]) for row in rows]
 
 
