@@ -29,7 +29,7 @@ from cluster import database, migrations, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import chunks, encoder, jobs, lists, report, source, stages
+from pipelines import chunks, encoder, jobs, lists, report, sandbox_child, source, stages
 from pipelines.media import Video
 from pipelines.settings import IngestSettings, ModelSettings
 
@@ -229,17 +229,30 @@ def bare_loop(files: Sequence[str]) -> tuple[int, float, float]:
     from pipelines import frames  # decord first and torch second crashes
 
     total, began, before = 0, time.monotonic(), time.process_time()
-    for file in files:
-        video = stages.probe(Path(file), ingest)
-        assert isinstance(video, Video), video
-        for chunk in chunks.plan(video, stages.chunk_ms(video, ingest), ingest.mode):
-            order = chunks.order(video, chunk, ingest.mode)
-            values, arrays = frames.decode(**_order(video, order, file, model, ingest))
-            model.frames(arrays["candidates"])
-            total += values["decoded"]
+    with heard():
+        for file in files:
+            video = stages.probe(Path(file), ingest)
+            assert isinstance(video, Video), video
+            for chunk in chunks.plan(video, stages.chunk_ms(video, ingest), ingest.mode):
+                order = chunks.order(video, chunk, ingest.mode)
+                values, arrays = frames.decode(**_order(video, order, file, model, ingest))
+                model.frames(arrays["candidates"])
+                total += values["decoded"]
     children = os.times()
     below = children.children_user + children.children_system
     return total, time.monotonic() - began, time.process_time() - before + below
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Standard error as in the sandbox, where a decoder's complaints are read back; as it was afterwards."""
+    before = os.dup(sandbox_child.STANDARD_ERROR)
+    try:
+        sandbox_child.keep_complaints()
+        yield
+    finally:
+        os.dup2(before, sandbox_child.STANDARD_ERROR)
+        os.close(before)
 
 
 def _order(

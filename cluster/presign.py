@@ -1,8 +1,8 @@
 """Links to S3 objects that carry their own permission: AWS Signature Version 4 in the query, made without a client.
 
 Only the host and the path are signed beside the query, so that a range may be asked for. The time of signing is
-rounded down: the same object keeps the same link for a while, and browsers can cache it. Pure arithmetic, a tenth of a
-millisecond; botocore's own needs a client, which takes 0.4 s to make.
+rounded down, by a third of what a link lives at most: the same object keeps the same link for a while, and browsers can
+cache it. Pure arithmetic, a tenth of a millisecond; botocore's own needs a client, which takes 0.4 s to make.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 from cluster.runtime import S3Endpoint
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-STEP_S = 600
+STEPS = 3  # in which a link lives: it is the same for one of them, and answered for the others at least
 
 
 def path_and_query(
@@ -30,17 +30,19 @@ def path_and_query(
     method: str = "GET",
     overrides: Mapping[str, str] | None = None,
 ) -> str:
-    """The path with a signed query that `host` (as the client says it, with the port) answers for `expires_s` or longer.
+    """The path with a signed query that `host` (as the client says it, with the port) answers until it expires.
 
+    That is `expires_s` after now at the latest, and two thirds of it at the earliest.
     `path` is `/bucket/key`, behind whatever the endpoint's own path is. `overrides` are `response-…` parameters.
     """
-    at = dt.datetime.fromtimestamp(int(now_s) // STEP_S * STEP_S, dt.UTC)
+    step_s = max(1, expires_s // STEPS)
+    at = dt.datetime.fromtimestamp(int(now_s) // step_s * step_s, dt.UTC)
     scope = f"{at:%Y%m%d}/{endpoint.region}/s3/aws4_request"
     query = {
         "X-Amz-Algorithm": ALGORITHM,
         "X-Amz-Credential": f"{endpoint.key}/{scope}",
         "X-Amz-Date": f"{at:%Y%m%dT%H%M%SZ}",
-        "X-Amz-Expires": str(expires_s + STEP_S),
+        "X-Amz-Expires": str(expires_s),
         "X-Amz-SignedHeaders": "host",
         **(overrides or {}),
     }

@@ -28,6 +28,13 @@ class Seldom:
 
     def warning(self, text: str, request_id: str = "") -> None:
         """Write a text that was not written of late."""
+        self._write(logging.WARNING, text, request_id)
+
+    def error(self, text: str, request_id: str = "") -> None:
+        """The same for what is wrong here, and not with who asks."""
+        self._write(logging.ERROR, text, request_id)
+
+    def _write(self, level: int, text: str, request_id: str) -> None:
         now_s, said = time.monotonic(), self._said.get(text)
         if said is not None and now_s < said.until_s:
             said.left_out += 1
@@ -36,4 +43,4 @@ class Seldom:
         if len(self._said) >= TEXTS_MAX:
             self._said.clear()
         self._said[text] = _Said(now_s + self._every_s)
-        self._log.warning("%s%s", text, more, extra={"request_id": request_id})
+        self._log.log(level, "%s%s", text, more, extra={"request_id": request_id})

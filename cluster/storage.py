@@ -165,12 +165,6 @@ class Storage:
             if self.filesystem().exists(uri):
                 self.filesystem().rm_file(uri)
 
-    def presign(self, uri: str, expires_s: int) -> str:
-        """A URL that reads the object for `expires_s` seconds without credentials."""
-        with _sorted(uri, self.endpoint):
-            url: str = self.filesystem().sign(uri, expiration=expires_s)
-            return url
-
 
 def _stored(info: dict[str, Any]) -> StoredObject:
     etag = str(info.get("ETag", "")).strip('"') or f"{info['size']}-{info.get('LastModified', '')}"

@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from cluster.resilience import backoff_s
+from cluster.seldom import Seldom
 
 log = logging.getLogger(__name__)
+seldom = Seldom(log)
 
 Result = TypeVar("Result")
 
@@ -144,4 +146,4 @@ def uncancelled_running() -> int:
 def _log_orphan(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        log.warning("work whose caller has gone failed: %s", type(error).__name__)
+        seldom.warning(f"work whose caller has gone failed: {type(error).__name__}")

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from cluster.characters import TURNING
+
 # C0 and C1 controls but for tab and newline, and the marks by which text changes its direction (Unicode TR 9, TR 36).
-COMMANDING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+COMMANDING = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{TURNING}]")
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ from ledger.settings import Economics, LedgerSettings
 from ledger.treasury import Treasury
 
 ROWS_MAX = 1000
+TOTAL_MAX = 100_000  # rows that are counted
 FEE_LAMPORTS = 5000  # for each signature; what a transaction did cost stands with its attempt
 
 
@@ -56,8 +57,11 @@ def payouts(
 
 
 def count(connection: Connection[Any], creator_id: int) -> int:
-    """How many payouts a creator has had."""
-    row = connection.execute("SELECT count(*) FROM ledger.payouts WHERE creator_id = %s", (creator_id,)).fetchone()
+    """How many payouts a creator has had, up to `TOTAL_MAX`."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT FROM ledger.payouts WHERE creator_id = %s LIMIT %s) counted",
+        (creator_id, TOTAL_MAX),
+    ).fetchone()
     assert row is not None  # of a count
     return int(row[0])
 

@@ -26,6 +26,7 @@ from psycopg import AsyncConnection
 from cluster import database, runtime
 from cluster.errors import Temporary
 from cluster.resilience import backoff_s
+from cluster.seldom import Seldom
 from cluster.settings import Settings
 from cluster.tasks import Tasks
 from ledger import spool
@@ -56,6 +57,7 @@ class Recorder:
         self._url = runtime.endpoints(settings).postgres_url
         self._folder = settings.data_dir / "spool"
         self._hashes = Hashes(settings)
+        self._seldom = Seldom(log)
         self._stakes: dict[int, frozenset[int]] = {}
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -135,7 +137,7 @@ class Recorder:
         try:
             self._own.spool.append(record)
         except OSError as error:
-            log.error("appearances cannot be recorded: %s", error)
+            self._seldom.error(f"appearances cannot be recorded: {error}")
             raise Temporary(
                 f"appearances cannot be recorded: {error.strerror or type(error).__name__}", RETRY_AFTER_S
             ) from error

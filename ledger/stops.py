@@ -67,6 +67,26 @@ def under_way(connection: Conn, creator_id: int) -> int:
     return int(row[0]) if row else 0
 
 
+def require_known(connection: Conn, creator_id: int) -> None:
+    """Refuse a creator of whom the ledger has heard nothing: who has neither earned nor a wallet.
+
+    Raises:
+        Rejected: 404.
+    """
+    known = connection.execute(
+        "SELECT FROM ledger.accounts WHERE party = 'creator' AND owner = %(creator)s"
+        " UNION ALL SELECT FROM ledger.wallets WHERE creator_id = %(creator)s LIMIT 1",
+        {"creator": creator_id},
+    ).fetchone()
+    if known is None:
+        raise Rejected(
+            f"the ledger knows no creator {creator_id}: they have neither earned nor a wallet",
+            status=404,
+            code="not-found",
+            hint="check the number, or say --unknown to hold what they may earn",
+        )
+
+
 def freeze(connection: Conn, reason: str, detail: object) -> None:
     """Stop all payouts until someone has looked; freezing twice for one reason is once."""
     connection.execute(

@@ -1,14 +1,13 @@
-"""The table of videos, with their creators: which there are, which a job is to look at, what is said of them.
+"""The table of videos: which there are, which a job is to look at, what is said of them.
 
 Run again, a listing changes nothing; what is done is skipped without a look at any object. Who works on a video and
-how that ended is written by `leases`. Knows SQL and nothing of decoding.
+how that ended is written by `leases`; whose videos are, by `creators`. Knows SQL and nothing of decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -16,15 +15,13 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
-from pipelines import mending
-from pipelines.handles import ANYBODY, Known, Rights, normal
+from pipelines import creators, mending
+from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Listed, Note
-from pipelines.manifest import DEFAULT_CREATOR, is_address, is_text
 from pipelines.media import PIPELINE_VERSION
-from pipelines.remarks import LEFT_OUT, TAKEN_DOWN, WALLET_KEPT
+from pipelines.remarks import LEFT_OUT, TAKEN_DOWN
 
 PAGE_ROWS = 1000
-KNOWN_MAX = 10_000  # handles of which an answer is remembered
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,8 @@ def register(
         if len(videos) > PAGE_ROWS:  # without statistics of what has just come, the joins below and later take hours
             connection.execute("ANALYZE media.job_videos, media.videos")
         _take_turns(connection, job_id)
+    if rights.creators is None:  # others were told for whom they speak, and need not hear who else is there
+        done.notes.extend(creators.alike(connection, videos))
     return done
 
 
@@ -64,7 +63,7 @@ def _register_page(
     """A page whole; where a row in it is refused, its halves, so that the others get in."""
     try:
         with connection.transaction():
-            notes = _register_creators(connection, page)
+            notes = creators.register(connection, page)
             _register_videos(connection, page)
             mended, is_felt = mending.apply(connection, page, rights)
             _add_to_job(connection, job_id, page, model_id)
@@ -105,61 +104,6 @@ def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> 
     ).fetchall()
     gone = {uri for (uri,) in rows}
     return [Note(TAKEN_DOWN, "it stays so", video) for video in page if video.source_uri in gone]
-
-
-def _register_creators(connection: Connection, page: Sequence[Listed]) -> list[Note]:
-    """Make the creators of a page known, with their wallets where they have none; the wallets that are not taken."""
-    claims = {video.creator: video.wallet for video in page if video.wallet and _is_theirs(video)}
-    handles = list({video.creator: None for video in page})
-    if claims:  # releases before this one took any text, and what is none keeps no wallet out
-        rows = connection.execute("SELECT handle, wallet FROM media.creators WHERE handle = ANY(%s)", (list(claims),))
-        wrong = [handle for handle, wallet in rows.fetchall() if wallet and not is_address(wallet)]
-        if wrong:
-            connection.execute("UPDATE media.creators SET wallet = NULL WHERE handle = ANY(%s)", (wrong,))
-    # The first wallet stands: a manifest may fill an empty one and never replace another.
-    rows = connection.execute(
-        "INSERT INTO media.creators (handle, name, wallet) SELECT handle, handle, wallet"
-        " FROM unnest(%s::text[], %s::text[]) AS given (handle, wallet)"
-        " ON CONFLICT (handle) DO UPDATE SET wallet = coalesce(creators.wallet, excluded.wallet)"
-        " RETURNING handle, wallet",
-        (handles, [claims.get(handle) for handle in handles]),
-    )
-    stored: dict[str, str] = dict(rows.fetchall())
-    return [
-        Note(WALLET_KEPT, _why_kept(video), video)
-        for video in page
-        if video.wallet and not (_is_theirs(video) and stored[video.creator] == video.wallet)
-    ]
-
-
-def _is_theirs(video: Listed) -> bool:
-    """Whether a row says whose its wallet is: the job's creator is only whose video it is."""
-    return video.is_named and video.creator != DEFAULT_CREATOR
-
-
-def _why_kept(video: Listed) -> str:
-    """Of the catalogue's wallets alone: where a creator is paid is the ledger's to know."""
-    if not _is_theirs(video):
-        return "its row names no creator whose wallet it would be"
-    return f"an earlier row named another one for {video.creator}, and the first stands; their own key changes it"
-
-
-def known_handles(connection: Connection, given: Iterable[str]) -> frozenset[str]:
-    """Which handles creators have, of those that are given and of their one way of writing."""
-    texts = [text for text in given if is_text(text) and "\0" not in text]
-    asked = sorted({form for text in texts for form in (text, normal(text))})
-    rows = connection.execute("SELECT handle FROM media.creators WHERE handle = ANY(%s)", (asked,)).fetchall()
-    return frozenset(handle for (handle,) in rows)
-
-
-def knows(connection: Connection) -> Known:
-    """Whether there is a creator of a handle, asked of the database once for each."""
-
-    @lru_cache(KNOWN_MAX)
-    def is_known(handle: str) -> bool:
-        return handle in known_handles(connection, [handle])
-
-    return is_known
 
 
 def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:

@@ -73,8 +73,7 @@ def order(video: Video, chunk: Chunk, mode: str = "frames") -> dict[str, Any]:
     return {
         "whole": chunk.count == 1,
         "frame_ms": frame_ms[chunk.first : chunk.stop].tolist(),
-        "pts_first": int(frame_pts[chunk.first]),
-        "pts_last": int(frame_pts[chunk.stop - 1]),
+        "frame_pts": frame_pts[chunk.first : chunk.stop].tolist(),
         "own_first": chunk.own_first - chunk.first,
         "own_stop": chunk.own_stop - chunk.first,
         "previous_ms": int(frame_ms[chunk.own_first - 1]) if chunk.own_first else -1,

@@ -51,7 +51,7 @@ def ingest(
     Exit codes: 0 every video is accounted for (ready, refused for good with its reason, or taken down before), 1 some
     failed or the job did, 2 nothing was begun: SOURCE, a manifest or an option is wrong.
     """
-    from pipelines import catalog, jobs, lists, model_names
+    from pipelines import creators, jobs, lists, model_names
 
     with context.connect(autocommit=True) as connection:
         if dry_run:
@@ -63,7 +63,7 @@ def ingest(
         )
         if origin:
             lists.remember(connection, job_source)
-        known = catalog.known_handles(connection, [options["creator"]])
+        known = creators.known_handles(connection, [options["creator"]])
         asked = jobs.Options(origin=origin, manifest=manifest, reassign=reassign, known=known, **options)
         job = jobs.create(context.settings, connection, job_source, asked, priority=priority)
         if not detach:
@@ -156,10 +156,10 @@ def _plan(
     """Print what a job of this source would do."""
     from cluster import runtime
     from cluster.storage import Storage
-    from pipelines import catalog, estimate, jobs, model_names, source
+    from pipelines import creators, estimate, jobs, model_names, source
 
     settings = context.settings
-    known, is_known = catalog.known_handles(connection, [creator]), catalog.knows(connection)
+    known, is_known = creators.known_handles(connection, [creator]), creators.knows(connection)
     asked = jobs.Options(creator, manifest, model, mode, known=known)  # refuses what a job would refuse
     creator = asked.creator
     model_names.require_known(settings, connection, model)
@@ -198,7 +198,7 @@ def _in_s3(
     from cluster import runtime
     from cluster.errors import Rejected
     from cluster.storage import Storage
-    from pipelines import catalog, source
+    from pipelines import creators, source
 
     if given.startswith("s3://"):
         if manifest and not manifest.startswith("s3://"):
@@ -213,7 +213,7 @@ def _in_s3(
 
         local = Path(manifest) if manifest else None
         path, bucket = Path(given).expanduser(), context.settings.s3.bucket
-        is_known = catalog.knows(connection)
+        is_known = creators.knows(connection)
         uri = source.upload(path, storage, bucket, local, progress, follow_links=follow_links, is_known=is_known)
     return uri, str(Path(given).expanduser().resolve()), ""
 

@@ -135,8 +135,11 @@ def _unopenable(path: str, error: Exception) -> Undecodable:
     if head[4:8] in BOXES:
         reason = "the file's index (moov) is missing or broken: it was cut off or damaged"
         return Undecodable("damaged", reason, final=True)
-    if head[:4] == b"\x1aE\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI ") or _is_transport(head):
+    if head[:4] == b"\x1aE\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return Undecodable("damaged", "the file's header is damaged", final=True)
+    if _is_transport(head):
+        reason = "neither picture nor sound can be found in the transport stream: it holds none, or is damaged"
+        return Undecodable("damaged", reason, final=True)
     if isinstance(error, MemoryError):
         raise error
     return Undecodable("not-a-video", "the file is in no video format that is accepted", final=True)

@@ -17,7 +17,6 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 import av
-import decord
 import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import ColorRange, VideoReformatter
@@ -26,8 +25,8 @@ from numpy.typing import NDArray
 
 from pipelines import shots, tonemap
 from pipelines.containers import Undecodable, open_container, picture
-from pipelines.media import Bytes8, Floats, Times
-from pipelines.packets import clock_of
+from pipelines.media import Bytes8, Floats
+from pipelines.plain_decord import decord
 
 SEEK_EARLIER_S = (0, 2, 10, 60)
 COMPLAINT_BYTES_MAX = 300
@@ -51,8 +50,7 @@ class Order:
     mirrored: bool
     track: int  # of the file's streams
     frame_ms: tuple[int, ...]  # of the frames to decode
-    pts_first: int  # of the first of them, in the stream's time base
-    pts_last: int
+    frame_pts: tuple[int, ...]  # likewise, in the stream's time base
     own_first: int  # index into frame_ms
     own_stop: int
     previous_ms: int  # time of the frame before the first owned one, -1 at the start of the file
@@ -124,26 +122,22 @@ def _samples(plane: Any, depth: int) -> shots.Samples:
 
 def _with_av(order: Order) -> Iterator[tuple[int, Picture | None]]:
     """From the key frame before the chunk on; ends where the picture data ends."""
-    wanted, at, scaler = order.frame_ms, 0, VideoReformatter()
+    wanted, at, scaler = order.frame_pts, 0, VideoReformatter()
     with open_container(order.path) as container:
         stream = picture(container, order.track)
         stream.thread_count = 1
         if order.key_frames_only:
             stream.codec_context.skip_frame = "NONKEY"
-        clock = clock_of(container, stream)
         from_start = order.whole or order.counted
-        packets = container.demux(stream) if from_start else _from_key_frame(container, stream, order.pts_first)
+        packets = container.demux(stream) if from_start else _from_key_frame(container, stream, wanted[0])
         for frame, sound in itertools.islice(_decoded(packets), order.before if order.counted else 0, None):
-            if order.counted:
-                time_ms: int | None = wanted[min(at, len(wanted) - 1)]
-            else:
-                time_ms = None if frame.pts is None else clock.ms(frame.pts)
-                at = _position(wanted, at, -1 if time_ms is None else time_ms)
+            if not order.counted and frame.pts is not None:
+                at = _position(wanted, at, frame.pts)
             if at == len(wanted):
                 return
-            if wanted[at] == time_ms:  # never a time twice, none that the index does not name
+            if order.counted or wanted[at] == frame.pts:  # never a time twice, none that the index does not name
                 at += 1
-                yield time_ms, _Native(frame, order, scaler) if sound else None
+                yield order.frame_ms[at - 1], _Native(frame, order, scaler) if sound else None
 
 
 def _decoded(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
@@ -214,9 +208,9 @@ def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) ->
     return container.demux(stream)
 
 
-def _position(times: Times | tuple[int, ...], at: int, time_ms: int) -> int:
-    """The first place from `at` on whose time is not before `time_ms`."""
-    while at < len(times) and times[at] < time_ms:
+def _position(times: Sequence[int], at: int, time: int) -> int:
+    """The first place from `at` on whose time is not before `time`."""
+    while at < len(times) and times[at] < time:
         at += 1
     return at
 
@@ -242,7 +236,7 @@ def _with_decord(order: Order) -> Iterator[tuple[int, Picture]]:
     path, skip, total = order.path, 0, len(order.frame_ms)
     if not order.whole:
         pts = _copy_packets(order)
-        path, skip, total = order.scratch, int(np.searchsorted(pts, order.pts_first)), len(pts)
+        path, skip, total = order.scratch, int(np.searchsorted(pts, order.frame_pts[0])), len(pts)
     try:
         with _complaints() as complaint:
             reader = decord.VideoReader(path, ctx=decord.cpu(0), width=order.width, height=order.height, num_threads=1)
@@ -284,15 +278,15 @@ def _complaints() -> Iterator[list[str]]:
 
 
 def _copy_packets(order: Order) -> NDArray[np.int64]:
-    """Copy the packets that [pts_first, pts_last] need into a file of their own; their times, ascending."""
+    """Copy the packets that the ordered frames need into a file of their own; their times, ascending."""
     copied: list[int] = []
     with open_container(order.path) as source, av.open(order.scratch, "w", format="matroska") as target:
         stream = picture(source, order.track)
         copy = target.add_stream_from_template(stream, opaque=True)
-        for packet in _from_key_frame(source, stream, order.pts_first):
+        for packet in _from_key_frame(source, stream, order.frame_pts[0]):
             if not packet.size or packet.pts is None:
                 continue
-            if packet.dts is not None and packet.dts > order.pts_last:
+            if packet.dts is not None and packet.dts > order.frame_pts[-1]:
                 break
             copied.append(packet.pts)
             packet.stream = copy

@@ -13,17 +13,13 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from cluster import characters
 from cluster.errors import Rejected
 
 HANDLE_CHARS_MAX = 200
 UNKNOWN = "unknown"  # the creator of what nobody has named one for
 
-# Default_Ignorable_Code_Point of Unicode 16, other format characters by their category, and the empty Braille cell.
-UNSEEN = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+SPACES = re.compile(f"[{characters.SPACE}]+")
 # A zero-width non-joiner is a letter of Persian, Urdu and others: between letters that would join without it, it is seen.
 # Letters of Joining_Type D and R of Unicode's ArabicShaping.txt, and the marks that may stand between.
 _DUAL = (
@@ -35,11 +31,23 @@ _RIGHT = (
     "\u06d2\u06d3\u06d5\u06ee\u06ef"
 )
 NON_JOINER = re.compile(f"([{_DUAL}][\u064b-\u065f\u0670]*)\u200c(?=[{_DUAL}{_RIGHT}])")
+# Letters that Unicode takes for others in another form and that are what their languages are written with: ordinals, the
+# Armenian ligature, the Thai and Lao vowels AM, Lao's HO NO and HO MO, Tifinagh's raised mark, Korean letters alone. Where the
+# other way of writing looks the same, it is brought into this one (ONE_WAY) or refused (CONJOINING).
+WRITTEN = re.compile("[\u00aa\u00ba\u0587\u0e33\u0eb3\u0edc\u0edd\u2d6f\u3131-\u3163\u3165-\u318e]")
+ONE_WAY = (
+    (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32"), "\\1\u0e33"),  # a tone mark may stand between
+    (re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2"), "\\1\u0eb3"),
+    (re.compile("\u0140"), "l\u00b7"),  # Catalan is written with two characters today, the older one looks the same
+    (re.compile("\u013f"), "L\u00b7"),
+)
+CONJOINING = re.compile(
+    "[\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb]"
+)  # parts of Korean syllables that NFC has not composed
 # Tags of decompositions (UnicodeData.txt) of characters that are others in another form, and blocks that hold only such.
 FORMS = ("font", "wide", "narrow", "circle", "square", "initial", "medial", "final", "isolated", "vertical", "small")
 PRESENTATION = re.compile("[\ufb00-\ufdff\ufe70-\ufefc]")
 RAISED = ("super", "sub")  # numbers and signs: seen to be others
-ORDINALS = "\u00aa\u00ba"  # of Romance languages, in names: they are raised, and there is no other way to write them
 # Of signs and numbers that are a letter or a digit in a box or a circle, some of them without a decomposition.
 BOXED = re.compile(r"\bLATIN (CAPITAL|SMALL) LETTER\b|\bCIRCLED (SANS-SERIF )?(DIGIT|NUMBER)\b")
 NOT_TEXT = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
@@ -76,8 +84,23 @@ def nobody(_handle: str) -> bool:
 
 
 def normal(handle: str) -> str:
-    """A handle in its one way of writing: letters with their accents composed (NFC), one space between words."""
-    return SPACES.sub(" ", unicodedata.normalize("NFC", handle)).strip()
+    """A handle in its one way of writing: letters with their accents composed (NFC), of two ways of writing a letter that
+    look the same the usual one, one space between words.
+    """
+    composed = unicodedata.normalize("NFC", handle)
+    for other_way, usual in ONE_WAY:
+        composed = other_way.sub(usual, composed)
+    return SPACES.sub(" ", composed).strip()
+
+
+def meant(given: str, is_known: Known) -> str:
+    """The handle that is meant: in its one way of writing, but as it is given where a creator has it so and none has the
+    other.
+    """
+    one_way = normal(given)
+    if given == one_way or is_known(one_way):
+        return one_way
+    return next((form for form in (given, given.strip()) if is_known(form)), one_way)
 
 
 def fault(handle: str) -> str:
@@ -85,10 +108,12 @@ def fault(handle: str) -> str:
     if len(handle) > HANDLE_CHARS_MAX:
         return f"a creator's handle has at most {HANDLE_CHARS_MAX} characters"
     for character in NON_JOINER.sub(r"\1", handle):
-        if UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
+        if characters.UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
             return f"the creator's handle holds U+{ord(character):04X}, which is not seen"
         if _is_a_form(character):
             return _in_another_form(handle, character)
+    if handle and not characters.shows(handle):
+        return "the creator's handle shows nothing: it has marks without letters"
     if len(alphabets := _alphabets(handle) & ALIKE) > 1:
         return f"the creator's handle mixes letters that look alike: {', '.join(sorted(alphabets)).lower()}"
     if len({ord(digit) - unicodedata.decimal(digit) for digit in handle if digit.isdecimal()}) > 1:
@@ -98,26 +123,27 @@ def fault(handle: str) -> str:
 
 def _is_a_form(character: str) -> bool:
     """Whether a letter, number or sign is another one in another form, or one of another alphabet."""
-    category = unicodedata.category(character)
-    if (category[0] not in "LN" and category != "So") or character in ORDINALS:
+    category, other = unicodedata.category(character), unicodedata.normalize("NFKC", character)
+    if category[0] in "LM":
+        is_other = other != character or PRESENTATION.match(character) or CONJOINING.match(character)
+        return bool(is_other) and not WRITTEN.match(character)
+    if category[0] != "N" and category != "So":
         return False
     tag = unicodedata.decomposition(character).partition(">")[0].removeprefix("<")
     if tag in FORMS or PRESENTATION.match(character):
         return True
-    if category[0] != "L":
-        if tag in RAISED:
-            return False
-        if (category[0] == "N" and tag == "compat") or BOXED.search(unicodedata.name(character, "")):
-            return True  # `1.` and `(1)` as one character, among others
-    meant = unicodedata.normalize("NFKC", character)
-    return meant != character and _alphabets(meant) != _alphabets(character)
+    if tag in RAISED:
+        return False
+    if (category[0] == "N" and tag == "compat") or BOXED.search(unicodedata.name(character, "")):
+        return True  # `1.` and `(1)` as one character, among others
+    return other != character and _alphabets(other) != _alphabets(character)
 
 
 def _in_another_form(handle: str, character: str) -> str:
     """What is wrong with a handle of such a character, and how to write it where that would be a handle."""
     reason = f"the creator's handle holds U+{ord(character):04X}, which stands for other characters"
-    meant = normal(unicodedata.normalize("NFKC", handle))
-    return reason if not meant or meant == handle or fault(meant) else f"{reason}: write {meant!r}"
+    advised = normal(unicodedata.normalize("NFKC", handle))
+    return reason if not advised or advised == handle or fault(advised) else f"{reason}: write {advised!r}"
 
 
 def checked(handles: Iterable[str], known: Collection[str] = ()) -> tuple[str, ...]:
@@ -126,8 +152,7 @@ def checked(handles: Iterable[str], known: Collection[str] = ()) -> tuple[str, .
     Raises:
         Rejected: 422, one of the others is empty or can be no handle.
     """
-    written = ((handle, normal(handle)) for handle in handles)
-    found = tuple(dict.fromkeys(given if given in known and one not in known else one for given, one in written))
+    found = tuple(dict.fromkeys(meant(handle, known.__contains__) for handle in handles))
     for handle in found:
         if handle in known:
             continue

@@ -13,6 +13,7 @@ undone is taken up again from PostgreSQL (see `catalog`), here in rounds and aft
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -32,12 +33,13 @@ from cluster.errors import PixrError, Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, index_admin, jobs, leases, lists, models, nodes, source
+from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, source
 from pipelines.gauges import Gauges
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Note
 from pipelines.lists import UPLOADS
 from pipelines.media import UNCONFINED
+from pipelines.nodes import Survey
 from pipelines.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Embed, Place, Plan, Store
@@ -56,6 +58,7 @@ ACTOR_RESTARTS = 20
 ROUNDS_MAX = 60
 ROUND_FACTOR = 4  # by which rounds shrink after one that was cut short, and grow again
 WAIT_MAX_S = 5.0
+WAITED_MAX_S = 3600.0  # for a video that rests or that another job is at, with nothing else to do
 STOP_MAX_S = 30.0  # for a driver that shall stop to come to the end of a batch
 BEAT_TIMEOUT_MS = 20_000  # of one statement of a heartbeat
 
@@ -65,18 +68,24 @@ RETRIED = (psycopg.OperationalError, psycopg.InterfaceError, OSError, MemoryErro
 Row = dict[str, Any]
 
 
-def pipeline(video_ids: list[int], place: Place) -> Dataset:
-    """The whole of it."""
+def pipeline(video_ids: list[int], place: Place, survey: Survey) -> Dataset:
+    """The whole of it. What looks at files runs only on nodes that can confine a decoder."""
     import ray
 
     warnings.filterwarnings("ignore", message="`ray_remote_args`")  # finite retries have no other way yet
     ingest = place.ingest
     encoders = ray.data.ActorPoolStrategy(min_size=ingest.embedders_min, max_size=ingest.embedders_max)
-    planners, decoders, storers = (ray.data.TaskPoolStrategy(size) for size in crews(ingest))
+    planners, decoders, storers = (ray.data.TaskPoolStrategy(size) for size in crews(ingest, survey.cpus()))
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
-        .flat_map(many(Plan(place), ingest.niceness), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES)
-        .map(one(Decode(place), ingest.niceness), num_cpus=ingest.decoder_cpus, compute=decoders, max_retries=TASK_RETRIES)
+        .flat_map(
+            many(Plan(place), ingest.niceness), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
+            ray_remote_args_fn=survey.placing,
+        )
+        .map(
+            one(Decode(place), ingest.niceness), num_cpus=ingest.decoder_cpus, compute=decoders,
+            max_retries=TASK_RETRIES, ray_remote_args_fn=survey.placing,
+        )
         .map_batches(
             EmbedBatches, fn_constructor_args=(place,), compute=encoders, batch_size=CHUNKS_A_BATCH,
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
@@ -86,16 +95,13 @@ def pipeline(video_ids: list[int], place: Place) -> Dataset:
     )  # fmt: skip
 
 
-def crews(ingest: IngestSettings) -> tuple[int, int | None, int]:
-    """How many may plan, decode and store at once, on the cluster as it is now; None is as many as there are CPUs.
+def crews(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
+    """How many may plan, decode and store at once, where this many CPUs decode; None is as many as there are CPUs.
 
     A stage without a bound of its own takes an equal part of all CPUs from the others, whether it has work or not: only
     decoding may have none, so that it gets what the others leave.
     """
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    decoders = ingest.decoders_max or int(resources.get("CPU", 0.0) / ingest.decoder_cpus)
+    decoders = ingest.decoders_max or int(cpus / ingest.decoder_cpus)
     planners, storers = decoders // DECODERS_A_PLANNER, decoders // DECODERS_A_STORER
     return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
@@ -233,7 +239,7 @@ def list_source(
         creator=options.creator,
         manifest_uri=options.manifest,
         rights=options.rights,
-        is_known=catalog.knows(connection),
+        is_known=creators.knows(connection),
     )
     registered = list_videos(connection, job_id, found, model_id, options.rights)
     forget_removed(storage, bucket, registered)
@@ -285,35 +291,47 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
     Raises:
         Rejected: no node can confine a decoder.
     """
-    size = 0  # of the next round; 0 is all
+    survey, size = Survey(place.ingest), 0  # videos of the next round; 0 is all
     for number in range(ROUNDS_MAX):
-        jobs.settle(connection, place.job_id, place.model.id)
-        ready, waiting, wait_s = jobs.open_videos(connection, place.job_id)
-        if heart.stopped or not (ready or waiting):
-            return
+        ready = startable(connection, place, heart)
         if not ready:
-            time.sleep(min(max(wait_s, 0.1), WAIT_MAX_S))
-            continue
+            break
         chosen = ready[: size or len(ready)]
         try:
-            whole = execute(chosen, place, heart, number)
+            whole = execute(chosen, place, heart, number, survey)
         except Rejected as refused:
-            leases.put_back(connection, place.owner)
-            leases.give_up(connection, place.job_id, str(refused))
+            leases.give_up(connection, place.job_id, str(refused), place.owner)
+            leases.put_back(connection, place.owner)  # videos that searches find stay as they are
             jobs.settle(connection, place.job_id, place.model.id)
             raise
         size = size * ROUND_FACTOR if whole else max(1, len(chosen) // ROUND_FACTOR)
         lost = leases.put_back(connection, place.owner)  # nobody works on them any more
         if lost:
             log.warning("%s videos were left behind by round %s", lost, number, extra={"job_id": place.job_id})
-    leases.give_up(connection, place.job_id)
+    if not heart.stopped:
+        leases.give_up(connection, place.job_id)
 
 
-def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -> bool:
+def startable(connection: Connection, place: Place, heart: Heartbeat) -> list[int]:
+    """Wait for videos that can be begun; none where all are finished, the job shall stop, or waiting comes to nothing.
+
+    Waiting is no round: videos rest after a failure, and another job may be at them.
+    """
+    deadline = time.monotonic() + WAITED_MAX_S
+    while not heart.stopped:
+        jobs.settle(connection, place.job_id, place.model.id)
+        ready, waiting, wait_s = jobs.open_videos(connection, place.job_id)
+        if ready or not waiting or time.monotonic() > deadline:
+            return ready
+        time.sleep(min(max(wait_s, 0.1), WAIT_MAX_S))
+    return []
+
+
+def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int, survey: Survey) -> bool:
     """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up.
 
     Raises:
-        Rejected: a node cannot confine a decoder, and neither can any other.
+        Rejected: no node can confine a decoder. Ray works on nothing of the round any more.
     """
     import ray
 
@@ -321,14 +339,15 @@ def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int) -
     counts: dict[str, int] = {}
     whole = True
     try:
-        for batch in pipeline(video_ids, place).iter_batches(batch_size=None, prefetch_batches=0):
-            for row in batch["row"]:
-                done = unpack(row)
+        survey.require()
+        batches = pipeline(video_ids, place, survey).iter_batches(batch_size=None, prefetch_batches=0)
+        with contextlib.closing(iter(batches)) as running:  # type: ignore[type-var]  # a generator
+            for done in (unpack(row) for batch in running for row in batch["row"]):
                 counts[done.outcome] = counts.get(done.outcome, 0) + 1
-                if done.outcome == UNCONFINED and counts[UNCONFINED] == 1:  # others may take it, if there are any
-                    nodes.require_confinement(place.ingest)
-            if heart.stopped:
-                break
+                if done.outcome == UNCONFINED:  # by a node that had not answered
+                    survey.require()
+                if heart.stopped:
+                    break
     except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
         whole = False
         log.warning("round %s was cut short: %s", number, str(error).splitlines()[0], extra={"job_id": place.job_id})

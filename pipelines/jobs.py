@@ -26,7 +26,7 @@ from cluster import ray_cluster, runtime, telemetry
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, handles, leases, lists, model_names, source
+from pipelines import catalog, creators, handles, leases, lists, model_names, ownership, source
 from pipelines.handles import Rights
 from pipelines.settings import MODES, IngestSettings
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FAILURES_SHOWN_MAX = 100
 LISTED_MAX = 200
+TOTAL_MAX = 100_000  # rows that are counted
 ALIVE_S = 30  # since a driver's last sign of life
 LOOK_S = 1.0  # between looks at more urgent jobs
 UNFINISHED = ("queued", "running")
@@ -89,20 +90,33 @@ def create(
         Rejected: the source is no S3 address, its bucket may not be read or does not exist, or the model is unknown.
     """
     options = options or Options()
+    _check(settings, connection, job_source, options, storage)
+    job_id = _insert(connection, job_source, options, priority)
+    connection.commit()
+    return _submitted(settings, connection, job_id)
+
+
+def _check(
+    settings: Settings, connection: Connection, job_source: str, options: Options, storage: Storage | None = None
+) -> None:
+    """Refuse a job that would end before it has begun, for the reasons of `create`."""
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
     source.check(job_source, storage, settings.s3.ingest_buckets)
-    source.require_open(job_source, options.rights)
+    ownership.require_open(job_source, options.rights)
     lists.require_known(connection, job_source)
     if options.manifest:
         source.check(options.manifest, storage, settings.s3.ingest_buckets)
+
+
+def _insert(connection: Connection, job_source: str, options: Options, priority: int) -> str:
+    """A job's row; its id."""
     job_id = _new_id("ingest")
     connection.execute(
         "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
         (job_id, job_source, Jsonb(_said(options)), priority),
     )
-    connection.commit()
-    return _submitted(settings, connection, job_id)
+    return job_id
 
 
 def _said(options: Options) -> dict[str, Any]:
@@ -221,7 +235,7 @@ def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
     """
     if unknown := sorted(said.keys() - {each.name for each in dataclasses.fields(Options)}):
         raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")
-    return Options(**said, known=catalog.known_handles(connection, [said.get("creator", "")]))
+    return Options(**said, known=creators.known_handles(connection, [said.get("creator", "")]))
 
 
 def beat(connection: Connection, job_id: str, submission: int) -> bool:
@@ -350,7 +364,8 @@ def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, 
     """A new job for what failed or was quarantined, or was never begun, in an older one.
 
     Raises:
-        Rejected: the job is unknown, or still at work, or a back-fill: that is simply made again.
+        Rejected: the job is unknown, or still at work, or a back-fill: that is simply made again. Or `create` refuses its
+            source by now, and nothing has changed.
     """
     before = get(connection, job_id)
     if before["source"] == CATALOGUE:
@@ -362,13 +377,17 @@ def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, 
     row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
     assert row is not None  # `get` has just found it
     options = _options(connection, row[1])
-    rows = connection.execute(
-        "SELECT video_id FROM media.job_videos WHERE job_id = %s"
-        " AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
-        (job_id,),
-    ).fetchall()
-    catalog.requeue(connection, [video_id for (video_id,) in rows])
-    return create(settings, connection, row[0], options, priority=row[2])
+    _check(settings, connection, row[0], options)
+    with connection.transaction():
+        rows = connection.execute(
+            "SELECT video_id FROM media.job_videos WHERE job_id = %s"
+            " AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
+            (job_id,),
+        ).fetchall()
+        catalog.requeue(connection, [video_id for (video_id,) in rows])
+        new_id = _insert(connection, row[0], options, row[2])
+    connection.commit()
+    return _submitted(settings, connection, new_id)
 
 
 def get(connection: Connection, job_id: str, speaks_for: Sequence[str] | None = None) -> dict[str, Any]:
@@ -411,9 +430,10 @@ def _array(speaks_for: Sequence[str] | None) -> list[str] | None:
 
 
 def count(connection: Connection, speaks_for: Sequence[str] | None = None) -> int:
-    """How many jobs there are."""
-    asked = {"creators": _array(speaks_for)}
-    row = connection.execute(f"SELECT count(*) FROM media.jobs WHERE {THEIRS}", asked).fetchone()
+    """How many jobs there are, up to `TOTAL_MAX`."""
+    asked = {"creators": _array(speaks_for), "most": TOTAL_MAX}
+    counted = f"SELECT count(*) FROM (SELECT FROM media.jobs WHERE {THEIRS} LIMIT %(most)s) counted"
+    row = connection.execute(counted, asked).fetchone()
     assert row is not None  # of a count
     return int(row[0])
 

@@ -174,13 +174,20 @@ def _end(connection: Connection, video_id: int, failure: Failure, status: str, b
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 
 
-def give_up(connection: Connection, job_id: str, reason: str = "the job ended before it was read") -> None:
-    """Videos of a job that stay unfinished are failed, for the reason they have or this one."""
+def give_up(
+    connection: Connection, job_id: str, reason: str = "the job ended before it was read", owner: str = ""
+) -> None:
+    """Videos of a job that stay unfinished are failed, for the reason they have or this one.
+
+    With `owner` those too that it has leased: in the same statement, so that a task of its that comes late finds a video
+    failed, or has its lease taken.
+    """
     connection.execute(
-        "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, %s),"
-        " error_code = coalesce(v.error_code, 'unfinished') FROM media.job_videos j"
-        " WHERE j.job_id = %s AND j.video_id = v.id AND j.outcome IS NULL AND v.status = 'queued'",
-        (telemetry.public_line(reason), job_id),
+        "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, %(reason)s),"
+        " error_code = coalesce(v.error_code, 'unfinished'), lease_owner = NULL, lease_token = NULL, lease_until = NULL"
+        " FROM media.job_videos j WHERE j.job_id = %(job)s AND j.video_id = v.id AND j.outcome IS NULL"
+        " AND (v.status = 'queued' OR (v.status = 'processing' AND v.lease_owner = %(owner)s))",
+        {"reason": telemetry.public_line(reason), "job": job_id, "owner": owner},
     )
 
 

@@ -18,6 +18,7 @@ from pipelines.index import VISIBLE
 from pipelines.videos import VIDEO, Video
 
 TOTAL_MAX = 100_000  # rows that are counted
+OF_EACH_MAX = 10_000  # videos that are counted of each creator of a page
 # By name: the expression that is sorted by (as its index has it), and the type of a value of it that comes back in a cursor.
 # Of texts the first 200 characters: an index, and a cursor, take no more of them.
 VIDEO_SORTS: dict[str, tuple[LiteralString, LiteralString]] = {
@@ -88,7 +89,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Creator:
-    """A creator, with how many of their videos are public and ready."""
+    """A creator, with how many of their videos are public and ready, up to `OF_EACH_MAX`."""
 
     id: int
     public_id: str
@@ -120,7 +121,7 @@ async def creators(
     """A page of the creators who have something that the reader sees, and how many there are."""
     expression, kind = CREATOR_SORTS[sort.removeprefix("-")]
     where: LiteralString = _has_videos(seen)
-    asked = {**seen.asked, "limit": limit, "most": TOTAL_MAX, **_behind(after)}
+    asked = {**seen.asked, "limit": limit, "most": TOTAL_MAX, "most_of_each": OF_EACH_MAX, **_behind(after)}
     query: LiteralString = f"{CREATOR}, {expression}::text AS place FROM media.creators c WHERE {where}"
     query += _page(expression, kind, "c.id", sort, after)
     async with connection.cursor(row_factory=class_row(Creator)) as cursor:
@@ -133,13 +134,15 @@ async def creator(connection: AsyncConnection[Any], key: int | str, seen: Seen) 
     is_number = isinstance(key, int)
     where: LiteralString = f"c.id = %(key)s AND {_has_videos(seen)}" if is_number else "c.public_id = %(key)s"
     async with connection.cursor(row_factory=class_row(Creator)) as cursor:
-        await cursor.execute(SQL(f"{CREATOR} FROM media.creators c WHERE {where}"), {"key": key, **seen.asked})
+        asked = {"key": key, "most_of_each": OF_EACH_MAX, **seen.asked}
+        await cursor.execute(SQL(f"{CREATOR} FROM media.creators c WHERE {where}"), asked)
         return await cursor.fetchone()
 
 
 CREATOR: LiteralString = (
     "SELECT c.id, c.public_id, c.handle, c.name, c.created_at,"
-    f" (SELECT count(*) FROM media.videos v WHERE v.creator_id = c.id AND {VISIBLE}) AS videos"
+    " (SELECT count(*) FROM (SELECT FROM media.videos v"
+    f" WHERE v.creator_id = c.id AND {VISIBLE} LIMIT %(most_of_each)s) counted) AS videos"
 )
 
 

@@ -107,7 +107,7 @@ def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known
     if not UPLOADED.fullmatch(str(line["uri"]).removeprefix(f"s3://{bucket}/{UPLOADS}/")):
         raise Rejected(f"{uri} names an object that was not uploaded", status=403, code="bad-list")
     said = {**line["entry"], "tags": tuple(line["entry"]["tags"])}
-    said["creator"] = handles.normal(said.get("creator", ""))  # a release before this one left it as it was written
+    said["creator"] = handles.meant(said.get("creator", ""), is_known)  # an earlier release left it as it was written
     try:
         return Row(line["uri"], require_creator(Entry(**said), is_known))
     except ValueError as error:  # a release before this one took more

@@ -133,4 +133,4 @@ def _read(path: Path, name: str, folder: str, is_known: Known) -> Manifest:
         data = path.read_bytes()
     except OSError as error:
         raise Rejected(f"manifest {path} cannot be read: {why(error)}") from error
-    return Manifest(name, folder, manifest.parse(manifest.text_of(data, str(path)), path.name.lower(), is_known))
+    return Manifest(name, folder, manifest.parse(manifest.text_of(data, str(path)), str(path), is_known))

@@ -18,8 +18,9 @@ from typing import Any
 
 import base58
 
+from cluster import characters
 from cluster.errors import Rejected
-from cluster.terminal import COMMANDING, printable
+from cluster.terminal import printable
 from pipelines import handles
 from pipelines.handles import Known, nobody
 
@@ -76,7 +77,7 @@ def is_address(wallet: str) -> bool:
 
 
 def _check_words(entry: Entry) -> None:
-    """Check what is said of a video: no control characters, line breaks in a description alone, no overlong title."""
+    """Check what is said of a video: characters that are text, line breaks in a description alone, no overlong title."""
     lines = (
         ("file", entry.file),
         ("title", entry.title),
@@ -86,10 +87,10 @@ def _check_words(entry: Entry) -> None:
         *(("tag", t) for t in entry.tags),
     )
     for name, text in lines:
-        if COMMANDING.search(text) or len(text.splitlines()) > 1 or "\t" in text:
-            raise ValueError(f"the {name} contains control characters")
-    if COMMANDING.search(entry.description.replace("\r", "")):
-        raise ValueError("the description contains control characters")
+        if said := characters.fault(text):
+            raise ValueError(f"the {name} {said}")
+    if said := characters.fault(entry.description, lines=True):
+        raise ValueError(f"the description {said}")
     if len(entry.title) > TITLE_CHARS_MAX:
         raise ValueError(f"the title has {len(entry.title)} characters, 1 to {TITLE_CHARS_MAX} are allowed")
 
@@ -123,12 +124,14 @@ class Rows:
 
 
 def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
-    """The rows of a manifest; a wrong one stands apart and harms no other. Creators that are known are never wrong.
+    """The rows of a manifest of this name or address; a wrong one stands apart and harms no other.
+
+    Creators that are known are never wrong.
 
     Raises:
         Rejected: it is no such file at all, or has a column that nothing knows.
     """
-    read = _json_rows(text) if name.endswith(".jsonl") else _csv_rows(text, name)
+    read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
     good, refused, lines = list[Row](), list[RefusedRow](), dict[str, int]()
     for count, (line, row) in enumerate(read):
         if count >= ROWS_MAX:
@@ -136,7 +139,7 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            entry = require_creator(_entry(row), is_known)
+            entry = require_creator(_entry(row, is_known), is_known)
             if entry.file in lines:
                 raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
         except (ValueError, TypeError) as error:
@@ -217,7 +220,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
         yield number, row if isinstance(row, dict) else "expected an object"
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     if "" in row:
         raise ValueError(str(row[""]))
     unknown = [str(key) for key in row if key not in COLUMNS]
@@ -235,10 +238,25 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     if "file" not in values:
         raise ValueError("it names no file")
     texts = {key: str(value).strip() for key, value in values.items()}
-    texts["creator"] = handles.normal(texts.get("creator", ""))
+    texts["creator"] = handles.meant(str(values.get("creator", "")), is_known)
     words = tuple(tag for tag in (str(tag).strip() for tag in tags) if tag)
     _require_storable(texts, words)
-    return Entry(**texts, tags=words)
+    for key in ("title", "language"):
+        texts[key] = _line(key, texts.get(key, ""))
+    texts["description"] = characters.cleaned(texts.get("description", ""))
+    return Entry(**texts, tags=tuple(_line("tag", tag) for tag in words))
+
+
+def _line(name: str, text: str) -> str:
+    """A text of one line as it is kept.
+
+    Raises:
+        ValueError: what is wrong with which text.
+    """
+    try:
+        return characters.line(text)
+    except ValueError as error:
+        raise ValueError(f"the {name} {error}") from error
 
 
 def require_creator(entry: Entry, is_known: Known) -> Entry:
@@ -287,5 +305,6 @@ def is_video(key: str) -> bool:
 
 def title_of(file: str) -> str:
     """A readable title from a file's name."""
-    words = " ".join(printable(re.sub(r"[_\-.]+", " ", PurePosixPath(file).stem)).split())[:TITLE_CHARS_MAX]
-    return words[:1].upper() + words[1:] if words else printable(file)[:TITLE_CHARS_MAX]
+    stem = characters.cleaned(printable(re.sub(r"[_\-.]+", " ", PurePosixPath(file).stem)))
+    words = " ".join(stem.split())[:TITLE_CHARS_MAX]
+    return words[:1].upper() + words[1:] if characters.shows(words) else printable(file)[:TITLE_CHARS_MAX]

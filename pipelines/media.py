@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 PIPELINE_VERSION = 3  # raise it when the same video would give other segments
 
-# Codes of what is no fault of a video: a dependency is away, or this machine cannot confine a decoder.
+# Codes of what is no fault of a video: a dependency is away (or the sandbox cannot be started), or this machine cannot
+# confine a decoder.
 TEMPORARY, UNCONFINED = "temporary", "unconfined"
 NO_FAULT = (TEMPORARY, UNCONFINED)
 

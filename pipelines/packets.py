@@ -6,10 +6,9 @@ to be refused for; see `probe`. Runs inside the sandbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -17,7 +16,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipelines import shown
 from pipelines.containers import Undecodable
+from pipelines.shown import FirstPictures, Row
 
 PROGRAM_STREAMS = {"mpegts", "mpeg"}  # joined, cut and broadcast: their clocks are not to be trusted
 JUMP_MIN_S = 1  # backwards; less is a muxer's carelessness
@@ -25,7 +26,8 @@ HELD_SHARE_MIN = 0.5  # of the pace; a last picture that claims less is one whos
 SOUND_TAIL_MS = 50  # of sound after the picture: what rounding up to whole packets leaves there
 RATE_TOLERANCE = 0.005  # between the declared rate and the measured one; more, and the declared one is not true
 RATE_UNKNOWN = 25.0  # of one picture
-VP9_SUPERFRAME, VP9_SUPERFRAME_MASK = 0xC0, 0xE0
+UNSTAMPED_SHARE_MAX = 0.1  # of pictures whose packet states no time; more, and the times are those of a steady pace
+ENCRYPTED: Final = "encryption_info"  # PyAV's name of what stands beside an encrypted packet
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Clock:
         return ((pts - self.start) * 1000 * self.base.numerator // self.base.denominator).astype(np.int32)
 
 
+def is_program_stream(container: InputContainer) -> bool:
+    """Whether a file is of the kind that is broadcast and recorded."""
+    return not PROGRAM_STREAMS.isdisjoint(container.format.name.split(","))
+
+
 def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
     """The clock starts with the container.
 
@@ -51,7 +58,7 @@ def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
     """
     base = stream.time_base or Fraction(1, 1000)
     start = container.start_time or 0
-    if PROGRAM_STREAMS.isdisjoint(container.format.name.split(",")):
+    if not is_program_stream(container):
         start = max(start, 0)
     return Clock(base, round(Fraction(start, av.time_base) / base))
 
@@ -63,16 +70,19 @@ class Index:
         Undecodable: a time is further from the clock's start than a film may be long.
     """
 
-    def __init__(self, rows: list[tuple[int, bool]], clock: Clock, facts: Facts, duration_max_s: int) -> None:
+    def __init__(self, rows: list[Row], clock: Clock, facts: Facts, duration_max_s: int) -> None:
         rows.sort(key=lambda row: row[0])
+        if not facts.program_stream and 0 <= rows[0][0] < clock.start:  # FFmpeg takes the one that is stored first
+            clock = Clock(clock.base, rows[0][0])
         _within(clock, rows[0][0], rows[-1][0], duration_max_s)
         pts = np.array([pts for pts, _ in rows], np.int64)
         self.repeats = bool(np.any(np.diff(pts) == 0))
-        self.counted = facts.guessed or facts.jumps or (facts.program_stream and self.repeats)
+        unstamped = facts.unstamped > UNSTAMPED_SHARE_MAX * len(rows)
+        self.counted = facts.guessed or facts.jumps or unstamped or (facts.program_stream and self.repeats)
         if self.counted:
-            step = _step(pts)
+            step = facts.pace if unstamped and facts.pace > 0 else _step(pts)
             _within(clock, rows[0][0], rows[0][0] + step * (len(pts) - 1), duration_max_s)
-            pts = _rising(pts, step)
+            pts = pts[0] + np.arange(len(pts)) * step if unstamped else _rising(pts, step)
             _within(clock, int(pts[0]), int(pts[-1]), duration_max_s)
         self.pts = pts
         self.frame_ms = clock.all_ms(self.pts)
@@ -117,7 +127,7 @@ class Facts:
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         names = container.format.name.split(",")
-        self.program_stream = not PROGRAM_STREAMS.isdisjoint(names)
+        self.program_stream = is_program_stream(container)
         self.matroska, self.avi, self.mov = "matroska" in names, "avi" in names, "mov" in names
         self.broken = False  # demuxing ended with an error
         self.discarded = False  # an edit list hides frames
@@ -127,6 +137,11 @@ class Facts:
         self.jumps = False  # the clock starts again: files were joined
         self.guessed = False  # the container states the order of storage alone
         self.pts_known = True
+        self.timeless = 0  # pictures at the beginning, before any that has a time
+        self.unstamped = 0  # packets that state no time at all
+        self.pace = 0  # the length that the packets of the picture state most lately, in its time base
+        self.headless = 0  # packets before the first picture that can be made: the file begins between two key frames
+        self.encrypted = 0  # packets of the picture
         self.ends: dict[int, int] = {}  # where the last packet of each stream ends, in its own time base
         self.picture_end: int | None = None  # likewise, of the pictures that are shown
         self._bases: dict[int, Fraction] = {
@@ -137,6 +152,7 @@ class Facts:
         self._jump_min = JUMP_MIN_S / (stream.time_base or Fraction(1, 1000))
         self._last_key: int | None = None
         self._ended: int | None = None  # by the order of demuxing
+        self._begun = False  # a picture has had a time
         self._shift = self._latest = 0
 
     def reach_s(self) -> Fraction:
@@ -163,6 +179,9 @@ class Facts:
     def stamp(self, packet: Any) -> int:
         """When a packet's frame is shown, in the order of demuxing."""
         pts = self._unshifted(packet)
+        self.unstamped += packet.pts is None and packet.dts is None
+        self.pace = packet.duration or self.pace
+        self.encrypted += packet.has_sidedata(ENCRYPTED)
         if packet.dts is not None:
             ended = packet.dts if self._ended is None else self._ended
             if self.program_stream and packet.dts + self._shift < ended - self._jump_min:
@@ -179,6 +198,8 @@ class Facts:
         return pts
 
     def _unshifted(self, packet: Any) -> int:
+        self._begun |= packet.pts is not None or packet.dts is not None
+        self.timeless += not self._begun
         if self.avi and packet.dts is not None:
             self.guessed |= packet.pts != packet.dts
             return int(packet.dts)
@@ -188,15 +209,17 @@ class Facts:
         return int(packet.dts) if packet.dts is not None else self._latest + 1 - self._shift
 
 
-def index_of(container: InputContainer, stream: VideoStream, duration_max_s: int) -> Index:
-    """Read all packets.
+def index_of(
+    container: InputContainer, stream: VideoStream, duration_max_s: int, first: FirstPictures | None = None
+) -> Index:
+    """Read all packets; `first` is what a decoder has made of them.
 
     Raises:
         Undecodable: none of them holds a picture, or they are spread over more time than is allowed.
     """
-    rows: list[tuple[int, bool]] = []
+    rows: list[Row] = []
     facts = Facts(container, stream)
-    is_hidden = HIDDEN.get(stream.codec_context.codec.canonical_name)
+    is_hidden = shown.HIDDEN.get(stream.codec_context.codec.canonical_name)
     try:
         for packet in container.demux():
             if not packet.size:
@@ -214,25 +237,26 @@ def index_of(container: InputContainer, stream: VideoStream, duration_max_s: int
     except (av.error.FFmpegError, OSError):
         facts.broken = True
     if not rows:
-        raise Undecodable("damaged", "the file has a header but no picture data", final=True)
+        raise no_data()
+    rows = _placed(rows, facts.timeless)
+    if first and facts.program_stream and first.interlaced_pace:
+        rows = shown.frames(rows, first.interlaced_pace)
+    if first and first.pts is not None and not (facts.jumps or facts.guessed or facts.unstamped):
+        rows, facts.headless = shown.from_first(rows, first.pts)
     return Index(rows, clock_of(container, stream), facts, duration_max_s)
 
 
-def _vp8_hidden(data: memoryview) -> bool:
-    """RFC 6386, 9.1: bit 4 of a frame's first byte says that it is shown."""
-    return not data[0] & 0x10
+def _placed(rows: list[Row], timeless: int) -> list[Row]:
+    """Pictures without a time at the beginning stand just before the others, whose clock may show any hour there."""
+    if timeless == len(rows):
+        return rows
+    first = min(pts for pts, _ in rows[timeless:])
+    return [(first - timeless + at, key) for at, (_, key) in enumerate(rows[:timeless])] + rows[timeless:]
 
 
-def _vp9_hidden(data: memoryview) -> bool:
-    """VP9 bitstream, 6.2: marker, profile, show_existing_frame, frame_type, show_frame; a superframe shows its last."""
-    if data[0] >> 6 != 2 or data[-1] & VP9_SUPERFRAME_MASK == VP9_SUPERFRAME:
-        return False
-    at = 3 if data[0] >> 4 & 3 != 3 else 2  # profile 3 has a bit more before them
-    shows_existing, shown = data[0] >> at & 1, data[0] >> (at - 2) & 1
-    return not shows_existing and not shown
-
-
-HIDDEN: Mapping[str, Callable[[memoryview], bool]] = {"vp8": _vp8_hidden, "vp9": _vp9_hidden}
+def no_data() -> Undecodable:
+    """What is wrong with a file of which nobody can tell more than its header."""
+    return Undecodable("damaged", "the file has a header but no picture data", final=True)
 
 
 def frame_rate(stream: VideoStream, index: Index) -> float:
@@ -259,7 +283,7 @@ def duration_ms(container: InputContainer, stream: VideoStream, index: Index) ->
         return end
     sound_ms, declared_ms = (
         int((sound_s - index.clock.start * index.clock.base) * 1000),
-        _declared_end_ms(container, index),
+        _declared_ms(container, index),
     )
     if declared_ms >= 0:
         sound_ms = min(sound_ms, declared_ms)
@@ -282,12 +306,20 @@ def _held_ms(container: InputContainer, stream: VideoStream, index: Index) -> in
     return left if 0 < left < pace else pace
 
 
-def _declared_end_ms(container: InputContainer, index: Index) -> int:
-    """Where the file ends by its own header, on a player's clock; -1 where FFmpeg has estimated it."""
+def _declared_ms(container: InputContainer, index: Index) -> int:
+    """How long the file is by its own header; -1 where FFmpeg has estimated it."""
     if not container.duration or not (index.facts.mov or index.facts.matroska):
         return -1
+    return int(container.duration * 1000 // av.time_base)
+
+
+def _declared_end_ms(container: InputContainer, index: Index) -> int:
+    """Where the picture ends by the header at the least, on a player's clock; below 0 where that does not say.
+
+    Muxers of Matroska disagree on whether its length counts from 0 or from the first picture.
+    """
     start_ms = int(index.clock.start * index.clock.base * 1000) if index.facts.matroska else 0
-    return int(container.duration * 1000 // av.time_base) - start_ms
+    return _declared_ms(container, index) - start_ms
 
 
 def _pace_ms(stream: VideoStream, index: Index) -> int:

@@ -6,6 +6,7 @@ inside the sandbox.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,10 +23,13 @@ from pipelines import orientation, packets, tonemap
 from pipelines.containers import Undecodable, best_picture, container_name, open_container, picture
 from pipelines.orientation import Orientation
 from pipelines.packets import Index
+from pipelines.shown import FirstPictures
 
 FIRST_PACKETS_MAX = 600  # tried until a first frame comes out
 REMUX_BITS_MAX = 60_000_000  # a second; above, chunks are not worth a copy
 HOLE_FRAMES_MIN, HOLE_MIN_MS = 10, 500  # without a picture, longer than which a hole is spoken of
+ENCRYPTION_KEY = "enc_key_id"  # among the words about an encrypted track of Matroska
+INTERLACED_PACKETS_MAX = 40  # decoded to see how far apart the pictures come
 STEADY_FRAMES_MIN, STEADY_SHARE_MIN = 20, 0.95  # of steps between frames that keep the pace
 
 
@@ -45,7 +49,7 @@ def probe(
         track, first = stream.index, first_frame(container, stream)
     with open_container(path) as container:
         stream = picture(container, track)
-        index = packets.index_of(container, stream, duration_max_s)
+        index = packets.index_of(container, stream, duration_max_s, first.shown)
         values = _describe(container, stream, index, first)
     values["warning"] = _whole_enough(index, values, share_min)
     _lasts(values["duration_ms"], duration_max_s)
@@ -59,23 +63,60 @@ class FirstFrame:
 
     orientation: Orientation
     wide: bool  # HDR or BT.2020: to be brought into the range of a screen
+    shown: FirstPictures
 
 
 def first_frame(container: InputContainer, stream: VideoStream) -> FirstFrame:
     """How the first frame lies and in which colours; proof that there is a first frame."""
     stream.thread_type = "SLICE"
     stream.thread_count = 1
+    found, is_encrypted = 0, ENCRYPTION_KEY in stream.metadata
     try:
-        for tried, packet in enumerate(container.demux(stream), 1):
-            for frame in _decoded(packet):
-                matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-                lies = orientation.of_matrix(bytes(matrix)) if matrix else Orientation()
-                return FirstFrame(lies, tonemap.is_wide(frame))
-            if tried >= FIRST_PACKETS_MAX:
+        for packet in container.demux(stream):
+            found += bool(packet.size)
+            is_encrypted |= packet.has_sidedata(packets.ENCRYPTED)
+            for frame in [] if is_encrypted else _decoded(packet):
+                shown = FirstPictures(frame.pts, _interlaced_pace(container, stream, frame))
+                return FirstFrame(_orientation(frame), tonemap.is_wide(frame), shown)
+            if is_encrypted or found >= FIRST_PACKETS_MAX:
                 break
     except av.error.FFmpegError:
         pass
+    if is_encrypted:
+        raise encrypted()
+    if not found:
+        raise packets.no_data()
     raise Undecodable("damaged", "no frame of the file can be decoded", final=True)
+
+
+def _interlaced_pace(container: InputContainer, stream: VideoStream, first: av.VideoFrame) -> int:
+    """The least time from one picture to the next, of a few behind the first; 0 where a packet is a picture."""
+    if not first.interlaced_frame or not packets.is_program_stream(container):
+        return 0
+    times = [] if first.pts is None else [first.pts]
+    try:
+        for packet in itertools.islice(container.demux(stream), INTERLACED_PACKETS_MAX):
+            times += [frame.pts for frame in _decoded(packet) if frame.pts is not None]
+    except av.error.FFmpegError:
+        pass  # what was read until then decides; the damage is found, and told, when all packets are read
+    ordered = sorted(set(times))  # the least: some are shown for a field longer (telecine)
+    return min((later - sooner for sooner, later in itertools.pairwise(ordered)), default=0)
+
+
+def encrypted() -> Undecodable:
+    return Undecodable("encrypted", "the picture is encrypted (DRM): only who has its key can decode it", final=True)
+
+
+def _orientation(frame: av.VideoFrame) -> Orientation:
+    """How a frame lies; without the mirroring where PyAV cannot read what stands beside a frame.
+
+    It knows no kinds that came after it (EXIF, the views of spatial video), and then gives none at all.
+    """
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        return Orientation(round(-frame.rotation / 90) % 4 * 90)
+    return orientation.of_matrix(bytes(matrix)) if matrix else Orientation()
 
 
 def _decoded(packet: Any) -> list[av.VideoFrame]:
@@ -96,7 +137,7 @@ def _describe(container: InputContainer, stream: VideoStream, index: Index, firs
     unsure = (
         facts.program_stream, facts.broken, facts.discarded, facts.open_gop, facts.changes, not facts.pts_known,
         index.counted, index.repeats, not lies.upright, shape != 1, len(index.pts) < stream.frames, facts.hidden,
-        first.wide, len(container.streams.video) > 1, _holes(index.frame_ms) != "", bits > REMUX_BITS_MAX,
+        facts.headless, first.wide, len(container.streams.video) > 1, _holes(index.frame_ms) != "", bits > REMUX_BITS_MAX,
     )  # fmt: skip
     return {
         "container": container_name(container),
@@ -122,7 +163,9 @@ def _whole_enough(index: Index, values: dict[str, Any], share_min: float) -> str
     What a file declares is its number of frames (MP4, AVI) or its length; what is there is what the packets say.
     """
     frames, length_s = values.pop("declared")
-    found = len(index.pts) + index.facts.hidden
+    found = len(index.pts) + index.facts.hidden + index.facts.headless
+    if index.facts.encrypted > (1 - share_min) * len(index.pts):
+        raise encrypted()
     if frames and not index.facts.discarded and found < frames:
         if found < share_min * frames:
             reason = f"the file is cut off or damaged: {found} of {frames} frames are there"
@@ -146,7 +189,8 @@ def _holes(frame_ms: NDArray[np.int32]) -> str:
 def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: int, duration_max_s: int) -> None:
     width, height = stream.codec_context.width, stream.codec_context.height
     if width <= 0 or height <= 0:
-        raise Undecodable("damaged", "the picture has no size", final=True)
+        reason = "nothing tells the size of the picture: its data are missing, encrypted or damaged"
+        raise Undecodable("damaged", reason, final=True)
     if width * height > pixels_max:
         raise Undecodable("too-large", f"{width}x{height} are more than {pixels_max} pixels a frame", final=True)
     if (container.duration or 0) / av.time_base > duration_max_s * 2:

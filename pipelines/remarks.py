@@ -21,6 +21,7 @@ ROW_WITHOUT_FILE = "row without file"
 FILE_WITHOUT_ROW = "file without row"  # ingested, by its name and the job's creator
 CREATOR_KEPT = "creator kept"  # the row names another one than the video has had
 CREATOR_CHANGED = "creator changed"
+CREATOR_ALIKE = "creator alike"  # another one whose handle differs in case or way of writing alone
 WALLET_KEPT = "wallet kept"  # the row names another one than the creator has, or one for nobody
 WORDS_CHANGED = "words changed"  # of a video that was there: the manifest says something else than it did
 WORDS_KEPT = "words kept"  # though the manifest says others

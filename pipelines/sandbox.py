@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from pipelines.confinement import layers
 from pipelines.confinement.layers import Found
 from pipelines.confinement.profiles import Profile
-from pipelines.media import NO_FAULT, UNCONFINED, Failure
+from pipelines.media import NO_FAULT, TEMPORARY, UNCONFINED, Failure
 
 log = logging.getLogger(__name__)
 
@@ -97,17 +97,22 @@ class Sandbox:
         return self._with_keeper(profile, lambda _: None)
 
     def _with_keeper(self, profile: Profile, action: Callable[[socket.socket], Answer]) -> Answer | Failure:
-        """Do something with a keeper that can confine children to a profile."""
+        """Do something with a keeper that can confine children to a profile.
+
+        Where none can be started nothing of the file was touched: that is no fault of it.
+        """
+        lost = Failure(TEMPORARY, "the process that keeps the decoders cannot be started on this machine")
         with self._lock:
             for _ in range(KEEPER_STARTS_MAX):
                 try:
                     channel, found = self._opened(profile.uid)
                     if not (found.is_strong or profile.weaker_accepted):
                         return _too_weak(found)
+                    lost = Failure("sandbox-lost", "the process that keeps the decoders was killed")
                     return action(channel)
                 except (ConnectionError, TimeoutError):  # the keeper itself was killed: a fresh one tries again
                     self._close()
-        return Failure("sandbox-lost", "the process that keeps the decoders was killed")
+        return lost
 
     def close(self) -> None:
         """End the keeper and whatever it runs."""

@@ -161,7 +161,7 @@ def _confined(order: Order, memory: int, keeper: int) -> dict[str, Any]:
     os.closerange(3, memory)
     os.closerange(memory + 1, FILES_MAX)
     os.environ.clear()
-    _keep_complaints()
+    keep_complaints()
     profile, own_user = order.profile, OWN_USER in order.found.layers
     arguments, rules = dict(order.arguments), list[Rule]()
     for name, path in order.files(profile.reads).items():
@@ -183,7 +183,7 @@ def _confined(order: Order, memory: int, keeper: int) -> dict[str, Any]:
     return arguments
 
 
-def _keep_complaints() -> None:
+def keep_complaints() -> None:
     """Make standard error a small piece of memory: some libraries speak of damage nowhere else.
 
     Once the child is confined it can make no memory that its limit does not count.

@@ -77,7 +77,7 @@ class IngestSettings:
     decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
     decode_programs: tuple[str, ...] = ()
     sandbox_uid: int = 65_100  # and group: whom decoders run as where workers are root; 0: as the worker
-    sandbox_threads_max: int = 1024  # of all decoders of one user, where they have their own; 0: no limit
+    sandbox_threads_per_cpu: int = 128  # of all decoders of one user, where they have their own; 0: no limit
     sandbox_weaker_accepted: bool = (
         False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
     )
@@ -128,8 +128,9 @@ class IngestSettings:
         ones = ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
                 "probe_cpu_max_s", "probe_timeout_s", "probe_memory_max_mb", "probe_output_max_mb",
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
+                "probe_file_max_mb", "decode_file_max_mb",  # what libraries say is a file, too
                 "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max")  # fmt: skip
-        zeros = ("probe_file_max_mb", "decode_file_max_mb", "sandbox_uid", "sandbox_threads_max")
+        zeros = ("sandbox_uid", "sandbox_threads_per_cpu")
         for least, names in ((1, ones), (0, zeros)):
             for name in names:
                 if getattr(self, name) < least:

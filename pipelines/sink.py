@@ -7,10 +7,13 @@ all again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
+import psycopg
 from psycopg import Connection
 
 from cluster.storage import Storage
@@ -115,14 +118,15 @@ def finalise(
         frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
     moments = _moments(Kept(staged, settings.mode), duration_ms, settings)
     pictures = Thumbnails(storage, bucket, video_id, token)
-    uris = pictures.put(moments)
-    with connection.transaction():
-        is_ours = _leased(connection, video_id, token)
-        shown = segments.thumbnails(connection, video_id)
-        if is_ours:
-            kept = segments.replace(connection, video_id, model_id, moments, uris)
-            _make_ready(connection, job_id, video_id, token, kept)
-            catalog.bump_generation(connection, only_grown=not kept.before)
+    with _taken_away(connection, pictures, video_id, token):
+        uris = pictures.put(moments)
+        with connection.transaction():
+            is_ours = _leased(connection, video_id, token)
+            shown = segments.thumbnails(connection, video_id)
+            if is_ours:
+                kept = segments.replace(connection, video_id, model_id, moments, uris)
+                _make_ready(connection, job_id, video_id, token, kept)
+                catalog.bump_generation(connection, only_grown=not kept.before)
     if not is_ours:
         pictures.drop(shown)
         return None
@@ -141,25 +145,27 @@ def repool(
     spared: Sequence[str] = (),
 ) -> segments.Kept | None:
     """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready, or
-    another one has made them meanwhile. Thumbnails that are `spared` stay, beside those that were shown until now.
+    another one has made them meanwhile, or ingested it again. Thumbnails that are `spared` stay, beside those that were
+    shown until now.
 
     Raises:
         Rejected: the frame vectors are those of another version.
     """
-    row = connection.execute("SELECT duration_ms FROM media.videos WHERE id = %s", (video_id,)).fetchone()
-    if row is None:
+    before = _free(connection, video_id)
+    if before is None:
         return None
-    moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), row[0], settings)
+    moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), before.duration_ms, settings)
     pictures = Thumbnails(storage, bucket, video_id, leases.next_token(connection))
-    uris = pictures.put(moments)
-    with connection.transaction():
-        is_free = _free(connection, video_id)
-        shown = segments.thumbnails(connection, video_id)
-        # One that began later and was committed first has deleted the thumbnails of this one.
-        is_ours = is_free and not pictures.are_late(shown)
-        if is_ours:
-            kept = segments.replace(connection, video_id, model_id, moments, uris)
-            catalog.bump_generation(connection, only_grown=not kept.before)
+    with _taken_away(connection, pictures, video_id):
+        uris = pictures.put(moments)
+        with connection.transaction():
+            is_free = _free(connection, video_id) == before
+            shown = segments.thumbnails(connection, video_id)
+            # One that began later and was committed first has deleted the thumbnails of this one.
+            is_ours = is_free and not pictures.are_late(shown)
+            if is_ours:
+                kept = segments.replace(connection, video_id, model_id, moments, uris)
+                catalog.bump_generation(connection, only_grown=not kept.before)
     if not is_ours:
         pictures.drop(shown)
         return None
@@ -167,12 +173,50 @@ def repool(
     return kept
 
 
-def _free(connection: Connection, video_id: int) -> bool:
-    """Hold the video's row, if it is ready and nobody is at work on it."""
+@dataclass(frozen=True)
+class _Free:
+    """A video that is ready and that nobody is at work on: since when, which tells one ingest from the next."""
+
+    duration_ms: int
+    ready_at: datetime
+
+
+def _free(connection: Connection, video_id: int) -> _Free | None:
+    """Hold the video's row, if its moments are those of the object as it is and nobody is at work on it."""
     row = connection.execute(
-        "SELECT 1 FROM media.videos WHERE id = %s AND status = 'ready' AND lease_token IS NULL FOR UPDATE", (video_id,)
+        f"SELECT duration_ms, ready_at FROM media.videos WHERE id = %s AND {leases.SEARCHABLE} AND lease_token IS NULL"
+        " FOR UPDATE",
+        (video_id,),
     ).fetchone()
-    return row is not None
+    return _Free(*row) if row else None
+
+
+@contextmanager
+def _taken_away(
+    connection: Connection, pictures: Thumbnails, video_id: int, token: int | None = None
+) -> Iterator[None]:
+    """Where this block fails, delete the attempt's thumbnails but for what is shown: a video that was taken down has no
+    next attempt to do it. They stay while the lease stands, for a task of it that Ray has started twice may yet commit
+    them, and where the database does not say what is shown.
+    """
+    try:
+        yield
+    except Exception:
+        with suppress(psycopg.Error):
+            if token is None or not _leased(connection, video_id, token):
+                pictures.drop(segments.thumbnails(connection, video_id))
+        raise
+
+
+def tidy(connection: Connection, storage: Storage, bucket: str, video_id: int) -> None:
+    """Delete what attempts at a quarantined video have left behind: all thumbnails but those shown."""
+    token = leases.next_token(connection)  # of an attempt that begins after this look, a later one
+    pictures = Thumbnails(storage, bucket, video_id, token)
+    is_quarantined = connection.execute(
+        "SELECT 1 FROM media.videos WHERE id = %s AND status = 'quarantined'", (video_id,)
+    ).fetchone()
+    if is_quarantined:
+        pictures.keep(segments.thumbnails(connection, video_id))
 
 
 def _moments(kept: Kept, duration_ms: int, settings: IngestSettings) -> list[Segment]:

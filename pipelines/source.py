@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines import lists, local_files, manifest, selection
+from pipelines import buckets, lists, local_files, manifest, ownership, selection
 from pipelines.handles import ANYBODY, Known, Rights, nobody
 from pipelines.listed import Listed
-from pipelines.lists import LISTS, UPLOADS
-from pipelines.manifest import Entry, RefusedRow, Rows
+from pipelines.lists import UPLOADS
+from pipelines.manifest import Entry
 from pipelines.remarks import LEFT_OUT, Remark, Remarks, shown
 from pipelines.selection import Manifest
-from pipelines.thumbnails import THUMBNAILS
 
-OBJECTS_MAX = 1_000_000
 NAME_MAX = 120
 
 UNSAID = Entry("-")  # of an object that no row speaks of
@@ -58,26 +56,6 @@ class Listing:
     remarks: list[Remark]
 
 
-def require_open(uri: str, rights: Rights) -> None:
-    """Refuse uploads as a source where a job speaks for some creators only: whose they are stands in their list alone.
-
-    Raises:
-        Rejected: 403; or 422, its key has empty parts, by which some stores find what has another address.
-    """
-    if rights.creators is None or lists.is_list(uri):
-        return
-    key = store.split(uri)[1]
-    if key.startswith("/") or "//" in key:
-        raise Rejected(f"{uri!r} has empty parts", 422, "bad-address", "write one slash between the parts of a key")
-    if _is_upload(uri):
-        hint = "name the list that `pixr ingest` has made, or a folder of your own"
-        raise Rejected(f"{uri} holds uploads of others too", status=403, code="not-yours", hint=hint)
-
-
-def _is_upload(uri: str) -> bool:
-    return f"{store.split(uri)[1]}/".startswith(f"{UPLOADS}/")
-
-
 def listed(
     uri: str,
     storage: Storage,
@@ -92,111 +70,29 @@ def listed(
     Raises:
         Rejected: there is nothing there, or a manifest is none, or it is not the job's to list.
     """
-    require_open(uri, rights)
+    ownership.require_open(uri, rights)
     remarks = Remarks()
     if lists.is_list(uri):
         found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, remarks, is_known)]
     else:
-        top = _folder_of(uri, storage)
-        objects = {found.uri.removeprefix(f"{top}/"): found for found in _seen(storage.list(uri), remarks)}
+        top = buckets.folder_of(uri, storage)
+        objects = {found.uri.removeprefix(f"{top}/"): found for found in buckets.seen(storage.list(uri), remarks)}
         if rights.creators is not None:
-            around = _around(uri, top, objects, storage, is_known, is_given=bool(manifest_uri))
-            others = _others(list(objects.values()), around, rights)
-            objects = _without(objects, others, remarks)
-        manifests = [_covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
+            around = ownership.around(uri, top, objects, storage, is_known)
+            others = ownership.others(list(objects.values()), around, rights)
+            objects = ownership.without(objects, others, remarks)
+        manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
         chosen = selection.select(list(objects), manifests, remarks)
         found = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
-    videos = [video for video in _unique(found, remarks) if _is_covered(video, rights, remarks)]
+    videos = [video for video in _unique(found, remarks) if ownership.is_covered(video, rights, remarks)]
     if not videos:
         raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
     return Listing(videos, remarks.rows())
 
 
-def _covered(each: Manifest, rights: Rights) -> Manifest:
-    """A manifest whose rows for creators that the job may not speak for are refused."""
-    refused = [
-        RefusedRow(row.line, said, row.entry.file)
-        for row in each.rows.good
-        if row.entry.creator and (said := rights.refusal(row.entry.creator))
-    ]
-    lines = {row.line for row in refused}
-    good = tuple(row for row in each.rows.good if row.line not in lines)
-    return replace(each, rows=Rows(good, (*each.rows.refused, *refused)))
-
-
-def _around(
-    uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, is_known: Known, *, is_given: bool
-) -> Iterator[Manifest]:
-    """Manifests of the bucket that speak of a source and are not applied to it: those of the folders above, and those
-    in it in place of which another one is given. Neither a deeper source nor a manifest of one's own hides them.
-    """
-    found = [each for each in objects.values() if is_given and manifest.is_manifest(each.uri)]
-    bucket, folder = store.split(top)
-    folders = [folder] if top != uri.rstrip("/") else []  # one object: of its own folder nothing is listed
-    while folder:
-        folder = folder.rpartition("/")[0]
-        folders.append(folder)
-    for above in folders:
-        for initial in manifest.INITIALS:
-            begun = f"s3://{bucket}/{above}/{initial}" if above else f"s3://{bucket}/{initial}"
-            found += [one for one in _bounded(storage.named(begun)) if manifest.is_manifest(one.uri)]
-    for each in found:
-        yield _read_manifest(each.uri, store.split(each.uri)[1].rpartition("/")[0], each.size, storage, is_known)
-
-
-def _others(objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights) -> dict[str, str]:
-    """Addresses of objects that are not the job's, with the reason: uploads, and those given to other creators."""
-    keys = {store.split(found.uri)[1]: found.uri for found in objects}
-    given = selection.refused(list(keys), [_covered(each, rights) for each in manifests])
-    others = {keys[key]: reason for key, reason in given.items()}
-    return others | {uri: "whose an upload is stands in its list alone" for uri in keys.values() if _is_upload(uri)}
-
-
-def _without(
-    objects: Mapping[str, StoredObject], others: Mapping[str, str], remarks: Remarks
-) -> dict[str, StoredObject]:
-    for path, found in objects.items():
-        if found.uri in others and manifest.is_video(path):
-            remarks.add(LEFT_OUT, others[found.uri], path)
-    return {path: found for path, found in objects.items() if found.uri not in others}
-
-
-def _is_covered(video: Listed, rights: Rights, remarks: Remarks) -> bool:
-    said = rights.refusal(video.creator)
-    if said:
-        remarks.add(LEFT_OUT, said, video.source_uri.rpartition("/")[2])
-    return not said
-
-
-def _folder_of(uri: str, storage: Storage) -> str:
-    """The address that paths are relative to: the prefix, or the folder of the one object that it names."""
-    stripped = uri.rstrip("/")
-    names_object = manifest.is_video(stripped) and next(storage.list(stripped), None) == storage.info(stripped)
-    return stripped.rpartition("/")[0] if names_object else stripped
-
-
 def _nothing(detail: str, hint: str, remarks: Remarks) -> Rejected:
     said = f" ({remarks.first()})" if remarks.first() else ""
     return Rejected(f"{detail}{said}", status=404, code="nothing-to-do", hint=hint)
-
-
-def _bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
-    for count, found in enumerate(objects):
-        if count >= OBJECTS_MAX:
-            raise Rejected(f"more than {OBJECTS_MAX} objects", hint="ingest its folders one by one")
-        yield found
-
-
-def _seen(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
-    """Objects but for what Pixr itself keeps in the bucket, and for those whose key is no address that is read."""
-    for found in _bounded(objects):
-        try:
-            _, key = store.split(found.uri)
-        except Rejected:
-            remarks.add(LEFT_OUT, "its key holds control characters or leads elsewhere", found.uri)
-            continue
-        if not key.startswith((THUMBNAILS + "/", LISTS + "/")):
-            yield found
 
 
 def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
@@ -212,20 +108,12 @@ def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
 def _manifests(objects: Mapping[str, StoredObject], storage: Storage, given: str, is_known: Known) -> list[Manifest]:
     """The manifest that is given, for the whole source; else each one in it, for its folder."""
     if given:
-        return [_read_manifest(given, "", storage.size(given), storage, is_known)]
+        return [buckets.read_manifest(given, "", storage.size(given), storage, is_known)]
     return [
-        _read_manifest(found.uri, path.rpartition("/")[0], found.size, storage, is_known)
+        buckets.read_manifest(found.uri, path.rpartition("/")[0], found.size, storage, is_known)
         for path, found in objects.items()
         if manifest.is_manifest(path)
     ]
-
-
-def _read_manifest(uri: str, folder: str, size: int, storage: Storage, is_known: Known) -> Manifest:
-    if size > manifest.BYTES_MAX:
-        raise Rejected(f"manifest {uri} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
-    name = PurePosixPath(uri).name
-    rows = manifest.parse(manifest.text_of(storage.read(uri), uri), name.lower(), is_known)
-    return Manifest(f"{folder}/{name}" if folder else name, folder, rows)
 
 
 def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:

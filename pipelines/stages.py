@@ -127,6 +127,8 @@ class Plan:
             lease = leases.claim(
                 connection, video_id, place.owner, lease_s=place.ingest.lease_s, starts_max=place.ingest.starts_max
             )
+            if isinstance(lease, Failure):
+                sink.tidy(connection, storage_of(place.s3), place.bucket, video_id)
         if lease is None or isinstance(lease, Failure):
             yield Done(video_id, "busy" if lease is None else "quarantined")
             return
@@ -284,6 +286,8 @@ class Store:
             failures_max=ingest.failures_max,
             backoff_s=backoff_s(1, ingest.backoff_base_s, ingest.backoff_max_s),
         )
+        if status == "quarantined":
+            sink.tidy(connection, storage_of(self._place.s3), self._place.bucket, row.video_id)
         return Done(row.video_id, UNCONFINED if status and row.failure.code == UNCONFINED else status or "fenced")
 
 

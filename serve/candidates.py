@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from cluster.errors import Temporary
+from cluster.seldom import Seldom
 from cluster.stopwatch import Stopwatch
 from pipelines import fulltext, index
 from pipelines.fulltext import Match, Named
@@ -29,6 +30,7 @@ from serve.relevance import Measured, Parts
 from serve.services import Facts, Services, Vector
 
 log = logging.getLogger(__name__)
+seldom = Seldom(log)
 
 MATCHED = {(True, True): ("vector", "text"), (True, False): ("vector",), (False, True): ("text",)}
 NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: connections keep what each sets
@@ -112,6 +114,9 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
     """The vector list, and the vectors that relevance is measured by, also where the list has no weight.
 
     None when the encoder or the list is away.
+
+    Raises:
+        Temporary: the same where only a picture is asked for, with the reason: its caller can act on it.
     """
     model = state.model
     if model is None or query.is_early:
@@ -119,7 +124,7 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
     try:
         facts = await services.encoding.facts(model.name)
         if (facts.name, facts.fingerprint) != (model.name, model.fingerprint):
-            log.error("the encoder has other weights than the index was made by (%s)", model.name)
+            seldom.error(f"the encoder has other weights than the index was made by ({model.name})")
             return None
         with watch.time("encode"):
             parts = await relevance.parts_of(services, query, model)
@@ -132,7 +137,9 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
         hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
         return Nearest(hits, model, parts, vector, facts, looked, hurried)
     except (Temporary, psycopg.OperationalError) as error:
-        log.warning("no vectors: %s", error)
+        seldom.warning(f"no vectors: {error}")
+        if query.is_picture_alone and isinstance(error, Temporary):
+            raise
         return None
 
 
@@ -177,7 +184,7 @@ async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[M
         with watch.time("text"):
             return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
     except (Temporary, psycopg.OperationalError) as error:
-        log.warning("no full text: %s", error)
+        seldom.warning(f"no full text: {error}")
         return None
 
 
@@ -193,7 +200,7 @@ async def _standing(
         with watch.time("text"):
             found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
     except (Temporary, psycopg.OperationalError) as error:
-        log.warning("no moments of full text: %s", error)
+        seldom.warning(f"no moments of full text: {error}")
         return None
     return [named for named in found if named.segment_id != query.segment_id]
 
@@ -246,7 +253,7 @@ async def _measured(
     try:
         cosines, is_whole = await relevance.looked_up(services, model, parts, near, segment_ids), True
     except (Temporary, psycopg.OperationalError) as error:
-        log.warning("no cosines: %s", error)
+        seldom.warning(f"no cosines: {error}")
         cosines, is_whole = relevance.known(parts, near), False
     measured = relevance.measured(facts.calibration, parts, cosines)
     unknown = () if is_whole else set(segment_ids) - measured.ppm.keys()

@@ -13,8 +13,8 @@ Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One moment of a video that matches."""
+class Segment:
+    """One moment of a video, as the video has it."""
 
     segment_id: str
     public_id: str
@@ -22,17 +22,23 @@ class Moment:
     video_public_id: str
     creator_id: str
     creator_public_id: str
-    creator: str
-    title: str
-    description: str
-    tags: list[str]
     start_ms: int
     end_ms: int
     best_frame_ms: int
-    score: float
-    relevance_ppm: int
+    description: str
     thumbnail_url: str
     play_url: str
+
+
+@dataclass(frozen=True)
+class Moment(Segment):
+    """One moment of a video that matches."""
+
+    creator: str
+    title: str
+    tags: list[str]
+    score: float
+    relevance_ppm: int
     matched: list[str]
 
 
@@ -58,24 +64,6 @@ class Page(Generic[Kind]):
     rows: list[Kind]
     total: int
     next_cursor: str | None
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One moment of a video, as the video has it."""
-
-    segment_id: str
-    public_id: str
-    video_id: str
-    video_public_id: str
-    creator_id: str
-    creator_public_id: str
-    start_ms: int
-    end_ms: int
-    best_frame_ms: int
-    description: str
-    thumbnail_url: str
-    play_url: str
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Cursors: the further pages of an answer, frozen when it was given and signed, so that pages neither shift nor repeat.
 
-A cursor carries what is left to show (id, score, relevance, lists) and the index generation it was made at. Opaque to
-callers; a forged or expired one is refused.
+A cursor carries what is left to show (id, score, relevance, lists), whether that is a moment of each video, and the index
+generation it was made at. Opaque to callers; a forged or expired one is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cluster.errors import Rejected
 
 HEADER = struct.Struct("<BQQ")  # version, expiry in seconds since 1970, generation
 ENTRY = struct.Struct("<qfIB")
-VERSION = 1
+OF_MOMENTS, OF_VIDEOS = 1, 2  # versions: what is left are moments, or the best of each video
 SIGNATURE_BYTES = 16
 PLAIN_BYTES_MAX = 1 << 16
 VECTOR, TEXT = 1, 2
@@ -42,16 +42,25 @@ class Ranked(NamedTuple):
     matched: tuple[str, ...]
 
 
-def pack(ranked: Sequence[Ranked], generation: int, key: bytes, expires_in_s: int, now_s: float | None = None) -> str:
+def pack(
+    ranked: Sequence[Ranked],
+    generation: int,
+    key: bytes,
+    expires_in_s: int,
+    now_s: float | None = None,
+    *,
+    by_video: bool = False,
+) -> str:
     """A cursor over what is left."""
+    version = OF_VIDEOS if by_video else OF_MOMENTS
     expires_s = int((time.time() if now_s is None else now_s) + expires_in_s)
     entries = (ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, _lists(each.matched)) for each in ranked)
-    body = zlib.compress(HEADER.pack(VERSION, expires_s, generation) + b"".join(entries), COMPRESSION)
+    body = zlib.compress(HEADER.pack(version, expires_s, generation) + b"".join(entries), COMPRESSION)
     return base64.urlsafe_b64encode(_signature(body, key) + body).decode().rstrip("=")
 
 
-def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Ranked], int]:
-    """What a cursor carries, and the generation it was made at.
+def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Ranked], int, bool]:
+    """What a cursor carries, the generation it was made at, and whether it goes by video.
 
     Raises:
         Rejected: it is not ours, or too old.
@@ -65,9 +74,9 @@ def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Rank
         raise _refused("the cursor is not one of ours")
     plain = zlib.decompressobj().decompress(body, PLAIN_BYTES_MAX)
     version, expires_s, generation = HEADER.unpack_from(plain)
-    if version != VERSION or (time.time() if now_s is None else now_s) > expires_s:
+    if version not in (OF_MOMENTS, OF_VIDEOS) or (time.time() if now_s is None else now_s) > expires_s:
         raise _refused("the cursor has expired")
-    return [_ranked(*entry) for entry in ENTRY.iter_unpack(plain[HEADER.size :])], generation
+    return [_ranked(*entry) for entry in ENTRY.iter_unpack(plain[HEADER.size :])], generation, version == OF_VIDEOS
 
 
 def pack_place(

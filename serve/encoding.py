@@ -28,8 +28,7 @@ from pipelines import encoder
 from pipelines.cutoff import Cutoff
 from pipelines.relevance import Calibration
 from pipelines.settings import ModelSettings
-from serve import deadlines, dimensions, memory
-from serve.gates import Gate
+from serve import deadlines, dimensions, gates, memory
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -41,6 +40,9 @@ CACHED_S = 3600
 OTHERS_MAX = 1  # models beside the deployment's own: the one that is changed to
 PREPARE_TIMEOUT_S = 300.0
 PREPARE_AGAIN_S = 30.0
+HINT = "ask again, or send a smaller one: a search sees no more than some hundred pixels each way"
+LATE_RETRY_S = 2.0
+OVERSIZE = 2  # times the side that a model sees: what is averaged down to it gives the same vector (to 0.999 and more)
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,20 @@ class QueryEncoder:
         """
         dimensions.checked(data, *self._pixels_max)
         try:
-            pixels = _decoded(data, self._pixels_max[0])
-            vector: Vector = self._of(model).encoder.images([pixels])[0]
+            loaded = self._of(model).encoder
+            pixels = _decoded(data, self._pixels_max[0], loaded.image_size * OVERSIZE)
+            vector: Vector = loaded.images([pixels])[0]
             del pixels
         finally:
             memory.trim()
         return vector
 
 
-def _decoded(data: bytes, pixels_max: int) -> Any:
-    """A picture as RGB; a JPEG of more pixels at the largest scale that has no more.
+def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
+    """A picture as RGB, made smaller as early as can be: no more of it is seen than its shorter side at `side_px`.
+
+    A JPEG is decoded at a lower scale; all others are averaged down before anything else touches their pixels, since what
+    a model does with each pixel costs more than decoding it.
 
     Raises:
         Rejected: it cannot be read.
@@ -120,15 +126,23 @@ def _decoded(data: bytes, pixels_max: int) -> Any:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
             scale = 1
-            while picture.width * picture.height > pixels_max * scale**2:
+            while _is_large(picture.size, scale, pixels_max, side_px):
                 scale *= 2
             if scale > 1:
                 picture.draft("RGB", (picture.width // scale, picture.height // scale))
             if picture.width * picture.height > pixels_max:  # another size than the header's, or no such scale
                 raise dimensions.unreadable()
-            return picture.convert("RGB")
+            picture.load()
+            whole = picture if picture.mode == "RGB" else picture.convert("RGB")
+            smaller = min(whole.size) // side_px
+            return whole.reduce(smaller) if smaller > 1 else whole.copy()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise dimensions.unreadable() from error
+
+
+def _is_large(size: tuple[int, int], scale: int, pixels_max: int, side_px: int) -> bool:
+    """Is a picture, at a scale, more than may be decoded, or at least twice what is seen of it?"""
+    return size[0] * size[1] > pixels_max * scale**2 or min(size) >= side_px * scale * 2
 
 
 class RemoteEncoding:
@@ -153,7 +167,7 @@ class RemoteEncoding:
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
         # Pictures have their own: those that take too long must not keep anybody from searching by words.
         self._image_breaker = Breaker("pictures", failures_max=3, reset_s=2.0)
-        self._images = Gate("pictures", search.images_max, search.images_max * 2, search.image_timeout_s)
+        self._images = gates.pictures(search)
 
     async def answers(self) -> None:
         """Ask the encoder itself: what is known of it stays known while it is away. Counts for no breaker."""
@@ -219,16 +233,23 @@ class RemoteEncoding:
         return vector
 
     async def image(self, data: bytes, model: str = "") -> Vector:
-        """A picture's vector, from the encoder, which gets none that it would refuse, and few at once.
+        """A picture's vector, from the encoder, which gets none that it would refuse, and few at once: whose the picture is
+        (`gates.asked_by`) says who comes first.
 
         Raises:
             Rejected: it is no picture, or one that takes too much to decode.
+            Temporary: no place was free within `gate_wait_s`, or the encoder does not answer.
         """
         search = self._search
         dimensions.checked(data, search.image_pixels_max, search.image_jpeg_pixels_max)
-        async with self._images.passed():
+        async with self._images.passed(*gates.asker()):
             call, breaker = partial(self._calls[2], data, model), self._image_breaker
-            return await self._guarded(call, breaker, search.image_timeout_s)
+            try:
+                return await self._guarded(call, breaker, search.image_timeout_s)
+            except Temporary as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    raise
+                raise Temporary(f"the picture was not looked at in time; {HINT}", LATE_RETRY_S) from error
 
     async def close(self) -> None:
         await self.tasks.close()

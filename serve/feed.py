@@ -18,6 +18,7 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 
 from cluster.errors import Temporary
+from cluster.seldom import Seldom
 from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import VISIBLE, Found
@@ -149,6 +150,7 @@ class Feed:
         self._known: tuple[int, Sequence[Worth]] | None = None
         self._tried_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self._seldom = Seldom(log)
         self.tasks = Tasks("feed")
 
     def of(self, state: State) -> Sequence[Worth]:
@@ -176,4 +178,4 @@ class Feed:
                 )
             self._known = (state.generation, found)
         except (Temporary, psycopg.Error) as error:
-            log.warning("no feed: %s", error)
+            self._seldom.warning(f"no feed: {error}")

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 
 from cluster.errors import Temporary
@@ -19,17 +20,39 @@ from serve.settings import SearchSettings
 RETRY_AFTER_S = 1.0
 CALLERS_MAX = 4096  # whose turns are remembered
 CREDIT_TURNS = 1  # by which one who has been here, and asks for less than others, goes before them
+STRANGER = 1.0  # the weight of who has no key
 ROOM_LEFT = 8  # the part of the room to wait in that those of less weight keep: one in so many
 
 
+_CALLER: ContextVar[tuple[str, float]] = ContextVar("pixr_caller", default=("", STRANGER))
+
+
+@contextmanager
+def asked_by(whose: str, weight: float) -> Iterator[None]:
+    """What is done and begun inside is done for this caller, also where nobody passes on who that is."""
+    token = _CALLER.set((whose, weight))
+    try:
+        yield
+    finally:
+        _CALLER.reset(token)
+
+
+def asker() -> tuple[str, float]:
+    """For whom this is done, and their weight; a stranger without a name where nobody has said."""
+    return _CALLER.get()
+
+
 class _Rank:
-    """All callers of one weight: how much they have had together, as a turn, and the turn of theirs that was served last."""
+    """All callers of one weight: how much they have had together, as a turn, and the turn of theirs that was served last.
 
-    __slots__ = ("served", "turn", "weight")
+    `held` are the places they have now, of `places_max` that they may have.
+    """
 
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-        self.turn, self.served = 0.0, 0
+    __slots__ = ("held", "places_max", "served", "turn", "weight")
+
+    def __init__(self, weight: float, places_max: int) -> None:
+        self.weight, self.places_max = weight, places_max
+        self.turn, self.served, self.held = 0.0, 0, 0
 
 
 class _Caller:
@@ -42,6 +65,11 @@ class _Caller:
         self.held, self.turn = 0, rank.served
         self.queue: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def may(self) -> bool:
+        """Is there a place that this caller may have, once one is free?"""
+        return self.held < self.places_max and self.rank.held < self.rank.places_max
+
 
 class Gate:
     """Places for one kind of work, of which one caller may have a part. Used inside one event loop.
@@ -50,13 +78,19 @@ class Gate:
     the fewest (self-clocked fair queueing, Golestani 1994, twice): who asks for less than a fair share waits for none of
     the many requests of others, and however many names strangers come by, those of more weight have their part. Newcomers
     start at the turn that was served last. Who has waited for `wait_s` is sent away: what is begun too late is work for
-    nothing.
+    nothing. Where places are held for long, so that turns come too late, `kept` of them are for those with a key alone.
     """
 
     def __init__(
-        self, kind: str, places_max: int, waiting_max: int, wait_s: float | None = None, share_max: int | None = None
+        self,
+        kind: str,
+        places_max: int,
+        waiting_max: int,
+        wait_s: float | None = None,
+        share_max: int | None = None,
+        kept: int = 0,
     ) -> None:
-        self._kind = kind
+        self._kind, self._strangers_max = kind, max(1, places_max - kept)
         self._places_max, self._waiting_max, self._wait_s = places_max, waiting_max, wait_s
         self._share_max = share_max or places_max
         self._ranks: dict[float, _Rank] = {}
@@ -76,7 +110,7 @@ class Gate:
         return self._waiting
 
     @asynccontextmanager
-    async def passed(self, whose: str = "", weight: float = 1.0) -> AsyncIterator[None]:
+    async def passed(self, whose: str = "", weight: float = STRANGER) -> AsyncIterator[None]:
         """Hold a place, after waiting for one if need be; callers without a name are each their own.
 
         All callers of weight 8 have eight times as many places together as all of weight 1, while both wait.
@@ -88,7 +122,7 @@ class Gate:
             Temporary: too many are waiting, others wait who had less, or no place became free in time.
         """
         caller = self._caller(whose, weight)
-        if self._held < self._places_max and caller.held < caller.places_max:
+        if self._held < self._places_max and caller.may:
             self._take(caller)
         else:
             await self._place(caller)
@@ -99,7 +133,8 @@ class Gate:
 
     async def _place(self, caller: _Caller) -> None:
         """Wait in the caller's queue until a place is handed over."""
-        is_full = self._held >= self._places_max and self._waiting >= self._waiting_max
+        none_is_free = self._held >= self._places_max or caller.rank.held >= caller.rank.places_max
+        is_full = none_is_free and self._waiting >= self._waiting_max
         if len(caller.queue) >= caller.waiting_max or (is_full and not self._has_made_room(caller)):
             raise self._full()
         place = asyncio.get_running_loop().create_future()
@@ -140,6 +175,7 @@ class Gate:
         rank = caller.rank
         self._held += 1
         caller.held += 1
+        rank.held += 1
         caller.turn += 1
         rank.served = max(rank.served, caller.turn)
         rank.turn += 1 / rank.weight
@@ -148,12 +184,13 @@ class Gate:
     def _give_back(self, caller: _Caller) -> None:
         self._held -= 1
         caller.held -= 1
+        caller.rank.held -= 1
         self._hand_over()
 
     def _hand_over(self) -> None:
         """Give what is free to those who wait."""
         while self._held < self._places_max:
-            may = (each for each in self._queued if each.held < each.places_max)
+            may = (each for each in self._queued if each.may)
             served = min(may, key=_order, default=None)
             if served is None:
                 return
@@ -174,7 +211,9 @@ class Gate:
                 self._queued[caller] = None
 
     def _caller(self, whose: str, weight: float) -> _Caller:
-        rank = self._ranks.setdefault(weight, _Rank(weight))
+        if weight not in self._ranks:
+            self._ranks[weight] = _Rank(weight, self._places_max if weight > STRANGER else self._strangers_max)
+        rank = self._ranks[weight]
         if not any(each.rank is rank for each in self._queued):
             rank.turn = max(rank.turn, self._turn - CREDIT_TURNS)
         caller = self._callers.get(whose) if whose else None
@@ -202,33 +241,34 @@ def _order(caller: _Caller) -> tuple[float, int, int]:
 
 
 class Shares:
-    """Places of which one address may hold a part. Nobody waits."""
+    """Places of which one caller may hold a part. Nobody waits; the last `kept` are for those with a key."""
 
-    def __init__(self, kind: str, places_max: int, address_max: int) -> None:
+    def __init__(self, kind: str, places_max: int, share_max: int, kept: int = 0) -> None:
         self._kind = kind
-        self._places_max, self._address_max = places_max, address_max
-        self._by_address: Counter[str] = Counter()
+        self._places_max, self._share_max, self._kept = places_max, share_max, kept
+        self._by_caller: Counter[str] = Counter()
 
     @property
     def held(self) -> int:
-        return self._by_address.total()
+        return self._by_caller.total()
 
     @contextmanager
-    def passed(self, address: str) -> Iterator[None]:
-        """Hold a place of an address.
+    def passed(self, whose: str, weight: float = STRANGER) -> Iterator[None]:
+        """Hold a place of a caller.
 
         Raises:
-            Temporary: the address, or all of them together, have as many as there are.
+            Temporary: the caller, or all of them together, have as many as there are for such.
         """
-        if self._by_address[address] >= self._address_max or self.held >= self._places_max:
+        places_max = self._places_max - (self._kept if weight <= STRANGER else 0)
+        if self._by_caller[whose] >= self._share_max or self.held >= places_max:
             raise Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
-        self._by_address[address] += 1
+        self._by_caller[whose] += 1
         try:
             yield
         finally:
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+            self._by_caller[whose] -= 1
+            if not self._by_caller[whose]:
+                del self._by_caller[whose]
 
 
 @dataclass(frozen=True)
@@ -238,21 +278,30 @@ class Gates:
     lists: Gate  # pages of lists that anybody may read
     streams: Shares  # searches answered in parts
     bodies: Shares  # bodies on their way in
-    large_shares: Shares  # of the large bodies, what one address may have
+    large_shares: Shares  # of the large bodies, what one key or address may have
     large_bodies: Gate  # bodies above `json_max_bytes` in memory
     questions: Gate  # questions to the database whose key somebody has
 
 
 def of(search: SearchSettings) -> Gates:
     lists = Gate("lists", search.lists_max, search.waiting_max, search.gate_wait_s, search.lists_caller_max)
+    large_max, part = search.large_bodies_max, search.kept_part
     return Gates(
         lists=lists,
-        streams=Shares("streams", search.streams_max, search.streams_address_max),
-        bodies=Shares("bodies", search.bodies_max, search.bodies_address_max),
-        large_shares=Shares("large bodies", search.large_bodies_max * 3, search.large_bodies_address_max),
-        large_bodies=Gate("large bodies", search.large_bodies_max, search.large_bodies_max * 2, search.gate_wait_s),
+        streams=Shares("streams", search.streams_max, search.streams_address_max, search.streams_max // part),
+        bodies=Shares("bodies", search.bodies_max, search.bodies_address_max, search.bodies_max // part),
+        large_shares=Shares("large bodies", large_max * 3, search.large_bodies_address_max, large_max * 3 // part),
+        large_bodies=Gate(
+            "large bodies", large_max, large_max * 2, search.gate_wait_s, max(1, large_max // 2), large_max // part
+        ),
         questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
     )
+
+
+def pictures(search: SearchSettings) -> Gate:
+    """Of those on their way to the encoder, where each is held for long."""
+    most = search.images_max
+    return Gate("pictures", most, most * 2, search.gate_wait_s, search.images_caller_max, most // search.kept_part)
 
 
 def searches(search: SearchSettings) -> Gate:

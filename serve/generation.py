@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from cluster.errors import Temporary
+from cluster.seldom import Seldom
 from cluster.tasks import Tasks
 from pipelines import index
 from pipelines.index import Model
@@ -62,6 +63,7 @@ class Generation:
         self._changed_at = self._primary_at = self._grown_at = float("-inf")
         self._seen = 0  # the catalogue's own generation
         self._look: asyncio.Task[None] | None = None
+        self._seldom = Seldom(log)
         self.tasks = Tasks("generation")
 
     async def now(self) -> State:
@@ -100,7 +102,7 @@ class Generation:
             with deadlines.unlimited():
                 found, of_primary = await self._asked()
         except (Temporary, psycopg.OperationalError) as error:
-            log.warning("the generation is not known: %s", error)
+            self._seldom.warning(f"the generation is not known: {error}")
             self._failed_at = time.monotonic()
             return
         if began < self._known_at:

@@ -22,8 +22,10 @@ from fastapi import Request
 from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
+from cluster import characters
 from cluster.errors import Rejected, Temporary
-from pipelines import catalog, handles
+from pipelines import handles
+from pipelines.creators import known_handles
 from serve.deadlines import within
 from serve.readers import Readers
 from serve.services import Services
@@ -37,6 +39,7 @@ GRACE_S = 60.0  # a key that was good is good for so long while the database is 
 REMEMBERED_MAX = 10_000
 ROTATION_GRACE_S = 24 * 3600
 LISTED_MAX = 1000
+TOTAL_MAX = 100_000  # rows that are counted
 NAME_CHARS_MAX = 200
 LIFETIME_MAX_S = 10 * 366 * 86_400
 ADMIN, INGEST = "admin", "ingest"
@@ -126,17 +129,32 @@ def create(
     creator of `creator_id`.
 
     Raises:
-        Rejected: a scope is unknown, the name or the lifetime is out of range, the principal stands for another creator,
-            or for whom a key of scope ingest speaks is not said.
+        Rejected: a scope is unknown, the name or the lifetime is out of range, there is no such creator, the principal
+            stands for another one, or for whom a key of scope ingest speaks is not said.
     """
     _check(scopes, creator_id)
-    speaks_for = _speaks_for(connection, scopes, creators, creator_id)
-    if not 1 <= len(name) <= NAME_CHARS_MAX or "\0" in name:
-        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
+    own = None if creator_id is None else _handle(connection, creator_id)
+    speaks_for = _speaks_for(connection, scopes, creators, own)
+    name = _named(name)
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     return _register(connection, name, token, scopes, creator_id, speaks_for, expires_in_s), token
+
+
+def _named(name: str) -> str:
+    """The name of a principal as it is kept.
+
+    Raises:
+        Rejected: it shows nothing, is too long, or is more than a line of text.
+    """
+    try:
+        kept = characters.line(name)
+    except ValueError as error:
+        raise Rejected(f"the name {error}", status=422, code="bad-name") from error
+    if not 1 <= len(kept) <= NAME_CHARS_MAX:
+        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
+    return kept
 
 
 def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> None:
@@ -162,26 +180,37 @@ def _check(scopes: Sequence[str], creator_id: int | None) -> None:
 
 
 def _speaks_for(
-    connection: Connection[Any], scopes: Sequence[str], creators: Sequence[str] | None, creator_id: int | None
+    connection: Connection[Any], scopes: Sequence[str], creators: Sequence[str] | None, own: str | None
 ) -> list[str] | None:
-    """The creators that a new key speaks for; None: any, or it is of no scope that speaks for them."""
+    """The creators that a new key speaks for; None: any, or it is of no scope that speaks for them. `own`: its creator's."""
     if INGEST not in scopes or ADMIN in scopes:
         if creators not in (None, ANY):
             raise Rejected("only a key of scope ingest is for creators", status=422, code="bad-creators")
         return None
     if creators == ANY:
         return None
-    if not creators and creator_id is not None:
-        row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
-        if row:  # as it is kept, whatever it holds: it is theirs
-            return [row[0]]
+    if not creators and own is not None:  # as it is kept, whatever it holds: it is theirs
+        return [own]
     if not creators or len(creators) > CREATORS_MAX:
         detail, hint = (
             "for whom a key of scope ingest speaks is not said",
             f"name 1 to {CREATORS_MAX} creators, or say any",
         )
         raise Rejected(detail, status=422, code="bad-creators", hint=hint)
-    return list(handles.checked(creators, catalog.known_handles(connection, creators)))
+    return list(handles.checked(creators, known_handles(connection, creators)))
+
+
+def _handle(connection: Connection[Any], creator_id: int) -> str:
+    """The handle of a creator.
+
+    Raises:
+        Rejected: 404, there is none: a key made now would be that of whoever is given the number later.
+    """
+    row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
+    if row is None:
+        hint = "GET /v1/creators lists them"
+        raise Rejected(f"there is no creator {creator_id}", status=404, code="not-found", hint=hint)
+    return str(row[0])
 
 
 def _register(
@@ -256,8 +285,10 @@ def listing(connection: Connection[Any], limit: int = LISTED_MAX, before: int = 
 
 
 def count(connection: Connection[Any]) -> int:
-    """How many keys there are, living or not."""
-    row = connection.execute("SELECT count(*) FROM app.api_keys").fetchone()
+    """How many keys there are, living or not, up to `TOTAL_MAX`."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT FROM app.api_keys LIMIT %s) counted", (TOTAL_MAX,)
+    ).fetchone()
     assert row is not None  # of a count
     return int(row[0])
 

@@ -57,12 +57,8 @@ class Span(BaseModel):
     relevance_ppm: int
 
 
-class Moment(BaseModel):
-    """One answer. `score` ranks within one answer; `relevance_ppm` (0 to 1,000,000) is calibrated across answers.
-
-    It is the cosine with the text, picture or moment that was asked for, whatever the weights, and the least of several;
-    0 where it is not known.
-    """
+class Segment(BaseModel):
+    """One moment of a video."""
 
     segment_id: str
     public_id: str
@@ -70,17 +66,26 @@ class Moment(BaseModel):
     video_public_id: str
     creator_id: str
     creator_public_id: str
-    creator: str
-    title: str
-    description: str
-    tags: list[str]
     start_ms: int
     end_ms: int
     best_frame_ms: int
-    score: float
-    relevance_ppm: int
+    description: str
     thumbnail_url: str
     play_url: str
+
+
+class Moment(Segment):
+    """One answer. `score` ranks within one answer; `relevance_ppm` (0 to 1,000,000) is calibrated across answers.
+
+    It is the cosine with the text, picture or moment that was asked for, whatever the weights, and the least of several;
+    0 where it is not known.
+    """
+
+    creator: str
+    title: str
+    tags: list[str]
+    score: float
+    relevance_ppm: int
     matched: list[str]
     others: list[Span] | None = None
     highlights: list[Highlight] | None = Field(

@@ -1,7 +1,8 @@
 """The OpenAPI 3.1 document at `/openapi.json`: what FastAPI knows of the routes, completed.
 
 Adds what a reader needs and FastAPI cannot know: who may call what, every error as a problem document, examples of
-answers. Made when it is first asked for, from the routes as they are, so that it cannot fall behind them.
+answers. Made from the routes as they are, so that it cannot fall behind them, before the first request comes: it takes
+longer than a request may on a busy machine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import orjson
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from serve import admission, problems
@@ -32,6 +34,8 @@ LIMIT_HEADERS: dict[str, Any] = {
     "RateLimit-Policy": {"schema": {"type": "string", "examples": ['"address";q=1000;w=10']}},
     "RateLimit": {"schema": {"type": "string", "examples": ['"address";r=0;t=10']}},
 }
+MADE_MAX = 4
+_MADE: dict[tuple[object, ...], bytes] = {}
 METHODS = ("get", "put", "post", "delete", "patch")
 NEEDS_KEY = {"/v1/jobs": "ingest", "/v1/creators": "creator", "/v1/keys": "admin"}
 OPEN = ("/v1/creators", "/v1/creators/{creator_id}")  # though what is below them is not
@@ -139,18 +143,27 @@ EXAMPLES: dict[tuple[str, str, str], Any] = {
 
 
 def install(app: FastAPI, limit_max: int) -> list[BaseRoute]:
-    """Serve the document of this application; the route that does."""
-    made: list[bytes] = []
+    """Make the document of this application, whose routes are all there, and serve it; the route that does."""
+    made = _made(app, limit_max)
 
     async def read(_: Request) -> Response:
-        if not made:
-            made.append(orjson.dumps(document(app, limit_max)))
-        return Response(made[0], media_type="application/json")
+        return Response(made, media_type="application/json")
 
     routes = APIRouter(route_class=Route)
     routes.add_api_route("/openapi.json", read, include_in_schema=False)
     app.include_router(routes)
     return routes.routes
+
+
+def _made(app: FastAPI, limit_max: int) -> bytes:
+    """The document as it is sent. Applications of one process that have the same routes share it."""
+    routes = [(route.path, *sorted(route.methods or ())) for route in app.routes if isinstance(route, APIRoute)]
+    known = (limit_max, *routes)
+    if known not in _MADE:
+        _MADE[known] = orjson.dumps(document(app, limit_max))
+        while len(_MADE) > MADE_MAX:
+            del _MADE[next(iter(_MADE))]
+    return _MADE[known]
 
 
 def document(app: FastAPI, limit_max: int) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def of_the_store(what: str) -> Iterator[None]:
     except Rejected as error:
         if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
             raise
-        log.warning("the store: %s", error)
+        seldom.warning(f"the store: {error}")
         if error.status == HTTPStatus.NOT_FOUND:
             raise Rejected(f"there is no such {what}", status=404, code="not-found") from error
         raise Temporary(f"the {what} cannot be read at present") from error

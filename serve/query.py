@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster import characters
 from cluster.errors import Rejected
 from pipelines import fulltext
 from pipelines.index import LANGUAGES, Filters
@@ -111,7 +113,9 @@ class Asked(BaseModel):
     )
     limit: int | None = Field(default=None, ge=1)
     cursor: str | None = Field(
-        default=None, max_length=16_384, description="Carries its search: no filter, weight or text stands beside it."
+        default=None,
+        max_length=16_384,
+        description="Carries its search: no filter, weight or text stands beside it, and `group_by` as it was alone.",
     )
     group_by: GroupBy = GroupBy.MOMENT
     explain: bool = False
@@ -177,9 +181,9 @@ class Parameters(Asked, Narrowing):
 
 
 RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
-BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing
+BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing; `group_by` it knows itself
     "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
-    "highlight": False, "facets": False, "group_by": GroupBy.MOMENT,
+    "highlight": False, "facets": False,
 }  # fmt: skip
 
 
@@ -232,6 +236,11 @@ class Query:
         return self.vector_weight > 0 and not self.is_early and (self.text_weight > 0 or not self.wanted)
 
     @property
+    def is_picture_alone(self) -> bool:
+        """Is a picture all that is asked with, so that nothing is found where it cannot be looked at?"""
+        return self.image is not None and not self.wanted and self.segment_id is None
+
+    @property
     def counts(self) -> bool:
         """Does its first page make appearances?"""
         return self.intent is Intent.SEARCH and self.cursor is None
@@ -264,12 +273,12 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
     Raises:
         Rejected: one clear detail.
     """
-    text = " ".join(unicodedata.normalize("NFC", body.text).split())
+    text, negatives = _sought("text", body.text), tuple(_sought("negative", each) for each in body.negative)
     limit = body.limit or settings.limit_default
-    _check(body, text, limit, settings)
+    _check(body, text, negatives, limit, settings)
     _check_sense(body, text, settings)
     stored = body.image is not None and body.image.startswith(STORED)
-    negative = tuple(dict.fromkeys((*fulltext.excluded(text), *(" ".join(each.split()) for each in body.negative))))
+    negative = tuple(dict.fromkeys((*fulltext.excluded(text), *negatives)))
     return Query(
         limit=limit,
         text=text,
@@ -279,7 +288,7 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         image_uri=body.image if stored else None,
         segment_id=_id(body.segment_id) if body.segment_id is not None else None,
         cursor=body.cursor,
-        filters=fulltext.strict(_filters(body.filters), text, body.negative, body.language),
+        filters=fulltext.strict(_filters(body.filters), text, negatives, body.language),
         vector_weight=settings.vector_weight if body.weights.vector is None else body.weights.vector,
         text_weight=settings.text_weight if body.weights.text is None else body.weights.text,
         group_by=body.group_by,
@@ -294,7 +303,13 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
     )
 
 
-def _check(body: Body, text: str, limit: int, settings: SearchSettings) -> None:
+def _sought(name: str, text: str) -> str:
+    """A text as it is looked for: composed letters (NFC), one space between words."""
+    spaced = " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(texts.sought(name, spaced).split())
+
+
+def _check(body: Body, text: str, negatives: Sequence[str], limit: int, settings: SearchSettings) -> None:
     led = bool(fulltext.wanted(text)) or body.image is not None or body.segment_id is not None
     if led == (body.cursor is not None):
         hint = "give q (a text), image, segment_id, or a cursor alone"
@@ -302,8 +317,8 @@ def _check(body: Body, text: str, limit: int, settings: SearchSettings) -> None:
         raise Rejected(said, status=422, code="bad-query", hint=hint)
     if len(text) > settings.query_chars_max:
         raise Rejected(f"the text has {len(text)} characters, {settings.query_chars_max} are allowed", 422, "bad-query")
-    for name, value in (("text", text), *(("negative", each) for each in body.negative)):
-        texts.check(name, value)
+    if (text and not characters.shows(text)) or not all(characters.shows(each) for each in negatives):
+        raise Rejected("a text shows nothing: it has invisible characters only", status=422, code="bad-query")
     if limit > settings.limit_max:
         raise Rejected(f"limit is {limit}, at most {settings.limit_max} is allowed", status=422, code="bad-query")
     if body.language not in LANGUAGES:
@@ -357,12 +372,10 @@ def _filters(narrowing: Narrowing) -> Filters:
     for name in ("created_after", "created_before"):
         if given[name] is not None and given[name].tzinfo is None:
             raise Rejected(f"{name} needs a time zone", 422, "bad-query", "write it like 2026-01-31T00:00:00Z")
-    for tag in narrowing.tags:
-        texts.check("a tag", tag)
     return Filters(
         creator_ids=tuple(_id(each) for each in narrowing.creator_id),
         video_ids=tuple(_id(each) for each in narrowing.video_id),
-        tags=narrowing.tags,
+        tags=tuple(texts.sought("a tag", tag) for tag in narrowing.tags),
         **given,
     )
 

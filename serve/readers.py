@@ -21,6 +21,7 @@ from psycopg import AsyncConnection
 from cluster import database
 from cluster.errors import Temporary
 from cluster.resilience import Breaker
+from cluster.seldom import Seldom
 from cluster.tasks import Tasks
 from serve import deadlines
 from serve.connections import PLAIN, Away, Busy, Connections, Late, Question, Slow, works
@@ -72,6 +73,7 @@ class Readers:
         self._turns = itertools.count()
         self._generation = 0
         self._behind = asyncio.Event()
+        self._seldom = Seldom(log)
         self.tasks = Tasks("readers")
 
     async def start(self) -> None:
@@ -112,7 +114,7 @@ class Readers:
             try:
                 answers.append(await self._of(reader, question, manner, limit_s))
             except (Away, Busy, Slow, Late) as error:
-                log.warning("%s: %s", reader.name, error)
+                self._seldom.warning(f"{reader.name}: {error}")
         return answers
 
     def at_least(self, generation: int) -> None:
@@ -150,7 +152,7 @@ class Readers:
         except psycopg.OperationalError as error:
             if not database.is_away(error):
                 raise
-            log.warning("a database went away under a question, which is asked again: %s", type(error).__name__)
+            self._seldom.warning(f"a database went away under a question, which is asked again: {type(error).__name__}")
         return await self._first(order(), question, manner, limit_s)
 
     async def _first(
@@ -164,7 +166,7 @@ class Readers:
             try:
                 return await self._of(reader, question, manner, limit_s)
             except (Away, Busy) as error:
-                log.warning("%s: %s", reader.name, error)
+                self._seldom.warning(f"{reader.name}: {error}")
                 reason = error
         raise reason
 

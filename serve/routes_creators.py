@@ -80,7 +80,7 @@ class Payouts(BaseModel):
 
 
 class Creator(BaseModel):
-    """A creator, with how many of their videos are public and ready."""
+    """A creator, with how many of their videos are public and ready, up to 10,000."""
 
     id: str
     public_id: str
@@ -141,10 +141,10 @@ def router(services: Services) -> APIRouter:
         return {"creators": [_document(each) for each in shown], "total": total, "next_cursor": following}
 
     @routes.get("/{creator_id}", response_model=Creator)
-    async def read_creator(creator_id: CreatorId, caller: Principal | None = anybody) -> Any:
+    async def read_creator(request: Request, creator_id: CreatorId, caller: Principal | None = anybody) -> Any:
         """A creator: by number if they have a public video, by public id also if all are unlisted."""
         key, seen = ids.key(creator_id), seen_by(caller)
-        found = await services.readers.ask(lambda connection: creators.creator(connection, key, seen))
+        found = await listed.read(request, caller, lambda connection: creators.creator(connection, key, seen))
         if found is None:
             raise ids.missing("creator", creator_id)
         return _document(found)

@@ -67,7 +67,7 @@ def router(services: Services) -> APIRouter:
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         variant, own = variants.of(viewer)
         if cursor is not None:
-            ranks, _ = cursors.unpack(cursor, cursor_key)
+            ranks, *_ = cursors.unpack(cursor, cursor_key)
         else:
             most = limit + services.search.cursor_ids_max
             ranks = await services.readers.ask(lambda connection: feed.ranked(connection, own.search, most, seen_by))
@@ -97,8 +97,8 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=COMPLETIONS_MAX)] = 8,
     ) -> Any:
         """How a search might go on: titles and tags of public videos that begin with what was typed."""
-        texts.check("q", q)
-        found = await services.readers.ask(lambda connection: fulltext.completions(connection, q, limit))
+        begun = texts.sought("q", q)
+        found = await services.readers.ask(lambda connection: fulltext.completions(connection, begun, limit))
         return {"completions": found}
 
     return routes

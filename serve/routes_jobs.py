@@ -11,7 +11,7 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.settings import Settings
-from pipelines import catalog, jobs
+from pipelines import creators, jobs
 from serve import keys, texts
 from serve.keys import Principal
 from serve.pages import Cursor, Pages
@@ -125,7 +125,7 @@ def _create(
         mode=request.options.mode,
         speaks_for=speaks_for,
         reassign=request.options.reassign,
-        known=catalog.known_handles(connection, [request.creator]),
+        known=creators.known_handles(connection, [request.creator]),
     )
     priority, storage = request.options.priority, services.storage
     return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)

@@ -28,7 +28,7 @@ class NewKey(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
-    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX, pattern=texts.LINE)]
+    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX), texts.KEPT, texts.SHOWN]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(keys.SCOPES))]
     creator_id: Annotated[int, Field(ge=1, le=2**63 - 1)] | Id | None = None
     creators: Annotated[

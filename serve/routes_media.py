@@ -1,8 +1,9 @@
 """`/media/…`: signed links to pictures and videos, each of which redirects to the object in the store.
 
 A link opens what it names until it expires, unless the video has been taken down or made private since: that is decided
-here, at each redirect, by what `sources` knows. The bytes, with ranges and what a browser has already, are the store's
-concern: no replica holds a place for as long as somebody watches.
+here, at each redirect, by what `sources` knows; the link to the store that was given before lives on for
+`object_link_expires_s` at most. The bytes, with ranges and what a browser has already, are the store's concern: no replica
+holds a place for as long as somebody watches.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
+from cluster import presign
 from cluster.errors import Rejected
 from serve import media, objects
 from serve.routing import Route
 from serve.services import Services
 from serve.sources import Sources
 
-CACHE_CONTROL = "private, max-age=60"  # how long a takedown is not felt by a browser that has asked before
+KEPT_MAX_S = 60  # by a browser, of where an object is
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Expires = Annotated[int, Query(ge=0, le=2**53)]
 Signature = Annotated[str, Query(max_length=64)]
@@ -31,11 +33,12 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/media", tags=["media"], route_class=Route)
     settings, endpoint = services.settings, services.storage.endpoint
     sources = Sources(services.readers, services.generation, services.search.sources_kept_max)
+    kept_s = min(KEPT_MAX_S, services.search.object_link_expires_s // presign.STEPS)  # it is of use for a while then
 
     def redirect(request: Request, uri: str, content_type: str) -> Response:
         host = request.headers.get("host", "")
         where = objects.location(settings, endpoint, uri, host=host, content_type=content_type, method=request.method)
-        headers = {"Location": where, "Cache-Control": CACHE_CONTROL, "Vary": "Host"}
+        headers = {"Location": where, "Cache-Control": f"private, max-age={kept_s}", "Vary": "Host"}
         return Response(status_code=307, headers=headers)
 
     @routes.head("/thumbnails/{segment_id}", include_in_schema=False)

@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
-from serve import ids, keys, origins, problems, search, viewers
+from serve import ids, keys, problems, search, viewers
 from serve import query as queries
 from serve.answering import caller_of, check_repeated, seen
 from serve.keys import Principal
@@ -122,7 +122,7 @@ def router(services: Services) -> APIRouter:
         query = seen(request, queries.of(await ids.resolved(services, body), own.search, variant), caller, own)
         await check_repeated(services, query, caller)
         async with AsyncExitStack() as held:
-            held.enter_context(services.gates.streams.passed(origins.address(request)))
+            held.enter_context(services.gates.streams.passed(caller.share, caller.weight(services)))
             parts = Parts(services, search.streamed(own, query, caller))
             held.push_async_callback(parts.close)
             first = await parts.next()  # what goes wrong before is answered as everywhere

@@ -19,6 +19,7 @@ from pipelines.videos import Moment
 from serve import ids, keys, media, texts
 from serve.ids import SegmentId, VideoId
 from serve.keys import Principal
+from serve.moments import Segment
 from serve.pages import Cursor, Pages
 from serve.routing import Route
 from serve.services import Services
@@ -58,21 +59,6 @@ class Video(BaseModel):
     ready_at: str | None
 
 
-class Segment(BaseModel):
-    segment_id: str
-    public_id: str
-    video_id: str
-    video_public_id: str
-    creator_id: str
-    creator_public_id: str
-    start_ms: int
-    end_ms: int
-    best_frame_ms: int
-    description: str
-    thumbnail_url: str
-    play_url: str
-
-
 class Segments(BaseModel):
     segments: list[Segment]
     total: int
@@ -96,7 +82,7 @@ class Wanted(BaseModel):
     ] = ""
     status: Status | None = None
     visibility: Visibility | None = None
-    tag: Annotated[str, Field(max_length=texts.TAG_CHARS_MAX, pattern=texts.LINE)] = ""
+    tag: texts.SoughtTag = ""
     sort: Literal["created_at", "-created_at", "title", "-title", "duration", "-duration"] = NEWEST
     cursor: Annotated[str | None, Field(max_length=4096)] = None
     limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = 20

@@ -26,12 +26,13 @@ import orjson
 import psycopg
 
 from cluster.errors import Rejected, Temporary
+from cluster.seldom import Seldom
 from ledger import money, spool
 from ledger.appearances import Appearance
 from pipelines import highlights, index
 from pipelines.highlights import Highlight
 from pipelines.index import Filters, Found
-from serve import candidates, cursors, facets, moments, pictures, stakes
+from serve import candidates, cursors, facets, gates, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
 from serve.deadlines import left_s, within
@@ -43,6 +44,7 @@ from serve.services import Services
 from serve.viewers import Viewer
 
 log = logging.getLogger(__name__)
+seldom = Seldom(log)
 
 Result = TypeVar("Result")
 
@@ -139,7 +141,8 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     found = kept(services, query)
     if found is None:
         async with services.gate.passed(caller.share, caller.weight(services)):
-            whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
+            with gates.asked_by(caller.share, caller.weight(services)):
+                whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
             words = None
             if _has_words(query):
                 words = services.tasks.spawn("a search by words", _asked(services, _of_words(query)), expected=EXPECTED)
@@ -196,8 +199,10 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
 
 
 async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
-    async with services.gate.passed(caller.share, caller.weight(services)):
-        return await _asked(services, query)
+    share, weight = caller.share, caller.weight(services)
+    async with services.gate.passed(share, weight):
+        with gates.asked_by(share, weight):
+            return await _asked(services, query)
 
 
 async def _asked(services: Services, query: Query) -> Answer:
@@ -239,6 +244,8 @@ async def _first(services: Services, query: Query) -> Answer:
             query.identity, state.generation, lambda: _made(services, query, state)
         )
     except Temporary:
+        if query.is_picture_alone:
+            raise  # what is popular is no answer to it
         page, source = _popular(services, query, state), MADE
     if state.stale:
         page = replace(page, degraded=(STALE, *page.degraded))
@@ -251,8 +258,16 @@ async def _made(services: Services, query: Query, state: State) -> Page:
 
 
 async def _further(services: Services, query: Query, cursor: str) -> Answer:
-    """A further page is already in its cursor; what may no longer be shown is skipped."""
-    ranked, generation = cursors.unpack(cursor, services.cursor_key)
+    """A further page is already in its cursor; what may no longer be shown is skipped.
+
+    Raises:
+        Rejected: the cursor is not valid, or goes by moments where videos are asked for.
+    """
+    ranked, generation, by_video = cursors.unpack(cursor, services.cursor_key)
+    if query.group_by is GroupBy.VIDEO and not by_video:
+        said, hint = "the cursor goes by moments, group_by=video cannot stand beside it", "search again"
+        raise Rejected(said, status=422, code="bad-query", hint=hint)
+    query = replace(query, group_by=GroupBy.VIDEO if by_video else GroupBy.MOMENT)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
     return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 
@@ -271,7 +286,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     return Page(
         orjson.dumps(shown),
         tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
-        _next(services, rest, asked.generation),
+        _next(services, query, rest, asked.generation),
         tuple(degraded),
         asked.watch.spent_s,
         counted,
@@ -283,7 +298,7 @@ async def _extra(services: Services, name: str, degraded: list[str], work: Await
     try:
         return await within(work, left_s(services.search.deadline_s) / 2)
     except (Temporary, psycopg.OperationalError) as error:
-        log.warning("no %s: %s", name, error)
+        seldom.warning(f"no {name}: {error}")
         degraded.append(name)
         return None
 
@@ -357,12 +372,13 @@ def _as_shown(ranked: Ranked, found: Found) -> Shown:
     return Shown(found.segment_id, found.creator_id, found.best_frame_ms, ranked.relevance_ppm)
 
 
-def _next(services: Services, left: Sequence[Ranked], generation: int) -> str | None:
+def _next(services: Services, query: Query, left: Sequence[Ranked], generation: int) -> str | None:
     """A cursor over what follows."""
     left = left[: services.search.cursor_ids_max]
     if not left:
         return None
-    return cursors.pack(left, generation, services.cursor_key, services.search.cursor_expires_s)
+    by_video, expires_s = query.group_by is GroupBy.VIDEO, services.search.cursor_expires_s
+    return cursors.pack(left, generation, services.cursor_key, expires_s, by_video=by_video)
 
 
 def _popular(services: Services, query: Query, state: State) -> Page:

@@ -45,6 +45,7 @@ POSITIVE = (
     "large_bodies_max",
     "large_bodies_address_max",
     "images_max",
+    "images_caller_max",
     "images_decoded_max",
     "key_questions_max",
     "known_keys_max",
@@ -69,7 +70,7 @@ ABOVE_ZERO = (
     "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s", "growth_interval_s",
 )  # fmt: skip
 PPM = 1_000_000
-OBJECT_LINK_MAX_S = 6 * 86_400  # S3 takes seven days, less what links are rounded by
+OBJECT_LINK_MAX_S = 7 * 86_400  # what S3 takes
 VARIED = (
     "vector_weight", "text_weight", "rrf_k", "ef_search", "feed_watched_weight", "feed_fresh_weight",
     "feed_stake_weight", "feed_half_life_s",
@@ -182,6 +183,7 @@ class SearchSettings:
     searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
     gate_wait_s: float = 1.0  # for a place; what is begun later is seldom done before its deadline
     key_weight: float = 8.0  # by which keys have more of the places than addresses without one, while both wait
+    kept_part: int = 4  # one in so many places that are held for long (bodies, pictures, streams) is for keys alone
     lists_max: int = 2  # pages of videos and creators, which may read and count many rows
     lists_caller_max: int = 1  # of those, what one key or address may have
     waiting_max: int = 64
@@ -192,6 +194,7 @@ class SearchSettings:
     large_bodies_max: int = 4  # above json_max_bytes, in memory: a body of 12 MB takes four times that
     large_bodies_address_max: int = 3
     images_max: int = 4  # pictures on their way to the encoder
+    images_caller_max: int = 3  # of those, what one key or address may have
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
     key_questions_max: int = 4  # to the database, of its connections
     known_keys_max: int = 200_000  # the newest, of which a replica knows that they exist (8 bytes each)
@@ -212,7 +215,9 @@ class SearchSettings:
 
     # Links, and cursors: the ids of the further pages, frozen.
     link_expires_s: int = 6 * 3600
-    object_link_expires_s: int = 3600  # the link to the object store that a link of ours leads to
+    object_link_expires_s: int = (
+        300  # at most, the link to the object store that one of ours leads to: none can be revoked
+    )
     cursor_expires_s: int = 900
     cursor_ids_max: int = 200
 
@@ -273,6 +278,8 @@ class SearchSettings:
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
+        if self.kept_part < 2:
+            raise ValueError("kept_part must be 2 or more: those without a key need places too")
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")

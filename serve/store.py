@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from cluster import cache, runtime
 from cluster.errors import Temporary
 from cluster.resilience import Breaker
+from cluster.seldom import Seldom
 from cluster.settings import Settings
 from cluster.tasks import uncancelled
 
@@ -40,6 +41,7 @@ class Store:
         self.prefix = runtime.mark(settings)
         self._redis = client
         self._breaker = Breaker("Redis", failures_max=3, reset_s=1.0)
+        self._seldom = Seldom(log)
         self._places_max, self._places = calls_max, asyncio.Semaphore(calls_max)
 
     async def ping(self) -> None:
@@ -87,7 +89,7 @@ class Store:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await self._places.acquire()
         except TimeoutError:
-            log.warning("Redis: %d calls are under way", self._places_max)
+            self._seldom.warning(f"Redis: {self._places_max} calls are under way")
             return None
         return await uncancelled(self._called(call, limit_s))
 
@@ -97,7 +99,7 @@ class Store:
                 result = await call()
         except (TimeoutError, RedisError, OSError) as error:
             self._breaker.failure()
-            log.warning("Redis: %s", type(error).__name__)
+            self._seldom.warning(f"Redis: {type(error).__name__}")
             return None
         finally:
             self._places.release()

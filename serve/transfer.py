@@ -15,9 +15,10 @@ from contextlib import asynccontextmanager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
-from serve import bodies, memory, problems
+from serve import bodies, memory, origins, problems
 from serve.deadlines import has_body
-from serve.gates import Gates
+from serve.gates import STRANGER, Gates
+from serve.keys import Principal
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Transfer:
             else:
                 await self._app(scope, receive, writer.send)
         except Gone:
-            log.info("a client has gone", extra={"request_id": problems.request_id(scope)})
+            log.debug("a client has gone", extra={"request_id": problems.request_id(scope)})
         except Exception:
             if not writer.cut_off:
                 raise  # else it is what became of cutting it off
@@ -64,13 +65,13 @@ class Transfer:
     @asynccontextmanager
     async def _read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
         """A body that was found good, and for a large one its place."""
-        search, address = self._search, scope["state"]["address"]
+        search, (whose, network, weight) = self._search, _sender(scope, self._search)
         picture = scope["path"] in PICTURES
         bytes_max = search.body_max_bytes if picture else search.json_max_bytes
         if _announced(scope) > bytes_max:
             raise bodies.too_large(bytes_max)
         intake = Intake(receive, search.body_timeout_s)
-        with self._gates.bodies.passed(address):
+        with self._gates.bodies.passed(whose, weight):
             is_small = await intake.until(search.json_max_bytes)
         if is_small:
             yield intake.checked(search, picture=picture)
@@ -78,8 +79,8 @@ class Transfer:
         if not picture:
             raise bodies.too_large(bytes_max)
         try:
-            with self._gates.large_shares.passed(address):
-                async with self._gates.large_bodies.passed():
+            with self._gates.large_shares.passed(whose, weight):
+                async with self._gates.large_bodies.passed(network, weight):
                     if not await intake.until(bytes_max):
                         raise bodies.too_large(bytes_max)
                     yield intake.checked(search, picture=True)
@@ -144,6 +145,18 @@ class Writer:
         except TimeoutError as error:
             self.cut_off = True
             raise Gone from error
+
+
+def _sender(scope: Scope, search: SearchSettings) -> tuple[str, str, float]:
+    """Whose body it is: a key's, or an address's; whose that is where places are few: a key's, or a network's; and their
+    weight. `Admission` has judged the key."""
+    state = scope["state"]
+    principal: Principal | None = state.get("principal")
+    if principal is not None:
+        return f"key {principal.id}", f"key {principal.id}", search.key_weight
+    address = state["address"]
+    network = origins.prefix(address, ipv4_bits=search.prefix_ipv4_bits, ipv6_bits=search.prefix_ipv6_bits)
+    return origins.bucket(address), network, STRANGER
 
 
 def _announced(scope: Scope) -> int:

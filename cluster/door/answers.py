@@ -1,8 +1,8 @@
 """What the door itself answers: problem documents of the shape that the interface has everywhere (serve/problems.py).
 
 HAProxy 2.8 makes errors in two places. What it cannot read as a request at all it refuses before any rule, in HTML, and
-the one thing that can be said against that is that the connection is closed without an answer; every other error goes
-through rules, which know the request's id. Knows nothing of where they stand.
+the one thing that can be said against that is that the connection is closed without an answer (`UNREAD`); every other
+error goes through rules, which know the request's id. Knows nothing of where they stand.
 """
 
 from __future__ import annotations
@@ -58,6 +58,30 @@ BUSY = Answer(503, _AWAY, "Pixr is busy; ask again", "unavailable", retried=True
 TOO_MANY = Answer(
     429, "Too Many Requests", "this address has too many connections", "too-many-connections", retried=True
 )
+TOO_MANY_BODIES = Answer(
+    429,
+    "Too Many Requests",
+    "this address, or its network, has too many large bodies on their way in",
+    "too-many-bodies",
+    retried=True,
+)
+BODIES_FULL = Answer(
+    503, _AWAY, "all places for large bodies are taken; ask again, or send a smaller body", "bodies-full", retried=True
+)
+STREAMS_FULL = Answer(503, _AWAY, "all places for streams are taken; ask again", "streams-full", retried=True)
+STORE_AWAY = Answer(
+    503,
+    _AWAY,
+    "the object store does not answer, or all places for it are taken; ask again",
+    "unavailable",
+    retried=True,
+)
+STORE_ENDED = Answer(
+    503, _AWAY, "the object store ended before it had answered; ask again", "unavailable", retried=True
+)
+NO_UPGRADE = Answer(
+    400, "Bad Request", "the interface speaks HTTP/1.1 alone: a connection becomes nothing else", "no-upgrade"
+)
 NOT_FOUND = Answer(404, "Not Found", "there is nothing here", "not-found")
 NO_METHOD = Answer(405, "Method Not Allowed", "the interface knows no such method", "method-not-allowed")
 URL_TOO_LONG = Answer(414, "URI Too Long", "the request line is too long", "url-too-long")
@@ -70,6 +94,7 @@ UNREAD: dict[int, Answer] = {
     400: Answer(400, "Bad Request", "the request cannot be read", "bad-request"),
     408: Answer(408, "Request Timeout", "the request did not come in time", "request-timeout", retried=True),
     413: Answer(413, "Content Too Large", "the request's body is too large", "too-large"),
+    422: Answer(422, "Unprocessable Content", "the request cannot be understood", "bad-request"),
     501: Answer(501, "Not Implemented", "the request asks for something that is not implemented", "not-implemented"),
 }
 # HAProxy's own errors. Callers know one status for "ask again", so that 502 and 504 are said as 503.
@@ -81,6 +106,19 @@ FAILED: dict[int, Answer] = {
     503: UNAVAILABLE,
     504: LATE,
 }
-# What Serve says by itself, as a text: too many requests wait, one took too long, one was cancelled with its replica, or
-# something went wrong of which callers must not read the details.
-OF_SERVE: dict[int, Answer] = {503: BUSY, 408: LATE, 499: ENDED, 500: FAILED[500]}
+# Everything else that HAProxy has a text of its own for, though no rule of ours leads to it.
+ALL: dict[int, Answer] = {
+    401: Answer(401, "Unauthorized", "the request needs a key", "unauthorized"),
+    404: NOT_FOUND,
+    405: NO_METHOD,
+    407: Answer(407, "Proxy Authentication Required", "the request needs a key", "unauthorized"),
+    410: Answer(410, "Gone", "there is nothing here any more", "gone"),
+    421: Answer(421, "Misdirected Request", "the request is meant for another host", "misdirected"),
+    425: Answer(425, "Too Early", "the request came too early; ask again", "too-early", retried=True),
+    **UNREAD,
+    **FAILED,
+}
+# What Serve and its servers say by themselves, as a text: a request that cannot be read, too many that wait, one that took
+# too long or was cancelled with its replica, or something that went wrong of which callers must not read the details.
+OF_SERVE: dict[int, Answer] = {503: BUSY, 408: LATE, 499: ENDED, 404: NOT_FOUND, 405: NO_METHOD, 500: FAILED[500]}
+OTHERS_OF_SERVE = {"400:499": UNREAD[400], "500:599": BUSY}

@@ -2,9 +2,9 @@
 
 A pure function of `Door`: the same values give the same text. How it is to be read: a client's connection is counted
 by address before anything is kept for it; a request is read whole, within a deadline, before a replica hears of it;
-it goes to one of four rooms, each with bounds of its own, so that none takes another's place: `pixr` (whatever is
-small and answered at once), `bodies` (uploads), `streams` (answers that last) and `objects` (media, from the object
-store). Knows no file but those it names, and starts nothing.
+it goes to one of five rooms, each with bounds of its own, so that none takes another's place: `pixr` (whatever is
+small and answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (answers that last) and `objects`
+(media, from the object store). Knows no file but those it names, and starts nothing.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.door import answers
+from cluster.door import answers, bodies, refusals
 from cluster.door.answers import quoted
 from cluster.door.backends import ROOMS, Backend
 from cluster.settings import DoorSettings
 
-METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS"
 SEARCH_PATH, STREAM_PATH = "/v1/search", "/v1/search/stream"
 HEALTH_PATH = "/-/healthz"  # of a replica, outside of its queue; fails as soon as it drains
 SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
 OVERREAD_BYTES = 32_768  # of headers above the limit that are still read, so as to answer 431
 HEADERS_READ_MAX = 1024
+COUNTERS = 4  # a connection's address, an object's, a body's, and its network
 RATE_S = 10  # over which new connections are counted
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
 # Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
 SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
+# What a 503 of HAProxy's own means in a room, beside that there is no replica: a place did not become free in time.
+FULL = dict.fromkeys(bodies.ROOMS, answers.BODIES_FULL) | {"streams": answers.STREAMS_FULL}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def _global(door: Door) -> list[str]:
         "    log stdout format raw daemon notice",  # servers that come and go; a line a request would be at `info`
         f"    tune.bufsize {buffer_bytes}",
         f"    tune.http.maxhdr {max(HEADERS_READ_MAX, wanted.headers_max + 1)}",
+        f"    tune.stick-counters {COUNTERS}",
     ]
 
 
@@ -106,7 +109,7 @@ def _defaults(door: Door) -> list[str]:
         "    option http-restrict-req-hdr-names delete",
         "    option redispatch 1",
         "    retries 2",
-        *(f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.FAILED.items()),
+        *(f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.ALL.items()),
     ]
 
 
@@ -119,9 +122,7 @@ def _tables(door: Door) -> list[str]:
         "",
         "backend addresses_of_objects",
         f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
-        "",
-        "backend addresses_of_bodies",
-        f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+        *bodies.tables(size),
     ]
 
 
@@ -129,38 +130,23 @@ def _frontend(door: Door) -> list[str]:
     wanted = door.settings
     binds = [f"    bind {address} proto h1" for address in bind_addresses(door.host, door.port)]
     lines = ["frontend door", *binds, f"    maxconn {door.connections_max}", *_counting(door), *_cleaning(door)]
-    too_long = f"{{ url,length gt {wanted.url_bytes_max} }}"
-    too_large = f"{{ req.hdrs,length gt {wanted.header_bytes_max} }} || {{ req.hdr_cnt gt {wanted.headers_max} }}"
-    retry = wanted.retry_after_s
-    unread = answers.UNREAD[400].rule(retry)
     lines += [
-        *(f"    errorfile {code} /dev/null" for code in answers.UNREAD),  # the text of HAProxy's own would be HTML
-        "    option accept-invalid-http-request",  # so that the next rules see it and answer
-        f"    http-request return status 400 {unread} if {{ url -m reg [^!-~] }} || {{ url -m sub {quoted('#')} }}",
-        f"    http-request return status 400 {unread} unless {{ req.ver -m str 1.0 1.1 }}",
-        # More digits than a 32-bit length has are read in different ways by different servers.
-        f"    http-request return status 400 {unread} if {{ req.hdr(content-length),length gt 10 }}",
-        f"    http-request return status 404 {answers.NOT_FOUND.rule(retry)} if {{ path,url_dec -m beg /-/ }}",
-        f"    http-request return status 404 {answers.NOT_FOUND.rule(retry)} unless {{ path -m beg / }}",
-        f"    http-request return status 405 {answers.NO_METHOD.rule(retry)} unless {{ method {METHODS} }}",
-        f"    http-request return status 400 {unread} if {{ req.ver 1.1 }} !{{ req.hdr(host) -m found }}",
-        f"    http-request return status 414 {answers.URL_TOO_LONG.rule(retry)} if {too_long}",
-        f"    http-request return status 431 {answers.HEADERS_TOO_LARGE.rule(retry)} if {too_large}",
+        *refusals.rules(wanted),
         "    http-after-response set-status 503 if { status 502 504 }",
-        f"    acl has_body_to_come req.hdr_val(content-length) gt {wanted.small_body_bytes_max}",
-        "    acl has_body_to_come req.hdr(transfer-encoding) -m found",
-        "    http-request track-sc2 src,ipmask(32,64) table addresses_of_bodies if has_body_to_come",
-        f"    acl too_many_bodies sc2_conn_cur gt {wanted.bodies_per_address_max}",
-        f"    http-request return status 429 {answers.TOO_MANY.rule(retry)} if has_body_to_come too_many_bodies",
+        *bodies.rules(wanted),
     ]
     if door.objects:
         lines += _to_objects(door)
+    unavailable = answers.UNAVAILABLE.rule(wanted.retry_after_s)
     return [
         *lines,
+        # Said here, so that what a room says by itself can be what is full there.
+        f"    http-request return status 503 {unavailable} if {{ nbsrv({ROOMS[0]}) lt 1 }} !{{ var(txn.object) -m bool }}",
         f"    http-request set-header {SECRET_HEADER} {quoted(door.secret)} unless {{ var(txn.object) -m bool }}",
         f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path,url_dec {SEARCH_PATH} }}",
         f"    http-request set-header X-Request-Timeout-Seconds {wanted.body_timeout_s:g} if has_body_to_come",
         *(["    use_backend objects if to_objects"] if door.objects else []),
+        "    use_backend bodies_with_key if has_body_to_come has_key",
         "    use_backend bodies if has_body_to_come",
         f"    use_backend streams if {{ path,url_dec {STREAM_PATH} }}",
         "    default_backend pixr",
@@ -226,11 +212,15 @@ def _to_objects(door: Door) -> list[str]:
 
 def _replicas(door: Door, room: str) -> list[str]:
     wanted = door.settings
-    own = {"bodies": wanted.bodies_per_replica_max, "streams": wanted.streams_per_replica_max}
-    retry = wanted.retry_after_s
+    own = dict.fromkeys(bodies.ROOMS, wanted.bodies_per_replica_max) | {"streams": wanted.streams_per_replica_max}
+    retry, full = wanted.retry_after_s, FULL.get(room)
     lines = [f"backend {room}", "    balance leastconn", "    http-response del-header Server"]
     lines += [f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.UNREAD.items()]
-    if room != "bodies":  # too large to be kept until they are whole
+    if room in bodies.ROOMS:
+        lines += bodies.ended_by_an_error()
+    if full is not None:
+        lines.append(f"    http-error status 503 {full.rule(retry)}")
+    if room not in bodies.ROOMS:  # too large to be kept until they are whole
         lines.append("    option http-buffer-request")
     if room == ROOMS[0]:
         lines += [
@@ -241,10 +231,7 @@ def _replicas(door: Door, room: str) -> list[str]:
             f"    http-check send meth GET uri {HEALTH_PATH} ver HTTP/1.1 hdr Host door",
             "    http-check expect status 200",
         ]
-    of_serve = "{ res.hdr(content-type) -m beg text/plain }"
-    for status, answer in answers.OF_SERVE.items():
-        rule = answer.rule(wanted.retry_after_s)
-        lines.append(f"    http-response return status {answer.status} {rule} if {{ status {status} }} {of_serve}")
+    lines += refusals.of_replicas(retry)
     return lines + [_server(door, room, number, own.get(room)) for number in range(1, wanted.replicas_max + 1)]
 
 
@@ -265,6 +252,8 @@ def _objects(door: Door) -> list[str]:
     wanted = door.settings
     return [
         "backend objects",
+        f"    http-error status 503 {answers.STORE_AWAY.rule(wanted.retry_after_s)}",
+        f"    http-error status 502 {answers.STORE_ENDED.rule(wanted.retry_after_s)}",
         "    retry-on conn-failure empty-response",
         f"    timeout server {_ms(wanted.objects_timeout_s)}",
         "    http-request del-header X-Forwarded-For",

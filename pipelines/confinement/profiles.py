@@ -5,6 +5,7 @@ A profile is a promise that the kernel keeps: `layers` and the sandbox's child t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +23,7 @@ class Profile:
     timeout_s: float
     memory_max_mb: int
     output_max_mb: int  # of its answer
-    file_max_mb: int = 0  # of each file that it writes; 0: it writes none
+    file_max_mb: int = 1  # of each file that it writes, and of what libraries say on standard error
     # Arguments that name a file it may read, or one that is made for it to write.
     reads: tuple[str, ...] = ("path",)
     writes: tuple[str, ...] = ("scratch",)
@@ -42,7 +43,7 @@ def probe(settings: IngestSettings) -> Profile:
     return Profile(
         settings.probe_cpu_max_s, settings.probe_timeout_s, settings.probe_memory_max_mb, settings.probe_output_max_mb,
         file_max_mb=settings.probe_file_max_mb, writes=(), programs=settings.probe_programs,
-        threads_max=settings.sandbox_threads_max, uid=settings.sandbox_uid,
+        threads_max=_threads_max(settings), uid=settings.sandbox_uid,
         weaker_accepted=settings.sandbox_weaker_accepted,
     )  # fmt: skip
 
@@ -52,6 +53,11 @@ def decode(settings: IngestSettings) -> Profile:
     return Profile(
         settings.decode_cpu_max_s, settings.decode_timeout_s, settings.decode_memory_max_mb,
         settings.decode_output_max_mb, file_max_mb=settings.decode_file_max_mb, programs=settings.decode_programs,
-        threads_max=settings.sandbox_threads_max, uid=settings.sandbox_uid,
+        threads_max=_threads_max(settings), uid=settings.sandbox_uid,
         weaker_accepted=settings.sandbox_weaker_accepted,
     )  # fmt: skip
+
+
+def _threads_max(settings: IngestSettings) -> int:
+    """A machine has as many decoders as CPUs, and they are one user: their limit is one for all."""
+    return settings.sandbox_threads_per_cpu * (os.cpu_count() or 1)

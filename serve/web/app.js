@@ -156,6 +156,7 @@ function play(place) {
   const moment = moments[place];
   if (!moment) return;
   playing = place;
+  broke = null;
   view["player-title"].textContent = moment.title || "Untitled";
   view["player-time"].textContent = `${span(moment)} · ${creator(moment)}`;
   view["player-text"].textContent = moment.description || "";
@@ -206,11 +207,33 @@ function stop() {
   view.video.load();
 }
 
-view.video.addEventListener("loadedmetadata", begin);
+// The link to the store that ours leads to lives for minutes. A player that stood still for longer fails when it reads on:
+// ours, asked again, leads to another link, which is taken where the last one broke off. Not twice in a row.
+const FOLLOW_AGAIN_MS = 10000;
+let broke = null, followed = -Infinity;
+
+function follow() {
+  const network = view.video.error && view.video.error.code === MediaError.MEDIA_ERR_NETWORK;
+  if (!network || performance.now() - followed < FOLLOW_AGAIN_MS) return false;
+  followed = performance.now();
+  broke = { time: view.video.currentTime, paused: view.video.paused, within };
+  view.video.load();
+  return true;
+}
+
+function resume() {
+  if (!broke) return begin();
+  view.video.currentTime = broke.time;
+  within = broke.within;
+  if (!broke.paused) view.video.play().catch(() => {});
+  broke = null;
+}
+
+view.video.addEventListener("loadedmetadata", resume);
 view.video.addEventListener("timeupdate", watch);
 view.video.addEventListener("ended", () => { if (view.loop.checked && within) begin(); });
 view.video.addEventListener("error", () => {
-  if (playing < 0) return;
+  if (playing < 0 || follow()) return;
   view["video-error"].textContent = "This browser cannot play this video, or the link has expired: search again.";
   view["video-error"].hidden = false;
 });

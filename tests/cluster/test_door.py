@@ -380,23 +380,6 @@ def test_only_searches_are_finished_without_their_caller_whatever_the_client_say
 # ── Objects ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_slow_uploads_of_one_address_leave_room_for_those_of_another(tmp_path: Path, server: Server) -> None:
-    with door(tmp_path, bodies_per_replica_max=6, bodies_per_address_max=4) as made:
-        made.start()
-        made.feed(server)
-        head = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 20000\r\n\r\n"
-        slow = [made.connect() for _ in range(4)]
-        for connection in slow:
-            connection.sendall(head + b"x")
-        time.sleep(0.3)
-        refused, _, body = made.raw(head + b"x")
-        assert refused == 429
-        assert json.loads(body)["code"] == "too-many-connections"
-        assert made.raw(head + b"x" * 20_000, source="127.0.0.9")[0] == 200
-        for connection in slow:
-            connection.close()
-
-
 @pytest.fixture
 def store() -> Iterator[Server]:
     made = Server("s3").start()

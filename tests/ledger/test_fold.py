@@ -571,14 +571,15 @@ def put(
     connection.commit()
 
 
+@pytest.mark.parametrize("batches_max", [2, 5000])
 def test_a_batch_of_a_newer_format_stops_its_incarnation_until_a_newer_version_folds(
-    journal: Conn, monkeypatch: pytest.MonkeyPatch
+    journal: Conn, monkeypatch: pytest.MonkeyPatch, batches_max: int
 ) -> None:
     fund(journal, 10**9)
     rolled = record(journal, search(shown(1, 1)))
     put(journal, rolled, 1, spool.pack([search(shown(2, 1))]).payload, form=99)
     record(journal, search(shown(3, 1)), incarnation=rolled, seq=2)
-    accountant = Fold(journal, DEMO, LedgerSettings(fold_batches_max=2))
+    accountant = Fold(journal, DEMO, LedgerSettings(fold_batches_max=batches_max))
     for creator in (2, 3):
         record(journal, search(shown(4 + creator, creator)))
         while accountant.run_once() is not None:

@@ -80,6 +80,9 @@ def test_the_command_line_holds_lists_and_releases(settings: Settings, journal: 
     environ = {"PIXR_POSTGRES_URL": settings.postgres.url}
     folder = settings.data_dir
     assert "nothing stops payouts" in pixr(folder, "payouts", "stops", **environ).stdout
+    assert_refused(pixr(folder, "payouts", "hold", "7", "asked by mail", **environ), "the ledger knows no creator 7")
+    book.accounts_of(journal, "maturing", "creator", [7])
+    journal.commit()
     assert pixr(folder, "payouts", "hold", "7", "asked by mail", **environ).returncode == 0
     assert pixr(folder, "payouts", "freeze", "keys may be stolen", **environ).returncode == 0
     shown = json.loads(pixr(folder, "payouts", "stops", "--json", **environ).stdout)
@@ -93,6 +96,8 @@ def test_the_command_line_holds_lists_and_releases(settings: Settings, journal: 
     for each in shown:
         assert pixr(folder, "payouts", "release", each["name"], **environ).returncode == 0
     assert names(journal) == []
+    assert pixr(folder, "payouts", "hold", "8", "a forger", "--unknown", **environ).returncode == 0
+    assert [each.creator_id for each in stops.in_force(journal)] == [8]
     assert_refused(pixr(folder, "payouts", "release", shown[0]["name"], **environ), "no hold or freeze in force")
     assert_refused(pixr(folder, "payouts", "hold", "0", "nobody", **environ), "0 is not in the range")
 

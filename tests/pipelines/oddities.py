@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.pipelines import fields
 from tests.pipelines.conftest import ffmpeg
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
 SLOW264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-bf", "3")  # with B-frames
 COPY = ("-c", "copy")
+TS_PACKET, VIDEO_PID = 188, 256
 WRAP_S = (1 << 33) / 90_000  # where the clock of a program stream starts again
 DEFAULT_DURATION = b"\x23\xe3\x83\x84"  # of Matroska, four bytes long
 VOID = b"\xec\x86" + bytes(6)
@@ -172,7 +174,45 @@ def hidden_frames(name: str, codec: str) -> Recipe:
     return make
 
 
+def begun_late(name: str, *options: str) -> Recipe:
+    """A recording of a broadcast: it begins between two key frames, with pictures that nobody can make."""
+
+    def make(folder: Path) -> Made:
+        whole = film(folder / f"whole_{name}", *options)
+        data, begin = whole.read_bytes(), frames_of(whole)[9][0]
+        parts = [data[at : at + TS_PACKET] for at in range(0, len(data), TS_PACKET)]
+        path = folder / name
+        path.write_bytes(
+            b"".join(part for n, part in enumerate(parts) if n * TS_PACKET >= begin or _pid(part) != VIDEO_PID)
+        )
+        return Made(path)
+
+    return make
+
+
+def _pid(packet: bytes) -> int:
+    return (packet[1] & 0x1F) << 8 | packet[2]
+
+
+def with_exif(name: str) -> Recipe:
+    """A camera's Motion JPEG: beside each picture stands what PyAV has no name for."""
+
+    def make(folder: Path) -> Made:
+        film(folder / "%d.png", "-frames:v", "5")
+        for number in range(1, 6):
+            about = Image.Exif()
+            about[271] = "a camera"
+            Image.open(folder / f"{number}.png").save(folder / f"{number}.jpg", exif=about)
+        return Made(ffmpeg(folder / name, "-framerate", "25", "-i", str(folder / "%d.jpg"), *COPY))
+
+    return make
+
+
 RECIPES: dict[str, Recipe] = {
+    "fields.ts": lambda folder: Made(fields.film(folder / "fields.ts", 160)),
+    "begun_late_mpeg2.ts": begun_late("begun_late_mpeg2.ts", "-c:v", "mpeg2video", "-g", "15", "-bf", "2", "-q:v", "3"),
+    "begun_late_h264.ts": begun_late("begun_late_h264.ts", *SLOW264, "-g", "25"),
+    "exif.mov": with_exif("exif.mov"),
     "slideshow.mp4": encoded("slideshow.mp4", "1/5", 25),
     "slideshow.mkv": encoded("slideshow.mkv", "1/5", 25),
     "slideshow.ts": encoded("slideshow.ts", "1/5", 25, duration_ms=25_000),

@@ -6,6 +6,7 @@ import dataclasses
 import random
 import string
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import base58
@@ -17,6 +18,7 @@ from pipelines import catalog, leases
 from pipelines.leases import Lease
 from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION, Failure
+from tests.conftest import until
 
 WALLET, OTHER = (base58.b58encode(bytes([number] * 32)).decode() for number in (1, 2))
 VIDEO = Listed("s3://b/one.mp4", "etag", 10, "ana", "One", tags=("red",), wallet=WALLET)
@@ -201,6 +203,37 @@ def test_what_an_owner_no_longer_works_on_is_put_back_and_counts_as_begun(connec
     assert column(connection, "status") == "queued"
     again = leased(connection, "j/1")
     assert (again.token > old.token, again.attempts) == (True, 2)
+
+
+def test_a_job_that_gives_up_fails_what_it_is_at_and_leaves_no_gap_for_a_late_task(
+    connection: Connection, postgres_url: str
+) -> None:
+    """A task claims its video while the job gives it up: it waits for the task, and finds the video leased."""
+    register(connection)
+    seen, task = (database.connect(postgres_url, autocommit=True) for _ in range(2))
+    with seen, task, ThreadPoolExecutor(1) as thread:
+        with task.transaction():
+            lease = leased(task)
+            ending = thread.submit(leases.give_up, connection, "j", "no node can confine a decoder", "j/1")
+            until(lambda: waits(seen), what="the job waits for the task")
+        ending.result(30)
+        assert fail(task, lease) is None
+    assert (column(connection, "status"), column(connection, "lease_token")) == ("failed", None)
+    assert column(connection, "error") == "no node can confine a decoder"
+    assert claim(connection, "j/1") is None
+
+
+def waits(connection: Connection) -> bool:
+    """Whether another connection to this database waits for a lock."""
+    question = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return connection.execute(question).fetchone() != (0,)
+
+
+def test_a_job_that_gives_up_leaves_alone_what_another_one_is_at(connection: Connection) -> None:
+    register(connection)
+    leased(connection, "k/1")
+    leases.give_up(connection, "j", "a reason", "j/1")
+    assert column(connection, "status") == "processing"
 
 
 def test_a_retried_video_has_its_attempts_again(connection: Connection) -> None:

@@ -271,6 +271,13 @@ def test_threads_are_bounded(box: Sandbox, machine: Found, aims: dict[str, Any])
     assert started[40] < 40
 
 
+def test_a_machine_of_many_cpus_has_threads_for_a_decoder_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 192)
+    settings = IngestSettings(sandbox_threads_per_cpu=100)
+    assert [of(settings).threads_max for of in (profiles.probe, profiles.decode)] == [19_200, 19_200]
+    assert profiles.decode(IngestSettings(sandbox_threads_per_cpu=0)).threads_max == 0
+
+
 def test_what_is_not_loaded_is_our_fault_and_not_the_file_s(box: Sandbox, aims: dict[str, Any]) -> None:
     result = box.run("load", {"path": aims["other"]}, PROFILE)
     assert isinstance(result, Failure)

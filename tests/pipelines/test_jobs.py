@@ -41,6 +41,25 @@ def test_a_source_that_cannot_be_read_makes_no_job(settings: Settings, connectio
     assert jobs.listing(connection) == []
 
 
+def test_a_job_whose_source_is_refused_by_now_is_not_retried_and_its_videos_stay_as_they_are(
+    settings: Settings, connection: Connection
+) -> None:
+    runtime.port(settings, "solana", 8899)
+    runtime.port(settings, "ray", 6379)
+    runtime.port(settings, "ray-dashboard", 8265)
+    begin(connection, "before", 0)
+    connection.execute("UPDATE media.jobs SET source = 's3://elsewhere/x', status = 'failed', finished_at = now()")
+    connection.execute(
+        "UPDATE media.videos SET status = 'quarantined', error = 'no video', error_code = 'x', attempts = 3"
+    )
+    with pytest.raises(Rejected) as caught:
+        jobs.retry(settings, connection, "before")
+    assert caught.value.code == "bucket-not-allowed"
+    found = connection.execute("SELECT status, error, attempts FROM media.videos").fetchall()
+    assert found == [("quarantined", "no video", 3)]
+    assert [job["id"] for job in jobs.listing(connection)] == ["before"]
+
+
 def test_an_unknown_job_is_not_found(connection: Connection) -> None:
     with pytest.raises(Rejected) as caught:
         jobs.get(connection, "none")

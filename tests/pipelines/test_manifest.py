@@ -105,14 +105,14 @@ def test_a_title_is_made_of_a_files_name() -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"title": "Goat \x1b[2J"}, "title contains control characters"),
-        ({"title": "two\nlines"}, "title contains control characters"),
-        ({"title": "\u202egnp.exe"}, "title contains control characters"),
-        ({"description": "\x1b]0;PWNED\x07"}, "description contains control characters"),
-        ({"tags": ["a\x07"]}, "tag contains control characters"),
-        ({"creator": "ana\x00"}, "creator contains control characters"),
-        ({"wallet": "\x1b[2J"}, "wallet contains control characters"),
-        ({"language": "eng\x00lish"}, "language contains control characters"),
+        ({"title": "Goat \x1b[2J"}, "title contains the control character"),
+        ({"title": "two\nlines"}, "title contains the control character"),
+        ({"title": "\u202egnp.exe"}, "title contains the control character"),
+        ({"description": "\x1b]0;PWNED\x07"}, "description contains the control character"),
+        ({"tags": ["a\x07"]}, "tag contains the control character"),
+        ({"creator": "ana\x00"}, "creator contains the control character"),
+        ({"wallet": "\x1b[2J"}, "wallet contains the control character"),
+        ({"language": "eng\x00lish"}, "language contains the control character"),
         ({"title": "x" * 201}, "title has 201 characters"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from psycopg import Connection
 
 from cluster import database
-from pipelines import catalog
+from pipelines import catalog, manifest
 from pipelines.catalog import Registered
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION
 from pipelines.remarks import (
+    CREATOR_ALIKE,
     CREATOR_CHANGED,
     CREATOR_KEPT,
     LEFT_OUT,
@@ -138,6 +140,35 @@ def test_a_creator_who_may_have_earned_is_replaced_only_where_the_job_was_told_t
         assert "--reassign" in reason
     assert said(listing(connection, moved, rights=Rights(reassign=True))) == [(CREATOR_CHANGED, "from ana to bo")]
     assert one(connection, "handle, s.creator_id = c.id, e.creator_id = c.id") == ("bo", True, True)
+
+
+def test_creators_whose_handles_are_almost_the_same_are_said_and_stay_two(connection: Connection) -> None:
+    """By case, or in a way of writing that an older release kept: nobody's earnings are moved for them."""
+    composed, decomposed = unicodedata.normalize("NFC", "Zoë"), unicodedata.normalize("NFD", "Zoë")
+    for handle in ("Ana", "ANA", decomposed):
+        connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", (handle,))
+    zoes = dataclasses.replace(VIDEO, source_uri="s3://b/own.mp4", creator=decomposed)
+    listing(connection, zoes)
+    for _ in range(2):  # it is said each time
+        done = listing(connection, VIDEO, dataclasses.replace(zoes, creator=composed))
+        found = [(note.reason, note.video.source_uri) for note in done.notes if note.kind == CREATOR_ALIKE]
+        two = "are two creators, each with earnings of their own"
+        assert found[:2] == [(f"'ana' and '{other}' {two}", VIDEO.source_uri) for other in ("Ana", "ANA")]
+        assert found[2][0].startswith(f"'Zo\\xeb' and 'Zoe\\u0308' {two}")
+    assert [note.kind for note in listing(connection, VIDEO, rights=Rights(frozenset({"ana"}))).notes] == []
+
+
+def test_what_a_twin_has_is_moved_by_reassign(connection: Connection) -> None:
+    decomposed = unicodedata.normalize("NFD", "Zoë")
+    listing(connection, dataclasses.replace(VIDEO, creator=decomposed))
+    make_ready(connection)
+    row = manifest.parse("file,creator\nred_car.mp4,Zoe\u0308\n", "manifest.csv").good[0].entry
+    moved = dataclasses.replace(VIDEO, creator=row.creator)
+    [kept, alike] = listing(connection, moved).notes
+    assert (kept.kind, alike.kind, one(connection, "handle")) == (CREATOR_KEPT, CREATOR_ALIKE, decomposed)
+    assert alike.reason.endswith("name one alone and `--reassign`")
+    listing(connection, moved, rights=Rights(reassign=True))
+    assert one(connection, "handle, s.creator_id = c.id, e.creator_id = c.id") == ("Zoë", True, True)
 
 
 def test_a_video_that_was_never_shown_goes_to_who_is_named_now(connection: Connection) -> None:

@@ -34,23 +34,23 @@ def many(clips: Path, tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def joined(settings: Settings, count: int) -> Iterator[list[psutil.Process]]:
-    """Further nodes of the cluster."""
+def joined(settings: Settings, count: int, beside: int = 1) -> Iterator[list[psutil.Process]]:
+    """Further nodes of the cluster, which has `beside` before."""
     environment = {**os.environ, **ray_cluster.environment(settings)}
-    until(lambda: alive(settings) == 1, what="the first node")
+    until(lambda: alive(settings) == beside, what=f"the first {beside} nodes")
     address = f"127.0.0.1:{runtime.known_port(settings, 'ray')}"
     argv = (sys.executable, "-m", "tests.pipelines.further_node", address, str(NODE_CPUS), str(NODE_STORE_MB << 20))
     running: list[subprocess.Popen[bytes]] = []
     try:
         while len(running) < count:  # one by one: two that begin at once would take the same names for their sockets
             running.append(subprocess.Popen(argv, env=environment))
-            until(lambda: alive(settings) == 1 + len(running), 60, f"{len(running)} further nodes")
+            until(lambda: alive(settings) == beside + len(running), 60, f"{len(running)} further nodes")
         yield [psutil.Process(process.pid) for process in running]
     finally:
         for process in running:
             kill_tree(process.pid)
             process.wait(30)
-        until(lambda: alive(settings) == 1, 90, "the further nodes are gone")
+        until(lambda: alive(settings) <= beside, 90, "the further nodes are gone")
 
 
 def alive(settings: Settings) -> int:

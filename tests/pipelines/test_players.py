@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +21,10 @@ from tests.pipelines.conftest import ffmpeg
 
 SETTINGS = IngestSettings()
 APART_MS = 60
+MANY_CHUNKS = (
+    "second_is_default.mkv", "wrapped_at_59_s.ts", "turned_90_mirrored.mp4", "hidden_vp9.webm", "fields.ts",
+    "begun_late_h264.ts", "begun_late_mpeg2.ts",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", oddities.RECIPES)
@@ -40,7 +47,7 @@ def test_a_file_is_as_players_show_it(tmp_path: Path, name: str) -> None:
 
 def test_it_is_the_same_in_chunks(tmp_path: Path) -> None:
     """A track that is not the first, a wrapped clock, a mirrored matrix: each chunk finds its own frames."""
-    for name in ("second_is_default.mkv", "wrapped_at_59_s.ts", "turned_90_mirrored.mp4", "hidden_vp9.webm"):
+    for name in MANY_CHUNKS:
         path = oddities.RECIPES[name](tmp_path).path
         [whole] = counted.decoded(path, 10**9, interval_ms=200)
         parts = counted.decoded(path, 1000, interval_ms=200)
@@ -104,7 +111,9 @@ def hdr(path: Path, transfer: str, luma: str, blue: str = "512", red: str = "512
         ("picture.gif", "not-a-video", "in no video format that is accepted"),
         ("sound.wav", "not-a-video", "in no video format that is accepted"),
         ("cover_only.mp4", "no-video", "sound but no picture"),
-        ("cut.ts", "damaged", "header is damaged"),
+        ("cut.ts", "damaged", "neither picture nor sound can be found"),
+        ("encrypted.mp4", "encrypted", "the picture is encrypted (DRM)"),
+        ("initial.mp4", "damaged", "has a header but no picture data"),
     ],
 )
 def test_what_is_refused_has_a_true_reason(tmp_path: Path, name: str, code: str, words: str) -> None:
@@ -139,6 +148,18 @@ def cut_ts(folder: Path) -> Path:
     return path
 
 
+def encrypted(folder: Path) -> Path:
+    key = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "00" * 16, "-encryption_kid", "11" * 16)
+    return oddities.film(folder / "encrypted.mp4", *oddities.X264, *key, seconds=2)
+
+
+def initial(folder: Path) -> Path:
+    """The initial segment of a stream alone, as DASH and HLS have it."""
+    path = oddities.film(folder / "initial.mp4", *oddities.X264, "-movflags", "frag_keyframe+empty_moov")
+    path.write_bytes(path.read_bytes().partition(b"moof")[0][:-4])
+    return path
+
+
 REFUSED: dict[str, Callable[[Path], Path]] = {
     "unknown_codec.mp4": unknown_codec("unknown_codec.mp4", b"avc1", b"zzz1"),
     "unknown_codec.mkv": unknown_codec("unknown_codec.mkv", b"V_MPEG4/ISO/AVC", b"V_MPEG9/XYZ/QQQ"),
@@ -146,7 +167,65 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
     "sound.wav": lambda folder: ffmpeg(folder / "sound.wav", "-f", "lavfi", "-i", "sine=440:duration=1"),
     "cover_only.mp4": cover_only,
     "cut.ts": cut_ts,
+    "encrypted.mp4": encrypted,
+    "initial.mp4": initial,
 }
+
+
+def test_the_clock_starts_with_the_first_picture_that_is_shown(tmp_path: Path) -> None:
+    """A copy that begins with a key frame before which pictures are shown that need nothing older."""
+    x265 = "keyint=25:min-keyint=25:scenecut=0:bframes=2:radl=2:open-gop=0:b-adapt=0:log-level=error"
+    whole = oddities.film(tmp_path / "whole.mkv", "-c:v", "libx265", "-preset", "ultrafast", "-x265-params", x265)
+
+    def from_second_key(packets: list[Any], base: Any) -> None:
+        del packets[: [number for number, packet in enumerate(packets) if packet.is_keyframe][1]]
+
+    oddities.remuxed(whole, tmp_path / "late.mkv", from_second_key)
+    with av.open(str(tmp_path / "late.mkv")) as container:
+        times = sorted(packet.pts for packet in container.demux(video=0) if packet.size)
+        assert container.start_time
+        assert times[0] < container.start_time // 1000
+    video = counted.probed(tmp_path / "late.mkv")
+    assert video.frame_ms.tolist() == [time - times[0] for time in times]
+    assert abs(video.duration_ms - 40 * len(times)) <= APART_MS
+    [found] = counted.decoded(tmp_path / "late.mkv", 10**9, interval_ms=1000)
+    assert isinstance(found, Decoded)
+    assert (len(found.frame_ms), found.losses.lost, found.losses.concealed) == (len(times), 0, 0)
+
+
+def test_pictures_without_times_of_their_own_come_at_a_steady_pace(tmp_path: Path) -> None:
+    """A program stream that was made by copying: it states the time of the first picture in each of its packets."""
+    base = oddities.film(tmp_path / "base.mp4", *oddities.SLOW264)
+    path = ffmpeg(tmp_path / "copied.mpeg", "-i", str(base), *oddities.COPY, "-bsf:v", "h264_mp4toannexb")
+    with av.open(str(path)) as container:
+        stated = [packet.pts for packet in container.demux(video=0) if packet.size]
+    assert stated.count(None) > len(stated) / 4
+    video = counted.probed(path)
+    assert (video.frame_ms.tolist(), video.duration_ms) == ([40 * number for number in range(100)], 4000)
+    parts = counted.decoded(path, 1000, interval_ms=200)
+    assert [part.losses.lost for part in parts if isinstance(part, Decoded)] == [0] * len(parts)
+
+
+def test_sound_after_the_picture_counts_where_the_header_counts_from_the_first_picture(tmp_path: Path) -> None:
+    """Muxers of Matroska disagree on whether its length counts from 0."""
+    sound = (
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=440:duration=2.6",
+        "-c:a",
+        "libopus",
+        "-c:v",
+        "libx264",
+        "-output_ts_offset",
+        "0.5",
+    )
+    path = oddities.film(tmp_path / "late.mkv", *sound, seconds=2)
+    data = path.read_bytes()
+    length = data.index(b"\x44\x89\x88") + 3
+    from_zero = struct.unpack(">d", data[length : length + 8])[0]
+    path.write_bytes(data[:length] + struct.pack(">d", from_zero - 500) + data[length + 8 :])
+    assert abs(counted.probed(path).duration_ms - 2600) <= APART_MS
 
 
 def glitched(folder: Path) -> Path:

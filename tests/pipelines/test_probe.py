@@ -124,11 +124,46 @@ def test_a_joined_stream_whose_times_run_over_is_too_long(clips: Path, tmp_path:
     assert (found.code, found.final) == ("too-long", True)
 
 
+@pytest.mark.parametrize("timeless", [1, 3])
+def test_pictures_without_a_time_stand_before_the_others_whatever_the_clock_shows(
+    clips: Path, tmp_path: Path, timeless: int
+) -> None:
+    """A broadcast that was cut at 25 h of its clock: that hour is not its length."""
+    offset = ("-output_ts_offset", str(25 * 3600), "-mpegts_copyts", "1", "-muxdelay", "0")
+    path = ffmpeg(tmp_path / "cut.ts", "-i", str(clips / "transport.ts"), "-c", "copy", *offset)
+    path.write_bytes(without_times(path.read_bytes(), timeless))
+    video = probed(path)
+    assert len(video.frame_ms) == 360
+    assert video.duration_ms == pytest.approx(12_000, abs=500)
+
+
+def without_times(stream: bytes, count: int) -> bytes:
+    """A transport stream whose first pictures state no time; padding stands in its place."""
+    data = bytearray(stream)
+    for at in range(0, len(data), 188):
+        packet = data[at : at + 188]
+        if packet[1] & 0x5F != 0x41 or packet[2] != 0 or count == 0:  # the first stream of FFmpeg's, a packet's begin
+            continue
+        begin = at + 4 + (packet[4] + 1 if packet[3] & 0x20 else 0)
+        length = data[begin + 8]
+        data[begin + 7] &= 0x3F
+        data[begin + 9 : begin + 9 + length] = b"\xff" * length
+        count -= 1
+    return bytes(data)
+
+
 @pytest.mark.parametrize("duration_ms", [0, -5000])
 def test_a_file_that_ends_before_it_begins_is_damaged(duration_ms: int) -> None:
     with pytest.raises(Undecodable) as refused:
         probe._lasts(duration_ms, SETTINGS.duration_max_s)
     assert (refused.value.code, refused.value.final) == ("damaged", True)
+
+
+@pytest.mark.parametrize("name", ["probe_file_max_mb", "decode_file_max_mb"])
+def test_no_file_at_all_is_no_setting(name: str) -> None:
+    """What libraries say of damage is one."""
+    with pytest.raises(ValueError, match=name):
+        IngestSettings(**{name: 0})  # type: ignore[arg-type]  # any of them
 
 
 def test_more_than_times_can_tell_is_no_setting() -> None:

@@ -61,7 +61,9 @@ def test_the_child_has_no_torch_and_none_of_our_environment(
 def test_too_little_memory_is_a_failure_and_the_next_task_works(sandbox: Sandbox, clips: Path) -> None:
     tight = dataclasses.replace(ROOMY, memory_max_mb=1, output_max_mb=1)
     order = _never(clips) | {"path": str(clips / "cuts.mp4"), "width": 1280, "height": 720}
-    order |= {"frame_ms": [number * 100 // 3 for number in range(360)], "own_stop": 360}
+    found = sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY)
+    assert isinstance(found, Result)
+    order |= {name: found.arrays[name].tolist() for name in ("frame_ms", "frame_pts")} | {"own_stop": 360}
     assert isinstance(sandbox.run("decode", order, ROOMY), Result)
     assert isinstance(sandbox.run("decode", order, tight), Failure)
     assert isinstance(sandbox.run("probe", arguments(clips / "cuts.mp4"), ROOMY), Result)
@@ -113,7 +115,7 @@ def test_the_keeper_ends_with_its_parent(clips: Path) -> None:
 def _never(clips: Path) -> dict[str, Any]:
     return {
         "path": str(clips / "never.mp4"), "scratch": "", "decoder": "av", "whole": True, "width": 32, "height": 32,
-        "rotation": 0, "mirrored": False, "track": 0, "frame_ms": [0], "pts_first": 0, "pts_last": 0,
+        "rotation": 0, "mirrored": False, "track": 0, "frame_ms": [0], "frame_pts": [0],
         "own_first": 0, "own_stop": 1, "previous_ms": -1,
         "interval_ms": 1000, "model_side": 32, "fit": "squash", "thumbnail_side": 32,
     }  # fmt: skip

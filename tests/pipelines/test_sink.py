@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ import pytest
 from psycopg import Connection
 
 from cluster import database
+from cluster.errors import Temporary
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import catalog, leases, segments, shots, sink
+from pipelines import catalog, leases, segments, shots, sink, takedown
 from pipelines.leases import Lease
 from pipelines.listed import Listed
 from pipelines.losses import Losses
-from pipelines.settings import IngestSettings
+from pipelines.media import Failure
+from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.sink import ChunkRow
+from pipelines.stages import Done, Model, Place, Plan, Refused, Store
 
 SETTINGS = IngestSettings(shot_min_ms=500, shot_max_ms=2000)
 CHUNK_FRAMES = 60
@@ -367,3 +371,107 @@ def test_of_two_that_repool_at_once_the_later_one_is_shown_with_all_its_pictures
     assert sink.repool(connection, Overtaken(storage.endpoint), 1, 1, bucket=bucket, settings=SETTINGS) is None
     assert shown(connection)
     assert shown(connection) <= set(pictures(storage, bucket))
+
+
+def staged(connection: Connection) -> Lease:
+    """An attempt that has only to be finalised."""
+    lease = begin(connection)
+    sink.stage(connection, "j", chunk(lease, 0))
+    assert sink.stage(connection, "j", chunk(lease, 1))
+    return lease
+
+
+@pytest.mark.parametrize("is_begun", [True, False], ids=["begun before", "begun meanwhile"])
+def test_repooling_writes_no_old_moments_over_those_of_a_newer_ingest(
+    connection: Connection, storage: Storage, bucket: str, is_begun: bool
+) -> None:
+    keeping = dataclasses.replace(SETTINGS, frame_vectors=True, shot_max_ms=4000)
+    ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, frame_vectors=True))
+    newer = [staged(connection)] if is_begun else []
+
+    def ends() -> None:
+        lease = newer.pop() if newer else staged(connection)
+        assert finalise(connection, storage, bucket, lease, settings=keeping) is not None
+        after.extend(rows(connection))
+
+    class Overtaken(Storage):
+        """The newer ingest ends when the old frame vectors have been read."""
+
+        def read(self, uri: str) -> bytes:
+            data = super().read(uri)
+            if "/model-" in uri:
+                ends()
+            return data
+
+    after = list[tuple[object, ...]]()
+    assert sink.repool(connection, Overtaken(storage.endpoint), 1, 1, bucket=bucket, settings=SETTINGS) is None
+    if newer:  # nothing was read
+        ends()
+    assert rows(connection) == after
+    assert len(after) == 1
+    assert shown(connection) <= set(pictures(storage, bucket))
+
+
+class Full(Storage):
+    """A store that takes one picture and no more."""
+
+    is_empty = True
+
+    def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+        if not self.is_empty:
+            raise Temporary("the store is full")
+        super().put_bytes(data, uri, content_type)
+        self.is_empty = False
+
+
+def test_an_attempt_that_fails_leaves_no_picture_of_a_video_that_was_taken_down(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    lease = staged(connection)
+
+    class TakenDown(Full):
+        """The video is taken down meanwhile."""
+
+        def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            super().put_bytes(data, uri, content_type)
+            takedown.remove(connection, storage, bucket, 1)
+            super(Full, self).put_bytes(data, uri, content_type)
+
+    with pytest.raises(Temporary, match="full"):
+        finalise(connection, TakenDown(storage.endpoint), bucket, lease)
+    assert pictures(storage, bucket) == {}
+
+
+def test_repooling_that_fails_leaves_the_pictures_that_are_shown_and_no_others(
+    connection: Connection, storage: Storage, bucket: str
+) -> None:
+    ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, frame_vectors=True))
+    with pytest.raises(Temporary, match="full"):
+        sink.repool(connection, Full(storage.endpoint), 1, 1, bucket=bucket, settings=SETTINGS)
+    assert set(pictures(storage, bucket)) == shown(connection)
+
+
+def test_a_video_that_is_quarantined_keeps_no_picture_of_its_attempts(
+    connection: Connection, storage: Storage, bucket: str, postgres_url: str, s3: S3Endpoint
+) -> None:
+    lease = staged(connection)
+    with pytest.raises(Temporary, match="full"):
+        finalise(connection, Full(storage.endpoint), bucket, lease)
+    assert len(pictures(storage, bucket)) == 1  # the next attempt takes it away
+    place = Place("j", "j/1", postgres_url, s3, bucket, SETTINGS, ModelSettings(), Model(1, "m", 64, "squash", "f"))
+    failed = Failure("unreadable", "no frame can be decoded", final=True)
+    assert Store(place)(Refused(1, lease.token, failed)) == Done(1, "quarantined")
+    assert pictures(storage, bucket) == {}
+
+
+def test_a_video_that_was_lost_too_often_keeps_no_picture_of_its_attempts(
+    connection: Connection, storage: Storage, bucket: str, postgres_url: str, s3: S3Endpoint, tmp_path: Path
+) -> None:
+    lease = staged(connection)
+    with pytest.raises(Temporary, match="full"):
+        finalise(connection, Full(storage.endpoint), bucket, lease)
+    connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
+    settings = dataclasses.replace(SETTINGS, starts_max=1, scratch_dir=str(tmp_path / "scratch"))
+    place = Place("j", "j/2", postgres_url, s3, bucket, settings, ModelSettings(), Model(1, "m", 64, "squash", "f"))
+    assert list(Plan(place)(1)) == [Done(1, "quarantined")]
+    assert pictures(storage, bucket) == {}

@@ -13,11 +13,11 @@ from pathlib import Path
 import base58
 import pytest
 
-from cluster import database
+from cluster import database, telemetry
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
-from pipelines import lists, local_files, manifest, source
+from pipelines import lists, local_files, manifest, ownership, source
 from pipelines.handles import Rights
 from pipelines.manifest import Entry
 from pipelines.scratch import Scratch
@@ -224,7 +224,7 @@ def test_a_job_lists_only_videos_of_creators_that_it_may_speak_for(storage: Stor
     assert [(video.creator, video.wallet) for video in found.videos] == [("bo", WALLET)]
     assert kinds(found) == {
         "the creator is 'ana'; this job speaks for bo, cy": ["manifest.csv, line 2"],
-        "its row (manifest.csv, line 2) is refused: the creator is 'ana'; this job speaks for bo, cy": ["hers.mp4"],
+        "its row (v/manifest.csv, line 2) is refused: the creator is 'ana'; this job speaks for bo, cy": ["hers.mp4"],
         "no row of a manifest speaks of it": ["unsaid.mp4"],
         "no creator is named; this job speaks for bo, cy": ["unsaid.mp4"],
     }
@@ -364,6 +364,43 @@ def test_a_manifest_in_the_source_counts_beside_the_one_that_is_given(storage: S
     ] == ["Own"]
 
 
+@pytest.mark.parametrize("source_of", ["", "/bob"])
+def test_a_deeper_manifest_takes_no_video_from_whom_an_outer_one_gives_it_to(
+    storage: Storage, bucket: str, hers: str, source_of: str
+) -> None:
+    """Whichever folder of the two a job names."""
+    storage.put_bytes(b"file,creator\nfilm.mp4,ana\n", f"{hers}/bob/manifest.csv")
+    found = source.listed(f"{hers}{source_of}", storage)
+    assert "ana" in {video.creator for video in found.videos if video.source_uri.endswith("bob/film.mp4")}
+    try:
+        titles = [video.title for video in source.listed(f"{hers}{source_of}", storage, rights=ANA).videos]
+    except Rejected as refused:
+        assert "the creator is 'bob'" in refused.detail
+    else:
+        assert titles == ["Own"]
+
+
+BROKEN = {"columns": b"file,titel\na.mp4,A\n", "quote": b'file,title\na.mp4,"A\n', "text": b"file\n\xff.mp4\n"}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("place", ["Manifest.csv", "incoming/ana/manifest.csv"])
+def test_a_manifest_that_cannot_be_read_stops_who_speaks_for_some_and_says_where_it_lies(
+    storage: Storage, bucket: str, hers: str, place: str, broken: bytes
+) -> None:
+    """Nobody knows what it gives to others; jobs for any creator go on."""
+    assert source.listed(hers, storage, rights=ANA).videos
+    storage.put_bytes(broken, f"s3://{bucket}/{place}")
+    beside = f"{hers}/Manifest.CSV"
+    with pytest.raises(Rejected) as caught:
+        source.listed(hers, storage, manifest_uri=beside, rights=ANA)
+    line = telemetry.public_line(str(caught.value))
+    assert line.startswith(f"manifest s3://{bucket}/{place}, line ")
+    assert "; it may give files to others: mend it" in line
+    assert caught.value.code == "bad-manifest"
+    assert len(source.listed(hers, storage, manifest_uri=beside).videos) == 4
+
+
 def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
@@ -376,7 +413,7 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
         assert (caught.value.status, caught.value.code) == (403, "not-yours")
     for odd in (f"s3://{bucket}//uploads", upload.replace("uploads/", "uploads//")):
         with pytest.raises(Rejected, match="empty parts"):
-            source.require_open(odd, ANA)
+            ownership.require_open(odd, ANA)
     with pytest.raises(Rejected, match="stands in its list alone"):
         source.listed(f"s3://{bucket}", storage, creator="ana", rights=ANA)
     assert len(source.listed(of_list, storage, creator="ana", rights=ANA).videos) == 2

@@ -137,7 +137,7 @@ async def test_a_good_key_does_not_pay_for_the_wrong_keys_of_its_neighbours(sett
         await asyncio.wait_for(is_empty.wait(), 20)
         began = time.monotonic()
         assert (await doors.http.get("/v1/keys", headers=first)).status_code == 403
-        second = doors.key("search", creator_id=2)
+        second = doors.key("search")
         while (await doors.http.get("/v1/keys", headers=second)).status_code == 429:
             assert time.monotonic() - began < 5  # known_keys looks once a second
             await asyncio.sleep(0.05)
@@ -162,7 +162,7 @@ async def test_keys_are_known_in_pages_and_the_newest_alone(
     monkeypatch.setattr(known_keys, "PAGE_ROWS", 3)
     monkeypatch.setattr(known_keys, "INTERVAL_S", 0.0)
     async with opened(with_limits(settings, known_keys_max=7)) as doors:
-        made = [keys.digest_of(doors.key("search", creator_id=number)["Authorization"][7:]) for number in range(10)]
+        made = [keys.digest_of(doors.key("search")["Authorization"][7:]) for _ in range(10)]
         known = known_keys.KnownKeys(doors.services.readers, doors.services.search, doors.services.tasks)
         assert [await known.has(each) for each in made] == [False] * 3 + [True] * 7
         later = keys.digest_of(doors.key("admin")["Authorization"][7:])
@@ -245,7 +245,7 @@ async def test_a_restored_database_makes_all_keys_be_asked_again(
     monkeypatch.setattr(known_keys, "OVERLAP_IDS", 0)
     monkeypatch.setattr(known_keys, "INTERVAL_S", 0.0)
     async with opened(settings) as doors:
-        made = [keys.digest_of(doors.key("search", creator_id=number)["Authorization"][7:]) for number in range(5)]
+        made = [keys.digest_of(doors.key("search")["Authorization"][7:]) for _ in range(5)]
         known = known_keys.KnownKeys(doors.services.readers, doors.services.search, doors.services.tasks)
         assert await known.has(made[-1])
         with doors.database() as connection:

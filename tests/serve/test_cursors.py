@@ -22,7 +22,7 @@ RANKED = st.builds(
 @given(st.lists(RANKED, max_size=200), st.integers(0, 2**63))
 def test_what_goes_in_comes_out(ranked: list[Ranked], generation: int) -> None:
     cursor = cursors.pack(ranked, generation, KEY, 900, NOW_S)
-    assert cursors.unpack(cursor, KEY, NOW_S) == (ranked, generation)
+    assert cursors.unpack(cursor, KEY, NOW_S) == (ranked, generation, False)
 
 
 def test_two_hundred_ids_fit_into_an_address() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -11,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cluster import cache
 from cluster.errors import Rejected, Temporary
 from pipelines.relevance import Calibration
-from serve.encoding import RemoteEncoding
+from serve import gates
+from serve.encoding import RemoteEncoding, _decoded
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -102,6 +106,70 @@ async def test_pictures_that_take_too_long_keep_nobody_from_searching_by_words(s
             await made.image(PICTURE)
     assert np.array_equal(await made.text("a goat"), UNIT)
     assert encoder.begun == encoder.cancelled == 3  # then pictures rest
+
+
+async def test_who_waits_for_the_place_of_a_picture_is_sent_away_while_asking_again_is_of_use(store: Store) -> None:
+    encoder = Encoder()
+    search = replace(SEARCH, images_max=1, images_caller_max=1, image_timeout_s=10.0, gate_wait_s=0.05)
+    made = RemoteEncoding(search, store, encoder.facts, encoder.text, encoder.image)
+    first = asyncio.create_task(made.image(PICTURE))
+    await asyncio.sleep(0.01)
+    began = time.monotonic()
+    with pytest.raises(Temporary, match="too many pictures at once") as refused:
+        await made.image(PICTURE)
+    assert time.monotonic() - began < 5
+    assert refused.value.retry_after_s > 0
+    assert encoder.begun == 1  # what would be thrown away is not begun
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_pictures_of_strangers_leave_a_place_to_those_with_a_key(store: Store) -> None:
+    encoder = Encoder()
+    search = replace(SEARCH, images_max=4, image_timeout_s=10.0, gate_wait_s=0.05)
+    made = RemoteEncoding(search, store, encoder.facts, encoder.text, encoder.image)
+
+    async def asked(whose: str, weight: float) -> Vector:
+        with gates.asked_by(whose, weight):
+            return await made.image(PICTURE)
+
+    strangers = [asyncio.create_task(asked(f"{number}", gates.STRANGER)) for number in range(20)]
+    await asyncio.sleep(0.3)
+    assert encoder.begun == 3
+    keyed = asyncio.create_task(asked("key 1", 8.0))
+    await asyncio.sleep(0.05)
+    assert encoder.begun == 4
+    for task in (*strangers, keyed):
+        task.cancel()
+    await asyncio.gather(*strangers, keyed, return_exceptions=True)
+
+
+async def test_a_picture_that_takes_too_long_is_refused_with_what_to_do_about_it(store: Store) -> None:
+    with pytest.raises(Temporary, match="send a smaller one") as refused:
+        await encoding(store, Encoder()).image(PICTURE)
+    assert refused.value.retry_after_s > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("WEBP", "RGB"), ("PNG", "P"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("JPEG", "L")]
+)
+def test_no_more_of_a_picture_is_kept_than_a_model_may_see(kind: str, mode: str) -> None:
+    """What a model does with each pixel costs more than decoding it; the colours stay where they were."""
+    whole = Image.linear_gradient("L").resize((2400, 1600)).convert("RGB").convert(mode)
+    data = io.BytesIO()
+    whole.save(data, kind)
+    made = _decoded(data.getvalue(), 12_000_000, 128)
+    assert made.mode == "RGB"
+    assert 128 <= min(made.size) < 256
+    assert abs(made.width / made.height - 1.5) < 0.02
+    near = whole.convert("RGB").resize(made.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(made, np.int16) - np.asarray(near, np.int16)).mean() < 3
+
+
+def test_a_small_picture_stays_as_it_is() -> None:
+    data = io.BytesIO()
+    Image.linear_gradient("L").resize((200, 150)).save(data, "PNG")
+    assert _decoded(data.getvalue(), 12_000_000, 128).size == (200, 150)
 
 
 async def test_few_pictures_are_under_way_at_once_and_the_rest_is_sent_away(store: Store) -> None:

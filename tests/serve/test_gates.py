@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 
@@ -234,3 +235,53 @@ async def test_callers_who_fill_the_room_to_wait_in_give_way_to_one_who_has_less
     await asyncio.gather(*tasks, *late, return_exceptions=True)
     assert sorted(held) == [*"aaabbbccx"]
     assert (gate.held, gate.waiting) == (0, 0)
+
+
+async def test_a_part_of_the_places_that_are_held_for_long_is_for_keys_alone() -> None:
+    gate = Gate("pictures", 4, 4, wait_s=0.05, kept=1)
+    async with AsyncExitStack() as stack:
+        for whose in "abc":
+            await stack.enter_async_context(gate.passed(whose))
+        with pytest.raises(Temporary, match="too many pictures at once") as refused:
+            await stack.enter_async_context(gate.passed("d"))
+        assert refused.value.retry_after_s > 0
+        await stack.enter_async_context(gate.passed("key 1", 8.0))
+        with pytest.raises(Temporary):
+            await stack.enter_async_context(gate.passed("key 2", 8.0))
+    assert (gate.held, gate.waiting) == (0, 0)
+
+
+async def test_strangers_by_any_number_of_names_wait_in_a_bounded_room_beside_a_place_kept_for_keys() -> None:
+    gate, until, held = Gate("pictures", 2, 4, kept=1), asyncio.Event(), list[str]()
+    tasks = [asyncio.create_task(hold(gate, f"{number}", until, held)) for number in range(50)]
+    await asyncio.sleep(0.01)
+    assert (gate.held, gate.waiting) == (1, 4)
+    async with gate.passed("key 1", 8.0):
+        assert gate.held == 2
+    until.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(held) == 5
+    assert (gate.held, gate.waiting) == (0, 0)
+
+
+def test_the_last_places_of_bodies_and_streams_are_for_keys() -> None:
+    shares = gates.Shares("bodies", 8, 8, kept=2)
+    with ExitStack() as stack:
+        for number in range(6):
+            stack.enter_context(shares.passed(f"{number}"))
+        with pytest.raises(Temporary, match="too many bodies at once"):
+            stack.enter_context(shares.passed("another"))
+        for _ in range(2):
+            stack.enter_context(shares.passed("key 1", 8.0))
+        with pytest.raises(Temporary):
+            stack.enter_context(shares.passed("key 1", 8.0))
+    assert shares.held == 0
+
+
+def test_every_kind_that_is_held_for_long_keeps_places_for_keys() -> None:
+    search = SearchSettings(kept_part=4)
+    made = gates.of(search)
+    assert [each._kept for each in (made.streams, made.bodies, made.large_shares)] == [16, 32, 3]
+    assert [each._strangers_max for each in (made.large_bodies, gates.pictures(search))] == [3, 3]
+    with pytest.raises(ValueError, match="kept_part"):
+        SearchSettings(kept_part=1)

@@ -115,9 +115,32 @@ def test_a_key_that_makes_no_sense_is_refused(
 
 def test_a_name_stands_for_one_creator(postgres_url: str) -> None:
     with database.connect(postgres_url) as connection:
+        connection.execute("INSERT INTO media.creators (handle, name) VALUES ('ada', 'Ada'), ('bo', 'Bo')")
         keys.create(connection, "ada", ["creator"], creator_id=1)
         with pytest.raises(Rejected, match="another creator"):
             keys.create(connection, "ada", ["creator"], creator_id=2)
+
+
+@pytest.mark.parametrize("scopes", [["creator"], ["search"], ["ingest"], ["admin"]])
+def test_there_is_no_key_for_a_creator_who_does_not_exist(postgres_url: str, scopes: list[str]) -> None:
+    with database.connect(postgres_url) as connection:
+        with pytest.raises(Rejected, match="there is no creator 999") as refusal:
+            keys.create(connection, "nobody's", scopes, creator_id=999, creators=None)
+        assert (refusal.value.status, refusal.value.code) == (404, "not-found")
+        assert connection.execute("SELECT count(*) FROM app.principals").fetchone() == (0,)
+
+
+async def test_a_key_for_nobody_is_one_clear_error_over_http(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+        for creator in (999, "999", "A" * 22):
+            asked = {"name": "k", "scopes": ["creator"], "creator_id": creator}
+            answer = await doors.http.post("/v1/keys", headers=admin, json=asked)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+            assert answer.json()["detail"] == f"there is no creator {creator}"
+        assert [each["name"] for each in (await doors.http.get("/v1/keys", headers=admin)).json()["keys"]] == [
+            "admin-None"
+        ]
 
 
 async def test_keys_are_made_listed_rotated_and_revoked_over_http(
@@ -204,6 +227,8 @@ def test_the_command_line_makes_lists_rotates_and_revokes(settings: Settings) ->
     assert_refused(pixr(folder, "keys", "create", "x", "--scope", "root", **environ), "known: search, ingest")
     assert_refused(pixr(folder, "keys", "create", "", "--scope", "search", **environ), "1 to 200 characters")
     assert_refused(pixr(folder, "keys", "revoke", "999", **environ), "no living key 999")
+    for_nobody = pixr(folder, "keys", "create", "x", "--scope", "creator", "--creator", "999", **environ)
+    assert_refused(for_nobody, "there is no creator 999")
 
 
 async def test_a_key_of_scope_ingest_says_for_whom_it_speaks(settings: Settings) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from cluster import database
 from cluster.settings import Settings
-from pipelines import listing
+from pipelines import jobs, listing
+from serve import keys
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, Shelf, fill, one, opened, tiny
 
@@ -271,7 +272,7 @@ async def test_lists_that_wait_leave_searches_their_connections(settings: Settin
         await doors.http.get("/v1/search?q=orchard")
         for name in ("one", "another"):
             await stack.enter_async_context(gate.passed(name))
-        for path in ("/v1/videos?sort=duration", "/v1/creators"):
+        for path in ("/v1/videos?sort=duration", "/v1/creators", "/v1/creators/1"):
             answer = await doors.http.get(path)
             assert (answer.status_code, "retry-after" in answer.headers) == (503, True), path
         assert (await doors.http.get("/v1/search?q=harbour")).status_code == 200
@@ -279,6 +280,22 @@ async def test_lists_that_wait_leave_searches_their_connections(settings: Settin
         await stack.aclose()
         assert (await doors.http.get("/v1/videos?sort=duration")).status_code == 200
         assert (gate.held, gate.waiting) == (0, 0)
+
+
+async def test_what_is_counted_is_counted_up_to_a_bound(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = room.doors.key("admin")
+    with room.doors.database() as connection:
+        for number in range(5):
+            keys.create(connection, f"key {number}", ["search"])
+            connection.execute("INSERT INTO media.jobs (id, source) VALUES (%s, 's3://pixr/a/')", (f"job-{number}",))
+    for module, name in ((listing, "OF_EACH_MAX"), (listing, "TOTAL_MAX"), (keys, "TOTAL_MAX"), (jobs, "TOTAL_MAX")):
+        monkeypatch.setattr(module, name, 3)
+    ada = (await room.get(f"/v1/creators/{room.shelf.ada}")).json()
+    assert ada["videos"] == 3 < MORE
+    listed = (await room.get("/v1/creators")).json()
+    assert sorted(each["videos"] for each in listed["creators"]) == [1, 3]
+    for path in ("/v1/videos", "/v1/keys", "/v1/jobs"):
+        assert (await room.get(path, admin)).json()["total"] == 3, path
 
 
 SORTED = {

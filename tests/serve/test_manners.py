@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from fastapi.routing import APIRoute
 from cluster.errors import Rejected
 from cluster.settings import Settings
 from cluster.storage import split
+from pipelines import manifest
 from serve import app, routes_feed
 from serve.cursors import Ranked
 from serve.results import MADE, REPLICA, Page
@@ -288,13 +290,31 @@ async def test_the_documentation_asks_nobody_else(room: Room) -> None:
     assert 'fetch("/openapi.json")' in script
 
 
+MARKS = ["\u200e", "\u200f", "\u061c", "\u2060", "\ufeff"]
+INVISIBLE = [
+    "\u200b",
+    "\u2060",
+    "\ufeff",
+    "\u200d\u200c",
+    "\u0301",
+    "\u0e31\u0e34",
+    "\u200f\u061c",
+    "\u3164",
+    "\u2800",
+    "\ufe0f",
+]
+WRITTEN = [
+    "ภาษาไทย\u200bน้ำผึ้ง", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "مرحبا 2024", "שלום עולם", "क्\u200dष हिन्दी",
+    "👩\u200d🚀 🏳️\u200d🌈", "🏴\U000e0067\U000e0062\U000e007f", "1️⃣", "❤️", "Ünï Zoe\u0308", "ヤギ 🐐", "?", "soft\u00adly",
+]  # fmt: skip
 STEERING = ["a\x1b]0;PWNED\x07", "a\x9b2J", "a\u202eb", "a\u2028b", "a\x00"]
 
 
 @pytest.mark.parametrize("text", STEERING)
 async def test_texts_with_control_characters_are_refused(room: Room, text: str) -> None:
     admin, video = room.doors.key("admin"), f"/v1/videos/{room.shelf.video}"
-    for change in ({"title": text}, {"description": text}, {"tags": [text]}):
+    described = {"description": text} if "\u2028" not in text else {"title": text}  # in it, that is a line break
+    for change in ({"title": text}, described, {"tags": [text]}):
         answer = await room.http.patch(video, json=change, headers=admin)
         assert answer.status_code == 422, change
         assert b"\x1b" not in answer.content
@@ -302,8 +322,52 @@ async def test_texts_with_control_characters_are_refused(room: Room, text: str) 
         assert (await room.http.post("/v1/jobs", json=job, headers=admin)).status_code == 422
     if "\u2028" not in text:  # white space of a query is a space
         assert (await room.http.get("/v1/search", params={"q": text})).status_code == 422
-    assert (await room.http.post("/v1/search", json={"text": "a", "negative": [text]})).status_code == 422
+        assert (await room.http.post("/v1/search", json={"text": "a", "negative": [text]})).status_code == 422
     assert (await room.http.get("/v1/completions", params={"q": text})).status_code == 422
+
+
+@pytest.mark.parametrize("text", INVISIBLE, ids=ascii)
+async def test_what_shows_nothing_is_no_title_tag_name_or_search(room: Room, text: str) -> None:
+    admin, video = room.doors.key("admin"), f"/v1/videos/{room.shelf.video}"
+    for change in ({"title": text}, {"tags": [text]}, {"tags": ["a", text]}):
+        answer = await room.http.patch(video, json=change, headers=admin)
+        assert (answer.status_code, "shows nothing" in answer.json()["detail"]) == (422, True), change
+    named = await room.http.post("/v1/keys", json={"name": text, "scopes": ["search"]}, headers=admin)
+    assert (named.status_code, "shows nothing" in named.json()["detail"]) == (422, True)
+    assert (await room.http.get("/v1/search", params={"q": text})).status_code == 422
+    assert (await room.http.post("/v1/search", json={"text": "a", "negative": [text]})).status_code == 422
+    job = {"source": "s3://pixr/a/", "creator": text}
+    assert (await room.http.post("/v1/jobs", json=job, headers=admin)).json()["code"] == "bad-creator"
+    manifest_row = json.dumps({"file": "a.mp4", "title": text})
+    assert "shows nothing" in manifest.parse(manifest_row, "manifest.jsonl").refused[0].reason
+
+
+@pytest.mark.parametrize("mark", MARKS, ids=ascii)
+async def test_marks_that_nobody_sees_and_nothing_needs_are_left_out_where_texts_come_in(room: Room, mark: str) -> None:
+    admin, video = room.doors.key("admin"), f"/v1/videos/{room.shelf.video}"
+    change = {"title": f"{mark} Gr{mark}een ", "description": f"one\n{mark}two", "tags": [f"{mark}tag{mark}"]}
+    answer = await room.http.patch(video, json=change, headers=admin)
+    assert [answer.json().get(each) for each in change] == ["Green", "one\ntwo", ["tag"]]
+    row = json.dumps({"file": "a.mp4", **change})
+    [read] = manifest.parse(row, "manifest.jsonl").good
+    assert (read.entry.title, read.entry.description, read.entry.tags) == ("Green", "one\ntwo", ("tag",))
+    for asked in ({"tag": f"t{mark}ag"}, {"tag": "tag"}):
+        assert [each["id"] for each in (await room.http.get("/v1/videos", params=asked)).json()["videos"]] == [
+            str(room.shelf.video)
+        ]
+    found = await room.http.get("/v1/search", params={"q": f"gre{mark}en", "tags": f"{mark}tag", "intent": "typing"})
+    assert {each["video_id"] for each in found.json()["moments"]} == {str(room.shelf.video)}
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+async def test_every_script_is_written_as_it_should_be(room: Room, text: str) -> None:
+    admin, video = room.doors.key("admin"), f"/v1/videos/{room.shelf.video}"
+    answer = await room.http.patch(video, json={"title": text, "description": text, "tags": [text]}, headers=admin)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["title"], answer.json()["description"], answer.json()["tags"]) == (text, text, [text])
+    [read] = manifest.parse(json.dumps({"file": "a.mp4", "title": text, "tags": [text]}), "manifest.jsonl").good
+    assert (read.entry.title, read.entry.tags) == (text, (text,))
+    assert (await room.http.get("/v1/search", params={"q": text, "intent": "typing"})).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import dataclasses
 import random
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -19,13 +20,17 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from cluster import database
 from cluster.settings import Settings
-from ledger import spool
+from ledger import book, spool
+from ledger.fold import Outcome
 from ledger.settings import Economics
 from serve import viewers
 from serve.encoding import QueryEncoder
 from serve.services import Encoding
 from serve.settings import SearchSettings
+from tests.ledger.test_book import fund
+from tests.ledger.test_fold import folded
 from tests.serve.doors import Doors, near, opened, uncut
 from tests.serve.scenes import Gallery, Scenes, hang
 from tests.serve.test_degradation import Switched
@@ -257,6 +262,38 @@ async def test_viewers_of_one_network_share_an_origin_whatever_cookies_they_have
     assert len(set(origins)) == 3
     assert origins[6] == spool.NO_ORIGIN
     assert spool.NO_ORIGIN not in origins[:6]
+
+
+async def test_an_answer_that_the_client_has_already_earns_what_one_that_is_sent_does(room: Room) -> None:
+    """A 304 is a search whose moments are shown from the client's cache: to the same viewer again, they earn nothing."""
+    key, http = viewers.key_of(room.doors.settings), room.doors.http
+    mine, others = ({"Cookie": f"{viewers.COOKIE}={viewers.new_cookie(key)}"} for _ in range(2))
+    sent = await http.get("/v1/search", params={"q": "banana"}, headers=mine)
+    known = {"If-None-Match": sent.headers["etag"]}
+    for headers in (mine | known, mine | known, others | known, others | known):
+        answer = await http.get("/v1/search", params={"q": "banana"}, headers=headers)
+        assert (answer.status_code, answer.content) == (304, b"")
+    searched = room.recorded()
+    assert len(searched) == 5
+    assert all(each == searched[0] for each in searched)
+    paying = [amount > 0 for amount in searched[0].values()]
+    first, again = (
+        [outcome if pays else Outcome.UNEARNED for pays in paying] for outcome in (Outcome.FUNDED, Outcome.SEEN)
+    )
+    assert await outcomes(room, 5) == [*first, *again, *again, *first, *again]
+
+
+async def outcomes(room: Room, count: int) -> list[int]:
+    """What became of the appearances of so many searches, once they are in the database and folded."""
+    until_s = time.monotonic() + 60
+    with room.doors.database() as connection:
+        while connection.execute("SELECT sum(recorded) FROM ledger.incarnations").fetchone() != (count,):
+            assert time.monotonic() < until_s
+            await asyncio.sleep(0.05)
+    with database.connect(room.doors.settings.postgres.url) as connection:
+        book.take_epoch(connection, "test")
+        fund(connection, 10**9)
+        return folded(connection, PAID)
 
 
 @contextmanager

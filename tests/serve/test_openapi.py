@@ -101,3 +101,16 @@ async def test_examples_have_what_their_schemas_require(document: dict[str, Any]
                 seen += 1
     assert seen >= 8
     assert openapi.EXAMPLES
+
+
+async def test_no_request_waits_for_the_document_to_be_made(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than a request may on a busy machine, so it is there before the first one comes."""
+    async with opened(settings) as doors:
+
+        def late(*_: object) -> None:
+            raise AssertionError("it is made for a request")
+
+        monkeypatch.setattr(openapi, "document", late)
+        assert (await doors.http.get("/openapi.json")).status_code == 200

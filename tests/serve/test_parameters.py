@@ -180,6 +180,27 @@ async def test_filters_and_weights_beside_a_cursor_are_refused(room: tuple[Doors
     assert (await http.get(f"/v1/search?cursor={cursor}&limit=2&explain=true")).status_code == 200
 
 
+async def test_a_cursor_goes_by_video_or_by_moment_as_its_search_did(room: tuple[Doors, Shelf]) -> None:
+    """Said again beside it, that contradicts nothing; else it is refused."""
+    http = room[0].http
+    first = (await http.get("/v1/search?q=fruit&limit=1&group_by=video")).json()
+    cursor = first["next_cursor"]
+    assert cursor
+    pages = [
+        (await http.get(f"/v1/search?cursor={cursor}")).json(),
+        (await http.get(f"/v1/search?cursor={cursor}&group_by=video")).json(),
+        (await http.post("/v1/search", json={"cursor": cursor, "group_by": "video"})).json(),
+    ]
+    assert pages[0]["moments"] == pages[1]["moments"] == pages[2]["moments"] != []
+    videos = [each["video_id"] for each in (*first["moments"], *pages[0]["moments"])]
+    assert len(videos) == len(set(videos))
+    by_moment = (await http.get("/v1/search?q=fruit&limit=1")).json()["next_cursor"]
+    for _ in range(2):  # also of a page behind it
+        answer = await http.get(f"/v1/search?cursor={by_moment}&group_by=video")
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad-query")
+        by_moment = (await http.get(f"/v1/search?cursor={by_moment}&limit=1")).json()["next_cursor"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

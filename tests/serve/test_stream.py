@@ -17,6 +17,7 @@ import pytest
 from cluster import database
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
+from serve import origins
 from serve.client import Client
 from serve.encoding import QueryEncoder
 from serve.services import Encoding, Facts, Vector
@@ -231,7 +232,8 @@ async def test_a_stream_that_nobody_reads_holds_no_place_of_searches(hung_here: 
 async def test_one_address_has_a_part_of_the_streams(hung_here: Settings, model: QueryEncoder) -> None:
     few = dataclasses.replace(hung_here.section(SearchSettings), streams_address_max=2)
     async with opened(hung_here.with_section(few), near(model)) as doors:
-        with doors.services.gates.streams.passed("127.0.0.1"), doors.services.gates.streams.passed("127.0.0.1"):
+        streams, here = doors.services.gates.streams, origins.bucket("127.0.0.1")
+        with streams.passed(here), streams.passed(here):
             answer = await doors.http.get("/v1/search/stream", params={"q": WORDS})
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert (await doors.http.get("/v1/search", params={"q": WORDS})).status_code == 200

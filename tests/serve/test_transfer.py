@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from cluster.settings import Settings
 from serve import gates
+from serve.keys import Principal
 from serve.settings import SearchSettings
 from serve.transfer import Transfer
 from tests.conftest import free_port
@@ -87,6 +88,57 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
     finally:
         server.should_exit = True
         await running
+
+
+def posted(address: str, principal: Principal | None = None) -> Scope:
+    headers = [(b"content-length", b"900000"), (b"content-type", b"application/json")]
+    state = {"address": address, "principal": principal}
+    return {"type": "http", "method": "POST", "path": "/v1/search", "headers": headers, "state": state}
+
+
+def sent_slowly() -> Receive:
+    """The beginning of a large body, and then nothing."""
+    begun: list[Message] = [{"type": "http.request", "body": b'{"image":"' + b"A" * 100_000, "more_body": True}]
+
+    async def received() -> Message:
+        if not begun:
+            await asyncio.Event().wait()
+        return begun.pop()
+
+    return received
+
+
+async def test_slow_large_bodies_of_strangers_leave_places_to_keys_and_to_other_networks() -> None:
+    """Eight addresses, of one network or of eight, filled the places for pictures until their bodies were given up."""
+    search = SearchSettings(gate_wait_s=0.1, body_timeout_s=30.0)
+    own, answered = gates.of(search), list[int]()
+
+    async def application(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def whole() -> Message:
+        return {"type": "http.request", "body": b'{"image":"' + b"A" * 100_000 + b'"}', "more_body": False}
+
+    async def said(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answered.append(message["status"])
+
+    made = Transfer(application, search, own)
+    for addresses in ([f"192.0.2.{each}" for each in range(8)], [f"10.{each}.0.1" for each in range(8)]):
+        slow = [asyncio.create_task(made(posted(each), sent_slowly(), said)) for each in addresses]
+        await asyncio.sleep(0.5)
+        is_one_network = addresses[0].startswith("192")
+        assert own.large_bodies.held == (2 if is_one_network else 3)
+        answered.clear()
+        await made(posted("192.0.2.1", Principal(1, frozenset(("search",)))), whole, said)
+        await made(posted("203.0.113.7"), whole, said)
+        assert answered == [200, 200 if is_one_network else 503]
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert own.large_bodies.held == own.bodies.held == own.large_shares.held == 0
 
 
 @pytest.mark.parametrize("body", [b"[" * 11_000_000, b'{"text":"' + b"a" * 11_000_000 + b'"}'])
