@@ -25,10 +25,11 @@ from psycopg import Connection
 
 from cluster import cache, database, runtime, telemetry
 from cluster import settings as settings_module
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker, backoff_s
 from cluster.settings import Settings
 from ledger import adoption, appearances, book, fold, review, stops
+from ledger.alarms import StuckAlarm
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.counters import Counters
@@ -63,6 +64,7 @@ class Ledger:
         self._reconcile_at = 0.0
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
         self._reconciled = False  # nothing new is begun before the chain has been compared once
+        self._stuck = StuckAlarm(self._own.batch_open_max_s)
         self.epoch = 0
         self.finding: Finding | None = None
 
@@ -104,16 +106,24 @@ class Ledger:
 
     def _pay(self, connection: Connection[Any]) -> None:
         if self._payouts is None:
-            treasury = open_treasury(connection, self._chain, self._settings)
+            try:
+                treasury = open_treasury(connection, self._chain, self._settings)
+            except Rejected as refusal:  # what is set up wrongly a person mends; folding does not wait for it
+                raise Temporary(f"payouts wait for a person: {refusal}") from refusal
             self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
         self._payouts.run_once(plan=self._reconciled)
         if time.monotonic() >= self._reconcile_at:
             self.finding = reconcile(
-                connection, self._chain, self._payouts.treasury, partial(adoption.adopt, self._payouts)
+                connection,
+                self._chain,
+                self._payouts.treasury,
+                partial(adoption.adopt, self._payouts),
+                self._payouts.opinions,
             )
             if self.finding.conclusive and self.finding.ok:
                 stops.thaw(connection, adoption.RESTORED)
                 book.commit(connection)
+            self._stuck.look(connection)
             pause_s = self._own.reconcile_interval_s if self.finding.conclusive else self._own.tick_interval_s
             self._reconcile_at = time.monotonic() + pause_s
             self._reconciled = self._reconciled or self.finding.conclusive

@@ -33,6 +33,8 @@ def adopt(payouts: Payouts, effect: Effect) -> bool:
     if not stops.is_frozen_for(connection, RESTORED):
         return False
     transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+    if str(transaction.signatures[0]) != effect.signature or not all(transaction.verify_with_results()):
+        return False  # one node's word; signatures need no other
     message = transaction.message
     if payouts.treasury.payer.treasury not in message.account_keys[: message.header.num_required_signatures]:
         return False

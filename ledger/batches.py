@@ -7,7 +7,7 @@ most one live attempt, ended things never change, and only the holder of the epo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
@@ -64,39 +64,84 @@ class Attempt:
     signature: str
     raw: bytes
     last_valid_block_height: int
+    context_slot: int = 0
+    state: str = "live"
+
+
+class Payout(NamedTuple):
+    """What a batch pays a creator, and the account it was taken from."""
+
+    id: int
+    creator_id: int
+    amount_pix: int
+    source: int
 
 
 DUE_COLUMNS = ("creator_id", "account_id", "amount_pix", "wallet", "seq")
 
 # ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits.
+# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits; so does the part that is doubtful.
 DUE = """
-    SELECT a.owner, a.id, w.wallet, least(a.balance, %(most)s), (now() AT TIME ZONE 'utc')::date,
+    SELECT a.owner, a.id, w.wallet, least(a.balance - d.doubtful_pix, %(most)s), (now() AT TIME ZONE 'utc')::date,
            (SELECT count(*) FROM ledger.payouts p
             WHERE p.creator_id = a.owner AND p.period = (now() AT TIME ZONE 'utc')::date)::int, t.address
     FROM ledger.accounts a
     JOIN ledger.wallets w ON w.creator_id = a.owner AND (w.hold_until IS NULL OR w.hold_until <= now())
     LEFT JOIN ledger.token_accounts t ON t.wallet = w.wallet AND t.mint = %(mint)s
-    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance > 0 AND a.balance >= %(least)s
+    CROSS JOIN LATERAL (SELECT CASE WHEN a.owner IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
+                               THEN ledger.withheld(a.owner) ELSE 0 END AS doubtful_pix) d
+    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance - d.doubtful_pix > 0
+      AND a.balance - d.doubtful_pix >= %(least)s
+      AND (%(creators)s::bigint[] IS NULL OR a.owner = ANY(%(creators)s))
       AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = a.owner AND h.released_at IS NULL
-                      AND (h.until IS NULL OR h.until > now()))
+                      AND NOT h.partial AND (h.until IS NULL OR h.until > now()))
     ORDER BY a.balance DESC, a.id LIMIT %(limit)s"""
 
+# What keeps a batch from being signed or sent for the first time: a recipient who was stopped since it was planned.
+STOPPED = """
+    SELECT b.id, s.creator_id FROM ledger.batches b,
+        LATERAL (SELECT (r->>0)::bigint AS creator_id, r->>1 AS wallet FROM jsonb_array_elements(b.plan->'recipients') r) s
+        LEFT JOIN ledger.wallets w ON w.creator_id = s.creator_id
+    WHERE b.id = ANY(%s) AND b.kind IN ('payout', 'accounts') AND (
+        w.wallet IS DISTINCT FROM s.wallet OR w.hold_until > now()
+        OR s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE released_at IS NULL AND NOT partial
+                            AND (until IS NULL OR until > now()))
+        OR CASE WHEN b.kind = 'payout'
+                     AND s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
+                THEN ledger.withheld(s.creator_id) > (
+                    SELECT balance FROM ledger.accounts
+                    WHERE (kind, party, owner, asset) = ('payable', 'creator', s.creator_id, 'PIX')) END)
+    ORDER BY b.id, s.creator_id"""
 
-def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
-    """Creators above the threshold, the largest first."""
-    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit}
+
+def due(
+    connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
+) -> list[Due]:
+    """Creators above the threshold, the largest first; of these `creators`, where they are named."""
+    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit,
+              "creators": None if creators is None else list(creators)}  # fmt: skip
     return [Due(*row) for row in connection.execute(DUE, values)]
+
+
+def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
+    """Which of these batches must not go out as planned, and the recipients that are the reason.
+
+    They are held, have another wallet or changed it a moment ago, or their share of it has become doubtful.
+    """
+    found: dict[str, set[int]] = {}
+    for batch_id, creator_id in connection.execute(STOPPED, (list(batch_ids),)) if batch_ids else ():
+        found.setdefault(batch_id, set()).add(creator_id)
+    return found
 
 
 def is_payday(connection: Conn, economics: Economics) -> bool:
     """Whether payouts are planned now, by the database's clock."""
     if not economics.payout_interval_s:
         return True
-    row = connection.execute("SELECT extract(epoch FROM now())::bigint").fetchone()
-    assert row is not None
-    return bool((row[0] - economics.payout_offset_s) % economics.payout_interval_s < economics.payout_window_s)
+    return bool(
+        (book.clock_s(connection) - economics.payout_offset_s) % economics.payout_interval_s < economics.payout_window_s
+    )
 
 
 def planned_today(connection: Conn) -> int:
@@ -114,6 +159,18 @@ def live_count(connection: Conn) -> int:
         "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'held', 'signed')"
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def open_too_long(connection: Conn, open_max_s: float) -> list[tuple[str, str, str, int, float]]:
+    """Batches that have had no end for that long: id, kind, state, attempts, age in seconds; the oldest first."""
+    rows = connection.execute(
+        "SELECT b.id, b.kind, b.state, (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int,"
+        " extract(epoch FROM now() - b.planned_at)::float FROM ledger.batches b"
+        " WHERE b.state IN ('planned', 'held', 'signed') AND b.planned_at < now() - make_interval(secs => %s)"
+        " ORDER BY b.planned_at, b.id",
+        (open_max_s,),
+    )
+    return rows.fetchall()
 
 
 def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
@@ -201,40 +258,100 @@ def planned(connection: Conn, limit: int) -> list[Batch]:
     return [_batch(row) for row in rows]
 
 
+def signed_count(connection: Conn) -> int:
+    """How many batches are signed and have not ended."""
+    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state = 'signed'").fetchone()
+    return int(row[0]) if row else 0
+
+
 def one(connection: Conn, batch_id: str) -> Batch:
     row = connection.execute(f"{BATCH} WHERE b.id = %s", (batch_id,)).fetchone()
     assert row is not None
     return _batch(row)
 
 
+def is_known(connection: Conn, batch_id: str) -> bool:
+    return connection.execute("SELECT FROM ledger.batches WHERE id = %s", (batch_id,)).fetchone() is not None
+
+
 def live_attempts(connection: Conn) -> list[Attempt]:
     """Everything signed whose end is not known."""
     rows = connection.execute(
         "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " a.last_valid_block_height, a.context_slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
 
 
 def given_up(connection: Conn) -> list[Attempt]:
     """Expired attempts of batches that have not ended: the chain may still know better."""
     rows = connection.execute(
         "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " a.last_valid_block_height, a.context_slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
 
 
-def due_to_send(connection: Conn, resend_interval_s: float) -> list[tuple[str, bytes]]:
-    """Signature and bytes of live attempts that were not sent within the interval."""
+def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
+    """Attempts of a batch that are live or were given up, in their order."""
     rows = connection.execute(
-        "SELECT signature, raw FROM ledger.attempts WHERE state = 'live'"
+        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
+        " a.last_valid_block_height, a.context_slot, a.state FROM ledger.attempts a"
+        " JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.state IN ('live', 'expired') AND b.id = %s ORDER BY a.n",
+        (batch_id,),
+    ).fetchall()
+    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
+
+
+# A batch whose transaction was given up may be cut in two; the markers of all that it was cut from guard its own.
+LINEAGE = """
+    WITH RECURSIVE above AS (
+        SELECT id AS child, parent, 1 AS depth FROM ledger.batches WHERE id = ANY(%s) AND parent IS NOT NULL
+        UNION ALL SELECT above.child, b.parent, above.depth + 1 FROM above JOIN ledger.batches b ON b.id = above.parent
+        WHERE b.parent IS NOT NULL)
+    SELECT child, parent FROM above
+    WHERE EXISTS (SELECT FROM ledger.attempts a WHERE a.batch_id = above.parent AND a.state = 'expired')
+    ORDER BY child, depth"""
+
+
+def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
+    """For each batch those it was cut from, the nearest first, of which a transaction was given up."""
+    found: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
+    for child, parent in connection.execute(LINEAGE, (list(batch_ids),)):
+        found[child].append(parent)
+    return found
+
+
+def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
+    """The slot by which the chain has every one of these token accounts that we have opened; 0 for none."""
+    row = connection.execute(
+        "SELECT coalesce(max(a.slot), 0) FROM ledger.token_accounts t"
+        " JOIN ledger.attempts a ON a.batch_id = t.batch_id AND a.state = 'landed' WHERE t.address = ANY(%s)",
+        (list(addresses),),
+    ).fetchone()
+    assert row is not None  # of an aggregate
+    return int(row[0])
+
+
+def due_to_send(
+    connection: Conn, resend_interval_s: float, signed_now: Collection[str] = ()
+) -> list[tuple[str, bytes]]:
+    """Signature and bytes of live attempts that were not sent within the interval.
+
+    Of those that were never sent, as far as is known, none that has a recipient who was stopped since it was signed;
+    `signed_now` are signatures made a moment ago, which are not asked about again.
+    """
+    rows = connection.execute(
+        "SELECT signature, raw, batch_id, sends FROM ledger.attempts WHERE state = 'live'"
         " AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => %s)) ORDER BY signed_at",
         (resend_interval_s,),
-    )
-    return [(row[0], bytes(row[1])) for row in rows]
+    ).fetchall()
+    kept_back = stopped(connection, [batch_id for signature, _, batch_id, sends in rows
+                                       if not sends and signature not in signed_now])  # fmt: skip
+    return [(signature, bytes(raw)) for signature, raw, batch_id, _ in rows if batch_id not in kept_back]
 
 
 def sent(connection: Conn, signatures: Sequence[str]) -> None:
@@ -293,6 +410,39 @@ def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error:
 
 def cancel(connection: Conn, batch: Batch) -> None:
     _move(connection, batch.id, "cancelled")
+
+
+def unsign(connection: Conn, batch: Batch) -> None:
+    """No transaction of the batch is live any more."""
+    if one(connection, batch.id).state == "signed":
+        _move(connection, batch.id, "planned")
+
+
+def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
+    rows = connection.execute(
+        "SELECT p.id, p.creator_id, p.amount_pix, t.source FROM ledger.payouts p"
+        " JOIN ledger.transfers t ON t.id = p.transfer_id WHERE p.batch_id = %s ORDER BY p.id",
+        (batch.id,),
+    )
+    return [Payout(*row) for row in rows]
+
+
+def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id: int) -> None:
+    """End each payout by what was received: posted if that is its amount, else voided; `entry_id` moved the money."""
+    values = {"ids": [each.id for each, _ in received], "got": [amount for _, amount in received], "entry": entry_id}
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.transfers t SET final_entry = %(entry)s,"
+            "   state = CASE WHEN g.amount = p.amount_pix THEN 'posted' ELSE 'voided' END"
+            " FROM ledger.payouts p JOIN unnest(%(ids)s::bigint[], %(got)s::bigint[]) AS g (id, amount) ON g.id = p.id"
+            " WHERE t.id = p.transfer_id",
+            values,
+        )
+        connection.execute(
+            "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
+            " FROM unnest(%(ids)s::bigint[], %(got)s::bigint[]) AS g (id, amount) WHERE g.id = p.id",
+            values,
+        )
 
 
 def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> None:

@@ -24,9 +24,11 @@ STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 TOKEN_ACCOUNT_BYTES = 165
+SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
 FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left alone so long
 SIMULATIONS_MAX = 16  # that one node is asked at once
 SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
+OF_ANOTHER_FORM = ("UnsupportedVersion", "SanitizeFailure")
 BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
 
 
@@ -123,6 +125,16 @@ class Look:
     node: str
     slot: int
     statuses: Mapping[str, Status | None]
+    first_slot: int = 0  # what is older, the node has forgotten
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a node says a transaction would do: its error (None when it would succeed), compute units, the node's slot."""
+
+    error: Any
+    units: int
+    slot: int
 
 
 @dataclass(frozen=True)
@@ -178,11 +190,13 @@ class Chain:
     def slot(self, commitment: str = "finalized") -> int:
         return int(self.ask("getSlot", {"commitment": commitment}))
 
-    def supports_v1(self) -> bool:
-        """Whether the cluster's software takes transactions of version 1 (Agave 4.2 and newer)."""
-        version = str(self.ask("getVersion").get("solana-core", "0.0"))
-        major, minor = (int(part) for part in version.split(".")[:2])
-        return (major, minor) >= (4, 2)
+    def takes(self, raw: bytes) -> bool:
+        """Whether every node that answers can run a transaction of this form; what its software calls itself proves nothing.
+
+        Raises:
+            Temporary: no node answers.
+        """
+        return self._runner.run(self._takes([base64.b64encode(raw).decode(), SIMULATION]))
 
     def is_alpenglow(self) -> bool:
         """Under Alpenglow a confirmed block is final; detected, never assumed."""
@@ -226,9 +240,25 @@ class Chain:
             found += [_account(value) for value in answer["value"]]
         return min(slots, default=0), found
 
-    def looks(self, signatures: Sequence[str]) -> list[Look]:
-        """What each node that answers knows of these signatures, history included."""
-        return self._runner.run(self._looks(signatures))
+    def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
+        """Of these addresses those that a program owns, by every node that answers, each with the program.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        found: dict[str, str] = {}
+        for start in range(0, len(addresses), ACCOUNTS_MAX):
+            page = list(addresses[start : start + ACCOUNTS_MAX])
+            options = {"commitment": "finalized", "encoding": "base64", "dataSlice": {"offset": 0, "length": 0}}
+            answers = self.ask_all("getMultipleAccounts", page, options, least=opinions)
+            for address, seen in zip(page, zip(*(each["value"] for each in answers), strict=True), strict=True):
+                if all(account is not None and account["owner"] != SYSTEM_PROGRAM for account in seen):
+                    found[address] = str(seen[0]["owner"])
+        return found
+
+    def looks(self, signatures: Sequence[str], *, reach: bool = False) -> list[Look]:
+        """What each node that answers knows of these signatures, history included; `reach`: and how far back it knows."""
+        return self._runner.run(self._looks(signatures, reach))
 
     def effect(self, signature: str, opinions: int = 1) -> Effect | None:
         """What a finalized transaction did; None until `opinions` nodes say the same."""
@@ -271,12 +301,27 @@ class Chain:
                 return found[::-1]
             before = page[-1]["signature"]
 
-    def simulate_all(self, raws: Sequence[bytes]) -> list[tuple[Any, int]]:
-        """For each its error (None when it would succeed) and compute units, under a fresh blockhash, unsigned.
+    def touched(self, address: str, opinions: int = 1) -> list[str]:
+        """Finalized transactions that name an address, by any node that answers: the newest thousand of each.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        options = {"commitment": "finalized", "limit": SIGNATURES_MAX}
+        answers = self.ask_all("getSignaturesForAddress", address, options, least=opinions)
+        return list(dict.fromkeys(each["signature"] for answer in answers for each in answer))
+
+    def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
+        """What each would do, under a fresh blockhash, unsigned, by a node that has reached `slot_min`.
 
         They run at once, each beginning with another node.
         """
-        return self._runner.run(self._simulate_all(raws))
+        return self._runner.run(self._simulate_all(raws, slot_min))
+
+    def simulations(self, raw: bytes, slot_min: int = 0) -> list[Simulation]:
+        """What one would do, by every node that answers and has reached `slot_min`."""
+        params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
+        return [_simulation(answer) for answer in self.ask_all("simulateTransaction", *params, least=0)]
 
     def send(self, raws: Sequence[bytes]) -> int:
         """Hand the bytes to every node; returns how many were taken somewhere. What was refused is only a hint."""
@@ -284,14 +329,13 @@ class Chain:
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _simulate_all(self, raws: Sequence[bytes]) -> list[tuple[Any, int]]:
+    async def _simulate_all(self, raws: Sequence[bytes], slot_min: int) -> list[Simulation]:
         places = asyncio.Semaphore(SIMULATIONS_MAX * len(self.nodes))
 
-        async def one(number: int, raw: bytes) -> tuple[Any, int]:
-            params = [base64.b64encode(raw).decode(), SIMULATION]
+        async def one(number: int, raw: bytes) -> Simulation:
+            params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
             async with places:
-                value = (await self._first("simulateTransaction", params, number))["value"]
-            return value["err"], int(value.get("unitsConsumed") or 0)
+                return _simulation(await self._first("simulateTransaction", params, number))
 
         found = await asyncio.gather(*(one(number, raw) for number, raw in enumerate(raws)), return_exceptions=True)
         answers = []
@@ -300,6 +344,12 @@ class Chain:
                 raise answer
             answers.append(answer)
         return answers
+
+    async def _takes(self, params: list[Any]) -> bool:
+        said = [each for node in self.nodes if (each := await _form(node, params)) is not None]
+        if not said:
+            raise Temporary("no RPC node answers")
+        return all(said)
 
     async def _first(self, method: str, params: list[Any], begin: int = 0) -> Any:
         last: Exception = Temporary("no RPC node answers")
@@ -327,11 +377,11 @@ class Chain:
             raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
         return found
 
-    async def _looks(self, signatures: Sequence[str]) -> list[Look]:
-        found = await asyncio.gather(*(self._look(node, signatures) for node in self.nodes))
+    async def _looks(self, signatures: Sequence[str], reach: bool) -> list[Look]:
+        found = await asyncio.gather(*(self._look(node, signatures, reach) for node in self.nodes))
         return [look for look in found if look is not None]
 
-    async def _look(self, node: Node, signatures: Sequence[str]) -> Look | None:
+    async def _look(self, node: Node, signatures: Sequence[str], reach: bool) -> Look | None:
         statuses: dict[str, Status | None] = {}
         slot: int | None = None
         for start in range(0, len(signatures), STATUSES_MAX):
@@ -343,7 +393,11 @@ class Chain:
             at = int(answer["context"]["slot"])
             slot = at if slot is None else min(slot, at)
             statuses |= {key: _status(value) for key, value in zip(page, answer["value"], strict=True)}
-        return Look(node.name, slot or 0, statuses)
+        try:
+            first = int(await node.call("getFirstAvailableBlock", [])) if reach else 0
+        except (Temporary, RpcRefusal):
+            return None
+        return Look(node.name, slot or 0, statuses, first)
 
     async def _send(self, raws: Sequence[bytes]) -> int:
         taken = await asyncio.gather(*(self._send_one(raw) for raw in raws))
@@ -359,6 +413,26 @@ class Chain:
             if isinstance(answer, BaseException) and not isinstance(answer, (Temporary, RpcRefusal)):
                 raise answer
         return any(not isinstance(answer, BaseException) for answer in answers)
+
+
+async def _form(node: Node, params: list[Any]) -> bool | None:
+    """Whether a node can run a transaction of this form; None where it cannot say now."""
+    try:
+        answer = await node.call("simulateTransaction", params)
+    except Temporary:
+        return None
+    except RpcRefusal as error:
+        return None if error.code in BEHIND else False
+    return answer["value"]["err"] not in OF_ANOTHER_FORM
+
+
+def _simulated_at(slot_min: int) -> dict[str, Any]:
+    return SIMULATION | ({"minContextSlot": slot_min} if slot_min else {})
+
+
+def _simulation(answer: Any) -> Simulation:
+    value = answer["value"]
+    return Simulation(value["err"], int(value.get("unitsConsumed") or 0), int(answer["context"]["slot"]))
 
 
 def _status(value: Any) -> Status | None:

@@ -33,6 +33,7 @@ SYSTEM_PROGRAM = Pubkey.default()
 BYTES_MAX = {"legacy": 1232, "v1": 4096}
 ADDRESSES_MAX = 64
 INSTRUCTIONS_MAX = 64  # executed, programs' own calls included
+ANCESTORS_MAX = {"legacy": 2, "v1": 8}  # whose markers fit beside a half, a quarter … of a full transaction
 OPENING_CALLS = 6  # what one token account's opening executes
 COMPUTE_UNITS_MAX = 1_400_000
 TRANSFER, TRANSFER_CHECKED, CREATE_IDEMPOTENT = 3, 12, b"\x01"

@@ -15,15 +15,16 @@ marker: an account whose creation is part of the transaction, so that a second o
 from __future__ import annotations
 
 from ledger import stops
-from ledger.settling import Settling
+from ledger.resolving import Resolving
 
 
-class Payouts(Settling):
-    """The whole of it: one round is settle, plan, sign, send."""
+class Payouts(Resolving):
+    """The whole of it: one round is settle, resolve, plan, sign, send."""
 
     def run_once(self, *, plan: bool = True) -> None:
         """One round at our own pace. Each step commits for itself. `plan`: also begin something new."""
         self.settle()
+        self.resolve()
         if plan and stops.frozen(self.connection) is None:
             self.plan()
             self.sign()

@@ -6,10 +6,11 @@ the recipient at fault stands alone and is held. Knows no signature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from ledger import batches, book, packing, screening, stops
+from cluster.errors import Temporary
+from ledger import batches, book, packing, screening, stops, wallets
 from ledger.batches import Batch, Due, Recipient
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
@@ -30,6 +31,7 @@ class Planning(Rail):
         made = self._pend([sorted(chunk, key=lambda each: each.creator_id) for chunk in chunks])
         self._reclaim()
         book.commit(self.connection)
+        self.planned_now = frozenset(each.id for each in made)
         return made
 
     def _pend(self, chunks: Sequence[Sequence[Due]], parent: str | None = None) -> list[Batch]:
@@ -56,10 +58,12 @@ class Planning(Rail):
         recipients = tuple(Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
         return Batch(number, "payout", "planned", sum(each.amount_pix for each in dues), recipients)
 
-    def _due(self) -> tuple[list[Due], list[Due]]:
-        """Who is due: those with a token account, within the day's limit, and those without one."""
+    def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
+        """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without."""
         limit = self.settings.payouts_per_plan_max
-        due = self._screened(batches.due(self.connection, self.economics, self.treasury.mint, limit))
+        wallets.release_mended(self.connection)
+        due = self._payable(batches.due(self.connection, self.economics, self.treasury.mint, limit, creators))
+        due = self._screened(due)
         left = self.economics.payout_day_max_pix - batches.planned_today(self.connection)
         ready: list[Due] = []
         for each in due:
@@ -68,18 +72,38 @@ class Planning(Rail):
                 left -= each.amount_pix
         return ready, [each for each in due if each.address is None]
 
+    def _payable(self, due: Sequence[Due]) -> list[Due]:
+        """Those whose wallet can be paid; the others are held until they name another one."""
+        reasons = wallets.unpayable_of(self.connection, {each.creator_id: each.wallet for each in due})
+        for each in due:
+            if each.creator_id in reasons:
+                self._hold_wallet(each.creator_id, each.wallet, reasons[each.creator_id])
+        return [each for each in due if each.creator_id not in reasons]
+
+    def _hold_wallet(self, creator_id: int, wallet: str, why: str) -> None:
+        stops.hold(self.connection, creator_id, f"{wallets.UNPAYABLE}: {wallet} {why}")
+
     def _screened(self, due: Sequence[Due]) -> list[Due]:
         """Those whom the operator's screening lets pass; the others are held."""
-        asked = [screening.Recipient(each.creator_id, each.wallet, each.amount_pix) for each in due]
+        refused = self._screen([screening.Recipient(each.creator_id, each.wallet, each.amount_pix) for each in due])
+        return [each for each in due if each.creator_id not in refused]
+
+    def _screen(self, asked: Sequence[screening.Recipient]) -> set[int]:
+        """Creators whom the operator's screening does not let pass; they are held now."""
         reasons = screening.ask(self.screening, asked)
         for creator_id, reason in reasons.items():
             stops.hold(self.connection, creator_id, f"screening: {reason}")
-        return [each for each in due if each.creator_id not in reasons]
+        return set(reasons)
 
     def _find_accounts(self, missing: Sequence[Due]) -> None:
         """Look up the token accounts of new recipients; open those that the chain does not have."""
         if not missing:
             return
+        strange = self.chain.not_wallets([each.wallet for each in missing], self.opinions)
+        for due in missing:
+            if due.wallet in strange:
+                self._hold_wallet(due.creator_id, due.wallet, f"belongs to the program {strange[due.wallet]}")
+        missing = [due for due in missing if due.wallet not in strange]
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
         _, found = self.chain.accounts([each.address for each in recipients])
         unknown = []
@@ -100,9 +124,16 @@ class Planning(Rail):
         size = self.treasury.capacity("accounts")
         for start in range(0, len(recipients), size):
             chunk = tuple(recipients[start : start + size])
-            number = self._id(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
+            number = self._unused(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
             made.append(Batch(number, "accounts", "planned", 0, chunk))
         batches.add(self.connection, made, parent)
+
+    def _unused(self, text: str) -> str:
+        """An id that follows from a text; the same accounts may be tried again after a batch of them has failed."""
+        number = self._id(text)
+        while batches.is_known(self.connection, number):
+            number = self._id(number)
+        return number
 
     # ── Taking back ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,8 +162,15 @@ class Planning(Rail):
                 self._pay_again(batch, {each.creator_id for each in half})
 
     def _pay_again(self, parent: Batch, creators: set[int]) -> None:
-        limit = self.settings.payouts_per_plan_max
-        due = batches.due(self.connection, self.economics, self.treasury.mint, limit)
-        chosen = sorted((d for d in due if d.creator_id in creators and d.address), key=lambda each: each.creator_id)
-        if chosen:
-            self._pend([chosen], parent.id)
+        """Plan a part of a batch that was given back, under the rules of any payout; else it is due like any other.
+
+        How many batches wait is no matter here: a part that were forgotten would come again with who is at fault.
+        """
+        if not batches.is_payday(self.connection, self.economics):
+            return
+        try:
+            ready, _ = self._due(creators)
+        except Temporary:  # nobody is paid unscreened, and what has ended is booked all the same
+            return
+        if ready:
+            self._pend([sorted(ready, key=lambda each: each.creator_id)], parent.id)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import Connection
 
-from ledger import book, screening
-from ledger.batches import Batch
-from ledger.chain import Chain
+from ledger import batches, book, screening
+from ledger.batches import Attempt, Batch
+from ledger.chain import Chain, Look
 from ledger.screening import Screening
 from ledger.settings import Economics, LedgerSettings
 from ledger.treasury import Treasury
@@ -33,6 +34,8 @@ class Rail:
     economics: Economics
     settings: LedgerSettings
     screening: Screening = field(init=False)
+    planned_now: frozenset[str] = field(init=False, default=frozenset())  # batches whose recipients were just looked at
+    signed_now: frozenset[str] = field(init=False, default=frozenset())  # signatures likewise
 
     def __post_init__(self) -> None:
         self.screening = screening.load(self.settings.screening)
@@ -42,15 +45,41 @@ class Rail:
         """How many nodes must say the same before it is believed."""
         return min(OPINIONS, len(self.chain.nodes)) if self.settings.second_opinion else 1
 
-    def _marker_exists(self, batch: Batch, slot: int = 0) -> bool:
-        """Whether the chain holds the batch's marker, by any node, at `confirmed`: a marker that may yet vanish counts.
+    def _never_paid(self, batch: Batch, slot: int) -> bool:
+        """Whether it is proven that no transaction of the batch has landed or can: only then does its money go back.
+
+        Of what was given up, the finalized height must be past the last one at which it could land, and looks and the
+        marker's answer, both finalized, must be from after that. `slot` is of the evidence that the batch cannot land now.
+        """
+        given_up = [each for each in batches.given_up(self.connection) if each.batch.id == batch.id]
+        if not given_up:
+            return not self._marker_exists(batch, slot)
+        height, at = self.chain.finalized_height(self.opinions)
+        if height <= max(each.last_valid_block_height for each in given_up):
+            return False
+        looks = self._looks_since(given_up, max(at, slot))
+        unknown = all(self._nobody_knows(each, looks) for each in given_up)
+        return unknown and not self._marker_exists(batch, at, "finalized")
+
+    def _looks_since(self, attempts: Sequence[Attempt], slot: int) -> list[Look]:
+        """Looks at these attempts by nodes that have reached the slot."""
+        looks = self.chain.looks([each.signature for each in attempts], reach=True)
+        return [look for look in looks if look.slot >= slot]
+
+    def _nobody_knows(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
+        """Whether enough nodes remember the time since the attempt was signed, and none of those that look knows it."""
+        remembering = [look for look in looks if look.first_slot <= attempt.context_slot]
+        return len(remembering) >= self.opinions and all(look.statuses[attempt.signature] is None for look in looks)
+
+    def _marker_exists(self, batch: Batch, slot: int, commitment: str = "confirmed") -> bool:
+        """Whether the chain holds the batch's marker, by any node: at `confirmed` one that may yet vanish counts.
 
         Answers from before `slot` count as yes, to be safe.
         """
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return False
         address = str(self.treasury.marker(batch.id).address)
-        options = {"commitment": "confirmed", "encoding": "base64"}
+        options = {"commitment": commitment, "encoding": "base64"}
         answers = self.chain.ask_all("getMultipleAccounts", [address], options, least=self.opinions)
         return any(answer["value"][0] is not None or int(answer["context"]["slot"]) < slot for answer in answers)
 

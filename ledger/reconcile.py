@@ -16,6 +16,7 @@ from psycopg import Connection
 
 from ledger import book, stops
 from ledger.chain import Chain, Effect
+from ledger.rail import OPINIONS
 from ledger.treasury import Treasury
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,14 @@ class Finding:
         return not self.problems
 
 
-def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody) -> Finding:
-    """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown."""
-    settled = adopt_history(connection, chain, treasury, adopt)
+def reconcile(
+    connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody, opinions: int = OPINIONS
+) -> Finding:
+    """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown.
+
+    What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer.
+    """
+    settled = adopt_history(connection, chain, treasury, adopt, opinions)
     finding = compare(connection, chain, treasury)
     if not settled or finding.slot < _newest_slot(connection) or _moved_on(connection, chain, treasury, finding.slot):
         return replace(finding, conclusive=False, problems=())
@@ -63,10 +69,15 @@ def reconcile(connection: Connection[Any], chain: Chain, treasury: Treasury, ado
     return finding
 
 
-def adopt_history(connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody) -> bool:
-    """Book finalized transactions since the last time; False when one of ours is not settled yet and we must wait."""
+def adopt_history(
+    connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody, opinions: int = OPINIONS
+) -> bool:
+    """Book finalized transactions since the last time; False when one of ours is not settled yet and we must wait.
+
+    Or when the nodes have not yet agreed on what one of them did.
+    """
     for signature, addresses in _new_signatures(connection, chain, treasury):
-        effect = chain.effect(signature)
+        effect = chain.effect(signature, min(opinions, len(chain.nodes)))
         if effect is None or not _adopt(connection, treasury, effect, adopt):
             connection.rollback()
             return False

@@ -57,7 +57,7 @@ class Rig:
             self.chain, SECRET, POOL, GAS, version=self.version, separate_gas=self.separate_gas
         )
         self.advance(FINAL_BLOCKS)
-        treasury.bind(self.connection, "genesis", self.treasury.payer)
+        treasury.bind(self.connection, "genesis", self.treasury.payer, SECRET)
         self._deposit()
         self.payouts = self.fresh()
 

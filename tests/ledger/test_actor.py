@@ -144,3 +144,11 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
         ticks = loop.status()["ticks"]
         until(lambda: loop.status()["ticks"] > ticks + 2)
         assert (loop.status()["state"], loop.status()["epoch"]) == ("running", epoch)
+
+
+def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
+    connection.execute("INSERT INTO ledger.chain VALUES (true, 'another', 'm', 6, 't', 'a')")
+    with chain_of(eager), at_work(eager) as loop:
+        until(lambda: loop.status()["state"] == "waiting" and "another chain" in loop.status()["detail"])
+        record(connection, search(shown(1, 1)))
+        until(lambda: unfolded(connection) == 0)

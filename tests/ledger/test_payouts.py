@@ -22,6 +22,7 @@ from tests.ledger.chains import (
     assert_paid,
     attempts,
     new_chain,
+    wallet_of,
 )
 
 
@@ -141,6 +142,23 @@ def test_an_account_that_cannot_be_opened_is_the_fault_of_one(rig: Rig) -> None:
     assert_paid(rig, {1: 500})
 
 
+def test_an_opening_that_failed_is_tried_again_when_its_hold_is_released(rig: Rig) -> None:
+    rig.creator(1, 500, account=False)
+    rig.chain.svm.set_account(rig.address_of(1), stranger())
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(3)
+    assert list(rig.holds()) == [1]
+    from solders.account import Account
+
+    rig.chain.svm.set_account(rig.address_of(1), Account(0, b"", packing.SYSTEM_PROGRAM))
+    rig.advance(FINAL_BLOCKS)
+    (hold,) = stops.in_force(rig.connection)
+    stops.release(rig.connection, hold.name, "ana")
+    rig.connection.commit()
+    rig.pay(5)
+    assert_paid(rig, {1: 500})
+
+
 def stranger() -> Any:
     from solders.account import Account
 
@@ -204,8 +222,8 @@ def test_a_short_treasury_pays_as_much_as_it_can(rig: Rig) -> None:
     rig.chain.svm.set_account(rig.treasury.payer.token_account, spent(rig, 500_000_000_000))
     rig.advance(FINAL_BLOCKS)
     rig.pay(4)
-    assert rig.on_chain(1) == 400_000_000_000
-    assert rig.states() == {"posted": 1, "planned": 2}
+    assert rig.on_chain(1) == 500_000_000_000
+    assert rig.states() == {"posted": 2, "planned": 1}
 
 
 def spent(rig: Rig, amount: int) -> Any:
@@ -229,7 +247,7 @@ def test_the_first_payout_must_be_worth_its_token_account_and_a_stale_price_clos
 def test_the_platform_opens_one_account_a_creator_ever(rig: Rig) -> None:
     rig.creator(1, 500, account=False)
     rig.pay(5)
-    other = str(packing.MEMO_PROGRAM)
+    other = wallet_of(2)
     rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 1", (other,))
     rig.earn(1, 500)
     rig.pay(4)

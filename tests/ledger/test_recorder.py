@@ -70,6 +70,19 @@ async def test_what_the_database_has_forgotten_is_carried_again(settings: Settin
     assert left(settings.data_dir / "spool") == []
 
 
+async def test_a_strangers_idempotency_key_silences_nobody(settings: Settings, journal: Connection[Any]) -> None:
+    """Of those without a key each has names of their own; a name that comes again with another search pays once."""
+    fund(journal, 10_000)
+    recorder = Recorder(quick(settings))
+    await recorder.start()
+    for segment, who in ((1, "ana"), (2, "ben"), (3, "ana")):
+        recorder.record([shown(segment, segment, who=who)], idempotency_key="1", request=f"search {segment}")
+    recorder.record([shown(4, 4, who="ana")], idempotency_key="1", principal_id=7)
+    await recorder.close()
+    assert folded(journal) == [Outcome.FUNDED, Outcome.FUNDED, Outcome.REPEATED_KEY, Outcome.FUNDED]
+    assert earned(journal) == {1: 900, 2: 900, 4: 900}
+
+
 async def test_a_database_that_has_forgotten_is_noticed_while_nobody_searches(settings: Settings) -> None:
     recorder = Recorder(quick(settings, orphan_after_s=0.1))
     await recorder.start()
