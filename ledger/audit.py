@@ -116,7 +116,7 @@ def _payouts(connection: Conn) -> Check:
         " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
         " JOIN ledger.batches b ON b.id = p.batch_id"
         " WHERE (t.state = 'posted') <> (b.state = 'posted')"
-        "       AND NOT (t.state = 'voided' AND p.on_chain_pix <> p.amount_pix)"  # ended by evidence
+        "       AND NOT (t.state = 'voided' AND coalesce(p.on_chain_pix <> p.amount_pix, false))"  # ended by evidence
         "    OR t.amount_pix <> p.amount_pix"
         "    OR (t.state = 'posted' AND p.on_chain_pix IS DISTINCT FROM p.amount_pix)"
         "    OR (t.state = 'posted' AND NOT EXISTS (SELECT FROM ledger.attempts a"
