@@ -306,22 +306,44 @@ def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
     return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
 
 
-# A batch whose transaction was given up may be cut in two; the markers of all that it was cut from guard its own.
+# What a creator was to get by a transaction that was given up went back to them when its batch ended. Should it land all
+# the same, nothing that they are paid since may land beside it: the batch's marker guards every payout of theirs, whichever
+# way its money came back, until one that it guarded has landed, a person has found that the marker is a stranger's (see
+# `resolving`), or the bytes are so old by the database's clock that no chain takes them.
 LINEAGE = """
-    WITH RECURSIVE above AS (
-        SELECT id AS child, parent, 1 AS depth FROM ledger.batches WHERE id = ANY(%s) AND parent IS NOT NULL
-        UNION ALL SELECT above.child, b.parent, above.depth + 1 FROM above JOIN ledger.batches b ON b.id = above.parent
-        WHERE b.parent IS NOT NULL)
-    SELECT child, parent FROM above
-    WHERE EXISTS (SELECT FROM ledger.attempts a WHERE a.batch_id = above.parent AND a.state = 'expired')
-    ORDER BY child, depth"""
+    SELECT {whose}, g.batch_id FROM (
+        SELECT DISTINCT a.batch_id, b.ended_at FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id
+        WHERE a.state = 'expired' AND a.signed_at > now() - make_interval(days => %(days)s)
+          AND b.kind = 'payout' AND b.state IN ('cancelled', 'failed')
+          AND NOT EXISTS (SELECT FROM ledger.attempts l WHERE l.batch_id = b.id AND l.state = 'landed')
+          AND NOT EXISTS (SELECT FROM ledger.resolutions r
+                          WHERE r.batch_id = b.id AND r.ended AND r.asked_at > b.ended_at)) g
+    JOIN ledger.payouts q ON q.batch_id = g.batch_id {joined}
+    WHERE NOT EXISTS (
+        SELECT FROM ledger.payouts p JOIN ledger.attempts l ON l.batch_id = p.batch_id AND l.state = 'landed'
+        WHERE p.creator_id = q.creator_id AND p.id > q.id AND l.signed_at > g.ended_at)
+    GROUP BY {whose}, g.batch_id ORDER BY {whose}, max(q.id) DESC"""
+OF_CREATORS = LINEAGE.format(whose="q.creator_id", joined="AND q.creator_id = ANY(%(ids)s)")
+OF_BATCHES = LINEAGE.format(
+    whose="n.batch_id",
+    joined="JOIN ledger.payouts n ON n.creator_id = q.creator_id AND n.id > q.id AND n.batch_id = ANY(%(ids)s)",
+)
+LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash lives for a minute
 
 
 def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
-    """For each batch those it was cut from, the nearest first, of which a transaction was given up."""
+    """For each batch those whose payouts it may repeat, since a transaction of theirs was given up; the newest first."""
     found: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
-    for child, parent in connection.execute(LINEAGE, (list(batch_ids),)):
-        found[child].append(parent)
+    for number, above in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
+        found[number].append(above)
+    return found
+
+
+def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list[str]]:
+    """The same for what these creators are paid next; who has none is left out."""
+    found: dict[int, list[str]] = {}
+    for creator_id, above in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
+        found.setdefault(creator_id, []).append(above)
     return found
 
 

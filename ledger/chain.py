@@ -335,7 +335,11 @@ class Chain:
         async def one(number: int, raw: bytes) -> Simulation:
             params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
             async with places:
-                return _simulation(await self._first("simulateTransaction", params, number))
+                try:
+                    return _simulation(await self._first("simulateTransaction", params, number))
+                except RpcRefusal as refusal:  # of this one; the others are simulated all the same
+                    log.error("a node refuses to simulate a transaction: %s", refusal.message)
+                    return Simulation(f"refused: {refusal.message}", 0, 0)
 
         found = await asyncio.gather(*(one(number, raw) for number, raw in enumerate(raws)), return_exceptions=True)
         answers = []

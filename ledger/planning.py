@@ -6,6 +6,7 @@ the recipient at fault stands alone and is held. Knows no signature.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from ledger import batches, book, packing, screening, stops, wallets
 from ledger.batches import Batch, Due, Recipient
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
+
+log = logging.getLogger(__name__)
 
 
 class Planning(Rail):
@@ -26,13 +29,32 @@ class Planning(Rail):
         room = self.settings.batches_live_max - batches.live_count(self.connection)
         ready, missing = self._due()
         self._find_accounts(missing)
-        size = self.treasury.capacity("payout")
-        chunks = [ready[start : start + size] for start in range(0, len(ready), size)][: max(room, 0)]
-        made = self._pend([sorted(chunk, key=lambda each: each.creator_id) for chunk in chunks])
+        made = self._pend(self._parts(ready)[: max(room, 0)])
         self._reclaim()
         book.commit(self.connection)
         self.planned_now = frozenset(each.id for each in made)
         return made
+
+    def _parts(self, ready: Sequence[Due]) -> list[list[Due]]:
+        """As many recipients together as one transaction holds beside the markers that guard them.
+
+        Who has been through so many transactions that were given up that their markers do not fit waits for their time.
+        """
+        marked = self.settings.marker_accounts
+        lineage = batches.lineage_of(self.connection, [each.creator_id for each in ready]) if marked else {}
+        parts: list[list[Due]] = []
+        together: set[str] = set()
+        for each in ready:
+            above = set(lineage.get(each.creator_id, ()))
+            if not self.treasury.capacity("payout", len(above)):
+                log.error("too many transactions of a creator were given up", extra={"creator": each.creator_id})
+                continue
+            together |= above
+            if not parts or len(parts[-1]) >= self.treasury.capacity("payout", len(together)):
+                parts.append([])
+                together = above
+            parts[-1].append(each)
+        return [sorted(part, key=lambda each: each.creator_id) for part in parts]
 
     def _pend(self, chunks: Sequence[Sequence[Due]], parent: str | None = None) -> list[Batch]:
         """A batch for each chunk, its money in flight."""
@@ -172,5 +194,4 @@ class Planning(Rail):
             ready, _ = self._due(creators)
         except Temporary:  # nobody is paid unscreened, and what has ended is booked all the same
             return
-        if ready:
-            self._pend([sorted(ready, key=lambda each: each.creator_id)], parent.id)
+        self._pend(self._parts(ready), parent.id)

@@ -116,20 +116,34 @@ class Signing(Planning):
 
     def _simulated(self, waiting: Sequence[Batch]) -> list[tuple[Batch, list[Instruction], int]]:
         """Batches that would succeed, with their compute units and a margin; those that would fail are judged."""
-        lineage = batches.lineage(self.connection, [each.id for each in waiting])
-        built = [[*self._guards(batch, lineage[batch.id]), *self._instructions(batch)] for batch in waiting]
-        raws = [self.treasury.unsigned(each) for each in built]
+        built = self._built(waiting)
+        waiting = [each for each in waiting if each.id in built]
+        raws = [self.treasury.unsigned(built[each.id]) for each in waiting]
         slot = batches.opened_slot(self.connection, [each.address for batch in waiting for each in batch.recipients])
         found = self.chain.simulate_all(raws, slot)
         sized = []
-        for batch, instructions, raw, simulation in zip(waiting, built, raws, found, strict=True):
+        for batch, raw, simulation in zip(waiting, raws, found, strict=True):
             units: int | None = simulation.units
             if simulation.error is not None:
-                units = self._asked_again(batch, raw, len(instructions), slot)
+                units = self._asked_again(batch, raw, len(built[batch.id]), slot)
             if units is not None:
                 room = units + units * self.settings.compute_margin_ppm // PPM + 300
-                sized.append((batch, instructions, min(room, packing.COMPUTE_UNITS_MAX)))
+                sized.append((batch, built[batch.id], min(room, packing.COMPUTE_UNITS_MAX)))
         return sized
+
+    def _built(self, waiting: Sequence[Batch]) -> dict[str, list[Instruction]]:
+        """What each batch does, by its id. One that does not fit beside the markers that guard it is cut into parts."""
+        marked = self.settings.marker_accounts
+        lineage = batches.lineage(self.connection, [each.id for each in waiting]) if marked else {}
+        built: dict[str, list[Instruction]] = {}
+        for batch in waiting:
+            above = lineage.get(batch.id, [])
+            if len(batch.recipients) <= self.treasury.capacity(batch.kind, len(above)):
+                built[batch.id] = [*self._guards(batch, above), *self._instructions(batch)]
+            else:  # of an earlier release or another version, or planned before what guards it was given up
+                self._call_back(batch, set())
+        book.commit(self.connection)
+        return built
 
     def _asked_again(self, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
         """A node says that the batch would fail: the compute units, if another one says that it would not.
@@ -163,7 +177,7 @@ class Signing(Planning):
         book.commit(self.connection)
 
     def _guards(self, batch: Batch, lineage: Sequence[str]) -> list[Instruction]:
-        """What makes a transaction fail whole if the batch, or one that it was cut from, has been paid.
+        """What makes a transaction fail whole if the batch, or one whose payouts it may repeat, has been paid.
 
         Markers of earlier batches are made and emptied at once: that fails where there is one.
         """
@@ -172,7 +186,7 @@ class Signing(Planning):
             return []
         if not self.settings.marker_accounts:
             return [packing.memo(batch.id)]  # equal bytes would be one and the same transaction
-        above = [self.treasury.marker(each) for each in lineage[: packing.ANCESTORS_MAX[self.treasury.version]]]
+        above = [self.treasury.marker(each) for each in lineage]
         checks = [make(payer, mark) for mark in above for make in (packing.create_marker, packing.reclaim_marker)]
         return [*checks, packing.create_marker(payer, self.treasury.marker(batch.id))]
 

@@ -58,9 +58,10 @@ class Treasury:
     def token_account_of(self, wallet: str) -> str:
         return str(packing.token_account(Pubkey.from_string(wallet), self.payer.mint))
 
-    def capacity(self, kind: str) -> int:
-        separate = self.payer.gas != self.payer.treasury
-        return packing.capacity(kind, self.version, separate_gas=separate, with_marker=kind == "payout")
+    def capacity(self, kind: str, lineage: int = 0) -> int:
+        """How many of a kind one transaction holds, beside the markers of so many batches that it must not pay again."""
+        separate, marked = self.payer.gas != self.payer.treasury, kind == "payout"
+        return packing.capacity(kind, self.version, separate_gas=separate, with_marker=marked, lineage=lineage)
 
     def marker(self, batch_id: str) -> packing.Marker:
         return packing.marker(self.payer, batch_id, self.secret, self.marker_rent)

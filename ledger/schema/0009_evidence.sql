@@ -15,7 +15,9 @@ INSERT INTO ledger.own_addresses (address, role)
 -- The wallet for which it was last asked whether it is payable: a wallet that an earlier release let in has not been, and
 -- is looked at when a payout is planned. A later release with more rules empties the column.
 ALTER TABLE ledger.wallets ADD checked_wallet text;
-CREATE INDEX wallets_unchecked ON ledger.wallets (creator_id) WHERE checked_wallet IS DISTINCT FROM wallet;
+
+-- Transactions that were given up, of late: few, and asked about whenever something is planned or signed.
+CREATE INDEX attempts_given_up ON ledger.attempts (signed_at) WHERE state = 'expired';
 
 -- A person's wish that a batch without an end is ended by what the chain shows. The ledger answers it once; what it was
 -- asked and what it found stay written.

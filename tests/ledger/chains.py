@@ -158,7 +158,7 @@ class Rig:
 def assert_paid(rig: Rig, amounts: dict[int, int]) -> None:
     """On chain, in the journal and nowhere else."""
     assert {creator: rig.on_chain(creator) for creator in amounts} == amounts
-    paid = dict(rig.rows("SELECT creator_id, sum(on_chain_pix)::bigint FROM ledger.payouts GROUP BY creator_id"))  # type: ignore[arg-type]
+    paid = dict(rig.rows("SELECT creator_id, coalesce(sum(on_chain_pix), 0)::bigint FROM ledger.payouts GROUP BY 1"))  # type: ignore[arg-type]
     assert {creator: paid.get(creator, 0) for creator in amounts} == amounts
     assert rig.balance("in_flight") == 0
     assert all(check.ok for check in audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True))

@@ -7,17 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from psycopg import Connection
 from solders.account import Account
 from solders.pubkey import Pubkey
 
 from ledger import batches, book, packing, screening, stops, wallets
 from ledger.localnet import blocks
 from ledger.payouts import Payouts
+from ledger.rail import PAID_UNKNOWN
 from ledger.settings import Economics
-from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Key, Rig, assert_paid, wallet_of
+from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Key, Rig, assert_paid, new_chain, wallet_of
 from tests.ledger.test_late_payouts import Hasty
 
 OTHER = str(Key("another wallet").pubkey)
+
+
+class Credulous(Payouts):
+    """Believes nodes that all lie: nothing that was signed has landed, or can."""
+
+    def _never_paid(self, *_: Any) -> bool:
+        return True
 
 
 def plan(rig: Rig, *creators: int) -> None:
@@ -141,6 +150,119 @@ def test_a_batch_that_was_signed_before_is_given_back_only_when_that_can_land_no
     rig.pay(4)
     assert rig.on_chain(1) == 0
     assert_paid(rig, {2: 1000})
+
+
+# ── Beside the markers of what was given up ────────────────────────────────────────────────────────────────────────
+
+
+def full(journal: Connection[Any]) -> Rig:
+    """A batch with as many recipients as fit, whose first transaction was given up and can land no more."""
+    rig = Rig(journal, new_chain(), version="legacy")
+    plan(rig, *range(1, rig.treasury.capacity("payout") + 1))
+    rig.payouts.sign()
+    rig.fresh(Hasty).settle()
+    rig.advance(EXPIRED_BLOCKS)
+    return rig
+
+
+def test_who_is_left_of_a_full_batch_is_paid_in_transactions_that_fit(journal: Connection[Any]) -> None:
+    rig = full(journal)
+    others = list(range(2, rig.treasury.capacity("payout") + 1))
+    hold(rig)
+    rig.payouts = rig.fresh()
+    rig.pay(5)
+    assert (rig.on_chain(1), rig.freezes()) == (0, [])
+    assert_paid(rig, dict.fromkeys(others, 1000))
+    counts = rig.rows("SELECT count FROM ledger.batches WHERE state = 'posted' ORDER BY count")
+    assert counts == [(4,), (10,)]
+
+
+def test_a_plan_that_does_not_fit_beside_what_guards_it_is_cut_when_it_is_signed(
+    journal: Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned by an earlier release, or while its recipients' other payouts were still under way."""
+    rig = full(journal)
+    everybody = dict.fromkeys(range(1, rig.treasury.capacity("payout") + 1), 1000)
+    hold(rig)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Payouts, "_parts", lambda _, ready: [list(ready)] if ready else [])
+        rig.payouts = rig.fresh()
+        rig.payouts._let_through(batches.planned(rig.connection, 9))
+    assert rig.rows("SELECT count FROM ledger.batches WHERE state = 'planned'") == [(len(everybody) - 1,)]
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.connection.commit()
+    rig.pay(6)
+    assert_paid(rig, everybody)
+
+
+@pytest.mark.parametrize("version", ["legacy", "v1"])
+def test_who_is_paid_later_is_guarded_by_the_marker_of_what_was_given_up(
+    journal: Connection[Any], version: str
+) -> None:
+    """One was held, the other left out: whichever way their money comes back, nothing pays them beside it."""
+    rig = Rig(journal, new_chain(), version=version)
+    plan(rig, 1, 2)
+    rig.payouts.sign()
+    raw = bytes(rig.rows("SELECT raw FROM ledger.attempts")[0][0])
+    rig.fresh(Hasty).settle()
+    given_up = rig.rows("SELECT id FROM ledger.batches")[0][0]
+    hold(rig)
+    rig.payouts = rig.fresh(Credulous)
+    rig.payouts.economics = dataclasses.replace(rig.economics, payout_min_pix=1500)  # nor is the other due again yet
+    assert rig.payouts.sign() == []
+    assert rig.states() == {"cancelled": 1}
+    (held,) = stops.in_force(rig.connection)
+    stops.release(rig.connection, held.name, "ana")
+    rig.earn(2, 700)
+    rig.payouts = rig.fresh()
+    made = rig.payouts.plan()
+    assert rig.rows("SELECT parent FROM ledger.batches WHERE state = 'planned'") == [(None,)] * len(made)
+    assert batches.lineage(rig.connection, [each.id for each in made]) == {each.id: [given_up] for each in made}
+    assert rig.payouts.sign() != []
+    rig.rpc.send([raw])
+    rig.advance(1)
+    rig.payouts.send()
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.settle()
+    assert (rig.on_chain(1), rig.on_chain(2)) == (1000, 1000)
+    assert PAID_UNKNOWN in rig.freezes()
+
+
+def test_what_was_given_up_guards_until_something_that_it_guarded_has_landed(rig: Rig) -> None:
+    plan(rig, 1)
+    rig.payouts.sign()
+    rig.fresh(Hasty).settle()
+    hold(rig)
+    rig.payouts = rig.fresh(Credulous)
+    rig.payouts.sign()
+    assert list(batches.lineage_of(rig.connection, [1, 2])) == [1]
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.payouts = rig.fresh()
+    rig.pay(3)
+    assert_paid(rig, {1: 1000})
+    assert batches.lineage_of(rig.connection, [1]) == {}
+
+
+def test_a_creator_whose_guards_do_not_fit_waits_and_keeps_nobody_else_waiting(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain(), version="legacy")
+    for _ in range(3):
+        plan(rig, 1)
+        rig.payouts.sign()
+        rig.fresh(Hasty).settle()
+        hold(rig)
+        rig.payouts = rig.fresh(Credulous)
+        rig.payouts.sign()
+        stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+        rig.payouts = rig.fresh()
+    rig.creator(2, 500)
+    rig.pay(3)
+    assert_paid(rig, {1: 0, 2: 500})
+    rig.connection.execute("SET session_replication_role = replica")  # a week later
+    rig.connection.execute("UPDATE ledger.attempts SET signed_at = now() - interval '8 days' WHERE state = 'expired'")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+    rig.pay(3)
+    assert_paid(rig, {1: 3000, 2: 500})
 
 
 def test_a_plan_that_the_chain_has_paid_is_not_given_back(rig: Rig) -> None:

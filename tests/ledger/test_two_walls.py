@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -34,10 +35,13 @@ class Node(LocalNode):
         self.behind: dict[str, int] = {}  # blocks, by method
         self.forgotten: set[str] = set()  # signatures
         self.lies: dict[str, Any] = {}  # by method: what becomes of the honest answer
+        self.refused = ""  # a transaction, in base 64, that is not simulated
         self.asked: list[tuple[str, list[Any]]] = []
 
     async def call(self, method: str, params: list[Any]) -> Any:
         self.asked.append((method, params))
+        if method == "simulateTransaction" and params[0] == self.refused:
+            raise RpcRefusal(-32602, "VersionedTransaction too large")
         view: Any = View(self.chain, self.behind[method]) if self.behind.get(method) else self.chain
         try:
             told = answer(view, method, params)
@@ -247,6 +251,23 @@ def test_what_is_nobodys_fault_is_waited_for(pair: tuple[Rig, list[Node]], troub
         node.lies.clear()
     rig.pay(3)
     assert_paid(rig, {1: 1000, 2: 1000, 3: 1000})
+
+
+def test_a_transaction_that_nodes_refuse_to_look_at_keeps_no_other_waiting(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    planned = []
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+        planned += rig.payouts.plan()
+    raw = rig.treasury.unsigned(rig.payouts._built(planned)[planned[0].id])
+    for node in nodes:
+        node.refused = base64.b64encode(raw).decode()
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.on_chain(2), rig.holds(), rig.freezes()) == (0, 1000, {}, [])
+    for node in nodes:
+        node.refused = ""
+    rig.pay(3)
+    assert_paid(rig, {1: 1000, 2: 1000})
 
 
 def test_one_nodes_word_is_not_enough_to_hold_while_the_other_is_away(pair: tuple[Rig, list[Node]]) -> None:
