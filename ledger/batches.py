@@ -347,6 +347,14 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
     return found
 
 
+def guarded_by(connection: Conn, batch_id: str) -> list[str]:
+    """Payout batches without an end that may repeat what this batch was to pay."""
+    rows = connection.execute(
+        "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'held', 'signed') ORDER BY id"
+    ).fetchall()
+    return [number for number, above in lineage(connection, [row[0] for row in rows]).items() if batch_id in above]
+
+
 def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
     """The slot by which the chain has every one of these token accounts that we have opened; 0 for none."""
     row = connection.execute(
@@ -425,6 +433,11 @@ def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: objec
         _move(connection, attempt.batch.id, "posted")
 
 
+def find_landed(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
+    """A transaction that was given up is final after its batch has ended: the batch stays ended, as it was."""
+    _end_attempt(connection, attempt, "landed", slot, fee, None, was="expired")
+
+
 def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
     """This transaction failed because an earlier one of its batch had landed; the batch goes on."""
     _end_attempt(connection, attempt, "failed", slot, fee, error)
@@ -464,6 +477,16 @@ def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id:
             "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
             " FROM unnest(%(ids)s::bigint[], %(got)s::bigint[]) AS g (id, amount) WHERE g.id = p.id",
             values,
+        )
+
+
+def receive_late(connection: Conn, received: Sequence[tuple[Payout, int]]) -> None:
+    """What recipients of a voided batch got all the same; its transfers stay voided, another entry has moved the money."""
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
+            " FROM unnest(%s::bigint[], %s::bigint[]) AS g (id, amount) WHERE g.id = p.id",
+            ([each.id for each, _ in received], [amount for _, amount in received]),
         )
 
 

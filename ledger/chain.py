@@ -271,6 +271,17 @@ class Chain:
                     return found[-1]
         return None
 
+    def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
+        """The same, where those nodes abstain that no longer have the block of `slot`: of the others all must agree.
+
+        None as well while one of them does not answer, or where none is left.
+        """
+        found = self.effect(signature, opinions)
+        if found is not None:
+            return found
+        able = self._runner.run(self._able(slot))
+        return self.effect(signature, able) if 0 < able < opinions else None
+
     def raw(self, signature: str) -> bytes:
         """The bytes of a finalized transaction.
 
@@ -301,14 +312,16 @@ class Chain:
                 return found[::-1]
             before = page[-1]["signature"]
 
-    def touched(self, address: str, opinions: int = 1) -> list[str]:
-        """Finalized transactions that name an address, by any node that answers: the newest thousand of each.
+    def touched(self, address: str, opinions: int = 1) -> list[str] | None:
+        """Finalized transactions that name an address, by any node that answers; None where there may be more than those.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
         options = {"commitment": "finalized", "limit": SIGNATURES_MAX}
         answers = self.ask_all("getSignaturesForAddress", address, options, least=opinions)
+        if any(len(answer) >= SIGNATURES_MAX for answer in answers):
+            return None
         return list(dict.fromkeys(each["signature"] for answer in answers for each in answer))
 
     def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
@@ -402,6 +415,16 @@ class Chain:
         except (Temporary, RpcRefusal):
             return None
         return Look(node.name, slot or 0, statuses, first)
+
+    async def _able(self, slot: int) -> int:
+        """How many nodes may still have the block of a slot; one that does not say so counts."""
+        firsts = await asyncio.gather(
+            *(node.call("getFirstAvailableBlock", []) for node in self.nodes), return_exceptions=True
+        )
+        for first in firsts:
+            if isinstance(first, BaseException) and not isinstance(first, (Temporary, RpcRefusal)):
+                raise first
+        return sum(isinstance(first, BaseException) or int(first) <= slot for first in firsts)
 
     async def _send(self, raws: Sequence[bytes]) -> int:
         taken = await asyncio.gather(*(self._send_one(raw) for raw in raws))

@@ -121,11 +121,6 @@ class Planning(Rail):
         """Look up the token accounts of new recipients; open those that the chain does not have."""
         if not missing:
             return
-        strange = self.chain.not_wallets([each.wallet for each in missing], self.opinions)
-        for due in missing:
-            if due.wallet in strange:
-                self._hold_wallet(due.creator_id, due.wallet, f"belongs to the program {strange[due.wallet]}")
-        missing = [due for due in missing if due.wallet not in strange]
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
         _, found = self.chain.accounts([each.address for each in recipients])
         unknown = []
@@ -138,8 +133,22 @@ class Planning(Rail):
         for each in unknown:
             if taken.get(each.creator_id, each.wallet) != each.wallet:
                 stops.hold(self.connection, each.creator_id, "one token account was opened for this creator already")
-        self._open([each for each in unknown if each.creator_id not in taken])
+        self._open(self._of_people([each for each in unknown if each.creator_id not in taken]))
         book.commit(self.connection)
+
+    def _of_people(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+        """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""
+        if not recipients:
+            return []
+        try:
+            strange = self.chain.not_wallets([each.wallet for each in recipients], self.opinions)
+        except Temporary as error:
+            log.warning("no token account is opened now: %s", error)
+            return []
+        for each in recipients:
+            if each.wallet in strange:
+                self._hold_wallet(each.creator_id, each.wallet, f"belongs to the program {strange[each.wallet]}")
+        return [each for each in recipients if each.wallet not in strange]
 
     def _open(self, recipients: Sequence[Recipient], parent: str | None = None) -> None:
         made = []

@@ -83,6 +83,17 @@ class Rail:
         answers = self.chain.ask_all("getMultipleAccounts", [address], options, least=self.opinions)
         return any(answer["value"][0] is not None or int(answer["context"]["slot"]) < slot for answer in answers)
 
+    def _marker_stands(self, batch: Batch) -> bool:
+        """Whether a node says that the batch's marker is on chain for good; what one has not come to yet does not count."""
+        if batch.kind != "payout" or not self.settings.marker_accounts:
+            return False
+        address, options = (
+            str(self.treasury.marker(batch.id).address),
+            {"commitment": "finalized", "encoding": "base64"},
+        )
+        answers = self.chain.ask_all("getMultipleAccounts", [address], options, least=self.opinions)
+        return any(answer["value"][0] is not None for answer in answers)
+
     def _post(self, key: str, kind: str, lines: list[tuple[int, int]], document: dict[str, Any]) -> book.Written | None:
         return book.post(self.connection, book.Entry(kind, key, lines, document)) if lines else None
 

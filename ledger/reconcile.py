@@ -35,7 +35,10 @@ def _nobody(_: Effect) -> bool:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a reconciliation found. `conclusive` is false when the chain moved on while we looked."""
+    """What a reconciliation found. `conclusive` is false when the chain moved on while we looked.
+
+    `waits_for` is the signature of a transaction that is not booked yet: ours and not settled, or nodes do not agree on it.
+    """
 
     slot: int
     journal_pix: int
@@ -44,6 +47,7 @@ class Finding:
     chain_lamports: int
     conclusive: bool = True
     problems: tuple[str, ...] = field(default=())
+    waits_for: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -57,9 +61,9 @@ def reconcile(
 
     What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer.
     """
-    settled = adopt_history(connection, chain, treasury, adopt, opinions)
-    finding = compare(connection, chain, treasury)
-    if not settled or finding.slot < _newest_slot(connection) or _moved_on(connection, chain, treasury, finding.slot):
+    waits_for = adopt_history(connection, chain, treasury, adopt, opinions)
+    finding = replace(compare(connection, chain, treasury), waits_for=waits_for)
+    if waits_for or finding.slot < _newest_slot(connection) or _moved_on(connection, chain, treasury, finding.slot):
         return replace(finding, conclusive=False, problems=())
     if finding.problems:
         stops.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
@@ -71,20 +75,20 @@ def reconcile(
 
 def adopt_history(
     connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody, opinions: int = OPINIONS
-) -> bool:
-    """Book finalized transactions since the last time; False when one of ours is not settled yet and we must wait.
+) -> str | None:
+    """Book finalized transactions since the last time; the signature of one that must be waited for, where there is one.
 
-    Or when the nodes have not yet agreed on what one of them did.
+    It is ours and not settled yet, or the nodes that still have its block have not yet agreed on what it did.
     """
-    for signature, addresses in _new_signatures(connection, chain, treasury):
-        effect = chain.effect(signature, min(opinions, len(chain.nodes)))
+    for signature, slot, addresses in _new_signatures(connection, chain, treasury):
+        effect = chain.remembered(signature, slot, min(opinions, len(chain.nodes)))
         if effect is None or not _adopt(connection, treasury, effect, adopt):
             connection.rollback()
-            return False
+            return signature
         for address in addresses:
             _move_cursor(connection, address, signature, effect.slot)
         book.commit(connection)
-    return True
+    return None
 
 
 def _newest_slot(connection: Connection[Any]) -> int:
@@ -117,8 +121,8 @@ def compare(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Fi
 
 def _new_signatures(
     connection: Connection[Any], chain: Chain, treasury: Treasury, slot_min: int = 0
-) -> list[tuple[str, list[str]]]:
-    """Finalized signatures that were not read before, oldest first, each with the addresses that name it."""
+) -> list[tuple[str, int, list[str]]]:
+    """Finalized signatures that were not read before, oldest first, each with its slot and the addresses that name it."""
     slots: dict[str, int] = {}
     named: dict[str, list[str]] = {}
     for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
@@ -132,7 +136,7 @@ def _new_signatures(
     connection.commit()
     for (signature,) in known:
         del slots[signature]
-    return [(signature, named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
+    return [(signature, slots[signature], named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
 
 
 def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect, adopt: Adopt) -> bool:

@@ -32,10 +32,17 @@ class Resolution:
 def ask(connection: Conn, batch_id: str, by: str) -> int:
     """Wish that a batch is ended by evidence; the wish that waits already, where there is one.
 
+    Also a batch whose money went back after a transaction of it was given up: it may have landed all the same.
+
     Raises:
         Rejected: there is no such batch, or it has ended.
     """
-    row = connection.execute("SELECT state, ended_at IS NULL FROM ledger.batches WHERE id = %s", (batch_id,)).fetchone()
+    row = connection.execute(
+        "SELECT state, ended_at IS NULL OR kind = 'payout' AND state IN ('cancelled', 'failed') AND EXISTS"
+        " (SELECT FROM ledger.attempts a WHERE a.batch_id = b.id AND a.state = 'expired')"
+        " FROM ledger.batches b WHERE id = %s",
+        (batch_id,),
+    ).fetchone()
     if row is None:
         hint = "`pixr payouts stops` and `pixr audit` name batches"
         raise Rejected(f"there is no batch {batch_id!r}", status=404, code="batch-unknown", hint=hint)

@@ -3,6 +3,10 @@
 The evidence is what finalized transactions did, by as many nodes as an end needs. What the chain did is booked, recipient
 by recipient: what one received is paid, the rest goes back to where it came from. Where the chain does not say enough,
 nothing is booked and the answer says what is missing.
+
+A batch whose money went back once, since a transaction of it was given up, can be asked for too (see `batches.lineage`): it
+has landed all the same, and its recipients are paid out of what they are owed; or a stranger has paid for its marker, and
+it guards their payouts no longer. That nodes have not seen it is no reason to take its guard away.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.errors import Rejected
+from solders.transaction import VersionedTransaction
+
+from cluster.errors import Rejected, Temporary
 from ledger import batches, book, resolutions
 from ledger.batches import Attempt, Batch, Payout
-from ledger.chain import Effect
+from ledger.chain import Effect, Look, RpcRefusal
 from ledger.settling import Settling
 
 log = logging.getLogger(__name__)
@@ -30,7 +36,7 @@ class Resolving(Settling):
         waiting = resolutions.asked(self.connection)
         self.connection.commit()
         for wish in waiting:
-            evidence: dict[str, Any] = {"nodes": self.opinions}
+            evidence: dict[str, Any] = {"nodes": self.opinions, "attempts": {}}
             batch = batches.one(self.connection, wish.batch_id)
             try:
                 with self.connection.transaction():
@@ -38,6 +44,9 @@ class Resolving(Settling):
                 ended = True
             except Rejected as refusal:
                 outcome, ended = str(refusal), False
+            except (Temporary, RpcRefusal) as error:  # of one wish, which waits; the others are carried out
+                log.warning("a batch cannot be ended now: %s", error, extra={"batch": wish.batch_id})
+                continue
             resolutions.done(self.connection, wish.id, ended, outcome, evidence)
             book.commit(self.connection)
             log.warning("a batch was asked to be ended by evidence", extra={"batch": wish.batch_id, "outcome": outcome})
@@ -48,22 +57,33 @@ class Resolving(Settling):
         Raises:
             Rejected: the evidence is not enough; the words say what is missing.
         """
-        if batch.state not in ("planned", "held", "signed"):
-            return f"it had ended by itself: it is {batch.state}"
+        if batch.state in ("planned", "held", "signed"):
+            return self._end_open(batch, evidence)
         attempts = batches.open_attempts(self.connection, batch.id)
+        if batch.state == "posted" or batch.kind != "payout" or not attempts:
+            return f"it had ended by itself: it is {batch.state}"
+        return self._end_given_up(batch, attempts, evidence)
+
+    def _end_open(self, batch: Batch, evidence: dict[str, Any], *, alone: bool = False) -> str:
+        """End a batch that has not ended; `alone`: whatever has become of those whose payouts it may repeat."""
+        attempts = batches.open_attempts(self.connection, batch.id)
+        effects = self._effects(attempts, evidence)
+        landed = _landed(attempts, effects)
+        if landed is not None:
+            return self._book_landed(landed, attempts, effects)
+        if not alone:
+            self._require_lineage_unpaid(batch, evidence)
+        return self._book_never(batch, attempts, effects, evidence)
+
+    def _effects(self, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> Effects:
         effects = {each.signature: self.chain.effect(each.signature, self.opinions) for each in attempts}
-        evidence["attempts"] = {
+        evidence["attempts"] |= {
             name: None
             if effect is None
             else {"slot": effect.slot, "error": effect.error, "tokens": dict(effect.tokens)}
             for name, effect in effects.items()
         }
-        landed = [each for each in attempts if (did := effects[each.signature]) is not None and did.error is None]
-        if len(landed) > 1:
-            raise _not_enough(f"{len(landed)} transactions of the batch have landed")
-        if landed:
-            return self._book_landed(landed[0], attempts, effects)
-        return self._book_never(batch, attempts, effects, evidence)
+        return effects
 
     # ── It has landed ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -130,15 +150,8 @@ class Resolving(Settling):
 
     def _book_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]) -> str:
         """Nothing of the batch has landed or can, and no other transaction has paid under its marker."""
-        height, slot = self.chain.finalized_height(self.opinions)
-        open_ended = [each for each in attempts if effects[each.signature] is None]
-        alive = [each for each in open_ended if each.last_valid_block_height >= height]
-        if alive:
-            raise _not_enough(f"transaction {alive[0].signature} may still land, until height is past its last one")
-        looks = self._looks_since(open_ended, slot) if open_ended else []
-        if not all(self._nobody_knows(each, looks) for each in open_ended):
-            raise _not_enough("nodes do not agree that its transactions never landed")
-        self._strangers_only(batch, evidence)
+        height = self._require_never(batch, attempts, effects)
+        self._require_strangers(batch, evidence)
         for attempt in attempts:
             effect = effects[attempt.signature]
             if effect is not None:
@@ -157,12 +170,101 @@ class Resolving(Settling):
             batches.fail_attempt(self.connection, attempt, effect.slot, effect.fee, effect.error)
         self._cost_only(attempt, effect)
 
-    def _strangers_only(self, batch: Batch, evidence: dict[str, Any]) -> None:
-        """Whoever has touched the batch's marker has not moved the treasury's tokens with it."""
+    def _require_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects) -> int:
+        """That none of these transactions without an effect has landed or can; the finalized height that says so."""
+        height, slot = self.chain.finalized_height(self.opinions)
+        open_ended = [each for each in attempts if effects[each.signature] is None]
+        alive = [each for each in open_ended if each.last_valid_block_height >= height]
+        if alive:
+            raise _not_enough(f"transaction {alive[0].signature} may still land, until height is past its last one")
+        looks = self._looks_since(open_ended, slot) if open_ended else []
+        remembered = all(self._nobody_knows(each, looks) for each in open_ended)
+        if not remembered and not self._marker_tells(batch, open_ended, looks, slot):
+            raise _not_enough("nodes do not agree that its transactions never landed")
+        return height
+
+    def _marker_tells(self, batch: Batch, attempts: Sequence[Attempt], looks: Sequence[Look], slot: int) -> bool:
+        """Whether the chain itself says that none of these landed, which are older than what nodes remember.
+
+        An account is not forgotten: each makes the batch's marker, and at `slot`, when none can land any more, there is none.
+        """
+        if any(look.statuses[each.signature] is not None for each in attempts for look in looks):
+            return False
+        if batch.kind != "payout":
+            return True  # it moves no money, and may be done twice
+        marker = self.treasury.marker(batch.id).address
+        makes = all(marker in VersionedTransaction.from_bytes(each.raw).message.account_keys for each in attempts)
+        return self.settings.marker_accounts and makes and not self._marker_exists(batch, slot, "finalized")
+
+    # ── It had ended ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _require_lineage_unpaid(self, batch: Batch, evidence: dict[str, Any]) -> None:
+        """That no batch whose payouts this one may repeat has paid, so that its money may go back."""
+        if not self.settings.marker_accounts:
+            return
+        for number in batches.lineage(self.connection, [batch.id])[batch.id]:
+            above = batches.one(self.connection, number)
+            attempts = batches.open_attempts(self.connection, number)
+            has_landed = _landed(attempts, self._effects(attempts, evidence)) is not None
+            if has_landed or self._marker_stands(above):
+                raise _not_enough(
+                    f"batch {number}, whose payouts it may repeat, is on chain: have that one resolved first"
+                )
+
+    def _end_given_up(self, batch: Batch, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> str:
+        """What became of a batch whose money went back after its transaction was given up."""
+        effects = self._effects(attempts, evidence)
+        landed, failed = _landed(attempts, effects), [each for each in attempts if effects[each.signature] is not None]
+        if landed is not None:
+            return self._book_late(landed, attempts, effects, evidence)
+        self._require_never(batch, attempts, effects)
+        stands = self._marker_stands(batch)
+        self._require_strangers(batch, evidence)
+        if not stands and not failed:
+            raise _not_enough("nothing of it has landed, and its marker keeps nobody from being paid")
+        for each in failed:
+            effect = effects[each.signature]
+            assert effect is not None
+            self._book_failed(each, effect)
+        if not stands:
+            return "its transaction has failed: what it cost is booked"
+        return "a stranger has paid for its marker: nothing of it has landed or can, and it guards no payout any more"
+
+    def _book_late(
+        self, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]
+    ) -> str:
+        """Its recipients have been paid out of what they are owed; what would pay them again is ended first."""
+        batch, effect = attempt.batch, effects[attempt.signature]
+        assert effect is not None
+        for number in batches.guarded_by(self.connection, batch.id):
+            self._end_open(batches.one(self.connection, number), evidence, alone=True)
+        received = self._received(batch, effect)
+        for each, got in received:
+            owed = book.balance(self.connection, each.source)
+            if owed < got:
+                raise _not_enough(f"creator {each.creator_id} got {got} and is owed {owed}: the rest was paid twice")
+        for each in attempts:
+            did = effects[each.signature]
+            if did is not None and did.error is not None:
+                self._book_failed(each, did)
+        batches.find_landed(self.connection, attempt, effect.slot, effect.fee)
+        spent = sum(got for _, got in received)
+        lines = [(each.source, -got) for each, got in received if got]
+        lines += [(book.account(self.connection, "chain"), spent)] if spent else []
+        lines += self._cost_lines(effect)
+        self._post(f"resolve:{attempt.signature}", "payout_resolved", lines, self._proof(attempt, effect))
+        batches.receive_late(self.connection, received)
+        self._keep_marker(batch)
+        return f"transaction {attempt.signature} had landed at slot {effect.slot}: booked out of what its recipients are owed"
+
+    def _require_strangers(self, batch: Batch, evidence: dict[str, Any]) -> None:
+        """That whoever has touched the batch's marker has not moved the treasury's tokens with it."""
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return
         address = str(self.treasury.marker(batch.id).address)
         touched = self.chain.touched(address, self.opinions)
+        if touched is None:
+            raise _not_enough(f"more transactions name the marker {address} than a node says at once")
         evidence["marker"] = {"address": address, "transactions": touched}
         for signature in touched:
             effect = self.chain.effect(signature, self.opinions)
@@ -170,6 +272,18 @@ class Resolving(Settling):
                 raise _not_enough(f"nodes do not agree on transaction {signature}, which names the marker")
             if effect.error is None and effect.tokens.get(self.treasury.token_account, 0):
                 raise _not_enough(f"transaction {signature}, which is none of ours, has paid under the marker")
+
+
+def _landed(attempts: Sequence[Attempt], effects: Effects) -> Attempt | None:
+    """The one that has paid, if any.
+
+    Raises:
+        Rejected: there are several.
+    """
+    landed = [each for each in attempts if (did := effects[each.signature]) is not None and did.error is None]
+    if len(landed) > 1:
+        raise _not_enough(f"{len(landed)} transactions of the batch have landed")
+    return landed[0] if landed else None
 
 
 def _not_enough(why: str) -> Rejected:

@@ -13,9 +13,10 @@ from typing import Any
 
 from solders.transaction import VersionedTransaction
 
+from cluster.errors import Temporary
 from ledger import batches, book, stops, verdict
 from ledger.batches import Attempt, Batch
-from ledger.chain import Effect, Look
+from ledger.chain import Effect, Look, RpcRefusal
 from ledger.rail import PAID_UNKNOWN
 from ledger.signing import Signing
 from ledger.verdict import Fault
@@ -39,15 +40,22 @@ class Settling(Signing):
             effect = self._finalized(attempt, looks)
             if effect is not None and self._revive(attempt, effect, live):
                 return  # what was read of the others may be about the same batch
-        unseen = []
-        for attempt in live:
+        unseen = [attempt for attempt in live if self._is_unseen(attempt, looks)]
+        if unseen:
+            self._expire(unseen)
+
+    def _is_unseen(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
+        """End an attempt whose end is certain; whether no node knows it."""
+        try:
             effect = self._finalized(attempt, looks)
             if effect is not None:
                 self._ended(attempt, effect)
-            elif looks and all(look.statuses[attempt.signature] is None for look in looks):
-                unseen.append(attempt)
-        if unseen:
-            self._expire(unseen)
+                return False
+        except (Temporary, RpcRefusal) as error:  # of one attempt; the others are settled
+            self.connection.rollback()
+            log.warning("an attempt cannot be settled now: %s", error, extra={"batch": attempt.batch.id})
+            return False
+        return bool(looks) and all(look.statuses[attempt.signature] is None for look in looks)
 
     def _finalized(self, attempt: Attempt, looks: Sequence[Look]) -> Effect | None:
         """What the transaction did, if a node says that it is final and enough of them agree on the effect."""
@@ -107,12 +115,16 @@ class Settling(Signing):
             if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
                 stops.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
             return
+        if fault is Fault.LINEAGE:
+            self._freeze_lineage(batch, self._proof(attempt, effect))
+            return
         if not self._never_paid(batch, effect.slot):
             return
+        is_recipients = fault is Fault.RECIPIENT and not self._treasury_is_frozen()
         batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
         proof = self._proof(attempt, effect)
         self._give_back(batch, f"fail:{attempt.signature}", self._cost_lines(effect), proof)
-        if fault is Fault.RECIPIENT:
+        if is_recipients:
             self._take_apart(batch, f"the transaction failed: {effect.error}")
 
     def _take_note(self, attempt: Attempt, effect: Effect) -> None:

@@ -13,23 +13,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from cluster.errors import Rejected
-from ledger import batches, book, packing, screening, stops, verdict
+from cluster.errors import Rejected, Temporary
+from ledger import batches, book, packing, screening, stops, verdict, wallets
 from ledger.batches import Batch
-from ledger.chain import Simulation
+from ledger.chain import Account, RpcRefusal, Simulation
 from ledger.packing import Instruction
 from ledger.planning import Planning
 from ledger.rail import PAID_UNKNOWN
 from ledger.settings import PPM
+from ledger.treasury import ACCOUNT_FROZEN, ACCOUNT_STATE_AT
 from ledger.verdict import Fault
 
 log = logging.getLogger(__name__)
 
 NOT_SIGNED = "the signer refuses to sign a payout"
+TREASURY_FROZEN = "the treasury's token account is frozen on chain"
 
 
 class Signing(Planning):
@@ -65,6 +68,7 @@ class Signing(Planning):
             [screening.Recipient(each.creator_id, each.wallet, each.amount)
              for batch in older if batch.kind == "payout" for each in batch.recipients]
         )  # fmt: skip
+        self._hold_unpayable(older)
         stopped = batches.stopped(self.connection, [each.id for each in older])
         for batch in older:
             if batch.id in stopped:
@@ -72,12 +76,26 @@ class Signing(Planning):
         book.commit(self.connection)
         return [each for each in waiting if each.id not in stopped]
 
+    def _hold_unpayable(self, older: Sequence[Batch]) -> None:
+        """Hold whose wallet a plan would pay though it cannot be paid: an earlier release let it in."""
+        named = {
+            each.creator_id: each.wallet for batch in older if batch.kind != "reclaim" for each in batch.recipients
+        }
+        for creator_id, why in wallets.unpayable_of(self.connection, named).items() if named else ():
+            self._hold_wallet(creator_id, named[creator_id], why)
+
     def _call_back(self, batch: Batch, creators: set[int]) -> None:
         """Give back a plan some of whose recipients were stopped, and plan the others anew.
 
-        One that was signed before waits until nothing of it can land any more, one whose marker is on chain for a person.
+        One that was signed before waits until nothing of it can land any more, one whose marker is on chain for a person:
+        if nothing of it was ever signed, then we have forgotten that it was paid.
         """
-        if not self._is_over(batch):
+        try:
+            is_over = self._is_over(batch)
+        except (Temporary, RpcRefusal) as error:  # of one batch; the others go on
+            log.warning("a batch cannot be called back now: %s", error, extra={"batch": batch.id})
+            return
+        if not is_over:
             return
         log.warning("batch is called back", extra={"batch": batch.id, "creators": sorted(creators)})
         batches.cancel(self.connection, batch)
@@ -91,11 +109,18 @@ class Signing(Planning):
     def _is_over(self, batch: Batch) -> bool:
         """Whether no transaction that was signed for a batch can land, nor has one."""
         _, slot = self.chain.finalized_height(self.opinions)
-        return self._never_paid(batch, slot)
+        if self._never_paid(batch, slot):
+            return True
+        if not batch.attempts and self._marker_stands(batch):
+            stops.freeze(self.connection, PAID_UNKNOWN, {"batch": batch.id})
+        return False
 
     def _affordable(self, waiting: Sequence[Batch]) -> list[Batch]:
         """Those batches that the treasury can pay for; one that is too large for it keeps no other one waiting."""
         _, (tokens, gas) = self.chain.accounts([self.treasury.token_account, str(self.treasury.payer.gas)])
+        if self._is_frozen(tokens):
+            book.commit(self.connection)
+            return []
         pix = int.from_bytes(tokens.data[64:72], "little") if tokens else 0
         lamports = gas.lamports if gas else 0
         for attempt in batches.live_attempts(self.connection):  # neither is gone from what was read, which is finalized
@@ -111,6 +136,19 @@ class Signing(Planning):
             taken.append(batch)
         return taken
 
+    def _is_frozen(self, account: Account | None) -> bool:
+        """Whether the treasury's account may pay nobody: no recipient's fault, so that payouts are frozen instead."""
+        if account is None or account.data[ACCOUNT_STATE_AT : ACCOUNT_STATE_AT + 1] != bytes([ACCOUNT_FROZEN]):
+            return False
+        about = {"account": self.treasury.token_account, "hint": "have the mint's authority thaw it, then release this"}
+        stops.freeze(self.connection, TREASURY_FROZEN, about)
+        return True
+
+    def _treasury_is_frozen(self) -> bool:
+        """Ask for the treasury's account as it is now, before a recipient is blamed."""
+        _, (tokens,) = self.chain.accounts([self.treasury.token_account], "confirmed")
+        return self._is_frozen(tokens)
+
     def _cost(self, batch: Batch) -> int:
         return self.treasury.cost_lamports(batch.kind, len(batch.recipients))
 
@@ -125,7 +163,7 @@ class Signing(Planning):
         for batch, raw, simulation in zip(waiting, raws, found, strict=True):
             units: int | None = simulation.units
             if simulation.error is not None:
-                units = self._asked_again(batch, raw, len(built[batch.id]), slot)
+                units = self._judged(batch, raw, len(built[batch.id]), slot)
             if units is not None:
                 room = units + units * self.settings.compute_margin_ppm // PPM + 300
                 sized.append((batch, built[batch.id], min(room, packing.COMPUTE_UNITS_MAX)))
@@ -145,6 +183,13 @@ class Signing(Planning):
         book.commit(self.connection)
         return built
 
+    def _judged(self, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
+        try:
+            return self._asked_again(batch, raw, built, slot)
+        except (Temporary, RpcRefusal) as error:  # of one batch; the others go on
+            log.warning("a batch cannot be judged now: %s", error, extra={"batch": batch.id})
+            return None
+
     def _asked_again(self, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
         """A node says that the batch would fail: the compute units, if another one says that it would not.
 
@@ -160,11 +205,14 @@ class Signing(Planning):
 
     def _would_fail(self, batch: Batch, found: Sequence[Simulation], limits: int, guards: int) -> None:
         faults = {verdict.of(each.error, batch.kind, guards, limits) for each in found}
-        about = {"batch": batch.id, "errors": [str(each.error) for each in found]}
+        about: dict[str, Any] = {"batch": batch.id, "errors": [str(each.error) for each in found]}
+        if faults == {Fault.LINEAGE}:
+            self._freeze_lineage(batch, about)
         if faults == {Fault.MARKER} and not batch.attempts:  # of one with attempts `settle` will find which has landed
             stops.freeze(self.connection, PAID_UNKNOWN, about)
+        book.commit(self.connection)
+        if faults != {Fault.RECIPIENT} or self._treasury_is_frozen():
             book.commit(self.connection)
-        if faults != {Fault.RECIPIENT}:
             log.warning("a batch cannot be signed now", extra=about)
             return
         if not self._never_paid(batch, min(each.slot for each in found)):
@@ -175,6 +223,11 @@ class Signing(Planning):
         self._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "error": error})
         self._take_apart(batch, f"the chain refuses it: {error}")
         book.commit(self.connection)
+
+    def _freeze_lineage(self, batch: Batch, about: dict[str, Any]) -> None:
+        """What the batch may repeat has been paid, or a stranger has paid for its marker: a person has it resolved."""
+        given_up = batches.lineage(self.connection, [batch.id])[batch.id]
+        stops.freeze(self.connection, PAID_UNKNOWN, about | {"given_up": given_up})
 
     def _guards(self, batch: Batch, lineage: Sequence[str]) -> list[Instruction]:
         """What makes a transaction fail whole if the batch, or one whose payouts it may repeat, has been paid.

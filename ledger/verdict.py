@@ -15,12 +15,14 @@ from ledger.packing import COMPUTE_BUDGET
 
 IN_USE = {"Custom": 0}  # the system program's: there is an account at this address already
 SHORT = {"Custom": 1}  # the system and the token program's: who pays does not hold that much
+OVERRUN = ("ComputationalBudgetExceeded", "ProgramFailedToComplete")  # the limit of the whole transaction was too low
 
 
 class Fault(Enum):
     """Whom an error is about."""
 
-    MARKER = "marker"  # its account exists: a transaction of the batch, or of a batch it was cut from, has landed
+    MARKER = "marker"  # its account exists: a transaction of the batch has landed
+    LINEAGE = "lineage"  # the account of another batch's exists: what this one may repeat has landed
     RECIPIENT = "recipient"
     NOBODY = "nobody"
 
@@ -39,9 +41,13 @@ def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
     if not isinstance(error, dict) or "InstructionError" not in error:
         return Fault.NOBODY
     index, detail = error["InstructionError"]
-    if index >= first + guards and detail != SHORT:
+    if detail in OVERRUN or detail == SHORT:
+        return Fault.NOBODY
+    if index >= first + guards:
         return Fault.RECIPIENT
-    return Fault.MARKER if first <= index < first + guards and detail == IN_USE else Fault.NOBODY
+    if index < first or detail != IN_USE:
+        return Fault.NOBODY
+    return Fault.MARKER if index == first + guards - 1 else Fault.LINEAGE  # its own is made last
 
 
 def limits_of(transaction: VersionedTransaction) -> int:
