@@ -180,7 +180,16 @@ def _own_work(context: Context, connection: Any) -> Callable[[], object]:
     """What a command does while it waits: nothing where a ledger runs, else the ledger's own rounds."""
     row = connection.execute("SELECT epoch > 0 AND now() - seen_at < interval '15 s' FROM ledger.fence").fetchone()
     connection.rollback()
-    return (lambda: None) if row and row[0] else _ledger(context).tick
+    if row and row[0]:
+        return lambda: None
+    ledger = _ledger(context)
+
+    def work() -> None:
+        ledger.tick()
+        if ledger.trouble:
+            raise Temporary(ledger.trouble)
+
+    return work
 
 
 def _ledger(context: Context) -> Any:

@@ -26,6 +26,7 @@ from ledger.settings import Economics, LedgerSettings
 from ledger.signer import Signer
 
 REMOTE = "unix:"
+OTHER_MARKS = "other-secret"
 # Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
 MINT_BYTES, MINT_DECIMALS_AT = 82, 44
 ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
@@ -176,7 +177,7 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret
     connection.commit()
     if not is_known:
         hint = "put back secrets/batches of the data folder that this database was used with"
-        raise Rejected("this ledger has paid with another secret of the batches", code="other-secret", hint=hint)
+        raise Rejected("this ledger has paid with another secret of the batches", code=OTHER_MARKS, hint=hint)
 
 
 def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bool:
