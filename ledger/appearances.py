@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86_400
 ROTATION_DAYS = 30  # whole UTC days, so that a day's bounds see one hash
-ONE_BY_ONE_FROM = 693  # the period (from 3 December 2026) since which viewers' hashes do not all change at one instant
+# The period (from 2 April 2027) since which viewers' hashes do not all change at one instant. Replicas of an earlier release
+# name viewers as before: until then all must have been replaced.
+ONE_BY_ONE_FROM = 697
 ADOPTED_BATCH_SEARCHES = 1000
 BEGUN = "INSERT INTO ledger.incarnations (id, spool, machine) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 RECORDED = """

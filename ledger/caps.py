@@ -109,10 +109,10 @@ class Caps:
         beyond: Places = rows[before[over][key] + running - earlier > self._most]
         return beyond
 
-    def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, today: int) -> list[Run]:
+    def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> list[Run]:
         """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
 
-        `today` is the UTC day of the database's clock: days that are over for good by it are forgotten.
+        `since` is a UTC day: those that are over for good for what was recorded on it are forgotten (see `waiting.since_s`).
         """
         sums = tally.sums(amounts)
         some = sums > 0
@@ -121,7 +121,7 @@ class Caps:
         runs = [*self._runs, Run(0, tally.keys[some], tally.days[some], sums[some])]
         start = merged_from([len(each.keys) for each in runs])
         if start is not None:
-            runs[start:] = [_merged(runs[start:], today)]
+            runs[start:] = [_merged(runs[start:], since)]
             connection.execute(
                 "DELETE FROM ledger.day_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
             )
@@ -148,10 +148,10 @@ class Caps:
         return replace(run, id=row[0])
 
 
-def _merged(runs: list[Run], today: int) -> Run:
+def _merged(runs: list[Run], since: int) -> Run:
     """One run, without days that are over for good; it may be empty."""
     keys, days, amounts = (np.concatenate([getattr(run, name) for run in runs]) for name in ("keys", "days", "amounts"))
-    young = days.astype(np.int64) > today - DAYS_KEPT
+    young = days.astype(np.int64) > since - DAYS_KEPT
     keys, days, amounts = keys[young], days[young], amounts[young]
     order = order_of(keys)  # quick, because runs are in order
     groups = Groups.where(order, changes(keys[order]))

@@ -156,14 +156,15 @@ class Fold:
         self._skews.note(group.skews_ms)
         outcome = np.full(len(shown.segment), Outcome.FUNDED, np.uint8)
         pool, stakes, now_s = self._pool(), self._stakes(), book.clock_s(self._connection)
-        today = now_s // DAY_S
+        since_s = waiting.since_s(self._connection, now_s)
+        today, since = now_s // DAY_S, since_s // DAY_S
         self._refuse_repeated(group, outcome)
         self._refuse_excess(group, outcome)
         # Before what was seen: an appearance that is worth nothing must not use up the day of one that is.
         outcome[(outcome == Outcome.FUNDED) & (shown.amount == 0)] = Outcome.UNEARNED
         with self.stages.time("seen"):
             news = self._refuse_seen(group, outcome)
-        runs = pen.give("write seen", self._seen.remember, self._connection, news, now_s)
+        runs = pen.give("write seen", self._seen.remember, self._connection, news, since_s)
         ahead = self._look_ahead(group, pen)
         with self.stages.time("caps"):
             self._refuse_excess_of_day(group, outcome)
@@ -174,11 +175,11 @@ class Fold:
             earned = self._earned(group, paid, nets, rests, stakes)
         folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
         pen.give("write entry", self._write, group, folded, earned, outcome)
-        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], _bound(cap, group, paid), today)
+        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], _bound(cap, group, paid), since)
                 for cap in self._caps]  # fmt: skip
         with self.stages.time("pairs"):
             pairs = self._pairs(group, outcome == Outcome.FUNDED, nets)
-        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, today), None
+        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, today, since), None
         if ahead is not None:
             following = self._grouped(*ahead.result())
         pen.give("commit", self._move_cursors, group.read.ends)

@@ -73,28 +73,39 @@ class Audience:
 
     def __init__(self) -> None:
         self._runs: list[Pairs] = []
+        self._since: int | None = None  # the oldest day that has come to something since it was judged last
 
     def load(self, connection: Connection[Any]) -> None:
         """Read what earlier folds have kept."""
         rows = connection.execute("SELECT id, viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
         self._runs = [_kept(*row) for row in rows]
 
-    def remember(self, connection: Connection[Any], pairs: Pairs, today: int) -> list[Pairs]:
+    def remember(self, connection: Connection[Any], pairs: Pairs, today: int, since: int | None = None) -> list[Pairs]:
         """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
 
-        `today` is the UTC day of the database's clock: what is too old by it is forgotten. A fold's
+        `today` is the UTC day of the database's clock, `since` that of the oldest batch which waits for a fold: what is too
+        old for it is forgotten, once it has been judged. A fold's
         own pairs are kept as they come: nearly all are different, and merging brings together what is not.
         """
+        self._since = self.since(today if since is None else since)
         if not len(pairs.viewers):
             return self._runs
         runs = [*self._runs, pairs]
         start = merged_from([len(each.viewers) for each in runs])
         if start is not None:
-            runs[start:] = [_young(summed(joined(runs[start:])), today)]
+            runs[start:] = [_young(summed(joined(runs[start:])), today, self._since)]
             connection.execute(
                 "DELETE FROM ledger.pair_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
             )
         return [*runs[:-1], self._insert(connection, runs[-1])] if len(runs[-1].viewers) else runs[:-1]
+
+    def since(self, today: int) -> int:
+        """The oldest day that has come to something and was not judged since; `today` where there is none."""
+        return today if self._since is None else min(today, self._since)
+
+    def judged(self) -> None:
+        """All that was folded has been judged."""
+        self._since = None
 
     def accept(self, runs: list[Pairs]) -> None:
         """The transaction that kept these has committed."""
@@ -112,7 +123,7 @@ class Audience:
         """Creators' days up to `today`, with what captive viewers make of them; None where nothing was earned lately."""
         if not self._runs:
             return None
-        pairs = _young(summed(joined(self._runs)), today)
+        pairs = _young(summed(joined(self._runs)), today, self.since(today))
         if not len(pairs.viewers):
             return None
         captive = _captive(pairs, economics)
@@ -133,10 +144,11 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
     if totals is None:
         return 0
     taken = sum(_act(connection, each, economics) for each in suspicions(totals, economics))
-    for leap in velocity.leaps(totals.days, totals.creators, totals.net, economics, today):
+    for leap in velocity.leaps(totals.days, totals.creators, totals.net, economics, today, audience.since(today)):
         reason = f"velocity on {_date(leap.day)}: more than {economics.velocity_ratio} times the days before"
         stops.hold(connection, leap.creator_id, reason, once=True)
     book.commit(connection)
+    audience.judged()
     return taken
 
 
@@ -235,9 +247,9 @@ def _kept(number: int, *columns: bytes) -> Pairs:
     return Pairs(*arrays, id=number)
 
 
-def _young(pairs: Pairs, today: int) -> Pairs:
+def _young(pairs: Pairs, today: int, since: int) -> Pairs:
     days = pairs.days.astype(np.int64)
-    young = (days > today - DAYS_KEPT) & (
+    young = (days > since - DAYS_KEPT) & (
         days <= today + 1
     )  # later ones are of an older version, which believed any clock
     return Pairs(*(getattr(pairs, name)[young] for name in NAMES))

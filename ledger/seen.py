@@ -71,17 +71,17 @@ class Seen:
         counts = (last == 0) | (at - last >= self._repeat_after_s)
         return rows[counts], Run(0, unique[counts], at[counts])
 
-    def remember(self, connection: Connection[Any], run: Run, now_s: int) -> list[Run]:
+    def remember(self, connection: Connection[Any], run: Run, since_s: int) -> list[Run]:
         """Keep what counted, in the caller's transaction; the result becomes the present by `accept`.
 
-        `now_s` is the database's clock, in seconds since 1970: what is too old by it is forgotten.
+        `since_s`, in seconds since 1970: what is too old for what was recorded then is forgotten (see `waiting.since_s`).
         """
         if not len(run.keys):
             return self._runs
         runs = [*self._runs, run]
         start = merged_from([len(each.keys) for each in runs])
         if start is not None:
-            runs[start:] = [self._merge(runs[start:], now_s)]
+            runs[start:] = [self._merge(runs[start:], since_s)]
             connection.execute(
                 "DELETE FROM ledger.seen_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
             )
@@ -91,11 +91,11 @@ class Seen:
         """The transaction that kept these has committed."""
         self._runs = runs
 
-    def _merge(self, runs: list[Run], now_s: int) -> Run:
+    def _merge(self, runs: list[Run], since_s: int) -> Run:
         """One run, each key with its newest second, without what is too old to matter; it may be empty."""
         keys = np.concatenate([run.keys for run in runs])
         seconds = np.concatenate([run.seconds for run in runs])
-        young = seconds.astype(np.int64) > now_s - max(1, self._repeat_after_s)
+        young = seconds.astype(np.int64) > since_s - max(1, self._repeat_after_s)
         keys, seconds = keys[young], seconds[young]
         order = order_of(keys)  # quick, because runs are in order
         keys, seconds = keys[order], seconds[order]

@@ -33,14 +33,16 @@ def leaps(
     earned: NDArray[np.int64],
     economics: Economics,
     today: int,
+    since: int | None = None,
 ) -> list[Leap]:
     """Who earns out of proportion today or did so yesterday, of which the last minutes are judged after midnight.
 
-    `today` is the UTC day of the database's clock; each day and creator comes once, in any order.
+    `today` is the UTC day of the database's clock; each day and creator comes once, in any order. `since` is an earlier day
+    that a backlog was folded of: then that day, the one before it and all later ones are judged.
     """
     if not economics.velocity_ratio:
         return []
-    judged = (days == today) | (days == today - 1)
+    judged = (days <= today) & (days >= (today if since is None else min(today, since)) - 1)
     fast = np.flatnonzero(judged & (earned >= max(economics.velocity_min_pix, 1)))
     found = []
     for row in fast:

@@ -37,6 +37,7 @@ Unpacked = tuple[NDArray[np.void], NDArray[np.void]]  # searches and appearances
 # How far what a replica says of the time is believed, from when the database recorded it. What an heir has recorded
 # may be as old as its incarnation; but nobody remembers longer than a few days what was seen and earned.
 EARLIEST_MS, LATEST_MS, OLDEST_MS = 3_600_000, 5_000, 2 * 86_400_000
+REMEMBERED_S = 7 * DAY_S  # at most, for a backlog's sake
 
 # Each incarnation from its cursor on. Payloads are out of line: only those that are chosen are read.
 WAITING = """
@@ -179,6 +180,21 @@ def waiting(
             found.append(Stored(number, seq, searches, *rest))
     count = sum(each.appearances for each in found)
     return found, count > settings.fold_appearances_max or len(rows) == settings.fold_batches_max
+
+
+def since_s(connection: Connection[Any], now_s: int) -> int:
+    """The time since which what was seen and earned must be remembered: when the oldest waiting batch was recorded.
+
+    Now, where none waits. A backlog of a day is folded as it would have been that day; one that is older than
+    `REMEMBERED_S`, as an incarnation in a newer format may be, does not keep everything since.
+    """
+    row = connection.execute(
+        "SELECT extract(epoch FROM min(b.recorded_at))::bigint FROM ledger.incarnations i, LATERAL ("
+        "   SELECT recorded_at FROM ledger.appearance_batches b WHERE b.incarnation = i.id AND b.seq >= i.folded"
+        "   ORDER BY b.seq LIMIT 1) b WHERE i.folded < i.recorded"
+    ).fetchone()
+    oldest_s = now_s if row is None or row[0] is None else int(row[0])
+    return max(min(oldest_s, now_s), now_s - REMEMBERED_S)
 
 
 def read(stored: Sequence[Stored]) -> Readings:

@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.settings import Settings
-from ledger import batches, book, spool, stops
+from ledger import batches, book, spool, stops, velocity
 from ledger.actor import Ledger
 from ledger.appearances import search_record
 from ledger.fold import Fold, mature
@@ -272,11 +272,32 @@ def test_a_leap_is_held_and_nothing_of_it_is_taken(journal: Connection[Any]) -> 
         *day(5, 9),  # from nothing, and too little to look at
         *day(6, 9, 2), *day(6, 20, 1), *day(6, 1),  # slower
         *day(7, 10, 1),  # yesterday, in its last minutes
-        *day(8, 10, 2),  # longer ago: it was judged
+        *day(8, 10, 2),  # longer ago, and folded only now
     ]  # fmt: skip
     got = run(journal, searches, BRISK)
-    assert held_for_velocity(journal) == [1, 4, 7]
+    assert held_for_velocity(journal) == [1, 4, 7, 8]
     assert got[1] == 50 * 900
+
+
+@pytest.mark.parametrize(("since", "judged"), [(None, [99, 100]), (100, [99, 100]), (98, [97, 98, 99, 100])])
+def test_days_that_were_judged_are_not_judged_again_and_those_of_a_backlog_are(
+    since: int | None, judged: list[int]
+) -> None:
+    days, creators = np.arange(95, 103), np.arange(8)
+    found = velocity.leaps(days, creators, np.full(8, 9_000), BRISK, 100, since)
+    assert [each.day for each in found] == judged
+
+
+def test_a_farm_in_a_backlog_of_days_is_held(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    accountant, long_ago_s = Fold(journal, ECONOMICS, LedgerSettings()), time.time() - 6 * DAY_S
+    bots = [search(*(shown(moment(901, n), 901, 1000, f"bot {bot}") for n in range(10)), at_s=long_ago_s)
+            for bot in range(30)]  # fmt: skip
+    record(journal, *bots, recorded_s=long_ago_s)
+    record(journal, search(shown(moment(8, 1), 8, 1000, "p")))
+    accountant.run_once()
+    review(journal, accountant.audience, ECONOMICS)
+    assert [(each.creator_id, each.reason) for each in stops.in_force(journal)] == [(901, FAN_IN)]
 
 
 def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connection[Any]) -> None:

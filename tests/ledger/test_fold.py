@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.errors import Rejected
-from ledger import audit, book, fold, money, review, spool
+from ledger import audit, book, fold, money, review, spool, waiting
 from ledger.appearances import RECORDED, Appearance, parameters, search_record
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
@@ -545,6 +545,53 @@ def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_
     record(journal, search(shown(1, 1, who="v1")))
     accountant.run_once()
     assert earned(journal)[1] == 1800
+
+
+def backlog(connection: Conn, *searches: bytes) -> None:
+    """One replica's searches, each recorded when it was made, none of them folded since."""
+    number = open_incarnation(connection)
+    for seq, each in enumerate(searches):
+        at_s = float(np.frombuffer(each, spool.SEARCH, 1)["at_ms"][0]) / 1000
+        record(connection, each, incarnation=number, seq=seq, recorded_s=at_s)
+
+
+def test_a_backlog_of_days_pays_no_repeat(journal: Conn) -> None:
+    """While it is folded, what was seen then is not forgotten by the clock of now."""
+    fund(journal, 10**9)
+    began = time.time() - 4 * DAY_S
+    others = [search(shown(100 + turn, 2), at_s=began + turn) for turn in range(15)]
+    backlog(journal, search(shown(1, 1), at_s=began), *others, search(shown(1, 1), at_s=began + 3600))
+    record(journal, search(shown(1, 1)))  # a day later it counts again
+    folded(journal, DEMO, LedgerSettings(fold_batches_max=1))
+    assert earned(journal) == {1: 1800, 2: 15 * 900}
+    assert_whole(journal)
+
+
+def test_a_backlog_of_days_lets_no_cap_rise(journal: Conn) -> None:
+    fund(journal, 10**9)
+    bounded, began = dataclasses.replace(DEMO, creator_day_max_pix=5000), (time.time() // DAY_S - 4) * DAY_S + 3600
+    backlog(journal, *(search(shown(turn, 1, who=f"v{turn}"), at_s=began + turn) for turn in range(30)))
+    folded(journal, bounded, LedgerSettings(fold_batches_max=1))
+    assert earned(journal) == {1: 4500}
+
+
+def test_the_replica_that_is_folded_last_is_as_old_as_the_first(journal: Conn) -> None:
+    fund(journal, 10**9)
+    began, now = time.time() - 4 * DAY_S, int(time.time())
+    assert waiting.since_s(journal, now) == now
+    backlog(journal, *(search(shown(turn, 1), at_s=began + turn * 3600) for turn in range(80)))
+    backlog(journal, search(shown(0, 1), at_s=began + 60))
+    accountant = Fold(journal, DEMO, LedgerSettings(fold_batches_max=1))
+    while accountant.run_once() is not None:
+        pass
+    assert earned(journal) == {1: 80 * 900}
+    assert waiting.since_s(journal, now) == now
+
+
+def test_what_waits_for_longer_than_a_week_keeps_no_more_than_a_week(journal: Conn) -> None:
+    now = int(time.time())
+    backlog(journal, search(shown(1, 1), at_s=now - 40 * DAY_S))
+    assert waiting.since_s(journal, now) == now - waiting.REMEMBERED_S
 
 
 def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_for_long(journal: Conn) -> None:
