@@ -37,7 +37,10 @@ ROTATION_DAYS = 30  # whole UTC days, so that a day's bounds see one hash
 # name viewers as before: until then all must have been replaced.
 ONE_BY_ONE_FROM = 697
 ADOPTED_BATCH_SEARCHES = 1000
-BEGUN = "INSERT INTO ledger.incarnations (id, spool, machine) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+# An incarnation began so many seconds before the database hears of it first, which may be long: it was away.
+BEGUN = """
+    INSERT INTO ledger.incarnations (id, spool, machine, started_at)
+    VALUES (%s, %s, %s, now() - make_interval(secs => %s)) ON CONFLICT DO NOTHING"""
 RECORDED = """
     WITH moved AS (UPDATE ledger.incarnations SET recorded = recorded + %(searches)s
                    WHERE id = %(incarnation)s AND recorded = %(seq)s RETURNING id)
@@ -147,7 +150,8 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
     """In one transaction that holds the incarnation: what the dead have sent and the database still writes is waited for."""
     records, incarnation = orphan.records(), orphan.incarnation
     with connection.transaction():
-        connection.execute(BEGUN, (incarnation, orphan.path.name, socket.gethostname()))
+        age_s = orphan.age_s(records, time.time())
+        connection.execute(BEGUN, (incarnation, orphan.path.name, socket.gethostname(), age_s))
         held = "SELECT recorded FROM ledger.incarnations WHERE id = %s FOR UPDATE"
         row = connection.execute(held, (incarnation,)).fetchone()
         assert row is not None
@@ -167,7 +171,7 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
 def parameters(incarnation: UUID, seq: int, batch: spool.Batch, *, adopted: bool = False) -> dict[str, object]:
     """Of `RECORDED`, for a batch whose first search is number `seq` of its incarnation.
 
-    `adopted`: an heir records it, so that it may be as old as the incarnation.
+    `adopted`: an heir records it, or its replica long after it was made, so that it may be as old as the incarnation.
     """
     return {
         "incarnation": incarnation,

@@ -187,6 +187,15 @@ class Orphan:
         self.is_damaged = not _is_torn(data[sum(FRAME.size + len(record) for record in found) :])
         return found
 
+    def age_s(self, records: Sequence[bytes], now_s: float) -> float:
+        """For how long there has been the first of its searches, by differences of this machine's clock alone."""
+        written_s, lasted_s = os.fstat(self._descriptor).st_mtime, 0.0
+        if records:
+            kind = SEARCHES[self.format]
+            first, last = (np.frombuffer(each, kind, 1)["at_ms"][0] for each in (records[0], records[-1]))
+            lasted_s = float(last - first) / 1000
+        return max(0.0, now_s - written_s) + max(0.0, lasted_s)
+
     def set_aside(self) -> Path:
         """Leave the file to a person, under another name, and let go of it."""
         aside = set_aside(self.path)
