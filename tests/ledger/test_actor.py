@@ -12,8 +12,8 @@ from solders.pubkey import Pubkey
 
 from cluster import database, runtime
 from cluster.settings import Settings
-from ledger import audit
-from ledger.actor import Loop, open_chain
+from ledger import audit, stops
+from ledger.actor import IDS_LOST, Loop, open_chain
 from ledger.settings import Economics, LedgerSettings
 from tests.conftest import localnet, until
 from tests.ledger.chains import Key
@@ -152,3 +152,18 @@ def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connec
         until(lambda: loop.status()["state"] == "waiting" and "another chain" in loop.status()["detail"])
         record(connection, search(shown(1, 1)))
         until(lambda: unfolded(connection) == 0)
+
+
+def test_a_lost_secret_freezes_payouts_and_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
+    with chain_of(eager):
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "running")
+            until(lambda: connection.execute("SELECT FROM ledger.chain").fetchone() is not None)
+        connection.execute("UPDATE ledger.chain SET secret_mark = repeat('0', 32)")
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "waiting" and "another secret" in loop.status()["detail"])
+            assert [each.reason for each in stops.in_force(connection)] == [IDS_LOST]
+            epoch = loop.status()["epoch"]
+            record(connection, search(shown(1, 1)))
+            until(lambda: unfolded(connection) == 0)
+            assert loop.status()["epoch"] == epoch

@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 from ledger import batches, book, packing, screening, stops, wallets
 from ledger.localnet import blocks
 from ledger.payouts import Payouts
+from ledger.planning import Planning
 from ledger.rail import PAID_UNKNOWN
 from ledger.settings import Economics
 from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Key, Rig, assert_paid, new_chain, wallet_of
@@ -276,6 +277,7 @@ def test_a_plan_that_the_chain_has_paid_is_not_given_back(rig: Rig) -> None:
     rig.payouts = rig.fresh()
     rig.pay(3)
     assert (rig.states(), rig.balance("in_flight"), rig.on_chain(2)) == ({"planned": 1}, 2000, 0)
+    assert rig.freezes() == [PAID_UNKNOWN]  # and is said
 
 
 def test_no_account_is_opened_for_who_is_held_since(rig: Rig) -> None:
@@ -287,6 +289,40 @@ def test_no_account_is_opened_for_who_is_held_since(rig: Rig) -> None:
     rig.pay(6)
     assert rig.rows("SELECT wallet FROM ledger.token_accounts") == [(wallet_of(2),)]
     assert_paid(rig, {2: 1000})
+
+
+def test_an_account_is_opened_once_though_its_creator_is_held_and_released_again_and_again(rig: Rig) -> None:
+    rig.creator(1, 1000, account=False)
+    for _ in range(3):
+        rig.payouts.plan()
+        hold(rig)
+        rig.payouts = rig.fresh()
+        rig.payouts.sign()
+        stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+        rig.connection.commit()
+    assert rig.states() == {"cancelled": 3}
+    rig.pay(6)
+    assert_paid(rig, {1: 1000})
+
+
+def test_a_plan_of_an_earlier_release_that_pays_the_treasury_itself_is_called_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = str(rig.treasury.payer.treasury)
+    for creator in (1, 2, 3):
+        rig.creator(creator, 500)
+    rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 1", (bad,))
+    there = batches.Recipient(1, bad, rig.treasury.token_account)
+    batches.know_account(rig.connection, rig.treasury.mint, there, None)
+    rig.connection.commit()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Planning, "_payable", lambda _, due: list(due))
+        assert len(rig.payouts.plan()[0].recipients) == 3
+    rig.payouts = rig.fresh()
+    rig.pay(4)
+    assert (rig.freezes(), list(rig.holds())) == ([], [1])
+    assert rig.holds()[1].startswith(wallets.UNPAYABLE)
+    assert_paid(rig, {2: 500, 3: 500})
 
 
 def test_a_part_that_has_become_doubtful_is_called_back(rig: Rig) -> None:

@@ -13,14 +13,14 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import audit, book, resolutions, stops, wallets
+from ledger import audit, book, earnings, resolutions, stops, wallets
 from ledger.planning import Planning
 from ledger.rail import PAID_UNKNOWN
 from ledger.reconcile import reconcile
 from tests.cluster.test_cli import assert_refused, pixr
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, new_chain
 from tests.ledger.test_late_payouts import Hasty
-from tests.ledger.test_two_walls import Node
+from tests.ledger.test_two_walls import Node, given_up, lie
 
 
 def resolve(rig: Rig) -> resolutions.Resolution:
@@ -320,11 +320,159 @@ def test_the_word_of_one_node_ends_nothing(pair: tuple[Rig, list[Node]]) -> None
     stops.freeze(rig.connection, "somebody looks", {})
     batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
     nodes[1].lies["getFirstAvailableBlock"] = lambda _: 10**9
+    nodes[1].behind["getMultipleAccounts"] = 2 * EXPIRED_BLOCKS
     number = resolutions.ask(rig.connection, batch, "ana")
     rig.payouts.resolve()
     found = resolutions.one(rig.connection, number)
     assert (found.ended, "do not agree" in str(found.outcome)) == (False, True)
     assert rig.rows("SELECT signature, state FROM ledger.attempts") == [(signature, "live")]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_is_older_than_nodes_remember_is_ended_by_the_marker_that_it_would_have_made(
+    journal: Connection[Any], marked: bool
+) -> None:
+    chain = new_chain()
+    nodes = [Node("a", chain), Node("b", chain)]
+    rig = Rig(journal, chain, nodes, settings=dataclasses.replace(EAGER, marker_accounts=marked))
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.chain.pending.clear()
+    rig.advance(EXPIRED_BLOCKS + 10)
+    for node in nodes:
+        node.lies["getFirstAvailableBlock"] = lambda _: 10**9
+    rig.settings = EAGER
+    rig.payouts = rig.fresh()
+    rig.payouts.settle()
+    assert rig.rows("SELECT state FROM ledger.attempts") == [("live",)]
+    found = resolve(rig)
+    assert found.ended is marked, found.outcome  # the bytes of one that makes no marker are told apart
+    assert rig.rows("SELECT state FROM ledger.attempts WHERE n = 1 ORDER BY signed_at LIMIT 1") == [
+        ("expired" if marked else "live",)
+    ]
+    if marked:
+        rig.pay(3)
+        assert (rig.on_chain(1), is_clean(rig)) == (1000, True)
+
+
+def test_a_marker_that_too_many_name_is_for_a_person(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    strangers_lamports(rig)
+    rig.advance(EXPIRED_BLOCKS)
+    monkeypatch.setattr("ledger.chain.SIGNATURES_MAX", 1)
+    found = resolve(rig)
+    assert (found.ended, "more transactions name the marker" in str(found.outcome)) == (False, True)
+    assert rig.balance("in_flight") == 1000
+
+
+# ── What was given up, gave its money back, and is on chain ────────────────────────────────────────────────────────
+
+
+def cut(journal: Connection[Any], version: str = "v1") -> tuple[Rig, list[Node], bytes, str]:
+    """A batch that every node denied was given back and cut in two; its transaction can land. Its bytes, and its id."""
+    chain = new_chain()
+    nodes = [Node("a", chain), Node("b", chain)]
+    rig = Rig(journal, chain, nodes, version=version)
+    raw = given_up(rig)
+    (batch,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    lie(nodes, 1 if version == "v1" else 2)
+    rig.payouts.sign()
+    for node in nodes:
+        node.lies.clear()
+    assert rig.states() == {"cancelled": 1, "planned": 2}
+    return rig, nodes, raw, batch
+
+
+def ask_for(rig: Rig, batch: str) -> resolutions.Resolution:
+    number = resolutions.ask(rig.connection, batch, "ana")
+    rig.connection.commit()
+    rig.payouts.resolve()
+    return resolutions.one(rig.connection, number)
+
+
+@pytest.mark.parametrize("version", ["v1", "legacy"])
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_what_was_given_back_and_landed_is_booked_once_out_of_what_is_owed(
+    journal: Connection[Any], version: str, is_signed: bool
+) -> None:
+    rig, _, raw, batch = cut(journal, version)
+    if is_signed:
+        assert len(rig.payouts.sign()) == 2
+    rig.rpc.send([raw])
+    rig.advance(1)
+    rig.payouts.send()
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.on_chain(2)) == (1000, 1000)
+    assert PAID_UNKNOWN in rig.freezes()
+    found = resolve(rig)
+    assert (found.ended, f"batch {batch}" in str(found.outcome)) == (False, True)  # not its own marker alone counts
+    assert rig.balance("in_flight") == 2000
+    found = ask_for(rig, batch)
+    assert found.ended, found.outcome
+    assert rig.states() == {"cancelled": 3}
+    assert (rig.balance("payable", 1), rig.balance("payable", 2), rig.balance("in_flight")) == (0, 0, 0)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    got = earnings.of(rig.connection, 1)
+    assert (got.paid, got.on_chain, got.accrued) == (1000, 1000, 1000)
+    thaw(rig)
+    rig.earn(1, 300)
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.on_chain(2), is_clean(rig)) == (1300, 1000, True)
+
+
+def test_what_is_given_back_by_a_person_whom_every_node_lied_to_is_guarded_still(journal: Connection[Any]) -> None:
+    rig, nodes, raw, batch = cut(journal)
+    lie(nodes)
+    assert not ask_for(rig, batch).ended  # that nodes deny it takes no guard away
+    for (child,) in rig.rows("SELECT id FROM ledger.batches WHERE state = 'planned'"):
+        assert ask_for(rig, child).ended
+    for node in nodes:
+        node.lies.clear()
+    assert rig.states() == {"cancelled": 3}
+    rig.payouts.plan()
+    assert len(rig.payouts.sign()) == 1
+    rig.rpc.send([raw])
+    rig.advance(1)
+    rig.payouts.send()
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.on_chain(2)) == (1000, 1000)
+    assert ask_for(rig, batch).ended
+    assert (rig.balance("payable", 1), rig.balance("payable", 2), rig.balance("in_flight")) == (0, 0, 0)
+    assert is_clean(rig)
+
+
+def test_a_stranger_who_pays_for_the_marker_of_what_was_given_up_stops_nobody_for_good(
+    journal: Connection[Any],
+) -> None:
+    rig, _, _, batch = cut(journal)
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.marker(batch).address, rig.treasury.marker_rent))
+    rig.advance(EXPIRED_BLOCKS)
+    rig.pay(2)
+    assert (rig.freezes(), rig.on_chain(1)) == ([PAID_UNKNOWN], 0)
+    found = resolve(rig)
+    assert (found.ended, f"batch {batch}" in str(found.outcome)) == (False, True)
+    found = ask_for(rig, batch)
+    assert (found.ended, "stranger" in str(found.outcome)) == (True, True)
+    thaw(rig)
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
+
+
+def test_what_was_paid_twice_is_for_a_person(journal: Connection[Any]) -> None:
+    """Without the guard, as before: the one that was given up has landed, and so has what was planned since."""
+    rig, _, raw, batch = cut(journal)
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr("ledger.batches.lineage", lambda *_: {})
+        rig.pay(3)
+        rig.rpc.send([raw])
+        rig.advance(FINAL_BLOCKS)
+    assert (rig.on_chain(1), rig.on_chain(2)) == (2000, 2000)
+    found = ask_for(rig, batch)
+    assert (found.ended, "paid twice" in str(found.outcome)) == (False, True)
+    assert rig.balance("payable", 1) == 0
 
 
 @pytest.mark.parametrize("paid", [True, False])

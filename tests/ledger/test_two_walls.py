@@ -11,7 +11,8 @@ import pytest
 from psycopg import Connection
 from solders.account import Account
 
-from ledger import audit, packing, verdict
+from cluster.errors import Temporary
+from ledger import audit, packing, resolutions, stops, verdict
 from ledger.alarms import SAID_AGAIN_S, StuckAlarm
 from ledger.chain import RpcRefusal
 from ledger.localnet.methods import RpcError, answer
@@ -19,6 +20,7 @@ from ledger.rail import PAID_UNKNOWN
 from ledger.reconcile import reconcile
 from ledger.settings import Economics
 from ledger.settling import LANDED_LATE
+from ledger.signing import TREASURY_FROZEN
 from ledger.verdict import Fault
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, LocalNode, Rig, assert_paid, attempts, new_chain
 from tests.ledger.simulator.nodes import View
@@ -35,11 +37,14 @@ class Node(LocalNode):
         self.behind: dict[str, int] = {}  # blocks, by method
         self.forgotten: set[str] = set()  # signatures
         self.lies: dict[str, Any] = {}  # by method: what becomes of the honest answer
+        self.is_away = False
         self.refused = ""  # a transaction, in base 64, that is not simulated
         self.asked: list[tuple[str, list[Any]]] = []
 
     async def call(self, method: str, params: list[Any]) -> Any:
         self.asked.append((method, params))
+        if self.is_away:
+            raise Temporary(f"{self.name} does not answer {method}")
         if method == "simulateTransaction" and params[0] == self.refused:
             raise RpcRefusal(-32602, "VersionedTransaction too large")
         view: Any = View(self.chain, self.behind[method]) if self.behind.get(method) else self.chain
@@ -307,13 +312,15 @@ def test_a_node_that_has_not_seen_a_token_account_opened_is_not_asked_about_it(p
         ({"InsufficientFundsForRent": {"account_index": 3}}, "payout", Fault.NOBODY),
         ({"InsufficientFundsForRent": {"account_index": 3}}, "reclaim", Fault.RECIPIENT),
         ({"InstructionError": [0, {"Custom": 0}]}, "payout", Fault.NOBODY),  # it sets a limit
-        ({"InstructionError": [1, {"Custom": 0}]}, "payout", Fault.MARKER),
+        ({"InstructionError": [1, {"Custom": 0}]}, "payout", Fault.LINEAGE),  # of another batch, before its own
         ({"InstructionError": [2, {"Custom": 0}]}, "payout", Fault.MARKER),
         ({"InstructionError": [2, {"Custom": 1}]}, "payout", Fault.NOBODY),
         ({"InstructionError": [2, "ComputationalBudgetExceeded"]}, "payout", Fault.NOBODY),
         ({"InstructionError": [3, FROZEN]}, "payout", Fault.RECIPIENT),
         ({"InstructionError": [3, {"Custom": 0}]}, "payout", Fault.RECIPIENT),
         ({"InstructionError": [3, {"Custom": 1}]}, "payout", Fault.NOBODY),  # the treasury's
+        ({"InstructionError": [3, "ComputationalBudgetExceeded"]}, "payout", Fault.NOBODY),
+        ({"InstructionError": [3, "ProgramFailedToComplete"]}, "accounts", Fault.NOBODY),
         ({"InstructionError": [3, "IllegalOwner"]}, "accounts", Fault.RECIPIENT),
     ],
 )
@@ -340,6 +347,86 @@ def test_a_failure_that_is_nobodys_fault_goes_back_and_is_paid_later(pair: tuple
     rig.advance(FINAL_BLOCKS)
     rig.pay(4)
     assert_paid(rig, {1: 1000, 2: 1000})
+
+
+def freeze_treasury(rig: Rig, state: int) -> None:
+    held = rig.chain.svm.get_account(rig.treasury.payer.token_account)
+    assert held is not None
+    data = bytearray(held.data)
+    data[108] = state
+    rig.chain.svm.set_account(rig.treasury.payer.token_account, Account(held.lamports, bytes(data), held.owner))
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_a_treasury_that_is_frozen_on_chain_stops_payouts_and_holds_nobody(
+    pair: tuple[Rig, list[Node]], is_signed: bool
+) -> None:
+    rig, _ = pair
+    for creator in (1, 2, 3):
+        rig.creator(creator, 1000)
+    rig.payouts.plan()
+    if is_signed:
+        rig.payouts.sign()
+    freeze_treasury(rig, 2)
+    rig.payouts.send()
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.settle()
+    rig.pay(2)
+    assert (rig.holds(), rig.freezes()) == ({}, [TREASURY_FROZEN])
+    assert rig.states() == ({"failed": 1} if is_signed else {"planned": 1})
+    freeze_treasury(rig, 1)
+    rig.advance(FINAL_BLOCKS)
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.connection.commit()
+    rig.pay(4)
+    assert_paid(rig, {1: 1000, 2: 1000, 3: 1000})
+
+
+# ── A node that is away ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_while_one_node_of_two_is_away_what_needs_one_goes_on(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.creator(2, 1000, account=False)  # to open an account takes the word of both
+    nodes[1].is_away = True
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.balance("in_flight"), rig.holds(), rig.freezes()) == (1000, 1000, {}, [])
+    nodes[1].is_away = False
+    rig.pay(5)
+    assert_paid(rig, {1: 1000, 2: 1000})
+
+
+def test_a_wish_and_a_plan_that_wait_for_a_node_keep_no_others_waiting(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    given_up(rig, (1,))
+    (doubtful,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    stops.hold(rig.connection, 1, "asked")
+    number = resolutions.ask(rig.connection, doubtful, "ana")
+    rig.creator(2, 1000)
+    nodes[1].is_away = True
+    rig.payouts = rig.fresh()
+    rig.pay(2)
+    assert (resolutions.one(rig.connection, number).ended, rig.on_chain(2)) == (None, 1000)
+    nodes[1].is_away = False
+    rig.advance(EXPIRED_BLOCKS)
+    rig.pay(2)
+    assert resolutions.one(rig.connection, number).ended
+    assert (rig.on_chain(1), rig.balance("payable", 1), rig.balance("in_flight")) == (0, 1000, 0)
+
+
+def test_a_round_says_what_it_could_not_do_after_it_has_done_the_rest(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    given_up(rig, (1,))
+    rig.payouts.sign()
+    rig.chain.pending.clear()
+    rig.advance(EXPIRED_BLOCKS)
+    rig.creator(2, 1000)
+    nodes[1].is_away = True
+    with pytest.raises(Temporary, match="1 of 2 RPC nodes"):
+        rig.payouts.run_once()  # to give the second transaction up takes both
+    rig.advance(2)
+    assert rig.on_chain(2) == 1000
 
 
 # ── What a node knows ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -386,8 +473,26 @@ def test_a_deposit_is_booked_when_two_nodes_say_so(pair: tuple[Rig, list[Node]])
     assert (rig.balance("platform", asset="SOL"), rig.freezes()) == (before + 5000, [])
 
 
+def test_a_node_that_no_longer_has_a_block_is_not_waited_for(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    before = rig.balance("platform", asset="SOL")
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    given = rig.chain.airdrop(rig.treasury.payer.gas, 5000)
+    rig.chain.enqueue(given)
+    rig.advance(FINAL_BLOCKS + 1)
+    nodes[1].lies["getTransaction"] = lambda _: None
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.waits_for) == (False, str(given.signatures[0]))
+    for node in nodes:
+        node.lies["getFirstAvailableBlock"] = lambda _: 10**9
+    assert not reconcile(rig.connection, rig.rpc, rig.treasury).conclusive  # nobody is left to say it
+    del nodes[0].lies["getFirstAvailableBlock"]
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.waits_for) == (True, None)
+    assert (rig.balance("platform", asset="SOL"), rig.freezes()) == (before + 5000, [])
+
+
 def test_transactions_of_version_1_are_made_where_every_node_can_run_them(pair: tuple[Rig, list[Node]]) -> None:
-    from cluster.errors import Temporary
     from ledger.treasury import _first_of_v1
 
     rig, nodes = pair
