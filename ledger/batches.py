@@ -347,6 +347,15 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
     return found
 
 
+def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set[str]:
+    """Of these signatures those that are of another batch's transactions."""
+    rows = connection.execute(
+        "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s) AND batch_id <> %s",
+        (list(signatures), batch_id),
+    )
+    return {row[0] for row in rows}
+
+
 def guarded_by(connection: Conn, batch_id: str) -> list[str]:
     """Payout batches without an end that may repeat what this batch was to pay."""
     rows = connection.execute(

@@ -266,7 +266,10 @@ class Resolving(Settling):
         if touched is None:
             raise _not_enough(f"more transactions name the marker {address} than a node says at once")
         evidence["marker"] = {"address": address, "transactions": touched}
+        guarded = batches.of_others(self.connection, batch.id, touched)  # these name it to make sure that there is none
         for signature in touched:
+            if signature in guarded:
+                continue
             effect = self.chain.effect(signature, self.opinions)
             if effect is None:
                 raise _not_enough(f"nodes do not agree on transaction {signature}, which names the marker")

@@ -461,6 +461,24 @@ def test_a_stranger_who_pays_for_the_marker_of_what_was_given_up_stops_nobody_fo
     assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
 
 
+def test_a_marker_that_has_guarded_a_payment_is_still_a_strangers(journal: Connection[Any]) -> None:
+    rig, _, _, batch = cut(journal)
+    stops.hold(rig.connection, 2, "asked")
+    rig.payouts = rig.fresh()
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.on_chain(2)) == (1000, 0)
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.marker(batch).address, rig.treasury.marker_rent))
+    rig.advance(EXPIRED_BLOCKS)
+    (held,) = stops.in_force(rig.connection)
+    stops.release(rig.connection, held.name, "ana")
+    rig.pay(2)
+    assert (rig.freezes(), rig.on_chain(2)) == ([PAID_UNKNOWN], 0)
+    assert ask_for(rig, batch).ended
+    thaw(rig)
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.on_chain(2), is_clean(rig)) == (1000, 1000, True)
+
+
 def test_what_was_paid_twice_is_for_a_person(journal: Connection[Any]) -> None:
     """Without the guard, as before: the one that was given up has landed, and so has what was planned since."""
     rig, _, raw, batch = cut(journal)
