@@ -130,7 +130,8 @@ class Ledger:
         if time.monotonic() >= self._look_at:  # before what may fail
             self._stuck.look(connection)
             self._look_at = time.monotonic() + self._own.reconcile_interval_s
-        payouts, trouble = self._opened(connection), None
+        payouts = self._opened(connection)
+        trouble: Exception | None = None
         try:
             payouts.run_once(plan=self._reconciled)
         except (Temporary, RpcRefusal) as error:
