@@ -159,7 +159,7 @@ class DoorSettings:
     answer_timeout_s: float = 60.0
     body_timeout_s: float = 20.0  # a request with a larger body, from its first byte to its answer
     # Larger bodies on their way in. Callers who send a key have as many places again, which strangers cannot take: a
-    # replica judges the key before it reads a body, and a wrong one gives its place back at once.
+    # replica judges the key before it looks at a body, and a wrong one gives its place back ([search] refused_pause_s).
     bodies_per_replica_max: int = 64
     bodies_per_address_max: int = 8
     bodies_per_network_max: int = 16  # of an IPv4 /24 or IPv6 /48, without a key

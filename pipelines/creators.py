@@ -72,7 +72,7 @@ def alike(connection: Connection, videos: Iterable[Listed]) -> list[Note]:
         " FROM media.creators c JOIN media.creators o ON o.id <> c.id"
         " AND lower(normalize(o.handle, NFC)) = lower(normalize(c.handle, NFC))"
         " WHERE c.handle = ANY(%s) ORDER BY c.id, o.id LIMIT %s",
-        (list(first), ALIKE_MAX),
+        (_storable(first), ALIKE_MAX),
     ).fetchall()
     return [
         Note(CREATOR_ALIKE, _two(handle, other, has_videos=has_videos), first[handle])
@@ -88,10 +88,14 @@ def _two(handle: str, other: str, *, has_videos: bool) -> str:
 
 def known_handles(connection: Connection, given: Iterable[str]) -> frozenset[str]:
     """Which handles creators have, of those that are given and of their one way of writing."""
-    texts = [text for text in given if is_text(text) and "\0" not in text]
-    asked = sorted({form for text in texts for form in (text, normal(text))})
+    asked = sorted({form for text in _storable(given) for form in (text, normal(text))})
     rows = connection.execute("SELECT handle FROM media.creators WHERE handle = ANY(%s)", (asked,)).fetchall()
     return frozenset(handle for (handle,) in rows)
+
+
+def _storable(handles: Iterable[str]) -> list[str]:
+    """Without those that PostgreSQL takes for no text, which are nobody's."""
+    return [handle for handle in handles if is_text(handle) and "\0" not in handle]
 
 
 def knows(connection: Connection) -> Known:

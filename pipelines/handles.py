@@ -41,9 +41,8 @@ ONE_WAY = (
     (re.compile("\u0140"), "l\u00b7"),  # Catalan is written with two characters today, the older one looks the same
     (re.compile("\u013f"), "L\u00b7"),
 )
-CONJOINING = re.compile(
-    "[\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb]"
-)  # parts of Korean syllables that NFC has not composed
+# Parts of Korean syllables that NFC has not composed.
+CONJOINING = re.compile("[\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb]")
 # Tags of decompositions (UnicodeData.txt) of characters that are others in another form, and blocks that hold only such.
 FORMS = ("font", "wide", "narrow", "circle", "square", "initial", "medial", "final", "isolated", "vertical", "small")
 PRESENTATION = re.compile("[\ufb00-\ufdff\ufe70-\ufefc]")
@@ -87,17 +86,24 @@ def normal(handle: str) -> str:
     """A handle in its one way of writing: letters with their accents composed (NFC), of two ways of writing a letter that
     look the same the usual one, one space between words.
     """
-    composed = unicodedata.normalize("NFC", handle)
+    written = _composed(handle)
     for other_way, usual in ONE_WAY:
-        composed = other_way.sub(usual, composed)
-    return SPACES.sub(" ", composed).strip()
+        written = other_way.sub(usual, written)
+    return written
+
+
+def _composed(handle: str) -> str:
+    """As the migration `0014_handles.sql` has written those that were there."""
+    return SPACES.sub(" ", unicodedata.normalize("NFC", handle)).strip()
 
 
 def meant(given: str, is_known: Known) -> str:
     """The handle that is meant: in its one way of writing, but as it is given where a creator has it so and none has the
-    other.
+    other; and as the migration left it, for nobody who comes later takes the videos of one who was there.
     """
-    one_way = normal(given)
+    one_way, composed = normal(given), _composed(given)
+    if composed != one_way and is_known(composed):
+        return composed
     if given == one_way or is_known(one_way):
         return one_way
     return next((form for form in (given, given.strip()) if is_known(form)), one_way)

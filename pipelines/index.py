@@ -24,6 +24,8 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL, Composed, Identifier
 from psycopg.sql import Literal as Constant
 
+from cluster import characters
+
 Connection = AsyncConnection[Any]
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
 EF_MAX = 1000  # pgvector's
@@ -55,6 +57,7 @@ def _of_its_own(function: LiteralString, text: LiteralString, video: LiteralStri
     )
 
 
+TAGGED: LiteralString = "v.tags @> %(tags)s::text[]"
 # The words of a video in its own language: those of the query are read as that does, so that "-Bäume" excludes "Baum".
 EXCLUDED: LiteralString = (
     "NOT EXISTS (SELECT FROM media.texts t WHERE t.video_id = v.id"
@@ -129,7 +132,7 @@ class Filters:
         known = {
             "creator_ids": ("v.creator_id = ANY(%(creator_ids)s)", list(self.creator_ids)),
             "video_ids": ("v.id = ANY(%(video_ids)s)", list(self.video_ids)),
-            "tags": ("v.tags @> %(tags)s::text[]", list(self.tags)),
+            "tags": (TAGGED, list(self.tags)),
             "duration_min_ms": ("v.duration_ms >= %(duration_min_ms)s", self.duration_min_ms),
             "duration_max_ms": ("v.duration_ms <= %(duration_max_ms)s", self.duration_max_ms),
             "created_after": ("v.created_at >= %(created_after)s", self.created_after),
@@ -139,12 +142,17 @@ class Filters:
             "without": (EXCLUDED, _quoted(self.without, " or ")),
         }
         asked = {name: pair for name, pair in known.items() if getattr(self, name) not in ((), None)}
+        if (cleaned := [characters.cleaned(tag) for tag in self.tags]) != [*self.tags]:
+            # As they were kept by an older release, or as they are kept now.
+            asked["tags"] = (f"({TAGGED} OR v.tags @> %(cleaned_tags)s::text[])", [*self.tags])
         if segment and self.segment_ids is not None:
             asked["segment_ids"] = (f"{segment} = ANY(%(segment_ids)s)", list(self.segment_ids))
         text = "".join(f" AND {condition}" for condition, _ in asked.values())
         parameters = {name: value for name, (_, value) in asked.items()}
         if self.phrases or self.without:
             parameters["language"] = self.language
+        if self.tags:
+            parameters["cleaned_tags"] = cleaned
         return text, parameters
 
 

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.sql import SQL
 
+from cluster import characters
 from pipelines.index import VISIBLE
 from pipelines.videos import VIDEO, Video
 
@@ -74,13 +75,18 @@ class Wanted:
         if self.visibility:
             parts.append("v.visibility = %(visibility)s")
         if self.tag:
-            parts.append("v.tags @> ARRAY[%(tag)s]")
+            parts.append("v.tags && %(tags)s::text[]")
         if self.creator:
             parts.append(
                 "v.creator_id IN (SELECT id FROM media.creators"
                 " WHERE id = %(number)s OR public_id = %(creator)s OR handle = %(creator)s)"
             )
         return " AND ".join(parts)
+
+    @property
+    def tags(self) -> list[str]:
+        """The tag as it is given, which an older release may have kept so, and as it is kept now."""
+        return [*dict.fromkeys((self.tag, characters.cleaned(self.tag)))]
 
     @property
     def number(self) -> int | None:
@@ -106,7 +112,14 @@ async def videos(
     """A page of videos, and how many there are in all, up to `TOTAL_MAX`; `after` is the place of the last one."""
     expression, kind = VIDEO_SORTS[sort.removeprefix("-")]
     where: LiteralString = f"{seen.videos} AND {wanted.condition()}"
-    asked = {**vars(wanted), "number": wanted.number, **seen.asked, "limit": limit, "most": TOTAL_MAX}
+    asked = {
+        **vars(wanted),
+        "number": wanted.number,
+        "tags": wanted.tags,
+        **seen.asked,
+        "limit": limit,
+        "most": TOTAL_MAX,
+    }
     asked |= _behind(after)
     query: LiteralString = f"{VIDEO}, {expression}::text AS place FROM media.videos v JOIN media.creators c"
     query += f" ON c.id = v.creator_id WHERE {where}{_page(expression, kind, 'v.id', sort, after)}"

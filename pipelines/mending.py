@@ -19,6 +19,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from cluster import characters
 from pipelines.handles import UNKNOWN, Rights
 from pipelines.listed import Listed, Note
 from pipelines.manifest import title_of
@@ -56,7 +57,11 @@ class _Known:
     def new_words(self, said: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """What a manifest says that it did not say before, and that is not so already; and of that, what may not apply."""
         before = self.said_before or {}
-        words = {name: word for name, word in said.items() if before.get(name) != word and getattr(self, name) != word}
+        words = {
+            name: word
+            for name, word in said.items()
+            if word not in (_cleaned(before.get(name)), _cleaned(getattr(self, name)))
+        }
         kept = [name for name in words if self.said_before is None and not self._is_unsaid(name)]
         return {name: word for name, word in words.items() if name not in kept}, kept
 
@@ -149,6 +154,13 @@ def carry_over(connection: Connection, video_ids: Sequence[int]) -> None:
         " WHERE v.id = ANY(%s) AND e.video_id = v.id AND e.creator_id <> v.creator_id",
         (list(video_ids),),
     )
+
+
+def _cleaned(word: Any) -> Any:
+    """A word as it is kept now: an older release kept, and noted, direction marks too."""
+    if isinstance(word, list):
+        return [_cleaned(each) for each in word]
+    return characters.cleaned(word) if isinstance(word, str) else word
 
 
 def _letters(text: str) -> str:

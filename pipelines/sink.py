@@ -16,6 +16,7 @@ import numpy as np
 import psycopg
 from psycopg import Connection
 
+from cluster.errors import Temporary
 from cluster.storage import Storage
 from pipelines import catalog, frame_vectors, leases, segments
 from pipelines.frame_vectors import Kept
@@ -114,11 +115,11 @@ def finalise(
     staged, duration_ms = _staged(connection, video_id, token)
     if staged is None:
         return None
-    if settings.frame_vectors:
-        frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
     moments = _moments(Kept(staged, settings.mode), duration_ms, settings)
     pictures = Thumbnails(storage, bucket, video_id, token)
     with _taken_away(connection, pictures, video_id, token):
+        if settings.frame_vectors:
+            frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
         uris = pictures.put(moments)
         with connection.transaction():
             is_ours = _leased(connection, video_id, token)
@@ -129,6 +130,7 @@ def finalise(
                 catalog.bump_generation(connection, only_grown=not kept.before)
     if not is_ours:
         pictures.drop(shown)
+        _forget_removed(connection, pictures, video_id)
         return None
     pictures.keep(shown)
     return kept
@@ -205,7 +207,16 @@ def _taken_away(
         with suppress(psycopg.Error):
             if token is None or not _leased(connection, video_id, token):
                 pictures.drop(segments.thumbnails(connection, video_id))
+                _forget_removed(connection, pictures, video_id)
         raise
+
+
+def _forget_removed(connection: Connection, pictures: Thumbnails, video_id: int) -> None:
+    """Delete the frame vectors of a video that was taken down while they were written."""
+    row = connection.execute("SELECT 1 FROM media.videos WHERE id = %s AND status = 'removed'", (video_id,)).fetchone()
+    if row is not None:
+        with suppress(Temporary):  # taking it down again deletes what is left
+            frame_vectors.delete(pictures.storage, pictures.bucket, video_id)
 
 
 def tidy(connection: Connection, storage: Storage, bucket: str, video_id: int) -> None:

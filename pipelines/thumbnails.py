@@ -25,7 +25,8 @@ class Thumbnails:
     """Those of one attempt at a video."""
 
     def __init__(self, storage: Storage, bucket: str, video_id: int, token: int) -> None:
-        self._storage, self._video_id, self._token = storage, video_id, token
+        self.storage, self.bucket = storage, bucket
+        self._video_id, self._token = video_id, token
         self._video = f"s3://{bucket}/{THUMBNAILS}/{video_id}/"
 
     def put(self, moments: Sequence[Segment]) -> list[str]:
@@ -33,7 +34,7 @@ class Thumbnails:
         uris = []
         for moment in moments:
             uri = f"{self._video}{self._token}/{moment.start_ms}.webp"
-            self._storage.put_bytes(moment.thumbnail, uri, CONTENT_TYPE)
+            self.storage.put_bytes(moment.thumbnail, uri, CONTENT_TYPE)
             uris.append(uri)
         return uris
 
@@ -52,14 +53,14 @@ class Thumbnails:
         _tidied(lambda: self._drop_own(frozenset(shown)), self._video_id)
 
     def _drop_older(self, spared: frozenset[str]) -> None:
-        for picture in list(self._storage.list(self._video)):
+        for picture in list(self.storage.list(self._video)):
             if self._token_of(picture.uri) < self._token and picture.uri not in spared:
-                self._storage.delete(picture.uri)
+                self.storage.delete(picture.uri)
 
     def _drop_own(self, spared: frozenset[str]) -> None:
-        for picture in list(self._storage.list(f"{self._video}{self._token}/")):
+        for picture in list(self.storage.list(f"{self._video}{self._token}/")):
             if picture.uri not in spared:
-                self._storage.delete(picture.uri)
+                self.storage.delete(picture.uri)
 
     def _token_of(self, uri: str) -> int:
         """The token under which a thumbnail lies; 0 for one of a release before this one, which lies under none."""

@@ -25,11 +25,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster import runtime
 from cluster.errors import Rejected, Temporary
 from serve import keys, limits, origins, problems
-from serve.deadlines import within
+from serve.deadlines import has_body, within
 from serve.keys import Principal
 from serve.known_keys import KnownKeys
 from serve.limits import Standing
 from serve.services import Services
+from serve.transfer import Incoming
 
 EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
 METRICS = "/metrics"
@@ -55,7 +56,7 @@ class Admission:
             return
         state = scope.setdefault("state", {})
         state["address"] = origins.of(scope, self._secret)
-        if scope["path"] == EXEMPT:
+        if scope["path"] == EXEMPT and not has_body(scope):  # a body takes a place, which a wrong key must not
             await self._app(scope, receive, send)
             return
         request = Request(scope)
@@ -69,6 +70,8 @@ class Admission:
             if scope["method"] in WITH_BODY:
                 self._check_scopes(scope, principal)
         except (Rejected, Temporary, psycopg.OperationalError) as error:
+            if has_body(scope):
+                await Incoming(receive).drop(self._services.search)
             refused = getattr(error, "standing", None)
             headers = limits.headers(refused) if refused is not None else {}
             await problems.refusal(scope, error, headers=headers)(scope, receive, send)

@@ -78,7 +78,8 @@ class Gate:
     the fewest (self-clocked fair queueing, Golestani 1994, twice): who asks for less than a fair share waits for none of
     the many requests of others, and however many names strangers come by, those of more weight have their part. Newcomers
     start at the turn that was served last. Who has waited for `wait_s` is sent away: what is begun too late is work for
-    nothing. Where places are held for long, so that turns come too late, `kept` of them are for those with a key alone.
+    nothing. Where places are held for long, so that turns come too late, `kept` of them are for those with a key alone, and
+    a name of strangers has at most `stranger_max`.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class Gate:
         wait_s: float | None = None,
         share_max: int | None = None,
         kept: int = 0,
+        stranger_max: int | None = None,
     ) -> None:
         self._kind, self._strangers_max = kind, max(1, places_max - kept)
         self._places_max, self._waiting_max, self._wait_s = places_max, waiting_max, wait_s
         self._share_max = share_max or places_max
+        self._stranger_max = stranger_max or self._share_max
         self._ranks: dict[float, _Rank] = {}
         self._callers: dict[str, _Caller] = {}
         self._queued: dict[_Caller, None] = {}  # those who wait, by how long their first has waited
@@ -218,7 +221,8 @@ class Gate:
             rank.turn = max(rank.turn, self._turn - CREDIT_TURNS)
         caller = self._callers.get(whose) if whose else None
         if caller is None or caller.rank is not rank:
-            places_max = self._share_max if whose else self._places_max
+            share_max = self._share_max if weight > STRANGER else self._stranger_max
+            places_max = share_max if whose else self._places_max
             caller = _Caller(rank, places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
             if whose:
                 self._forget()
@@ -241,11 +245,12 @@ def _order(caller: _Caller) -> tuple[float, int, int]:
 
 
 class Shares:
-    """Places of which one caller may hold a part. Nobody waits; the last `kept` are for those with a key."""
+    """Places of which one caller may hold a part, one with a key `keyed_max`. Nobody waits; the last `kept` are for keys."""
 
-    def __init__(self, kind: str, places_max: int, share_max: int, kept: int = 0) -> None:
+    def __init__(self, kind: str, places_max: int, share_max: int, kept: int = 0, keyed_max: int | None = None) -> None:
         self._kind = kind
         self._places_max, self._share_max, self._kept = places_max, share_max, kept
+        self._keyed_max = keyed_max or share_max
         self._by_caller: Counter[str] = Counter()
 
     @property
@@ -259,8 +264,10 @@ class Shares:
         Raises:
             Temporary: the caller, or all of them together, have as many as there are for such.
         """
-        places_max = self._places_max - (self._kept if weight <= STRANGER else 0)
-        if self._by_caller[whose] >= self._share_max or self.held >= places_max:
+        is_stranger = weight <= STRANGER
+        places_max = self._places_max - (self._kept if is_stranger else 0)
+        share_max = self._share_max if is_stranger else self._keyed_max
+        if self._by_caller[whose] >= share_max or self.held >= places_max:
             raise Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
         self._by_caller[whose] += 1
         try:
@@ -278,21 +285,28 @@ class Gates:
     lists: Gate  # pages of lists that anybody may read
     streams: Shares  # searches answered in parts
     bodies: Shares  # bodies on their way in
-    large_shares: Shares  # of the large bodies, what one key or address may have
+    large_shares: Shares  # of the large bodies, what one key or address may have there or let wait
     large_bodies: Gate  # bodies above `json_max_bytes` in memory
     questions: Gate  # questions to the database whose key somebody has
 
 
 def of(search: SearchSettings) -> Gates:
     lists = Gate("lists", search.lists_max, search.waiting_max, search.gate_wait_s, search.lists_caller_max)
-    large_max, part = search.large_bodies_max, search.kept_part
+    large_max, own_max, part = search.large_bodies_max, search.large_bodies_address_max, search.kept_part
     return Gates(
         lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max, search.streams_max // part),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max, search.bodies_max // part),
-        large_shares=Shares("large bodies", large_max * 3, search.large_bodies_address_max, large_max * 3 // part),
+        # A key may have more wait behind those that are read.
+        large_shares=Shares("large bodies", large_max * 3, own_max, large_max * 3 // part, keyed_max=large_max * 2),
         large_bodies=Gate(
-            "large bodies", large_max, large_max * 2, search.gate_wait_s, max(1, large_max // 2), large_max // part
+            "large bodies",
+            large_max,
+            large_max * 2,
+            search.gate_wait_s,
+            share_max=own_max,
+            kept=large_max // part,
+            stranger_max=min(own_max, max(1, large_max // 2)),  # of a network
         ),
         questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
     )

@@ -42,6 +42,8 @@ seldom = Seldom(log)
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FIELDS_SHOWN_MAX = 20
+# Characters of what callers may have written: the door says a document again only where one of its buffers holds it.
+WHERE_CHARS_MAX, SAID_CHARS_MAX = 100, 2000
 RETRY_AFTER_S = 1.0
 EXPOSED_HEADERS = (
     "X-Request-Id",
@@ -95,10 +97,10 @@ def problem(
         "type": f"urn:pixr:problem:{name}",
         "title": title,
         "status": status,
-        "detail": detail,
+        "detail": _cut(detail),
         "request_id": request_id(scope),
         "code": name,
-    } | {key: value for key, value in more.items() if value}
+    } | {key: _cut(value) if isinstance(value, str) else value for key, value in more.items() if value}
     given = dict(headers or {})
     given |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -145,6 +147,10 @@ def of_the_store(what: str) -> Iterator[None]:
         raise Temporary(f"the {what} cannot be read at present") from error
 
 
+def _cut(text: str, chars_max: int = SAID_CHARS_MAX) -> str:
+    return text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"
+
+
 def _json(document: Mapping[str, Any]) -> bytes:
     """What was asked may stand in it, also where it is no text."""
     try:
@@ -186,7 +192,10 @@ def _invalid(request: Request, error: Exception) -> Response:
         said = f"the body is no JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
         return problem(request.scope, 400, said, code="malformed-json")
     fields = [
-        {"where": ".".join(str(part) for part in each["loc"]), "message": str(each["msg"])}
+        {
+            "where": _cut(".".join(str(part)[:WHERE_CHARS_MAX] for part in each["loc"]), WHERE_CHARS_MAX),
+            "message": _cut(str(each["msg"]), WHERE_CHARS_MAX * 3),
+        }
         for each in error.errors()[:FIELDS_SHOWN_MAX]
     ]
     first = fields[0] if fields else {"where": "request", "message": "not understood"}

@@ -172,7 +172,8 @@ class Parameters(Asked, Narrowing):
             "blend": Blend(**self._ending("_blend", Blend)),
         }
         alike: dict[str, Any] = {name: getattr(self, name) for name in Asked.model_fields}
-        return Body.model_construct(text=self.q, **alike, **nested)  # each part of it has been checked
+        given = self.model_fields_set & Asked.model_fields.keys()
+        return Body.model_construct(given, text=self.q, **alike, **nested)  # each part of it has been checked
 
     def _ending(self, ending: str, kind: type[BaseModel]) -> dict[str, float]:
         """The fields of a nested model that are given, by their names in it."""
@@ -203,6 +204,7 @@ class Query:
     vector_weight: float = 1.0
     text_weight: float = 1.0
     group_by: GroupBy = GroupBy.MOMENT
+    stated_group_by: GroupBy | None = field(default=None, repr=False)  # beside a cursor, which knows it itself
     explain: bool = False
     intent: Intent = Intent.SEARCH
     relevance_min_ppm: int | None = None  # None: words that match, and what the calibrated cut lets through
@@ -292,6 +294,7 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
         vector_weight=settings.vector_weight if body.weights.vector is None else body.weights.vector,
         text_weight=settings.text_weight if body.weights.text is None else body.weights.text,
         group_by=body.group_by,
+        stated_group_by=body.group_by if body.cursor and "group_by" in body.model_fields_set else None,
         explain=body.explain,
         intent=body.intent,
         relevance_min_ppm=body.relevance_min_ppm,
@@ -375,9 +378,15 @@ def _filters(narrowing: Narrowing) -> Filters:
     return Filters(
         creator_ids=tuple(_id(each) for each in narrowing.creator_id),
         video_ids=tuple(_id(each) for each in narrowing.video_id),
-        tags=tuple(texts.sought("a tag", tag) for tag in narrowing.tags),
+        tags=tuple(_tag(each) for each in narrowing.tags),
         **given,
     )
+
+
+def _tag(text: str) -> str:
+    """As it is given: an older release may have kept it so, with what is left out where tags come in now."""
+    texts.sought("a tag", text)
+    return text
 
 
 def _id(text: str) -> int:

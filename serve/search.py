@@ -261,13 +261,14 @@ async def _further(services: Services, query: Query, cursor: str) -> Answer:
     """A further page is already in its cursor; what may no longer be shown is skipped.
 
     Raises:
-        Rejected: the cursor is not valid, or goes by moments where videos are asked for.
+        Rejected: the cursor is not valid, or goes by the one of moments and videos where the other is stated.
     """
     ranked, generation, by_video = cursors.unpack(cursor, services.cursor_key)
-    if query.group_by is GroupBy.VIDEO and not by_video:
-        said, hint = "the cursor goes by moments, group_by=video cannot stand beside it", "search again"
-        raise Rejected(said, status=422, code="bad-query", hint=hint)
-    query = replace(query, group_by=GroupBy.VIDEO if by_video else GroupBy.MOMENT)
+    group_by = GroupBy.VIDEO if by_video else GroupBy.MOMENT
+    if query.stated_group_by not in (None, group_by):
+        said = f"the cursor goes by {group_by}, group_by={query.stated_group_by} cannot stand beside it"
+        raise Rejected(said, status=422, code="bad-query", hint="search again")
+    query = replace(query, group_by=group_by)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
     return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 

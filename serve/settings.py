@@ -49,6 +49,8 @@ POSITIVE = (
     "images_decoded_max",
     "key_questions_max",
     "known_keys_max",
+    "refused_bytes_max",
+    "refused_bytes_per_s_min",
     "json_max_bytes",
     "json_depth_max",
     "json_values_max",
@@ -68,6 +70,7 @@ ABOVE_ZERO = (
     "key_rate_per_s", "address_rate_per_s", "feed_interval_s", "feed_half_life_s", "scale_interval_s", "warm_wait_s",
     "scale_up_delay_s", "scale_down_delay_s", "media_rate_per_s", "probe_rate_per_s", "wrong_rate_per_s",
     "image_timeout_s", "body_timeout_s", "write_timeout_s", "stream_timeout_s", "growth_interval_s",
+    "refused_pause_s", "refused_timeout_s",
 )  # fmt: skip
 PPM = 1_000_000
 OBJECT_LINK_MAX_S = 7 * 86_400  # what S3 takes
@@ -178,7 +181,7 @@ class SearchSettings:
     prefix_ipv6_bits: int = 48
 
     # What a replica does at once; who comes after that is answered 503. Each kind has places of its own, and of some of
-    # them one address has a part.
+    # them one caller has a part (`_caller_max`, `_address_max`): an address, or a key, for all who use it together.
     searches_max: int = 8  # at once; more make each of them slower and none sooner
     searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
     gate_wait_s: float = 1.0  # for a place; what is begun later is seldom done before its deadline
@@ -192,13 +195,19 @@ class SearchSettings:
     bodies_max: int = 128  # on their way in
     bodies_address_max: int = 32
     large_bodies_max: int = 4  # above json_max_bytes, in memory: a body of 12 MB takes four times that
-    large_bodies_address_max: int = 3
+    large_bodies_address_max: int = 3  # being read; a network without a key has half of all at most
     images_max: int = 4  # pictures on their way to the encoder
     images_caller_max: int = 3  # of those, what one key or address may have
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
     key_questions_max: int = 4  # to the database, of its connections
     known_keys_max: int = 200_000  # the newest, of which a replica knows that they exist (8 bytes each)
     body_timeout_s: float = 10.0  # until a whole body is there
+    # Of a refused body so much is read and thrown away before the refusal is said, while it comes so quickly, after a
+    # first pause: who sends at full speed then sees why. What drips is answered after the pause, and cut off at the door.
+    refused_bytes_max: int = 32_000_000
+    refused_bytes_per_s_min: int = 262_144
+    refused_pause_s: float = 0.5
+    refused_timeout_s: float = 2.0
     write_timeout_s: float = 10.0  # for a part of an answer; a client that does not read is cut off
     stream_timeout_s: float = 15.0  # of a search in parts, to its last byte
 
@@ -278,6 +287,10 @@ class SearchSettings:
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
+        if not self.key_weight > 1:
+            raise ValueError(
+                "key_weight must be above 1, which those without a key weigh: places for keys would be nobody's"
+            )
         if self.kept_part < 2:
             raise ValueError("kept_part must be 2 or more: those without a key need places too")
         for name in POSITIVE:

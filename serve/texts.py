@@ -40,7 +40,7 @@ Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_
 Tags = Annotated[
     list[Tag], Field(max_length=TAGS_MAX, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)
 ]
-SoughtTag = Annotated[str, Field(max_length=TAG_CHARS_MAX, pattern=LINE), AfterValidator(characters.cleaned)]
+SoughtTag = Annotated[str, Field(max_length=TAG_CHARS_MAX, pattern=LINE)]
 
 
 def sought(name: str, text: str) -> str:

@@ -3,6 +3,9 @@
 A body is read here to its end, within `body_timeout_s` and the limit of its route, and looked at before anything parses
 it; what is behind gets it as one message. So nothing behind waits for a client that sends slowly, and large bodies are
 in memory a few at a time. A part of an answer that a client does not take within `write_timeout_s` ends the request.
+
+The door ends a request that is refused, and with it the connection of who still sends, who may then not see why. So what
+comes quickly of a refused body is read and thrown away before the refusal is said; a body that drips is not waited for.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,12 +57,15 @@ class Transfer:
                 raise  # else it is what became of cutting it off
 
     async def _with_body(self, scope: Scope, receive: Receive, writer: Writer) -> None:
+        incoming = Incoming(receive)
         try:
-            async with self._read(scope, receive) as body:
+            async with self._read(scope, incoming) as body:
                 await self._app(scope, _once(body, receive), writer.send)
         except (Rejected, Temporary) as error:
             if writer.started:
                 raise
+            if getattr(error, "status", None) != HTTPStatus.REQUEST_TIMEOUT:  # which had its time
+                await incoming.drop(self._search)
             # The connection stays: were it closed under a client that still sends, the client would not see the answer.
             await problems.refusal(scope, error)(scope, receive, writer.send)
 
@@ -87,6 +94,30 @@ class Transfer:
         finally:
             intake.parts.clear()
             memory.trim()
+
+
+class Incoming:
+    """A body on its way in: `receive` of ASGI, which knows whether the end has come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self.has_ended = receive, False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.has_ended = message["type"] != "http.request" or not message.get("more_body")
+        return message
+
+    async def drop(self, search: SearchSettings) -> None:
+        """Throw away what else comes of it, while it comes quickly: so much in the time since the beginning, and a little.
+
+        Ends with the body, after `refused_bytes_max`, or `refused_timeout_s` at the latest.
+        """
+        began_s, size = asyncio.get_running_loop().time(), 0
+        with suppress(TimeoutError):
+            while not self.has_ended and size <= search.refused_bytes_max:
+                earned_s = search.refused_pause_s + size / search.refused_bytes_per_s_min
+                async with asyncio.timeout_at(began_s + min(earned_s, search.refused_timeout_s)):
+                    size += len((await self()).get("body", b""))
 
 
 class Intake:

@@ -66,9 +66,19 @@ TOO_MANY_BODIES = Answer(
     retried=True,
 )
 BODIES_FULL = Answer(
-    503, _AWAY, "all places for large bodies are taken; ask again, or send a smaller body", "bodies-full", retried=True
+    503,
+    _AWAY,
+    "the replica does not answer, or all places for large bodies are taken; ask again, or send a smaller body",
+    "bodies-full",
+    retried=True,
 )
-STREAMS_FULL = Answer(503, _AWAY, "all places for streams are taken; ask again", "streams-full", retried=True)
+STREAMS_FULL = Answer(
+    503,
+    _AWAY,
+    "the replica does not answer, or all places for streams are taken; ask again",
+    "streams-full",
+    retried=True,
+)
 STORE_AWAY = Answer(
     503,
     _AWAY,

@@ -1,9 +1,10 @@
 """Larger bodies on their way in, as HAProxy's rules: whose they are, how many one address and its network may have.
 
 A body that drips holds a place at a replica until the replica gives it up. So strangers have a room, of which a network
-may have a part, and callers with a key have another: the door cannot judge a key, but a replica does so before it reads
-a body. HAProxy would keep a request until its body is whole, also where it was answered before; so it ends one that a
-replica has refused, and who sends a wrong key or drips too long has left the room at once.
+may have a part, and callers with a key have another: the door cannot judge a key, but a replica does so before it looks
+at a body. HAProxy would keep a request until its body is whole, also where it was answered before; so it ends one that a
+replica has refused. A replica throws away what comes quickly of a refused body before it says so (`[search] refused_…`):
+who sends at full speed has sent all by then and sees the answer, and who drips has left the room within half a second.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ KEPT_HEADERS = (
 )  # fmt: skip
 PROBLEM_WAIT_S = 2  # its first byte was there already
 ROOMS = ("bodies", "bodies_with_key")
+# What has a key here has one for a replica too, which judges it (`token_of` of serve/keys.py reads the first of each header).
+BEARER = "^bearer .*[!-~]"
 ADDRESS, NETWORK = "src,ipmask(32,64)", "src,ipmask(24,48)"
 BY_ADDRESS, BY_ADDRESS_WITH_KEY, BY_NETWORK = "addresses_of_bodies", "addresses_of_keyed_bodies", "networks_of_bodies"
 
@@ -36,8 +39,11 @@ def rules(wanted: DoorSettings) -> list[str]:
     return [
         f"    acl has_body_to_come req.hdr_val(content-length) gt {wanted.small_body_bytes_max}",
         "    acl has_body_to_come req.hdr(transfer-encoding) -m found",
-        "    acl has_key req.hdr(authorization) -m found",
-        "    acl has_key req.hdr(x-api-key) -m found",
+        f"    acl says_a_key req.fhdr(authorization,1) -i -m reg {answers.quoted(BEARER)}",
+        "    acl says_a_key req.fhdr(x-api-key,1),length gt 0",
+        # What a browser asks before it asks is answered before a key is judged.
+        "    http-request set-var(txn.has_key) bool(true) if says_a_key !{ method OPTIONS }",
+        "    acl has_key var(txn.has_key) -m bool",
         f"    http-request track-sc2 {ADDRESS} table {BY_ADDRESS_WITH_KEY} if has_body_to_come has_key",
         f"    http-request track-sc2 {ADDRESS} table {BY_ADDRESS} if has_body_to_come !has_key",
         f"    http-request track-sc3 {NETWORK} table {BY_NETWORK} if has_body_to_come !has_key",
@@ -49,6 +55,7 @@ def rules(wanted: DoorSettings) -> list[str]:
 def ended_by_an_error() -> list[str]:
     """Say a replica's problem again as the door's own, which ends the request: who goes on to send holds no place.
 
+    Their connection is cut then, and some of them miss the answer; who has sent all keeps it.
     The document is said as it came, and the headers that have a meaning. What is compressed came after the body.
     """
     is_problem = f"{{ res.hdr(content-type) -m beg {answers.MEDIA_TYPE} }} !{{ res.hdr(content-encoding) -m found }}"

@@ -29,7 +29,7 @@ RATE_S = 10  # over which new connections are counted
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
 # Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
 SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
-# What a 503 of HAProxy's own means in a room, beside that there is no replica: a place did not become free in time.
+# What a 503 of HAProxy's own means in a room while a replica is known: no place became free in time, or it has just died.
 FULL = dict.fromkeys(bodies.ROOMS, answers.BODIES_FULL) | {"streams": answers.STREAMS_FULL}
 
 

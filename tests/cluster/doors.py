@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             short = {"server": owner.name, "bytes": len(body)}
             self._answer(200, json.dumps(owner.documents.get(self.path, short)).encode())
 
-    do_GET = do_HEAD = do_POST = do_PUT = _any  # noqa: N815  names that the library calls
+    do_GET = do_HEAD = do_POST = do_PUT = do_OPTIONS = _any  # noqa: N815  names that the library calls
 
     @property
     def owner(self) -> Server:

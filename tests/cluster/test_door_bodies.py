@@ -18,6 +18,16 @@ from tests.cluster.doors import FIRST, OwnDoor, Server, door, parsed, received
 from tests.conftest import until
 
 KEY = b"Authorization: Bearer pixr_a\r\n"
+NO_KEYS = (  # a replica finds none in these
+    b"",
+    b"Authorization: Basic eA==\r\n",
+    b"Authorization: Bearer  \r\n",
+    b"Authorization: Bearer \xa0\r\n",
+    b"Authorization: Basic eA==\r\nAuthorization: Bearer pixr_a\r\n",
+    b"Authorization: \r\nX-API-Key: \r\n",
+    b"X-API-Key: \r\nX-API-Key: pixr_a\r\n",
+    b"Authorization: Basic Bearer pixr_a\r\n",
+)
 BODY = b"x" * 20_000
 NEAR = [f"127.0.0.{number}" for number in range(2, 10)]  # eight addresses of one network
 FAR = [f"127.0.{number}.1" for number in range(1, 9)]  # of eight networks
@@ -77,8 +87,8 @@ def test_slow_bodies_of_strangers_never_take_the_room_of_callers_with_a_key(tmp_
     with door(tmp_path, **said) as own, contextlib.ExitStack() as stack:
         own.start()
         own.feed(server)
-        for source in FAR:
-            dripping(own, stack, source)
+        for source, extra in zip(FAR, NO_KEYS, strict=True):
+            dripping(own, stack, source, extra)
         until(lambda: under_way(own) == 8, 10, "the room is full")
         status, headers, text = own.raw(head() + BODY, source="127.0.99.1")
         document = json.loads(text)
@@ -87,7 +97,19 @@ def test_slow_bodies_of_strangers_never_take_the_room_of_callers_with_a_key(tmp_
         assert int(headers["retry-after"]) >= 1
         assert own.raw(head(KEY) + BODY, source=FAR[0])[0] == 200
         assert own.raw(head(b"X-API-Key: pixr_a\r\n") + BODY, source=FAR[0])[0] == 200
+        assert own.raw(head(b"authorization: bEARER   pixr_a\r\n") + BODY, source=FAR[0])[0] == 200
         assert under_way(own, "bodies_with_key") == 0
+
+
+def test_what_a_browser_asks_before_it_asks_has_no_key(tmp_path: Path, server: Server) -> None:
+    """It is answered before a key is judged: with any, its body would drip in the room of callers with one."""
+    with door(tmp_path) as own, contextlib.ExitStack() as stack:
+        own.start()
+        own.feed(server)
+        connection = stack.enter_context(own.connect())
+        connection.sendall(head(KEY).replace(b"POST", b"OPTIONS", 1) + b"x")
+        until(lambda: under_way(own) + under_way(own, "bodies_with_key") == 1, 10, "it is on its way in")
+        assert under_way(own) == 1
 
 
 def test_who_is_refused_holds_no_place_though_they_go_on_to_send(tmp_path: Path) -> None:

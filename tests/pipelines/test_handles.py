@@ -146,8 +146,10 @@ def test_a_creator_whose_handle_is_not_in_its_one_way_of_writing_is_named_as_it_
         assert handles.checked([handle], known) == (handle,)
         usual = handles.normal(handle) or "-"
         connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, '')", (usual,))
-        if usual != "-":  # two are written alike: the usual way of writing names its own
-            assert named(handle, creators.knows(connection)) == {usual}
+        # Two are written alike: the usual way of writing names its own, unless it is one that came later.
+        is_older = handle in ("\u00a0", "Para\u0140lel")
+        assert named(handle, creators.knows(connection)) == {handle if is_older else usual}
+        assert named(usual, creators.knows(connection)) == {usual}
 
 
 def named(handle: str, is_known: handles.Known) -> set[str]:

@@ -112,6 +112,20 @@ def test_the_same_manifest_again_changes_nothing_and_leaves_alone_what_people_ch
     assert one(connection, "title, v.tags, v.visibility") == ("My own title", ["day"], "private")
 
 
+def test_words_that_an_older_release_noted_with_direction_marks_are_no_others(connection: Connection) -> None:
+    """They are left out now where texts come in: the same manifest would overwrite what people have changed since."""
+    rtl = "\u200f"
+    marked = dataclasses.replace(VIDEO, title=f"A red{rtl} car", description=f"Red{rtl}", tags=("night", f"car{rtl}"))
+    listing(connection, marked)
+    make_ready(connection)
+    catalog.change(connection, 1, title="My own title", tags=["own"])
+    clean = dataclasses.replace(marked, title="A red car", description="Red", tags=("night", "car"))
+    assert said(listing(connection, clean)) == []
+    assert one(connection, "title, v.tags") == ("My own title", ["own"])
+    assert said(listing(connection, dataclasses.replace(clean, tags=("day",)))) == [(WORDS_CHANGED, "tags")]
+    assert one(connection, "title, v.tags") == ("My own title", ["day"])
+
+
 def test_what_a_manifest_no_longer_says_stays_and_what_it_takes_back_returns(connection: Connection) -> None:
     listing(connection, VIDEO)
     make_ready(connection)

@@ -424,22 +424,35 @@ class Full(Storage):
         self.is_empty = False
 
 
-def test_an_attempt_that_fails_leaves_no_picture_of_a_video_that_was_taken_down(
-    connection: Connection, storage: Storage, bucket: str
+@pytest.mark.parametrize("puts_max", [3, 99], ids=["fails", "ends"])
+@pytest.mark.parametrize("keeps_frames", [True, False])
+def test_an_attempt_at_a_video_that_was_taken_down_meanwhile_leaves_nothing(
+    connection: Connection, storage: Storage, bucket: str, puts_max: int, keeps_frames: bool
 ) -> None:
+    settings = dataclasses.replace(SETTINGS, frame_vectors=keeps_frames, shot_max_ms=1000)
     lease = staged(connection)
 
-    class TakenDown(Full):
-        """The video is taken down meanwhile."""
+    class TakenDown(Storage):
+        """The video is taken down before the second object is stored, and the store is full later on, or not."""
+
+        puts = 0
 
         def put_bytes(self, data: bytes, uri: str, content_type: str = "") -> None:
+            self.puts += 1
+            if self.puts == 2:
+                takedown.remove(connection, storage, bucket, 1)
+            if self.puts > puts_max:
+                raise Temporary("the store is full")
             super().put_bytes(data, uri, content_type)
-            takedown.remove(connection, storage, bucket, 1)
-            super(Full, self).put_bytes(data, uri, content_type)
 
-    with pytest.raises(Temporary, match="full"):
-        finalise(connection, TakenDown(storage.endpoint), bucket, lease)
-    assert pictures(storage, bucket) == {}
+    emptied = TakenDown(storage.endpoint)
+    if puts_max < 99:
+        with pytest.raises(Temporary, match="full"):
+            finalise(connection, emptied, bucket, lease, settings=settings)
+    else:
+        assert finalise(connection, emptied, bucket, lease, settings=settings) is None
+    assert emptied.puts > 3
+    assert list(storage.list(f"s3://{bucket}")) == []
 
 
 def test_repooling_that_fails_leaves_the_pictures_that_are_shown_and_no_others(

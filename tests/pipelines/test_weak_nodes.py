@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 from psycopg import Connection
+from ray._private.authentication_test_utils import reset_auth_token_state
 
 from cluster import database, ray_cluster
 from cluster.errors import Rejected
@@ -120,12 +121,17 @@ def test_a_machine_where_no_keeper_starts_is_no_fault_of_the_video(
 
 @pytest.fixture(scope="module")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """As that of the other tests, on a machine without Landlock."""
+    """As that of the other tests, on a machine without Landlock.
+
+    Ray remembers a process's token: that of this cluster is not that of the others.
+    """
     settings = throwaway_settings(tmp_path_factory.mktemp("weak"))
+    reset_auth_token_state()
     with ThreadPoolExecutor(1, initializer=forget_landlock) as thread:  # what it starts has its filter
         running = supervised(settings, "ray")
         yield thread.submit(running.__enter__).result()
         thread.submit(running.__exit__, None, None, None).result()
+    reset_auth_token_state()
 
 
 def forget_landlock() -> None:

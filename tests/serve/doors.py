@@ -22,8 +22,11 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from psycopg import AsyncConnection, Connection
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster import database, runtime
+from cluster.door.config import HEALTH_PATH
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
@@ -159,12 +162,22 @@ async def without_store(doors: Doors) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def checked(application: ASGIApp) -> ASGIApp:
+    """As Serve carries an application: it answers the door's checks by itself."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = PlainTextResponse("success") if scope.get("path") == HEALTH_PATH else application
+        await asked(scope, receive, send)
+
+    return answered
+
+
 @contextmanager
 def listening(settings: Settings, encoding: MakeEncoding = away) -> Iterator[str]:
     """The same behind a port of its own; the URL."""
     port = runtime.port(settings, "serve", 8000)
     made = app.build(services_of(settings, encoding))
-    config = uvicorn.Config(made, host="127.0.0.1", port=port, log_level="warning")
+    config = uvicorn.Config(checked(made), host="127.0.0.1", port=port, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

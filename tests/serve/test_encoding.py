@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +63,12 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     client = cache.async_client("redis://127.0.0.1:1/0")
     yield Store(throwaway_settings(tmp_path), client)
     await client.aclose()
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  of what is looked at there is no event
+            await asyncio.sleep(0.01)
 
 
 def encoding(store: Store, encoder: Encoder) -> RemoteEncoding:
@@ -126,7 +132,7 @@ async def test_who_waits_for_the_place_of_a_picture_is_sent_away_while_asking_ag
 
 async def test_pictures_of_strangers_leave_a_place_to_those_with_a_key(store: Store) -> None:
     encoder = Encoder()
-    search = replace(SEARCH, images_max=4, image_timeout_s=10.0, gate_wait_s=0.05)
+    search = replace(SEARCH, images_max=4, image_timeout_s=60.0, gate_wait_s=0.05)
     made = RemoteEncoding(search, store, encoder.facts, encoder.text, encoder.image)
 
     async def asked(whose: str, weight: float) -> Vector:
@@ -134,11 +140,11 @@ async def test_pictures_of_strangers_leave_a_place_to_those_with_a_key(store: St
             return await made.image(PICTURE)
 
     strangers = [asyncio.create_task(asked(f"{number}", gates.STRANGER)) for number in range(20)]
-    await asyncio.sleep(0.3)
+    await reached(lambda: sum(task.done() for task in strangers) == 17)  # they were sent away
     assert encoder.begun == 3
     keyed = asyncio.create_task(asked("key 1", 8.0))
-    await asyncio.sleep(0.05)
-    assert encoder.begun == 4
+    await reached(lambda: encoder.begun == 4 or keyed.done())
+    assert (encoder.begun, keyed.done()) == (4, False)
     for task in (*strangers, keyed):
         task.cancel()
     await asyncio.gather(*strangers, keyed, return_exceptions=True)

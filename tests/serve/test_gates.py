@@ -60,12 +60,11 @@ async def test_a_caller_who_asks_now_and_then_waits_for_nobody_s_queue() -> None
 
     await ask("quiet")
     greedy = [asyncio.create_task(ask(f"greedy {number % 3}")) for number in range(60)]
-    await greedy[9]  # so that the others have had more than the quiet one
-    for _ in range(5):
-        await asyncio.sleep(0.006)
+    for turn in range(5):
+        await greedy[9 + 6 * turn]  # so that the others have had more than the quiet one
         before = len(order)
         await ask("quiet")
-        assert len(order) - before <= 2  # whoever had the place, and the quiet one
+        assert len(order) - before <= 5  # whoever had the place, a turn of each of the three, and the quiet one
     await asyncio.gather(*greedy)
     among = [order[:40].count(f"greedy {number}") for number in range(3)]
     assert max(among) - min(among) <= 1
@@ -264,6 +263,27 @@ async def test_strangers_by_any_number_of_names_wait_in_a_bounded_room_beside_a_
     assert (gate.held, gate.waiting) == (0, 0)
 
 
+async def test_a_network_of_strangers_has_half_of_the_large_bodies_and_a_key_what_one_may_have() -> None:
+    """Alone, a key with four pictures was refused while two places were free."""
+    search = SearchSettings(gate_wait_s=20.0)
+    for whose, weight, most in (("192.0.2.0", gates.STRANGER, 2), ("key 1", 8.0, 3)):
+        own, until, held = gates.of(search), asyncio.Event(), list[str]()
+        tasks = [asyncio.create_task(_read(own, whose, weight, until, held)) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        assert (len(held), own.large_bodies.held) == (most, most)
+        until.set()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in ended].count(Temporary) == (0 if weight > gates.STRANGER else 1)
+        assert own.large_bodies.held == own.large_shares.held == 0
+
+
+async def _read(own: gates.Gates, whose: str, weight: float, until: asyncio.Event, held: list[str]) -> None:
+    with own.large_shares.passed(whose, weight):
+        async with own.large_bodies.passed(whose, weight):
+            held.append(whose)
+            await until.wait()
+
+
 def test_the_last_places_of_bodies_and_streams_are_for_keys() -> None:
     shares = gates.Shares("bodies", 8, 8, kept=2)
     with ExitStack() as stack:
@@ -285,3 +305,9 @@ def test_every_kind_that_is_held_for_long_keeps_places_for_keys() -> None:
     assert [each._strangers_max for each in (made.large_bodies, gates.pictures(search))] == [3, 3]
     with pytest.raises(ValueError, match="kept_part"):
         SearchSettings(kept_part=1)
+
+
+@pytest.mark.parametrize("weight", [gates.STRANGER, 0.5, float("nan")])
+def test_a_key_weighs_more_than_a_stranger_or_the_places_that_are_kept_are_nobody_s(weight: float) -> None:
+    with pytest.raises(ValueError, match="key_weight must be above 1"):
+        SearchSettings(key_weight=weight)

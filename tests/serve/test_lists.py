@@ -107,6 +107,21 @@ async def test_a_list_is_filtered_by_creator_tag_status_and_visibility(room: Roo
     assert await room.all("/v1/videos", "videos", status="failed") == []
 
 
+async def test_a_tag_is_found_as_an_older_release_kept_it_and_as_it_is_kept_now(room: Room) -> None:
+    """Direction marks are left out where tags come in now; what was there before has them, and answers show it so."""
+    marked, shelf = "fruit\u200f", room.shelf
+    with room.doors.database() as connection:
+        connection.execute("UPDATE media.videos SET tags = %s WHERE id = %s", ([marked], shelf.other))
+    for tag, expected in (
+        (marked, {str(shelf.video), str(shelf.other)}),
+        ("fruit", {str(shelf.video)}),
+        ("\u200f", set()),
+    ):
+        assert {each["id"] for each in await room.all("/v1/videos", "videos", tag=tag)} == expected
+        found = (await room.get("/v1/search", q="orchard", tags=tag, relevance_min_ppm=0)).json()["moments"]
+        assert {each["video_id"] for each in found} == expected
+
+
 async def test_each_sees_in_a_list_what_they_may(room: Room) -> None:
     room.hide(room.shelf.video)
     room.hide(room.shelf.other, "private")

@@ -194,7 +194,14 @@ async def test_a_cursor_goes_by_video_or_by_moment_as_its_search_did(room: tuple
     assert pages[0]["moments"] == pages[1]["moments"] == pages[2]["moments"] != []
     videos = [each["video_id"] for each in (*first["moments"], *pages[0]["moments"])]
     assert len(videos) == len(set(videos))
+    for answer in (
+        await http.get(f"/v1/search?cursor={cursor}&group_by=moment"),
+        await http.get(f"/v1/search/stream?cursor={cursor}&group_by=moment"),
+        await http.post("/v1/search", json={"cursor": cursor, "group_by": "moment"}),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad-query")
     by_moment = (await http.get("/v1/search?q=fruit&limit=1")).json()["next_cursor"]
+    assert (await http.get(f"/v1/search?cursor={by_moment}&group_by=moment")).status_code == 200
     for _ in range(2):  # also of a page behind it
         answer = await http.get(f"/v1/search?cursor={by_moment}&group_by=video")
         assert (answer.status_code, answer.json()["code"]) == (422, "bad-query")

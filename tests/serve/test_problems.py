@@ -8,13 +8,14 @@ from fastapi import FastAPI
 from psycopg import OperationalError
 from pydantic import BaseModel
 
+from cluster.door.config import OVERREAD_BYTES
 from cluster.errors import Rejected, Temporary
 from serve import problems
 
 FIELDS = {"type", "title", "status", "detail", "request_id"}
 
 
-class Word(BaseModel):
+class Word(BaseModel, extra="forbid"):
     word: str
     count: int
 
@@ -27,6 +28,7 @@ def application() -> FastAPI:
         "temporary": Temporary("the store at secret:9000 rests", retry_after_s=2.4, public="the store rests"),
         "database": OperationalError("password of postgres://secret@host"),
         "bug": KeyError("secret"),
+        "long": Rejected("x" * 100_000, hint="\0" * 100_000),
     }
 
     @app.get("/raise/{name}")
@@ -98,6 +100,17 @@ async def test_a_wrong_field_is_named(client: httpx.AsyncClient) -> None:
     answer = await client.post("/words", json={"word": "a", "count": "many"})
     assert answer.status_code == 422
     assert [each["where"] for each in answer.json()["errors"]] == ["body.count"]
+
+
+async def test_no_problem_is_longer_than_the_door_says_again(client: httpx.AsyncClient) -> None:
+    """What callers write stands in it: cut by the door it was no JSON."""
+    unknown = {str(number) + "\u20ac" * 60_000: 1 for number in range(problems.FIELDS_SHOWN_MAX)}
+    answer = await client.post("/words", json={"word": "a", "count": 1, **unknown})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["where"].startswith("body.0\u20ac\u20ac")
+    for each in (answer, await client.get("/raise/long")):
+        assert each.json()["detail"]
+        assert len(each.content) < OVERREAD_BYTES  # a part of the door's buffers
 
 
 async def test_a_request_id_is_kept_when_it_is_well_formed(client: httpx.AsyncClient) -> None:

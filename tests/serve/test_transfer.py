@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import http.client
+import json
 import socket
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,13 +21,17 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from cluster import database
+from cluster.door import service
+from cluster.door.backends import Backend
 from cluster.settings import Settings
-from serve import gates
+from serve import gates, keys
 from serve.keys import Principal
 from serve.settings import SearchSettings
-from serve.transfer import Transfer
-from tests.conftest import free_port
-from tests.serve.doors import listening, opened
+from serve.transfer import Incoming, Transfer
+from tests.cluster.doors import OwnDoor, door
+from tests.conftest import free_port, until
+from tests.serve.doors import bearer, listening, opened
 
 TIMEOUT_S = 20.0
 
@@ -121,13 +128,16 @@ async def test_slow_large_bodies_of_strangers_leave_places_to_keys_and_to_other_
     async def whole() -> Message:
         return {"type": "http.request", "body": b'{"image":"' + b"A" * 100_000 + b'"}', "more_body": False}
 
+    async def unheard(_message: Message) -> None:
+        pass
+
     async def said(message: Message) -> None:
         if message["type"] == "http.response.start":
             answered.append(message["status"])
 
     made = Transfer(application, search, own)
     for addresses in ([f"192.0.2.{each}" for each in range(8)], [f"10.{each}.0.1" for each in range(8)]):
-        slow = [asyncio.create_task(made(posted(each), sent_slowly(), said)) for each in addresses]
+        slow = [asyncio.create_task(made(posted(each), sent_slowly(), unheard)) for each in addresses]
         await asyncio.sleep(0.5)
         is_one_network = addresses[0].startswith("192")
         assert own.large_bodies.held == (2 if is_one_network else 3)
@@ -139,6 +149,59 @@ async def test_slow_large_bodies_of_strangers_leave_places_to_keys_and_to_other_
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
         assert own.large_bodies.held == own.bodies.held == own.large_shares.held == 0
+
+
+async def coming(pieces: int, size: int, pause_s: float) -> AsyncIterator[Message]:
+    for number in range(pieces):
+        yield {"type": "http.request", "body": bytes(size), "more_body": number < pieces - 1}
+        await asyncio.sleep(pause_s)
+
+
+async def test_of_a_refused_body_what_comes_quickly_is_thrown_away_and_the_rest_is_not_waited_for() -> None:
+    search = SearchSettings(refused_pause_s=5.0, refused_timeout_s=10.0, refused_bytes_max=1_000_000)
+    for pieces, has_ended in ((10, True), (1000, False)):
+        quick = Incoming(coming(pieces, 65_536, 0.0).__anext__)
+        await quick.drop(search)
+        assert quick.has_ended is has_ended
+    dripping, began = Incoming(coming(100_000, 1, 0.02).__anext__), time.monotonic()
+    await dripping.drop(dataclasses.replace(search, refused_pause_s=0.1, refused_timeout_s=60.0))
+    assert not dripping.has_ended
+    assert time.monotonic() - began < 30
+    silent = Incoming(asyncio.Event().wait)  # type: ignore[arg-type]  nothing ever comes
+    await silent.drop(dataclasses.replace(search, refused_pause_s=0.1))
+    assert not silent.has_ended
+
+
+def sent_whole(own: OwnDoor, path: str, headers: Mapping[str, str]) -> tuple[int, str, str]:
+    """The answer to 8 MB that are sent at full speed before anything is read; its status, its code, and when to come again."""
+    connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=60)
+    try:
+        connection.request("POST", path, bytes(8_000_000), {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())["code"], answer.getheader("retry-after", "")
+    finally:
+        connection.close()
+
+
+def test_who_sends_at_full_speed_sees_why_they_are_refused(settings: Settings, tmp_path: Path) -> None:
+    """The door ends a refused request: where the body was still coming, every other sender had a broken pipe instead."""
+    patient = {"refused_pause_s": 10.0, "refused_timeout_s": 30.0}
+    tight = with_search(settings, address_burst=1, address_rate_per_s=0.001, **patient)
+    with database.connect(settings.postgres.url, autocommit=True) as connection:
+        good = bearer(keys.create(connection, "a sender", ["search"])[1])
+    (tmp_path / "door").mkdir()
+    with listening(tight) as url, door(tmp_path / "door") as own:
+        own.start()
+        service.feed(own.settings, [Backend("a", urlsplit(url).netloc)])
+        until(lambda: own.get()[0] == 429, 20, "the address has asked for what it may")
+        for path, headers, refusal in (
+            ("/v1/search", bearer("pixr_wrong"), (401, "key-invalid")),
+            ("/v1/events", good, (413, "too-large")),
+            ("/v1/search", {}, (429, "too-many-requests")),
+        ):
+            found = [sent_whole(own, path, headers) for _ in range(10)]
+            assert {each[:2] for each in found} == {refusal}
+            assert refusal[0] != 429 or all(int(each[2]) >= 1 for each in found)
 
 
 @pytest.mark.parametrize("body", [b"[" * 11_000_000, b'{"text":"' + b"a" * 11_000_000 + b'"}'])
