@@ -316,8 +316,8 @@ LINEAGE = """
         WHERE a.state = 'expired' AND a.signed_at > now() - make_interval(days => %(days)s)
           AND b.kind = 'payout' AND b.state IN ('cancelled', 'failed')
           AND NOT EXISTS (SELECT FROM ledger.attempts l WHERE l.batch_id = b.id AND l.state = 'landed')
-          AND NOT EXISTS (SELECT FROM ledger.resolutions r
-                          WHERE r.batch_id = b.id AND r.ended AND r.asked_at > b.ended_at)) g
+          AND NOT EXISTS (SELECT FROM ledger.resolutions r WHERE r.batch_id = b.id AND r.ended
+                          AND (r.evidence #>> ARRAY['marker', 'stands'])::boolean)) g
     JOIN ledger.payouts q ON q.batch_id = g.batch_id {joined}
     WHERE NOT EXISTS (
         SELECT FROM ledger.payouts p JOIN ledger.attempts l ON l.batch_id = p.batch_id AND l.state = 'landed'

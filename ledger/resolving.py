@@ -151,7 +151,7 @@ class Resolving(Settling):
     def _book_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]) -> str:
         """Nothing of the batch has landed or can, and no other transaction has paid under its marker."""
         height = self._require_never(batch, attempts, effects)
-        self._require_strangers(batch, evidence)
+        self._require_strangers(batch, evidence, stands=self._marker_stands(batch))
         for attempt in attempts:
             effect = effects[attempt.signature]
             if effect is not None:
@@ -219,7 +219,7 @@ class Resolving(Settling):
             return self._book_late(landed, attempts, effects, evidence)
         self._require_never(batch, attempts, effects)
         stands = self._marker_stands(batch)
-        self._require_strangers(batch, evidence)
+        self._require_strangers(batch, evidence, stands=stands)
         if not stands and not failed:
             raise _not_enough("nothing of it has landed, and its marker keeps nobody from being paid")
         for each in failed:
@@ -257,16 +257,20 @@ class Resolving(Settling):
         self._keep_marker(batch)
         return f"transaction {attempt.signature} had landed at slot {effect.slot}: booked out of what its recipients are owed"
 
-    def _require_strangers(self, batch: Batch, evidence: dict[str, Any]) -> None:
-        """That whoever has touched the batch's marker has not moved the treasury's tokens with it."""
+    def _require_strangers(self, batch: Batch, evidence: dict[str, Any], *, stands: bool) -> None:
+        """That whoever has touched the batch's marker has not moved the treasury's tokens with it.
+
+        `stands`: it is on chain. The evidence keeps it, for then it guards no payout any more (see `batches.lineage`).
+        """
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return
         address = str(self.treasury.marker(batch.id).address)
         touched = self.chain.touched(address, self.opinions)
         if touched is None:
             raise _not_enough(f"more transactions name the marker {address} than a node says at once")
-        evidence["marker"] = {"address": address, "transactions": touched}
+        evidence["marker"] = {"address": address, "stands": stands, "transactions": touched}
         guarded = batches.of_others(self.connection, batch.id, touched)  # these name it to make sure that there is none
+        is_made = False
         for signature in touched:
             if signature in guarded:
                 continue
@@ -275,6 +279,9 @@ class Resolving(Settling):
                 raise _not_enough(f"nodes do not agree on transaction {signature}, which names the marker")
             if effect.error is None and effect.tokens.get(self.treasury.token_account, 0):
                 raise _not_enough(f"transaction {signature}, which is none of ours, has paid under the marker")
+            is_made = is_made or effect.error is None
+        if stands and not is_made:
+            raise _not_enough(f"the marker {address} is on chain, and no node says which transaction made it")
 
 
 def _landed(attempts: Sequence[Attempt], effects: Effects) -> Attempt | None:

@@ -356,6 +356,20 @@ def test_what_is_older_than_nodes_remember_is_ended_by_the_marker_that_it_would_
         assert (rig.on_chain(1), is_clean(rig)) == (1000, True)
 
 
+def test_a_marker_that_nobody_has_made_is_no_strangers(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    strangers_lamports(rig)
+    rig.advance(EXPIRED_BLOCKS + 10)
+    for node in nodes:
+        node.lies["getSignaturesForAddress"] = lambda _: []
+    found = resolve(rig)
+    assert (found.ended, "which transaction made it" in str(found.outcome)) == (False, True)
+    assert rig.balance("in_flight") == 1000
+
+
 def test_a_marker_that_too_many_name_is_for_a_person(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.creator(1, 1000)
     rig.payouts.plan()

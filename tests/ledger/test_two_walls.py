@@ -95,6 +95,7 @@ def test_a_marker_that_nodes_have_not_come_to_yet_is_not_missing(pair: tuple[Rig
 def test_failing_at_the_marker_is_proof_that_the_batch_was_paid(pair: tuple[Rig, list[Node]]) -> None:
     rig, nodes = pair
     raw = given_up(rig)
+    rig.advance(2)  # else the second transaction would be the first one, byte by byte
     rig.payouts.sign()
     rig.rpc.send([raw])
     rig.advance(1)
@@ -142,6 +143,7 @@ def test_a_second_transaction_that_fails_for_a_recipient_waits_for_the_first_one
 ) -> None:
     rig, _ = pair
     raw = given_up(rig)
+    rig.advance(2)  # else the second transaction would be the first one, byte by byte
     rig.payouts.sign()
     rig.put_frozen(2)
     rig.payouts.send()
@@ -418,6 +420,7 @@ def test_a_wish_and_a_plan_that_wait_for_a_node_keep_no_others_waiting(pair: tup
 def test_a_round_says_what_it_could_not_do_after_it_has_done_the_rest(pair: tuple[Rig, list[Node]]) -> None:
     rig, nodes = pair
     given_up(rig, (1,))
+    rig.advance(2)  # else the second transaction would be the first one, byte by byte
     rig.payouts.sign()
     rig.chain.pending.clear()
     rig.advance(EXPIRED_BLOCKS)
