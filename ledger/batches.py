@@ -66,6 +66,7 @@ class Attempt:
     last_valid_block_height: int
     context_slot: int = 0
     state: str = "live"
+    age_s: float = 0.0  # since it was signed, by the database's clock
 
 
 class Payout(NamedTuple):
@@ -251,6 +252,12 @@ BATCH = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients',
                   (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int FROM ledger.batches b"""
 
 
+ATTEMPT = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,
+                    a.last_valid_block_height, a.context_slot, a.state,
+                    extract(epoch FROM clock_timestamp() - a.signed_at)::float
+             FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"""
+
+
 def planned(connection: Conn, limit: int) -> list[Batch]:
     """Batches that wait for a signature, oldest first."""
     query = f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s"
@@ -277,33 +284,26 @@ def is_known(connection: Conn, batch_id: str) -> bool:
 def live_attempts(connection: Conn) -> list[Attempt]:
     """Everything signed whose end is not known."""
     rows = connection.execute(
-        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height, a.context_slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
-        " WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
+        f"{ATTEMPT} WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
+    return [_attempt(row) for row in rows]
 
 
 def given_up(connection: Conn) -> list[Attempt]:
     """Expired attempts of batches that have not ended: the chain may still know better."""
     rows = connection.execute(
-        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height, a.context_slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
-        " WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
+        f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
+    return [_attempt(row) for row in rows]
 
 
 def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
     """Attempts of a batch that are live or were given up, in their order."""
     rows = connection.execute(
-        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height, a.context_slot, a.state FROM ledger.attempts a"
-        " JOIN ledger.batches b ON b.id = a.batch_id"
-        " WHERE a.state IN ('live', 'expired') AND b.id = %s ORDER BY a.n",
+        f"{ATTEMPT} WHERE a.state IN ('live', 'expired') AND b.id = %s ORDER BY a.n",
         (batch_id,),
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:]) for row in rows]
+    return [_attempt(row) for row in rows]
 
 
 # What a creator was to get by a transaction that was given up went back to them when its batch ended. Should it land all
@@ -581,6 +581,10 @@ def _move(connection: Conn, batch_id: str, state: str) -> None:
             "UPDATE ledger.batches SET state = %s, ended_at = CASE WHEN %s THEN now() END WHERE id = %s",
             (state, state in ("posted", "failed", "cancelled"), batch_id),
         )
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    return Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:])
 
 
 def _batch(row: Sequence[Any]) -> Batch:

@@ -50,16 +50,21 @@ class Rail:
 
         Of what was given up, the finalized height must be past the last one at which it could land, and looks and the
         marker's answer, both finalized, must be from after that. `slot` is of the evidence that the batch cannot land now.
+        Heights are what nodes say: the database's clock must say as well that its time is over (`give_back_after_s`).
         """
         given_up = [each for each in batches.given_up(self.connection) if each.batch.id == batch.id]
         if not given_up:
             return not self._marker_exists(batch, slot)
         height, at = self.chain.finalized_height(self.opinions)
-        if height <= max(each.last_valid_block_height for each in given_up):
+        if height <= max(each.last_valid_block_height for each in given_up) or not self._is_long_ago(given_up):
             return False
         looks = self._looks_since(given_up, max(at, slot))
         unknown = all(self._nobody_knows(each, looks) for each in given_up)
         return unknown and not self._marker_exists(batch, at, "finalized")
+
+    def _is_long_ago(self, attempts: Sequence[Attempt]) -> bool:
+        """Whether the youngest of these was signed so long ago that it lands no more, whatever nodes say of heights."""
+        return min(each.age_s for each in attempts) >= self.settings.give_back_after_s
 
     def _looks_since(self, attempts: Sequence[Attempt], slot: int) -> list[Look]:
         """Looks at these attempts by nodes that have reached the slot."""

@@ -177,6 +177,9 @@ class Resolving(Settling):
         alive = [each for each in open_ended if each.last_valid_block_height >= height]
         if alive:
             raise _not_enough(f"transaction {alive[0].signature} may still land, until height is past its last one")
+        if open_ended and not self._is_long_ago(open_ended):
+            wait_s = self.settings.give_back_after_s
+            raise _not_enough(f"its last transaction may still land: it was signed less than {wait_s:g} s ago")
         looks = self._looks_since(open_ended, slot) if open_ended else []
         remembered = all(self._nobody_knows(each, looks) for each in open_ended)
         if not remembered and not self._marker_tells(batch, open_ended, looks, slot):

@@ -131,6 +131,9 @@ class LedgerSettings:
     rpc_requests_per_s: float = 200.0
     resend_interval_s: float = 2.0
     second_opinion: bool = True  # an end and a deposit need a second RPC, where there are two
+    # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
+    # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
+    give_back_after_s: float = 600.0
     batch_open_max_s: float = 6 * 3600.0  # a transaction without an end for longer is named by the log and the audit
 
     # The localnet, for machines without a chain.
@@ -155,5 +158,6 @@ class LedgerSettings:
             or self.localnet_pool_pix < 0
             or self.localnet_treasury_lamports < 0
             or self.priority_fee_lamports < 0
+            or self.give_back_after_s < 0
         ):
             raise ValueError("amounts and times must not be negative")

@@ -11,7 +11,7 @@ from psycopg import Connection
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from ledger import batches, book, packing, screening, stops, wallets
+from ledger import batches, book, packing, resolutions, screening, stops, wallets
 from ledger.localnet import blocks
 from ledger.payouts import Payouts
 from ledger.planning import Planning
@@ -405,3 +405,49 @@ def test_no_more_batches_are_signed_than_may_be_live(rig: Rig) -> None:
     assert rig.payouts.sign() == []
     rig.pay(5)
     assert_paid(rig, {1: 1000, 2: 1000})
+
+
+# ── By the database's clock ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def long_ago(rig: Rig, seconds: int) -> None:
+    """Everything that was signed was signed that much earlier."""
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute("UPDATE ledger.attempts SET signed_at = signed_at - make_interval(secs => %s)", (seconds,))
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+
+
+def test_what_was_given_up_a_moment_ago_is_not_given_back_whatever_nodes_say_of_heights(rig: Rig) -> None:
+    rig.settings = dataclasses.replace(rig.settings, give_back_after_s=600)
+    rig.payouts = rig.fresh()
+    plan(rig, 1, 2)
+    rig.payouts.sign()
+    rig.fresh(Hasty).settle()
+    hold(rig)
+    rig.advance(EXPIRED_BLOCKS)  # by the chain's heights; a minute, by its clock
+    rig.payouts = rig.fresh()
+    assert rig.payouts.sign() == []
+    assert rig.states() == {"planned": 1}
+    long_ago(rig, 610)
+    rig.payouts = rig.fresh()
+    rig.pay(4)
+    assert_paid(rig, {2: 1000})
+    assert rig.on_chain(1) == 0
+
+
+def test_a_person_is_told_to_wait_for_what_was_signed_a_moment_ago(rig: Rig) -> None:
+    rig.settings = dataclasses.replace(rig.settings, give_back_after_s=600)
+    rig.payouts = rig.fresh()
+    plan(rig, 1)
+    rig.payouts.sign()
+    rig.advance(EXPIRED_BLOCKS)
+    batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
+    told = []
+    for seconds in (0, 610):
+        long_ago(rig, seconds)
+        number = resolutions.ask(rig.connection, batch, "ana")
+        rig.payouts.resolve()
+        told.append(resolutions.one(rig.connection, number))
+    assert [each.ended for each in told] == [False, True]
+    assert "600 s ago" in str(told[0].outcome)
