@@ -15,7 +15,7 @@ from typing import Any
 from psycopg import Connection
 from solders.transaction import VersionedTransaction
 
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 from ledger import batches, book, stops
 from ledger.batches import Attempt, Batch, Due
 from ledger.chain import Blockhash, Effect
@@ -32,7 +32,10 @@ def adopt(payouts: Payouts, effect: Effect) -> bool:
     connection = payouts.connection
     if not stops.is_frozen_for(connection, RESTORED):
         return False
-    transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+    try:
+        transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+    except ValueError as error:
+        raise Temporary(f"a node gives bytes for {effect.signature} that are no transaction: {error}") from error
     if str(transaction.signatures[0]) != effect.signature or not all(transaction.verify_with_results()):
         return False  # one node's word; signatures need no other
     message = transaction.message

@@ -283,9 +283,7 @@ def is_known(connection: Conn, batch_id: str) -> bool:
 
 def live_attempts(connection: Conn) -> list[Attempt]:
     """Everything signed whose end is not known."""
-    rows = connection.execute(
-        f"{ATTEMPT} WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
-    ).fetchall()
+    rows = connection.execute(f"{ATTEMPT} WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id").fetchall()
     return [_attempt(row) for row in rows]
 
 

@@ -13,7 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
@@ -29,6 +30,9 @@ FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left 
 SIMULATIONS_MAX = 16  # that one node is asked at once
 SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
 OF_ANOTHER_FORM = ("UnsupportedVersion", "SanitizeFailure")
+# What reading an answer of another form raises.
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+WHOLE_MAX = 2**63 - 1  # of slots, heights and amounts: what the database keeps
 BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
 
 
@@ -158,6 +162,21 @@ class Effect:
     tokens: Mapping[str, int]
 
 
+class Named(NamedTuple):
+    """A finalized transaction that names an address; `error` is None where it has succeeded."""
+
+    signature: str
+    slot: int
+    error: Any
+
+
+Read = Callable[[Any], Any]  # a node's answer as it came, to what it says; raises one of MALFORMED
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
 class Chain:
     """The pool. Reads go to the first node that answers; sends go to all; looks can be asked of a given node."""
 
@@ -172,23 +191,23 @@ class Chain:
 
     # ── Questions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, method: str, *params: Any) -> Any:
-        """The first node that answers."""
-        return self._runner.run(self._first(method, list(params)))
+    def ask(self, method: str, *params: Any, read: Read = _as_it_is) -> Any:
+        """The first node that gives an answer which `read` can read: what that returns."""
+        return self._runner.run(self._first(method, list(params), read=read))
 
-    def ask_all(self, method: str, *params: Any, least: int = 1) -> list[Any]:
-        """Every node's answer, of those that give one, in their order.
+    def ask_all(self, method: str, *params: Any, least: int = 1, read: Read = _as_it_is) -> list[Any]:
+        """Every node's answer, of those that give one which can be read, in their order.
 
         Raises:
             Temporary: fewer than `least` answer.
         """
-        return self._runner.run(self._all(method, list(params), least))
+        return self._runner.run(self._all(method, list(params), least, read))
 
     def genesis(self) -> str:
         return str(self.ask("getGenesisHash"))
 
     def slot(self, commitment: str = "finalized") -> int:
-        return int(self.ask("getSlot", {"commitment": commitment}))
+        return int(self.ask("getSlot", {"commitment": commitment}, read=_whole))
 
     def takes(self, raw: bytes) -> bool:
         """Whether every node that answers can run a transaction of this form; what its software calls itself proves nothing.
@@ -220,14 +239,16 @@ class Chain:
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
-        answers = self.ask_all("getEpochInfo", {"commitment": "finalized"}, least=opinions)
-        return min((int(info["blockHeight"]), int(info["absoluteSlot"])) for info in answers)
+        answers: list[tuple[int, int]] = self.ask_all(
+            "getEpochInfo", {"commitment": "finalized"}, least=opinions, read=_epoch
+        )
+        return min(answers)
 
     def rent(self, size: int) -> int:
-        return int(self.ask("getMinimumBalanceForRentExemption", size))
+        return int(self.ask("getMinimumBalanceForRentExemption", size, read=_whole))
 
     def balance(self, address: str, commitment: str = "finalized") -> int:
-        return int(self.ask("getBalance", address, {"commitment": commitment})["value"])
+        return int(self.ask("getBalance", address, {"commitment": commitment}, read=lambda told: _whole(told["value"])))
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
         """Accounts by address, and the slot they were read at (the oldest of the pages)."""
@@ -235,10 +256,22 @@ class Chain:
         slots: list[int] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
             page = list(addresses[start : start + ACCOUNTS_MAX])
-            answer = self.ask("getMultipleAccounts", page, {"commitment": commitment, "encoding": "base64"})
-            slots.append(int(answer["context"]["slot"]))
-            found += [_account(value) for value in answer["value"]]
+            options = {"commitment": commitment, "encoding": "base64"}
+            slot, accounts = self.ask("getMultipleAccounts", page, options, read=_accounts(len(page)))
+            slots.append(slot)
+            found += accounts
         return min(slots, default=0), found
+
+    def all_accounts(
+        self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
+    ) -> list[tuple[int, list[Account | None]]]:
+        """The same by every node that answers, each with its own slot; at most ACCOUNTS_MAX addresses.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        options, read = {"commitment": commitment, "encoding": "base64"}, _accounts(len(addresses))
+        return self.ask_all("getMultipleAccounts", list(addresses), options, least=opinions, read=read)
 
     def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
         """Of these addresses those that a program owns, by every node that answers, each with the program.
@@ -250,10 +283,10 @@ class Chain:
         for start in range(0, len(addresses), ACCOUNTS_MAX):
             page = list(addresses[start : start + ACCOUNTS_MAX])
             options = {"commitment": "finalized", "encoding": "base64", "dataSlice": {"offset": 0, "length": 0}}
-            answers = self.ask_all("getMultipleAccounts", page, options, least=opinions)
-            for address, seen in zip(page, zip(*(each["value"] for each in answers), strict=True), strict=True):
-                if all(account is not None and account["owner"] != SYSTEM_PROGRAM for account in seen):
-                    found[address] = str(seen[0]["owner"])
+            answers = self.ask_all("getMultipleAccounts", page, options, least=opinions, read=_accounts(len(page)))
+            for address, seen in zip(page, zip(*(accounts for _, accounts in answers), strict=True), strict=True):
+                if all(account is not None and account.owner != SYSTEM_PROGRAM for account in seen):
+                    found[address] = seen[0].owner
         return found
 
     def looks(self, signatures: Sequence[str], *, reach: bool = False) -> list[Look]:
@@ -264,10 +297,11 @@ class Chain:
         """What a finalized transaction did; None until `opinions` nodes say the same."""
         options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
         found: list[Effect] = []
-        for answer in self.ask_all("getTransaction", signature, options):
-            if answer:
-                found.append(_effect(signature, answer))
-                if found.count(found[-1]) >= opinions:
+        read = partial(_effect_or_none, signature)
+        for effect in self.ask_all("getTransaction", signature, options, read=read):
+            if effect is not None:
+                found.append(effect)
+                if found.count(effect) >= opinions:
                     return found[-1]
         return None
 
@@ -289,10 +323,15 @@ class Chain:
             Temporary: the node does not have it.
         """
         options = {"commitment": "finalized", "encoding": "base64", "maxSupportedTransactionVersion": 1}
-        answer = self.ask("getTransaction", signature, options)
-        if not answer:
+        raw: bytes | None = self.ask(
+            "getTransaction",
+            signature,
+            options,
+            read=lambda told: base64.b64decode(told["transaction"][0]) if told else None,
+        )
+        if raw is None:
             raise Temporary(f"transaction {signature} is not there yet")
-        return base64.b64decode(answer["transaction"][0])
+        return raw
 
     def history(self, address: str, until: str | None = None, slot_min: int = 0) -> list[tuple[str, int]]:
         """Finalized transactions that name an address after `until`, oldest first, as (signature, slot).
@@ -306,11 +345,11 @@ class Chain:
             options |= {"before": before} if before else {}
             options |= {"until": until} if until else {}
             options |= {"minContextSlot": slot_min} if slot_min else {}
-            page = self.ask("getSignaturesForAddress", address, options)
-            found += [(each["signature"], int(each["slot"])) for each in page]
+            page = self.ask("getSignaturesForAddress", address, options, read=_named)
+            found += [(each.signature, each.slot) for each in page]
             if len(page) < SIGNATURES_MAX:
                 return found[::-1]
-            before = page[-1]["signature"]
+            before = page[-1].signature
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Finalized transactions that name an address, by any node that answers; None where there may be more than those.
@@ -319,10 +358,10 @@ class Chain:
             Temporary: fewer nodes than `opinions` answer.
         """
         options = {"commitment": "finalized", "limit": SIGNATURES_MAX}
-        answers = self.ask_all("getSignaturesForAddress", address, options, least=opinions)
+        answers = self.ask_all("getSignaturesForAddress", address, options, least=opinions, read=_named)
         if any(len(answer) >= SIGNATURES_MAX for answer in answers):
             return None
-        return list(dict.fromkeys(each["signature"] for answer in answers for each in answer))
+        return list(dict.fromkeys(each.signature for answer in answers for each in answer))
 
     def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
         """What each would do, under a fresh blockhash, unsigned, by a node that has reached `slot_min`.
@@ -334,7 +373,7 @@ class Chain:
     def simulations(self, raw: bytes, slot_min: int = 0) -> list[Simulation]:
         """What one would do, by every node that answers and has reached `slot_min`."""
         params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
-        return [_simulation(answer) for answer in self.ask_all("simulateTransaction", *params, least=0)]
+        return self.ask_all("simulateTransaction", *params, least=0, read=_simulation)
 
     def send(self, raws: Sequence[bytes]) -> int:
         """Hand the bytes to every node; returns how many were taken somewhere. What was refused is only a hint."""
@@ -349,7 +388,8 @@ class Chain:
             params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
             async with places:
                 try:
-                    return _simulation(await self._first("simulateTransaction", params, number))
+                    told: Simulation = await self._first("simulateTransaction", params, number, read=_simulation)
+                    return told
                 except RpcRefusal as refusal:  # of this one; the others are simulated all the same
                     log.error("a node refuses to simulate a transaction: %s", refusal.message)
                     return Simulation(f"refused: {refusal.message}", 0, 0)
@@ -368,12 +408,12 @@ class Chain:
             raise Temporary("no RPC node answers")
         return all(said)
 
-    async def _first(self, method: str, params: list[Any], begin: int = 0) -> Any:
+    async def _first(self, method: str, params: list[Any], begin: int = 0, *, read: Read = _as_it_is) -> Any:
         last: Exception = Temporary("no RPC node answers")
         begin %= len(self.nodes)
         for node in (*self.nodes[begin:], *self.nodes[:begin]):
             try:
-                return await node.call(method, params)
+                return await _told(node, method, params, read)
             except Temporary as error:
                 last = error
             except RpcRefusal as error:
@@ -382,8 +422,9 @@ class Chain:
                 last = Temporary(f"{node.name} is behind: {error.message}")
         raise last
 
-    async def _all(self, method: str, params: list[Any], least: int) -> list[Any]:
-        answers = await asyncio.gather(*(node.call(method, params) for node in self.nodes), return_exceptions=True)
+    async def _all(self, method: str, params: list[Any], least: int, read: Read) -> list[Any]:
+        asked = (_told(node, method, params, read) for node in self.nodes)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         found = []
         for answer in answers:
             if not isinstance(answer, BaseException):
@@ -404,14 +445,14 @@ class Chain:
         for start in range(0, len(signatures), STATUSES_MAX):
             page = list(signatures[start : start + STATUSES_MAX])
             try:
-                answer = await node.call("getSignatureStatuses", [page, {"searchTransactionHistory": True}])
+                options = {"searchTransactionHistory": True}
+                at, known = await _told(node, "getSignatureStatuses", [page, options], _statuses(page))
             except (Temporary, RpcRefusal):
                 return None  # no answer is no knowledge
-            at = int(answer["context"]["slot"])
             slot = at if slot is None else min(slot, at)
-            statuses |= {key: _status(value) for key, value in zip(page, answer["value"], strict=True)}
+            statuses |= known
         try:
-            first = int(await node.call("getFirstAvailableBlock", [])) if reach else 0
+            first = await _told(node, "getFirstAvailableBlock", [], _whole) if reach else 0
         except (Temporary, RpcRefusal):
             return None
         return Look(node.name, slot or 0, statuses, first)
@@ -419,7 +460,7 @@ class Chain:
     async def _able(self, slot: int) -> int:
         """How many nodes may still have the block of a slot; one that does not say so counts."""
         firsts = await asyncio.gather(
-            *(node.call("getFirstAvailableBlock", []) for node in self.nodes), return_exceptions=True
+            *(_told(node, "getFirstAvailableBlock", [], _whole) for node in self.nodes), return_exceptions=True
         )
         for first in firsts:
             if isinstance(first, BaseException) and not isinstance(first, (Temporary, RpcRefusal)):
@@ -445,12 +486,64 @@ class Chain:
 async def _form(node: Node, params: list[Any]) -> bool | None:
     """Whether a node can run a transaction of this form; None where it cannot say now."""
     try:
-        answer = await node.call("simulateTransaction", params)
+        told: Simulation = await _told(node, "simulateTransaction", params, _simulation)
     except Temporary:
         return None
     except RpcRefusal as error:
         return None if error.code in BEHIND else False
-    return answer["value"]["err"] not in OF_ANOTHER_FORM
+    return told.error not in OF_ANOTHER_FORM
+
+
+async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
+    """What a node says, read.
+
+    Raises:
+        RpcRefusal: the node says no.
+        Temporary: it does not answer, or nothing that can be read: a proxy's page, a newer form, a lie.
+    """
+    answer = await node.call(method, params)
+    try:
+        return read(answer)
+    except MALFORMED as error:
+        log.warning("an RPC node gives an answer that cannot be read", extra={"node": node.name, "method": method})
+        raise Temporary(f"{node.name} gives an answer to {method} that cannot be read: {error!r}") from error
+
+
+def _whole(value: Any) -> int:
+    """A slot, a height or an amount."""
+    if not isinstance(value, int) or not 0 <= value <= WHOLE_MAX:
+        raise ValueError(f"{value!r} is no whole number from 0 to 2^63 - 1")
+    return int(value)
+
+
+def _epoch(told: Any) -> tuple[int, int]:
+    return _whole(told["blockHeight"]), _whole(told["absoluteSlot"])
+
+
+def _accounts(count: int) -> Read:
+    def read(told: Any) -> tuple[int, list[Account | None]]:
+        found = [_account(value) for value in told["value"]]
+        if len(found) != count:
+            raise ValueError(f"{len(found)} accounts, not {count}")
+        return _whole(told["context"]["slot"]), found
+
+    return read
+
+
+def _statuses(signatures: Sequence[str]) -> Read:
+    def read(told: Any) -> tuple[int, dict[str, Status | None]]:
+        known = {key: _status(value) for key, value in zip(signatures, told["value"], strict=True)}
+        return _whole(told["context"]["slot"]), known
+
+    return read
+
+
+def _named(told: Any) -> list[Named]:
+    return [Named(str(each["signature"]), _whole(each["slot"]), each["err"]) for each in told]
+
+
+def _effect_or_none(signature: str, told: Any) -> Effect | None:
+    return _effect(signature, told) if told else None
 
 
 def _simulated_at(slot_min: int) -> dict[str, Any]:
@@ -459,20 +552,20 @@ def _simulated_at(slot_min: int) -> dict[str, Any]:
 
 def _simulation(answer: Any) -> Simulation:
     value = answer["value"]
-    return Simulation(value["err"], int(value.get("unitsConsumed") or 0), int(answer["context"]["slot"]))
+    return Simulation(value["err"], _whole(value.get("unitsConsumed") or 0), _whole(answer["context"]["slot"]))
 
 
 def _status(value: Any) -> Status | None:
     if value is None:
         return None
     level = value.get("confirmationStatus") or ("finalized" if value.get("confirmations") is None else "processed")
-    return Status(int(value["slot"]), level, value["err"])
+    return Status(_whole(value["slot"]), level, value["err"])
 
 
 def _account(value: Any) -> Account | None:
     if value is None:
         return None
-    return Account(int(value["lamports"]), value["owner"], base64.b64decode(value["data"][0]))
+    return Account(_whole(value["lamports"]), str(value["owner"]), base64.b64decode(value["data"][0]))
 
 
 def _effect(signature: str, answer: Any) -> Effect:
@@ -480,7 +573,7 @@ def _effect(signature: str, answer: Any) -> Effect:
     loaded = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
     keys = [*answer["transaction"]["message"]["accountKeys"], *loaded["writable"], *loaded["readonly"]]
     lamports = {
-        key: after - before
+        key: _whole(after) - _whole(before)
         for key, before, after in zip(keys, meta["preBalances"], meta["postBalances"], strict=True)
         if after != before
     }
@@ -488,5 +581,5 @@ def _effect(signature: str, answer: Any) -> Effect:
     for sign, balances in ((-1, meta["preTokenBalances"]), (1, meta["postTokenBalances"])):
         for each in balances or ():
             address = keys[each["accountIndex"]]
-            tokens[address] = tokens.get(address, 0) + sign * int(each["uiTokenAmount"]["amount"])
-    return Effect(signature, int(answer["slot"]), meta["err"], int(meta["fee"]), lamports, tokens)
+            tokens[address] = tokens.get(address, 0) + sign * _whole(int(each["uiTokenAmount"]["amount"]))
+    return Effect(signature, _whole(answer["slot"]), meta["err"], _whole(meta["fee"]), lamports, tokens)

@@ -84,20 +84,16 @@ class Rail:
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return False
         address = str(self.treasury.marker(batch.id).address)
-        options = {"commitment": commitment, "encoding": "base64"}
-        answers = self.chain.ask_all("getMultipleAccounts", [address], options, least=self.opinions)
-        return any(answer["value"][0] is not None or int(answer["context"]["slot"]) < slot for answer in answers)
+        answers = self.chain.all_accounts([address], commitment, opinions=self.opinions)
+        return any(account is not None or at < slot for at, (account,) in answers)
 
     def _marker_stands(self, batch: Batch) -> bool:
         """Whether a node says that the batch's marker is on chain for good; what one has not come to yet does not count."""
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return False
-        address, options = (
-            str(self.treasury.marker(batch.id).address),
-            {"commitment": "finalized", "encoding": "base64"},
-        )
-        answers = self.chain.ask_all("getMultipleAccounts", [address], options, least=self.opinions)
-        return any(answer["value"][0] is not None for answer in answers)
+        address = str(self.treasury.marker(batch.id).address)
+        answers = self.chain.all_accounts([address], opinions=self.opinions)
+        return any(account is not None for _, (account,) in answers)
 
     def _post(self, key: str, kind: str, lines: list[tuple[int, int]], document: dict[str, Any]) -> book.Written | None:
         return book.post(self.connection, book.Entry(kind, key, lines, document)) if lines else None

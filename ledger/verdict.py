@@ -6,6 +6,7 @@ cannot be paid, a full block) are trouble of a node or of the platform, and pass
 
 from __future__ import annotations
 
+import operator
 from enum import Enum
 from typing import Any
 
@@ -40,7 +41,11 @@ def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
         return Fault.RECIPIENT  # a marker's own; nobody is held for it, and it is tried again
     if not isinstance(error, dict) or "InstructionError" not in error:
         return Fault.NOBODY
-    index, detail = error["InstructionError"]
+    try:
+        index, detail = error["InstructionError"]
+        index = operator.index(index)
+    except (TypeError, ValueError):  # of a form that no chain gives
+        return Fault.NOBODY
     if detail in OVERRUN or detail == SHORT:
         return Fault.NOBODY
     if index >= first + guards:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -430,6 +431,50 @@ def test_a_round_says_what_it_could_not_do_after_it_has_done_the_rest(pair: tupl
         rig.payouts.run_once()  # to give the second transaction up takes both
     rig.advance(2)
     assert rig.on_chain(2) == 1000
+
+
+# ── An answer that nobody can read ─────────────────────────────────────────────────────────────────────────────────
+
+READ = (
+    "getEpochInfo",
+    "getFirstAvailableBlock",
+    "getLatestBlockhash",
+    "getMultipleAccounts",
+    "getSignatureStatuses",
+    "getSignaturesForAddress",
+    "getTransaction",
+    "simulateTransaction",
+)
+OF_NO_FORM: list[Any] = [
+    {},
+    ["no"],
+    "<html>",
+    7.5,
+    {"context": {}, "value": None},
+    {"context": {"slot": 2**70}, "value": [{"slot": 2**70}]},
+    {"blockHeight": "high", "value": {"err": {"InstructionError": 7}, "lastValidBlockHeight": -1}},
+]
+
+
+@pytest.mark.parametrize("told", OF_NO_FORM, ids=str)
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_answer_that_cannot_be_read_is_none(pair: tuple[Rig, list[Node]], told: Any, count: int) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.creator(2, 1000, account=False)
+    for number in range(8):
+        for node in nodes[:count]:
+            node.lies = dict.fromkeys(READ if number % 2 else (READ[number],), lambda _: told)
+        for work in (rig.payouts.run_once, lambda: reconcile(rig.connection, rig.rpc, rig.treasury)):
+            with contextlib.suppress(Temporary, RpcRefusal):
+                work()
+            rig.connection.rollback()
+        rig.advance(FINAL_BLOCKS)
+    for node in nodes:
+        node.lies.clear()
+    rig.pay(6)
+    assert (rig.holds(), rig.freezes()) == ({}, [])
+    assert_paid(rig, {1: 1000, 2: 1000})
 
 
 # ── What a node knows ──────────────────────────────────────────────────────────────────────────────────────────────
