@@ -18,13 +18,12 @@ from solders.transaction import VersionedTransaction
 from cluster.errors import Rejected, Temporary
 from ledger import batches, book, stops
 from ledger.batches import Attempt, Batch, Due
-from ledger.chain import Blockhash, Effect
+from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
 from ledger.payouts import Payouts
 
 log = logging.getLogger(__name__)
 
 RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
-LIFE_BLOCKS = 150
 
 
 def adopt(payouts: Payouts, effect: Effect) -> bool:

@@ -12,9 +12,11 @@ import base64
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
+
+from solders.hash import Hash
 
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
@@ -32,6 +34,8 @@ SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash"
 OF_ANOTHER_FORM = ("UnsupportedVersion", "SanitizeFailure")
 # What reading an answer of another form raises.
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+LIFE_BLOCKS = 150  # a blockhash can be used
+AHEAD_BLOCKS_MAX, APART_SLOTS_MAX = 2 * LIFE_BLOCKS, 1000  # of one node to others; one that lags is not yet a liar
 WHOLE_MAX = 2**63 - 1  # of slots, heights and amounts: what the database keeps
 BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
 
@@ -224,14 +228,31 @@ class Chain:
         except RpcRefusal:
             return False
 
-    def latest_blockhash(self) -> Blockhash:
+    def latest_blockhash(self, opinions: int = 1) -> Blockhash:
         """At `confirmed`: a finalized one costs 32 blocks of its life, a processed one may be on a fork.
 
-        It is held to live as long as any node says the latest one does: too long costs patience, too short money.
+        Of those that nodes name it is the one that lives longest: held to live too long it costs patience, too short money.
+        Who names one that lives longer than the chain lets it, by where `opinions` nodes are, is not believed.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer, or are believed.
         """
-        answers = self.ask_all("getLatestBlockhash", {"commitment": "confirmed"})
-        last = max(int(answer["value"]["lastValidBlockHeight"]) for answer in answers)
-        return Blockhash(answers[0]["value"]["blockhash"], last, int(answers[0]["context"]["slot"]))
+        at = {"commitment": "confirmed"}
+        reached: list[tuple[int, int]] = self.ask_all("getEpochInfo", at, least=opinions, read=_epoch)
+        height, slot = (sorted(each)[-opinions] for each in zip(*reached, strict=True))
+        answers: list[Blockhash] = self.ask_all("getLatestBlockhash", at, least=opinions, read=_blockhash)
+        near = [
+            each
+            for each in answers
+            if each.last_valid_block_height <= height + AHEAD_BLOCKS_MAX
+            and abs(each.context_slot - slot) <= APART_SLOTS_MAX
+        ]
+        if len(near) < opinions:
+            raise Temporary(f"{len(near)} RPC nodes name a blockhash that can be the latest one, {opinions} are needed")
+        longest = max(near, key=lambda each: each.last_valid_block_height)
+        if any(each.last_valid_block_height < longest.last_valid_block_height - LIFE_BLOCKS for each in answers):
+            log.warning("an RPC node names a blockhash that others hold to be over")
+        return replace(longest, context_slot=min(each.context_slot for each in near))
 
     def finalized_height(self, opinions: int = 1) -> tuple[int, int]:
         """Finalized block height by the most cautious node, and a slot that it had reached.
@@ -514,6 +535,12 @@ def _whole(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value <= WHOLE_MAX:
         raise ValueError(f"{value!r} is no whole number from 0 to 2^63 - 1")
     return int(value)
+
+
+def _blockhash(told: Any) -> Blockhash:
+    value, slot = told["value"], _whole(told["context"]["slot"])
+    Hash.from_string(value["blockhash"])  # else it fails where it is signed
+    return Blockhash(value["blockhash"], _whole(value["lastValidBlockHeight"]), slot)
 
 
 def _epoch(told: Any) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class Signing(Planning):
         sized = self._simulated(self._affordable(waiting)) if waiting else []
         if not sized:
             return []
-        blockhash = self.chain.latest_blockhash()
+        blockhash = self.chain.latest_blockhash(self.opinions)
         signed: list[tuple[Batch, str, bytes]] = []
         for batch, instructions, units in sized:
             try:

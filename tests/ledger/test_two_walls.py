@@ -39,12 +39,13 @@ class Node(LocalNode):
         self.forgotten: set[str] = set()  # signatures
         self.lies: dict[str, Any] = {}  # by method: what becomes of the honest answer
         self.is_away = False
+        self.away_for: set[str] = set()  # accounts that it says nothing about
         self.refused = ""  # a transaction, in base 64, that is not simulated
         self.asked: list[tuple[str, list[Any]]] = []
 
     async def call(self, method: str, params: list[Any]) -> Any:
         self.asked.append((method, params))
-        if self.is_away:
+        if self.is_away or (method == "getMultipleAccounts" and self.away_for.intersection(params[0])):
             raise Temporary(f"{self.name} does not answer {method}")
         if method == "simulateTransaction" and params[0] == self.refused:
             raise RpcRefusal(-32602, "VersionedTransaction too large")
@@ -388,13 +389,25 @@ def test_a_treasury_that_is_frozen_on_chain_stops_payouts_and_holds_nobody(
 # ── A node that is away ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_while_one_node_of_two_is_away_what_needs_one_goes_on(pair: tuple[Rig, list[Node]]) -> None:
+def try_to_pay(rig: Rig, rounds: int) -> None:
+    for _ in range(rounds):
+        with contextlib.suppress(Temporary):
+            rig.payouts.run_once()
+        rig.advance(FINAL_BLOCKS)
+
+
+def test_while_one_node_of_two_is_away_what_is_signed_goes_out_and_nothing_else_is_signed(
+    pair: tuple[Rig, list[Node]],
+) -> None:
+    """How long a blockhash lives is no single node's word."""
     rig, nodes = pair
     rig.creator(1, 1000)
-    rig.creator(2, 1000, account=False)  # to open an account takes the word of both
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.creator(2, 1000)
     nodes[1].is_away = True
-    rig.pay(3)
-    assert (rig.on_chain(1), rig.balance("in_flight"), rig.holds(), rig.freezes()) == (1000, 1000, {}, [])
+    try_to_pay(rig, 3)
+    assert (rig.on_chain(1), rig.on_chain(2), rig.holds(), rig.freezes()) == (1000, 0, {}, [])
     nodes[1].is_away = False
     rig.pay(5)
     assert_paid(rig, {1: 1000, 2: 1000})
@@ -407,12 +420,12 @@ def test_a_wish_and_a_plan_that_wait_for_a_node_keep_no_others_waiting(pair: tup
     stops.hold(rig.connection, 1, "asked")
     number = resolutions.ask(rig.connection, doubtful, "ana")
     rig.creator(2, 1000)
-    nodes[1].is_away = True
+    rig.advance(EXPIRED_BLOCKS)
+    nodes[1].away_for = {str(rig.treasury.marker(doubtful).address)}
     rig.payouts = rig.fresh()
     rig.pay(2)
     assert (resolutions.one(rig.connection, number).ended, rig.on_chain(2)) == (None, 1000)
-    nodes[1].is_away = False
-    rig.advance(EXPIRED_BLOCKS)
+    nodes[1].away_for = set()
     rig.pay(2)
     assert resolutions.one(rig.connection, number).ended
     assert (rig.on_chain(1), rig.balance("payable", 1), rig.balance("in_flight")) == (0, 1000, 0)
@@ -426,11 +439,72 @@ def test_a_round_says_what_it_could_not_do_after_it_has_done_the_rest(pair: tupl
     rig.chain.pending.clear()
     rig.advance(EXPIRED_BLOCKS)
     rig.creator(2, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
     nodes[1].is_away = True
     with pytest.raises(Temporary, match="1 of 2 RPC nodes"):
         rig.payouts.run_once()  # to give the second transaction up takes both
     rig.advance(2)
     assert rig.on_chain(2) == 1000
+
+
+# ── How long a blockhash lives ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def lasting(blocks: int, slots: int = 0) -> Any:
+    """A node that says so of the latest blockhash."""
+
+    def told(answer: Any) -> Any:
+        answer["value"]["lastValidBlockHeight"] += blocks
+        answer["context"]["slot"] += slots
+        return answer
+
+    return told
+
+
+def last_one(rig: Rig) -> int:
+    return int(rig.rows("SELECT last_valid_block_height FROM ledger.attempts ORDER BY signed_at DESC LIMIT 1")[0][0])
+
+
+def test_how_long_a_blockhash_lives_is_no_single_nodes_word(pair: tuple[Rig, list[Node]]) -> None:
+    """Else what can land still is held to be over by nodes that are honest, and its money goes back."""
+    rig, nodes = pair
+
+    def away(_: Any) -> Any:
+        raise Temporary("away")
+
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    nodes[0].lies["getLatestBlockhash"] = lasting(-149)
+    nodes[1].lies["getLatestBlockhash"] = away
+    with pytest.raises(Temporary, match="1 of 2 RPC nodes"):
+        rig.payouts.sign()
+    nodes[1].lies.clear()
+    rig.payouts.sign()
+    assert last_one(rig) > rig.chain.height_at("confirmed") + 100
+    rig.pay(2)
+    assert_paid(rig, {1: 1000})
+
+
+@pytest.mark.parametrize(
+    "told", [lasting(10**18), lasting(2**70), lasting(400), lasting(0, 10**18), lasting(0, -(10**6))]
+)
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_blockhash_that_lives_longer_than_the_chain_lets_it_is_not_believed(
+    journal: Connection[Any], told: Any, count: int
+) -> None:
+    chain = new_chain()
+    nodes = [Node(name, chain) for name in "abc"[:count]]
+    rig = Rig(journal, chain, nodes)
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    nodes[0].lies["getLatestBlockhash"] = told
+    with contextlib.nullcontext() if count == 3 else pytest.raises(Temporary):
+        rig.payouts.sign()
+    nodes[0].lies.clear()
+    rig.pay(2)
+    assert last_one(rig) < rig.chain.height + 200
+    assert_paid(rig, {1: 1000})
 
 
 # ── An answer that nobody can read ─────────────────────────────────────────────────────────────────────────────────
