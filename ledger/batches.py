@@ -305,9 +305,11 @@ def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
 
 
 # What a creator was to get by a transaction that was given up went back to them when its batch ended. Should it land all
-# the same, nothing that they are paid since may land beside it: the batch's marker guards every payout of theirs, whichever
-# way its money came back, until one that it guarded has landed, a person has found that the marker is a stranger's (see
-# `resolving`), or the bytes are so old by the database's clock that no chain takes them.
+# the same, nothing that they are paid since may land after it: the batch's marker guards every payout of theirs, whichever
+# way its money came back, until as much as it was to pay them has landed, a person has found that the marker is a stranger's
+# (see `resolving`), or the bytes are so old by the database's clock that no chain takes them. The marker guards in that one
+# order: a guarded payment leaves none of it on chain. That the bytes do not land after one is the clock's work, and that of
+# as many nodes as an end needs (see `Rail._never_paid`).
 LINEAGE = """
     SELECT {whose}, g.batch_id FROM (
         SELECT DISTINCT a.batch_id, b.ended_at FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id
@@ -317,8 +319,9 @@ LINEAGE = """
           AND NOT EXISTS (SELECT FROM ledger.resolutions r WHERE r.batch_id = b.id AND r.ended
                           AND (r.evidence #>> ARRAY['marker', 'stands'])::boolean)) g
     JOIN ledger.payouts q ON q.batch_id = g.batch_id {joined}
-    WHERE NOT EXISTS (
-        SELECT FROM ledger.payouts p JOIN ledger.attempts l ON l.batch_id = p.batch_id AND l.state = 'landed'
+    WHERE q.amount_pix > (
+        SELECT coalesce(sum(p.on_chain_pix), 0) FROM ledger.payouts p
+        JOIN ledger.attempts l ON l.batch_id = p.batch_id AND l.state = 'landed'
         WHERE p.creator_id = q.creator_id AND p.id > q.id AND l.signed_at > g.ended_at)
     GROUP BY {whose}, g.batch_id ORDER BY {whose}, max(q.id) DESC"""
 OF_CREATORS = LINEAGE.format(whose="q.creator_id", joined="AND q.creator_id = ANY(%(ids)s)")

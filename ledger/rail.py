@@ -21,6 +21,7 @@ from ledger.settings import Economics, LedgerSettings
 from ledger.treasury import Treasury
 
 PAID_UNKNOWN = "the chain has paid what the ledger has not"
+DAY_S = 86_400
 OPINIONS = 2  # that an end needs, good or bad, where there are as many nodes
 
 
@@ -56,7 +57,7 @@ class Rail:
         if not given_up:
             return not self._marker_exists(batch, slot)
         height, at = self.chain.finalized_height(self.opinions)
-        if height <= max(each.last_valid_block_height for each in given_up) or not self._is_long_ago(given_up):
+        if not all(is_over(each, height) for each in given_up) or not self._is_long_ago(given_up):
             return False
         looks = self._looks_since(given_up, max(at, slot))
         unknown = all(self._nobody_knows(each, looks) for each in given_up)
@@ -100,3 +101,11 @@ class Rail:
 
     def _id(self, text: str) -> str:
         return hmac.digest(self.treasury.secret.encode(), text.encode(), hashlib.sha256).hex()[:32]
+
+
+def is_over(attempt: Attempt, height: int) -> bool:
+    """Whether its last block is past, by the finalized height; or it is so old that no chain takes it.
+
+    The last height is what nodes said once; an earlier release believed it of one node alone, whatever it was.
+    """
+    return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS * DAY_S

@@ -18,14 +18,18 @@ from typing import Any
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
-from ledger import batches, book, resolutions
+from ledger import batches, book, resolutions, stops
 from ledger.batches import Attempt, Batch, Payout
 from ledger.chain import Effect, Look, RpcRefusal
+from ledger.rail import is_over
 from ledger.settling import Settling
 
 log = logging.getLogger(__name__)
 
 Effects = Mapping[str, Effect | None]
+
+
+PAID_TWICE = "creators were paid what they were not owed: it is the platform's loss"
 
 
 class Resolving(Settling):
@@ -174,7 +178,7 @@ class Resolving(Settling):
         """That none of these transactions without an effect has landed or can; the finalized height that says so."""
         height, slot = self.chain.finalized_height(self.opinions)
         open_ended = [each for each in attempts if effects[each.signature] is None]
-        alive = [each for each in open_ended if each.last_valid_block_height >= height]
+        alive = [each for each in open_ended if not is_over(each, height)]
         if alive:
             raise _not_enough(f"transaction {alive[0].signature} may still land, until height is past its last one")
         if open_ended and not self._is_long_ago(open_ended):
@@ -236,29 +240,47 @@ class Resolving(Settling):
     def _book_late(
         self, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]
     ) -> str:
-        """Its recipients have been paid out of what they are owed; what would pay them again is ended first."""
+        """Its recipients have been paid out of what they are owed; what would pay them again is ended first.
+
+        Who is owed less has been paid twice. That is the platform's loss, and a person hears of it.
+        """
         batch, effect = attempt.batch, effects[attempt.signature]
         assert effect is not None
         for number in batches.guarded_by(self.connection, batch.id):
             self._end_open(batches.one(self.connection, number), evidence, alone=True)
         received = self._received(batch, effect)
-        for each, got in received:
-            owed = book.balance(self.connection, each.source)
-            if owed < got:
-                raise _not_enough(f"creator {each.creator_id} got {got} and is owed {owed}: the rest was paid twice")
         for each in attempts:
             did = effects[each.signature]
             if did is not None and did.error is not None:
                 self._book_failed(each, did)
         batches.find_landed(self.connection, attempt, effect.slot, effect.fee)
         spent = sum(got for _, got in received)
-        lines = [(each.source, -got) for each, got in received if got]
+        owed = [(each.source, min(got, book.balance(self.connection, each.source))) for each, got in received]
+        lost = spent - sum(amount for _, amount in owed)
+        lines = [(source, -amount) for source, amount in owed if amount] + self._loss_lines(lost)
         lines += [(book.account(self.connection, "chain"), spent)] if spent else []
         lines += self._cost_lines(effect)
-        self._post(f"resolve:{attempt.signature}", "payout_resolved", lines, self._proof(attempt, effect))
+        proof = self._proof(attempt, effect)
+        self._post(f"resolve:{attempt.signature}", "payout_resolved", lines, proof)
         batches.receive_late(self.connection, received)
         self._keep_marker(batch)
-        return f"transaction {attempt.signature} had landed at slot {effect.slot}: booked out of what its recipients are owed"
+        how = "booked out of what its recipients are owed"
+        if lost:
+            stops.freeze(self.connection, PAID_TWICE, proof | {"pix": lost})
+            how += f", and {lost} which they were not owed as the platform's loss"
+        return f"transaction {attempt.signature} had landed at slot {effect.slot}: {how}"
+
+    def _loss_lines(self, lost: int) -> list[tuple[int, int]]:
+        """Who bears what was paid twice: the platform's share, and the pool of rewards where that is too small."""
+        lines: list[tuple[int, int]] = []
+        for kind in ("platform", "reward_pool"):
+            account = book.account(self.connection, kind)
+            taken = min(lost, book.balance(self.connection, account))
+            lines += [(account, -taken)] if taken else []
+            lost -= taken
+        if lost:
+            raise _not_enough(f"{lost} was paid twice and neither platform nor reward_pool holds it: fund the pool")
+        return lines
 
     def _require_strangers(self, batch: Batch, evidence: dict[str, Any], *, stands: bool) -> None:
         """That whoever has touched the batch's marker has not moved the treasury's tokens with it.

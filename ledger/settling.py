@@ -17,7 +17,7 @@ from cluster.errors import Temporary
 from ledger import batches, book, stops, verdict
 from ledger.batches import Attempt, Batch
 from ledger.chain import Effect, Look, RpcRefusal
-from ledger.rail import PAID_UNKNOWN
+from ledger.rail import PAID_UNKNOWN, is_over
 from ledger.signing import Signing
 from ledger.verdict import Fault
 
@@ -166,7 +166,7 @@ class Settling(Signing):
     def _expire(self, unseen: Sequence[Attempt]) -> None:
         """Give up bytes that can never land: finalized height first, then a later look, then the marker."""
         height, slot = self.chain.finalized_height(self.opinions)
-        past = [each for each in unseen if height > each.last_valid_block_height]
+        past = [each for each in unseen if is_over(each, height)]
         if not past:
             return
         looks = self._looks_since(past, slot)

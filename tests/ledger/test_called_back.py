@@ -244,6 +244,24 @@ def test_what_was_given_up_guards_until_something_that_it_guarded_has_landed(rig
     assert batches.lineage_of(rig.connection, [1]) == {}
 
 
+def test_what_was_given_up_guards_until_as_much_as_it_was_to_pay_has_landed(rig: Rig) -> None:
+    plan(rig, 1)
+    rig.payouts.sign()
+    rig.fresh(Hasty).settle()
+    hold(rig)
+    rig.payouts = rig.fresh(Credulous)
+    rig.payouts.sign()
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.economics = dataclasses.replace(rig.economics, payout_max_pix=400)
+    rig.payouts = rig.fresh()
+    guarded = {}
+    while rig.balance("payable", 1) or rig.balance("in_flight"):
+        rig.pay(1)
+        rig.payouts.settle()
+        guarded[rig.on_chain(1)] = list(batches.lineage_of(rig.connection, [1]))
+    assert {paid: creators for paid, creators in guarded.items() if paid} == {400: [1], 800: [1], 1000: []}
+
+
 def test_a_creator_whose_guards_do_not_fit_waits_and_keeps_nobody_else_waiting(journal: Connection[Any]) -> None:
     rig = Rig(journal, new_chain(), version="legacy")
     for _ in range(3):

@@ -16,7 +16,8 @@ from cluster.settings import Settings
 from ledger import audit, book, earnings, resolutions, stops, wallets
 from ledger.planning import Planning
 from ledger.rail import PAID_UNKNOWN
-from ledger.reconcile import reconcile
+from ledger.reconcile import UNKNOWN, reconcile
+from ledger.resolving import PAID_TWICE
 from tests.cluster.test_cli import assert_refused, pixr
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, new_chain
 from tests.ledger.test_late_payouts import Hasty
@@ -493,18 +494,71 @@ def test_a_marker_that_has_guarded_a_payment_is_still_a_strangers(journal: Conne
     assert (rig.on_chain(1), rig.on_chain(2), is_clean(rig)) == (1000, 1000, True)
 
 
-def test_what_was_paid_twice_is_for_a_person(journal: Connection[Any]) -> None:
-    """Without the guard, as before: the one that was given up has landed, and so has what was planned since."""
+@pytest.mark.parametrize("owed", [0, 300])
+def test_what_was_paid_twice_is_the_platforms_loss_and_stops_payouts_until_a_person_has_looked(
+    journal: Connection[Any], owed: int
+) -> None:
+    """A marker guards in one order only: what was planned since has landed, and then what was given up."""
     rig, _, raw, batch = cut(journal)
-    with pytest.MonkeyPatch.context() as earlier:
-        earlier.setattr("ledger.batches.lineage", lambda *_: {})
-        rig.pay(3)
-        rig.rpc.send([raw])
-        rig.advance(FINAL_BLOCKS)
+    rig.pay(3)
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
     assert (rig.on_chain(1), rig.on_chain(2)) == (2000, 2000)
+    if owed:
+        rig.earn(1, owed)
+    lost, pool = 2000 - owed, rig.balance("reward_pool")
+    reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert UNKNOWN in rig.freezes()
     found = ask_for(rig, batch)
-    assert (found.ended, "paid twice" in str(found.outcome)) == (False, True)
-    assert rig.balance("payable", 1) == 0
+    assert (found.ended, f"{lost} which they were not owed" in str(found.outcome)) == (True, True)
+    assert PAID_TWICE in rig.freezes()
+    assert (rig.balance("payable", 1), rig.balance("reward_pool")) == (0, pool - lost)
+    thaw(rig)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    rig.earn(1, 400)
+    rig.pay(3)
+    assert (rig.on_chain(1), rig.freezes(), is_clean(rig)) == (2400, [], True)
+
+
+def test_a_loss_that_nothing_covers_is_not_booked(journal: Connection[Any]) -> None:
+    rig, _, raw, batch = cut(journal)
+    rig.pay(3)
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
+    rig.creator(3, rig.balance("reward_pool") - 500, account=False)
+    found = ask_for(rig, batch)
+    assert (found.ended, "1500 was paid twice" in str(found.outcome)) == (False, True)
+    assert rig.balance("reward_pool") == 500
+
+
+def aged(rig: Rig, what: str) -> None:
+    """Everything that was signed is changed behind the ledger's back."""
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute(f"UPDATE ledger.attempts SET {what}")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_transaction_whose_last_block_never_comes_is_over_after_a_week(rig: Rig, is_asked: bool) -> None:
+    """An earlier release believed a single node of how long a blockhash lives."""
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.advance(EXPIRED_BLOCKS + 10)
+    aged(rig, "last_valid_block_height = 1000000000000000000")
+    if is_asked:
+        found = resolve(rig)
+        assert (found.ended, "may still land" in str(found.outcome)) == (False, True)
+    else:
+        rig.payouts.settle()
+        assert rig.rows("SELECT state FROM ledger.attempts") == [("live",)]
+    aged(rig, "signed_at = now() - interval '8 days'")
+    if is_asked:
+        found = resolve(rig)
+        assert found.ended, found.outcome
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.balance("in_flight"), is_clean(rig)) == (1000, 0, True)
 
 
 @pytest.mark.parametrize("paid", [True, False])
