@@ -327,15 +327,15 @@ class Chain:
         return None
 
     def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
-        """The same, where those nodes abstain that no longer have the block of `slot`: of the others all must agree.
+        """What fewer nodes than `opinions` say it did, where the others no longer have the block of `slot`: they abstain.
 
-        None as well while one of them does not answer, or where none is left.
+        None as well while one that has it does not answer, or says otherwise, or where none is left; or where `slot` is
+        not yet final by as many nodes.
         """
-        found = self.effect(signature, opinions)
-        if found is not None:
-            return found
         able = self._runner.run(self._able(slot))
-        return self.effect(signature, able) if 0 < able < opinions else None
+        if not 0 < able < opinions or slot > self.finalized_height(opinions)[1]:
+            return None
+        return self.effect(signature, able)
 
     def raw(self, signature: str) -> bytes:
         """The bytes of a finalized transaction.

@@ -8,7 +8,7 @@ is not the journal's, freezes payouts and says where. Knows nothing of how payou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,7 +81,7 @@ def adopt_history(
     It is ours and not settled yet, or the nodes that still have its block have not yet agreed on what it did.
     """
     for signature, slot, addresses in _new_signatures(connection, chain, treasury):
-        effect = chain.remembered(signature, slot, min(opinions, len(chain.nodes)))
+        effect = _effect(connection, chain, treasury, signature, slot, addresses, opinions)
         if effect is None or not _adopt(connection, treasury, effect, adopt):
             connection.rollback()
             return signature
@@ -89,6 +89,44 @@ def adopt_history(
             _move_cursor(connection, address, signature, effect.slot)
         book.commit(connection)
     return None
+
+
+def _effect(
+    connection: Connection[Any],
+    chain: Chain,
+    treasury: Treasury,
+    signature: str,
+    slot: int,
+    addresses: Sequence[str],
+    opinions: int,
+) -> Effect | None:
+    """What a transaction did; None while not enough nodes say it, or it is not of the `slot` that one node has named.
+
+    Who no longer has that block may abstain, but not for one before what was read: then the slot is made up. Where fewer
+    than `opinions` are left, what brings money is waited for: else one of them alone could make it up.
+    """
+    opinions = min(opinions, len(chain.nodes))
+    effect = chain.effect(signature, opinions)
+    if effect is None and slot >= _read_until(connection, addresses):
+        effect = chain.remembered(signature, slot, opinions)
+        if effect is not None and any(each > 0 for each in _changes(treasury, effect)):
+            return None
+    return effect if effect is not None and effect.slot == slot else None
+
+
+def _read_until(connection: Connection[Any], addresses: Sequence[str]) -> int:
+    """The newest slot that was read of these addresses' histories; 0 where nothing was."""
+    row = connection.execute(
+        "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (list(addresses),)
+    ).fetchone()
+    assert row is not None  # of an aggregate
+    return int(row[0])
+
+
+def _changes(treasury: Treasury, effect: Effect) -> tuple[int, int]:
+    """By how much a transaction has changed the treasury's tokens, and the lamports of who pays its fees."""
+    pix = effect.tokens.get(treasury.token_account, 0)
+    return pix, effect.lamports.get(str(treasury.payer.gas), 0)
 
 
 def _newest_slot(connection: Connection[Any]) -> int:
@@ -141,8 +179,7 @@ def _new_signatures(
 
 def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect, adopt: Adopt) -> bool:
     """One transaction of the treasury's history; False when it is ours and still to be settled."""
-    pix = effect.tokens.get(treasury.token_account, 0)
-    lamports = effect.lamports.get(str(treasury.payer.gas), 0)
+    pix, lamports = _changes(treasury, effect)
     row = connection.execute(
         "SELECT a.state, b.ended_at IS NULL FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.signature = %s",

@@ -597,21 +597,63 @@ def test_a_deposit_is_booked_when_two_nodes_say_so(pair: tuple[Rig, list[Node]])
 
 def test_a_node_that_no_longer_has_a_block_is_not_waited_for(pair: tuple[Rig, list[Node]]) -> None:
     rig, nodes = pair
-    before = rig.balance("platform", asset="SOL")
-    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
-    given = rig.chain.airdrop(rig.treasury.payer.gas, 5000)
-    rig.chain.enqueue(given)
-    rig.advance(FINAL_BLOCKS + 1)
+    rig.creator(1, 1000)
+    rig.pay(2)
+    (signature,) = rig.rows("SELECT signature FROM ledger.attempts WHERE state = 'landed'")[0]
     nodes[1].lies["getTransaction"] = lambda _: None
     found = reconcile(rig.connection, rig.rpc, rig.treasury)
-    assert (found.conclusive, found.waits_for) == (False, str(given.signatures[0]))
+    assert (found.conclusive, found.waits_for) == (False, signature)
     for node in nodes:
         node.lies["getFirstAvailableBlock"] = lambda _: 10**9
     assert not reconcile(rig.connection, rig.rpc, rig.treasury).conclusive  # nobody is left to say it
     del nodes[0].lies["getFirstAvailableBlock"]
     found = reconcile(rig.connection, rig.rpc, rig.treasury)
-    assert (found.conclusive, found.waits_for) == (True, None)
+    assert (found.conclusive, found.waits_for, rig.freezes()) == (True, None, [])
+
+
+def test_money_that_one_node_alone_remembers_is_waited_for(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    before = rig.balance("platform", asset="SOL")
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    given = rig.chain.airdrop(rig.treasury.payer.gas, 5000)
+    rig.chain.enqueue(given)
+    rig.advance(FINAL_BLOCKS + 1)
+    nodes[1].lies |= {"getTransaction": lambda _: None, "getFirstAvailableBlock": lambda _: 10**9}
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.waits_for) == (False, str(given.signatures[0]))
+    nodes[1].lies.clear()
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).conclusive
     assert (rig.balance("platform", asset="SOL"), rig.freezes()) == (before + 5000, [])
+
+
+@pytest.mark.parametrize("slot", [1, None, 2**60])
+@pytest.mark.parametrize("brings", [1, -1])
+def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
+    pair: tuple[Rig, list[Node]], slot: int | None, brings: int
+) -> None:
+    """The other has forgotten what is old: of a slot that the liar names it can say nothing."""
+    rig, nodes = pair
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))
+    rig.advance(FINAL_BLOCKS + 1)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    before, cursors = rig.balance("platform", asset="SOL"), rig.rows("SELECT * FROM ledger.chain_cursors ORDER BY 1")
+    now = rig.chain.height_at("finalized")
+    said = now if slot is None else slot
+    made_up, gas = "made up", str(rig.treasury.payer.gas)
+    told = {
+        "slot": 2**60 if slot is None else slot,
+        "transaction": {"message": {"accountKeys": [gas]}},
+        "meta": {"err": None, "fee": 5000, "preBalances": [10**9], "postBalances": [10**9 + brings * 10**6],
+                 "preTokenBalances": [], "postTokenBalances": []},
+    }  # fmt: skip
+    nodes[0].lies["getSignaturesForAddress"] = lambda _: [{"signature": made_up, "slot": said, "err": None}]
+    nodes[0].lies["getTransaction"] = lambda _: told
+    nodes[1].lies["getTransaction"] = lambda _: None
+    nodes[1].lies["getFirstAvailableBlock"] = lambda _: now + 1
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.waits_for, rig.freezes()) == (False, made_up, [])
+    assert rig.balance("platform", asset="SOL") == before
+    assert rig.rows("SELECT * FROM ledger.chain_cursors ORDER BY 1") == cursors
 
 
 def test_transactions_of_version_1_are_made_where_every_node_can_run_them(pair: tuple[Rig, list[Node]]) -> None:
