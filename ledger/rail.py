@@ -90,11 +90,15 @@ class Rail:
 
     def _marker_stands(self, batch: Batch) -> bool:
         """Whether a node says that the batch's marker is on chain for good; what one has not come to yet does not count."""
+        return self._marker_lamports(batch) > 0
+
+    def _marker_lamports(self, batch: Batch) -> int:
+        """What the batch's marker holds on chain for good, by the node that says most; 0 where no node knows it."""
         if batch.kind != "payout" or not self.settings.marker_accounts:
-            return False
+            return 0
         address = str(self.treasury.marker(batch.id).address)
         answers = self.chain.all_accounts([address], opinions=self.opinions)
-        return any(account is not None for _, (account,) in answers)
+        return max(account.lamports if account is not None else 0 for _, (account,) in answers)
 
     def _post(self, key: str, kind: str, lines: list[tuple[int, int]], document: dict[str, Any]) -> book.Written | None:
         return book.post(self.connection, book.Entry(kind, key, lines, document)) if lines else None

@@ -155,7 +155,7 @@ class Resolving(Settling):
     def _book_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]) -> str:
         """Nothing of the batch has landed or can, and no other transaction has paid under its marker."""
         height = self._require_never(batch, attempts, effects)
-        self._require_strangers(batch, evidence, stands=self._marker_stands(batch))
+        self._require_strangers(batch, evidence, held=self._marker_lamports(batch))
         for attempt in attempts:
             effect = effects[attempt.signature]
             if effect is not None:
@@ -225,15 +225,15 @@ class Resolving(Settling):
         if landed is not None:
             return self._book_late(landed, attempts, effects, evidence)
         self._require_never(batch, attempts, effects)
-        stands = self._marker_stands(batch)
-        self._require_strangers(batch, evidence, stands=stands)
-        if not stands and not failed:
+        held = self._marker_lamports(batch)
+        self._require_strangers(batch, evidence, held=held)
+        if not held and not failed:
             raise _not_enough("nothing of it has landed, and its marker keeps nobody from being paid")
         for each in failed:
             effect = effects[each.signature]
             assert effect is not None
             self._book_failed(each, effect)
-        if not stands:
+        if not held:
             return "its transaction has failed: what it cost is booked"
         return "a stranger has paid for its marker: nothing of it has landed or can, and it guards no payout any more"
 
@@ -282,10 +282,12 @@ class Resolving(Settling):
             raise _not_enough(f"{lost} was paid twice and neither platform nor reward_pool holds it: fund the pool")
         return lines
 
-    def _require_strangers(self, batch: Batch, evidence: dict[str, Any], *, stands: bool) -> None:
+    def _require_strangers(self, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
         """That whoever has touched the batch's marker has not moved the treasury's tokens with it.
 
-        `stands`: it is on chain. The evidence keeps it, for then it guards no payout any more (see `batches.lineage`).
+        `held`: the lamports that it holds on chain. Transactions that nodes still know must have brought all of them: else
+        one that they have forgotten has made it, which may be ours. The evidence keeps whether there are any, for then it
+        guards no payout any more (see `batches.lineage`).
         """
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return
@@ -293,9 +295,9 @@ class Resolving(Settling):
         touched = self.chain.touched(address, self.opinions)
         if touched is None:
             raise _not_enough(f"more transactions name the marker {address} than a node says at once")
-        evidence["marker"] = {"address": address, "stands": stands, "transactions": touched}
+        evidence["marker"] = {"address": address, "stands": held > 0, "transactions": touched}
         guarded = batches.of_others(self.connection, batch.id, touched)  # these name it to make sure that there is none
-        is_made = False
+        brought = 0
         for signature in touched:
             if signature in guarded:
                 continue
@@ -304,8 +306,8 @@ class Resolving(Settling):
                 raise _not_enough(f"nodes do not agree on transaction {signature}, which names the marker")
             if effect.error is None and effect.tokens.get(self.treasury.token_account, 0):
                 raise _not_enough(f"transaction {signature}, which is none of ours, has paid under the marker")
-            is_made = is_made or effect.error is None
-        if stands and not is_made:
+            brought += effect.lamports.get(address, 0) if effect.error is None else 0
+        if held > brought:
             raise _not_enough(f"the marker {address} is on chain, and no node says which transaction made it")
 
 

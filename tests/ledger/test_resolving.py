@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from psycopg import Connection
+from solders.account import Account
 
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import audit, book, earnings, resolutions, stops, wallets
+from ledger import audit, book, earnings, packing, resolutions, stops, wallets
 from ledger.planning import Planning
 from ledger.rail import PAID_UNKNOWN
 from ledger.reconcile import UNKNOWN, reconcile
@@ -366,6 +367,20 @@ def test_a_marker_that_nobody_has_made_is_no_strangers(pair: tuple[Rig, list[Nod
     rig.advance(EXPIRED_BLOCKS + 10)
     for node in nodes:
         node.lies["getSignaturesForAddress"] = lambda _: []
+    found = resolve(rig)
+    assert (found.ended, "which transaction made it" in str(found.outcome)) == (False, True)
+    assert rig.balance("in_flight") == 1000
+
+
+def test_a_marker_whose_making_nodes_have_forgotten_is_no_strangers(rig: Rig) -> None:
+    """As after a restore long ago: our own transaction made it, and somebody sends it a lamport."""
+    rig.creator(1, 1000)
+    (batch,) = rig.payouts.plan()
+    marker = rig.treasury.marker(batch.id).address
+    rig.chain.svm.set_account(marker, Account(rig.treasury.marker_rent, b"", packing.SYSTEM_PROGRAM))
+    rig.chain.enqueue(rig.chain.airdrop(marker, 1))
+    rig.advance(FINAL_BLOCKS + 1)
+    stops.freeze(rig.connection, "somebody looks", {})
     found = resolve(rig)
     assert (found.ended, "which transaction made it" in str(found.outcome)) == (False, True)
     assert rig.balance("in_flight") == 1000
