@@ -11,6 +11,7 @@ import asyncio
 import base64
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
+TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
 SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
 FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left alone so long
@@ -373,16 +375,18 @@ class Chain:
             before = page[-1].signature
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
-        """Finalized transactions that name an address, by any node that answers; None where there may be more than those.
+        """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends
+        such moves nothing. None where there are more than TOUCHED_MAX.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
-        options = {"commitment": "finalized", "limit": SIGNATURES_MAX}
-        answers = self.ask_all("getSignaturesForAddress", address, options, least=opinions, read=_named)
-        if any(len(answer) >= SIGNATURES_MAX for answer in answers):
+        histories = self._runner.run(self._histories(address, opinions))
+        if any(len(each) >= TOUCHED_MAX for each in histories):
             return None
-        return list(dict.fromkeys(each.signature for answer in answers for each in answer))
+        failed = Counter(each.signature for history in histories for each in history if each.error is not None)
+        named = dict.fromkeys(each.signature for history in histories for each in history)
+        return [signature for signature in named if failed[signature] < opinions]
 
     def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
         """What each would do, under a fresh blockhash, unsigned, by a node that has reached `slot_min`.
@@ -445,7 +449,9 @@ class Chain:
 
     async def _all(self, method: str, params: list[Any], least: int, read: Read) -> list[Any]:
         asked = (_told(node, method, params, read) for node in self.nodes)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return self._answers(method, await asyncio.gather(*asked, return_exceptions=True), least)
+
+    def _answers(self, method: str, answers: Sequence[Any], least: int) -> list[Any]:
         found = []
         for answer in answers:
             if not isinstance(answer, BaseException):
@@ -455,6 +461,11 @@ class Chain:
         if len(found) < least:
             raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
         return found
+
+    async def _histories(self, address: str, least: int) -> list[list[Named]]:
+        asked = (_history(node, address) for node in self.nodes)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return self._answers("getSignaturesForAddress", answers, least)
 
     async def _looks(self, signatures: Sequence[str], reach: bool) -> list[Look]:
         found = await asyncio.gather(*(self._look(node, signatures, reach) for node in self.nodes))
@@ -502,6 +513,19 @@ class Chain:
             if isinstance(answer, BaseException) and not isinstance(answer, (Temporary, RpcRefusal)):
                 raise answer
         return any(not isinstance(answer, BaseException) for answer in answers)
+
+
+async def _history(node: Node, address: str) -> list[Named]:
+    """Finalized transactions that name an address, the newest first, page by page; no more than TOUCHED_MAX or a page above."""
+    found: list[Named] = []
+    while len(found) < TOUCHED_MAX:
+        options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX}
+        options |= {"before": found[-1].signature} if found else {}
+        page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], _named)
+        found += page
+        if len(page) < SIGNATURES_MAX:
+            break
+    return found
 
 
 async def _form(node: Node, params: list[Any]) -> bool | None:

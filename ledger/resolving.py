@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Effects = Mapping[str, Effect | None]
 
 
+NAMED_MAX = 100  # transactions of strangers that the evidence names
 PAID_TWICE = "creators were paid what they were not owed: it is the platform's loss"
 
 
@@ -294,8 +295,13 @@ class Resolving(Settling):
         address = str(self.treasury.marker(batch.id).address)
         touched = self.chain.touched(address, self.opinions)
         if touched is None:
-            raise _not_enough(f"more transactions name the marker {address} than a node says at once")
-        evidence["marker"] = {"address": address, "stands": held > 0, "transactions": touched}
+            raise _not_enough(f"more transactions name the marker {address} than are read")
+        evidence["marker"] = {
+            "address": address,
+            "stands": held > 0,
+            "count": len(touched),
+            "transactions": touched[:NAMED_MAX],
+        }
         guarded = batches.of_others(self.connection, batch.id, touched)  # these name it to make sure that there is none
         brought = 0
         for signature in touched:

@@ -386,16 +386,32 @@ def test_a_marker_whose_making_nodes_have_forgotten_is_no_strangers(rig: Rig) ->
     assert rig.balance("in_flight") == 1000
 
 
-def test_a_marker_that_too_many_name_is_for_a_person(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stranger_who_names_a_marker_again_and_again_delays_its_end_and_does_not_prevent_it(
+    pair: tuple[Rig, list[Node]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, nodes = pair
     rig.creator(1, 1000)
-    rig.payouts.plan()
+    (batch,) = rig.payouts.plan()
     rig.payouts.sign()
     strangers_lamports(rig)
+    for _ in range(7):  # each fails, and costs a fee
+        rig.chain.enqueue(rig.chain.airdrop(rig.treasury.marker(batch.id).address, 2**62))
     rig.advance(EXPIRED_BLOCKS)
-    monkeypatch.setattr("ledger.chain.SIGNATURES_MAX", 1)
+    monkeypatch.setattr("ledger.chain.SIGNATURES_MAX", 2)
+    monkeypatch.setattr("ledger.chain.TOUCHED_MAX", 8)
     found = resolve(rig)
     assert (found.ended, "more transactions name the marker" in str(found.outcome)) == (False, True)
     assert rig.balance("in_flight") == 1000
+    monkeypatch.setattr("ledger.chain.TOUCHED_MAX", 100)
+    nodes[0].asked.clear()
+    found = resolve(rig)
+    assert found.ended, found.outcome
+    assert found.evidence["marker"]["count"] == 1
+    asked = [method for method, _ in nodes[0].asked]
+    assert asked.count("getSignaturesForAddress") >= 4  # by pages
+    assert asked.count("getTransaction") < 7  # about none that has failed
+    rig.pay(3)
+    assert (rig.on_chain(1), is_clean(rig)) == (1000, True)
 
 
 # ── What was given up, gave its money back, and is on chain ────────────────────────────────────────────────────────
