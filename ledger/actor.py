@@ -150,13 +150,13 @@ class Ledger:
         if self._payouts is None:
             try:
                 treasury = open_treasury(connection, self._chain, self._settings)
-            except Rejected as refusal:
+                self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
+            except (Rejected, ValueError) as refusal:  # the latter of an address or key that is none
                 connection.rollback()
-                if refusal.code == OTHER_MARKS:
+                if isinstance(refusal, Rejected) and refusal.code == OTHER_MARKS:
                     stops.freeze(connection, IDS_LOST, {"reason": str(refusal)})
                     book.commit(connection)
                 raise Temporary(f"payouts wait for a person: {refusal}") from refusal
-            self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
         return self._payouts
 
     def _reconcile(self, connection: Connection[Any], payouts: Payouts) -> None:

@@ -101,7 +101,7 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     embedded = EMBEDDED in settings.solana.urls
     treasury_key = open_signer(settings, own.treasury_key, create=embedded)
     gas_key = open_signer(settings, own.gas_key, create=embedded) if own.gas_key else treasury_key
-    mint = Pubkey.from_string(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
+    mint = _mint(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
     account = packing.token_account(treasury_key.pubkey, mint)
     payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
     check_mint(chain, payer)
@@ -113,6 +113,14 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
         version = "v1" if chain.takes(_first_of_v1(payer)) else "legacy"
     rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
     return Treasury(payer, signers, version, *rents, secret, own.priority_fee_lamports)
+
+
+def _mint(address: str) -> Pubkey:
+    try:
+        return Pubkey.from_string(address)
+    except ValueError as error:
+        hint = "set [ledger] mint to the address of PIX on this chain"
+        raise Rejected(f"[ledger] mint {address!r} is no address: {error}", code="wrong-mint", hint=hint) from error
 
 
 def _first_of_v1(payer: packing.Payer) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -150,6 +151,25 @@ def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connec
     connection.execute("INSERT INTO ledger.chain VALUES (true, 'another', 'm', 6, 't', 'a')")
     with chain_of(eager), at_work(eager) as loop:
         until(lambda: loop.status()["state"] == "waiting" and "another chain" in loop.status()["detail"])
+        record(connection, search(shown(1, 1)))
+        until(lambda: unfolded(connection) == 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"screening": "pixr_screening:nothing"}, "screening"),
+        ({"screening": "tests.ledger.test_actor:unmade"}, "screening"),
+        ({"mint": "not an address"}, "no address"),
+    ],
+)
+def test_what_is_misnamed_in_the_settings_keeps_payouts_waiting_and_folding_goes_on(
+    eager: Settings, connection: Connection[Any], wrong: dict[str, Any], said: str
+) -> None:
+    own = dataclasses.replace(eager.section(LedgerSettings), **wrong)
+    with chain_of(eager), at_work(eager.with_section(own)) as loop:
+        until(lambda: loop.status()["state"] == "waiting" and said in loop.status()["detail"])
+        assert "wait for a person" in loop.status()["detail"]
         record(connection, search(shown(1, 1)))
         until(lambda: unfolded(connection) == 0)
 
