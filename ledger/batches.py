@@ -183,6 +183,22 @@ def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: st
     )
 
 
+def not_opened_by_us(connection: Conn, addresses: Sequence[str]) -> list[str]:
+    """Of these token accounts those that were there before."""
+    rows = connection.execute(
+        "SELECT address FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s) ORDER BY address",
+        (list(addresses),),
+    )
+    return [row[0] for row in rows]
+
+
+def forget_accounts(connection: Conn, addresses: Sequence[str]) -> None:
+    """Token accounts that the platform has not opened are on chain no more."""
+    connection.execute(
+        "DELETE FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s)", (list(addresses),)
+    )
+
+
 def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
     """Creators for whom the platform has opened a token account, or is about to; and the wallet it belongs to."""
     rows = connection.execute(

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
+HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
 TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
 SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
@@ -356,23 +357,38 @@ class Chain:
             raise Temporary(f"transaction {signature} is not there yet")
         return raw
 
-    def history(self, address: str, until: str | None = None, slot_min: int = 0) -> list[tuple[str, int]]:
-        """Finalized transactions that name an address after `until`, oldest first, as (signature, slot).
+    def seen_accounts(
+        self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
+    ) -> list[list[Account | None]]:
+        """For each address what every node that answers says is there.
 
-        Only a node that has reached `slot_min` is believed.
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
         """
-        found: list[tuple[str, int]] = []
-        before: str | None = None
-        while True:
-            options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX}
-            options |= {"before": before} if before else {}
-            options |= {"until": until} if until else {}
-            options |= {"minContextSlot": slot_min} if slot_min else {}
-            page = self.ask("getSignaturesForAddress", address, options, read=_named)
-            found += [(each.signature, each.slot) for each in page]
-            if len(page) < SIGNATURES_MAX:
-                return found[::-1]
-            before = page[-1].signature
+        found: list[list[Account | None]] = []
+        for start in range(0, len(addresses), ACCOUNTS_MAX):
+            answers = self.all_accounts(addresses[start : start + ACCOUNTS_MAX], commitment, opinions=opinions)
+            found += [list(seen) for seen in zip(*(accounts for _, accounts in answers), strict=True)]
+        return found
+
+    def history(
+        self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1
+    ) -> list[tuple[str, int]]:
+        """Finalized transactions that name an address after `until`, by any node that answers, oldest first, as
+        (signature, slot).
+
+        Only nodes that have reached `slot_min` are believed.
+
+        Raises:
+            Temporary: fewer than `opinions` of them answer.
+        """
+        more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
+        found: dict[str, int] = {}
+        for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, more)):
+            if len(history) >= HISTORY_MAX:
+                raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
+            found |= {each.signature: each.slot for each in reversed(history)}
+        return list(found.items())
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends
@@ -381,7 +397,7 @@ class Chain:
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
-        histories = self._runner.run(self._histories(address, opinions))
+        histories = self._runner.run(self._histories(address, opinions, TOUCHED_MAX, {}))
         if any(len(each) >= TOUCHED_MAX for each in histories):
             return None
         failed = Counter(each.signature for history in histories for each in history if each.error is not None)
@@ -462,8 +478,8 @@ class Chain:
             raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
         return found
 
-    async def _histories(self, address: str, least: int) -> list[list[Named]]:
-        asked = (_history(node, address) for node in self.nodes)
+    async def _histories(self, address: str, least: int, most: int, more: Mapping[str, Any]) -> list[list[Named]]:
+        asked = (_history(node, address, most, more) for node in self.nodes)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return self._answers("getSignaturesForAddress", answers, least)
 
@@ -515,11 +531,11 @@ class Chain:
         return any(not isinstance(answer, BaseException) for answer in answers)
 
 
-async def _history(node: Node, address: str) -> list[Named]:
-    """Finalized transactions that name an address, the newest first, page by page; no more than TOUCHED_MAX or a page above."""
+async def _history(node: Node, address: str, most: int, more: Mapping[str, Any]) -> list[Named]:
+    """Finalized transactions that name an address, the newest first, page by page; no page begins after so many."""
     found: list[Named] = []
-    while len(found) < TOUCHED_MAX:
-        options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX}
+    while len(found) < most:
+        options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more}
         options |= {"before": found[-1].signature} if found else {}
         page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], _named)
         found += page
@@ -590,6 +606,8 @@ def _statuses(signatures: Sequence[str]) -> Read:
 
 
 def _named(told: Any) -> list[Named]:
+    if not isinstance(told, list):
+        raise TypeError(f"{type(told).__name__} is no list of transactions")
     return [Named(str(each["signature"]), _whole(each["slot"]), each["err"]) for each in told]
 
 

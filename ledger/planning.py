@@ -122,11 +122,18 @@ class Planning(Rail):
         if not missing:
             return
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
-        _, found = self.chain.accounts([each.address for each in recipients])
+        try:
+            found = self.chain.seen_accounts([each.address for each in recipients], opinions=self.opinions)
+        except Temporary as error:
+            log.warning("no token account is looked up now: %s", error)
+            return
         unknown = []
-        for due, recipient, account in zip(missing, recipients, found, strict=True):
-            if account is not None and account.owner == str(packing.TOKEN_PROGRAM):
+        for due, recipient, seen in zip(missing, recipients, found, strict=True):
+            is_there = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]
+            if all(is_there):
                 batches.know_account(self.connection, self.treasury.mint, recipient, None)
+            elif any(is_there):
+                log.warning("nodes differ on a token account", extra={"address": recipient.address})
             elif due.amount_pix >= opening_cost_pix(self.economics, self.treasury.account_rent):
                 unknown.append(recipient)
         taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
@@ -135,6 +142,20 @@ class Planning(Rail):
                 stops.hold(self.connection, each.creator_id, "one token account was opened for this creator already")
         self._open(self._of_people([each for each in unknown if each.creator_id not in taken]))
         book.commit(self.connection)
+
+    def _forget_gone(self, batch: Batch) -> bool:
+        """Whether the chain no longer has a token account that a batch was to pay, by every node that answers.
+
+        Its owner has closed it, which is no reason to hold them. One that the platform has not opened is forgotten, and
+        opened like any other; the platform opens one a creator, ever.
+        """
+        if batch.kind != "payout":
+            return False
+        known = batches.not_opened_by_us(self.connection, [each.address for each in batch.recipients])
+        found = self.chain.seen_accounts(known, "confirmed", opinions=self.opinions)
+        gone = [address for address, seen in zip(known, found, strict=True) if all(each is None for each in seen)]
+        batches.forget_accounts(self.connection, gone)
+        return bool(gone)
 
     def _of_people(self, recipients: Sequence[Recipient]) -> list[Recipient]:
         """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""

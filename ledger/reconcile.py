@@ -62,8 +62,10 @@ def reconcile(
     What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer.
     """
     waits_for = adopt_history(connection, chain, treasury, adopt, opinions)
-    finding = replace(compare(connection, chain, treasury), waits_for=waits_for)
-    if waits_for or finding.slot < _newest_slot(connection) or _moved_on(connection, chain, treasury, finding.slot):
+    finding = replace(compare(connection, chain, treasury, opinions), waits_for=waits_for)
+    if not finding.conclusive or waits_for or finding.slot < _newest_slot(connection):
+        return replace(finding, conclusive=False, problems=())
+    if _moved_on(connection, chain, treasury, finding.slot, opinions):
         return replace(finding, conclusive=False, problems=())
     if finding.problems:
         stops.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
@@ -80,7 +82,7 @@ def adopt_history(
 
     It is ours and not settled yet, or the nodes that still have its block have not yet agreed on what it did.
     """
-    for signature, slot, addresses in _new_signatures(connection, chain, treasury):
+    for signature, slot, addresses in _new_signatures(connection, chain, treasury, opinions):
         effect = _effect(connection, chain, treasury, signature, slot, addresses, opinions)
         if effect is None or not _adopt(connection, treasury, effect, adopt):
             connection.rollback()
@@ -137,16 +139,23 @@ def _newest_slot(connection: Connection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-def _moved_on(connection: Connection[Any], chain: Chain, treasury: Treasury, slot: int) -> bool:
-    """Whether the chain holds transactions that are not booked, by a node that has reached `slot`."""
-    return bool(_new_signatures(connection, chain, treasury, slot))
+def _moved_on(connection: Connection[Any], chain: Chain, treasury: Treasury, slot: int, opinions: int) -> bool:
+    """Whether the chain holds transactions that are not booked, by any node that has reached `slot`."""
+    return bool(_new_signatures(connection, chain, treasury, opinions, slot))
 
 
-def compare(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Finding:
-    """The journal's view of the treasury beside the chain's, both finalized."""
-    slot, (token, gas) = chain.accounts([treasury.token_account, str(treasury.payer.gas)])
-    chain_pix = int.from_bytes(token.data[64:72], "little") if token else 0
-    chain_lamports = gas.lamports if gas else 0
+def compare(connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int = OPINIONS) -> Finding:
+    """The journal's view of the treasury beside the chain's, both finalized.
+
+    Inconclusive where not as many nodes say the same of the chain; `slot` is the oldest at which they say it.
+    """
+    opinions = min(opinions, len(chain.nodes))
+    slots: dict[tuple[int, int], list[int]] = {}
+    for at, (token, gas) in chain.all_accounts([treasury.token_account, str(treasury.payer.gas)], opinions=opinions):
+        held = (int.from_bytes(token.data[64:72], "little") if token else 0, gas.lamports if gas else 0)
+        slots.setdefault(held, []).append(at)
+    (chain_pix, chain_lamports), said = max(slots.items(), key=lambda each: len(each[1]))
+    slot = min(said)
     journal_pix = -book.balance(connection, book.account(connection, "chain"))
     journal_lamports = -book.balance(connection, book.account(connection, "chain", "SOL"))
     problems = []
@@ -154,18 +163,26 @@ def compare(connection: Connection[Any], chain: Chain, treasury: Treasury) -> Fi
         problems.append(f"the treasury holds {chain_pix} PIX units on chain and {journal_pix} in the journal")
     if journal_lamports != chain_lamports:
         problems.append(f"the payer holds {chain_lamports} lamports on chain and {journal_lamports} in the journal")
-    return Finding(slot, journal_pix, chain_pix, journal_lamports, chain_lamports, True, tuple(problems))
+    is_agreed = len(said) >= opinions
+    return Finding(slot, journal_pix, chain_pix, journal_lamports, chain_lamports, is_agreed, tuple(problems))
 
 
 def _new_signatures(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, slot_min: int = 0
+    connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot_min: int = 0
 ) -> list[tuple[str, int, list[str]]]:
-    """Finalized signatures that were not read before, oldest first, each with its slot and the addresses that name it."""
+    """Finalized signatures that were not read before, oldest first, each with its slot and the addresses that name it.
+
+    Any node's word that there is one counts, so that none of them alone can hide what has moved money.
+    """
     slots: dict[str, int] = {}
     named: dict[str, list[str]] = {}
     for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
-        row = connection.execute("SELECT signature FROM ledger.chain_cursors WHERE address = %s", (address,)).fetchone()
-        for signature, slot in chain.history(address, row[0] if row else None, slot_min):
+        row = connection.execute(
+            "SELECT signature, slot FROM ledger.chain_cursors WHERE address = %s", (address,)
+        ).fetchone()
+        until, read_until = row or (None, 0)
+        most = max(slot_min, read_until)
+        for signature, slot in chain.history(address, until, most, min(opinions, len(chain.nodes))):
             slots[signature] = slot
             named.setdefault(signature, []).append(address)
     known = connection.execute(

@@ -121,10 +121,11 @@ class Settling(Signing):
         if not self._never_paid(batch, effect.slot):
             return
         is_recipients = fault is Fault.RECIPIENT and not self._treasury_is_frozen()
+        is_gone = is_recipients and self._forget_gone(batch)
         batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
         proof = self._proof(attempt, effect)
         self._give_back(batch, f"fail:{attempt.signature}", self._cost_lines(effect), proof)
-        if is_recipients:
+        if is_recipients and not is_gone:
             self._take_apart(batch, f"the transaction failed: {effect.error}")
 
     def _take_note(self, attempt: Attempt, effect: Effect) -> None:

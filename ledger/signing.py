@@ -117,12 +117,15 @@ class Signing(Planning):
 
     def _affordable(self, waiting: Sequence[Batch]) -> list[Batch]:
         """Those batches that the treasury can pay for; one that is too large for it keeps no other one waiting."""
-        _, (tokens, gas) = self.chain.accounts([self.treasury.token_account, str(self.treasury.payer.gas)])
+        addresses = [self.treasury.token_account, str(self.treasury.payer.gas)]
+        tokens, gas = self.chain.seen_accounts(addresses, opinions=self.opinions)
         if self._is_frozen(tokens):
             book.commit(self.connection)
             return []
-        pix = int.from_bytes(tokens.data[64:72], "little") if tokens else 0
-        lamports = gas.lamports if gas else 0
+        # By the node that says most: what is signed for too much fails and costs a fee, while one that says less than
+        # there is would keep everybody waiting.
+        pix = max(int.from_bytes(each.data[64:72], "little") if each else 0 for each in tokens)
+        lamports = max(each.lamports if each else 0 for each in gas)
         for attempt in batches.live_attempts(self.connection):  # neither is gone from what was read, which is finalized
             pix -= attempt.batch.amount_pix
             lamports -= self._cost(attempt.batch)
@@ -136,9 +139,12 @@ class Signing(Planning):
             taken.append(batch)
         return taken
 
-    def _is_frozen(self, account: Account | None) -> bool:
-        """Whether the treasury's account may pay nobody: no recipient's fault, so that payouts are frozen instead."""
-        if account is None or account.data[ACCOUNT_STATE_AT : ACCOUNT_STATE_AT + 1] != bytes([ACCOUNT_FROZEN]):
+    def _is_frozen(self, seen: Sequence[Account | None]) -> bool:
+        """Whether the treasury's account may pay nobody, by every node that answers: no recipient's fault, so that payouts
+        are frozen instead.
+        """
+        frozen = bytes([ACCOUNT_FROZEN])
+        if any(each is None or each.data[ACCOUNT_STATE_AT : ACCOUNT_STATE_AT + 1] != frozen for each in seen):
             return False
         about = {"account": self.treasury.token_account, "hint": "have the mint's authority thaw it, then release this"}
         stops.freeze(self.connection, TREASURY_FROZEN, about)
@@ -146,8 +152,9 @@ class Signing(Planning):
 
     def _treasury_is_frozen(self) -> bool:
         """Ask for the treasury's account as it is now, before a recipient is blamed."""
-        _, (tokens,) = self.chain.accounts([self.treasury.token_account], "confirmed")
-        return self._is_frozen(tokens)
+        address = self.treasury.token_account
+        (seen,) = self.chain.seen_accounts([address], "confirmed", opinions=self.opinions)
+        return self._is_frozen(seen)
 
     def _cost(self, batch: Batch) -> int:
         return self.treasury.cost_lamports(batch.kind, len(batch.recipients))
@@ -218,10 +225,11 @@ class Signing(Planning):
         if not self._never_paid(batch, min(each.slot for each in found)):
             return
         log.warning("batch would fail", extra=about)
-        error = found[0].error
+        error, is_gone = found[0].error, self._forget_gone(batch)
         batches.cancel(self.connection, batch)
         self._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "error": error})
-        self._take_apart(batch, f"the chain refuses it: {error}")
+        if not is_gone:
+            self._take_apart(batch, f"the chain refuses it: {error}")
         book.commit(self.connection)
 
     def _freeze_lineage(self, batch: Batch, about: dict[str, Any]) -> None:

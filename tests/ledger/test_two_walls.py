@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 from solders.account import Account
+from solders.pubkey import Pubkey
 
 from cluster.errors import Temporary
 from ledger import audit, packing, resolutions, stops, verdict
@@ -23,7 +24,17 @@ from ledger.settings import Economics
 from ledger.settling import LANDED_LATE
 from ledger.signing import TREASURY_FROZEN
 from ledger.verdict import Fault
-from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, LocalNode, Rig, assert_paid, attempts, new_chain
+from tests.ledger.chains import (
+    EAGER,
+    EXPIRED_BLOCKS,
+    FINAL_BLOCKS,
+    RENT,
+    LocalNode,
+    Rig,
+    assert_paid,
+    attempts,
+    new_chain,
+)
 from tests.ledger.simulator.nodes import View
 from tests.ledger.test_late_payouts import Hasty
 
@@ -38,6 +49,7 @@ class Node(LocalNode):
         self.behind: dict[str, int] = {}  # blocks, by method
         self.forgotten: set[str] = set()  # signatures
         self.lies: dict[str, Any] = {}  # by method: what becomes of the honest answer
+        self.changes: Any = None  # what becomes of accounts, by what was asked
         self.is_away = False
         self.away_for: set[str] = set()  # accounts that it says nothing about
         self.refused = ""  # a transaction, in base 64, that is not simulated
@@ -57,6 +69,8 @@ class Node(LocalNode):
         if method == "getSignatureStatuses":
             known = zip(params[0], told["value"], strict=True)
             told["value"] = [None if name in self.forgotten else status for name, status in known]
+        if method == "getMultipleAccounts" and self.changes is not None:
+            told = self.changes(told, params)
         return self.lies[method](told) if method in self.lies else told
 
 
@@ -446,6 +460,88 @@ def test_a_round_says_what_it_could_not_do_after_it_has_done_the_rest(pair: tupl
         rig.payouts.run_once()  # to give the second transaction up takes both
     rig.advance(2)
     assert rig.on_chain(2) == 1000
+
+
+# ── One node's word of accounts ────────────────────────────────────────────────────────────────────────────────────
+
+
+def changed(address: Pubkey, at: int, new: bytes) -> Any:
+    """A node that says that an account's data is another at a place, whoever asks for it."""
+
+    def told(answer: Any, params: list[Any]) -> Any:
+        for name, account in zip(params[0], answer["value"], strict=True):
+            if name == str(address) and account is not None:
+                data = bytearray(base64.b64decode(account["data"][0]))
+                data[at : at + len(new)] = new
+                account["data"][0] = base64.b64encode(data).decode()
+        return answer
+
+    return told
+
+
+@pytest.mark.parametrize(("at", "new"), [(108, b"\x02"), (64, bytes(8)), (64, b"\x01" * 8)])
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_nodes_word_of_the_treasury_stops_and_freezes_nothing(
+    pair: tuple[Rig, list[Node]], at: int, new: bytes, place: int
+) -> None:
+    rig, nodes = pair
+    nodes[place].changes = changed(rig.treasury.payer.token_account, at, new)
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+    rig.pay(3)
+    reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (rig.holds(), rig.freezes()) == ({}, [])
+    assert (rig.on_chain(1), rig.on_chain(2)) == (1000, 1000)
+    nodes[place].changes = None
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    assert_paid(rig, {1: 1000, 2: 1000})
+
+
+def test_a_node_that_hides_what_has_moved_money_freezes_nothing(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))
+    rig.advance(FINAL_BLOCKS + 1)
+    nodes[0].lies["getSignaturesForAddress"] = lambda _: []
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.ok, rig.freezes()) == (True, True, [])
+
+
+def test_one_nodes_word_that_a_token_account_exists_holds_nobody(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    there = rig.address_of(1)
+
+    def made_up(answer: Any, params: list[Any]) -> Any:
+        for place, name in enumerate(params[0]):
+            if name == str(there):
+                owner = str(packing.TOKEN_PROGRAM)
+                answer["value"][place] = {"lamports": RENT, "owner": owner, "data": ["", "base64"]}
+        return answer
+
+    rig.creator(1, 1000, account=False)
+    nodes[0].changes = made_up
+    rig.pay(3)
+    assert (rig.holds(), rig.rows("SELECT count(*) FROM ledger.token_accounts")) == ({}, [(0,)])
+    nodes[0].changes = None
+    rig.pay(5)
+    assert_paid(rig, {1: 1000})
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_who_has_closed_their_token_account_is_not_held_and_gets_another(
+    pair: tuple[Rig, list[Node]], is_signed: bool
+) -> None:
+    rig, _ = pair
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+    if is_signed:
+        rig.payouts.plan()
+        rig.payouts.sign()
+    rig.chain.svm.set_account(rig.address_of(1), Account(0, b"", packing.SYSTEM_PROGRAM))
+    rig.payouts.send()
+    rig.pay(10)
+    assert (rig.holds(), rig.freezes()) == ({}, [])
+    assert_paid(rig, {1: 1000, 2: 1000})
 
 
 # ── How long a blockhash lives ─────────────────────────────────────────────────────────────────────────────────────
