@@ -436,6 +436,12 @@ def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockh
         connection.execute("UPDATE ledger.batches SET state = 'signed' WHERE id = ANY(%s)", (ids,))
 
 
+def known(connection: Conn, signatures: Sequence[str]) -> set[str]:
+    """Of these signatures those of transactions that were signed before."""
+    rows = connection.execute("SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)", (list(signatures),))
+    return {row[0] for row in rows}
+
+
 def land(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
     _end_attempt(connection, attempt, "landed", slot, fee, None)
     _move(connection, attempt.batch.id, "posted")

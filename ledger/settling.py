@@ -115,7 +115,9 @@ class Settling(Signing):
             if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
                 stops.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
             return
-        if fault is Fault.LINEAGE:
+        if (
+            fault is Fault.LINEAGE and batches.lineage(self.connection, [batch.id])[batch.id]
+        ):  # else it was a stranger's
             self._freeze_lineage(batch, self._proof(attempt, effect))
             return
         if not self._never_paid(batch, effect.slot):

@@ -55,7 +55,10 @@ class Signing(Planning):
                 break
             signed.append((batch, packing.signature_of(raw), raw))
         stopped = batches.stopped(self.connection, [batch.id for batch, _, _ in signed])  # while we signed
-        signed = [each for each in signed if each[0].id not in stopped]
+        known = batches.known(self.connection, [signature for _, signature, _ in signed])
+        if known:  # with the hash of a transaction that was given up, and its very bytes: for the next one
+            log.warning("a blockhash was named that has been used already")
+        signed = [each for each in signed if each[0].id not in stopped and each[1] not in known]
         batches.persist(self.connection, signed, blockhash)
         book.commit(self.connection)
         self.signed_now = frozenset(signature for _, signature, _ in signed)

@@ -507,6 +507,24 @@ def test_a_stranger_who_pays_for_the_marker_of_what_was_given_up_stops_nobody_fo
     assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
 
 
+def test_what_failed_at_a_strangers_marker_is_paid_once_a_person_has_found_whose_it_is(
+    journal: Connection[Any],
+) -> None:
+    rig, _, _, batch = cut(journal)
+    assert len(rig.payouts.sign()) == 2
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.marker(batch).address, rig.treasury.marker_rent))
+    rig.advance(1)
+    rig.payouts.send()
+    rig.advance(EXPIRED_BLOCKS)
+    rig.pay(2)
+    assert (rig.freezes(), rig.balance("in_flight")) == ([PAID_UNKNOWN], 2000)
+    assert ask_for(rig, batch).ended
+    thaw(rig)
+    rig.pay(5)
+    assert rig.freezes() == []
+    assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
+
+
 def test_a_marker_that_has_guarded_a_payment_is_still_a_strangers(journal: Connection[Any]) -> None:
     rig, _, _, batch = cut(journal)
     stops.hold(rig.connection, 2, "asked")
