@@ -34,6 +34,7 @@ class Payouts(Resolving):
             Temporary, RpcRefusal: a step could not be done now; the others were.
         """
         trouble: Exception | None = None
+        self.planned_now = frozenset()  # what a round has planned and not signed waited, and is asked about again
         for step in (self.settle, self.resolve, self.plan, self.sign, self.send):
             begins = step in (self.plan, self.sign)
             if begins and not (plan and stops.frozen(self.connection) is None):

@@ -111,6 +111,29 @@ def test_who_is_held_while_we_sign_is_not_paid(rig: Rig) -> None:
     assert (rig.on_chain(1), rig.balance("payable", 1)) == (0, 1000)
 
 
+class Alarmed(Payouts):
+    """Payouts are frozen between planning and signing."""
+
+    def plan(self) -> list[batches.Batch]:
+        made = super().plan()
+        stops.freeze(self.connection, "somebody looks", {})
+        return made
+
+
+def test_what_was_planned_in_a_round_that_signed_nothing_is_screened_again(rig: Rig) -> None:
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+    rig.payouts = rig.fresh(Alarmed)
+    rig.payouts.run_once()
+    assert rig.states() == {"planned": 1}
+    rig.payouts.screening = refuse_one
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.connection.commit()
+    rig.payouts.run_once(plan=True)
+    assert rig.rows("SELECT count(*) FROM ledger.attempts") == [(0,)]
+    assert list(rig.holds()) == [1]
+
+
 def test_what_was_signed_and_never_sent_is_not_sent_to_who_is_held_since(rig: Rig) -> None:
     plan(rig, 1, 2)
     rig.payouts.sign()
