@@ -582,6 +582,36 @@ def test_how_long_a_blockhash_lives_is_no_single_nodes_word(pair: tuple[Rig, lis
     assert_paid(rig, {1: 1000})
 
 
+def test_a_blockhash_that_is_named_again_after_its_time_makes_the_same_bytes_and_is_waited_out(
+    pair: tuple[Rig, list[Node]],
+) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    said = answer(rig.chain, "getLatestBlockhash", [{"commitment": "confirmed"}])
+    for node in nodes:
+        node.lies["getLatestBlockhash"] = lambda _: said
+    rig.payouts.sign()
+    rig.fresh(Hasty).settle()
+    assert rig.payouts.sign() == []
+    assert rig.states() == {"planned": 1}
+    for node in nodes:
+        node.lies.clear()
+    rig.advance(2)
+    assert len(rig.payouts.sign()) == 1
+    rig.pay(2)
+    assert_paid(rig, {1: 1000})
+
+
+def test_a_node_that_stands_still_stops_nobody(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.advance(EXPIRED_BLOCKS)
+    nodes[0].behind["getLatestBlockhash"] = EXPIRED_BLOCKS
+    rig.pay(2)
+    assert_paid(rig, {1: 1000})
+
+
 @pytest.mark.parametrize(
     "told", [lasting(10**18), lasting(2**70), lasting(400), lasting(0, 10**18), lasting(0, -(10**6))]
 )
