@@ -18,6 +18,8 @@ from psycopg import Connection
 from ledger.groups import Places, changes, order_of
 from ledger.runs import merged_from
 
+LATE_S = 2 * 86_400  # so much older than when it was recorded can be what an heir records
+
 Keys = NDArray[np.uint64]
 Seconds = NDArray[np.uint32]
 
@@ -95,7 +97,7 @@ class Seen:
         """One run, each key with its newest second, without what is too old to matter; it may be empty."""
         keys = np.concatenate([run.keys for run in runs])
         seconds = np.concatenate([run.seconds for run in runs])
-        young = seconds.astype(np.int64) > since_s - max(1, self._repeat_after_s)
+        young = seconds.astype(np.int64) > since_s - LATE_S - max(1, self._repeat_after_s)
         keys, seconds = keys[young], seconds[young]
         order = order_of(keys)  # quick, because runs are in order
         keys, seconds = keys[order], seconds[order]

@@ -36,7 +36,7 @@ Unpacked = tuple[NDArray[np.void], NDArray[np.void]]  # searches and appearances
 
 # How far what a replica says of the time is believed, from when the database recorded it. What an heir has recorded
 # may be as old as its incarnation; but nobody remembers longer than a few days what was seen and earned.
-EARLIEST_MS, LATEST_MS, OLDEST_MS = 3_600_000, 5_000, 2 * 86_400_000
+EARLIEST_MS, LATEST_MS, OLDEST_MS = 3_600_000, 5_000, seen.LATE_S * 1000
 REMEMBERED_S = 7 * DAY_S  # at most, for a backlog's sake
 
 # Each incarnation from its cursor on. Payloads are out of line: only those that are chosen are read.

@@ -1,7 +1,9 @@
 -- What is doubtful is held to its extent: a clock, a batch, a part of what a creator has earned.
 
 -- A batch that an heir recorded from a dead replica's spool may be as old as the incarnation; any other is of the moment.
-ALTER TABLE ledger.appearance_batches ADD adopted boolean NOT NULL DEFAULT false;
+-- What was recorded before this was written down may be either: its searches keep their day.
+ALTER TABLE ledger.appearance_batches ADD adopted boolean NOT NULL DEFAULT true;
+ALTER TABLE ledger.appearance_batches ALTER adopted SET DEFAULT false;
 
 -- Batches that nobody can read. They earn nothing and what follows on them is folded all the same.
 CREATE TABLE ledger.set_aside (

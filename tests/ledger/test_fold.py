@@ -16,14 +16,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from cluster import database
+from cluster import database, migrations
 from cluster.errors import Rejected
+from cluster.settings import Settings
 from ledger import audit, book, fold, money, review, spool, waiting
 from ledger.appearances import RECORDED, Appearance, parameters, search_record
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
 from ledger.seen import Seen
 from ledger.settings import Economics, LedgerSettings
+from tests.conftest import fresh_database
 from tests.ledger.test_book import fund
 
 Conn = Connection[Any]
@@ -379,6 +381,42 @@ def test_runs_are_merged_and_the_old_forgotten(journal: Conn) -> None:
     assert journal.execute("SELECT count(*) < 13 FROM ledger.seen_runs").fetchone() == (True,)
     record(journal, *(search(shown(number + 1), at_s=now + 1) for number in range(15)))
     assert folded(journal)[15:] == [0, *[Outcome.SEEN] * 14]
+
+
+def test_what_an_heir_records_late_is_a_repeat_though_runs_were_merged_since(journal: Conn) -> None:
+    fund(journal, 100_000)
+    now = time.time()
+    record(journal, search(shown(1), at_s=now - 47 * 3600), recorded_s=now - 47 * 3600)
+    folded(journal)
+    for number in range(15):  # enough folds for runs to be merged
+        record(journal, search(shown(number + 10), at_s=now))
+        folded(journal)
+    before, began = earned(journal), open_incarnation(journal)
+    change(journal, "UPDATE ledger.incarnations SET started_at = now() - interval '30 days' WHERE id = %s", began)
+    record(journal, search(shown(1), at_s=now - 46 * 3600), incarnation=began, adopted=True)
+    folded(journal)
+    assert earned(journal) == before
+
+
+def test_what_was_recorded_before_the_upgrade_keeps_its_day(ground: Settings) -> None:
+    """Of an older release nobody knows what an heir recorded."""
+    every = migrations.registered()
+    before = [each for each in every if not (each.package == "ledger" and each.name >= "0010")]
+    assert len(before) < len(every)
+    with fresh_database(ground, "template0") as url:
+        migrations.migrate(url, before)
+        batch = spool.pack([search(shown(1))])
+        with database.connect(url, autocommit=True) as connection:
+            number = open_incarnation(connection)
+            connection.execute(
+                "INSERT INTO ledger.appearance_batches"
+                " (incarnation, seq, searches, appearances, payload, sha256, format) VALUES (%s, 0, 1, 1, %s, %s, %s)",
+                (number, batch.payload, hashlib.sha256(batch.payload).digest(), batch.format),
+            )
+            migrations.migrate(url)
+            record(connection, search(shown(2)))
+            rows = connection.execute("SELECT adopted FROM ledger.appearance_batches ORDER BY recorded_at").fetchall()
+    assert rows == [(True,), (False,)]
 
 
 def test_a_platform_that_takes_nothing_and_a_fold_of_nothing_new(journal: Conn) -> None:
