@@ -554,16 +554,19 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
     )
 
 
-def reclaimable(connection: Conn, retention_s: int, limit: int) -> list[tuple[str, str, int]]:
-    """Markers old enough to be emptied, and in no transaction that is under way: batch, address, lamports."""
+def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) -> list[tuple[str, str]]:
+    """Markers old enough to be emptied: batch, address. None while a transaction that empties some is under way, nor for
+    some time after the chain has refused one.
+    """
     rows = connection.execute(
-        "SELECT m.batch_id, m.address, m.lamports FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
+        "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
         " WHERE m.reclaimed_by IS NULL AND b.ended_at <= now() - make_interval(secs => %s) AND NOT EXISTS"
-        "   (SELECT FROM ledger.batches r WHERE r.kind = 'reclaim' AND r.ended_at IS NULL)"
+        "   (SELECT FROM ledger.batches r WHERE r.kind = 'reclaim' AND (r.ended_at IS NULL"
+        "    OR r.state IN ('failed', 'cancelled') AND r.ended_at > now() - make_interval(secs => %s)))"
         " ORDER BY b.ended_at, m.batch_id LIMIT %s",
-        (retention_s, limit),
+        (retention_s, pause_s, limit),
     )
-    return [(row[0], row[1], int(row[2])) for row in rows]
+    return [(row[0], row[1]) for row in rows]
 
 
 def reclaims(connection: Conn) -> int:

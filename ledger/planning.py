@@ -19,6 +19,9 @@ from ledger.treasury import opening_cost_pix
 log = logging.getLogger(__name__)
 
 
+RECLAIM_READ = 4  # times as many markers are read as one transaction empties
+
+
 class Planning(Rail):
     """The first step of a payout."""
 
@@ -66,12 +69,33 @@ class Planning(Rail):
     def _reclaim(self) -> None:
         """Take back the rent of markers that have done their duty, once a transaction is worth its fee."""
         size = self.treasury.capacity("reclaim")
-        rows = batches.reclaimable(self.connection, self.settings.marker_retention_s, size)
-        if len(rows) >= min(self.settings.reclaim_min, size):
-            recipients = tuple(Recipient(0, batch_id, address, lamports) for batch_id, address, lamports in rows)
+        least = min(self.settings.reclaim_min, size)
+        own = self.settings
+        rows = batches.reclaimable(self.connection, own.marker_retention_s, own.reclaim_pause_s, RECLAIM_READ * size)
+        if len(rows) < least:
+            return
+        recipients = self._held_by_markers(rows)[:size]
+        if len(recipients) >= least:
             named = ",".join(each.wallet for each in recipients)
             number = self._id(f"reclaim|{named}|{batches.reclaims(self.connection)}")
-            batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, recipients)])
+            batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, tuple(recipients))])
+
+    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
+        """What is to be emptied: to the last lamport that nodes agree is there, for strangers can send more.
+
+        A marker that holds less than its rent, or of which nodes differ, keeps the others waiting no longer.
+        """
+        try:
+            found = self.chain.seen_accounts([address for _, address in rows], opinions=self.opinions)
+        except Temporary as error:
+            log.warning("no marker is emptied now: %s", error)
+            return []
+        recipients = []
+        for (batch_id, address), seen in zip(rows, found, strict=True):
+            held = {each.lamports if each is not None else 0 for each in seen}
+            if len(held) == 1 and (lamports := held.pop()) >= self.treasury.marker_rent:
+                recipients.append(Recipient(0, batch_id, address, lamports))
+        return recipients
 
     def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:
         """The batch that pays these creators; its id follows from who, when and which, and the secret."""

@@ -125,6 +125,7 @@ class LedgerSettings:
     marker_accounts: bool = True
     marker_retention_s: int = 30 * 86_400  # longer than the age of any backup that may be restored
     reclaim_min: int = 20  # markers that make a reclaiming transaction worth its fee
+    reclaim_pause_s: float = 600.0  # after one that the chain has refused
     priority_fee_lamports: int = 0
     compute_margin_ppm: int = 100_000
     rpc_timeout_s: float = 10.0
@@ -159,5 +160,6 @@ class LedgerSettings:
             or self.localnet_treasury_lamports < 0
             or self.priority_fee_lamports < 0
             or self.give_back_after_s < 0
+            or self.reclaim_pause_s < 0
         ):
             raise ValueError("amounts and times must not be negative")

@@ -28,7 +28,7 @@ EXPIRED_BLOCKS = blocks.WINDOW_BLOCKS + FINAL_BLOCKS
 POOL = 10**12
 GAS = 10**11
 SECRET = "a secret of the tests"
-EAGER = LedgerSettings(resend_interval_s=1e-6, second_opinion=True, give_back_after_s=0)
+EAGER = LedgerSettings(resend_interval_s=1e-6, second_opinion=True, give_back_after_s=0, reclaim_pause_s=0)
 SMALL = Economics(maturity_s=0, payout_min_pix=1)
 
 

@@ -316,15 +316,52 @@ def test_the_rent_of_old_markers_comes_back_to_the_platform(journal: Connection[
     assert_paid(rig, {1: 201})
 
 
-def test_a_reclaim_that_the_chain_refuses_is_tried_again_and_holds_nobody(journal: Connection[Any]) -> None:
-    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1))
-    rig.creator(1, 100)
-    rig.pay(1)
-    batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
-    marker = rig.treasury.marker(batch).address
+def set_marker(rig: Rig, number: str, lamports: int) -> None:
+    marker = rig.treasury.marker(number).address
     kept = rig.chain.svm.get_account(marker)
     assert kept is not None
-    rig.chain.svm.set_account(marker, type(kept)(1, b"", kept.owner))
+    rig.chain.svm.set_account(marker, type(kept)(lamports, b"", kept.owner))
+
+
+def test_a_reclaim_that_the_chain_refuses_is_tried_again_later_and_holds_nobody(journal: Connection[Any]) -> None:
+    settings = dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1, reclaim_pause_s=600)
+    rig = Rig(journal, new_chain(), settings=settings)
+    rig.creator(1, 100)
+    rig.pay(1)
+    rig.payouts.settle()
+    rig.payouts.plan()
+    assert rig.rows("SELECT kind FROM ledger.batches WHERE state = 'planned'") == [("reclaim",)]
+    set_marker(rig, rig.rows("SELECT batch_id FROM ledger.markers")[0][0], rig.treasury.marker_rent + 1)
+    rig.pay(4)  # a stranger's lamport keeps it from being emptied
+    assert (rig.holds(), rig.freezes()) == ({}, [])
+    assert rig.rows("SELECT state, count(*)::int FROM ledger.batches WHERE kind = 'reclaim' GROUP BY 1") == [
+        ("cancelled", 1)
+    ]
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute("UPDATE ledger.batches SET ended_at = ended_at - interval '11 min'")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
     rig.pay(3)
+    assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(0,)]
+    assert rig.balance("platform", asset="SOL") == GAS - 5000 - 5000 + 1
+    assert_paid(rig, {1: 100})
+
+
+def test_a_marker_that_a_stranger_has_added_to_or_that_is_gone_keeps_no_other_from_being_emptied(
+    journal: Connection[Any],
+) -> None:
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=3600, reclaim_min=2))
+    for number in range(3):
+        rig.creator(1, 100 + number) if not number else rig.earn(1, 100 + number)
+        rig.pay(2)
+    first, second, _ = (row[0] for row in rig.rows("SELECT id FROM ledger.batches ORDER BY ended_at"))
+    set_marker(rig, first, 1)
+    set_marker(rig, second, rig.treasury.marker_rent + 1)
+    rig.advance(FINAL_BLOCKS)
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute("UPDATE ledger.batches SET ended_at = ended_at - interval '2 h'")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+    rig.pay(3)
+    assert rig.rows("SELECT batch_id FROM ledger.markers WHERE reclaimed_by IS NULL") == [(first,)]
     assert rig.holds() == {}
-    assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(1,)]
