@@ -364,6 +364,11 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
     return found
 
 
+def has_landed(connection: Conn, batch_id: str) -> bool:
+    query = "SELECT FROM ledger.attempts WHERE batch_id = %s AND state = 'landed'"
+    return connection.execute(query, (batch_id,)).fetchone() is not None
+
+
 def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set[str]:
     """Of these signatures those that are of another batch's transactions."""
     rows = connection.execute(

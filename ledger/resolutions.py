@@ -32,13 +32,13 @@ class Resolution:
 def ask(connection: Conn, batch_id: str, by: str) -> int:
     """Wish that a batch is ended by evidence; the wish that waits already, where there is one.
 
-    Also a batch whose money went back after a transaction of it was given up: it may have landed all the same.
+    Also a batch that has ended after a transaction of it was given up: that may have landed or failed all the same.
 
     Raises:
-        Rejected: there is no such batch, or it has ended.
+        Rejected: there is no such batch, or it has ended and no transaction of it was given up.
     """
     row = connection.execute(
-        "SELECT state, ended_at IS NULL OR kind = 'payout' AND state IN ('cancelled', 'failed') AND EXISTS"
+        "SELECT state, ended_at IS NULL OR EXISTS"
         " (SELECT FROM ledger.attempts a WHERE a.batch_id = b.id AND a.state = 'expired')"
         " FROM ledger.batches b WHERE id = %s",
         (batch_id,),

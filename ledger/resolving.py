@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Effects = Mapping[str, Effect | None]
 
 
+LANDED_BESIDE = "landed beside another one of its batch"
 NAMED_MAX = 100  # transactions of strangers that the evidence names
 PAID_TWICE = "creators were paid what they were not owed: it is the platform's loss"
 
@@ -65,7 +66,7 @@ class Resolving(Settling):
         if batch.state in ("planned", "held", "signed"):
             return self._end_open(batch, evidence)
         attempts = batches.open_attempts(self.connection, batch.id)
-        if batch.state == "posted" or batch.kind != "payout" or not attempts:
+        if not attempts:
             return f"it had ended by itself: it is {batch.state}"
         return self._end_given_up(batch, attempts, evidence)
 
@@ -220,11 +221,18 @@ class Resolving(Settling):
                 )
 
     def _end_given_up(self, batch: Batch, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> str:
-        """What became of a batch whose money went back after its transaction was given up."""
+        """What became of a batch that has ended after a transaction of it was given up."""
         effects = self._effects(attempts, evidence)
+        if batch.kind != "payout":
+            return self._book_unpaid(batch, attempts, effects)
+        has_paid = batches.has_landed(self.connection, batch.id)
         landed, failed = _landed(attempts, effects), [each for each in attempts if effects[each.signature] is not None]
+        if landed is not None and has_paid:
+            raise _not_enough("two transactions of the batch have landed")
         if landed is not None:
             return self._book_late(landed, attempts, effects, evidence)
+        if has_paid:  # its marker is its own
+            return self._book_unpaid(batch, attempts, effects)
         self._require_never(batch, attempts, effects)
         held = self._marker_lamports(batch)
         self._require_strangers(batch, evidence, held=held)
@@ -237,6 +245,27 @@ class Resolving(Settling):
         if not held:
             return "its transaction has failed: what it cost is booked"
         return "a stranger has paid for its marker: nothing of it has landed or can, and it guards no payout any more"
+
+    def _book_unpaid(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects) -> str:
+        """What transactions that were given up have cost and made on chain, which have paid nobody.
+
+        One batch has one transaction that landed. Another that opens accounts, say, lands beside it and does nothing new.
+        """
+        ended = [each for each in attempts if effects[each.signature] is not None]
+        if not ended:
+            raise _not_enough("nothing of it is on chain that is not booked")
+        for each in ended:
+            effect = effects[each.signature]
+            assert effect is not None
+            if effect.error is not None:
+                self._book_failed(each, effect)
+            elif batches.has_landed(self.connection, batch.id):
+                batches.revive(self.connection, each, effect.slot, effect.fee, LANDED_BESIDE)
+                self._cost_only(each, effect)
+            else:
+                batches.find_landed(self.connection, each, effect.slot, effect.fee)
+                self._take_note(each, effect)
+        return f"{len(ended)} of its transactions that were given up are on chain: what they cost and made is booked"
 
     def _book_late(
         self, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]

@@ -21,6 +21,7 @@ from ledger.reconcile import UNKNOWN, reconcile
 from ledger.resolving import PAID_TWICE
 from tests.cluster.test_cli import assert_refused, pixr
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, new_chain
+from tests.ledger.test_called_back import Credulous
 from tests.ledger.test_late_payouts import Hasty
 from tests.ledger.test_two_walls import Node, given_up, lie
 
@@ -541,6 +542,91 @@ def test_a_marker_that_has_guarded_a_payment_is_still_a_strangers(journal: Conne
     thaw(rig)
     rig.pay(4)
     assert (rig.on_chain(1), rig.on_chain(2), is_clean(rig)) == (1000, 1000, True)
+
+
+def late(rig: Rig) -> str:
+    """Whatever was given up has been read of the chain's history by now, and nobody knows what it was; its batch."""
+    reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert UNKNOWN in rig.freezes()
+    return str(rig.rows("SELECT batch_id FROM ledger.attempts WHERE state = 'expired'")[0][0])
+
+
+def assert_booked(rig: Rig, batch: str) -> None:
+    found = ask_for(rig, batch)
+    assert found.ended, found.outcome
+    thaw(rig)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    assert (rig.freezes(), is_clean(rig)) == ([], True)
+
+
+def test_the_first_transaction_of_a_batch_that_fails_after_the_second_has_landed_is_booked(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    raw = bytes(rig.rows("SELECT raw FROM ledger.attempts")[0][0])
+    rig.fresh(Hasty).settle()
+    rig.advance(2)
+    rig.pay(2)
+    assert (rig.states(), rig.on_chain(1)) == ({"posted": 1}, 1000)
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
+    assert_booked(rig, late(rig))
+    assert rig.rows("SELECT n, state FROM ledger.attempts ORDER BY n") == [(1, "failed"), (2, "landed")]
+
+
+@pytest.mark.parametrize("is_tried_again", [True, False])
+def test_token_accounts_that_were_opened_late_are_known(rig: Rig, is_tried_again: bool) -> None:
+    rig.creator(1, 1000, account=False)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    raw = bytes(rig.rows("SELECT raw FROM ledger.attempts")[0][0])
+    rig.fresh(Hasty).settle()
+    if is_tried_again:
+        rig.advance(2)
+        rig.pay(2)
+        assert rig.states()["posted"] >= 1
+    else:
+        rig.advance(EXPIRED_BLOCKS - FINAL_BLOCKS - 40)
+        stops.hold(rig.connection, 1, "asked")
+        rig.connection.commit()
+        rig.payouts = rig.fresh(Credulous)
+        rig.payouts.sign()
+        assert rig.states() == {"cancelled": 1}
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts = rig.fresh()
+    rig.payouts.settle()
+    assert_booked(rig, late(rig))
+    assert rig.rows("SELECT creator_id FROM ledger.token_accounts") == [(1,)]
+
+
+def test_what_fails_after_another_of_its_batch_was_booked_late_is_booked_too(journal: Connection[Any]) -> None:
+    chain = new_chain()
+    nodes = [Node("a", chain), Node("b", chain)]
+    rig = Rig(journal, chain, nodes)
+    raws = [given_up(rig)]
+    rig.advance(2)
+    rig.payouts.sign()
+    raws.append(bytes(rig.rows("SELECT raw FROM ledger.attempts WHERE n = 2")[0][0]))
+    rig.fresh(Hasty).settle()
+    lie(nodes)
+    rig.payouts.sign()
+    for node in nodes:
+        node.lies.clear()
+    assert rig.states() == {"cancelled": 1, "planned": 2}
+    stops.freeze(rig.connection, "somebody looks", {})
+    rig.connection.commit()
+    for raw in raws:
+        rig.rpc.send([raw])
+        rig.advance(FINAL_BLOCKS)
+        reconcile(rig.connection, rig.rpc, rig.treasury)
+        batch = rig.rows("SELECT batch_id FROM ledger.attempts WHERE state = 'expired'")[0][0]
+        found = ask_for(rig, batch)
+        assert found.ended, found.outcome
+    thaw(rig)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    assert rig.rows("SELECT n, state FROM ledger.attempts ORDER BY n") == [(1, "landed"), (2, "failed")]
+    assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
 
 
 @pytest.mark.parametrize("owed", [0, 300])
