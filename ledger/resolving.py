@@ -243,10 +243,10 @@ class Resolving(Settling):
             owed = book.balance(self.connection, each.source)
             if owed < got:
                 raise _not_enough(f"creator {each.creator_id} got {got} and is owed {owed}: the rest was paid twice")
-        for each in attempts:
-            did = effects[each.signature]
+        for other in attempts:
+            did = effects[other.signature]
             if did is not None and did.error is not None:
-                self._book_failed(each, did)
+                self._book_failed(other, did)
         batches.find_landed(self.connection, attempt, effect.slot, effect.fee)
         spent = sum(got for _, got in received)
         lines = [(each.source, -got) for each, got in received if got]
