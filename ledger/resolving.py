@@ -279,10 +279,10 @@ class Resolving(Settling):
         for number in batches.guarded_by(self.connection, batch.id):
             self._end_open(batches.one(self.connection, number), evidence, alone=True)
         received = self._received(batch, effect)
-        for each in attempts:
-            did = effects[each.signature]
+        for other in attempts:
+            did = effects[other.signature]
             if did is not None and did.error is not None:
-                self._book_failed(each, did)
+                self._book_failed(other, did)
         batches.find_landed(self.connection, attempt, effect.slot, effect.fee)
         spent = sum(got for _, got in received)
         owed = [(each.source, min(got, book.balance(self.connection, each.source))) for each, got in received]

@@ -300,6 +300,18 @@ def test_a_farm_in_a_backlog_of_days_is_held(journal: Connection[Any]) -> None:
     assert [(each.creator_id, each.reason) for each in stops.in_force(journal)] == [(901, FAN_IN)]
 
 
+def test_a_backlog_is_judged_once_and_then_too_old(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    accountant, long_ago_s = Fold(journal, ECONOMICS, LedgerSettings()), time.time() - 6 * DAY_S
+    record(journal, search(shown(1, 1), at_s=long_ago_s), recorded_s=long_ago_s)
+    accountant.run_once()
+    today = book.clock_s(journal) // DAY_S
+    assert accountant.audience.totals(ECONOMICS, today) is not None
+    for _ in range(2):
+        assert review(journal, accountant.audience, ECONOMICS) == 0
+    assert accountant.audience.totals(ECONOMICS, today) is None
+
+
 def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
     run(journal, list(day(4, 10)), BRISK)

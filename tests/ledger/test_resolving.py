@@ -373,6 +373,40 @@ def test_a_marker_that_nobody_has_made_is_no_strangers(pair: tuple[Rig, list[Nod
     assert rig.balance("in_flight") == 1000
 
 
+def test_what_nodes_have_seen_and_cannot_show_is_not_given_back(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    rig.advance(EXPIRED_BLOCKS + 10)
+    for node in nodes:
+        node.lies["getTransaction"] = lambda _: None
+    found = resolve(rig)
+    assert (found.ended, "do not agree" in str(found.outcome)) == (False, True)
+    assert (rig.states(), rig.balance("in_flight")) == ({"signed": 1}, 1000)
+    for node in nodes:
+        node.lies.clear()
+    rig.pay(2)
+    assert (rig.on_chain(1), rig.balance("in_flight"), is_clean(rig)) == (1000, 0, True)
+
+
+def test_an_opening_of_accounts_that_nobody_remembers_is_ended_and_done_again(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000, account=False)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.advance(EXPIRED_BLOCKS + 10)
+    for node in nodes:
+        node.lies["getFirstAvailableBlock"] = lambda _: 10**9
+    stops.freeze(rig.connection, "somebody looks", {})
+    assert resolve(rig).ended
+    assert rig.rows("SELECT kind, state FROM ledger.batches") == [("accounts", "cancelled")]
+    for node in nodes:
+        node.lies.clear()
+    thaw(rig)
+    rig.pay(5)
+    assert (rig.on_chain(1), rig.balance("in_flight"), is_clean(rig)) == (1000, 0, True)
+
+
 def test_a_marker_whose_making_nodes_have_forgotten_is_no_strangers(rig: Rig) -> None:
     """As after a restore long ago: our own transaction made it, and somebody sends it a lamport."""
     rig.creator(1, 1000)
@@ -626,6 +660,43 @@ def test_what_fails_after_another_of_its_batch_was_booked_late_is_booked_too(jou
     thaw(rig)
     assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
     assert rig.rows("SELECT n, state FROM ledger.attempts ORDER BY n") == [(1, "landed"), (2, "failed")]
+    assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
+
+
+def test_what_was_given_back_and_has_failed_costs_its_fee_and_guards_nothing(journal: Connection[Any]) -> None:
+    rig, _, raw, batch = cut(journal)
+    rig.put_frozen(2)
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
+    found = ask_for(rig, batch)
+    assert (found.ended, "has failed" in str(found.outcome)) == (True, True), found.outcome
+    assert rig.rows("SELECT state FROM ledger.attempts") == [("failed",)]
+    rig.put_account(2)
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
+
+
+def test_what_was_given_back_and_landed_is_booked_with_its_rival_that_failed(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    first = given_up(rig)
+    rig.advance(2)
+    rig.payouts.sign()
+    rig.fresh(Hasty).settle()
+    second = bytes(rig.rows("SELECT raw FROM ledger.attempts WHERE n = 2")[0][0])
+    (batch,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    lie(nodes)
+    rig.payouts.sign()
+    for node in nodes:
+        node.lies.clear()
+    assert rig.states() == {"cancelled": 1, "planned": 2}
+    rig.rpc.send([first])
+    rig.advance(1)
+    rig.rpc.send([second])
+    rig.advance(FINAL_BLOCKS)
+    found = ask_for(rig, batch)
+    assert found.ended, found.outcome
+    assert rig.rows("SELECT n, state FROM ledger.attempts ORDER BY n") == [(1, "landed"), (2, "failed")]
+    assert (rig.states(), rig.balance("payable", 1), rig.balance("payable", 2)) == ({"cancelled": 3}, 0, 0)
     assert (rig.on_chain(1), rig.on_chain(2), rig.balance("in_flight"), is_clean(rig)) == (1000, 1000, 0, True)
 
 

@@ -462,6 +462,49 @@ def test_a_round_says_what_it_could_not_do_after_it_has_done_the_rest(pair: tupl
     assert rig.on_chain(2) == 1000
 
 
+def test_what_nodes_cannot_tell_of_keeps_no_other_from_being_settled(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+        rig.payouts.plan()
+    untold = rig.payouts.sign()[0]
+    rig.payouts.send()
+    rig.advance(FINAL_BLOCKS)
+
+    def away(told: Any) -> Any:
+        if told is not None and untold in told["transaction"]["signatures"]:
+            raise Temporary("it does not answer")
+        return told
+
+    for node in nodes:
+        node.lies["getTransaction"] = away
+    rig.payouts.settle()
+    assert dict(rig.rows("SELECT signature = %s, state FROM ledger.attempts", untold)) == {
+        True: "live",
+        False: "landed",
+    }
+    for node in nodes:
+        node.lies.clear()
+    rig.pay(2)
+    assert_paid(rig, {1: 1000, 2: 1000})
+
+
+def test_a_plan_that_cannot_be_judged_now_keeps_no_other_waiting(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+        rig.payouts.plan()
+    rig.put_frozen(1)
+    (number,) = rig.rows("SELECT batch_id FROM ledger.payouts WHERE creator_id = 1")[0]
+    nodes[1].away_for = {str(rig.treasury.marker(number).address)}  # so that nobody can say whether it is on chain
+    assert len(rig.payouts.sign()) == 1
+    assert (rig.holds(), rig.states()) == ({}, {"planned": 1, "signed": 1})
+    nodes[1].away_for = set()
+    rig.pay(4)
+    assert list(rig.holds()) == [1]
+    assert_paid(rig, {1: 0, 2: 1000})
+
+
 # ── One node's word of accounts ────────────────────────────────────────────────────────────────────────────────────
 
 
