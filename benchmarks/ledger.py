@@ -161,7 +161,7 @@ def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
     """From what creators are owed to what they have on chain."""
     chain = inside.new_chain(b"bench")
     settled = inside.put_treasury(chain, "bench", POOL, GAS, separate_gas=payer != "one signer")
-    treasury.bind(connection, "bench", settled.payer)
+    treasury.bind(connection, "bench", settled.payer, "bench")
     payees = _payees(connection, chain, settled.payer.mint)
     inside.advance(chain, BLOCKS)
     rpc = Chain([inside.LocalNode("bench", chain)])
@@ -208,9 +208,10 @@ def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
 def _simulation(payouts: Payouts) -> float:
     """What simulating everything that is planned takes, by itself; signing does it again."""
     planned = batches.planned(payouts.connection, PAYEES)
-    raws = [payouts.treasury.unsigned(payouts._instructions(batch)) for batch in planned]
+    built = [[*payouts._guards(batch, []), *payouts._instructions(batch)] for batch in planned]
+    raws = [payouts.treasury.unsigned(each) for each in built]
     began = time.perf_counter()
-    assert all(error is None for error, _ in payouts.chain.simulate_all(raws))
+    assert all(each.error is None for each in payouts.chain.simulate_all(raws))
     return time.perf_counter() - began
 
 
@@ -229,8 +230,8 @@ def _payees(connection: Connection[Any], chain: blocks.Chain, mint: Pubkey) -> l
         found.append(Recipient(number, str(wallet), str(address), PAYOUT_PIX))
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'manifest')",
-            [(each.creator_id, each.wallet) for each in found],
+            "INSERT INTO ledger.wallets (creator_id, wallet, checked_wallet, set_by) VALUES (%s, %s, %s, 'manifest')",
+            [(each.creator_id, each.wallet, each.wallet) for each in found],
         )
     for each in found:
         batches.know_account(connection, str(mint), each, None)

@@ -25,10 +25,12 @@ from psycopg import Connection
 
 from cluster import cache, database, runtime, telemetry
 from cluster import settings as settings_module
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker, backoff_s
+from cluster.seldom import Seldom
 from cluster.settings import Settings
 from ledger import adoption, appearances, book, fold, review, stops
+from ledger.alarms import StuckAlarm
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.counters import Counters
@@ -36,13 +38,15 @@ from ledger.fold import Fold
 from ledger.payouts import Payouts
 from ledger.reconcile import Finding, reconcile
 from ledger.settings import Economics, LedgerSettings
-from ledger.treasury import open_treasury
+from ledger.treasury import OTHER_MARKS, open_treasury
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "pixr-ledger"
 NAME = "ledger"
 CRASH_PAUSE_S = 1.0
+WAITS_FOR_SAID_S = 60.0
+IDS_LOST = "the secret of the payouts' ids is another one"
 
 
 class Ledger:
@@ -63,6 +67,11 @@ class Ledger:
         self._reconcile_at = 0.0
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
         self._reconciled = False  # nothing new is begun before the chain has been compared once
+        self._stuck = StuckAlarm(self._own.batch_open_max_s)
+        self._look_at = 0.0
+        self._pay_at, self._pay_failures = 0.0, 0
+        self._seldom = Seldom(log, WAITS_FOR_SAID_S)
+        self.trouble = ""  # why payouts wait, while they do
         self.epoch = 0
         self.finding: Finding | None = None
 
@@ -99,24 +108,69 @@ class Ledger:
             self._unreviewed, self._review_at = False, time.monotonic() + pause_s
         self._count(self._connection)
         fold.mature(self._connection)
-        self._pay(self._connection)
+        self._try_to_pay(self._connection)
         return folded is not None
 
+    def _try_to_pay(self, connection: Connection[Any]) -> None:
+        """Pay, unless the chain is away or set up wrongly: folding does not wait for it, nor is the database left."""
+        if time.monotonic() < self._pay_at:
+            return
+        try:
+            self._pay(connection)
+        except (Temporary, RpcRefusal) as error:
+            connection.rollback()
+            self._pay_failures += 1
+            self._pay_at = time.monotonic() + max(0.1, backoff_s(min(self._pay_failures, 6), 0.1, 5.0))
+            self.trouble = str(error)
+            log.warning("payouts wait: %s", error)
+        else:
+            self._pay_failures, self.trouble = 0, ""
+
     def _pay(self, connection: Connection[Any]) -> None:
-        if self._payouts is None:
-            treasury = open_treasury(connection, self._chain, self._settings)
-            self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
-        self._payouts.run_once(plan=self._reconciled)
+        if time.monotonic() >= self._look_at:  # before what may fail
+            self._stuck.look(connection)
+            self._look_at = time.monotonic() + self._own.reconcile_interval_s
+        payouts = self._opened(connection)
+        trouble: Exception | None = None
+        try:
+            payouts.run_once(plan=self._reconciled)
+        except (Temporary, RpcRefusal) as error:
+            trouble = error
         if time.monotonic() >= self._reconcile_at:
-            self.finding = reconcile(
-                connection, self._chain, self._payouts.treasury, partial(adoption.adopt, self._payouts)
-            )
-            if self.finding.conclusive and self.finding.ok:
-                stops.thaw(connection, adoption.RESTORED)
-                book.commit(connection)
-            pause_s = self._own.reconcile_interval_s if self.finding.conclusive else self._own.tick_interval_s
-            self._reconcile_at = time.monotonic() + pause_s
-            self._reconciled = self._reconciled or self.finding.conclusive
+            self._reconcile(connection, payouts)
+        if trouble is not None:
+            raise trouble
+
+    def _opened(self, connection: Connection[Any]) -> Payouts:
+        """Payouts on the treasury, opened where it was not.
+
+        Raises:
+            Temporary: no node answers, or what is set up wrongly a person must mend.
+        """
+        if self._payouts is None:
+            try:
+                treasury = open_treasury(connection, self._chain, self._settings)
+                self._payouts = Payouts(connection, self._chain, treasury, self._economics, self._own)
+            except (Rejected, ValueError) as refusal:  # the latter of an address or key that is none
+                connection.rollback()
+                if isinstance(refusal, Rejected) and refusal.code == OTHER_MARKS:
+                    stops.freeze(connection, IDS_LOST, {"reason": str(refusal)})
+                    book.commit(connection)
+                raise Temporary(f"payouts wait for a person: {refusal}") from refusal
+        return self._payouts
+
+    def _reconcile(self, connection: Connection[Any], payouts: Payouts) -> None:
+        adopt = partial(adoption.adopt, payouts)
+        found = reconcile(connection, self._chain, payouts.treasury, adopt, payouts.opinions)
+        if found.waits_for is not None:
+            self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
+        if found.conclusive and found.ok:
+            stops.thaw(connection, adoption.RESTORED)
+            book.commit(connection)
+        pause_s = self._own.reconcile_interval_s if found.conclusive else self._own.tick_interval_s
+        self._reconcile_at = time.monotonic() + pause_s
+        self._reconciled = self._reconciled or found.conclusive
+        self.finding = found
 
     def _live(self, connection: Connection[Any]) -> None:
         """A sign of life; finding another epoch means that somebody else has taken over."""
@@ -192,7 +246,7 @@ class Loop:
                 os._exit(70)
             else:
                 failures, self._ticks = 0, self._ticks + 1
-                self._note("running", "")
+                self._note("waiting" if self._ledger.trouble else "running", self._ledger.trouble)
                 self._stop.wait(0.0 if more else self._pace_s)
         self._ledger.close()
         if self._state != "fenced":

@@ -15,16 +15,15 @@ from typing import Any
 from psycopg import Connection
 from solders.transaction import VersionedTransaction
 
-from cluster.errors import Rejected
-from ledger import batches, book, stops
+from cluster.errors import Rejected, Temporary
+from ledger import batches, book, packing, stops
 from ledger.batches import Attempt, Batch, Due
-from ledger.chain import Blockhash, Effect
+from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
 from ledger.payouts import Payouts
 
 log = logging.getLogger(__name__)
 
 RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
-LIFE_BLOCKS = 150
 
 
 def adopt(payouts: Payouts, effect: Effect) -> bool:
@@ -32,7 +31,12 @@ def adopt(payouts: Payouts, effect: Effect) -> bool:
     connection = payouts.connection
     if not stops.is_frozen_for(connection, RESTORED):
         return False
-    transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+    try:
+        transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+    except ValueError as error:
+        raise Temporary(f"a node gives bytes for {effect.signature} that are no transaction: {error}") from error
+    if str(transaction.signatures[0]) != effect.signature or not all(transaction.verify_with_results()):
+        return False  # one node's word; signatures need no other
     message = transaction.message
     if payouts.treasury.payer.treasury not in message.account_keys[: message.header.num_required_signatures]:
         return False
@@ -54,8 +58,7 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
     creators = _creators(payouts)
     if sum(paid.values()) != spent or not paid.keys() <= creators.keys():
         return False
-    keys = {str(key) for key in transaction.message.account_keys}
-    batch = _open_batch(payouts, keys) or _forgotten(payouts, effect, paid, creators)
+    batch = _open_batch(payouts, transaction) or _forgotten(payouts, effect, paid, creators)
     _settle(payouts, batch, effect, transaction)
     log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
     return True
@@ -67,16 +70,41 @@ def _creators(payouts: Payouts) -> dict[str, tuple[int, str]]:
     return {payouts.treasury.token_account_of(wallet): (creator, wallet) for creator, wallet in rows}
 
 
-def _open_batch(payouts: Payouts, keys: set[str]) -> Batch | None:
-    """The batch that the backup still knows, by its marker; what it had signed itself can never land any more."""
+def _open_batch(payouts: Payouts, transaction: VersionedTransaction) -> Batch | None:
+    """The batch that the backup still knows, by the marker that the transaction has made last: its own.
+
+    What the batch had signed itself can never land any more. The markers before are of batches that were called back since
+    the backup, whose payouts this one repeats: where the backup knows them as open, their money goes back first.
+    """
     rows = payouts.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
-    for (number,) in rows.fetchall():
-        if str(payouts.treasury.marker(number).address) in keys:
-            for attempt in batches.live_attempts(payouts.connection):
-                if attempt.batch.id == number:
-                    batches.expire(payouts.connection, attempt)
-            return batches.one(payouts.connection, number)
+    known = {str(payouts.treasury.marker(number).address): number for (number,) in rows.fetchall()}
+    *above, own = _markers(transaction) or [""]
+    if own in known:
+        return _given_up(payouts, known[own])
+    for address in above:
+        if address in known:
+            batch = _given_up(payouts, known[address])
+            batches.cancel(payouts.connection, batch)
+            payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
     return None
+
+
+def _given_up(payouts: Payouts, batch_id: str) -> Batch:
+    """A batch of which nothing is live any more."""
+    for attempt in batches.live_attempts(payouts.connection):
+        if attempt.batch.id == batch_id:
+            batches.expire(payouts.connection, attempt)
+    return batches.one(payouts.connection, batch_id)
+
+
+def _markers(transaction: VersionedTransaction) -> list[str]:
+    """Accounts that a transaction makes with a seed, in its order."""
+    message, kind = transaction.message, packing.CREATE_WITH_SEED.to_bytes(4, "little")
+    return [
+        str(message.account_keys[each.accounts[1]])
+        for each in message.instructions
+        if message.account_keys[each.program_id_index] == packing.SYSTEM_PROGRAM and each.data[:4] == kind
+    ]
 
 
 def _forgotten(

@@ -31,14 +31,21 @@ from ledger import spool
 
 log = logging.getLogger(__name__)
 
-VIEWER_ROTATION_S = 30 * 86_400  # whole UTC days, so that a day's bounds see one hash
+DAY_S = 86_400
+ROTATION_DAYS = 30  # whole UTC days, so that a day's bounds see one hash
+# The period (from 2 April 2027) since which viewers' hashes do not all change at one instant. Replicas of an earlier release
+# name viewers as before: until then all must have been replaced.
+ONE_BY_ONE_FROM = 697
 ADOPTED_BATCH_SEARCHES = 1000
-BEGUN = "INSERT INTO ledger.incarnations (id, spool, machine) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+# An incarnation began so many seconds before the database hears of it first, which may be long: it was away.
+BEGUN = """
+    INSERT INTO ledger.incarnations (id, spool, machine, started_at)
+    VALUES (%s, %s, %s, now() - make_interval(secs => %s)) ON CONFLICT DO NOTHING"""
 RECORDED = """
     WITH moved AS (UPDATE ledger.incarnations SET recorded = recorded + %(searches)s
                    WHERE id = %(incarnation)s AND recorded = %(seq)s RETURNING id)
-    INSERT INTO ledger.appearance_batches (incarnation, seq, searches, appearances, format, payload, sha256)
-    SELECT id, %(seq)s, %(searches)s, %(appearances)s, %(format)s, %(payload)s, %(sha256)s FROM moved"""
+    INSERT INTO ledger.appearance_batches (incarnation, seq, searches, appearances, format, payload, sha256, adopted)
+    SELECT id, %(seq)s, %(searches)s, %(appearances)s, %(format)s, %(payload)s, %(sha256)s, %(adopted)s FROM moved"""
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,19 @@ class Appearance:
 
 
 class Hashes:
-    """Keyed hashes that stand for viewers, their networks and keys; those of people change every 30 days."""
+    """Keyed hashes that stand for viewers, their networks and keys; those of people change every 30 days.
+
+    Across a change a viewer's repeats are not recognised. So each viewer has a day of the 30 for it, or all of them could
+    earn once more for everything on the same day.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._secret = runtime.secret(settings, "appearances").encode()
 
     def viewer(self, kind: str, identity: str, at_s: float | None = None) -> bytes:
         """Sixteen bytes for a viewer; `kind` is "key", "cookie" or "address"."""
-        return self._hash("viewer", _period(at_s), kind, identity)
+        offset = int.from_bytes(self._hash("rotation", kind, identity)[:4], "little") % ROTATION_DAYS
+        return self._hash("viewer", _period(at_s, offset), kind, identity)
 
     def origin(self, prefix: str, at_s: float | None = None) -> bytes:
         """Sixteen bytes for the address prefix that an anonymous viewer comes from, never `NO_ORIGIN`."""
@@ -85,8 +97,11 @@ class Hashes:
         return hmac.digest(self._secret, "\0".join(parts).encode(), "sha256")[:16]
 
 
-def _period(at_s: float | None) -> str:
-    return str(int((time.time() if at_s is None else at_s) // VIEWER_ROTATION_S))
+def _period(at_s: float | None, offset_days: int = 0) -> str:
+    """The 30 days that an instant is in, as a name; they begin so many days later for one who has an offset."""
+    day = int((time.time() if at_s is None else at_s) // DAY_S)
+    together = min(day // ROTATION_DAYS, ONE_BY_ONE_FROM - 1)
+    return str(max(together, (day - offset_days) // ROTATION_DAYS))
 
 
 def search_record(
@@ -135,7 +150,8 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
     """In one transaction that holds the incarnation: what the dead have sent and the database still writes is waited for."""
     records, incarnation = orphan.records(), orphan.incarnation
     with connection.transaction():
-        connection.execute(BEGUN, (incarnation, orphan.path.name, socket.gethostname()))
+        age_s = orphan.age_s(records, time.time())
+        connection.execute(BEGUN, (incarnation, orphan.path.name, socket.gethostname(), age_s))
         held = "SELECT recorded FROM ledger.incarnations WHERE id = %s FOR UPDATE"
         row = connection.execute(held, (incarnation,)).fetchone()
         assert row is not None
@@ -143,7 +159,7 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
         while at < len(records):
             batch = spool.pack(records[at : at + ADOPTED_BATCH_SEARCHES], orphan.format)
             spool.unpack(batch.payload, batch.format)  # what the fold could not read must not reach it
-            done = connection.execute(RECORDED, parameters(incarnation, at, batch))
+            done = connection.execute(RECORDED, parameters(incarnation, at, batch, adopted=True))
             assert done.rowcount == 1, "an incarnation that we hold was recorded for by another"
             at += batch.searches
         connection.execute("UPDATE ledger.incarnations SET closed_at = now() WHERE id = %s", (incarnation,))
@@ -152,8 +168,11 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
     return at - first
 
 
-def parameters(incarnation: UUID, seq: int, batch: spool.Batch) -> dict[str, object]:
-    """Of `RECORDED`, for a batch whose first search is number `seq` of its incarnation."""
+def parameters(incarnation: UUID, seq: int, batch: spool.Batch, *, adopted: bool = False) -> dict[str, object]:
+    """Of `RECORDED`, for a batch whose first search is number `seq` of its incarnation.
+
+    `adopted`: an heir records it, or its replica long after it was made, so that it may be as old as the incarnation.
+    """
     return {
         "incarnation": incarnation,
         "seq": seq,
@@ -162,4 +181,5 @@ def parameters(incarnation: UUID, seq: int, batch: spool.Batch) -> dict[str, obj
         "format": batch.format,
         "payload": batch.payload,
         "sha256": hashlib.sha256(batch.payload).digest(),
+        "adopted": adopted,
     }

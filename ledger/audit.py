@@ -16,9 +16,10 @@ import numpy as np
 import psycopg
 from psycopg import Connection
 
-from ledger import book, spool
+from ledger import batches, book, spool
 from ledger.chain import Chain, Effect
 from ledger.fold import Outcome
+from ledger.settings import LedgerSettings
 
 Conn = Connection[Any]
 
@@ -37,12 +38,19 @@ class Check:
     detail: str
 
 
-def run(connection: Conn, chain: Chain | None, gas: str | None, *, full: bool = False) -> list[Check]:
+def run(
+    connection: Conn,
+    chain: Chain | None,
+    gas: str | None,
+    *,
+    full: bool = False,
+    open_max_s: float = LedgerSettings.batch_open_max_s,
+) -> list[Check]:
     """Every check, against one snapshot of the database. `gas` is the address that pays fees, if it is known."""
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
-              _payouts(connection), _freezes(connection)]  # fmt: skip
+              _payouts(connection), _open(connection, open_max_s), _freezes(connection)]  # fmt: skip
     if full:
         checks += [_hash_chain(connection), _accruals(connection)]
     if chain is not None:
@@ -107,7 +115,9 @@ def _payouts(connection: Conn) -> Check:
         "   (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id AND a.state = 'landed')"
         " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
         " JOIN ledger.batches b ON b.id = p.batch_id"
-        " WHERE (t.state = 'posted') <> (b.state = 'posted') OR t.amount_pix <> p.amount_pix"
+        " WHERE (t.state = 'posted') <> (b.state = 'posted')"
+        "       AND NOT (t.state = 'voided' AND coalesce(p.on_chain_pix <> p.amount_pix, false))"  # ended by evidence
+        "    OR t.amount_pix <> p.amount_pix"
         "    OR (t.state = 'posted' AND p.on_chain_pix IS DISTINCT FROM p.amount_pix)"
         "    OR (t.state = 'posted' AND NOT EXISTS (SELECT FROM ledger.attempts a"
         "                                           WHERE a.batch_id = b.id AND a.state = 'landed'))"
@@ -116,6 +126,14 @@ def _payouts(connection: Conn) -> Check:
     wrong = [f"payout {n} is {state} with {chain} of {amount} on chain in a batch that is {batch} ({landed} landed)"
              for n, state, amount, chain, batch, landed in rows]  # fmt: skip
     return _check("payouts", wrong, f"{counted[0] if counted else 0} payouts")
+
+
+def _open(connection: Conn, open_max_s: float) -> Check:
+    """What is planned or signed ends; money that waits for long waits for a reason that somebody should know."""
+    found = batches.open_too_long(connection, open_max_s)
+    wrong = [f"batch {number} ({kind}, {state}, {attempts} attempts) has been open for {age_s / 3600:.1f} h"
+             for number, kind, state, attempts, age_s in found]  # fmt: skip
+    return _check("open batches", wrong, f"none for more than {open_max_s / 3600:g} h")
 
 
 def _freezes(connection: Conn) -> Check:
@@ -174,7 +192,9 @@ def _accruals(connection: Conn) -> Check:
     ).fetchall()
     wrong = [f"fold {n} booked {booked}, says {said}, its appearances earn {totals.get(n, 0)}"
              for n, said, booked in rows if not said == booked == totals.get(n, 0)]  # fmt: skip
-    return _check("accruals", wrong, f"{appearances} appearances in {len(rows)} folds")
+    aside = connection.execute("SELECT count(*) FROM ledger.set_aside").fetchone()
+    unread = f", {aside[0]} damaged batches set aside" if aside and aside[0] else ""
+    return _check("accruals", wrong, f"{appearances} appearances in {len(rows)} folds{unread}")
 
 
 # ── The journal with the chain ─────────────────────────────────────────────────────────────────────────────────────
@@ -233,10 +253,13 @@ def _change(effect: Effect, addresses: dict[str, str]) -> dict[str, int]:
 def _every_payout(connection: Conn, chain: Chain) -> Check:
     """Each settled batch's transaction paid every recipient exactly, on chain, without error."""
     rows = connection.execute(
-        "SELECT a.signature, a.slot, array_agg(r->>2), array_agg((r->>3)::bigint)"
-        " FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id,"
-        "   jsonb_array_elements(b.plan->'recipients') r"
-        " WHERE a.state = 'landed' AND b.kind = 'payout' GROUP BY a.signature, a.slot ORDER BY a.slot"
+        "SELECT a.signature, a.slot, array_agg(r->>2), array_agg(coalesce(p.on_chain_pix, (r->>3)::bigint))"
+        " FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        "   CROSS JOIN jsonb_array_elements(b.plan->'recipients') r"
+        "   LEFT JOIN ledger.payouts p ON p.batch_id = b.id AND p.creator_id = (r->>0)::bigint"
+        " WHERE a.state = 'landed' AND b.kind = 'payout'"
+        "   AND r->>2 <> (SELECT token_account FROM ledger.chain)"  # of earlier releases; it got nothing
+        " GROUP BY a.signature, a.slot ORDER BY a.slot"
     ).fetchall()
     wrong = []
     for signature, slot, accounts, amounts in rows:

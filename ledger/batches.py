@@ -7,7 +7,7 @@ most one live attempt, ended things never change, and only the holder of the epo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
@@ -64,39 +64,85 @@ class Attempt:
     signature: str
     raw: bytes
     last_valid_block_height: int
+    context_slot: int = 0
+    state: str = "live"
+    age_s: float = 0.0  # since it was signed, by the database's clock
+
+
+class Payout(NamedTuple):
+    """What a batch pays a creator, and the account it was taken from."""
+
+    id: int
+    creator_id: int
+    amount_pix: int
+    source: int
 
 
 DUE_COLUMNS = ("creator_id", "account_id", "amount_pix", "wallet", "seq")
 
 # ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits.
+# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits; so does the part that is doubtful.
 DUE = """
-    SELECT a.owner, a.id, w.wallet, least(a.balance, %(most)s), (now() AT TIME ZONE 'utc')::date,
+    SELECT a.owner, a.id, w.wallet, least(a.balance - d.doubtful_pix, %(most)s), (now() AT TIME ZONE 'utc')::date,
            (SELECT count(*) FROM ledger.payouts p
             WHERE p.creator_id = a.owner AND p.period = (now() AT TIME ZONE 'utc')::date)::int, t.address
     FROM ledger.accounts a
     JOIN ledger.wallets w ON w.creator_id = a.owner AND (w.hold_until IS NULL OR w.hold_until <= now())
     LEFT JOIN ledger.token_accounts t ON t.wallet = w.wallet AND t.mint = %(mint)s
-    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance > 0 AND a.balance >= %(least)s
+    CROSS JOIN LATERAL (SELECT CASE WHEN a.owner IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
+                               THEN ledger.withheld(a.owner) ELSE 0 END AS doubtful_pix) d
+    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance - d.doubtful_pix > 0
+      AND a.balance - d.doubtful_pix >= %(least)s
+      AND (%(creators)s::bigint[] IS NULL OR a.owner = ANY(%(creators)s))
       AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = a.owner AND h.released_at IS NULL
-                      AND (h.until IS NULL OR h.until > now()))
+                      AND NOT h.partial AND (h.until IS NULL OR h.until > now()))
     ORDER BY a.balance DESC, a.id LIMIT %(limit)s"""
 
+# What keeps a batch from being signed or sent for the first time: a recipient who was stopped since it was planned.
+STOPPED = """
+    SELECT b.id, s.creator_id FROM ledger.batches b,
+        LATERAL (SELECT (r->>0)::bigint AS creator_id, r->>1 AS wallet FROM jsonb_array_elements(b.plan->'recipients') r) s
+        LEFT JOIN ledger.wallets w ON w.creator_id = s.creator_id
+    WHERE b.id = ANY(%s) AND b.kind IN ('payout', 'accounts') AND (
+        w.wallet IS DISTINCT FROM s.wallet OR w.hold_until > now()
+        OR s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE released_at IS NULL AND NOT partial
+                            AND (until IS NULL OR until > now()))
+        OR CASE WHEN b.kind = 'payout'
+                     AND s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
+                THEN ledger.withheld(s.creator_id) > (
+                    SELECT balance FROM ledger.accounts
+                    WHERE (kind, party, owner, asset) = ('payable', 'creator', s.creator_id, 'PIX')) END)
+    ORDER BY b.id, s.creator_id"""
 
-def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
-    """Creators above the threshold, the largest first."""
-    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit}
+
+def due(
+    connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
+) -> list[Due]:
+    """Creators above the threshold, the largest first; of these `creators`, where they are named."""
+    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit,
+              "creators": None if creators is None else list(creators)}  # fmt: skip
     return [Due(*row) for row in connection.execute(DUE, values)]
+
+
+def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
+    """Which of these batches must not go out as planned, and the recipients that are the reason.
+
+    They are held, have another wallet or changed it a moment ago, or their share of it has become doubtful.
+    """
+    found: dict[str, set[int]] = {}
+    for batch_id, creator_id in connection.execute(STOPPED, (list(batch_ids),)) if batch_ids else ():
+        found.setdefault(batch_id, set()).add(creator_id)
+    return found
 
 
 def is_payday(connection: Conn, economics: Economics) -> bool:
     """Whether payouts are planned now, by the database's clock."""
     if not economics.payout_interval_s:
         return True
-    row = connection.execute("SELECT extract(epoch FROM now())::bigint").fetchone()
-    assert row is not None
-    return bool((row[0] - economics.payout_offset_s) % economics.payout_interval_s < economics.payout_window_s)
+    return bool(
+        (book.clock_s(connection) - economics.payout_offset_s) % economics.payout_interval_s < economics.payout_window_s
+    )
 
 
 def planned_today(connection: Conn) -> int:
@@ -116,12 +162,40 @@ def live_count(connection: Conn) -> int:
     return int(row[0]) if row else 0
 
 
+def open_too_long(connection: Conn, open_max_s: float) -> list[tuple[str, str, str, int, float]]:
+    """Batches that have had no end for that long: id, kind, state, attempts, age in seconds; the oldest first."""
+    rows = connection.execute(
+        "SELECT b.id, b.kind, b.state, (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int,"
+        " extract(epoch FROM now() - b.planned_at)::float FROM ledger.batches b"
+        " WHERE b.state IN ('planned', 'held', 'signed') AND b.planned_at < now() - make_interval(secs => %s)"
+        " ORDER BY b.planned_at, b.id",
+        (open_max_s,),
+    )
+    return rows.fetchall()
+
+
 def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
     """A token account exists on chain; `batch_id` is the batch in which the platform opened it."""
     connection.execute(
         "INSERT INTO ledger.token_accounts (wallet, mint, address, creator_id, batch_id) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT DO NOTHING",
         (recipient.wallet, mint, recipient.address, recipient.creator_id if batch_id else None, batch_id),
+    )
+
+
+def not_opened_by_us(connection: Conn, addresses: Sequence[str]) -> list[str]:
+    """Of these token accounts those that were there before."""
+    rows = connection.execute(
+        "SELECT address FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s) ORDER BY address",
+        (list(addresses),),
+    )
+    return [row[0] for row in rows]
+
+
+def forget_accounts(connection: Conn, addresses: Sequence[str]) -> None:
+    """Token accounts that the platform has not opened are on chain no more."""
+    connection.execute(
+        "DELETE FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s)", (list(addresses),)
     )
 
 
@@ -194,11 +268,23 @@ BATCH = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients',
                   (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int FROM ledger.batches b"""
 
 
+ATTEMPT = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,
+                    a.last_valid_block_height, a.context_slot, a.state,
+                    extract(epoch FROM clock_timestamp() - a.signed_at)::float
+             FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"""
+
+
 def planned(connection: Conn, limit: int) -> list[Batch]:
     """Batches that wait for a signature, oldest first."""
     query = f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s"
     rows = connection.execute(query, (limit,))
     return [_batch(row) for row in rows]
+
+
+def signed_count(connection: Conn) -> int:
+    """How many batches are signed and have not ended."""
+    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state = 'signed'").fetchone()
+    return int(row[0]) if row else 0
 
 
 def one(connection: Conn, batch_id: str) -> Batch:
@@ -207,34 +293,126 @@ def one(connection: Conn, batch_id: str) -> Batch:
     return _batch(row)
 
 
+def is_known(connection: Conn, batch_id: str) -> bool:
+    return connection.execute("SELECT FROM ledger.batches WHERE id = %s", (batch_id,)).fetchone() is not None
+
+
 def live_attempts(connection: Conn) -> list[Attempt]:
     """Everything signed whose end is not known."""
-    rows = connection.execute(
-        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
-        " WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id"
-    ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+    rows = connection.execute(f"{ATTEMPT} WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id").fetchall()
+    return [_attempt(row) for row in rows]
 
 
 def given_up(connection: Conn) -> list[Attempt]:
     """Expired attempts of batches that have not ended: the chain may still know better."""
     rows = connection.execute(
-        "SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0, a.n, a.signature, a.raw,"
-        " a.last_valid_block_height FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
-        " WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
+        f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
-    return [Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), row[9]) for row in rows]
+    return [_attempt(row) for row in rows]
 
 
-def due_to_send(connection: Conn, resend_interval_s: float) -> list[tuple[str, bytes]]:
-    """Signature and bytes of live attempts that were not sent within the interval."""
+def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
+    """Attempts of a batch that are live or were given up, in their order."""
     rows = connection.execute(
-        "SELECT signature, raw FROM ledger.attempts WHERE state = 'live'"
+        f"{ATTEMPT} WHERE a.state IN ('live', 'expired') AND b.id = %s ORDER BY a.n",
+        (batch_id,),
+    ).fetchall()
+    return [_attempt(row) for row in rows]
+
+
+# What a creator was to get by a transaction that was given up went back to them when its batch ended. Should it land all
+# the same, nothing that they are paid since may land after it: the batch's marker guards every payout of theirs, whichever
+# way its money came back, until as much as it was to pay them has landed, a person has found that the marker is a stranger's
+# (see `resolving`), or the bytes are so old by the database's clock that no chain takes them. The marker guards in that one
+# order: a guarded payment leaves none of it on chain. That the bytes do not land after one is the clock's work, and that of
+# as many nodes as an end needs (see `Rail._never_paid`).
+LINEAGE = """
+    SELECT {whose}, g.batch_id FROM (
+        SELECT DISTINCT a.batch_id, b.ended_at FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id
+        WHERE a.state = 'expired' AND a.signed_at > now() - make_interval(days => %(days)s)
+          AND b.kind = 'payout' AND b.state IN ('cancelled', 'failed')
+          AND NOT EXISTS (SELECT FROM ledger.attempts l WHERE l.batch_id = b.id AND l.state = 'landed')
+          AND NOT EXISTS (SELECT FROM ledger.resolutions r WHERE r.batch_id = b.id AND r.ended
+                          AND (r.evidence #>> ARRAY['marker', 'stands'])::boolean)) g
+    JOIN ledger.payouts q ON q.batch_id = g.batch_id {joined}
+    WHERE q.amount_pix > (
+        SELECT coalesce(sum(p.on_chain_pix), 0) FROM ledger.payouts p
+        JOIN ledger.attempts l ON l.batch_id = p.batch_id AND l.state = 'landed'
+        WHERE p.creator_id = q.creator_id AND p.id > q.id AND l.signed_at > g.ended_at)
+    GROUP BY {whose}, g.batch_id ORDER BY {whose}, max(q.id) DESC"""
+OF_CREATORS = LINEAGE.format(whose="q.creator_id", joined="AND q.creator_id = ANY(%(ids)s)")
+OF_BATCHES = LINEAGE.format(
+    whose="n.batch_id",
+    joined="JOIN ledger.payouts n ON n.creator_id = q.creator_id AND n.id > q.id AND n.batch_id = ANY(%(ids)s)",
+)
+LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash lives for a minute
+
+
+def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
+    """For each batch those whose payouts it may repeat, since a transaction of theirs was given up; the newest first."""
+    found: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
+    for number, above in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
+        found[number].append(above)
+    return found
+
+
+def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list[str]]:
+    """The same for what these creators are paid next; who has none is left out."""
+    found: dict[int, list[str]] = {}
+    for creator_id, above in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
+        found.setdefault(creator_id, []).append(above)
+    return found
+
+
+def has_landed(connection: Conn, batch_id: str) -> bool:
+    query = "SELECT FROM ledger.attempts WHERE batch_id = %s AND state = 'landed'"
+    return connection.execute(query, (batch_id,)).fetchone() is not None
+
+
+def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set[str]:
+    """Of these signatures those that are of another batch's transactions."""
+    rows = connection.execute(
+        "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s) AND batch_id <> %s",
+        (list(signatures), batch_id),
+    )
+    return {row[0] for row in rows}
+
+
+def guarded_by(connection: Conn, batch_id: str) -> list[str]:
+    """Payout batches without an end that may repeat what this batch was to pay."""
+    rows = connection.execute(
+        "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'held', 'signed') ORDER BY id"
+    ).fetchall()
+    return [number for number, above in lineage(connection, [row[0] for row in rows]).items() if batch_id in above]
+
+
+def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
+    """The slot by which the chain has every one of these token accounts that we have opened; 0 for none."""
+    row = connection.execute(
+        "SELECT coalesce(max(a.slot), 0) FROM ledger.token_accounts t"
+        " JOIN ledger.attempts a ON a.batch_id = t.batch_id AND a.state = 'landed' WHERE t.address = ANY(%s)",
+        (list(addresses),),
+    ).fetchone()
+    assert row is not None  # of an aggregate
+    return int(row[0])
+
+
+def due_to_send(
+    connection: Conn, resend_interval_s: float, signed_now: Collection[str] = ()
+) -> list[tuple[str, bytes]]:
+    """Signature and bytes of live attempts that were not sent within the interval.
+
+    Of those that were never sent, as far as is known, none that has a recipient who was stopped since it was signed;
+    `signed_now` are signatures made a moment ago, which are not asked about again.
+    """
+    rows = connection.execute(
+        "SELECT signature, raw, batch_id, sends FROM ledger.attempts WHERE state = 'live'"
         " AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => %s)) ORDER BY signed_at",
         (resend_interval_s,),
-    )
-    return [(row[0], bytes(row[1])) for row in rows]
+    ).fetchall()
+    kept_back = stopped(connection, [batch_id for signature, _, batch_id, sends in rows
+                                       if not sends and signature not in signed_now])  # fmt: skip
+    return [(signature, bytes(raw)) for signature, raw, batch_id, _ in rows if batch_id not in kept_back]
 
 
 def sent(connection: Conn, signatures: Sequence[str]) -> None:
@@ -263,6 +441,12 @@ def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockh
         connection.execute("UPDATE ledger.batches SET state = 'signed' WHERE id = ANY(%s)", (ids,))
 
 
+def known(connection: Conn, signatures: Sequence[str]) -> set[str]:
+    """Of these signatures those of transactions that were signed before."""
+    rows = connection.execute("SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)", (list(signatures),))
+    return {row[0] for row in rows}
+
+
 def land(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
     _end_attempt(connection, attempt, "landed", slot, fee, None)
     _move(connection, attempt.batch.id, "posted")
@@ -286,6 +470,11 @@ def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: objec
         _move(connection, attempt.batch.id, "posted")
 
 
+def find_landed(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
+    """A transaction that was given up is final after its batch has ended: the batch stays ended, as it was."""
+    _end_attempt(connection, attempt, "landed", slot, fee, None, was="expired")
+
+
 def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
     """This transaction failed because an earlier one of its batch had landed; the batch goes on."""
     _end_attempt(connection, attempt, "failed", slot, fee, error)
@@ -293,6 +482,49 @@ def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error:
 
 def cancel(connection: Conn, batch: Batch) -> None:
     _move(connection, batch.id, "cancelled")
+
+
+def unsign(connection: Conn, batch: Batch) -> None:
+    """No transaction of the batch is live any more."""
+    if one(connection, batch.id).state == "signed":
+        _move(connection, batch.id, "planned")
+
+
+def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
+    rows = connection.execute(
+        "SELECT p.id, p.creator_id, p.amount_pix, t.source FROM ledger.payouts p"
+        " JOIN ledger.transfers t ON t.id = p.transfer_id WHERE p.batch_id = %s ORDER BY p.id",
+        (batch.id,),
+    )
+    return [Payout(*row) for row in rows]
+
+
+def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id: int) -> None:
+    """End each payout by what was received: posted if that is its amount, else voided; `entry_id` moved the money."""
+    values = {"ids": [each.id for each, _ in received], "got": [amount for _, amount in received], "entry": entry_id}
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.transfers t SET final_entry = %(entry)s,"
+            "   state = CASE WHEN g.amount = p.amount_pix THEN 'posted' ELSE 'voided' END"
+            " FROM ledger.payouts p JOIN unnest(%(ids)s::bigint[], %(got)s::bigint[]) AS g (id, amount) ON g.id = p.id"
+            " WHERE t.id = p.transfer_id",
+            values,
+        )
+        connection.execute(
+            "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
+            " FROM unnest(%(ids)s::bigint[], %(got)s::bigint[]) AS g (id, amount) WHERE g.id = p.id",
+            values,
+        )
+
+
+def receive_late(connection: Conn, received: Sequence[tuple[Payout, int]]) -> None:
+    """What recipients of a voided batch got all the same; its transfers stay voided, another entry has moved the money."""
+    with book.refusals():
+        connection.execute(
+            "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
+            " FROM unnest(%s::bigint[], %s::bigint[]) AS g (id, amount) WHERE g.id = p.id",
+            ([each.id for each, _ in received], [amount for _, amount in received]),
+        )
 
 
 def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> None:
@@ -327,16 +559,19 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
     )
 
 
-def reclaimable(connection: Conn, retention_s: int, limit: int) -> list[tuple[str, str, int]]:
-    """Markers old enough to be emptied, and in no transaction that is under way: batch, address, lamports."""
+def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) -> list[tuple[str, str]]:
+    """Markers old enough to be emptied: batch, address. None while a transaction that empties some is under way, nor for
+    some time after the chain has refused one.
+    """
     rows = connection.execute(
-        "SELECT m.batch_id, m.address, m.lamports FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
+        "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
         " WHERE m.reclaimed_by IS NULL AND b.ended_at <= now() - make_interval(secs => %s) AND NOT EXISTS"
-        "   (SELECT FROM ledger.batches r WHERE r.kind = 'reclaim' AND r.ended_at IS NULL)"
+        "   (SELECT FROM ledger.batches r WHERE r.kind = 'reclaim' AND (r.ended_at IS NULL"
+        "    OR r.state IN ('failed', 'cancelled') AND r.ended_at > now() - make_interval(secs => %s)))"
         " ORDER BY b.ended_at, m.batch_id LIMIT %s",
-        (retention_s, limit),
+        (retention_s, pause_s, limit),
     )
-    return [(row[0], row[1], int(row[2])) for row in rows]
+    return [(row[0], row[1]) for row in rows]
 
 
 def reclaims(connection: Conn) -> int:
@@ -377,6 +612,10 @@ def _move(connection: Conn, batch_id: str, state: str) -> None:
             "UPDATE ledger.batches SET state = %s, ended_at = CASE WHEN %s THEN now() END WHERE id = %s",
             (state, state in ("posted", "failed", "cancelled"), batch_id),
         )
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    return Attempt(_batch(row[:6]), row[6], row[7], bytes(row[8]), *row[9:])
 
 
 def _batch(row: Sequence[Any]) -> Batch:

@@ -137,6 +137,13 @@ def refusals() -> Iterator[None]:
 # ── Accounts ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def clock_s(connection: Connection) -> int:
+    """The database's clock, in whole seconds since 1970: the only one that says what is recent, and what is over."""
+    row = connection.execute("SELECT extract(epoch FROM now())::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def account(connection: Connection, kind: str, asset: str = "PIX") -> int:
     """One of the ledger's own accounts."""
     row = connection.execute(

@@ -69,6 +69,8 @@ class Tally:
 
 def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
     """A 64-bit key for each pair of subject (an id, or the two words of a viewer) and day."""
+    if not len(days):
+        return np.zeros(0, np.uint64)
     words = np.ascontiguousarray(subjects).view("<u8").reshape(len(days), -1)
     with np.errstate(over="ignore"):
         mixed = words[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ words[:, -1] ^ days.astype(np.uint64) << np.uint64(47)
@@ -107,8 +109,11 @@ class Caps:
         beyond: Places = rows[before[over][key] + running - earlier > self._most]
         return beyond
 
-    def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts) -> list[Run]:
-        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`."""
+    def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> list[Run]:
+        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
+
+        `since` is a UTC day: those that are over for good for what was recorded on it are forgotten (see `waiting.since_s`).
+        """
         sums = tally.sums(amounts)
         some = sums > 0
         if not self._most or not some.any():
@@ -116,11 +121,11 @@ class Caps:
         runs = [*self._runs, Run(0, tally.keys[some], tally.days[some], sums[some])]
         start = merged_from([len(each.keys) for each in runs])
         if start is not None:
-            runs[start:] = [_merged(runs[start:])]
+            runs[start:] = [_merged(runs[start:], since)]
             connection.execute(
                 "DELETE FROM ledger.day_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
             )
-        return [*runs[:-1], self._insert(connection, runs[-1])]
+        return [*runs[:-1], self._insert(connection, runs[-1])] if len(runs[-1].keys) else runs[:-1]
 
     def accept(self, runs: list[Run]) -> None:
         """The transaction that kept these has committed."""
@@ -143,10 +148,10 @@ class Caps:
         return replace(run, id=row[0])
 
 
-def _merged(runs: list[Run]) -> Run:
-    """One run, without days that are over for good. Never empty: the newest day stays."""
+def _merged(runs: list[Run], since: int) -> Run:
+    """One run, without days that are over for good; it may be empty."""
     keys, days, amounts = (np.concatenate([getattr(run, name) for run in runs]) for name in ("keys", "days", "amounts"))
-    young = days.astype(np.int64) > int(days.max()) - DAYS_KEPT
+    young = days.astype(np.int64) > since - DAYS_KEPT
     keys, days, amounts = keys[young], days[young], amounts[young]
     order = order_of(keys)  # quick, because runs are in order
     groups = Groups.where(order, changes(keys[order]))

@@ -11,9 +11,13 @@ import asyncio
 import base64
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from solders.hash import Hash
 
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
@@ -23,10 +27,19 @@ log = logging.getLogger(__name__)
 STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
+HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
+TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
+SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
 FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left alone so long
 SIMULATIONS_MAX = 16  # that one node is asked at once
 SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
+OF_ANOTHER_FORM = ("UnsupportedVersion", "SanitizeFailure")
+# What reading an answer of another form raises.
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+LIFE_BLOCKS = 150  # a blockhash can be used
+AHEAD_BLOCKS_MAX, APART_SLOTS_MAX = 2 * LIFE_BLOCKS, 1000  # of one node to others; one that lags is not yet a liar
+WHOLE_MAX = 2**63 - 1  # of slots, heights and amounts: what the database keeps
 BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
 
 
@@ -123,6 +136,16 @@ class Look:
     node: str
     slot: int
     statuses: Mapping[str, Status | None]
+    first_slot: int = 0  # what is older, the node has forgotten
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a node says a transaction would do: its error (None when it would succeed), compute units, the node's slot."""
+
+    error: Any
+    units: int
+    slot: int
 
 
 @dataclass(frozen=True)
@@ -146,6 +169,21 @@ class Effect:
     tokens: Mapping[str, int]
 
 
+class Named(NamedTuple):
+    """A finalized transaction that names an address; `error` is None where it has succeeded."""
+
+    signature: str
+    slot: int
+    error: Any
+
+
+Read = Callable[[Any], Any]  # a node's answer as it came, to what it says; raises one of MALFORMED
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
 class Chain:
     """The pool. Reads go to the first node that answers; sends go to all; looks can be asked of a given node."""
 
@@ -160,29 +198,31 @@ class Chain:
 
     # ── Questions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, method: str, *params: Any) -> Any:
-        """The first node that answers."""
-        return self._runner.run(self._first(method, list(params)))
+    def ask(self, method: str, *params: Any, read: Read = _as_it_is) -> Any:
+        """The first node that gives an answer which `read` can read: what that returns."""
+        return self._runner.run(self._first(method, list(params), read=read))
 
-    def ask_all(self, method: str, *params: Any, least: int = 1) -> list[Any]:
-        """Every node's answer, of those that give one, in their order.
+    def ask_all(self, method: str, *params: Any, least: int = 1, read: Read = _as_it_is) -> list[Any]:
+        """Every node's answer, of those that give one which can be read, in their order.
 
         Raises:
             Temporary: fewer than `least` answer.
         """
-        return self._runner.run(self._all(method, list(params), least))
+        return self._runner.run(self._all(method, list(params), least, read))
 
     def genesis(self) -> str:
         return str(self.ask("getGenesisHash"))
 
     def slot(self, commitment: str = "finalized") -> int:
-        return int(self.ask("getSlot", {"commitment": commitment}))
+        return int(self.ask("getSlot", {"commitment": commitment}, read=_whole))
 
-    def supports_v1(self) -> bool:
-        """Whether the cluster's software takes transactions of version 1 (Agave 4.2 and newer)."""
-        version = str(self.ask("getVersion").get("solana-core", "0.0"))
-        major, minor = (int(part) for part in version.split(".")[:2])
-        return (major, minor) >= (4, 2)
+    def takes(self, raw: bytes) -> bool:
+        """Whether every node that answers can run a transaction of this form; what its software calls itself proves nothing.
+
+        Raises:
+            Temporary: no node answers.
+        """
+        return self._runner.run(self._takes([base64.b64encode(raw).decode(), SIMULATION]))
 
     def is_alpenglow(self) -> bool:
         """Under Alpenglow a confirmed block is final; detected, never assumed."""
@@ -191,14 +231,31 @@ class Chain:
         except RpcRefusal:
             return False
 
-    def latest_blockhash(self) -> Blockhash:
+    def latest_blockhash(self, opinions: int = 1) -> Blockhash:
         """At `confirmed`: a finalized one costs 32 blocks of its life, a processed one may be on a fork.
 
-        It is held to live as long as any node says the latest one does: too long costs patience, too short money.
+        Of those that nodes name it is the one that lives longest: held to live too long it costs patience, too short money.
+        Who names one that lives longer than the chain lets it, by where `opinions` nodes are, is not believed.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer, or are believed.
         """
-        answers = self.ask_all("getLatestBlockhash", {"commitment": "confirmed"})
-        last = max(int(answer["value"]["lastValidBlockHeight"]) for answer in answers)
-        return Blockhash(answers[0]["value"]["blockhash"], last, int(answers[0]["context"]["slot"]))
+        at = {"commitment": "confirmed"}
+        reached: list[tuple[int, int]] = self.ask_all("getEpochInfo", at, least=opinions, read=_epoch)
+        height, slot = (sorted(each)[-opinions] for each in zip(*reached, strict=True))
+        answers: list[Blockhash] = self.ask_all("getLatestBlockhash", at, least=opinions, read=_blockhash)
+        near = [
+            each
+            for each in answers
+            if each.last_valid_block_height <= height + AHEAD_BLOCKS_MAX
+            and abs(each.context_slot - slot) <= APART_SLOTS_MAX
+        ]
+        if len(near) < opinions:
+            raise Temporary(f"{len(near)} RPC nodes name a blockhash that can be the latest one, {opinions} are needed")
+        longest = max(near, key=lambda each: each.last_valid_block_height)
+        if any(each.last_valid_block_height < longest.last_valid_block_height - LIFE_BLOCKS for each in answers):
+            log.warning("an RPC node names a blockhash that others hold to be over")
+        return replace(longest, context_slot=min(each.context_slot for each in near))
 
     def finalized_height(self, opinions: int = 1) -> tuple[int, int]:
         """Finalized block height by the most cautious node, and a slot that it had reached.
@@ -206,14 +263,16 @@ class Chain:
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
-        answers = self.ask_all("getEpochInfo", {"commitment": "finalized"}, least=opinions)
-        return min((int(info["blockHeight"]), int(info["absoluteSlot"])) for info in answers)
+        answers: list[tuple[int, int]] = self.ask_all(
+            "getEpochInfo", {"commitment": "finalized"}, least=opinions, read=_epoch
+        )
+        return min(answers)
 
     def rent(self, size: int) -> int:
-        return int(self.ask("getMinimumBalanceForRentExemption", size))
+        return int(self.ask("getMinimumBalanceForRentExemption", size, read=_whole))
 
     def balance(self, address: str, commitment: str = "finalized") -> int:
-        return int(self.ask("getBalance", address, {"commitment": commitment})["value"])
+        return int(self.ask("getBalance", address, {"commitment": commitment}, read=lambda told: _whole(told["value"])))
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
         """Accounts by address, and the slot they were read at (the oldest of the pages)."""
@@ -221,25 +280,65 @@ class Chain:
         slots: list[int] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
             page = list(addresses[start : start + ACCOUNTS_MAX])
-            answer = self.ask("getMultipleAccounts", page, {"commitment": commitment, "encoding": "base64"})
-            slots.append(int(answer["context"]["slot"]))
-            found += [_account(value) for value in answer["value"]]
+            options = {"commitment": commitment, "encoding": "base64"}
+            slot, accounts = self.ask("getMultipleAccounts", page, options, read=_accounts(len(page)))
+            slots.append(slot)
+            found += accounts
         return min(slots, default=0), found
 
-    def looks(self, signatures: Sequence[str]) -> list[Look]:
-        """What each node that answers knows of these signatures, history included."""
-        return self._runner.run(self._looks(signatures))
+    def all_accounts(
+        self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
+    ) -> list[tuple[int, list[Account | None]]]:
+        """The same by every node that answers, each with its own slot; at most ACCOUNTS_MAX addresses.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        options, read = {"commitment": commitment, "encoding": "base64"}, _accounts(len(addresses))
+        return self.ask_all("getMultipleAccounts", list(addresses), options, least=opinions, read=read)
+
+    def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
+        """Of these addresses those that a program owns, by every node that answers, each with the program.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        found: dict[str, str] = {}
+        for start in range(0, len(addresses), ACCOUNTS_MAX):
+            page = list(addresses[start : start + ACCOUNTS_MAX])
+            options = {"commitment": "finalized", "encoding": "base64", "dataSlice": {"offset": 0, "length": 0}}
+            answers = self.ask_all("getMultipleAccounts", page, options, least=opinions, read=_accounts(len(page)))
+            for address, seen in zip(page, zip(*(accounts for _, accounts in answers), strict=True), strict=True):
+                if all(account is not None and account.owner != SYSTEM_PROGRAM for account in seen):
+                    found[address] = seen[0].owner
+        return found
+
+    def looks(self, signatures: Sequence[str], *, reach: bool = False) -> list[Look]:
+        """What each node that answers knows of these signatures, history included; `reach`: and how far back it knows."""
+        return self._runner.run(self._looks(signatures, reach))
 
     def effect(self, signature: str, opinions: int = 1) -> Effect | None:
         """What a finalized transaction did; None until `opinions` nodes say the same."""
         options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
         found: list[Effect] = []
-        for answer in self.ask_all("getTransaction", signature, options):
-            if answer:
-                found.append(_effect(signature, answer))
-                if found.count(found[-1]) >= opinions:
+        read = partial(_effect_or_none, signature)
+        for effect in self.ask_all("getTransaction", signature, options, read=read):
+            if effect is not None:
+                found.append(effect)
+                if found.count(effect) >= opinions:
                     return found[-1]
         return None
+
+    def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
+        """What fewer nodes than `opinions` say it did, where the others no longer have the block of `slot`: they abstain.
+
+        None as well while one that has it does not answer, or says otherwise, or where none is left; or where `slot` is
+        not yet final by as many nodes.
+        """
+        able = self._runner.run(self._able(slot))
+        if not 0 < able < opinions or slot > self.finalized_height(opinions)[1]:
+            return None
+        return self.effect(signature, able)
 
     def raw(self, signature: str) -> bytes:
         """The bytes of a finalized transaction.
@@ -248,35 +347,74 @@ class Chain:
             Temporary: the node does not have it.
         """
         options = {"commitment": "finalized", "encoding": "base64", "maxSupportedTransactionVersion": 1}
-        answer = self.ask("getTransaction", signature, options)
-        if not answer:
+        raw: bytes | None = self.ask(
+            "getTransaction",
+            signature,
+            options,
+            read=lambda told: base64.b64decode(told["transaction"][0]) if told else None,
+        )
+        if raw is None:
             raise Temporary(f"transaction {signature} is not there yet")
-        return base64.b64decode(answer["transaction"][0])
+        return raw
 
-    def history(self, address: str, until: str | None = None, slot_min: int = 0) -> list[tuple[str, int]]:
-        """Finalized transactions that name an address after `until`, oldest first, as (signature, slot).
+    def seen_accounts(
+        self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
+    ) -> list[list[Account | None]]:
+        """For each address what every node that answers says is there.
 
-        Only a node that has reached `slot_min` is believed.
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
         """
-        found: list[tuple[str, int]] = []
-        before: str | None = None
-        while True:
-            options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX}
-            options |= {"before": before} if before else {}
-            options |= {"until": until} if until else {}
-            options |= {"minContextSlot": slot_min} if slot_min else {}
-            page = self.ask("getSignaturesForAddress", address, options)
-            found += [(each["signature"], int(each["slot"])) for each in page]
-            if len(page) < SIGNATURES_MAX:
-                return found[::-1]
-            before = page[-1]["signature"]
+        found: list[list[Account | None]] = []
+        for start in range(0, len(addresses), ACCOUNTS_MAX):
+            answers = self.all_accounts(addresses[start : start + ACCOUNTS_MAX], commitment, opinions=opinions)
+            found += [list(seen) for seen in zip(*(accounts for _, accounts in answers), strict=True)]
+        return found
 
-    def simulate_all(self, raws: Sequence[bytes]) -> list[tuple[Any, int]]:
-        """For each its error (None when it would succeed) and compute units, under a fresh blockhash, unsigned.
+    def history(
+        self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1
+    ) -> list[tuple[str, int]]:
+        """Finalized transactions that name an address after `until`, by any node that answers, oldest first, as
+        (signature, slot).
+
+        Only nodes that have reached `slot_min` are believed.
+
+        Raises:
+            Temporary: fewer than `opinions` of them answer.
+        """
+        more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
+        found: dict[str, int] = {}
+        for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, more)):
+            if len(history) >= HISTORY_MAX:
+                raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
+            found |= {each.signature: each.slot for each in reversed(history)}
+        return list(found.items())
+
+    def touched(self, address: str, opinions: int = 1) -> list[str] | None:
+        """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends
+        such moves nothing. None where there are more than TOUCHED_MAX.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        histories = self._runner.run(self._histories(address, opinions, TOUCHED_MAX, {}))
+        if any(len(each) >= TOUCHED_MAX for each in histories):
+            return None
+        failed = Counter(each.signature for history in histories for each in history if each.error is not None)
+        named = dict.fromkeys(each.signature for history in histories for each in history)
+        return [signature for signature in named if failed[signature] < opinions]
+
+    def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
+        """What each would do, under a fresh blockhash, unsigned, by a node that has reached `slot_min`.
 
         They run at once, each beginning with another node.
         """
-        return self._runner.run(self._simulate_all(raws))
+        return self._runner.run(self._simulate_all(raws, slot_min))
+
+    def simulations(self, raw: bytes, slot_min: int = 0) -> list[Simulation]:
+        """What one would do, by every node that answers and has reached `slot_min`."""
+        params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
+        return self.ask_all("simulateTransaction", *params, least=0, read=_simulation)
 
     def send(self, raws: Sequence[bytes]) -> int:
         """Hand the bytes to every node; returns how many were taken somewhere. What was refused is only a hint."""
@@ -284,14 +422,18 @@ class Chain:
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _simulate_all(self, raws: Sequence[bytes]) -> list[tuple[Any, int]]:
+    async def _simulate_all(self, raws: Sequence[bytes], slot_min: int) -> list[Simulation]:
         places = asyncio.Semaphore(SIMULATIONS_MAX * len(self.nodes))
 
-        async def one(number: int, raw: bytes) -> tuple[Any, int]:
-            params = [base64.b64encode(raw).decode(), SIMULATION]
+        async def one(number: int, raw: bytes) -> Simulation:
+            params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
             async with places:
-                value = (await self._first("simulateTransaction", params, number))["value"]
-            return value["err"], int(value.get("unitsConsumed") or 0)
+                try:
+                    told: Simulation = await self._first("simulateTransaction", params, number, read=_simulation)
+                    return told
+                except RpcRefusal as refusal:  # of this one; the others are simulated all the same
+                    log.error("a node refuses to simulate a transaction: %s", refusal.message)
+                    return Simulation(f"refused: {refusal.message}", 0, 0)
 
         found = await asyncio.gather(*(one(number, raw) for number, raw in enumerate(raws)), return_exceptions=True)
         answers = []
@@ -301,12 +443,18 @@ class Chain:
             answers.append(answer)
         return answers
 
-    async def _first(self, method: str, params: list[Any], begin: int = 0) -> Any:
+    async def _takes(self, params: list[Any]) -> bool:
+        said = [each for node in self.nodes if (each := await _form(node, params)) is not None]
+        if not said:
+            raise Temporary("no RPC node answers")
+        return all(said)
+
+    async def _first(self, method: str, params: list[Any], begin: int = 0, *, read: Read = _as_it_is) -> Any:
         last: Exception = Temporary("no RPC node answers")
         begin %= len(self.nodes)
         for node in (*self.nodes[begin:], *self.nodes[:begin]):
             try:
-                return await node.call(method, params)
+                return await _told(node, method, params, read)
             except Temporary as error:
                 last = error
             except RpcRefusal as error:
@@ -315,8 +463,11 @@ class Chain:
                 last = Temporary(f"{node.name} is behind: {error.message}")
         raise last
 
-    async def _all(self, method: str, params: list[Any], least: int) -> list[Any]:
-        answers = await asyncio.gather(*(node.call(method, params) for node in self.nodes), return_exceptions=True)
+    async def _all(self, method: str, params: list[Any], least: int, read: Read) -> list[Any]:
+        asked = (_told(node, method, params, read) for node in self.nodes)
+        return self._answers(method, await asyncio.gather(*asked, return_exceptions=True), least)
+
+    def _answers(self, method: str, answers: Sequence[Any], least: int) -> list[Any]:
         found = []
         for answer in answers:
             if not isinstance(answer, BaseException):
@@ -327,23 +478,42 @@ class Chain:
             raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
         return found
 
-    async def _looks(self, signatures: Sequence[str]) -> list[Look]:
-        found = await asyncio.gather(*(self._look(node, signatures) for node in self.nodes))
+    async def _histories(self, address: str, least: int, most: int, more: Mapping[str, Any]) -> list[list[Named]]:
+        asked = (_history(node, address, most, more) for node in self.nodes)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return self._answers("getSignaturesForAddress", answers, least)
+
+    async def _looks(self, signatures: Sequence[str], reach: bool) -> list[Look]:
+        found = await asyncio.gather(*(self._look(node, signatures, reach) for node in self.nodes))
         return [look for look in found if look is not None]
 
-    async def _look(self, node: Node, signatures: Sequence[str]) -> Look | None:
+    async def _look(self, node: Node, signatures: Sequence[str], reach: bool) -> Look | None:
         statuses: dict[str, Status | None] = {}
         slot: int | None = None
         for start in range(0, len(signatures), STATUSES_MAX):
             page = list(signatures[start : start + STATUSES_MAX])
             try:
-                answer = await node.call("getSignatureStatuses", [page, {"searchTransactionHistory": True}])
+                options = {"searchTransactionHistory": True}
+                at, known = await _told(node, "getSignatureStatuses", [page, options], _statuses(page))
             except (Temporary, RpcRefusal):
                 return None  # no answer is no knowledge
-            at = int(answer["context"]["slot"])
             slot = at if slot is None else min(slot, at)
-            statuses |= {key: _status(value) for key, value in zip(page, answer["value"], strict=True)}
-        return Look(node.name, slot or 0, statuses)
+            statuses |= known
+        try:
+            first = await _told(node, "getFirstAvailableBlock", [], _whole) if reach else 0
+        except (Temporary, RpcRefusal):
+            return None
+        return Look(node.name, slot or 0, statuses, first)
+
+    async def _able(self, slot: int) -> int:
+        """How many nodes may still have the block of a slot; one that does not say so counts."""
+        firsts = await asyncio.gather(
+            *(_told(node, "getFirstAvailableBlock", [], _whole) for node in self.nodes), return_exceptions=True
+        )
+        for first in firsts:
+            if isinstance(first, BaseException) and not isinstance(first, (Temporary, RpcRefusal)):
+                raise first
+        return sum(isinstance(first, BaseException) or int(first) <= slot for first in firsts)
 
     async def _send(self, raws: Sequence[bytes]) -> int:
         taken = await asyncio.gather(*(self._send_one(raw) for raw in raws))
@@ -361,17 +531,110 @@ class Chain:
         return any(not isinstance(answer, BaseException) for answer in answers)
 
 
+async def _history(node: Node, address: str, most: int, more: Mapping[str, Any]) -> list[Named]:
+    """Finalized transactions that name an address, the newest first, page by page; no page begins after so many."""
+    found: list[Named] = []
+    while len(found) < most:
+        options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more}
+        options |= {"before": found[-1].signature} if found else {}
+        page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], _named)
+        found += page
+        if len(page) < SIGNATURES_MAX:
+            break
+    return found
+
+
+async def _form(node: Node, params: list[Any]) -> bool | None:
+    """Whether a node can run a transaction of this form; None where it cannot say now."""
+    try:
+        told: Simulation = await _told(node, "simulateTransaction", params, _simulation)
+    except Temporary:
+        return None
+    except RpcRefusal as error:
+        return None if error.code in BEHIND else False
+    return told.error not in OF_ANOTHER_FORM
+
+
+async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
+    """What a node says, read.
+
+    Raises:
+        RpcRefusal: the node says no.
+        Temporary: it does not answer, or nothing that can be read: a proxy's page, a newer form, a lie.
+    """
+    answer = await node.call(method, params)
+    try:
+        return read(answer)
+    except MALFORMED as error:
+        log.warning("an RPC node gives an answer that cannot be read", extra={"node": node.name, "method": method})
+        raise Temporary(f"{node.name} gives an answer to {method} that cannot be read: {error!r}") from error
+
+
+def _whole(value: Any) -> int:
+    """A slot, a height or an amount."""
+    if not isinstance(value, int) or not 0 <= value <= WHOLE_MAX:
+        raise ValueError(f"{value!r} is no whole number from 0 to 2^63 - 1")
+    return int(value)
+
+
+def _blockhash(told: Any) -> Blockhash:
+    value, slot = told["value"], _whole(told["context"]["slot"])
+    Hash.from_string(value["blockhash"])  # else it fails where it is signed
+    return Blockhash(value["blockhash"], _whole(value["lastValidBlockHeight"]), slot)
+
+
+def _epoch(told: Any) -> tuple[int, int]:
+    return _whole(told["blockHeight"]), _whole(told["absoluteSlot"])
+
+
+def _accounts(count: int) -> Read:
+    def read(told: Any) -> tuple[int, list[Account | None]]:
+        found = [_account(value) for value in told["value"]]
+        if len(found) != count:
+            raise ValueError(f"{len(found)} accounts, not {count}")
+        return _whole(told["context"]["slot"]), found
+
+    return read
+
+
+def _statuses(signatures: Sequence[str]) -> Read:
+    def read(told: Any) -> tuple[int, dict[str, Status | None]]:
+        known = {key: _status(value) for key, value in zip(signatures, told["value"], strict=True)}
+        return _whole(told["context"]["slot"]), known
+
+    return read
+
+
+def _named(told: Any) -> list[Named]:
+    if not isinstance(told, list):
+        raise TypeError(f"{type(told).__name__} is no list of transactions")
+    return [Named(str(each["signature"]), _whole(each["slot"]), each["err"]) for each in told]
+
+
+def _effect_or_none(signature: str, told: Any) -> Effect | None:
+    return _effect(signature, told) if told else None
+
+
+def _simulated_at(slot_min: int) -> dict[str, Any]:
+    return SIMULATION | ({"minContextSlot": slot_min} if slot_min else {})
+
+
+def _simulation(answer: Any) -> Simulation:
+    value = answer["value"]
+    return Simulation(value["err"], _whole(value.get("unitsConsumed") or 0), _whole(answer["context"]["slot"]))
+
+
 def _status(value: Any) -> Status | None:
     if value is None:
         return None
     level = value.get("confirmationStatus") or ("finalized" if value.get("confirmations") is None else "processed")
-    return Status(int(value["slot"]), level, value["err"])
+    return Status(_whole(value["slot"]), level, value["err"])
 
 
 def _account(value: Any) -> Account | None:
     if value is None:
         return None
-    return Account(int(value["lamports"]), value["owner"], base64.b64decode(value["data"][0]))
+    return Account(_whole(value["lamports"]), str(value["owner"]), base64.b64decode(value["data"][0]))
 
 
 def _effect(signature: str, answer: Any) -> Effect:
@@ -379,7 +642,7 @@ def _effect(signature: str, answer: Any) -> Effect:
     loaded = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
     keys = [*answer["transaction"]["message"]["accountKeys"], *loaded["writable"], *loaded["readonly"]]
     lamports = {
-        key: after - before
+        key: _whole(after) - _whole(before)
         for key, before, after in zip(keys, meta["preBalances"], meta["postBalances"], strict=True)
         if after != before
     }
@@ -387,5 +650,5 @@ def _effect(signature: str, answer: Any) -> Effect:
     for sign, balances in ((-1, meta["preTokenBalances"]), (1, meta["postTokenBalances"])):
         for each in balances or ():
             address = keys[each["accountIndex"]]
-            tokens[address] = tokens.get(address, 0) + sign * int(each["uiTokenAmount"]["amount"])
-    return Effect(signature, int(answer["slot"]), meta["err"], int(meta["fee"]), lamports, tokens)
+            tokens[address] = tokens.get(address, 0) + sign * _whole(int(each["uiTokenAmount"]["amount"]))
+    return Effect(signature, _whole(answer["slot"]), meta["err"], _whole(meta["fee"]), lamports, tokens)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,9 +70,7 @@ def run(context: Context, timeout_s: float, as_json: bool) -> None:
     """Wait until everything that is due is paid; where no ledger runs, do its work here."""
     deadline = time.monotonic() + timeout_s
     with context.connect() as connection:
-        row = connection.execute("SELECT epoch > 0 AND now() - seen_at < interval '15 s' FROM ledger.fence").fetchone()
-        connection.rollback()
-        work = (lambda: None) if row and row[0] else _ledger(context).tick
+        work = _own_work(context, connection)
         while True:
             work()
             left = _unfinished(context, connection)
@@ -90,10 +90,12 @@ def run(context: Context, timeout_s: float, as_json: bool) -> None:
 def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
     """Compute every balance again and compare with the chain; exit code 1 on any difference."""
     from ledger import audit as auditing
+    from ledger.settings import LedgerSettings
 
     with context.connect() as connection:
         chain = None if offline else _chain(context)
-        checks = auditing.run(connection, chain, _gas(context), full=full)
+        open_max_s = context.settings.section(LedgerSettings).batch_open_max_s
+        checks = auditing.run(connection, chain, _gas(context), full=full, open_max_s=open_max_s)
     clean = all(check.ok for check in checks)
     if as_json:
         rows = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in checks]
@@ -105,6 +107,34 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
         context.console.print(table)
         context.console.print("[green]audit clean[/]" if clean else "[red]the audit found differences[/]")
     if not clean:
+        raise SystemExit(1)
+
+
+@payouts.command("resolve")
+@click.argument("batch_id")
+@click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds to wait.")
+@json_option
+@click.pass_obj
+def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) -> None:
+    """End a payout's BATCH that is stuck, by what finalized transactions did; exit code 1 if they do not say enough."""
+    from ledger import resolutions
+
+    deadline = time.monotonic() + timeout_s
+    with context.connect() as connection:
+        number = resolutions.ask(connection, batch_id, getpass.getuser())
+        connection.commit()
+        work = _own_work(context, connection)
+        while (found := resolutions.one(connection, number)).outcome is None:
+            connection.rollback()
+            if time.monotonic() > deadline:
+                raise Temporary(f"the ledger has not answered after {timeout_s:.0f} s; it will, when it can")
+            work()
+            time.sleep(POLL_S)
+    if as_json:
+        context.emit({"batch_id": batch_id, "ended": found.ended, "outcome": found.outcome, "evidence": found.evidence})
+    else:
+        context.console.print(found.outcome)
+    if not found.ended:
         raise SystemExit(1)
 
 
@@ -144,6 +174,22 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
     found = {"searches": int(waiting[0]), "batches": batches.live_count(connection), "due": len(due)}
     connection.rollback()
     return found
+
+
+def _own_work(context: Context, connection: Any) -> Callable[[], object]:
+    """What a command does while it waits: nothing where a ledger runs, else the ledger's own rounds."""
+    row = connection.execute("SELECT epoch > 0 AND now() - seen_at < interval '15 s' FROM ledger.fence").fetchone()
+    connection.rollback()
+    if row and row[0]:
+        return lambda: None
+    ledger = _ledger(context)
+
+    def work() -> None:
+        ledger.tick()
+        if ledger.trouble:
+            raise Temporary(ledger.trouble)
+
+    return work
 
 
 def _ledger(context: Context) -> Any:

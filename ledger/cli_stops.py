@@ -39,14 +39,17 @@ def stops(context: Context, as_json: bool) -> None:
 @click.option("--unknown", is_flag=True, help="Also a creator who has neither earned nor a wallet yet.")
 @click.pass_obj
 def hold(context: Context, creator_id: int, reason: str, unknown: bool) -> None:
-    """Stop payouts to a creator, for a REASON that they are shown. What is owed waits."""
+    """Stop payouts to a creator, for a REASON that they are shown. What is owed waits; what is signed may still arrive."""
     from ledger import stops as own
 
     with context.connect() as connection:
         if not unknown:
             own.require_known(connection, creator_id)
         own.hold(connection, creator_id, reason)
+        signed = own.under_way(connection, creator_id)
     context.console.print(f"payouts to creator {creator_id} are held")
+    if signed:
+        context.console.print(f"{signed} base units are signed already and may still arrive")
 
 
 @click.command()

@@ -13,7 +13,9 @@ from typing import Any
 
 from psycopg import Connection
 
-ROWS_MAX = 10_000
+from ledger.settings import AMOUNT_MAX
+
+ROWS_MAX = 10_000  # of one page
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ OF = """
          AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1)
     FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place), LATERAL (
         SELECT sum(t.amount_pix) FILTER (WHERE t.state = 'pending') AS in_flight,
-               sum(t.amount_pix) FILTER (WHERE t.state = 'posted') AS paid,
+               sum(CASE t.state WHEN 'posted' THEN t.amount_pix WHEN 'voided' THEN o.on_chain_pix END) AS paid,
                sum(o.on_chain_pix) AS on_chain, count(*) FILTER (WHERE t.state = 'posted') AS settled
         FROM ledger.payouts o JOIN ledger.transfers t ON t.id = o.transfer_id WHERE o.creator_id = c.id) p
     ORDER BY c.place"""
@@ -70,6 +72,20 @@ def of_many(connection: Connection[Any], creator_ids: list[int]) -> list[Earning
     return [Earnings(*row) for row in connection.execute(OF, (creator_ids,))]
 
 
+# A page costs what it shows, wherever it begins: the postings of each account are read in the order of its index.
+STATEMENT = """
+    SELECT e.occurred_at, e.id, e.kind, p.kind, p.amount,
+           (SELECT t.signature FROM ledger.attempts t
+            WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch'), p.line
+    FROM (SELECT a.kind, p.entry_id, p.line, p.amount FROM ledger.accounts a,
+                 LATERAL (SELECT entry_id, line, amount FROM ledger.postings
+                          WHERE account_id = a.id AND entry_id <= %(entry)s AND (entry_id < %(entry)s OR line > %(line)s)
+                          ORDER BY entry_id DESC, line LIMIT %(limit)s) p
+          WHERE a.party = 'creator' AND a.owner = %(owner)s
+          ORDER BY p.entry_id DESC, p.line LIMIT %(limit)s) p
+    JOIN ledger.entries e ON e.id = p.entry_id ORDER BY e.id DESC, p.line"""
+
+
 @dataclass(frozen=True)
 class StatementLine:
     """One movement of a creator's money: the entry that moved it, and the account it moved."""
@@ -80,19 +96,19 @@ class StatementLine:
     account: str
     amount: int
     signature: str | None
+    line: int  # of the entry
 
 
-def statement(connection: Connection[Any], creator_id: int, *, limit: int = ROWS_MAX) -> list[StatementLine]:
-    """Every posting on the creator's accounts, newest first, with the signature of the payout it belongs to."""
-    rows = connection.execute(
-        "SELECT e.occurred_at, e.id, e.kind, a.kind, p.amount,"
-        "   (SELECT t.signature FROM ledger.attempts t"
-        "    WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch')"
-        " FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
-        " JOIN ledger.entries e ON e.id = p.entry_id"
-        " WHERE a.party = 'creator' AND a.owner = %s ORDER BY e.id DESC, p.line LIMIT %s",
-        (creator_id, min(limit, ROWS_MAX)),
-    )
+def statement(
+    connection: Connection[Any], creator_id: int, *, before: tuple[int, int] | None = None, limit: int = ROWS_MAX
+) -> list[StatementLine]:
+    """Postings on the creator's accounts, newest first, with the signature of the payout each belongs to.
+
+    One page: those that follow on `before`, an entry and its line, up to `limit`. Fewer, and there are no more.
+    """
+    entry, line = before or (AMOUNT_MAX, 0)
+    values = {"owner": creator_id, "entry": entry, "line": line, "limit": min(limit, ROWS_MAX)}
+    rows = connection.execute(STATEMENT, values)
     return [StatementLine(row[0].isoformat(), *row[1:]) for row in rows]
 
 

@@ -25,7 +25,7 @@ from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
 from ledger import book, money, seen, waiting
-from ledger.caps import Caps
+from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
 from ledger.groups import Flags
 from ledger.money import Amounts
@@ -103,8 +103,10 @@ class Fold:
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
         self._ahead: Group | None = None
+        self._stuck: set[UUID] = set()  # incarnations that go on in a format which this version does not know
+        self._skews = waiting.Skews()
         self._seen = Seen(economics.repeat_after_s)
-        self._seen.load(connection)
+        self._seen.load(connection, book.clock_s(connection))
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]
@@ -129,30 +131,40 @@ class Fold:
 
     def _take(self) -> Group | None:
         with self.stages.time("read"):
-            stored, is_full = waiting.waiting(self._connection, self._settings)
+            stored, is_full = waiting.waiting(self._connection, self._settings, self._stuck)
         return self._grouped(stored, is_full)
 
     def _grouped(self, stored: Sequence[Stored], is_full: bool) -> Group | None:
+        """What can be folded of these, made ready; None where nothing can."""
         with self.stages.time("decode and sort"):
-            return waiting.grouped(stored, is_full=is_full) if stored else None
+            read = waiting.read(stored)
+            for incarnation, why in read.stuck.items():
+                log.error(
+                    "a replica's batches wait for a newer version: %s", why, extra={"incarnation": str(incarnation)}
+                )
+            self._stuck |= set(read.stuck)
+            return waiting.grouped(read, is_full=is_full) if read.ends else None
 
     def _look_ahead(self, group: Group, pen: Pen) -> Future[tuple[list[Stored], bool]] | None:
         """Where there is more than one fold takes: read what follows, as if the cursors had moved."""
         if not group.is_full:
             return None
-        return pen.give("read", waiting.waiting, self._connection, self._settings, _ends(group.stored))
+        return pen.give("read", waiting.waiting, self._connection, self._settings, self._stuck, group.read.ends)
 
     def _folded(self, group: Group, pen: Pen) -> Folded:
         shown = group.shown
+        self._skews.note(group.skews_ms)
         outcome = np.full(len(shown.segment), Outcome.FUNDED, np.uint8)
-        pool, stakes = self._pool(), self._stakes()
+        pool, stakes, now_s = self._pool(), self._stakes(), book.clock_s(self._connection)
+        since_s = waiting.since_s(self._connection, now_s)
+        today, since = now_s // DAY_S, since_s // DAY_S
         self._refuse_repeated(group, outcome)
         self._refuse_excess(group, outcome)
         # Before what was seen: an appearance that is worth nothing must not use up the day of one that is.
         outcome[(outcome == Outcome.FUNDED) & (shown.amount == 0)] = Outcome.UNEARNED
         with self.stages.time("seen"):
             news = self._refuse_seen(group, outcome)
-        runs = pen.give("write seen", self._seen.remember, self._connection, news)
+        runs = pen.give("write seen", self._seen.remember, self._connection, news, since_s)
         ahead = self._look_ahead(group, pen)
         with self.stages.time("caps"):
             self._refuse_excess_of_day(group, outcome)
@@ -162,15 +174,15 @@ class Fold:
             nets, rests = money.split_many(paid, self._economics.creator_share_ppm)
             earned = self._earned(group, paid, nets, rests, stakes)
         folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
-        pen.give("write entry", self._write, group.stored, folded, earned, outcome)
-        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], _bound(cap, group, paid))
+        pen.give("write entry", self._write, group, folded, earned, outcome)
+        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], _bound(cap, group, paid), since)
                 for cap in self._caps]  # fmt: skip
         with self.stages.time("pairs"):
             pairs = self._pairs(group, outcome == Outcome.FUNDED, nets)
-        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs), None
+        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, today, since), None
         if ahead is not None:
             following = self._grouped(*ahead.result())
-        pen.give("commit", self._move_cursors, _ends(group.stored))
+        pen.give("commit", self._move_cursors, group.read.ends)
         pen.finish()
         with self.stages.time("commit"):
             book.commit(self._connection)
@@ -276,12 +288,16 @@ class Fold:
     def _pairs(self, group: Group, funded: Flags, nets: Amounts) -> Pairs:
         rows = np.flatnonzero(funded)
         search = group.shown.search[rows]
-        viewers, days = group.shown.viewers[:, 0][search], group.shown.days[search]
+        shown = group.shown
+        sources = np.where(shown.origins[:, 0] | shown.origins[:, 1] != 0, shown.origins[:, 0], shown.viewers[:, 0])
+        viewers, days = sources[search], shown.days[search]  # cookies are made by the hundred: a network is one viewer
         return Pairs(viewers, group.shown.creator[rows], days, group.shown.amount[rows], nets[rows])
 
     # ── Writing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, stored: Sequence[Stored], folded: Folded, earned: Earned, outcome: Outcomes) -> None:
+    def _write(self, group: Group, folded: Folded, earned: Earned, outcome: Outcomes) -> None:
+        stored = group.stored
+        self._set_aside(group.read.damaged)
         entry_id = self._post(stored, folded, earned) if earned.total else None
         unfunded = int((outcome == Outcome.UNFUNDED).sum())
         with book.refusals():
@@ -316,6 +332,15 @@ class Fold:
             " ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix",
             (self._economics.maturity_s, MATURITY_BUCKET_S, MATURITY_BUCKET_S, *lines.T.tolist()),
         )
+
+    def _set_aside(self, damaged: Mapping[tuple[UUID, int], str]) -> None:
+        """Leave what cannot be read to a person; the money of what follows on it does not wait for him."""
+        for (incarnation, seq), why in damaged.items():
+            log.error("a batch is damaged and set aside: %s", why, extra={"incarnation": str(incarnation), "seq": seq})
+            self._connection.execute(
+                "INSERT INTO ledger.set_aside (incarnation, seq, reason) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (incarnation, seq, why),
+            )
 
     def _keep_outcomes(self, stored: Sequence[Stored], outcome: Outcomes, fold_id: int) -> None:
         at, kept = 0, memoryview(outcome.tobytes())
@@ -368,11 +393,6 @@ def mature(connection: Connection[Any]) -> int:
 def _bound(cap: Caps, group: Group, amounts: Amounts) -> Amounts:
     """What of these amounts a bound holds for."""
     return np.where(group.shown.has_origin, amounts, 0) if cap.kind == ORIGIN else amounts
-
-
-def _ends(stored: Sequence[Stored]) -> dict[UUID, int]:
-    """Where the cursors stand after these batches."""
-    return {each.incarnation: each.seq + each.searches for each in stored}
 
 
 def _some(owners: Ids, amounts: Amounts) -> tuple[Ids, Amounts]:

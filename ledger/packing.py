@@ -175,19 +175,24 @@ def signature_of(raw: bytes) -> str:
 
 
 @lru_cache(maxsize=64)
-def capacity(kind: str, version: str, *, separate_gas: bool, with_marker: bool) -> int:
-    """How many recipients (kind "payout"), openings ("accounts") or markers ("reclaim") one transaction holds."""
+def capacity(kind: str, version: str, *, separate_gas: bool, with_marker: bool, lineage: int = 0) -> int:
+    """How many recipients (kind "payout"), openings ("accounts") or markers ("reclaim") one transaction holds.
+
+    `lineage` is how many other batches' markers are made and emptied in it; 0 recipients where so many do not fit.
+    """
     one = {"payout": _some_pay, "accounts": _some_open, "reclaim": _some_reclaim}[kind]
     keys = [Pubkey(bytes([251, index]) + bytes(30)) for index in range(4)]
     payer = Payer(keys[0], keys[1] if separate_gas else keys[0], keys[2], keys[3], 6)
-    first = [create_marker(payer, Marker(Pubkey(bytes([252]) + bytes(31)), "0" * 32, 1))] if with_marker else []
-    count = 1
+    marks = [Marker(_number(index, 252), "0" * 32, 1) for index in range(lineage + 1)]
+    first = [make(payer, mark) for mark in marks[1:] for make in (create_marker, reclaim_marker)]
+    first += [create_marker(payer, marks[0])] if with_marker else []
+    count = 0
     while _fits(payer, [*first, *(one(payer, index) for index in range(count + 1))], version, kind, count + 1):
         count += 1
     return count
 
 
-def _fits(payer: Payer, instructions: list[Instruction], version: str, kind: str, count: int) -> bool:
+def _fits(payer: Payer, instructions: Sequence[Instruction], version: str, kind: str, count: int) -> bool:
     blockhash = str(Hash.default())
     message = build(payer, instructions, blockhash, version=version, units=COMPUTE_UNITS_MAX, priority_lamports=1)
     executed = len(message.instructions) + (OPENING_CALLS - 1) * count * (kind == "accounts")
@@ -195,8 +200,8 @@ def _fits(payer: Payer, instructions: list[Instruction], version: str, kind: str
     return size <= BYTES_MAX[version] and len(message.account_keys) <= ADDRESSES_MAX and executed <= INSTRUCTIONS_MAX
 
 
-def _number(index: int) -> Pubkey:
-    return Pubkey(bytes([253]) + index.to_bytes(4, "big") + bytes(27))
+def _number(index: int, first: int = 253) -> Pubkey:
+    return Pubkey(bytes([first]) + index.to_bytes(4, "big") + bytes(27))
 
 
 def _some_pay(payer: Payer, index: int) -> Instruction:

@@ -14,18 +14,37 @@ marker: an account whose creation is part of the transaction, so that a second o
 
 from __future__ import annotations
 
+import logging
+
+from cluster.errors import Temporary
 from ledger import stops
-from ledger.settling import Settling
+from ledger.chain import RpcRefusal
+from ledger.resolving import Resolving
+
+log = logging.getLogger(__name__)
 
 
-class Payouts(Settling):
-    """The whole of it: one round is settle, plan, sign, send."""
+class Payouts(Resolving):
+    """The whole of it: one round is settle, resolve, plan, sign, send."""
 
     def run_once(self, *, plan: bool = True) -> None:
-        """One round at our own pace. Each step commits for itself. `plan`: also begin something new."""
-        self.settle()
-        if plan and stops.frozen(self.connection) is None:
-            self.plan()
-            self.sign()
-        self.connection.commit()
-        self.send()
+        """One round at our own pace. Each step commits for itself. `plan`: also begin something new.
+
+        Raises:
+            Temporary, RpcRefusal: a step could not be done now; the others were.
+        """
+        trouble: Exception | None = None
+        self.planned_now = frozenset()  # what a round has planned and not signed waited, and is asked about again
+        for step in (self.settle, self.resolve, self.plan, self.sign, self.send):
+            begins = step in (self.plan, self.sign)
+            if begins and not (plan and stops.frozen(self.connection) is None):
+                continue
+            try:
+                step()
+                self.connection.commit()
+            except (Temporary, RpcRefusal) as error:
+                self.connection.rollback()
+                log.warning("payouts wait: %s", error, extra={"step": step.__name__})
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble

@@ -6,13 +6,20 @@ the recipient at fault stands alone and is held. Knows no signature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from ledger import batches, book, packing, screening, stops
+from cluster.errors import Temporary
+from ledger import batches, book, packing, screening, stops, wallets
 from ledger.batches import Batch, Due, Recipient
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
+
+log = logging.getLogger(__name__)
+
+
+RECLAIM_READ = 4  # times as many markers are read as one transaction empties
 
 
 class Planning(Rail):
@@ -25,12 +32,32 @@ class Planning(Rail):
         room = self.settings.batches_live_max - batches.live_count(self.connection)
         ready, missing = self._due()
         self._find_accounts(missing)
-        size = self.treasury.capacity("payout")
-        chunks = [ready[start : start + size] for start in range(0, len(ready), size)][: max(room, 0)]
-        made = self._pend([sorted(chunk, key=lambda each: each.creator_id) for chunk in chunks])
+        made = self._pend(self._parts(ready)[: max(room, 0)])
         self._reclaim()
         book.commit(self.connection)
+        self.planned_now = frozenset(each.id for each in made)
         return made
+
+    def _parts(self, ready: Sequence[Due]) -> list[list[Due]]:
+        """As many recipients together as one transaction holds beside the markers that guard them.
+
+        Who has been through so many transactions that were given up that their markers do not fit waits for their time.
+        """
+        marked = self.settings.marker_accounts
+        lineage = batches.lineage_of(self.connection, [each.creator_id for each in ready]) if marked else {}
+        parts: list[list[Due]] = []
+        together: set[str] = set()
+        for each in ready:
+            above = set(lineage.get(each.creator_id, ()))
+            if not self.treasury.capacity("payout", len(above)):
+                log.error("too many transactions of a creator were given up", extra={"creator": each.creator_id})
+                continue
+            together |= above
+            if not parts or len(parts[-1]) >= self.treasury.capacity("payout", len(together)):
+                parts.append([])
+                together = above
+            parts[-1].append(each)
+        return [sorted(part, key=lambda each: each.creator_id) for part in parts]
 
     def _pend(self, chunks: Sequence[Sequence[Due]], parent: str | None = None) -> list[Batch]:
         """A batch for each chunk, its money in flight."""
@@ -42,12 +69,33 @@ class Planning(Rail):
     def _reclaim(self) -> None:
         """Take back the rent of markers that have done their duty, once a transaction is worth its fee."""
         size = self.treasury.capacity("reclaim")
-        rows = batches.reclaimable(self.connection, self.settings.marker_retention_s, size)
-        if len(rows) >= min(self.settings.reclaim_min, size):
-            recipients = tuple(Recipient(0, batch_id, address, lamports) for batch_id, address, lamports in rows)
+        least = min(self.settings.reclaim_min, size)
+        own = self.settings
+        rows = batches.reclaimable(self.connection, own.marker_retention_s, own.reclaim_pause_s, RECLAIM_READ * size)
+        if len(rows) < least:
+            return
+        recipients = self._held_by_markers(rows)[:size]
+        if len(recipients) >= least:
             named = ",".join(each.wallet for each in recipients)
             number = self._id(f"reclaim|{named}|{batches.reclaims(self.connection)}")
-            batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, recipients)])
+            batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, tuple(recipients))])
+
+    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
+        """What is to be emptied: to the last lamport that nodes agree is there, for strangers can send more.
+
+        A marker that holds less than its rent, or of which nodes differ, keeps the others waiting no longer.
+        """
+        try:
+            found = self.chain.seen_accounts([address for _, address in rows], opinions=self.opinions)
+        except Temporary as error:
+            log.warning("no marker is emptied now: %s", error)
+            return []
+        recipients = []
+        for (batch_id, address), seen in zip(rows, found, strict=True):
+            held = {each.lamports if each is not None else 0 for each in seen}
+            if len(held) == 1 and (lamports := held.pop()) >= self.treasury.marker_rent:
+                recipients.append(Recipient(0, batch_id, address, lamports))
+        return recipients
 
     def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:
         """The batch that pays these creators; its id follows from who, when and which, and the secret."""
@@ -56,10 +104,12 @@ class Planning(Rail):
         recipients = tuple(Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
         return Batch(number, "payout", "planned", sum(each.amount_pix for each in dues), recipients)
 
-    def _due(self) -> tuple[list[Due], list[Due]]:
-        """Who is due: those with a token account, within the day's limit, and those without one."""
+    def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
+        """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without."""
         limit = self.settings.payouts_per_plan_max
-        due = self._screened(batches.due(self.connection, self.economics, self.treasury.mint, limit))
+        wallets.release_mended(self.connection)
+        due = self._payable(batches.due(self.connection, self.economics, self.treasury.mint, limit, creators))
+        due = self._screened(due)
         left = self.economics.payout_day_max_pix - batches.planned_today(self.connection)
         ready: list[Due] = []
         for each in due:
@@ -68,41 +118,98 @@ class Planning(Rail):
                 left -= each.amount_pix
         return ready, [each for each in due if each.address is None]
 
+    def _payable(self, due: Sequence[Due]) -> list[Due]:
+        """Those whose wallet can be paid; the others are held until they name another one."""
+        reasons = wallets.unpayable_of(self.connection, {each.creator_id: each.wallet for each in due})
+        for each in due:
+            if each.creator_id in reasons:
+                self._hold_wallet(each.creator_id, each.wallet, reasons[each.creator_id])
+        return [each for each in due if each.creator_id not in reasons]
+
+    def _hold_wallet(self, creator_id: int, wallet: str, why: str) -> None:
+        stops.hold(self.connection, creator_id, f"{wallets.UNPAYABLE}: {wallet} {why}")
+
     def _screened(self, due: Sequence[Due]) -> list[Due]:
         """Those whom the operator's screening lets pass; the others are held."""
-        asked = [screening.Recipient(each.creator_id, each.wallet, each.amount_pix) for each in due]
+        refused = self._screen([screening.Recipient(each.creator_id, each.wallet, each.amount_pix) for each in due])
+        return [each for each in due if each.creator_id not in refused]
+
+    def _screen(self, asked: Sequence[screening.Recipient]) -> set[int]:
+        """Creators whom the operator's screening does not let pass; they are held now."""
         reasons = screening.ask(self.screening, asked)
         for creator_id, reason in reasons.items():
             stops.hold(self.connection, creator_id, f"screening: {reason}")
-        return [each for each in due if each.creator_id not in reasons]
+        return set(reasons)
 
     def _find_accounts(self, missing: Sequence[Due]) -> None:
         """Look up the token accounts of new recipients; open those that the chain does not have."""
         if not missing:
             return
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
-        _, found = self.chain.accounts([each.address for each in recipients])
+        try:
+            found = self.chain.seen_accounts([each.address for each in recipients], opinions=self.opinions)
+        except Temporary as error:
+            log.warning("no token account is looked up now: %s", error)
+            return
         unknown = []
-        for due, recipient, account in zip(missing, recipients, found, strict=True):
-            if account is not None and account.owner == str(packing.TOKEN_PROGRAM):
+        for due, recipient, seen in zip(missing, recipients, found, strict=True):
+            is_there = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]
+            if all(is_there):
                 batches.know_account(self.connection, self.treasury.mint, recipient, None)
+            elif any(is_there):
+                log.warning("nodes differ on a token account", extra={"address": recipient.address})
             elif due.amount_pix >= opening_cost_pix(self.economics, self.treasury.account_rent):
                 unknown.append(recipient)
         taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
         for each in unknown:
             if taken.get(each.creator_id, each.wallet) != each.wallet:
                 stops.hold(self.connection, each.creator_id, "one token account was opened for this creator already")
-        self._open([each for each in unknown if each.creator_id not in taken])
+        self._open(self._of_people([each for each in unknown if each.creator_id not in taken]))
         book.commit(self.connection)
+
+    def _forget_gone(self, batch: Batch) -> bool:
+        """Whether the chain no longer has a token account that a batch was to pay, by every node that answers.
+
+        Its owner has closed it, which is no reason to hold them. One that the platform has not opened is forgotten, and
+        opened like any other; the platform opens one a creator, ever.
+        """
+        if batch.kind != "payout":
+            return False
+        known = batches.not_opened_by_us(self.connection, [each.address for each in batch.recipients])
+        found = self.chain.seen_accounts(known, "confirmed", opinions=self.opinions)
+        gone = [address for address, seen in zip(known, found, strict=True) if all(each is None for each in seen)]
+        batches.forget_accounts(self.connection, gone)
+        return bool(gone)
+
+    def _of_people(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+        """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""
+        if not recipients:
+            return []
+        try:
+            strange = self.chain.not_wallets([each.wallet for each in recipients], self.opinions)
+        except Temporary as error:
+            log.warning("no token account is opened now: %s", error)
+            return []
+        for each in recipients:
+            if each.wallet in strange:
+                self._hold_wallet(each.creator_id, each.wallet, f"belongs to the program {strange[each.wallet]}")
+        return [each for each in recipients if each.wallet not in strange]
 
     def _open(self, recipients: Sequence[Recipient], parent: str | None = None) -> None:
         made = []
         size = self.treasury.capacity("accounts")
         for start in range(0, len(recipients), size):
             chunk = tuple(recipients[start : start + size])
-            number = self._id(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
+            number = self._unused(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
             made.append(Batch(number, "accounts", "planned", 0, chunk))
         batches.add(self.connection, made, parent)
+
+    def _unused(self, text: str) -> str:
+        """An id that follows from a text; the same accounts may be tried again after a batch of them has failed."""
+        number = self._id(text)
+        while batches.is_known(self.connection, number):
+            number = self._id(number)
+        return number
 
     # ── Taking back ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,8 +238,14 @@ class Planning(Rail):
                 self._pay_again(batch, {each.creator_id for each in half})
 
     def _pay_again(self, parent: Batch, creators: set[int]) -> None:
-        limit = self.settings.payouts_per_plan_max
-        due = batches.due(self.connection, self.economics, self.treasury.mint, limit)
-        chosen = sorted((d for d in due if d.creator_id in creators and d.address), key=lambda each: each.creator_id)
-        if chosen:
-            self._pend([chosen], parent.id)
+        """Plan a part of a batch that was given back, under the rules of any payout; else it is due like any other.
+
+        How many batches wait is no matter here: a part that were forgotten would come again with who is at fault.
+        """
+        if not batches.is_payday(self.connection, self.economics):
+            return
+        try:
+            ready, _ = self._due(creators)
+        except Temporary:  # nobody is paid unscreened, and what has ended is booked all the same
+            return
+        self._pend(self._parts(ready), parent.id)

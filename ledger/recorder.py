@@ -16,7 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 STAKES_INTERVAL_S = 30.0
 RETRY_AFTER_S = 5.0
+LATE_S = 1800.0  # half of what the fold believes of a batch that is not late (see `waiting`)
 TASKS_CLOSE_S, FINISH_S = 1.0, 3.0  # within the time that Serve gives a replica to end
 
 
@@ -47,6 +48,7 @@ class Incarnation:
     id: UUID
     spool: spool.Spool
     recorded: int = 0
+    began_at: float = field(default_factory=time.monotonic)
 
 
 class Recorder:
@@ -60,6 +62,7 @@ class Recorder:
         self._seldom = Seldom(log)
         self._stakes: dict[int, frozenset[int]] = {}
         self._waiting: deque[bytes] = deque()
+        self._since: deque[float] = deque()  # when each of these began to wait, by the monotonic clock
         self._waiting_bytes = 0
         self._moved_at = 0.0  # when something was carried last, or began to wait
         self._reason = ""  # why nothing could be carried last
@@ -144,6 +147,7 @@ class Recorder:
         if not self._waiting:
             self._moved_at = time.monotonic()
         self._waiting.append(record)
+        self._since.append(time.monotonic())
         self._waiting_bytes += len(record)
         self._due.set()
 
@@ -226,7 +230,8 @@ class Recorder:
     async def _carry_one(self, connection: AsyncConnection[Any]) -> None:
         records = list(itertools.islice(self._waiting, self._settings.flush_searches_max))
         own, batch = self._own, spool.pack(records)
-        cursor = await connection.execute(RECORDED, parameters(own.id, own.recorded, batch))
+        is_late = time.monotonic() - self._since[0] >= LATE_S
+        cursor = await connection.execute(RECORDED, parameters(own.id, own.recorded, batch, adopted=is_late))
         if cursor.rowcount == 1:
             self._forget(len(records))
         elif not await self._place(connection):
@@ -235,6 +240,7 @@ class Recorder:
     def _forget(self, searches: int) -> None:
         for _ in range(searches):
             self._waiting_bytes -= len(self._waiting.popleft())
+            self._since.popleft()
         self._own.recorded += searches
         self._moved_at = time.monotonic()
 
@@ -254,7 +260,8 @@ class Recorder:
         More than we think: the answer to an insert was lost, or an heir was quicker. Fewer: the database has forgotten.
         """
         own = self._own
-        await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname()))
+        age_s = time.monotonic() - own.began_at
+        await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname(), age_s))
         query = "SELECT recorded FROM ledger.incarnations WHERE id = %s"
         row = await (await connection.execute(query, (own.id,))).fetchone()
         if row is None:
@@ -282,6 +289,7 @@ class Recorder:
             return
         log.error("the database has forgotten searches; they are carried again", extra={"searches": searches})
         self._waiting.extendleft(reversed(lost))
+        self._since.extendleft([own.began_at] * len(lost))  # when they were made is not known any more
         self._waiting_bytes += sum(len(record) for record in lost)
         own.recorded -= searches
 
@@ -301,7 +309,9 @@ class Recorder:
         except OSError:
             own.spool.remove()
             raise
+        own.began_at = damaged.began_at
         self._begun, self._waiting = own, waiting
+        self._since.extendleft([own.began_at] * len(lost))
         self._waiting_bytes += sum(len(record) for record in lost)
         path = spool.set_aside(damaged.spool.path)  # before its lock is let go of, or an heir would take it
         damaged.spool.close()

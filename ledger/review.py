@@ -1,9 +1,11 @@
 """Review: earnings that look made are held, and taken back while they are immature; leaps are held (see `velocity`).
 
 A viewer is *captive* to a creator on a UTC day when nearly all that his looking has earned went to that one creator. One
-captive viewer is an admirer. A creator most of whose day comes from many of them is most likely his own audience: his
-payouts are held with the reason, and what captive viewers have earned him returns to `reward_pool` as far as it has not
-matured. What others have earned him stays, so that nobody can ruin a creator by clicking. Viewers are keyed hashes.
+captive viewer is an admirer. A creator most of whose day comes from many of them is most likely his own audience: what
+captive viewers have earned him that day returns to `reward_pool` as far as it has not matured, and what has matured is
+held with the reason. What others have earned him stays and is paid, so that nobody can ruin a creator by clicking. All
+anonymous viewers of one network are one viewer here, however many cookies they have. Where a person has released such a
+hold, the creator's audience is believed for a while. Viewers are keyed hashes.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from ledger import book, stops, velocity
-from ledger.caps import DAYS_KEPT, Days
+from ledger.caps import DAY_S, Days
 from ledger.money import Amounts
 from ledger.runs import merged_from
 from ledger.seen import Keys
@@ -27,6 +29,9 @@ from ledger.settings import PPM, Economics
 log = logging.getLogger(__name__)
 
 NARROW_MAX = 2**31 - 1
+FAN_IN = "fan-in: most of a day was earned by viewers of nobody else; what they have earned waits"
+MATURITY_SLACK_S = 600  # by which earnings may mature later than their day says: the buckets that they are kept in
+DAYS_KEPT = 4  # today, yesterday, and the two days that yesterday is measured by
 NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}
 
 
@@ -68,27 +73,39 @@ class Audience:
 
     def __init__(self) -> None:
         self._runs: list[Pairs] = []
+        self._since: int | None = None  # the oldest day that has come to something since it was judged last
 
     def load(self, connection: Connection[Any]) -> None:
         """Read what earlier folds have kept."""
         rows = connection.execute("SELECT id, viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
         self._runs = [_kept(*row) for row in rows]
 
-    def remember(self, connection: Connection[Any], pairs: Pairs) -> list[Pairs]:
+    def remember(self, connection: Connection[Any], pairs: Pairs, today: int, since: int | None = None) -> list[Pairs]:
         """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
 
-        A fold's own pairs are kept as they come: nearly all are different, and merging brings together what is not.
+        `today` is the UTC day of the database's clock, `since` that of the oldest batch which waits for a fold: what is too
+        old for it is forgotten, once it has been judged. A fold's
+        own pairs are kept as they come: nearly all are different, and merging brings together what is not.
         """
+        self._since = self.since(today if since is None else since)
         if not len(pairs.viewers):
             return self._runs
         runs = [*self._runs, pairs]
         start = merged_from([len(each.viewers) for each in runs])
         if start is not None:
-            runs[start:] = [_young(summed(joined(runs[start:])))]
+            runs[start:] = [_young(summed(joined(runs[start:])), today, self._since)]
             connection.execute(
                 "DELETE FROM ledger.pair_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
             )
-        return [*runs[:-1], self._insert(connection, runs[-1])]
+        return [*runs[:-1], self._insert(connection, runs[-1])] if len(runs[-1].viewers) else runs[:-1]
+
+    def since(self, today: int) -> int:
+        """The oldest day that has come to something and was not judged since; `today` where there is none."""
+        return today if self._since is None else min(today, self._since)
+
+    def judged(self) -> None:
+        """All that was folded has been judged."""
+        self._since = None
 
     def accept(self, runs: list[Pairs]) -> None:
         """The transaction that kept these has committed."""
@@ -102,11 +119,13 @@ class Audience:
         assert row is not None
         return replace(pairs, id=row[0])
 
-    def totals(self, economics: Economics) -> Totals | None:
-        """Creators' days, with what captive viewers make of them; None before anything was earned."""
+    def totals(self, economics: Economics, today: int) -> Totals | None:
+        """Creators' days up to `today`, with what captive viewers make of them; None where nothing was earned lately."""
         if not self._runs:
             return None
-        pairs = _young(summed(joined(self._runs)))
+        pairs = _young(summed(joined(self._runs)), today, self.since(today))
+        if not len(pairs.viewers):
+            return None
         captive = _captive(pairs, economics)
         keys = np.stack([pairs.days.astype(np.int64), pairs.creators])
         unique, place = np.unique(keys, axis=1, return_inverse=True)
@@ -120,14 +139,16 @@ class Audience:
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
     """Hold who looks made, and take back what is immature of it; returns the amount. One transaction."""
-    totals = audience.totals(economics)
+    today = book.clock_s(connection) // DAY_S
+    totals = audience.totals(economics, today)
     if totals is None:
         return 0
-    taken = sum(_act(connection, each) for each in suspicions(totals, economics))
-    for leap in velocity.leaps(totals.days, totals.creators, totals.net, economics):
+    taken = sum(_act(connection, each, economics) for each in suspicions(totals, economics))
+    for leap in velocity.leaps(totals.days, totals.creators, totals.net, economics, today, audience.since(today)):
         reason = f"velocity on {_date(leap.day)}: more than {economics.velocity_ratio} times the days before"
         stops.hold(connection, leap.creator_id, reason, once=True)
     book.commit(connection)
+    audience.judged()
     return taken
 
 
@@ -144,7 +165,9 @@ def suspicions(totals: Totals, economics: Economics) -> list[Suspicion]:
     ]
 
 
-def _act(connection: Connection[Any], found: Suspicion) -> int:
+def _act(connection: Connection[Any], found: Suspicion, economics: Economics) -> int:
+    if stops.is_trusted(connection, found.creator_id, FAN_IN, economics.fan_in_trust_s):
+        return 0
     with book.refusals():
         row = connection.execute(
             "INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix) VALUES (%s, %s, %s, %s)"
@@ -153,9 +176,8 @@ def _act(connection: Connection[Any], found: Suspicion) -> int:
             (found.day, found.creator_id, found.viewers, found.captive_pix),
         ).fetchone()
     assert row is not None
-    reason = f"fan-in on {found.day}: most was earned by viewers of nobody else"
-    stops.hold(connection, found.creator_id, reason, once=True)
-    taken = _take_back(connection, found, int(row[0]))
+    stops.hold(connection, found.creator_id, FAN_IN, partial=True)
+    taken = _take_back(connection, found, int(row[0]), economics.maturity_s)
     if taken:
         log.warning(
             "earnings that look made are taken back",
@@ -164,13 +186,14 @@ def _act(connection: Connection[Any], found: Suspicion) -> int:
     return taken
 
 
-def _take_back(connection: Connection[Any], found: Suspicion, most: int) -> int:
-    """The newest immature earnings return to the pool, up to `most`."""
+def _take_back(connection: Connection[Any], found: Suspicion, most: int, maturity_s: int) -> int:
+    """The day's immature earnings return to the pool, the newest first, up to `most`; those of other days are not touched."""
+    first = datetime.combine(found.day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
     buckets = connection.execute(
         "SELECT m.account_id, m.matures_at, m.amount_pix FROM ledger.maturing m JOIN ledger.accounts a"
         " ON a.id = m.account_id WHERE a.kind = 'maturing' AND a.party = 'creator' AND a.owner = %s"
-        " AND m.amount_pix > 0 ORDER BY m.matures_at DESC",
-        (found.creator_id,),
+        " AND m.amount_pix > 0 AND m.matures_at > %s AND m.matures_at <= %s ORDER BY m.matures_at DESC",
+        (found.creator_id, first, first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)),
     ).fetchall()
     taken = 0
     for account, matures_at, amount in buckets:
@@ -224,8 +247,11 @@ def _kept(number: int, *columns: bytes) -> Pairs:
     return Pairs(*arrays, id=number)
 
 
-def _young(pairs: Pairs) -> Pairs:
-    young = pairs.days.astype(np.int64) > int(pairs.days.max()) - DAYS_KEPT
+def _young(pairs: Pairs, today: int, since: int) -> Pairs:
+    days = pairs.days.astype(np.int64)
+    young = (days > since - DAYS_KEPT) & (
+        days <= today + 1
+    )  # later ones are of an older version, which believed any clock
     return Pairs(*(getattr(pairs, name)[young] for name in NAMES))
 
 

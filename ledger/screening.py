@@ -39,7 +39,7 @@ def load(name: str) -> Screening:
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # somebody else's code: whatever is wrong with it, nobody is paid unscreened
         hint = "write it like package.module:function, importable where the ledger runs"
         raise Rejected(f"[ledger] screening {name!r} is not found: {error}", code="no-screening", hint=hint) from error
     if not callable(found):

@@ -18,6 +18,8 @@ from psycopg import Connection
 from ledger.groups import Places, changes, order_of
 from ledger.runs import merged_from
 
+LATE_S = 2 * 86_400  # so much older than when it was recorded can be what an heir records
+
 Keys = NDArray[np.uint64]
 Seconds = NDArray[np.uint32]
 
@@ -48,10 +50,12 @@ class Seen:
         self._repeat_after_s = repeat_after_s
         self._runs: list[Run] = []
 
-    def load(self, connection: Connection[Any]) -> None:
-        """Read what earlier folds have kept."""
+    def load(self, connection: Connection[Any], now_s: int) -> None:
+        """Read what earlier folds have kept. What an older version kept of a clock ahead was seen by `now_s` at the latest."""
         rows = connection.execute("SELECT id, keys, seconds FROM ledger.seen_runs ORDER BY id").fetchall()
-        self._runs = [Run(row[0], np.frombuffer(row[1], "<u8"), np.frombuffer(row[2], "<u4")) for row in rows]
+        self._runs = [
+            Run(row[0], np.frombuffer(row[1], "<u8"), _until(np.frombuffer(row[2], "<u4"), now_s)) for row in rows
+        ]
 
     def sift(self, keys: Keys, seconds: Seconds, order: Places) -> tuple[Places, Run]:
         """The rows that count, not seen within the time, here or earlier in the same list; and what they are kept as.
@@ -69,39 +73,46 @@ class Seen:
         counts = (last == 0) | (at - last >= self._repeat_after_s)
         return rows[counts], Run(0, unique[counts], at[counts])
 
-    def remember(self, connection: Connection[Any], run: Run) -> list[Run]:
-        """Keep what counted, in the caller's transaction; the result becomes the present by `accept`."""
+    def remember(self, connection: Connection[Any], run: Run, since_s: int) -> list[Run]:
+        """Keep what counted, in the caller's transaction; the result becomes the present by `accept`.
+
+        `since_s`, in seconds since 1970: what is too old for what was recorded then is forgotten (see `waiting.since_s`).
+        """
         if not len(run.keys):
             return self._runs
         runs = [*self._runs, run]
         start = merged_from([len(each.keys) for each in runs])
         if start is not None:
-            runs[start:] = [self._merge(runs[start:])]
+            runs[start:] = [self._merge(runs[start:], since_s)]
             connection.execute(
                 "DELETE FROM ledger.seen_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
             )
-        return [*runs[:-1], self._insert(connection, runs[-1])]
+        return [*runs[:-1], self._insert(connection, runs[-1])] if len(runs[-1].keys) else runs[:-1]
 
     def accept(self, runs: list[Run]) -> None:
         """The transaction that kept these has committed."""
         self._runs = runs
 
-    def _merge(self, runs: list[Run]) -> Run:
-        """One run, each key with its newest second, without what is too old to matter."""
+    def _merge(self, runs: list[Run], since_s: int) -> Run:
+        """One run, each key with its newest second, without what is too old to matter; it may be empty."""
         keys = np.concatenate([run.keys for run in runs])
         seconds = np.concatenate([run.seconds for run in runs])
-        young = seconds.astype(np.int64) > int(seconds.max()) - max(1, self._repeat_after_s)
+        young = seconds.astype(np.int64) > since_s - LATE_S - max(1, self._repeat_after_s)
         keys, seconds = keys[young], seconds[young]
         order = order_of(keys)  # quick, because runs are in order
         keys, seconds = keys[order], seconds[order]
         starts = np.flatnonzero(changes(keys))
-        return Run(0, keys[starts], np.maximum.reduceat(seconds, starts))
+        return Run(0, keys[starts], np.maximum.reduceat(seconds, starts) if len(starts) else seconds)
 
     def _insert(self, connection: Connection[Any], run: Run) -> Run:
-        newest = datetime.fromtimestamp(int(run.seconds.max()) if len(run.seconds) else 0, UTC)
+        newest = datetime.fromtimestamp(int(run.seconds.max()), UTC)
         row = connection.execute(
             "INSERT INTO ledger.seen_runs (keys, seconds, newest_at) VALUES (%s, %s, %s) RETURNING id",
             (run.keys.astype("<u8").tobytes(), run.seconds.astype("<u4").tobytes(), newest),
         ).fetchone()
         assert row is not None
         return Run(row[0], run.keys, run.seconds)
+
+
+def _until(seconds: Seconds, now_s: int) -> Seconds:
+    return seconds if int(seconds.max()) <= now_s else np.minimum(seconds, np.uint32(now_s))

@@ -12,6 +12,7 @@ from typing import ClassVar
 PPM = 1_000_000
 PIX = 1_000_000  # base units in one PIX
 AMOUNT_MAX = 2**63 - 1
+HOLD_H_MAX = 24 * 366
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
 
 
@@ -37,11 +38,13 @@ class Economics:
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
     # A viewer is captive to a creator who gets this share of a day's earnings of his, once they are worth judging. A
-    # creator with so many captive viewers, who make more than that share of his day, is held (0: nobody is judged).
+    # creator with so many captive viewers, who make more than that share of his day, loses what they make of it, as far
+    # as it has not matured; what has is held (0: nobody is judged). All without a key of one network are one viewer.
     captive_share_ppm: int = 800_000
     captive_min_pix: int = 3_000
     captive_viewers_min: int = 20
     fan_in_share_ppm: int = 500_000
+    fan_in_trust_s: int = 30 * 86_400  # after a person has released such a hold: the creator's viewers are not judged
 
     # A creator whose day comes to more than `velocity_ratio` times the better one of the two days before, and to at least
     # `velocity_min_pix`, is held until somebody has looked (0: nobody is).
@@ -54,6 +57,7 @@ class Economics:
     payout_max_pix: int = 10_000_000_000
     payout_day_max_pix: int = 100_000_000_000
     wallet_hold_s: int = 72 * 3600  # after a change of wallet
+    manifest_wallet_hold_h: int = 72  # after a manifest has named the first one, unless the creator confirms it
 
     # The schedule: payouts are planned in the first `payout_window_s` of every `payout_interval_s`, counted from midnight
     # UTC and `payout_offset_s` (daily from 02:00 to 03:00: 86_400, 3600, 7200). 0: whenever something is due.
@@ -80,6 +84,8 @@ class Economics:
             raise ValueError("payout_min_pix must be 1 or more and at most payout_max_pix")
         if self.payout_interval_s and not 1 <= self.payout_window_s <= self.payout_interval_s:
             raise ValueError("payout_window_s must be 1 or more and at most payout_interval_s")
+        if self.manifest_wallet_hold_h > HOLD_H_MAX:
+            raise ValueError(f"manifest_wallet_hold_h is {self.manifest_wallet_hold_h}, expected 0 to {HOLD_H_MAX}")
         if self.rate_pix > 10**9:
             raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
 
@@ -119,12 +125,17 @@ class LedgerSettings:
     marker_accounts: bool = True
     marker_retention_s: int = 30 * 86_400  # longer than the age of any backup that may be restored
     reclaim_min: int = 20  # markers that make a reclaiming transaction worth its fee
+    reclaim_pause_s: float = 600.0  # after one that the chain has refused
     priority_fee_lamports: int = 0
     compute_margin_ppm: int = 100_000
     rpc_timeout_s: float = 10.0
     rpc_requests_per_s: float = 200.0
     resend_interval_s: float = 2.0
-    second_opinion: bool = True  # expiry needs a second RPC, where there are two
+    second_opinion: bool = True  # an end and a deposit need a second RPC, where there are two
+    # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
+    # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
+    give_back_after_s: float = 600.0
+    batch_open_max_s: float = 6 * 3600.0  # a transaction without an end for longer is named by the log and the audit
 
     # The localnet, for machines without a chain.
     localnet_slot_ms: int = 100
@@ -136,7 +147,7 @@ class LedgerSettings:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
-                     "resend_interval_s", "orphan_after_s", "carry_stalled_s"):  # fmt: skip
+                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",
@@ -148,5 +159,7 @@ class LedgerSettings:
             or self.localnet_pool_pix < 0
             or self.localnet_treasury_lamports < 0
             or self.priority_fee_lamports < 0
+            or self.give_back_after_s < 0
+            or self.reclaim_pause_s < 0
         ):
             raise ValueError("amounts and times must not be negative")

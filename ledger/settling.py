@@ -11,11 +11,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from ledger import batches, book, stops
+from solders.transaction import VersionedTransaction
+
+from cluster.errors import Temporary
+from ledger import batches, book, stops, verdict
 from ledger.batches import Attempt, Batch
-from ledger.chain import Effect, Look
-from ledger.rail import PAID_UNKNOWN
+from ledger.chain import Effect, Look, RpcRefusal
+from ledger.rail import PAID_UNKNOWN, is_over
 from ledger.signing import Signing
+from ledger.verdict import Fault
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +40,22 @@ class Settling(Signing):
             effect = self._finalized(attempt, looks)
             if effect is not None and self._revive(attempt, effect, live):
                 return  # what was read of the others may be about the same batch
-        unseen = []
-        for attempt in live:
+        unseen = [attempt for attempt in live if self._is_unseen(attempt, looks)]
+        if unseen:
+            self._expire(unseen)
+
+    def _is_unseen(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
+        """End an attempt whose end is certain; whether no node knows it."""
+        try:
             effect = self._finalized(attempt, looks)
             if effect is not None:
                 self._ended(attempt, effect)
-            elif looks and all(look.statuses[attempt.signature] is None for look in looks):
-                unseen.append(attempt)
-        if unseen:
-            self._expire(unseen)
+                return False
+        except (Temporary, RpcRefusal) as error:  # of one attempt; the others are settled
+            self.connection.rollback()
+            log.warning("an attempt cannot be settled now: %s", error, extra={"batch": attempt.batch.id})
+            return False
+        return bool(looks) and all(look.statuses[attempt.signature] is None for look in looks)
 
     def _finalized(self, attempt: Attempt, looks: Sequence[Look]) -> Effect | None:
         """What the transaction did, if a node says that it is final and enough of them agree on the effect."""
@@ -82,15 +93,8 @@ class Settling(Signing):
 
     def _ended(self, attempt: Attempt, effect: Effect) -> None:
         """One transaction of ours: the attempt, the money and what it cost, together."""
-        if effect.error is not None and self._marker_exists(attempt.batch):
-            if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
-                stops.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
-        elif effect.error is not None:
-            batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
-            self._give_back(
-                attempt.batch, f"fail:{attempt.signature}", self._cost_lines(effect), self._proof(attempt, effect)
-            )
-            self._take_apart(attempt.batch, f"the transaction failed: {effect.error}")
+        if effect.error is not None:
+            self._failed(attempt, effect)
         elif not self._is_as_planned(attempt.batch, effect):
             stops.freeze(
                 self.connection, "a transaction did something else than was signed", self._proof(attempt, effect)
@@ -99,6 +103,32 @@ class Settling(Signing):
             batches.land(self.connection, attempt, effect.slot, effect.fee)
             self._take_note(attempt, effect)
         book.commit(self.connection)
+
+    def _failed(self, attempt: Attempt, effect: Effect) -> None:
+        """It moved nothing. Failing at the marker proves that another one has; else the money goes back once none can."""
+        batch = attempt.batch
+        transaction = VersionedTransaction.from_bytes(attempt.raw)
+        limits = verdict.limits_of(transaction)
+        guards = len(transaction.message.instructions) - limits - len(batch.recipients)
+        fault = verdict.of(effect.error, batch.kind, guards, limits)
+        if fault is Fault.MARKER:
+            if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
+                stops.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
+            return
+        if (
+            fault is Fault.LINEAGE and batches.lineage(self.connection, [batch.id])[batch.id]
+        ):  # else it was a stranger's
+            self._freeze_lineage(batch, self._proof(attempt, effect))
+            return
+        if not self._never_paid(batch, effect.slot):
+            return
+        is_recipients = fault is Fault.RECIPIENT and not self._treasury_is_frozen()
+        is_gone = is_recipients and self._forget_gone(batch)
+        batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
+        proof = self._proof(attempt, effect)
+        self._give_back(batch, f"fail:{attempt.signature}", self._cost_lines(effect), proof)
+        if is_recipients and not is_gone:
+            self._take_apart(batch, f"the transaction failed: {effect.error}")
 
     def _take_note(self, attempt: Attempt, effect: Effect) -> None:
         """A batch has landed: post its transfers, and remember what it has made on chain."""
@@ -110,19 +140,26 @@ class Settling(Signing):
         if batch.kind == "payout" and entry is not None:
             batches.end_transfers(self.connection, batch, "posted", entry.id)
             batches.received(self.connection, batch)
-            if self.settings.marker_accounts:
-                mark = self.treasury.marker(batch.id)
-                batches.add_marker(self.connection, batch, str(mark.address), mark.lamports)
+            self._keep_marker(batch)
         if batch.kind == "reclaim":
             batches.reclaimed(self.connection, batch)
         if batch.kind == "accounts":
             for each in batch.recipients:
                 batches.know_account(self.connection, self.treasury.mint, each, batch.id)
 
+    def _keep_marker(self, batch: Batch) -> None:
+        """Its rent is to be taken back in time."""
+        if self.settings.marker_accounts:
+            mark = self.treasury.marker(batch.id)
+            batches.add_marker(self.connection, batch, str(mark.address), mark.lamports)
+
     def _is_as_planned(self, batch: Batch, effect: Effect) -> bool:
         if batch.kind != "payout":
             return all(change == 0 for change in effect.tokens.values())
-        wanted = {self.treasury.token_account: -batch.amount_pix}
+        own = self.treasury.token_account
+        if any(each.address == own for each in batch.recipients):
+            return False  # planned by a release that let it in: less has left than the plan says
+        wanted = {own: -batch.amount_pix}
         for each in batch.recipients:
             wanted[each.address] = wanted.get(each.address, 0) + each.amount
         return {address: change for address, change in effect.tokens.items() if change} == wanted
@@ -132,18 +169,15 @@ class Settling(Signing):
     def _expire(self, unseen: Sequence[Attempt]) -> None:
         """Give up bytes that can never land: finalized height first, then a later look, then the marker."""
         height, slot = self.chain.finalized_height(self.opinions)
-        past = [each for each in unseen if height > each.last_valid_block_height]
+        past = [each for each in unseen if is_over(each, height)]
         if not past:
             return
-        looks = [look for look in self.chain.looks([each.signature for each in past]) if look.slot >= slot]
+        looks = self._looks_since(past, slot)
         for attempt in past:
             if self._nobody_knows(attempt, looks) and not self._marker_exists(attempt.batch, slot):
                 batches.expire(self.connection, attempt)
                 book.commit(self.connection)
                 log.info("attempt expired", extra={"batch": attempt.batch.id, "n": attempt.n})
-
-    def _nobody_knows(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
-        return len(looks) >= self.opinions and all(look.statuses[attempt.signature] is None for look in looks)
 
     # ── Entries ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -43,6 +43,7 @@ SUFFIX = ".spool2"
 FORMAT_OF = {".spool": 1, SUFFIX: FORMAT}  # by ending
 SET_ASIDE = ".damaged"  # after the ending of a spool that nobody reads any more
 RECORD_BYTES_MAX = 1 << 20  # far above any search
+UNKNOWN = "format-unknown"  # the code of a refusal: a newer version may know it
 NO_KEY = bytes(16)
 NO_ORIGIN = bytes(16)  # of a viewer with a key, and of format 1
 
@@ -74,7 +75,7 @@ def unpack(payload: bytes, number: int) -> tuple[NDArray[np.void], NDArray[np.vo
         Rejected: the format is not known, or the counts do not fit the bytes.
     """
     if number not in SEARCHES:
-        raise Rejected(f"batch format {number} is not known", code="format-unknown")
+        raise Rejected(f"batch format {number} is not known", code=UNKNOWN)
     kind = SEARCHES[number]
     searches, appearances = HEAD.unpack_from(payload) if len(payload) >= HEAD.size else (0, 0)
     if len(payload) != HEAD.size + searches * kind.itemsize + appearances * SHOWN.itemsize:
@@ -83,6 +84,8 @@ def unpack(payload: bytes, number: int) -> tuple[NDArray[np.void], NDArray[np.vo
     bodies = np.frombuffer(payload, SHOWN, appearances, HEAD.size + searches * kind.itemsize)
     if int(heads["count"].sum()) != appearances:
         raise Rejected("a batch does not hold what its searches say", code="batch-damaged")
+    if (bodies["amount_pix"] < 0).any():
+        raise Rejected("an appearance of a batch earns less than nothing", code="batch-damaged")
     return _current(heads), bodies
 
 
@@ -183,6 +186,15 @@ class Orphan:
         found = parsed(data)
         self.is_damaged = not _is_torn(data[sum(FRAME.size + len(record) for record in found) :])
         return found
+
+    def age_s(self, records: Sequence[bytes], now_s: float) -> float:
+        """For how long there has been the first of its searches, by differences of this machine's clock alone."""
+        written_s, lasted_s = os.fstat(self._descriptor).st_mtime, 0.0
+        if records:
+            kind = SEARCHES[self.format]
+            first, last = (np.frombuffer(each, kind, 1)["at_ms"][0] for each in (records[0], records[-1]))
+            lasted_s = float(last - first) / 1000
+        return max(0.0, now_s - written_s) + max(0.0, lasted_s)
 
     def set_aside(self) -> Path:
         """Leave the file to a person, under another name, and let go of it."""

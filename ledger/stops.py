@@ -1,7 +1,8 @@
 """Stops: a hold stops payouts to one creator, a freeze stops all of them, each with its reason.
 
 The ledger places them by itself where something looks wrong, and a person where he knows more. Both end by being
-released, by name, and stay written. Nothing is lost meanwhile: what is owed waits in the creator's account.
+released, by name, and stay written. Nothing is lost meanwhile: what is owed waits in the creator's account. A hold stops
+what is planned, too; what is signed may be on its way. A partial hold withholds what is doubtful and nothing else.
 """
 
 from __future__ import annotations
@@ -33,14 +34,37 @@ class Stop:
     until: datetime | None
 
 
-def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False) -> None:
-    """Stop payouts to a creator; for one reason at a time, and `once` not again after it was released."""
+def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, partial: bool = False) -> None:
+    """Stop payouts to a creator; for one reason at a time, and `once` not again after it was released.
+
+    `partial`: only what the suspicions against him leave doubtful waits; the rest is paid.
+    """
     connection.execute(
-        "INSERT INTO ledger.holds (creator_id, reason) SELECT %(creator)s, %(reason)s WHERE NOT EXISTS"
-        " (SELECT FROM ledger.holds WHERE creator_id = %(creator)s AND reason = %(reason)s"
-        "  AND (%(once)s OR released_at IS NULL))",
-        {"creator": creator_id, "reason": reason[:REASON_MAX], "once": once},
+        "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT %(creator)s, %(reason)s, %(partial)s"
+        " WHERE NOT EXISTS (SELECT FROM ledger.holds WHERE creator_id = %(creator)s AND reason = %(reason)s"
+        "                   AND (%(once)s OR released_at IS NULL))",
+        {"creator": creator_id, "reason": reason[:REASON_MAX], "once": once, "partial": partial},
     )
+
+
+def is_trusted(connection: Conn, creator_id: int, reason: str, for_s: int) -> bool:
+    """Whether a person has released a hold with this reason within the time: they have looked, and it was nothing."""
+    row = connection.execute(
+        "SELECT 1 FROM ledger.holds WHERE creator_id = %s AND reason = %s"
+        " AND released_at > now() - make_interval(secs => %s)",
+        (creator_id, reason, for_s),
+    ).fetchone()
+    return row is not None
+
+
+def under_way(connection: Conn, creator_id: int) -> int:
+    """What is signed for a creator and not settled, in base units: no stop keeps it from arriving any more."""
+    row = connection.execute(
+        "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p JOIN ledger.batches b ON b.id = p.batch_id"
+        " WHERE p.creator_id = %s AND b.state = 'signed'",
+        (creator_id,),
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def require_known(connection: Conn, creator_id: int) -> None:

@@ -7,6 +7,7 @@ and funds the treasury (see `bootstrap`).
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from ledger.settings import Economics, LedgerSettings
 from ledger.signer import Signer
 
 REMOTE = "unix:"
+OTHER_MARKS = "other-secret"
 # Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
 MINT_BYTES, MINT_DECIMALS_AT = 82, 44
 ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
@@ -57,9 +59,10 @@ class Treasury:
     def token_account_of(self, wallet: str) -> str:
         return str(packing.token_account(Pubkey.from_string(wallet), self.payer.mint))
 
-    def capacity(self, kind: str) -> int:
-        separate = self.payer.gas != self.payer.treasury
-        return packing.capacity(kind, self.version, separate_gas=separate, with_marker=kind == "payout")
+    def capacity(self, kind: str, lineage: int = 0) -> int:
+        """How many of a kind one transaction holds, beside the markers of so many batches that it must not pay again."""
+        separate, marked = self.payer.gas != self.payer.treasury, kind == "payout"
+        return packing.capacity(kind, self.version, separate_gas=separate, with_marker=marked, lineage=lineage)
 
     def marker(self, batch_id: str) -> packing.Marker:
         return packing.marker(self.payer, batch_id, self.secret, self.marker_rent)
@@ -98,17 +101,33 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     embedded = EMBEDDED in settings.solana.urls
     treasury_key = open_signer(settings, own.treasury_key, create=embedded)
     gas_key = open_signer(settings, own.gas_key, create=embedded) if own.gas_key else treasury_key
-    mint = Pubkey.from_string(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
+    mint = _mint(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
     account = packing.token_account(treasury_key.pubkey, mint)
     payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
     check_mint(chain, payer)
-    bind(connection, chain.genesis(), payer)
+    secret = runtime.secret(settings, "batches")
+    bind(connection, chain.genesis(), payer, secret)
     signers = (treasury_key,) if gas_key is treasury_key else (gas_key, treasury_key)
     version = own.transaction_version
     if version == "auto":
-        version = "v1" if chain.supports_v1() else "legacy"
+        version = "v1" if chain.takes(_first_of_v1(payer)) else "legacy"
     rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
-    return Treasury(payer, signers, version, *rents, runtime.secret(settings, "batches"), own.priority_fee_lamports)
+    return Treasury(payer, signers, version, *rents, secret, own.priority_fee_lamports)
+
+
+def _mint(address: str) -> Pubkey:
+    try:
+        return Pubkey.from_string(address)
+    except ValueError as error:
+        hint = "set [ledger] mint to the address of PIX on this chain"
+        raise Rejected(f"[ledger] mint {address!r} is no address: {error}", code="wrong-mint", hint=hint) from error
+
+
+def _first_of_v1(payer: packing.Payer) -> bytes:
+    """A transaction of version 1 that does nothing, to be simulated."""
+    units = packing.COMPUTE_UNITS_MAX
+    message = packing.build(payer, [packing.memo("pixr")], str(Hash.default()), version="v1", units=units)
+    return packing.unsigned(message, len(payer.signers))
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
@@ -141,8 +160,12 @@ def check_mint(chain: Chain, payer: packing.Payer) -> None:
         raise Rejected(said, code="treasury-frozen", hint="have the mint's authority thaw it")
 
 
-def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> None:
-    """Write down, once, which chain this ledger settles on."""
+def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret: str) -> None:
+    """Write down, once, which chain this ledger settles on, and which secret its batches' ids and markers derive from.
+
+    Raises:
+        Rejected: it is another one. With another secret the markers of what was paid would be looked for in vain.
+    """
     wanted = (genesis, str(payer.mint), payer.decimals, str(payer.treasury), str(payer.token_account))
     connection.execute(
         "INSERT INTO ledger.chain (genesis, mint, decimals, treasury, token_account) VALUES (%s, %s, %s, %s, %s)"
@@ -150,12 +173,44 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer) -> Non
         wanted,
     )
     row = connection.execute("SELECT genesis, mint, decimals, treasury, token_account FROM ledger.chain").fetchone()
+    if row == wanted:
+        _note_own(connection, payer)
     connection.commit()
     if row != wanted:
         hint = "use the chain, mint and treasury key that this database was started with"
         raise Rejected(
             "the ledger in this database settles on another chain or treasury", code="other-chain", hint=hint
         )
+    is_known = _knows(connection, payer, secret)
+    connection.commit()
+    if not is_known:
+        hint = "put back secrets/batches of the data folder that this database was used with"
+        raise Rejected("this ledger has paid with another secret of the batches", code=OTHER_MARKS, hint=hint)
+
+
+def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bool:
+    """Whether the database has seen this secret before. Its first one is written down; markers know an older ledger's."""
+    marker = connection.execute(
+        "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
+        " WHERE (SELECT secret_mark FROM ledger.chain) IS NULL ORDER BY b.ended_at DESC LIMIT 1"
+    ).fetchone()
+    if marker is not None and str(packing.marker(payer, marker[0], secret, 0).address) != marker[1]:
+        return False
+    mark = hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
+    connection.execute("UPDATE ledger.chain SET secret_mark = %s WHERE secret_mark IS NULL", (mark,))
+    return connection.execute("SELECT 1 FROM ledger.chain WHERE secret_mark = %s", (mark,)).fetchone() is not None
+
+
+def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
+    """Addresses that no creator may be paid at."""
+    own = {str(payer.gas): "payer of fees", str(payer.treasury): "treasury", str(payer.mint): "mint"}
+    for key in (payer.gas, payer.treasury):
+        own[str(packing.token_account(key, payer.mint))] = "token account"
+    connection.execute(
+        "INSERT INTO ledger.own_addresses (address, role) SELECT * FROM unnest(%s::text[], %s::text[])"
+        " ON CONFLICT DO NOTHING",
+        (list(own), list(own.values())),
+    )
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:

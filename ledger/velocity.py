@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ledger.settings import Economics
 
+BEFORE_DAYS = 2  # the days before, the better one of which a day is measured by
+
 
 @dataclass(frozen=True)
 class Leap:
@@ -26,16 +28,27 @@ class Leap:
 
 
 def leaps(
-    days: NDArray[np.integer[Any]], creators: NDArray[np.int64], earned: NDArray[np.int64], economics: Economics
+    days: NDArray[np.integer[Any]],
+    creators: NDArray[np.int64],
+    earned: NDArray[np.int64],
+    economics: Economics,
+    today: int,
+    since: int | None = None,
 ) -> list[Leap]:
-    """Who earns out of proportion on the newest day; each day and creator comes once, in any order."""
-    if not economics.velocity_ratio or not len(days):
+    """Who earns out of proportion today or did so yesterday, of which the last minutes are judged after midnight.
+
+    `today` is the UTC day of the database's clock; each day and creator comes once, in any order. `since` is an earlier day
+    that a backlog was folded of: then that day, the one before it and all later ones are judged.
+    """
+    if not economics.velocity_ratio:
         return []
-    newest = days.max()
-    fast = np.flatnonzero((days == newest) & (earned >= max(economics.velocity_min_pix, 1)))
+    judged = (days <= today) & (days >= (today if since is None else min(today, since)) - 1)
+    fast = np.flatnonzero(judged & (earned >= max(economics.velocity_min_pix, 1)))
     found = []
     for row in fast:
-        before = earned[(creators == creators[row]) & (days < newest)].max(initial=0)
+        day = int(days[row])
+        earlier = (creators == creators[row]) & (days < day) & (days >= day - BEFORE_DAYS)
+        before = earned[earlier].max(initial=0)
         if int(earned[row]) > economics.velocity_ratio * int(before):
-            found.append(Leap(int(newest), int(creators[row]), int(earned[row]), int(before)))
+            found.append(Leap(day, int(creators[row]), int(earned[row]), int(before)))
     return found

@@ -42,15 +42,25 @@ def earned(connection: Connection[Any], creator_id: int) -> int:
     return counters.earned(connection, creator_id)
 
 
-def statement_csv(connection: Connection[Any], creator_id: int) -> str:
-    """Every movement of a creator's money, newest first: a header, then a line a posting (CRLF, RFC 4180)."""
-    check_creator(connection, creator_id)
+Place = tuple[int, int]  # an entry and its line, up to which a statement has been read
+
+
+def statement_csv(
+    connection: Connection[Any], creator_id: int, before: Place | None = None, limit: int = earnings.ROWS_MAX
+) -> tuple[str, Place | None]:
+    """A part of every movement of a creator's money, newest first, and where the next one begins; None after the last.
+
+    The first part begins with a header; then each posting is a line (CRLF, RFC 4180).
+    """
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for line in earnings.statement(connection, creator_id):
+    if before is None:
+        check_creator(connection, creator_id)
+        writer.writerow(COLUMNS)
+    lines = earnings.statement(connection, creator_id, before=before, limit=limit)
+    for line in lines:
         writer.writerow((line.at, line.entry_id, line.kind, line.account, line.amount, CURRENCY, line.signature or ""))
-    return text.getvalue()
+    return text.getvalue(), (lines[-1].entry_id, lines[-1].line) if len(lines) == limit else None
 
 
 def payouts(

@@ -186,11 +186,12 @@ class Keeper:
             keys.ensure_admin(connection, runtime.secret(self._settings, "api_admin_key"))
 
     def _carry_wallets(self) -> None:
+        from ledger.settings import Economics
         from serve import wallets
 
         url = runtime.endpoints(self._settings).postgres_url
         with database.session(url) as connection:
-            wallets.copy_claims(connection)
+            wallets.copy_claims(connection, self._settings.section(Economics))
 
     def _deploy(self, *, anew: bool = False) -> None:
         """Deploy the application, unless it is there as it should be: to deploy it again replaces every replica.

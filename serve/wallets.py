@@ -14,21 +14,22 @@ from psycopg_pool import ConnectionPool
 
 from cluster.errors import Rejected
 from ledger import wallets
+from ledger.settings import Economics
 
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 1000
 
 
-def copy_claims(source: ConnectionPool[Any] | Connection[Any]) -> int:
+def copy_claims(source: ConnectionPool[Any] | Connection[Any], economics: Economics) -> int:
     """Claim for every creator whose manifest names a wallet and who has none in the ledger. How many were new."""
     if isinstance(source, ConnectionPool):
         with source.connection() as connection:
-            return copy_claims(connection)
+            return copy_claims(connection, economics)
     taken, after = 0, 0
     while page := _page(source, after):
         for creator_id, wallet in page:
-            taken += _claim(source, creator_id, wallet)
+            taken += _claim(source, economics, creator_id, wallet)
         after = page[-1][0]
     source.commit()
     return taken
@@ -43,9 +44,9 @@ def _page(connection: Connection[Any], after: int) -> list[tuple[int, str]]:
     ).fetchall()
 
 
-def _claim(connection: Connection[Any], creator_id: int, wallet: str) -> bool:
+def _claim(connection: Connection[Any], economics: Economics, creator_id: int, wallet: str) -> bool:
     try:
-        return wallets.claim(connection, creator_id, wallet)
+        return wallets.claim(connection, economics, creator_id, wallet)
     except Rejected as error:
         _say_once(creator_id, str(error))
         return False

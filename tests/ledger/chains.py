@@ -28,7 +28,7 @@ EXPIRED_BLOCKS = blocks.WINDOW_BLOCKS + FINAL_BLOCKS
 POOL = 10**12
 GAS = 10**11
 SECRET = "a secret of the tests"
-EAGER = LedgerSettings(resend_interval_s=1e-6, second_opinion=True)
+EAGER = LedgerSettings(resend_interval_s=1e-6, second_opinion=True, give_back_after_s=0, reclaim_pause_s=0)
 SMALL = Economics(maturity_s=0, payout_min_pix=1)
 
 
@@ -57,7 +57,7 @@ class Rig:
             self.chain, SECRET, POOL, GAS, version=self.version, separate_gas=self.separate_gas
         )
         self.advance(FINAL_BLOCKS)
-        treasury.bind(self.connection, "genesis", self.treasury.payer)
+        treasury.bind(self.connection, "genesis", self.treasury.payer, SECRET)
         self._deposit()
         self.payouts = self.fresh()
 
@@ -158,7 +158,7 @@ class Rig:
 def assert_paid(rig: Rig, amounts: dict[int, int]) -> None:
     """On chain, in the journal and nowhere else."""
     assert {creator: rig.on_chain(creator) for creator in amounts} == amounts
-    paid = dict(rig.rows("SELECT creator_id, sum(on_chain_pix)::bigint FROM ledger.payouts GROUP BY creator_id"))  # type: ignore[arg-type]
+    paid = dict(rig.rows("SELECT creator_id, coalesce(sum(on_chain_pix), 0)::bigint FROM ledger.payouts GROUP BY 1"))  # type: ignore[arg-type]
     assert {creator: paid.get(creator, 0) for creator in amounts} == amounts
     assert rig.balance("in_flight") == 0
     assert all(check.ok for check in audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True))

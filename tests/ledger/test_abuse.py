@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import random
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from psycopg import Connection
 
 from cluster import database
 from cluster.settings import Settings
-from ledger import batches, book, stops
+from ledger import batches, book, spool, stops, velocity
 from ledger.actor import Ledger
-from ledger.fold import Fold
-from ledger.review import review
+from ledger.appearances import search_record
+from ledger.fold import Fold, mature
+from ledger.review import FAN_IN, review
 from ledger.settings import Economics, LedgerSettings
 from tests.ledger.test_book import fund
 from tests.ledger.test_fold import assert_whole, earned, record, search, shown
@@ -55,19 +59,29 @@ def farm(rng: random.Random) -> Iterator[bytes]:
 
 def uncapped(searches: list[bytes]) -> int:
     """What these appearances would earn their creators if every one counted."""
-    from ledger import spool
-
     _, rows = spool.unpack(spool.pack(searches).payload, spool.FORMAT)
     return int(rows["amount_pix"].astype(int).sum()) * 9 // 10
+
+
+def by_day(searches: list[bytes]) -> Iterator[tuple[float, list[bytes]]]:
+    """Parts of at most 100 searches of one day, in order, and when they were made."""
+
+    def day_of(each: bytes) -> float:
+        return int(np.frombuffer(each, spool.SEARCH, 1)["at_ms"][0]) // 1000 // DAY_S
+
+    for _, some in itertools.groupby(searches, day_of):
+        same = list(some)
+        for start in range(0, len(same), 100):
+            part = same[start : start + 100]
+            yield int(np.frombuffer(part[-1], spool.SEARCH, 1)["at_ms"][0]) / 1000, part
 
 
 def run(connection: Connection[Any], searches: list[bytes], economics: Economics) -> dict[int, int]:
     """In many folds, each reviewed, as the actor does; what is in creators' accounts at the end."""
     number, at = None, 0
     accountant = Fold(connection, economics, LedgerSettings(fold_batches_max=3))
-    for start in range(0, len(searches), 100):
-        part = searches[start : start + 100]
-        number = record(connection, *part, incarnation=number, seq=at)
+    for at_s, part in by_day(searches):
+        number = record(connection, *part, incarnation=number, seq=at, recorded_s=at_s)
         at += len(part)
     while accountant.run_once() is not None:
         review(connection, accountant.audience, economics)
@@ -100,7 +114,7 @@ def fair_shares(people: list[bytes]) -> dict[int, int]:
     """What honest people alone earn each creator: every viewer and moment once."""
     import numpy as np
 
-    from ledger import money, spool
+    from ledger import money
 
     heads, rows = spool.unpack(spool.pack(people).payload, spool.FORMAT)
     viewers = np.repeat(heads["viewer"], heads["count"].astype(int))
@@ -151,6 +165,84 @@ def test_nobody_is_judged_where_that_is_switched_off(journal: Connection[Any]) -
     assert book.balance(journal, book.account(journal, "platform")) == 30 * 10 * 100
 
 
+def clicks(creator: int, viewers: int, networks: int, looks: int = 4) -> list[bytes]:
+    """Viewers without a key who look at one creator's moments only, from so many networks."""
+    found = []
+    for viewer in range(viewers):
+        origin = bytes([1 + viewer % networks]) * 16
+        moments = [shown(moment(creator, 30 + n % 10), creator, 1000, f"cookie {viewer}") for n in range(looks)]
+        found.append(search_record(moments, spool.NO_KEY, bytes(8), int(time.time() * 1000), origin))
+    return found
+
+
+def audience(creator: int) -> list[bytes]:
+    """What real viewers look at: this creator's moments among others'; worth 90,000 to him."""
+    return [search(shown(moment(creator, n), creator, 1000, f"p {viewer}"), shown(moment(8, n), 8, 1000, f"p {viewer}"),
+                   shown(moment(9, n), 9, 1000, f"p {viewer}"))
+            for viewer in range(10) for n in range(10)]  # fmt: skip
+
+
+def test_cookies_of_one_network_are_one_admirer(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    run(journal, [*audience(7), *clicks(7, viewers=60, networks=1)], Economics(maturity_s=0))
+    assert stops.in_force(journal) == []
+    assert journal.execute("SELECT count(*) FROM ledger.suspicions").fetchone() == (0,)
+
+
+def due_to(connection: Connection[Any], creator: int) -> int:
+    connection.execute(
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, repeat('1', 32), 'creator')"
+        " ON CONFLICT DO NOTHING",
+        (creator,),
+    )
+    found = {each.creator_id: each.amount_pix for each in batches.due(connection, Economics(payout_min_pix=1), "m", 99)}
+    connection.commit()
+    return found.get(creator, 0)
+
+
+def test_who_is_clicked_at_from_many_networks_is_paid_what_others_have_earned_him(journal: Connection[Any]) -> None:
+    """The griefer's clicks are held, and nothing else; after a person has looked they are not even that."""
+    fund(journal, 10**12)
+    economics = Economics(maturity_s=0)
+    run(journal, [*audience(7), *clicks(7, viewers=30, networks=30)], economics)
+    (held,) = stops.in_force(journal)
+    assert (held.creator_id, held.reason) == (7, FAN_IN)
+    assert due_to(journal, 7) == 90_000
+    run(journal, clicks(7, viewers=40, networks=40), economics)  # and goes on
+    assert len(stops.in_force(journal)) == 1
+    assert due_to(journal, 7) == 90_000
+    stops.release(journal, held.name, "ana")
+    assert due_to(journal, 7) == earned(journal)[7]
+    run(journal, clicks(7, viewers=60, networks=60), economics)
+    assert stops.in_force(journal) == []
+    later = dataclasses.replace(economics, fan_in_trust_s=0)
+    run(journal, clicks(7, viewers=61, networks=61), later)
+    assert len(stops.in_force(journal)) == 1
+
+
+def test_what_is_taken_back_is_of_the_day_it_is_about(journal: Connection[Any]) -> None:
+    """A farm of yesterday does not cost what is earned today, be yesterday's earnings immature or paid."""
+    fund(journal, 10**12)
+    accountant, yesterday_s = Fold(journal, ECONOMICS, LedgerSettings()), time.time() - DAY_S
+    for creator in (901, 902):
+        bots = [search(*(shown(moment(creator, n), creator, 1000, f"bot {creator} {bot}") for n in range(10)), at_s=yesterday_s)
+                for bot in range(30)]  # fmt: skip
+        record(journal, *bots, recorded_s=yesterday_s)
+    accountant.run_once()
+    journal.execute("UPDATE ledger.maturing SET matures_at = matures_at - interval '1 day'")
+    account = book.accounts_of(journal, "maturing", "creator", [902])[902]
+    journal.execute("UPDATE ledger.maturing SET matures_at = now() WHERE account_id = %s", (account,))
+    mature(journal)
+    honest = [search(*(shown(moment(c, n), c, 1000, f"p {n}") for c in (901, 902, 8, 9))) for n in range(20)]
+    record(journal, *honest)
+    accountant.run_once()
+    assert review(journal, accountant.audience, ECONOMICS) == 30 * 10 * 900
+    got = earned(journal, "maturing")
+    assert (got[901], got[902]) == (20 * 900, 20 * 900)
+    assert due_to(journal, 902) == 0  # what has matured of yesterday's waits
+    assert_whole(journal)
+
+
 DAY_S = 86_400
 BRISK = Economics(velocity_ratio=3, velocity_min_pix=9_000, captive_share_ppm=0)
 
@@ -173,16 +265,51 @@ def held_for_velocity(connection: Connection[Any]) -> list[int]:
 def test_a_leap_is_held_and_nothing_of_it_is_taken(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
     searches = [
-        *day(1, 10, 1), *day(1, 31),  # more than three times the day before
-        *day(2, 10, 1), *day(2, 30),  # three times, no more
-        *day(3, 10, 2), *day(3, 1, 1), *day(3, 30),  # the better one of two days counts
+        *day(1, 9, 2), *day(1, 10, 1), *day(1, 31),  # more than three times the day before
+        *day(2, 9, 2), *day(2, 10, 1), *day(2, 30),  # three times, no more
+        *day(3, 9, 3), *day(3, 10, 2), *day(3, 1, 1), *day(3, 30),  # the better one of two days counts
         *day(4, 10),  # from nothing to the least that is looked at
         *day(5, 9),  # from nothing, and too little to look at
-        *day(6, 20, 1), *day(6, 1),  # slower
+        *day(6, 9, 2), *day(6, 20, 1), *day(6, 1),  # slower
+        *day(7, 10, 1),  # yesterday, in its last minutes
     ]  # fmt: skip
     got = run(journal, searches, BRISK)
-    assert held_for_velocity(journal) == [1, 4]
-    assert got[1] == 41 * 900
+    run(journal, list(day(8, 10, 2)), BRISK)  # longer ago, by another replica, and folded only now
+    assert held_for_velocity(journal) == [1, 4, 7, 8]
+    assert got[1] == 50 * 900
+
+
+@pytest.mark.parametrize(("since", "judged"), [(None, [99, 100]), (100, [99, 100]), (98, [97, 98, 99, 100])])
+def test_days_that_were_judged_are_not_judged_again_and_those_of_a_backlog_are(
+    since: int | None, judged: list[int]
+) -> None:
+    days, creators = np.arange(95, 103), np.arange(8)
+    found = velocity.leaps(days, creators, np.full(8, 9_000), BRISK, 100, since)
+    assert [each.day for each in found] == judged
+
+
+def test_a_farm_in_a_backlog_of_days_is_held(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    accountant, long_ago_s = Fold(journal, ECONOMICS, LedgerSettings()), time.time() - 6 * DAY_S
+    bots = [search(*(shown(moment(901, n), 901, 1000, f"bot {bot}") for n in range(10)), at_s=long_ago_s)
+            for bot in range(30)]  # fmt: skip
+    record(journal, *bots, recorded_s=long_ago_s)
+    record(journal, search(shown(moment(8, 1), 8, 1000, "p")))
+    accountant.run_once()
+    review(journal, accountant.audience, ECONOMICS)
+    assert [(each.creator_id, each.reason) for each in stops.in_force(journal)] == [(901, FAN_IN)]
+
+
+def test_a_backlog_is_judged_once_and_then_too_old(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    accountant, long_ago_s = Fold(journal, ECONOMICS, LedgerSettings()), time.time() - 6 * DAY_S
+    record(journal, search(shown(1, 1), at_s=long_ago_s), recorded_s=long_ago_s)
+    accountant.run_once()
+    today = book.clock_s(journal) // DAY_S
+    assert accountant.audience.totals(ECONOMICS, today) is not None
+    for _ in range(2):
+        assert review(journal, accountant.audience, ECONOMICS) == 0
+    assert accountant.audience.totals(ECONOMICS, today) is None
 
 
 def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connection[Any]) -> None:
@@ -246,7 +373,8 @@ def test_pairs_are_merged_and_the_old_forgotten(journal: Connection[Any]) -> Non
     now = time.time()
     for number in range(15):
         accountant = Fold(journal, ECONOMICS, LedgerSettings())
-        record(journal, search(shown(number, 1, who=f"v{number}"), at_s=now - 900_000 if number == 0 else now))
+        at_s = now - 900_000 if number == 0 else now
+        record(journal, search(shown(number, 1, who=f"v{number}"), at_s=at_s), recorded_s=at_s)
         accountant.run_once()
     assert len(accountant.audience._runs) < 13
     assert sum(len(run.viewers) for run in accountant.audience._runs) == 14

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +13,8 @@ from solders.pubkey import Pubkey
 
 from cluster import database, runtime
 from cluster.settings import Settings
-from ledger import audit
-from ledger.actor import Loop, open_chain
+from ledger import audit, stops
+from ledger.actor import IDS_LOST, Loop, open_chain
 from ledger.settings import Economics, LedgerSettings
 from tests.conftest import localnet, until
 from tests.ledger.chains import Key
@@ -144,3 +145,45 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
         ticks = loop.status()["ticks"]
         until(lambda: loop.status()["ticks"] > ticks + 2)
         assert (loop.status()["state"], loop.status()["epoch"]) == ("running", epoch)
+
+
+def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
+    connection.execute("INSERT INTO ledger.chain VALUES (true, 'another', 'm', 6, 't', 'a')")
+    with chain_of(eager), at_work(eager) as loop:
+        until(lambda: loop.status()["state"] == "waiting" and "another chain" in loop.status()["detail"])
+        record(connection, search(shown(1, 1)))
+        until(lambda: unfolded(connection) == 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"screening": "pixr_screening:nothing"}, "screening"),
+        ({"screening": "tests.ledger.test_actor:unmade"}, "screening"),
+        ({"mint": "not an address"}, "no address"),
+    ],
+)
+def test_what_is_misnamed_in_the_settings_keeps_payouts_waiting_and_folding_goes_on(
+    eager: Settings, connection: Connection[Any], wrong: dict[str, Any], said: str
+) -> None:
+    own = dataclasses.replace(eager.section(LedgerSettings), **wrong)
+    with chain_of(eager), at_work(eager.with_section(own)) as loop:
+        until(lambda: loop.status()["state"] == "waiting" and said in loop.status()["detail"])
+        assert "wait for a person" in loop.status()["detail"]
+        record(connection, search(shown(1, 1)))
+        until(lambda: unfolded(connection) == 0)
+
+
+def test_a_lost_secret_freezes_payouts_and_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
+    with chain_of(eager):
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "running")
+            until(lambda: connection.execute("SELECT FROM ledger.chain").fetchone() is not None)
+        connection.execute("UPDATE ledger.chain SET secret_mark = repeat('0', 32)")
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "waiting" and "another secret" in loop.status()["detail"])
+            assert [each.reason for each in stops.in_force(connection)] == [IDS_LOST]
+            epoch = loop.status()["epoch"]
+            record(connection, search(shown(1, 1)))
+            until(lambda: unfolded(connection) == 0)
+            assert loop.status()["epoch"] == epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import resource
 import signal
@@ -227,8 +228,26 @@ def test_a_viewer_is_a_keyed_hash_that_rotates(settings: Settings) -> None:
     assert hashes.key("1", "k") != hashes.key("2", "k")
 
 
+def test_viewers_hashes_do_not_all_change_on_one_day(settings: Settings) -> None:
+    """Each changes once in thirty days, on a day of its own, at midnight UTC; until the first of it they are as they were."""
+    hashes, began = Hashes(settings), appearances.ONE_BY_ONE_FROM * appearances.ROTATION_DAYS
+    changed = []
+    for viewer in map(str, range(60)):
+        named = [hashes.viewer("cookie", viewer, 86_400.0 * day) for day in range(began, began + 90)]
+        days = [day for day in range(1, 90) if named[day] != named[day - 1]]
+        assert [later - earlier for earlier, later in itertools.pairwise(days)] in ([30], [30, 30])
+        assert hashes.viewer("cookie", viewer, 86_400.0 * (began + days[0]) - 1) == named[days[0] - 1]
+        assert named[0] == hashes.viewer("cookie", viewer, 86_400.0 * (began - 1)) or days[0] == 30
+        changed.append(days[0] % 30)
+    assert len(set(changed)) >= 15
+    before = [hashes.viewer("cookie", "v", 86_400.0 * day) for day in range(began - 61, began)]
+    assert [before[i] != before[i - 1] for i in range(1, 61)].count(True) == 2
+    assert before[0] != before[1]
+    assert before[30] != before[31]
+
+
 def test_a_network_is_a_keyed_hash_that_rotates_at_midnight(settings: Settings) -> None:
-    hashes, rotation_s = Hashes(settings), appearances.VIEWER_ROTATION_S
+    hashes, rotation_s = Hashes(settings), appearances.ROTATION_DAYS * 86_400.0
     first = hashes.origin("192.0.2.0/24", 0.0)
     assert len(first) == 16
     assert first not in (

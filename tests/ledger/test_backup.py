@@ -16,7 +16,7 @@ from cluster.settings import Settings
 from ledger import adoption, audit, backup, book, stops
 from ledger.payouts import Payouts
 from ledger.reconcile import UNKNOWN, Finding, reconcile
-from tests.ledger.chains import FINAL_BLOCKS, Rig
+from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Rig
 
 
 @pytest.fixture
@@ -87,6 +87,31 @@ def test_what_was_paid_since_the_dump_is_adopted_and_paid_to_nobody_twice(
     rig.earn(2, 77)
     work(rig)
     assert_paid_once(rig, {1: 1500, 2: 2077, 3: 3000})
+
+
+@pytest.mark.parametrize("is_given_up", [True, False])
+def test_what_was_called_back_since_the_dump_goes_back_and_what_paid_instead_is_adopted(
+    rig: Rig, postgres_url: str, empty_url: str, tmp_path: Path, is_given_up: bool
+) -> None:
+    """The markers of what was called back stand among the accounts of what was paid instead of it."""
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.advance(EXPIRED_BLOCKS)
+    if is_given_up:
+        rig.payouts.settle()
+    backup.dump(postgres_url, tmp_path / "pixr.dump")
+    stops.hold(rig.connection, 1, "asked")
+    rig.connection.commit()
+    rig.payouts = rig.fresh()
+    work(rig)
+    assert [rig.on_chain(creator) for creator in (1, 2)] == [0, 1000]
+    rig.connection.close()
+    backup.restore(empty_url, tmp_path / "pixr.dump")
+    start(rig, empty_url)  # the hold is forgotten
+    work(rig)
+    assert_paid_once(rig, {1: 1000, 2: 1000})
 
 
 def test_without_a_restore_an_unknown_payment_freezes_and_is_not_adopted(

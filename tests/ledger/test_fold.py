@@ -16,14 +16,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from cluster import database
+from cluster import database, migrations
 from cluster.errors import Rejected
-from ledger import audit, book, fold, money, spool
+from cluster.settings import Settings
+from ledger import audit, book, fold, money, review, spool, waiting
 from ledger.appearances import RECORDED, Appearance, parameters, search_record
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
 from ledger.seen import Seen
 from ledger.settings import Economics, LedgerSettings
+from tests.conftest import fresh_database
 from tests.ledger.test_book import fund
 
 Conn = Connection[Any]
@@ -50,12 +52,34 @@ def open_incarnation(connection: Conn) -> UUID:
     return number
 
 
-def record(connection: Conn, *searches: bytes, incarnation: UUID | None = None, seq: int = 0) -> UUID:
+def record(
+    connection: Conn,
+    *searches: bytes,
+    incarnation: UUID | None = None,
+    seq: int = 0,
+    adopted: bool = False,
+    recorded_s: float | None = None,
+) -> UUID:
+    """One batch, as its replica records it, or an heir; `recorded_s`: when, by the database's clock, if not now."""
     number = incarnation or open_incarnation(connection)
-    done = connection.execute(RECORDED, parameters(number, seq, spool.pack(searches)))
+    done = connection.execute(RECORDED, parameters(number, seq, spool.pack(searches), adopted=adopted))
     assert done.rowcount == 1
+    if recorded_s is not None:
+        change(
+            connection,
+            "UPDATE ledger.appearance_batches SET recorded_at = to_timestamp(%s) WHERE incarnation = %s AND seq = %s",
+            recorded_s, number, seq,
+        )  # fmt: skip
     connection.commit()
     return number
+
+
+def change(connection: Conn, query: str, *values: object) -> None:
+    """Write what no code of ours may, as a disk or a newer version might have."""
+    connection.execute("SET session_replication_role = replica")
+    connection.execute(query, values)
+    connection.execute("SET session_replication_role = DEFAULT")
+    connection.commit()
 
 
 def folded(connection: Conn, economics: Economics = DEMO, settings: LedgerSettings | None = None) -> list[int]:
@@ -150,7 +174,7 @@ def test_a_moment_counts_once_a_viewer_and_day_across_folds_and_restarts(journal
     assert folded(journal) == [0, Outcome.SEEN, Outcome.SEEN]
     record(journal, search(shown(1), shown(2), at_s=now + 60), search(shown(1, who="w"), at_s=now + 60))
     assert folded(journal)[3:] == [Outcome.SEEN, 0, 0]
-    record(journal, search(shown(1), at_s=now + 86_400))
+    record(journal, search(shown(1), at_s=now + 86_400), recorded_s=now + 86_400)
     assert folded(journal)[6:] == [0]
 
 
@@ -200,9 +224,10 @@ def test_a_day_is_bounded_for_viewers_segments_and_creators(journal: Conn, name:
             return search(shown(number, number, who="same"), at_s=at_s)
         return search(shown(1 if name == "segment_day_max_pix" else number, 1, who=f"v{number}"), at_s=at_s)
 
-    record(journal, one(1, noon), one(2, noon))
+    record(journal, one(1, noon), one(2, noon), recorded_s=noon)
     assert folded(journal, bounded) == [0, 0]
-    record(journal, one(3, noon + 60), one(4, noon + 90_000))
+    again = record(journal, one(3, noon + 60), recorded_s=noon + 60)
+    record(journal, one(4, noon + 90_000), incarnation=again, seq=1, recorded_s=noon + 90_000)
     assert folded(journal, bounded)[2:] == [Outcome.CAPPED, 0]
     assert_whole(journal)
 
@@ -350,11 +375,48 @@ def test_runs_are_merged_and_the_old_forgotten(journal: Conn) -> None:
     fund(journal, 100_000)
     now = time.time()
     for number in range(15):
-        record(journal, search(shown(number + 1), at_s=now - 200_000 if number == 0 else now + number))
+        at_s = now - 200_000 if number == 0 else now
+        record(journal, search(shown(number + 1), at_s=at_s), recorded_s=at_s)
         folded(journal)
     assert journal.execute("SELECT count(*) < 13 FROM ledger.seen_runs").fetchone() == (True,)
-    record(journal, *(search(shown(number + 1), at_s=now + 60) for number in range(15)))
+    record(journal, *(search(shown(number + 1), at_s=now + 1) for number in range(15)))
     assert folded(journal)[15:] == [0, *[Outcome.SEEN] * 14]
+
+
+def test_what_an_heir_records_late_is_a_repeat_though_runs_were_merged_since(journal: Conn) -> None:
+    fund(journal, 100_000)
+    now = time.time()
+    record(journal, search(shown(1), at_s=now - 47 * 3600), recorded_s=now - 47 * 3600)
+    folded(journal)
+    for number in range(15):  # enough folds for runs to be merged
+        record(journal, search(shown(number + 10), at_s=now))
+        folded(journal)
+    before, began = earned(journal), open_incarnation(journal)
+    change(journal, "UPDATE ledger.incarnations SET started_at = now() - interval '30 days' WHERE id = %s", began)
+    record(journal, search(shown(1), at_s=now - 46 * 3600), incarnation=began, adopted=True)
+    folded(journal)
+    assert earned(journal) == before
+
+
+def test_what_was_recorded_before_the_upgrade_keeps_its_day(ground: Settings) -> None:
+    """Of an older release nobody knows what an heir recorded."""
+    every = migrations.registered()
+    before = [each for each in every if not (each.package == "ledger" and each.name >= "0010")]
+    assert len(before) < len(every)
+    with fresh_database(ground, "template0") as url:
+        migrations.migrate(url, before)
+        batch = spool.pack([search(shown(1))])
+        with database.connect(url, autocommit=True) as connection:
+            number = open_incarnation(connection)
+            connection.execute(
+                "INSERT INTO ledger.appearance_batches"
+                " (incarnation, seq, searches, appearances, payload, sha256, format) VALUES (%s, 0, 1, 1, %s, %s, %s)",
+                (number, batch.payload, hashlib.sha256(batch.payload).digest(), batch.format),
+            )
+            migrations.migrate(url)
+            record(connection, search(shown(2)))
+            rows = connection.execute("SELECT adopted FROM ledger.appearance_batches ORDER BY recorded_at").fetchall()
+    assert rows == [(True,), (False,)]
 
 
 def test_a_platform_that_takes_nothing_and_a_fold_of_nothing_new(journal: Conn) -> None:
@@ -407,7 +469,10 @@ def test_a_networks_day_begins_at_midnight_utc(journal: Conn) -> None:
     fund(journal, 10**9)
     midnight = time.time() // DAY_S * DAY_S
     bounded = Economics(maturity_s=0, address_day_max_pix=1000)
-    record(journal, by("a", 1, HOME, midnight - 1), by("b", 2, HOME, midnight - 1), by("c", 3, HOME, midnight))
+    record(
+        journal, by("a", 1, HOME, midnight - 1), by("b", 2, HOME, midnight - 1), by("c", 3, HOME, midnight),
+        recorded_s=midnight + 1,
+    )  # fmt: skip
     assert folded(journal, bounded) == [Outcome.FUNDED, Outcome.CAPPED, Outcome.FUNDED]
 
 
@@ -446,3 +511,189 @@ def test_an_appearance_that_is_worth_nothing_does_not_use_up_the_day_of_one_that
     fund(journal, 10_000)
     record(journal, *(search(shown(1, 1, amount, "v")) for amount in (0, 1000, 1000)))
     assert folded(journal) == [Outcome.UNEARNED, Outcome.FUNDED, Outcome.SEEN]
+
+
+# ── Clocks that are wrong ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("days", [2, -2, 20_000, -20_000])
+def test_a_replica_whose_clock_is_wrong_lets_no_repeat_pay_and_no_cap_rise(journal: Conn, days: int) -> None:
+    """One replica's clock moves nobody's day: neither what was seen nor what was earned is forgotten for it."""
+    fund(journal, 10**9)
+    bounded = dataclasses.replace(DEMO, creator_day_max_pix=20_000)
+    accountant, wrong_s = Fold(journal, bounded, LedgerSettings()), time.time() + days * DAY_S
+    for turn in range(30):  # enough folds for runs to be merged several times
+        record(journal, search(shown(1000 + turn, 2, who=f"w{turn}"), at_s=wrong_s))
+        record(journal, search(shown(1, 1)), search(shown(2 + turn, 1, who="x"), at_s=wrong_s))
+        accountant.run_once()
+    got = earned(journal)
+    assert got == {1: 18_000, 2: 18_000}  # twenty appearances each, the first of them once
+    assert_whole(journal)
+
+
+def test_repeats_are_known_whatever_the_clocks_of_two_replicas_say(journal: Conn) -> None:
+    fund(journal, 10**9)
+    for skew_s in (0, -DAY_S - 60, DAY_S + 60, 40 * DAY_S):
+        record(journal, search(shown(1), at_s=time.time() + skew_s))
+        folded(journal)
+    assert earned(journal) == {1: 900}
+
+
+def test_what_an_heir_records_late_is_of_the_day_it_was_made_and_never_older_than_its_incarnation(
+    journal: Conn,
+) -> None:
+    fund(journal, 10**9)
+    bounded, now = dataclasses.replace(DEMO, creator_day_max_pix=1000), time.time()
+    record(journal, search(shown(1)))
+    assert folded(journal, bounded) == [Outcome.FUNDED]
+    began = open_incarnation(journal)
+    journal.execute("UPDATE ledger.incarnations SET started_at = now() - interval '30 days' WHERE id = %s", (began,))
+    record(journal, search(shown(2), at_s=now - DAY_S), incarnation=began, adopted=True)
+    assert folded(journal, bounded)[1:] == [Outcome.FUNDED]  # yesterday's day
+    record(journal, search(shown(3), at_s=now - 40 * DAY_S), incarnation=began, seq=1, adopted=True)
+    assert folded(journal, bounded)[2:] == [Outcome.FUNDED]  # as old as is remembered
+    record(journal, search(shown(4), at_s=now - 40 * DAY_S), incarnation=began, seq=2, adopted=True)
+    assert folded(journal, bounded)[3:] == [Outcome.CAPPED]
+    record(journal, search(shown(5), at_s=now - 9 * DAY_S), adopted=True)  # forged: it began a moment ago
+    assert folded(journal, bounded)[4:] == [Outcome.CAPPED]
+
+
+def test_a_wrong_clock_is_said_once_in_a_while(journal: Conn, caplog: pytest.LogCaptureFixture) -> None:
+    accountant, ahead_s = Fold(journal, DEMO, LedgerSettings()), time.time() + DAY_S
+    number = record(journal, search(shown(1), at_s=ahead_s))
+    for seq in (1, 2):
+        accountant.run_once()
+        record(journal, search(shown(seq + 1), at_s=ahead_s), incarnation=number, seq=seq)
+    accountant.run_once()
+    said = [each for each in caplog.records if "clock is wrong" in each.message]
+    assert len(said) == 1
+    skew_ms: int = vars(said[0])["skew_ms"]
+    assert abs(skew_ms - DAY_S * 1000) < 60_000
+
+
+def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_came(journal: Conn) -> None:
+    fund(journal, 10**9)
+    accountant, long_ago = Fold(journal, DEMO, LedgerSettings()), time.time() - 10 * DAY_S
+    for turn in range(14):
+        record(journal, search(shown(turn, turn, who=f"v{turn}"), at_s=long_ago), recorded_s=long_ago)
+        accountant.run_once()
+    for table in ("seen_runs", "day_runs", "pair_runs"):
+        assert journal.execute(f"SELECT count(*) FROM ledger.{table}").fetchone() <= (4,), table
+    assert review.review(journal, accountant.audience, DEMO) == 0
+    record(journal, search(shown(1, 1, who="v1")))
+    accountant.run_once()
+    assert earned(journal)[1] == 1800
+
+
+def backlog(connection: Conn, *searches: bytes) -> None:
+    """One replica's searches, each recorded when it was made, none of them folded since."""
+    number = open_incarnation(connection)
+    for seq, each in enumerate(searches):
+        at_s = float(np.frombuffer(each, spool.SEARCH, 1)["at_ms"][0]) / 1000
+        record(connection, each, incarnation=number, seq=seq, recorded_s=at_s)
+
+
+def test_a_backlog_of_days_pays_no_repeat(journal: Conn) -> None:
+    """While it is folded, what was seen then is not forgotten by the clock of now."""
+    fund(journal, 10**9)
+    began = time.time() - 4 * DAY_S
+    others = [search(shown(100 + turn, 2), at_s=began + turn) for turn in range(15)]
+    backlog(journal, search(shown(1, 1), at_s=began), *others, search(shown(1, 1), at_s=began + 3600))
+    record(journal, search(shown(1, 1)))  # a day later it counts again
+    folded(journal, DEMO, LedgerSettings(fold_batches_max=1))
+    assert earned(journal) == {1: 1800, 2: 15 * 900}
+    assert_whole(journal)
+
+
+def test_a_backlog_of_days_lets_no_cap_rise(journal: Conn) -> None:
+    fund(journal, 10**9)
+    bounded, began = dataclasses.replace(DEMO, creator_day_max_pix=5000), (time.time() // DAY_S - 4) * DAY_S + 3600
+    backlog(journal, *(search(shown(turn, 1, who=f"v{turn}"), at_s=began + turn) for turn in range(30)))
+    folded(journal, bounded, LedgerSettings(fold_batches_max=1))
+    assert earned(journal) == {1: 4500}
+
+
+def test_the_replica_that_is_folded_last_is_as_old_as_the_first(journal: Conn) -> None:
+    fund(journal, 10**9)
+    began, now = time.time() - 4 * DAY_S, int(time.time())
+    assert waiting.since_s(journal, now) == now
+    backlog(journal, *(search(shown(turn, 1), at_s=began + turn * 3600) for turn in range(80)))
+    backlog(journal, search(shown(0, 1), at_s=began + 60))
+    accountant = Fold(journal, DEMO, LedgerSettings(fold_batches_max=1))
+    while accountant.run_once() is not None:
+        pass
+    assert earned(journal) == {1: 80 * 900}
+    assert waiting.since_s(journal, now) == now
+
+
+def test_what_waits_for_longer_than_a_week_keeps_no_more_than_a_week(journal: Conn) -> None:
+    now = int(time.time())
+    backlog(journal, search(shown(1, 1), at_s=now - 40 * DAY_S))
+    assert waiting.since_s(journal, now) == now - waiting.REMEMBERED_S
+
+
+def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_for_long(journal: Conn) -> None:
+    fund(journal, 10**9)
+    record(journal, search(shown(1)))
+    folded(journal)
+    change(journal, "UPDATE ledger.seen_runs SET seconds = %s", np.array([2**32 - 1], "<u4").tobytes())
+    record(journal, search(shown(1)))
+    assert folded(journal) == [Outcome.FUNDED, Outcome.SEEN]
+    tomorrow = time.time() + DAY_S + 60
+    record(journal, search(shown(1), at_s=tomorrow), recorded_s=tomorrow)
+    assert folded(journal)[2:] == [Outcome.FUNDED]
+
+
+# ── Batches that cannot be read ────────────────────────────────────────────────────────────────────────────────────
+
+
+def put(
+    connection: Conn, number: UUID, seq: int, payload: bytes, form: int = spool.FORMAT, appearances: int = 1
+) -> None:
+    """A batch as another version, or a fault, has left it."""
+    batch = spool.Batch(1, appearances, payload, form)
+    assert connection.execute(RECORDED, parameters(number, seq, batch)).rowcount == 1
+    connection.commit()
+
+
+@pytest.mark.parametrize("batches_max", [2, 5000])
+def test_a_batch_of_a_newer_format_stops_its_incarnation_until_a_newer_version_folds(
+    journal: Conn, monkeypatch: pytest.MonkeyPatch, batches_max: int
+) -> None:
+    fund(journal, 10**9)
+    rolled = record(journal, search(shown(1, 1)))
+    put(journal, rolled, 1, spool.pack([search(shown(2, 1))]).payload, form=99)
+    record(journal, search(shown(3, 1)), incarnation=rolled, seq=2)
+    accountant = Fold(journal, DEMO, LedgerSettings(fold_batches_max=batches_max))
+    for creator in (2, 3):
+        record(journal, search(shown(4 + creator, creator)))
+        while accountant.run_once() is not None:
+            pass
+        assert earned(journal)[creator] == 900
+    assert earned(journal)[1] == 900
+    monkeypatch.setitem(spool.SEARCHES, 99, spool.SEARCH)  # the newer version
+    folded(journal)
+    assert earned(journal) == {1: 2700, 2: 900, 3: 900}
+    assert_whole(journal)
+
+
+def test_a_damaged_batch_is_set_aside_and_what_follows_is_folded(journal: Conn) -> None:
+    fund(journal, 10**9)
+    good = spool.pack([search(shown(2, 1))]).payload
+    number = record(journal, search(shown(1, 1)))
+    negative = np.frombuffer(good[spool.HEAD.size + spool.SEARCH.itemsize :], spool.SHOWN).copy()
+    negative["amount_pix"] = -1000
+    put(journal, number, 1, good[:-1])
+    put(journal, number, 2, good, appearances=7)
+    put(journal, number, 3, good[: spool.HEAD.size + spool.SEARCH.itemsize] + negative.tobytes())
+    record(journal, search(shown(3, 1)), incarnation=number, seq=4)
+    folded(journal)
+    assert earned(journal) == {1: 1800}
+    put(journal, number, 5, b"")
+    assert folded(journal) == [Outcome.FUNDED] * 2  # alone in its fold
+    aside = journal.execute("SELECT seq FROM ledger.set_aside ORDER BY seq").fetchall()
+    assert aside == [(1,), (2,), (3,), (5,)]
+    checks = audit.run(journal, None, None, full=True)
+    assert all(check.ok for check in checks)
+    assert any("4 damaged batches set aside" in check.detail for check in checks)
+    assert Fold(journal, DEMO, LedgerSettings()).run_once() is None

@@ -22,6 +22,7 @@ from tests.ledger.chains import (
     assert_paid,
     attempts,
     new_chain,
+    wallet_of,
 )
 
 
@@ -141,6 +142,23 @@ def test_an_account_that_cannot_be_opened_is_the_fault_of_one(rig: Rig) -> None:
     assert_paid(rig, {1: 500})
 
 
+def test_an_opening_that_failed_is_tried_again_when_its_hold_is_released(rig: Rig) -> None:
+    rig.creator(1, 500, account=False)
+    rig.chain.svm.set_account(rig.address_of(1), stranger())
+    rig.advance(FINAL_BLOCKS)
+    rig.pay(3)
+    assert list(rig.holds()) == [1]
+    from solders.account import Account
+
+    rig.chain.svm.set_account(rig.address_of(1), Account(0, b"", packing.SYSTEM_PROGRAM))
+    rig.advance(FINAL_BLOCKS)
+    (hold,) = stops.in_force(rig.connection)
+    stops.release(rig.connection, hold.name, "ana")
+    rig.connection.commit()
+    rig.pay(5)
+    assert_paid(rig, {1: 500})
+
+
 def stranger() -> Any:
     from solders.account import Account
 
@@ -204,8 +222,8 @@ def test_a_short_treasury_pays_as_much_as_it_can(rig: Rig) -> None:
     rig.chain.svm.set_account(rig.treasury.payer.token_account, spent(rig, 500_000_000_000))
     rig.advance(FINAL_BLOCKS)
     rig.pay(4)
-    assert rig.on_chain(1) == 400_000_000_000
-    assert rig.states() == {"posted": 1, "planned": 2}
+    assert rig.on_chain(1) == 500_000_000_000
+    assert rig.states() == {"posted": 2, "planned": 1}
 
 
 def spent(rig: Rig, amount: int) -> Any:
@@ -229,7 +247,7 @@ def test_the_first_payout_must_be_worth_its_token_account_and_a_stale_price_clos
 def test_the_platform_opens_one_account_a_creator_ever(rig: Rig) -> None:
     rig.creator(1, 500, account=False)
     rig.pay(5)
-    other = str(packing.MEMO_PROGRAM)
+    other = wallet_of(2)
     rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 1", (other,))
     rig.earn(1, 500)
     rig.pay(4)
@@ -298,15 +316,52 @@ def test_the_rent_of_old_markers_comes_back_to_the_platform(journal: Connection[
     assert_paid(rig, {1: 201})
 
 
-def test_a_reclaim_that_the_chain_refuses_is_tried_again_and_holds_nobody(journal: Connection[Any]) -> None:
-    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1))
-    rig.creator(1, 100)
-    rig.pay(1)
-    batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
-    marker = rig.treasury.marker(batch).address
+def set_marker(rig: Rig, number: str, lamports: int) -> None:
+    marker = rig.treasury.marker(number).address
     kept = rig.chain.svm.get_account(marker)
     assert kept is not None
-    rig.chain.svm.set_account(marker, type(kept)(1, b"", kept.owner))
+    rig.chain.svm.set_account(marker, type(kept)(lamports, b"", kept.owner))
+
+
+def test_a_reclaim_that_the_chain_refuses_is_tried_again_later_and_holds_nobody(journal: Connection[Any]) -> None:
+    settings = dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1, reclaim_pause_s=600)
+    rig = Rig(journal, new_chain(), settings=settings)
+    rig.creator(1, 100)
+    rig.pay(1)
+    rig.payouts.settle()
+    rig.payouts.plan()
+    assert rig.rows("SELECT kind FROM ledger.batches WHERE state = 'planned'") == [("reclaim",)]
+    set_marker(rig, rig.rows("SELECT batch_id FROM ledger.markers")[0][0], rig.treasury.marker_rent + 1)
+    rig.pay(4)  # a stranger's lamport keeps it from being emptied
+    assert (rig.holds(), rig.freezes()) == ({}, [])
+    assert rig.rows("SELECT state, count(*)::int FROM ledger.batches WHERE kind = 'reclaim' GROUP BY 1") == [
+        ("cancelled", 1)
+    ]
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute("UPDATE ledger.batches SET ended_at = ended_at - interval '11 min'")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
     rig.pay(3)
+    assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(0,)]
+    assert rig.balance("platform", asset="SOL") == GAS - 5000 - 5000 + 1
+    assert_paid(rig, {1: 100})
+
+
+def test_a_marker_that_a_stranger_has_added_to_or_that_is_gone_keeps_no_other_from_being_emptied(
+    journal: Connection[Any],
+) -> None:
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=3600, reclaim_min=2))
+    for number in range(3):
+        rig.creator(1, 100 + number) if not number else rig.earn(1, 100 + number)
+        rig.pay(2)
+    first, second, _ = (row[0] for row in rig.rows("SELECT id FROM ledger.batches ORDER BY ended_at"))
+    set_marker(rig, first, 1)
+    set_marker(rig, second, rig.treasury.marker_rent + 1)
+    rig.advance(FINAL_BLOCKS)
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute("UPDATE ledger.batches SET ended_at = ended_at - interval '2 h'")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+    rig.pay(3)
+    assert rig.rows("SELECT batch_id FROM ledger.markers WHERE reclaimed_by IS NULL") == [(first,)]
     assert rig.holds() == {}
-    assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(1,)]

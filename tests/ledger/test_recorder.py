@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import os
 import subprocess
+import time
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -68,6 +70,80 @@ async def test_what_the_database_has_forgotten_is_carried_again(settings: Settin
     await recorder.close()
     assert sorted(recorded(settings)) == list(range(7))
     assert left(settings.data_dir / "spool") == []
+
+
+def marked(settings: Settings) -> list[tuple[Any, ...]]:
+    """Of each batch: its first search, whether it came late, and how long its incarnation had been there, in hours."""
+    with database.connect(settings.postgres.url) as connection:
+        return connection.execute(
+            "SELECT b.seq, b.adopted, round(extract(epoch FROM b.recorded_at - i.started_at) / 3600)::int"
+            " FROM ledger.appearance_batches b JOIN ledger.incarnations i ON i.id = b.incarnation ORDER BY b.seq"
+        ).fetchall()
+
+
+def three_hours_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the recorder alone."""
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 3 * 3600.0, time=time.time)
+    monkeypatch.setattr("ledger.recorder.time", later)
+
+
+async def test_what_waited_for_the_database_for_hours_is_marked_as_late(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the fold takes its searches to be of the hour in which they were recorded, which may be another day."""
+    recorder = Recorder(quick(settings, flush_searches_max=2))
+    for number in range(2):
+        recorder.record([shown(number)])
+    three_hours_pass(monkeypatch)  # the database was away
+    for number in range(2, 4):
+        recorder.record([shown(number)])
+    await recorder.start()
+    await carried(recorder)
+    assert marked(settings) == [(0, True, 3), (2, False, 3)]
+    await recorder.close()
+
+
+async def test_what_is_carried_again_may_be_as_old_as_its_incarnation(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(quick(settings))
+    await recorder.start()
+    recorder.record([shown(1)])
+    await carried(recorder)
+    three_hours_pass(monkeypatch)
+    forget(settings, recorder, 0)
+    recorder.record([shown(2)])
+    await until(lambda: recorder.waiting == 0 and recorder._own.recorded == 2, "carried again")
+    assert marked(settings) == [(0, True, 3)]
+    await recorder.close()
+
+
+async def test_an_heir_says_how_old_the_incarnation_is_of_which_the_database_has_never_heard(
+    settings: Settings,
+) -> None:
+    recorder = Recorder(settings)
+    recorder.record([shown(1)])
+    recorder.record([shown(2)])
+    path = recorder._own.spool.path
+    recorder._own.spool.close()
+    long_ago = time.time() - 5 * 3600
+    os.utime(path, (long_ago, long_ago))
+    with database.connect(settings.postgres.url, autocommit=True) as connection:
+        assert appearances.adopt(connection, settings.data_dir / "spool") == 2
+    assert marked(settings) == [(0, True, 5)]
+
+
+async def test_a_strangers_idempotency_key_silences_nobody(settings: Settings, journal: Connection[Any]) -> None:
+    """Of those without a key each has names of their own; a name that comes again with another search pays once."""
+    fund(journal, 10_000)
+    recorder = Recorder(quick(settings))
+    await recorder.start()
+    for segment, who in ((1, "ana"), (2, "ben"), (3, "ana")):
+        recorder.record([shown(segment, segment, who=who)], idempotency_key="1", request=f"search {segment}")
+    recorder.record([shown(4, 4, who="ana")], idempotency_key="1", principal_id=7)
+    await recorder.close()
+    assert folded(journal) == [Outcome.FUNDED, Outcome.FUNDED, Outcome.REPEATED_KEY, Outcome.FUNDED]
+    assert earned(journal) == {1: 900, 2: 900, 4: 900}
 
 
 async def test_a_database_that_has_forgotten_is_noticed_while_nobody_searches(settings: Settings) -> None:

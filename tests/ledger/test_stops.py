@@ -37,6 +37,16 @@ def test_a_stop_is_released_once_and_by_its_name(journal: Conn) -> None:
         assert refusal.value.code == "stop-unknown"
 
 
+def test_a_creator_is_known_who_has_earned_or_has_a_wallet(journal: Conn) -> None:
+    with pytest.raises(Rejected) as refusal:
+        stops.require_known(journal, 7)
+    assert (refusal.value.status, refusal.value.code) == (404, "not-found")
+    book.accounts_of(journal, "payable", "creator", [7])
+    journal.execute("INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (8, repeat('1', 32), 'creator')")
+    for creator in (7, 8):
+        stops.require_known(journal, creator)
+
+
 def test_once_is_once_even_after_a_release(journal: Conn) -> None:
     for _ in range(2):
         stops.hold(journal, 7, "velocity", once=True)

@@ -17,7 +17,7 @@ from ledger import packing, signer, treasury
 from ledger.chain import Chain, HttpNode
 from ledger.localnet.inside import RENT, LocalNode, advance, new_chain, token_account
 from ledger.settings import Economics, LedgerSettings
-from tests.ledger.chains import FINAL_BLOCKS, POOL, Key, Rig
+from tests.ledger.chains import FINAL_BLOCKS, POOL, SECRET, Key, Rig
 
 OTHER_DECIMALS = 9
 
@@ -123,6 +123,26 @@ def test_a_treasury_is_opened_as_its_settings_say_and_bound_to_its_chain(
     assert opened.secret not in repr(opened)
     rpc.close()
     rig.rpc.close()
+
+
+def test_another_secret_of_the_batches_is_refused(rig: Rig) -> None:
+    """With another one, markers of what was paid would be looked for where they never were."""
+    with pytest.raises(Rejected) as refusal:
+        treasury.bind(rig.connection, "genesis", rig.treasury.payer, "made anew, since the file was missing")
+    assert refusal.value.code == "other-secret"
+    treasury.bind(rig.connection, "genesis", rig.treasury.payer, SECRET)
+
+
+def test_a_ledger_from_before_knows_its_secret_by_what_it_has_paid(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.pay(3)
+    rig.connection.execute("UPDATE ledger.chain SET secret_mark = NULL")
+    with pytest.raises(Rejected) as refusal:
+        treasury.bind(rig.connection, "genesis", rig.treasury.payer, "made anew, since the file was missing")
+    assert refusal.value.code == "other-secret"
+    assert rig.rows("SELECT secret_mark FROM ledger.chain") == [(None,)]
+    treasury.bind(rig.connection, "genesis", rig.treasury.payer, SECRET)
+    assert rig.rows("SELECT secret_mark IS NOT NULL FROM ledger.chain") == [(True,)]
 
 
 def test_the_localnet_has_a_mint_and_a_funded_treasury_made_once(

@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from cluster import cache, database, runtime
 from cluster.settings import Settings
-from ledger import book, counters
+from ledger import book, counters, earnings
 from tests.serve.doors import fill, opened
 
 
@@ -50,3 +50,26 @@ async def test_the_counter_is_shown_where_there_is_one(settings: Settings, count
         assert (await doors.http.get(path)).status_code == 401
     redis.delete(name)
     redis.close()
+
+
+async def test_a_statement_is_whole_however_many_movements_there_are(settings: Settings) -> None:
+    shelf, movements = fill(settings), earnings.ROWS_MAX + 500
+    with database.connect(settings.postgres.url) as connection:
+        earn(connection, shelf.ada, 900)
+        pool = book.account(connection, "reward_pool")
+        mine = book.accounts_of(connection, "payable", "creator", [shelf.ada])[shelf.ada]
+        lines = [line for _ in range(movements // 2) for line in ((mine, -1), (mine, 1))]
+        for number in range(2):
+            book.post(connection, book.Entry("correction", f"many {number}", [(pool, 1), (mine, -1), *lines]))
+        book.commit(connection)
+    async with opened(settings) as doors:
+        hers = doors.key("creator", creator_id=shelf.ada)
+        answer = await doors.http.get(f"/v1/creators/{shelf.ada}/statement.csv", headers=hers)
+        header, *rows = answer.text.splitlines()
+        assert header.startswith("at,entry_id,")
+        assert len(rows) == 1 + 2 * (movements + 1)
+        assert sum(int(row.split(",")[4]) for row in rows) == 900 - 2
+        entries = [int(row.split(",")[1]) for row in rows]
+        assert entries == sorted(entries, reverse=True)
+        other = await doors.http.get("/v1/creators/404/statement.csv", headers=doors.key("admin"))
+        assert other.status_code == 404

@@ -32,6 +32,9 @@ class Weather:
     lag_max: int = 60
 
 
+# What a liar says of a transaction that would succeed.
+TROUBLES = ["BlockhashNotFound", {"InstructionError": [1, {"Custom": 17}]}, {"InstructionError": [0, {"Custom": 0}]}]
+
 CALM = Weather(0, 0, 0, 0, 0, 0)
 
 
@@ -144,6 +147,8 @@ class Node:
             told["value"]["lastValidBlockHeight"] -= 120
         elif method == "getTransaction":
             told = None
+        elif method == "simulateTransaction" and self._rng.random() < 0.3:
+            told["value"]["err"] = self._rng.choice(TROUBLES)
         return told
 
     def _status(self, status: Any) -> Any:

@@ -135,13 +135,13 @@ class World:
         self._tick(timedelta())
         self.epoch = book.take_epoch(connection, "sim")
         chain = new_chain(seed.to_bytes(8, "big"))
-        liar = self.rng.random() < 0.35
-        count = 3 if liar else self.rng.randint(1, 3)
-        self.nodes = [Node(f"node {i}", chain, self.rng, self._step, liar=liar and i == 0) for i in range(count)]
+        marked = self.rng.random() < 0.7 if markers is None else markers
+        liars = self.rng.choice((1, 2) if marked else (1,)) if self.rng.random() < 0.35 else 0
+        count = 3 if liars else self.rng.randint(1, 3)
+        self.nodes = [Node(f"node {i}", chain, self.rng, self._step, liar=i < liars) for i in range(count)]
         self.rng.shuffle(self.nodes)
         for node in self.nodes:
             node.weather = CALM
-        marked = self.rng.random() < 0.7 if markers is None else markers
         settings = replace(EAGER, marker_accounts=marked, batches_live_max=6)
         self.rig = Rig(connection, chain, self.nodes, settings=settings)
         self.earned = dict.fromkeys(range(1, CREATORS + 1), 0)
