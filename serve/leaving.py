@@ -7,8 +7,8 @@ would so have a replica do work that nobody waits for, and keep it from those wh
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
-import anyio
 from starlette.types import Message, Receive
 
 LOOP_TURNS = 2  # that an ended connection takes to be known: one reads it, the next one tells the request
@@ -23,9 +23,9 @@ async def has_left(receive: Receive) -> tuple[bool, Receive]:
     if first["type"] == "http.disconnect":
         return True, receive
     second: Message | None = None
-    with anyio.CancelScope() as polled:
-        polled.cancel()
-        second = await receive()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            second = await receive()
     came = [first] if second is None else [first, second]
     return second is not None and second["type"] == "http.disconnect", _after(came, receive)
 
