@@ -20,7 +20,7 @@ from cluster.settings import Settings
 READ_INTERVAL_S = 1.0
 PROBE_MAX_S = 0.5  # of CPU: a child of a keeper that takes more is one that decodes
 KEEPER, DRIVER = "pipelines.sandbox_child", "pipelines.ingest"
-STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray start", "cluster.")
+STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray.scripts", "cluster.")
 
 
 @dataclass(frozen=True)

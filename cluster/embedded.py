@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 JUICEFS_TIMEOUT_S = 30.0
+PYTHON = "python"  # a link to the virtual environment, in Ray's short folder
 SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
 
 
@@ -244,8 +246,12 @@ class Ray:
             short.name.replace(f"-{os.geteuid()}-", "-")
         )  # where releases before had it, open to all
         shutil.rmtree(before, ignore_errors=True)
-        if self._folder.parent != self.settings.data_dir:
-            folders.make_private(self._folder.parent)
+        if self._folder.parent == short or self._python != Path(sys.executable):
+            folders.make_private(short)
+        if self._python != Path(sys.executable):
+            link = short / PYTHON
+            link.unlink(missing_ok=True)
+            link.symlink_to(sys.prefix)
         shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
         self._folder.mkdir(mode=0o700)
 
@@ -253,7 +259,16 @@ class Ray:
     def _folder(self) -> Path:
         """Ray opens it to every user (0777), so it lies in a folder that no other user can enter."""
         own = self.settings.data_dir / "ray"
-        return own if len(str(own)) <= SOCKET_PATH_MAX else folders.short(self.settings.data_dir, "ray") / "r"
+        fits = len(str(own)) <= SOCKET_PATH_MAX and _is_one_word(own)
+        return own if fits else folders.short(self.settings.data_dir, "ray") / "r"
+
+    @property
+    def _python(self) -> Path:
+        """The interpreter by a path that is one word: Ray starts its processes by command lines for the shell, unquoted."""
+        python = Path(sys.executable)
+        if _is_one_word(python):
+            return python
+        return folders.short(self.settings.data_dir, "ray") / PYTHON / python.relative_to(sys.prefix)
 
     def command(self) -> Command:
         number = {name: str(runtime.known_port(self.settings, name)) for name in self.PORTS}
@@ -276,7 +291,7 @@ class Ray:
             "temp-dir": str(self._folder),
         }
         flags = tuple(f"--{key}={value}" for key, value in options.items())
-        argv = (str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *flags)
+        argv = (str(self._python), "-m", "ray.scripts.scripts", "start", "--head", "--block", *flags)
         argv = (*argv, "--disable-usage-stats")
         environment = ray_cluster.environment(self.settings) | {
             "RAY_idle_worker_killing_time_threshold_ms": str(round(self.settings.ray.idle_worker_s * 1000)),
@@ -355,6 +370,11 @@ def _juice(verb: str, *arguments: str) -> str:
         said = done.stderr.strip().splitlines()
         raise Rejected(f"the S3 gateway's `juicefs {verb}` failed: {said[-1] if said else done.returncode}")
     return done.stdout
+
+
+def _is_one_word(path: Path) -> bool:
+    """Whether a shell takes a path as it is."""
+    return shlex.quote(str(path)) == str(path)
 
 
 def _quoted(path: Path) -> str:

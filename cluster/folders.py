@@ -65,7 +65,7 @@ def opener(path: str, flags: int) -> int:
 
 
 def short(data_dir: Path, purpose: str) -> Path:
-    """The path of a folder in /tmp for a data folder whose own path is too long for sockets; to be made private."""
+    """The path of a folder in /tmp, for sockets and Ray where a path is too long or has spaces; to be made private."""
     digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:10]
     return Path("/tmp") / f"pixr-{purpose}-{os.geteuid()}-{digest}"  # noqa: S108  the one short path every Linux has
 

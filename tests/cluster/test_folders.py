@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,3 +151,19 @@ def test_rays_folder_is_closed_to_strangers_where_the_data_folder_is_too_deep_fo
         assert mode(folder.parent) == 0o700
     finally:
         shutil.rmtree(folder.parent)
+
+
+def test_ray_starts_from_a_checkout_whose_path_has_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the virtual environment in it, as `make setup` puts it: Ray gives the shell its path without quotes."""
+    prefix = tmp_path / "it's a path" / "venv"
+    prefix.parent.mkdir()
+    prefix.symlink_to(sys.prefix)
+    monkeypatch.setattr(sys, "executable", str(prefix / Path(sys.executable).relative_to(sys.prefix)))
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    settings = throwaway_settings(prefix.parent / "data")
+    try:
+        with supervised(settings, "ray"):
+            said = (prefix.parent / "data" / "run" / "status.json").read_text(encoding="utf-8")
+            assert '"healthy": true' in said
+    finally:
+        shutil.rmtree(folders.short(settings.data_dir, "ray"), ignore_errors=True)
