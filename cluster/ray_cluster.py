@@ -19,6 +19,9 @@ STORE_TIMEOUT_S = 5.0
 # Below the range that the kernel takes for outgoing connections, above Ray's own ports.
 REPLICA_PORTS_FROM, REPLICA_PORTS_BLOCK, REPLICA_PORTS_BLOCKS = 23_000, 100, 90
 PORT_QUARANTINE_S = 30  # before another replica may have the port of one that has gone
+MESSAGE_BYTES_MAX = (
+    256 * 2**20
+)  # from one of Serve's replicas to another; what a picture may be is `[search] image_max_bytes`
 DRAIN_S = 1  # of a replica that is told to end; the door hears of it within a tenth of that
 
 
@@ -61,6 +64,7 @@ def _serve(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS_BLOCK - 1),
         "RAY_SERVE_PORT_QUARANTINE_S": str(PORT_QUARANTINE_S),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MESSAGE_BYTES_MAX),
         "FORWARDED_ALLOW_IPS": "none",
     }
 

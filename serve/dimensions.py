@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from cluster.errors import Rejected
 
 PNG, RIFF, WEBP, JPEG = b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP", b"\xff\xd8"
-MARKERS_MAX = 1000  # before the frame of a JPEG; a camera writes some twenty
+MARKERS_MAX = 1000  # before the first scan of a JPEG; a camera writes some twenty
+FILL_MAX = 4096  # bytes before markers that stand for nothing; most encoders write none
+SCAN = 0xDA
 RATIO_MAX = 40  # of the longer side to the shorter: a model scales a picture until the shorter one fits its input
 SCANS_MAX = 100  # of a progressive JPEG, each of which goes through all its blocks; encoders write about ten
 FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
@@ -94,18 +96,23 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg(data: bytes) -> Dimensions:
-    at = 2
+    """All markers up to the first scan are looked at: a decoder goes through what lies between them byte by byte, in Python."""
+    at, filled, frame = 2, 0, None
     for _ in range(MARKERS_MAX):
         while data[at] == 0xFF and data[at + 1] == 0xFF:  # fill bytes
-            at += 1
-        if data[at] != 0xFF:
-            break
+            at, filled = at + 1, filled + 1
+            if filled > FILL_MAX:
+                raise unreadable()
         marker = data[at + 1]
+        if data[at] != 0xFF or (marker == SCAN and frame is None):
+            break
+        if marker == SCAN and frame is not None:
+            return frame
         if marker in ALONE:
             at += 2
             continue
-        if marker in FRAMES:
+        if marker in FRAMES and frame is None:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return Dimensions("JPEG", width, height, marker in PROGRESSIVE)
+            frame = Dimensions("JPEG", width, height, marker in PROGRESSIVE)
         at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
     raise unreadable()

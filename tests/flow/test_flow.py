@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cluster.settings import ROOT
 from pipelines.samples import Sample
 from serve.client import Client
+from serve.settings import SearchSettings
 from tests.conftest import until
 from tests.stack import Stack, family, near_enough
 
@@ -89,6 +93,15 @@ def test_a_search_comes_in_parts_through_the_proxy(stack: Stack, catalogue: list
         assert [name for name, _ in parts] in (["text", "fused"], ["fused"])
         whole = client.search(title, intent="typing")
     assert [each.segment_id for each in parts[-1][1].moments] == [each.segment_id for each in whole.moments]
+
+
+def test_a_picture_of_as_many_bytes_as_are_allowed_reaches_the_encoder(stack: Stack) -> None:
+    """gRPC takes messages of 4 MB unless it is told otherwise; larger pictures were 503, and rested the encoder for others."""
+    stream = io.BytesIO()
+    Image.frombytes("RGB", (1600, 1600), random.Random(1).randbytes(1600 * 1600 * 3)).save(stream, "PNG")
+    assert 7_500_000 < len(stream.getvalue()) < SearchSettings().image_max_bytes
+    with Client(str(stack.anonymous.base_url)) as client:
+        assert not client.search(image=stream.getvalue(), limit=3, intent="typing").degraded
 
 
 def test_a_picture_finds_its_moment(stack: Stack, shown: list[dict[str, Any]]) -> None:

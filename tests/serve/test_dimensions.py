@@ -75,6 +75,17 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded() -> None:
         dimensions.checked(b"RIFF1234WEBPVP8X" + bytes(8) + b"\xff\x3f\x00\xff\x3f\x00", *MAX)
 
 
+@pytest.mark.parametrize("before", [b"\xff\xe0", b"\xff\xc0", b"\xff\xda"])
+def test_a_jpeg_padded_between_its_markers_is_refused_before_a_decoder_goes_through_it(before: bytes) -> None:
+    """Three megabytes of fill bytes, or of anything, took as many turns of a loop in Python as there are bytes."""
+    whole = encoded(64, 64, "JPEG")
+    at = whole.index(before)
+    for padding in (b"\xff" * 3_000_000, b"\0" * 3_000_000):
+        with pytest.raises(Rejected, match="cannot be read"):
+            dimensions.checked(whole[:at] + padding + whole[at:], *MAX)
+    assert dimensions.of(whole[:at] + b"\xff" * 100 + whole[at:]).pixels == 64 * 64
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 60_000), (60_000, 1), (1, 12_000_000), (100, 4001)])
 def test_a_line_is_no_picture(width: int, height: int) -> None:
     """A model scales a picture until its shorter side fits: of a pixel by 12 million that is 47 kB for 13 GB."""
