@@ -171,7 +171,12 @@ def known_port(settings: Settings, name: str) -> int:
     if not ports:
         hint = "start it with `pixr up`, or name another data folder with PIXR_DATA_DIR"
         raise Rejected(f"Pixr was never started in {settings.data_dir}", code="not-running", hint=hint)
-    return ports[name] if name in ports else port(settings, name, PREFERRED[name])
+    return ports[name] if name in ports else port(settings, name, preferred_ports(settings)[name])
+
+
+def preferred_ports(settings: Settings) -> dict[str, int]:
+    """By service the port that it has where nobody else has it: whoever asks first, it is the same."""
+    return PREFERRED | {"serve": settings.serve.port}
 
 
 def port_is_free(number: int) -> bool:

@@ -319,7 +319,7 @@ def _show(context: Context, as_json: bool, headline: str) -> None:
 
 def _moved_ports(settings: Settings) -> list[str]:
     """A line for each service that listens elsewhere than usual because somebody was there first."""
-    preferred = {**runtime.PREFERRED, "serve": settings.serve.port}
+    preferred = runtime.preferred_ports(settings)
     ours = {service.name for service in services.all_services(settings)}
     moved = {name: runtime.known_port(settings, name) for name in preferred if runtime.OWNERS.get(name, name) in ours}
     return [

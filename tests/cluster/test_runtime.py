@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cluster import runtime
 from cluster.errors import Rejected
-from tests.conftest import throwaway_settings
+from tests.conftest import free_port, throwaway_settings
 
 
 def test_a_port_is_kept_and_no_two_services_share_one(tmp_path: Path) -> None:
@@ -18,6 +19,13 @@ def test_a_port_is_kept_and_no_two_services_share_one(tmp_path: Path) -> None:
     first, second = runtime.port(settings, "a", 15000), runtime.port(settings, "b", 15000)
     assert first != second
     assert runtime.port(settings, "a", 17000) == first
+
+
+def test_the_door_s_port_is_that_of_the_settings_whoever_asks_for_it_first(tmp_path: Path) -> None:
+    settings = throwaway_settings(tmp_path)
+    settings = replace(settings, serve=replace(settings.serve, port=free_port()))
+    runtime.port(settings, "redis", 15000)  # what tells how all are asks while only the first of them are up
+    assert runtime.known_port(settings, "serve") == settings.serve.port
 
 
 def test_many_askers_get_one_secret_that_only_its_owner_reads(tmp_path: Path) -> None:
