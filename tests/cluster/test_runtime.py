@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cluster import runtime
+from cluster import settings as settings_module
 from cluster.errors import Rejected
 from tests.conftest import free_port, throwaway_settings
 
@@ -22,10 +22,10 @@ def test_a_port_is_kept_and_no_two_services_share_one(tmp_path: Path) -> None:
 
 
 def test_the_door_s_port_is_that_of_the_settings_whoever_asks_for_it_first(tmp_path: Path) -> None:
-    settings = throwaway_settings(tmp_path)
-    settings = replace(settings, serve=replace(settings.serve, port=free_port()))
+    wanted = free_port()
+    settings = settings_module.load(environ={"PIXR_DATA_DIR": str(tmp_path), "PIXR_SERVE_PORT": str(wanted)})
     runtime.port(settings, "redis", 15000)  # what tells how all are asks while only the first of them are up
-    assert runtime.known_port(settings, "serve") == settings.serve.port
+    assert runtime.known_port(settings, "serve") == wanted
 
 
 def test_many_askers_get_one_secret_that_only_its_owner_reads(tmp_path: Path) -> None:
