@@ -29,7 +29,7 @@ from serve import keys, limits, origins, problems
 from serve.deadlines import has_body, within
 from serve.keys import Principal
 from serve.known_keys import KnownKeys
-from serve.leaving import HUNG_UP, has_left
+from serve.leaving import HUNG_UP, Client
 from serve.limits import Standing
 from serve.services import Services
 from serve.transfer import Incoming
@@ -80,10 +80,11 @@ class Admission:
             await problems.refusal(scope, error, headers=headers)(scope, receive, send)
             return
         if self._under_way >= self._services.search.searches_max and not has_body(scope):
-            is_gone, receive = await has_left(receive)
-            if is_gone:  # it has paid its token; what costs more is not begun
+            client = Client(receive)
+            if await client.has_left():  # it has paid its token; what costs more is not begun
                 await Response(status_code=HUNG_UP)(scope, receive, send)
                 return
+            state["client"], receive = client, client.received
         self._under_way += 1
         try:
             await self._app(scope, receive, _standing_said(send, standing))

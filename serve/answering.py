@@ -86,7 +86,8 @@ class Answering:
 def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, idempotency_key: str | None) -> Caller:
     """Who asks, whose places at the gate they take: those of their key, else of their address."""
     share = origins.share(request, principal.id if principal is not None else None)
-    return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share)
+    client = request.scope.get("state", {}).get("client")
+    return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share, client)
 
 
 def seen(request: Request, query: Query, caller: Caller, services: Services) -> Query:

@@ -7,33 +7,55 @@ would so have a replica do work that nobody waits for, and keep it from those wh
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
 
 from starlette.types import Message, Receive
 
+from cluster.errors import Temporary
+
 LOOP_TURNS = 2  # that an ended connection takes to be known: one reads it, the next one tells the request
-HUNG_UP = 499  # the status in the figures of Serve of what has no reader; as nginx has it
+HUNG_UP = 499  # the status in Serve's figures of what has no reader, as nginx has it
 
 
-async def has_left(receive: Receive) -> tuple[bool, Receive]:
-    """Whether the client of a request without a body is gone, and how to go on receiving. Waits for turns of the loop alone."""
-    for _ in range(LOOP_TURNS):
-        await asyncio.sleep(0)
-    first = await receive()  # the end of the body that there is none of
-    if first["type"] == "http.disconnect":
-        return True, receive
-    second: Message | None = None
-    with suppress(TimeoutError):
-        async with asyncio.timeout(0):
-            second = await receive()
-    came = [first] if second is None else [first, second]
-    return second is not None and second["type"] == "http.disconnect", _after(came, receive)
+class Client:
+    """The other end of one request without a body. `received` takes the place of what the request came with."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._came: deque[Message] = deque()
+        self._has_begun = self._has_left = False
+
+    async def received(self) -> Message:
+        """The next message, also where `has_left` has seen it."""
+        self._has_begun = True
+        return self._came.popleft() if self._came else await self._receive()
+
+    async def has_left(self) -> bool:
+        """Whether the client is gone. Waits for turns of the loop alone."""
+        if self._has_left:
+            return True
+        for _ in range(LOOP_TURNS):
+            await asyncio.sleep(0)
+        if not self._has_begun:  # the end of the body that there is none of, which is there at once
+            self._keep(await self._receive())
+            self._has_begun = True
+        if not self._has_left:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    self._keep(await self._receive())
+        return self._has_left
+
+    def _keep(self, message: Message) -> None:
+        self._came.append(message)
+        self._has_left = message["type"] == "http.disconnect"
 
 
-def _after(came: list[Message], receive: Receive) -> Receive:
-    """What comes, with these messages before it."""
+async def require_here(client: Client | None) -> None:
+    """Go on only for a client who is still there; None is one who is not watched.
 
-    async def received() -> Message:
-        return came.pop(0) if came else await receive()
-
-    return received
+    Raises:
+        Temporary: they are gone, and nobody reads it.
+    """
+    if client is not None and await client.has_left():
+        raise Temporary("the client has left")

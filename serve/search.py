@@ -38,6 +38,7 @@ from serve.cursors import Ranked
 from serve.deadlines import left_s, within
 from serve.generation import State
 from serve.keys import ADMIN, Principal
+from serve.leaving import Client, require_here
 from serve.query import OPERATING, GroupBy, Intent, Query
 from serve.results import EXPECTED, MADE, REPLICA, Page, Shown
 from serve.services import Services
@@ -60,12 +61,16 @@ FILL_ROUNDS_MAX = 4
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a viewer, with the key's principal where there is one, and the Idempotency-Key where one was sent."""
+    """Who asks: a viewer, with the key's principal where there is one, and the Idempotency-Key where one was sent.
+
+    `client` is the connection that they wait at, where it is watched.
+    """
 
     viewer: Viewer
     principal: Principal | None = None
     idempotency_key: str | None = None
     share: str = ""  # whose places at the gate it takes: the bucket that has paid for it
+    client: Client | None = None
 
     def weight(self, services: Services) -> float:
         """Of its turn at the gate: those with a key come before strangers."""
@@ -201,6 +206,7 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
 async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
     share, weight = caller.share, caller.weight(services)
     async with services.gate.passed(share, weight):
+        await require_here(caller.client)
         with gates.asked_by(share, weight):
             return await _asked(services, query)
 

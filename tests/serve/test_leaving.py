@@ -14,9 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from cluster.errors import Temporary
 from cluster.settings import Settings
+from serve import query as queries
+from serve import search
 from serve.admission import Admission
-from serve.leaving import HUNG_UP, has_left
+from serve.leaving import HUNG_UP, Client
+from serve.query import Body, Intent
+from serve.search import Caller
+from serve.viewers import Viewer
 from tests.serve.doors import opened
 from tests.serve.scenes import Gallery
 
@@ -40,9 +46,10 @@ class Asking:
             return
         self.begun.set()
         await self.told.wait()
-        is_gone, receive = await has_left(receive)
-        self.left.append(is_gone)
-        assert is_gone or await Request(scope, receive).body() == b""  # what was looked at still comes
+        client = Client(receive)
+        self.left += [await client.has_left(), await client.has_left()]
+        assert self.left[0] or await Request(scope, client.received).body() == b""  # what was looked at still comes
+        assert await client.has_left() is self.left[0]
         await Response(b"here")(scope, receive, send)
 
 
@@ -81,7 +88,7 @@ async def test_who_is_gone_is_known_before_the_work_is_begun(reset: bool) -> Non
         await asyncio.sleep(0.2)
         asked.told.set()
         await eventually(lambda: asked.left)
-    assert asked.left == [True]
+    assert asked.left == [True, True]
 
 
 async def test_who_waits_is_answered_and_their_request_is_as_it_came() -> None:
@@ -92,7 +99,7 @@ async def test_who_waits_is_answered_and_their_request_is_as_it_came() -> None:
         writer.write(GET)
         answer = await asyncio.wait_for(reader.read(), 10)
         writer.close()
-    assert asked.left == [False]
+    assert asked.left == [False, False]
     assert answer.endswith(b"here")
 
 
@@ -133,3 +140,17 @@ def asked(query: str, *more: Message, told: list[Message] | None = None) -> tupl
             told.append(message)
 
     return {**scope, "client": ("127.0.0.1", 1)}, receive, send
+
+
+async def test_who_has_left_while_waiting_for_a_place_is_not_searched_for(hung: tuple[Settings, Gallery]) -> None:
+    comes: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        return comes.pop(0)
+
+    async with opened(hung[0]) as doors:
+        query = queries.of(Body(text="banana", intent=Intent.TYPING), doors.services.search)
+        caller = Caller(Viewer("address", "192.0.2.1", "192.0.2.1"), client=Client(receive))
+        with pytest.raises(Temporary, match="has left"):
+            await search.answer(doors.services, query, caller)
+        assert doors.services.gate.held == 0
