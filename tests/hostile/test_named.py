@@ -45,7 +45,7 @@ ATTACKS = {
     "big-pictures": Attack("big_picture", 32, 16.0),
     "wrong-keys": Attack("wrong_keys", 64, 14.0, told="429"),
     "hang-ups": Attack("resets", 96, 96.0),
-    "hang-ups-of-many": Attack("asks_and_resets", 96, 400.0, addresses=20),
+    "hang-ups-of-many": Attack("asks_and_resets", 96, 400.0, addresses=5),
     "floods": Attack("floods", 16, 8.0),
 }
 SHORT = ("connections", "slow-bodies", "paused-players", "hang-ups", "hang-ups-of-many")  # each took an API down once
