@@ -172,12 +172,12 @@ def _counting(door: Door) -> list[str]:
 
 
 def _counting_answers(wanted: DoorSettings) -> list[str]:
-    """One address asks and does not wait for the answer so many times; then its requests are refused.
+    """Refuse an address whose requests were ended by their client, before an answer, too often in the last seconds.
 
-    HAProxy forgets a request whose client is gone, the replica has to do most of it still: no bound on what is under way
-    holds for those. They are the requests of an address, less the answers (these are counted here, the refusals too), less
-    what may be under way still, which is one on each of its connections. A request that is given up ends in a 400 of
-    HAProxy's own that nobody reads, and that is none of a rule (`at_door`) or a replica (`replied`).
+    HAProxy forgets such a request, but the replica does most of its work, so that no bound on what is under way counts it.
+    Counted are the address's requests, less its answers (refusals too), less its connections, each of which may have one
+    request under way. HAProxy ends a request that is given up with a 400 that nobody reads: no rule of the door (`at_door`)
+    and no replica (`replied`) has made that one, and it is no answer.
     """
     most = math.ceil(wanted.hang_ups_per_address_per_s * HANG_UPS_S)
     refused = answers.TOO_MANY_HANG_UPS.rule(wanted.retry_after_s)
