@@ -242,14 +242,20 @@ def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     if "file" not in values:
         raise ValueError("it names no file")
     texts = {key: str(value).strip() for key, value in values.items()}
+    texts["title"] = _unbroken(texts.get("title", ""))
     texts["creator"] = handles.meant(str(values.get("creator", "")), is_known)
-    words = tuple(tag for tag in (str(tag).strip() for tag in tags) if tag)
+    words = tuple(tag for tag in (_unbroken(str(tag)) for tag in tags) if tag)
     _require_storable(texts, words)
     for key in ("title", "language"):
         texts[key] = _line(key, texts.get(key, ""))
     texts["language"] = languages.named(texts["language"])
     texts["description"] = characters.cleaned(texts.get("description", ""))
     return Entry(**texts, tags=tuple(_line("tag", tag) for tag in words))
+
+
+def _unbroken(text: str) -> str:
+    """A title or tag with the line separators that people paste unseen (U+0085, U+2028, U+2029) as spaces."""
+    return re.sub("[\x85\u2028\u2029]", " ", text).strip()
 
 
 def _line(name: str, text: str) -> str:

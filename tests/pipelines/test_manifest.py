@@ -90,6 +90,13 @@ def test_an_empty_row_and_a_line_separator_in_a_text_do_no_harm() -> None:
     assert [row.entry.description for row in found.good] == ["line\u2028sep"]
 
 
+@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029"])
+def test_a_line_separator_that_was_pasted_unseen_is_a_space_of_a_title_and_a_tag(separator: str) -> None:
+    row = json.dumps({"file": "a.mp4", "title": f"two{separator}words", "tags": [f"a{separator}b"]}, ensure_ascii=False)
+    entry = manifest.parse(row, "manifest.jsonl").good[0].entry
+    assert (entry.title, entry.tags) == ("two words", ("a b",))
+
+
 @given(st.text(max_size=200), st.sampled_from(["manifest.csv", "manifest.jsonl"]))
 def test_any_text_is_parsed_or_rejected(text: str, name: str) -> None:
     try:
