@@ -16,9 +16,10 @@ from typing import Any
 import psycopg
 from fastapi import FastAPI
 
-from cluster import cache, runtime, telemetry
+from cluster import cache, logins, runtime, telemetry
 from cluster.errors import Temporary
 from cluster.resilience import Breaker
+from cluster.roles import SERVE
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tasks import Tasks
@@ -158,12 +159,12 @@ async def _prepare_models(services: Services) -> None:
 
 def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding]) -> Services:
     """One replica's services, which know the database by the replicas' own role; nothing is connected yet."""
-    settings = runtime.as_serve(settings)
+    url = logins.held(settings, SERVE)
     ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
     redis = cache.async_client(ends.redis_url)
     store = Store(settings, redis, search.redis_calls_max)
     replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
-    readings = Readers(Connections(ends.postgres_url, search), replicas, search)
+    readings = Readers(Connections(url, search), replicas, search)
     recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
     recorder = Recorder(settings)
     means = Means(
@@ -192,7 +193,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         repeats=Repeats(store, search),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
-        threads=DatabaseThreads(ends.postgres_url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),
+        threads=DatabaseThreads(url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),
         objects=Threads(
             "calls to the object store", search.store_threads_max, search.thread_wait_s, search.store_timeout_s
         ),
@@ -202,9 +203,16 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
 
 
 def application(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding] | None = None) -> Any:
-    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it, unless something else encodes."""
+    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it, unless something else encodes.
+
+    Replicas are given the URL of their own role, and no other of the database.
+
+    Raises:
+        Rejected, Temporary: as `logins.url`.
+    """
     from ray import serve as ray_serve
 
+    settings = logins.only(settings, SERVE)
     search = settings.section(SearchSettings)
 
     def build_in_replica() -> FastAPI:
