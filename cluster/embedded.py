@@ -355,7 +355,7 @@ FACTORIES: tuple[Factory, ...] = (
     _when_embedded(lambda settings: settings.redis.url, Valkey),
     _when_embedded(lambda settings: settings.s3.url, S3Gateway),
     _when_embedded(lambda settings: settings.ray.address, Ray),
-    Schema,
+    lambda settings: Schema(settings) if settings.postgres.url else None,  # who owns no table makes none
     door.service,
 )
 

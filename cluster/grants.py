@@ -23,6 +23,13 @@ MAY_CREATE = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = cur
 MISSING = (
     "SELECT name FROM unnest(%s::text[]) AS wanted (name) WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)"
 )
+# What no package owns: Serve notes the secrets that it works with, once each.
+OWN = """
+    REVOKE ALL ON SCHEMA pixr FROM pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
+    REVOKE ALL ON ALL TABLES IN SCHEMA pixr FROM pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
+    GRANT USAGE ON SCHEMA pixr TO pixr_serve, pixr_reader;
+    GRANT SELECT, INSERT ON pixr.fingerprints TO pixr_serve;
+    GRANT SELECT ON pixr.fingerprints TO pixr_reader"""
 MAY_ASSUME = "SELECT pg_has_role(%s, 'SET')"
 
 
@@ -34,7 +41,7 @@ def grant(connection: Connection, grants: Sequence[str]) -> bool:
     if not ensure(connection):
         return False
     with connection.transaction():
-        for text in grants:
+        for text in (OWN, *grants):
             connection.execute(SQL(text))  # our own files
     return True
 

@@ -19,8 +19,16 @@ from cluster.settings import EMBEDDED, Settings
 
 NOTE = "database roles"
 MAY_ASSUME = "SELECT FROM pg_roles WHERE rolname = %s AND pg_has_role(session_user, oid, 'SET')"
+# Roles of PostgreSQL's own that see or write past what is granted.
+POWERFUL = (
+    "pg_read_all_data",
+    "pg_write_all_data",
+    "pg_read_server_files",
+    "pg_write_server_files",
+    "pg_execute_server_program",
+)
 # Who logged in and as whom the session works; whether each of them is, or may become, more than one role: another part's,
-# the owner of the tables or a superuser.
+# the owner of the tables, a powerful one or a superuser.
 STANDING = """
     SELECT session_user, current_user, more.login, more.role, pg_has_role(current_user, %(role)s, 'USAGE')
     FROM (SELECT bool_or(pg_has_role(session_user, r.oid, 'MEMBER')) AS login,
@@ -95,7 +103,7 @@ def _weakness(settings: Settings, role: Role) -> str:
     """Why a part may more than its role; empty where it may not."""
     try:
         with database.session(url(settings, role), autocommit=True) as connection:
-            others = [each.name for each in PARTS if each is not role]
+            others = [*POWERFUL, *(each.name for each in PARTS if each is not role)]
             row = connection.execute(STANDING, {"role": role.name, "others": others}).fetchone()
     except PixrError as error:
         return f"cannot log in: {error}"

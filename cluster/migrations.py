@@ -185,6 +185,10 @@ def _ensure_table(connection: Connection) -> None:
         "CREATE TABLE IF NOT EXISTS pixr.migrations (package text, name text, sha256 text NOT NULL,"
         " applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, name))"
     )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS pixr.fingerprints (name text PRIMARY KEY, fingerprint text NOT NULL CHECK"
+        " (length(fingerprint) = 32), since timestamptz NOT NULL DEFAULT now())"
+    )
 
 
 def _require_pgvector(connection: Connection) -> None:

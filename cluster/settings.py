@@ -56,6 +56,8 @@ class PostgresSettings:
     def __post_init__(self) -> None:
         if self.package not in POSTGRES_PACKAGES:
             raise ValueError(f"package is {self.package!r}, expected {' or '.join(POSTGRES_PACKAGES)}")
+        if not (self.url or self.serve_url or self.jobs_url or self.ledger_url or self.reader_url):
+            raise ValueError('url is empty, and no part has one: name one, or "embedded"')
         if self.shared_buffers_mb < 16 or self.maintenance_mb < 1:
             raise ValueError("shared_buffers_mb must be 16 or more, maintenance_mb 1 or more")
 

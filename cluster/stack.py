@@ -16,7 +16,19 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cluster import database, health, keeper, logins, migrations, ray_cluster, runtime, services, supervisor, telemetry
+from cluster import (
+    cli_secrets,
+    database,
+    health,
+    keeper,
+    logins,
+    migrations,
+    ray_cluster,
+    runtime,
+    services,
+    supervisor,
+    telemetry,
+)
 from cluster.cli import Context, json_option
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.roles import OWNER, PARTS
@@ -118,6 +130,9 @@ def config_show(context: Context, as_json: bool) -> None:
             value, default = values[field.name], _shown(field.name, field.default)
             table.add_row(f"\\[{name}] {field.name}", str(value), "" if value == default else str(default))
     context.console.print(table)
+
+
+config.add_command(cli_secrets.secrets)
 
 
 def _shown(name: str, value: Any) -> Any:

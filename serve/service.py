@@ -17,7 +17,7 @@ from types import FrameType
 
 import httpx
 
-from cluster import database, health, logins, ray_cluster, runtime, telemetry
+from cluster import database, fingerprints, health, logins, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.door import backends, config
 from cluster.door import service as door
@@ -51,6 +51,8 @@ class Serve:
         for name in ("api_admin_key", "link_key", "cursor_key", "viewer_key", door.SECRET):
             runtime.secret(self.settings, name)
         _check_deadlines(self.settings)
+        with database.session(logins.url(self.settings, SERVE)) as connection:
+            fingerprints.note(connection, self.settings)
 
     def command(self) -> Command:
         return Command((sys.executable, "-m", "serve.service"), ray_cluster.environment(self.settings))

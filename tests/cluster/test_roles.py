@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
-from cluster import database, grants, logins, migrations, runtime
+from cluster import database, grants, logins, migrations, runtime, services
 from cluster.errors import Rejected
 from cluster.roles import JOBS, LEDGER, OWNER, PARTS, READER, SERVE, Role
 from cluster.settings import Settings
@@ -238,7 +238,9 @@ def test_a_login_that_is_more_than_its_role_is_said_to_be(
         owner.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role.name), sql.Identifier(name)))
     (said,) = logins.notes(with_urls(settings, serve_url=poor)).values()
     assert said.startswith(f"weaker: serve works as {name}, who may do more than answer searches")
-    owner.execute(sql.SQL("REVOKE pixr_ledger FROM {}").format(sql.Identifier(name)))
+    owner.execute(sql.SQL("REVOKE pixr_ledger FROM {0}; GRANT pg_write_all_data TO {0}").format(sql.Identifier(name)))
+    assert [*logins.notes(with_urls(settings, serve_url=poor)).values()] == [said]
+    owner.execute(sql.SQL("REVOKE pg_write_all_data FROM {}").format(sql.Identifier(name)))
     (said,) = logins.notes(with_urls(settings, serve_url=poor)).values()
     assert said == "strong: a login of its own for serve"
 
@@ -246,6 +248,14 @@ def test_a_login_that_is_more_than_its_role_is_said_to_be(
 def test_a_machine_that_knows_no_url_for_a_part_says_which_setting_it_is(settings: Settings, postgres_url: str) -> None:
     with pytest.raises(Rejected, match="ledger_url"):
         logins.url(with_urls(settings, serve_url=as_role(postgres_url, SERVE)), LEDGER)
+
+
+def test_a_machine_without_the_owners_url_makes_no_tables(settings: Settings, postgres_url: str) -> None:
+    names = {each.name for each in services.all_services(settings)}
+    theirs = with_urls(settings, serve_url=as_role(postgres_url, SERVE))
+    assert names - {each.name for each in services.all_services(theirs)} == {"schema"}
+    with pytest.raises(ValueError, match="no part has one"):
+        with_urls(settings)
 
 
 def test_who_makes_the_roles_and_is_no_superuser_may_become_them(
