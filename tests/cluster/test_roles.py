@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 from collections.abc import Iterator
 from typing import Any, LiteralString
@@ -14,7 +15,7 @@ from psycopg import Connection, sql
 from cluster import database, grants, logins, migrations, runtime, services
 from cluster.errors import Rejected
 from cluster.roles import JOBS, LEDGER, OWNER, PARTS, READER, SERVE, Role
-from cluster.settings import Settings
+from cluster.settings import ROOT, Settings
 from tests.cluster.privileges import assert_as_stated, found
 from tests.conftest import fresh_database
 
@@ -290,3 +291,45 @@ def test_a_database_of_before_the_roles_has_them_after_its_migration(ground: Set
         assert_as_stated(connection)
         connection.execute("CREATE TABLE ledger.later (id int)")
         assert found(connection)["ledger.later", SERVE] == ""
+
+
+# ── What the code does ─────────────────────────────────────────────────────────────────────────────────────────────
+
+WRITES = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM|COPY) (media|ledger|app|pixr)\.([a-z_]+)")
+NEEDS = {"INSERT INTO": "INSERT", "UPDATE": "UPDATE", "DELETE FROM": "DELETE", "COPY": "INSERT"}
+# Whose statements a module holds; of several roles where more than one part runs it.
+WORKS_AS: dict[str, tuple[Role, ...]] = {
+    "cluster": (OWNER,),
+    "cluster/fingerprints.py": (OWNER,),  # noted by Serve, forgotten by the owner
+    "ledger": (LEDGER,),
+    "ledger/appearances.py": (LEDGER, SERVE),
+    "ledger/backup.py": (OWNER,),
+    "ledger/localnet": (),  # a database of its own
+    "ledger/recorder.py": (SERVE,),
+    "pipelines": (JOBS,),
+    "serve": (SERVE,),
+}
+OF_SERVE = {"INSERT INTO ledger.wallets"}  # in a module that the ledger runs too
+
+
+def written() -> Iterator[tuple[str, str, str, tuple[Role, ...]]]:
+    """Each statement of the code that writes: its module, what it does, the table, and who has to be let do it."""
+    for package in ("cluster", "ledger", "pipelines", "serve"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            module = str(file.relative_to(ROOT))
+            roles = WORKS_AS[max((each for each in WORKS_AS if module.startswith(each)), key=len)]
+            for verb, schema, table in set(WRITES.findall(file.read_text(encoding="utf-8"))):
+                yield module, verb, f"{schema}.{table}", (SERVE,) if f"{verb} {schema}.{table}" in OF_SERVE else roles
+
+
+def test_what_the_code_writes_its_role_may_write(owner: Connection[Any]) -> None:
+    may = found(owner)
+    seen = [(module, verb, table, role) for module, verb, table, roles in written() for role in roles]
+    assert len({role for *_, role in seen}) == 4  # the reader writes nothing
+    letters = {"INSERT": "I", "UPDATE": "U", "DELETE": "D"}
+    refused = [
+        (module, verb, table, role.name)
+        for module, verb, table, role in seen
+        if role is not OWNER and letters[NEEDS[verb]] not in may[table, role].upper()
+    ]
+    assert refused == []
