@@ -17,7 +17,7 @@ import psycopg
 from fastapi import FastAPI
 
 from cluster import cache, logins, runtime, telemetry
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
 from cluster.roles import SERVE
 from cluster.settings import Settings
@@ -58,6 +58,7 @@ from serve.readers import Readers
 from serve.recall import Recall
 from serve.repeats import Repeats
 from serve.results import Results
+from serve.same_secrets import SameSecrets
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
@@ -98,7 +99,7 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan(services),
     )
-    app.state.liveness = services.liveness
+    app.state.liveness, app.state.same_secrets = services.liveness, services.same_secrets
     routers = [routes.router(services) for routes in ROUTERS]
     found = [route for each in routers for route in each.routes]
     app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
@@ -117,6 +118,12 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
+        try:
+            await services.same_secrets.start()
+        except Rejected:
+            await _close(services)
+            raise
+        services.tasks.spawn("looking at the secrets", services.same_secrets.until_known())
         await services.recorder.start()
         await services.warming.start()
         services.liveness.start()
@@ -198,6 +205,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
             "calls to the object store", search.store_threads_max, search.thread_wait_s, search.store_timeout_s
         ),
         liveness=Liveness(readings, search.liveness_s),
+        same_secrets=SameSecrets(settings, readings),
         tasks=Tasks("serve"),
     )
 
@@ -248,6 +256,7 @@ class Checked:
         """Take the deployments that are bound to this one, so that Serve runs them; who needs one asks for it by name."""
 
     async def check_health(self) -> None:
+        self._asgi_app.state.same_secrets.check()
         self._asgi_app.state.liveness.check()
 
 
