@@ -51,7 +51,10 @@ def ensure(connection: Connection) -> bool:
     missing = {name for (name,) in connection.execute(MISSING, ([role.name for role in PARTS],))}
     row = connection.execute(MAY_CREATE).fetchone()
     if missing and not (row and row[0]):
-        log.warning("there is no role %s and none may be made: one for everything", ", ".join(sorted(missing)))
+        said = (
+            "there is no role %s and none may be made: parts without one work as the owner, and nothing is granted anew"
+        )
+        log.warning(said, ", ".join(sorted(missing)))
         return False
     for role in PARTS:
         if role.name in missing:

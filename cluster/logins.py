@@ -30,7 +30,8 @@ POWERFUL = (
 # Who logged in and as whom the session works; whether each of them is, or may become, more than one role: another part's,
 # the owner of the tables, a powerful one or a superuser.
 STANDING = """
-    SELECT session_user, current_user, more.login, more.role, pg_has_role(current_user, %(role)s, 'USAGE')
+    SELECT session_user, current_user, more.login, more.role,
+           (SELECT pg_has_role(current_user, oid, 'USAGE') FROM pg_roles WHERE rolname = %(role)s)
     FROM (SELECT bool_or(pg_has_role(session_user, r.oid, 'MEMBER')) AS login,
                  bool_or(pg_has_role(current_user, r.oid, 'MEMBER')) AS role
           FROM pg_roles r WHERE r.rolsuper OR r.rolname = ANY(%(others)s)

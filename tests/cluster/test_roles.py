@@ -231,6 +231,13 @@ def test_a_user_who_may_not_become_the_role_works_as_himself_which_status_says(s
     assert f"serve works as {name}, who is no member of pixr_serve" in said
 
 
+def test_a_server_without_the_roles_has_one_for_everything_which_status_says(settings: Settings, poor: str) -> None:
+    made, name = with_urls(settings, url=poor), worker(poor)[0]
+    unmade = dataclasses.replace(LEDGER, name="pixr_unmade")
+    assert worker(logins.url(made, unmade)) == (name, name)
+    assert logins._weakness(made, unmade) == f"works as {name}, who is no member of pixr_unmade"
+
+
 def test_a_login_that_is_more_than_its_role_is_said_to_be(
     settings: Settings, owner: Connection[Any], poor: str
 ) -> None:
