@@ -21,7 +21,7 @@ from psycopg import Connection, sql
 from solders.pubkey import Pubkey
 
 from benchmarks.run import Figure
-from cluster import database, migrations, runtime
+from cluster import database, migrations, roles, runtime
 from cluster.settings import Settings
 from ledger import batches, book, packing, spool, treasury
 from ledger.appearances import RECORDED, parameters
@@ -46,7 +46,7 @@ LAMPORTS_MAX = {"one signer": 90, "a separate gas payer": 175}  # wanted, for ea
 
 def run(settings: Settings) -> Iterator[Figure]:
     """The fold, then payouts."""
-    url = runtime.endpoints(settings).postgres_url
+    url = runtime.role_url(settings, roles.OWNER)
     with _database(url) as connection:
         yield from _fold(connection)
     for payer in LAMPORTS_MAX:

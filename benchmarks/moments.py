@@ -30,7 +30,7 @@ from PIL import Image
 
 from benchmarks.questions import HITS, Hit, Question, Search, judge, overlap
 from benchmarks.run import Figure, append, row
-from cluster import database, runtime
+from cluster import database, roles, runtime
 from cluster.settings import Settings, load
 from pipelines import encoder, samples
 from pipelines.film import Form
@@ -93,7 +93,7 @@ def over_http(environment: dict[str, str]) -> Search:
     """The search a client sees, told to use vectors alone."""
     status = json.loads(_pixr(environment, "status", "--json"))
     client = httpx.Client(base_url=status["services"]["serve"]["url"], timeout=60)
-    with database.connect(runtime.endpoints(load(environ=environment)).postgres_url) as connection:
+    with database.connect(runtime.role_url(load(environ=environment), roles.OWNER)) as connection:
         rows = connection.execute(
             "SELECT v.id, v.source_uri, s.id, s.start_ms, s.end_ms FROM media.segments s"
             " JOIN media.videos v ON v.id = s.video_id"

@@ -18,6 +18,7 @@ import click
 
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
+from cluster.roles import Role
 from cluster.settings import Settings
 from cluster.terminal import Printer, printable
 
@@ -43,11 +44,11 @@ class Context:
     def settings(self) -> Settings:
         return settings_module.load(self._config)
 
-    def connect(self, *, autocommit: bool = False) -> Connection[Any]:
-        """A connection to the deployment's database."""
-        from cluster import database, runtime
+    def connect(self, role: Role, *, autocommit: bool = False) -> Connection[Any]:
+        """A connection to the deployment's database, as one of its roles."""
+        from cluster import database, logins
 
-        return database.connect(runtime.endpoints(self.settings).postgres_url, autocommit=autocommit)
+        return database.connect(logins.url(self.settings, role), autocommit=autocommit)
 
     def emit(self, document: Any) -> None:
         """One JSON document on standard output."""

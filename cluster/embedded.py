@@ -21,9 +21,21 @@ from typing import ClassVar
 
 from psycopg import sql
 
-from cluster import database, folders, health, migrations, postgres_programs, postgres_user, ray_cluster, roles, runtime
+from cluster import (
+    database,
+    folders,
+    grants,
+    health,
+    logins,
+    migrations,
+    postgres_programs,
+    postgres_user,
+    ray_cluster,
+    runtime,
+)
 from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
+from cluster.roles import OWNER, PARTS
 from cluster.services import Command, Factory, Service
 from cluster.settings import EMBEDDED, ROOT, Settings
 from cluster.storage import Storage
@@ -317,12 +329,12 @@ class Schema:
     start_timeout_s: float = 60.0
 
     def prepare(self) -> None:
-        url = runtime.endpoints(self.settings).postgres_url
+        url = logins.url(self.settings, OWNER)
         if self.settings.postgres.url == EMBEDDED:
             postgres_programs.follow(url)
         migrations.migrate(url)
         if self.settings.postgres.url == EMBEDDED:
-            roles.allow_login(url, runtime.secret(self.settings, runtime.SERVE_SECRET))
+            grants.allow_login(url, {role: runtime.secret(self.settings, role.secret) for role in PARTS})
 
     def command(self) -> None:
         return None
@@ -343,7 +355,7 @@ FACTORIES: tuple[Factory, ...] = (
     _when_embedded(lambda settings: settings.redis.url, Valkey),
     _when_embedded(lambda settings: settings.s3.url, S3Gateway),
     _when_embedded(lambda settings: settings.ray.address, Ray),
-    Schema,
+    lambda settings: Schema(settings) if settings.postgres.url else None,  # who owns no table makes none
     door.service,
 )
 

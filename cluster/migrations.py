@@ -23,7 +23,7 @@ from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.sql import SQL
 
-from cluster import database, roles
+from cluster import database, grants
 from cluster.errors import Rejected, Temporary
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LOCK = 0x70697872  # "pixr": one migrating process at a time per database
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
 KEEP = "restore the file and put the change into a new migration"
-GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what Serve's replicas may do
+GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what each role may do
 PGVECTOR_MIN = (0, 8, 4)
 # A statement that waits for a lock stops everybody who comes after it and wants one on the same table, searches too. So it
 # gives up soon, lets them through, and tries again.
@@ -108,7 +108,7 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
         for each in done:
             _apply(connection, each)
         if migrations is None:
-            roles.grant(connection, [(folder / GRANTS).read_text(encoding="utf-8") for _, folder in folders()])
+            grants.grant(connection, [(folder / GRANTS).read_text(encoding="utf-8") for _, folder in folders()])
         return done
 
 
@@ -184,6 +184,10 @@ def _ensure_table(connection: Connection) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS pixr.migrations (package text, name text, sha256 text NOT NULL,"
         " applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, name))"
+    )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS pixr.fingerprints (name text PRIMARY KEY, fingerprint text NOT NULL CHECK"
+        " (length(fingerprint) = 32), since timestamptz NOT NULL DEFAULT now())"
     )
 
 

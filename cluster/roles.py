@@ -1,61 +1,37 @@
-"""The role by which Serve's replicas know the database: it owns nothing, and cannot touch the journal or the payouts.
+"""Roles: as whom each part of Pixr knows the database. A role is a name in PostgreSQL, and what it may.
 
-What strangers reach should not be able to do what only the ledger or a migration does. Each package says in
-`schema/grants.sql` what a replica needs of its tables; it is granted again at every migration, so that new tables are
-not forgotten. A server on which the migrating role may not create roles keeps one role for everything, which is logged.
+The owner makes and changes tables; no part that answers strangers, reads their files or moves money works as it. What
+the others may do with each table stands in `schema/grants.sql` of each package. Knows no address and no connection.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-
-import psycopg
-from psycopg import Connection
-from psycopg.sql import SQL, Identifier, Literal
-
-from cluster import database
-from cluster.runtime import SERVE_ROLE
-
-log = logging.getLogger(__name__)
-
-MAY_CREATE = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
-EXISTS = "SELECT FROM pg_roles WHERE rolname = %s"
+from dataclasses import dataclass
 
 
-def grant(connection: Connection, grants: Sequence[str]) -> bool:
-    """Create the role where it is missing and run every package's grants; False where that is not allowed.
+@dataclass(frozen=True)
+class Role:
+    """One role of the database.
 
-    The connection must be in autocommit mode; running it again changes nothing.
+    `setting` of `[postgres]` names the URL of a member of it; `secret` is its password where the database is embedded.
     """
-    if connection.execute(EXISTS, (SERVE_ROLE,)).fetchone() is None and not _created(connection):
-        log.warning("there is no role %s and none may be made: replicas use the owner's", SERVE_ROLE)
-        return False
-    with connection.transaction():
-        for text in grants:
-            connection.execute(SQL(text))  # our own files
-    return True
+
+    part: str  # of Pixr, that works as it
+    name: str  # in PostgreSQL
+    setting: str
+    secret: str
+    may: str  # do, in words
 
 
-def allow_login(url: str, password: str) -> None:
-    """Let the role log in by a password (the embedded server's; elsewhere the operator makes a member of it)."""
-    with database.session(url, autocommit=True) as connection:
-        # Utility statements take no parameters.
-        text = SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(Identifier(SERVE_ROLE), Literal(password))
-        connection.execute(text)
-
-
-def _created(connection: Connection) -> bool:
-    row = connection.execute(MAY_CREATE).fetchone()
-    if row is None or not row[0]:
-        return False
-    try:
-        connection.execute(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(SERVE_ROLE)))
-    except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-        return True  # another database of the same server was migrated at the same moment
-    try:
-        # A replica of the database says only to this role whether it still streams.
-        connection.execute(SQL("GRANT pg_read_all_stats TO {}").format(Identifier(SERVE_ROLE)))
-    except psycopg.errors.InsufficientPrivilege:
-        log.warning("%s may not see whether replicas of the database keep up: grant it pg_read_all_stats", SERVE_ROLE)
-    return True
+OWNER = Role("migration", "pixr", "url", "postgres", "make and change tables, dump and index them")
+SERVE = Role(
+    "serve",
+    "pixr_serve",
+    "serve_url",
+    "postgres_serve",
+    "answer searches, record what they showed and note wallets",
+)
+JOBS = Role("jobs", "pixr_jobs", "jobs_url", "postgres_jobs", "write the catalogue")
+LEDGER = Role("ledger", "pixr_ledger", "ledger_url", "postgres_ledger", "write the journal and payouts")
+READER = Role("reader", "pixr_reader", "reader_url", "postgres_reader", "read, and neither keys nor what is signed")
+PARTS = (SERVE, JOBS, LEDGER, READER)

@@ -7,7 +7,6 @@ the services are started.
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -18,8 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import folders
+from cluster import folders, roles
 from cluster.errors import Rejected
+from cluster.roles import Role
 from cluster.settings import EMBEDDED, Settings
 
 PORTS_TRIED_MAX = 200
@@ -34,7 +34,6 @@ PREFERRED = {
 }
 OWNERS = {"serve": "door"}  # the service of a port, where it is not the one that the port is named after
 DATABASE = "pixr"
-SERVE_ROLE, SERVE_SECRET = "pixr_serve", "postgres_serve"
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,11 @@ class S3Endpoint:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The address of every dependency; URLs may carry passwords, so the repr names none."""
+    """The address of every dependency but the database, whose URL depends on the role (`logins`).
 
-    postgres_url: str
-    serve_postgres_url: str  # by the role of Serve's replicas
+    URLs may carry passwords, so the repr names none.
+    """
+
     postgres_replica_urls: tuple[str, ...]
     redis_url: str
     s3: S3Endpoint
@@ -77,10 +77,6 @@ def endpoints(settings: Settings) -> Endpoints:
     """
     s3 = settings.s3
     return Endpoints(
-        postgres_url=_given(settings.postgres.url) or postgres_url(settings, DATABASE),
-        serve_postgres_url=settings.postgres.serve_url
-        or _given(settings.postgres.url)
-        or postgres_url(settings, DATABASE, user=SERVE_ROLE, password=secret(settings, SERVE_SECRET)),
         postgres_replica_urls=settings.postgres.replica_urls,
         redis_url=_given(settings.redis.url)
         or f"redis://:{secret(settings, 'redis')}@127.0.0.1:{known_port(settings, 'redis')}/0",
@@ -96,16 +92,18 @@ def endpoints(settings: Settings) -> Endpoints:
     )
 
 
-def postgres_url(settings: Settings, database: str, user: str = "pixr", password: str = "") -> str:
+def postgres_url(settings: Settings, database: str, role: Role = roles.OWNER) -> str:
     """The embedded PostgreSQL's URL for one of its databases; by default as the owner of everything in it."""
-    password, port_number = password or secret(settings, "postgres"), known_port(settings, "postgres")
-    return f"postgresql://{user}:{password}@127.0.0.1:{port_number}/{database}"
+    password, port_number = secret(settings, role.secret), known_port(settings, "postgres")
+    return f"postgresql://{role.name}:{password}@127.0.0.1:{port_number}/{database}"
 
 
-def as_serve(settings: Settings) -> Settings:
-    """The settings as Serve's replicas use them: they reach the database by their own role, which owns nothing."""
-    url = endpoints(settings).serve_postgres_url
-    return settings.with_section(dataclasses.replace(settings.postgres, url=url))
+def role_url(settings: Settings, role: Role) -> str:
+    """The URL by which a role logs in: that of the settings, else the embedded PostgreSQL's; empty where it has none."""
+    given: str = getattr(settings.postgres, role.setting)
+    if given and given != EMBEDDED:
+        return given
+    return postgres_url(settings, DATABASE, role) if settings.postgres.url == EMBEDDED else ""
 
 
 def serve_url(settings: Settings) -> str:

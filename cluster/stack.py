@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,9 +16,22 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cluster import database, health, keeper, migrations, ray_cluster, runtime, services, supervisor, telemetry
+from cluster import (
+    cli_secrets,
+    database,
+    health,
+    keeper,
+    logins,
+    migrations,
+    ray_cluster,
+    runtime,
+    services,
+    supervisor,
+    telemetry,
+)
 from cluster.cli import Context, json_option
 from cluster.errors import PixrError, Rejected, Temporary
+from cluster.roles import OWNER, PARTS
 from cluster.settings import Settings
 
 POLL_S = 0.2
@@ -77,7 +90,7 @@ def status(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def migrate(context: Context) -> None:
     """Bring the database's tables to the present."""
-    applied = migrations.migrate(runtime.endpoints(context.settings).postgres_url)
+    applied = migrations.migrate(logins.url(context.settings, OWNER))
     for migration in applied:
         context.console.print(f"applied {migration.package}/{migration.name}")
     if not applied:
@@ -117,6 +130,9 @@ def config_show(context: Context, as_json: bool) -> None:
             value, default = values[field.name], _shown(field.name, field.default)
             table.add_row(f"\\[{name}] {field.name}", str(value), "" if value == default else str(default))
     context.console.print(table)
+
+
+config.add_command(cli_secrets.secrets)
 
 
 def _shown(name: str, value: Any) -> Any:
@@ -160,7 +176,9 @@ def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], No
     embedded = {service.name for service in services.all_services(settings)}
     checks: dict[str, tuple[str, Callable[[], None]]] = {}
     if "postgres" not in embedded:
-        checks["postgres"] = ("[postgres] url", lambda: health.postgres(settings.postgres.url))
+        urls = [url for role in (OWNER, *PARTS) if (url := runtime.role_url(settings, role))]
+        named = "[postgres] url" if len(urls) == 1 else "the URLs of [postgres]"
+        checks["postgres"] = (named, lambda: _each(health.postgres, urls))
     if "redis" not in embedded:
         checks["redis"] = ("[redis] url", lambda: health.redis(settings.redis.url))
     if "s3" not in embedded:
@@ -174,7 +192,7 @@ def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], No
     return checks
 
 
-def _each(check: Callable[[str], None], urls: tuple[str, ...]) -> None:
+def _each(check: Callable[[str], None], urls: Sequence[str]) -> None:
     for url in urls:
         check(url)
 
@@ -190,6 +208,7 @@ def look(settings: Settings) -> dict[str, Any]:
     checks = {each.name: _check_of(each) for each in ours}
     lacking = {each.name: each.degraded for each in ours if isinstance(each, services.Degradable)}
     talking = {each.name: each.notes for each in ours if isinstance(each, services.Talkative)}
+    talking["postgres"] = lambda: logins.notes(settings)
     checks |= {name: check for name, (_, check) in _external_checks(settings).items()}
     if known["phase"] == "down" and not supervisor.running(settings):
         runtime.endpoints(settings)  # refuses when nothing was ever started
@@ -254,11 +273,11 @@ def _notes(rows: dict[str, Any]) -> list[str]:
 
 
 def _urls(settings: Settings) -> dict[str, str]:
-    ends = runtime.endpoints(settings)
+    ends, known = runtime.endpoints(settings), (runtime.role_url(settings, role) for role in (OWNER, *PARTS))
     return {
         "serve": ends.serve_url,
         "door": ends.serve_url,
-        "postgres": f"postgresql://{database.where_of(ends.postgres_url)}",
+        "postgres": f"postgresql://{database.where_of(next(filter(None, known), ''))}",
         "redis": f"redis://{database.where_of(ends.redis_url)}",
         "s3": ends.s3.url,
         "solana": ends.solana_urls[0],

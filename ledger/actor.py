@@ -23,10 +23,11 @@ import psycopg
 import redis
 from psycopg import Connection
 
-from cluster import cache, database, runtime, telemetry
+from cluster import cache, database, logins, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker, backoff_s
+from cluster.roles import LEDGER
 from cluster.seldom import Seldom
 from cluster.settings import Settings
 from ledger import adoption, appearances, book, fold, review, stops
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 NAMESPACE = "pixr-ledger"
 NAME = "ledger"
 CRASH_PAUSE_S = 1.0
+NODE_SHARE = 0.001  # of `[ledger] node_resource`: it says where the actor may be, not how much it takes
 WAITS_FOR_SAID_S = 60.0
 IDS_LOST = "the secret of the payouts' ids is another one"
 
@@ -56,7 +58,6 @@ class Ledger:
         self._settings = settings
         self._own = settings.section(LedgerSettings)
         self._economics = settings.section(Economics)
-        self._url = runtime.endpoints(settings).postgres_url
         redis_client = cache.client(runtime.endpoints(settings).redis_url)
         self._counters = Counters(redis_client, secrets.token_hex(4), runtime.mark(settings))
         self._counting = Breaker("live counters", failures_max=1, reset_s=5.0)
@@ -77,7 +78,7 @@ class Ledger:
 
     def open(self) -> None:
         """Connect and hold the epoch: a new one the first time, the same one after a lost connection."""
-        self._connection = database.connect(self._url)
+        self._connection = database.connect(logins.url(self._settings, LEDGER))
         if self.epoch:
             book.hold_epoch(self._connection, self.epoch)
         else:
@@ -275,6 +276,7 @@ def get_or_create(settings: Settings) -> Any:
     """The actor's handle; made detached where there is none. The driver must be connected to Ray."""
     import ray
 
+    there = settings.section(LedgerSettings).node_resource
     remote = ray.remote(Actor).options(
         name=NAME,
         namespace=NAMESPACE,
@@ -283,5 +285,6 @@ def get_or_create(settings: Settings) -> Any:
         max_restarts=-1,
         max_concurrency=4,
         num_cpus=0,
+        resources={there: NODE_SHARE} if there else None,
     )
     return remote.remote(str(settings.path), str(settings.data_dir))

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from cluster import database, postgres_programs
+from cluster import database, migrations, postgres_programs
 from cluster.errors import Rejected, Temporary
 from ledger import stops
 from ledger.adoption import RESTORED
@@ -47,10 +47,12 @@ def dump(url: str, file: Path) -> int:
 
 
 def restore(url: str, file: Path) -> None:
-    """Fill an empty database from a dump, and freeze payouts until the chain has been read.
+    """Fill an empty database from a dump, freeze payouts until the chain has been read, and bring it to the present.
+
+    Roles belong to the server and not to a dump: they are made where they are missing, and are granted what they were.
 
     Raises:
-        Rejected: the file is no dump, or the database is not empty.
+        Rejected: the file is no dump, the database is not empty, or the dump is of another line of migrations.
     """
     if not file.exists():
         raise Rejected(f"there is no file {file}", code="file-missing")
@@ -74,6 +76,7 @@ def restore(url: str, file: Path) -> None:
         stops.freeze(connection, RESTORED, {"file": file.name})
         connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no writer of before is ever valid again
         connection.execute(SKIPPED, {"some": NUMBERS_SKIPPED})
+    migrations.migrate(url)
 
 
 def _run(url: str, program: str, *arguments: str) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
+from cluster.roles import LEDGER, READER
 from ledger import cli_stops
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def plan(context: Context, as_json: bool) -> None:
     from ledger.treasury import open_treasury
 
     settings, chain = context.settings, _chain(context)
-    with context.connect() as connection:
+    with context.connect(LEDGER) as connection:
         treasury = open_treasury(connection, chain, settings)
         found = listing.plan(connection, treasury, settings.section(Economics), settings.section(LedgerSettings))
     if as_json:
@@ -69,7 +70,7 @@ def plan(context: Context, as_json: bool) -> None:
 def run(context: Context, timeout_s: float, as_json: bool) -> None:
     """Wait until everything that is due is paid; where no ledger runs, do its work here."""
     deadline = time.monotonic() + timeout_s
-    with context.connect() as connection:
+    with context.connect(READER) as connection:
         work = _own_work(context, connection)
         while True:
             work()
@@ -92,7 +93,7 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
     from ledger import audit as auditing
     from ledger.settings import LedgerSettings
 
-    with context.connect() as connection:
+    with context.connect(READER) as connection:
         chain = None if offline else _chain(context)
         open_max_s = context.settings.section(LedgerSettings).batch_open_max_s
         checks = auditing.run(connection, chain, _gas(context), full=full, open_max_s=open_max_s)
@@ -120,7 +121,7 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
     from ledger import resolutions
 
     deadline = time.monotonic() + timeout_s
-    with context.connect() as connection:
+    with context.connect(LEDGER) as connection:
         number = resolutions.ask(connection, batch_id, getpass.getuser())
         connection.commit()
         work = _own_work(context, connection)
@@ -145,7 +146,7 @@ for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.rel
 def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -> None:
     from ledger import listing
 
-    with context.connect() as connection:
+    with context.connect(READER) as connection:
         lines = listing.payouts(connection, creator_id=creator_id, limit=limit)
     if as_json:
         context.emit([line.document() for line in lines])

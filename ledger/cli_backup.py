@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 from psycopg import sql
 
-from cluster import database, runtime, supervisor
+from cluster import database, logins, runtime, supervisor
 from cluster.cli import Context
 from cluster.errors import Rejected, Temporary
+from cluster.roles import OWNER
 from cluster.settings import EMBEDDED, Settings
 
 START_TIMEOUT_S = 120.0
@@ -26,7 +27,7 @@ def backup(context: Context, file: Path) -> None:
     """Write the database to FILE while everything runs. Keep the folder secrets/ apart from it."""
     from ledger import backup as backups
 
-    size = backups.dump(runtime.endpoints(context.settings).postgres_url, file)
+    size = backups.dump(logins.url(context.settings, OWNER), file)
     context.console.print(f"{file}: {size / 2**20:.1f} MiB")
 
 
@@ -43,7 +44,7 @@ def restore(context: Context, file: Path, replace: bool) -> None:
     with _postgres_alone(context.settings):
         if replace:
             _empty(context.settings)
-        backups.restore(runtime.endpoints(context.settings).postgres_url, file)
+        backups.restore(logins.url(context.settings, OWNER), file)
     context.console.print("restored; `pixr up` adopts what the chain has paid since, then payouts go on")
 
 

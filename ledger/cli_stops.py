@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from cluster.cli import Context, json_option
+from cluster.roles import LEDGER, READER
 
 
 @click.command()
@@ -19,7 +20,7 @@ def stops(context: Context, as_json: bool) -> None:
     """List what stops payouts, to one creator or to all, and why."""
     from ledger import stops as own
 
-    with context.connect() as connection:
+    with context.connect(READER) as connection:
         found = own.in_force(connection)
     if as_json:
         context.emit([_document(each) for each in found])
@@ -42,7 +43,7 @@ def hold(context: Context, creator_id: int, reason: str, unknown: bool) -> None:
     """Stop payouts to a creator, for a REASON that they are shown. What is owed waits; what is signed may still arrive."""
     from ledger import stops as own
 
-    with context.connect() as connection:
+    with context.connect(LEDGER) as connection:
         if not unknown:
             own.require_known(connection, creator_id)
         own.hold(connection, creator_id, reason)
@@ -59,7 +60,7 @@ def freeze(context: Context, reason: str) -> None:
     """Stop all payouts, for a REASON. What is under way on the chain is settled all the same."""
     from ledger import stops as own
 
-    with context.connect() as connection:
+    with context.connect(LEDGER) as connection:
         own.freeze(connection, reason, {"by": getpass.getuser()})
     context.console.print("all payouts are frozen")
 
@@ -71,7 +72,7 @@ def release(context: Context, name: str) -> None:
     """End a hold or a freeze, by the NAME that `stops` shows."""
     from ledger import stops as own
 
-    with context.connect() as connection:
+    with context.connect(LEDGER) as connection:
         own.release(connection, name, getpass.getuser())
     context.console.print(f"{name} is released")
 

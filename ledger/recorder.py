@@ -23,9 +23,10 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import AsyncConnection
 
-from cluster import database, runtime
+from cluster import database, logins
 from cluster.errors import Temporary
 from cluster.resilience import backoff_s
+from cluster.roles import SERVE
 from cluster.seldom import Seldom
 from cluster.settings import Settings
 from cluster.tasks import Tasks
@@ -56,7 +57,7 @@ class Recorder:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.section(LedgerSettings)
-        self._url = runtime.endpoints(settings).postgres_url
+        self._url = logins.held(settings, SERVE)
         self._folder = settings.data_dir / "spool"
         self._hashes = Hashes(settings)
         self._seldom = Seldom(log)

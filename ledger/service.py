@@ -13,9 +13,10 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import database, ray_cluster, runtime, telemetry
+from cluster import database, logins, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Temporary
+from cluster.roles import READER
 from cluster.services import Command, Service
 from cluster.settings import Settings
 
@@ -44,7 +45,7 @@ class LedgerService:
         return Command((sys.executable, "-m", "ledger.service"), ray_cluster.environment(self.settings))
 
     def check(self) -> None:
-        with database.session(runtime.endpoints(self.settings).postgres_url) as connection:
+        with database.session(logins.url(self.settings, READER)) as connection:
             row = connection.execute(
                 "SELECT epoch, extract(epoch FROM now() - seen_at)::float, (SELECT treasury FROM ledger.chain)"
                 " FROM ledger.fence"

@@ -97,6 +97,7 @@ class LedgerSettings:
     SECTION: ClassVar[str] = "ledger"
 
     # The actor. It works at its own pace, in batches.
+    node_resource: str = ""  # of Ray: what the nodes that hold the ledger's credentials have; empty: any node will do
     tick_interval_s: float = 0.5
     reconcile_interval_s: float = 10.0
     review_interval_s: float = 30.0  # or sooner, where earnings mature sooner

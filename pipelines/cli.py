@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cluster.cli import Context, json_option
+from cluster.roles import JOBS
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -53,7 +54,7 @@ def ingest(
     """
     from pipelines import creators, jobs, lists, model_names
 
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         if dry_run:
             _plan(context, connection, source, as_json, follow_links=follow_links, **options)
             return
@@ -85,7 +86,7 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
     from pipelines import jobs as table
 
     context: Context = ctx.obj
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         found = table.listing(connection, limit)
     if as_json:
         context.emit({"jobs": found})
@@ -103,7 +104,7 @@ def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
     from pipelines import jobs as table
     from pipelines import report
 
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         job = table.get(connection, job_id)
         job["report"] = report.of(context.settings, connection, job)
         if sheets:
@@ -119,7 +120,7 @@ def cancel(context: Context, job_id: str, as_json: bool) -> None:
     """Stop a job. What it has finished stays searchable."""
     from pipelines import jobs as table
 
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         job = table.cancel(context.settings, connection, job_id)
     _show(context, job, as_json)
 
@@ -133,7 +134,7 @@ def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
     """A new job for what failed or was quarantined in an older one. Exit codes are those of `pixr ingest`."""
     from pipelines import jobs as table
 
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         job = table.retry(context.settings, connection, job_id)
         if not detach:
             job = _follow(context, connection, job["id"], quiet=as_json)

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cluster import database, ray_cluster, runtime, telemetry
+from cluster import database, logins, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.resilience import backoff_s
+from cluster.roles import JOBS
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, source
@@ -154,11 +155,11 @@ class EmbedBatches:
 
 def run(settings: Settings, job_id: str, submission: int) -> int:
     """Drive a job to its end; 0 when every video is accounted for and none has failed."""
-    ends = runtime.endpoints(settings)
-    with database.connect(ends.postgres_url, autocommit=True) as connection:
+    url = logins.url(settings, JOBS)
+    with database.connect(url, autocommit=True) as connection:
         job_source, options = jobs.begin(connection, job_id, submission)
         name, show = owner(job_id, submission), Gauges(settings, job_id).show
-        with Heartbeat(ends.postgres_url, job_id, submission, name, lease_s=10, also=show) as heart:
+        with Heartbeat(url, job_id, submission, name, lease_s=10, also=show) as heart:
             try:
                 place = prepare(settings, connection, job_id, submission, job_source, options)
                 heart.lease_s = place.ingest.lease_s
@@ -214,7 +215,7 @@ def _prepared(
     if not jobs.is_listed(connection, job_id):
         list_source(connection, Storage(s3), settings.s3.bucket, job_id, job_source, options, model.id)
     name = owner(job_id, submission)
-    return Place(job_id, name, ends.postgres_url, s3, settings.s3.bucket, ingest, named, model)
+    return Place(job_id, name, logins.url(settings, JOBS), s3, settings.s3.bucket, ingest, named, model)
 
 
 def list_source(

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from psycopg import Connection, OperationalError
 
-from cluster import database, runtime, telemetry
+from cluster import database, logins, telemetry
 from cluster import jobs as submissions
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.jobs import Submission
+from cluster.roles import JOBS
 from cluster.settings import Settings
 from pipelines import jobs, leases
 from pipelines.settings import IngestSettings
@@ -67,7 +68,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     while not stop.wait(settings.section(IngestSettings).watch_interval_s):
         try:
-            with database.connect(runtime.endpoints(settings).postgres_url, autocommit=True) as connection:
+            with database.connect(logins.url(settings, JOBS), autocommit=True) as connection:
                 look(settings, connection)
         except (Temporary, Rejected, OperationalError) as error:
             log.warning("cannot look: %s", error)

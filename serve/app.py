@@ -16,9 +16,10 @@ from typing import Any
 import psycopg
 from fastapi import FastAPI
 
-from cluster import cache, runtime, telemetry
-from cluster.errors import Temporary
+from cluster import cache, logins, runtime, telemetry
+from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
+from cluster.roles import SERVE
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tasks import Tasks
@@ -57,6 +58,7 @@ from serve.readers import Readers
 from serve.recall import Recall
 from serve.repeats import Repeats
 from serve.results import Results
+from serve.same_secrets import SameSecrets
 from serve.services import Encoding, Facts, Services, Vector
 from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
@@ -97,7 +99,7 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan(services),
     )
-    app.state.liveness = services.liveness
+    app.state.liveness, app.state.same_secrets = services.liveness, services.same_secrets
     routers = [routes.router(services) for routes in ROUTERS]
     found = [route for each in routers for route in each.routes]
     app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
@@ -116,6 +118,12 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
+        try:
+            await services.same_secrets.start()
+        except Rejected:
+            await _close(services)
+            raise
+        services.tasks.spawn("looking at the secrets", services.same_secrets.until_known())
         await services.recorder.start()
         await services.warming.start()
         services.liveness.start()
@@ -158,12 +166,12 @@ async def _prepare_models(services: Services) -> None:
 
 def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding]) -> Services:
     """One replica's services, which know the database by the replicas' own role; nothing is connected yet."""
-    settings = runtime.as_serve(settings)
+    url = logins.held(settings, SERVE)
     ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
     redis = cache.async_client(ends.redis_url)
     store = Store(settings, redis, search.redis_calls_max)
     replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
-    readings = Readers(Connections(ends.postgres_url, search), replicas, search)
+    readings = Readers(Connections(url, search), replicas, search)
     recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
     recorder = Recorder(settings)
     means = Means(
@@ -192,19 +200,27 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         repeats=Repeats(store, search),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
-        threads=DatabaseThreads(ends.postgres_url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),
+        threads=DatabaseThreads(url, search.threads_max, search.thread_wait_s, search.thread_timeout_s),
         objects=Threads(
             "calls to the object store", search.store_threads_max, search.thread_wait_s, search.store_timeout_s
         ),
         liveness=Liveness(readings, search.liveness_s),
+        same_secrets=SameSecrets(settings, readings),
         tasks=Tasks("serve"),
     )
 
 
 def application(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding] | None = None) -> Any:
-    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it, unless something else encodes."""
+    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it, unless something else encodes.
+
+    Replicas are given the URL of their own role, and no other of the database.
+
+    Raises:
+        Rejected, Temporary: as `logins.url`.
+    """
     from ray import serve as ray_serve
 
+    settings = logins.only(settings, SERVE)
     search = settings.section(SearchSettings)
 
     def build_in_replica() -> FastAPI:
@@ -240,6 +256,7 @@ class Checked:
         """Take the deployments that are bound to this one, so that Serve runs them; who needs one asks for it by name."""
 
     async def check_health(self) -> None:
+        self._asgi_app.state.same_secrets.check()
         self._asgi_app.state.liveness.check()
 
 

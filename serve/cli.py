@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cluster.cli import Context, json_option
+from cluster.roles import JOBS, OWNER, READER
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -121,7 +122,7 @@ def plan_command(
     from pipelines import index_admin
 
     if rows is None or dimensions is None:
-        with context.connect(autocommit=True) as connection:
+        with context.connect(READER, autocommit=True) as connection:
             target = index_admin.model(connection, model)
         rows, dimensions = rows or target.rows, dimensions or target.dimensions
     plans = [index_admin.plan(profile, rows, dimensions, memory_mb) for profile in index_admin.PROFILES]
@@ -157,7 +158,7 @@ def build_command(context: Context, model: str, profile: Profile, memory_mb: int
     """Build an index beside the traffic; one that is there is built anew."""
     from pipelines import index_admin
 
-    with context.connect(autocommit=True) as connection, context.connect(autocommit=True) as other:
+    with context.connect(OWNER, autocommit=True) as connection, context.connect(OWNER, autocommit=True) as other:
         target = index_admin.model(other, model)
         work = (connection, target, profile, memory_mb)
         name = index_admin.build(*work) if as_json else _followed(context, other, work)
@@ -194,7 +195,7 @@ def status_command(context: Context, as_json: bool) -> None:
 
     from pipelines import index_admin
 
-    with context.connect(autocommit=True) as connection:
+    with context.connect(READER, autocommit=True) as connection:
         found = [(each, index_admin.indexes(connection, each.id)) for each in index_admin.models(connection)]
     if as_json:
         documents = [
@@ -227,7 +228,7 @@ def backfill_command(context: Context, model: str, priority: int, as_json: bool)
     """Give MODEL a vector of every moment beside the traffic, and from then on of every new one (`pixr jobs`)."""
     from pipelines import encoder, index_admin, jobs
 
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         if model not in {known.name for known in index_admin.models(connection)}:
             encoder.locate(model)  # refuses a name that is none, before there is a job
         job = jobs.backfill(context.settings, connection, model, priority=priority)
@@ -250,7 +251,7 @@ def repool_command(context: Context, as_json: bool) -> None:
     from pipelines.settings import IngestSettings
 
     storage, ingest = Storage(runtime.endpoints(context.settings).s3), context.settings.section(IngestSettings)
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         done = repool.run(connection, storage, context.settings.s3.bucket, ingest)
     if as_json:
         context.emit(done)
@@ -270,7 +271,7 @@ def unfollow_command(context: Context, model: str) -> None:
     """Let MODEL no longer get vectors of new moments. Those that it has stay."""
     from pipelines import index_admin
 
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         index_admin.follow(connection, model, on=False)
     context.console.print(f"{model} is not followed any more")
 
@@ -287,16 +288,16 @@ def switch_command(context: Context, model: str, force: bool, as_json: bool) -> 
     """
     import asyncio
 
-    from cluster import database, runtime
+    from cluster import database, logins
     from pipelines import index_admin
     from serve import warming
     from serve.settings import SearchSettings
 
     if not force:
-        url = runtime.endpoints(context.settings).postgres_url
+        url = logins.url(context.settings, READER)
         with database.translate(url):
             asyncio.run(warming.require_recall(url, model, context.settings.section(SearchSettings)))
-    with context.connect(autocommit=True) as connection:
+    with context.connect(JOBS, autocommit=True) as connection:
         target = index_admin.switch(connection, model, force=force)
     if as_json:
         context.emit({"model": dataclasses.asdict(target)})

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cluster.cli import Context, json_option
+from cluster.roles import SERVE
 
 DAY_S = 86_400
 
@@ -49,7 +50,7 @@ def create(
     if for_any and creators:
         raise Rejected("--for names creators and --for-any all of them", code="bad-creators", hint="give one of them")
     speaks_for = own.ANY if for_any else creators or None
-    with context.connect() as connection:
+    with context.connect(SERVE) as connection:
         number, token = own.create(
             connection, name, scopes, creator_id=creator_id, creators=speaks_for, expires_in_s=seconds
         )
@@ -66,7 +67,7 @@ def list_command(context: Context, as_json: bool) -> None:
 
     from serve import keys as own
 
-    with context.connect() as connection:
+    with context.connect(SERVE) as connection:
         found = own.listing(connection)
     if as_json:
         context.emit([each.document() for each in found])
@@ -89,7 +90,7 @@ def rotate(context: Context, key_id: int, grace_hours: float, as_json: bool) -> 
     """Make a key like KEY_ID, which lives on for a while, so that its users can change over."""
     from serve import keys as own
 
-    with context.connect() as connection:
+    with context.connect(SERVE) as connection:
         number, token = own.rotate(connection, key_id, grace_s=int(grace_hours * 3600))
         _show_new(context, own.one(connection, number), token, as_json)
 
@@ -101,7 +102,7 @@ def revoke(context: Context, key_id: int) -> None:
     """End a key, within seconds."""
     from serve import keys as own
 
-    with context.connect() as connection:
+    with context.connect(SERVE) as connection:
         own.revoke(connection, key_id)
     context.console.print(f"key {key_id} is revoked")
 

@@ -17,11 +17,12 @@ from types import FrameType
 
 import httpx
 
-from cluster import database, health, ray_cluster, runtime, telemetry
+from cluster import database, fingerprints, health, logins, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.door import backends, config
 from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
+from cluster.roles import SERVE
 from cluster.services import Command
 from cluster.settings import EMBEDDED, Settings
 from serve import deployment
@@ -50,6 +51,8 @@ class Serve:
         for name in ("api_admin_key", "link_key", "cursor_key", "viewer_key", door.SECRET):
             runtime.secret(self.settings, name)
         _check_deadlines(self.settings)
+        with database.session(logins.url(self.settings, SERVE)) as connection:
+            fingerprints.note(connection, self.settings)
 
     def command(self) -> Command:
         return Command((sys.executable, "-m", "serve.service"), ray_cluster.environment(self.settings))
@@ -182,15 +185,14 @@ class Keeper:
     def _register_admin(self) -> None:
         from serve import keys
 
-        with database.session(runtime.endpoints(self._settings).postgres_url) as connection:
+        with database.session(logins.url(self._settings, SERVE)) as connection:
             keys.ensure_admin(connection, runtime.secret(self._settings, "api_admin_key"))
 
     def _carry_wallets(self) -> None:
         from ledger.settings import Economics
         from serve import wallets
 
-        url = runtime.endpoints(self._settings).postgres_url
-        with database.session(url) as connection:
+        with database.session(logins.url(self._settings, SERVE)) as connection:
             wallets.copy_claims(connection, self._settings.section(Economics))
 
     def _deploy(self, *, anew: bool = False) -> None:

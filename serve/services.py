@@ -29,6 +29,7 @@ from serve.readers import Readers
 from serve.recall import Recall
 from serve.repeats import Repeats
 from serve.results import Results
+from serve.same_secrets import SameSecrets
 from serve.settings import SearchSettings
 from serve.store import Store
 from serve.threads import DatabaseThreads, Threads
@@ -97,6 +98,7 @@ class Services:
     threads: DatabaseThreads  # for rare calls that block
     objects: Threads  # for calls to the object store
     liveness: Liveness
+    same_secrets: SameSecrets
     tasks: Tasks  # that belong to no part alone
 
     def failing(self) -> Mapping[str, str]:

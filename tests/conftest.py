@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from cluster import database, migrations, roles, runtime, supervisor
+from cluster import database, grants, migrations, roles, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
@@ -116,7 +116,7 @@ def _template(ground: Settings) -> str:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     url = runtime.postgres_url(ground, TEMPLATE)
     migrations.migrate(url)
-    roles.allow_login(url, runtime.secret(ground, "postgres"))
+    grants.allow_login(url, dict.fromkeys(roles.PARTS, runtime.secret(ground, "postgres")))
     return TEMPLATE
 
 
@@ -162,7 +162,7 @@ def on_ground(folder: Path, postgres_url: str, s3: S3Endpoint, redis_url: str) -
     runtime.port(made, "serve", 8000)
     s3_settings = dataclasses.replace(made.s3, url=s3.url, key=s3.key, secret=s3.secret)
     redis_settings = dataclasses.replace(made.redis, url=redis_url)
-    serve_url = postgres_url.replace("//pixr:", f"//{runtime.SERVE_ROLE}:")
+    serve_url = postgres_url.replace("//pixr:", f"//{roles.SERVE.name}:")
     postgres_settings = dataclasses.replace(made.postgres, url=postgres_url, serve_url=serve_url)
     for section in (postgres_settings, s3_settings, redis_settings):
         made = made.with_section(section)

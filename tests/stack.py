@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psutil
 
-from cluster import database, runtime, services
+from cluster import database, roles, runtime, services
 from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
 from cluster.stack import _check_of, _reason
@@ -76,7 +76,7 @@ class Stack:
         return httpx.Client(base_url=runtime.serve_url(self.settings), timeout=30)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with database.connect(runtime.endpoints(self.settings).postgres_url) as connection:
+        with database.connect(runtime.role_url(self.settings, roles.OWNER)) as connection:
             return connection.execute(query).fetchall()  # type: ignore[arg-type]
 
     def counts(self) -> dict[str, int]:
@@ -106,7 +106,7 @@ def running(folder: Path, **said: str) -> Iterator[Stack]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIXR_")}
     settings = settings_module.load(environ=places)
     runtime.port(settings, "postgres", 5432)
-    primary = runtime.postgres_url(settings, runtime.DATABASE)
+    primary = runtime.postgres_url(settings, runtime.DATABASE, roles.SERVE)
     replica = at_port(primary, settings, free_port())  # where one runs only for some tests
     places.setdefault("PIXR_POSTGRES_REPLICA_URLS", replica)
     made = Stack(settings_module.load(environ=places), clean | places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
+from ledger.settings import LedgerSettings
 from pipelines.settings import IngestSettings, ModelSettings
 
 PROFILES = sorted(path.name for path in (ROOT / "configs" / "ingest").glob("*.toml"))
@@ -46,3 +48,20 @@ def test_on_kubernetes_embedders_fit_their_nodes_and_decoders_find_room_on_the_o
     assert embed["maxReplicas"] >= ingest.embedders_max
     assert float(cluster["headGroupSpec"]["rayStartParams"]["num-cpus"]) == 0
     assert f'"ray[data,serve]=={cluster["rayVersion"]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_on_kubernetes_the_ledgers_credentials_are_where_nothing_but_the_ledger_runs() -> None:
+    cluster = yaml.safe_load((ROOT / "configs" / "kuberay.yaml").read_text(encoding="utf-8"))["spec"]
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]} | {"head": cluster["headGroupSpec"]}
+    secrets = {name: _secrets(group) for name, group in groups.items()}
+    assert secrets.pop("ledger") == {"pixr-ledger"}
+    assert set().union(*secrets.values()) == {"pixr"}
+    started = groups["ledger"]["rayStartParams"]
+    there = settings_module.load(ROOT / "configs" / "production.toml", environ={}).section(LedgerSettings).node_resource
+    assert started["num-cpus"] == "0"
+    assert json.loads(json.loads(started["resources"])) == {there: 1}
+
+
+def _secrets(group: dict[str, Any]) -> set[str]:
+    containers = group["template"]["spec"]["containers"]
+    return {source["secretRef"]["name"] for container in containers for source in container["envFrom"]}

@@ -46,5 +46,5 @@ def test_addresses_never_show_passwords(tmp_path: Path) -> None:
     settings = throwaway_settings(tmp_path)
     runtime.port(settings, "serve", 8000)
     ends = runtime.endpoints(settings)
-    assert runtime.secret(settings, "postgres") in ends.postgres_url
-    assert runtime.secret(settings, "postgres") not in repr(ends)
+    assert runtime.secret(settings, "redis") in ends.redis_url
+    assert runtime.secret(settings, "redis") not in repr(ends)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import database, runtime
+from cluster import database, roles, runtime
 from ledger.actor import open_chain
 from pipelines.samples import Sample
 from serve import keys
@@ -51,7 +51,7 @@ def all_paid(stack: Stack) -> bool:
 
 
 def new_viewer(stack: Stack, name: str) -> str:
-    with database.connect(runtime.endpoints(stack.settings).postgres_url) as connection:
+    with database.connect(runtime.role_url(stack.settings, roles.OWNER)) as connection:
         return keys.create(connection, name, ["search"])[1]
 
 

@@ -189,7 +189,7 @@ def test_a_spool_is_not_adopted_in_a_transaction_that_may_yet_fail(settings: Set
 
 async def test_an_away_database_fills_the_spool_and_then_says_so(settings: Settings) -> None:
     away = settings.with_section(LedgerSettings(spool_backlog_max_mb=0, flush_interval_ms=5))
-    object.__setattr__(away.postgres, "url", away.postgres.url.replace("/test_", "/nowhere_"))
+    object.__setattr__(away.postgres, "serve_url", away.postgres.serve_url.replace("/test_", "/nowhere_"))
     recorder = Recorder(away)
     await recorder.start()
     assert recorder.record([shown(1)]) == 1

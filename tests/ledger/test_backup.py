@@ -16,6 +16,8 @@ from cluster.settings import Settings
 from ledger import adoption, audit, backup, book, stops
 from ledger.payouts import Payouts
 from ledger.reconcile import UNKNOWN, Finding, reconcile
+from tests.cluster.privileges import assert_as_stated
+from tests.conftest import supervised, throwaway_settings
 from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Rig
 
 
@@ -162,3 +164,14 @@ def test_numbers_that_were_given_after_the_dump_are_not_given_again(
     assert forgotten is not None
     assert after is not None
     assert after[0] > forgotten[0] + backup.NUMBERS_SKIPPED // 2 > first[0]
+
+
+def test_a_server_that_knows_no_role_has_them_after_a_restore_with_what_they_may(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    backup.dump(postgres_url, tmp_path / "pixr.dump")
+    with supervised(throwaway_settings(tmp_path / "other"), "postgres") as other:
+        url = runtime.postgres_url(other, runtime.DATABASE)
+        backup.restore(url, tmp_path / "pixr.dump")
+        with database.connect(url, autocommit=True) as connection:
+            assert_as_stated(connection)

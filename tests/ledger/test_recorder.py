@@ -195,7 +195,7 @@ async def test_a_recorder_that_fails_in_a_way_nobody_thought_of_goes_on(
 
 async def test_a_recorder_that_cannot_carry_says_so_until_it_can(settings: Settings) -> None:
     async with relayed(settings.postgres.url) as postgres:
-        through = settings.with_section(dataclasses.replace(settings.postgres, url=postgres.url))
+        through = settings.with_section(dataclasses.replace(settings.postgres, url=postgres.url, serve_url=""))
         recorder = Recorder(quick(through, carry_stalled_s=0.3))
         await recorder.start()
         await postgres.cut()
@@ -258,7 +258,7 @@ async def test_a_batch_costs_the_same_however_much_waits(settings: Settings) -> 
 
 async def test_a_recorder_that_is_cancelled_while_it_ends_lets_go_of_its_spool(settings: Settings) -> None:
     async with relayed(settings.postgres.url) as postgres:
-        through = settings.with_section(dataclasses.replace(settings.postgres, url=postgres.url))
+        through = settings.with_section(dataclasses.replace(settings.postgres, url=postgres.url, serve_url=""))
         recorder = Recorder(quick(through))
         await recorder.start()
         recorder.record([shown(1)])

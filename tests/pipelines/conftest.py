@@ -13,7 +13,7 @@ import imageio_ffmpeg
 import pytest
 from psycopg import AsyncConnection, Connection
 
-from cluster import database, ray_cluster, runtime
+from cluster import database, ray_cluster, roles, runtime
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
@@ -137,7 +137,7 @@ def deployment(
 @pytest.fixture
 def connection(deployment: Settings) -> Iterator[Connection]:
     """To the database of `deployment`; modules that need no Ray have one of their own."""
-    with database.connect(runtime.endpoints(deployment).postgres_url, autocommit=True) as opened:
+    with database.connect(runtime.role_url(deployment, roles.OWNER), autocommit=True) as opened:
         yield opened
 
 

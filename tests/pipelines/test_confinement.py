@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from cluster import landlock, runtime, stack
+from cluster import landlock, roles, runtime, stack
 from cluster.settings import Settings
 from pipelines.confinement import layers, profiles
 from pipelines.confinement.layers import LANDLOCK, LAYERS, OWN_NETWORK, OWN_USER, SECCOMP, Found
@@ -104,7 +104,7 @@ def aims(ground: Settings, tmp_path: Path) -> Iterator[dict[str, Any]]:
             "other": str(tmp_path / "other.mp4"),
             "spare": str(tmp_path / "spare"),
             "program": "/bin/true",
-            "postgres": address(runtime.endpoints(ground).postgres_url),
+            "postgres": address(runtime.role_url(ground, roles.OWNER)),
             "redis": address(runtime.endpoints(ground).redis_url),
             **servers,
         }

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from cluster import database, roles, runtime
+from tests.cluster.privileges import assert_as_stated
 from tests.conftest import until
 from tests.releases import folders
 from tests.releases.folders import Before
@@ -161,3 +163,16 @@ def test_new_searches_pay(stack: Stack, before: Before) -> None:
 def test_the_audit_is_clean(stack: Stack) -> None:
     found = stack.json("audit", "--full")
     assert found["clean"], found
+
+
+def test_each_part_works_as_its_own_role_and_may_what_is_stated(stack: Stack) -> None:
+    """The folder knew one user, a superuser, for all of them."""
+    (said,) = stack.json("status")["services"]["postgres"]["notes"].values()
+    assert said == "strong: a login of its own for serve, jobs, ledger, reader"
+    with database.connect(runtime.role_url(stack.settings, roles.OWNER), autocommit=True) as connection:
+        assert_as_stated(connection)
+    query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = current_database() AND backend_start < {}"
+    began = stack.rows("SELECT now() - interval '5 s'")[0][0]
+    lasting = {name for (name,) in stack.rows(query.format(f"'{began.isoformat()}'"))}
+    assert {roles.SERVE.name, roles.LEDGER.name} <= lasting  # of connections that are kept
+    assert roles.OWNER.name not in lasting
