@@ -29,7 +29,7 @@ class Plan:
     module_min: int
     sample_min: int
     tests: list[str]
-    tests_max_s: float
+    stages_s: list[float]
     limit_factor: float
     limit_least_s: float
     equivalent_max: float

@@ -1,8 +1,9 @@
 """Runs mutants: in a copy of the checkout, one at a time, each against the tests that may notice it.
 
 The tests run in forks of one warm process (`tests/mutant.py`) on servers that are started once. Those run first that have
-killed mutants of the same module, then the quickest; the first that fails ends it. Time is bounded for each mutant: what has
-no end by then is undecided, which counts as survived and is tried once more when everything else is done.
+killed mutants of the same module, then the quickest, in stages, so that every mutant is asked the quick ones before any is asked
+the slow ones; the first that fails ends it. Time is bounded for each mutant: what has no end by then is undecided, which counts
+as survived and is tried again when everything else is done.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ class Runner:
         """Map the tests that have changed, then run what has no verdict yet, until the time (monotonic) is over."""
         with warm_worker(self.tree, self._plan.tests) as self._worker:
             self._map(until_s)
-            for again in (False, True):
+            for most_s, again in (*((each, False) for each in self._plan.stages_s), (self._plan.stages_s[-1], True)):
                 for mutant in self.sample:
                     if time.monotonic() > until_s:
                         return
                     if module in (None, mutant.module):
-                        self._judge(mutant, again)
+                        self._judge(mutant, most_s, again)
 
     # ── The map ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -90,14 +91,17 @@ class Runner:
 
     # ── Verdicts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _judge(self, mutant: Mutant, again: bool) -> None:
+    def _judge(self, mutant: Mutant, most_s: float, again: bool) -> None:
+        """Ask the tests that have not been asked yet, as many as fit into a stage's time beside those that have."""
         of = self.hashes[mutant.module]
         verdict = self.session.verdicts(self.hashes).get(mutant.key)
         if verdict == "killed" or (verdict == "undecided" and not again):
             return
         passed = self.session.passed(mutant.key, of)
-        waiting = [each for each in self._candidates(mutant) if (each.name, each.hash) not in passed]
-        tests = _within(waiting, self._plan.tests_max_s)
+        candidates = self._candidates(mutant)
+        waiting = [each for each in candidates if (each.name, each.hash) not in passed]
+        asked_s = sum(each.seconds for each in candidates if each not in waiting)
+        tests = _within(waiting, most_s - asked_s)
         if not tests:
             self.session.end(mutant.key, mutant.module, of, "survived")
             return
@@ -181,13 +185,12 @@ def _test_files(path: Path) -> list[Path]:
 
 
 def _within(tests: Sequence[Mapped], most_s: float) -> list[Mapped]:
-    """As many as fit into the time, in their order; one at least."""
+    """As many as begin within the time, in their order."""
     taken: list[Mapped] = []
-    spent = 0.0
     for each in tests:
-        spent += each.seconds
-        if taken and spent > most_s:
+        if most_s <= 0:
             break
+        most_s -= each.seconds
         taken.append(each)
     return taken
 
