@@ -1,8 +1,8 @@
 """Runs mutants: in a copy of the checkout, one at a time, each against the tests that may notice it.
 
 The tests run in forks of one warm process (`tests/mutant.py`) on servers that are started once. Those run first that have
-killed mutants of the same module, then the quickest, in stages, so that every mutant is asked the quick ones before any is asked
-the slow ones; the first that fails ends it. Time is bounded for each mutant: what has no end by then is undecided, which counts
+killed mutants of the same module, then the quickest, in stages: every mutant is asked the quick ones before any is asked the
+slow ones; the first that fails ends it. Time is bounded for each mutant: what has no end by then is undecided, which counts
 as survived and is tried again when everything else is done.
 """
 
@@ -103,7 +103,8 @@ class Runner:
         asked_s = sum(each.seconds for each in candidates if each not in waiting)
         tests = _within(waiting, most_s - asked_s)
         if not tests:
-            self.session.end(mutant.key, mutant.module, of, "survived")
+            if verdict is None:
+                self.session.end(mutant.key, mutant.module, of, "survived")
             return
         limit_s = self._plan.limit_least_s + self._plan.limit_factor * sum(each.seconds for each in tests)
         with self._changed(mutant):
@@ -185,13 +186,12 @@ def _test_files(path: Path) -> list[Path]:
 
 
 def _within(tests: Sequence[Mapped], most_s: float) -> list[Mapped]:
-    """As many as begin within the time, in their order."""
+    """As many as end within the time, in their order."""
     taken: list[Mapped] = []
     for each in tests:
-        if most_s <= 0:
-            break
-        most_s -= each.seconds
-        taken.append(each)
+        if each.seconds <= most_s:
+            most_s -= each.seconds
+            taken.append(each)
     return taken
 
 
