@@ -2,7 +2,7 @@
 
 Started as `python -m tests.mutant` in a copy of the checkout whose modules the asker changes between two requests. A request
 is a line of JSON with `tests` (node ids in the order they run), `limit_s` and, to learn which lines each test runs,
-`coverage` (where the data goes); the answer is a line with `ended` (passed, failed, undecided, missing), `by` (the first
+`coverage` (where the data goes); the answer is a line with `ended` (passed, failed, undecided, missing, broken), `by` (the first
 test that failed), `said` (the end of what was printed) and `seconds` by test. Knows nothing of mutants.
 
 What the tests import is imported before the forks, but for modules that may change (`ledger`) and those that import them.
@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,19 @@ def _child(asked: dict[str, Any], notes: Path, output: Path) -> None:
     code = int(pytest.ExitCode.INTERNAL_ERROR)
     try:
         code = int(pytest.main(_arguments(asked), plugins=[Chosen(asked["tests"], notes)]))
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
 def _arguments(asked: dict[str, Any]) -> list[str]:
     files = list(dict.fromkeys(test.partition("::")[0] for test in asked["tests"]))
     arguments = ["-q", "--tb=line", "--show-capture=no", "--hypothesis-seed=0", *files]
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that the warm process has imported
     for plugin in PLUGINS:
         arguments += ["-p", f"no:{plugin}"]
     if asked.get("coverage"):
@@ -144,6 +150,8 @@ def _ended(code: int | None, told: dict[str, Any]) -> str:
         return "missing"
     if code is None:
         return "undecided"
+    if code == pytest.ExitCode.INTERNAL_ERROR:
+        return "broken"
     return "passed" if code == pytest.ExitCode.OK else "failed"
 
 

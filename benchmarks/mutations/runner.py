@@ -68,8 +68,9 @@ class Runner:
             told = self._worker.ask(tests=[file], limit_s=MAP_LIMIT_S, coverage=str(data))
             if told["ended"] == "undecided":
                 raise Temporary(f"{file} has no end within {MAP_LIMIT_S:.0f} s")
-            if told["ended"] != "missing":
-                self._say(f"mapped {file}: {len(told['seconds'])} tests, {told['wall_s']:.0f} s")
+            if told["ended"] == "failed" and not told["by"]:
+                raise Rejected(f"{file} cannot be run: {told['said']}")
+            self._say(f"mapped {file}: {len(told['seconds'])} tests, {told['wall_s']:.0f} s")
             self.session.map(file, files[file], ledger, told["seconds"], told.get("failed", []), told.get("lines", {}))
         for test in self.session.unsound():
             self._say(f"fails on the unchanged modules, and is not asked: {test}")
@@ -145,6 +146,8 @@ class Worker:
         if not line:
             raise Temporary("the process that runs the tests has ended")
         told: dict[str, Any] = json.loads(line)
+        if told["ended"] == "broken":
+            raise Rejected(f"the tests cannot be run: {told['said']}")
         return told
 
 
