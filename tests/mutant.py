@@ -2,8 +2,8 @@
 
 Started as `python -m tests.mutant` in a copy of the checkout whose modules the asker changes between two requests. A request
 is a line of JSON with `tests` (node ids in the order they run), `limit_s` and, to learn which lines each test runs,
-`coverage` (where the data goes); the answer is a line with `ended` (passed, failed, undecided, missing, broken), `by` (the first
-test that failed), `said` (the end of what was printed) and `seconds` by test. Knows nothing of mutants.
+`coverage` (where the data goes). The answer is a line with `ended` (passed, failed, undecided, missing, broken), `by` (the
+first test that failed), `said` (the end of what was printed) and `seconds` by test. Knows nothing of mutants.
 
 What the tests import is imported before the forks, but for modules that may change (`ledger`) and those that import them.
 """
