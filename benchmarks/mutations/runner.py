@@ -44,10 +44,13 @@ class Runner:
         self._uses = Uses(self.texts)
         self._worker: Worker
 
-    def run(self, until_s: float, module: str | None = None) -> None:
-        """Map the tests that have changed, then run what has no verdict yet, until the time (monotonic) is over."""
+    def run(self, until_s: float, module: str | None = None, only: Sequence[str] = ()) -> None:
+        """Map the tests that have changed, then run what has no verdict yet, until the time (monotonic) is over.
+
+        `only` are files of tests: the others are asked in another run.
+        """
         with warm_worker(self.tree, self._plan.tests) as self._worker:
-            self._map(until_s)
+            self._map(until_s, only)
             for most_s, again in (*((each, False) for each in self._plan.stages_s), (self._plan.stages_s[-1], True)):
                 for mutant in self.sample:
                     if time.monotonic() > until_s:
@@ -57,11 +60,13 @@ class Runner:
 
     # ── The map ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _map(self, until_s: float) -> None:
+    def _map(self, until_s: float, only: Sequence[str]) -> None:
         paths = [path for name in self._plan.tests for path in _test_files(self.tree / name)]
         files = {str(path.relative_to(self.tree)): _hash(path.read_text(encoding="utf-8")) for path in paths}
         ledger = _hash("".join(self.hashes.values()))
         for file in self.session.unmapped(files, ledger):
+            if only and file not in only:
+                continue
             if time.monotonic() > until_s:
                 raise Temporary("the map of tests is not whole yet; run it again, it goes on")
             data = self.tree / ".coverage.mutations"
@@ -74,7 +79,8 @@ class Runner:
             self.session.map(file, files[file], ledger, told["seconds"], told.get("failed", []), told.get("lines", {}))
         for test in self.session.unsound():
             self._say(f"fails on the unchanged modules, and is not asked: {test}")
-        self._tests, self._lines = self.session.tests(), self.session.lines()
+        self._lines = self.session.lines()
+        self._tests = {name: each for name, each in self.session.tests().items() if not only or each.file in only}
 
     def _candidates(self, mutant: Mutant) -> list[Mapped]:
         """Tests that may notice a mutant, those that are likeliest to first."""
