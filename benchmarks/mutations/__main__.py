@@ -16,20 +16,20 @@ from cluster.errors import Temporary
 
 @click.command()
 @click.option("--minutes", type=float, default=10**6, help="When to stop; the next run goes on from there.")
-@click.option("--module", help="Only this one's mutants, such as settling.")
+@click.option("--module", "modules", multiple=True, help="Only this one's mutants, such as settling.")
 @click.option("--tests", multiple=True, help="Ask these files of tests alone; the next run asks the others.")
 @click.option("--survivors", is_flag=True, help="Run nothing: list what no test has noticed.")
 @click.option("--write", is_flag=True, help="Append the report to benchmarks/LOG.md.")
-def main(minutes: float, module: str | None, tests: tuple[str, ...], survivors: bool, write: bool) -> None:
+def main(minutes: float, modules: tuple[str, ...], tests: tuple[str, ...], survivors: bool, write: bool) -> None:
     """Change the ledger's modules in small ways and see whether a test notices."""
     runner = Runner(Plan.load(), settings.load().data_dir / "mutations", click.echo)
     if not survivors:
         try:
-            runner.run(time.monotonic() + 60 * minutes, module, tests)
+            runner.run(time.monotonic() + 60 * minutes, modules, tests)
         except Temporary as error:
             click.echo(str(error))
     for verdict, mutant in mutations.survivors(runner) if survivors else ():
-        if module in (None, mutant.module):
+        if not modules or mutant.module in modules:
             click.echo(f"{verdict} {mutant}")
     for figure in mutations.report(runner):
         line = row(figure, "make mutate")

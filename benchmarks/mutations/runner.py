@@ -44,10 +44,10 @@ class Runner:
         self._uses = Uses(self.texts)
         self._worker: Worker
 
-    def run(self, until_s: float, module: str | None = None, only: Sequence[str] = ()) -> None:
+    def run(self, until_s: float, modules: Sequence[str] = (), only: Sequence[str] = ()) -> None:
         """Map the tests that have changed, then run what has no verdict yet, until the time (monotonic) is over.
 
-        `only` are files of tests: the others are asked in another run.
+        `modules` are those whose mutants are run, `only` files of tests that are asked: the others in another run.
         """
         with warm_worker(self.tree, self._plan.tests) as self._worker:
             self._map(until_s, only)
@@ -55,7 +55,7 @@ class Runner:
                 for mutant in self.sample:
                     if time.monotonic() > until_s:
                         return
-                    if module in (None, mutant.module):
+                    if not modules or mutant.module in modules:
                         self._judge(mutant, most_s, again)
 
     # ── The map ────────────────────────────────────────────────────────────────────────────────────────────────────
