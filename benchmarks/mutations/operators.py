@@ -256,6 +256,10 @@ class _Finder(ast.NodeVisitor):
             self._edit(self._text.start(node.func), self._text.end(node.func), NAMED[node.func.id])
         self.generic_visit(node)
 
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg != "strict":  # of `zip`: an assertion
+            self.visit(node.value)
+
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         self._words(node)  # its inner places are not known before Python 3.12
 
