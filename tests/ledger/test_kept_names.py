@@ -12,7 +12,7 @@ import pytest
 from ledger import book, caps, packing, seen
 from ledger.book import Entry
 from ledger.packing import Payer
-from tests.ledger.chains import Key, Rig
+from tests.ledger.chains import Key
 
 DAYS = np.array([20_000, 20_001], np.uint16)
 
@@ -47,16 +47,6 @@ def test_a_batch_has_the_marker_that_earlier_releases_gave_it() -> None:
     assert (str(mark.address), mark.seed, mark.lamports) == (
         "9WAHSF4XkAM2oM5V2vUxSshLY9dcvfAGcyvBcMCAiQxf", "9a0caa934c7740b386994e0de309fced", 890_880,
     )  # fmt: skip
-
-
-def test_a_batchs_id_follows_from_what_it_pays_and_is_of_32_digits(rig: Rig) -> None:
-    rig.creator(1, 1000)
-    (made,) = rig.payouts.plan()
-    assert len(made.id) == 32
-    assert set(made.id) <= set("0123456789abcdef")
-    rig.connection.rollback()
-    ((period, seq),) = rig.rows("SELECT period, seq FROM ledger.payouts")
-    assert rig.payouts._id(f"payout|{period}|1:{seq}|") == made.id
 
 
 def test_an_entry_has_the_hash_that_earlier_releases_gave_it() -> None:
