@@ -2,7 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-.PHONY: help setup demo stop check test cover test-slow test-hostile test-browser test-gpu soak bench clean
+.PHONY: help setup demo stop check test cover mutate test-slow test-hostile test-browser test-gpu soak bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -34,6 +34,9 @@ MONEY := money book batches payouts planning signing settling resolving resoluti
 cover: $(STAMP) ## branch coverage of the modules that handle money: 100 %
 	$(PY) -m pytest -q tests/ledger --ignore tests/ledger/simulator $(MONEY:%=--cov=ledger.%) --cov-branch \
 	  --cov-report=term-missing --cov-fail-under=100
+
+mutate: $(STAMP) ## does a test notice a change of the ledger's code? hours; ended at any time, it goes on where it was
+	$(PY) -m benchmarks.mutations --write
 
 test-slow: $(STAMP) ## fuzz, chaos, thousands of seeds
 	$(PY) -m pytest -m slow --timeout 7200

@@ -31,7 +31,9 @@ NAMES = {
     "ledger": "benchmarks.ledger",
     "moments": "benchmarks.moments",
     "encoder": "benchmarks.encoder",
+    "mutations": "benchmarks.mutations",
 }
+ONLY_BY_NAME = ("mutations",)  # takes hours
 HEAD = """# Measured
 
 One row a figure, newest last. Machines are shared and noisy: read the ratio before the figure.
@@ -52,14 +54,14 @@ class Figure:
 
 
 def run(settings: Settings, name: str | None, *, write: bool, say: Callable[[str], None]) -> None:
-    """Run one benchmark, or all.
+    """Run one benchmark, or all but those that take hours.
 
     Raises:
         Rejected: there is none of that name.
     """
     if name is not None and name not in NAMES:
         raise Rejected(f"no benchmark {name!r}", hint=f"there are {', '.join(NAMES)}")
-    for each in [name] if name else NAMES:
+    for each in [name] if name else [each for each in NAMES if each not in ONLY_BY_NAME]:
         figures: Iterable[Figure] = importlib.import_module(NAMES[each]).run(settings)
         for figure in figures:
             line = row(figure, f"pixr bench {each}")

@@ -31,6 +31,7 @@ from pipelines import samples
 
 START_TIMEOUT_S = 120.0
 TEMPLATE = "pixr_template"
+RUNNING_GROUND = "PIXR_TEST_GROUND"  # a data folder whose servers run already, for tests that are run by the thousand
 DEMO_SEED = 1  # the demo's own, of which the README speaks
 
 
@@ -48,6 +49,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a data folder in which PostgreSQL, Valkey and the S3 gateway run."""
+    if running := os.environ.get(RUNNING_GROUND):
+        yield throwaway_settings(Path(running))
+        return
     with supervised(throwaway_settings(tmp_path_factory.mktemp("ground")), "postgres", "redis", "s3") as settings:
         wait_for_no_disk(runtime.postgres_url(settings, "postgres"))
         yield settings
@@ -113,6 +117,8 @@ def _template(ground: Settings) -> str:
     Not `pixr`: the supervisor asks that one how it is, and PostgreSQL copies no database that has a client.
     """
     with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+            return TEMPLATE  # of a run before this one on the same servers
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     url = runtime.postgres_url(ground, TEMPLATE)
     migrations.migrate(url)

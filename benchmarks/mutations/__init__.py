@@ -1,0 +1,87 @@
+"""Mutation testing of the ledger: would a test notice if the code that moves money did something else?
+
+`make mutate` (or `pixr bench mutations`) draws mutants (`settings.toml`), runs the tests that may notice each and reports the
+share that was noticed, module by module. It takes hours, can be ended at any time and goes on where it was.
+
+Neither of the kept tools does this without contortions. cosmic-ray (8.7) and mutmut (3.8) change Python alone, while half of
+what the ledger decides is SQL in string literals; mutmut leaves out constants and what has a decorator (every property), and
+cosmic-ray runs a command a mutant, in the checkout itself, without knowing which tests run a line. Their operators were the
+model of `operators.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.mutations.draw import Plan, equivalents
+from benchmarks.mutations.operators import Mutant
+from benchmarks.mutations.runner import Runner
+from benchmarks.run import Figure
+from cluster.settings import Settings
+
+SCORE_MIN = 0.95
+
+
+@dataclass(frozen=True)
+class Score:
+    """What became of mutants. Undecided ones count as survived; those without a verdict do not count."""
+
+    killed: int
+    survived: int
+    undecided: int
+    equivalent: int
+    open: int
+
+    @classmethod
+    def of(cls, mutants: Sequence[Mutant], verdicts: Mapping[str, str], equivalent: frozenset[str]) -> Score:
+        """Equivalent ones that a test notices all the same are killed."""
+        found = Counter(_became(each.key, verdicts, equivalent) for each in mutants)
+        return cls(*(found[name] for name in ("killed", "survived", "undecided", "equivalent", "open")))
+
+    @property
+    def ratio(self) -> float | None:
+        """The share that was noticed of those that could be; None before the first verdict."""
+        decided = self.killed + self.survived + self.undecided
+        return self.killed / decided if decided else None
+
+    def __str__(self) -> str:
+        of = self.killed + self.survived + self.undecided
+        more = "".join(
+            f", {count} {name}" for name, count in (("equivalent", self.equivalent), ("not run", self.open)) if count
+        )
+        return f"{self.killed} of {of}{more}"
+
+
+def _became(key: str, verdicts: Mapping[str, str], equivalent: frozenset[str]) -> str:
+    verdict = verdicts.get(key)
+    return "equivalent" if key in equivalent and verdict != "killed" else verdict or "open"
+
+
+def run(settings: Settings) -> Iterator[Figure]:
+    """Everything that has no verdict yet, then the report."""
+    runner = Runner(Plan.load(), settings.data_dir / "mutations", print)
+    runner.run(time.monotonic() + 10**9)
+    yield from report(runner)
+
+
+def report(runner: Runner) -> Iterator[Figure]:
+    """The score of all, with each module's."""
+    verdicts, equivalent = runner.session.verdicts(runner.hashes), frozenset(equivalents())
+    modules = list(dict.fromkeys(each.module for each in runner.sample))
+    scores = {module: Score.of([each for each in runner.sample if each.module == module], verdicts, equivalent)
+              for module in modules}  # fmt: skip
+    total = Score.of(runner.sample, verdicts, equivalent)
+    each = "; ".join(f"{module} {score}" for module, score in scores.items())
+    yield Figure(
+        "mutants of the money modules that a test notices", f"{total} ({each})", f"{SCORE_MIN} wanted", total.ratio
+    )
+
+
+def survivors(runner: Runner) -> list[tuple[str, Mutant]]:
+    """What no test has noticed and nobody has called equivalent."""
+    verdicts, equivalent = runner.session.verdicts(runner.hashes), frozenset(equivalents())
+    became = [(_became(each.key, verdicts, equivalent), each) for each in runner.sample]
+    return [(name, each) for name, each in became if name in ("survived", "undecided")]

@@ -1,0 +1,111 @@
+"""Which mutants are run: all that decide about money, and others by a seed; and which tests are asked about each.
+
+The map of tests is not written by hand: it is what `coverage` saw of each test. A mutant in a function asks the tests that run
+its statement; one of a constant those that run a statement which names it; and where there are none, all of its module.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from benchmarks.mutations.operators import Mutant, mutants
+
+HERE = Path(__file__).parent
+LEDGER = Path("ledger")
+Lines = tuple[str, int, int]  # module, first and last line
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`settings.toml`: what is drawn, and how long its tests may take."""
+
+    seed: int
+    module_min: int
+    sample_min: int
+    tests: list[str]
+    stages_s: list[float]
+    limit_factor: float
+    limit_least_s: float
+    equivalent_max: float
+    decisive: dict[str, list[str]]
+
+    @classmethod
+    def load(cls, path: Path = HERE / "settings.toml") -> Plan:
+        return cls(**tomllib.loads(path.read_text(encoding="utf-8")))
+
+    def is_decisive(self, mutant: Mutant) -> bool:
+        return any(fnmatchcase(mutant.function, name) for name in self.decisive[mutant.module])
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """A mutant that no test can tell from the original, and why."""
+
+    change: str
+    why: str
+
+
+def equivalents(path: Path = HERE / "equivalent.toml") -> dict[str, Equivalent]:
+    """Those that were judged, by key."""
+    return {key: Equivalent(**value) for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def sources(root: Path, modules: Sequence[str]) -> dict[str, str]:
+    return {each: (root / LEDGER / f"{each}.py").read_text(encoding="utf-8") for each in modules}
+
+
+def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:
+    """The mutants to run, in the order they run: those that decide first, module by module, then the others."""
+    pool = {module: mutants(module, texts[module]) for module in plan.decisive}
+    first = [each for module in pool for each in pool[module] if plan.is_decisive(each)]
+    others: list[Mutant] = []
+    rest: list[Mutant] = []
+    for module, found in pool.items():
+        free = [each for each in found if not plan.is_decisive(each)]
+        random.Random(f"{plan.seed} {module}").shuffle(free)
+        missing = max(0, plan.module_min - (len(found) - len(free)))
+        others += free[:missing]
+        rest += free[missing:]
+    random.Random(plan.seed).shuffle(rest)
+    return [*first, *others, *rest[: max(0, plan.sample_min - len(first) - len(others))]]
+
+
+class Uses:
+    """Where names are used: which statements of functions, and which constants are made of which."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._lines: dict[str, set[Lines]] = {}
+        self._made_of: list[tuple[str, set[str]]] = []
+        for module, text in texts.items():
+            tree = ast.parse(text)
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    for name, line in _named(node):
+                        self._lines.setdefault(name, set()).add((module, line, line))
+            for node in tree.body:
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    self._made_of.append((node.targets[0].id, {name for name, _ in _named(node.value)}))
+
+    def asked(self, mutant: Mutant) -> set[Lines]:
+        """The statements whose tests may notice a mutant; none where nothing names it."""
+        if mutant.is_inside:
+            return {(mutant.module, mutant.first, mutant.last)}
+        names = {mutant.function.rpartition(".")[2]}
+        for name, parts in self._made_of:
+            if parts & names:
+                names.add(name)
+        return set().union(*(self._lines.get(name, set()) for name in names))
+
+
+def _named(node: ast.AST) -> Iterator[tuple[str, int]]:
+    for each in ast.walk(node):
+        if isinstance(each, ast.Name):
+            yield each.id, each.lineno
+        elif isinstance(each, ast.Attribute):
+            yield each.attr, each.lineno

@@ -1,0 +1,39 @@
+"""A module's text, by byte: where nodes begin and end, and what stands between."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+
+
+class Text:
+    """Source whose places are bytes, as the syntax tree counts them within a line."""
+
+    def __init__(self, source: str) -> None:
+        self._raw = source.encode()
+        self._starts = [0, *itertools.accumulate(len(line) for line in self._raw.splitlines(keepends=True))]
+
+    def start(self, node: ast.AST) -> int:
+        return self._starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined, no-any-return]
+
+    def end(self, node: ast.AST) -> int:
+        return self._starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined, no-any-return]
+
+    def between(self, start: int, end: int) -> str:
+        return self._raw[start:end].decode()
+
+    def line(self, place: int) -> int:
+        """The number of the line in which a byte stands, from 1."""
+        return self._raw.count(b"\n", 0, place) + 1
+
+    def lines(self, first: int, last: int) -> str:
+        """Lines by number, both included, with white space made even."""
+        return " ".join(self._raw[self._starts[first - 1] : self._starts[last]].decode().split())
+
+    def word(self, word: str, start: int, end: int) -> tuple[int, int] | None:
+        """Where an operator stands between two places, apart from brackets and comments."""
+        edge = r"\b" if word[0].isalpha() else ""
+        pattern = edge + r"\s+".join(map(re.escape, word.split())) + edge
+        found = re.search(pattern, re.sub(r"#[^\n]*", lambda hit: " " * len(hit[0]), self.between(start, end)))
+        return None if found is None else (start + found.start(), start + found.end())
