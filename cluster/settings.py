@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import ipaddress
 import os
 import tomllib
@@ -282,8 +283,9 @@ class Settings:
         return dataclasses.replace(self, sections={**self.sections, section.SECTION: section})
 
 
-def section_types() -> dict[str, type]:
-    """Every section there is: the ground's and those the packages register."""
+@functools.cache
+def section_types() -> Mapping[str, type]:
+    """Every section there is: the ground's and those the packages register. What is installed is looked up once."""
     kinds = {kind.SECTION: kind for kind in GROUND_SECTIONS}  # type: ignore[attr-defined]
     for entry in entry_points(group="pixr.settings"):
         kinds[entry.name] = entry.load()

@@ -1,20 +1,25 @@
-"""Objects in S3, by URI (`s3://bucket/key`), through s3fs. Knows buckets and bytes, not what is in them."""
+"""Objects in S3, by URI (`s3://bucket/key`), through s3fs. Knows buckets and bytes, not what is in them.
+
+s3fs takes a second to load, so that it is loaded by the first use: most commands only know addresses.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import botocore.exceptions
-import s3fs
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
+
+if TYPE_CHECKING:
+    import s3fs
+    from aiobotocore.session import AioSession
 
 CONNECT_TIMEOUT_S = 5
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -51,6 +56,14 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+@functools.cache
+def _session() -> AioSession:
+    """What the process's clients share: S3's own description, which takes each that reads it a tenth of a second of CPU."""
+    from aiobotocore.session import get_session
+
+    return get_session()
+
+
 class Storage:
     """One endpoint. Safe to share between threads; pickles as its endpoint and reconnects."""
 
@@ -64,9 +77,12 @@ class Storage:
 
     def filesystem(self) -> s3fs.S3FileSystem:
         """The s3fs filesystem behind it, made on first use."""
+        import s3fs
+
         with self._lock:
             if self._made is None:
                 self._made = s3fs.S3FileSystem(
+                    session=_session(),
                     key=self.endpoint.key,
                     secret=self.endpoint.secret,
                     endpoint_url=self.endpoint.url or None,
@@ -174,6 +190,8 @@ def _stored(info: dict[str, Any]) -> StoredObject:
 @contextmanager
 def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
     """Sort what s3fs raises by what the caller can do."""
+    from botocore.exceptions import BotoCoreError
+
     bucket, key = split(uri)
     if endpoint.buckets and bucket not in endpoint.buckets:
         detail = f"bucket {bucket!r} is not among those that are read here"
@@ -187,7 +205,7 @@ def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
     except PermissionError as error:
         hint = "check [s3] key and secret in the settings"
         raise Rejected(f"{what} may not be accessed: {error}", status=403, code="forbidden", hint=hint) from error
-    except (botocore.exceptions.BotoCoreError, ConnectionError, TimeoutError) as error:
+    except (BotoCoreError, ConnectionError, TimeoutError) as error:
         detail = f"S3 at {endpoint.url} does not answer: {type(error).__name__}"
         raise Temporary(detail, public="the object store does not answer") from error
     except OSError as error:

@@ -5,6 +5,7 @@ A model is loaded once to be asked, by a worker; from then on the digest of its 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -41,16 +42,25 @@ def _registered(connection: Connection, named: ModelSettings, cpus: float, files
     import ray
 
     try:
-        facts = ray.get(ray.remote(num_cpus=cpus, max_retries=2)(_facts).remote(named))
+        facts = ray.get(ray.remote(num_cpus=cpus, max_retries=2)(facts_of).remote(named))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # what went wrong, not the worker's traceback
+    return remember(connection, named.name, facts, files)
+
+
+def remember(connection: Connection, name: str, facts: Mapping[str, Any], files: str) -> Model:
+    """Write down what a model is (`facts`), for as long as its files have this digest.
+
+    Raises:
+        Rejected: another one was registered under its name.
+    """
     try:
         row = connection.execute(
-            "SELECT media.register_model(%s, %s, %s)", (named.name, facts["dimensions"], facts["fingerprint"])
+            "SELECT media.register_model(%s, %s, %s)", (name, facts["dimensions"], facts["fingerprint"])
         ).fetchone()
     except psycopg.errors.UniqueViolation as error:
         detail, hint = (
-            f"model {named.name} was registered with other weights",
+            f"model {name} was registered with other weights",
             "vectors of both do not compare: rename it",
         )
         raise Rejected(detail, code="model-changed", hint=hint) from error
@@ -59,10 +69,11 @@ def _registered(connection: Connection, named: ModelSettings, cpus: float, files
         "UPDATE media.models SET files = %s, image_size = %s, fit = %s WHERE id = %s",
         (files, facts["image_size"], facts["fit"], row[0]),
     )
-    return Model(row[0], named.name, facts["image_size"], facts["fit"], facts["fingerprint"])
+    return Model(row[0], name, facts["image_size"], facts["fit"], facts["fingerprint"])
 
 
-def _facts(named: ModelSettings) -> dict[str, Any]:
+def facts_of(named: ModelSettings) -> dict[str, Any]:
+    """Load a model and say what it is."""
     from pipelines import encoder
 
     loaded = encoder.load(named.name, device=named.device, threads=named.threads)

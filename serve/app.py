@@ -174,6 +174,8 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     readings = Readers(Connections(url, search), replicas, search)
     recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
     recorder = Recorder(settings)
+    storage = Storage(ends.s3)
+    storage.filesystem()  # its library takes a second to load: at the start, not in somebody's request
     means = Means(
         lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others), lambda: recorder.set_aside
     )
@@ -184,7 +186,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         readers=readings,
         redis=redis,
         store=store,
-        storage=Storage(ends.s3),
+        storage=storage,
         encoding=make_encoding(search, store),
         recorder=recorder,
         generation=Generation(readings, search),

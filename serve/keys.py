@@ -15,20 +15,21 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
-from fastapi import Request
 from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
+from starlette.requests import Request  # FastAPI's own; commands need no FastAPI, which takes a second to load
 
 from cluster import characters
 from cluster.errors import Rejected, Temporary
 from pipelines import handles
 from pipelines.creators import known_handles
-from serve.deadlines import within
-from serve.readers import Readers
-from serve.services import Services
+
+if TYPE_CHECKING:
+    from serve.readers import Readers
+    from serve.services import Services
 
 SCOPES = ("search", "ingest", "creator", "admin")
 PREFIX = "pixr_"
@@ -347,6 +348,8 @@ async def identify(services: Services, token: str, *, afresh: bool = False) -> P
     Raises:
         Temporary, OperationalError: the database does not say, and it was not found out lately enough.
     """
+    from serve.deadlines import within  # brings FastAPI; only replicas come here
+
     key = digest_of(token)
     checks = _checks.setdefault(services.readers, Checks())
     fresh, principal = checks.get(key)

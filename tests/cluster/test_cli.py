@@ -26,6 +26,16 @@ def pixr(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedP
     )
 
 
+def test_commands_load_neither_the_web_framework_nor_the_client_of_s3() -> None:
+    """Each takes about a second, of every command that a person waits for."""
+    commands = (
+        "cluster.stack, ledger.audit, ledger.listing, pipelines.index_admin, pipelines.jobs, serve.client, serve.keys"
+    )
+    script = f"import sys, {commands}; print(*({{'fastapi', 'ray', 's3fs', 'torch'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
 def assert_refused(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

@@ -35,7 +35,8 @@ def test_a_model_is_changed_and_changed_back_while_searches_go_on(
     captions = [sample.shots[0].caption for sample in catalogue if sample.shots]
     with viewers(stack, captions, "switch", relevance_min_ppm=0) as asking:
         job = stack.json("index", "backfill", other)["job"]["id"]
-        until(lambda: stack.json("jobs", "show", job)["status"] == "succeeded", FILLED_WITHIN_S, "all have a vector")
+        done = f"SELECT FROM media.jobs WHERE id = '{job}' AND status = 'succeeded'"  # a command takes a second of CPU
+        until(lambda: stack.rows(done), FILLED_WITHIN_S, "all have a vector")
         stack.pixr("index", "build", "--model", other)
         for name in (other, used):
             assert stack.json("index", "switch", name)["model"]["active"]

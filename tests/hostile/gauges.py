@@ -7,6 +7,7 @@ reach. Both must return to where they stood once nobody asks any more.
 from __future__ import annotations
 
 import contextlib
+import csv
 import time
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,8 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.door import backends, service
+from cluster.errors import Temporary
 from tests.stack import Stack, family, named
 
 ROLES = {
@@ -49,11 +52,22 @@ def read(stack: Stack) -> Gauges:
     found = memory_mb(stack)
     for role in ROLES:
         found[f"{role} descriptors"] = float(sum(_descriptors(each) for each in processes(stack, role)))
+    with contextlib.suppress(Temporary):
+        found["door descriptors"] -= kept_by_door(stack)
     with contextlib.suppress(httpx.HTTPError), stack.admin as client:
         answer = client.get("/metrics", timeout=5)
         if answer.status_code == 200:
             found |= _of_metrics(answer.text)
     return found
+
+
+def kept_by_door(stack: Stack) -> int:
+    """Connections to replicas and to the store that the door keeps for whoever asks next.
+
+    HAProxy gives them back a part every five seconds, most of a minute long: nobody else has to wait for that.
+    """
+    table = csv.DictReader(backends.ask(service.admin_socket(stack.settings), "show stat").splitlines())
+    return sum(int(row["srv_icur"] or 0) for row in table)
 
 
 def told(stack: Stack) -> Gauges:

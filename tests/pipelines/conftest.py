@@ -18,7 +18,9 @@ from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
+from pipelines import encoder, models
 from pipelines.encoder import MODELS
+from pipelines.settings import ModelSettings
 from tests.conftest import fresh_database, supervised, throwaway_settings
 from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, clustered, load
 
@@ -99,6 +101,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(MODELS / "pixr-emoji", tmp_path_factory.mktemp("model") / "tiny"))
 
 
+@pytest.fixture(scope="session")
+def tiny_facts(tiny_model: Path) -> dict[str, Any]:
+    """What it is: a job that does not know has a worker load it, which takes seconds."""
+    return models.facts_of(ModelSettings(name=str(tiny_model)))
+
+
 @pytest.fixture
 def bucket(s3: S3Endpoint) -> str:
     """A bucket of the test's own."""
@@ -116,9 +124,21 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 @pytest.fixture
 def deployment(
-    ray_head: Settings, postgres_url: str, s3: S3Endpoint, redis_url: str, bucket: str, tiny_model: Path, tmp_path: Path
+    ray_head: Settings,
+    postgres_url: str,
+    s3: S3Endpoint,
+    redis_url: str,
+    bucket: str,
+    tiny_model: Path,
+    tiny_facts: dict[str, Any],
+    tmp_path: Path,
 ) -> Settings:
-    """Settings in a file, as a submitted job reads them: the test's own database and bucket, the test run's Ray."""
+    """Settings in a file, as a submitted job reads them: the test's own database and bucket, the test run's Ray.
+
+    The model is known there, as after any job; a back-fill's model, and those of `tests/flow`, are not.
+    """
+    with database.connect(postgres_url, autocommit=True) as connection:
+        models.remember(connection, str(tiny_model), tiny_facts, encoder.digest(str(tiny_model)))
     for name, preferred in (("serve", 8000), ("solana", 8899)):
         runtime.port(ray_head, name, preferred)
     file = tmp_path / "deployment.toml"

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,13 @@ except Temporary as error:
     held.clear()
     print("temporary", error)
 """
-    for kind, most in (("files", "0"), ("memory", "4000000")):
-        done = subprocess.run([sys.executable, "-c", script, kind, most], capture_output=True, text=True, check=False)
-        assert done.stdout.startswith("temporary"), (kind, done.stdout, done.stderr[-2000:])
+
+    def run(trouble: tuple[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", script, *trouble], capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor() as side_by_side:
+        for done in side_by_side.map(run, (("files", "0"), ("memory", "4000000"))):
+            assert done.stdout.startswith("temporary"), (done.args[3:], done.stdout, done.stderr[-2000:])
 
 
 def test_the_bundled_model_touches_no_network() -> None:
