@@ -72,7 +72,7 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     weights = {"vector": query.vector_weight, "text": query.text_weight}
     scores = fuse(ranks, weights, services.search.rrf_k)
     with watch.time("relevance"):
-        measured, passing, is_measured = await _measured(services, nearest, list(scores))
+        measured, passing, is_measured = await _measured(services, nearest, by_words or (), list(scores))
     skipped = {
         "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
@@ -240,16 +240,18 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
 
 
 async def _measured(
-    services: Services, nearest: Nearest, segment_ids: Sequence[int]
+    services: Services, nearest: Nearest, by_words: Sequence[Named], segment_ids: Sequence[int]
 ) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
     """The relevance of the candidates, which of them are near enough, and whether all cosines could be looked up.
 
-    What could not be looked up is not cut: the answer is degraded, and says so.
+    Both lists tell cosines with the vector that was searched by. What could not be looked up is not cut: the answer is
+    degraded, and says so.
     """
     parts, facts, model = nearest.parts, nearest.facts, nearest.model
     if parts is None or facts is None or model is None:
         return Measured(), None, True
-    near = {hit.segment_id: hit.value for hit in nearest.hits}
+    near = {each.segment_id: each.cosine for each in by_words if each.cosine is not None}
+    near |= {hit.segment_id: hit.value for hit in nearest.hits}
     try:
         cosines, is_whole = await relevance.looked_up(services, model, parts, near, segment_ids), True
     except (Temporary, psycopg.OperationalError) as error:

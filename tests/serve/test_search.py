@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cluster.settings import Settings
-from serve import viewers
+from pipelines import index
+from serve import relevance, viewers
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened, uncut
@@ -160,6 +161,28 @@ async def test_the_words_of_a_video_count_for_its_best_moment(room: Room) -> Non
         ranks.setdefault(int(moment["video_id"]), []).append(moment["explain"]["ranks"]["text"])
     assert len(ranks) == len(room.gallery.videos)
     assert max(min(each) for each in ranks.values()) < min(max(each) for each in ranks.values())
+
+
+async def test_cosines_that_the_lists_have_told_are_not_looked_up_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[Any] = []
+    cosines = index.cosines
+
+    async def counted(*asked: Any) -> dict[int, float]:
+        looked_up.append(asked)
+        return await cosines(*asked)
+
+    monkeypatch.setattr(index, "cosines", counted)
+    plain = await room.ask(text="collections", weights={"vector": 0}, limit=100)
+    assert not looked_up
+    await room.ask(text="collections", weights={"vector": 0}, negative=["banana"], blend={"negative": 0.001}, limit=100)
+    assert looked_up  # searched by a blend, measured by the text alone
+    monkeypatch.setattr(relevance, "known", lambda parts, _near: [{} for _ in parts.wanted])
+    afresh = await room.ask(text="collections", weights={"vector": 0}, limit=99)  # another question: no answer is kept
+    assert [each["relevance_ppm"] for each in afresh["moments"]] == [
+        each["relevance_ppm"] for each in plain["moments"][:99]
+    ]
 
 
 async def test_what_is_negative_moves_away(room: Room) -> None:
