@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -28,12 +29,13 @@ def deep(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands for `/tmp`, where other doors of this machine are at work."""
-    folder = tmp_path / "short"
-    folder.mkdir()
-    monkeypatch.setattr(sockets, "SHORT", folder)
-    return folder
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What stands for `/tmp`, where other doors of this machine are at work; a path that sockets have room in."""
+    with TemporaryDirectory(dir="/tmp") as made:  # noqa: S108
+        folder = Path(made) / "short"
+        folder.mkdir()
+        monkeypatch.setattr(sockets, "SHORT", folder)
+        yield folder
 
 
 def left(short: Path, digits: str, *, age_s: float = 3600, mode: int = 0o700) -> Path:
@@ -96,7 +98,7 @@ def test_a_door_that_is_stopped_leaves_nothing_and_one_that_was_killed_is_cleare
     until(lambda: not supervisor.running(stopped), 20, "it has ended")
 
 
-def test_what_dead_doors_have_left_is_removed_and_nothing_else(short: Path, tmp_path: Path) -> None:
+def test_what_dead_doors_have_left_is_removed_and_nothing_else(short: Path) -> None:
     dead = left(short, "0" * 10)
     young = left(short, "1" * 10, age_s=0)
     open_to_all = left(short, "2" * 10)
@@ -115,8 +117,8 @@ def test_what_dead_doors_have_left_is_removed_and_nothing_else(short: Path, tmp_
         assert {"admin.sock", "own.sock"} <= {each.name for each in kept.iterdir()}
 
 
-def test_no_link_is_followed(short: Path, tmp_path: Path) -> None:
-    elsewhere = left(tmp_path, "6" * 10)
+def test_no_link_is_followed(short: Path) -> None:
+    elsewhere = left(short.parent, "6" * 10)
     link = short / f"{sockets._prefix()}{'6' * 10}"
     link.symlink_to(elsewhere)
     os.utime(link, (0, 0), follow_symlinks=False)

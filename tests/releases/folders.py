@@ -66,6 +66,7 @@ def unpack(packed: Path, folder: Path) -> Path:
     if is_future(packed):
         pytest.skip(CLOCK)
     folder.mkdir(mode=0o700)
+    filtered: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}  # from Python 3.11.4
     with tarfile.open(packed) as archive:
-        archive.extractall(folder, filter="tar")  # keeps the modes, which PostgreSQL looks at
+        archive.extractall(folder, **filtered)  # keeps the modes, which PostgreSQL looks at
     return folder
