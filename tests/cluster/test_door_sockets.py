@@ -31,7 +31,7 @@ def deep(tmp_path: Path) -> Path:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What stands for `/tmp`, where other doors of this machine are at work; a path that sockets have room in."""
-    with TemporaryDirectory(dir="/tmp") as made:  # noqa: S108
+    with TemporaryDirectory(dir="/tmp") as made:
         folder = Path(made) / "short"
         folder.mkdir()
         monkeypatch.setattr(sockets, "SHORT", folder)
