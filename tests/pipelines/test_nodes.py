@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 import requests
 from psycopg import Connection
 
-from cluster import ray_cluster, runtime
+from cluster import embedded, ray_cluster, runtime
 from cluster.keeper import kill_tree
 from cluster.settings import Settings
 from tests.conftest import until
@@ -39,7 +38,8 @@ def joined(settings: Settings, count: int, beside: int = 1) -> Iterator[list[psu
     environment = {**os.environ, **ray_cluster.environment(settings)}
     until(lambda: alive(settings) == beside, what=f"the first {beside} nodes")
     address = f"127.0.0.1:{runtime.known_port(settings, 'ray')}"
-    argv = (sys.executable, "-m", "tests.pipelines.further_node", address, str(NODE_CPUS), str(NODE_STORE_MB << 20))
+    python = embedded.Ray(settings).command().argv[0]  # by a path without spaces, as Ray needs it
+    argv = (python, "-m", "tests.pipelines.further_node", address, str(NODE_CPUS), str(NODE_STORE_MB << 20))
     running: list[subprocess.Popen[bytes]] = []
     try:
         while len(running) < count:  # one by one: two that begin at once would take the same names for their sockets
