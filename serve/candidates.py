@@ -130,7 +130,8 @@ async def _encoded(services: Services, query: Query, state: State, watch: Stopwa
             return Nearest((), model, parts, parts.wanted[0].vector if parts.wanted else None, facts)
         return Nearest((), model, parts, parts.blended(), facts)
     except (Temporary, psycopg.OperationalError) as error:
-        return _without_vectors(query, error)
+        _say_no_vectors(query, error)
+        return None
 
 
 async def _by_vector(
@@ -149,13 +150,14 @@ async def _by_vector(
         with watch.time("vector"):
             looked, hurried = await _looked(services, query, model, vector)
     except (Temporary, psycopg.OperationalError) as error:
-        return _without_vectors(query, error)
+        _say_no_vectors(query, error)
+        return None
     services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state, model))
     hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
     return replace(nearest, hits=hits, looked=looked, hurried=hurried)
 
 
-def _without_vectors(query: Query, error: Exception) -> None:
+def _say_no_vectors(query: Query, error: Exception) -> None:
     """Say why there are no vectors.
 
     Raises:
