@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -186,7 +186,7 @@ async def test_cosines_that_the_lists_have_told_are_not_looked_up_again(
 
 
 async def test_moments_that_stand_for_videos_are_looked_for_beside_the_vector_list(
-    room: Room, monkeypatch: pytest.MonkeyPatch
+    hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nearest, moments, has_stood = index.nearest, fulltext.moments, asyncio.Event()
 
@@ -201,7 +201,10 @@ async def test_moments_that_stand_for_videos_are_looked_for_beside_the_vector_li
 
     monkeypatch.setattr(index, "nearest", after_the_moments)
     monkeypatch.setattr(fulltext, "moments", noted)
-    answer = await room.search(q="collections of every banana")
+    settings = uncut(hung[0])
+    patient = replace(settings.section(SearchSettings), question_timeout_s=20.0, deadline_s=30.0)
+    async with opened(settings.with_section(patient), near(model)) as doors:
+        answer = await Room(doors, hung[1], painted).search(q="collections")
     assert answer["degraded"] == []
     assert {"vector", "text"} == {name for moment in answer["moments"] for name in moment["matched"]}
 
