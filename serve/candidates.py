@@ -62,9 +62,12 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     """
     watch = Stopwatch()
     encoded = asyncio.create_task(_encoded(services, query, state, watch))
-    by_vector, by_words = await asyncio.gather(
-        _by_vector(services, query, state, encoded, watch), _by_words(services, query, encoded, watch)
-    )
+    try:
+        by_vector, by_words = await asyncio.gather(
+            _by_vector(services, query, state, encoded, watch), _by_words(services, query, encoded, watch)
+        )
+    finally:
+        encoded.cancel()  # where neither list has begun to wait for it, it does not outlive the search
     nearest = by_vector or Nearest()
     if by_vector is None and (by_words is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
