@@ -28,6 +28,7 @@ from cluster import (
     health,
     logins,
     migrations,
+    object_owners,
     postgres_programs,
     postgres_user,
     ray_cluster,
@@ -184,6 +185,7 @@ class S3Gateway:
         formatted = self._folder / "formatted"
         if formatted.exists():
             self._come_along()
+            object_owners.take_over(self._folder / "meta.db")
             return
         (self._folder / "meta.db").unlink(missing_ok=True)  # a format that was interrupted
         _juice("format", "--storage", "file", "--bucket", self._blocks, "--trash-days", "0", self._meta, "pixr")

@@ -147,11 +147,19 @@ def read_status(settings: Settings) -> dict[str, object]:
 
 
 def running(settings: Settings) -> bool:
-    """Does a supervisor hold this data folder?"""
+    """Does a supervisor hold this data folder?
+
+    Raises:
+        Rejected: this user may not use it.
+    """
     path = _lock_path(settings)
-    if not path.exists():
-        return False
-    with open(path, "a", encoding="ascii") as handle:
+    try:
+        if not path.exists():
+            return False
+        handle = open(path, "a", encoding="ascii")  # noqa: SIM115  closed below, where what it raises means something else
+    except PermissionError as error:
+        raise folders.refusal(settings.data_dir) from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
