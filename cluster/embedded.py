@@ -26,6 +26,7 @@ from cluster import (
     folders,
     grants,
     health,
+    leftovers,
     logins,
     migrations,
     object_owners,
@@ -256,18 +257,23 @@ class Ray:
             runtime.port(self.settings, name, preferred)
         runtime.secret(self.settings, "ray_token")
         short = folders.short(self.settings.data_dir, "ray")
+        leftovers.remove_stale(short.parent, f"{short.name.rpartition('-')[0]}-")
         before = short.with_name(
             short.name.replace(f"-{os.geteuid()}-", "-")
         )  # where releases before had it, open to all
         shutil.rmtree(before, ignore_errors=True)
         if self._folder.parent == short or self._python != Path(sys.executable):
             folders.make_private(short)
+            leftovers.note(short, self.settings.data_dir)
         if self._python != Path(sys.executable):
             link = short / PYTHON
             link.unlink(missing_ok=True)
             link.symlink_to(sys.prefix)
         shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
         self._folder.mkdir(mode=0o700)
+
+    def tidy(self) -> None:
+        leftovers.remove(folders.short(self.settings.data_dir, "ray"))
 
     @property
     def _folder(self) -> Path:

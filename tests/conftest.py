@@ -29,7 +29,10 @@ from cluster import database, grants, migrations, roles, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
+from cluster.storage import Storage
 from pipelines import samples
+from pipelines.scratch import Scratch
+from pipelines.settings import IngestSettings
 
 START_TIMEOUT_S = 120.0
 TEMPLATE = "pixr_template"
@@ -62,6 +65,14 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     ):
         wait_for_no_disk(runtime.postgres_url(settings, "postgres"))
         yield settings
+        remove_scratch(runtime.endpoints(settings).s3)
+
+
+def remove_scratch(s3: S3Endpoint) -> None:
+    """Remove the folders that stages have used in this process, without a stack that would: one for each bucket."""
+    ingest = throwaway_settings(Path("unused")).section(IngestSettings)
+    for bucket in Storage(s3).filesystem().ls(""):
+        shutil.rmtree(Scratch.of(ingest, s3.url, str(bucket), 1).folder, ignore_errors=True)
 
 
 @contextmanager
