@@ -273,7 +273,7 @@ class Ray:
         self._folder.mkdir(mode=0o700)
 
     def tidy(self) -> None:
-        leftovers.remove(folders.short(self.settings.data_dir, "ray"))
+        leftovers.remove(folders.short(self.settings.data_dir, "ray"), self.settings.data_dir)
 
     @property
     def _folder(self) -> Path:

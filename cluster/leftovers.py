@@ -47,13 +47,9 @@ def note(folder: Path, data_dir: Path) -> None:
     (folder / NOTE).write_text(str(data_dir), encoding="utf-8", errors="surrogateescape")
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is this user's; nothing runs in it any more."""
-    try:
-        found = folder.lstat()
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+def remove(folder: Path, data_dir: Path) -> None:
+    """Remove a folder with all that is in it, if it is noted as this data folder's, whose stack has ended."""
+    if _owner(folder) == data_dir:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -62,7 +58,7 @@ def remove_stale(parent: Path, beginning: str) -> int:
     entries = (Path(entry.path) for entry in os.scandir(parent) if entry.name.startswith(beginning))
     stale = [folder for folder in itertools.islice(entries, LOOKED_AT_MAX) if _is_stale(folder)]
     for folder in stale:
-        remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     if stale:
         log.info("removed %d folders %s* in %s, of stacks that were killed", len(stale), beginning, parent)
     return len(stale)
@@ -70,10 +66,19 @@ def remove_stale(parent: Path, beginning: str) -> int:
 
 def _is_stale(folder: Path) -> bool:
     """Whether the supervisor of the data folder that is noted in a folder has ended. Without a note nobody knows."""
+    data_dir = _owner(folder)
     try:
-        if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
-            return False
-        data_dir = (folder / NOTE).read_text(encoding="utf-8", errors="surrogateescape")
-        return not is_locked(lock_path(Path(data_dir)))
-    except OSError:
+        return data_dir is not None and not is_locked(lock_path(data_dir))
+    except OSError:  # another user's
         return False
+
+
+def _owner(folder: Path) -> Path | None:
+    """The data folder that is noted in a folder of this user's."""
+    try:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            return None
+        return Path((folder / NOTE).read_text(encoding="utf-8", errors="surrogateescape"))
+    except OSError:
+        return None

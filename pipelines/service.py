@@ -53,7 +53,7 @@ class Jobs:
 
     def tidy(self) -> None:
         if self.settings.ray.address == EMBEDDED:
-            leftovers.remove(self._scratch.folder)
+            leftovers.remove(self._scratch.folder, self.settings.data_dir)
 
     @property
     def _scratch(self) -> Scratch:
