@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import embedded, folders, leftovers, supervisor
+from cluster import embedded, folders, leftovers, runtime, supervisor
 from cluster.settings import Settings
 from pipelines.scratch import Scratch, beginning
 from pipelines.service import Jobs
 from pipelines.settings import IngestSettings
-from tests.conftest import START_TIMEOUT_S, supervised, throwaway_settings, wait_up
+from tests.conftest import START_TIMEOUT_S, free_port, supervised, throwaway_settings, wait_up
 from tests.stack import outside
 
 
@@ -30,6 +30,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 def cleared(folder: Path) -> Iterator[Settings]:
     """Settings of a data folder; a test that fails leaves nothing outside of it."""
     made = throwaway_settings(folder)
+    runtime.port(made, "s3", free_port())  # by which scratch folders are told apart
     try:
         yield made
     finally:
