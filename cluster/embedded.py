@@ -26,8 +26,10 @@ from cluster import (
     folders,
     grants,
     health,
+    leftovers,
     logins,
     migrations,
+    object_owners,
     postgres_programs,
     postgres_user,
     ray_cluster,
@@ -184,6 +186,7 @@ class S3Gateway:
         formatted = self._folder / "formatted"
         if formatted.exists():
             self._come_along()
+            object_owners.take_over(self._folder / "meta.db")
             return
         (self._folder / "meta.db").unlink(missing_ok=True)  # a format that was interrupted
         _juice("format", "--storage", "file", "--bucket", self._blocks, "--trash-days", "0", self._meta, "pixr")
@@ -254,18 +257,23 @@ class Ray:
             runtime.port(self.settings, name, preferred)
         runtime.secret(self.settings, "ray_token")
         short = folders.short(self.settings.data_dir, "ray")
+        leftovers.remove_stale(short.parent, f"{short.name.rpartition('-')[0]}-")
         before = short.with_name(
             short.name.replace(f"-{os.geteuid()}-", "-")
         )  # where releases before had it, open to all
         shutil.rmtree(before, ignore_errors=True)
         if self._folder.parent == short or self._python != Path(sys.executable):
             folders.make_private(short)
+            leftovers.note(short, self.settings.data_dir)
         if self._python != Path(sys.executable):
             link = short / PYTHON
             link.unlink(missing_ok=True)
             link.symlink_to(sys.prefix)
         shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
         self._folder.mkdir(mode=0o700)
+
+    def tidy(self) -> None:
+        leftovers.remove(folders.short(self.settings.data_dir, "ray"), self.settings.data_dir)
 
     @property
     def _folder(self) -> Path:
