@@ -32,7 +32,6 @@ SYSTEM_PROGRAM = Pubkey.default()
 
 BYTES_MAX = {"legacy": 1232, "v1": 4096}
 ADDRESSES_MAX = 64
-TOKEN_ACCOUNT_BYTES = 165
 INSTRUCTIONS_MAX = 64  # executed, programs' own calls included
 OPENING_CALLS = 6  # what one token account's opening executes
 COMPUTE_UNITS_MAX = 1_400_000

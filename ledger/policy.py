@@ -17,6 +17,7 @@ from solders.pubkey import Pubkey
 
 from cluster.errors import Rejected
 from ledger import packing
+from ledger.chain import TOKEN_ACCOUNT_BYTES
 from ledger.packing import Instruction, Marker, Payer
 
 SIGNATURE_LAMPORTS = 5000
@@ -147,7 +148,7 @@ def _paid(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
 
 def _opened(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
     built = packing.open_account(payer, step.accounts[2])
-    return (0, Made(step.accounts[1], rent_max(packing.TOKEN_ACCOUNT_BYTES))) if step.is_like(built) else None
+    return (0, Made(step.accounts[1], rent_max(TOKEN_ACCOUNT_BYTES))) if step.is_like(built) else None
 
 
 def _marked(step: Step, payer: Payer) -> tuple[int, Made | None] | None:

@@ -112,21 +112,24 @@ class Behind(LocalNode):
 
 def test_nodes_that_lag_behind_what_was_paid_do_not_end_the_wait(rig: Rig) -> None:
     """The database has forgotten which slot it had seen last."""
-    rig.creator(1, 1000)
+    rig.creator(1, 0)
+    rig.creator(2, 0)
     work(rig, 2)
     rig.earn(1, 500)
     snapshot = Snapshot(rig.connection)
     behind = rig.chain.height
-    work(rig, 6)
-    assert rig.on_chain(1) == 1500
+    rig.payouts.run_once()
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.run_once()
+    assert rig.on_chain(1) == 500
     go_back(rig, snapshot)
-    rig.creator(2, 70)
+    rig.earn(2, 70)
     rig.rpc.nodes = [Behind(node.name, rig.chain, behind) for node in rig.rpc.nodes]
     work(rig, 4, step=0)
     assert rig.freezes() == [adoption.RESTORED]
     rig.rpc.nodes = [LocalNode(node.name, rig.chain) for node in rig.rpc.nodes]
     work(rig, 14)
-    assert_paid_once(rig, {1: 1500, 2: 70})
+    assert_paid_once(rig, {1: 500, 2: 70})
 
 
 @pytest.mark.parametrize("state", ["planned", "signed", "given up"])
@@ -198,18 +201,19 @@ def test_where_there_are_no_markers_the_batch_is_known_by_its_memo(journal: Conn
     rig.rpc.close()
 
 
-def earned_late(rig: Rig, creator: int, amount: int, matures: str) -> None:
-    """Earned, and payable when it has matured."""
+def earned_late(rig: Rig, creator: int, amount: int, matures: str) -> int:
+    """Earned, and payable when it has matured; the entry."""
     accounts = book.accounts_of(rig.connection, "maturing", "creator", [creator])
     lines = [(book.account(rig.connection, "reward_pool"), -amount), (accounts[creator], amount)]
     last = rig.connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
     assert last is not None
-    book.post(rig.connection, book.Entry("accrual", f"late:{last[0]}", lines))
+    entry = book.post(rig.connection, book.Entry("accrual", f"late:{last[0]}", lines))
     rig.connection.execute(
         f"INSERT INTO ledger.maturing (account_id, matures_at, amount_pix) VALUES (%s, {matures}, %s)",
         (accounts[creator], amount),
     )
     book.commit(rig.connection)
+    return entry.id
 
 
 def test_nothing_is_adopted_before_all_that_is_due_is_payable(rig: Rig) -> None:
@@ -308,3 +312,65 @@ def test_an_epoch_of_a_forgotten_time_does_not_come_again(rig: Rig) -> None:
     held = [book.take_epoch(rig.connection, "forgotten") for _ in range(3)]
     snapshot.bring_back(rig.connection)
     assert book.take_epoch(rig.connection, "after") > max(held)
+
+
+def test_a_database_that_lies_elsewhere_was_restored(rig: Rig) -> None:
+    """By whatever means, or a standby has taken over: the ledger finds out when it begins."""
+    adoption.watch(rig.connection)
+    assert rig.freezes() == []
+    (seat,) = rig.rows("SELECT seat FROM ledger.chain")[0]
+    assert seat is not None
+    adoption.watch(rig.connection)
+    assert rig.freezes() == []
+    rig.connection.execute("UPDATE ledger.chain SET seat = '1/00000001/1'")
+    adoption.watch(rig.connection)
+    assert rig.freezes() == [adoption.RESTORED]
+    assert rig.rows("SELECT seat FROM ledger.chain") == [(seat,)]
+
+
+def test_the_ledgers_own_role_sees_where_the_database_lies(rig: Rig) -> None:
+    rig.connection.execute("SET ROLE pixr_ledger")
+    adoption.watch(rig.connection)
+    assert rig.rows("SELECT seat IS NULL FROM ledger.chain") == [(False,)]
+    rig.connection.execute("RESET ROLE")
+
+
+def test_who_folds_again_what_was_paid_is_not_paid_for_it_again(rig: Rig) -> None:
+    """What the backup had not folded yet matures later now than it did: what was paid is taken from there."""
+    rig.creator(1, 0)
+    snapshot = Snapshot(rig.connection)
+    rig.earn(1, 1000)
+    work(rig, 4)
+    assert rig.on_chain(1) == 1000
+    go_back(rig, snapshot)
+    entry = earned_late(rig, 1, 1000, "now() + interval '72 hours'")
+    put_fold(rig, entry)
+    work(rig, 14)
+    assert_paid_once(rig, {1: 1000})
+    assert minted(rig) == 0
+    assert rig.balance("maturing", 1) == 0
+    assert rig.rows("SELECT sum(amount_pix)::bigint FROM ledger.maturing") == [(0,)]
+
+
+def put_fold(rig: Rig, entry: int) -> None:
+    """The rows of a fold that has made an entry of a batch which was recorded before the restore."""
+    number = "11111111-1111-1111-1111-111111111111"
+    rig.connection.execute(
+        "INSERT INTO ledger.incarnations (id, spool, recorded, folded) VALUES (%s, 'spool', 1, 1)", (number,)
+    )
+    rig.connection.execute(
+        "INSERT INTO ledger.appearance_batches (incarnation, seq, searches, appearances, format, payload, sha256, recorded_at)"
+        " VALUES (%s, 0, 1, 1, 2, ''::bytea, sha256(''::bytea), now() - interval '1 hour')",
+        (number,),
+    )
+    row = rig.connection.execute(
+        "INSERT INTO ledger.folds (entry_id, batches, appearances, funded, unfunded, amount_pix)"
+        " VALUES (%s, 1, 1, 1, 0, 1000) RETURNING id",
+        (entry,),
+    ).fetchone()
+    assert row is not None
+    rig.connection.execute(
+        "INSERT INTO ledger.outcomes (incarnation, seq, fold_id, outcome) VALUES (%s, 0, %s, ''::bytea)",
+        (number, row[0]),
+    )
+    rig.connection.commit()
