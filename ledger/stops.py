@@ -113,7 +113,7 @@ def is_frozen_for(connection: Conn, reason: str) -> bool:
 def age_of(connection: Conn, reason: str) -> tuple[int, float] | None:
     """The number of the freeze in force for a reason, and its age in seconds by the database's clock."""
     row = connection.execute(
-        "SELECT id, extract(epoch FROM now() - placed_at)::float FROM ledger.freezes"
+        "SELECT id, extract(epoch FROM clock_timestamp() - placed_at)::float FROM ledger.freezes"
         " WHERE reason = %s AND released_at IS NULL",
         (reason,),
     ).fetchone()

@@ -346,7 +346,7 @@ def test_who_folds_again_what_was_paid_is_not_paid_for_it_again(rig: Rig) -> Non
     entry = earned_late(rig, 1, 1000, "now() + interval '72 hours'")
     put_fold(rig, entry)
     work(rig, 14)
-    assert_paid_once(rig, {1: 1000})
+    assert (rig.on_chain(1), total_paid(rig), rig.freezes()) == (1000, {1: 1000}, [])
     assert minted(rig) == 0
     assert rig.balance("maturing", 1) == 0
     assert rig.rows("SELECT sum(amount_pix)::bigint FROM ledger.maturing") == [(0,)]
