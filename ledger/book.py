@@ -96,7 +96,7 @@ def take_epoch(connection: Connection, owner: str) -> int:
     Epochs follow the clock: one that a restored database has forgotten may still be held, and does not come again.
     """
     row = connection.execute(
-        "UPDATE ledger.fence SET epoch = greatest(epoch + 1, extract(epoch FROM clock_timestamp())::bigint),"
+        "UPDATE ledger.fence SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),"
         "   owner = %s, taken_at = now(), seen_at = now() RETURNING epoch",
         (owner,),
     ).fetchone()

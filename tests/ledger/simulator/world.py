@@ -99,6 +99,9 @@ class Shaky:
     def rollback(self) -> None:
         self._connection.rollback()
 
+    def transaction(self) -> Any:
+        return self._connection.transaction()
+
     def _maybe_lose(self) -> None:
         if self._rng.random() < self.faults:
             self._connection.rollback()
