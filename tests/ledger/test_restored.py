@@ -333,6 +333,7 @@ def test_the_ledgers_own_role_sees_where_the_database_lies(rig: Rig) -> None:
     adoption.watch(rig.connection)
     assert rig.rows("SELECT seat IS NULL FROM ledger.chain") == [(False,)]
     rig.connection.execute("RESET ROLE")
+    rig.connection.commit()
 
 
 def test_who_folds_again_what_was_paid_is_not_paid_for_it_again(rig: Rig) -> None:
