@@ -86,6 +86,7 @@ def test_bytes_that_were_signed_before_a_restore_land_before_anything_new_is_pla
 
 def test_a_restore_of_a_backup_that_was_made_while_a_restore_was_waited_for_is_waited_for_anew(rig: Rig) -> None:
     adoption.begin(rig.connection, {"file": "first"})
+    rig.connection.commit()
     first = stops.in_force(rig.connection)[0].name
     snapshot = Snapshot(rig.connection)
     go_back(rig, snapshot)
