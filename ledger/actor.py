@@ -67,7 +67,7 @@ class Ledger:
         self._fold: Fold | None = None
         self._reconcile_at = 0.0
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
-        self._reconciled = False  # nothing new is begun before the chain has been compared once
+        self._reconciled = False  # nothing new is begun before the chain and the journal agree
         self._stuck = StuckAlarm(self._own.batch_open_max_s)
         self._look_at = 0.0
         self._pay_at, self._pay_failures = 0.0, 0
@@ -83,6 +83,7 @@ class Ledger:
             book.hold_epoch(self._connection, self.epoch)
         else:
             self.epoch = book.take_epoch(self._connection, f"{socket.gethostname()}:{os.getpid()}")
+        adoption.watch(self._connection)
         self._fold = Fold(self._connection, self._economics, self._own)
         self._payouts = None
         self._reconciled, self._reconcile_at = False, 0.0
@@ -162,15 +163,14 @@ class Ledger:
 
     def _reconcile(self, connection: Connection[Any], payouts: Payouts) -> None:
         adopt = partial(adoption.adopt, payouts)
+        adoption.retry(payouts)
         found = reconcile(connection, self._chain, payouts.treasury, adopt, payouts.opinions)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
-        if found.conclusive and found.ok:
-            stops.thaw(connection, adoption.RESTORED)
-            book.commit(connection)
+        adoption.end(payouts, found)
         pause_s = self._own.reconcile_interval_s if found.conclusive else self._own.tick_interval_s
         self._reconcile_at = time.monotonic() + pause_s
-        self._reconciled = self._reconciled or found.conclusive
+        self._reconciled = found.ok if found.conclusive else self._reconciled
         self.finding = found
 
     def _live(self, connection: Connection[Any]) -> None:

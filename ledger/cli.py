@@ -139,7 +139,7 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
         raise SystemExit(1)
 
 
-for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.release):
+for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release):
     payouts.add_command(command)
 
 

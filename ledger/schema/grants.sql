@@ -26,6 +26,7 @@ GRANT INSERT, UPDATE ON ledger.accounts, ledger.transfers, ledger.incarnations, 
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.token_accounts TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
 GRANT UPDATE (checked_wallet) ON ledger.wallets TO pixr_ledger;
+GRANT UPDATE (kind) ON ledger.chain_transactions TO pixr_ledger;
 
 -- All but the bytes of what is signed, which may be sent by whoever has them.
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_reader;

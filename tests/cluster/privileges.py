@@ -28,6 +28,7 @@ COLUMNS = {
     ("ledger.incarnations", SERVE, "UPDATE"): "recorded closed_at",
     ("ledger.wallets", SERVE, "UPDATE"): "wallet checked_wallet set_by set_at hold_until",
     ("ledger.wallets", LEDGER, "UPDATE"): "checked_wallet",
+    ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind",
 }
 TABLES = """
     SELECT c.oid, n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
