@@ -69,6 +69,7 @@ def test_a_wrong_row_is_named_by_its_line_and_harms_no_other(row: str, name: str
     [
         ("file,titel\na.mp4,x\n", "line 1: unknown column 'titel'"),
         ("file;title\na.mp4;x\n", "separated by commas"),
+        ("file\ttitle\na.mp4\tx\n", "separated by commas"),
         ("title\nx\n", "no column 'file'"),
         ('file\n"a.mp4\n', "line 2: unexpected end"),
         ('file,title\na.mp4,x\nb.mp4,"never closed\nc.mp4,y\n', "line 3: unexpected end of data; look for a quote"),
