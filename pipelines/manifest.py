@@ -136,21 +136,16 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
         Rejected: it is no such file at all, or has a column that nothing knows.
     """
     read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
-    good, refused, lines = list[Row](), list[RefusedRow](), dict[str, int]()
+    good, refused = list[Row](), list[RefusedRow]()
     for count, (line, row) in enumerate(read):
         if count >= ROWS_MAX:
             raise Rejected(f"manifest {name} has more than {ROWS_MAX} rows", hint="split the folder")
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            entry = require_creator(_entry(row, is_known), is_known)
-            if entry.file in lines:
-                raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
+            good.append(Row(line, require_creator(_entry(row, is_known), is_known)))
         except (ValueError, TypeError) as error:
             refused.append(RefusedRow(line, str(error), _file_of(row)))
-            continue
-        lines[entry.file] = line
-        good.append(Row(line, entry))
     return Rows(tuple(good), tuple(refused))
 
 

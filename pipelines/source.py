@@ -85,8 +85,12 @@ def listed(
             others = ownership.others(list(objects.values()), around, rights)
             objects = ownership.without(objects, others, remarks)
         manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
-        chosen = selection.select(list(objects), manifests, remarks)
-        found = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
+        chosen = selection.select(list(objects), manifests, remarks).chosen
+        found = [
+            _listed(objects[path], said.entry if said else None, creator)
+            for path, said in chosen
+            if local_files.is_text(path, remarks)
+        ]
     videos = _unique([video for video in found if ownership.is_covered(video, rights, remarks)], remarks)
     if not videos:
         raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
