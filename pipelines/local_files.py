@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.errors import Rejected
-from pipelines import manifest, selection
+from pipelines import copies, manifest, selection
 from pipelines.handles import Known, nobody
 from pipelines.manifest import Entry
 from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks, shown
@@ -39,7 +39,7 @@ def find(
     files = [file for file in files if is_text(file, remarks)]
     manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
     found = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
-    chosen = found.chosen
+    chosen = copies.once(top, found, remarks)
     if not chosen:
         said = f" ({remarks.first()})" if remarks.first() else ""
         hint = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"

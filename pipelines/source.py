@@ -6,8 +6,6 @@ read. Knows objects and manifests, not what is done with them.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,15 +13,13 @@ from pathlib import Path, PurePosixPath
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines import buckets, lists, local_files, manifest, ownership, selection
+from pipelines import buckets, copies, lists, local_files, manifest, ownership, selection
 from pipelines.handles import ANYBODY, Known, Rights, nobody
 from pipelines.listed import Listed
 from pipelines.lists import UPLOADS
 from pipelines.manifest import Entry
 from pipelines.remarks import LEFT_OUT, Remark, Remarks, shown
 from pipelines.selection import Manifest
-
-NAME_MAX = 120
 
 UNSAID = Entry("-")  # of an object that no row speaks of
 
@@ -209,10 +205,8 @@ def _each_once(
 
 
 def _uri_of(file: Path, bucket: str) -> str:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    name = re.sub(r"[^\w.-]+", "_", file.name)[-NAME_MAX:]
-    return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{name}"
+    digest = copies.digest_of(file)
+    return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{copies.name_of(file.name)}"
 
 
 def _put(file: Path, uri: str, storage: Storage) -> None:
