@@ -153,50 +153,6 @@ def test_one_row_that_cannot_be_kept_is_named_and_the_others_get_in(
     }
 
 
-def copied(top: Path, *folders: str) -> Path:
-    for folder in folders:
-        (top / folder).mkdir()
-        (top / folder / "a.mp4").write_bytes(b"the same")
-    return top
-
-
-def test_of_copies_the_one_that_a_row_speaks_of_counts(tmp_path: Path) -> None:
-    folder = copied(tmp_path, "backup", "clips", "old")
-    (folder / "manifest.csv").write_text("file,creator,title\nclips/a.mp4,zoe,Mine\n", encoding="utf-8")
-    found = source.local(folder, "pixr", None)
-    assert [(video.creator, video.title) for video in found.videos] == [("zoe", "Mine")]
-    assert kinds(found)["the same file is there twice; the one that a row speaks of counts"] == [
-        "backup/a.mp4 is clips/a.mp4",
-        "old/a.mp4 is clips/a.mp4",
-    ]
-
-
-def test_two_rows_about_copies_are_said_and_two_creators_get_neither(tmp_path: Path) -> None:
-    folder = copied(tmp_path, "backup", "clips")
-    (folder / "other.mp4").write_bytes(b"other")
-    rows = "file,creator,title\nclips/a.mp4,zoe,Mine\nbackup/a.mp4,{},Yours\n"
-    (folder / "manifest.csv").write_text(rows.format("bob"), encoding="utf-8")
-    found = source.local(folder, "pixr", None)
-    assert [video.title for video in found.videos] == ["Other"]
-    reason = "the same file is there twice, and two rows give it to different creators"
-    assert kinds(found)[reason] == ["backup/a.mp4 (manifest.csv, line 3)", "clips/a.mp4 (manifest.csv, line 2)"]
-    (folder / "manifest.csv").write_text(rows.format("zoe"), encoding="utf-8")
-    found = source.local(folder, "pixr", None)
-    assert [video.title for video in found.videos] == ["Yours", "Other"]
-    assert kinds(found)["another row speaks of the same file: manifest.csv, line 3"] == ["manifest.csv, line 2"]
-
-
-def test_a_copy_of_a_file_whose_row_is_refused_is_left_out_too(tmp_path: Path) -> None:
-    folder = copied(tmp_path, "backup", "clips")
-    (folder / "other.mp4").write_bytes(b"other")
-    (folder / "manifest.csv").write_text("file,creator,visibility\nclips/a.mp4,zoe,secret\n", encoding="utf-8")
-    found = source.local(folder, "pixr", None)
-    assert [video.title for video in found.videos] == ["Other"]
-    assert kinds(found)["the same file is there twice, and the other one is left out"] == [
-        "backup/a.mp4 is clips/a.mp4"
-    ]
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="root reads everything; it becomes another user here")
 def test_a_file_that_may_not_be_read_is_named_and_the_others_get_in(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
