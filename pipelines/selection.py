@@ -69,6 +69,8 @@ def select(
     applied = sorted(manifests, key=Manifest.depth)
     for _, level in itertools.groupby(applied, Manifest.depth):
         _apply(list(level), names, said, refused, remarks)
+    for each in applied:
+        refused |= _waiting(each, [path for path in paths if path not in said and path not in refused])
     found = Selection([], [])
     for path in paths:
         if path in refused:
@@ -80,6 +82,8 @@ def select(
             found.chosen.append((path, None))
             if any(_lies_in(path, each.folder) for each in applied):
                 remarks.add(FILE_WITHOUT_ROW, "no row of a manifest speaks of it", path)
+        elif posixpath.basename(path).lower().startswith("manifest") and not manifest.is_manifest(path):
+            remarks.add(LEFT_OUT, f"a manifest is called {' or '.join(manifest.NAMES)}", path)
         elif not manifest.is_manifest(path):
             remarks.add(LEFT_OUT, f"{_ending(path)} is no ending of a video", path)
     return found
@@ -89,10 +93,19 @@ def refused(paths: Sequence[str], manifests: Iterable[Manifest]) -> dict[str, st
     """Paths that one of these manifests keeps out, whatever others say, with the reason."""
     names, found = _Names(paths), dict[str, str]()
     for each in manifests:
-        in_it = dict[str, str]()
-        _apply([each], names, {}, in_it, Remarks())
-        found |= in_it
+        said, in_it = dict[str, Said](), dict[str, str]()
+        _apply([each], names, said, in_it, Remarks())
+        found |= _waiting(each, [path for path in paths if path not in said]) | in_it
     return found
+
+
+def _waiting(each: Manifest, unsaid: Iterable[str]) -> dict[str, str]:
+    """Videos that a line may speak of that could not be read: those in its folder that no row speaks of."""
+    line = each.rows.unread()
+    if line is None:
+        return {}
+    reason = f"line {line} of {each.name} could not be read; files without a row wait until it is mended"
+    return {path: reason for path in unsaid if manifest.is_video(path) and _lies_in(path, each.folder)}
 
 
 def _apply(

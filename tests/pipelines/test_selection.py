@@ -93,6 +93,24 @@ def test_manifests_of_one_folder_count_alike() -> None:
     assert choose(["sub/a.mp4"], secret, ("sub", "file,title\na.mp4,deep\n"))[0] == {"sub/a.mp4": "deep"}
 
 
+@pytest.mark.parametrize("line", ['{"file": "a.mp4", "creator": "zoe"', "[1]", '{"creator": "zoe"}'])
+def test_files_without_a_row_wait_where_a_line_could_not_be_read(line: str) -> None:
+    text = f'{line}\n{{"file": "sub/b.mp4", "title": "b"}}'
+    noted, paths = Remarks(), ["sub/a.mp4", "sub/b.mp4"]
+    found = selection.select(paths, [manifest_of("manifest.jsonl", text)], noted)
+    assert ([path for path, _ in found.chosen], found.kept_out) == (["sub/b.mp4"], ["sub/a.mp4"])
+    reason = "line 1 of manifest.jsonl could not be read; files without a row wait until it is mended"
+    assert [row["reason"] for row in noted.rows() if row["kind"] == remarks.LEFT_OUT] == [reason]
+    assert selection.refused(paths, [manifest_of("manifest.jsonl", text)]) == {"sub/a.mp4": reason}
+    assert choose(["c.mp4"], ("sub/manifest.jsonl", text))[0] == {"c.mp4": ""}
+
+
+def test_what_is_nearly_called_a_manifest_is_told_so() -> None:
+    noted = Remarks()
+    selection.select(["manifest (1).csv", "sub/Manifest.xlsx"], [], noted)
+    assert [row["reason"] for row in noted.rows()] == ["a manifest is called manifest.csv or manifest.jsonl"]
+
+
 def test_the_nearest_manifest_counts_and_none_speaks_of_files_above_it() -> None:
     top, deep = "file,title\nsub/a.mp4,top\nb.mp4,b\n", "file,title\na.mp4,deep\n..\\b.mp4,stolen\n"
     titles, noted = choose(["b.mp4", "sub/a.mp4"], ("sub", deep), ("", top))
