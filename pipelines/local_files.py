@@ -15,7 +15,7 @@ from cluster.errors import Rejected
 from pipelines import copies, manifest, selection
 from pipelines.handles import Known, nobody
 from pipelines.manifest import Entry
-from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks, shown
+from pipelines.remarks import LEFT_OUT, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks, shown
 from pipelines.selection import Manifest, Selection
 
 FILES_MAX = 1_000_000
@@ -41,8 +41,9 @@ def find(
     found = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
     chosen = copies.once(top, found, remarks)
     if not chosen:
-        said = f" ({remarks.first()})" if remarks.first() else ""
-        hint = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
+        said = f" ({remarks.told()})" if remarks.told() else ""
+        endings = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
+        hint = "mend these rows" if remarks.has(ROW_REFUSED) else endings
         raise Rejected(f"no video in {path}{said}", code="nothing-to-do", hint=hint)
     return [(top / file, said.entry if said else _plain(file)) for file, said in chosen]
 

@@ -94,7 +94,7 @@ def listed(
 
 
 def _nothing(detail: str, hint: str, remarks: Remarks) -> Rejected:
-    said = f" ({remarks.first()})" if remarks.first() else ""
+    said = f" ({remarks.told()})" if remarks.told() else ""
     return Rejected(f"{detail}{said}", status=404, code="nothing-to-do", hint=hint)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from cluster.errors import Rejected
 from pipelines import local_files
 from pipelines.manifest import Entry
 from pipelines.remarks import Remarks
@@ -56,3 +59,12 @@ def test_a_copy_of_a_file_whose_row_is_refused_is_left_out_too(tmp_path: Path) -
     found, noted = find(folder)
     assert [entry.file for entry in found] == ["other.mp4"]
     assert noted["the same file is there twice, and the other one is left out"] == ["backup/a.mp4 is clips/a.mp4"]
+
+
+def test_where_every_row_is_refused_all_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "b.mp4").write_bytes(b"b")
+    (tmp_path / "manifest.csv").write_text("file,visibility\na.mp4,secret\nb.mp4,hidden\n", encoding="utf-8")
+    with pytest.raises(Rejected, match=r"line 2: visibility 'secret'.*line 3: visibility 'hidden'") as caught:
+        find(tmp_path)
+    assert caught.value.hint == "mend these rows"
