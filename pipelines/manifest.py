@@ -7,6 +7,7 @@ taken. Which file a row speaks of is `selection`'s to find.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -126,6 +127,10 @@ class Rows:
     good: tuple[Row, ...]
     refused: tuple[RefusedRow, ...] = ()
 
+    def unread(self) -> int | None:
+        """The first line of which it cannot be told which file it is about."""
+        return next((row.line for row in self.refused if not row.file), None)
+
 
 def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
     """The rows of a manifest of this name or address; a wrong one stands apart and harms no other.
@@ -136,21 +141,16 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
         Rejected: it is no such file at all, or has a column that nothing knows.
     """
     read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
-    good, refused, lines = list[Row](), list[RefusedRow](), dict[str, int]()
+    good, refused = list[Row](), list[RefusedRow]()
     for count, (line, row) in enumerate(read):
         if count >= ROWS_MAX:
             raise Rejected(f"manifest {name} has more than {ROWS_MAX} rows", hint="split the folder")
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            entry = require_creator(_entry(row, is_known), is_known)
-            if entry.file in lines:
-                raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
+            good.append(Row(line, require_creator(_entry(row, is_known), is_known)))
         except (ValueError, TypeError) as error:
             refused.append(RefusedRow(line, str(error), _file_of(row)))
-            continue
-        lines[entry.file] = line
-        good.append(Row(line, entry))
     return Rows(tuple(good), tuple(refused))
 
 
@@ -161,12 +161,14 @@ def text_of(data: bytes, name: str) -> str:
         Rejected: it is not UTF-8.
     """
     hint = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise Rejected(f"manifest {name}, line 1: it is not UTF-8 but UTF-16", code="bad-manifest", hint=hint)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise Rejected(f"manifest {name}, line {line}: it is not UTF-8", code="bad-manifest", hint=hint) from error
-    if "\0" in text.partition("\n")[0]:
+    if "\0" in text.partition("\n")[0]:  # without the mark that would say so
         raise Rejected(f"manifest {name}, line 1: it is not UTF-8 but UTF-16", code="bad-manifest", hint=hint)
     return text
 
@@ -242,6 +244,7 @@ def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     if "file" not in values:
         raise ValueError("it names no file")
     texts = {key: str(value).strip() for key, value in values.items()}
+    texts["visibility"] = texts.get("visibility", "").lower()
     texts["title"] = _unbroken(texts.get("title", ""))
     texts["creator"] = handles.meant(str(values.get("creator", "")), is_known)
     words = tuple(tag for tag in (_unbroken(str(tag)) for tag in tags) if tag)

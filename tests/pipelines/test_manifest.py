@@ -36,7 +36,6 @@ def test_a_byte_order_mark_does_no_harm() -> None:
     [
         ("/etc/passwd,,", "manifest.csv", "must be a path below"),
         ("../../x.mp4,,", "manifest.csv", "must be a path below"),
-        ("good.mp4,,", "manifest.csv", "'good.mp4' stands in line 2 already"),
         ("a.mp4,secret,", "manifest.csv", "is none of public"),
         ("a.mp4,,y,z", "manifest.csv", "more values than columns"),
         (",public,x", "manifest.csv", "it names no file"),
@@ -168,3 +167,13 @@ def test_a_language_is_kept_by_its_name_and_an_unknown_one_is_refused() -> None:
     assert [row.entry.language for row in rows.good] == ["english", "german", "simple", ""]
     [refused] = rows.refused
     assert (refused.file, "'englsh' is unknown" in refused.reason) == ("e.mp4", True)
+
+
+def test_a_visibility_is_taken_in_any_case() -> None:
+    assert manifest.parse("file,visibility\na.mp4,Unlisted\n", "manifest.csv").good[0].entry.visibility == "unlisted"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_utf_16_is_named(encoding: str) -> None:
+    with pytest.raises(Rejected, match="not UTF-8 but UTF-16"):
+        manifest.text_of("file\na.mp4\n".encode(encoding), "manifest.csv")
