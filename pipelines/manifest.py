@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +106,7 @@ COLUMNS = frozenset(field.name for field in fields(Entry))
 
 @dataclass(frozen=True)
 class Row:
-    """A row that can be used, and the line it ends on."""
+    """A row that can be used, and the line it begins on."""
 
     line: int
     entry: Entry
@@ -180,36 +181,43 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
 
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Rows with the line they end on; a text in place of a row is what is wrong with it."""
+    """Rows with the line they begin on."""
     text = text.removeprefix("\ufeff")
     before = 1 if text.lower().startswith(SEPARATOR) else 0  # a line for a spreadsheet, which says what is so anyway
-    reader = csv.DictReader(io.StringIO(text.partition("\n")[2] if before else text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text.partition("\n")[2] if before else text, newline=""), strict=True)
+    line = before + 1
     try:
-        _require_known(reader.fieldnames or (), name)
-        for row in reader:
-            if not any(value for value in row.values()):
-                continue  # a spreadsheet's empty last row
-            if row.pop(None, None) is not None:
-                yield before + reader.line_num, {**row, "": "more values than columns"}
-            else:
-                yield before + reader.line_num, row
-    except csv.Error as error:  # of the row behind the last that was read, up to which lines are counted
+        columns = [column.strip().lower() for column in next(reader, ())]
+        _require_known([column for column in columns if column], f"manifest {name}, line {line}")
+        line = before + reader.line_num + 1
+        for values in reader:
+            if any(values):  # unlike a spreadsheet's empty last row
+                yield line, _row(columns, values)
+            line = before + reader.line_num + 1
+    except csv.Error as error:
         hint = "look for a quote that is not closed there"
-        raise Rejected(f"manifest {name}, line {before + reader.line_num + 1}: {error}", hint=hint) from error
+        raise Rejected(f"manifest {name}, line {line}: {error}", hint=hint) from error
 
 
-def _require_known(columns: Sequence[str], name: str) -> None:
+def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    """Values by their columns; under no name what is wrong with them. Columns that are empty throughout are nobody's."""
+    row = {column: value for column, value in zip(columns, values, strict=False) if column}
+    nameless = [value for column, value in itertools.zip_longest(columns, values, fillvalue="") if not column]
+    return {**row, "": "more values than columns"} if any(nameless) else row
+
+
+def _require_known(columns: Sequence[str], where: str) -> None:
     unknown = [column for column in columns if column not in COLUMNS]
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
-        raise Rejected(f"manifest {name}, line 1: column {twice[0]!r} stands twice")
+        raise Rejected(f"{where}: column {twice[0]!r} stands twice")
     if not unknown and columns and "file" not in columns:
-        raise Rejected(f"manifest {name}, line 1: there is no column 'file'")
+        raise Rejected(f"{where}: there is no column 'file'")
     if not unknown:
         return
-    hint = f"known: {', '.join(sorted(COLUMNS))}"
+    hint = f"the first line names the columns; known: {', '.join(sorted(COLUMNS))}"
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
         hint = f"columns are separated by commas; {hint}"
-    raise Rejected(f"manifest {name}, line 1: unknown column {unknown[0]!r}", hint=hint)
+    raise Rejected(f"{where}: unknown column {unknown[0]!r}", hint=hint)
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:

@@ -177,3 +177,18 @@ def test_a_visibility_is_taken_in_any_case() -> None:
 def test_utf_16_is_named(encoding: str) -> None:
     with pytest.raises(Rejected, match="not UTF-8 but UTF-16"):
         manifest.text_of("file\na.mp4\n".encode(encoding), "manifest.csv")
+
+
+def test_columns_are_known_as_spreadsheets_write_them() -> None:
+    rows = manifest.parse("File, TITLE ,,\na.mp4,The first,,\nb.mp4,The second\nc.mp4,The third,,x,\n", "manifest.csv")
+    assert [(row.entry.file, row.entry.title) for row in rows.good] == [
+        ("a.mp4", "The first"), ("b.mp4", "The second")
+    ]  # fmt: skip
+    assert [(row.line, row.reason, row.file) for row in rows.refused] == [(4, "more values than columns", "c.mp4")]
+
+
+def test_a_row_of_several_lines_is_named_by_its_first() -> None:
+    rows = manifest.parse(
+        'file,title,visibility\na.mp4,"Two\nlines",\n\nb.mp4,"On\nthree\nlines",secret\n', "manifest.csv"
+    )
+    assert [(row.line, row.file) for row in rows.refused] == [(2, "a.mp4"), (5, "b.mp4")]
