@@ -54,7 +54,7 @@ HOLDERS = """
 # Who holds the lock of the migrations, in this database.
 MIGRATING = """
     SELECT a.pid, coalesce(a.usename, '?'), coalesce(nullif(a.application_name, ''), 'no name'),
-           coalesce(a.client_addr::text, 'local'), extract(epoch FROM clock_timestamp() - a.backend_start)::int
+           coalesce(host(a.client_addr), 'local'), extract(epoch FROM clock_timestamp() - a.backend_start)::int
     FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = 0 AND l.objid = %s::bigint::oid
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
