@@ -42,6 +42,16 @@ OF_EVERYBODY = """
             EXECUTE format('REVOKE EXECUTE ON FUNCTION pg_catalog.%s FROM PUBLIC', large);
         END LOOP;
     END $$"""
+# Triggers' functions with their owner's rights: who may call one could make it a trigger of a table of their own.
+OF_TRIGGERS = """
+    DO $$ DECLARE
+        called text;
+    BEGIN
+        FOR called IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                      WHERE n.nspname IN ('app', 'ledger', 'media', 'pixr') AND p.prosecdef AND p.prorettype = 'trigger'::regtype LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', called);
+        END LOOP;
+    END $$"""
 # Databases of a server that nobody has a business in but who administers it.
 OF_THE_SERVER = "REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC"
 SET_BY_ITSELF = """
@@ -58,7 +68,7 @@ def grant(connection: Connection, grants: Sequence[str]) -> bool:
     if not ensure(connection):
         return False
     with connection.transaction():
-        for text in (OWN, *grants):
+        for text in (OWN, *grants, OF_TRIGGERS):
             connection.execute(SQL(text))  # our own files
     try:
         with connection.transaction():
