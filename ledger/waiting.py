@@ -42,9 +42,9 @@ REMEMBERED_S = 7 * DAY_S  # at most, for a backlog's sake
 # Each incarnation from its cursor on. Payloads are out of line: only those that are chosen are read.
 WAITING = """
     SELECT id, folded, seq, searches, appearances, format, payload, sha256,
-           (extract(epoch FROM CASE WHEN recorded_at BETWEEN '2000-01-01 UTC' AND now() + interval '1 day'
+           (extract(epoch FROM CASE WHEN recorded_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
                                THEN recorded_at END) * 1000)::bigint,
-           CASE WHEN adopted AND started_at BETWEEN '2000-01-01 UTC' AND now() + interval '1 day'
+           CASE WHEN adopted AND started_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
                 THEN (extract(epoch FROM started_at) * 1000)::bigint END FROM (
         SELECT i.id, i.folded, i.started_at, b.*,
                sum(b.weight) OVER (ORDER BY i.started_at, i.id, b.seq) - b.weight AS before
