@@ -48,7 +48,8 @@ OF_TRIGGERS = """
         called text;
     BEGIN
         FOR called IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-                      WHERE n.nspname IN ('app', 'ledger', 'media', 'pixr') AND p.prosecdef AND p.prorettype = 'trigger'::regtype LOOP
+                      WHERE n.nspname IN ('app', 'ledger', 'media', 'pixr') AND p.prosecdef
+                        AND p.prorettype = 'trigger'::regtype LOOP
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', called);
         END LOOP;
     END $$"""

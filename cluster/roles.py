@@ -21,8 +21,8 @@ class Role:
     setting: str
     secret: str
     may: str  # do, in words
-    # What its sessions begin with where the database is embedded. Each but the last kind may set otherwise for itself: they
-    # are for mistakes. `temp_file_limit` is the server's word, for sorting on disk by one session.
+    # What its sessions begin with where the database is embedded. The times are for mistakes, since a session may set others;
+    # `temp_file_limit`, which bounds what one sorts on disk, no role can lift.
     bounds: tuple[tuple[str, str], ...] = ()
 
 
