@@ -28,7 +28,7 @@ COLUMNS = {
     ("ledger.chain_head", LEDGER, "UPDATE"): "id",
     ("ledger.incarnations", LEDGER, "UPDATE"): "folded",
     ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until",
-    ("media.models", JOBS, "UPDATE"): "files image_size fit",
+    ("media.models", JOBS, "UPDATE"): "files image_size fit followed",
     ("ledger.wallets", SERVE, "UPDATE"): "wallet set_by set_at hold_until",
     ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind",
 }
