@@ -17,8 +17,9 @@ from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
 from ledger import batches, book, packing, stops
-from ledger.batches import Attempt, Batch, Due
+from ledger.batches import Attempt, Batch
 from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
+from ledger.owed import Due
 from ledger.payouts import Payouts
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from cluster.stopwatch import Stopwatch
 from ledger import book, money, seen, waiting
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
-from ledger.groups import Flags
+from ledger.groups import Flags, changes
 from ledger.money import Amounts
 from ledger.review import Audience, Pairs
 from ledger.seen import Seen
@@ -37,6 +37,7 @@ from ledger.waiting import Group, Ids, Stored
 log = logging.getLogger(__name__)
 
 MATURITY_BUCKET_S = 600
+MATURED_MAX = 10_000  # buckets a round
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
 Result = TypeVar("Result")
 Stake = tuple[int, list[int], list[int]]  # segment, investors, what each has put in
@@ -155,7 +156,8 @@ class Fold:
         shown = group.shown
         self._skews.note(group.skews_ms)
         outcome = np.full(len(shown.segment), Outcome.FUNDED, np.uint8)
-        pool, stakes, now_s = self._pool(), self._stakes(), book.clock_s(self._connection)
+        pool, now_s = self._pool(), book.clock_s(self._connection)
+        stakes = self._stakes(shown.segment[group.parts.firsts])
         since_s = waiting.since_s(self._connection, now_s)
         today, since = now_s // DAY_S, since_s // DAY_S
         self._refuse_repeated(group, outcome)
@@ -263,11 +265,16 @@ class Fold:
         parties["investor"] = _some(np.array(investors, np.int64), amounts)
         return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
 
-    def _stakes(self) -> list[Stake]:
+    def _stakes(self, segments: Ids) -> list[Stake]:
+        """Who has a stake in these segments, which stand in ascending order."""
+        some = self._connection.execute("SELECT EXISTS (SELECT FROM ledger.segment_stakes)").fetchone()
+        if some != (True,):
+            return []
         rows = self._connection.execute(
             "SELECT segment_id, array_agg(investor_id ORDER BY investor_id),"
             " array_agg(pix_invested ORDER BY investor_id)"
-            " FROM ledger.segment_stakes GROUP BY segment_id"
+            " FROM ledger.segment_stakes WHERE segment_id = ANY(%s) GROUP BY segment_id",
+            (segments[changes(segments)].tolist(),),
         )
         return rows.fetchall()
 
@@ -361,20 +368,24 @@ class Fold:
 
 
 def mature(connection: Connection[Any]) -> int:
-    """Make payable what has matured; returns the amount. One entry, one transaction."""
-    rows = connection.execute(
-        "SELECT m.account_id, a.party, a.owner, sum(m.amount_pix)::bigint, max(m.matures_at)"
-        " FROM ledger.maturing m JOIN ledger.accounts a ON a.id = m.account_id WHERE m.matures_at <= now()"
-        " GROUP BY m.account_id, a.party, a.owner ORDER BY m.account_id LIMIT 10000"
+    """Make payable what has matured, the earliest buckets first; returns the amount. One entry, one transaction."""
+    rows = connection.execute(  # in the order of the index, so that what is read is what is taken
+        "SELECT m.account_id, a.party, a.owner, m.amount_pix, m.matures_at FROM"
+        " (SELECT account_id, matures_at, amount_pix FROM ledger.maturing WHERE matures_at <= now()"
+        "  ORDER BY matures_at LIMIT %s) m JOIN ledger.accounts a ON a.id = m.account_id ORDER BY m.account_id",
+        (MATURED_MAX,),
     ).fetchall()
     if not rows:
         connection.commit()
         return 0
+    sums: dict[tuple[str, int, int], int] = {}
+    for account, party, owner, amount, _ in rows:
+        sums[party, owner, account] = sums.get((party, owner, account), 0) + amount
     lines: list[tuple[int, int]] = []
     for party in ("creator", "investor"):
-        owners = [row[2] for row in rows if row[1] == party]
-        payable = book.accounts_of(connection, "payable", party, owners) if owners else {}
-        for account, _, owner, amount, _ in (row for row in rows if row[1] == party and row[3]):
+        some = {(owner, account): amount for (of, owner, account), amount in sums.items() if of == party and amount}
+        payable = book.accounts_of(connection, "payable", party, [owner for owner, _ in some]) if some else {}
+        for (owner, account), amount in some.items():
             lines += [(account, -amount), (payable[owner], amount)]
     if lines:
         newest = max(row[4] for row in rows)
@@ -382,8 +393,8 @@ def mature(connection: Connection[Any]) -> int:
         assert last is not None
         book.post(connection, book.Entry("maturity", f"mature:{last[0]}", lines, {"until": newest.isoformat()}))
     connection.execute(
-        "DELETE FROM ledger.maturing m USING unnest(%s::bigint[], %s::timestamptz[]) AS t (id, until)"
-        " WHERE m.account_id = t.id AND m.matures_at <= t.until",
+        "DELETE FROM ledger.maturing m USING unnest(%s::bigint[], %s::timestamptz[]) AS t (id, at)"
+        " WHERE m.account_id = t.id AND m.matures_at = t.at",
         ([row[0] for row in rows], [row[4] for row in rows]),
     )
     book.commit(connection)

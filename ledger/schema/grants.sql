@@ -8,8 +8,8 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA ledger REVOKE ALL ON TABLES FROM pixr_serve; 
 GRANT USAGE ON SCHEMA ledger TO pixr_serve, pixr_ledger, pixr_reader;
 
 GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfers, ledger.payouts, ledger.batches,
-  ledger.wallets, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers, ledger.segment_stakes
-  TO pixr_serve;
+  ledger.wallets, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers, ledger.segment_stakes,
+  ledger.stakes_version TO pixr_serve;
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
 GRANT INSERT (id, spool, machine, started_at), UPDATE (recorded, closed_at) ON ledger.incarnations TO pixr_serve;
 GRANT INSERT ON ledger.appearance_batches TO pixr_serve;
@@ -24,7 +24,10 @@ GRANT INSERT, UPDATE ON ledger.accounts, ledger.transfers, ledger.incarnations, 
   ledger.batches, ledger.payouts, ledger.attempts, ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions,
   ledger.resolutions TO pixr_ledger;
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.token_accounts TO pixr_ledger;
-GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
+GRANT INSERT, UPDATE, DELETE ON ledger.maturing, ledger.owed TO pixr_ledger;
+GRANT INSERT, UPDATE ON ledger.payout_days TO pixr_ledger;
+GRANT UPDATE ON ledger.owed_least TO pixr_ledger;
+GRANT DELETE ON ledger.woken TO pixr_ledger;
 GRANT UPDATE (checked_wallet) ON ledger.wallets TO pixr_ledger;
 
 -- All but the bytes of what is signed, which may be sent by whoever has them.

@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.settings import Settings
-from ledger import batches, book, spool, stops, velocity
+from ledger import book, owed, spool, stops, velocity
 from ledger.actor import Ledger
 from ledger.appearances import search_record
 from ledger.fold import Fold, mature
@@ -155,7 +155,7 @@ def test_what_has_matured_is_held_and_not_taken(journal: Connection[Any]) -> Non
     reasons = [row[0] for row in journal.execute("SELECT reason FROM ledger.holds WHERE creator_id = 901")]
     assert len(reasons) == 1
     assert "fan-in" in reasons[0]
-    assert batches.due(journal, Economics(payout_min_pix=1), "mint", 10) == []
+    assert owed.due(journal, Economics(payout_min_pix=1), "mint", 10) == []
 
 
 def test_nobody_is_judged_where_that_is_switched_off(journal: Connection[Any]) -> None:
@@ -195,7 +195,7 @@ def due_to(connection: Connection[Any], creator: int) -> int:
         " ON CONFLICT DO NOTHING",
         (creator,),
     )
-    found = {each.creator_id: each.amount_pix for each in batches.due(connection, Economics(payout_min_pix=1), "m", 99)}
+    found = {each.creator_id: each.amount_pix for each in owed.due(connection, Economics(payout_min_pix=1), "m", 99)}
     connection.commit()
     return found.get(creator, 0)
 

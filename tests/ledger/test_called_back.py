@@ -11,7 +11,7 @@ from psycopg import Connection
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from ledger import batches, book, packing, resolutions, screening, stops, wallets
+from ledger import batches, book, owed, packing, resolutions, screening, stops, wallets
 from ledger.localnet import blocks
 from ledger.payouts import Payouts
 from ledger.planning import Planning
@@ -444,7 +444,7 @@ def test_no_more_batches_are_signed_than_may_be_live(rig: Rig) -> None:
     plan(rig, 1)
     rig.payouts.sign()
     rig.creator(2, 1000)
-    (due,) = batches.due(rig.connection, rig.economics, rig.treasury.mint, 9)
+    (due,) = owed.due(rig.connection, rig.economics, rig.treasury.mint, 9)
     rig.payouts._pend([[due]])
     book.commit(rig.connection)
     assert rig.payouts.sign() == []
