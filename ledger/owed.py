@@ -87,17 +87,22 @@ def wake(connection: Conn) -> list[int]:
 
     Before a look, never after: what is changed while we look wakes the next time.
     """
-    rows = connection.execute(
-        "WITH gone AS (DELETE FROM ledger.woken WHERE id IN (SELECT id FROM ledger.woken ORDER BY id LIMIT %(most)s)"
-        "              RETURNING creator_id),"
-        " over AS (SELECT creator_id FROM ledger.owed WHERE parked_until < 'infinity' AND parked_until <= now()"
-        "          ORDER BY parked_until LIMIT %(most)s),"
-        " unparked AS (UPDATE ledger.owed SET parked_until = NULL WHERE parked_until IS NOT NULL"
-        "              AND creator_id IN (SELECT creator_id FROM gone UNION SELECT creator_id FROM over))"
-        " SELECT DISTINCT creator_id FROM gone",
-        {"most": WOKEN_MAX},
-    )
-    return [creator_id for (creator_id,) in rows]
+    gone = connection.execute(
+        "DELETE FROM ledger.woken WHERE id IN (SELECT id FROM ledger.woken ORDER BY id LIMIT %s) RETURNING creator_id",
+        (WOKEN_MAX,),
+    ).fetchall()
+    over = connection.execute(
+        "SELECT creator_id FROM ledger.owed WHERE parked_until < 'infinity' AND parked_until <= now()"
+        " ORDER BY parked_until LIMIT %s",
+        (WOKEN_MAX,),
+    ).fetchall()
+    woken = {creator_id for (creator_id,) in gone}
+    if awake := woken | {creator_id for (creator_id,) in over}:
+        connection.execute(
+            "UPDATE ledger.owed SET parked_until = NULL WHERE parked_until IS NOT NULL AND creator_id = ANY(%s)",
+            (list(awake),),
+        )
+    return list(woken)
 
 
 def park(connection: Conn, waiting: Mapping[int, str]) -> None:
