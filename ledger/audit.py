@@ -132,7 +132,7 @@ def _kept(connection: Conn) -> Check:
     """What the database keeps beside the large tables says the same as they do: who is owed a payout, and days' sums."""
     owed = connection.execute(
         "SELECT coalesce(a.owner, o.creator_id), a.id IS NULL FROM"
-        " (SELECT owner, id FROM ledger.accounts, ledger.owed_least WHERE kind = 'payable' AND party = 'creator'"
+        " (SELECT owner, c.id FROM ledger.accounts c, ledger.owed_least WHERE kind = 'payable' AND party = 'creator'"
         "  AND asset = 'PIX' AND balance >= least_pix) a"
         " FULL JOIN ledger.owed o ON o.creator_id = a.owner AND o.account_id = a.id"
         " WHERE a.id IS NULL OR o.creator_id IS NULL ORDER BY 1"

@@ -267,8 +267,8 @@ class Fold:
 
     def _stakes(self, segments: Ids) -> list[Stake]:
         """Who has a stake in these segments, which stand in ascending order."""
-        some = self._connection.execute("SELECT EXISTS (SELECT FROM ledger.segment_stakes)").fetchone()
-        if some != (True,):
+        some = self._connection.execute("SELECT FROM ledger.segment_stakes ORDER BY segment_id LIMIT 1").fetchone()
+        if some is None:
             return []
         rows = self._connection.execute(
             "SELECT segment_id, array_agg(investor_id ORDER BY investor_id),"
