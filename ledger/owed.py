@@ -124,15 +124,16 @@ def look_again(connection: Conn, creators: Sequence[int]) -> None:
         )
 
 
-def fit(connection: Conn, least_pix: int) -> None:
-    """Let the table hold those whose balance comes to this; where it changed, by one look at all. Commits.
+def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
+    """Let the table hold those whose balance comes to `least_pix`; where that has changed, by one look at all. Commits.
 
-    Postings wait meanwhile, and so this one for those that are under way: none is missed.
+    Postings wait meanwhile, and this for those that are under way: none is missed. `opening_pix` is what a first payout
+    must be worth: where it has changed, those who wait for a while are looked at again.
     """
-    row = connection.execute("SELECT least_pix FROM ledger.owed_least").fetchone()
+    row = connection.execute("SELECT least_pix, opening_pix FROM ledger.owed_least").fetchone()
+    connection.commit()
     assert row is not None
     if row[0] != least_pix:
-        connection.commit()
         connection.execute("LOCK TABLE ledger.accounts IN SHARE ROW EXCLUSIVE MODE")
         connection.execute("UPDATE ledger.owed_least SET least_pix = %s", (least_pix,))
         connection.execute(
@@ -145,6 +146,9 @@ def fit(connection: Conn, least_pix: int) -> None:
             " ORDER BY balance DESC, id ON CONFLICT DO NOTHING",
             (least_pix,),
         )
+    if row[1] != opening_pix:
+        connection.execute("UPDATE ledger.owed_least SET opening_pix = %s", (opening_pix,))
+        connection.execute("UPDATE ledger.owed SET parked_until = NULL WHERE parked_until < 'infinity'")
     connection.commit()
 
 

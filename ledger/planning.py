@@ -30,7 +30,8 @@ class Planning(Rail):
         """Put what is due into batches, at its time: first open the token accounts that are missing, then pay."""
         if not batches.is_payday(self.connection, self.economics):
             return []
-        owed.fit(self.connection, self.economics.payout_min_pix)
+        opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
+        owed.fit(self.connection, self.economics.payout_min_pix, opening_pix)
         wallets.release_mended(self.connection, owed.wake(self.connection))
         book.commit(self.connection)
         room = self.settings.batches_live_max - batches.live_count(self.connection)
@@ -165,13 +166,14 @@ class Planning(Rail):
             log.warning("no token account is looked up now: %s", error)
             return
         unknown, too_small = [], []
+        opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
         for due, recipient, seen in zip(missing, recipients, found, strict=True):
             is_there = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]
             if all(is_there):
                 batches.know_account(self.connection, self.treasury.mint, recipient, None)
             elif any(is_there):
                 log.warning("nodes differ on a token account", extra={"address": recipient.address})
-            elif due.amount_pix >= opening_cost_pix(self.economics, self.treasury.account_rent):
+            elif due.amount_pix >= opening_pix:
                 unknown.append(recipient)
             else:
                 too_small.append(due.creator_id)

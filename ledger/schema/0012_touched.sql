@@ -12,10 +12,12 @@ CREATE TABLE ledger.owed (
 CREATE INDEX owed_open ON ledger.owed (n) WHERE parked_until IS NULL;
 CREATE INDEX owed_parked ON ledger.owed (parked_until) WHERE parked_until < 'infinity';
 
--- From which balance on: the smallest payout that the planner makes, which it writes here (see ledger/owed.py).
+-- From which balance on: the smallest payout that the planner makes, which it writes here (see ledger/owed.py); and what a
+-- first payout must be worth besides.
 CREATE TABLE ledger.owed_least (
-    id        boolean PRIMARY KEY DEFAULT true CHECK (id),
-    least_pix bigint NOT NULL DEFAULT 1 CHECK (least_pix >= 1)
+    id          boolean PRIMARY KEY DEFAULT true CHECK (id),
+    least_pix   bigint NOT NULL DEFAULT 1 CHECK (least_pix >= 1),
+    opening_pix bigint NOT NULL DEFAULT 0
 );
 INSERT INTO ledger.owed_least DEFAULT VALUES;
 INSERT INTO ledger.owed (creator_id, account_id)
