@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection
+from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
@@ -24,6 +25,7 @@ from ledger.payouts import Payouts
 
 log = logging.getLogger(__name__)
 
+OWNER_AT = slice(32, 64)  # in a token account's bytes
 RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
 
 
@@ -56,7 +58,7 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
         payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
         return True
     paid = {address: change for address, change in effect.tokens.items() if change > 0}
-    creators = _creators(payouts)
+    creators = _creators(payouts, list(paid))
     if sum(paid.values()) != spent or not paid.keys() <= creators.keys():
         return False
     batch = _open_batch(payouts, transaction) or _forgotten(payouts, effect, paid, creators)
@@ -65,9 +67,30 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
     return True
 
 
-def _creators(payouts: Payouts) -> dict[str, tuple[int, str]]:
-    """Creator and wallet by token account, of every wallet there is or was."""
+def _creators(payouts: Payouts, addresses: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Creator and wallet by token account, of those that belong to a wallet there is or was.
+
+    The chain says whose an account is, and the address follows from that: no node can make it up. Only where an account has
+    been closed since is every wallet tried.
+    """
+    found = _of_wallets(payouts, _owners(payouts, addresses))
+    if found.keys() == set(addresses):
+        return found
     rows = payouts.connection.execute("SELECT DISTINCT creator_id, new_wallet FROM ledger.wallet_changes")
+    return {payouts.treasury.token_account_of(wallet): (creator, wallet) for creator, wallet in rows}
+
+
+def _owners(payouts: Payouts, addresses: Sequence[str]) -> set[str]:
+    """Wallets that own these token accounts, by any node."""
+    seen = payouts.chain.seen_accounts(addresses, "confirmed", opinions=1)
+    told = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
+    return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
+
+
+def _of_wallets(payouts: Payouts, wallets: Collection[str]) -> dict[str, tuple[int, str]]:
+    rows = payouts.connection.execute(
+        "SELECT DISTINCT creator_id, new_wallet FROM ledger.wallet_changes WHERE new_wallet = ANY(%s)", (list(wallets),)
+    )
     return {payouts.treasury.token_account_of(wallet): (creator, wallet) for creator, wallet in rows}
 
 

@@ -200,7 +200,7 @@ def _ledger(context: Context) -> Any:
 
 
 def _chain(context: Context) -> Chain:
-    from ledger.actor import open_chain
+    from ledger.rounds import open_chain
 
     return open_chain(context.settings)
 

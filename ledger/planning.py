@@ -38,6 +38,7 @@ class Planning(Rail):
         made: list[Batch] = []
         if room > 0 and self._left_today() >= self.economics.payout_min_pix:  # else nobody need be looked at
             ready, missing = self._due()
+            book.commit(self.connection)  # before nodes are asked
             self._find_accounts(missing)
             made = self._pend(self._parts(ready)[:room])
             book.commit(self.connection)

@@ -70,9 +70,12 @@ class Settling(Signing):
         False while such an attempt has not ended, or (without markers) has paid as well, which it then ends as.
         """
         stops.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
+        book.commit(
+            self.connection
+        )  # and before nodes are asked: what is written meanwhile would keep the fold waiting
         rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
-        for rival in rivals:
-            ended = self.chain.effect(rival.signature, self.opinions)
+        ends = [(rival, self.chain.effect(rival.signature, self.opinions)) for rival in rivals]
+        for rival, ended in ends:
             if ended is None or ended.error is None:
                 book.commit(self.connection)
                 return False

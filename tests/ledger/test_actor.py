@@ -14,7 +14,8 @@ from solders.pubkey import Pubkey
 from cluster import database, runtime
 from cluster.settings import Settings
 from ledger import audit, stops
-from ledger.actor import IDS_LOST, Loop, open_chain
+from ledger.actor import Loop
+from ledger.rounds import IDS_LOST, open_chain
 from ledger.settings import Economics, LedgerSettings
 from tests.conftest import localnet, until
 from tests.ledger.chains import Key
@@ -144,7 +145,8 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
             )
         ticks = loop.status()["ticks"]
         until(lambda: loop.status()["ticks"] > ticks + 2)
-        assert (loop.status()["state"], loop.status()["epoch"]) == ("running", epoch)
+        until(lambda: loop.status()["state"] == "running")
+        assert loop.status()["epoch"] == epoch
 
 
 def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
