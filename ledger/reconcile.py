@@ -130,14 +130,14 @@ def _book_piece(
     effects = _effects(connection, chain, treasury, named, opinions)
     connection.commit()
     booking = Booking(connection, treasury, adopt)
-    try:
-        for (signature, _, addresses), effect in zip(named, effects, strict=False):
-            if isinstance(effect, Temporary):
-                raise effect
-            if effect is None or not booking.take(effect, addresses):
-                return signature
-    finally:
-        booking.finish()
+    for (signature, _, addresses), effect in zip(named, effects, strict=False):
+        if isinstance(effect, Effect) and booking.take(effect, addresses):
+            continue
+        booking.finish()  # what comes before it stays booked
+        if isinstance(effect, Temporary):
+            raise effect
+        return signature
+    booking.finish()
     return None
 
 

@@ -32,7 +32,7 @@ from ledger.alarms import StuckAlarm
 from ledger.book import Fenced
 from ledger.chain import Chain, Effect, HttpNode, RpcRefusal
 from ledger.counters import Counters
-from ledger.fold import Fold
+from ledger.fold import Fold, Folded
 from ledger.payouts import Payouts
 from ledger.reconcile import Finding, reconcile
 from ledger.settings import Economics, LedgerSettings
@@ -113,7 +113,7 @@ class Folding(Part):
         self._live(connection)
         appearances.adopt(connection, self.settings.data_dir / "spool")
         connection.commit()
-        folded = self._fold.run_once()
+        folded = self._folded(self._fold)
         self._unreviewed |= folded is not None
         if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(connection, self._fold.audience, self.economics)
@@ -121,6 +121,19 @@ class Folding(Part):
             self._unreviewed, self._review_at = False, time.monotonic() + pause_s
         fold.mature(connection)
         return folded is not None
+
+    def _folded(self, accountant: Fold) -> Folded | None:
+        """One fold.
+
+        Raises:
+            Temporary: the pool was used up meanwhile, by what was adopted or lost: it is read again.
+        """
+        try:
+            return accountant.run_once()
+        except Rejected as refusal:
+            if refusal.code != "balance-too-low":
+                raise
+            raise Temporary(f"the pool was used meanwhile: {refusal}") from refusal
 
     def _live(self, connection: Connection[Any]) -> None:
         """A sign of life; finding another epoch means that somebody else has taken over."""

@@ -131,7 +131,7 @@ def test_the_successor_shuts_it_out(eager: Settings, connection: Connection[Any]
             assert second.status()["epoch"] == first.status()["epoch"] + 1
             record(connection, search(shown(1, 1)))
             until(lambda: unfolded(connection) == 0)
-            assert second.status()["state"] == "running"
+            until(lambda: second.status()["state"] == "running")
 
 
 def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, connection: Connection[Any]) -> None:
