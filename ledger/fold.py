@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -100,13 +101,20 @@ class Pen:
 class Fold:
     """The accountant of appearances; one per holder of the epoch."""
 
-    def __init__(self, connection: Connection[Any], economics: Economics, settings: LedgerSettings) -> None:
+    def __init__(
+        self,
+        connection: Connection[Any],
+        economics: Economics,
+        settings: LedgerSettings,
+        folder: Path | None = None,
+    ) -> None:
+        """`folder`: of the files of what was seen; without one all of it is in memory."""
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
         self._ahead: Group | None = None
         self._stuck: set[UUID] = set()  # incarnations that go on in a format which this version does not know
         self._skews = waiting.Skews()
-        self._seen = Seen(economics.repeat_after_s)
+        self._seen = Seen(economics.repeat_after_s, folder)
         self._seen.load(connection, book.clock_s(connection))
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
@@ -118,6 +126,10 @@ class Fold:
         for cap in self._caps:
             cap.load(connection)
         connection.commit()
+
+    def close(self) -> None:
+        """End what is done beside folds."""
+        self._seen.close()
 
     def run_once(self) -> Folded | None:
         """Fold what is waiting, within the limits; None when nothing is."""

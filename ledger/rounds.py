@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 WAITS_FOR_SAID_S = 60.0
 HISTORY_SHARE = 0.25  # of what a node is asked a second: for the treasury's history, which strangers can make long
+SEEN_FOLDER = "seen"  # of the data folder: a copy of what the database knows, which can be removed
 IDS_LOST = "the secret of the payouts' ids is another one"
 
 
@@ -106,7 +107,18 @@ class Folding(Part):
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
-        self._fold, self._unreviewed = Fold(connection, self.economics, self.own), True
+        self._end_fold()
+        folder = self.settings.data_dir / SEEN_FOLDER
+        self._fold, self._unreviewed = Fold(connection, self.economics, self.own, folder), True
+
+    def close(self) -> None:
+        self._end_fold()
+        super().close()
+
+    def _end_fold(self) -> None:
+        if self._fold is not None:
+            self._fold.close()
+        self._fold = None
 
     def work(self, connection: Connection[Any]) -> bool:
         assert self._fold is not None
