@@ -60,7 +60,8 @@ def newest(runs: Iterable[Run], keys: Keys) -> NDArray[np.int64]:
     for run in runs:
         if len(run.keys):
             place = np.minimum(np.searchsorted(run.keys, keys), len(run.keys) - 1)
-            last = np.maximum(last, np.where(run.keys[place] == keys, run.seconds[place], 0))
+            found = np.flatnonzero(run.keys[place] == keys)  # of the others no second is read from disk
+            last[found] = np.maximum(last[found], run.seconds[place[found]])
     return last
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ MEMORY_RUNS_MAX = 8
 BEHIND = 4  # times as many keys in memory as that, and a fold waits for the disk
 READ_KEYS, READ_ROWS_MAX = 4_000_000, 10_000  # at once, of rows that are in no file
 FORGOTTEN_MAX = 1_000  # rows a fold
+PAUSE_S = 60.0  # after a file could not be made
 SKEW_MAX_S = 86_400  # so far ahead only an older version believed a clock
 
 __all__ = ["LATE_S", "Keys", "Run", "Seconds", "Seen", "keys_of"]
@@ -58,6 +60,7 @@ class Seen:
         self._since_s = 0  # keys of then or before are too old to matter
         self._executor = ThreadPoolExecutor(1, "keys") if folder is not None else None
         self._merging: tuple[list[Run], Future[Run]] | None = None
+        self._again_at = 0.0  # when a file is made next, after the disk was full or away
 
     def close(self) -> None:
         """Wait for a file that is being made, and make no other one."""
@@ -187,7 +190,7 @@ class Seen:
             self._merge_in_memory()
             return
         self._take_over(wait=self._in_memory() > BEHIND * MEMORY_KEYS_MAX)
-        if self._merging is not None:
+        if self._merging is not None or time.monotonic() < self._again_at:
             return
         self._drop_forgotten()
         start = self._first_of_next()
@@ -224,8 +227,14 @@ class Seen:
         if self._merging is None or not (wait or self._merging[1].done()):
             return
         (runs, made), self._merging = self._merging, None
+        try:
+            file = made.result()
+        except OSError as error:  # memory holds them until the disk is well again
+            log.error("no file of what was seen can be made: %s", error)
+            self._again_at = time.monotonic() + PAUSE_S
+            return
         at = next(place for place, run in enumerate(self._runs) if run is runs[0])
-        self._runs[at : at + len(runs)] = [made.result()]
+        self._runs[at : at + len(runs)] = [file]
         for run in runs:
             if run.path is not None:
                 run.path.unlink(missing_ok=True)

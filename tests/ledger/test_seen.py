@@ -153,3 +153,21 @@ def test_memory_holds_no_more_than_its_part(tmp_path: Path, monkeypatch: pytest.
     while known._merging is not None and time.monotonic() < deadline:
         known._take_over(wait=True)
     assert len(list(tmp_path.glob("*.keys"))) == sum(run.path is not None for run in known._runs)
+
+
+def test_while_the_disk_is_full_memory_holds_what_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen, "MEMORY_KEYS_MAX", 10)
+    monkeypatch.setattr(seen, "PAUSE_S", 0.0)
+    folder = tmp_path / "seen"  # which is not there: no file can be made in it
+    known = Seen(86_400, folder)
+    for number in range(6):
+        keys = np.arange(10 * number, 10 * number + 10, dtype=np.uint64)
+        known.accept(Run(rows_of((number + 1, number)), keys, np.full(10, 9, np.uint32)))
+    asked = np.arange(60, dtype=np.uint64)
+    assert len(known.sift(asked, np.full(60, 10, np.uint32), np.arange(60))[0]) == 0
+    folder.mkdir()
+    for number in range(6, 9):
+        keys = np.arange(10 * number, 10 * number + 10, dtype=np.uint64)
+        known.accept(Run(rows_of((number + 1, number)), keys, np.full(10, 9, np.uint32)))
+    known.close()
+    assert list(folder.glob("*.keys"))
