@@ -42,7 +42,8 @@ class Ledger:
     def __init__(self, settings: Settings) -> None:
         self._epoch, shared = Epoch(), Shared()
         self.folding = Folding(settings, self._epoch)
-        self.paying, self.reconciling = (kind(settings, self._epoch, shared) for kind in (Paying, Reconciling))
+        self.paying = Paying(settings, self._epoch, shared)
+        self.reconciling = Reconciling(settings, self._epoch, shared)
         self.parts: tuple[Part, ...] = (
             self.folding, Counting(settings, self._epoch), self.paying, self.reconciling
         )  # fmt: skip
