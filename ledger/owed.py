@@ -1,6 +1,6 @@
 """Who is owed a payout: a small table beside the accounts, so that planning costs who is due and not who exists.
 
-The database notes by itself whose balance comes to a payout or falls below one (schema 0012). A look takes the first of
+The database notes by itself whose balance comes to a payout or falls below one (schema 0020). A look takes the first of
 them, tells who can be paid, and parks the others until that can have changed: at an instant, or when they are woken by a
 new wallet, a released hold or a doubt that has become smaller. Knows no batch, no screening and no chain.
 """
@@ -125,31 +125,15 @@ def look_again(connection: Conn, creators: Sequence[int]) -> None:
 
 
 def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
-    """Let the table hold those whose balance comes to `least_pix`; where that has changed, by one look at all. Commits.
+    """Let the table hold those whose balance comes to `least_pix`. Commits.
 
-    Postings wait meanwhile, and this for those that are under way: none is missed. `opening_pix` is what a first payout
-    must be worth: where it has changed, those who wait for a while are looked at again.
+    `opening_pix` is what a first payout must be worth: where it has changed, those who wait for a while are looked at again.
     """
     row = connection.execute("SELECT least_pix, opening_pix FROM ledger.owed_least").fetchone()
     connection.commit()
-    assert row is not None
-    if row[0] != least_pix:
-        connection.execute("LOCK TABLE ledger.accounts IN SHARE ROW EXCLUSIVE MODE")
-        connection.execute("UPDATE ledger.owed_least SET least_pix = %s", (least_pix,))
-        connection.execute(
-            "DELETE FROM ledger.owed o USING ledger.accounts a WHERE a.id = o.account_id AND a.balance < %s",
-            (least_pix,),
-        )
-        connection.execute(
-            "INSERT INTO ledger.owed (creator_id, account_id) SELECT owner, id FROM ledger.accounts"
-            " WHERE kind = 'payable' AND party = 'creator' AND asset = 'PIX' AND balance >= %s"
-            " ORDER BY balance DESC, id ON CONFLICT DO NOTHING",
-            (least_pix,),
-        )
-    if row[1] != opening_pix:
-        connection.execute("UPDATE ledger.owed_least SET opening_pix = %s", (opening_pix,))
-        connection.execute("UPDATE ledger.owed SET parked_until = NULL WHERE parked_until < 'infinity'")
-    connection.commit()
+    if row != (least_pix, opening_pix):
+        connection.execute("SELECT ledger.fit_owed(%s, %s)", (least_pix, opening_pix))
+        connection.commit()
 
 
 def planned_today(connection: Conn) -> int:

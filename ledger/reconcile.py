@@ -339,7 +339,7 @@ def _note(
 
 def _book_deposit(connection: Connection[Any], deposits: Sequence[tuple[Effect, int, int]]) -> int | None:
     """Tokens fund `reward_pool`; lamports are the platform's, for fees and rent."""
-    pix, lamports = (sum(each[place] for each in deposits) for place in (1, 2))
+    pix, lamports = sum(pix for _, pix, _ in deposits), sum(lamports for _, _, lamports in deposits)
     lines: list[tuple[int, int]] = []
     if pix:
         lines += [(book.account(connection, "chain"), -pix), (book.account(connection, "reward_pool"), pix)]

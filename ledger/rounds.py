@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import psycopg
 import redis
 from psycopg import Connection
 
@@ -27,7 +28,7 @@ from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
 from cluster.seldom import Seldom
 from cluster.settings import Settings
-from ledger import adoption, appearances, book, fold, review, stops
+from ledger import adoption, appearances, book, fold, review, stops, wallets
 from ledger.alarms import StuckAlarm
 from ledger.book import Fenced
 from ledger.chain import Chain, Effect, HttpNode, RpcRefusal
@@ -41,13 +42,18 @@ from ledger.treasury import OTHER_MARKS, Treasury, open_treasury
 log = logging.getLogger(__name__)
 
 WAITS_FOR_SAID_S = 60.0
+LOCK_TIMEOUT_S = 5  # nothing that the ledger writes is another's to hold for longer; a migration is waited for anew
+ADOPT_PAUSE_S = 15.0  # after a spool whose incarnation another transaction holds
 HISTORY_SHARE = 0.25  # of what a node is asked a second: for the treasury's history, which strangers can make long
 SEEN_FOLDER = "seen"  # of the data folder: a copy of what the database knows, which can be removed
 IDS_LOST = "the secret of the payouts' ids is another one"
 
 
 class Epoch:
-    """The one epoch of a process: taken for the first connection, held by the others and by those that replace them."""
+    """The one epoch of a process: taken for the first connection, held by the others and by those that replace them.
+
+    The first that is made after the database was restored says so, and payouts are frozen before any of them is used.
+    """
 
     def __init__(self) -> None:
         self.number = 0
@@ -59,6 +65,7 @@ class Epoch:
                 book.hold_epoch(connection, self.number)
             else:
                 self.number = book.take_epoch(connection, f"{socket.gethostname()}:{os.getpid()}")
+            adoption.watch(connection)
 
 
 class Part(ABC):
@@ -85,6 +92,8 @@ class Part(ABC):
         """One round over a connection that is made where there is none."""
         if self._connection is None or self._connection.closed:
             self._connection = database.connect(logins.url(self.settings, LEDGER))
+            self._connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
+            self._connection.commit()
             self.begin(self._connection)
         return self.work(self._connection)
 
@@ -103,6 +112,8 @@ class Folding(Part):
     def __init__(self, settings: Settings, epoch: Epoch) -> None:
         super().__init__(settings, epoch)
         self._fold: Fold | None = None
+        self._adopt_at = 0.0
+        self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
 
     def begin(self, connection: Connection[Any]) -> None:
@@ -123,8 +134,7 @@ class Folding(Part):
     def work(self, connection: Connection[Any]) -> bool:
         assert self._fold is not None
         self._live(connection)
-        appearances.adopt(connection, self.settings.data_dir / "spool")
-        connection.commit()
+        self._adopt(connection)
         folded = self._folded(self._fold)
         self._unreviewed |= folded is not None
         if self._unreviewed and time.monotonic() >= self._review_at:
@@ -133,6 +143,17 @@ class Folding(Part):
             self._unreviewed, self._review_at = False, time.monotonic() + pause_s
         fold.mature(connection)
         return folded is not None
+
+    def _adopt(self, connection: Connection[Any]) -> None:
+        """What a replica has left is recorded here too; a spool that somebody holds keeps nothing else waiting."""
+        if time.monotonic() < self._adopt_at:
+            return
+        try:
+            appearances.adopt(connection, self.settings.data_dir / "spool")
+        except psycopg.errors.LockNotAvailable as error:
+            self._adopt_at = time.monotonic() + ADOPT_PAUSE_S
+            self._seldom.warning(f"a spool is not adopted: another transaction holds its incarnation: {error}")
+        connection.commit()
 
     def _folded(self, accountant: Fold) -> Folded | None:
         """One fold.
@@ -185,7 +206,7 @@ class Shared:
 
     hands: threading.Lock = field(default_factory=threading.Lock)  # one of them at a time changes batches
     treasury: Treasury | None = None
-    is_reconciled: bool = False  # nothing new is begun before the chain has been compared once
+    is_reconciled: bool = False  # nothing new is begun before the chain and the journal agree
 
 
 class OnChain(Part):
@@ -229,6 +250,8 @@ class Paying(OnChain):
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
+        wallets.note_rules(connection, self.economics)
+        book.commit(connection)
         self._payouts, self.shared.treasury = None, None
 
     def ask(self, connection: Connection[Any]) -> None:
@@ -282,15 +305,15 @@ class Reconciling(OnChain):
         if self._payouts is None or self._payouts.treasury is not treasury:
             self._payouts = Payouts(connection, self.chain, treasury, self.economics, self.own)
         adopt = partial(self._adopt, self._payouts)
+        with self.shared.hands:
+            adoption.retry(self._payouts)
         found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
-        if found.conclusive and found.ok:
-            stops.thaw(connection, adoption.RESTORED)
-            book.commit(connection)
+        adoption.end(self._payouts, found)
         pause_s = self.own.reconcile_interval_s if found.conclusive else self.own.tick_interval_s
         self._reconcile_at = 0.0 if found.has_more else time.monotonic() + pause_s
-        self.shared.is_reconciled = self.shared.is_reconciled or found.conclusive
+        self.shared.is_reconciled = found.ok if found.conclusive else self.shared.is_reconciled
         self.finding = found
 
     def _adopt(self, payouts: Payouts, effect: Effect) -> bool:

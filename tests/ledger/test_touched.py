@@ -19,16 +19,18 @@ from tests.ledger.test_fold import record, search, shown
 
 CREATORS = 2_000  # that there are, and what PostgreSQL believes of each large table when it chooses how to read it:
 BELIEVED_ROWS = 5_000_000
-LARGE = ("accounts", "attempts", "batches", "entries", "holds", "markers", "maturing", "owed", "payouts", "postings",
-         "segment_stakes", "token_accounts", "transfers", "wallets")  # fmt: skip
+LARGE = ("accounts", "attempts", "batches", "checked_wallets", "entries", "holds", "markers", "maturing", "owed", "payouts",
+         "postings", "segment_stakes", "token_accounts", "transfers", "wallets")  # fmt: skip
 # Who has no wallet, and enough; who has one, and too little; payouts of a month and what belongs to them.
 BESIDE = """
     INSERT INTO ledger.accounts (kind, party, owner, balance)
         SELECT 'payable', 'creator', 1000 + n, CASE WHEN n % 2 = 0 THEN 5000 ELSE 5 END FROM generate_series(1, {creators}) n;
     INSERT INTO ledger.owed (creator_id, account_id)
         SELECT owner, id FROM ledger.accounts WHERE balance >= 1000 AND owner > 1000;
-    INSERT INTO ledger.wallets (creator_id, wallet, checked_wallet, set_by)
-        SELECT 1000 + n, repeat('w', 40), repeat('w', 40), 'creator' FROM generate_series(1, {creators}, 2) n;
+    INSERT INTO ledger.wallets (creator_id, wallet, set_by)
+        SELECT 1000 + n, repeat('w', 40), 'creator' FROM generate_series(1, {creators}, 2) n;
+    INSERT INTO ledger.checked_wallets (creator_id, wallet)
+        SELECT 1000 + n, repeat('w', 40) FROM generate_series(1, {creators}, 2) n;
     INSERT INTO ledger.maturing (account_id, matures_at, amount_pix)
         SELECT id, now() + interval '1 h', 0 FROM ledger.accounts WHERE owner > 1000;
     INSERT INTO ledger.batches (id, kind, state, count, amount_pix, epoch, planned_at, ended_at)

@@ -12,8 +12,8 @@ CREATE TABLE ledger.owed (
 CREATE INDEX owed_open ON ledger.owed (n) WHERE parked_until IS NULL;
 CREATE INDEX owed_parked ON ledger.owed (parked_until) WHERE parked_until < 'infinity';
 
--- From which balance on: the smallest payout that the planner makes, which it writes here (see ledger/owed.py); and what a
--- first payout must be worth besides.
+-- From which balance on: the smallest payout that the planner makes, which it says (see `fit_owed`); and what a first payout
+-- must be worth besides.
 CREATE TABLE ledger.owed_least (
     id          boolean PRIMARY KEY DEFAULT true CHECK (id),
     least_pix   bigint NOT NULL DEFAULT 1 CHECK (least_pix >= 1),
@@ -24,9 +24,31 @@ INSERT INTO ledger.owed (creator_id, account_id)
     SELECT owner, id FROM ledger.accounts
     WHERE kind = 'payable' AND party = 'creator' AND asset = 'PIX' AND balance >= 1 ORDER BY balance DESC, id;
 
+-- Hold those whose balance comes to the least payout: where that has changed, by one look at all. Postings wait meanwhile, and
+-- this for those that are under way, so that none is missed. Where only the price of a first payout has changed, those who wait
+-- for a while are looked at again.
+CREATE FUNCTION ledger.fit_owed(least bigint, opening bigint) RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF least <> (SELECT least_pix FROM ledger.owed_least) THEN
+        LOCK TABLE ledger.accounts IN SHARE ROW EXCLUSIVE MODE;
+        UPDATE ledger.owed_least SET least_pix = least;
+        DELETE FROM ledger.owed o USING ledger.accounts a WHERE a.id = o.account_id AND a.balance < least;
+        INSERT INTO ledger.owed (creator_id, account_id)
+            SELECT owner, id FROM ledger.accounts
+            WHERE kind = 'payable' AND party = 'creator' AND asset = 'PIX' AND balance >= least
+            ORDER BY balance DESC, id ON CONFLICT DO NOTHING;
+    END IF;
+    IF opening <> (SELECT opening_pix FROM ledger.owed_least) THEN
+        UPDATE ledger.owed_least SET opening_pix = opening;
+        UPDATE ledger.owed SET parked_until = NULL WHERE parked_until < 'infinity';
+    END IF;
+END $$;
+
 -- Balances are moved by postings and by nothing else (see 0005 and 0006); who comes to be owed a payout, or no longer is, is
 -- noted with it.
-CREATE OR REPLACE FUNCTION ledger.apply_postings() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION ledger.apply_postings() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     moved bigint;
 BEGIN
@@ -85,7 +107,8 @@ INSERT INTO ledger.payout_days (period, planned_pix)
     SELECT p.period, sum(p.amount_pix) FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id
     WHERE t.state IN ('pending', 'posted') GROUP BY p.period;
 
-CREATE FUNCTION ledger.count_payouts() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ledger.count_payouts() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO ledger.payout_days AS d (period, planned_pix)
     SELECT period, sum(amount_pix)::bigint FROM added GROUP BY period
@@ -95,8 +118,8 @@ END $$;
 CREATE TRIGGER counted AFTER INSERT ON ledger.payouts REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.count_payouts();
 
-CREATE FUNCTION ledger.count_voided() RETURNS trigger LANGUAGE plpgsql SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
+CREATE FUNCTION ledger.count_voided() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     UPDATE ledger.payout_days d SET planned_pix = d.planned_pix - v.pix
     FROM (SELECT p.period, sum(p.amount_pix)::bigint AS pix FROM changed c JOIN ledger.payouts p ON p.transfer_id = c.id
