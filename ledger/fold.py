@@ -385,8 +385,8 @@ class Fold:
 
 def mature(connection: Connection[Any]) -> int:
     """Make payable what has matured, the earliest buckets first; returns the amount. One entry, one transaction."""
-    some = connection.execute("SELECT FROM ledger.maturing WHERE matures_at <= now() ORDER BY matures_at LIMIT 1")
-    if some.fetchone() is None:
+    any_of = connection.execute("SELECT FROM ledger.maturing WHERE matures_at <= now() ORDER BY matures_at LIMIT 1")
+    if any_of.fetchone() is None:
         connection.commit()
         return 0
     book.hold_end(connection)  # who adopts after a restore takes from the same buckets

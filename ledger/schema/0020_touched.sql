@@ -27,20 +27,20 @@ INSERT INTO ledger.owed (creator_id, account_id)
 -- Hold those whose balance comes to the least payout: where that has changed, by one look at all. Postings wait meanwhile, and
 -- this for those that are under way, so that none is missed. Where only the price of a first payout has changed, those who wait
 -- for a while are looked at again.
-CREATE FUNCTION ledger.fit_owed(least bigint, opening bigint) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION ledger.fit_owed(new_least bigint, new_opening bigint) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF least <> (SELECT least_pix FROM ledger.owed_least) THEN
+    IF new_least <> (SELECT least_pix FROM ledger.owed_least) THEN
         LOCK TABLE ledger.accounts IN SHARE ROW EXCLUSIVE MODE;
-        UPDATE ledger.owed_least SET least_pix = least;
-        DELETE FROM ledger.owed o USING ledger.accounts a WHERE a.id = o.account_id AND a.balance < least;
+        UPDATE ledger.owed_least SET least_pix = new_least;
+        DELETE FROM ledger.owed o USING ledger.accounts a WHERE a.id = o.account_id AND a.balance < new_least;
         INSERT INTO ledger.owed (creator_id, account_id)
             SELECT owner, id FROM ledger.accounts
-            WHERE kind = 'payable' AND party = 'creator' AND asset = 'PIX' AND balance >= least
+            WHERE kind = 'payable' AND party = 'creator' AND asset = 'PIX' AND balance >= new_least
             ORDER BY balance DESC, id ON CONFLICT DO NOTHING;
     END IF;
-    IF opening <> (SELECT opening_pix FROM ledger.owed_least) THEN
-        UPDATE ledger.owed_least SET opening_pix = opening;
+    IF new_opening <> (SELECT opening_pix FROM ledger.owed_least) THEN
+        UPDATE ledger.owed_least SET opening_pix = new_opening;
         UPDATE ledger.owed SET parked_until = NULL WHERE parked_until < 'infinity';
     END IF;
 END $$;
