@@ -158,17 +158,17 @@ class Seen:
         return Run(rows_of((row[0], mark)), run.keys, run.seconds)
 
     def _forget(self, connection: Connection[Any], since_s: int) -> int:
-        """Delete the oldest rows as far as all of them are too old; returns the id of the first that stays, 0 if none.
+        """Delete the oldest rows as far as all of them are too old; returns the id from which on rows stay.
 
         None between two that stay is deleted: so a file knows what it may hold and the table does not.
         """
         row = connection.execute(
-            "SELECT id FROM ledger.seen_runs WHERE newest_at > to_timestamp(%s)"
-            " AND newest_at <= now() + make_interval(secs => %s) ORDER BY id LIMIT 1",
+            "SELECT coalesce((SELECT id FROM ledger.seen_runs WHERE newest_at > to_timestamp(%s)"
+            "                 AND newest_at <= now() + make_interval(secs => %s) ORDER BY id LIMIT 1),"
+            "                (SELECT max(id) + 1 FROM ledger.seen_runs), 0)",
             (since_s, SKEW_MAX_S),
         ).fetchone()
-        if row is None:
-            return 0
+        assert row is not None
         connection.execute(
             "DELETE FROM ledger.seen_runs WHERE id IN"
             " (SELECT id FROM ledger.seen_runs WHERE id < %s ORDER BY id LIMIT %s)",
