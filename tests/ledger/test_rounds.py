@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -13,16 +14,18 @@ from psycopg import Connection
 
 from cluster import database, runtime
 from cluster.settings import Settings
+from ledger import adoption, book, fold, stops
 from ledger import reconcile as reconciling
-from ledger import stops
 from ledger.chain import Chain
 from ledger.reconcile import reconcile
+from ledger.settings import Economics
 from tests.conftest import until
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, GAS, LocalNode, Rig, assert_paid, new_chain
 from tests.ledger.test_actor import at_work, unfolded
 from tests.ledger.test_actor import connection as connection
 from tests.ledger.test_actor import eager as eager
-from tests.ledger.test_fold import record, search, shown
+from tests.ledger.test_book import fund
+from tests.ledger.test_fold import assert_whole, earned, folded, record, search, shown
 from tests.ledger.test_two_walls import given_up
 
 DUST = 5_000  # lamports
@@ -97,6 +100,31 @@ def test_a_late_landing_beside_a_live_attempt_locks_nobody_out(watched: tuple[Ri
     rig.payouts.settle()
     assert rig.states() == {"posted": 1}
     assert [each.locked for each in nodes] == [[], []]
+
+
+def test_what_is_taken_out_of_a_bucket_meanwhile_does_not_mature(journal: Connection[Any], postgres_url: str) -> None:
+    """As adoption does in another part: who matures waits for it and reads what it has left."""
+    fund(journal, 10_000)
+    record(journal, search(shown(1, 1)))
+    folded(journal, Economics(maturity_s=3600))
+    journal.execute("UPDATE ledger.maturing SET matures_at = now() - interval '1 s'")
+    journal.commit()
+    with database.connect(postgres_url) as other, ThreadPoolExecutor(1) as aside:
+        book.hold_end(other)
+        (row,) = other.execute(
+            "SELECT id FROM ledger.accounts WHERE kind = 'maturing' AND party = 'creator'"
+        ).fetchall()
+        assert adoption._take_youngest(other, row[0], 300) == 300
+        epoch = other.execute("SELECT set_config('ledger.epoch', epoch::text, false) FROM ledger.fence").fetchone()
+        assert epoch is not None
+        payable = book.accounts_of(other, "payable", "creator", [1])[1]
+        book.post(other, book.Entry("maturity", "early:1", [(row[0], -300), (payable, 300)]))
+        matured = aside.submit(fold.mature, journal)
+        until(lambda: other.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None)
+        book.commit(other)
+        assert matured.result(30) == 600
+    assert earned(journal) == {1: 900}
+    assert_whole(journal)
 
 
 def dust(rig: Rig, count: int) -> None:
