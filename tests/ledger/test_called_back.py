@@ -306,6 +306,7 @@ def test_a_creator_whose_guards_do_not_fit_waits_and_keeps_nobody_else_waiting(j
     rig.connection.execute("SET session_replication_role = replica")  # a week later
     rig.connection.execute("UPDATE ledger.attempts SET signed_at = now() - interval '8 days' WHERE state = 'expired'")
     rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.execute("UPDATE ledger.owed SET parked_until = now()")
     rig.connection.commit()
     rig.pay(3)
     assert_paid(rig, {1: 3000, 2: 500})
