@@ -523,7 +523,8 @@ def payable_lines(connection: Conn, batch: Batch) -> list[tuple[int, int]]:
 
 def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> None:
     connection.execute(
-        "INSERT INTO ledger.markers (batch_id, address, lamports) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        "INSERT INTO ledger.markers (batch_id, address, lamports, since) VALUES (%s, %s, %s, now())"
+        " ON CONFLICT DO NOTHING",
         (batch.id, address, lamports),
     )
 
