@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +14,8 @@ from solders.pubkey import Pubkey
 from cluster import database, runtime
 from cluster.settings import Settings
 from ledger import audit, stops
-from ledger.actor import Loop
+from ledger.actor import Ledger, Loop
+from ledger.book import Fenced
 from ledger.rounds import IDS_LOST, open_chain
 from ledger.settings import Economics, LedgerSettings
 from tests.conftest import localnet, until
@@ -154,6 +155,20 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
         until(lambda: loop.status()["ticks"] > ticks + 2)
         until(lambda: loop.status()["state"] == "running")
         assert loop.status()["epoch"] == epoch
+
+
+def test_whichever_part_hears_first_that_another_has_taken_over_stops(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with_wallet(connection, 1)
+    with chain_of(eager), closing(Ledger(eager)) as ledger:
+        until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
+        until(lambda: ledger.tick() or is_funded(connection))
+        record(connection, search(shown(1, 1)))
+        until(ledger.folding.round)
+        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1")
+        with pytest.raises(Fenced):
+            until(ledger.paying.round)
 
 
 def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
