@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import LEDGER, READER
-from ledger import cli_stops
+from ledger import cli_stops, cli_wallets
 
 if TYPE_CHECKING:
     from ledger.chain import Chain
@@ -139,7 +139,7 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
         raise SystemExit(1)
 
 
-for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.release):
+for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.release, cli_wallets.wallet):
     payouts.add_command(command)
 
 

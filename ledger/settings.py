@@ -6,6 +6,7 @@ else; configs/economics.toml repeats those that an operator is expected to choos
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ PPM = 1_000_000
 PIX = 1_000_000  # base units in one PIX
 AMOUNT_MAX = 2**63 - 1
 HOLD_H_MAX = 24 * 366
+CHALLENGE_MAX_S = 3600
+DOMAIN = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?")
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
 
 
@@ -56,7 +59,9 @@ class Economics:
     payout_min_pix: int = 5_000_000
     payout_max_pix: int = 10_000_000_000
     payout_day_max_pix: int = 100_000_000_000
-    wallet_hold_s: int = 72 * 3600  # after a change of wallet
+    wallet_hold_s: int = 72 * 3600  # after a change of wallet, and after a first one without a proof
+    wallet_domain: str = ""  # host or host:port, as browsers know this deployment: what a wallet's proof is bound to
+    wallet_challenge_s: int = 600  # for a proof
     manifest_wallet_hold_h: int = 72  # after a manifest has named the first one, unless the creator confirms it
 
     # The schedule: payouts are planned in the first `payout_window_s` of every `payout_interval_s`, counted from midnight
@@ -84,10 +89,17 @@ class Economics:
             raise ValueError("payout_min_pix must be 1 or more and at most payout_max_pix")
         if self.payout_interval_s and not 1 <= self.payout_window_s <= self.payout_interval_s:
             raise ValueError("payout_window_s must be 1 or more and at most payout_interval_s")
-        if self.manifest_wallet_hold_h > HOLD_H_MAX:
-            raise ValueError(f"manifest_wallet_hold_h is {self.manifest_wallet_hold_h}, expected 0 to {HOLD_H_MAX}")
         if self.rate_pix > 10**9:
             raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
+        self._check_wallets()
+
+    def _check_wallets(self) -> None:
+        if self.manifest_wallet_hold_h > HOLD_H_MAX:
+            raise ValueError(f"manifest_wallet_hold_h is {self.manifest_wallet_hold_h}, expected 0 to {HOLD_H_MAX}")
+        if not DOMAIN.fullmatch(self.wallet_domain):
+            raise ValueError(f"wallet_domain is {self.wallet_domain!r}, expected host or host:port")
+        if not 1 <= self.wallet_challenge_s <= CHALLENGE_MAX_S:
+            raise ValueError(f"wallet_challenge_s is {self.wallet_challenge_s}, expected 1 to {CHALLENGE_MAX_S}")
 
 
 @dataclass(frozen=True)

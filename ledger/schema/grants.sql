@@ -13,7 +13,9 @@ GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfe
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
 GRANT INSERT (id, spool, machine, started_at), UPDATE (recorded, closed_at) ON ledger.incarnations TO pixr_serve;
 GRANT INSERT ON ledger.appearance_batches TO pixr_serve;
-GRANT INSERT, UPDATE (wallet, checked_wallet, set_by, set_at, hold_until) ON ledger.wallets TO pixr_serve;
+GRANT INSERT, UPDATE (wallet, checked_wallet, set_by, set_at, hold_until, proof, held_for) ON ledger.wallets TO pixr_serve;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.wallet_challenges TO pixr_serve;
+GRANT SELECT, INSERT ON ledger.wallet_proofs TO pixr_serve;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_ledger;
 GRANT UPDATE ON ledger.fence, ledger.chain_head TO pixr_ledger;

@@ -26,7 +26,7 @@ COLUMNS = {
     " signed_at sent_at sends ended_at slot lamports error",
     ("ledger.incarnations", SERVE, "INSERT"): "id spool machine started_at",
     ("ledger.incarnations", SERVE, "UPDATE"): "recorded closed_at",
-    ("ledger.wallets", SERVE, "UPDATE"): "wallet checked_wallet set_by set_at hold_until",
+    ("ledger.wallets", SERVE, "UPDATE"): "wallet checked_wallet set_by set_at hold_until proof held_for",
     ("ledger.wallets", LEDGER, "UPDATE"): "checked_wallet",
 }
 TABLES = """

@@ -38,6 +38,8 @@ FORBIDDEN: tuple[tuple[Role, LiteralString], ...] = (
     (SERVE, "UPDATE ledger.incarnations SET folded = 0"),
     (SERVE, "SELECT raw FROM ledger.attempts"),
     (SERVE, "INSERT INTO ledger.wallet_changes (creator_id, new_wallet, set_by) VALUES (1, 'w', 'creator')"),
+    (SERVE, "UPDATE ledger.wallet_proofs SET wallet = 'mine'"),
+    (SERVE, "DELETE FROM ledger.wallet_proofs"),
     (SERVE, "ALTER TABLE ledger.postings DISABLE TRIGGER ALL"),
     (SERVE, "SET session_replication_role = replica"),
     (SERVE, "SELECT media.register_model('mine', 4, 'print')"),
@@ -311,6 +313,7 @@ WORKS_AS: dict[str, tuple[Role, ...]] = {
     "ledger": (LEDGER,),
     "ledger/appearances.py": (LEDGER, SERVE),
     "ledger/backup.py": (OWNER,),
+    "ledger/challenges.py": (SERVE,),
     "ledger/localnet": (),  # a database of its own
     "ledger/recorder.py": (SERVE,),
     "pipelines": (JOBS,),

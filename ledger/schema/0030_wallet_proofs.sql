@@ -1,0 +1,41 @@
+-- That who names a wallet holds its key is shown by signing a message of ours: at most one is open for each creator and
+-- each caller who asked for it, and it is good for one answer, until `expires_at` by the database's clock.
+CREATE TABLE ledger.wallet_challenges (
+    creator_id bigint NOT NULL,
+    asked_by   text NOT NULL CHECK (length(asked_by) BETWEEN 1 AND 200),  -- the key's principal, or a user of the command line
+    wallet     text NOT NULL CHECK (length(wallet) BETWEEN 32 AND 44),
+    nonce      text NOT NULL UNIQUE CHECK (nonce ~ '^[0-9a-f]{32}$'),
+    message    text NOT NULL,
+    issued_at  timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (creator_id, asked_by)
+);
+
+-- What was signed, kept so that anybody can verify it again. A nonce proves once.
+CREATE TABLE ledger.wallet_proofs (
+    nonce      text PRIMARY KEY,
+    creator_id bigint NOT NULL,
+    asked_by   text NOT NULL,
+    wallet     text NOT NULL,
+    message    text NOT NULL CHECK (position(wallet IN message) > 0 AND position(nonce IN message) > 0),
+    signature  text NOT NULL CHECK (length(signature) BETWEEN 64 AND 88),
+    proven_at  timestamptz NOT NULL DEFAULT now()
+);
+CREATE TRIGGER kept BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.wallet_proofs
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+-- Which proof a wallet has, and what its hold is for: a proof ends the hold of a first wallet without one, never that of
+-- a change. Of wallets that were set before this, no reason is known: theirs end with their time.
+ALTER TABLE ledger.wallets
+    ADD proof text REFERENCES ledger.wallet_proofs,
+    ADD held_for text CHECK (held_for IN ('manifest', 'no proof', 'change'));
+
+-- Keys for which anybody can make signatures: looked at again when a payout is planned (see 0009).
+UPDATE ledger.wallets SET checked_wallet = NULL WHERE wallet IN (
+    '4uQeVj5tqViQh7yWWGStvkEG1Zmhx6uasJtWCJziofM', '4uQeVj5tqViQh7yWWGStvkEG1Zmhx6uasJtWCJziohZ',
+    'Gx9dDNxzpALCowVuZb7pBceBLJugLA8sPa6TJDXrpfeW', 'Gx9dDNxzpALCowVuZb7pBceBLJugLA8sPa6TJDXrpfgi',
+    'H242rsh5hzpvDdct56PG5YPQbKUT37EmySQLoQqrYUJr', 'H242rsh5hzpvDdct56PG5YPQbKUT37EmySQLoQqrYUM4',
+    'H5xSWNRAbqKddKjrabehyU8drL3Dk4LgZJiEJc9rGGyC', 'H5xSWNRAbqKddKjrabehyU8drL3Dk4LgZJiEJc9rGH1Q',
+    '3ctC68zTqpRDQShoondiQKDHwZDAUjRyxiPNdg8cD6Pe', '3ctC68zTqpRDQShoondiQKDHwZDAUjRyxiPNdg8cD6Rr',
+    'EQAqmjhcsBQhpBv5GJkYgEB7emGHZNoo1j1yAjiFLNvD', 'EQAqmjhcsBQhpBv5GJkYgEB7emGHZNoo1j1yAjiFLNxR',
+    '11111111111111111111111111111113D');
