@@ -30,8 +30,8 @@ from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
 from cluster.seldom import Seldom
 from cluster.settings import Settings
-from ledger import adoption, appearances, book, fold, review, stops
-from ledger.alarms import StuckAlarm
+from ledger import adoption, appearances, book, fold, ordering, review, stops
+from ledger.alarms import AgeAlarm
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.counters import Counters
@@ -68,7 +68,7 @@ class Ledger:
         self._reconcile_at = 0.0
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
         self._reconciled = False  # nothing new is begun before the chain has been compared once
-        self._stuck = StuckAlarm(self._own.batch_open_max_s)
+        self._ages = AgeAlarm(self._own)
         self._look_at = 0.0
         self._pay_at, self._pay_failures = 0.0, 0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
@@ -129,11 +129,12 @@ class Ledger:
 
     def _pay(self, connection: Connection[Any]) -> None:
         if time.monotonic() >= self._look_at:  # before what may fail
-            self._stuck.look(connection)
+            self._ages.look(connection)
             self._look_at = time.monotonic() + self._own.reconcile_interval_s
         payouts = self._opened(connection)
         trouble: Exception | None = None
         try:
+            ordering.carry_out(payouts)
             payouts.run_once(plan=self._reconciled)
         except (Temporary, RpcRefusal) as error:
             trouble = error
@@ -155,10 +156,18 @@ class Ledger:
             except (Rejected, ValueError) as refusal:  # the latter of an address or key that is none
                 connection.rollback()
                 if isinstance(refusal, Rejected) and refusal.code == OTHER_MARKS:
-                    stops.freeze(connection, IDS_LOST, {"reason": str(refusal)})
-                    book.commit(connection)
+                    self._ids_are_lost(connection, refusal)
                 raise Temporary(f"payouts wait for a person: {refusal}") from refusal
         return self._payouts
+
+    def _ids_are_lost(self, connection: Connection[Any], refusal: Rejected) -> None:
+        """Freeze payouts, until the secret is back or an administrator has ordered that there is a new one."""
+        secret = runtime.secret(self._settings, "batches")
+        if ordering.take_new_secret(connection, secret, self._own.orders_by_two):
+            stops.thaw(connection, IDS_LOST)
+        else:
+            stops.freeze(connection, IDS_LOST, {"reason": str(refusal)})
+        book.commit(connection)
 
     def _reconcile(self, connection: Connection[Any], payouts: Payouts) -> None:
         adopt = partial(adoption.adopt, payouts)

@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 from psycopg import Connection
 
-from ledger import batches, book, spool
+from ledger import ages, book, spool
 from ledger.chain import Chain, Effect
 from ledger.fold import Outcome
 from ledger.settings import LedgerSettings
@@ -27,6 +27,7 @@ ATTEMPTS_MAX = 30
 PAUSE_S = 0.5
 PAGE_ROWS = 5000
 PROBLEMS_MAX = 20
+LIMITS = LedgerSettings()
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ def run(
     gas: str | None,
     *,
     full: bool = False,
-    open_max_s: float = LedgerSettings.batch_open_max_s,
+    limits: LedgerSettings = LIMITS,
 ) -> list[Check]:
     """Every check, against one snapshot of the database. `gas` is the address that pays fees, if it is known."""
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
-              _payouts(connection), _open(connection, open_max_s), _freezes(connection)]  # fmt: skip
+              _payouts(connection), _open(connection, limits), _freezes(connection)]  # fmt: skip
     if full:
         checks += [_hash_chain(connection), _accruals(connection)]
     if chain is not None:
@@ -128,12 +129,11 @@ def _payouts(connection: Conn) -> Check:
     return _check("payouts", wrong, f"{counted[0] if counted else 0} payouts")
 
 
-def _open(connection: Conn, open_max_s: float) -> Check:
-    """What is planned or signed ends; money that waits for long waits for a reason that somebody should know."""
-    found = batches.open_too_long(connection, open_max_s)
-    wrong = [f"batch {number} ({kind}, {state}, {attempts} attempts) has been open for {age_s / 3600:.1f} h"
-             for number, kind, state, attempts, age_s in found]  # fmt: skip
-    return _check("open batches", wrong, f"none for more than {open_max_s / 3600:g} h")
+def _open(connection: Conn, limits: LedgerSettings) -> Check:
+    """What is begun ends; what waits for long waits for a reason that somebody should know."""
+    found = ages.measure(connection, limits)
+    right = f"{sum(each.open for each in found)} things in {len(found)} states, none for too long"
+    return _check("open too long", [str(each) for each in found if each.late], right)
 
 
 def _freezes(connection: Conn) -> Check:

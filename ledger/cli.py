@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import LEDGER, READER
-from ledger import cli_stops, cli_wallets
+from ledger import cli_orders, cli_stops, cli_wallets
 
 if TYPE_CHECKING:
     from ledger.chain import Chain
@@ -95,8 +95,8 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
 
     with context.connect(READER) as connection:
         chain = None if offline else _chain(context)
-        open_max_s = context.settings.section(LedgerSettings).batch_open_max_s
-        checks = auditing.run(connection, chain, _gas(context), full=full, open_max_s=open_max_s)
+        limits = context.settings.section(LedgerSettings)
+        checks = auditing.run(connection, chain, _gas(context), full=full, limits=limits)
     clean = all(check.ok for check in checks)
     if as_json:
         rows = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in checks]
@@ -139,7 +139,8 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
         raise SystemExit(1)
 
 
-for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.release, cli_wallets.wallet):
+OF_STOPS = (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.release)
+for command in (*OF_STOPS, cli_wallets.wallet, cli_orders.order):
     payouts.add_command(command)
 
 

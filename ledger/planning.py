@@ -92,6 +92,8 @@ class Planning(Rail):
             return []
         recipients = []
         for (batch_id, address), seen in zip(rows, found, strict=True):
+            if str(self.treasury.marker(batch_id).address) != address:
+                continue  # adopted after a restore, which forgot the id that its seed follows from
             held = {each.lamports if each is not None else 0 for each in seen}
             if len(held) == 1 and (lamports := held.pop()) >= self.treasury.marker_rent:
                 recipients.append(Recipient(0, batch_id, address, lamports))

@@ -148,7 +148,14 @@ class LedgerSettings:
     # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
     # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
     give_back_after_s: float = 600.0
-    batch_open_max_s: float = 6 * 3600.0  # a transaction without an end for longer is named by the log and the audit
+    # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
+    orders_by_two: bool = False
+    order_expires_s: int = 72 * 3600
+    # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/ages.py).
+    batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
+    stop_open_max_s: float = 7 * 86_400.0  # a freeze or a hold that nobody has released, a batch that is set aside
+    order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out
+    work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
 
     # The localnet, for machines without a chain.
     localnet_slot_ms: int = 100
@@ -160,11 +167,13 @@ class LedgerSettings:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
-                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s"):  # fmt: skip
+                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s",
+                     "stop_open_max_s", "order_open_max_s", "work_open_max_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",
-                     "flush_interval_ms", "flush_searches_max", "spool_file_max_mb", "localnet_slot_ms"):  # fmt: skip
+                     "flush_interval_ms", "flush_searches_max", "spool_file_max_mb", "localnet_slot_ms",
+                     "order_expires_s"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         if (

@@ -8,8 +8,8 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA ledger REVOKE ALL ON TABLES FROM pixr_serve; 
 GRANT USAGE ON SCHEMA ledger TO pixr_serve, pixr_ledger, pixr_reader;
 
 GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfers, ledger.payouts, ledger.batches,
-  ledger.wallets, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers, ledger.segment_stakes
-  TO pixr_serve;
+  ledger.wallets, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers, ledger.segment_stakes,
+  ledger.ages TO pixr_serve;
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
 GRANT INSERT (id, spool, machine, started_at), UPDATE (recorded, closed_at) ON ledger.incarnations TO pixr_serve;
 GRANT INSERT ON ledger.appearance_batches TO pixr_serve;
@@ -24,10 +24,16 @@ GRANT INSERT ON ledger.entries, ledger.postings, ledger.appearance_batches, ledg
   TO pixr_ledger;
 GRANT INSERT, UPDATE ON ledger.accounts, ledger.transfers, ledger.incarnations, ledger.holds, ledger.freezes,
   ledger.batches, ledger.payouts, ledger.attempts, ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions,
-  ledger.resolutions TO pixr_ledger;
+  ledger.resolutions, ledger.ages TO pixr_ledger;
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.token_accounts TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
 GRANT UPDATE (checked_wallet) ON ledger.wallets TO pixr_ledger;
+GRANT UPDATE (kind, entry_id) ON ledger.chain_transactions TO pixr_ledger;
+GRANT UPDATE (done_at, carried_out, outcome, entry_id) ON ledger.orders TO pixr_ledger;  -- placed by functions alone
+REVOKE ALL ON FUNCTION ledger.place_order(text, text, jsonb, text, integer), ledger.approve_order(text, bigint)
+  FROM pixr_serve, pixr_jobs, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.place_order(text, text, jsonb, text, integer), ledger.approve_order(text, bigint)
+  TO pixr_ledger;
 
 -- All but the bytes of what is signed, which may be sent by whoever has them.
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_reader;

@@ -24,6 +24,8 @@ COLUMNS = {
         "SELECT",
     ): "batch_id n signature blockhash last_valid_block_height context_slot epoch state"
     " signed_at sent_at sends ended_at slot lamports error",
+    ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind entry_id",
+    ("ledger.orders", LEDGER, "UPDATE"): "done_at carried_out outcome entry_id",
     ("ledger.incarnations", SERVE, "INSERT"): "id spool machine started_at",
     ("ledger.incarnations", SERVE, "UPDATE"): "recorded closed_at",
     ("ledger.wallets", SERVE, "UPDATE"): "wallet checked_wallet set_by set_at hold_until proof held_for",

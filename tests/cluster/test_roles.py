@@ -50,6 +50,20 @@ FORBIDDEN: tuple[tuple[Role, LiteralString], ...] = (
     (JOBS, "INSERT INTO media.models (name, dimensions, fingerprint) VALUES ('mine', 4, 'print')"),
     (JOBS, "CREATE TABLE media.mine (id int)"),
     (JOBS, "SET ROLE pixr_ledger"),
+    (SERVE, "SELECT ledger.place_order('key', 'correction', '{}', 'mine', 60)"),
+    (SERVE, "SELECT ledger.approve_order('key', 1)"),
+    (
+        SERVE,
+        "INSERT INTO ledger.orders (kind, body, reason, ordered_by, ordered_as) VALUES ('adopt', '{}', 'r', 1, 'a')",
+    ),
+    (READER, "SELECT ledger.approve_order('key', 1)"),
+    (
+        LEDGER,
+        "INSERT INTO ledger.orders (kind, body, reason, ordered_by, ordered_as) VALUES ('adopt', '{}', 'r', 1, 'a')",
+    ),
+    (LEDGER, "UPDATE ledger.orders SET approved_by = 2"),
+    (LEDGER, "SELECT app.admin_of('key')"),
+    (LEDGER, "UPDATE ledger.chain_transactions SET delta_pix = 0"),
     (LEDGER, "SELECT FROM app.api_keys"),
     (LEDGER, "SELECT FROM media.videos"),
     (LEDGER, "DELETE FROM ledger.entries"),
@@ -128,7 +142,12 @@ def test_what_runs_with_its_owners_rights_is_called_by_triggers_or_by_whom_it_is
         " 'EXECUTE')), proconfig FROM pg_proc p WHERE prosecdef AND prorettype <> 'trigger'::regtype",
         ([role.name for role in PARTS],),
     ).fetchall()
-    assert [(name, who) for name, who, _ in rows] == [("media.register_model(text,integer,text)", [JOBS.name])]
+    assert {name: who for name, who, _ in rows} == {
+        "app.admin_of(text)": [],
+        "ledger.approve_order(text,bigint)": [LEDGER.name],
+        "ledger.place_order(text,text,jsonb,text,integer)": [LEDGER.name],
+        "media.register_model(text,integer,text)": [JOBS.name],
+    }
     unset = owner.execute(
         "SELECT oid::regprocedure::text FROM pg_proc WHERE prosecdef AND NOT EXISTS (SELECT FROM unnest(proconfig) c"
         " WHERE c LIKE 'search_path=%%pg_temp')"
