@@ -30,8 +30,10 @@ from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
 from cluster.seldom import Seldom
 from cluster.settings import Settings
+from cluster.storage import Storage
 from ledger import adoption, appearances, book, fold, ordering, review, stops
 from ledger.alarms import AgeAlarm
+from ledger.anchors import Anchoring
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
 from ledger.counters import Counters
@@ -69,6 +71,8 @@ class Ledger:
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
         self._reconciled = False  # nothing new is begun before the chain has been compared once
         self._ages = AgeAlarm(self._own)
+        storage = Storage(runtime.endpoints(settings).s3)
+        self._anchors = Anchoring(storage, settings.s3.bucket, self._own.anchor_interval_s)
         self._look_at = 0.0
         self._pay_at, self._pay_failures = 0.0, 0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
@@ -89,6 +93,7 @@ class Ledger:
         self._unreviewed = True
 
     def close(self) -> None:
+        self._anchors.close()
         if self._connection is not None:
             self._connection.close()
         self._connection = None
@@ -107,6 +112,7 @@ class Ledger:
             review.review(self._connection, self._fold.audience, self._economics)
             pause_s = min(self._own.review_interval_s, self._economics.maturity_s)
             self._unreviewed, self._review_at = False, time.monotonic() + pause_s
+        self._anchors.look(self._connection)
         self._count(self._connection)
         fold.mature(self._connection)
         self._try_to_pay(self._connection)

@@ -151,6 +151,7 @@ class LedgerSettings:
     # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
     orders_by_two: bool = False
     order_expires_s: int = 72 * 3600
+    anchor_interval_s: float = 3600.0  # between heads of the journal that are kept in the object store; 0: none is
     # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/ages.py).
     batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
     stop_open_max_s: float = 7 * 86_400.0  # a freeze or a hold that nobody has released, a batch that is set aside
@@ -183,5 +184,6 @@ class LedgerSettings:
             or self.priority_fee_lamports < 0
             or self.give_back_after_s < 0
             or self.reclaim_pause_s < 0
+            or self.anchor_interval_s < 0
         ):
             raise ValueError("amounts and times must not be negative")
