@@ -73,7 +73,7 @@ class Anchoring:
             return
         self._again_at = self._clock() + self._interval_s
         anchor = head(connection)
-        connection.rollback()
+        connection.commit()
         if anchor is not None and (self._kept is None or anchor.entry_id != self._kept.entry_id):
             self._under_way = anchor, self._executor.submit(put, self._storage, self._bucket, anchor)
 

@@ -31,14 +31,15 @@ def order() -> None:
 
 def order_options(command: Function) -> Function:
     """What every order is placed with."""
-    for option in (
+    options: tuple[Callable[[Function], Function], ...] = (
         click.option("--reason", required=True, help="Why; it stays in the journal."),
         click.option(
             "--key-file", type=click.Path(path_type=Path), help="An administrator's key (else secrets/'s own)."
         ),
         click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds to wait."),
         json_option,
-    ):
+    )
+    for option in options:
         command = option(command)
     return command
 

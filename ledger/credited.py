@@ -103,8 +103,9 @@ def _compared(taken: Taken, rows: Sequence[tuple[Any, ...]]) -> list[str]:
         if party == "creator":
             credited[owner] = credited.get(owner, 0) + amount
     known = taken.creators.tolist()
-    wrong += [f"fold {fold_id} credits creator {owner} {amount}, of whom it took no appearance that earns"
-              for owner, amount in sorted(credited.items()) if owner not in set(known)]  # fmt: skip
+    strangers = credited.keys() - set(known)
+    wrong += [f"fold {fold_id} credits creator {owner} {credited[owner]}, of whom it took no appearance that earns"
+              for owner in sorted(strangers)]  # fmt: skip
     got = np.array([credited.get(owner, 0) for owner in known], np.int64)
     if not taken.amount_pix:
         return wrong

@@ -83,6 +83,7 @@ def test_only_an_administrators_key_that_is_in_force_orders(rig: Rig) -> None:
     other = key_of(rig.connection, "program", "search")
     ended = key_of(rig.connection, "gone")
     rig.connection.execute("UPDATE app.api_keys SET revoked_at = now() WHERE hash = %s", (keys.digest(ended),))
+    rig.connection.commit()
     for key in (other, ended, "", "pixr_none", keys.digest(other).hex()):
         with pytest.raises(Rejected, match="no key of an administrator"):
             placed(rig, orders.CORRECTION, move(), key)
@@ -368,13 +369,12 @@ def test_a_new_secret_is_refused_while_something_that_was_signed_may_land(rig: R
 
 
 def test_the_rent_of_markers_of_the_lost_secret_is_let_be(rig: Rig) -> None:
-    rig.payouts.settings = dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1)
     rig.creator(1, 1000)
     rig.pay(2)
     treasury.take_mark(rig.connection, "new")
     rig.treasury = dataclasses.replace(rig.treasury, secret="new")
-    settings, rig.payouts = rig.payouts.settings, rig.fresh()
-    rig.payouts.settings = settings
+    rig.settings = dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1)
+    rig.payouts = rig.fresh()
     rig.pay(4)
     assert rig.rows("SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim'") == [(0,)]
 
@@ -406,7 +406,9 @@ def test_the_command_line_places_lists_and_approves(settings: Settings, journal:
     assert (shown["id"], shown["state"], shown["by"], shown["approved_by"]) == ("1", "approved", "ana", "ben")
     orders.done(journal, 1, False, "there is not so much", None)
     journal.commit()
-    assert "there is not so much" in run("list").stdout
+    (shown,) = json.loads(run("list", "--json").stdout)
+    assert (shown["state"], shown["outcome"]) == ("refused", "there is not so much")
+    assert "correction" in run("list").stdout
 
 
 def test_bodies_are_objects(journal: Conn) -> None:
