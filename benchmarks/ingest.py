@@ -30,6 +30,7 @@ from cluster import settings as settings_module
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import chunks, encoder, jobs, lists, report, sandbox_child, source, stages
+from pipelines.local_files import Extent
 from pipelines.media import Video
 from pipelines.settings import IngestSettings, ModelSettings
 
@@ -160,7 +161,7 @@ def job(made: Settings, connection: Connection, files: Sequence[Path], model: st
         for file in files:
             (Path(folder) / file.name).symlink_to(file)
         storage = Storage(runtime.endpoints(made).s3)
-        uri = source.upload(Path(folder), storage, made.s3.bucket, None, lambda *_: None, follow_links=True)
+        uri = source.upload(Path(folder), storage, made.s3.bucket, None, lambda *_: None, Extent(follow_links=True)).uri
         lists.remember(connection, uri)
     idle = ingest_meter.idle(made, IDLE_S)
     with Meter(made) as meter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -88,6 +88,7 @@ def main() -> None:
     for command in (stack.up, stack.down, stack.status, stack.migrate, stack.config, stack.bench):
         pixr.add_command(command)
     try:
+        _require_said(sys.argv[1:])
         sys.exit(pixr.main(prog_name="pixr", standalone_mode=False))
     except click.ClickException as error:
         _refuse(error.format_message() + _usage_hint(error))
@@ -99,6 +100,18 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # `pixr … | head`: the reader has seen enough
         sys.exit(0)
+
+
+def _require_said(arguments: Sequence[str]) -> None:
+    """Refuse what was left empty: `pixr ingest "$FOLDER"` without such a variable would take the folder it is called in.
+
+    Raises:
+        UsageError: an argument, or the value of an option, is the empty text.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=")):
+            what = argument or f"what follows `{before}`" if before else "an argument"
+            raise click.UsageError(f"{what} is empty; is a variable of the shell not set?")
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -14,6 +14,9 @@ from cluster.roles import JOBS
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from pipelines.local_files import Extent
+    from pipelines.source import Sent
+
 POLL_S = 0.5
 DOCUMENT = "application/json"
 
@@ -26,6 +29,7 @@ DOCUMENT = "application/json"
 @click.option("--mode", default="", type=click.Choice(["", "frames", "key-frames", "interval"]), help="How to sample.")
 @click.option("--priority", default=0, help="Jobs with a higher one go first: others begin few videos meanwhile.")
 @click.option("--follow-links", is_flag=True, help="Take what symbolic links in a folder lead to, also outside of it.")
+@click.option("--hidden", is_flag=True, help="Take hidden files and folders too, and those of systems (trash, .git).")
 @click.option(
     "--reassign", is_flag=True, help="Also move videos that were shown as another creator's (see the README)."
 )
@@ -39,6 +43,7 @@ def ingest(
     /,
     source: str,
     follow_links: bool,
+    hidden: bool,
     detach: bool,
     dry_run: bool,
     sheets: str,
@@ -53,21 +58,23 @@ def ingest(
     failed or the job did, 2 nothing was begun: SOURCE, a manifest or an option is wrong.
     """
     from pipelines import creators, jobs, lists, model_names
+    from pipelines.local_files import Extent
 
+    extent = Extent(follow_links=follow_links, hidden=hidden)
     with context.connect(JOBS, autocommit=True) as connection:
         if dry_run:
-            _plan(context, connection, source, as_json, follow_links=follow_links, **options)
+            _plan(context, connection, source, as_json, extent, **options)
             return
         model_names.require_known(context.settings, connection, options["model"])  # before anything is sent
-        job_source, origin, manifest = _in_s3(
-            context, connection, source, options.pop("manifest"), as_json, follow_links
-        )
+        sent, origin, manifest = _in_s3(context, connection, source, options.pop("manifest"), as_json, extent)
         if origin:
-            lists.remember(connection, job_source)
+            lists.remember(connection, sent.uri)
         known = creators.known_handles(connection, [options["creator"]])
         asked = jobs.Options(origin=origin, manifest=manifest, reassign=reassign, known=known, **options)
-        job = jobs.create(context.settings, connection, job_source, asked, priority=priority)
-        if not detach:
+        job = jobs.create(context.settings, connection, sent.uri, asked, priority=priority)
+        if detach:
+            job["remarks"] = job["remarks"] or sent.remarks  # the job has them once it has read its list
+        else:
             job = _follow(context, connection, job["id"], quiet=as_json)
         if sheets:
             _write_sheets(context, connection, job["id"], Path(sheets))
@@ -147,8 +154,8 @@ def _plan(
     connection: Connection,
     given: str,
     as_json: bool,
+    extent: Extent,
     *,
-    follow_links: bool,
     manifest: str,
     creator: str,
     model: str,
@@ -170,7 +177,7 @@ def _plan(
         found = source.listed(given, storage, creator=creator, manifest_uri=manifest, is_known=is_known)
     else:
         path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
-        found = source.local(path, settings.s3.bucket, beside, creator, follow_links=follow_links, is_known=is_known)
+        found = source.local(path, settings.s3.bucket, beside, extent, creator, is_known=is_known)
     plan = estimate.of(settings, connection, found.videos, model)
     if as_json:
         context.emit(plan | {"remarks": found.remarks})
@@ -193,8 +200,8 @@ def _write_sheets(context: Context, connection: Connection, job_id: str, folder:
 
 
 def _in_s3(
-    context: Context, connection: Connection, given: str, manifest: str, quiet: bool, follow_links: bool
-) -> tuple[str, str, str]:
+    context: Context, connection: Connection, given: str, manifest: str, quiet: bool, extent: Extent
+) -> tuple[Sent, str, str]:
     """The S3 source of what was named, the local path it came from, and the manifest's address."""
     from cluster import runtime
     from cluster.errors import Rejected
@@ -204,7 +211,7 @@ def _in_s3(
     if given.startswith("s3://"):
         if manifest and not manifest.startswith("s3://"):
             raise Rejected("the manifest of an S3 source must be in S3 too", hint="upload it beside the videos")
-        return given, "", manifest
+        return source.Sent(given, []), "", manifest
     storage = Storage(runtime.endpoints(context.settings).s3)
     with context.console.status("uploading", spinner="dots") as status:
 
@@ -215,8 +222,8 @@ def _in_s3(
         local = Path(manifest) if manifest else None
         path, bucket = Path(given).expanduser(), context.settings.s3.bucket
         is_known = creators.knows(connection)
-        uri = source.upload(path, storage, bucket, local, progress, follow_links=follow_links, is_known=is_known)
-    return uri, str(Path(given).expanduser().resolve()), ""
+        sent = source.upload(path, storage, bucket, local, progress, extent, is_known=is_known)
+    return sent, str(Path(given).expanduser().resolve()), ""
 
 
 def _follow(context: Context, connection: Connection, job_id: str, quiet: bool) -> dict[str, Any]:

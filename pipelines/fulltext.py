@@ -268,18 +268,20 @@ def _first() -> Composed:
 
 def _in_turns(matches: Sequence[Match], found: dict[int, list[tuple[int, float | None]]], each: int) -> list[Named]:
     """The best moment of each video, then the second of each. Videos of equal value share a rank, as their words do."""
-    ranks: dict[int, int] = {}
-    last = None
+    ranks: list[int] = []
+    rank, last = 0, None
     for match in matches:
-        ranks[match.video_id] = len(set(ranks.values())) + (match.value != last)
-        last = match.value
-    most = max(ranks.values(), default=0)
-    return [
-        Named(segment_id, match.video_id, place * most + ranks[match.video_id], match.is_complete, cosine)
-        for place in range(each)
-        for match in matches
-        for segment_id, cosine in found.get(match.video_id, [])[place : place + 1]
-    ]
+        if match.value != last:
+            rank, last = rank + 1, match.value
+        ranks.append(rank)
+    named = []
+    for place in range(each):
+        for match, rank_of_video in zip(matches, ranks, strict=True):
+            of_video = found.get(match.video_id, [])
+            if place < len(of_video):
+                segment_id, cosine = of_video[place]
+                named.append(Named(segment_id, match.video_id, place * rank + rank_of_video, match.is_complete, cosine))
+    return named
 
 
 async def completions(connection: Connection, text: str, limit: int) -> list[str]:

@@ -1,7 +1,8 @@
 """The videos of a local file or folder, with what the manifests in it say.
 
 Symbolic links are left out unless they are asked for: what a folder holds is what lies in it, and a link may lead to
-anything that this user can read. Everything that is left out is said.
+anything that this user can read. So is what is hidden, since a disk's trash is no part of a catalogue. All that is left
+out is said.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import Rejected
@@ -19,11 +21,24 @@ from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks, shown
 from pipelines.selection import Manifest
 
 FILES_MAX = 1_000_000
+SYSTEM_FOLDERS = ("$recycle.bin", "system volume information", "lost+found", "@eadir", "__macosx")  # small letters
+HIDDEN = "it is hidden, or a system's own; `--hidden` takes such too"
 LINK = "it is a symbolic link; `--follow-links` takes what links lead to"
 
 
+@dataclass(frozen=True)
+class Extent:
+    """What of a folder is taken beside its ordinary files."""
+
+    follow_links: bool = False
+    hidden: bool = False
+
+
+ORDINARY = Extent()
+
+
 def find(
-    path: Path, given: Path | None, remarks: Remarks, *, follow_links: bool = False, is_known: Known = nobody
+    path: Path, given: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = nobody
 ) -> list[tuple[Path, Entry]]:
     """The videos under a path that was named, in the order of their names.
 
@@ -35,7 +50,7 @@ def find(
     if not (path.is_dir() or path.is_file()):
         raise Rejected(f"{path} is neither a file nor a folder", code="not-found", hint="name a video file or a folder")
     top = path if path.is_dir() else path.parent
-    files = sorted(_files(path, remarks, follow_links=follow_links)) if path.is_dir() else [path.name]
+    files = sorted(_files(path, remarks, extent)) if path.is_dir() else [path.name]
     files = [file for file in files if is_text(file, remarks)]
     manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
     chosen = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
@@ -63,7 +78,7 @@ def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> list[tuple[s
     return chosen
 
 
-def _files(folder: Path, remarks: Remarks, *, follow_links: bool) -> Iterator[str]:
+def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
     """Paths of files below a folder, relative to it; each folder once, whatever links lead to it."""
     seen = {_identity(folder)}
 
@@ -71,22 +86,30 @@ def _files(folder: Path, remarks: Remarks, *, follow_links: bool) -> Iterator[st
         remarks.add(LEFT_OUT, why(error), os.path.relpath(error.filename or folder, folder))
 
     count = 0
-    for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=follow_links):
-        for name in list(folders):
-            inner = Path(root) / name
-            if inner.is_symlink() and not follow_links:
-                remarks.add(LEFT_OUT, LINK, str(inner.relative_to(folder)))
-            elif follow_links and (identity := _identity(inner)) in seen:
-                folders.remove(name)
-            elif follow_links:
-                seen.add(identity)
+    for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=extent.follow_links):
+        folders[:] = [name for name in folders if _is_entered(Path(root) / name, folder, seen, remarks, extent)]
         for name in names:
             file = Path(root) / name
-            if _is_taken(file, str(file.relative_to(folder)), remarks, follow_links=follow_links):
+            if _is_taken(file, str(file.relative_to(folder)), remarks, extent):
                 count += 1
                 if count > FILES_MAX:
                     raise Rejected(f"more than {FILES_MAX} files in {folder}", hint="ingest its folders one by one")
                 yield file.relative_to(folder).as_posix()
+
+
+def _is_entered(inner: Path, folder: Path, seen: set[tuple[int, int]], remarks: Remarks, extent: Extent) -> bool:
+    """Whether a folder below the one that was named is looked into; `seen` are those that links must not lead to again."""
+    if _is_hidden(inner.name) and not extent.hidden:
+        remarks.add(LEFT_OUT, HIDDEN, str(inner.relative_to(folder)))
+        return False
+    if not extent.follow_links:
+        if inner.is_symlink():
+            remarks.add(LEFT_OUT, LINK, str(inner.relative_to(folder)))
+        return not inner.is_symlink()
+    if (identity := _identity(inner)) in seen:
+        return False
+    seen.add(identity)
+    return True
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -94,9 +117,13 @@ def _identity(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _is_taken(file: Path, name: str, remarks: Remarks, *, follow_links: bool) -> bool:
+def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
+    if _is_hidden(file.name) and not extent.hidden:
+        if manifest.is_video(file.name):  # of the others, as a folder's settings are, nobody would be told
+            remarks.add(LEFT_OUT, HIDDEN, name)
+        return False
     try:
-        found = file.stat() if follow_links else file.lstat()
+        found = file.stat() if extent.follow_links else file.lstat()
     except OSError as error:
         remarks.add(LEFT_OUT, why(error), name)
         return False
@@ -104,6 +131,10 @@ def _is_taken(file: Path, name: str, remarks: Remarks, *, follow_links: bool) ->
         return True
     remarks.add(LEFT_OUT, LINK if stat.S_ISLNK(found.st_mode) else "it is no regular file", name)
     return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def is_text(file: str, remarks: Remarks) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from cluster import storage as store
 from cluster.errors import Rejected
@@ -19,11 +20,13 @@ from pipelines import buckets, lists, local_files, manifest, ownership, selectio
 from pipelines.handles import ANYBODY, Known, Rights, nobody
 from pipelines.listed import Listed
 from pipelines.lists import UPLOADS
+from pipelines.local_files import ORDINARY, Extent
 from pipelines.manifest import Entry
 from pipelines.remarks import LEFT_OUT, Remark, Remarks, shown
 from pipelines.selection import Manifest
 
 NAME_MAX = 120
+CHANGING = "it was written to while it was read; ingest it once it is whole"
 
 UNSAID = Entry("-")  # of an object that no row speaks of
 
@@ -138,16 +141,24 @@ def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:
     )
 
 
+@dataclass(frozen=True)
+class Sent:
+    """The source to ingest, and what people should know of the folder that it was made of."""
+
+    uri: str
+    remarks: list[Remark]
+
+
 def upload(
     path: Path,
     storage: Storage,
     bucket: str,
     manifest_path: Path | None,
     progress: Progress,
+    extent: Extent = ORDINARY,
     *,
-    follow_links: bool = False,
     is_known: Known = nobody,
-) -> str:
+) -> Sent:
     """Put a local file or folder into S3 and return the list to ingest, once `lists.remember` has noted it. What is there
     already is not sent again.
 
@@ -155,53 +166,89 @@ def upload(
         Rejected: there is no such path or no video in it.
     """
     remarks = Remarks()
-    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links, is_known=is_known)
+    found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
     storage.ensure_bucket(bucket)
     rows = list[lists.Row]()
-    for done, (file, uri, said) in enumerate(_each_once(found, path, bucket, remarks)):
-        progress(shown(file.name), done, len(found))
-        _put(file, uri, storage)
-        rows.append(lists.Row(uri, said))
+    for done, file in enumerate(_each_once(found, path, bucket, remarks)):
+        progress(shown(file.path.name), done, len(found))
+        if _put(file, storage):
+            rows.append(lists.Row(file.uri, file.entry))
+        else:
+            remarks.add(LEFT_OUT, CHANGING, file.name)
     if not rows:
         raise _nothing(f"no video in {path} can be read", "look at its files", remarks)
     progress("", len(found), len(found))
-    return lists.write(storage, bucket, rows, remarks.rows())
+    return Sent(lists.write(storage, bucket, rows, remarks.rows()), remarks.rows())
 
 
 def local(
     path: Path,
     bucket: str,
     manifest_path: Path | None,
+    extent: Extent = ORDINARY,
     creator: str = "",
     *,
-    follow_links: bool = False,
     is_known: Known = nobody,
 ) -> Listing:
     """The videos of a local path as `upload` would make them known, without sending any."""
     remarks, videos = Remarks(), list[Listed]()
-    found = local_files.find(path, manifest_path, remarks, follow_links=follow_links, is_known=is_known)
-    for file, uri, said in _each_once(found, path, bucket, remarks):
-        videos.append(_listed(StoredObject(uri, file.stat().st_size, ""), said, creator))
+    found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
+    for file in _each_once(found, path, bucket, remarks):
+        videos.append(_listed(StoredObject(file.uri, file.state.size, ""), file.entry, creator))
     return Listing(videos, remarks.rows())
 
 
-def _each_once(
-    found: list[tuple[Path, Entry]], path: Path, bucket: str, remarks: Remarks
-) -> Iterator[tuple[Path, str, Entry]]:
+@dataclass(frozen=True)
+class _State:
+    """By which one sees that a file was written to."""
+
+    device: int
+    inode: int
+    size: int
+    written_ns: int
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        found = file.stat()
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class _Local:
+    """A local file: its name in the folder, where it goes, and the state that its content was read in."""
+
+    path: Path
+    name: str
+    uri: str
+    state: _State
+    entry: Entry
+
+    def is_as_read(self) -> bool:
+        try:
+            return _State.of(self.path) == self.state
+        except OSError:  # removed
+            return False
+
+
+def _each_once(found: list[tuple[Path, Entry]], path: Path, bucket: str, remarks: Remarks) -> Iterator[_Local]:
     """Local files with their addresses. The same content under the same name in two folders is one video."""
     top, first = path if path.is_dir() else path.parent, dict[str, str]()
     for file, said in found:
         name = str(file.relative_to(top))
         try:
+            state = _State.of(file)
             uri = _uri_of(file, bucket)
+            is_still = _State.of(file) == state
         except OSError as error:
             remarks.add(LEFT_OUT, local_files.why(error), name)
             continue
-        if uri in first:
+        if not is_still:
+            remarks.add(LEFT_OUT, CHANGING, name)
+        elif uri in first:
             remarks.add(LEFT_OUT, "the same file is there twice; the first one counts", f"{name} is {first[uri]}")
         else:
             first[uri] = name
-            yield file, uri, said
+            yield _Local(file, name, uri, state, said)
 
 
 def _uri_of(file: Path, bucket: str) -> str:
@@ -211,6 +258,14 @@ def _uri_of(file: Path, bucket: str) -> str:
     return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{name}"
 
 
-def _put(file: Path, uri: str, storage: Storage) -> None:
-    if not storage.exists(uri) or storage.size(uri) != file.stat().st_size:
-        storage.put_file(file, uri)
+def _put(file: _Local, storage: Storage) -> bool:
+    """Whether a file's content is in S3 under its hash. Where it was written to meanwhile, nothing is."""
+    if storage.exists(file.uri) and storage.size(file.uri) == file.state.size:
+        return True
+    if not file.is_as_read():
+        return False
+    storage.put_file(file.path, file.uri)
+    if file.is_as_read():
+        return True
+    storage.delete(file.uri)
+    return False

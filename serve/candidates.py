@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import psycopg
@@ -61,11 +61,14 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         Temporary: no list could be made.
     """
     watch = Stopwatch()
-    by_vector, by_text = await asyncio.gather(
-        _by_vector(services, query, state, watch), _by_text(services, query, watch)
-    )
+    encoded = asyncio.create_task(_encoded(services, query, state, watch))
+    try:
+        by_vector, by_words = await asyncio.gather(
+            _by_vector(services, query, state, encoded, watch), _by_words(services, query, encoded, watch)
+        )
+    finally:
+        encoded.cancel()  # where neither list has begun to wait for it, it does not outlive the search
     nearest = by_vector or Nearest()
-    by_words = await _standing(services, query, nearest, by_text, watch)
     if by_vector is None and (by_words is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in by_words or []}}
@@ -110,10 +113,8 @@ class Nearest:
     hurried: bool = False
 
 
-async def _by_vector(services: Services, query: Query, state: State, watch: Stopwatch) -> Nearest | None:
-    """The vector list, and the vectors that relevance is measured by, also where the list has no weight.
-
-    None when the encoder or the list is away.
+async def _encoded(services: Services, query: Query, state: State, watch: Stopwatch) -> Nearest | None:
+    """What both lists and relevance are measured by, the vector list still empty; None when the encoder is away.
 
     Raises:
         Temporary: the same where only a picture is asked for, with the reason: its caller can act on it.
@@ -130,17 +131,44 @@ async def _by_vector(services: Services, query: Query, state: State, watch: Stop
             parts = await relevance.parts_of(services, query, model)
         if query.vector_weight == 0:
             return Nearest((), model, parts, parts.wanted[0].vector if parts.wanted else None, facts)
-        vector = parts.blended()
+        return Nearest((), model, parts, parts.blended(), facts)
+    except (Temporary, psycopg.OperationalError) as error:
+        _say_no_vectors(query, error)
+        return None
+
+
+async def _by_vector(
+    services: Services, query: Query, state: State, encoded: Awaitable[Nearest | None], watch: Stopwatch
+) -> Nearest | None:
+    """The vector list; empty where it has no weight. None when the encoder or the list is away.
+
+    Raises:
+        Temporary: as `_encoded`.
+    """
+    nearest = await encoded
+    if nearest is None or nearest.model is None or nearest.vector is None or query.vector_weight == 0:
+        return nearest
+    model, vector = nearest.model, nearest.vector
+    try:
         with watch.time("vector"):
             looked, hurried = await _looked(services, query, model, vector)
-        services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state, model))
-        hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
-        return Nearest(hits, model, parts, vector, facts, looked, hurried)
     except (Temporary, psycopg.OperationalError) as error:
-        seldom.warning(f"no vectors: {error}")
-        if query.is_picture_alone and isinstance(error, Temporary):
-            raise
+        _say_no_vectors(query, error)
         return None
+    services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state, model))
+    hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
+    return replace(nearest, hits=hits, looked=looked, hurried=hurried)
+
+
+def _say_no_vectors(query: Query, error: Exception) -> None:
+    """Say why there are no vectors.
+
+    Raises:
+        Temporary: the error, where nothing else could find anything.
+    """
+    seldom.warning(f"no vectors: {error}")
+    if query.is_picture_alone and isinstance(error, Temporary):
+        raise error
 
 
 async def _looked(services: Services, query: Query, model: Model, vector: Vector) -> tuple[Looked, bool]:
@@ -175,33 +203,39 @@ def _shadow(services: Services, query: Query, state: State, searched: Model) -> 
     return Shadow(names, vector, plan_of(services)) if names else None
 
 
-async def _by_text(services: Services, query: Query, watch: Stopwatch) -> list[Match] | None:
-    """The videos that words find; None when they cannot be asked for."""
+async def _by_words(
+    services: Services, query: Query, encoded: Awaitable[Nearest | None], watch: Stopwatch
+) -> list[Named] | None:
+    """The moments that stand for the videos that words find, nearest first; None when these cannot be asked for.
+
+    The videos are looked for while the query is encoded, their moments beside the vector list.
+    """
     if not query.wanted or query.text_weight == 0:
         return []
     try:
-        asked = (query.text, services.search.text_videos_max, query.filters, plan_of(services), query.language)
         with watch.time("text"):
-            return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
+            matches = await _matching(services, query)
+        nearest = await encoded or Nearest()
+        with watch.time("text"):
+            return await _standing(services, query, nearest, matches)
     except (Temporary, psycopg.OperationalError) as error:
         seldom.warning(f"no full text: {error}")
         return None
 
 
-async def _standing(
-    services: Services, query: Query, nearest: Nearest, matches: list[Match] | None, watch: Stopwatch
-) -> list[Named] | None:
-    """The moments that stand for the videos that words find, nearest first; None when there is no list of words."""
+async def _matching(services: Services, query: Query) -> list[Match]:
+    """The videos that words find."""
+    asked = (query.text, services.search.text_videos_max, query.filters, plan_of(services), query.language)
+    return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
+
+
+async def _standing(services: Services, query: Query, nearest: Nearest, matches: list[Match]) -> list[Named]:
+    """The moments that stand for the videos that words find, nearest first."""
     if not matches:
-        return None if matches is None else []
+        return []
     each, among = services.search.text_moments_max, query.filters.segment_ids
     asked = (matches, each, nearest.model, nearest.vector, among, plan_of(services))
-    try:
-        with watch.time("text"):
-            found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
-    except (Temporary, psycopg.OperationalError) as error:
-        seldom.warning(f"no moments of full text: {error}")
-        return None
+    found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
     return [named for named in found if named.segment_id != query.segment_id]
 
 

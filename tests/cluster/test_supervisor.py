@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from cluster import runtime, services, supervisor
 from cluster.errors import Rejected, Temporary
 from cluster.keeper import Keeper, State, owner_of
 from cluster.services import Command
-from cluster.settings import Settings
+from cluster.settings import Settings, SupervisorSettings
 from cluster.supervisor import Supervisor
 from tests.conftest import throwaway_settings, wait_up
 
@@ -155,6 +156,16 @@ def test_a_service_that_never_gets_healthy_is_given_up_with_the_reason(
     keeper = Keeper(Program(folder, code="import time; time.sleep(600)", start_timeout_s=0.5), empty_settings)
     until([keeper], lambda: bool(keeper.failed_start))
     assert "not healthy within 0 s: program has not said that it is ready" in keeper.failed_start
+
+
+def test_on_a_machine_that_is_given_longer_each_service_has_longer(
+    folder: Path, empty_settings: Settings, until: Callable[..., None]
+) -> None:
+    longer = {**empty_settings.sections, "supervisor": SupervisorSettings(start_timeout_s=720.0)}
+    slow = Program(folder, code="import time; time.sleep(600)", start_timeout_s=0.25)
+    keeper = Keeper(slow, dataclasses.replace(empty_settings, sections=longer))
+    until([keeper], lambda: bool(keeper.failed_start))
+    assert "not healthy within 1 s: program has not said that it is ready" in keeper.failed_start
 
 
 def test_a_failed_start_stops_the_services_that_did_start(folder: Path, empty_settings: Settings) -> None:

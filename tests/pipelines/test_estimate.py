@@ -73,7 +73,7 @@ def test_what_is_done_or_refused_is_not_to_be_done_and_the_rest_is_judged_by_it(
 
 
 def test_a_local_folder_is_known_by_its_content(clips: Path, settings: Settings, connection: Connection) -> None:
-    [video] = source.local(clips / "cuts.mp4", "pixr", None, "bruno").videos
+    [video] = source.local(clips / "cuts.mp4", "pixr", None, creator="bruno").videos
     assert video.size == (clips / "cuts.mp4").stat().st_size
     assert video.creator == "bruno"
     catalog.register(connection, "j", [Listed(video.source_uri, "from S3", video.size, "bruno", "x")], 1)

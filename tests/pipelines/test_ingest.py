@@ -60,7 +60,7 @@ def multiplied(folder: Path, files: Iterable[Path], copies: int) -> Path:
 
 def submit(settings: Settings, connection: Connection, folder: Path) -> str:
     storage = Storage(runtime.endpoints(settings).s3)
-    uri = source.upload(folder, storage, settings.s3.bucket, None, lambda *_: None)
+    uri = source.upload(folder, storage, settings.s3.bucket, None, lambda *_: None).uri
     lists.remember(connection, uri)
     return str(jobs.create(settings, connection, uri)["id"])
 

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import base58
 import pytest
@@ -19,6 +20,7 @@ from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
 from pipelines import lists, local_files, manifest, ownership, source, stages
 from pipelines.handles import ANYBODY, Rights
+from pipelines.local_files import Extent
 from pipelines.manifest import Entry
 from pipelines.media import Video
 from pipelines.scratch import Scratch
@@ -62,8 +64,8 @@ def test_a_prefix_is_listed_with_the_words_of_its_manifest(storage: Storage, buc
 
 def test_a_local_folder_is_sent_once_and_found_again(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    first = source.upload(folder, storage, bucket, None, silent)
-    assert source.upload(folder, storage, bucket, None, silent) == first
+    first = source.upload(folder, storage, bucket, None, silent).uri
+    assert source.upload(folder, storage, bucket, None, silent).uri == first
     found = {video.title: video for video in source.listed(first, storage).videos}
     assert sorted(found) == ["The first", "Two words"]
     assert found["The first"].creator == "ana"
@@ -72,7 +74,7 @@ def test_a_local_folder_is_sent_once_and_found_again(storage: Storage, bucket: s
 
 def test_a_single_file_is_a_source(storage: Storage, bucket: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    uri = source.upload(folder / "one.mp4", storage, bucket, None, silent)
+    uri = source.upload(folder / "one.mp4", storage, bucket, None, silent).uri
     assert [video.title for video in source.listed(uri, storage).videos] == ["The first"]
 
 
@@ -123,13 +125,73 @@ def test_a_folder_is_what_lies_in_it_and_links_are_followed_only_when_asked(
     (folder / "leaks").symlink_to(outside)
     (folder / "sub" / "up").symlink_to(folder)  # a circle
     (folder / "sub" / "manifest.csv").symlink_to("/etc/passwd")
-    found = source.listed(source.upload(folder, storage, bucket, None, silent), storage)
+    found = source.listed(source.upload(folder, storage, bucket, None, silent).uri, storage)
     assert [video.title for video in found.videos] == ["Own"]
     assert kinds(found) == {local_files.LINK: ["leaks", "leak.mp4", "sub/up", "sub/manifest.csv"]}
     assert kinds(source.local(folder, bucket, None)) == kinds(found)
     (folder / "sub" / "manifest.csv").unlink()
-    with_links = source.upload(folder, storage, bucket, None, silent, follow_links=True)
+    with_links = source.upload(folder, storage, bucket, None, silent, Extent(follow_links=True)).uri
     assert sorted(video.title for video in source.listed(with_links, storage).videos) == ["Leak", "Own", "Secret"]
+
+
+def test_what_is_hidden_is_no_part_of_a_folder_unless_asked_for(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    hidden = (
+        ".Trash-1000/files/a.mp4",
+        ".git/b.mp4",
+        "$RECYCLE.BIN/c.mp4",
+        "sub/lost+found/d.mp4",
+        "sub/.e.mp4",
+        "._own.mp4",
+    )
+    for number, name in enumerate((*hidden, "own.mp4", ".DS_Store")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes([number]))
+    (tmp_path / ".git" / "manifest.csv").write_text("no manifest", encoding="utf-8")
+    found = source.listed(source.upload(tmp_path, storage, bucket, None, silent).uri, storage)
+    assert [video.title for video in found.videos] == ["Own"]
+    left_out = ["$RECYCLE.BIN", ".Trash-1000", "._own.mp4", ".git", "sub/.e.mp4", "sub/lost+found"]
+    assert {reason: sorted(names) for reason, names in kinds(found).items()} == {local_files.HIDDEN: left_out}
+    (tmp_path / ".git" / "manifest.csv").unlink()
+    assert len(source.local(tmp_path, bucket, None, Extent(hidden=True)).videos) == len(hidden) + 1
+    assert [video.title for video in source.local(tmp_path / ".git", bucket, None).videos] == ["B"]
+
+
+@pytest.mark.parametrize("when", ["read", "about to be sent", "sent"])
+def test_a_file_that_is_still_written_is_left_out_and_nothing_of_it_stays(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    (tmp_path / "done.mp4").write_bytes(b"done")
+    (recording := tmp_path / "recording.mp4").write_bytes(b"the beginning")
+
+    def more() -> None:
+        with recording.open("ab") as opened:
+            opened.write(b" and more")
+
+    digested, put_file = hashlib.file_digest, Storage.put_file
+
+    def reads(opened: Any, name: str) -> Any:
+        digest = digested(opened, name)
+        if when == "read" and opened.name == str(recording):
+            more()
+        return digest
+
+    def sends(self: Storage, path: Path, uri: str) -> None:
+        if when == "sent" and path == recording:
+            more()
+        put_file(self, path, uri)
+
+    def progress(name: str, _done: int, _total: int) -> None:
+        if when == "about to be sent" and name == recording.name:
+            more()
+
+    monkeypatch.setattr(hashlib, "file_digest", reads)
+    monkeypatch.setattr(Storage, "put_file", sends)
+    sent = source.upload(tmp_path, storage, bucket, None, progress)
+    found = source.listed(sent.uri, storage)
+    assert [video.title for video in found.videos] == ["Done"]
+    assert kinds(found) == {source.CHANGING: ["recording.mp4"]}
+    assert sent.remarks == found.remarks
+    assert not [each.uri for each in storage.list(f"s3://{bucket}/") if each.uri.endswith("recording.mp4")]
 
 
 def test_one_row_that_cannot_be_kept_is_named_and_the_others_get_in(
@@ -142,7 +204,7 @@ def test_one_row_that_cannot_be_kept_is_named_and_the_others_get_in(
     (tmp_path / "old.wmv").write_bytes(b"old")
     (tmp_path / "sub" / "Manifest.CSV").write_text("file,title\n./INTRO.mp4,Mine\ngone.mp4,x\n", encoding="utf-8")
     os.mkfifo(tmp_path / "pipe.mp4")
-    found = source.listed(source.upload(tmp_path, storage, bucket, None, silent), storage)
+    found = source.listed(source.upload(tmp_path, storage, bucket, None, silent).uri, storage)
     assert sorted(video.title for video in found.videos) == ["Intro", "Mine"]
     assert kinds(found) == {
         "its name is not UTF-8": ["latin1_\\udce9.mp4"],
@@ -231,7 +293,7 @@ def test_only_lists_that_pixr_wrote_are_lists_and_they_lead_nowhere_else(storage
 def test_a_name_that_would_command_a_terminal_costs_nobody_else(storage: Storage, bucket: str, tmp_path: Path) -> None:
     for number, name in enumerate(("a\x1b[2J b.mp4", "two\nlines.mp4", "line\u2028sep.mp4", "good.mp4")):
         (tmp_path / name).write_bytes(b"%d" % number)
-    found = source.listed(source.upload(tmp_path, storage, bucket, None, silent), storage)
+    found = source.listed(source.upload(tmp_path, storage, bucket, None, silent).uri, storage)
     assert len(found.videos) == 4
     assert all(video.title.isprintable() for video in found.videos)
     for name in ("a\x1b[2J b.mp4", "good.mp4"):
@@ -264,7 +326,7 @@ def test_a_job_lists_only_videos_of_creators_that_it_may_speak_for(storage: Stor
 
 
 def test_a_list_too_speaks_only_for_the_creators_of_the_job(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent).uri
     found = source.listed(uri, storage, creator="bo", rights=BO)
     assert [video.creator for video in found.videos] == ["bo"]
     assert (
@@ -275,7 +337,7 @@ def test_a_list_too_speaks_only_for_the_creators_of_the_job(storage: Storage, bu
 def test_an_upload_that_is_gone_costs_the_others_of_its_list_nothing(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
-    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent).uri
     gone = next(video for video in source.listed(uri, storage).videos if video.title == "The first")
     storage.delete(gone.source_uri)
     found = source.listed(uri, storage)
@@ -302,7 +364,7 @@ def test_a_list_is_pixrs_own_when_the_database_knows_it(
     storage: Storage, bucket: str, tmp_path: Path, postgres_url: str
 ) -> None:
     """Whoever can write into the bucket can name an object by its digest."""
-    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    uri = source.upload(folder_of(tmp_path), storage, bucket, None, silent).uri
     with database.connect(postgres_url, autocommit=True) as connection:
         lists.require_known(connection, f"s3://{bucket}/v/")
         with pytest.raises(Rejected, match="no list that Pixr has written") as caught:
@@ -435,7 +497,7 @@ def test_a_manifest_that_cannot_be_read_stops_who_speaks_for_some_and_says_where
 def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
-    of_list = source.upload(folder_of(tmp_path), storage, bucket, None, silent)
+    of_list = source.upload(folder_of(tmp_path), storage, bucket, None, silent).uri
     upload = next(video for video in source.listed(of_list, storage).videos if video.title == "Two words").source_uri
     for uri in (f"s3://{bucket}/uploads", f"s3://{bucket}/uploads/", upload, upload.rpartition("/")[0]):
         assert source.listed(uri, storage).videos

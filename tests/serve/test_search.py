@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cluster.settings import Settings
-from pipelines import index
+from pipelines import fulltext, index
 from serve import relevance, viewers
 from serve.encoding import QueryEncoder
 from serve.settings import SearchSettings
@@ -183,6 +183,30 @@ async def test_cosines_that_the_lists_have_told_are_not_looked_up_again(
     assert [each["relevance_ppm"] for each in afresh["moments"]] == [
         each["relevance_ppm"] for each in plain["moments"][:99]
     ]
+
+
+async def test_moments_that_stand_for_videos_are_looked_for_beside_the_vector_list(
+    hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearest, moments, has_stood = index.nearest, fulltext.moments, asyncio.Event()
+
+    async def after_the_moments(*asked: Any) -> index.Looked:
+        await has_stood.wait()
+        return await nearest(*asked)
+
+    async def noted(*asked: Any) -> list[fulltext.Named]:
+        found = await moments(*asked)
+        has_stood.set()
+        return found
+
+    monkeypatch.setattr(index, "nearest", after_the_moments)
+    monkeypatch.setattr(fulltext, "moments", noted)
+    settings = uncut(hung[0])
+    patient = replace(settings.section(SearchSettings), question_timeout_s=20.0, deadline_s=30.0)
+    async with opened(settings.with_section(patient), near(model)) as doors:
+        answer = await Room(doors, hung[1], painted).search(q="collections")
+    assert answer["degraded"] == []
+    assert {"vector", "text"} == {name for moment in answer["moments"] for name in moment["matched"]}
 
 
 async def test_what_is_negative_moves_away(room: Room) -> None:
