@@ -30,9 +30,11 @@ STATES: Mapping[str, tuple[str, str]] = {
     "sent": ("batch_open_max_s", f"{ATTEMPT} > 0"),
     "given up": (
         "batch_open_max_s",
-        ("SELECT 'batch ' || b.id AS name, min(a.signed_at) AS since FROM ledger.batches b"
-        " JOIN ledger.attempts a ON a.batch_id = b.id AND a.state = 'expired'"
-        " WHERE b.state IN ('planned', 'held', 'signed') GROUP BY b.id"),
+        (
+            "SELECT 'batch ' || b.id AS name, min(a.signed_at) AS since FROM ledger.batches b"
+            " JOIN ledger.attempts a ON a.batch_id = b.id AND a.state = 'expired'"
+            " WHERE b.state IN ('planned', 'held', 'signed') GROUP BY b.id"
+        ),
     ),
     "frozen": (
         "stop_open_max_s",
@@ -40,13 +42,17 @@ STATES: Mapping[str, tuple[str, str]] = {
     ),
     "on hold": (
         "stop_open_max_s",
-        ("SELECT 'hold-' || id AS name, placed_at AS since FROM ledger.holds"
-        " WHERE released_at IS NULL AND (until IS NULL OR until > now())"),
+        (
+            "SELECT 'hold-' || id AS name, placed_at AS since FROM ledger.holds"
+            " WHERE released_at IS NULL AND (until IS NULL OR until > now())"
+        ),
     ),
     "order": (
         "order_open_max_s",
-        ("SELECT 'order ' || id AS name, ordered_at AS since FROM ledger.orders"
-        " WHERE done_at IS NULL AND expires_at > now()"),
+        (
+            "SELECT 'order ' || id AS name, ordered_at AS since FROM ledger.orders"
+            " WHERE done_at IS NULL AND expires_at > now()"
+        ),
     ),
     "resolution": (
         "order_open_max_s",
@@ -58,9 +64,11 @@ STATES: Mapping[str, tuple[str, str]] = {
     ),
     "unfolded": (
         "work_open_max_s",
-        ("SELECT i.id::text AS name, (SELECT min(b.recorded_at) FROM ledger.appearance_batches b"
-        "   WHERE b.incarnation = i.id AND b.seq >= i.folded) AS since FROM ledger.incarnations i"
-        " WHERE i.folded < i.recorded"),
+        (
+            "SELECT i.id::text AS name, (SELECT b.recorded_at FROM ledger.appearance_batches b"
+            "   WHERE b.incarnation = i.id AND b.seq >= i.folded ORDER BY b.seq LIMIT 1) AS since FROM ledger.incarnations i"
+            " WHERE i.folded < i.recorded"
+        ),
     ),
     "matured": (
         "work_open_max_s",
@@ -68,17 +76,21 @@ STATES: Mapping[str, tuple[str, str]] = {
     ),
     "unknown": (
         "work_open_max_s",
-        "SELECT signature AS name, seen_at AS since FROM ledger.chain_transactions WHERE kind = 'unknown'",
+        (
+            "SELECT c.signature AS name, c.seen_at AS since FROM ledger.chain_transactions c WHERE c.kind = 'unknown'"
+            " AND NOT EXISTS (SELECT FROM ledger.attempts a"  # that was resolved
+            "                 WHERE a.signature = c.signature AND a.state IN ('landed', 'failed'))"
+        ),
     ),
     "not reconciled": (
         "work_open_max_s",
         "(SELECT 'the chain' AS name, at AS since FROM ledger.reconciliations WHERE ok ORDER BY id DESC LIMIT 1)",
     ),
-}  # fmt: skip
-
-
+}
+# States that a person has put things into, for as long as they want: named, and nothing is wrong with the books.
+STOPS = frozenset(("frozen", "on hold", "set aside"))
 MEASURE = """
-    WITH o AS MATERIALIZED ({query}),
+    WITH o AS MATERIALIZED (SELECT name, since FROM ({query}) q WHERE since IS NOT NULL),
          late AS (SELECT name, since FROM o WHERE since < now() - make_interval(secs => %(limit)s))
     SELECT count(*), (SELECT count(*) FROM late), min(since), coalesce(extract(epoch FROM now() - min(since)), 0)::float,
            ARRAY(SELECT name FROM late ORDER BY since, name LIMIT %(named)s) FROM o"""

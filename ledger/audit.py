@@ -140,8 +140,8 @@ def _payouts(connection: Conn) -> Check:
 
 
 def _open(connection: Conn, limits: LedgerSettings) -> Check:
-    """What is begun ends; what waits for long waits for a reason that somebody should know."""
-    found = ages.measure(connection, limits)
+    """What is begun ends; what waits for long waits for a reason that somebody should know. Stops are a person's to end."""
+    found = [each for each in ages.measure(connection, limits) if each.state not in ages.STOPS]
     right = f"{sum(each.open for each in found)} things in {len(found)} states, none for too long"
     return _check("open too long", [str(each) for each in found if each.late], right)
 
@@ -310,16 +310,18 @@ def _every_payout(connection: Conn, chain: Chain) -> Check:
 
 
 def _every_attempt(connection: Conn, chain: Chain) -> Check:
-    """What was given up is not on chain, and what failed has failed there."""
+    """What was given up has moved nothing on chain, and what failed is there, and has not paid."""
     rows = connection.execute(
-        "SELECT signature, state FROM ledger.attempts WHERE state IN ('failed', 'expired') ORDER BY signed_at"
+        "SELECT a.signature, a.state, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.state IN ('failed', 'expired') ORDER BY a.signed_at, a.signature"
     ).fetchall()
     wrong = []
-    for signature, state in rows:
+    for signature, state, kind in rows:
         effect = chain.effect(signature)
-        if (effect is None) != (state == "expired") or (effect is not None and effect.error is None):
-            wrong.append(f"transaction {signature} is {state}, and is {'on' if effect else 'not on'} chain"
-                         + (" without an error" if effect and effect.error is None else ""))  # fmt: skip
+        if effect is None and state == "failed":
+            wrong.append(f"transaction {signature} is failed, and is not on chain")
+        elif effect is not None and effect.error is None and (state == "expired" or kind == "payout"):
+            wrong.append(f"transaction {signature} is {state}, and is on chain without an error")
     return _check("attempts on chain", wrong, f"{len(rows)} transactions that did not pay")
 
 

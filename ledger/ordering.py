@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 
 from cluster.errors import Rejected, Temporary
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 Conn = Connection[Any]
 Outcome = tuple[str, int | None]  # in words, and the entry that was written
 
+UNFIT = (KeyError, TypeError, ValueError, psycopg.DataError)  # of a body that no command has made
 PAYERS = ("platform", "reward_pool")  # what a withdrawal may have been taken from
 CORRECTED = ("chain", "reward_pool", "platform", "payable")  # buckets and transfers say what the other accounts hold
 
@@ -40,8 +42,10 @@ def carry_out(payouts: Payouts) -> None:
             with connection.transaction():  # what is done and that it is done, or neither
                 outcome, entry_id = WAYS[order.kind](payouts, order)
                 orders.done(connection, order.id, True, outcome, entry_id)
-        except Rejected as refusal:
-            outcome = str(refusal)
+        except (Rejected, *UNFIT) as refusal:
+            outcome = (
+                str(refusal) if isinstance(refusal, Rejected) else f"the order does not say what it needs: {refusal!r}"
+            )
             orders.done(connection, order.id, False, outcome, None)
             book.commit(connection)
         except (Temporary, RpcRefusal) as error:  # of one order, which waits; the others are carried out

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+
 from cluster import database, logins, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Temporary
@@ -62,8 +64,11 @@ class LedgerService:
 
     def notes(self) -> Mapping[str, str]:
         """What has been open for too long, a line each; and that nobody has looked, where the ledger does not."""
-        with database.session(logins.url(self.settings, READER)) as connection:
-            rows = connection.execute(ages.NOTED).fetchall()
+        try:
+            with database.session(logins.url(self.settings, READER)) as connection:
+                rows = connection.execute(ages.NOTED).fetchall()
+        except psycopg.errors.UndefinedTable:  # the database is not of this release yet
+            return {}
         lines = {f"open too long ({each.state})": str(each) for each in ages.noted(rows) if each.late}
         if rows and (since_s := min(row[-1] for row in rows)) > LOOKED_MAX_S:
             lines["open too long"] = f"the ledger has not looked for {since_s / 60:.0f} min"

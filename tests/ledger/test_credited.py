@@ -173,7 +173,7 @@ FORGED: list[tuple[Callable[[Rig], None], str, str]] = [
     (forgotten_transaction, "attempts", "has it not"),
     (another_delta, "attempts", "from the treasury; its attempt is landed"),
     (another_deposit, "attempts", "the deposit of"),
-    (another_end, "attempts on chain", "is expired, and is on chain"),
+    (another_end, "attempts on chain", "is expired, and is on chain without an error"),
 ]
 
 

@@ -205,6 +205,8 @@ def test_a_correction_reaches_a_creator_and_the_platforms_lamports(rig: Rig) -> 
         move(amount=0),
         {**move(), "amount": "100"},
         {**move(), "amount": 1.5},
+        {},
+        {"from": None, "to": [], "amount": 1, "asset": "EUR"},
     ],
 )
 def test_a_correction_that_the_journal_does_not_allow_is_refused_with_the_reason(
@@ -273,6 +275,13 @@ def test_a_withdrawal_of_other_amounts_or_of_what_nobody_has_seen_is_refused(rig
         found = carried_out(rig, placed(rig, orders.WITHDRAWAL, {**body, **wrong}, ana))
         assert (found.state, found.entry_id) == ("refused", None), wrong
     assert rig.balance("reward_pool") == POOL
+
+
+@pytest.mark.parametrize("kind", [orders.ADOPT, orders.WITHDRAWAL, orders.CORRECTION])
+def test_a_body_that_does_not_say_what_is_needed_is_refused_and_ends_nothing(rig: Rig, kind: str) -> None:
+    ana = key_of(rig.connection, "ana")
+    for body in ({}, {"since_slot": "soon", "signature": 7, "from": 7}):
+        assert carried_out(rig, placed(rig, kind, body, ana)).state == "refused"
 
 
 def test_a_deposit_or_a_payout_is_no_withdrawal(rig: Rig) -> None:
