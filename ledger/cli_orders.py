@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,14 +46,24 @@ def order_options(command: Function) -> Function:
 
 
 @order.command("adopt")
-@click.option("--since-slot", type=click.IntRange(0, 2**63 - 1), required=True, help="Of the chain.")
+@click.option("--since-slot", type=click.IntRange(0, 2**63 - 1), help="Of the chain.")
+@click.option("--since", type=click.DateTime(), help="When the ledger read it, in UTC; instead of a slot.")
 @order_options
 @click.pass_obj
 def adopt(
-    context: Context, since_slot: int, reason: str, key_file: Path | None, timeout_s: float, as_json: bool
+    context: Context,
+    since_slot: int | None,
+    since: datetime | None,
+    reason: str,
+    key_file: Path | None,
+    timeout_s: float,
+    as_json: bool,
 ) -> None:
-    """Declare that the database has gone back, and adopt what the ledger has paid and does not know since a slot."""
-    _place(context, "adopt", {"since_slot": since_slot}, reason, key_file, timeout_s, as_json)
+    """Declare that the database has gone back, and adopt what the ledger has paid and does not know since a slot or time."""
+    if (since_slot is None) == (since is None):
+        raise Rejected("say --since-slot or --since", code="since-when")
+    body = {"since_slot": since_slot} if since is None else {"since": since.replace(tzinfo=UTC).isoformat()}
+    _place(context, "adopt", body, reason, key_file, timeout_s, as_json)
 
 
 @order.command("withdrawal")

@@ -55,11 +55,15 @@ def carry_out(payouts: Payouts) -> None:
 
 
 def _adopt_since(payouts: Payouts, order: Order) -> Outcome:
-    """Declare that the database has gone back, and adopt what was read as unknown since a slot."""
-    connection, since = payouts.connection, int(order.body["since_slot"])
+    """Declare that the database has gone back, and adopt what was read as unknown since a slot, or a time it was read at."""
+    connection, body = payouts.connection, order.body
+    if not {"since_slot", "since"} & body.keys():
+        raise _refused("it is not said since when")
+    since = f"slot {int(body['since_slot'])}" if "since_slot" in body else str(body["since"])
     rows = connection.execute(
-        "SELECT signature FROM ledger.chain_transactions WHERE kind = 'unknown' AND slot >= %s ORDER BY slot, seen_at",
-        (since,),
+        "SELECT signature FROM ledger.chain_transactions WHERE kind = 'unknown' AND slot >= %s"
+        " AND seen_at >= %s::timestamptz ORDER BY slot, seen_at",
+        (int(body.get("since_slot", 0)), str(body.get("since", "-infinity"))),
     ).fetchall()
     adopted, left = 0, []
     for (signature,) in rows:
@@ -73,7 +77,7 @@ def _adopt_since(payouts: Payouts, order: Order) -> Outcome:
         _mark_known(connection, signature, "attempt" if has_paid else "neutral", None)
         adopted += 1
     named = f", and {len(left)} not, as {left[0]}" if left else ""
-    return f"{adopted} transactions since slot {since} are adopted{named}", None
+    return f"{adopted} transactions since {since} are adopted{named}", None
 
 
 def _book_withdrawal(payouts: Payouts, order: Order) -> Outcome:

@@ -22,7 +22,6 @@ from cluster.errors import Temporary
 from cluster.roles import READER
 from cluster.services import Command, Service
 from cluster.settings import Settings
-from ledger import ages
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +63,8 @@ class LedgerService:
 
     def notes(self) -> Mapping[str, str]:
         """What has been open for too long, a line each; and that nobody has looked, where the ledger does not."""
+        from ledger import ages  # with numpy, which commands that ask nothing do without
+
         try:
             with database.session(logins.url(self.settings, READER)) as connection:
                 rows = connection.execute(ages.NOTED).fetchall()

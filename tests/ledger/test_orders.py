@@ -280,7 +280,7 @@ def test_a_withdrawal_of_other_amounts_or_of_what_nobody_has_seen_is_refused(rig
 @pytest.mark.parametrize("kind", [orders.ADOPT, orders.WITHDRAWAL, orders.CORRECTION])
 def test_a_body_that_does_not_say_what_is_needed_is_refused_and_ends_nothing(rig: Rig, kind: str) -> None:
     ana = key_of(rig.connection, "ana")
-    for body in ({}, {"since_slot": "soon", "signature": 7, "from": 7}):
+    for body in ({}, {"since_slot": "soon", "signature": 7, "from": 7}, {"since": "soon"}):
         assert carried_out(rig, placed(rig, kind, body, ana)).state == "refused"
 
 
@@ -299,11 +299,13 @@ def test_a_deposit_or_a_payout_is_no_withdrawal(rig: Rig) -> None:
 # ── Adopt since ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_paid_before_a_restore_that_nobody_declared_is_adopted_since_a_slot(
+@pytest.mark.parametrize("since", [{"since_slot": 0}, {"since": "2000-01-01T00:00:00Z"}])
+def test_what_was_paid_before_a_restore_that_nobody_declared_is_adopted_since_a_slot_or_a_time(
     rig: Rig,
     postgres_url: str,
     empty_url: str,
     tmp_path: Path,
+    since: dict[str, Any],
 ) -> None:
     rig.creator(1, 1000)
     rig.creator(2, 700)
@@ -320,8 +322,10 @@ def test_what_was_paid_before_a_restore_that_nobody_declared_is_adopted_since_a_
     assert rig.rows("SELECT count(*) FROM ledger.chain_transactions WHERE kind = 'unknown'") == [(1,)]
     late = placed(rig, orders.ADOPT, {"since_slot": 10**9}, ana)
     assert carried_out(rig, late).outcome == "0 transactions since slot 1000000000 are adopted"
-    found = carried_out(rig, placed(rig, orders.ADOPT, {"since_slot": 0}, ana))
-    assert (found.state, found.outcome) == ("carried out", "1 transactions since slot 0 are adopted")
+    later = carried_out(rig, placed(rig, orders.ADOPT, {"since": "2999-01-01T00:00:00Z"}, ana))
+    assert later.outcome == "0 transactions since 2999-01-01T00:00:00Z are adopted"
+    found = carried_out(rig, placed(rig, orders.ADOPT, since, ana))
+    assert (found.state, str(found.outcome)[:15]) == ("carried out", "1 transactions ")
     assert rig.rows("SELECT creator_id, on_chain_pix FROM ledger.payouts ORDER BY 1") == [(1, 1000), (2, 700)]
     work(rig)
     for each in stops.in_force(rig.connection):
@@ -409,6 +413,7 @@ def test_the_command_line_places_lists_and_approves(settings: Settings, journal:
     assert_refused(
         run("withdrawal", "x", "--from", "platform", "--reason", "r", "--key-file", str(ana)), "has not read"
     )
+    assert_refused(run("adopt", "--reason", "r", "--key-file", str(ana)), "say --since-slot or --since")
     assert_refused(run("approve", "1", "--key-file", str(ana)), "your own")
     assert_refused(run("approve", "1", "--key-file", str(ben), "--timeout", "0.1"), "has not answered order 1")
     (shown,) = json.loads(run("list", "--json").stdout)
