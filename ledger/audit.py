@@ -55,6 +55,9 @@ def run(
         limits: for how long what is open may be so.
         heads: what was kept of the journal outside the database, as `anchors.listing`; nothing is compared without.
     """
+    kept = (
+        None if heads is None else _kept(heads)
+    )  # before the snapshot, which holds everything that was a head by then
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
@@ -62,8 +65,8 @@ def run(
               _credited(connection, full), _plans(connection), _attempts(connection)]  # fmt: skip
     if full:
         checks += [_hash_chain(connection), _accruals(connection), _proofs(connection)]
-    if heads is not None:
-        checks.append(_anchored(connection, heads))
+    if kept is not None:
+        checks.append(_anchored(connection, kept))
     if chain is not None:
         checks += _against_chain(connection, chain, gas)
         if full:
@@ -168,12 +171,18 @@ def _hash_chain(connection: Conn) -> Check:
     return _check("hash chain", wrong, f"{count} entries, head {previous.hex()[:16]}")
 
 
-def _anchored(connection: Conn, heads: Callable[[], Sequence[Anchor]]) -> Check:
-    """The journal still is what it was when its heads were kept outside the database."""
+def _kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
+    """The heads that were kept, or why they cannot be read."""
     try:
-        kept = heads()
+        return heads()
     except PixrError as error:
-        return Check("anchors", False, f"the heads that were kept cannot be read: {error}")
+        return error
+
+
+def _anchored(connection: Conn, kept: Sequence[Anchor] | PixrError) -> Check:
+    """The journal still is what it was when its heads were kept outside the database."""
+    if isinstance(kept, PixrError):
+        return Check("anchors", False, f"the heads that were kept cannot be read: {kept}")
     wrong, forgotten = anchors.compare(connection, kept)
     more = f", {forgotten} of entries that restores have forgotten" if forgotten else ""
     return _check("anchors", wrong, f"{len(kept)} heads that were kept are in the journal{more}")

@@ -190,10 +190,12 @@ def _is_account_of(address: str, wallet: str, mint: str) -> bool:
 
 # ── On chain, as it was found ──────────────────────────────────────────────────────────────────────────────────────
 
+# A payout is in the history of both addresses that are read, by slot; what else the ledger signs in that of who pays its fees.
 UNREAD = """
-    SELECT a.signature, a.state, a.slot FROM ledger.attempts a WHERE a.state IN ('landed', 'failed')
-      AND a.slot < (SELECT min(slot) FROM ledger.chain_cursors HAVING count(*) > 0)
-      AND NOT EXISTS (SELECT FROM ledger.chain_transactions c WHERE c.signature = a.signature) ORDER BY a.slot"""
+    SELECT a.signature, a.state, a.slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id
+    CROSS JOIN (SELECT min(slot) AS least, max(slot) AS most FROM ledger.chain_cursors) c
+    WHERE a.state IN ('landed', 'failed') AND a.slot < CASE WHEN b.kind = 'payout' THEN c.most ELSE c.least END
+      AND NOT EXISTS (SELECT FROM ledger.chain_transactions t WHERE t.signature = a.signature) ORDER BY a.slot"""
 NOT_OURS = """
     SELECT c.signature, c.delta_pix, a.state, p.amount_pix FROM ledger.chain_transactions c
     LEFT JOIN ledger.attempts a ON a.signature = c.signature

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Conn = Connection[Any]
 Outcome = tuple[str, int | None]  # in words, and the entry that was written
 
-UNFIT = (KeyError, TypeError, ValueError, psycopg.DataError)  # of a body that no command has made
+UNFIT = (Rejected, KeyError, TypeError, ValueError, psycopg.DataError)  # but the first: a body that no command has made
 PAYERS = ("platform", "reward_pool")  # what a withdrawal may have been taken from
 CORRECTED = ("chain", "reward_pool", "platform", "payable")  # buckets and transfers say what the other accounts hold
 
@@ -42,7 +42,7 @@ def carry_out(payouts: Payouts) -> None:
             with connection.transaction():  # what is done and that it is done, or neither
                 outcome, entry_id = WAYS[order.kind](payouts, order)
                 orders.done(connection, order.id, True, outcome, entry_id)
-        except (Rejected, *UNFIT) as refusal:
+        except UNFIT as refusal:
             outcome = (
                 str(refusal) if isinstance(refusal, Rejected) else f"the order does not say what it needs: {refusal!r}"
             )

@@ -30,6 +30,27 @@ ALTER TABLE ledger.wallets
     ADD proof text REFERENCES ledger.wallet_proofs,
     ADD held_for text CHECK (held_for IN ('manifest', 'no proof', 'change'));
 
+-- A proof is of its creator's wallet and of no other. A release that knows none changes a wallet as well: then the one of
+-- before is gone, and no later proof ends the hold.
+CREATE FUNCTION ledger.check_wallet() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.wallet <> OLD.wallet THEN
+        NEW.held_for := 'change';
+        IF NEW.proof IS NOT DISTINCT FROM OLD.proof THEN
+            NEW.proof := NULL;
+        END IF;
+    END IF;
+    IF NEW.proof IS NOT NULL AND NOT EXISTS (
+        SELECT FROM ledger.wallet_proofs p
+        WHERE p.nonce = NEW.proof AND p.creator_id = NEW.creator_id AND p.wallet = NEW.wallet) THEN
+        RAISE EXCEPTION 'proof % is not of wallet % of creator %', NEW.proof, NEW.wallet, NEW.creator_id
+            USING ERRCODE = 'PX005';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER checked BEFORE INSERT OR UPDATE OF wallet, proof ON ledger.wallets
+    FOR EACH ROW EXECUTE FUNCTION ledger.check_wallet();
+
 -- Keys for which anybody can make signatures: looked at again when a payout is planned (see 0009).
 UPDATE ledger.wallets SET checked_wallet = NULL WHERE wallet IN (
     '4uQeVj5tqViQh7yWWGStvkEG1Zmhx6uasJtWCJziofM', '4uQeVj5tqViQh7yWWGStvkEG1Zmhx6uasJtWCJziohZ',

@@ -62,7 +62,7 @@ def frozen(rig: Rig) -> str:
 
 def on_hold(rig: Rig) -> str:
     stops.hold(rig.connection, 7, "asked")
-    return stops.in_force(rig.connection)[0].name
+    return next(each.name for each in stops.in_force(rig.connection) if each.creator_id == 7)
 
 
 def order(rig: Rig) -> str:

@@ -95,6 +95,32 @@ def test_a_proof_ends_the_hold_of_a_first_wallet_and_not_that_of_a_change(journa
     assert (back.hold_until is not None, back.proven) == (True, False)
 
 
+def test_a_wallet_that_an_older_release_changes_has_no_proof_and_waits_whatever_is_proven(
+    journal: Connection[Any],
+) -> None:
+    made = asked(journal)
+    wallets.change(journal, ECONOMICS, 1, HERS, "creator", prove(journal, made.nonce, signed(made.message)))
+    changed = "UPDATE ledger.wallets SET wallet = %s, hold_until = now() + interval '72 hours' WHERE creator_id = 1"
+    journal.execute(changed, (HIS,))
+    known = wallets.of(journal, 1)
+    assert known is not None
+    assert (known.wallet, known.proven, known.hold_until is not None) == (HIS, False, True)
+    made = asked(journal, wallet=HIS)
+    proof = prove(journal, made.nonce, signed(made.message, OTHER), wallet=HIS)
+    assert wallets.change(journal, ECONOMICS, 1, HIS, "creator", proof).hold_until is not None
+
+
+def test_the_proof_of_another_wallet_or_creator_is_none_of_this_one(journal: Connection[Any]) -> None:
+    made = asked(journal)
+    proof = prove(journal, made.nonce, signed(made.message))
+    wallets.change(journal, ECONOMICS, 2, HERS, "creator")
+    journal.commit()
+    for creator_id, wallet in ((1, HIS), (2, HERS), (3, HERS)):
+        with pytest.raises(psycopg.DatabaseError, match="is not of wallet"):
+            wallets.change(journal, ECONOMICS, creator_id, wallet, "creator", proof)
+        journal.rollback()
+
+
 def test_only_what_waits_for_nothing_is_due(journal: Connection[Any]) -> None:
     pool = book.account(journal, "reward_pool")
     accounts = book.accounts_of(journal, "payable", "creator", [1, 2])
