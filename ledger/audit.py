@@ -56,7 +56,7 @@ def run(
         heads: what was kept of the journal outside the database, as `anchors.listing`; nothing is compared without.
     """
     kept = (
-        None if heads is None else _kept(heads)
+        None if heads is None else _heads_kept(heads)
     )  # before the snapshot, which holds everything that was a head by then
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -171,7 +171,7 @@ def _hash_chain(connection: Conn) -> Check:
     return _check("hash chain", wrong, f"{count} entries, head {previous.hex()[:16]}")
 
 
-def _kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
+def _heads_kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
     """The heads that were kept, or why they cannot be read."""
     try:
         return heads()
