@@ -55,9 +55,8 @@ def run(
         limits: for how long what is open may be so.
         heads: what was kept of the journal outside the database, as `anchors.listing`; nothing is compared without.
     """
-    kept = (
-        None if heads is None else _heads_kept(heads)
-    )  # before the snapshot, which holds everything that was a head by then
+    # Before the snapshot, which then holds every entry that was a head by now.
+    kept = None if heads is None else _heads_kept(heads)
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
