@@ -26,8 +26,10 @@ from cluster import (
     folders,
     grants,
     health,
+    leftovers,
     logins,
     migrations,
+    object_owners,
     postgres_programs,
     postgres_user,
     ray_cluster,
@@ -43,6 +45,7 @@ from cluster.storage import Storage
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+OWNERS_CONNECTIONS = 20  # beside those of the roles: migrations, indexes, dumps, the server's own and people
 JUICEFS_TIMEOUT_S = 30.0
 PYTHON = "python"  # a link to the virtual environment, in Ray's short folder
 SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
@@ -90,7 +93,7 @@ class Postgres:
             "listen_addresses": LOOPBACK,
             "port": str(runtime.known_port(self.settings, "postgres")),
             "unix_socket_directories": "",
-            "max_connections": "120",
+            "max_connections": str(sum(self.settings.postgres.connections_max.values()) + OWNERS_CONNECTIONS),
             "shared_buffers": f"{self.settings.postgres.shared_buffers_mb}MB",
             "maintenance_work_mem": f"{self.settings.postgres.maintenance_mb}MB",
             "dynamic_shared_memory_type": "posix",
@@ -184,6 +187,7 @@ class S3Gateway:
         formatted = self._folder / "formatted"
         if formatted.exists():
             self._come_along()
+            object_owners.take_over(self._folder / "meta.db")
             return
         (self._folder / "meta.db").unlink(missing_ok=True)  # a format that was interrupted
         _juice("format", "--storage", "file", "--bucket", self._blocks, "--trash-days", "0", self._meta, "pixr")
@@ -254,18 +258,23 @@ class Ray:
             runtime.port(self.settings, name, preferred)
         runtime.secret(self.settings, "ray_token")
         short = folders.short(self.settings.data_dir, "ray")
+        leftovers.remove_stale(short.parent, f"{short.name.rpartition('-')[0]}-")
         before = short.with_name(
             short.name.replace(f"-{os.geteuid()}-", "-")
         )  # where releases before had it, open to all
         shutil.rmtree(before, ignore_errors=True)
         if self._folder.parent == short or self._python != Path(sys.executable):
             folders.make_private(short)
+            leftovers.note(short, self.settings.data_dir)
         if self._python != Path(sys.executable):
             link = short / PYTHON
             link.unlink(missing_ok=True)
             link.symlink_to(sys.prefix)
         shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
         self._folder.mkdir(mode=0o700)
+
+    def tidy(self) -> None:
+        leftovers.remove(folders.short(self.settings.data_dir, "ray"), self.settings.data_dir)
 
     @property
     def _folder(self) -> Path:
@@ -334,7 +343,8 @@ class Schema:
             postgres_programs.follow(url)
         migrations.migrate(url)
         if self.settings.postgres.url == EMBEDDED:
-            grants.allow_login(url, {role: runtime.secret(self.settings, role.secret) for role in PARTS})
+            passwords = {role: runtime.secret(self.settings, role.secret) for role in PARTS}
+            grants.allow_login(url, passwords, self.settings.postgres.connections_max)
 
     def command(self) -> None:
         return None

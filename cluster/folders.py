@@ -6,10 +6,14 @@ own mode. Knows no service.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
+import pwd
+import shlex
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.errors import Rejected
@@ -32,6 +36,8 @@ def close_data_folder(folder: Path) -> None:
             make_private(folder)
             return
         mode = stat.S_IMODE(folder.stat().st_mode)
+        if _is_used(folder) and next(_of_others(folder), None):
+            raise refusal(folder)
         if not mode & OTHERS:
             return
         if mode & stat.S_ISVTX or not _is_ours(folder):
@@ -44,6 +50,17 @@ def close_data_folder(folder: Path) -> None:
             f"the data folder {folder} cannot be closed to other users: {error.strerror}", hint=hint
         ) from error
     log.warning("the data folder %s was open to other users (mode %o); it is closed now (700)", folder, mode)
+
+
+def refusal(folder: Path) -> Rejected:
+    """What to say of a data folder that this user may not use: whose it is, as far as that can be seen, and what to do."""
+    elsewhere = "choose another with PIXR_DATA_DIR"
+    other = next(_of_others(folder), None)
+    if other is None:
+        return Rejected(f"the data folder {folder} is not writable", hint=elsewhere)
+    give = f"give it to this one with `sudo chown -R {os.geteuid()} {shlex.quote(str(folder))}`"
+    hint = f"run Pixr as that user, or {give if _is_used(folder) else elsewhere}"
+    return Rejected(f"the data folder is another user's: {other} belongs to {_name(other.lstat().st_uid)}", hint=hint)
 
 
 def make_private(folder: Path) -> None:
@@ -71,4 +88,25 @@ def short(data_dir: Path, purpose: str) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    return any((folder / name).exists() for name in OURS) or not any(folder.iterdir())
+    return _is_used(folder) or not any(folder.iterdir())
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether Pixr ran in a folder, as far as this user may know."""
+    return any(os.path.exists(folder / name) for name in OURS)  # noqa: PTH110  Path.exists raises where it may not look
+
+
+def _of_others(folder: Path) -> Iterator[Path]:
+    """Paths that are another user's: the folder, what is in it, and what is one level below. To root all are its own."""
+    user = os.geteuid()
+    for path in (folder, *folder.glob("*"), *folder.glob("*/*")) if user else ():
+        with contextlib.suppress(OSError):  # removed since it was listed, or below what cannot be entered
+            if path.lstat().st_uid != user:
+                yield path
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

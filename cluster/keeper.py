@@ -171,8 +171,14 @@ class Keeper:
                 log.warning("%s did not stop within %.0f s and is killed", self.service.name, timeout_s)
             self.kill()
         self.process, self.state, self.reason = None, State.STOPPED, ""
+
+    def tidy(self) -> None:
+        """Remove what it has left outside of the data folder; all have been stopped."""
         if isinstance(self.service, Tidy):
-            self.service.tidy()
+            try:
+                self.service.tidy()
+            except (PixrError, OSError) as error:
+                log.warning("what %s has left outside of the data folder stays: %s", self.service.name, error)
 
     def row(self) -> dict[str, object]:
         """What `run/status.json` says of it."""

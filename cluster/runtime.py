@@ -221,5 +221,4 @@ def _locked(settings: Settings) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
     except PermissionError as error:
-        hint = "choose another with PIXR_DATA_DIR"
-        raise Rejected(f"the data folder {settings.data_dir} is not writable", hint=hint) from error
+        raise folders.refusal(settings.data_dir) from error

@@ -91,7 +91,7 @@ class Tidy(Protocol):
     """A service that leaves something outside of the data folder."""
 
     def tidy(self) -> None:
-        """Remove what only the process needed; called after its end, when it is not to be started again."""
+        """Remove what only the process needed; called after the end of all, when none is to be started again."""
 
 
 Factory = Callable[[Settings], Service | None]

@@ -25,7 +25,7 @@ from typing import IO
 
 import psutil
 
-from cluster import folders, services, telemetry
+from cluster import folders, leftovers, services, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.keeper import Keeper, State, kill_tree
@@ -109,11 +109,13 @@ class Supervisor:
         for _ in range(50):
             left = psutil.Process().children(recursive=True)
             if not left:
-                return
+                break
             for child in left:
                 kill_tree(child.pid)
                 _reap(child.pid)
             time.sleep(0.1)
+        for keeper in self.keepers:
+            keeper.tidy()
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
@@ -147,16 +149,15 @@ def read_status(settings: Settings) -> dict[str, object]:
 
 
 def running(settings: Settings) -> bool:
-    """Does a supervisor hold this data folder?"""
-    path = _lock_path(settings)
-    if not path.exists():
-        return False
-    with open(path, "a", encoding="ascii") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    """Does a supervisor hold this data folder?
+
+    Raises:
+        Rejected: this user may not use it.
+    """
+    try:
+        return leftovers.is_locked(leftovers.lock_path(settings.data_dir))
+    except PermissionError as error:
+        raise folders.refusal(settings.data_dir) from error
 
 
 def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[bytes]:
@@ -167,6 +168,7 @@ def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[byte
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o700)
     _require_space(settings)
+    _tidy(settings)
     status_path(settings).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "cluster.supervisor", *only]
     environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": str(folder)}
@@ -183,8 +185,9 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
         Temporary: it is still there after `timeout_s`.
     """
     if not running(settings):
+        _tidy(settings)
         return False
-    pid = json.loads(_lock_path(settings).read_text(encoding="ascii") or "0")
+    pid = json.loads(leftovers.lock_path(settings.data_dir).read_text(encoding="ascii") or "0")
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
     while running(settings):
@@ -194,13 +197,16 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
     return True
 
 
-def _lock_path(settings: Settings) -> Path:
-    return settings.data_dir / "run" / "supervisor.lock"
+def _tidy(settings: Settings) -> None:
+    """Remove what a stack that was killed has left outside of its data folder."""
+    if leftovers.lock_path(settings.data_dir).exists() and not running(settings):
+        for service in services.all_services(settings):
+            Keeper(service, settings).tidy()
 
 
 def _lock(settings: Settings) -> IO[str]:
     """The lock of this data folder; whoever asks `running` holds it for a moment, so one refusal means nothing."""
-    handle = open(_lock_path(settings), "a+", encoding="ascii")  # noqa: SIM115  held for the process's life
+    handle = open(leftovers.lock_path(settings.data_dir), "a+", encoding="ascii")  # noqa: SIM115  held for the process's life
     for _ in range(LOCK_TRIES_MAX):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

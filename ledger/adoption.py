@@ -3,15 +3,19 @@
 Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed and whose
 every recipient is a creator of ours; anything else stays unknown and needs a person. A payment becomes what it was: a
 posted batch with its attempt, so that earnings, audit and the next plan know it.
+
+What was signed and is forgotten may still land: nothing new is planned before it no longer can (see `end`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import psycopg
 from psycopg import Connection
 from solders.transaction import VersionedTransaction
 
@@ -20,17 +24,129 @@ from ledger import batches, book, packing, stops
 from ledger.batches import Attempt, Batch, Due
 from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
 from ledger.payouts import Payouts
+from ledger.rail import is_over
+from ledger.reconcile import Finding
 
 log = logging.getLogger(__name__)
 
+SEAT = """SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
+                        left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+                        (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+BATCH_ID = re.compile("[0-9a-f]{32}")
 RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
 
 
+class Owner(NamedTuple):
+    """A creator who is or was paid at a wallet. `owed_pix`: what they have payable now, in base units."""
+
+    creator_id: int
+    wallet: str
+    is_current: bool
+    account_id: int
+    owed_pix: int
+
+
+# ── How long ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def begin(connection: Connection[Any], detail: Mapping[str, Any]) -> None:
+    """Freeze payouts after the database has gone back; the wait begins anew where one was under way. Commits nothing."""
+    stops.thaw(connection, RESTORED)
+    stops.freeze(connection, RESTORED, detail)
+
+
+def watch(connection: Connection[Any]) -> None:
+    """Freeze payouts where the database does not lie where it did, whoever has restored it; remember where it lies."""
+    row = connection.execute("SELECT seat FROM ledger.chain").fetchone()
+    seat = _seat(connection)
+    if seat is not None and row is not None and row[0] not in (None, seat):
+        log.error("the database was restored, or a standby has taken over", extra={"was": row[0], "is": seat})
+        begin(connection, {"was": row[0], "is": seat})
+    sit(connection)
+
+
+def sit(connection: Connection[Any]) -> None:
+    """Remember where the database lies."""
+    seat = _seat(connection)
+    if seat is not None:
+        connection.execute("UPDATE ledger.chain SET seat = %s WHERE seat IS DISTINCT FROM %s", (seat, seat))
+    book.commit(connection)
+
+
+def _seat(connection: Connection[Any]) -> str | None:
+    """Server, timeline and database; None where the server does not say."""
+    try:
+        with connection.transaction():
+            row = connection.execute(SEAT).fetchone()
+    except psycopg.DatabaseError as error:
+        log.warning("the server does not say where the database lies: %s", str(error).strip())
+        return None
+    return str(row[0]) if row else None
+
+
+def end(payouts: Payouts, finding: Finding) -> bool:
+    """Let payouts go on after a restore, once the journal is the chain's again and will stay so; whether it was done.
+
+    What was signed before the restore and forgotten can land until its blockhash is over: until the finalized height is
+    that far past the one which the chain had when this process first asked, and, since heights are what nodes say, until
+    the freeze is `give_back_after_s` old by the database's clock. The finding must be of a slot after that: nodes that lag
+    show the treasury as the restored journal knows it.
+    """
+    connection = payouts.connection
+    freeze = stops.age_of(connection, RESTORED)
+    if freeze is None:
+        return False
+    number, age_s = freeze
+    if payouts.restored is None or payouts.restored[0] != number:
+        payouts.restored = (number, payouts.chain.highest(payouts.opinions) + LIFE_BLOCKS, None)
+    _, until, since_slot = payouts.restored
+    height, slot = payouts.chain.finalized_height(payouts.opinions)
+    if height <= until or age_s < payouts.settings.give_back_after_s:
+        return False
+    if since_slot is None:
+        payouts.restored = (number, until, slot)
+        return False
+    if not finding.conclusive or not finding.ok or finding.slot < since_slot:
+        return False
+    stops.thaw(connection, RESTORED)
+    book.commit(connection)
+    return True
+
+
+def retry(payouts: Payouts) -> None:
+    """Adopt what was unknown when it was read: before the restore was declared, or while something was missing."""
+    connection = payouts.connection
+    rows = connection.execute(
+        "SELECT t.signature, a.state FROM ledger.chain_transactions t"
+        " LEFT JOIN ledger.attempts a ON a.signature = t.signature WHERE t.kind = 'unknown' ORDER BY t.slot, t.seen_at"
+    ).fetchall()
+    if not rows or not stops.is_frozen_for(connection, RESTORED):
+        connection.commit()
+        return
+    for signature, state in rows:
+        effect = payouts.chain.effect(signature, payouts.opinions)
+        if effect is None or (state not in ("landed", "failed") and not adopt(payouts, effect)):
+            connection.rollback()
+            continue
+        connection.execute("UPDATE ledger.chain_transactions SET kind = 'attempt' WHERE signature = %s", (signature,))
+        book.commit(connection)
+
+
+# ── One transaction ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def adopt(payouts: Payouts, effect: Effect) -> bool:
-    """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours."""
+    """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours.
+
+    Raises:
+        Temporary: nodes do not tell enough now, or not everything that is due is payable yet.
+    """
     connection = payouts.connection
     if not stops.is_frozen_for(connection, RESTORED):
         return False
+    if batches.known(connection, [effect.signature]):
+        return False  # it has landed after its batch had ended: to be resolved
+    _require_payable(connection)
     try:
         transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
     except ValueError as error:
@@ -48,6 +164,22 @@ def adopt(payouts: Payouts, effect: Effect) -> bool:
         return False
 
 
+def _require_payable(connection: Connection[Any]) -> None:
+    """That what was earned and due when the database was restored is payable, however long that takes.
+
+    What is adopted is taken from there: else it would come from the pool of rewards, and be paid again once it is payable.
+    """
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM ledger.maturing WHERE matures_at <= f.placed_at AND matures_at <= now()),"
+        " EXISTS (SELECT FROM ledger.unfolded i JOIN ledger.appearance_batches b ON b.incarnation = i.id"
+        "         AND b.seq >= i.folded WHERE b.recorded_at <= f.placed_at)"
+        " FROM ledger.freezes f WHERE f.reason = %s AND f.released_at IS NULL",
+        (RESTORED,),
+    ).fetchone()
+    if row is not None and any(row):
+        raise Temporary("what the chain has paid is adopted once all that was due is folded and payable")
+
+
 def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -> bool:
     spent = -effect.tokens.get(payouts.treasury.token_account, 0)
     if spent == 0 or effect.error is not None:
@@ -55,38 +187,71 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
         payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
         return True
     paid = {address: change for address, change in effect.tokens.items() if change > 0}
-    creators = _creators(payouts)
-    if sum(paid.values()) != spent or not paid.keys() <= creators.keys():
+    owners = _owners(payouts, paid)
+    if sum(paid.values()) != spent or not paid.keys() <= owners.keys():
         return False
-    batch = _open_batch(payouts, transaction) or _forgotten(payouts, effect, paid, creators)
+    batch = _open_batch(payouts, transaction)
+    if batch is None:
+        creators = [each.creator_id for several in owners.values() for each in several]
+        for number in batches.open_of(payouts.connection, creators):
+            _give_back(payouts, number)
+        batch = _forgotten(payouts, effect, transaction, paid)
     _settle(payouts, batch, effect, transaction)
     log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
     return True
 
 
-def _creators(payouts: Payouts) -> dict[str, tuple[int, str]]:
-    """Creator and wallet by token account, of every wallet there is or was."""
-    rows = payouts.connection.execute("SELECT DISTINCT creator_id, new_wallet FROM ledger.wallet_changes")
-    return {payouts.treasury.token_account_of(wallet): (creator, wallet) for creator, wallet in rows}
+def _owners(payouts: Payouts, addresses: Mapping[str, int]) -> dict[str, list[Owner]]:
+    """Who is or was paid at these token accounts, by address."""
+    rows = payouts.connection.execute(
+        "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
+        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id ORDER BY 1, 2"
+    ).fetchall()
+    named = [(payouts.treasury.token_account_of(wallet), creator, wallet, is_now) for creator, wallet, is_now in rows]
+    named = [each for each in named if each[0] in addresses]
+    accounts = book.accounts_of(payouts.connection, "payable", "creator", [each[1] for each in named])
+    found: dict[str, list[Owner]] = {}
+    for address, creator, wallet, is_now in named:
+        account = accounts[creator]
+        owed = book.balance(payouts.connection, account)
+        found.setdefault(address, []).append(Owner(creator, wallet, is_now, account, owed))
+    return found
 
 
 def _open_batch(payouts: Payouts, transaction: VersionedTransaction) -> Batch | None:
-    """The batch that the backup still knows, by the marker that the transaction has made last: its own.
+    """The batch that the backup still knows, by the marker that the transaction has made last, or its memo: its own.
 
     What the batch had signed itself can never land any more. The markers before are of batches that were called back since
     the backup, whose payouts this one repeats: where the backup knows them as open, their money goes back first.
     """
     rows = payouts.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
-    known = {str(payouts.treasury.marker(number).address): number for (number,) in rows.fetchall()}
+    numbers = [number for (number,) in rows.fetchall()]
+    known = {str(payouts.treasury.marker(number).address): number for number in numbers}
     *above, own = _markers(transaction) or [""]
     if own in known:
         return _given_up(payouts, known[own])
+    if _memo(transaction) in numbers:
+        return _given_up(payouts, _memo(transaction))
     for address in above:
         if address in known:
-            batch = _given_up(payouts, known[address])
-            batches.cancel(payouts.connection, batch)
-            payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
+            _give_back(payouts, known[address])
     return None
+
+
+def _give_back(payouts: Payouts, batch_id: str) -> None:
+    """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it.
+
+    What it had signed must be past its last block and unseen; else settling ends it first.
+    """
+    attempts = [each for each in batches.live_attempts(payouts.connection) if each.batch.id == batch_id]
+    if attempts:
+        height, slot = payouts.chain.finalized_height(payouts.opinions)
+        looks = payouts._looks_since(attempts, slot)
+        if not all(is_over(each, height) and payouts._nobody_knows(each, looks) for each in attempts):
+            raise Temporary(f"batch {batch_id} of the backup may still land, and its recipients have been paid since")
+    batch = _given_up(payouts, batch_id)
+    batches.cancel(payouts.connection, batch)
+    payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
 
 
 def _given_up(payouts: Payouts, batch_id: str) -> Batch:
@@ -95,6 +260,16 @@ def _given_up(payouts: Payouts, batch_id: str) -> Batch:
         if attempt.batch.id == batch_id:
             batches.expire(payouts.connection, attempt)
     return batches.one(payouts.connection, batch_id)
+
+
+def _memo(transaction: VersionedTransaction) -> str:
+    """The batch that a transaction without a marker names; empty where it names none."""
+    message = transaction.message
+    for each in message.instructions:
+        if message.account_keys[each.program_id_index] == packing.MEMO_PROGRAM:
+            text = bytes(each.data).decode("ascii", "replace")
+            return text if BATCH_ID.fullmatch(text) else ""
+    return ""
 
 
 def _markers(transaction: VersionedTransaction) -> list[str]:
@@ -107,39 +282,107 @@ def _markers(transaction: VersionedTransaction) -> list[str]:
     ]
 
 
-def _forgotten(
-    payouts: Payouts, effect: Effect, paid: Mapping[str, int], creators: Mapping[str, tuple[int, str]]
-) -> Batch:
-    """A batch that was planned after the backup: made again, from what `payable` holds and else from `reward_pool`."""
+def _forgotten(payouts: Payouts, effect: Effect, transaction: VersionedTransaction, paid: Mapping[str, int]) -> Batch:
+    """A batch that was planned after the backup: made again, from what its recipients are owed and else `reward_pool`."""
     connection = payouts.connection
-    accounts = book.accounts_of(connection, "payable", "creator", [creators[address][0] for address in paid])
-    dues = [_due(connection, accounts, creators[address], address, amount) for address, amount in sorted(paid.items())]
-    missing = [
-        (each.account_id, each.amount_pix - held)
-        for each in dues
-        if (held := book.balance(connection, each.account_id)) < each.amount_pix
+    owners = _owners(payouts, paid)  # with what has just gone back
+    dues = [
+        _due(connection, owner, address, amount)
+        for address, total in sorted(paid.items())
+        for owner, amount in _shares(owners[address], total)
     ]
-    if missing:  # earned after the backup, and lost with it
-        lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in missing)), *missing]
+    missing = {each.account_id: each.amount_pix - book.balance(connection, each.account_id) for each in dues}
+    early = _earned_again(connection, {each.creator_id: missing[each.account_id] for each in dues})
+    for account, lines in early.items():
+        missing[account] -= sum(amount for _, amount in lines)
+        lines = [(maturing, -amount) for maturing, amount in lines] + [(account, sum(amount for _, amount in lines))]
+        payouts._post(f"early:{effect.signature}:{account}", "maturity", lines, {"signature": effect.signature})
+    lost = [(account, amount) for account, amount in missing.items() if amount > 0]
+    if lost:  # earned after the backup, and lost with it
+        lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in lost)), *lost]
         payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
-    number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
+    number = _memo(transaction) or hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
     recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
     batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
     batches.add(connection, [batch])
     batches.pend(connection, [(batch, dues)])
+    *_, own = _markers(transaction) or [""]
+    if own:
+        batches.add_marker(connection, batch, own, max(effect.lamports.get(own, 0), 0))
     return batch
 
 
-def _due(
-    connection: Connection[Any], accounts: Mapping[int, int], creator: tuple[int, str], address: str, amount: int
-) -> Due:
+def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
+    """Who was paid at one wallet: those who are owed it, so that the wallet is not paid for the same again.
+
+    Who is paid there now comes before who was once; what nobody is owed was earned after the backup.
+    """
+    queue = sorted(
+        owners, key=lambda each: (each.owed_pix != total, not each.is_current, -each.owed_pix, each.creator_id)
+    )
+    shares: dict[Owner, int] = {}
+    left = total
+    for each in queue:
+        if taken := min(each.owed_pix, left):
+            shares[each] = taken
+            left -= taken
+    if left:
+        shares[queue[0]] = shares.get(queue[0], 0) + left
+    return list(shares.items())
+
+
+def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
+    """What of these creators' missing money matures only later, because it was folded again after the restore.
+
+    It had matured in the time that is forgotten, and was paid. Taken from the youngest earnings, and from no more than what
+    such folds have brought; by the account that it is payable at, as (maturing account, amount).
+    """
+    wanted = {creator: amount for creator, amount in missing.items() if amount > 0}
+    rows = connection.execute(
+        "WITH again AS (SELECT DISTINCT d.entry_id FROM ledger.freezes z JOIN ledger.folds d ON d.folded_at >= z.placed_at"
+        "   JOIN ledger.outcomes o ON o.fold_id = d.id JOIN ledger.appearance_batches b USING (incarnation, seq)"
+        "   WHERE z.reason = %(reason)s AND z.released_at IS NULL AND b.recorded_at <= z.placed_at)"
+        " SELECT a.owner, a.id, least(a.balance, sum(p.amount))::bigint FROM ledger.accounts a"
+        " JOIN ledger.postings p ON p.account_id = a.id JOIN again USING (entry_id)"
+        " WHERE a.kind = 'maturing' AND a.party = 'creator' AND a.owner = ANY(%(creators)s) AND a.balance > 0"
+        " GROUP BY a.owner, a.id ORDER BY a.owner",
+        {"reason": RESTORED, "creators": list(wanted)},
+    ).fetchall()
+    payable = book.accounts_of(connection, "payable", "creator", [row[0] for row in rows])
+    found: dict[int, list[tuple[int, int]]] = {}
+    for creator, maturing, most in rows:
+        taken = _take_youngest(connection, maturing, min(most, wanted[creator]))
+        if taken:
+            found[payable[creator]] = [(maturing, taken)]
+    return found
+
+
+def _take_youngest(connection: Connection[Any], account: int, most: int) -> int:
+    """Take this much out of an account's earnings that mature last; returns how much there was."""
+    buckets = connection.execute(
+        "SELECT matures_at, amount_pix FROM ledger.maturing WHERE account_id = %s AND amount_pix > 0"
+        " ORDER BY matures_at DESC",
+        (account,),
+    ).fetchall()
+    taken = 0
+    for matures_at, amount in buckets:
+        part = min(amount, most - taken)
+        connection.execute(
+            "UPDATE ledger.maturing SET amount_pix = amount_pix - %s WHERE account_id = %s AND matures_at = %s",
+            (part, account, matures_at),
+        )
+        taken += part
+    return taken
+
+
+def _due(connection: Connection[Any], owner: Owner, address: str, amount: int) -> Due:
     row = connection.execute(
         "SELECT (now() AT TIME ZONE 'utc')::date, (SELECT count(*) FROM ledger.payouts p WHERE p.creator_id = %s"
         " AND p.period = (now() AT TIME ZONE 'utc')::date)::int",
-        (creator[0],),
+        (owner.creator_id,),
     ).fetchone()
     assert row is not None
-    return Due(creator[0], accounts[creator[0]], creator[1], amount, row[0], row[1], address)
+    return Due(owner.creator_id, owner.account_id, owner.wallet, amount, row[0], row[1], address)
 
 
 def _settle(payouts: Payouts, batch: Batch, effect: Effect, transaction: VersionedTransaction) -> None:

@@ -66,7 +66,7 @@ STATES: Mapping[str, tuple[str, str]] = {
         "work_open_max_s",
         (
             "SELECT i.id::text AS name, (SELECT b.recorded_at FROM ledger.appearance_batches b"
-            "   WHERE b.incarnation = i.id AND b.seq >= i.folded ORDER BY b.seq LIMIT 1) AS since FROM ledger.incarnations i"
+            "   WHERE b.incarnation = i.id AND b.seq >= i.folded ORDER BY b.seq LIMIT 1) AS since FROM ledger.unfolded i"
             " WHERE i.folded < i.recorded"
         ),
     ),
@@ -143,4 +143,7 @@ NOTED = """SELECT state, open, late, oldest_at, greatest(coalesce(extract(epoch 
 
 def noted(rows: Sequence[Sequence[Any]]) -> list[Age]:
     """What was noted last, of the rows of `NOTED`; each row's last column is how long ago, in seconds."""
-    return [Age(*row[:6], tuple(row[6])) for row in rows]
+    return [
+        Age(state, count, late, oldest_at, oldest_s, limit_s, tuple(names))
+        for state, count, late, oldest_at, oldest_s, limit_s, names, _ in rows
+    ]

@@ -15,8 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from cluster import database, migrations, postgres_programs
 from cluster.errors import Rejected, Temporary
-from ledger import stops
-from ledger.adoption import RESTORED
+from ledger import adoption
 
 DUMP_TIMEOUT_S = 3600
 # Numbers that were given after the dump stand in spools, links and other people's notes: they are not given again.
@@ -73,10 +72,12 @@ def restore(url: str, file: Path) -> None:
         str(file),
     )
     with database.connect(url) as connection:
-        stops.freeze(connection, RESTORED, {"file": file.name})
+        adoption.begin(connection, {"file": file.name})
         connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no writer of before is ever valid again
         connection.execute(SKIPPED, {"some": NUMBERS_SKIPPED})
     migrations.migrate(url)
+    with database.connect(url) as connection:
+        adoption.sit(connection)
 
 
 def _run(url: str, program: str, *arguments: str) -> None:

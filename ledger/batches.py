@@ -385,6 +385,22 @@ def guarded_by(connection: Conn, batch_id: str) -> list[str]:
     return [number for number, above in lineage(connection, [row[0] for row in rows]).items() if batch_id in above]
 
 
+def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
+    """Payout batches without an end that pay any of these creators."""
+    rows = connection.execute(
+        "SELECT DISTINCT b.id FROM ledger.batches b JOIN ledger.payouts p ON p.batch_id = b.id"
+        " WHERE b.kind = 'payout' AND b.state IN ('planned', 'held', 'signed') AND p.creator_id = ANY(%s) ORDER BY b.id",
+        (list(creator_ids),),
+    )
+    return [row[0] for row in rows]
+
+
+def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
+    """Of these addresses those of markers that are or were on chain."""
+    rows = connection.execute("SELECT address FROM ledger.markers WHERE address = ANY(%s)", (list(addresses),))
+    return {row[0] for row in rows}
+
+
 def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
     """The slot by which the chain has every one of these token accounts that we have opened; 0 for none."""
     row = connection.execute(

@@ -90,9 +90,13 @@ class Written:
 
 
 def take_epoch(connection: Connection, owner: str) -> int:
-    """Become the one writer: every earlier holder is shut out once this commits. The session then holds the epoch."""
+    """Become the one writer: every earlier holder is shut out once this commits. The session then holds the epoch.
+
+    Epochs follow the clock: one that a restored database has forgotten may still be held, and does not come again.
+    """
     row = connection.execute(
-        "UPDATE ledger.fence SET epoch = epoch + 1, owner = %s, taken_at = now(), seen_at = now() RETURNING epoch",
+        "UPDATE ledger.fence SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),"
+        "   owner = %s, taken_at = now(), seen_at = now() RETURNING epoch",
         (owner,),
     ).fetchone()
     assert row is not None

@@ -268,6 +268,17 @@ class Chain:
         )
         return min(answers)
 
+    def highest(self, opinions: int = 1) -> int:
+        """The highest block height that a node names which can be right, by where `opinions` nodes are.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        at = {"commitment": "processed"}
+        answers: list[tuple[int, int]] = self.ask_all("getEpochInfo", at, least=opinions, read=_epoch)
+        heights = sorted(height for height, _ in answers)
+        return min(heights[-1], heights[-opinions] + AHEAD_BLOCKS_MAX)
+
     def rent(self, size: int) -> int:
         return int(self.ask("getMinimumBalanceForRentExemption", size, read=_whole))
 

@@ -141,7 +141,7 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
         raise SystemExit(1)
 
 
-OF_STOPS = (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.release)
+OF_STOPS = (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release)
 for command in (*OF_STOPS, cli_wallets.wallet, cli_orders.order):
     payouts.add_command(command)
 
@@ -170,7 +170,7 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
 
     economics = context.settings.section(Economics)
     waiting = connection.execute(
-        "SELECT coalesce(sum(recorded - folded), 0)::bigint FROM ledger.incarnations"
+        "SELECT coalesce(sum(greatest(recorded - folded, 0)), 0)::bigint FROM ledger.unfolded"
     ).fetchone()
     bound = connection.execute("SELECT mint FROM ledger.chain").fetchone()
     closed = stops.frozen(connection) or not batches.is_payday(connection, economics)

@@ -1,4 +1,4 @@
-"""`pixr payouts stops`, `hold`, `freeze` and `release`. Knows how to ask and how to print; the work is `stops`'s."""
+"""`pixr payouts stops`, `hold`, `freeze`, `restored` and `release`. Knows how to ask and print; the work is `stops`'s."""
 
 from __future__ import annotations
 
@@ -63,6 +63,17 @@ def freeze(context: Context, reason: str) -> None:
     with context.connect(LEDGER) as connection:
         own.freeze(connection, reason, {"by": getpass.getuser()})
     context.console.print("all payouts are frozen")
+
+
+@click.command()
+@click.pass_obj
+def restored(context: Context) -> None:
+    """Say that the database has gone back in time, by other means than `pixr restore`: what was paid since is adopted."""
+    from ledger import adoption
+
+    with context.connect(LEDGER) as connection:
+        adoption.begin(connection, {"by": getpass.getuser()})
+    context.console.print("all payouts are frozen until what the chain has paid is in the journal again")
 
 
 @click.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cluster.errors import Temporary
@@ -61,10 +62,21 @@ class Planning(Rail):
 
     def _pend(self, chunks: Sequence[Sequence[Due]], parent: str | None = None) -> list[Batch]:
         """A batch for each chunk, its money in flight."""
-        made = [self.payout_batch(chunk, tag=parent or "") for chunk in chunks]
+        made = self._unmarked([self.payout_batch(chunk, tag=parent or "") for chunk in chunks])
         batches.add(self.connection, made, parent)
         batches.pend(self.connection, list(zip(made, chunks, strict=True)))
         return made
+
+    def _unmarked(self, made: Sequence[Batch]) -> list[Batch]:
+        """The same batches, under other ids where the marker of one is on chain: adopted after a restore, which forgot it."""
+        taken = batches.marked(self.connection, [str(self.treasury.marker(each.id).address) for each in made])
+        while taken:
+            made = [
+                replace(each, id=self._id(each.id)) if str(self.treasury.marker(each.id).address) in taken else each
+                for each in made
+            ]
+            taken = batches.marked(self.connection, [str(self.treasury.marker(each.id).address) for each in made])
+        return list(made)
 
     def _reclaim(self) -> None:
         """Take back the rent of markers that have done their duty, once a transaction is worth its fee."""

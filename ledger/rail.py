@@ -37,6 +37,8 @@ class Rail:
     screening: Screening = field(init=False)
     planned_now: frozenset[str] = field(init=False, default=frozenset())  # batches whose recipients were just looked at
     signed_now: frozenset[str] = field(init=False, default=frozenset())  # signatures likewise
+    # Since a restore: the number of its freeze, the height after which nothing signed before can land, a slot past that.
+    restored: tuple[int, int, int | None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.screening = screening.load(self.settings.screening)

@@ -1,9 +1,10 @@
 """A signer in a process of its own, behind a local socket: the pattern for a KMS, and the second pair of eyes.
 
-`python -m ledger.remote_signer --key FILE --socket PATH --ceiling-pix N` holds the key; the ledger, with `treasury_key =
-"unix:PATH"`, never sees it. The process signs nothing but payouts: transactions over the programs that a payout needs,
-which move no more PIX than the ceiling in 24 hours (counted from its start). Each request is a message with its length
-before it (4 bytes, big-endian), each answer a status byte with the signature, or the reason, behind it.
+`python -m ledger.remote_signer --key FILE --socket PATH --mint ADDRESS --ceiling-pix N` holds the key; the ledger, with
+`treasury_key = "unix:PATH"`, never sees it. The process signs nothing but payouts of this treasury and mint (see `policy`),
+which move no more PIX, and cost no more lamports for fees and rents, than its ceilings in 24 hours. What it has signed it
+keeps in a file: a restart begins no new day. Each request is a message with its length before it (4 bytes, big-endian),
+each answer a status byte with the signature, or the reason, behind it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from collections import deque
 from pathlib import Path
 
 import click
-from solders.message import from_bytes_versioned
 from solders.pubkey import Pubkey
 
 from cluster import telemetry
 from cluster.errors import Rejected, Temporary
 from ledger import packing
+from ledger.packing import Payer
+from ledger.policy import Spent, spent
 from ledger.signer import FileSigner, Signer, file_signer
 
 log = logging.getLogger(__name__)
@@ -35,9 +37,8 @@ MESSAGE_BYTES_MAX = 4096
 TIMEOUT_S = 5.0
 DAY_S = 86_400
 SIGNED, REFUSED = b"\1", b"\0"
-TRANSFERS = {(bytes([packing.TRANSFER_CHECKED]), 10), (bytes([packing.TRANSFER]), 9)}
-SYSTEM_CALLS = (packing.CREATE_WITH_SEED, packing.TRANSFER_WITH_SEED)
-PLAIN = (packing.ATA_PROGRAM, packing.COMPUTE_BUDGET, packing.MEMO_PROGRAM)
+CEILING_LAMPORTS = 1_000_000_000
+COMPACT_LINES_MIN = 10_000  # of the file, before what is a day old is left out of it
 
 
 class RemoteSigner:
@@ -76,50 +77,84 @@ class RemoteSigner:
         return answer[0]
 
 
-class Policy:
-    """What is signed: payouts, up to a ceiling of PIX in 24 hours."""
+class Window:
+    """What was signed in the last 24 hours, kept in a file before each signature is given.
 
-    def __init__(self, ceiling_pix: int) -> None:
-        self._ceiling_pix = ceiling_pix
-        self._signed: deque[tuple[float, int]] = deque()
+    A line of the file is one signature: seconds since 1970, base units of PIX, lamports.
+    """
+
+    def __init__(self, path: Path, now_s: float) -> None:
+        self._path = path
+        self._signed: deque[tuple[float, Spent]] = deque()
+        self._lines = 0
+        if path.exists():
+            for line in path.read_text(encoding="ascii").splitlines():
+                self._signed.append(self._read(line))
+        self._write_again(now_s)
+
+    def spent(self, now_s: float) -> Spent:
+        while self._signed and self._signed[0][0] <= now_s - DAY_S:
+            self._signed.popleft()
+        return Spent(sum(each.pix for _, each in self._signed), sum(each.lamports for _, each in self._signed))
+
+    def add(self, now_s: float, more: Spent) -> None:
+        """Count a signature, for good."""
+        with open(self._path, "a", encoding="ascii") as file:
+            file.write(f"{now_s!r} {more.pix} {more.lamports}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._signed.append((now_s, more))
+        self._lines += 1
+        if self._lines > COMPACT_LINES_MIN and self._lines > 2 * len(self._signed):
+            self._write_again(now_s)
+
+    def _write_again(self, now_s: float) -> None:
+        self.spent(now_s)
+        draft = self._path.with_name(self._path.name + ".new")
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        with open(draft, "w", encoding="ascii") as file:
+            file.writelines(f"{at!r} {each.pix} {each.lamports}\n" for at, each in self._signed)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._path)
+        self._lines = len(self._signed)
+
+    def _read(self, line: str) -> tuple[float, Spent]:
+        try:
+            at, pix, lamports = line.split()
+            return float(at), Spent(int(pix), int(lamports))
+        except ValueError as error:
+            hint = "look what was signed in the last 24 hours; without the file a new day begins"
+            raise Rejected(f"{self._path} holds {line!r}, no signature", code="window-damaged", hint=hint) from error
+
+
+class Policy:
+    """What is signed: payouts of one treasury, up to ceilings of PIX and of lamports in 24 hours."""
+
+    def __init__(
+        self, payer: Payer, window: Window, ceiling_pix: int, ceiling_lamports: int = CEILING_LAMPORTS
+    ) -> None:
+        self._payer, self._window = payer, window
+        self._ceiling = Spent(ceiling_pix, ceiling_lamports)
         self._lock = threading.Lock()
 
     def check(self, content: bytes, now_s: float) -> None:
-        """Count the message's PIX, or refuse it.
+        """Count what the message moves, or refuse it.
 
         Raises:
             Rejected: it does something else, or too much.
         """
-        amount = moved(content)
+        more = spent(content, self._payer)
         with self._lock:
-            while self._signed and self._signed[0][0] <= now_s - DAY_S:
-                self._signed.popleft()
-            spent = sum(each for _, each in self._signed)
-            if spent + amount > self._ceiling_pix:
-                raise Rejected(f"{spent + amount} in 24 hours is above the ceiling of {self._ceiling_pix}")
-            self._signed.append((now_s, amount))
-
-
-def moved(content: bytes) -> int:
-    """The base units that a payout's message moves.
-
-    Raises:
-        Rejected: it is no transaction, or calls what no payout calls.
-    """
-    try:
-        message = from_bytes_versioned(content)
-    except (ValueError, TypeError) as error:
-        raise Rejected("not the message of a transaction") from error
-    total = 0
-    for each in message.instructions:
-        program, data = message.account_keys[each.program_id_index], bytes(each.data)
-        if program == packing.TOKEN_PROGRAM and (data[:1], len(data)) in TRANSFERS:
-            total += int.from_bytes(data[1:9], "little")
-        elif program == packing.SYSTEM_PROGRAM and int.from_bytes(data[:4], "little") in SYSTEM_CALLS:
-            continue
-        elif program not in PLAIN:
-            raise Rejected(f"it calls {program} in a way that no payout does")
-    return total
+            before = self._window.spent(now_s)
+            for name, least, most in (
+                ("", before.pix + more.pix, self._ceiling.pix),
+                ("lamports ", before.lamports + more.lamports, self._ceiling.lamports),
+            ):
+                if least > most:
+                    raise Rejected(f"{least} {name}in 24 hours is above the ceiling of {most}")
+            self._window.add(now_s, more)
 
 
 class Server(socketserver.ThreadingUnixStreamServer):
@@ -155,7 +190,7 @@ class _Handler(socketserver.BaseRequestHandler):
     def _answer(self, message: bytes) -> bytes:
         if not message:
             return bytes(self.server.signer.pubkey)
-        self.server.policy.check(message, time.monotonic())
+        self.server.policy.check(message, time.time())
         return self.server.signer.sign(message)
 
 
@@ -172,18 +207,54 @@ def _read(door: socket.socket, count: int) -> bytes:
 @click.command()
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="A Solana key file of mode 0600.")
 @click.option("--socket", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--mint", required=True, help="The address of PIX: token accounts are opened for it alone.")
+@click.option("--decimals", default=6, show_default=True)
+@click.option("--treasury", default="", help="The treasury's address, where the key only pays its fees.")
+@click.option("--gas", default="", help="Who pays the fees, where it is not the treasury itself.")
 @click.option("--ceiling-pix", type=click.IntRange(0), required=True, help="Base units in 24 hours.")
-def main(key: Path, path: Path, ceiling_pix: int) -> None:
+@click.option("--ceiling-lamports", type=click.IntRange(0), default=CEILING_LAMPORTS, show_default=True,
+              help="For fees and rents, in 24 hours.")  # fmt: skip
+@click.option("--signed", type=click.Path(path_type=Path), help="Where it keeps what it has signed; else KEY.signed.")
+def main(
+    key: Path,
+    path: Path,
+    mint: str,
+    decimals: int,
+    treasury: str,
+    gas: str,
+    ceiling_pix: int,
+    ceiling_lamports: int,
+    signed: Path | None,
+) -> None:
     """Sign payouts for whoever may open the socket, until SIGTERM."""
     telemetry.configure("signer")
     held: FileSigner = file_signer(key)
-    server = Server(path, held, Policy(ceiling_pix))
+    payer = payer_of(held.pubkey, mint, decimals, treasury, gas)
+    window = Window(signed or key.with_name(key.name + ".signed"), time.time())
+    server = Server(path, held, Policy(payer, window, ceiling_pix, ceiling_lamports))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     log.info("signing for %s at %s", held.pubkey, path)
     with server:
         server.serve_forever()
     path.unlink(missing_ok=True)
+
+
+def payer_of(held: Pubkey, mint: str, decimals: int, treasury: str = "", gas: str = "") -> Payer:
+    """The treasury that is signed for, and who pays its fees; one of them holds the key.
+
+    Raises:
+        Rejected: an address is none, or the key is neither's.
+    """
+    try:
+        owner = Pubkey.from_string(treasury) if treasury else held
+        payer = Pubkey.from_string(gas) if gas else held
+        of = Pubkey.from_string(mint)
+    except ValueError as error:
+        raise Rejected(f"an address is none: {error}", code="wrong-address") from error
+    if held not in (owner, payer):
+        raise Rejected(f"the key of {held} is neither the treasury's nor the payer's", code="wrong-key")
+    return Payer(payer, owner, packing.token_account(owner, of), of, decimals)
 
 
 if __name__ == "__main__":

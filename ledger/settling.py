@@ -67,12 +67,16 @@ class Settling(Signing):
     def _revive(self, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
         """We gave it up and the chain did not. If it paid, a later attempt of the batch can only fail at the marker.
 
-        False while such an attempt has not ended, or (without markers) has paid as well, which it then ends as.
+        False while such an attempt may still land, or (without markers) has paid as well, which it then ends as. One that
+        can never land is given up: that the batch has paid is known here, so that its marker, which stands, says nothing.
         """
         stops.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
         rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
         for rival in rivals:
             ended = self.chain.effect(rival.signature, self.opinions)
+            if ended is None and self._can_never_land(rival):
+                batches.expire(self.connection, rival)
+                continue
             if ended is None or ended.error is None:
                 book.commit(self.connection)
                 return False
@@ -85,6 +89,11 @@ class Settling(Signing):
             self._cost_only(attempt, effect)
         book.commit(self.connection)
         return True
+
+    def _can_never_land(self, attempt: Attempt) -> bool:
+        """Whether the finalized height is past its last, and no node that has looked since then knows it."""
+        height, slot = self.chain.finalized_height(self.opinions)
+        return is_over(attempt, height) and self._nobody_knows(attempt, self._looks_since([attempt], slot))
 
     def _cost_only(self, attempt: Attempt, effect: Effect) -> None:
         """The attempt failed and its batch goes on: only the fee is booked."""

@@ -110,6 +110,16 @@ def is_frozen_for(connection: Conn, reason: str) -> bool:
     return row is not None
 
 
+def age_of(connection: Conn, reason: str) -> tuple[int, float] | None:
+    """The number of the freeze in force for a reason, and its age in seconds by the database's clock."""
+    row = connection.execute(
+        "SELECT id, extract(epoch FROM clock_timestamp() - placed_at)::float FROM ledger.freezes"
+        " WHERE reason = %s AND released_at IS NULL",
+        (reason,),
+    ).fetchone()
+    return (int(row[0]), float(row[1])) if row else None
+
+
 def thaw(connection: Conn, reason: str) -> None:
     """The ledger itself has found that the reason of a freeze is gone."""
     connection.execute(

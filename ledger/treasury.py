@@ -18,9 +18,9 @@ from solders.hash import Hash
 from solders.pubkey import Pubkey
 
 from cluster import runtime
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 from cluster.settings import EMBEDDED, Settings
-from ledger import packing, signer
+from ledger import packing, policy, signer
 from ledger.chain import TOKEN_ACCOUNT_BYTES, Chain
 from ledger.settings import Economics, LedgerSettings
 from ledger.signer import Signer
@@ -95,7 +95,7 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     Raises:
         Rejected: the database belongs to another chain or mint, a key is missing, or the mint or the treasury's account
             is not what it should be.
-        Temporary: no RPC node answers.
+        Temporary: no RPC node answers, or one names a rent that cannot be right.
     """
     own = settings.section(LedgerSettings)
     embedded = EMBEDDED in settings.solana.urls
@@ -111,8 +111,20 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     version = own.transaction_version
     if version == "auto":
         version = "v1" if chain.takes(_first_of_v1(payer)) else "legacy"
-    rents = chain.rent(0), chain.rent(TOKEN_ACCOUNT_BYTES)
+    rents = rent_of(chain, 0), rent_of(chain, TOKEN_ACCOUNT_BYTES)
     return Treasury(payer, signers, version, *rents, secret, own.priority_fee_lamports)
+
+
+def rent_of(chain: Chain, size: int) -> int:
+    """The rent of an account as a node says it, where it can be right: each marker is paid that much.
+
+    Raises:
+        Temporary: it is more than the chain has ever asked.
+    """
+    lamports = chain.rent(size)
+    if not 0 < lamports <= policy.rent_max(size):
+        raise Temporary(f"a node says that {size} bytes cost {lamports} lamports, more than {policy.rent_max(size)}")
+    return lamports
 
 
 def _mint(address: str) -> Pubkey:

@@ -43,6 +43,14 @@ CATALOGUE = "catalogue"  # the source of a back-fill
 # Jobs that speak for these creators and no others; a job that speaks for any is of those who do so alone.
 THEIRS = "(%(creators)s::text[] IS NULL OR options->'speaks_for' <@ to_jsonb(%(creators)s::text[]))"
 
+# Fewer other jobs are at work, or on their way there, than may be; and fewer of those that speak for the same creators alone.
+HAS_ROOM = """
+SELECT count(*) < %(most)s AND count(*) FILTER (WHERE other.options->'speaks_for' = jobs.options->'speaks_for') < %(each)s
+FROM media.jobs other WHERE other.finished_at IS NULL AND other.submission_id IS NOT NULL AND other.id <> jobs.id
+  AND (other.heartbeat_at > now() - make_interval(secs => %(alive_s)s)
+       OR other.submitted_at > now() - make_interval(secs => %(handover_s)s))
+"""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -82,7 +90,8 @@ def create(
     priority: int = 0,
     storage: Storage | None = None,
 ) -> dict[str, Any]:
-    """Make a job of an S3 source and submit it. When Ray is away it stays queued, and is submitted when Ray is back.
+    """Make a job of an S3 source and submit it. When Ray is away, or as many are at work as may be, it stays queued, and is
+    submitted by the watch when its turn comes.
 
     `storage` is the caller's, where it has one: making another takes most of a second of CPU.
 
@@ -165,23 +174,29 @@ def fill_followed(settings: Settings, connection: Connection, model: str) -> Non
             log.info("model %s follows with job %s", name, made["id"])
 
 
-def submit(settings: Settings, connection: Connection, job_id: str) -> None:
-    """Hand an unfinished job to Ray, under a new submission number.
+def submit(settings: Settings, connection: Connection, job_id: str) -> bool:
+    """Hand an unfinished job to Ray, under a new submission number; False while there is no room for it.
 
     While it is handed over the job names a submission that Ray does not know yet (see `watch`).
 
     Raises:
         Temporary: the cluster does not answer; the number is used up all the same.
     """
-    row = connection.execute(
-        "UPDATE media.jobs SET submissions = submissions + 1, submitted_at = now(),"
-        " submission_id = id || '-' || (submissions + 1) WHERE id = %s AND finished_at IS NULL"
-        " RETURNING submission_id, submissions",
-        (job_id,),
-    ).fetchone()
+    ingest = settings.section(IngestSettings)
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('media.jobs at work'))")  # one that submits at a time
+        row = connection.execute(
+            "UPDATE media.jobs SET submissions = submissions + 1, submitted_at = now(),"
+            f" submission_id = id || '-' || (submissions + 1) WHERE id = %(id)s AND finished_at IS NULL AND ({HAS_ROOM})"
+            " RETURNING submission_id, submissions",
+            {
+                "id": job_id, "most": ingest.jobs_at_work_max, "each": ingest.jobs_at_work_each_max,
+                "alive_s": ALIVE_S, "handover_s": ingest.handover_max_s,
+            },
+        ).fetchone()  # fmt: skip
     connection.commit()
     if row is None:
-        return
+        return False
     try:
         submissions.submit(
             dashboard(settings),
@@ -196,6 +211,7 @@ def submit(settings: Settings, connection: Connection, job_id: str) -> None:
         )
         connection.commit()
         raise
+    return True
 
 
 def dashboard(settings: Settings) -> str:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import Rejected
-from pipelines import manifest, selection
+from pipelines import copies, manifest, selection
 from pipelines.handles import Known, nobody
 from pipelines.manifest import Entry
-from pipelines.remarks import LEFT_OUT, ROW_WITHOUT_FILE, Remarks, shown
-from pipelines.selection import Manifest
+from pipelines.remarks import LEFT_OUT, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks, shown
+from pipelines.selection import Manifest, Selection
 
 FILES_MAX = 1_000_000
 SYSTEM_FOLDERS = ("$recycle.bin", "system volume information", "lost+found", "@eadir", "__macosx")  # small letters
@@ -53,12 +53,14 @@ def find(
     files = sorted(_files(path, remarks, extent)) if path.is_dir() else [path.name]
     files = [file for file in files if is_text(file, remarks)]
     manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
-    chosen = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
+    found = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
+    chosen = copies.once(top, found, remarks)
     if not chosen:
-        said = f" ({remarks.first()})" if remarks.first() else ""
-        hint = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
+        said = f" ({remarks.told()})" if remarks.told() else ""
+        endings = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
+        hint = "mend these rows" if remarks.has(ROW_REFUSED) else endings
         raise Rejected(f"no video in {path}{said}", code="nothing-to-do", hint=hint)
-    return [(top / file, said or _plain(file)) for file, said in chosen]
+    return [(top / file, said.entry if said else _plain(file)) for file, said in chosen]
 
 
 def why(error: OSError) -> str:
@@ -70,12 +72,12 @@ def _plain(file: str) -> Entry:
     return Entry(shown(file.rpartition("/")[2]))
 
 
-def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> list[tuple[str, Entry | None]]:
+def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> Selection:
     """The one file that was named; rows of other files are no concern of it."""
     own = Remarks()
-    chosen = selection.select([name], manifests, own, by_ending=False)
+    found = selection.select([name], manifests, own, by_ending=False)
     remarks.extend(row for row in own.rows() if row["kind"] != ROW_WITHOUT_FILE)
-    return chosen
+    return found
 
 
 def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:

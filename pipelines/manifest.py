@@ -7,8 +7,10 @@ taken. Which file a row speaks of is `selection`'s to find.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,7 +106,7 @@ COLUMNS = frozenset(field.name for field in fields(Entry))
 
 @dataclass(frozen=True)
 class Row:
-    """A row that can be used, and the line it ends on."""
+    """A row that can be used, and the line it begins on."""
 
     line: int
     entry: Entry
@@ -126,6 +128,10 @@ class Rows:
     good: tuple[Row, ...]
     refused: tuple[RefusedRow, ...] = ()
 
+    def unread(self) -> int | None:
+        """The first line of which it cannot be told which file it is about."""
+        return next((row.line for row in self.refused if not row.file), None)
+
 
 def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
     """The rows of a manifest of this name or address; a wrong one stands apart and harms no other.
@@ -136,21 +142,16 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
         Rejected: it is no such file at all, or has a column that nothing knows.
     """
     read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
-    good, refused, lines = list[Row](), list[RefusedRow](), dict[str, int]()
+    good, refused = list[Row](), list[RefusedRow]()
     for count, (line, row) in enumerate(read):
         if count >= ROWS_MAX:
             raise Rejected(f"manifest {name} has more than {ROWS_MAX} rows", hint="split the folder")
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            entry = require_creator(_entry(row, is_known), is_known)
-            if entry.file in lines:
-                raise ValueError(f"{entry.file!r} stands in line {lines[entry.file]} already")
+            good.append(Row(line, require_creator(_entry(row, is_known), is_known)))
         except (ValueError, TypeError) as error:
             refused.append(RefusedRow(line, str(error), _file_of(row)))
-            continue
-        lines[entry.file] = line
-        good.append(Row(line, entry))
     return Rows(tuple(good), tuple(refused))
 
 
@@ -161,12 +162,14 @@ def text_of(data: bytes, name: str) -> str:
         Rejected: it is not UTF-8.
     """
     hint = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise Rejected(f"manifest {name}, line 1: it is not UTF-8 but UTF-16", code="bad-manifest", hint=hint)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise Rejected(f"manifest {name}, line {line}: it is not UTF-8", code="bad-manifest", hint=hint) from error
-    if "\0" in text.partition("\n")[0]:
+    if "\0" in text.partition("\n")[0]:  # without the mark that would say so
         raise Rejected(f"manifest {name}, line 1: it is not UTF-8 but UTF-16", code="bad-manifest", hint=hint)
     return text
 
@@ -178,36 +181,43 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
 
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Rows with the line they end on; a text in place of a row is what is wrong with it."""
+    """Rows with the line they begin on."""
     text = text.removeprefix("\ufeff")
     before = 1 if text.lower().startswith(SEPARATOR) else 0  # a line for a spreadsheet, which says what is so anyway
-    reader = csv.DictReader(io.StringIO(text.partition("\n")[2] if before else text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text.partition("\n")[2] if before else text, newline=""), strict=True)
+    line = before + 1
     try:
-        _require_known(reader.fieldnames or (), name)
-        for row in reader:
-            if not any(value for value in row.values()):
-                continue  # a spreadsheet's empty last row
-            if row.pop(None, None) is not None:
-                yield before + reader.line_num, {**row, "": "more values than columns"}
-            else:
-                yield before + reader.line_num, row
-    except csv.Error as error:  # of the row behind the last that was read, up to which lines are counted
+        columns = [column.strip().lower() for column in next(reader, ())]
+        _require_known([column for column in columns if column], f"manifest {name}, line {line}")
+        line = before + reader.line_num + 1
+        for values in reader:
+            if any(values):  # unlike a spreadsheet's empty last row
+                yield line, _row(columns, values)
+            line = before + reader.line_num + 1
+    except csv.Error as error:
         hint = "look for a quote that is not closed there"
-        raise Rejected(f"manifest {name}, line {before + reader.line_num + 1}: {error}", hint=hint) from error
+        raise Rejected(f"manifest {name}, line {line}: {error}", hint=hint) from error
 
 
-def _require_known(columns: Sequence[str], name: str) -> None:
+def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    """Values by their columns; under no name what is wrong with them. Columns that are empty throughout are nobody's."""
+    row = {column: value for column, value in zip(columns, values, strict=False) if column}
+    nameless = [value for column, value in itertools.zip_longest(columns, values, fillvalue="") if not column]
+    return {**row, "": "more values than columns"} if any(nameless) else row
+
+
+def _require_known(columns: Sequence[str], where: str) -> None:
     unknown = [column for column in columns if column not in COLUMNS]
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
-        raise Rejected(f"manifest {name}, line 1: column {twice[0]!r} stands twice")
+        raise Rejected(f"{where}: column {twice[0]!r} stands twice")
     if not unknown and columns and "file" not in columns:
-        raise Rejected(f"manifest {name}, line 1: there is no column 'file'")
+        raise Rejected(f"{where}: there is no column 'file'")
     if not unknown:
         return
-    hint = f"known: {', '.join(sorted(COLUMNS))}"
+    hint = f"the first line names the columns; known: {', '.join(sorted(COLUMNS))}"
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
         hint = f"columns are separated by commas; {hint}"
-    raise Rejected(f"manifest {name}, line 1: unknown column {unknown[0]!r}", hint=hint)
+    raise Rejected(f"{where}: unknown column {unknown[0]!r}", hint=hint)
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
@@ -242,6 +252,7 @@ def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     if "file" not in values:
         raise ValueError("it names no file")
     texts = {key: str(value).strip() for key, value in values.items()}
+    texts["visibility"] = texts.get("visibility", "").lower()
     texts["title"] = _unbroken(texts.get("title", ""))
     texts["creator"] = handles.meant(str(values.get("creator", "")), is_known)
     words = tuple(tag for tag in (_unbroken(str(tag)) for tag in tags) if tag)

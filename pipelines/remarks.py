@@ -13,6 +13,7 @@ from typing import Any
 NAMES_MAX = 20  # of one reason
 NAME_LENGTH_MAX = 300  # characters
 REASONS_MAX = 200
+TOLD_MAX = 20  # reasons, on one line
 MORE = "and more, for other reasons"
 
 LEFT_OUT = "left out"  # a file that is not ingested
@@ -56,9 +57,14 @@ class Remarks:
         """All of them, in the order in which their reasons came up."""
         return list(self._found.values())
 
-    def first(self) -> str:
-        """One of them as a line; empty when there is none."""
-        return next((line(row) for row in self._found.values()), "")
+    def told(self) -> str:
+        """The first of them on one line; empty when there is none."""
+        more = f"; {MORE}" if len(self._found) > TOLD_MAX else ""
+        return "; ".join(line(row) for row in list(self._found.values())[:TOLD_MAX]) + more
+
+    def has(self, kind: str) -> bool:
+        """Whether there is one of this kind."""
+        return any(row["kind"] == kind for row in self._found.values())
 
 
 def line(row: Remark) -> str:

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import leftovers
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import retry
 from cluster.storage import Storage
+from pipelines.settings import IngestSettings
 
 MEGABYTE = 1024 * 1024
 TURN_MAX_S = 180.0  # a file that nobody has asked for in this time keeps nobody waiting
@@ -44,8 +46,14 @@ class Scratch:
     def at(scratch_dir: str, name: str, max_mb: int, free_min_mb: int, files_max: int) -> Scratch:
         """`name` tells deployments on one machine apart."""
         root = Path(scratch_dir or tempfile.gettempdir())
-        folder = root / f"pixr-scratch-{os.getuid()}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        folder = root / f"{beginning()}{hashlib.sha256(name.encode()).hexdigest()[:12]}"
         return Scratch(folder, max_mb * MEGABYTE, free_min_mb * MEGABYTE, files_max)
+
+    @staticmethod
+    def of(ingest: IngestSettings, s3_url: str, bucket: str, files_max: int) -> Scratch:
+        """The folder of a deployment, which its S3 and its bucket tell apart from others."""
+        name = f"{s3_url} {bucket}"
+        return Scratch.at(ingest.scratch_dir, name, ingest.scratch_max_mb, ingest.scratch_free_min_mb, files_max)
 
     def path(self, uri: str, etag: str) -> Path:
         return self.folder / hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()[:40]
@@ -158,9 +166,14 @@ class Scratch:
         with contextlib.suppress(FileNotFoundError):
             for path in self.folder.iterdir():
                 with contextlib.suppress(FileNotFoundError):
-                    if path.suffix not in NOTES:
+                    if path.suffix not in NOTES and path.name != leftovers.NOTE:
                         found.append((path, path.stat()))
         return found
+
+
+def beginning() -> str:
+    """What the names of this user's folders begin with."""
+    return f"pixr-scratch-{os.getuid()}-"
 
 
 def _bytes(path: Path, stat: os.stat_result) -> int:

@@ -9,11 +9,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cluster import leftovers, runtime
 from cluster.errors import Temporary
 from cluster.services import Command
-from cluster.settings import ROOT, Settings
-from pipelines import watch
+from cluster.settings import EMBEDDED, ROOT, Settings
+from pipelines import scratch, watch
 from pipelines.confinement.layers import Found
+from pipelines.scratch import Scratch
 from pipelines.settings import IngestSettings
 
 SILENT_MAX_S = 60.0
@@ -31,6 +33,12 @@ class Jobs:
 
     def prepare(self) -> None:
         watch.beat_path(self.settings).unlink(missing_ok=True)
+        folder = self._scratch.folder
+        if self.settings.ray.address == EMBEDDED:  # its workers are on this machine
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            leftovers.remove_stale(folder.parent, scratch.beginning())
+            folder.mkdir(mode=0o700, exist_ok=True)  # it may have been one of them
+            leftovers.note(folder, self.settings.data_dir)
 
     def command(self) -> Command:
         return Command((sys.executable, "-m", "pipelines.watch"))
@@ -42,6 +50,16 @@ class Jobs:
             raise Temporary("the watch has not looked around yet") from error
         if age_s > SILENT_MAX_S:
             raise Temporary(f"the watch has been silent for {age_s:.0f} s")
+
+    def tidy(self) -> None:
+        if self.settings.ray.address == EMBEDDED:
+            leftovers.remove(self._scratch.folder, self.settings.data_dir)
+
+    @property
+    def _scratch(self) -> Scratch:
+        """Where the workers of this machine keep the files that they decode."""
+        ingest, s3 = self.settings.section(IngestSettings), runtime.endpoints(self.settings).s3
+        return Scratch.of(ingest, s3.url, self.settings.s3.bucket, 1)
 
     def address(self) -> str:
         return "resubmits unfinished jobs"

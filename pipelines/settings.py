@@ -91,6 +91,10 @@ class IngestSettings:
     scratch_max_mb: int = 20_000
     scratch_free_min_mb: int = 512
 
+    # Jobs at once, each with a driver of some 300 MB; the others stay queued.
+    jobs_at_work_max: int = 4
+    jobs_at_work_each_max: int = 2  # of those that speak for the same creators and no others
+
     # When to give up. A start is an attempt that was begun; one that a dying machine cut short is no failure.
     failures_max: int = 3
     starts_max: int = 12
@@ -130,7 +134,8 @@ class IngestSettings:
                 "probe_cpu_max_s", "probe_timeout_s", "probe_memory_max_mb", "probe_output_max_mb",
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
                 "probe_file_max_mb", "decode_file_max_mb",  # what libraries say is a file, too
-                "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max")  # fmt: skip
+                "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max", "jobs_at_work_max",
+                "jobs_at_work_each_max")  # fmt: skip
         zeros = ("sandbox_uid", "sandbox_threads_per_cpu", "waited_max_s")
         for least, names in ((1, ones), (0, zeros)):
             for name in names:

@@ -6,8 +6,6 @@ read. Knows objects and manifests, not what is done with them.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +14,7 @@ from typing import Self
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines import buckets, lists, local_files, manifest, ownership, selection
+from pipelines import buckets, copies, lists, local_files, manifest, ownership, selection
 from pipelines.handles import ANYBODY, Known, Rights, nobody
 from pipelines.listed import Listed
 from pipelines.lists import UPLOADS
@@ -25,7 +23,6 @@ from pipelines.manifest import Entry
 from pipelines.remarks import LEFT_OUT, Remark, Remarks, shown
 from pipelines.selection import Manifest
 
-NAME_MAX = 120
 CHANGING = "it was written to while it was read; ingest it once it is whole"
 
 UNSAID = Entry("-")  # of an object that no row speaks of
@@ -88,8 +85,12 @@ def listed(
             others = ownership.others(list(objects.values()), around, rights)
             objects = ownership.without(objects, others, remarks)
         manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
-        chosen = selection.select(list(objects), manifests, remarks)
-        found = [_listed(objects[path], said, creator) for path, said in chosen if local_files.is_text(path, remarks)]
+        chosen = selection.select(list(objects), manifests, remarks).chosen
+        found = [
+            _listed(objects[path], said.entry if said else None, creator)
+            for path, said in chosen
+            if local_files.is_text(path, remarks)
+        ]
     videos = _unique([video for video in found if ownership.is_covered(video, rights, remarks)], remarks)
     if not videos:
         raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
@@ -97,7 +98,7 @@ def listed(
 
 
 def _nothing(detail: str, hint: str, remarks: Remarks) -> Rejected:
-    said = f" ({remarks.first()})" if remarks.first() else ""
+    said = f" ({remarks.told()})" if remarks.told() else ""
     return Rejected(f"{detail}{said}", status=404, code="nothing-to-do", hint=hint)
 
 
@@ -252,10 +253,8 @@ def _each_once(found: list[tuple[Path, Entry]], path: Path, bucket: str, remarks
 
 
 def _uri_of(file: Path, bucket: str) -> str:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    name = re.sub(r"[^\w.-]+", "_", file.name)[-NAME_MAX:]
-    return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{name}"
+    digest = copies.digest_of(file)
+    return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{copies.name_of(file.name)}"
 
 
 def _put(file: _Local, storage: Storage) -> bool:

@@ -417,8 +417,4 @@ def storage_of(endpoint: S3Endpoint) -> Storage:
 
 
 def scratch_of(place: Place) -> Scratch:
-    ingest = place.ingest
-    name = f"{place.s3.url} {place.bucket}"
-    return Scratch.at(
-        ingest.scratch_dir, name, ingest.scratch_max_mb, ingest.scratch_free_min_mb, place.files_ahead_max
-    )
+    return Scratch.of(place.ingest, place.s3.url, place.bucket, place.files_ahead_max)

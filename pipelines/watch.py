@@ -1,4 +1,5 @@
-"""The watch over ingest jobs: submits again what Ray has lost, a bounded number of times, with backoff.
+"""The watch over ingest jobs: submits those whose turn has come, urgent ones first, and again what Ray has lost, a bounded
+number of times, with backoff.
 
 Runs beside the cluster as the service `jobs` (`python -m pipelines.watch`). PostgreSQL says which jobs are unfinished,
 Ray says which of their drivers are alive; whatever falls between the two is submitted again. Knows no video.
@@ -53,9 +54,9 @@ def look(settings: Settings, connection: Connection) -> list[str]:
             jobs.finish(connection, job_id, count, "failed", reason)
             log.error("job given up", extra={"job_id": job_id})
             continue
-        jobs.submit(settings, connection, job_id)
-        submitted.append(job_id)
-        log.warning("job submitted again", extra={"job_id": job_id, "submission": count + 1})
+        if jobs.submit(settings, connection, job_id):
+            submitted.append(job_id)
+            log.warning("job submitted", extra={"job_id": job_id, "submission": count + 1})
     return submitted
 
 

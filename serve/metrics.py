@@ -104,7 +104,7 @@ class Opened(Collector):
         self._ages, self._looked_s, self._taken_s = found, looked_s, time.monotonic()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        said = {
+        said: Mapping[str, tuple[str, Callable[[Age], float]]] = {
             "pixr_ledger_open": ("Things of the ledger that are open and should end.", lambda each: each.open),
             "pixr_ledger_open_late": ("Of those, open for longer than they may.", lambda each: each.late),
             "pixr_ledger_open_seconds": ("Age of the oldest one.", lambda each: each.oldest_s),

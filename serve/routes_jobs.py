@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.errors import Rejected
 from cluster.settings import Settings
 from pipelines import creators, jobs
 from serve import keys, texts
@@ -128,6 +129,9 @@ def _create(
         known=creators.known_handles(connection, [request.creator]),
     )
     priority, storage = request.options.priority, services.storage
+    if priority > 0 and speaks_for is not None:
+        hint = "leave it out, or ask with a key for any creator"
+        raise Rejected("only a key for any creator may go ahead of others", status=403, code="not-yours", hint=hint)
     return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)
 
 

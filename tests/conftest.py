@@ -25,11 +25,14 @@ import psutil
 import pytest
 from psycopg import sql
 
-from cluster import database, grants, migrations, roles, runtime, supervisor
+from cluster import database, folders, grants, leftovers, migrations, roles, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
+from cluster.storage import Storage
 from pipelines import samples
+from pipelines.scratch import Scratch
+from pipelines.settings import IngestSettings
 
 START_TIMEOUT_S = 120.0
 TEMPLATE = "pixr_template"
@@ -50,6 +53,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Remove what tests have left outside of their data folders without a stack that would, or with one that they killed."""
+    for folder in (folders.short(Path("none"), "ray"), scratch_of(S3Endpoint("", "", ""), "none")):
+        leftovers.remove_stale(folder.parent, f"{folder.name.rpartition('-')[0]}-")
+
+
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a data folder in which PostgreSQL, Valkey and the S3 gateway run."""
@@ -62,6 +71,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     ):
         wait_for_no_disk(runtime.postgres_url(settings, "postgres"))
         yield settings
+        remove_scratch(runtime.endpoints(settings).s3)
+
+
+def remove_scratch(s3: S3Endpoint) -> None:
+    """Remove the folders that stages have used in this process, without a stack that would: one for each bucket."""
+    for bucket in Storage(s3).filesystem().ls(""):
+        shutil.rmtree(scratch_of(s3, str(bucket)), ignore_errors=True)
+
+
+def scratch_of(s3: S3Endpoint, bucket: str) -> Path:
+    """Where the files of a bucket's jobs are decoded."""
+    return Scratch.of(throwaway_settings(Path("none")).section(IngestSettings), s3.url, bucket, 1).folder
 
 
 @contextmanager

@@ -22,10 +22,12 @@ from typing import Any
 import httpx
 import psutil
 
-from cluster import database, roles, runtime, services
+from cluster import database, folders, roles, runtime, services
 from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
 from cluster.stack import _check_of, _reason
+from pipelines.scratch import Scratch
+from pipelines.settings import IngestSettings
 from tests.conftest import free_port
 from tests.replica import at_port
 
@@ -118,6 +120,14 @@ def running(folder: Path, **said: str) -> Iterator[Stack]:
         family = [*family, *made.supervisor().children(recursive=True)]
         made.pixr("down")
         assert psutil.wait_procs(family, timeout=10)[1] == [], "processes were left behind"
+        assert [each for each in outside(made.settings) if each.exists()] == [], "folders were left behind"
+
+
+def outside(settings: Settings) -> list[Path]:
+    """The folders that a stack may have outside of its data folder."""
+    ingest, s3_url = settings.section(IngestSettings), runtime.endpoints(settings).s3.url
+    scratch = Scratch.of(ingest, s3_url, settings.s3.bucket, 1)
+    return [folders.short(settings.data_dir, "ray"), scratch.folder]
 
 
 def all_healthy(stack: Stack) -> bool:

@@ -31,7 +31,7 @@ ALTER TABLE ledger.wallets
     ADD held_for text CHECK (held_for IN ('manifest', 'no proof', 'change'));
 
 -- A proof is of its creator's wallet and of no other. A release that knows none changes a wallet as well: then the one of
--- before is gone, and no later proof ends the hold.
+-- before is gone, and no later proof ends the hold. What a hold is for is said once: no other reason takes its place.
 CREATE FUNCTION ledger.check_wallet() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' AND NEW.wallet <> OLD.wallet THEN
@@ -39,6 +39,8 @@ BEGIN
         IF NEW.proof IS NOT DISTINCT FROM OLD.proof THEN
             NEW.proof := NULL;
         END IF;
+    ELSIF TG_OP = 'UPDATE' AND (NEW.held_for IS NOT NULL OR OLD.held_for = 'change') THEN
+        NEW.held_for := OLD.held_for;
     END IF;
     IF NEW.proof IS NOT NULL AND NOT EXISTS (
         SELECT FROM ledger.wallet_proofs p
@@ -48,11 +50,20 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER checked BEFORE INSERT OR UPDATE OF wallet, proof ON ledger.wallets
+-- Before `guarded`, by its name: what it has checked, that one believes.
+CREATE TRIGGER checked BEFORE INSERT OR UPDATE ON ledger.wallets
     FOR EACH ROW EXECUTE FUNCTION ledger.check_wallet();
 
--- Keys for which anybody can make signatures: looked at again when a payout is planned (see 0009).
-UPDATE ledger.wallets SET checked_wallet = NULL WHERE wallet IN (
+-- A confirmation (see 0013) is also the first proof of a wallet that waits for nothing else. Never null: that would end a hold.
+CREATE OR REPLACE FUNCTION ledger.confirms_wallet(before ledger.wallets, after ledger.wallets) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT after.wallet = before.wallet AND (
+        before.set_by = 'manifest' AND after.set_by <> 'manifest'
+        OR before.held_for IS NOT DISTINCT FROM 'no proof' AND before.proof IS NULL AND after.proof IS NOT NULL)
+$$;
+
+-- Keys for which anybody can make signatures: looked at again when a payout is planned (see 0013).
+DELETE FROM ledger.checked_wallets WHERE wallet IN (
     '4uQeVj5tqViQh7yWWGStvkEG1Zmhx6uasJtWCJziofM', '4uQeVj5tqViQh7yWWGStvkEG1Zmhx6uasJtWCJziohZ',
     'Gx9dDNxzpALCowVuZb7pBceBLJugLA8sPa6TJDXrpfeW', 'Gx9dDNxzpALCowVuZb7pBceBLJugLA8sPa6TJDXrpfgi',
     'H242rsh5hzpvDdct56PG5YPQbKUT37EmySQLoQqrYUJr', 'H242rsh5hzpvDdct56PG5YPQbKUT37EmySQLoQqrYUM4',

@@ -165,6 +165,26 @@ def test_what_is_too_long_or_malformed_is_a_problem(
     problem(running.raw(data), status)
 
 
+def test_lines_that_end_in_a_line_feed_alone_are_lines_and_come_through_as_one_request(
+    running: OwnDoor, server: Server
+) -> None:
+    """A choice: RFC 9112 (2.2) leaves it to us, and the replica is sent lines as they should be."""
+    data = b"POST /v1/search HTTP/1.1\nHost: x\nConnection: close\nX-Own: a\nContent-Length: 2\n\n{}"
+    assert running.raw(data)[0] == 200
+    [(method, path, headers)] = server.seen
+    assert (method, path) == ("POST", "/v1/search")
+    assert {name.lower(): value for name, value in headers.items()}["x-own"] == "a"
+
+
+def test_no_answer_says_which_server_made_it(running: OwnDoor, server: Server) -> None:
+    """The server behind it does, as the one that replicas have."""
+    assert "server" not in running.get()[1]
+    server.text = 503
+    assert "server" not in running.get()[1]
+    server.stop()
+    assert "server" not in running.get()[1]
+
+
 def test_a_request_without_host_is_a_problem(running: OwnDoor) -> None:
     problem(running.raw(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"), 400)
 

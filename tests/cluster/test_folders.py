@@ -8,16 +8,17 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cluster import database, embedded, folders, postgres_programs, runtime
+from cluster import database, embedded, folders, postgres_programs, postgres_user, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.errors import Rejected
-from cluster.settings import Settings
+from cluster.settings import ROOT, Settings
 from cluster.storage import Storage
-from tests.conftest import supervised, throwaway_settings
+from tests.conftest import supervised, throwaway_settings, wait_up
 
 STRANGER = 65533  # a user without a name, who owns nothing
 
@@ -111,6 +112,69 @@ def test_a_copy_writes_nothing_into_the_folder_it_was_copied_from(tmp_path: Path
         Storage(runtime.endpoints(settings).s3).put_bytes(b"x" * 5000, "s3://pixr/x")
     assert not list((first / "s3" / "blocks").rglob("*_5000"))
     assert list((second / "s3" / "blocks").rglob("*_5000"))
+
+
+def as_stranger(*argv: str) -> tuple[str, ...]:
+    """A command line of another user's, who may enter the folders in which the checkout and Python lie."""
+    return postgres_user.unprivileged(argv, postgres_user.User(STRANGER, STRANGER))
+
+
+@contextmanager
+def supervised_by_stranger(settings: Settings, *services: str) -> Iterator[None]:
+    """The services that are named, run by another user."""
+    environment = os.environ | {"PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": str(settings.data_dir)}
+    supervisor.status_path(settings).unlink()
+    argv = as_stranger(sys.executable, "-m", "cluster.supervisor", *services)
+    process = subprocess.Popen(argv, env=environment, cwd=ROOT)
+    try:
+        wait_up(settings, process)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def give(folder: Path, user: int) -> None:
+    """As `chown -R`."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+def test_another_user_goes_on_with_a_data_folder(tmp_path: Path) -> None:
+    """A restore, a copy, a container with another user: JuiceFS keeps owners in its own database, which `chown` leaves."""
+    settings = settings_of(tmp_path / "data")
+    services = ("postgres", "redis", "s3")
+    with supervised(settings, *services):
+        Storage(runtime.endpoints(settings).s3).put_bytes(b"one" * 1000, "s3://pixr/deep/folder/one")
+    give(settings.data_dir, STRANGER)
+    with supervised_by_stranger(settings, *services):
+        storage = Storage(runtime.endpoints(settings).s3)
+        assert storage.read("s3://pixr/deep/folder/one") == b"one" * 1000
+        storage.put_bytes(b"two" * 1000, "s3://pixr/deep/folder/two")
+        storage.put_bytes(b"one, changed", "s3://pixr/deep/folder/one")
+        storage.delete("s3://pixr/deep/folder/two")
+        with database.connect(runtime.postgres_url(settings, "pixr"), autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept (id int)")
+    assert {path.lstat().st_uid for path in settings.data_dir.rglob("*")} == {STRANGER}
+    with supervised(settings, *services):  # and root again, who asks nobody
+        storage = Storage(runtime.endpoints(settings).s3)
+        assert storage.read("s3://pixr/deep/folder/one") == b"one, changed"
+        with database.connect(runtime.postgres_url(settings, "pixr")) as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+def test_a_folder_that_is_another_users_in_part_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "the data")
+    runtime.port(settings, "serve", 8000)
+    shutil.chown(settings.data_dir, STRANGER)
+    environment = os.environ | {"PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": str(settings.data_dir)}
+    argv = as_stranger(sys.executable, "-m", "cluster.cli", "up")
+    done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"is another user's: {settings.data_dir}" in done.stderr
+    assert f"sudo chown -R {STRANGER} '{settings.data_dir}'" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another user")

@@ -52,6 +52,27 @@ def test_a_transaction_given_up_too_early_is_settled_when_it_lands_and_freezes_p
     assert rig.freezes() == [LANDED_LATE]
 
 
+def test_a_batch_whose_given_up_transaction_has_paid_ends_when_its_second_one_can_never_land(rig: Rig) -> None:
+    """That one is included in no block: it neither lands nor fails at the marker, which stands already."""
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    (first,) = rig.payouts.sign()
+    raw = rig.rows("SELECT raw FROM ledger.attempts")[0][0]
+    rig.fresh(Hasty).settle()
+    rig.advance(2)
+    (second,) = rig.payouts.sign()
+    rig.rpc.send([bytes(raw)])
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.settle()
+    assert rig.states() == {"signed": 1}  # the second may still be included
+    rig.advance(EXPIRED_BLOCKS)
+    rig.payouts.settle()
+    found = rig.rows("SELECT n, state, signature FROM ledger.attempts ORDER BY n")
+    assert found == [(1, "landed", first), (2, "expired", second)]
+    assert rig.states() == {"posted": 1}
+    assert (rig.on_chain(1), rig.balance("in_flight"), rig.freezes()) == (1000, 0, [LANDED_LATE])
+
+
 def test_a_given_up_transaction_that_lands_before_the_next_is_signed_is_found(rig: Rig) -> None:
     rig.creator(1, 1000)
     rig.payouts.run_once()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from solders.signature import Signature
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from ledger import packing, signer, treasury
-from ledger.remote_signer import Policy, RemoteSigner
+from ledger.remote_signer import RemoteSigner
 from ledger.signing import NOT_SIGNED
 from tests.ledger.chains import Key, Rig
 
@@ -54,7 +53,7 @@ def remote(tmp_path: Path) -> Iterator[str]:
     key.touch(0o600)
     key.write_text(json.dumps(list(bytes(Key("treasury")._keypair))))
     argv = [sys.executable, "-m", "ledger.remote_signer", "--key", str(key), "--socket", str(path)]
-    process = subprocess.Popen([*argv, "--ceiling-pix", str(CEILING)])
+    process = subprocess.Popen([*argv, "--mint", str(Key("mint").pubkey), "--ceiling-pix", str(CEILING)])
     deadline = time.monotonic() + 30
     while not path.exists():
         assert process.poll() is None
@@ -95,21 +94,6 @@ def test_only_payouts_are_signed(rig: Rig, remote: str) -> None:
     for content, reason in ((b"not a message", "not the message"), (bytes(5000), "5000 bytes")):
         with pytest.raises(Rejected, match=reason):
             away.sign(content)
-
-
-@pytest.mark.parametrize("separate_gas", [False, True])
-def test_the_ceiling_is_of_the_last_day(rig: Rig, separate_gas: bool) -> None:
-    from solders.message import to_bytes_versioned
-
-    payer = rig.treasury.payer
-    payer = dataclasses.replace(payer, gas=Key("gas").pubkey) if separate_gas else payer
-    pay = packing.pay(payer, Pubkey.new_unique(), 60)
-    content = to_bytes_versioned(packing.build(payer, [pay], str(Hash.default()), version="legacy", units=9))
-    policy = Policy(100)
-    policy.check(content, 0.0)
-    with pytest.raises(Rejected, match="120 in 24 hours"):
-        policy.check(content, 86_399.0)
-    policy.check(content, 86_400.0)
 
 
 def test_a_signer_that_is_away_is_waited_for(settings: Settings, tmp_path: Path) -> None:

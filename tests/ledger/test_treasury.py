@@ -11,7 +11,7 @@ import pytest
 from psycopg import Connection
 from solders.account import Account
 
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from ledger import packing, signer, treasury
 from ledger.chain import Chain, HttpNode
@@ -173,3 +173,23 @@ def test_a_first_payout_is_worth_its_account_and_none_is_made_at_a_stale_price(
     economics = Economics(account_cost_check=True, pix_per_sol=price, pix_per_sol_at=at)
     assert treasury.opening_cost_pix(economics, RENT) == cost
     assert treasury.opening_cost_pix(Economics(), RENT) == 0
+
+
+class Greedy(LocalNode):
+    """A node that would have every marker hold a fortune."""
+
+    async def call(self, method: str, params: list[Any]) -> Any:
+        if method == "getMinimumBalanceForRentExemption":
+            return 99 * 10**9
+        return await super().call(method, params)
+
+
+def test_a_rent_that_no_chain_has_asked_is_not_paid() -> None:
+    rpc = Chain([Greedy("greedy", new_chain())])
+    for size in (0, 165):
+        with pytest.raises(Temporary, match="more than"):
+            treasury.rent_of(rpc, size)
+    honest = Chain([LocalNode("honest", new_chain())])
+    assert 0 < treasury.rent_of(honest, 0) == honest.rent(0)
+    for each in (rpc, honest):
+        each.close()

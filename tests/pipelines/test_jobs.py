@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from psycopg import Connection, Cursor
 from psycopg.types.json import Jsonb
 
@@ -16,7 +17,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, ingest, jobs, leases, lists, model_names
+from pipelines import catalog, cli, ingest, jobs, leases, lists, model_names
 from pipelines.jobs import Options
 from pipelines.leases import Lease
 from pipelines.listed import Listed
@@ -93,12 +94,18 @@ def test_options_are_checked() -> None:
     [
         ({"total": 3, "ready": 2, "failed": 0, "quarantined": 1}, None),
         ({"total": 4, "ready": 2, "failed": 0, "quarantined": 1, "removed": 1}, None),
+        ({"total": 2, "ready": 0, "failed": 0, "quarantined": 2}, None),
         ({"total": 3, "ready": 2, "failed": 0, "quarantined": 0}, "1 of 3 videos are neither ready nor refused"),
         ({"total": 3, "ready": 2, "failed": 1, "quarantined": 0}, "1 of 3 videos could not be ingested"),
     ],
 )
 def test_every_video_must_be_accounted_for(videos: dict[str, int], words: str | None) -> None:
     assert jobs.reconcile({"videos": {"removed": 0, **videos}}) == words
+
+
+def test_help_says_how_a_job_ends_of_which_every_video_was_refused() -> None:
+    said = " ".join(CliRunner().invoke(cli.ingest, ["--help"]).output.split())
+    assert "0 every video is accounted for (ready, refused for good with its reason" in said
 
 
 def begin(connection: Connection, name: str, priority: int) -> None:

@@ -36,7 +36,6 @@ def test_a_byte_order_mark_does_no_harm() -> None:
     [
         ("/etc/passwd,,", "manifest.csv", "must be a path below"),
         ("../../x.mp4,,", "manifest.csv", "must be a path below"),
-        ("good.mp4,,", "manifest.csv", "'good.mp4' stands in line 2 already"),
         ("a.mp4,secret,", "manifest.csv", "is none of public"),
         ("a.mp4,,y,z", "manifest.csv", "more values than columns"),
         (",public,x", "manifest.csv", "it names no file"),
@@ -69,6 +68,7 @@ def test_a_wrong_row_is_named_by_its_line_and_harms_no_other(row: str, name: str
     [
         ("file,titel\na.mp4,x\n", "line 1: unknown column 'titel'"),
         ("file;title\na.mp4;x\n", "separated by commas"),
+        ("file\ttitle\na.mp4\tx\n", "separated by commas"),
         ("title\nx\n", "no column 'file'"),
         ('file\n"a.mp4\n', "line 2: unexpected end"),
         ('file,title\na.mp4,x\nb.mp4,"never closed\nc.mp4,y\n', "line 3: unexpected end of data; look for a quote"),
@@ -167,3 +167,28 @@ def test_a_language_is_kept_by_its_name_and_an_unknown_one_is_refused() -> None:
     assert [row.entry.language for row in rows.good] == ["english", "german", "simple", ""]
     [refused] = rows.refused
     assert (refused.file, "'englsh' is unknown" in refused.reason) == ("e.mp4", True)
+
+
+def test_a_visibility_is_taken_in_any_case() -> None:
+    assert manifest.parse("file,visibility\na.mp4,Unlisted\n", "manifest.csv").good[0].entry.visibility == "unlisted"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_utf_16_is_named(encoding: str) -> None:
+    with pytest.raises(Rejected, match="not UTF-8 but UTF-16"):
+        manifest.text_of("file\na.mp4\n".encode(encoding), "manifest.csv")
+
+
+def test_columns_are_known_as_spreadsheets_write_them() -> None:
+    rows = manifest.parse("File, TITLE ,,\na.mp4,The first,,\nb.mp4,The second\nc.mp4,The third,,x,\n", "manifest.csv")
+    assert [(row.entry.file, row.entry.title) for row in rows.good] == [
+        ("a.mp4", "The first"), ("b.mp4", "The second")
+    ]  # fmt: skip
+    assert [(row.line, row.reason, row.file) for row in rows.refused] == [(4, "more values than columns", "c.mp4")]
+
+
+def test_a_row_of_several_lines_is_named_by_its_first() -> None:
+    rows = manifest.parse(
+        'file,title,visibility\na.mp4,"Two\nlines",\n\nb.mp4,"On\nthree\nlines",secret\n', "manifest.csv"
+    )
+    assert [(row.line, row.file) for row in rows.refused] == [(2, "a.mp4"), (5, "b.mp4")]

@@ -13,15 +13,18 @@ from pipelines.remarks import Remarks
 from pipelines.selection import Manifest
 
 
+def manifest_of(place: str, text: str) -> Manifest:
+    """The manifest of a folder, or of the address of a file of another name than `manifest.csv`."""
+    folder, _, name = place.rpartition("/") if manifest.is_manifest(place) else (place, "", "manifest.csv")
+    return Manifest(f"{folder}/{name}".lstrip("/"), folder, manifest.parse(text, name))
+
+
 def choose(paths: list[str], *manifests: tuple[str, str]) -> tuple[dict[str, str], list[tuple[str, int]]]:
     """Titles by path ("" where nothing is said), and the kinds of remarks with their counts."""
     noted = Remarks()
-    made = [
-        Manifest(f"{folder}/manifest.csv".lstrip("/"), folder, manifest.parse(text, "manifest.csv"))
-        for folder, text in manifests
-    ]
-    chosen = selection.select(paths, made, noted)
-    return {path: said.title if said else "" for path, said in chosen}, [(r["kind"], r["count"]) for r in noted.rows()]
+    chosen = selection.select(paths, [manifest_of(*each) for each in manifests], noted).chosen
+    titles = {path: said.entry.title if said else "" for path, said in chosen}
+    return titles, [(r["kind"], r["count"]) for r in noted.rows()]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,48 @@ def test_two_rows_of_one_file_leave_it_to_the_first() -> None:
     assert choose(["a.mp4"], ("", "file,title\na.mp4,x\n./a.mp4,y\n")) == ({"a.mp4": "x"}, [(remarks.ROW_REFUSED, 1)])
 
 
+@pytest.mark.parametrize("names", [("manifest.csv", "Manifest.csv"), ("manifest.csv", "manifest.csv")])
+def test_two_rows_that_give_a_file_to_two_creators_give_it_to_nobody(names: tuple[str, str]) -> None:
+    noted = Remarks()
+    first, second = "file,creator\na.mp4,zoe\n", "file,creator\nb.mp4,bob\n./a.mp4,bob\n"
+    made = [manifest_of(name, text) for name, text in zip(names, (first, second), strict=True)]
+    assert [path for path, _ in selection.select(["a.mp4", "b.mp4"], made, noted).chosen] == ["b.mp4"]
+    assert [remarks.line(row) for row in noted.rows()] == [
+        f"row refused: {names[1]}, line 3: another row speaks of the same file: {names[0]}, line 2",
+        f"left out: a.mp4: two rows give it to different creators: {names[0]}, line 2, and {names[1]}, line 3",
+    ]
+    titles, _ = choose(["a.mp4"], ("", "file,title,creator\na.mp4,x,\na.mp4,y,zoe\n"))
+    assert titles == {}
+
+
+def test_manifests_of_one_folder_count_alike() -> None:
+    both = [("manifest.csv", "file,title\na.mp4,x\n"), ("manifest.jsonl", '{"file": "a.mp4", "title": "y"}')]
+    assert choose(["a.mp4"], *both) == ({"a.mp4": "x"}, [(remarks.ROW_REFUSED, 1)])
+    assert choose(["a.mp4"], both[0], both[0]) == ({"a.mp4": "x"}, [])  # one says what the other says
+    secret = ("manifest.jsonl", '{"file": "a.mp4", "visibility": "secret"}')
+    for order in ((both[0], secret), (secret, both[0])):
+        assert choose(["a.mp4"], *order) == ({}, [(remarks.ROW_REFUSED, 1), (remarks.LEFT_OUT, 1)])
+    assert choose(["sub/a.mp4"], secret, ("sub", "file,title\na.mp4,deep\n"))[0] == {"sub/a.mp4": "deep"}
+
+
+@pytest.mark.parametrize("line", ['{"file": "a.mp4", "creator": "zoe"', "[1]", '{"creator": "zoe"}'])
+def test_files_without_a_row_wait_where_a_line_could_not_be_read(line: str) -> None:
+    text = f'{line}\n{{"file": "sub/b.mp4", "title": "b"}}'
+    noted, paths = Remarks(), ["sub/a.mp4", "sub/b.mp4"]
+    found = selection.select(paths, [manifest_of("manifest.jsonl", text)], noted)
+    assert ([path for path, _ in found.chosen], found.kept_out) == (["sub/b.mp4"], ["sub/a.mp4"])
+    reason = "line 1 of manifest.jsonl could not be read; files without a row wait until it is mended"
+    assert [row["reason"] for row in noted.rows() if row["kind"] == remarks.LEFT_OUT] == [reason]
+    assert selection.refused(paths, [manifest_of("manifest.jsonl", text)]) == {"sub/a.mp4": reason}
+    assert choose(["c.mp4"], ("sub/manifest.jsonl", text))[0] == {"c.mp4": ""}
+
+
+def test_what_is_nearly_called_a_manifest_is_told_so() -> None:
+    noted = Remarks()
+    selection.select(["manifest (1).csv", "sub/Manifest.xlsx"], [], noted)
+    assert [row["reason"] for row in noted.rows()] == ["a manifest is called manifest.csv or manifest.jsonl"]
+
+
 def test_the_nearest_manifest_counts_and_none_speaks_of_files_above_it() -> None:
     top, deep = "file,title\nsub/a.mp4,top\nb.mp4,b\n", "file,title\na.mp4,deep\n..\\b.mp4,stolen\n"
     titles, noted = choose(["b.mp4", "sub/a.mp4"], ("sub", deep), ("", top))
@@ -87,7 +132,7 @@ def test_what_is_no_video_is_listed_by_its_ending() -> None:
 def test_no_two_files_have_one_row(paths: list[str], named: str) -> None:
     noted = Remarks()
     rows = manifest.parse("file,title\n" + named + ",Mine\n", "manifest.csv")
-    chosen = selection.select(paths, [Manifest("manifest.csv", "", rows)], noted)
+    chosen = selection.select(paths, [Manifest("manifest.csv", "", rows)], noted).chosen
     assert sum(1 for _, said in chosen if said) <= 1
     for path, said in chosen:
         if said:
@@ -117,4 +162,4 @@ def test_what_is_not_to_be_named_is_counted_alone() -> None:
         noted.add(remarks.LEFT_OUT, "somebody else's")
     again.extend(noted.rows())
     for each in (noted, again):
-        assert each.first() == "left out (3): somebody else's"
+        assert each.told() == "left out (3): somebody else's"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 
 from cluster.settings import Settings
 from pipelines import jobs, watch
@@ -44,6 +45,60 @@ def test_an_older_driver_ends_itself(deployment: Settings, connection: Connectio
     assert jobs.beat(connection, job_id, 3)
     jobs.finish(connection, job_id, 2, "succeeded", None)
     assert jobs.get(connection, job_id)["status"] == "running"
+
+
+def waiting_job(connection: Connection, priority: int = 0, speaks_for: str = "") -> str:
+    """A job that nobody has submitted yet."""
+    job_id = f"waits-{secrets.token_hex(4)}"
+    connection.execute(
+        "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, 's3://none', %s, %s)",
+        (job_id, Jsonb({"speaks_for": [speaks_for]} if speaks_for else {}), priority),
+    )
+    return job_id
+
+
+def at_work(connection: Connection, speaks_for: str = "") -> str:
+    """A job whose driver has just shown that it lives, though the cluster does not know it: not submitted again so soon."""
+    job_id = waiting_job(connection, speaks_for=speaks_for)
+    connection.execute(
+        "UPDATE media.jobs SET status = 'running', submissions = 5, submission_id = id || '-5', submitted_at = now(),"
+        " heartbeat_at = now() WHERE id = %s",
+        (job_id,),
+    )
+    return job_id
+
+
+def over(connection: Connection, *job_ids: str) -> None:
+    connection.execute(
+        "UPDATE media.jobs SET finished_at = now(), status = 'cancelled' WHERE id = ANY(%s)", (list(job_ids),)
+    )
+
+
+def test_no_more_jobs_are_at_work_than_may_be_and_the_urgent_one_is_next(
+    deployment: Settings, connection: Connection
+) -> None:
+    busy = [at_work(connection) for _ in range(deployment.section(IngestSettings).jobs_at_work_max)]
+    patient, urgent = waiting_job(connection), waiting_job(connection, priority=5)
+    assert watch.look(deployment, connection) == []
+    assert not jobs.submit(deployment, connection, patient)
+    over(connection, busy[0])
+    assert watch.look(deployment, connection) == [urgent]
+    assert watch.look(deployment, connection) == []
+    jobs.cancel(deployment, connection, urgent)
+    assert watch.look(deployment, connection) == [patient]
+    jobs.cancel(deployment, connection, patient)
+    over(connection, *busy)
+
+
+def test_who_speaks_for_some_creators_leaves_room_for_others(deployment: Settings, connection: Connection) -> None:
+    each = deployment.section(IngestSettings).jobs_at_work_each_max
+    busy = [at_work(connection, "ana") for _ in range(each)]
+    hers, his = waiting_job(connection, speaks_for="ana"), waiting_job(connection, speaks_for="bo")
+    assert watch.look(deployment, connection) == [his]
+    over(connection, *busy)
+    assert watch.look(deployment, connection) == [hers]
+    for job_id in (hers, his):
+        jobs.cancel(deployment, connection, job_id)
 
 
 def test_a_job_that_is_being_handed_over_is_not_submitted_a_second_time(

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cluster import database
 from cluster.settings import Settings
 from serve.encoding import QueryEncoder
 from tests.serve import browser
 from tests.serve.browser import Page
 from tests.serve.doors import Shelf, fill, film, listening, near, opened
+from tests.serve.scenes import Scenes, hang
 
 SHOWN = "document.querySelectorAll('#results li').length"
 
@@ -69,9 +71,20 @@ def test_the_address_keeps_the_search_so_that_going_back_works(page: Page) -> No
 
 
 @pytest.mark.browser
-def test_what_creators_write_is_text_and_nothing_else(page: Page, settings: Settings) -> None:
-    from cluster import database
+def test_that_nothing_matches_is_said_and_nothing_is_shown(
+    settings: Settings, model: QueryEncoder, painted: Scenes, tmp_path: Path
+) -> None:
+    with database.connect(settings.postgres.url) as connection:
+        hang(connection, painted)
+    with listening(settings, near(model)) as url, browser.page(tmp_path / "profile") as tab:
+        tab.open(f"{url}/?q=qwertz+zzzz")
+        tab.until("document.getElementById('status').textContent.startsWith('Nothing matches “qwertz zzzz”')")
+        assert tab.run(SHOWN) == 0
+        assert tab.complaints == []
 
+
+@pytest.mark.browser
+def test_what_creators_write_is_text_and_nothing_else(page: Page, settings: Settings) -> None:
     with database.connect(settings.postgres.url) as connection:
         connection.execute("UPDATE media.videos SET title = '<img src=x onerror=\"window.harm = true\">orchard'")
     page.run("document.getElementById('q').value = 'orchard'")

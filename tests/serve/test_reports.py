@@ -18,6 +18,8 @@
 | immich#30902, #29751 | other languages; the language reaches one half only | choice: of words alone; the model reads English |
 | qdrant#7600, #5250 | memory grows with each query | everything that is kept is bounded, below and in `tests/hostile` |
 | psycopg#1208, #1345 | cancelled requests keep connections | `test_cancellation` |
+| by hand | beginnings of words, signs, names of creators | match nothing; `creator_id` is the filter |
+| by hand | "not a banana" | choice: `not` is a word like any other; `-banana` and `negative` exclude |
 """
 
 from __future__ import annotations
@@ -152,6 +154,27 @@ async def test_immich_30902_and_29751_the_language_is_that_of_the_words_and_chan
         known[language] = {each["segment_id"]: each["relevance_ppm"] for each in found}
     assert known["english"] == known["german"] == known["simple"]
     assert "known: " in str((await room[0].http.get("/v1/search?q=a&language=klingon")).json()["hint"])
+
+
+async def test_by_hand_the_beginning_of_a_word_a_sign_and_a_creators_name_match_nothing(room: Room) -> None:
+    for text in ("umbre", "bana", "pengu", "1", "*", "ada"):
+        answer = await ask(room, q=text)
+        assert (answer["moments"], answer["nothing_matches"]) == ([], True), text
+    creator = str(room[1].creators[0])
+    found = (await ask(room, q="banana", creator_id=creator, relevance_min_ppm=0, limit=100))["moments"]
+    assert {each["creator_id"] for each in found} == {creator}
+
+
+async def test_by_hand_not_is_a_word_like_any_other_and_what_excludes_is_a_minus(room: Room) -> None:
+    banana = str(room[1].videos["banana"])
+    assert (await ask(room, q="not a banana"))["moments"][0]["video_id"] == banana
+    with room[0].database() as connection:
+        catalog.change(connection, room[1].videos["banana"], title="Banana")
+        catalog.bump_generation(connection)
+    for said in ({"q": "fruit -banana"}, {"q": "fruit", "negative": "banana"}):
+        found = (await ask(room, **said, relevance_min_ppm=0, limit=100))["moments"]
+        assert found
+        assert banana not in {each["video_id"] for each in found}
 
 
 def test_qdrant_7600_and_5250_what_is_kept_of_queries_is_bounded() -> None:

@@ -64,6 +64,8 @@ async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
         assert (await submit(hers, source=f"{uploads}lists/{'0' * 32}.jsonl")).json()["code"] == "bad-list"
         of_others = await submit(hers, source=uploads)
         assert (of_others.status_code, of_others.json()["code"]) == (403, "not-yours")
+        ahead = await submit(hers, options={"priority": 1})
+        assert (ahead.status_code, ahead.json()["detail"]) == (403, "only a key for any creator may go ahead of others")
         whole, odd = f"s3://{settings.s3.bucket}", f"s3://{settings.s3.bucket}//uploads/a.mp4"
         for asked in (
             {"source": whole},

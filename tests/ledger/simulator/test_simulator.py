@@ -27,6 +27,21 @@ def test_payouts_are_exact_in_any_weather(journal: Connection[Any]) -> None:
     assert found.crashes > 0
 
 
+def test_payouts_are_exact_through_restores(journal: Connection[Any]) -> None:
+    """The database goes back to earlier moments, again and again, while the chain and what is on its way go on."""
+    prepare(journal)
+    deadline, seed, restores, failing = time.monotonic() + SHORT_S, 0, 0, []
+    while time.monotonic() < deadline and seed < 100:
+        world = World(journal, seed, restoring=True)
+        if world.is_restoring:
+            outcome = world.run()
+            restores += world.restores
+            failing += [] if outcome.ok else [outcome]
+        seed += 1
+    assert failing == []
+    assert restores > 0
+
+
 @pytest.mark.parametrize("protocol", WRONG)
 def test_a_wrong_protocol_is_caught(journal: Connection[Any], protocol: type[Payouts]) -> None:
     found = tally(journal, range(150), protocol, markers=False, enough=1)

@@ -7,25 +7,30 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import Connection
 
 from cluster.errors import Temporary
-from ledger import book
+from ledger import adoption, book
 from ledger.book import Fenced
 from ledger.chain import RpcRefusal
 from ledger.payouts import Payouts
 from ledger.reconcile import reconcile
 from tests.ledger.chains import EAGER, FINAL_BLOCKS, Rig, new_chain
 from tests.ledger.simulator.nodes import CALM, Node
+from tests.ledger.snapshots import Snapshot
 
 ROUNDS = 30
 QUIET_ROUNDS_MAX = 60
 CREATORS = 4
 CRASH = 0.004
 DATABASE_FAULT = 0.004
+RESTORING = 0.3  # of the worlds
+SNAPSHOT, RESTORE = 0.15, 0.06  # a round of those
+SNAPSHOTS_MAX = 3
 
 # `now()` of the simulated ledger: found before the real one, so that clocks can be made to jump.
 CLOCK = """
@@ -94,6 +99,9 @@ class Shaky:
     def rollback(self) -> None:
         self._connection.rollback()
 
+    def transaction(self) -> Any:
+        return self._connection.transaction()
+
     def _maybe_lose(self) -> None:
         if self._rng.random() < self.faults:
             self._connection.rollback()
@@ -123,7 +131,13 @@ class World:
     """Runs one seed."""
 
     def __init__(
-        self, connection: Connection[Any], seed: int, protocol: type[Payouts] = Payouts, *, markers: bool | None = None
+        self,
+        connection: Connection[Any],
+        seed: int,
+        protocol: type[Payouts] = Payouts,
+        *,
+        markers: bool | None = None,
+        restoring: bool | None = None,
     ) -> None:
         self.seed, self.protocol = seed, protocol
         self.rng = random.Random(seed)
@@ -143,8 +157,13 @@ class World:
         for node in self.nodes:
             node.weather = CALM
         settings = replace(EAGER, marker_accounts=marked, batches_live_max=6)
+        self.fate = random.Random(f"restores of {seed}")
+        self.is_restoring = liars < 2 and (self.fate.random() < RESTORING if restoring is None else restoring)
+        self.snapshots: list[tuple[Snapshot, dict[int, int]]] = []
+        self.restores, self.agreed = 0, True
         self.rig = Rig(connection, chain, self.nodes, settings=settings)
         self.earned = dict.fromkeys(range(1, CREATORS + 1), 0)
+        self.ever = dict(self.earned)  # with what a restore has made the journal forget
         for creator in self.earned:
             self.rig.creator(creator, 0, account=self.rng.random() < 0.8)
             self._earn(creator)
@@ -155,6 +174,7 @@ class World:
         self._storm(True)
         for _ in range(ROUNDS):
             self._nature()
+            self._go_back_maybe()
             self._guarded(self._work)
         self._storm(False)
         for creator in self.earned:
@@ -175,9 +195,14 @@ class World:
         return self.protocol(self.shaky, self.rig.rpc, self.rig.treasury, self.rig.economics, self.rig.settings)  # type: ignore[arg-type]
 
     def _work(self) -> None:
-        self.payouts.run_once()
-        if not self.hostile or self.rng.random() < 0.3:
-            reconcile(self.shaky, self.rig.rpc, self.rig.treasury)  # type: ignore[arg-type]
+        self.payouts.run_once(plan=self.agreed)
+        if self.hostile and self.rng.random() >= 0.3:
+            return
+        adopt = partial(adoption.adopt, self.payouts)
+        adoption.retry(self.payouts)
+        finding = reconcile(self.shaky, self.rig.rpc, self.rig.treasury, adopt)  # type: ignore[arg-type]
+        adoption.end(self.payouts, finding)
+        self.agreed = finding.ok if finding.conclusive else self.agreed
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -209,6 +234,25 @@ class World:
         if self.hostile and self.rng.random() < CRASH:
             raise Crash
 
+    def _go_back_maybe(self) -> None:
+        """The database is restored to an earlier moment; the chain and whatever is on its way to it go on."""
+        if not self.is_restoring:
+            return
+        if self.fate.random() < SNAPSHOT:
+            self.snapshots = [*self.snapshots[1 - SNAPSHOTS_MAX :], (Snapshot(self.connection), dict(self.earned))]
+        if not self.snapshots or self.fate.random() >= RESTORE:
+            return
+        snapshot, self.earned = self.fate.choice(self.snapshots)
+        self.earned = dict(self.earned)
+        zombie, before = self.payouts, self.epoch
+        snapshot.bring_back(self.connection)
+        adoption.begin(self.connection, {"by": "the simulation"})
+        self.epoch = book.take_epoch(self.connection, "sim")
+        self.payouts, self.agreed = self._start(), False
+        self.restores += 1
+        if self.fate.random() < 0.5:
+            self._haunt(zombie, before)
+
     # ── Everything else ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _storm(self, on: bool) -> None:
@@ -238,8 +282,9 @@ class World:
 
     def _earn(self, creator: int) -> None:
         amount = self.rng.choice([1, 7, 100, 100, 12_345])
-        self.rig.earn(creator, amount, f"earned:{creator}:{self.earned[creator]}")
+        self.rig.earn(creator, amount, f"earned:{creator}:{self.ever[creator]}")
         self.earned[creator] += amount
+        self.ever[creator] += amount
 
     def _freeze_account(self, creator: int, frozen: bool) -> None:
         address = self.rig.address_of(creator)
@@ -260,8 +305,8 @@ class World:
     def _quiet(self) -> bool:
         """Nothing is under way and nothing is due; or payouts are frozen and whatever was sent has ended."""
         live = self.rig.rows("SELECT count(*) FROM ledger.attempts WHERE state = 'live'")[0][0]
-        if self.rig.freezes():
-            return not live
+        if freezes := self.rig.freezes():
+            return not live and freezes != [adoption.RESTORED]
         open_batches = self.rig.rows("SELECT count(*) FROM ledger.batches WHERE ended_at IS NULL")[0][0]
         return not live and not open_batches and not self._due()
 
@@ -276,17 +321,25 @@ class World:
             " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id GROUP BY 1"
         )
         posted, pending = {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}
+        adopted = dict(
+            self.rig.rows(
+                "SELECT a.owner, sum(p.amount)::bigint FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id"
+                " JOIN ledger.accounts a ON a.id = p.account_id"
+                " WHERE e.kind = 'adopted_accrual' AND a.kind = 'payable' GROUP BY 1"
+            )
+        )
         double = phantom = lost = 0
         for creator, earned in self.earned.items():
             paid, waiting = posted.get(creator, 0), pending.get(creator, 0)
             landed = self.rig.on_chain(creator)
-            double += landed > paid + waiting
+            earned += adopted.get(creator, 0)
+            double += landed > paid + waiting or earned > self.ever[creator]
             phantom += paid > landed
             lost += abs(earned - paid - waiting - self.rig.balance("payable", creator))
         counted = self.rig.rows(
             "SELECT (SELECT count(*)::int FROM ledger.payouts), (SELECT count(*)::int"
             " FROM ledger.attempts WHERE state = 'expired')"
         )[0]
-        frozen = bool(self.rig.freezes())
+        frozen = self.rig.freezes() not in ([], [adoption.RESTORED])
         stuck = 0 if frozen or self._quiet() else 1
         return Outcome(self.seed, counted[0], double, phantom, lost, stuck, frozen, self.crashes, counted[1])

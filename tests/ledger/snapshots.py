@@ -1,0 +1,42 @@
+"""The ledger's rows as they were at an earlier moment, to be brought back: a database restored by whatever means.
+
+Sequences stay where they are, as after `pixr restore`, which skips numbers; roles, types and functions are the same ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection, sql
+
+
+class Snapshot:
+    """All tables of the ledger, as COPY writes them."""
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        connection.rollback()
+        self._rows = {name: self._read(connection, name) for name in _tables(connection)}
+        connection.rollback()
+
+    def bring_back(self, connection: Connection[Any]) -> None:
+        """What was written since is forgotten. Only here are the triggers that forbid this switched off."""
+        connection.rollback()
+        connection.execute("SET LOCAL session_replication_role = replica")
+        for name, rows in self._rows.items():
+            table = sql.Identifier("ledger", name)
+            connection.execute(sql.SQL("DELETE FROM {}").format(table))
+            with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
+                copy.write(rows)
+        connection.commit()
+
+    def _read(self, connection: Connection[Any], name: str) -> bytes:
+        with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier("ledger", name))) as copy:
+            return b"".join(bytes(part) for part in copy)
+
+
+def _tables(connection: Connection[Any]) -> list[str]:
+    rows = connection.execute(
+        "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r'"
+        " ORDER BY c.relname"
+    )
+    return [name for (name,) in rows]
