@@ -13,12 +13,15 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from psycopg import Connection, sql
+from solders.keypair import Keypair
 
 from cluster import database, grants, logins, migrations, runtime, services
 from cluster.embedded import Postgres
 from cluster.errors import Rejected, Temporary
 from cluster.roles import JOBS, LEDGER, OWNER, PARTS, READER, SERVE, Role
 from cluster.settings import ROOT, Settings
+from ledger import challenges, wallets
+from ledger.settings import Economics
 from serve.settings import SearchSettings
 from tests.cluster.privileges import assert_as_stated, found
 from tests.conftest import fresh_database, throwaway_settings
@@ -338,6 +341,35 @@ def test_a_manifests_wallet_is_confirmed_once(replica: Connection[Any], owner: C
     replica.execute("UPDATE ledger.wallets SET set_by = 'creator', hold_until = NULL WHERE creator_id = 2")
     query = "SELECT set_by, hold_until FROM ledger.wallets WHERE creator_id = 2"
     assert owner.execute(query).fetchone() == ("creator", None)
+
+
+def proven(replica: Connection[Any], creator_id: int, key: Keypair) -> wallets.Wallet:
+    """The wallet after a replica has taken its key's signature."""
+    economics, wallet = Economics(wallet_domain="pixr.example"), str(key.pubkey())
+    made = challenges.issue(replica, economics, creator_id, wallet, "me")
+    answer = challenges.Answer(made.nonce, str(key.sign_message(made.message.encode())))
+    proof = challenges.prove(replica, creator_id, wallet, "me", answer)
+    return wallets.change(replica, economics, creator_id, wallet, "creator", proof)
+
+
+def test_a_replica_ends_the_hold_of_a_first_wallet_that_is_proven_then(replica: Connection[Any]) -> None:
+    key = Keypair.from_seed(bytes(31) + b"\1")
+    assert wallets.change(replica, Economics(), 2, str(key.pubkey()), "creator").hold_until is not None
+    with pytest.raises(psycopg.DatabaseError, match="ends with its time"):
+        replica.execute("UPDATE ledger.wallets SET hold_until = NULL WHERE creator_id = 2")
+    with pytest.raises(psycopg.DatabaseError, match="ends with its time"):  # nor where no reason is told any more
+        replica.execute("UPDATE ledger.wallets SET held_for = NULL, hold_until = NULL WHERE creator_id = 2")
+    known = proven(replica, 2, key)
+    assert (known.hold_until, known.proven) == (None, True)
+
+
+def test_a_replica_gives_a_hold_no_other_reason(replica: Connection[Any], owner: Connection[Any]) -> None:
+    key = Keypair.from_seed(bytes(31) + b"\2")
+    replica.execute("UPDATE ledger.wallets SET wallet = %s", (str(key.pubkey()),))
+    for reason in ("no proof", "manifest", None):
+        replica.execute("UPDATE ledger.wallets SET held_for = %s", (reason,))
+        assert owner.execute("SELECT held_for FROM ledger.wallets").fetchone() == ("change",)
+    assert proven(replica, 1, key).hold_until is not None
 
 
 def test_each_change_of_a_wallet_and_of_its_hold_is_written_down(
