@@ -124,6 +124,7 @@ OPENED: dict[str, Callable[[Rig], str]] = {
 
 
 def late(connection: Connection[Any], limits: LedgerSettings) -> dict[str, tuple[str, ...]]:
+    connection.commit()  # what began in this very transaction is not old
     return {each.state: each.names for each in ages.measure(connection, limits) if each.late}
 
 
@@ -178,14 +179,17 @@ def test_what_has_had_no_end_for_long_is_said_once_an_hour_and_another_at_once(r
     now_s[0] += SAID_AGAIN_S
     assert alarm.look(rig.connection) == ["planned"]
     on_hold(rig)
+    rig.connection.commit()
     assert alarm.look(rig.connection) == ["on hold"]
     stops.hold(rig.connection, 8, "asked")
+    rig.connection.commit()
     assert alarm.look(rig.connection) == ["on hold"]
     for each in stops.in_force(rig.connection):
         stops.release(rig.connection, each.name, "ana")
     rig.pay(2)
     assert alarm.look(rig.connection) == []
     on_hold(rig)
+    rig.connection.commit()
     assert alarm.look(rig.connection) == ["on hold"]
 
 
@@ -217,6 +221,7 @@ def test_what_was_found_is_noted_and_status_says_what_is_late(settings: Settings
 def test_many_that_are_late_are_counted_and_some_named(rig: Rig) -> None:
     for creator in range(1, 9):
         stops.hold(rig.connection, creator, "asked")
+    rig.connection.commit()
     (found,) = [each for each in ages.measure(rig.connection, SOON) if each.late]
     assert (found.open, found.late, len(found.names)) == (8, 8, ages.NAMED_MAX)
     assert "and 3 more" in str(found)

@@ -94,7 +94,7 @@ def test_what_a_declared_restore_has_forgotten_is_no_rewriting_and_what_was_befo
     assert found["anchors"].ok, found["anchors"].detail
     assert "1 of entries that restores have forgotten" in found["anchors"].detail
     with forging(rig.connection):
-        rig.connection.execute("UPDATE ledger.entries SET document = '{}' WHERE id = %s", (last,))
+        rig.connection.execute('UPDATE ledger.entries SET document = \'{"by": "nobody"}\' WHERE id = %s', (last,))
     assert f"entry {last}," in failing(rig, bucket)["anchors"]
 
 
