@@ -71,10 +71,12 @@ class Anchoring:
         self._see()
         if not self._interval_s or self._under_way is not None or self._clock() < self._again_at:
             return
-        self._again_at = self._clock() + self._interval_s
         anchor = head(connection)
         connection.commit()
-        if anchor is not None and (self._kept is None or anchor.entry_id != self._kept.entry_id):
+        if anchor is None:  # the first entry is not kept waiting
+            return
+        self._again_at = self._clock() + self._interval_s
+        if self._kept is None or anchor.entry_id != self._kept.entry_id:
             self._under_way = anchor, self._executor.submit(put, self._storage, self._bucket, anchor)
 
     def close(self, timeout_s: float = 5.0) -> None:

@@ -155,10 +155,18 @@ def test_heads_that_cannot_be_read_are_no_clean_audit_and_none_is_one(rig: Rig, 
     assert anchors.listing(*bucket) == []
 
 
-def test_an_empty_journal_has_no_head(journal: Conn) -> None:
+def test_an_empty_journal_has_no_head_and_its_first_one_is_kept_at_once(
+    journal: Conn, bucket: tuple[Storage, str]
+) -> None:
+    keeper = Anchoring(*bucket, 3600.0, lambda: 0.0)
+    keeper.look(journal)
     assert anchors.head(journal) is None
     pool = book.account(journal, "reward_pool")
     book.post(journal, book.Entry("deposit", "d", [(book.account(journal, "chain"), -1), (pool, 1)]))
     head = anchors.head(journal)
     assert head is not None
     assert anchors.NAME.fullmatch(head.name)
+    journal.commit()
+    keeper.look(journal)
+    keeper.close()
+    assert [each.entry_id for each in anchors.listing(*bucket)] == [head.entry_id]
