@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 SEAT = """SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
                         left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
                         (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+# Of a server that does not let its role ask, or knows no such place.
+UNSAID = (
+    psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported
+)  # fmt: skip
 BATCH_ID = re.compile("[0-9a-f]{32}")
 RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
 
@@ -78,7 +82,7 @@ def _seat(connection: Connection[Any]) -> str | None:
     try:
         with connection.transaction():
             row = connection.execute(SEAT).fetchone()
-    except psycopg.DatabaseError as error:
+    except UNSAID as error:
         log.warning("the server does not say where the database lies: %s", str(error).strip())
         return None
     return str(row[0]) if row else None

@@ -99,7 +99,7 @@ def test_it_waits_for_a_chain_that_is_away_and_pays_once_it_is_back(
         with chain_of(eager):
             until(lambda: paid(connection) == {1: 2 * EARNED})
             until(lambda: loop.status()["state"] == "running")
-            assert loop.status()["epoch"] == first + 1
+            assert loop.status()["epoch"] > first
             assert_clean(eager)
 
 
@@ -130,7 +130,7 @@ def test_the_successor_shuts_it_out(eager: Settings, connection: Connection[Any]
         until(lambda: first.status()["ticks"] > 0)
         with at_work(eager) as second:
             until(lambda: first.status()["state"] == "fenced" and second.status()["ticks"] > 0)
-            assert second.status()["epoch"] == first.status()["epoch"] + 1
+            assert second.status()["epoch"] > first.status()["epoch"]
             record(connection, search(shown(1, 1)))
             until(lambda: unfolded(connection) == 0)
             assert second.status()["state"] == "running"

@@ -174,16 +174,22 @@ def test_a_bad_long_entry_is_refused_by_name_and_changes_nothing(journal: Conn, 
     assert snapshot(journal) == before
 
 
+def epoch_of(connection: Conn) -> int:
+    row = connection.execute("SELECT epoch FROM ledger.fence").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def test_writers_of_the_same_accounts_in_any_order_never_block_each_other_for_good(
     journal: Conn, postgres_url: str
 ) -> None:
     accounts, pool = creators(journal, *range(1, 2 * book.COPIED_LINES_MIN)), book.account(journal, "reward_pool")
-    rounds, writers = 6, 3
+    rounds, writers, epoch = 6, 3, epoch_of(journal)
     fund(journal, rounds * writers * len(accounts))
 
     def write(name: int) -> None:
         with database.connect(postgres_url) as connection:
-            book.hold_epoch(connection, 1)
+            book.hold_epoch(connection, epoch)
             for number in range(rounds):
                 mine = random.Random(name * rounds + number).sample(accounts, len(accounts))
                 book.post(connection, long_entry(pool, mine, f"{name}:{number}"))
@@ -295,7 +301,7 @@ def test_without_an_epoch_nobody_writes(journal: Conn, postgres_url: str) -> Non
 
 
 def test_a_new_epoch_waits_for_the_write_under_way(journal: Conn, postgres_url: str) -> None:
-    chain, pool = book.account(journal, "chain"), book.account(journal, "reward_pool")
+    chain, pool, before = book.account(journal, "chain"), book.account(journal, "reward_pool"), epoch_of(journal)
     book.post(journal, Entry("deposit", "slow", [(chain, -1), (pool, 1)]))
     taken: list[int] = []
     with database.connect(postgres_url) as younger:
@@ -305,19 +311,19 @@ def test_a_new_epoch_waits_for_the_write_under_way(journal: Conn, postgres_url: 
         assert taken == []
         book.commit(journal)
         taking.join(20)
-    assert taken == [2]
+    assert [epoch > before for epoch in taken] == [True]
 
 
 def test_many_writers_of_one_account_keep_every_constraint(journal: Conn, postgres_url: str) -> None:
     """Four sessions under one epoch pay the same account and take from the same pool until it is empty."""
-    writers, each, pool_pix = 4, 15, 500
+    writers, each, pool_pix, epoch = 4, 15, 500, epoch_of(journal)
     (account,) = creators(journal, 1)
     fund(journal, pool_pix)
     refused: list[str] = []
 
     def write(name: int) -> None:
         with database.connect(postgres_url) as connection:
-            book.hold_epoch(connection, 1)
+            book.hold_epoch(connection, epoch)
             for number in range(each):
                 try:
                     pay(connection, account, 10 + name, f"{name}:{number}")

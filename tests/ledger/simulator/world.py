@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -83,6 +83,7 @@ class Shaky:
     def __init__(self, connection: Connection[Any], rng: random.Random, step: Callable[[], None]) -> None:
         self._connection, self._rng, self._step = connection, rng, step
         self.faults = DATABASE_FAULT
+        self._blocks = 0
 
     def execute(self, *arguments: Any) -> Any:
         self._step()
@@ -99,12 +100,25 @@ class Shaky:
     def rollback(self) -> None:
         self._connection.rollback()
 
-    def transaction(self) -> Any:
-        return self._connection.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A connection that is lost within loses what was begun before, too."""
+        try:
+            with self._connection.transaction() as block:
+                self._blocks += 1
+                try:
+                    yield block
+                finally:
+                    self._blocks -= 1
+        except psycopg.OperationalError:
+            if not self._blocks:
+                self._connection.rollback()
+            raise
 
     def _maybe_lose(self) -> None:
         if self._rng.random() < self.faults:
-            self._connection.rollback()
+            if not self._blocks:
+                self._connection.rollback()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
 
