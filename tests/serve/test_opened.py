@@ -27,6 +27,7 @@ async def test_what_is_open_is_a_gauge_of_every_replica(settings: Settings) -> N
         with database.connect(settings.postgres.url) as connection:
             book.take_epoch(connection, "test")
             stops.hold(connection, 7, "asked")
+            connection.commit()  # what began in this very transaction is not old
             AgeAlarm(LedgerSettings(stop_open_max_s=1e-9)).look(connection)
         doors.services.metrics.open.again_s = 0.0
         text = (await doors.http.get("/metrics")).text
