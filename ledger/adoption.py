@@ -305,7 +305,9 @@ def _forgotten(payouts: Payouts, effect: Effect, transaction: VersionedTransacti
     if lost:  # earned after the backup, and lost with it
         lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in lost)), *lost]
         payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
-    number = _memo(transaction) or hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
+    number = _memo(transaction)
+    if not number or batches.is_known(connection, number):  # the batch of the backup has gone back by now
+        number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
     recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
     batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
     batches.add(connection, [batch])

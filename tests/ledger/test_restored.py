@@ -202,6 +202,24 @@ def test_where_there_are_no_markers_the_batch_is_known_by_its_memo(journal: Conn
     rig.rpc.close()
 
 
+def test_without_markers_a_batch_that_has_gone_back_before_its_payment_is_read_has_another_id(
+    journal: Connection[Any],
+) -> None:
+    rig = Rig(journal, new_chain(), settings=replace(EAGER, marker_accounts=False))
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    snapshot = Snapshot(rig.connection)
+    (number,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    work(rig, 6)
+    go_back(rig, snapshot)
+    adoption._give_back(rig.payouts, number)  # as where another payment to its recipient is adopted first
+    book.commit(rig.connection)
+    work(rig, 14)
+    assert_paid_once(rig, {1: 1000})
+    assert len(rig.rows("SELECT id FROM ledger.batches")) == 2
+    rig.rpc.close()
+
+
 def earned_late(rig: Rig, creator: int, amount: int, matures: str) -> int:
     """Earned, and payable when it has matured; the entry."""
     accounts = book.accounts_of(rig.connection, "maturing", "creator", [creator])

@@ -254,7 +254,7 @@ def test_the_command_line_makes_lists_rotates_and_revokes(settings: Settings) ->
     assert "revoked" in listed
     assert token not in listed
     assert_refused(pixr(folder, "keys", "create", "x", "--scope", "root", **environ), "known: search, ingest")
-    assert_refused(pixr(folder, "keys", "create", "", "--scope", "search", **environ), "1 to 200 characters")
+    assert_refused(pixr(folder, "keys", "create", " ", "--scope", "search", **environ), "1 to 200 characters")
     assert_refused(pixr(folder, "keys", "revoke", "999", **environ), "no living key 999")
     for_nobody = pixr(folder, "keys", "create", "x", "--scope", "creator", "--creator", "999", **environ)
     assert_refused(for_nobody, "there is no creator 999")
