@@ -109,7 +109,8 @@ def _require_said(arguments: Sequence[str]) -> None:
         UsageError: an argument, or the value of an option, is the empty text.
     """
     for before, argument in zip(("", *arguments), arguments, strict=False):
-        if argument == "" or (argument.startswith("--") and argument.endswith("=")):
+        name, sets, value = argument.partition("=")
+        if argument == "" or (name.startswith("--") and sets and not value):
             what = argument or f"what follows `{before}`" if before else "an argument"
             raise click.UsageError(f"{what} is empty; is a variable of the shell not set?")
 

@@ -49,6 +49,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], said: str) -> None:
         (("serch", "cat"), "No such command"),
         (("search",), "say what to look for"),
         (("search", "--image", "nowhere.png"), "nowhere.png: No such file"),
+        (("search", "--image=nowhere="), "nowhere=: No such file"),
         (("ingest",), "Missing argument"),
         (("ingest", ""), "what follows `ingest` is empty; is a variable of the shell not set?"),
         (("ingest", "videos/", "--creator", ""), "what follows `--creator` is empty"),
