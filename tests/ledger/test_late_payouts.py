@@ -31,15 +31,21 @@ class Hasty(Payouts):
         book.commit(self.connection)
 
 
-def test_a_transaction_given_up_too_early_is_settled_when_it_lands_and_freezes_payouts(rig: Rig) -> None:
+def sent_after_all(rig: Rig) -> tuple[str, str]:
+    """The given-up transaction of a batch, which is on its way after all, and the second one, which nobody has sent yet."""
     rig.creator(1, 1000)
     rig.payouts.plan()
     (first,) = rig.payouts.sign()
     raw = rig.rows("SELECT raw FROM ledger.attempts")[0][0]
     rig.fresh(Hasty).settle()
     rig.advance(2)
-    rig.payouts.sign()  # a second transaction for the same batch
-    rig.rpc.send([bytes(raw)])  # the first is on its way after all
+    (second,) = rig.payouts.sign()
+    rig.rpc.send([bytes(raw)])
+    return first, second
+
+
+def test_a_transaction_given_up_too_early_is_settled_when_it_lands_and_freezes_payouts(rig: Rig) -> None:
+    first, _ = sent_after_all(rig)
     rig.advance(1)
     rig.payouts.send()
     rig.advance(FINAL_BLOCKS)
@@ -54,14 +60,7 @@ def test_a_transaction_given_up_too_early_is_settled_when_it_lands_and_freezes_p
 
 def test_a_batch_whose_given_up_transaction_has_paid_ends_when_its_second_one_can_never_land(rig: Rig) -> None:
     """That one is included in no block: it neither lands nor fails at the marker, which stands already."""
-    rig.creator(1, 1000)
-    rig.payouts.plan()
-    (first,) = rig.payouts.sign()
-    raw = rig.rows("SELECT raw FROM ledger.attempts")[0][0]
-    rig.fresh(Hasty).settle()
-    rig.advance(2)
-    (second,) = rig.payouts.sign()
-    rig.rpc.send([bytes(raw)])
+    first, second = sent_after_all(rig)
     rig.advance(FINAL_BLOCKS)
     rig.payouts.settle()
     assert rig.states() == {"signed": 1}  # the second may still be included
