@@ -89,7 +89,7 @@ def _moments(text: str, answer: Answer) -> Table:
             time_code(moment.start_ms),
             time_code(moment.end_ms),
             f"{moment.relevance_ppm / 10_000:.0f} %",
-            " + ".join(moment.matched),
+            " + ".join(moment.matched).replace("_", " "),
             escape(moment.creator),
         )
     return table
