@@ -120,9 +120,16 @@ async def test_qdrant_496_and_3493_and_4882_lists_sort_and_count_and_a_search_re
     assert counted["facets"]["moments"] == ALL
 
 
-async def test_meilisearch_6479_and_4093_a_word_that_nobody_has_is_said_and_the_rest_is_there_on_request(
-    room: Room,
-) -> None:
+async def test_meilisearch_6479_1103_and_1358_a_typing_error_matches_nothing_and_says_so(room: Room) -> None:
+    for text in ("bannana", "umbrela", "pengiun", "colection", "nubmer3"):
+        answer = await ask(room, q=text)
+        assert (answer["moments"], answer["nothing_matches"]) == ([], True), text
+    for typed, completed in (("Reel", True), ("Rele", False)):
+        answer = await room[0].http.get("/v1/completions", params={"q": typed})
+        assert bool(answer.json()["completions"]) is completed
+
+
+async def test_meilisearch_4093_a_word_that_nobody_has_is_said_and_the_rest_is_there_on_request(room: Room) -> None:
     assert (await ask(room, q="number3 zzzzqqqq"))["nothing_matches"]
     shown = (await ask(room, q="number3 zzzzqqqq", relevance_min_ppm=0))["moments"]
     assert any("some_words" in each["matched"] for each in shown)
