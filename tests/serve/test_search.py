@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster import runtime
 from cluster.settings import Settings
 from pipelines import fulltext, index
 from serve import relevance, viewers
@@ -382,6 +383,18 @@ async def test_the_page_gives_a_browser_a_name_of_its_own(room: Room) -> None:
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert viewers.COOKIE in page.cookies
     assert (await room.doors.http.get("/")).cookies.get(viewers.COOKIE) is None
+
+
+async def test_the_name_of_a_browser_that_asks_by_tls_is_sent_by_tls_alone(room: Room) -> None:
+    """By the door's word alone. Links have no scheme: they are opened by the one that was asked by."""
+    http, proven = room.doors.http, {"x-pixr-door": runtime.secret(room.doors.settings, "door")}
+    by_tls = {"x-forwarded-proto": "https"}
+    for headers, is_secure in (({}, False), (by_tls, False), (proven, False), (by_tls | proven, True)):
+        http.cookies.clear()
+        page = await http.get("/", headers=headers)
+        assert ("secure" in page.headers["set-cookie"].lower()) is is_secure
+        found = (await http.get("/v1/search?q=banana&limit=1", headers=headers)).json()["moments"][0]
+        assert {found["play_url"][:7], found["thumbnail_url"][:7]} == {"/media/"}
 
 
 async def test_a_stake_narrows_to_the_moments_that_have_it(own: Room) -> None:
