@@ -27,7 +27,7 @@ HEADERS_READ_MAX = 1024
 COUNTERS = 4  # a connection's address, an object's, a body's, and its network
 RATE_S = 10  # over which new connections are counted
 HANG_UPS_S = 3  # likewise requests and their answers: what comes before they are many, a replica has to do
-# Since 2018 no browser needs less. Ciphers of TLS 1.2 alone; 1.3 has none that are weak.
+# Older versions are deprecated (RFC 8996). The ciphers are those of TLS 1.2; 1.3 has none that are weak.
 TLS = "ssl-min-ver TLSv1.2 ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
 COUNTED = f"conn_cur,conn_rate({RATE_S}s),http_req_rate({HANG_UPS_S}s),gpc0_rate({HANG_UPS_S}s)"
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
