@@ -19,6 +19,7 @@
 | qdrant#7600, #5250 | memory grows with each query | everything that is kept is bounded, below and in `tests/hostile` |
 | psycopg#1208, #1345 | cancelled requests keep connections | `test_cancellation` |
 | by hand | beginnings of words, signs, names of creators | match nothing; `creator_id` is the filter |
+| by hand | "fire fighter", "policeman" | a word that was taught may be written as two; others: a limit of the demo's model |
 | by hand | "not a banana" | choice: `not` is a word like any other; `-banana` and `negative` exclude |
 """
 
@@ -183,6 +184,16 @@ async def test_by_hand_not_is_a_word_like_any_other_and_what_excludes_is_a_minus
         found = (await ask(room, **said, relevance_min_ppm=0, limit=100))["moments"]
         assert found
         assert banana not in {each["video_id"] for each in found}
+
+
+async def test_by_hand_a_compound_may_be_written_as_two_words(room: Room) -> None:
+    whole = (await ask(room, q="airplane", limit=100))["moments"]
+    assert {each["video_id"] for each in whole[:2]} == {str(room[1].videos["airplane"])}
+    for text in ("air plane", "Air-plane"):
+        found = (await ask(room, q=text, limit=100))["moments"]
+        assert [(each["segment_id"], each["relevance_ppm"]) for each in found] == [
+            (each["segment_id"], each["relevance_ppm"]) for each in whole
+        ], text
 
 
 def test_qdrant_7600_and_5250_what_is_kept_of_queries_is_bounded() -> None:
