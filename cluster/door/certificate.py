@@ -1,8 +1,8 @@
 """The door's certificate: one PEM file with it, those that lead to its issuer, and its key, as `[serve] certificate` names it.
 
-Looked at before HAProxy starts, so that what is wrong with it is said in words; a running door is given the content of a file
-that has changed (a renewal), and goes on with what it has while the new one cannot be used. Programs of this machine that
-ask the door trust the certificate of the settings and no other, for whatever name it was issued.
+Looked at before HAProxy starts, and by `pixr config check`, so that what is wrong with it is said in words; a running door
+is given the content of a file that has changed (a renewal), and goes on with what it has while the new one cannot be used.
+Programs of this machine that ask the door trust the certificate of the settings and no other, for whatever name it was issued.
 """
 
 from __future__ import annotations
