@@ -36,13 +36,14 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
     That nothing matches is an answer, said in words; it is no error, so the exit code is 0.
     """
     from cluster import runtime
+    from cluster.door import certificate
     from cluster.errors import Temporary
     from serve.client import Client
 
     if not text and not image:
         raise click.UsageError("say what to look for: a text, or --image")
     picture = _picture(image)
-    with Client(runtime.serve_url(context.settings)) as client:
+    with Client(runtime.serve_url(context.settings), verify=certificate.trust(context.settings)) as client:
         try:
             answer = client.search(text, image=picture, limit=limit)
         except Temporary as error:
@@ -89,7 +90,7 @@ def _moments(text: str, answer: Answer) -> Table:
             time_code(moment.start_ms),
             time_code(moment.end_ms),
             f"{moment.relevance_ppm / 10_000:.0f} %",
-            " + ".join(moment.matched),
+            " + ".join(moment.matched).replace("_", " "),
             escape(moment.creator),
         )
     return table
