@@ -30,7 +30,7 @@ from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
 from cluster.seldom import Seldom
 from cluster.settings import Settings
-from ledger import adoption, appearances, book, fold, review, stops
+from ledger import adoption, appearances, book, fold, review, stops, wallets
 from ledger.alarms import StuckAlarm
 from ledger.book import Fenced
 from ledger.chain import Chain, HttpNode, RpcRefusal
@@ -48,6 +48,10 @@ NAME = "ledger"
 CRASH_PAUSE_S = 1.0
 NODE_SHARE = 0.001  # of `[ledger] node_resource`: it says where the actor may be, not how much it takes
 WAITS_FOR_SAID_S = 60.0
+LOCK_TIMEOUT_S = (
+    5  # nothing that the ledger writes is another's to hold for longer; a migration is waited for by trying again
+)
+ADOPT_PAUSE_S = 15.0  # after a spool whose incarnation another transaction holds
 IDS_LOST = "the secret of the payouts' ids is another one"
 
 
@@ -69,7 +73,7 @@ class Ledger:
         self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
         self._reconciled = False  # nothing new is begun before the chain and the journal agree
         self._stuck = StuckAlarm(self._own.batch_open_max_s)
-        self._look_at = 0.0
+        self._look_at = self._adopt_at = 0.0
         self._pay_at, self._pay_failures = 0.0, 0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self.trouble = ""  # why payouts wait, while they do
@@ -79,11 +83,13 @@ class Ledger:
     def open(self) -> None:
         """Connect and hold the epoch: a new one the first time, the same one after a lost connection."""
         self._connection = database.connect(logins.url(self._settings, LEDGER))
+        self._connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
         if self.epoch:
             book.hold_epoch(self._connection, self.epoch)
         else:
             self.epoch = book.take_epoch(self._connection, f"{socket.gethostname()}:{os.getpid()}")
         adoption.watch(self._connection)
+        wallets.note_rules(self._connection, self._economics)
         self._fold = Fold(self._connection, self._economics, self._own)
         self._payouts = None
         self._reconciled, self._reconcile_at = False, 0.0
@@ -194,7 +200,14 @@ class Ledger:
         connection.commit()
 
     def _adopt(self, connection: Connection[Any]) -> None:
-        appearances.adopt(connection, self._settings.data_dir / "spool")
+        """What a replica has left is recorded here too; a spool that somebody holds keeps nothing else waiting."""
+        if time.monotonic() < self._adopt_at:
+            return
+        try:
+            appearances.adopt(connection, self._settings.data_dir / "spool")
+        except psycopg.errors.LockNotAvailable as error:
+            self._adopt_at = time.monotonic() + ADOPT_PAUSE_S
+            self._seldom.warning(f"a spool is not adopted: another transaction holds its incarnation: {error}")
         connection.commit()
 
 

@@ -175,8 +175,8 @@ def _require_payable(connection: Connection[Any]) -> None:
     """
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM ledger.maturing WHERE matures_at <= f.placed_at AND matures_at <= now()),"
-        " EXISTS (SELECT FROM ledger.incarnations i JOIN ledger.appearance_batches b ON b.incarnation = i.id"
-        "         AND b.seq >= i.folded WHERE i.folded < i.recorded AND b.recorded_at <= f.placed_at)"
+        " EXISTS (SELECT FROM ledger.unfolded i JOIN ledger.appearance_batches b ON b.incarnation = i.id"
+        "         AND b.seq >= i.folded WHERE b.recorded_at <= f.placed_at)"
         " FROM ledger.freezes f WHERE f.reason = %s AND f.released_at IS NULL",
         (RESTORED,),
     ).fetchone()

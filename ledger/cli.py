@@ -167,7 +167,7 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
 
     economics = context.settings.section(Economics)
     waiting = connection.execute(
-        "SELECT coalesce(sum(recorded - folded), 0)::bigint FROM ledger.incarnations"
+        "SELECT coalesce(sum(greatest(recorded - folded, 0)), 0)::bigint FROM ledger.unfolded"
     ).fetchone()
     bound = connection.execute("SELECT mint FROM ledger.chain").fetchone()
     closed = stops.frozen(connection) or not batches.is_payday(connection, economics)

@@ -38,6 +38,14 @@ log = logging.getLogger(__name__)
 
 MATURITY_BUCKET_S = 600
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
+# The greater of a row's own cursor and the one beside it counts. Who records may hold the row for as long as they like.
+MOVED = """
+    WITH ends AS (SELECT * FROM unnest(%(ids)s::uuid[], %(folded)s::bigint[]) AS e (id, folded)),
+    free AS (SELECT i.id, e.folded FROM ledger.incarnations i JOIN ends e USING (id) WHERE e.folded <= i.recorded
+             ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED),
+    moved AS (UPDATE ledger.incarnations i SET folded = f.folded FROM free f WHERE i.id = f.id RETURNING i.id)
+    INSERT INTO ledger.cursors (incarnation, folded) SELECT id, folded FROM ends WHERE id NOT IN (SELECT id FROM moved)
+    ON CONFLICT (incarnation) DO UPDATE SET folded = excluded.folded"""
 Result = TypeVar("Result")
 Stake = tuple[int, list[int], list[int]]  # segment, investors, what each has put in
 
@@ -352,12 +360,8 @@ class Fold:
                 at += each.appearances
 
     def _move_cursors(self, ends: Mapping[UUID, int]) -> None:
-        """Last of all: replicas that record wait for it."""
-        self._connection.execute(
-            "UPDATE ledger.incarnations i SET folded = t.folded"
-            " FROM unnest(%s::uuid[], %s::bigint[]) AS t (id, folded) WHERE i.id = t.id",
-            (list(ends), list(ends.values())),
-        )
+        """Last of all: replicas that record wait for it. What another transaction holds is noted beside (`cursors`)."""
+        self._connection.execute(MOVED, {"ids": list(ends), "folded": list(ends.values())})
 
 
 def mature(connection: Connection[Any]) -> int:

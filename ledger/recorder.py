@@ -31,7 +31,7 @@ from cluster.seldom import Seldom
 from cluster.settings import Settings
 from cluster.tasks import Tasks
 from ledger import spool
-from ledger.appearances import BEGUN, RECORDED, Appearance, Hashes, adopt, parameters, search_record
+from ledger.appearances import BEGUN, CLOSED, RECORDED, Appearance, Hashes, adopt, parameters, search_record
 from ledger.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
@@ -262,10 +262,9 @@ class Recorder:
         """
         own = self._own
         age_s = time.monotonic() - own.began_at
-        await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname(), age_s))
-        query = "SELECT recorded FROM ledger.incarnations WHERE id = %s"
-        row = await (await connection.execute(query, (own.id,))).fetchone()
-        if row is None:
+        asked = await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname(), age_s))
+        row = await asked.fetchone()
+        if row is None or row[0] is None:
             raise Temporary("the database forgets as we speak")
         ahead = int(row[0]) - own.recorded
         if ahead > 0:
@@ -344,11 +343,8 @@ class Recorder:
         try:
             if own.spool.size:
                 connection = await self._connected()
-                done = await connection.execute(
-                    "UPDATE ledger.incarnations SET closed_at = now() WHERE id = %s AND recorded = %s",
-                    (own.id, own.recorded),
-                )
-                if done.rowcount != 1:
+                done = await (await connection.execute(CLOSED, (own.id, own.recorded))).fetchone()
+                if done != (True,):
                     raise Temporary("the database has forgotten searches of the spool that ends")
             own.spool.remove()
         finally:

@@ -1,4 +1,4 @@
-"""Wallets: where a creator is paid. Owns `ledger.wallets`; the change log is kept by the database.
+"""Wallets: where a creator is paid. Owns `ledger.wallets`; the database keeps the change log and the least hold of a change.
 
 A manifest may claim a wallet only where there is none, and payouts wait for a while: who may ingest may name any creator.
 A change needs the creator's own scope (or an administrator's) and holds payouts likewise, so that a stolen key does not
@@ -75,20 +75,29 @@ def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dic
     Asked are those that were not before, and those that have become the platform's own since.
     """
     rows = connection.execute(
-        "SELECT creator_id FROM ledger.wallets WHERE checked_wallet IS DISTINCT FROM wallet AND creator_id = ANY(%s)",
-        (list(wallets),),
+        "SELECT creator_id, wallet FROM ledger.checked_wallets WHERE creator_id = ANY(%s)", (list(wallets),)
     )
-    unchecked = {creator_id for (creator_id,) in rows}
+    checked: dict[int, str] = dict(rows.fetchall())
     own = {address for (address,) in connection.execute("SELECT address FROM ledger.own_addresses")}
-    doubtful = {creator: wallet for creator, wallet in wallets.items() if creator in unchecked or wallet in own}
+    doubtful = {
+        creator: wallet for creator, wallet in wallets.items() if checked.get(creator) != wallet or wallet in own
+    }
     why = unpayable(connection, doubtful.values()) if doubtful else {}
     fit = {creator: wallet for creator, wallet in doubtful.items() if wallet not in why}
     connection.execute(
-        "UPDATE ledger.wallets w SET checked_wallet = f.wallet"
-        " FROM unnest(%s::bigint[], %s::text[]) AS f (creator_id, wallet) WHERE w.creator_id = f.creator_id",
+        "INSERT INTO ledger.checked_wallets (creator_id, wallet) SELECT * FROM unnest(%s::bigint[], %s::text[])"
+        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet",
         (list(fit), list(fit.values())),
     )
     return {creator: why[wallet] for creator, wallet in doubtful.items() if wallet in why}
+
+
+def note_rules(connection: Connection[Any], economics: Economics) -> None:
+    """Tell the database for how long a change holds payouts at least, whatever a replica is made to say."""
+    connection.execute(
+        "UPDATE ledger.wallet_rules SET change_hold_s = %(hold)s WHERE change_hold_s <> %(hold)s",
+        {"hold": economics.wallet_hold_s},
+    )
 
 
 def release_mended(connection: Connection[Any]) -> None:
@@ -138,10 +147,10 @@ def claim(connection: Connection[Any], economics: Economics, creator_id: int, wa
     """
     _payable(connection, wallet)
     done = connection.execute(
-        "INSERT INTO ledger.wallets (creator_id, wallet, checked_wallet, set_by, hold_until)"
-        " VALUES (%s, %s, %s, 'manifest', CASE WHEN %s > 0 THEN now() + make_interval(hours => %s) END)"
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by, hold_until)"
+        " VALUES (%s, %s, 'manifest', CASE WHEN %s > 0 THEN now() + make_interval(hours => %s) END)"
         " ON CONFLICT (creator_id) DO NOTHING",
-        (creator_id, wallet, wallet, economics.manifest_wallet_hold_h, economics.manifest_wallet_hold_h),
+        (creator_id, wallet, economics.manifest_wallet_hold_h, economics.manifest_wallet_hold_h),
     )
     if done.rowcount == 1:
         return True
@@ -162,12 +171,12 @@ def change(connection: Connection[Any], economics: Economics, creator_id: int, w
     """
     _payable(connection, wallet)
     connection.execute(
-        "INSERT INTO ledger.wallets AS w (creator_id, wallet, checked_wallet, set_by) VALUES (%s, %s, %s, %s)"
-        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet, checked_wallet = excluded.wallet,"
+        "INSERT INTO ledger.wallets AS w (creator_id, wallet, set_by) VALUES (%s, %s, %s)"
+        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet,"
         "   set_by = excluded.set_by, set_at = now(),"
         "   hold_until = CASE WHEN w.wallet <> excluded.wallet THEN now() + make_interval(secs => %s) END"
         " WHERE w.wallet <> excluded.wallet OR w.set_by = 'manifest'",
-        (creator_id, wallet, wallet, set_by, economics.wallet_hold_s),
+        (creator_id, wallet, set_by, economics.wallet_hold_s),
     )
     known = of(connection, creator_id)
     assert known is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from cluster.roles import LEDGER, PARTS, READER, SERVE, Role
+from cluster.roles import JOBS, LEDGER, PARTS, READER, SERVE, Role
 
 STATED = Path(__file__).with_name("privileges.txt")
 LETTERS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "R": "REFERENCES"}
@@ -24,10 +24,12 @@ COLUMNS = {
         "SELECT",
     ): "batch_id n signature blockhash last_valid_block_height context_slot epoch state"
     " signed_at sent_at sends ended_at slot lamports error",
-    ("ledger.incarnations", SERVE, "INSERT"): "id spool machine started_at",
-    ("ledger.incarnations", SERVE, "UPDATE"): "recorded closed_at",
-    ("ledger.wallets", SERVE, "UPDATE"): "wallet checked_wallet set_by set_at hold_until",
-    ("ledger.wallets", LEDGER, "UPDATE"): "checked_wallet",
+    ("ledger.accounts", LEDGER, "INSERT"): "kind party owner asset",
+    ("ledger.chain_head", LEDGER, "UPDATE"): "id",
+    ("ledger.incarnations", LEDGER, "UPDATE"): "folded",
+    ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until",
+    ("media.models", JOBS, "UPDATE"): "files image_size fit followed",
+    ("ledger.wallets", SERVE, "UPDATE"): "wallet set_by set_at hold_until",
     ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind",
 }
 TABLES = """
