@@ -58,7 +58,7 @@ class PostgresSettings:
     package: str = POSTGRES_PACKAGES[0]
     serve_connections_max: int = 60
     jobs_connections_max: int = 40
-    ledger_connections_max: int = 8
+    ledger_connections_max: int = 16
     reader_connections_max: int = 12
 
     def __post_init__(self) -> None:

@@ -12,23 +12,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Connection
+from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
 from ledger import batches, book, packing, stops
-from ledger.batches import Attempt, Batch, Due
+from ledger.batches import Attempt, Batch
 from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
+from ledger.owed import Due
 from ledger.payouts import Payouts
 from ledger.rail import is_over
 from ledger.reconcile import Finding
 
 log = logging.getLogger(__name__)
 
+OWNER_AT = slice(32, 64)  # in a token account's bytes
 SEAT = """SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
                         left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
                         (SELECT oid FROM pg_database WHERE datname = current_database()))"""
@@ -191,7 +194,8 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
         payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
         return True
     paid = {address: change for address, change in effect.tokens.items() if change > 0}
-    owners = _owners(payouts, paid)
+    wallets = _wallets(payouts, paid.keys())
+    owners = _owners(payouts, wallets)
     if sum(paid.values()) != spent or not paid.keys() <= owners.keys():
         return False
     batch = _open_batch(payouts, transaction)
@@ -199,26 +203,48 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
         creators = [each.creator_id for several in owners.values() for each in several]
         for number in batches.open_of(payouts.connection, creators):
             _give_back(payouts, number)
-        batch = _forgotten(payouts, effect, transaction, paid)
+        batch = _forgotten(payouts, effect, transaction, paid, wallets)
     _settle(payouts, batch, effect, transaction)
     log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
     return True
 
 
-def _owners(payouts: Payouts, addresses: Mapping[str, int]) -> dict[str, list[Owner]]:
-    """Who is or was paid at these token accounts, by address."""
+def _wallets(payouts: Payouts, addresses: Collection[str]) -> dict[str, str]:
+    """The wallet of each of these token accounts, of those there are or were.
+
+    The chain says whose an account is, and the address follows from that: no node can make it up. Only where an account has
+    been closed since is every wallet tried.
+    """
+    told = _told(payouts, sorted(addresses))
+    found = {payouts.treasury.token_account_of(wallet): wallet for wallet in told}
+    if not found.keys() >= set(addresses):
+        rows = payouts.connection.execute("SELECT DISTINCT new_wallet FROM ledger.wallet_changes")
+        found = {payouts.treasury.token_account_of(wallet): wallet for (wallet,) in rows}
+    return {address: found[address] for address in addresses if address in found}
+
+
+def _told(payouts: Payouts, addresses: Sequence[str]) -> set[str]:
+    """Wallets that own these token accounts, by any node."""
+    seen = payouts.chain.seen_accounts(addresses, "confirmed", opinions=1)
+    told = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
+    return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
+
+
+def _owners(payouts: Payouts, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
+    """Who is or was paid at these token accounts, by address. `wallets`: of each address."""
+    address_of = {wallet: address for address, wallet in wallets.items()}
     rows = payouts.connection.execute(
         "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
-        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id ORDER BY 1, 2"
+        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id"
+        " WHERE c.new_wallet = ANY(%s) ORDER BY 1, 2",
+        (list(address_of),),
     ).fetchall()
-    named = [(payouts.treasury.token_account_of(wallet), creator, wallet, is_now) for creator, wallet, is_now in rows]
-    named = [each for each in named if each[0] in addresses]
-    accounts = book.accounts_of(payouts.connection, "payable", "creator", [each[1] for each in named])
+    accounts = book.accounts_of(payouts.connection, "payable", "creator", [creator for creator, _, _ in rows])
     found: dict[str, list[Owner]] = {}
-    for address, creator, wallet, is_now in named:
+    for creator, wallet, is_now in rows:
         account = accounts[creator]
         owed = book.balance(payouts.connection, account)
-        found.setdefault(address, []).append(Owner(creator, wallet, is_now, account, owed))
+        found.setdefault(address_of[wallet], []).append(Owner(creator, wallet, is_now, account, owed))
     return found
 
 
@@ -286,10 +312,17 @@ def _markers(transaction: VersionedTransaction) -> list[str]:
     ]
 
 
-def _forgotten(payouts: Payouts, effect: Effect, transaction: VersionedTransaction, paid: Mapping[str, int]) -> Batch:
+def _forgotten(
+    payouts: Payouts,
+    effect: Effect,
+    transaction: VersionedTransaction,
+    paid: Mapping[str, int],
+    wallets: Mapping[str, str],
+) -> Batch:
     """A batch that was planned after the backup: made again, from what its recipients are owed and else `reward_pool`."""
     connection = payouts.connection
-    owners = _owners(payouts, paid)  # with what has just gone back
+    book.hold_end(connection)  # what they are owed stays what it is: the fold goes on beside this
+    owners = _owners(payouts, wallets)  # with what has just gone back
     dues = [
         _due(connection, owner, address, amount)
         for address, total in sorted(paid.items())

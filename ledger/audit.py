@@ -50,7 +50,7 @@ def run(
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
-              _payouts(connection), _open(connection, open_max_s), _freezes(connection)]  # fmt: skip
+              _payouts(connection), _kept(connection), _open(connection, open_max_s), _freezes(connection)]  # fmt: skip
     if full:
         checks += [_hash_chain(connection), _accruals(connection)]
     if chain is not None:
@@ -126,6 +126,28 @@ def _payouts(connection: Conn) -> Check:
     wrong = [f"payout {n} is {state} with {chain} of {amount} on chain in a batch that is {batch} ({landed} landed)"
              for n, state, amount, chain, batch, landed in rows]  # fmt: skip
     return _check("payouts", wrong, f"{counted[0] if counted else 0} payouts")
+
+
+def _kept(connection: Conn) -> Check:
+    """What the database keeps beside the large tables says the same as they do: who is owed a payout, and days' sums."""
+    owed = connection.execute(
+        "SELECT coalesce(a.owner, o.creator_id), a.id IS NULL FROM"
+        " (SELECT owner, c.id FROM ledger.accounts c, ledger.owed_least WHERE kind = 'payable' AND party = 'creator'"
+        "  AND asset = 'PIX' AND balance >= least_pix) a"
+        " FULL JOIN ledger.owed o ON o.creator_id = a.owner AND o.account_id = a.id"
+        " WHERE a.id IS NULL OR o.creator_id IS NULL ORDER BY 1"
+    ).fetchall()
+    days = connection.execute(
+        "SELECT coalesce(d.period, p.period), coalesce(d.planned_pix, 0), coalesce(p.pix, 0) FROM ledger.payout_days d"
+        " FULL JOIN (SELECT p.period, sum(p.amount_pix)::bigint AS pix FROM ledger.payouts p"
+        "            JOIN ledger.transfers t ON t.id = p.transfer_id WHERE t.state IN ('pending', 'posted')"
+        "            GROUP BY p.period) p ON p.period = d.period"
+        " WHERE coalesce(d.planned_pix, 0) <> coalesce(p.pix, 0) ORDER BY 1"
+    ).fetchall()
+    wrong = [f"creator {n} is {'not ' if spare else ''}owed a payout and the table of those says otherwise"
+             for n, spare in owed]  # fmt: skip
+    wrong += [f"payouts of {day} come to {summed}, not {said}" for day, said, summed in days]
+    return _check("kept beside", wrong, "who is owed a payout and what days come to agree")
 
 
 def _open(connection: Conn, open_max_s: float) -> Check:

@@ -226,6 +226,11 @@ def post(connection: Connection, entry: Entry) -> Written:
         return Written(number, new=True)
 
 
+def hold_end(connection: Connection) -> None:
+    """Let nobody else write to the journal before this transaction ends: for who reads balances and then writes."""
+    connection.execute("SELECT FROM ledger.chain_head FOR UPDATE")
+
+
 def _add_postings(connection: Connection, number: int, entry: Entry) -> None:
     if len(entry.lines) >= COPIED_LINES_MIN:
         with connection.cursor().copy(COPY_POSTINGS) as copy:

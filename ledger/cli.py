@@ -162,7 +162,7 @@ def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -
 
 def _unfinished(context: Context, connection: Any) -> dict[str, int]:
     """What is still to be done: searches to fold, batches under way, creators that are due."""
-    from ledger import batches, stops
+    from ledger import batches, owed, stops
     from ledger.settings import Economics
 
     economics = context.settings.section(Economics)
@@ -171,7 +171,7 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
     ).fetchone()
     bound = connection.execute("SELECT mint FROM ledger.chain").fetchone()
     closed = stops.frozen(connection) or not batches.is_payday(connection, economics)
-    due = [] if closed else batches.due(connection, economics, bound[0] if bound else "", 1)
+    due = [] if closed else owed.due(connection, economics, bound[0] if bound else "", 1)
     found = {"searches": int(waiting[0]), "batches": batches.live_count(connection), "due": len(due)}
     connection.rollback()
     return found
@@ -200,7 +200,7 @@ def _ledger(context: Context) -> Any:
 
 
 def _chain(context: Context) -> Chain:
-    from ledger.actor import open_chain
+    from ledger.rounds import open_chain
 
     return open_chain(context.settings)
 

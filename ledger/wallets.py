@@ -10,7 +10,7 @@ That is asked when it is set and again whenever a payout is planned, since rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,13 +100,15 @@ def note_rules(connection: Connection[Any], economics: Economics) -> None:
     )
 
 
-def release_mended(connection: Connection[Any]) -> None:
-    """End the holds that a wallet was the reason of, where the creator has named another one since."""
+def release_mended(connection: Connection[Any], creators: Collection[int]) -> None:
+    """End the holds on these creators that a wallet was the reason of, where they have named another one since."""
+    if not creators:
+        return
     connection.execute(
         "UPDATE ledger.holds h SET released_at = now(), released_by = 'ledger' FROM ledger.wallets w"
         " WHERE w.creator_id = h.creator_id AND h.released_at IS NULL AND starts_with(h.reason, %s)"
-        "   AND position(w.wallet IN h.reason) = 0",
-        (UNPAYABLE,),
+        "   AND position(w.wallet IN h.reason) = 0 AND h.creator_id = ANY(%s)",
+        (UNPAYABLE, list(creators)),
     )
 
 

@@ -17,7 +17,7 @@ GRANT EXECUTE ON FUNCTION ledger.begin_incarnation(uuid, text, text, double prec
 
 GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfers, ledger.payouts, ledger.batches,
   ledger.wallets, ledger.wallet_rules, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers,
-  ledger.segment_stakes TO pixr_serve;
+  ledger.segment_stakes, ledger.stakes_version TO pixr_serve;
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
 -- Who may change a row may also lock it, for as long as they like: what a replica may change, the ledger never waits for.
 GRANT INSERT (creator_id, wallet, set_by, hold_until), UPDATE (wallet, set_by, set_at, hold_until) ON ledger.wallets
@@ -37,6 +37,10 @@ GRANT INSERT, UPDATE ON ledger.transfers, ledger.holds, ledger.freezes, ledger.b
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.token_accounts TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
 GRANT UPDATE (kind) ON ledger.chain_transactions TO pixr_ledger;
+-- Who is owed a payout, and what days come to, is kept by triggers with their owner's rights.
+GRANT UPDATE (parked_until) ON ledger.owed TO pixr_ledger;
+GRANT DELETE ON ledger.woken TO pixr_ledger;
+GRANT EXECUTE ON FUNCTION ledger.fit_owed(bigint, bigint) TO pixr_ledger;
 
 -- All but the bytes of what is signed, which may be sent by whoever has them.
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_reader;

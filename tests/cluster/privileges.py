@@ -27,6 +27,7 @@ COLUMNS = {
     ("ledger.accounts", LEDGER, "INSERT"): "kind party owner asset",
     ("ledger.chain_head", LEDGER, "UPDATE"): "id",
     ("ledger.incarnations", LEDGER, "UPDATE"): "folded",
+    ("ledger.owed", LEDGER, "UPDATE"): "parked_until",
     ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until",
     ("media.models", JOBS, "UPDATE"): "files image_size fit followed",
     ("ledger.wallets", SERVE, "UPDATE"): "wallet set_by set_at hold_until",

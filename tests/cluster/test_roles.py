@@ -159,6 +159,7 @@ def test_what_runs_with_its_owners_rights_is_called_by_triggers_or_by_whom_it_is
         "ledger.hold_incarnation": {SERVE.name, LEDGER.name},
         "ledger.record_batch": {SERVE.name, LEDGER.name},
         "ledger.close_incarnation": {SERVE.name, LEDGER.name},
+        "ledger.fit_owed": {LEDGER.name},
     }
     of_triggers = owner.execute(
         "SELECT p.oid::regprocedure::text FROM pg_proc p, unnest(%s::text[]) r WHERE prosecdef"

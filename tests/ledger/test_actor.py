@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +14,9 @@ from solders.pubkey import Pubkey
 from cluster import database, runtime
 from cluster.settings import Settings
 from ledger import audit, stops
-from ledger.actor import IDS_LOST, Loop, open_chain
+from ledger.actor import Ledger, Loop
+from ledger.book import Fenced
+from ledger.rounds import IDS_LOST, open_chain
 from ledger.settings import Economics, LedgerSettings
 from tests.conftest import localnet, until
 from tests.ledger.chains import Key
@@ -73,6 +75,12 @@ def unfolded(connection: Connection[Any]) -> int:
     return int(row[0])
 
 
+def is_funded(connection: Connection[Any]) -> bool:
+    """Whether the treasury's first deposit is booked, which another part does than the one that folds."""
+    row = connection.execute("SELECT balance > 0 FROM ledger.accounts WHERE kind = 'reward_pool'").fetchone()
+    return row == (True,)
+
+
 def assert_clean(settings: Settings) -> None:
     rpc = open_chain(settings)
     with database.connect(settings.postgres.url) as connection:
@@ -87,6 +95,7 @@ def test_it_waits_for_a_chain_that_is_away_and_pays_once_it_is_back(
     with chain_of(eager), at_work(eager) as loop:
         until(lambda: loop.status()["ticks"] > 0)
         first = loop.status()["epoch"]
+        until(lambda: is_funded(connection))
         record(connection, search(shown(1, 1)))
         until(lambda: paid(connection) == {1: EARNED})
     with at_work(eager) as loop:
@@ -130,7 +139,7 @@ def test_the_successor_shuts_it_out(eager: Settings, connection: Connection[Any]
             assert second.status()["epoch"] > first.status()["epoch"]
             record(connection, search(shown(1, 1)))
             until(lambda: unfolded(connection) == 0)
-            assert second.status()["state"] == "running"
+            until(lambda: second.status()["state"] == "running")
 
 
 def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, connection: Connection[Any]) -> None:
@@ -144,7 +153,22 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
             )
         ticks = loop.status()["ticks"]
         until(lambda: loop.status()["ticks"] > ticks + 2)
-        assert (loop.status()["state"], loop.status()["epoch"]) == ("running", epoch)
+        until(lambda: loop.status()["state"] == "running")
+        assert loop.status()["epoch"] == epoch
+
+
+def test_whichever_part_hears_first_that_another_has_taken_over_stops(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with_wallet(connection, 1)
+    with chain_of(eager), closing(Ledger(eager)) as ledger:
+        until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
+        until(lambda: ledger.tick() or is_funded(connection))
+        record(connection, search(shown(1, 1)))
+        until(ledger.folding.round)
+        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1")
+        with pytest.raises(Fenced):
+            until(ledger.paying.round)
 
 
 def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
