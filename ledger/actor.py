@@ -1,4 +1,4 @@
-"""The ledger at work: loops that fold, count, pay and reconcile, each at its own pace, in batches.
+"""The ledger at work: loops that fold, count, pay, reconcile and watch, each at its own pace, in batches.
 
 `Ledger` is what there is to do, in parts (see `rounds`), all under one epoch. On Ray it lives in a detached actor in a
 namespace of its own; should two ever run, the database refuses the older one, which then stops. Away databases and nodes
@@ -25,7 +25,7 @@ from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from ledger.book import Fenced
 from ledger.chain import RpcRefusal
-from ledger.rounds import Counting, Epoch, Folding, Part, Paying, Reconciling, Shared
+from ledger.rounds import Counting, Epoch, Folding, Part, Paying, Reconciling, Shared, Watching
 from ledger.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,8 @@ class Ledger:
         self.folding = Folding(settings, self._epoch)
         self.paying = Paying(settings, self._epoch, shared)
         self.reconciling = Reconciling(settings, self._epoch, shared)
-        self.parts: tuple[Part, ...] = (
-            self.folding, Counting(settings, self._epoch), self.paying, self.reconciling
-        )  # fmt: skip
+        parts = (self.folding, Counting(settings, self._epoch), self.paying, self.reconciling)
+        self.parts: tuple[Part, ...] = (*parts, Watching(settings, self._epoch, parts))
 
     @property
     def epoch(self) -> int:
@@ -108,6 +107,16 @@ class Loop:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, part: Part) -> None:
+        """Rounds until the end; a part that ends in any other way ends the process, for no thread is to be gone in silence."""
+        try:
+            self._rounds(part)
+            part.close()
+        except BaseException:
+            log.exception("the ledger ends on an unexpected error in its part: %s", part.name)
+            time.sleep(CRASH_PAUSE_S)
+            os._exit(70)
+
+    def _rounds(self, part: Part) -> None:
         failures = 0
         while not self._stop.is_set():
             try:
@@ -123,16 +132,11 @@ class Loop:
                 log.warning("the ledger's %s waits: %s", part.name, error)
                 part.close()
                 self._stop.wait(max(0.1, backoff_s(min(failures, 6), 0.1, 5.0)))
-            except BaseException:
-                log.exception("the ledger ends on an unexpected error in its part: %s", part.name)
-                time.sleep(CRASH_PAUSE_S)
-                os._exit(70)
             else:
                 failures = 0
                 self._waiting.pop(part.name, None)
                 self._ticks += part is self._ledger.folding
                 self._stop.wait(0.0 if more else self._pace_s)
-        part.close()
 
 
 class Actor:

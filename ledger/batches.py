@@ -115,18 +115,6 @@ def live_count(connection: Conn) -> int:
     return int(row[0]) if row else 0
 
 
-def open_too_long(connection: Conn, open_max_s: float) -> list[tuple[str, str, str, int, float]]:
-    """Batches that have had no end for that long: id, kind, state, attempts, age in seconds; the oldest first."""
-    rows = connection.execute(
-        "SELECT b.id, b.kind, b.state, (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int,"
-        " extract(epoch FROM now() - b.planned_at)::float FROM ledger.batches b"
-        " WHERE b.state IN ('planned', 'held', 'signed') AND b.planned_at < now() - make_interval(secs => %s)"
-        " ORDER BY b.planned_at, b.id",
-        (open_max_s,),
-    )
-    return rows.fetchall()
-
-
 def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
     """A token account exists on chain; `batch_id` is the batch in which the platform opened it."""
     connection.execute(
@@ -315,6 +303,17 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
     for creator_id, above in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
         found.setdefault(creator_id, []).append(above)
     return found
+
+
+def young(connection: Conn) -> int:
+    """How many transactions that have no end on chain were signed so lately that one could still have it."""
+    row = connection.execute(
+        "SELECT count(*) FROM ledger.attempts WHERE state IN ('live', 'expired')"
+        " AND signed_at > now() - make_interval(days => %s)",
+        (LINEAGE_DAYS,),
+    ).fetchone()
+    assert row is not None  # of a count
+    return int(row[0])
 
 
 def has_landed(connection: Conn, batch_id: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +13,10 @@ from rich.table import Table
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import LEDGER, READER
-from ledger import cli_stops
+from ledger import cli_orders, cli_stops, cli_wallets
 
 if TYPE_CHECKING:
+    from ledger.anchors import Anchor
     from ledger.chain import Chain
 
 SILENCE_MAX_S = 15.0
@@ -85,7 +86,7 @@ def run(context: Context, timeout_s: float, as_json: bool) -> None:
 
 @click.command()
 @click.option("--full", is_flag=True, help="Also the hash chain, every accrual and every payout on chain.")
-@click.option("--offline", is_flag=True, help="Without asking the chain.")
+@click.option("--offline", is_flag=True, help="Without asking the chain or the object store.")
 @json_option
 @click.pass_obj
 def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
@@ -95,8 +96,9 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
 
     with context.connect(READER) as connection:
         chain = None if offline else _chain(context)
-        open_max_s = context.settings.section(LedgerSettings).batch_open_max_s
-        checks = auditing.run(connection, chain, _gas(context), full=full, open_max_s=open_max_s)
+        limits = context.settings.section(LedgerSettings)
+        heads = None if offline else _heads(context)
+        checks = auditing.run(connection, chain, _gas(context), full=full, limits=limits, heads=heads)
     clean = all(check.ok for check in checks)
     if as_json:
         rows = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in checks]
@@ -139,7 +141,8 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
         raise SystemExit(1)
 
 
-for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release):
+OF_STOPS = (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release)
+for command in (*OF_STOPS, cli_wallets.wallet, cli_orders.order):
     payouts.add_command(command)
 
 
@@ -203,6 +206,16 @@ def _chain(context: Context) -> Chain:
     from ledger.rounds import open_chain
 
     return open_chain(context.settings)
+
+
+def _heads(context: Context) -> Callable[[], Sequence[Anchor]]:
+    """What was kept of the journal in the object store, when it is asked for."""
+    from cluster import runtime
+    from cluster.storage import Storage
+    from ledger import anchors
+
+    endpoint, bucket = runtime.endpoints(context.settings).s3, context.settings.s3.bucket
+    return lambda: anchors.listing(Storage(endpoint), bucket)
 
 
 def _gas(context: Context) -> str | None:

@@ -3,6 +3,7 @@
 Each part has a connection of its own, so that none waits for what another one waits for: a slow node, a chain that is away
 or a thousand strangers' deposits keep no search from being folded and no payout from being settled. They meet at the end of
 the journal alone, which is locked only while rows are written: no part asks a node in a transaction that has written there.
+What is open for too long is said by a part that waits for nobody.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,8 +30,10 @@ from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
 from cluster.seldom import Seldom
 from cluster.settings import Settings
-from ledger import adoption, appearances, book, fold, review, stops, wallets
-from ledger.alarms import StuckAlarm
+from cluster.storage import Storage
+from ledger import adoption, appearances, book, fold, ordering, review, stops, wallets
+from ledger.alarms import AgeAlarm
+from ledger.anchors import Anchoring
 from ledger.book import Fenced
 from ledger.chain import Chain, Effect, HttpNode, RpcRefusal
 from ledger.counters import Counters
@@ -46,6 +50,8 @@ LOCK_TIMEOUT_S = 5  # nothing that the ledger writes is another's to hold for lo
 ADOPT_PAUSE_S = 15.0  # after a spool whose incarnation another transaction holds
 HISTORY_SHARE = 0.25  # of what a node is asked a second: for the treasury's history, which strangers can make long
 SEEN_FOLDER = "seen"  # of the data folder: a copy of what the database knows, which can be removed
+SILENT_MAX_S = 600.0  # that a round of another part may take before it is said
+SILENCE_SAID_S = 3600.0
 IDS_LOST = "the secret of the payouts' ids is another one"
 
 
@@ -78,6 +84,7 @@ class Part(ABC):
         self.own = settings.section(LedgerSettings)
         self.economics = settings.section(Economics)
         self.trouble = ""  # why it waits, while it does
+        self.ended_at = time.monotonic()  # its last round, well or not
         self._connection: Connection[Any] | None = None
 
     @abstractmethod
@@ -89,13 +96,22 @@ class Part(ABC):
         self.epoch.hold(connection)
 
     def round(self) -> bool:
-        """One round over a connection that is made where there is none."""
-        if self._connection is None or self._connection.closed:
-            self._connection = database.connect(logins.url(self.settings, LEDGER))
-            self._connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
-            self._connection.commit()
-            self.begin(self._connection)
-        return self.work(self._connection)
+        """One round over a connection that is made where there is none.
+
+        Raises:
+            Fenced: another writer has taken over, whichever statement has heard of it.
+        """
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = database.connect(logins.url(self.settings, LEDGER))
+                self._connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
+                self._connection.commit()
+                with book.refusals():
+                    self.begin(self._connection)
+            with book.refusals():
+                return self.work(self._connection)
+        finally:
+            self.ended_at = time.monotonic()
 
     def close(self) -> None:
         """Give the connection up; the next round makes another one."""
@@ -200,6 +216,40 @@ class Counting(Part):
         return False
 
 
+class Watching(Part):
+    """What is open is measured, noted and said, the journal's head kept outside the database, and the other parts listened to.
+
+    It asks no node, waits for no object store and takes no lock that others hold, so that it is heard whatever waits.
+    """
+
+    name = "watch"
+
+    def __init__(self, settings: Settings, epoch: Epoch, others: Sequence[Part]) -> None:
+        super().__init__(settings, epoch)
+        self._ages, self._look_at = AgeAlarm(self.own), 0.0
+        storage = Storage(runtime.endpoints(settings).s3)
+        self._anchors = Anchoring(storage, settings.s3.bucket, self.own.anchor_interval_s)
+        self._others, self._seldom = others, Seldom(log, SILENCE_SAID_S)
+
+    def work(self, connection: Connection[Any]) -> bool:
+        self._listen()
+        if time.monotonic() >= self._look_at:
+            self._ages.look(connection)
+            self._look_at = time.monotonic() + self.own.reconcile_interval_s
+        self._anchors.look(connection)
+        return False
+
+    def close(self) -> None:
+        self._anchors.close()
+        super().close()
+
+    def _listen(self) -> None:
+        """Say which part is silent: it waits for an answer without an end, or its thread is gone."""
+        for part in self._others:
+            if time.monotonic() - part.ended_at > SILENT_MAX_S:
+                self._seldom.error(f"the ledger's {part.name}: one round takes longer than {SILENT_MAX_S:.0f} s")
+
+
 @dataclass
 class Shared:
     """What paying and reconciling know of each other."""
@@ -233,33 +283,30 @@ class OnChain(Part):
             self.trouble = str(error)
             log.warning("%s waits: %s", self.name, error)
         else:
+            connection.commit()  # of what was only read: no table stays locked until the next round
             self._failures, self.trouble = 0, ""
         return False
 
 
 class Paying(OnChain):
-    """What is owed reaches the chain: settle, resolve, plan, sign, send."""
+    """What was ordered is carried out, and what is owed reaches the chain: settle, resolve, plan, sign, send."""
 
     name = "payouts"
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared) -> None:
         super().__init__(settings, epoch, shared, 1 - HISTORY_SHARE)
         self._payouts: Payouts | None = None
-        self._stuck = StuckAlarm(self.own.batch_open_max_s)
-        self._look_at = 0.0
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
         wallets.note_rules(connection, self.economics)
         book.commit(connection)
-        self._payouts, self.shared.treasury = None, None
+        self._payouts, self.shared.treasury, self.shared.is_reconciled = None, None, False
 
     def ask(self, connection: Connection[Any]) -> None:
-        if time.monotonic() >= self._look_at:  # before what may fail
-            self._stuck.look(connection)
-            self._look_at = time.monotonic() + self.own.reconcile_interval_s
         payouts = self._opened(connection)
         with self.shared.hands:
+            ordering.carry_out(payouts)
             payouts.run_once(plan=self.shared.is_reconciled)
 
     def _opened(self, connection: Connection[Any]) -> Payouts:
@@ -275,11 +322,19 @@ class Paying(OnChain):
             except (Rejected, ValueError) as refusal:  # the latter of an address or key that is none
                 connection.rollback()
                 if isinstance(refusal, Rejected) and refusal.code == OTHER_MARKS:
-                    stops.freeze(connection, IDS_LOST, {"reason": str(refusal)})
-                    book.commit(connection)
+                    self._ids_are_lost(connection, refusal)
                 raise Temporary(f"payouts wait for a person: {refusal}") from refusal
             self.shared.treasury = treasury
         return self._payouts
+
+    def _ids_are_lost(self, connection: Connection[Any], refusal: Rejected) -> None:
+        """Freeze payouts, until the secret is back or an administrator has ordered that there is a new one."""
+        secret = runtime.secret(self.settings, "batches")
+        if ordering.take_new_secret(connection, secret, self.own.orders_by_two):
+            stops.thaw(connection, IDS_LOST)
+        else:
+            stops.freeze(connection, IDS_LOST, {"reason": str(refusal)})
+        book.commit(connection)
 
 
 class Reconciling(OnChain):
@@ -300,20 +355,25 @@ class Reconciling(OnChain):
 
     def ask(self, connection: Connection[Any]) -> None:
         treasury = self.shared.treasury
-        if treasury is None or time.monotonic() < self._reconcile_at:
+        if treasury is None:
             return
-        if self._payouts is None or self._payouts.treasury is not treasury:
+        if self._payouts is None or self._payouts.treasury is not treasury:  # nothing is planned before this has looked
             self._payouts = Payouts(connection, self.chain, treasury, self.economics, self.own)
+            self._reconcile_at = 0.0
+        if time.monotonic() < self._reconcile_at:
+            return
         adopt = partial(self._adopt, self._payouts)
         with self.shared.hands:
             adoption.retry(self._payouts)
         found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
-        adoption.end(self._payouts, found)
+        with self.shared.hands:  # an order to adopt is not let go on half of the way
+            adoption.end(self._payouts, found)
         pause_s = self.own.reconcile_interval_s if found.conclusive else self.own.tick_interval_s
         self._reconcile_at = 0.0 if found.has_more else time.monotonic() + pause_s
-        self.shared.is_reconciled = found.ok if found.conclusive else self.shared.is_reconciled
+        if found.conclusive and self.shared.treasury is treasury:
+            self.shared.is_reconciled = found.ok
         self.finding = found
 
     def _adopt(self, payouts: Payouts, effect: Effect) -> bool:

@@ -14,14 +14,18 @@ GRANT EXECUTE ON FUNCTION ledger.confirms_wallet(ledger.wallets, ledger.wallets)
 GRANT EXECUTE ON FUNCTION ledger.begin_incarnation(uuid, text, text, double precision), ledger.hold_incarnation(uuid),
   ledger.record_batch(uuid, bigint, integer, integer, smallint, bytea, bytea, boolean),
   ledger.close_incarnation(uuid, bigint) TO pixr_serve, pixr_ledger;
+GRANT EXECUTE ON FUNCTION ledger.place_order(text, text, jsonb, text, integer), ledger.approve_order(text, bigint)
+  TO pixr_ledger;
 
 GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfers, ledger.payouts, ledger.batches,
   ledger.wallets, ledger.wallet_rules, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers,
-  ledger.segment_stakes, ledger.stakes_version TO pixr_serve;
+  ledger.segment_stakes, ledger.stakes_version, ledger.ages TO pixr_serve;
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
 -- Who may change a row may also lock it, for as long as they like: what a replica may change, the ledger never waits for.
-GRANT INSERT (creator_id, wallet, set_by, hold_until), UPDATE (wallet, set_by, set_at, hold_until) ON ledger.wallets
-  TO pixr_serve;
+GRANT INSERT (creator_id, wallet, set_by, hold_until, proof, held_for),
+  UPDATE (wallet, set_by, set_at, hold_until, proof, held_for) ON ledger.wallets TO pixr_serve;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.wallet_challenges TO pixr_serve;
+GRANT SELECT, INSERT ON ledger.wallet_proofs TO pixr_serve;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_ledger;
 GRANT UPDATE ON ledger.fence, ledger.wallet_rules TO pixr_ledger;
@@ -33,10 +37,11 @@ GRANT INSERT (kind, party, owner, asset) ON ledger.accounts TO pixr_ledger;
 GRANT UPDATE (folded) ON ledger.incarnations TO pixr_ledger;
 GRANT INSERT, UPDATE ON ledger.transfers, ledger.holds, ledger.freezes, ledger.batches, ledger.payouts, ledger.attempts,
   ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions, ledger.resolutions, ledger.cursors,
-  ledger.checked_wallets TO pixr_ledger;
+  ledger.checked_wallets, ledger.ages TO pixr_ledger;
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.token_accounts TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
-GRANT UPDATE (kind) ON ledger.chain_transactions TO pixr_ledger;
+GRANT UPDATE (kind, entry_id) ON ledger.chain_transactions TO pixr_ledger;
+GRANT UPDATE (done_at, carried_out, outcome, entry_id) ON ledger.orders TO pixr_ledger;  -- placed by functions alone
 -- Who is owed a payout, and what days come to, is kept by triggers with their owner's rights.
 GRANT UPDATE (parked_until) ON ledger.owed TO pixr_ledger;
 GRANT DELETE ON ledger.woken TO pixr_ledger;

@@ -28,10 +28,11 @@ COLUMNS = {
     ("ledger.chain_head", LEDGER, "UPDATE"): "id",
     ("ledger.incarnations", LEDGER, "UPDATE"): "folded",
     ("ledger.owed", LEDGER, "UPDATE"): "parked_until",
-    ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until",
+    ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind entry_id",
+    ("ledger.orders", LEDGER, "UPDATE"): "done_at carried_out outcome entry_id",
+    ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until proof held_for",
+    ("ledger.wallets", SERVE, "UPDATE"): "wallet set_by set_at hold_until proof held_for",
     ("media.models", JOBS, "UPDATE"): "files image_size fit followed",
-    ("ledger.wallets", SERVE, "UPDATE"): "wallet set_by set_at hold_until",
-    ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind",
 }
 TABLES = """
     SELECT c.oid, n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

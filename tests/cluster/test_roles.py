@@ -13,12 +13,15 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from psycopg import Connection, sql
+from solders.keypair import Keypair
 
 from cluster import database, grants, logins, migrations, runtime, services
 from cluster.embedded import Postgres
 from cluster.errors import Rejected, Temporary
 from cluster.roles import JOBS, LEDGER, OWNER, PARTS, READER, SERVE, Role
 from cluster.settings import ROOT, Settings
+from ledger import challenges, wallets
+from ledger.settings import Economics
 from serve.settings import SearchSettings
 from tests.cluster.privileges import assert_as_stated, found
 from tests.conftest import fresh_database, throwaway_settings
@@ -58,6 +61,8 @@ FORBIDDEN: tuple[tuple[Role, LiteralString], ...] = (
     (SERVE, "SELECT lo_from_bytea(0, 'x')"),
     (SERVE, "SELECT raw FROM ledger.attempts"),
     (SERVE, "INSERT INTO ledger.wallet_changes (creator_id, new_wallet, set_by) VALUES (1, 'w', 'creator')"),
+    (SERVE, "UPDATE ledger.wallet_proofs SET wallet = 'mine'"),
+    (SERVE, "DELETE FROM ledger.wallet_proofs"),
     (SERVE, "ALTER TABLE ledger.postings DISABLE TRIGGER ALL"),
     (SERVE, "SET session_replication_role = replica"),
     (SERVE, "SELECT media.register_model('mine', 4, 'print')"),
@@ -70,6 +75,20 @@ FORBIDDEN: tuple[tuple[Role, LiteralString], ...] = (
     (JOBS, "DO $$ BEGIN LOCK TABLE media.models IN SHARE MODE; END $$"),
     (JOBS, "CREATE TABLE media.mine (id int)"),
     (JOBS, "SET ROLE pixr_ledger"),
+    (SERVE, "SELECT ledger.place_order('key', 'correction', '{}', 'mine', 60)"),
+    (SERVE, "SELECT ledger.approve_order('key', 1)"),
+    (
+        SERVE,
+        "INSERT INTO ledger.orders (kind, body, reason, ordered_by, ordered_as) VALUES ('adopt', '{}', 'r', 1, 'a')",
+    ),
+    (READER, "SELECT ledger.approve_order('key', 1)"),
+    (
+        LEDGER,
+        "INSERT INTO ledger.orders (kind, body, reason, ordered_by, ordered_as) VALUES ('adopt', '{}', 'r', 1, 'a')",
+    ),
+    (LEDGER, "UPDATE ledger.orders SET approved_by = 2"),
+    (LEDGER, "SELECT app.admin_of('key')"),
+    (LEDGER, "UPDATE ledger.chain_transactions SET delta_pix = 0"),
     (LEDGER, "SELECT FROM app.api_keys"),
     (LEDGER, "SELECT FROM media.videos"),
     (LEDGER, "DELETE FROM ledger.entries"),
@@ -160,6 +179,9 @@ def test_what_runs_with_its_owners_rights_is_called_by_triggers_or_by_whom_it_is
         "ledger.record_batch": {SERVE.name, LEDGER.name},
         "ledger.close_incarnation": {SERVE.name, LEDGER.name},
         "ledger.fit_owed": {LEDGER.name},
+        "ledger.place_order": {LEDGER.name},
+        "ledger.approve_order": {LEDGER.name},
+        "app.admin_of": set(),
     }
     of_triggers = owner.execute(
         "SELECT p.oid::regprocedure::text FROM pg_proc p, unnest(%s::text[]) r WHERE prosecdef"
@@ -320,6 +342,35 @@ def test_a_manifests_wallet_is_confirmed_once(replica: Connection[Any], owner: C
     replica.execute("UPDATE ledger.wallets SET set_by = 'creator', hold_until = NULL WHERE creator_id = 2")
     query = "SELECT set_by, hold_until FROM ledger.wallets WHERE creator_id = 2"
     assert owner.execute(query).fetchone() == ("creator", None)
+
+
+def proven(replica: Connection[Any], creator_id: int, key: Keypair) -> wallets.Wallet:
+    """The wallet after a replica has taken its key's signature."""
+    economics, wallet = Economics(wallet_domain="pixr.example"), str(key.pubkey())
+    made = challenges.issue(replica, economics, creator_id, wallet, "me")
+    answer = challenges.Answer(made.nonce, str(key.sign_message(made.message.encode())))
+    proof = challenges.prove(replica, creator_id, wallet, "me", answer)
+    return wallets.change(replica, economics, creator_id, wallet, "creator", proof)
+
+
+def test_a_replica_ends_the_hold_of_a_first_wallet_that_is_proven_then(replica: Connection[Any]) -> None:
+    key = Keypair.from_seed(bytes(31) + b"\1")
+    assert wallets.change(replica, Economics(), 2, str(key.pubkey()), "creator").hold_until is not None
+    with pytest.raises(psycopg.DatabaseError, match="ends with its time"):
+        replica.execute("UPDATE ledger.wallets SET hold_until = NULL WHERE creator_id = 2")
+    with pytest.raises(psycopg.DatabaseError, match="ends with its time"):  # nor where no reason is told any more
+        replica.execute("UPDATE ledger.wallets SET held_for = NULL, hold_until = NULL WHERE creator_id = 2")
+    known = proven(replica, 2, key)
+    assert (known.hold_until, known.proven) == (None, True)
+
+
+def test_a_replica_gives_a_hold_no_other_reason(replica: Connection[Any], owner: Connection[Any]) -> None:
+    key = Keypair.from_seed(bytes(31) + b"\2")
+    replica.execute("UPDATE ledger.wallets SET wallet = %s", (str(key.pubkey()),))
+    for reason in ("no proof", "manifest", None):
+        replica.execute("UPDATE ledger.wallets SET held_for = %s", (reason,))
+        assert owner.execute("SELECT held_for FROM ledger.wallets").fetchone() == ("change",)
+    assert proven(replica, 1, key).hold_until is not None
 
 
 def test_each_change_of_a_wallet_and_of_its_hold_is_written_down(
@@ -581,6 +632,7 @@ WORKS_AS: dict[str, tuple[Role, ...]] = {
     "ledger": (LEDGER,),
     "ledger/appearances.py": (LEDGER, SERVE),
     "ledger/backup.py": (OWNER,),
+    "ledger/challenges.py": (SERVE,),
     "ledger/localnet": (),  # a database of its own
     "ledger/recorder.py": (SERVE,),
     "pipelines": (JOBS,),

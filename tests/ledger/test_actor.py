@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -13,11 +14,13 @@ from solders.pubkey import Pubkey
 
 from cluster import database, runtime
 from cluster.settings import Settings
-from ledger import audit, stops
+from cluster.storage import Storage
+from ledger import anchors, audit, orders, stops
 from ledger.actor import Ledger, Loop
 from ledger.book import Fenced
 from ledger.rounds import IDS_LOST, open_chain
 from ledger.settings import Economics, LedgerSettings
+from serve import keys
 from tests.conftest import localnet, until
 from tests.ledger.chains import Key
 from tests.ledger.test_fold import record, search, shown
@@ -211,3 +214,36 @@ def test_a_lost_secret_freezes_payouts_and_folding_goes_on(eager: Settings, conn
             record(connection, search(shown(1, 1)))
             until(lambda: unfolded(connection) == 0)
             assert loop.status()["epoch"] == epoch
+
+
+def test_it_keeps_the_journals_head_outside_the_database(eager: Settings, connection: Connection[Any]) -> None:
+    storage, bucket = Storage(runtime.endpoints(eager).s3), f"heads-{secrets.token_hex(4)}"
+    storage.ensure_bucket(bucket)
+    settings = eager.with_section(dataclasses.replace(eager.s3, bucket=bucket))
+    with chain_of(settings), at_work(settings):
+        until(lambda: connection.execute("SELECT FROM ledger.entries").fetchone() is not None)
+        until(lambda: anchors.listing(storage, bucket) != [])
+        until(lambda: connection.execute("SELECT FROM ledger.ages").fetchone() is not None)
+        rpc = open_chain(settings)
+        with database.connect(settings.postgres.url) as other:
+            checks = audit.run(other, rpc, None, full=True, heads=lambda: anchors.listing(storage, bucket))
+        rpc.close()
+        assert [each.detail for each in checks if not each.ok] == []
+
+
+def test_a_new_secret_is_taken_by_an_order_and_payouts_go_on(eager: Settings, connection: Connection[Any]) -> None:
+    with chain_of(eager):
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "running")
+            until(lambda: connection.execute("SELECT FROM ledger.chain").fetchone() is not None)
+        connection.execute("UPDATE ledger.chain SET secret_mark = repeat('0', 32)")
+        _, key = keys.create(connection, "ana", ["admin"])
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "waiting" and "another secret" in loop.status()["detail"])
+            number = orders.place(connection, key, orders.SECRET, {}, "the disk is gone", 3600)
+            until(lambda: orders.one(connection, number).state == "carried out")
+            until(lambda: loop.status()["state"] == "running")
+            assert stops.in_force(connection) == []
+            with_wallet(connection, 1)
+            record(connection, search(shown(1, 1)))
+            until(lambda: paid(connection) == {1: EARNED})
