@@ -201,7 +201,10 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
     batch = _open_batch(payouts, transaction)
     if batch is None:
         creators = [each.creator_id for several in owners.values() for each in several]
-        for number in batches.open_of(payouts.connection, creators):
+        numbers = dict.fromkeys((*_called_back(payouts, transaction), *batches.open_of(payouts.connection, creators)))
+        for number in numbers:  # nodes are asked before anything is written: the fold goes on beside this
+            _require_over(payouts, number)
+        for number in numbers:
             _give_back(payouts, number)
         batch = _forgotten(payouts, effect, transaction, paid, wallets)
     _settle(payouts, batch, effect, transaction)
@@ -251,27 +254,35 @@ def _owners(payouts: Payouts, wallets: Mapping[str, str]) -> dict[str, list[Owne
 def _open_batch(payouts: Payouts, transaction: VersionedTransaction) -> Batch | None:
     """The batch that the backup still knows, by the marker that the transaction has made last, or its memo: its own.
 
-    What the batch had signed itself can never land any more. The markers before are of batches that were called back since
-    the backup, whose payouts this one repeats: where the backup knows them as open, their money goes back first.
+    What the batch had signed itself can never land any more.
     """
+    known = _open_markers(payouts)
+    *_, own = _markers(transaction) or [""]
+    number = known.get(own) or _memo(transaction)
+    return _given_up(payouts, number) if number in known.values() else None
+
+
+def _called_back(payouts: Payouts, transaction: VersionedTransaction) -> list[str]:
+    """Batches that the backup knows as open and that were called back since, whose payouts the transaction repeats.
+
+    It makes their markers before its own. Their money goes back first.
+    """
+    known = _open_markers(payouts)
+    *above, _ = _markers(transaction) or [""]
+    return [known[address] for address in above if address in known]
+
+
+def _open_markers(payouts: Payouts) -> dict[str, str]:
+    """The payout batches without an end, by the addresses of their markers."""
     rows = payouts.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
-    numbers = [number for (number,) in rows.fetchall()]
-    known = {str(payouts.treasury.marker(number).address): number for number in numbers}
-    *above, own = _markers(transaction) or [""]
-    if own in known:
-        return _given_up(payouts, known[own])
-    if _memo(transaction) in numbers:
-        return _given_up(payouts, _memo(transaction))
-    for address in above:
-        if address in known:
-            _give_back(payouts, known[address])
-    return None
+    return {str(payouts.treasury.marker(number).address): number for (number,) in rows.fetchall()}
 
 
-def _give_back(payouts: Payouts, batch_id: str) -> None:
-    """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it.
+def _require_over(payouts: Payouts, batch_id: str) -> None:
+    """That what a batch has signed is past its last block and unseen; else settling ends it first.
 
-    What it had signed must be past its last block and unseen; else settling ends it first.
+    Raises:
+        Temporary: it may still land.
     """
     attempts = [each for each in batches.live_attempts(payouts.connection) if each.batch.id == batch_id]
     if attempts:
@@ -279,6 +290,10 @@ def _give_back(payouts: Payouts, batch_id: str) -> None:
         looks = payouts._looks_since(attempts, slot)
         if not all(is_over(each, height) and payouts._nobody_knows(each, looks) for each in attempts):
             raise Temporary(f"batch {batch_id} of the backup may still land, and its recipients have been paid since")
+
+
+def _give_back(payouts: Payouts, batch_id: str) -> None:
+    """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it."""
     batch = _given_up(payouts, batch_id)
     batches.cancel(payouts.connection, batch)
     payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
