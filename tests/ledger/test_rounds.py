@@ -31,6 +31,7 @@ from tests.ledger.test_actor import eager as eager
 from tests.ledger.test_book import fund
 from tests.ledger.test_fold import assert_whole, earned, folded, record, search, shown
 from tests.ledger.test_orders import carried_out, key_of, placed
+from tests.ledger.test_resolving import ask_for, cut
 from tests.ledger.test_restored import assert_paid_once, go_back, work
 from tests.ledger.test_two_walls import given_up
 
@@ -207,6 +208,21 @@ def test_what_goes_back_for_an_adopted_payment_locks_nobody_out(watched: tuple[R
     work(rig, 14)
     assert_paid_once(rig, {1: 1000, 2: 1000})
     assert [each.locked for each in nodes] == [[], []]
+
+
+def test_what_is_ended_for_a_late_payment_locks_nobody_out(journal: Connection[Any], postgres_url: str) -> None:
+    """Two plans that would pay the same again are ended first."""
+    rig, nodes, raw, batch = cut(journal)
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
+    with database.connect(postgres_url) as connection:
+        asked = [Watched(node, connection) for node in nodes]
+        rig.rpc.nodes = asked
+        found = ask_for(rig, batch)
+        assert found.ended, found.outcome
+        assert rig.states() == {"cancelled": 3}
+        assert [each.locked for each in asked] == [[], []]
+    rig.rpc.close()
 
 
 def test_what_is_taken_out_of_a_bucket_meanwhile_does_not_mature(journal: Connection[Any], postgres_url: str) -> None:
