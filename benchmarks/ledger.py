@@ -230,8 +230,9 @@ def _payees(connection: Connection[Any], chain: blocks.Chain, mint: Pubkey) -> l
         found.append(Recipient(number, str(wallet), str(address), PAYOUT_PIX))
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO ledger.wallets (creator_id, wallet, checked_wallet, set_by) VALUES (%s, %s, %s, 'manifest')",
-            [(each.creator_id, each.wallet, each.wallet) for each in found],
+            "WITH w AS (INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'manifest')"
+            " RETURNING creator_id, wallet) INSERT INTO ledger.checked_wallets (creator_id, wallet) SELECT * FROM w",
+            [(each.creator_id, each.wallet) for each in found],
         )
     for each in found:
         batches.know_account(connection, str(mint), each, None)

@@ -38,7 +38,12 @@ AWAY = ("08", "57P01", "57P02", "57P03")  # connection lost or never made, shut 
 # A server that refuses a connection says so in words only, which libpq passes on without a SQLSTATE.
 REFUSALS = (
     (re.compile(r"password authentication failed|no password supplied"), "28P01"),
-    (re.compile(r"no pg_hba\.conf entry|role .* does not exist|is not permitted to log in"), "28000"),
+    (
+        re.compile(
+            r"no pg_hba\.conf entry|role .* does not exist|is not permitted to log in|permission denied for database"
+        ),
+        "28000",
+    ),
     (re.compile(r"database .* does not exist"), "3D000"),
     (re.compile(r"too many clients|remaining connection slots|too many connections"), "53300"),
 )

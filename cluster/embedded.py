@@ -45,6 +45,7 @@ from cluster.storage import Storage
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+OWNERS_CONNECTIONS = 20  # beside those of the roles: migrations, indexes, dumps, the server's own and people
 JUICEFS_TIMEOUT_S = 30.0
 PYTHON = "python"  # a link to the virtual environment, in Ray's short folder
 SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
@@ -92,7 +93,7 @@ class Postgres:
             "listen_addresses": LOOPBACK,
             "port": str(runtime.known_port(self.settings, "postgres")),
             "unix_socket_directories": "",
-            "max_connections": "120",
+            "max_connections": str(sum(self.settings.postgres.connections_max.values()) + OWNERS_CONNECTIONS),
             "shared_buffers": f"{self.settings.postgres.shared_buffers_mb}MB",
             "maintenance_work_mem": f"{self.settings.postgres.maintenance_mb}MB",
             "dynamic_shared_memory_type": "posix",
@@ -342,7 +343,8 @@ class Schema:
             postgres_programs.follow(url)
         migrations.migrate(url)
         if self.settings.postgres.url == EMBEDDED:
-            grants.allow_login(url, {role: runtime.secret(self.settings, role.secret) for role in PARTS})
+            passwords = {role: runtime.secret(self.settings, role.secret) for role in PARTS}
+            grants.allow_login(url, passwords, self.settings.postgres.connections_max)
 
     def command(self) -> None:
         return None

@@ -30,6 +30,34 @@ OWN = """
     GRANT USAGE ON SCHEMA pixr TO pixr_serve, pixr_reader;
     GRANT SELECT, INSERT ON pixr.fingerprints TO pixr_serve;
     GRANT SELECT ON pixr.fingerprints TO pixr_reader"""
+# What PostgreSQL lets everybody do in every database and no part of Pixr needs: temporary tables, which hide others of
+# their name and may have triggers, and large objects, which nobody would find or remove.
+OF_EVERYBODY = """
+    DO $$ DECLARE
+        large text;
+    BEGIN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+        FOR large IN SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+                     AND (proname LIKE 'lo\\_%' OR proname IN ('loread', 'lowrite')) LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION pg_catalog.%s FROM PUBLIC', large);
+        END LOOP;
+    END $$"""
+# Triggers' functions with their owner's rights: who may call one could make it a trigger of a table of their own.
+OF_TRIGGERS = """
+    DO $$ DECLARE
+        called text;
+    BEGIN
+        FOR called IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                      WHERE n.nspname IN ('app', 'ledger', 'media', 'pixr') AND p.prosecdef
+                        AND p.prorettype = 'trigger'::regtype LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', called);
+        END LOOP;
+    END $$"""
+# Databases of a server that nobody has a business in but who administers it.
+OF_THE_SERVER = "REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC"
+SET_BY_ITSELF = """
+    SELECT d.datname FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+    WHERE s.setrole = (SELECT oid FROM pg_roles WHERE rolname = %s)"""
 MAY_ASSUME = "SELECT pg_has_role(%s, 'SET')"
 
 
@@ -41,8 +69,13 @@ def grant(connection: Connection, grants: Sequence[str]) -> bool:
     if not ensure(connection):
         return False
     with connection.transaction():
-        for text in (OWN, *grants):
+        for text in (OWN, *grants, OF_TRIGGERS):
             connection.execute(SQL(text))  # our own files
+    try:
+        with connection.transaction():
+            connection.execute(SQL(OF_EVERYBODY))
+    except psycopg.errors.InsufficientPrivilege as error:
+        log.warning("every user of the database may make temporary tables and large objects in it: %s", error)
     return True
 
 
@@ -62,13 +95,25 @@ def ensure(connection: Connection) -> bool:
     return True
 
 
-def allow_login(url: str, passwords: Mapping[Role, str]) -> None:
-    """Let roles log in by passwords (the embedded server's; elsewhere the operator makes members of them)."""
-    with database.session(url, autocommit=True) as connection:
+def allow_login(url: str, passwords: Mapping[Role, str], connections_max: Mapping[str, int] | None = None) -> None:
+    """Let roles log in by passwords (the embedded server's; elsewhere the operator makes members of them).
+
+    A role can change its own password and what its sessions begin with, which PostgreSQL lets no one forbid: both are what
+    they were after this. `connections_max` says by part how many connections each may have; one without has no limit.
+    """
+    limits = connections_max or {}
+    with database.session(url, autocommit=True) as connection, connection.transaction():
+        connection.execute(OF_THE_SERVER)
         for role, password in passwords.items():
+            name, most = Identifier(role.name), Literal(limits.get(role.part, -1))
             # Utility statements take no parameters.
-            text = SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(Identifier(role.name), Literal(password))
+            text = SQL("ALTER ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT {}").format(name, Literal(password), most)
             connection.execute(text)
+            connection.execute(SQL("ALTER ROLE {} RESET ALL").format(name))
+            for (elsewhere,) in connection.execute(SET_BY_ITSELF, (role.name,)).fetchall():
+                connection.execute(SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(name, Identifier(elsewhere)))
+            for setting, value in role.bounds:
+                connection.execute(SQL("ALTER ROLE {} SET {} = {}").format(name, Identifier(setting), Literal(value)))
 
 
 def _create(connection: Connection, role: Role) -> None:

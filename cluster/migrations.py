@@ -29,6 +29,8 @@ from cluster.errors import Rejected, Temporary
 log = logging.getLogger(__name__)
 
 LOCK = 0x70697872  # "pixr": one migrating process at a time per database
+MIGRATING_WAIT_S = 50.0  # for another process that migrates, within what the supervisor lets a start take
+MIGRATING_PAUSE_S = 0.5
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
 KEEP = "restore the file and put the change into a new migration"
 GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what each role may do
@@ -47,6 +49,15 @@ HOLDERS = """
         WHERE l.pid = a.pid AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast'))
     ORDER BY a.xact_start LIMIT 3"""
+
+
+# Who holds the lock of the migrations, in this database.
+MIGRATING = """
+    SELECT a.pid, coalesce(a.usename, '?'), coalesce(nullif(a.application_name, ''), 'no name'),
+           coalesce(host(a.client_addr), 'local'), extract(epoch FROM clock_timestamp() - a.backend_start)::int
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = 0 AND l.objid = %s::bigint::oid
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,13 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
 
     Raises:
         Rejected: an applied file was changed, moved, renamed or removed, or pgvector is missing or too old.
-        Temporary: the database is unreachable, or a transaction that does not end holds what a migration has to lock.
+        Temporary: the database is unreachable, or a transaction that does not end holds what a migration has to lock, or
+            another session the lock of the migrations itself, which any user of the database can take.
     """
     wanted = registered() if migrations is None else list(migrations)
     with database.session(url, autocommit=True) as connection:
         connection.add_notice_handler(_say)
-        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        _begin(connection)
         _require_pgvector(connection)
         _ensure_table(connection)
         rows = connection.execute("SELECT package, name, sha256 FROM pixr.migrations ORDER BY package, name")
@@ -110,6 +122,26 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
         if migrations is None:
             grants.grant(connection, [(folder / GRANTS).read_text(encoding="utf-8") for _, folder in folders()])
         return done
+
+
+def _begin(connection: Connection) -> None:
+    """Take the lock of the migrations, for the life of this session; a process that migrates just now is waited for."""
+    deadline, said = time.monotonic() + MIGRATING_WAIT_S, ""
+    while connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone() != (True,):
+        rows = connection.execute(MIGRATING, (LOCK,)).fetchall()
+        held_by = "; ".join(
+            f"pid {pid} (user {user}, application {name}, from {where}, for {seconds} s)"
+            for pid, user, name, where, seconds in rows
+        )
+        if time.monotonic() > deadline:
+            raise Temporary(
+                f"the lock of the migrations was not free within {MIGRATING_WAIT_S:.0f} s: it is held by"
+                f" {held_by or 'nobody any more'}. Where that is no migration, end it: SELECT pg_terminate_backend(PID)"
+            )
+        if held_by and not said:
+            log.warning("migrations wait for who migrates already: %s", held_by)
+        said = said or held_by
+        time.sleep(MIGRATING_PAUSE_S)
 
 
 def _say(notice: Diagnostic) -> None:

@@ -39,7 +39,10 @@ class PostgresSettings:
     worth. A machine on which only some parts run needs only their URLs, and `url` may be empty there.
     `shared_buffers_mb` and `maintenance_mb` are the embedded one's memory: for its pages, which a search is quick in as
     long as graph and vectors fit (3 GB for a million rows of 512), and for building an index. `package` brings its
-    programs; the one of the release before can be named for one more release.
+    programs; the one of the release before can be named for one more release. `serve_connections_max` and the others
+    are how many connections each role has to the embedded one at once, so that none takes the others'. A replica of Serve
+    opens `[search] pool_max` + `threads_max` + 4 of them, twice as many for the moment in which a new one replaces it; a job
+    one a task; the ledger one, and one more for each command that is run as it.
     """
 
     SECTION: ClassVar[str] = "postgres"
@@ -53,6 +56,10 @@ class PostgresSettings:
     shared_buffers_mb: int = 256
     maintenance_mb: int = 256
     package: str = POSTGRES_PACKAGES[0]
+    serve_connections_max: int = 60
+    jobs_connections_max: int = 40
+    ledger_connections_max: int = 16
+    reader_connections_max: int = 12
 
     def __post_init__(self) -> None:
         if self.package not in POSTGRES_PACKAGES:
@@ -61,6 +68,18 @@ class PostgresSettings:
             raise ValueError('url is empty, and no part has one: name one, or "embedded"')
         if self.shared_buffers_mb < 16 or self.maintenance_mb < 1:
             raise ValueError("shared_buffers_mb must be 16 or more, maintenance_mb 1 or more")
+        if any(most < 2 for most in self.connections_max.values()):
+            raise ValueError("each of serve_, jobs_, ledger_ and reader_connections_max must be 2 or more")
+
+    @property
+    def connections_max(self) -> Mapping[str, int]:
+        """By part how many connections it may have to the embedded database."""
+        return {
+            "serve": self.serve_connections_max,
+            "jobs": self.jobs_connections_max,
+            "ledger": self.ledger_connections_max,
+            "reader": self.reader_connections_max,
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,23 +12,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Connection
+from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
 from ledger import batches, book, packing, stops
-from ledger.batches import Attempt, Batch, Due
+from ledger.batches import Attempt, Batch
 from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
+from ledger.owed import Due
 from ledger.payouts import Payouts
 from ledger.rail import is_over
 from ledger.reconcile import Finding
 
 log = logging.getLogger(__name__)
 
+OWNER_AT = slice(32, 64)  # in a token account's bytes
 SEAT = """SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
                         left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
                         (SELECT oid FROM pg_database WHERE datname = current_database()))"""
@@ -175,8 +178,8 @@ def _require_payable(connection: Connection[Any]) -> None:
     """
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM ledger.maturing WHERE matures_at <= f.placed_at AND matures_at <= now()),"
-        " EXISTS (SELECT FROM ledger.incarnations i JOIN ledger.appearance_batches b ON b.incarnation = i.id"
-        "         AND b.seq >= i.folded WHERE i.folded < i.recorded AND b.recorded_at <= f.placed_at)"
+        " EXISTS (SELECT FROM ledger.unfolded i JOIN ledger.appearance_batches b ON b.incarnation = i.id"
+        "         AND b.seq >= i.folded WHERE b.recorded_at <= f.placed_at)"
         " FROM ledger.freezes f WHERE f.reason = %s AND f.released_at IS NULL",
         (RESTORED,),
     ).fetchone()
@@ -191,61 +194,95 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -
         payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
         return True
     paid = {address: change for address, change in effect.tokens.items() if change > 0}
-    owners = _owners(payouts, paid)
+    wallets = _wallets(payouts, paid.keys())
+    owners = _owners(payouts, wallets)
     if sum(paid.values()) != spent or not paid.keys() <= owners.keys():
         return False
     batch = _open_batch(payouts, transaction)
     if batch is None:
         creators = [each.creator_id for several in owners.values() for each in several]
-        for number in batches.open_of(payouts.connection, creators):
+        numbers = dict.fromkeys((*_called_back(payouts, transaction), *batches.open_of(payouts.connection, creators)))
+        for number in numbers:  # nodes are asked before anything is written: the fold goes on beside this
+            _require_over(payouts, number)
+        for number in numbers:
             _give_back(payouts, number)
-        batch = _forgotten(payouts, effect, transaction, paid)
+        batch = _forgotten(payouts, effect, transaction, paid, wallets)
     _settle(payouts, batch, effect, transaction)
     log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
     return True
 
 
-def _owners(payouts: Payouts, addresses: Mapping[str, int]) -> dict[str, list[Owner]]:
-    """Who is or was paid at these token accounts, by address."""
+def _wallets(payouts: Payouts, addresses: Collection[str]) -> dict[str, str]:
+    """The wallet of each of these token accounts, of those there are or were.
+
+    The chain says whose an account is, and the address follows from that: no node can make it up. Only where an account has
+    been closed since is every wallet tried.
+    """
+    told = _told(payouts, sorted(addresses))
+    found = {payouts.treasury.token_account_of(wallet): wallet for wallet in told}
+    if not found.keys() >= set(addresses):
+        rows = payouts.connection.execute("SELECT DISTINCT new_wallet FROM ledger.wallet_changes")
+        found = {payouts.treasury.token_account_of(wallet): wallet for (wallet,) in rows}
+    return {address: found[address] for address in addresses if address in found}
+
+
+def _told(payouts: Payouts, addresses: Sequence[str]) -> set[str]:
+    """Wallets that own these token accounts, by any node."""
+    seen = payouts.chain.seen_accounts(addresses, "confirmed", opinions=1)
+    told = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
+    return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
+
+
+def _owners(payouts: Payouts, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
+    """Who is or was paid at these token accounts, by address. `wallets`: of each address."""
+    address_of = {wallet: address for address, wallet in wallets.items()}
     rows = payouts.connection.execute(
         "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
-        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id ORDER BY 1, 2"
+        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id"
+        " WHERE c.new_wallet = ANY(%s) ORDER BY 1, 2",
+        (list(address_of),),
     ).fetchall()
-    named = [(payouts.treasury.token_account_of(wallet), creator, wallet, is_now) for creator, wallet, is_now in rows]
-    named = [each for each in named if each[0] in addresses]
-    accounts = book.accounts_of(payouts.connection, "payable", "creator", [each[1] for each in named])
+    accounts = book.accounts_of(payouts.connection, "payable", "creator", [creator for creator, _, _ in rows])
     found: dict[str, list[Owner]] = {}
-    for address, creator, wallet, is_now in named:
+    for creator, wallet, is_now in rows:
         account = accounts[creator]
         owed = book.balance(payouts.connection, account)
-        found.setdefault(address, []).append(Owner(creator, wallet, is_now, account, owed))
+        found.setdefault(address_of[wallet], []).append(Owner(creator, wallet, is_now, account, owed))
     return found
 
 
 def _open_batch(payouts: Payouts, transaction: VersionedTransaction) -> Batch | None:
     """The batch that the backup still knows, by the marker that the transaction has made last, or its memo: its own.
 
-    What the batch had signed itself can never land any more. The markers before are of batches that were called back since
-    the backup, whose payouts this one repeats: where the backup knows them as open, their money goes back first.
+    What the batch had signed itself can never land any more.
     """
+    known = _open_markers(payouts)
+    *_, own = _markers(transaction) or [""]
+    number = known.get(own) or _memo(transaction)
+    return _given_up(payouts, number) if number in known.values() else None
+
+
+def _called_back(payouts: Payouts, transaction: VersionedTransaction) -> list[str]:
+    """Batches that the backup knows as open and that were called back since, whose payouts the transaction repeats.
+
+    It makes their markers before its own. Their money goes back first.
+    """
+    known = _open_markers(payouts)
+    *above, _ = _markers(transaction) or [""]
+    return [known[address] for address in above if address in known]
+
+
+def _open_markers(payouts: Payouts) -> dict[str, str]:
+    """The payout batches without an end, by the addresses of their markers."""
     rows = payouts.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
-    numbers = [number for (number,) in rows.fetchall()]
-    known = {str(payouts.treasury.marker(number).address): number for number in numbers}
-    *above, own = _markers(transaction) or [""]
-    if own in known:
-        return _given_up(payouts, known[own])
-    if _memo(transaction) in numbers:
-        return _given_up(payouts, _memo(transaction))
-    for address in above:
-        if address in known:
-            _give_back(payouts, known[address])
-    return None
+    return {str(payouts.treasury.marker(number).address): number for (number,) in rows.fetchall()}
 
 
-def _give_back(payouts: Payouts, batch_id: str) -> None:
-    """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it.
+def _require_over(payouts: Payouts, batch_id: str) -> None:
+    """That what a batch has signed is past its last block and unseen; else settling ends it first.
 
-    What it had signed must be past its last block and unseen; else settling ends it first.
+    Raises:
+        Temporary: it may still land.
     """
     attempts = [each for each in batches.live_attempts(payouts.connection) if each.batch.id == batch_id]
     if attempts:
@@ -253,6 +290,10 @@ def _give_back(payouts: Payouts, batch_id: str) -> None:
         looks = payouts._looks_since(attempts, slot)
         if not all(is_over(each, height) and payouts._nobody_knows(each, looks) for each in attempts):
             raise Temporary(f"batch {batch_id} of the backup may still land, and its recipients have been paid since")
+
+
+def _give_back(payouts: Payouts, batch_id: str) -> None:
+    """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it."""
     batch = _given_up(payouts, batch_id)
     batches.cancel(payouts.connection, batch)
     payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
@@ -286,10 +327,17 @@ def _markers(transaction: VersionedTransaction) -> list[str]:
     ]
 
 
-def _forgotten(payouts: Payouts, effect: Effect, transaction: VersionedTransaction, paid: Mapping[str, int]) -> Batch:
+def _forgotten(
+    payouts: Payouts,
+    effect: Effect,
+    transaction: VersionedTransaction,
+    paid: Mapping[str, int],
+    wallets: Mapping[str, str],
+) -> Batch:
     """A batch that was planned after the backup: made again, from what its recipients are owed and else `reward_pool`."""
     connection = payouts.connection
-    owners = _owners(payouts, paid)  # with what has just gone back
+    book.hold_end(connection)  # what they are owed stays what it is: the fold goes on beside this
+    owners = _owners(payouts, wallets)  # with what has just gone back
     dues = [
         _due(connection, owner, address, amount)
         for address, total in sorted(paid.items())

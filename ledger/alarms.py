@@ -1,6 +1,7 @@
-"""Alarms: money that waits in silence is the worst kind, so what has had no end for too long is said in the log.
+"""Alarms: money that waits in silence is the worst kind, so what has been open for too long is said in the log.
 
-Only reads. `pixr audit` says the same at any time; what to do about it is a person's to decide (`pixr payouts resolve`).
+`pixr audit` and `pixr status` say the same at any time; what to do about it is a person's to decide (`pixr payouts stops`,
+`resolve`, `order`).
 """
 
 from __future__ import annotations
@@ -12,31 +13,35 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger import batches
+from ledger import ages, book
+from ledger.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
 
 SAID_AGAIN_S = 3600.0
 
 
-class StuckAlarm:
-    """Names batches that have been open for longer than `open_max_s`, each once an hour."""
+class AgeAlarm:
+    """Names the states in which something has been open for too long, each once an hour, and sooner where it is another."""
 
-    def __init__(self, open_max_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._open_max_s, self._clock = open_max_s, clock
-        self._again_at: dict[str, float] = {}
+    def __init__(self, settings: LedgerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._clock = settings, clock
+        self._said: dict[str, tuple[float, tuple[str, ...]]] = {}
 
     def look(self, connection: Connection[Any]) -> list[str]:
-        """Say what is stuck; returns the ids of the batches that were named this time. Ends the transaction."""
-        found = batches.open_too_long(connection, self._open_max_s)
-        connection.commit()
-        now_s = self._clock()
-        named = []
-        for number, kind, state, attempts, age_s in found:
-            if now_s >= self._again_at.get(number, now_s):
-                about = {"batch": number, "kind": kind, "state": state, "attempts": attempts, "age_s": round(age_s)}
-                log.error("a transaction has had no end for too long", extra=about)
-                named.append(number)
-                self._again_at[number] = now_s + SAID_AGAIN_S
-        self._again_at = {number: self._again_at[number] for number, *_ in found}
+        """Measure what is open, note it and say what is late; the states that were named this time. Ends the transaction."""
+        found = ages.measure(connection, self._settings)
+        ages.note(connection, found)
+        book.commit(connection)
+        now_s, named = self._clock(), []
+        for each in found:
+            if not each.late:
+                self._said.pop(each.state, None)
+                continue
+            said_s, names = self._said.get(each.state, (now_s - SAID_AGAIN_S, ()))
+            if now_s - said_s >= SAID_AGAIN_S or set(each.names) - set(names):
+                about = {"state": each.state, "late": each.late, "oldest_s": round(each.oldest_s), "names": each.names}
+                log.error("what is open for too long: %s", each, extra=about)
+                named.append(each.state)
+                self._said[each.state] = (now_s, each.names)
         return named

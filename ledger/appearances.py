@@ -37,15 +37,14 @@ ROTATION_DAYS = 30  # whole UTC days, so that a day's bounds see one hash
 # name viewers as before: until then all must have been replaced.
 ONE_BY_ONE_FROM = 697
 ADOPTED_BATCH_SEARCHES = 1000
-# An incarnation began so many seconds before the database hears of it first, which may be long: it was away.
-BEGUN = """
-    INSERT INTO ledger.incarnations (id, spool, machine, started_at)
-    VALUES (%s, %s, %s, now() - make_interval(secs => %s)) ON CONFLICT DO NOTHING"""
+# An incarnation began so many seconds before the database hears of it first, which may be long: it was away. The answer is
+# how many searches it has recorded.
+BEGUN = "SELECT ledger.begin_incarnation(%s, %s, %s, %s)"
+HELD = "SELECT ledger.hold_incarnation(%s)"
 RECORDED = """
-    WITH moved AS (UPDATE ledger.incarnations SET recorded = recorded + %(searches)s
-                   WHERE id = %(incarnation)s AND recorded = %(seq)s RETURNING id)
-    INSERT INTO ledger.appearance_batches (incarnation, seq, searches, appearances, format, payload, sha256, adopted)
-    SELECT id, %(seq)s, %(searches)s, %(appearances)s, %(format)s, %(payload)s, %(sha256)s, %(adopted)s FROM moved"""
+    SELECT FROM ledger.record_batch(%(incarnation)s, %(seq)s, %(searches)s::integer, %(appearances)s::integer,
+        %(format)s::smallint, %(payload)s, %(sha256)s, %(adopted)s) AS is_recorded WHERE is_recorded"""
+CLOSED = "SELECT ledger.close_incarnation(%s, %s)"
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
     with connection.transaction():
         age_s = orphan.age_s(records, time.time())
         connection.execute(BEGUN, (incarnation, orphan.path.name, socket.gethostname(), age_s))
-        held = "SELECT recorded FROM ledger.incarnations WHERE id = %s FOR UPDATE"
-        row = connection.execute(held, (incarnation,)).fetchone()
+        row = connection.execute(HELD, (incarnation,)).fetchone()
         assert row is not None
         first = at = int(row[0])
         while at < len(records):
@@ -162,7 +160,7 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
             done = connection.execute(RECORDED, parameters(incarnation, at, batch, adopted=True))
             assert done.rowcount == 1, "an incarnation that we hold was recorded for by another"
             at += batch.searches
-        connection.execute("UPDATE ledger.incarnations SET closed_at = now() WHERE id = %s", (incarnation,))
+        connection.execute(CLOSED, (incarnation, None))
     if at > first:
         log.info("adopted the spool of a dead replica", extra={"searches": at - first})
     return at - first

@@ -8,17 +8,17 @@ payout. What is found wrong is named with its place.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import psycopg
 from psycopg import Connection
 
-from ledger import batches, book, spool
+from cluster.errors import PixrError
+from ledger import ages, anchors, book, challenges, credited
+from ledger.anchors import Anchor
 from ledger.chain import Chain, Effect
-from ledger.fold import Outcome
 from ledger.settings import LedgerSettings
 
 Conn = Connection[Any]
@@ -27,6 +27,7 @@ ATTEMPTS_MAX = 30
 PAUSE_S = 0.5
 PAGE_ROWS = 5000
 PROBLEMS_MAX = 20
+LIMITS = LedgerSettings()
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,31 @@ def run(
     gas: str | None,
     *,
     full: bool = False,
-    open_max_s: float = LedgerSettings.batch_open_max_s,
+    limits: LedgerSettings = LIMITS,
+    heads: Callable[[], Sequence[Anchor]] | None = None,
 ) -> list[Check]:
-    """Every check, against one snapshot of the database. `gas` is the address that pays fees, if it is known."""
+    """Every check, against one snapshot of the database.
+
+    Args:
+        gas: the address that pays fees, if it is known.
+        limits: for how long what is open may be so.
+        heads: what was kept of the journal outside the database, as `anchors.listing`; nothing is compared without.
+    """
+    # Before the snapshot, which then holds every entry that was a head by now.
+    kept = None if heads is None else _heads_kept(heads)
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
-              _payouts(connection), _open(connection, open_max_s), _freezes(connection)]  # fmt: skip
+              _payouts(connection), _kept(connection), _open(connection, limits), _freezes(connection),
+              _credited(connection, full), _plans(connection), _attempts(connection)]  # fmt: skip
     if full:
-        checks += [_hash_chain(connection), _accruals(connection)]
+        checks += [_hash_chain(connection), _accruals(connection), _proofs(connection)]
+    if kept is not None:
+        checks.append(_anchored(connection, kept))
     if chain is not None:
         checks += _against_chain(connection, chain, gas)
         if full:
-            checks.append(_every_payout(connection, chain))
+            checks += [_every_payout(connection, chain), _every_attempt(connection, chain)]
     connection.rollback()
     return checks
 
@@ -128,12 +141,33 @@ def _payouts(connection: Conn) -> Check:
     return _check("payouts", wrong, f"{counted[0] if counted else 0} payouts")
 
 
-def _open(connection: Conn, open_max_s: float) -> Check:
-    """What is planned or signed ends; money that waits for long waits for a reason that somebody should know."""
-    found = batches.open_too_long(connection, open_max_s)
-    wrong = [f"batch {number} ({kind}, {state}, {attempts} attempts) has been open for {age_s / 3600:.1f} h"
-             for number, kind, state, attempts, age_s in found]  # fmt: skip
-    return _check("open batches", wrong, f"none for more than {open_max_s / 3600:g} h")
+def _kept(connection: Conn) -> Check:
+    """What the database keeps beside the large tables says the same as they do: who is owed a payout, and days' sums."""
+    owed = connection.execute(
+        "SELECT coalesce(a.owner, o.creator_id), a.id IS NULL FROM"
+        " (SELECT owner, c.id FROM ledger.accounts c, ledger.owed_least WHERE kind = 'payable' AND party = 'creator'"
+        "  AND asset = 'PIX' AND balance >= least_pix) a"
+        " FULL JOIN ledger.owed o ON o.creator_id = a.owner AND o.account_id = a.id"
+        " WHERE a.id IS NULL OR o.creator_id IS NULL ORDER BY 1"
+    ).fetchall()
+    days = connection.execute(
+        "SELECT coalesce(d.period, p.period), coalesce(d.planned_pix, 0), coalesce(p.pix, 0) FROM ledger.payout_days d"
+        " FULL JOIN (SELECT p.period, sum(p.amount_pix)::bigint AS pix FROM ledger.payouts p"
+        "            JOIN ledger.transfers t ON t.id = p.transfer_id WHERE t.state IN ('pending', 'posted')"
+        "            GROUP BY p.period) p ON p.period = d.period"
+        " WHERE coalesce(d.planned_pix, 0) <> coalesce(p.pix, 0) ORDER BY 1"
+    ).fetchall()
+    wrong = [f"creator {n} is {'not ' if spare else ''}owed a payout and the table of those says otherwise"
+             for n, spare in owed]  # fmt: skip
+    wrong += [f"payouts of {day} come to {summed}, not {said}" for day, said, summed in days]
+    return _check("kept beside", wrong, "who is owed a payout and what days come to agree")
+
+
+def _open(connection: Conn, limits: LedgerSettings) -> Check:
+    """What is begun ends; what waits for long waits for a reason that somebody should know. Stops are a person's to end."""
+    found = [each for each in ages.measure(connection, limits) if each.state not in ages.STOPS]
+    right = f"{sum(each.open for each in found)} things in {len(found)} states, none for too long"
+    return _check("open too long", [str(each) for each in found if each.late], right)
 
 
 def _freezes(connection: Conn) -> Check:
@@ -145,10 +179,12 @@ def _hash_chain(connection: Conn) -> Check:
     """Every entry's hash, computed again from its content and the one before."""
     previous, count, wrong = bytes(32), 0, []
     for row in _entries(connection):
-        number, kind, key, document, lines, occurred_at, prev, hashed, postings = row
+        number, kind, key, document, lines, occurred_at, prev, hashed, content, reverses, postings = row
         expected = book.entry_hash(previous, number, book.micros(occurred_at), lines, kind, key, document, postings)
         if bytes(prev) != previous or expected != bytes(hashed):
             wrong.append(f"entry {number} ({key}) breaks the hash chain")
+        elif book.content_hash(kind, document, postings, reverses) != bytes(content):
+            wrong.append(f"entry {number} ({key}) is not what was asked for under its key")
         previous, count = bytes(hashed), count + 1
     head = connection.execute("SELECT hash FROM ledger.chain_head").fetchone()
     if head is None or bytes(head[0]) != previous:
@@ -156,11 +192,29 @@ def _hash_chain(connection: Conn) -> Check:
     return _check("hash chain", wrong, f"{count} entries, head {previous.hex()[:16]}")
 
 
+def _heads_kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
+    """The heads that were kept, or why they cannot be read."""
+    try:
+        return heads()
+    except PixrError as error:
+        return error
+
+
+def _anchored(connection: Conn, kept: Sequence[Anchor] | PixrError) -> Check:
+    """The journal still is what it was when its heads were kept outside the database."""
+    if isinstance(kept, PixrError):
+        return Check("anchors", False, f"the heads that were kept cannot be read: {kept}")
+    wrong, forgotten = anchors.compare(connection, kept)
+    more = f", {forgotten} of entries that restores have forgotten" if forgotten else ""
+    return _check("anchors", wrong, f"{len(kept)} heads that were kept are in the journal{more}")
+
+
 def _entries(connection: Conn) -> Iterator[tuple[Any, ...]]:
     last = 0
     while True:
         rows = connection.execute(
             "SELECT e.id, e.kind, e.key, e.document, e.lines, e.occurred_at, e.prev_hash, e.hash,"
+            " e.content, e.reverses,"
             " (SELECT string_agg(int8send(account_id) || int8send(amount), ''::bytea ORDER BY line)"
             "  FROM ledger.postings WHERE entry_id = e.id)"
             " FROM ledger.entries e WHERE e.id > %s ORDER BY e.id LIMIT %s",
@@ -168,33 +222,43 @@ def _entries(connection: Conn) -> Iterator[tuple[Any, ...]]:
         ).fetchall()
         if not rows:
             return
-        yield from ((*row[:8], bytes(row[8] or b"")) for row in rows)
+        yield from ((*row[:10], bytes(row[10] or b"")) for row in rows)
         last = rows[-1][0]
 
 
 def _accruals(connection: Conn) -> Check:
-    """Each fold's money, computed again from the appearances it took and what became of each."""
-    totals: dict[int, int] = {}
-    appearances = 0
-    with connection.cursor(name="accruals") as cursor:
-        cursor.execute(
-            "SELECT o.fold_id, o.outcome, b.payload, b.format FROM ledger.outcomes o"
-            " JOIN ledger.appearance_batches b USING (incarnation, seq)"
-        )
-        for fold_id, outcome, payload, form in cursor:
-            _, shown = spool.unpack(bytes(payload), form)
-            funded = np.frombuffer(outcome, np.uint8) == Outcome.FUNDED
-            totals[fold_id] = totals.get(fold_id, 0) + int(shown["amount_pix"][funded].astype(np.int64).sum())
-            appearances += len(shown)
-    rows = connection.execute(
-        "SELECT f.id, f.amount_pix, coalesce(-(SELECT min(amount) FROM ledger.postings WHERE entry_id = f.entry_id), 0)"
-        " FROM ledger.folds f ORDER BY f.id"
-    ).fetchall()
-    wrong = [f"fold {n} booked {booked}, says {said}, its appearances earn {totals.get(n, 0)}"
-             for n, said, booked in rows if not said == booked == totals.get(n, 0)]  # fmt: skip
+    """Each fold's money, computed again from the appearances it took and what became of each; and whom it was credited."""
+    wrong, appearances, folds = credited.accruals(connection)
     aside = connection.execute("SELECT count(*) FROM ledger.set_aside").fetchone()
     unread = f", {aside[0]} damaged batches set aside" if aside and aside[0] else ""
-    return _check("accruals", wrong, f"{appearances} appearances in {len(rows)} folds{unread}")
+    return _check("accruals", wrong, f"{appearances} appearances in {folds} folds{unread}")
+
+
+def _credited(connection: Conn, full: bool) -> Check:
+    """Each payout was taken from its creator's account and goes to a wallet that they have named."""
+    wrong = credited.owners(connection, derive=full)
+    return _check("credited", wrong, "every payout is its creator's")
+
+
+def _plans(connection: Conn) -> Check:
+    return _check("plans", credited.plans(connection), "transactions pay what their payouts say")
+
+
+def _attempts(connection: Conn) -> Check:
+    return _check("attempts", credited.attempts(connection), "attempts are what the chain's history shows")
+
+
+def _proofs(connection: Conn) -> Check:
+    """What creators' wallets have signed is still what was asked of them, and theirs."""
+    rows = connection.execute(
+        "SELECT w.creator_id, w.wallet, p.creator_id, p.wallet, p.message, p.signature FROM ledger.wallets w"
+        " JOIN ledger.wallet_proofs p ON p.nonce = w.proof ORDER BY w.creator_id"
+    ).fetchall()
+    wrong = [f"wallet {wallet} of creator {creator} has no proof of its own"
+             for creator, wallet, whose, proven, message, signature in rows
+             if (creator, wallet) != (whose, proven) or f"creator {creator}." not in message
+             or not challenges.verifies(wallet, message, signature)]  # fmt: skip
+    return _check("wallet proofs", wrong, f"{len(rows)} wallets are proven")
 
 
 # ── The journal with the chain ─────────────────────────────────────────────────────────────────────────────────────
@@ -273,6 +337,22 @@ def _every_payout(connection: Conn, chain: Chain) -> Check:
         wrong += [f"{signature} paid {address} {effect.tokens.get(address, 0)}, not {amount}"
                   for address, amount in wanted.items() if effect.tokens.get(address, 0) != amount]  # fmt: skip
     return _check("payouts on chain", wrong, f"{len(rows)} transactions")
+
+
+def _every_attempt(connection: Conn, chain: Chain) -> Check:
+    """What was given up has moved nothing on chain, and what failed is there, and has not paid."""
+    rows = connection.execute(
+        "SELECT a.signature, a.state, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.state IN ('failed', 'expired') ORDER BY a.signed_at, a.signature"
+    ).fetchall()
+    wrong = []
+    for signature, state, kind in rows:
+        effect = chain.effect(signature)
+        if effect is None and state == "failed":
+            wrong.append(f"transaction {signature} is failed, and is not on chain")
+        elif effect is not None and effect.error is None and (state == "expired" or kind == "payout"):
+            wrong.append(f"transaction {signature} is {state}, and is on chain without an error")
+    return _check("attempts on chain", wrong, f"{len(rows)} transactions that did not pay")
 
 
 def _check(name: str, wrong: list[str], right: str) -> Check:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,21 +16,10 @@ from psycopg import Connection
 from psycopg.types.json import Json, Jsonb
 
 from ledger import book
+from ledger.owed import Due
 from ledger.settings import Economics
 
 Conn = Connection[Any]
-
-
-class Due(NamedTuple):
-    """A creator who is owed a payout. `address` is the token account, once it is known to exist."""
-
-    creator_id: int
-    account_id: int
-    wallet: str
-    amount_pix: int
-    period: date
-    seq: int
-    address: str | None
 
 
 class Recipient(NamedTuple):
@@ -82,23 +70,6 @@ DUE_COLUMNS = ("creator_id", "account_id", "amount_pix", "wallet", "seq")
 
 # ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits; so does the part that is doubtful.
-DUE = """
-    SELECT a.owner, a.id, w.wallet, least(a.balance - d.doubtful_pix, %(most)s), (now() AT TIME ZONE 'utc')::date,
-           (SELECT count(*) FROM ledger.payouts p
-            WHERE p.creator_id = a.owner AND p.period = (now() AT TIME ZONE 'utc')::date)::int, t.address
-    FROM ledger.accounts a
-    JOIN ledger.wallets w ON w.creator_id = a.owner AND (w.hold_until IS NULL OR w.hold_until <= now())
-    LEFT JOIN ledger.token_accounts t ON t.wallet = w.wallet AND t.mint = %(mint)s
-    CROSS JOIN LATERAL (SELECT CASE WHEN a.owner IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
-                               THEN ledger.withheld(a.owner) ELSE 0 END AS doubtful_pix) d
-    WHERE a.kind = 'payable' AND a.party = 'creator' AND a.balance - d.doubtful_pix > 0
-      AND a.balance - d.doubtful_pix >= %(least)s
-      AND (%(creators)s::bigint[] IS NULL OR a.owner = ANY(%(creators)s))
-      AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = a.owner AND h.released_at IS NULL
-                      AND NOT h.partial AND (h.until IS NULL OR h.until > now()))
-    ORDER BY a.balance DESC, a.id LIMIT %(limit)s"""
-
 # What keeps a batch from being signed or sent for the first time: a recipient who was stopped since it was planned.
 STOPPED = """
     SELECT b.id, s.creator_id FROM ledger.batches b,
@@ -106,23 +77,15 @@ STOPPED = """
         LEFT JOIN ledger.wallets w ON w.creator_id = s.creator_id
     WHERE b.id = ANY(%s) AND b.kind IN ('payout', 'accounts') AND (
         w.wallet IS DISTINCT FROM s.wallet OR w.hold_until > now()
-        OR s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE released_at IS NULL AND NOT partial
-                            AND (until IS NULL OR until > now()))
+        OR EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = s.creator_id AND h.released_at IS NULL AND NOT h.partial
+                   AND (h.until IS NULL OR h.until > now()))
         OR CASE WHEN b.kind = 'payout'
-                     AND s.creator_id IN (SELECT creator_id FROM ledger.holds WHERE partial AND released_at IS NULL)
+                     AND EXISTS (SELECT FROM ledger.holds h
+                                 WHERE h.creator_id = s.creator_id AND h.partial AND h.released_at IS NULL)
                 THEN ledger.withheld(s.creator_id) > (
                     SELECT balance FROM ledger.accounts
                     WHERE (kind, party, owner, asset) = ('payable', 'creator', s.creator_id, 'PIX')) END)
     ORDER BY b.id, s.creator_id"""
-
-
-def due(
-    connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
-) -> list[Due]:
-    """Creators above the threshold, the largest first; of these `creators`, where they are named."""
-    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "limit": limit,
-              "creators": None if creators is None else list(creators)}  # fmt: skip
-    return [Due(*row) for row in connection.execute(DUE, values)]
 
 
 def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
@@ -145,33 +108,11 @@ def is_payday(connection: Conn, economics: Economics) -> bool:
     )
 
 
-def planned_today(connection: Conn) -> int:
-    """What this UTC day's payouts come to so far, less what was voided."""
-    row = connection.execute(
-        "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p"
-        " JOIN ledger.transfers t ON t.id = p.transfer_id"
-        " WHERE p.period = (now() AT TIME ZONE 'utc')::date AND t.state IN ('pending', 'posted')"
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
 def live_count(connection: Conn) -> int:
     row = connection.execute(
         "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'held', 'signed')"
     ).fetchone()
     return int(row[0]) if row else 0
-
-
-def open_too_long(connection: Conn, open_max_s: float) -> list[tuple[str, str, str, int, float]]:
-    """Batches that have had no end for that long: id, kind, state, attempts, age in seconds; the oldest first."""
-    rows = connection.execute(
-        "SELECT b.id, b.kind, b.state, (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id)::int,"
-        " extract(epoch FROM now() - b.planned_at)::float FROM ledger.batches b"
-        " WHERE b.state IN ('planned', 'held', 'signed') AND b.planned_at < now() - make_interval(secs => %s)"
-        " ORDER BY b.planned_at, b.id",
-        (open_max_s,),
-    )
-    return rows.fetchall()
 
 
 def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
@@ -362,6 +303,17 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
     for creator_id, above in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
         found.setdefault(creator_id, []).append(above)
     return found
+
+
+def young(connection: Conn) -> int:
+    """How many transactions that have no end on chain were signed so lately that one could still have it."""
+    row = connection.execute(
+        "SELECT count(*) FROM ledger.attempts WHERE state IN ('live', 'expired')"
+        " AND signed_at > now() - make_interval(days => %s)",
+        (LINEAGE_DAYS,),
+    ).fetchone()
+    assert row is not None  # of a count
+    return int(row[0])
 
 
 def has_landed(connection: Conn, batch_id: str) -> bool:
@@ -570,7 +522,8 @@ def payable_lines(connection: Conn, batch: Batch) -> list[tuple[int, int]]:
 
 def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> None:
     connection.execute(
-        "INSERT INTO ledger.markers (batch_id, address, lamports) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        "INSERT INTO ledger.markers (batch_id, address, lamports, since) VALUES (%s, %s, %s, now())"
+        " ON CONFLICT DO NOTHING",
         (batch.id, address, lamports),
     )
 
@@ -580,11 +533,11 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
     some time after the chain has refused one.
     """
     rows = connection.execute(
-        "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
-        " WHERE m.reclaimed_by IS NULL AND b.ended_at <= now() - make_interval(secs => %s) AND NOT EXISTS"
+        "SELECT m.batch_id, m.address FROM ledger.markers m"
+        " WHERE m.reclaimed_by IS NULL AND m.since <= now() - make_interval(secs => %s) AND NOT EXISTS"
         "   (SELECT FROM ledger.batches r WHERE r.kind = 'reclaim' AND (r.ended_at IS NULL"
         "    OR r.state IN ('failed', 'cancelled') AND r.ended_at > now() - make_interval(secs => %s)))"
-        " ORDER BY b.ended_at, m.batch_id LIMIT %s",
+        " ORDER BY m.since, m.batch_id LIMIT %s",
         (retention_s, pause_s, limit),
     )
     return [(row[0], row[1]) for row in rows]

@@ -75,8 +75,7 @@ class Entry:
     @property
     def content(self) -> bytes:
         """A hash of what is asked for: the same key with another one is a mistake, not a repetition."""
-        parts = (self.kind.encode(), self.text.encode(), self.postings, str(self.reverses).encode())
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
+        return content_hash(self.kind, self.text, self.postings, self.reverses)
 
 
 @dataclass(frozen=True)
@@ -226,6 +225,11 @@ def post(connection: Connection, entry: Entry) -> Written:
         return Written(number, new=True)
 
 
+def hold_end(connection: Connection) -> None:
+    """Let nobody else write to the journal before this transaction ends: for who reads balances and then writes."""
+    connection.execute("SELECT FROM ledger.chain_head FOR UPDATE")
+
+
 def _add_postings(connection: Connection, number: int, entry: Entry) -> None:
     if len(entry.lines) >= COPIED_LINES_MIN:
         with connection.cursor().copy(COPY_POSTINGS) as copy:
@@ -263,6 +267,12 @@ def reverse(connection: Connection, entry_id: int, reason: str) -> Written:
     if not lines:
         raise Rejected(f"there is no entry {entry_id}", status=404, code="entry-unknown")
     return post(connection, Entry("reversal", f"reversal:{entry_id}", lines, {"reason": reason}, reverses=entry_id))
+
+
+def content_hash(kind: str, document: str, postings: bytes, reverses: int | None) -> bytes:
+    """The hash of what a caller asked for, without where it stands in the journal."""
+    parts = (kind.encode(), document.encode(), postings, str(reverses).encode())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
 
 def entry_hash(

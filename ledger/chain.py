@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
+EFFECTS_AT_ONCE = 16  # transactions that each node is asked about side by side
 HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
 TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
@@ -330,15 +331,11 @@ class Chain:
 
     def effect(self, signature: str, opinions: int = 1) -> Effect | None:
         """What a finalized transaction did; None until `opinions` nodes say the same."""
-        options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
-        found: list[Effect] = []
-        read = partial(_effect_or_none, signature)
-        for effect in self.ask_all("getTransaction", signature, options, read=read):
-            if effect is not None:
-                found.append(effect)
-                if found.count(effect) >= opinions:
-                    return found[-1]
-        return None
+        return self._runner.run(self._effect(signature, opinions))
+
+    def effects(self, signatures: Sequence[str], opinions: int = 1) -> list[Effect | Temporary | None]:
+        """The same of many, asked side by side; in place of one of which no node says anything, why."""
+        return self._runner.run(self._effects(signatures, opinions))
 
     def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
         """What fewer nodes than `opinions` say it did, where the others no longer have the block of `slot`: they abstain.
@@ -488,6 +485,29 @@ class Chain:
         if len(found) < least:
             raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
         return found
+
+    async def _effect(self, signature: str, opinions: int) -> Effect | None:
+        options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
+        found: list[Effect] = []
+        read = partial(_effect_or_none, signature)
+        for effect in await self._all("getTransaction", [signature, options], 1, read):
+            if effect is not None:
+                found.append(effect)
+                if found.count(effect) >= opinions:
+                    return found[-1]
+        return None
+
+    async def _effects(self, signatures: Sequence[str], opinions: int) -> list[Effect | Temporary | None]:
+        places = asyncio.Semaphore(EFFECTS_AT_ONCE)
+
+        async def one(signature: str) -> Effect | Temporary | None:
+            async with places:
+                try:
+                    return await self._effect(signature, opinions)
+                except Temporary as error:
+                    return error
+
+        return await asyncio.gather(*(one(signature) for signature in signatures))
 
     async def _histories(self, address: str, least: int, most: int, more: Mapping[str, Any]) -> list[list[Named]]:
         asked = (_history(node, address, most, more) for node in self.nodes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +13,10 @@ from rich.table import Table
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import LEDGER, READER
-from ledger import cli_stops
+from ledger import cli_orders, cli_stops, cli_wallets
 
 if TYPE_CHECKING:
+    from ledger.anchors import Anchor
     from ledger.chain import Chain
 
 SILENCE_MAX_S = 15.0
@@ -85,7 +86,7 @@ def run(context: Context, timeout_s: float, as_json: bool) -> None:
 
 @click.command()
 @click.option("--full", is_flag=True, help="Also the hash chain, every accrual and every payout on chain.")
-@click.option("--offline", is_flag=True, help="Without asking the chain.")
+@click.option("--offline", is_flag=True, help="Without asking the chain or the object store.")
 @json_option
 @click.pass_obj
 def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
@@ -95,8 +96,9 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
 
     with context.connect(READER) as connection:
         chain = None if offline else _chain(context)
-        open_max_s = context.settings.section(LedgerSettings).batch_open_max_s
-        checks = auditing.run(connection, chain, _gas(context), full=full, open_max_s=open_max_s)
+        limits = context.settings.section(LedgerSettings)
+        heads = None if offline else _heads(context)
+        checks = auditing.run(connection, chain, _gas(context), full=full, limits=limits, heads=heads)
     clean = all(check.ok for check in checks)
     if as_json:
         rows = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in checks]
@@ -139,7 +141,8 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
         raise SystemExit(1)
 
 
-for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release):
+OF_STOPS = (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release)
+for command in (*OF_STOPS, cli_wallets.wallet, cli_orders.order):
     payouts.add_command(command)
 
 
@@ -162,16 +165,16 @@ def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -
 
 def _unfinished(context: Context, connection: Any) -> dict[str, int]:
     """What is still to be done: searches to fold, batches under way, creators that are due."""
-    from ledger import batches, stops
+    from ledger import batches, owed, stops
     from ledger.settings import Economics
 
     economics = context.settings.section(Economics)
     waiting = connection.execute(
-        "SELECT coalesce(sum(recorded - folded), 0)::bigint FROM ledger.incarnations"
+        "SELECT coalesce(sum(greatest(recorded - folded, 0)), 0)::bigint FROM ledger.unfolded"
     ).fetchone()
     bound = connection.execute("SELECT mint FROM ledger.chain").fetchone()
     closed = stops.frozen(connection) or not batches.is_payday(connection, economics)
-    due = [] if closed else batches.due(connection, economics, bound[0] if bound else "", 1)
+    due = [] if closed else owed.due(connection, economics, bound[0] if bound else "", 1)
     found = {"searches": int(waiting[0]), "batches": batches.live_count(connection), "due": len(due)}
     connection.rollback()
     return found
@@ -200,9 +203,19 @@ def _ledger(context: Context) -> Any:
 
 
 def _chain(context: Context) -> Chain:
-    from ledger.actor import open_chain
+    from ledger.rounds import open_chain
 
     return open_chain(context.settings)
+
+
+def _heads(context: Context) -> Callable[[], Sequence[Anchor]]:
+    """What was kept of the journal in the object store, when it is asked for."""
+    from cluster import runtime
+    from cluster.storage import Storage
+    from ledger import anchors
+
+    endpoint, bucket = runtime.endpoints(context.settings).s3, context.settings.s3.bucket
+    return lambda: anchors.listing(Storage(endpoint), bucket)
 
 
 def _gas(context: Context) -> str | None:

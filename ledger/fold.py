@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from cluster.stopwatch import Stopwatch
 from ledger import book, money, seen, waiting
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
-from ledger.groups import Flags
+from ledger.groups import Flags, changes
 from ledger.money import Amounts
 from ledger.review import Audience, Pairs
 from ledger.seen import Seen
@@ -37,7 +38,16 @@ from ledger.waiting import Group, Ids, Stored
 log = logging.getLogger(__name__)
 
 MATURITY_BUCKET_S = 600
+MATURED_MAX = 10_000  # buckets a round
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
+# The greater of a row's own cursor and the one beside it counts. Who records may hold the row for as long as they like.
+MOVED = """
+    WITH ends AS (SELECT * FROM unnest(%(ids)s::uuid[], %(folded)s::bigint[]) AS e (id, folded)),
+    free AS (SELECT i.id, e.folded FROM ledger.incarnations i JOIN ends e USING (id) WHERE e.folded <= i.recorded
+             ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED),
+    moved AS (UPDATE ledger.incarnations i SET folded = f.folded FROM free f WHERE i.id = f.id RETURNING i.id)
+    INSERT INTO ledger.cursors (incarnation, folded) SELECT id, folded FROM ends WHERE id NOT IN (SELECT id FROM moved)
+    ON CONFLICT (incarnation) DO UPDATE SET folded = excluded.folded"""
 Result = TypeVar("Result")
 Stake = tuple[int, list[int], list[int]]  # segment, investors, what each has put in
 
@@ -99,13 +109,20 @@ class Pen:
 class Fold:
     """The accountant of appearances; one per holder of the epoch."""
 
-    def __init__(self, connection: Connection[Any], economics: Economics, settings: LedgerSettings) -> None:
+    def __init__(
+        self,
+        connection: Connection[Any],
+        economics: Economics,
+        settings: LedgerSettings,
+        folder: Path | None = None,
+    ) -> None:
+        """`folder`: of the files of what was seen; without one all of it is in memory."""
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
         self._ahead: Group | None = None
         self._stuck: set[UUID] = set()  # incarnations that go on in a format which this version does not know
         self._skews = waiting.Skews()
-        self._seen = Seen(economics.repeat_after_s)
+        self._seen = Seen(economics.repeat_after_s, folder)
         self._seen.load(connection, book.clock_s(connection))
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
@@ -117,6 +134,10 @@ class Fold:
         for cap in self._caps:
             cap.load(connection)
         connection.commit()
+
+    def close(self) -> None:
+        """End what is done beside folds."""
+        self._seen.close()
 
     def run_once(self) -> Folded | None:
         """Fold what is waiting, within the limits; None when nothing is."""
@@ -155,7 +176,8 @@ class Fold:
         shown = group.shown
         self._skews.note(group.skews_ms)
         outcome = np.full(len(shown.segment), Outcome.FUNDED, np.uint8)
-        pool, stakes, now_s = self._pool(), self._stakes(), book.clock_s(self._connection)
+        pool, now_s = self._pool(), book.clock_s(self._connection)
+        stakes = self._stakes(shown.segment[group.parts.firsts])
         since_s = waiting.since_s(self._connection, now_s)
         today, since = now_s // DAY_S, since_s // DAY_S
         self._refuse_repeated(group, outcome)
@@ -263,11 +285,16 @@ class Fold:
         parties["investor"] = _some(np.array(investors, np.int64), amounts)
         return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
 
-    def _stakes(self) -> list[Stake]:
+    def _stakes(self, segments: Ids) -> list[Stake]:
+        """Who has a stake in these segments, which stand in ascending order."""
+        some = self._connection.execute("SELECT FROM ledger.segment_stakes ORDER BY segment_id LIMIT 1").fetchone()
+        if some is None:
+            return []
         rows = self._connection.execute(
             "SELECT segment_id, array_agg(investor_id ORDER BY investor_id),"
             " array_agg(pix_invested ORDER BY investor_id)"
-            " FROM ledger.segment_stakes GROUP BY segment_id"
+            " FROM ledger.segment_stakes WHERE segment_id = ANY(%s) GROUP BY segment_id",
+            (segments[changes(segments)].tolist(),),
         )
         return rows.fetchall()
 
@@ -352,29 +379,34 @@ class Fold:
                 at += each.appearances
 
     def _move_cursors(self, ends: Mapping[UUID, int]) -> None:
-        """Last of all: replicas that record wait for it."""
-        self._connection.execute(
-            "UPDATE ledger.incarnations i SET folded = t.folded"
-            " FROM unnest(%s::uuid[], %s::bigint[]) AS t (id, folded) WHERE i.id = t.id",
-            (list(ends), list(ends.values())),
-        )
+        """Last of all: replicas that record wait for it. What another transaction holds is noted beside (`cursors`)."""
+        self._connection.execute(MOVED, {"ids": list(ends), "folded": list(ends.values())})
 
 
 def mature(connection: Connection[Any]) -> int:
-    """Make payable what has matured; returns the amount. One entry, one transaction."""
-    rows = connection.execute(
-        "SELECT m.account_id, a.party, a.owner, sum(m.amount_pix)::bigint, max(m.matures_at)"
-        " FROM ledger.maturing m JOIN ledger.accounts a ON a.id = m.account_id WHERE m.matures_at <= now()"
-        " GROUP BY m.account_id, a.party, a.owner ORDER BY m.account_id LIMIT 10000"
+    """Make payable what has matured, the earliest buckets first; returns the amount. One entry, one transaction."""
+    any_of = connection.execute("SELECT FROM ledger.maturing WHERE matures_at <= now() ORDER BY matures_at LIMIT 1")
+    if any_of.fetchone() is None:
+        connection.commit()
+        return 0
+    book.hold_end(connection)  # who adopts after a restore takes from the same buckets
+    rows = connection.execute(  # in the order of the index, so that what is read is what is taken
+        "SELECT m.account_id, a.party, a.owner, m.amount_pix, m.matures_at FROM"
+        " (SELECT account_id, matures_at, amount_pix FROM ledger.maturing WHERE matures_at <= now()"
+        "  ORDER BY matures_at LIMIT %s) m JOIN ledger.accounts a ON a.id = m.account_id ORDER BY m.account_id",
+        (MATURED_MAX,),
     ).fetchall()
     if not rows:
         connection.commit()
         return 0
+    sums: dict[tuple[str, int, int], int] = {}
+    for account, party, owner, amount, _ in rows:
+        sums[party, owner, account] = sums.get((party, owner, account), 0) + amount
     lines: list[tuple[int, int]] = []
     for party in ("creator", "investor"):
-        owners = [row[2] for row in rows if row[1] == party]
-        payable = book.accounts_of(connection, "payable", party, owners) if owners else {}
-        for account, _, owner, amount, _ in (row for row in rows if row[1] == party and row[3]):
+        some = {(owner, account): amount for (of, owner, account), amount in sums.items() if of == party and amount}
+        payable = book.accounts_of(connection, "payable", party, [owner for owner, _ in some]) if some else {}
+        for (owner, account), amount in some.items():
             lines += [(account, -amount), (payable[owner], amount)]
     if lines:
         newest = max(row[4] for row in rows)
@@ -382,8 +414,8 @@ def mature(connection: Connection[Any]) -> int:
         assert last is not None
         book.post(connection, book.Entry("maturity", f"mature:{last[0]}", lines, {"until": newest.isoformat()}))
     connection.execute(
-        "DELETE FROM ledger.maturing m USING unnest(%s::bigint[], %s::timestamptz[]) AS t (id, until)"
-        " WHERE m.account_id = t.id AND m.matures_at <= t.until",
+        "DELETE FROM ledger.maturing m USING unnest(%s::bigint[], %s::timestamptz[]) AS t (id, at)"
+        " WHERE m.account_id = t.id AND m.matures_at = t.at",
         ([row[0] for row in rows], [row[4] for row in rows]),
     )
     book.commit(connection)

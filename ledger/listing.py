@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger import batches
+from ledger import owed
 from ledger.settings import Economics, LedgerSettings
 from ledger.treasury import Treasury
 
@@ -87,7 +87,7 @@ class Plan:
 
 def plan(connection: Connection[Any], treasury: Treasury, economics: Economics, settings: LedgerSettings) -> Plan:
     """A dry run: nothing is written. Fees per recipient are without rent, which is paid once or comes back."""
-    due = batches.due(connection, economics, treasury.mint, settings.payouts_per_plan_max)
+    due = owed.due(connection, economics, treasury.mint, settings.payouts_per_plan_max)
     connection.rollback()
     opening = sum(each.address is None for each in due)
     transactions = -(-len(due) // treasury.capacity("payout"))

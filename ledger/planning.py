@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.errors import Temporary
-from ledger import batches, book, packing, screening, stops, wallets
-from ledger.batches import Batch, Due, Recipient
+from ledger import batches, book, owed, packing, screening, stops, wallets
+from ledger.batches import Batch, Recipient
+from ledger.owed import Due
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
 
@@ -30,14 +31,26 @@ class Planning(Rail):
         """Put what is due into batches, at its time: first open the token accounts that are missing, then pay."""
         if not batches.is_payday(self.connection, self.economics):
             return []
+        opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
+        owed.fit(self.connection, self.economics.payout_min_pix, opening_pix)
+        wallets.release_mended(self.connection, owed.wake(self.connection))
+        book.commit(self.connection)
         room = self.settings.batches_live_max - batches.live_count(self.connection)
-        ready, missing = self._due()
-        self._find_accounts(missing)
-        made = self._pend(self._parts(ready)[: max(room, 0)])
+        made: list[Batch] = []
+        if room > 0 and self._left_today() >= self.economics.payout_min_pix:  # else nobody need be looked at
+            ready, missing = self._due()
+            book.commit(self.connection)  # before nodes are asked
+            self._find_accounts(missing)
+            made = self._pend(self._parts(ready)[:room])
+            book.commit(self.connection)
         self._reclaim()
         book.commit(self.connection)
         self.planned_now = frozenset(each.id for each in made)
         return made
+
+    def _left_today(self) -> int:
+        """What may still be planned this UTC day."""
+        return self.economics.payout_day_max_pix - owed.planned_today(self.connection)
 
     def _parts(self, ready: Sequence[Due]) -> list[list[Due]]:
         """As many recipients together as one transaction holds beside the markers that guard them.
@@ -52,6 +65,7 @@ class Planning(Rail):
             above = set(lineage.get(each.creator_id, ()))
             if not self.treasury.capacity("payout", len(above)):
                 log.error("too many transactions of a creator were given up", extra={"creator": each.creator_id})
+                owed.look_again(self.connection, [each.creator_id])
                 continue
             together |= above
             if not parts or len(parts[-1]) >= self.treasury.capacity("payout", len(together)):
@@ -121,10 +135,11 @@ class Planning(Rail):
     def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
         """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without."""
         limit = self.settings.payouts_per_plan_max
-        wallets.release_mended(self.connection)
-        due = self._payable(batches.due(self.connection, self.economics, self.treasury.mint, limit, creators))
-        due = self._screened(due)
-        left = self.economics.payout_day_max_pix - batches.planned_today(self.connection)
+        wallets.release_mended(self.connection, creators or ())
+        found, waiting = owed.look(self.connection, self.economics, self.treasury.mint, limit, creators)
+        owed.park(self.connection, waiting)
+        due = self._screened(self._payable(found))
+        left = self._left_today()
         ready: list[Due] = []
         for each in due:
             if each.address is not None and each.amount_pix <= left:
@@ -165,15 +180,19 @@ class Planning(Rail):
         except Temporary as error:
             log.warning("no token account is looked up now: %s", error)
             return
-        unknown = []
+        unknown, too_small = [], []
+        opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
         for due, recipient, seen in zip(missing, recipients, found, strict=True):
             is_there = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]
             if all(is_there):
                 batches.know_account(self.connection, self.treasury.mint, recipient, None)
             elif any(is_there):
                 log.warning("nodes differ on a token account", extra={"address": recipient.address})
-            elif due.amount_pix >= opening_cost_pix(self.economics, self.treasury.account_rent):
+            elif due.amount_pix >= opening_pix:
                 unknown.append(recipient)
+            else:
+                too_small.append(due.creator_id)
+        owed.look_again(self.connection, too_small)
         taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
         for each in unknown:
             if taken.get(each.creator_id, each.wallet) != each.wallet:

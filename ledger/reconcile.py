@@ -7,6 +7,7 @@ is not the journal's, freezes payouts and says where. Knows nothing of how payou
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from cluster.errors import Temporary
 from ledger import book, stops
 from ledger.chain import Chain, Effect
 from ledger.rail import OPINIONS
@@ -21,6 +23,9 @@ from ledger.treasury import Treasury
 
 log = logging.getLogger(__name__)
 
+ROUND_MAX = 2_000  # transactions that a round books
+PIECE_MAX = 200  # of them in one transaction of the database
+DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
 
@@ -48,10 +53,21 @@ class Finding:
     conclusive: bool = True
     problems: tuple[str, ...] = field(default=())
     waits_for: str | None = None
+    has_more: bool = False  # than one round takes
 
     @property
     def ok(self) -> bool:
         return not self.problems
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the treasury holds on chain at a slot, and whether as many nodes say so as it needs."""
+
+    slot: int
+    pix: int
+    lamports: int
+    is_agreed: bool
 
 
 def reconcile(
@@ -59,14 +75,17 @@ def reconcile(
 ) -> Finding:
     """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown.
 
-    What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer.
+    What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer. At most
+    `ROUND_MAX` transactions are booked; while there are more, nothing is compared conclusively. What comes between reading
+    the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end.
     """
-    waits_for = adopt_history(connection, chain, treasury, adopt, opinions)
-    finding = replace(compare(connection, chain, treasury, opinions), waits_for=waits_for)
-    if not finding.conclusive or waits_for or finding.slot < _newest_slot(connection):
-        return replace(finding, conclusive=False, problems=())
-    if _moved_on(connection, chain, treasury, finding.slot, opinions):
-        return replace(finding, conclusive=False, problems=())
+    waits_for, is_all = adopt_history(connection, chain, treasury, adopt, opinions)
+    held = _held(chain, treasury, opinions)
+    if waits_for is None and is_all:
+        waits_for, is_all = adopt_history(connection, chain, treasury, adopt, opinions, held.slot)
+    finding, newest_slot = compare(connection, held)
+    if not finding.conclusive or waits_for or not is_all or finding.slot < newest_slot:
+        return replace(finding, conclusive=False, problems=(), waits_for=waits_for, has_more=not is_all)
     if finding.problems:
         stops.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
         log.error("payouts are frozen", extra={"problems": list(finding.problems)})
@@ -76,24 +95,76 @@ def reconcile(
 
 
 def adopt_history(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody, opinions: int = OPINIONS
-) -> str | None:
-    """Book finalized transactions since the last time; the signature of one that must be waited for, where there is one.
+    connection: Connection[Any],
+    chain: Chain,
+    treasury: Treasury,
+    adopt: Adopt = _nobody,
+    opinions: int = OPINIONS,
+    slot: int | None = None,
+) -> tuple[str | None, bool]:
+    """Book finalized transactions since the last time, at most those up to `slot`, piece by piece, oldest first.
 
-    It is ours and not settled yet, or the nodes that still have its block have not yet agreed on what it did.
+    Returns the signature of one that must be waited for, where there is one (it is ours and not settled yet, or the nodes
+    that still have its block have not yet agreed on what it did), and whether all were looked at.
     """
-    for signature, slot, addresses in _new_signatures(connection, chain, treasury, opinions):
-        effect = _effect(connection, chain, treasury, signature, slot, addresses, opinions)
-        if effect is None or not _adopt(connection, treasury, effect, adopt):
-            connection.rollback()
-            return signature
-        for address in addresses:
-            _move_cursor(connection, address, signature, effect.slot)
-        book.commit(connection)
+    named = _new_signatures(connection, chain, treasury, opinions, slot)
+    for start in range(0, min(len(named), ROUND_MAX), PIECE_MAX):
+        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, named[start : start + PIECE_MAX])
+        if waits_for is not None:
+            return waits_for, True
+    return None, len(named) <= ROUND_MAX
+
+
+def _book_piece(
+    connection: Connection[Any],
+    chain: Chain,
+    treasury: Treasury,
+    adopt: Adopt,
+    opinions: int,
+    named: Sequence[tuple[str, int, list[str]]],
+) -> str | None:
+    """Book these in one transaction of the database; the signature of one that must be waited for, where there is one.
+
+    No node is asked while it is open, nor is anybody kept waiting by what a node does not say.
+    """
+    effects = _effects(connection, chain, treasury, named, opinions)
+    connection.commit()
+    booking = Booking(connection, treasury, adopt)
+    for (signature, _, addresses), effect in zip(named, effects, strict=False):
+        if isinstance(effect, Effect) and booking.take(effect, addresses):
+            continue
+        booking.finish()  # what comes before it stays booked
+        if isinstance(effect, Temporary):
+            raise effect
+        return signature
+    booking.finish()
     return None
 
 
-def _effect(
+def _effects(
+    connection: Connection[Any],
+    chain: Chain,
+    treasury: Treasury,
+    named: Sequence[tuple[str, int, list[str]]],
+    opinions: int,
+) -> list[Effect | Temporary | None]:
+    """What each did, up to the first of which that cannot be said."""
+    opinions = min(opinions, len(chain.nodes))
+    told = chain.effects([signature for signature, _, _ in named], opinions)
+    found: list[Effect | Temporary | None] = []
+    for (signature, slot, addresses), effect in zip(named, told, strict=True):
+        known = effect
+        if known is None:
+            known = _remembered(connection, chain, treasury, signature, slot, addresses, opinions)
+        if isinstance(known, Effect) and known.slot != slot:  # not the one that a node has named
+            known = None
+        found.append(known)
+        if not isinstance(known, Effect):
+            break
+    return found
+
+
+def _remembered(
     connection: Connection[Any],
     chain: Chain,
     treasury: Treasury,
@@ -102,18 +173,17 @@ def _effect(
     addresses: Sequence[str],
     opinions: int,
 ) -> Effect | None:
-    """What a transaction did; None while not enough nodes say it, or it is not of the `slot` that one node has named.
+    """What a transaction did by fewer nodes than `opinions`; None while not enough of those say it that can.
 
     Who no longer has that block may abstain, but not for one before what was read: then the slot is made up. Where fewer
     than `opinions` are left, what brings money is waited for: else one of them alone could make it up.
     """
-    opinions = min(opinions, len(chain.nodes))
-    effect = chain.effect(signature, opinions)
-    if effect is None and slot >= _read_until(connection, addresses):
-        effect = chain.remembered(signature, slot, opinions)
-        if effect is not None and any(each > 0 for each in _changes(treasury, effect)):
-            return None
-    return effect if effect is not None and effect.slot == slot else None
+    until = _read_until(connection, addresses)
+    connection.commit()
+    effect = chain.remembered(signature, slot, opinions) if slot >= until else None
+    if effect is not None and any(each > 0 for each in _changes(treasury, effect)):
+        return None
+    return effect
 
 
 def _read_until(connection: Connection[Any], addresses: Sequence[str]) -> int:
@@ -131,48 +201,48 @@ def _changes(treasury: Treasury, effect: Effect) -> tuple[int, int]:
     return pix, effect.lamports.get(str(treasury.payer.gas), 0)
 
 
-def _newest_slot(connection: Connection[Any]) -> int:
-    """The newest slot the journal knows of: a node that has not reached it shows an older treasury."""
-    row = connection.execute(
-        "SELECT greatest((SELECT max(slot) FROM ledger.attempts), (SELECT max(slot) FROM ledger.chain_cursors), 0)"
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _moved_on(connection: Connection[Any], chain: Chain, treasury: Treasury, slot: int, opinions: int) -> bool:
-    """Whether the chain holds transactions that are not booked, by any node that has reached `slot`."""
-    return bool(_new_signatures(connection, chain, treasury, opinions, slot))
-
-
-def compare(connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int = OPINIONS) -> Finding:
-    """The journal's view of the treasury beside the chain's, both finalized.
-
-    Inconclusive where not as many nodes say the same of the chain; `slot` is the oldest at which they say it.
-    """
+def _held(chain: Chain, treasury: Treasury, opinions: int) -> Held:
+    """What the treasury holds on chain, finalized; `slot` is the oldest at which as many nodes as say the same say it."""
     opinions = min(opinions, len(chain.nodes))
     slots: dict[tuple[int, int], list[int]] = {}
     for at, (token, gas) in chain.all_accounts([treasury.token_account, str(treasury.payer.gas)], opinions=opinions):
         held = (int.from_bytes(token.data[64:72], "little") if token else 0, gas.lamports if gas else 0)
         slots.setdefault(held, []).append(at)
-    (chain_pix, chain_lamports), said = max(slots.items(), key=lambda each: len(each[1]))
-    slot = min(said)
-    journal_pix = -book.balance(connection, book.account(connection, "chain"))
-    journal_lamports = -book.balance(connection, book.account(connection, "chain", "SOL"))
+    (pix, lamports), said = max(slots.items(), key=lambda each: len(each[1]))
+    return Held(min(said), pix, lamports, len(said) >= opinions)
+
+
+def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
+    """The journal's view of the treasury beside the chain's; and the newest slot that the journal knows of.
+
+    All of the journal is read at one moment: payouts may go on meanwhile. Inconclusive where too few nodes say the same.
+    """
+    row = connection.execute(
+        "SELECT -max(balance) FILTER (WHERE asset = 'PIX'), -max(balance) FILTER (WHERE asset = 'SOL'),"
+        " greatest((SELECT max(slot) FROM ledger.attempts), (SELECT max(slot) FROM ledger.chain_cursors), 0)"
+        " FROM ledger.accounts WHERE kind = 'chain' AND party = '' AND owner = 0"
+    ).fetchone()
+    connection.commit()
+    assert row is not None  # of an aggregate
+    journal_pix, journal_lamports, newest_slot = row
     problems = []
-    if journal_pix != chain_pix:
-        problems.append(f"the treasury holds {chain_pix} PIX units on chain and {journal_pix} in the journal")
-    if journal_lamports != chain_lamports:
-        problems.append(f"the payer holds {chain_lamports} lamports on chain and {journal_lamports} in the journal")
-    is_agreed = len(said) >= opinions
-    return Finding(slot, journal_pix, chain_pix, journal_lamports, chain_lamports, is_agreed, tuple(problems))
+    if journal_pix != held.pix:
+        problems.append(f"the treasury holds {held.pix} PIX units on chain and {journal_pix} in the journal")
+    if journal_lamports != held.lamports:
+        problems.append(f"the payer holds {held.lamports} lamports on chain and {journal_lamports} in the journal")
+    finding = Finding(
+        held.slot, journal_pix, held.pix, journal_lamports, held.lamports, held.is_agreed, tuple(problems)
+    )
+    return finding, newest_slot
 
 
 def _new_signatures(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot_min: int = 0
+    connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int | None = None
 ) -> list[tuple[str, int, list[str]]]:
     """Finalized signatures that were not read before, oldest first, each with its slot and the addresses that name it.
 
-    Any node's word that there is one counts, so that none of them alone can hide what has moved money.
+    Any node's word that there is one counts, so that none of them alone can hide what has moved money. `slot`: those up to
+    it, by any node that has reached it.
     """
     slots: dict[str, int] = {}
     named: dict[str, list[str]] = {}
@@ -180,10 +250,13 @@ def _new_signatures(
         row = connection.execute(
             "SELECT signature, slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
+        connection.commit()
         until, read_until = row or (None, 0)
-        most = max(slot_min, read_until)
-        for signature, slot in chain.history(address, until, most, min(opinions, len(chain.nodes))):
-            slots[signature] = slot
+        reached = max(slot or 0, read_until)
+        for signature, at in chain.history(address, until, reached, min(opinions, len(chain.nodes))):
+            if slot is not None and at > slot:
+                continue
+            slots[signature] = at
             named.setdefault(signature, []).append(address)
     known = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%s)", (list(slots),)
@@ -194,36 +267,79 @@ def _new_signatures(
     return [(signature, slots[signature], named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
 
 
-def _adopt(connection: Connection[Any], treasury: Treasury, effect: Effect, adopt: Adopt) -> bool:
-    """One transaction of the treasury's history; False when it is ours and still to be settled."""
-    pix, lamports = _changes(treasury, effect)
-    row = connection.execute(
-        "SELECT a.state, b.ended_at IS NULL FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
-        " WHERE a.signature = %s",
-        (effect.signature,),
-    ).fetchone()
-    if row is not None and (row[0] == "live" or (row[0] == "expired" and row[1])):
-        return False  # settling comes first, also of what was given up too early
-    entry_id = None
-    if row is not None:
-        kind = "attempt" if row[0] in ("landed", "failed") else "unknown"
-    elif pix < 0 or lamports < 0:
-        kind = ("attempt" if pix else "neutral") if adopt(effect) else "unknown"
-    else:
-        kind = "deposit" if pix or lamports else "neutral"
-        entry_id = _book_deposit(connection, effect, pix, lamports)
-    if kind == "unknown":
-        stops.freeze(connection, UNKNOWN, {"signature": effect.signature, "pix": pix, "lamports": lamports})
+class Booking:
+    """The treasury's transactions of one piece of its history, booked in their order and committed together.
+
+    What strangers send by the thousand comes to one entry for many: it names the first and the last, and every one of them
+    names it (`chain_transactions.entry_id`).
+    """
+
+    def __init__(self, connection: Connection[Any], treasury: Treasury, adopt: Adopt) -> None:
+        self._connection, self._treasury, self._adopt = connection, treasury, adopt
+        self._dust: list[tuple[Effect, int, int]] = []
+        self._cursors: dict[str, tuple[str, int]] = {}
+
+    def take(self, effect: Effect, addresses: Sequence[str]) -> bool:
+        """Book one; False when it is ours and still to be settled, or something of it must be waited for."""
+        pix, lamports = _changes(self._treasury, effect)
+        row = self._connection.execute(
+            "SELECT a.state, b.ended_at IS NULL FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+            " WHERE a.signature = %s",
+            (effect.signature,),
+        ).fetchone()
+        if row is not None and (row[0] == "live" or (row[0] == "expired" and row[1])):
+            return False  # settling comes first, also of what was given up too early
+        if row is None and is_dust(pix, lamports):
+            self._dust.append((effect, pix, lamports))
+        else:
+            self._one(effect, pix, lamports, row and row[0])
+        for address in addresses:
+            self._cursors[address] = (effect.signature, effect.slot)
+        return True
+
+    def _one(self, effect: Effect, pix: int, lamports: int, state: str | None) -> None:
+        entry_id = None
+        if state is not None:
+            kind = "attempt" if state in ("landed", "failed") else "unknown"
+        elif pix < 0 or lamports < 0:
+            self.finish()  # who adopts may ask a node, and nobody waits for that
+            kind = ("attempt" if pix else "neutral") if self._adopt(effect) else "unknown"
+        else:
+            kind = "deposit" if pix or lamports else "neutral"
+            entry_id = _book_deposit(self._connection, [(effect, pix, lamports)])
+        if kind == "unknown":
+            stops.freeze(self._connection, UNKNOWN, {"signature": effect.signature, "pix": pix, "lamports": lamports})
+        _note(self._connection, [(effect, pix, lamports)], kind, entry_id)
+
+    def finish(self) -> None:
+        """Book what was put aside, move the cursors, and commit."""
+        if self._dust:
+            _note(self._connection, self._dust, "deposit", _book_deposit(self._connection, self._dust))
+        for address, (signature, slot) in self._cursors.items():
+            _move_cursor(self._connection, address, signature, slot)
+        self._dust, self._cursors = [], {}
+        book.commit(self._connection)
+
+
+def is_dust(pix: int, lamports: int) -> bool:
+    """Whether a deposit is so small that it needs no entry of its own."""
+    return 0 <= pix < DUST_PIX and 0 <= lamports < DUST_LAMPORTS and (pix > 0 or lamports > 0)
+
+
+def _note(
+    connection: Connection[Any], done: Sequence[tuple[Effect, int, int]], kind: str, entry_id: int | None
+) -> None:
     connection.execute(
         "INSERT INTO ledger.chain_transactions (signature, slot, delta_pix, delta_lamports, kind, entry_id)"
-        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        (effect.signature, effect.slot, pix, lamports, kind, entry_id),
-    )
-    return True
+        " SELECT t.*, %s, %s FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[]) t ON CONFLICT DO NOTHING",
+        (kind, entry_id, [effect.signature for effect, _, _ in done], [effect.slot for effect, _, _ in done],
+         [pix for _, pix, _ in done], [lamports for _, _, lamports in done]),
+    )  # fmt: skip
 
 
-def _book_deposit(connection: Connection[Any], effect: Effect, pix: int, lamports: int) -> int | None:
+def _book_deposit(connection: Connection[Any], deposits: Sequence[tuple[Effect, int, int]]) -> int | None:
     """Tokens fund `reward_pool`; lamports are the platform's, for fees and rent."""
+    pix, lamports = sum(pix for _, pix, _ in deposits), sum(lamports for _, _, lamports in deposits)
     lines: list[tuple[int, int]] = []
     if pix:
         lines += [(book.account(connection, "chain"), -pix), (book.account(connection, "reward_pool"), pix)]
@@ -232,8 +348,12 @@ def _book_deposit(connection: Connection[Any], effect: Effect, pix: int, lamport
         lines += [(chain, -lamports), (platform, lamports)]
     if not lines:
         return None
-    document = {"signature": effect.signature, "slot": effect.slot}
-    return book.post(connection, book.Entry("deposit", f"deposit:{effect.signature}", lines, document)).id
+    first, last = deposits[0][0], deposits[-1][0]
+    key, document = f"deposit:{first.signature}", {"signature": first.signature, "slot": first.slot}
+    if len(deposits) > 1:
+        digest = hashlib.sha256("".join(effect.signature for effect, _, _ in deposits).encode()).hexdigest()
+        document |= {"transactions": len(deposits), "last": last.signature, "sha256": digest}
+    return book.post(connection, book.Entry("deposit", key, lines, document)).id
 
 
 def _move_cursor(connection: Connection[Any], address: str, signature: str, slot: int) -> None:

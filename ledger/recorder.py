@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 
 from cluster import database, logins
 from cluster.errors import Temporary
@@ -31,7 +31,7 @@ from cluster.seldom import Seldom
 from cluster.settings import Settings
 from cluster.tasks import Tasks
 from ledger import spool
-from ledger.appearances import BEGUN, RECORDED, Appearance, Hashes, adopt, parameters, search_record
+from ledger.appearances import BEGUN, CLOSED, RECORDED, Appearance, Hashes, adopt, parameters, search_record
 from ledger.settings import LedgerSettings
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Recorder:
         self._hashes = Hashes(settings)
         self._seldom = Seldom(log)
         self._stakes: dict[int, frozenset[int]] = {}
+        self._stakes_version = -1  # of what was read last
         self._waiting: deque[bytes] = deque()
         self._since: deque[float] = deque()  # when each of these began to wait, by the monotonic clock
         self._waiting_bytes = 0
@@ -262,10 +263,9 @@ class Recorder:
         """
         own = self._own
         age_s = time.monotonic() - own.began_at
-        await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname(), age_s))
-        query = "SELECT recorded FROM ledger.incarnations WHERE id = %s"
-        row = await (await connection.execute(query, (own.id,))).fetchone()
-        if row is None:
+        asked = await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname(), age_s))
+        row = await asked.fetchone()
+        if row is None or row[0] is None:
             raise Temporary("the database forgets as we speak")
         ahead = int(row[0]) - own.recorded
         if ahead > 0:
@@ -344,11 +344,8 @@ class Recorder:
         try:
             if own.spool.size:
                 connection = await self._connected()
-                done = await connection.execute(
-                    "UPDATE ledger.incarnations SET closed_at = now() WHERE id = %s AND recorded = %s",
-                    (own.id, own.recorded),
-                )
-                if done.rowcount != 1:
+                done = await (await connection.execute(CLOSED, (own.id, own.recorded))).fetchone()
+                if done != (True,):
                     raise Temporary("the database has forgotten searches of the spool that ends")
             own.spool.remove()
         finally:
@@ -359,7 +356,7 @@ class Recorder:
     async def _do_chores(self) -> None:
         while True:
             try:
-                self._stakes = await asyncio.to_thread(self._look_around)
+                await asyncio.to_thread(self._look_around)
             except (Temporary, psycopg.Error, OSError) as error:
                 log.warning("the recorder could not look around: %s", error)
             if self._begun is None:
@@ -369,11 +366,20 @@ class Recorder:
                 self._due.set()
             await asyncio.sleep(min(STAKES_INTERVAL_S, self._settings.orphan_after_s))
 
-    def _look_around(self) -> dict[int, frozenset[int]]:
+    def _look_around(self) -> None:
         with database.connect(self._url, autocommit=True) as connection:
             adopt(connection, self._folder)
             self.set_aside = spool.count_set_aside(self._folder)
-            rows = connection.execute(
-                "SELECT investor_id, array_agg(segment_id) FROM ledger.segment_stakes GROUP BY investor_id"
-            )
-            return {investor: frozenset(segments) for investor, segments in rows}
+            self._read_stakes(connection)
+
+    def _read_stakes(self, connection: Connection[Any]) -> None:
+        """Who has a stake in what; read only when it has changed, since all replicas ask every half minute."""
+        row = connection.execute("SELECT version FROM ledger.stakes_version").fetchone()
+        assert row is not None
+        if row[0] == self._stakes_version:
+            return
+        rows = connection.execute(
+            "SELECT investor_id, array_agg(segment_id) FROM ledger.segment_stakes GROUP BY investor_id"
+        )
+        self._stakes = {investor: frozenset(segments) for investor, segments in rows}
+        self._stakes_version = row[0]  # of before they were read: a change meanwhile is read the next time

@@ -12,9 +12,9 @@ RUNS_MAX = 12
 LARGER = 2  # a run this many times larger than what is merged stays as it is
 
 
-def merged_from(sizes: Sequence[int]) -> int | None:
+def merged_from(sizes: Sequence[int], runs_max: int = RUNS_MAX) -> int | None:
     """From which run on all are to become one; None while there are few enough."""
-    if len(sizes) <= RUNS_MAX:
+    if len(sizes) <= runs_max:
         return None
     start, total = len(sizes) - 1, sizes[-1]
     while start and sizes[start - 1] < LARGER * total:

@@ -10,8 +10,11 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import psycopg
 
 from cluster import database, logins, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
@@ -26,6 +29,7 @@ POLL_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 8.0
 SILENCE_MAX_S = 15.0
+LOOKED_MAX_S = 600.0
 
 
 @dataclass
@@ -56,6 +60,20 @@ class LedgerService:
             raise Temporary(f"the ledger has been silent for {row[1]:.0f} s")
         if row[2] is None:
             raise Temporary("the ledger prepares its treasury")
+
+    def notes(self) -> Mapping[str, str]:
+        """What has been open for too long, a line each; and that nobody has looked, where the ledger does not."""
+        from ledger import ages  # with numpy, which commands that ask nothing do without
+
+        try:
+            with database.session(logins.url(self.settings, READER)) as connection:
+                rows = connection.execute(ages.NOTED).fetchall()
+        except psycopg.errors.UndefinedTable:  # the database is not of this release yet
+            return {}
+        lines = {f"open too long ({each.state})": str(each) for each in ages.noted(rows) if each.late}
+        if rows and (since_s := min(row[-1] for row in rows)) > LOOKED_MAX_S:
+            lines["open too long"] = f"the ledger has not looked for {since_s / 60:.0f} min"
+        return lines
 
     def address(self) -> str:
         return "Ray actor ledger"

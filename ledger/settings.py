@@ -6,6 +6,7 @@ else; configs/economics.toml repeats those that an operator is expected to choos
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ PPM = 1_000_000
 PIX = 1_000_000  # base units in one PIX
 AMOUNT_MAX = 2**63 - 1
 HOLD_H_MAX = 24 * 366
+CHALLENGE_MAX_S = 3600
+DOMAIN = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?")
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
 
 
@@ -56,7 +59,9 @@ class Economics:
     payout_min_pix: int = 5_000_000
     payout_max_pix: int = 10_000_000_000
     payout_day_max_pix: int = 100_000_000_000
-    wallet_hold_s: int = 72 * 3600  # after a change of wallet
+    wallet_hold_s: int = 72 * 3600  # after a change of wallet, and after a first one without a proof
+    wallet_domain: str = ""  # host or host:port, as browsers know this deployment: what a wallet's proof is bound to
+    wallet_challenge_s: int = 600  # for a proof
     manifest_wallet_hold_h: int = 72  # after a manifest has named the first one, unless the creator confirms it
 
     # The schedule: payouts are planned in the first `payout_window_s` of every `payout_interval_s`, counted from midnight
@@ -84,10 +89,17 @@ class Economics:
             raise ValueError("payout_min_pix must be 1 or more and at most payout_max_pix")
         if self.payout_interval_s and not 1 <= self.payout_window_s <= self.payout_interval_s:
             raise ValueError("payout_window_s must be 1 or more and at most payout_interval_s")
-        if self.manifest_wallet_hold_h > HOLD_H_MAX:
-            raise ValueError(f"manifest_wallet_hold_h is {self.manifest_wallet_hold_h}, expected 0 to {HOLD_H_MAX}")
         if self.rate_pix > 10**9:
             raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
+        self._check_wallets()
+
+    def _check_wallets(self) -> None:
+        if self.manifest_wallet_hold_h > HOLD_H_MAX:
+            raise ValueError(f"manifest_wallet_hold_h is {self.manifest_wallet_hold_h}, expected 0 to {HOLD_H_MAX}")
+        if not DOMAIN.fullmatch(self.wallet_domain):
+            raise ValueError(f"wallet_domain is {self.wallet_domain!r}, expected host or host:port")
+        if not 1 <= self.wallet_challenge_s <= CHALLENGE_MAX_S:
+            raise ValueError(f"wallet_challenge_s is {self.wallet_challenge_s}, expected 1 to {CHALLENGE_MAX_S}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,15 @@ class LedgerSettings:
     # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
     # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
     give_back_after_s: float = 600.0
-    batch_open_max_s: float = 6 * 3600.0  # a transaction without an end for longer is named by the log and the audit
+    # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
+    orders_by_two: bool = False
+    order_expires_s: int = 72 * 3600
+    anchor_interval_s: float = 3600.0  # between heads of the journal that are kept in the object store; 0: none is
+    # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/ages.py).
+    batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
+    stop_open_max_s: float = 7 * 86_400.0  # a freeze or a hold that nobody has released, a batch that is set aside
+    order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out
+    work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
 
     # The localnet, for machines without a chain.
     localnet_slot_ms: int = 100
@@ -148,11 +168,13 @@ class LedgerSettings:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
-                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s"):  # fmt: skip
+                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s",
+                     "stop_open_max_s", "order_open_max_s", "work_open_max_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",
-                     "flush_interval_ms", "flush_searches_max", "spool_file_max_mb", "localnet_slot_ms"):  # fmt: skip
+                     "flush_interval_ms", "flush_searches_max", "spool_file_max_mb", "localnet_slot_ms",
+                     "order_expires_s"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         if (
@@ -162,5 +184,6 @@ class LedgerSettings:
             or self.priority_fee_lamports < 0
             or self.give_back_after_s < 0
             or self.reclaim_pause_s < 0
+            or self.anchor_interval_s < 0
         ):
             raise ValueError("amounts and times must not be negative")

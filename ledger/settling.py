@@ -71,10 +71,14 @@ class Settling(Signing):
         can never land is given up: that the batch has paid is known here, so that its marker, which stands, says nothing.
         """
         stops.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
+        book.commit(
+            self.connection
+        )  # and before nodes are asked: what is written meanwhile would keep the fold waiting
         rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
-        for rival in rivals:
-            ended = self.chain.effect(rival.signature, self.opinions)
-            if ended is None and self._can_never_land(rival):
+        ends = [(rival, self.chain.effect(rival.signature, self.opinions)) for rival in rivals]
+        over = {rival.signature for rival, ended in ends if ended is None and self._can_never_land(rival)}
+        for rival, ended in ends:
+            if rival.signature in over:
                 batches.expire(self.connection, rival)
                 continue
             if ended is None or ended.error is None:

@@ -108,6 +108,7 @@ class Signing(Planning):
             self._open(others, batch.id)
         else:
             self._pay_again(batch, {each.creator_id for each in others})
+        book.commit(self.connection)  # before nodes are asked about the next one: the fold writes to the same journal
 
     def _is_over(self, batch: Batch) -> bool:
         """Whether no transaction that was signed for a batch can land, nor has one."""

@@ -208,9 +208,19 @@ def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bo
     ).fetchone()
     if marker is not None and str(packing.marker(payer, marker[0], secret, 0).address) != marker[1]:
         return False
-    mark = hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
+    mark = _mark(secret)
     connection.execute("UPDATE ledger.chain SET secret_mark = %s WHERE secret_mark IS NULL", (mark,))
     return connection.execute("SELECT 1 FROM ledger.chain WHERE secret_mark = %s", (mark,)).fetchone() is not None
+
+
+def take_mark(connection: Connection[Any], secret: str) -> None:
+    """From now on ids and markers derive from this secret; the one of before is lost."""
+    connection.execute("UPDATE ledger.chain SET secret_mark = %s", (_mark(secret),))
+
+
+def _mark(secret: str) -> str:
+    """What is kept of the secret, to know it again."""
+    return hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
 
 
 def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:

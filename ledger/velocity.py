@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ledger.settings import Economics
 
+DAY_BITS = 17  # of a day since 1970, beside a creator's number
 BEFORE_DAYS = 2  # the days before, the better one of which a day is measured by
 
 
@@ -44,11 +45,26 @@ def leaps(
         return []
     judged = (days <= today) & (days >= (today if since is None else min(today, since)) - 1)
     fast = np.flatnonzero(judged & (earned >= max(economics.velocity_min_pix, 1)))
-    found = []
-    for row in fast:
-        day = int(days[row])
-        earlier = (creators == creators[row]) & (days < day) & (days >= day - BEFORE_DAYS)
-        before = earned[earlier].max(initial=0)
-        if int(earned[row]) > economics.velocity_ratio * int(before):
-            found.append(Leap(day, int(creators[row]), int(earned[row]), int(before)))
-    return found
+    before = _before(days, creators, earned, fast)
+    return [
+        Leap(int(days[row]), int(creators[row]), int(earned[row]), int(best))
+        for row, best in zip(fast, before, strict=True)
+        if int(earned[row]) > economics.velocity_ratio * int(best)
+    ]
+
+
+def _before(
+    days: NDArray[np.integer[Any]], creators: NDArray[np.int64], earned: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Of each of these rows the better one of the days before, 0 where there is none: looked up in one sort of all."""
+    best = np.zeros(len(rows), np.int64)
+    if not len(rows):
+        return best
+    kept = np.flatnonzero(np.isin(creators, creators[rows]))
+    kept = kept[np.lexsort((days[kept], creators[kept]))]
+    known = (creators[kept] << DAY_BITS) | days[kept].astype(np.int64)
+    for earlier in range(1, BEFORE_DAYS + 1):
+        wanted = (creators[rows] << DAY_BITS) | (days[rows].astype(np.int64) - earlier)
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        best = np.maximum(best, np.where(known[place] == wanted, earned[kept[place]], 0))
+    return best

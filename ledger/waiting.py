@@ -42,14 +42,17 @@ REMEMBERED_S = 7 * DAY_S  # at most, for a backlog's sake
 # Each incarnation from its cursor on. Payloads are out of line: only those that are chosen are read.
 WAITING = """
     SELECT id, folded, seq, searches, appearances, format, payload, sha256,
-           (extract(epoch FROM recorded_at) * 1000)::bigint,
-           CASE WHEN adopted THEN (extract(epoch FROM started_at) * 1000)::bigint END FROM (
+           (extract(epoch FROM CASE WHEN recorded_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
+                               THEN recorded_at END) * 1000)::bigint,
+           CASE WHEN adopted AND started_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
+                THEN (extract(epoch FROM started_at) * 1000)::bigint END FROM (
         SELECT i.id, i.folded, i.started_at, b.*,
-               sum(b.appearances) OVER (ORDER BY i.started_at, i.id, b.seq) - b.appearances AS before
-        FROM (SELECT id, started_at, recorded, coalesce(m.folded, i.folded) AS folded FROM ledger.incarnations i
+               sum(b.weight) OVER (ORDER BY i.started_at, i.id, b.seq) - b.weight AS before
+        FROM (SELECT id, started_at, recorded, coalesce(m.folded, i.folded) AS folded FROM ledger.unfolded i
               LEFT JOIN unnest(%(moved)s::uuid[], %(folded)s::bigint[]) AS m (id, folded) USING (id)
               WHERE i.folded < i.recorded AND i.id <> ALL(%(stuck)s)) i,
-             LATERAL (SELECT seq, searches, appearances, format, payload, sha256, recorded_at, adopted
+             LATERAL (SELECT seq, searches, appearances, format, payload, sha256, recorded_at, adopted,
+                             greatest(appearances, octet_length(payload) / 512) AS weight  -- what is large and shows little
                       FROM ledger.appearance_batches b
                       WHERE b.incarnation = i.id AND b.seq >= i.folded ORDER BY b.seq LIMIT %(batches)s) b
         WHERE i.folded < i.recorded ORDER BY i.started_at, i.id, b.seq LIMIT %(batches)s) w
@@ -67,12 +70,13 @@ class Stored:
     format: int
     payload: bytes
     sha256: bytes
-    recorded_ms: int
+    recorded_ms: int | None  # by the database's clock; none where its row says what no clock does
     begun_ms: int | None  # when the incarnation began, of a batch that an heir has recorded
 
     @property
     def earliest_ms(self) -> int:
         """The earliest that one of its searches can have been made."""
+        assert self.recorded_ms is not None
         earliest = self.recorded_ms - EARLIEST_MS
         if self.begun_ms is None:
             return earliest
@@ -81,6 +85,7 @@ class Stored:
     @property
     def latest_ms(self) -> int:
         """The latest; a little after it was recorded, for clocks that are right to a few seconds."""
+        assert self.recorded_ms is not None
         return self.recorded_ms + LATEST_MS
 
 
@@ -189,9 +194,10 @@ def since_s(connection: Connection[Any], now_s: int) -> int:
     `REMEMBERED_S`, as an incarnation in a newer format may be, does not keep everything since.
     """
     row = connection.execute(
-        "SELECT extract(epoch FROM min(b.recorded_at))::bigint FROM ledger.incarnations i, LATERAL ("
+        "SELECT extract(epoch FROM min(b.recorded_at))::bigint FROM ledger.unfolded i, LATERAL ("
         "   SELECT recorded_at FROM ledger.appearance_batches b WHERE b.incarnation = i.id AND b.seq >= i.folded"
         "   ORDER BY b.seq LIMIT 1) b WHERE i.folded < i.recorded"
+        " AND b.recorded_at BETWEEN '2000-01-01 UTC' AND now()"
     ).fetchone()
     oldest_s = now_s if row is None or row[0] is None else int(row[0])
     return max(min(oldest_s, now_s), now_s - REMEMBERED_S)
@@ -204,6 +210,8 @@ def read(stored: Sequence[Stored]) -> Readings:
         if each.incarnation in found.stuck:
             continue
         try:
+            if each.recorded_ms is None:
+                raise Rejected("a batch was recorded when no clock was", code="batch-damaged")
             unpacked = spool.unpack(each.payload, each.format)
             if (len(unpacked[0]), len(unpacked[1])) != (each.searches, each.appearances):
                 raise Rejected("a batch does not hold what its row says", code="batch-damaged")

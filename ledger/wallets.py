@@ -1,8 +1,10 @@
-"""Wallets: where a creator is paid. Owns `ledger.wallets`; the change log is kept by the database.
+"""Wallets: where a creator is paid. Owns `ledger.wallets`; the database keeps the change log and the least hold of a change.
 
 A manifest may claim a wallet only where there is none, and payouts wait for a while: who may ingest may name any creator.
 A change needs the creator's own scope (or an administrator's) and holds payouts likewise, so that a stolen key does not
-empty an account before its owner notices. A manifest's wallet that the creator confirms is paid at once.
+empty an account before its owner notices; a proof (see `challenges`) says who holds the new wallet's key, not that the
+creator wanted it, and shortens no such hold. A first wallet that is proven is paid at once, and so is a manifest's that the
+creator confirms; a first one without a proof, as of an exchange, waits as a change does.
 
 A wallet must be payable: the public key of a pair of keys, and neither a program's address nor one of the platform's own.
 That is asked when it is set and again whenever a payout is planned, since rules grow and older wallets stay.
@@ -10,7 +12,7 @@ That is asked when it is set and again whenever a payout is planned, since rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,15 +33,25 @@ PROGRAMS = frozenset((
 ))  # fmt: skip
 
 
+FIELD = 2**255 - 19
+# The y of the points whose order divides 8: a signature by such a key can be made by anybody.
+OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+SMALL_ORDER = frozenset((0, 1, FIELD - 1, OF_ORDER_8, FIELD - OF_ORDER_8))
+
+
 @dataclass(frozen=True)
 class Wallet:
-    """A creator's wallet; payouts wait until `hold_until` (RFC 3339), if that is set."""
+    """A creator's wallet; payouts wait until `hold_until` (RFC 3339), if that is set.
+
+    `proven`: its key has signed that it is the creator's.
+    """
 
     creator_id: int
     wallet: str
     set_by: str
     set_at: str
     hold_until: str | None
+    proven: bool = False
 
 
 def check(wallet: str) -> str:
@@ -75,29 +87,40 @@ def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dic
     Asked are those that were not before, and those that have become the platform's own since.
     """
     rows = connection.execute(
-        "SELECT creator_id FROM ledger.wallets WHERE checked_wallet IS DISTINCT FROM wallet AND creator_id = ANY(%s)",
-        (list(wallets),),
+        "SELECT creator_id, wallet FROM ledger.checked_wallets WHERE creator_id = ANY(%s)", (list(wallets),)
     )
-    unchecked = {creator_id for (creator_id,) in rows}
+    checked: dict[int, str] = dict(rows.fetchall())
     own = {address for (address,) in connection.execute("SELECT address FROM ledger.own_addresses")}
-    doubtful = {creator: wallet for creator, wallet in wallets.items() if creator in unchecked or wallet in own}
+    doubtful = {
+        creator: wallet for creator, wallet in wallets.items() if checked.get(creator) != wallet or wallet in own
+    }
     why = unpayable(connection, doubtful.values()) if doubtful else {}
     fit = {creator: wallet for creator, wallet in doubtful.items() if wallet not in why}
     connection.execute(
-        "UPDATE ledger.wallets w SET checked_wallet = f.wallet"
-        " FROM unnest(%s::bigint[], %s::text[]) AS f (creator_id, wallet) WHERE w.creator_id = f.creator_id",
+        "INSERT INTO ledger.checked_wallets (creator_id, wallet) SELECT * FROM unnest(%s::bigint[], %s::text[])"
+        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet",
         (list(fit), list(fit.values())),
     )
     return {creator: why[wallet] for creator, wallet in doubtful.items() if wallet in why}
 
 
-def release_mended(connection: Connection[Any]) -> None:
-    """End the holds that a wallet was the reason of, where the creator has named another one since."""
+def note_rules(connection: Connection[Any], economics: Economics) -> None:
+    """Tell the database for how long a change holds payouts at least, whatever a replica is made to say."""
+    connection.execute(
+        "UPDATE ledger.wallet_rules SET change_hold_s = %(hold)s WHERE change_hold_s <> %(hold)s",
+        {"hold": economics.wallet_hold_s},
+    )
+
+
+def release_mended(connection: Connection[Any], creators: Collection[int]) -> None:
+    """End the holds on these creators that a wallet was the reason of, where they have named another one since."""
+    if not creators:
+        return
     connection.execute(
         "UPDATE ledger.holds h SET released_at = now(), released_by = 'ledger' FROM ledger.wallets w"
         " WHERE w.creator_id = h.creator_id AND h.released_at IS NULL AND starts_with(h.reason, %s)"
-        "   AND position(w.wallet IN h.reason) = 0",
-        (UNPAYABLE,),
+        "   AND position(w.wallet IN h.reason) = 0 AND h.creator_id = ANY(%s)",
+        (UNPAYABLE, list(creators)),
     )
 
 
@@ -109,10 +132,18 @@ def _unfit(wallet: str) -> str | None:
         return "is not 32 bytes in base58"
     if ONES in wallet or wallet in PROGRAMS:
         return "is the address of a program of the chain"
-    return None if key.is_on_curve() else "has no key of its own (a program's or a token account's address)"
+    if not key.is_on_curve():
+        return "has no key of its own (a program's or a token account's address)"
+    y = int.from_bytes(bytes(key), "little") % 2**255
+    return "has a key that everybody holds" if y >= FIELD or y in SMALL_ORDER else None
 
 
-def _payable(connection: Connection[Any], wallet: str) -> None:
+def require_payable(connection: Connection[Any], wallet: str) -> None:
+    """Refuse a wallet that cannot be paid.
+
+    Raises:
+        Rejected: no pair of keys has that address, or it is the platform's own.
+    """
     check(wallet)
     why = unpayable(connection, [wallet]).get(wallet)
     if why is not None:
@@ -121,13 +152,13 @@ def _payable(connection: Connection[Any], wallet: str) -> None:
 
 def of(connection: Connection[Any], creator_id: int) -> Wallet | None:
     row = connection.execute(
-        "SELECT creator_id, wallet, set_by, set_at, CASE WHEN hold_until > now() THEN hold_until END"
+        "SELECT creator_id, wallet, set_by, set_at, CASE WHEN hold_until > now() THEN hold_until END, proof IS NOT NULL"
         " FROM ledger.wallets WHERE creator_id = %s",
         (creator_id,),
     ).fetchone()
     if row is None:
         return None
-    return Wallet(row[0], row[1], row[2], row[3].isoformat(), row[4].isoformat() if row[4] else None)
+    return Wallet(row[0], row[1], row[2], row[3].isoformat(), row[4].isoformat() if row[4] else None, row[5])
 
 
 def claim(connection: Connection[Any], economics: Economics, creator_id: int, wallet: str) -> bool:
@@ -136,12 +167,12 @@ def claim(connection: Connection[Any], economics: Economics, creator_id: int, wa
     Raises:
         Rejected: the wallet cannot be paid, or the creator has another one already.
     """
-    _payable(connection, wallet)
+    require_payable(connection, wallet)
     done = connection.execute(
-        "INSERT INTO ledger.wallets (creator_id, wallet, checked_wallet, set_by, hold_until)"
-        " VALUES (%s, %s, %s, 'manifest', CASE WHEN %s > 0 THEN now() + make_interval(hours => %s) END)"
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by, held_for, hold_until)"
+        " VALUES (%s, %s, 'manifest', 'manifest', CASE WHEN %s > 0 THEN now() + make_interval(hours => %s) END)"
         " ON CONFLICT (creator_id) DO NOTHING",
-        (creator_id, wallet, wallet, economics.manifest_wallet_hold_h, economics.manifest_wallet_hold_h),
+        (creator_id, wallet, economics.manifest_wallet_hold_h, economics.manifest_wallet_hold_h),
     )
     if done.rowcount == 1:
         return True
@@ -152,22 +183,39 @@ def claim(connection: Connection[Any], economics: Economics, creator_id: int, wa
     return False
 
 
-def change(connection: Connection[Any], economics: Economics, creator_id: int, wallet: str, set_by: str) -> Wallet:
-    """The creator's own change. Payouts are held for a while, unless there was no wallet before, or only a manifest's.
+def change(
+    connection: Connection[Any],
+    economics: Economics,
+    creator_id: int,
+    wallet: str,
+    set_by: str,
+    proof: str | None = None,
+) -> Wallet:
+    """The creator's own change. Payouts are held for a while, unless a first wallet is proven or a manifest's confirmed.
 
-    That holds for the same wallet: a confirmation. Another one than the manifest's is a change like any other.
+    The same wallet again changes nothing, but where the one that stands is a manifest's, or waits for a proof that is
+    there now. Another one than the manifest's is a change like any other.
+
+    Args:
+        proof: the id that `challenges.prove` has given for this creator and wallet.
 
     Raises:
         Rejected: the wallet cannot be paid.
     """
-    _payable(connection, wallet)
+    require_payable(connection, wallet)
     connection.execute(
-        "INSERT INTO ledger.wallets AS w (creator_id, wallet, checked_wallet, set_by) VALUES (%s, %s, %s, %s)"
-        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet, checked_wallet = excluded.wallet,"
+        "INSERT INTO ledger.wallets AS w (creator_id, wallet, set_by, proof, held_for, hold_until)"
+        " VALUES (%(creator)s, %(wallet)s, %(by)s, %(proof)s,"
+        "         CASE WHEN %(proof)s::text IS NULL THEN 'no proof' END,"
+        "         CASE WHEN %(proof)s::text IS NULL AND %(hold_s)s > 0 THEN now() + make_interval(secs => %(hold_s)s) END)"
+        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet,"
         "   set_by = excluded.set_by, set_at = now(),"
-        "   hold_until = CASE WHEN w.wallet <> excluded.wallet THEN now() + make_interval(secs => %s) END"
-        " WHERE w.wallet <> excluded.wallet OR w.set_by = 'manifest'",
-        (creator_id, wallet, wallet, set_by, economics.wallet_hold_s),
+        "   proof = CASE WHEN w.wallet = excluded.wallet THEN coalesce(excluded.proof, w.proof) ELSE excluded.proof END,"
+        "   held_for = CASE WHEN w.wallet <> excluded.wallet THEN 'change' WHEN w.held_for = 'change' THEN 'change' END,"
+        "   hold_until = CASE WHEN w.wallet <> excluded.wallet THEN now() + make_interval(secs => %(hold_s)s)"
+        "                     WHEN w.set_by = 'manifest' OR w.held_for = 'no proof' THEN NULL ELSE w.hold_until END"
+        " WHERE w.wallet <> excluded.wallet OR w.set_by = 'manifest' OR excluded.proof IS NOT NULL",
+        {"creator": creator_id, "wallet": wallet, "by": set_by, "proof": proof, "hold_s": economics.wallet_hold_s},
     )
     known = of(connection, creator_id)
     assert known is not None

@@ -298,7 +298,7 @@ def switch_command(context: Context, model: str, force: bool, as_json: bool) -> 
         url = logins.url(context.settings, READER)
         with database.translate(url):
             asyncio.run(warming.require_recall(url, model, context.settings.section(SearchSettings)))
-    with context.connect(JOBS, autocommit=True) as connection:
+    with context.connect(OWNER, autocommit=True) as connection:
         target = index_admin.switch(connection, model, force=force)
     if as_json:
         context.emit({"model": dataclasses.asdict(target)})

@@ -32,6 +32,7 @@ from serve.client_values import (
     Segment,
     Video,
     Wallet,
+    WalletChallenge,
     answer_of,
     of,
     page_of,
@@ -239,8 +240,18 @@ class Client:
         return page_of(Payout, "payouts", self._call("GET", f"/v1/creators/{creator_id}/payouts", params=asked))
 
     @call("PUT /v1/creators/{creator_id}/wallet")
-    def change_wallet(self, creator_id: str, wallet: str) -> Wallet:
-        return of(Wallet, self._call("PUT", f"/v1/creators/{creator_id}/wallet", json={"wallet": wallet}))
+    def change_wallet(self, creator_id: str, wallet: str, *, nonce: str = "", signature: str = "") -> Wallet:
+        """Name a wallet; with the signature (in base58) of a challenge's message, as one whose key the creator holds."""
+        body: dict[str, Any] = {"wallet": wallet}
+        if nonce or signature:
+            body["proof"] = {"nonce": nonce, "signature": signature}
+        return of(Wallet, self._call("PUT", f"/v1/creators/{creator_id}/wallet", json=body))
+
+    @call("POST /v1/creators/{creator_id}/wallet/challenge")
+    def wallet_challenge(self, creator_id: str, wallet: str) -> WalletChallenge:
+        """The message that the wallet's key has to sign."""
+        path = f"/v1/creators/{creator_id}/wallet/challenge"
+        return of(WalletChallenge, self._call("POST", path, json={"wallet": wallet}))
 
     # ── Jobs: need a key of scope ingest ───────────────────────────────────────────────────────────────────────────
 

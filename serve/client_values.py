@@ -151,7 +151,7 @@ class Payout:
 
 @dataclass(frozen=True)
 class Wallet:
-    """Where a creator is paid; after a change, payouts wait until `hold_until`."""
+    """Where a creator is paid; payouts wait until `hold_until`. `proven`: its key has signed that it is the creator's."""
 
     creator_id: str
     creator_public_id: str
@@ -159,6 +159,19 @@ class Wallet:
     set_by: str
     set_at: str
     hold_until: str | None
+    proven: bool
+
+
+@dataclass(frozen=True)
+class WalletChallenge:
+    """What a wallet's key has to sign: `message`, byte for byte as UTF-8, before `expires_at`; it is good once."""
+
+    creator_id: str
+    creator_public_id: str
+    wallet: str
+    nonce: str
+    message: str
+    expires_at: str
 
 
 @dataclass(frozen=True)

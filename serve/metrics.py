@@ -7,7 +7,8 @@ Each request takes of them and gives back; when nobody asks they must stand wher
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from prometheus_client.registry import Collector
 from cluster import tasks
 
 if TYPE_CHECKING:
+    from ledger.ages import Age
     from serve.query import Query
     from serve.search import Answer
 
@@ -50,6 +52,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(_Recall(recall))
         self.registry.register(_Means(means or Means()))
+        self.open = Opened()
+        self.registry.register(self.open)
         labels = ("intent", "degraded", "source", "variant")
         self._searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
         self._seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)
@@ -84,6 +88,35 @@ class _Recall(Collector):
         for model, mean in self._recall().items():
             found.add_metric((model,), mean)
         yield found
+
+
+class Opened(Collector):
+    """What the ledger has found open, as the database last said; nothing before it was asked."""
+
+    def __init__(self) -> None:
+        self.again_s = float("-inf")  # when it is to be asked next
+        self._ages: Sequence[Age] = ()
+        self._looked_s: float | None = None
+        self._taken_s = 0.0
+
+    def take(self, found: Sequence[Age], looked_s: float | None) -> None:
+        """What was found, so many seconds ago."""
+        self._ages, self._looked_s, self._taken_s = found, looked_s, time.monotonic()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        said: Mapping[str, tuple[str, Callable[[Age], float]]] = {
+            "pixr_ledger_open": ("Things of the ledger that are open and should end.", lambda each: each.open),
+            "pixr_ledger_open_late": ("Of those, open for longer than they may.", lambda each: each.late),
+            "pixr_ledger_open_seconds": ("Age of the oldest one.", lambda each: each.oldest_s),
+        }
+        for name, (documentation, value) in said.items():
+            family = GaugeMetricFamily(name, documentation, labels=("state",))
+            for each in self._ages:
+                family.add_metric((each.state,), value(each))
+            yield family
+        if self._looked_s is not None:
+            since_s = self._looked_s + time.monotonic() - self._taken_s
+            yield _gauge("pixr_ledger_looked_seconds", "How long ago the ledger looked.", since_s)
 
 
 class _Means(Collector):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
 from cluster.tasks import uncancelled
-from ledger import listing, wallets
+from ledger import challenges, listing, wallets
 from ledger.settings import Economics
 from pipelines import listing as creators
 from serve import deadlines, earnings, ids, keys
@@ -98,13 +98,43 @@ class Creators(BaseModel):
     next_cursor: str | None
 
 
-class NewWallet(BaseModel):
+Address = Annotated[str, Field(min_length=32, max_length=44, json_schema_extra={"pattern": BASE58})]
+
+
+class WalletProof(BaseModel):
+    """The wallet's signature (ed25519, in base58) of the message of the challenge with this nonce."""
+
     model_config = ConfigDict(extra="forbid")
-    wallet: Annotated[str, Field(min_length=32, max_length=44, json_schema_extra={"pattern": BASE58})]
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    signature: Annotated[str, Field(min_length=64, max_length=88, json_schema_extra={"pattern": BASE58})]
+
+
+class NewWallet(BaseModel):
+    """A wallet without a proof, as of an exchange, is taken, and payouts to it wait."""
+
+    model_config = ConfigDict(extra="forbid")
+    wallet: Address
+    proof: WalletProof | None = None
+
+
+class ToProve(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    wallet: Address
+
+
+class WalletChallenge(BaseModel):
+    """What the wallet's key has to sign: `message`, byte for byte as UTF-8, before `expires_at`; it is good once."""
+
+    creator_id: str
+    creator_public_id: str
+    wallet: str
+    nonce: str
+    message: str
+    expires_at: str
 
 
 class Wallet(BaseModel):
-    """Where a creator is paid; after a change, payouts wait until `hold_until`."""
+    """Where a creator is paid; payouts wait until `hold_until`. `proven`: its key has signed that it is the creator's."""
 
     creator_id: str
     creator_public_id: str
@@ -112,6 +142,7 @@ class Wallet(BaseModel):
     set_by: str
     set_at: str
     hold_until: str | None
+    proven: bool
 
 
 def router(services: Services) -> APIRouter:
@@ -193,14 +224,26 @@ def router(services: Services) -> APIRouter:
         following = paid.next(place, (int(shown[-1]["id"]),), of=number) if more else None
         return {"payouts": shown, "total": total, "next_cursor": following}
 
+    _add_wallet(routes, services)
+    return routes
+
+
+def _add_wallet(routes: APIRouter, services: Services) -> None:
+    """The routes of a creator's wallet."""
+    needs_key = Depends(keys.require(services, "creator"))
+
+    @routes.post("/{creator_id}/wallet/challenge", response_model=WalletChallenge, status_code=201)
+    async def challenge_wallet(creator_id: CreatorId, asked: ToProve, caller: Principal = needs_key) -> dict[str, Any]:
+        """Ask for the message by whose signature a wallet is proven. An earlier one of the same key's is void then."""
+        number = await _own(services, caller, creator_id)
+        economics = services.settings.section(Economics)
+        return await services.threads.ask(_challenge, economics, number, asked.wallet, _asked_by(caller))
+
     @routes.put("/{creator_id}/wallet", response_model=Wallet)
     async def change_wallet(creator_id: CreatorId, new: NewWallet, caller: Principal = needs_key) -> dict[str, Any]:
-        """Change where the creator is paid; payouts wait for a while, unless there was no wallet before."""
+        """Change where the creator is paid; payouts wait for a while, unless it is the first wallet, and proven."""
         number = await _own(services, caller, creator_id)
-        set_by = "creator" if caller.owns(number) else "admin"
-        return await services.threads.ask(_change, services.settings.section(Economics), number, new.wallet, set_by)
-
-    return routes
+        return await services.threads.ask(_change, services.settings.section(Economics), number, new, caller)
 
 
 async def _own(services: Services, caller: Principal, creator_id: str) -> int:
@@ -231,9 +274,28 @@ def _document(found: creators.Creator) -> dict[str, Any]:
     return shown | {"id": str(found.id), "created_at": found.created_at.isoformat()}
 
 
-def _change(
-    connection: Connection[Any], economics: Economics, creator_id: int, wallet: str, set_by: str
+def _asked_by(caller: Principal) -> str:
+    """Whose challenge it is: all keys of one principal have the same."""
+    return f"principal {caller.id}"
+
+
+def _challenge(
+    connection: Connection[Any], economics: Economics, creator_id: int, wallet: str, asked_by: str
 ) -> dict[str, Any]:
     public_id = earnings.check_creator(connection, creator_id)
-    changed = dataclasses.asdict(wallets.change(connection, economics, creator_id, wallet, set_by))
+    made = dataclasses.asdict(challenges.issue(connection, economics, creator_id, wallet, asked_by))
+    return made | {"creator_id": str(creator_id), "creator_public_id": public_id}
+
+
+def _change(
+    connection: Connection[Any], economics: Economics, creator_id: int, new: NewWallet, caller: Principal
+) -> dict[str, Any]:
+    """Set the wallet in one transaction with its proof, where there is one: what is refused uses no challenge up."""
+    public_id = earnings.check_creator(connection, creator_id)
+    proof = None
+    if new.proof is not None:
+        answer = challenges.Answer(new.proof.nonce, new.proof.signature)
+        proof = challenges.prove(connection, creator_id, new.wallet, _asked_by(caller), answer)
+    set_by = "creator" if caller.owns(creator_id) else "admin"
+    changed = dataclasses.asdict(wallets.change(connection, economics, creator_id, new.wallet, set_by, proof))
     return changed | {"creator_id": str(creator_id), "creator_public_id": public_id}

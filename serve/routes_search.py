@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serve import keys, ready
+from serve import keys, opened, ready
 from serve.answering import KEY_CHARS_MAX, Answering
 from serve.ids import SegmentId
 from serve.keys import Principal
@@ -85,6 +85,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
+        await opened.look(services)
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes

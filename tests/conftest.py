@@ -163,7 +163,7 @@ def _template(ground: Settings) -> str:
     Not `pixr`: the supervisor asks that one how it is, and PostgreSQL copies no database that has a client.
     """
     with database.connect(runtime.postgres_url(ground, "postgres"), autocommit=True) as connection:
-        if connection.execute("SELECT FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
             return TEMPLATE  # of a run before this one on the same servers
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     url = runtime.postgres_url(ground, TEMPLATE)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import database, health, postgres_programs, postgres_user, runtime
+from cluster import database, health, postgres_programs, postgres_user, roles, runtime
 from cluster.errors import Temporary
 from cluster.settings import Settings
 
@@ -27,6 +27,7 @@ class Replica:
     port: int
     url: str
     package: str
+    connections_max: int  # no fewer than the primary's
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -36,7 +37,7 @@ class Replica:
             f"--port={self.port}",
             "--shared-buffers=16MB",
             "--fsync=off",
-            "--max-connections=120",  # no fewer than the primary's
+            f"--max-connections={self.connections_max}",
         )
         postgres = str(postgres_programs.program(self.package, "postgres"))
         self.process = subprocess.Popen(
@@ -75,7 +76,10 @@ def streaming(settings: Settings, folder: Path, url: str) -> Iterator[Replica]:
     argv = postgres_user.unprivileged(argv, postgres_user.of_server())
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    made = Replica(folder, int(url.rsplit(":", 1)[1].split("/")[0]), url, settings.postgres.package)
+    with database.connect(runtime.role_url(settings, roles.OWNER)) as connection:
+        most = connection.execute("SELECT current_setting('max_connections')::int").fetchone()
+    assert most is not None
+    made = Replica(folder, int(url.rsplit(":", 1)[1].split("/")[0]), url, settings.postgres.package, most[0])
     made.start()
     try:
         yield made

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from cluster.roles import LEDGER, PARTS, READER, SERVE, Role
+from cluster.roles import JOBS, LEDGER, PARTS, READER, SERVE, Role
 
 STATED = Path(__file__).with_name("privileges.txt")
 LETTERS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "R": "REFERENCES"}
@@ -24,11 +24,15 @@ COLUMNS = {
         "SELECT",
     ): "batch_id n signature blockhash last_valid_block_height context_slot epoch state"
     " signed_at sent_at sends ended_at slot lamports error",
-    ("ledger.incarnations", SERVE, "INSERT"): "id spool machine started_at",
-    ("ledger.incarnations", SERVE, "UPDATE"): "recorded closed_at",
-    ("ledger.wallets", SERVE, "UPDATE"): "wallet checked_wallet set_by set_at hold_until",
-    ("ledger.wallets", LEDGER, "UPDATE"): "checked_wallet",
-    ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind",
+    ("ledger.accounts", LEDGER, "INSERT"): "kind party owner asset",
+    ("ledger.chain_head", LEDGER, "UPDATE"): "id",
+    ("ledger.incarnations", LEDGER, "UPDATE"): "folded",
+    ("ledger.owed", LEDGER, "UPDATE"): "parked_until",
+    ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind entry_id",
+    ("ledger.orders", LEDGER, "UPDATE"): "done_at carried_out outcome entry_id",
+    ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until proof held_for",
+    ("ledger.wallets", SERVE, "UPDATE"): "wallet set_by set_at hold_until proof held_for",
+    ("media.models", JOBS, "UPDATE"): "files image_size fit followed",
 }
 TABLES = """
     SELECT c.oid, n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

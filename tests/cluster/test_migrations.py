@@ -120,6 +120,22 @@ def test_a_migration_goes_on_when_the_lock_is_given_back(postgres_url: str, monk
         assert applied.result(30) == [wider]
 
 
+def test_who_holds_the_lock_of_the_migrations_is_named_and_not_waited_for_long(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any user of the database can take it, who may read nothing at all."""
+    monkeypatch.setattr(migrations, "MIGRATING_WAIT_S", 0.5)
+    monkeypatch.setattr(migrations, "MIGRATING_PAUSE_S", 0.1)
+    named = postgres_url.replace("//pixr:", "//pixr_reader:") + "?application_name=curious"
+    with database.connect(named, autocommit=True) as reader:
+        reader.execute("SELECT pg_advisory_lock(%s)", (migrations.LOCK,))
+        with pytest.raises(Temporary, match=r"held by pid \d+ \(user pixr_reader, application curious, from 127"):
+            migrations.migrate(postgres_url, [ONE])
+        assert "who migrates already: pid" in caplog.text
+        reader.execute("SELECT pg_advisory_unlock(%s)", (migrations.LOCK,))
+        assert migrations.migrate(postgres_url, [ONE]) == [ONE]
+
+
 def test_a_badly_named_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "first.sql").write_text("SELECT 1", encoding="utf-8")
     with pytest.raises(Rejected, match="named like"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster import database, roles, runtime
-from ledger.actor import open_chain
+from ledger.rounds import open_chain
 from pipelines.samples import Sample
 from serve import keys
 from tests.conftest import until

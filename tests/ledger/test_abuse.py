@@ -15,11 +15,11 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.settings import Settings
-from ledger import batches, book, spool, stops, velocity
-from ledger.actor import Ledger
+from ledger import book, owed, spool, stops, velocity
 from ledger.appearances import search_record
 from ledger.fold import Fold, mature
 from ledger.review import FAN_IN, review
+from ledger.rounds import Epoch, Folding
 from ledger.settings import Economics, LedgerSettings
 from tests.ledger.test_book import fund
 from tests.ledger.test_fold import assert_whole, earned, record, search, shown
@@ -155,7 +155,7 @@ def test_what_has_matured_is_held_and_not_taken(journal: Connection[Any]) -> Non
     reasons = [row[0] for row in journal.execute("SELECT reason FROM ledger.holds WHERE creator_id = 901")]
     assert len(reasons) == 1
     assert "fan-in" in reasons[0]
-    assert batches.due(journal, Economics(payout_min_pix=1), "mint", 10) == []
+    assert owed.due(journal, Economics(payout_min_pix=1), "mint", 10) == []
 
 
 def test_nobody_is_judged_where_that_is_switched_off(journal: Connection[Any]) -> None:
@@ -195,7 +195,7 @@ def due_to(connection: Connection[Any], creator: int) -> int:
         " ON CONFLICT DO NOTHING",
         (creator,),
     )
-    found = {each.creator_id: each.amount_pix for each in batches.due(connection, Economics(payout_min_pix=1), "m", 99)}
+    found = {each.creator_id: each.amount_pix for each in owed.due(connection, Economics(payout_min_pix=1), "m", 99)}
     connection.commit()
     return found.get(creator, 0)
 
@@ -334,17 +334,11 @@ def test_nobody_is_held_for_velocity_where_that_is_switched_off(journal: Connect
     assert stops.in_force(journal) == []
 
 
-class Unpaid(Ledger):
-    """A ledger that folds and reviews; its payouts are of no concern here."""
-
-    def _pay(self, connection: Connection[Any]) -> None:
-        pass
-
-
 def test_earnings_are_reviewed_every_so_often_and_none_is_forgotten(settings: Settings) -> None:
     own = settings.with_section(Economics()).with_section(LedgerSettings(review_interval_s=1000))
-    ledger = Unpaid(own)
-    ledger.open()
+    folding = Folding(own, Epoch())
+    assert not folding.round()
+    folding._review_at = 0.0
 
     def suspects(connection: Connection[Any]) -> list[int]:
         found = connection.execute("SELECT creator_id FROM ledger.suspicions ORDER BY creator_id").fetchall()
@@ -352,7 +346,7 @@ def test_earnings_are_reviewed_every_so_often_and_none_is_forgotten(settings: Se
         return [row[0] for row in found]
 
     with database.connect(settings.postgres.url) as connection:
-        book.hold_epoch(connection, ledger.epoch)
+        book.hold_epoch(connection, folding.epoch.number)
         fund(connection, 10**12)
         for creator, known in ((901, [901]), (902, [901])):
             bots = [
@@ -360,12 +354,12 @@ def test_earnings_are_reviewed_every_so_often_and_none_is_forgotten(settings: Se
                 for bot in range(30)
             ]
             record(connection, *bots)
-            assert ledger.tick()
+            assert folding.round()
             assert suspects(connection) == known  # the second one's turn has not come
-        ledger._review_at = 0.0
-        assert not ledger.tick()
+        folding._review_at = 0.0
+        assert not folding.round()
         assert suspects(connection) == [901, 902]
-    ledger.close()
+    folding.close()
 
 
 def test_pairs_are_merged_and_the_old_forgotten(journal: Connection[Any]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -12,10 +13,15 @@ from psycopg import Connection
 from solders.pubkey import Pubkey
 
 from cluster import database, runtime
+from cluster.errors import Temporary
 from cluster.settings import Settings
-from ledger import audit, stops
-from ledger.actor import IDS_LOST, Loop, open_chain
+from cluster.storage import Storage
+from ledger import actor, anchors, audit, orders, stops
+from ledger.actor import Ledger, Loop
+from ledger.book import Fenced
+from ledger.rounds import IDS_LOST, SILENT_MAX_S, Counting, Epoch, Part, Watching, open_chain
 from ledger.settings import Economics, LedgerSettings
+from serve import keys
 from tests.conftest import localnet, until
 from tests.ledger.chains import Key
 from tests.ledger.test_fold import record, search, shown
@@ -73,6 +79,12 @@ def unfolded(connection: Connection[Any]) -> int:
     return int(row[0])
 
 
+def is_funded(connection: Connection[Any]) -> bool:
+    """Whether the treasury's first deposit is booked, which another part does than the one that folds."""
+    row = connection.execute("SELECT balance > 0 FROM ledger.accounts WHERE kind = 'reward_pool'").fetchone()
+    return row == (True,)
+
+
 def assert_clean(settings: Settings) -> None:
     rpc = open_chain(settings)
     with database.connect(settings.postgres.url) as connection:
@@ -87,6 +99,7 @@ def test_it_waits_for_a_chain_that_is_away_and_pays_once_it_is_back(
     with chain_of(eager), at_work(eager) as loop:
         until(lambda: loop.status()["ticks"] > 0)
         first = loop.status()["epoch"]
+        until(lambda: is_funded(connection))
         record(connection, search(shown(1, 1)))
         until(lambda: paid(connection) == {1: EARNED})
     with at_work(eager) as loop:
@@ -130,7 +143,7 @@ def test_the_successor_shuts_it_out(eager: Settings, connection: Connection[Any]
             assert second.status()["epoch"] > first.status()["epoch"]
             record(connection, search(shown(1, 1)))
             until(lambda: unfolded(connection) == 0)
-            assert second.status()["state"] == "running"
+            until(lambda: second.status()["state"] == "running")
 
 
 def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, connection: Connection[Any]) -> None:
@@ -144,7 +157,106 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
             )
         ticks = loop.status()["ticks"]
         until(lambda: loop.status()["ticks"] > ticks + 2)
-        assert (loop.status()["state"], loop.status()["epoch"]) == ("running", epoch)
+        until(lambda: loop.status()["state"] == "running")
+        assert loop.status()["epoch"] == epoch
+
+
+def test_whichever_part_hears_first_that_another_has_taken_over_stops(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with_wallet(connection, 1)
+    with chain_of(eager), closing(Ledger(eager)) as ledger:
+        until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
+        until(lambda: ledger.tick() or is_funded(connection))
+        record(connection, search(shown(1, 1)))
+        until(ledger.folding.round)
+        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1")
+        with pytest.raises(Fenced):
+            until(ledger.paying.round)
+        with pytest.raises(Fenced):
+            until(ledger.watching.round)
+
+
+class Blunt(Part):
+    """A part whose statement names no refusal."""
+
+    def work(self, connection: Connection[Any]) -> bool:
+        connection.execute("INSERT INTO ledger.cursors (incarnation, folded) VALUES (gen_random_uuid(), 0)")
+        connection.commit()
+        return False
+
+
+def test_whatever_statement_hears_that_another_has_taken_over_says_so(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with closing(Blunt(eager, Epoch())) as part:
+        part.round()
+        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1")
+        with pytest.raises(Fenced):
+            part.round()
+
+
+def test_no_part_ends_in_silence(eager: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counters wait for the database and cannot give their connection up: the process ends, and Ray begins it again."""
+
+    def wait(*_: object) -> bool:
+        raise Temporary("away")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    ended: list[int] = []
+    monkeypatch.setattr(actor, "CRASH_PAUSE_S", 0.0)
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr(Counting, "work", wait)
+    monkeypatch.setattr(Counting, "close", fail)
+    with at_work(eager):
+        until(lambda: ended == [70])
+
+
+def test_after_a_lost_connection_nothing_is_planned_before_the_chain_was_compared(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with_wallet(connection, 1)
+    with chain_of(eager), closing(Ledger(eager)) as ledger:
+        until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
+        until(lambda: ledger.tick() or is_funded(connection))
+        record(connection, search(shown(1, 1)))
+        until(ledger.folding.round)
+        ledger.folding.round()
+        ledger.paying.close()
+        planned = "SELECT count(*) FROM ledger.batches"
+        for _ in range(3):
+            ledger.paying.round()
+            assert connection.execute(planned).fetchone() == (0,)
+        until(lambda: ledger.tick() or connection.execute(planned).fetchone() != (0,))
+
+
+def test_a_part_that_is_silent_is_said_once_in_a_while(
+    eager: Settings, connection: Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Blunt(eager, Epoch())
+    other.name = "silent part"
+    with closing(Watching(eager, Epoch(), (other,))) as watching:
+        watching.round()
+        assert "silent part" not in caplog.text
+        other.ended_at -= SILENT_MAX_S + 1
+        watching.round()
+        watching.round()
+        assert caplog.text.count("silent part") == 1
+
+
+def test_no_part_keeps_a_table_from_a_migration_between_its_rounds(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    own = dataclasses.replace(eager.section(LedgerSettings), reconcile_interval_s=600.0)
+    idle = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND state LIKE 'idle in transaction%'"
+    )
+    with chain_of(eager), at_work(eager.with_section(own)):
+        until(lambda: connection.execute("SELECT FROM ledger.reconciliations").fetchone() is not None)
+        until(lambda: connection.execute(idle).fetchone() == (0,))
 
 
 def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:
@@ -187,3 +299,36 @@ def test_a_lost_secret_freezes_payouts_and_folding_goes_on(eager: Settings, conn
             record(connection, search(shown(1, 1)))
             until(lambda: unfolded(connection) == 0)
             assert loop.status()["epoch"] == epoch
+
+
+def test_it_keeps_the_journals_head_outside_the_database(eager: Settings, connection: Connection[Any]) -> None:
+    storage, bucket = Storage(runtime.endpoints(eager).s3), f"heads-{secrets.token_hex(4)}"
+    storage.ensure_bucket(bucket)
+    settings = eager.with_section(dataclasses.replace(eager.s3, bucket=bucket))
+    with chain_of(settings), at_work(settings):
+        until(lambda: connection.execute("SELECT FROM ledger.entries").fetchone() is not None)
+        until(lambda: anchors.listing(storage, bucket) != [])
+        until(lambda: connection.execute("SELECT FROM ledger.ages").fetchone() is not None)
+        rpc = open_chain(settings)
+        with database.connect(settings.postgres.url) as other:
+            checks = audit.run(other, rpc, None, full=True, heads=lambda: anchors.listing(storage, bucket))
+        rpc.close()
+        assert [each.detail for each in checks if not each.ok] == []
+
+
+def test_a_new_secret_is_taken_by_an_order_and_payouts_go_on(eager: Settings, connection: Connection[Any]) -> None:
+    with chain_of(eager):
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "running")
+            until(lambda: connection.execute("SELECT FROM ledger.chain").fetchone() is not None)
+        connection.execute("UPDATE ledger.chain SET secret_mark = repeat('0', 32)")
+        _, key = keys.create(connection, "ana", ["admin"])
+        with at_work(eager) as loop:
+            until(lambda: loop.status()["state"] == "waiting" and "another secret" in loop.status()["detail"])
+            number = orders.place(connection, key, orders.SECRET, {}, "the disk is gone", 3600)
+            until(lambda: orders.one(connection, number).state == "carried out")
+            until(lambda: loop.status()["state"] == "running")
+            assert stops.in_force(connection) == []
+            with_wallet(connection, 1)
+            record(connection, search(shown(1, 1)))
+            until(lambda: paid(connection) == {1: EARNED})

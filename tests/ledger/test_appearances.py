@@ -123,7 +123,7 @@ class Interrupted:
 
     def execute(self, query: str, values: Any) -> Any:
         cursor = self._connection.execute(query, values)
-        if query.startswith("SELECT recorded"):
+        if query == appearances.HELD:
             self._happens()
         return cursor
 

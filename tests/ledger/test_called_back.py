@@ -11,7 +11,7 @@ from psycopg import Connection
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from ledger import batches, book, packing, resolutions, screening, stops, wallets
+from ledger import batches, book, owed, packing, resolutions, screening, stops, wallets
 from ledger.localnet import blocks
 from ledger.payouts import Payouts
 from ledger.planning import Planning
@@ -306,6 +306,7 @@ def test_a_creator_whose_guards_do_not_fit_waits_and_keeps_nobody_else_waiting(j
     rig.connection.execute("SET session_replication_role = replica")  # a week later
     rig.connection.execute("UPDATE ledger.attempts SET signed_at = now() - interval '8 days' WHERE state = 'expired'")
     rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.execute("UPDATE ledger.owed SET parked_until = now()")
     rig.connection.commit()
     rig.pay(3)
     assert_paid(rig, {1: 3000, 2: 500})
@@ -444,7 +445,7 @@ def test_no_more_batches_are_signed_than_may_be_live(rig: Rig) -> None:
     plan(rig, 1)
     rig.payouts.sign()
     rig.creator(2, 1000)
-    (due,) = batches.due(rig.connection, rig.economics, rig.treasury.mint, 9)
+    (due,) = owed.due(rig.connection, rig.economics, rig.treasury.mint, 9)
     rig.payouts._pend([[due]])
     book.commit(rig.connection)
     assert rig.payouts.sign() == []

@@ -306,6 +306,7 @@ def test_the_rent_of_old_markers_comes_back_to_the_platform(journal: Connection[
     assert rig.balance("platform", asset="SOL") == spent
     rig.connection.execute("SET session_replication_role = replica")
     rig.connection.execute("UPDATE ledger.batches SET ended_at = now() - interval '2 h'")
+    rig.connection.execute("UPDATE ledger.markers SET since = now() - interval '2 h'")
     rig.connection.execute("SET session_replication_role = DEFAULT")
     rig.connection.commit()
     rig.pay(3)
@@ -358,6 +359,7 @@ def test_a_marker_that_a_stranger_has_added_to_or_that_is_gone_keeps_no_other_fr
     rig.advance(FINAL_BLOCKS)
     rig.connection.execute("SET session_replication_role = replica")
     rig.connection.execute("UPDATE ledger.batches SET ended_at = ended_at - interval '2 h'")
+    rig.connection.execute("UPDATE ledger.markers SET since = since - interval '2 h'")
     rig.connection.execute("SET session_replication_role = DEFAULT")
     rig.connection.commit()
     rig.pay(3)

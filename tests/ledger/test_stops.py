@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import batches, book, stops
+from ledger import book, owed, stops
 from ledger.settings import Economics
 from tests.cluster.test_cli import assert_refused, pixr
 
@@ -119,6 +119,6 @@ def test_a_held_creator_is_not_due(journal: Conn) -> None:
     book.post(journal, book.Entry("deposit", "d", [(book.account(journal, "chain"), -10), (pool, 10)]))
     book.post(journal, book.Entry("accrual", "a", [(pool, -5), (account, 5)]))
     economics = Economics(payout_min_pix=1)
-    assert [each.creator_id for each in batches.due(journal, economics, "mint", 10)] == [7]
+    assert [each.creator_id for each in owed.due(journal, economics, "mint", 10)] == [7]
     stops.hold(journal, 7, "asked")
-    assert batches.due(journal, economics, "mint", 10) == []
+    assert owed.due(journal, economics, "mint", 10) == []

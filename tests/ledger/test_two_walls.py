@@ -15,8 +15,7 @@ from solders.account import Account
 from solders.pubkey import Pubkey
 
 from cluster.errors import Temporary
-from ledger import audit, packing, resolutions, stops, verdict
-from ledger.alarms import SAID_AGAIN_S, StuckAlarm
+from ledger import packing, resolutions, stops, verdict
 from ledger.chain import RpcRefusal
 from ledger.localnet.methods import RpcError, answer
 from ledger.rail import PAID_UNKNOWN
@@ -887,29 +886,6 @@ def test_what_is_on_its_way_is_counted_in_lamports_too(rig: Rig) -> None:
     rig.chain.svm.set_account(gas, Account(2 * once, b"", packing.SYSTEM_PROGRAM))
     rig.advance(FINAL_BLOCKS)
     assert len(rig.payouts.sign()) == 1
-
-
-def test_what_has_had_no_end_for_long_is_named_by_the_audit(rig: Rig) -> None:
-    rig.creator(1, 1000)
-    rig.payouts.plan()
-    names = [each.name for each in audit.run(rig.connection, None, None) if not each.ok]
-    assert names == []
-    (found,) = [each for each in audit.run(rig.connection, None, None, open_max_s=0.0) if not each.ok]
-    assert found.name == "open batches"
-    assert rig.rows("SELECT id FROM ledger.batches")[0][0] in found.detail
-
-
-def test_what_has_had_no_end_for_long_is_said_once_an_hour(rig: Rig) -> None:
-    now_s = [0.0]
-    alarm, patient = StuckAlarm(0.0, lambda: now_s[0]), StuckAlarm(3600.0)
-    rig.creator(1, 1000)
-    (batch,) = rig.payouts.plan()
-    assert [alarm.look(rig.connection) for _ in range(2)] == [[batch.id], []]
-    assert patient.look(rig.connection) == []
-    now_s[0] += SAID_AGAIN_S
-    assert alarm.look(rig.connection) == [batch.id]
-    rig.pay(2)
-    assert alarm.look(rig.connection) == []
 
 
 def test_one_rpc_url_that_lags_is_enough_for_no_double_payment(journal: Connection[Any]) -> None:

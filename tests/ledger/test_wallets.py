@@ -50,9 +50,9 @@ def test_a_manifest_claims_only_where_there_is_none(journal: Connection[Any]) ->
     assert (known.wallet, known.set_by) == (wallet_of(1), "manifest")
 
 
-def test_a_change_holds_payouts_a_first_wallet_does_not(journal: Connection[Any]) -> None:
+def test_a_change_holds_payouts_and_so_does_a_first_wallet_without_a_proof(journal: Connection[Any]) -> None:
     first = wallets.change(journal, Economics(), 1, wallet_of(1), "creator")
-    assert first.hold_until is None
+    assert (first.hold_until is not None, first.proven) == (True, False)
     same = wallets.change(journal, Economics(), 1, wallet_of(1), "creator")
     assert same == first
     second = wallets.change(journal, Economics(), 1, wallet_of(2), "admin")

@@ -57,6 +57,7 @@ LISTED: dict[Found, str] = {
     ): "control characters; a pattern would refuse them without a name",
     ("/v1/videos/{video_id}", "patch", "RejectedPositiveData"): "a null changes nothing, and one change is needed",
     ("/v1/creators/{creator_id}/wallet", "put", "RejectedPositiveData"): "a wallet is a point on a curve",
+    ("/v1/creators/{creator_id}/wallet/challenge", "post", "RejectedPositiveData"): "a wallet is a point on a curve",
     ("/v1/keys", "post", "RejectedPositiveData"): "scopes creator and ingest need creators; a principal has one",
 }
 

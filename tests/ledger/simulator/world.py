@@ -71,7 +71,8 @@ def clear(connection: Connection[Any]) -> None:
         "UPDATE ledger.chain_head SET entry_id = 0, hash = decode(repeat('00', 32), 'hex');"
         "UPDATE ledger.fence SET epoch = 0, owner = '';"
         "INSERT INTO ledger.accounts (kind, asset) VALUES ('chain', 'PIX'), ('chain', 'SOL'), ('reward_pool', 'PIX'),"
-        " ('in_flight', 'PIX'), ('platform', 'PIX'), ('platform', 'SOL')"
+        " ('in_flight', 'PIX'), ('platform', 'PIX'), ('platform', 'SOL');"
+        "INSERT INTO ledger.owed_least DEFAULT VALUES; INSERT INTO ledger.stakes_version DEFAULT VALUES"
     )
     connection.execute("SET session_replication_role = DEFAULT")
     connection.commit()
