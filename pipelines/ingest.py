@@ -6,8 +6,8 @@
               → Store    COPY into staging; the last chunk of a video makes it ready, whole
 
 Rows are chunks, so one long video is spread over the workers like many short ones, with the same moments as the
-result. A bad file comes out as a refused row, never as an exception; Ray's retries are finite; what a crash leaves
-undone is taken up again from PostgreSQL (see `catalog`), here in rounds and after a driver's death by `watch`.
+result. A bad file is refused where it is found, by a row and never by an exception; Ray's retries are finite; what a
+crash leaves undone is taken up again from PostgreSQL (see `catalog`), here in rounds and after a driver's death by `watch`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pipelines.media import UNCONFINED
 from pipelines.nodes import Survey
 from pipelines.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import Decode, Embed, Place, Plan, Store
+from pipelines.stages import Decode, Embed, Place, Plan, Refused, Store
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -79,11 +79,11 @@ def pipeline(video_ids: list[int], place: Place, survey: Survey) -> Dataset:
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
         .flat_map(
-            many(Plan(place), ingest.niceness), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
+            many(Plan(place), place), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
             ray_remote_args_fn=survey.placing,
         )
         .map(
-            one(Decode(place), ingest.niceness), num_cpus=ingest.decoder_cpus, compute=decoders,
+            one(Decode(place), place), num_cpus=ingest.decoder_cpus, compute=decoders,
             max_retries=TASK_RETRIES, ray_remote_args_fn=survey.placing,
         )
         .map_batches(
@@ -91,7 +91,7 @@ def pipeline(video_ids: list[int], place: Place, survey: Survey) -> Dataset:
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
             max_restarts=ACTOR_RESTARTS, max_task_retries=TASK_RETRIES,
         )
-        .map(one(Store(place), ingest.niceness), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
+        .map(one(Store(place), place), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
     )  # fmt: skip
 
 
@@ -106,24 +106,31 @@ def crews(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
     return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
 
-def one(stage: Callable[[Any], Any], niceness: int) -> Callable[[Row], Row]:
+def one(stage: Callable[[Any], Any], place: Place) -> Callable[[Row], Row]:
     """A stage of one row to one row, as Ray wants it."""
+    store = Store(place)
 
     def call(row: Row) -> Row:
-        give_way(niceness)
-        return pack(stage(unpack(row["row"])))
+        give_way(place.ingest.niceness)
+        return pack(settled(stage(unpack(row["row"])), store))
 
     return call
 
 
-def many(stage: Callable[[Any], Iterator[Any]], niceness: int) -> Callable[[Row], list[Row]]:
+def many(stage: Callable[[Any], Iterator[Any]], place: Place) -> Callable[[Row], list[Row]]:
     """A stage of one row to several."""
+    store = Store(place)
 
     def call(row: Row) -> list[Row]:
-        give_way(niceness)
-        return [pack(each) for each in stage(unpack(row["row"]))]
+        give_way(place.ingest.niceness)
+        return [pack(settled(each, store)) for each in stage(unpack(row["row"]))]
 
     return call
+
+
+def settled(row: Any, store: Store) -> Any:
+    """Write a refusal down where it comes up: on the way to the end a model is loaded first, and a batch has to fill."""
+    return store(row) if isinstance(row, Refused) else row
 
 
 def give_way(niceness: int) -> None:

@@ -1,7 +1,7 @@
 """The stages of ingest as plain classes: what happens to one video, one chunk, one batch of chunks. No Ray in here.
 
-A stage gets a row and returns a row. What goes wrong with a row comes back as a `Refused` row and travels to the end,
-where it is written down; nothing is raised for a bad file. Each stage can be called by hand.
+A stage gets a row and returns a row. What goes wrong with a row comes back as a `Refused` row, which `Store` writes down;
+nothing is raised for a bad file. Each stage can be called by hand.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import hashlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from cluster import runtime
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import jobs, lists, report, source, watch
+from pipelines.scratch import Scratch
+from pipelines.settings import IngestSettings
+from tests.conftest import until
 
 TIMEOUT_S = 240.0
 WHOLE = ("cuts.mp4", "hevc.mp4", "vp9.webm", "av1.mkv", "mpeg2.mpg", "rotated.mp4", "edited.mp4", "one_frame.mp4")
@@ -63,6 +67,19 @@ def submit(settings: Settings, connection: Connection, folder: Path) -> str:
     uri = source.upload(folder, storage, settings.s3.bucket, None, lambda *_: None).uri
     lists.remember(connection, uri)
     return str(jobs.create(settings, connection, uri)["id"])
+
+
+@contextmanager
+def slow_to_fetch(settings: Settings, folder: Path, name: str) -> Iterator[None]:
+    """While this lasts, no worker gets at the file of this name in a folder: it is as if a large one were on its way."""
+    ends, bucket = runtime.endpoints(settings), settings.s3.bucket
+    storage = Storage(ends.s3)
+    source.upload(folder, storage, bucket, None, lambda *_: None)
+    (uri,) = [found.uri for found in storage.list(f"s3://{bucket}/uploads/") if found.uri.endswith(f"/{name}")]
+    found = storage.info(uri)
+    scratch = Scratch.of(settings.section(IngestSettings), ends.s3.url, bucket, 1)
+    with scratch.file(storage, uri, found.etag, found.size):
+        yield
 
 
 def wait(
@@ -162,6 +179,21 @@ def test_good_files_become_searchable_and_bad_ones_are_refused_with_one_reason(
     assert again["videos"] == {"total": 10, "ready": 2, "failed": 0, "quarantined": 8, "skipped": 2, "removed": 0}
     assert again["segments"] == 0
     assert rows(connection) == found
+
+
+def test_a_refusal_is_seen_while_another_file_is_on_its_way(
+    deployment: Settings, connection: Connection, clips: Path, broken: Path, tmp_path: Path
+) -> None:
+    """It waits neither for a model to be loaded nor for a batch to fill."""
+    folder = copied(tmp_path / "mixed", clips / "cuts.mp4", broken / "text.mp4")
+    with slow_to_fetch(deployment, folder, "cuts.mp4"):
+        job_id = submit(deployment, connection, folder)
+        until(lambda: jobs.get(connection, job_id)["failures"], 90, "the refusal of text.mp4")
+        job = jobs.get(connection, job_id)
+        assert [(each["code"], each["outcome"]) for each in job["failures"]] == [("not-a-video", "quarantined")]
+        assert (job["status"], job["videos"]["quarantined"], job["progress"]["left"]) == ("running", 1, 1)
+    job = wait(connection, job_id)
+    assert (job["status"], job["videos"]["ready"], job["videos"]["quarantined"]) == ("succeeded", 1, 1)
 
 
 @pytest.mark.timeout(900)
