@@ -113,6 +113,9 @@ class Done:
     outcome: str
 
 
+AT_WORK = Done(0, "at work")  # of no video: a stage that takes long is alive
+
+
 class Plan:
     """A video's id → its chunks: begins the attempt, fetches the file, probes it, cuts it."""
 

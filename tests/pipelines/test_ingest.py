@@ -196,6 +196,46 @@ def test_a_refusal_is_seen_while_another_file_is_on_its_way(
     assert (job["status"], job["videos"]["ready"], job["videos"]["quarantined"]) == ("succeeded", 1, 1)
 
 
+def attempts(connection: Connection) -> int:
+    """How often the videos of a test were begun."""
+    row = connection.execute("SELECT coalesce(sum(attempts), 0) FROM media.videos").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def say(settings: Settings, *lines: str) -> None:
+    """Add settings to the section [ingest] of a deployment's file, which comes last."""
+    with settings.path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def test_a_step_that_takes_long_is_no_round_without_progress(
+    deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
+) -> None:
+    timeout_s = 15  # in which a worker's process starts, also on a busy machine
+    say(deployment, f"no_progress_timeout_s = {timeout_s}")
+    folder = copied(tmp_path / "films", clips / "cuts.mp4")
+    with slow_to_fetch(deployment, folder, "cuts.mp4"):
+        job_id = submit(deployment, connection, folder)
+        until(lambda: attempts(connection), 90, "the video's first attempt")
+        time.sleep(2.5 * timeout_s)
+        assert attempts(connection) == 1
+    job = wait(connection, job_id)
+    assert (job["status"], job["videos"]["ready"], attempts(connection)) == ("succeeded", 1, 1)
+
+
+def test_while_no_encoder_has_a_place_no_video_is_begun(
+    deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
+) -> None:
+    """As where other jobs have every GPU: an attempt for each wait would have the video refused in the end."""
+    say(deployment, "embedder_cpus = 1000.0", "start_timeout_s = 5")
+    job_id = submit(deployment, connection, copied(tmp_path / "films", clips / "cuts.mp4"))
+    until(lambda: jobs.get(connection, job_id)["listed"], 90, "the job's list")
+    time.sleep(25)  # several rounds
+    assert (jobs.get(connection, job_id)["status"], attempts(connection)) == ("running", 0)
+    jobs.cancel(deployment, connection, job_id)
+
+
 @pytest.mark.timeout(900)
 def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: Connection, whole: Path) -> None:
     """The embedding actor, and then the whole job: its driver, and all that ends with it."""
@@ -239,8 +279,7 @@ def test_a_video_that_brings_rounds_down_is_refused_in_the_end_and_harms_no_neig
     deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
 ) -> None:
     """As by an error that nobody has thought of: what cannot be written brings its task down, and that the round."""
-    with deployment.path.open("a", encoding="utf-8") as file:
-        file.write("starts_max = 4\n")  # in [ingest], which comes last
+    say(deployment, "starts_max = 4")
     folder = copied(tmp_path / "mixed", *(clips / name for name in WHOLE))
     (folder / "poison.mp4").write_bytes((clips / "cuts.mp4").read_bytes() + b"\0\0\0\x08free")
     connection.execute(POISON)
