@@ -17,6 +17,7 @@ TOLD_MAX = 20  # reasons, on one line
 MORE = "and more, for other reasons"
 
 LEFT_OUT = "left out"  # a file that is not ingested
+MANIFEST_EMPTY = "manifest empty"  # no row stands in it
 ROW_REFUSED = "row refused"  # of a manifest
 ROW_WITHOUT_FILE = "row without file"
 FILE_WITHOUT_ROW = "file without row"  # ingested, by its name and the job's creator

@@ -18,7 +18,7 @@ from cluster import database, telemetry
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
-from pipelines import lists, local_files, manifest, ownership, source, stages
+from pipelines import lists, local_files, manifest, ownership, remarks, source, stages
 from pipelines.handles import ANYBODY, Rights
 from pipelines.local_files import Extent
 from pipelines.manifest import Entry
@@ -101,6 +101,20 @@ def test_only_configured_buckets_are_read(storage: Storage, bucket: str) -> None
         with pytest.raises(Rejected) as caught:
             source.check(uri, storage, ("none-such",))
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize("name", manifest.NAMES)
+def test_a_manifest_of_no_bytes_is_named_and_harms_nobody(
+    storage: Storage, bucket: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    (tmp_path / name).touch()
+    for each in ("a.mp4", name):
+        storage.put_bytes((tmp_path / each).read_bytes(), f"s3://{bucket}/v/{each}")
+    sent = source.upload(tmp_path, storage, bucket, None, silent)
+    for found in (source.listed(f"s3://{bucket}/v", storage), source.listed(sent.uri, storage)):
+        assert [video.title for video in found.videos] == ["A"]
+        assert remarks.line(found.remarks[0]) == f"manifest empty: {name}: no row stands in it"
 
 
 def test_an_empty_prefix_is_refused(storage: Storage, bucket: str) -> None:
