@@ -165,6 +165,7 @@ def _plan(
     from cluster import runtime
     from cluster.storage import Storage
     from pipelines import creators, estimate, jobs, model_names, source
+    from pipelines.remarks import Remarks
 
     settings = context.settings
     known, is_known = creators.known_handles(connection, [creator]), creators.knows(connection)
@@ -178,11 +179,13 @@ def _plan(
     else:
         path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
         found = source.local(path, settings.s3.bucket, beside, extent, creator, is_known=is_known)
-    plan = estimate.of(settings, connection, found.videos, model)
+    noted = Remarks()
+    noted.extend(found.remarks)
+    plan = estimate.of(settings, connection, found.videos, model, noted)
     if as_json:
-        context.emit(plan | {"remarks": found.remarks})
+        context.emit(plan | {"remarks": noted.rows()})
         return
-    _say_remarks(context, found.remarks)
+    _say_remarks(context, noted.rows())
     for name, value in plan.items():
         context.console.print(f"{name.replace('_', ' ')}: {'unknown before the first job' if value is None else value}")
 

@@ -27,7 +27,9 @@ CREATOR_ALIKE = "creator alike"  # another one whose handle differs in case or w
 WALLET_KEPT = "wallet kept"  # the row names another one than the creator has, or one for nobody
 WORDS_CHANGED = "words changed"  # of a video that was there: the manifest says something else than it did
 WORDS_KEPT = "words kept"  # though the manifest says others
-TAKEN_DOWN = "taken down"  # before, and stays so
+TAKEN_DOWN = "taken down"  # before
+
+STAYS = "it stays so"  # of what was taken down
 
 Remark = dict[str, Any]  # {"kind", "reason", "count", "names"}: as the job's answer has it
 
