@@ -45,7 +45,8 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
         hint = "create it, or name another"
         raise Rejected(f"bucket {bucket!r} does not exist", status=404, code="not-found", hint=hint)
     if not storage.exists(uri):
-        raise Rejected(f"nothing lies under {uri}", status=404, code="nothing-to-do", hint="check the address")
+        hint = "an address ends with its key; `?` and what follows count to it" if "?" in uri else "check the address"
+        raise Rejected(f"nothing lies under {uri}", status=404, code="nothing-to-do", hint=hint)
 
 
 @dataclass(frozen=True)

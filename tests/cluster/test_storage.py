@@ -87,6 +87,21 @@ def test_what_is_no_s3_address_is_refused(uri: str) -> None:
         split(uri)
 
 
+@pytest.mark.parametrize("uri", ["s3://b/a.mp4?versionId=1", "s3://b/folder/?versionId=", "s3://b/?versionId=1"])
+def test_a_version_of_an_object_is_no_address(uri: str) -> None:
+    with pytest.raises(Rejected, match="names a version of an object") as caught:
+        split(uri)
+    assert (caught.value.status, caught.value.code) == (422, "bad-address")
+
+
+def test_no_object_is_read_in_place_of_one_whose_key_is_longer(storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"hers", f"s3://{bucket}/a.mp4")
+    with pytest.raises(Rejected):
+        storage.read(f"s3://{bucket}/a.mp4?versionId=1")
+    storage.put_bytes(b"his", f"s3://{bucket}/a.mp4?x=1")  # a key like any other
+    assert storage.read(f"s3://{bucket}/a.mp4?x=1") == b"his"
+
+
 def test_an_endpoint_never_shows_its_secret(s3: S3Endpoint) -> None:
     assert s3.secret not in repr(s3)
 

@@ -287,6 +287,15 @@ def test_a_prefix_says_what_is_left_out_too(storage: Storage, bucket: str) -> No
     assert [video.title for video in alone.videos] == ["Mine"]
 
 
+def test_a_source_with_a_query_is_refused_with_what_is_wrong(storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"1", f"s3://{bucket}/v/a.mp4")
+    for query, words in (("?versionId=1", "leave out ?versionId="), ("?part=1", "`?` and what follows count to it")):
+        for uri in (f"s3://{bucket}/v/a.mp4{query}", f"s3://{bucket}/v/{query}"):
+            with pytest.raises(Rejected) as caught:
+                source.check(uri, storage, (bucket,))
+            assert words in caught.value.hint
+
+
 def test_only_lists_that_pixr_wrote_are_lists_and_they_lead_nowhere_else(storage: Storage, bucket: str) -> None:
     entry = {"file": "film.mp4", "title": "Film", "tags": [], "creator": "mallory"}
     for target in (

@@ -80,6 +80,9 @@ async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
             for asked in ({"source": odd}, {"manifest": odd}):
                 refused = await submit(key, **asked)
                 assert (refused.status_code, refused.json()["code"]) == (422, "bad-address"), asked
+        for asked in ({"source": f"{folder}a.mp4?versionId=1"}, {"manifest": f"{folder}manifest.csv?versionId=1"}):
+            refused = await submit(any_key, **asked)
+            assert (refused.status_code, refused.json()["code"]) == (422, "bad-address"), asked
         assert (await submit(any_key, creator="A\u200bna")).json()["code"] == "bad-creator"
         made = [(await submit(key)).json() for key in (any_key, hers, both)]
         assert [job["options"] for job in made] == [
