@@ -6,7 +6,9 @@ submits it again. `submissions` fences drivers: one that is not the latest ends 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
 import secrets
@@ -105,6 +107,39 @@ def create(
     return _submitted(settings, connection, job_id)
 
 
+def queue(
+    settings: Settings,
+    connection: Connection,
+    job_source: str,
+    options: Options,
+    *,
+    priority: int = 0,
+    storage: Storage | None = None,
+    repeat_key: str = "",
+) -> dict[str, Any]:
+    """Make a job as `create` does, which the watch submits: nothing here waits for the cluster, and the caller commits.
+
+    With a `repeat_key`, asked again, it is the same job.
+
+    Raises:
+        Rejected: as by `create`; or 422, the key stands for another job.
+    """
+    job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
+    if not _is_known(connection, job_id):
+        _check(settings, connection, job_source, options, storage)
+        with contextlib.suppress(psycopg.errors.UniqueViolation), connection.transaction():  # sent twice at once
+            _insert(connection, job_source, options, priority, job_id)
+    job = get(connection, job_id)
+    if (job["source"], job["options"], job["priority"]) != (job_source, _said(options), priority):
+        hint = "send a key of its own with each job"
+        raise Rejected("this Idempotency-Key was sent with another job", 422, "idempotency-key-reused", hint)
+    return job
+
+
+def _is_known(connection: Connection, job_id: str) -> bool:
+    return connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is not None
+
+
 def _check(
     settings: Settings, connection: Connection, job_source: str, options: Options, storage: Storage | None = None
 ) -> None:
@@ -117,9 +152,9 @@ def _check(
     lists.require_known(connection, job_source)
 
 
-def _insert(connection: Connection, job_source: str, options: Options, priority: int) -> str:
+def _insert(connection: Connection, job_source: str, options: Options, priority: int, job_id: str = "") -> str:
     """A job's row; its id."""
-    job_id = _new_id("ingest")
+    job_id = job_id or _new_id("ingest")
     connection.execute(
         "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
         (job_id, job_source, Jsonb(_said(options)), priority),
