@@ -75,7 +75,7 @@ class Options:
         if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
             object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
         if said := self.rights.refusal(self.creator):
-            raise Rejected(said, status=403, code="not-yours")
+            raise Rejected(f"creator {self.creator!r}: {said}", status=403, code="not-yours")
 
     @property
     def rights(self) -> Rights:

@@ -56,6 +56,11 @@ class Remarks:
             for number, name in enumerate(names):
                 self.add(row["kind"], row["reason"], name, 1 if number else row["count"] - len(names) + 1)
 
+    def extend_counted(self, rows: Iterable[Remark], reason: str) -> None:
+        """Take over how many there are of each kind, and neither names nor reasons: they may speak of other people's."""
+        for row in rows:
+            self.add(row["kind"], reason, count=row["count"])
+
     def rows(self) -> list[Remark]:
         """All of them, in the order in which their reasons came up."""
         return list(self._found.values())

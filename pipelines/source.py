@@ -25,6 +25,7 @@ from pipelines.selection import Manifest
 
 CHANGING = "it was written to while it was read; ingest it once it is whole"
 
+UNTOLD = "of what, is told to a job for any creator alone"
 UNSAID = Entry("-")  # of an object that no row speaks of
 
 Progress = Callable[[str, int, int], None]
@@ -77,7 +78,12 @@ def listed(
         ownership.require_open(each, rights, own_bucket)
     remarks = Remarks()
     if lists.is_list(uri):
-        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, remarks, is_known)]
+        noted = Remarks()
+        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, noted, is_known)]
+        if rights.creators is None:
+            remarks.extend(noted.rows())
+        else:  # it may be another's folder
+            remarks.extend_counted(noted.rows(), UNTOLD)
     else:
         top = buckets.folder_of(uri, storage)
         objects = {found.uri.removeprefix(f"{top}/"): found for found in buckets.seen(storage.list(uri), remarks)}

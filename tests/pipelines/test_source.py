@@ -336,15 +336,18 @@ def test_a_job_lists_only_videos_of_creators_that_it_may_speak_for(storage: Stor
     storage.put_bytes(rows.encode(), f"s3://{bucket}/v/manifest.csv")
     found = source.listed(f"s3://{bucket}/v", storage, rights=BO)
     assert [(video.creator, video.wallet) for video in found.videos] == [("bo", WALLET)]
-    assert kinds(found) == {
-        "the creator is 'ana'; this job speaks for bo, cy": ["manifest.csv, line 2"],
-        "its row (v/manifest.csv, line 2) is refused: the creator is 'ana'; this job speaks for bo, cy": [],  # counted
-        "no row of a manifest speaks of it": ["unsaid.mp4"],
-        "no creator is named; this job speaks for bo, cy": ["unsaid.mp4"],
-    }
+    assert (
+        kinds(found)
+        == {
+            "it is another creator's; this job speaks for bo, cy": ["manifest.csv, line 2"],
+            "its row (v/manifest.csv, line 2) is refused: it is another creator's; this job speaks for bo, cy": [],  # counted
+            "no row of a manifest speaks of it": ["unsaid.mp4"],
+            "no creator is named; this job speaks for bo, cy": ["unsaid.mp4"],
+        }
+    )
     own = source.listed(f"s3://{bucket}/v", storage, creator="cy", rights=BO)
     assert sorted(video.creator for video in own.videos) == ["bo", "cy"]
-    with pytest.raises(Rejected, match=r"no video under .*the creator is 'ana'"):
+    with pytest.raises(Rejected, match=r"no video under .*it is another creator's"):
         source.listed(f"s3://{bucket}/v/hers.mp4", storage, manifest_uri=f"s3://{bucket}/v/manifest.csv", rights=BO)
 
 
@@ -353,8 +356,11 @@ def test_a_list_too_speaks_only_for_the_creators_of_the_job(storage: Storage, bu
     found = source.listed(uri, storage, creator="bo", rights=BO)
     assert [video.creator for video in found.videos] == ["bo"]
     assert (
-        kinds(found)["the creator is 'ana'; this job speaks for bo, cy"] == []
+        kinds(found)["it is another creator's; this job speaks for bo, cy"] == []
     )  # counted, and not named: it is another's
+    assert "'notes.txt'" in str(source.listed(uri, storage).remarks)
+    for secret in ("ana", "notes", "one.mp4"):  # of who made the list
+        assert secret not in str(found.remarks)
 
 
 def test_an_upload_that_is_gone_costs_the_others_of_its_list_nothing(
@@ -467,7 +473,9 @@ def test_neither_a_deeper_source_nor_a_manifest_of_ones_own_makes_a_video_ones_o
     uri, beside = f"{hers}/{source_of}", f"s3://{bucket}/{given}" if given else ""
     found = source.listed(uri, storage, creator="ana", manifest_uri=beside)
     assert {video.creator for video in found.videos} == {"ana"}
-    with pytest.raises(Rejected, match=r"its row \(incoming/Manifest\.CSV, line \d\) is refused: the creator is 'bob'"):
+    with pytest.raises(
+        Rejected, match=r"its row \(incoming/Manifest\.CSV, line \d\) is refused: it is another creator's"
+    ):
         source.listed(uri, storage, creator="ana", manifest_uri=beside, rights=ANA)
 
 
@@ -491,7 +499,7 @@ def test_a_deeper_manifest_takes_no_video_from_whom_an_outer_one_gives_it_to(
     try:
         titles = [video.title for video in source.listed(f"{hers}{source_of}", storage, rights=ANA).videos]
     except Rejected as refused:
-        assert "the creator is 'bob'" in refused.detail
+        assert "it is another creator's" in refused.detail
     else:
         assert titles == ["Own"]
 
@@ -546,10 +554,10 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
 
 def test_what_is_left_out_as_others_is_counted_and_not_named(storage: Storage, bucket: str, hers: str) -> None:
     found = source.listed(hers, storage, creator="ana", rights=ANA)
-    said = [remark for remark in found.remarks if "the creator is 'bob'" in remark["reason"]]
+    said = [remark for remark in found.remarks if "it is another creator's" in remark["reason"]]
     assert sum(remark["count"] for remark in said if remark["kind"] == "left out") == 2
     assert [video.title for video in found.videos] == ["Own", "Nobodys"]
-    for secret in ("film.mp4", "Part 2.mp4"):
+    for secret in ("film.mp4", "Part 2.mp4", "bob"):
         assert secret not in str(found.remarks)
     with pytest.raises(Rejected) as caught:
         source.listed(f"{hers}/bob", storage, creator="ana", rights=ANA)
