@@ -160,6 +160,17 @@ def running(settings: Settings) -> bool:
         raise folders.refusal(settings.data_dir) from error
 
 
+def require_running(settings: Settings) -> None:
+    """Refuse to ask at the addresses of a Pixr that is down: another one may have its ports by now.
+
+    Raises:
+        Rejected: no supervisor holds this data folder.
+    """
+    if not running(settings):
+        hint = "start it with `pixr up`, or name another data folder with PIXR_DATA_DIR"
+        raise Rejected(f"Pixr is down in {settings.data_dir}", code="not-running", hint=hint)
+
+
 def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Leave a supervisor behind, in a session of its own, over a data folder that no other user can enter."""
     folder = settings.data_dir
