@@ -243,7 +243,9 @@ def _follow(context: Context, connection: Connection, job_id: str, quiet: bool) 
             if job["finished_at"]:
                 return job
             videos, done = job["videos"], job["videos"]["total"] - job["progress"]["left"]
-            if job["listed"]:
+            if job["waits_for"]:
+                progress.update(bar, line=f"waits for {job['waits_for']}")
+            elif job["listed"]:
                 progress.update(bar, total=videos["total"], completed=done, line=_line(job))
             time.sleep(POLL_S)
 
@@ -267,6 +269,8 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
         + f" {job['segments']} segments"
         + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
     )
+    if job["waits_for"]:
+        context.console.print(f"  waits for {job['waits_for']}", style="yellow", markup=False, soft_wrap=True)
     if job["error"]:
         context.console.print(f"  {job['error']}", style="red", markup=False)
     _say_remarks(context, job["remarks"])

@@ -70,6 +70,7 @@ class Job(BaseModel):
     segments: int
     started_at: str | None
     finished_at: str | None
+    waits_for: Annotated[str | None, Field(description="What it waits for while nobody is at work on it.")] = None
     error: str | None
     failures: list[dict[str, Any]]
 

@@ -56,6 +56,7 @@ async def test_a_job_is_made_once_and_said_so_while_the_cluster_stands_still(set
             answers = await asyncio.gather(*(submit(mine, "a") for _ in range(4)))
             assert [each.status_code for each in answers] == [202] * 4
             assert len({each.json()["id"] for each in answers}) == 1
+            assert answers[0].json()["waits_for"] == "the Ray cluster"
             doors.services.storage.delete(f"{folder}a.mp4")
             assert (await submit(mine, "a")).json() == answers[0].json()  # whatever has become of its source
             reused = await submit(mine, "a", creator="ana")
