@@ -206,8 +206,9 @@ def _in_s3(
     context: Context, connection: Connection, given: str, manifest: str, quiet: bool, extent: Extent
 ) -> tuple[Sent, str, str]:
     """The S3 source of what was named, the local path it came from, and the manifest's address."""
-    from cluster import runtime
+    from cluster import folders, runtime
     from cluster.errors import Rejected
+    from cluster.settings import EMBEDDED
     from cluster.storage import Storage
     from pipelines import creators, source
 
@@ -222,10 +223,16 @@ def _in_s3(
             if not quiet:
                 status.update(f"uploading {done + 1} of {total}: {name}" if name else "uploaded")
 
+        def require_room(size: int) -> None:
+            if context.settings.s3.url == EMBEDDED:
+                folders.require_space(context.settings.data_dir, context.settings.s3.free_space_min_mb, size)
+
         local = Path(manifest) if manifest else None
         path, bucket = Path(given).expanduser(), context.settings.s3.bucket
         is_known = creators.knows(connection)
-        sent = source.upload(path, storage, bucket, local, progress, extent, is_known=is_known)
+        sent = source.upload(
+            path, storage, bucket, local, progress, extent, is_known=is_known, require_room=require_room
+        )
     return sent, str(Path(given).expanduser().resolve()), ""
 
 

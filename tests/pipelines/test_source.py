@@ -8,6 +8,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -230,19 +232,41 @@ def test_one_row_that_cannot_be_kept_is_named_and_the_others_get_in(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root reads everything; it becomes another user here")
-def test_a_file_that_may_not_be_read_is_named_and_the_others_get_in(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:2]:
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """While this lasts this process is an ordinary user, who comes as far as `folder`."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    folder.chmod(0o755)
+    for parent in list(folder.parents)[:2]:
         parent.chmod(0o711)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("named", "given"), [("shut", ""), ("shut/a.mp4", ""), ("unlisted/a.mp4", ""), ("b.mp4", "shut/m.csv")]
+)
+def test_a_path_that_may_not_be_read_is_refused_in_a_line(tmp_path: Path, named: str, given: str) -> None:
+    (tmp_path / "b.mp4").write_bytes(b"b")
+    for name, mode in (("shut", 0o000), ("unlisted", 0o711)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").write_bytes(b"a")
+        (tmp_path / name).chmod(mode)
+    with as_nobody(tmp_path), pytest.raises(Rejected, match="permission denied"):
+        source.local(tmp_path / named, "pixr", tmp_path / given if given else None)
+
+
+def test_a_file_that_may_not_be_read_is_named_and_the_others_get_in(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"a")
     (tmp_path / "b.mp4").write_bytes(b"b")
     (tmp_path / "b.mp4").chmod(0)
     (tmp_path / "deep").mkdir(mode=0)
-    os.seteuid(65534)
-    try:
+    with as_nobody(tmp_path):
         found = source.local(tmp_path, "pixr", None)
-    finally:
-        os.seteuid(0)
     assert [video.title for video in found.videos] == ["A"]
     assert kinds(found) == {"permission denied": ["deep", "b.mp4"]}
 
