@@ -64,7 +64,7 @@ def test_an_embedder_is_there_before_its_model_is_and_says_that_it_loads(
 ) -> None:
     model = Model(1, "tiny", tiny_facts["image_size"], tiny_facts["fit"], tiny_facts["fingerprint"])
     settings = IngestSettings(no_progress_timeout_s=1)
-    place = Place("j", "j/1", "", s3, "b", settings, ModelSettings(name=str(tiny_model), threads=1), model)
+    place = Place("j", "j/1", "", s3, "b", settings, ModelSettings(name=str(tiny_model)), model)
     signs.begin(gate.wait)  # the model is loaded behind this
     embed = ingest.EmbedBatches(place)
     given = embed({"row": [ingest.pack(Done(7, "busy"))["row"]]})
