@@ -206,7 +206,7 @@ def look(settings: Settings) -> dict[str, Any]:
     known, is_running = supervisor.read_status(settings), supervisor.running(settings)
     rows: dict[str, Any] = known["services"] if is_running else {}  # type: ignore[assignment]
     embedded = [each for each in services.all_services(settings) if each.name != "schema"]
-    away = {each.name: said for each in embedded if (said := _not_there(rows.get(each.name)))}
+    away = {each.name: why for each in embedded if (why := _not_there(rows.get(each.name)))}
     ours = [each for each in embedded if each.name not in away]
     checks = {each.name: _check_of(each) for each in ours}
     lacking = {each.name: each.degraded for each in ours if isinstance(each, services.Degradable)}

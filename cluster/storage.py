@@ -124,7 +124,8 @@ class Storage:
     def read(self, uri: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive), as one ranged request."""
         with _sorted(uri, self.endpoint):
-            data: bytes = self.filesystem().cat_file(uri, start=start, end=end)
+            # No range where the whole is meant: an empty object has none, and its store would refuse it.
+            data: bytes = self.filesystem().cat_file(uri, start=start or None, end=end)
             return data
 
     def size(self, uri: str) -> int:

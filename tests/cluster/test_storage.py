@@ -32,6 +32,8 @@ def test_bytes_come_back_whole_and_by_range(storage: Storage, bucket: str) -> No
     assert storage.read(uri) == bytes(range(256))
     assert storage.read(uri, 10, 20) == bytes(range(10, 20))
     assert storage.size(uri) == 256
+    storage.put_bytes(b"", uri)
+    assert storage.read(uri) == b""
 
 
 def test_a_file_goes_up_and_comes_down(storage: Storage, bucket: str, tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def test_what_was_taken_down_is_said_to_be_so_whatever_its_content_is_now(
     connection.execute(
         "UPDATE media.videos SET status = 'quarantined', error = 'e', error_code = 'c' WHERE source_uri ~ 'bad'"
     )
-    catalog.remove(connection, 1)
+    row = connection.execute("SELECT id FROM media.videos WHERE source_uri ~ 'done'").fetchone()
+    assert row is not None
+    catalog.remove(connection, row[0])
     another = Listed("s3://b/done.mp4", "another", 2, "ana", "done")
     for video in (VIDEOS[0], another):
         noted = Remarks()
