@@ -19,7 +19,7 @@ import click
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.roles import Role
-from cluster.settings import Settings
+from cluster.settings import EMBEDDED, Settings
 from cluster.terminal import Printer, printable
 
 if TYPE_CHECKING:
@@ -45,10 +45,17 @@ class Context:
         return settings_module.load(self._config)
 
     def connect(self, role: Role, *, autocommit: bool = False) -> Connection[Any]:
-        """A connection to the deployment's database, as one of its roles."""
-        from cluster import database, logins
+        """A connection to the deployment's database, as one of its roles.
 
-        return database.connect(logins.url(self.settings, role), autocommit=autocommit)
+        Raises:
+            Rejected: the database is that of a data folder in which Pixr is down.
+        """
+        from cluster import database, logins, supervisor
+
+        url = logins.url(self.settings, role)
+        if self.settings.postgres.url == EMBEDDED:
+            supervisor.require_running(self.settings)
+        return database.connect(url, autocommit=autocommit)
 
     def emit(self, document: Any) -> None:
         """One JSON document on standard output."""

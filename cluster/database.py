@@ -19,10 +19,11 @@ POOL_WAIT_S = 10.0
 RECONNECT_TIMEOUT_S = 2.0  # then the next caller tries again, so that a server that is back is used at once
 PORTS = {"redis": 6379, "rediss": 6379}  # where a URL names none; else PostgreSQL's
 # By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html): worth another try, with the words for it.
+FULL = "53100"
 BUSY: Mapping[str, str] = {
     "40001": "refused two transactions that exclude each other",
     "40P01": "ended a deadlock",
-    "53100": "has no space left on its disk",
+    FULL: "has no space left on its disk",
     "53200": "has no memory left",
     "53300": "has no connections left",
     "55P03": "did not get a lock in time",
@@ -114,7 +115,8 @@ def of(error: psycopg.OperationalError, url: str = "") -> PixrError:
         hint = "check [postgres] url in the settings"
         return Rejected(f"PostgreSQL{where} {REFUSED[code]}: {line}", status=503, code="database-refused", hint=hint)
     if code in BUSY:
-        return Temporary(f"PostgreSQL{where} {BUSY[code]}: {line}", public="the database is too busy at present")
+        public = f"the database {BUSY[code]}" if code == FULL else "the database is too busy at present"
+        return Temporary(f"PostgreSQL{where} {BUSY[code]}: {line}", public=public)
     if is_away(error):
         return Temporary(f"PostgreSQL{where} is unreachable: {line}", public="the database does not answer")
     return Temporary(f"PostgreSQL{where} failed: {line}", public="the database failed")

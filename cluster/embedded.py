@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 OWNERS_CONNECTIONS = 20  # beside those of the roles: migrations, indexes, dumps, the server's own and people
+IO_RETRIES = 3  # of a block that the disk does not take: it is full, and each try waits longer than the one before
 JUICEFS_TIMEOUT_S = 30.0
 PYTHON = "python"  # a link to the virtual environment, in Ray's short folder
 SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
@@ -211,6 +212,8 @@ class S3Gateway:
             "--no-agent",
             "--metrics",
             metrics,
+            "--io-retries",
+            str(IO_RETRIES),
         )
         cache = ("--cache-dir", str(self._folder / "cache"), "--cache-size", "256")
         environment = {"MINIO_ROOT_USER": "pixr", "MINIO_ROOT_PASSWORD": runtime.secret(self.settings, "s3")}

@@ -12,6 +12,7 @@ import logging
 import os
 import pwd
 import shlex
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,18 @@ def refusal(folder: Path) -> Rejected:
     give = f"give it to this one with `sudo chown -R {os.geteuid()} {shlex.quote(str(folder))}`"
     hint = f"run Pixr as that user, or {give if _is_used(folder) else elsewhere}"
     return Rejected(f"the data folder is another user's: {other} belongs to {_name(other.lstat().st_uid)}", hint=hint)
+
+
+def require_space(folder: Path, kept_mb: int, coming_bytes: int = 0) -> None:
+    """Refuse to begin what would fill the disk of the data folder.
+
+    Raises:
+        Rejected: with `coming_bytes` more in it less than `kept_mb` would be free.
+    """
+    free_mb, needed_mb = shutil.disk_usage(folder).free >> 20, kept_mb + -(-coming_bytes >> 20)
+    if free_mb < needed_mb:
+        hint = "free some, or choose another folder with PIXR_DATA_DIR"
+        raise Rejected(f"no space left in {folder}: {free_mb} MB free, {needed_mb} MB needed", hint=hint)
 
 
 def make_private(folder: Path) -> None:

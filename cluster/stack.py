@@ -36,6 +36,7 @@ from cluster.roles import OWNER, PARTS
 from cluster.settings import Settings
 
 POLL_S = 0.2
+NOT_THERE = ("waiting", "dead", "stopped")  # states of a service that has no process
 MARKS = {"healthy": "[green]●[/]", "starting": "[yellow]◌[/]", "waiting": "[dim]○[/]", "dead": "[red]✗[/]"}
 
 
@@ -205,20 +206,24 @@ def look(settings: Settings) -> dict[str, Any]:
 
     `degraded` names what a service lacks that answers all the same, `notes` are lines of a service about itself.
     """
-    known = supervisor.read_status(settings)
-    rows: dict[str, Any] = known["services"]  # type: ignore[assignment]
-    ours = [each for each in services.all_services(settings) if each.name != "schema"]
+    known, is_running = supervisor.read_status(settings), supervisor.running(settings)
+    rows: dict[str, Any] = known["services"] if is_running else {}  # type: ignore[assignment]
+    embedded = [each for each in services.all_services(settings) if each.name != "schema"]
+    away = {each.name: why for each in embedded if (why := _not_there(rows.get(each.name)))}
+    ours = [each for each in embedded if each.name not in away]
     checks = {each.name: _check_of(each) for each in ours}
     lacking = {each.name: each.degraded for each in ours if isinstance(each, services.Degradable)}
     talking = {each.name: each.notes for each in ours if isinstance(each, services.Talkative)}
-    talking["postgres"] = lambda: logins.notes(settings)
+    if "postgres" not in away:
+        talking["postgres"] = lambda: logins.notes(settings)
     checks |= {name: check for name, (_, check) in _external_checks(settings).items()}
-    if known["phase"] == "down" and not supervisor.running(settings):
+    if not is_running:
         runtime.endpoints(settings)  # refuses when nothing was ever started
-    with ThreadPoolExecutor(max_workers=len(checks) + len(lacking) + len(talking)) as threads:
+    with ThreadPoolExecutor(max_workers=max(1, len(checks) + len(lacking) + len(talking))) as threads:
         looked = {name: threads.submit(_lacking, question) for name, question in lacking.items()}
         said = {name: threads.submit(_said, question) for name, question in talking.items()}
-        reasons = dict(zip(checks, threads.map(_reason, checks.values()), strict=True))
+        answers = dict(zip(checks, threads.map(_reason, checks.values()), strict=True))
+    reasons = {each.name: away.get(each.name) or answers[each.name] for each in embedded} | answers
     degraded = {name: each.result() for name, each in looked.items()}
     notes = {name: each.result() for name, each in said.items()}
     urls = _urls(settings)
@@ -232,12 +237,19 @@ def look(settings: Settings) -> dict[str, Any]:
                 "reason": reason,
                 "degraded": [] if reason else list(degraded.get(name, ())),
                 "notes": dict(notes.get(name, {})),
-                "pid": rows.get(name, {}).get("pid") if known["phase"] != "down" else None,
+                "pid": rows.get(name, {}).get("pid"),
                 "restarts": rows.get(name, {}).get("restarts", 0),
             }
             for name, reason in reasons.items()
         },
     }
+
+
+def _not_there(row: Mapping[str, Any] | None) -> str:
+    """Why a service of this data folder is not asked, by what its supervisor wrote: another Pixr may answer at its port."""
+    if row is None:
+        return "not running"
+    return str(row["reason"] or row["state"]) if row["state"] in NOT_THERE else ""
 
 
 def _check_of(service: services.Service) -> Callable[[], None]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+VERSION = "?versionId="  # s3fs leaves it out with all behind it, and would read another object than is named
 READ_TIMEOUT_S = 60
 ATTEMPTS_MAX = 3
 STREAMS = 1  # a file: several take three times the CPU, and who fetches many files fetches some side by side
@@ -45,7 +46,7 @@ def split(uri: str) -> tuple[str, str]:
     """`s3://bucket/key` → `(bucket, key)`.
 
     Raises:
-        Rejected: it is not such a URI, or its key leads elsewhere than it says (`..`).
+        Rejected: it is not such a URI, or its key leads elsewhere than it says (`..`, a version of an object).
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -53,6 +54,9 @@ def split(uri: str) -> tuple[str, str]:
         raise Rejected(f"{uri!r} is not an S3 address", hint="write it as s3://bucket/key")
     if not BUCKET.fullmatch(bucket) or CONTROL.search(key) or {".", ".."} & set(key.split("/")):
         raise Rejected(f"{uri!r} is not the address of an object", 422, "bad-address", "write it as s3://bucket/key")
+    if VERSION in key:
+        hint = f"objects are read as they are at present: leave out {VERSION}…"
+        raise Rejected(f"{uri!r} names a version of an object", 422, "bad-address", hint)
     return bucket, key
 
 
@@ -120,7 +124,8 @@ class Storage:
     def read(self, uri: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive), as one ranged request."""
         with _sorted(uri, self.endpoint):
-            data: bytes = self.filesystem().cat_file(uri, start=start, end=end)
+            # No range where the whole is meant: an empty object has none, and its store would refuse it.
+            data: bytes = self.filesystem().cat_file(uri, start=start or None, end=end)
             return data
 
     def size(self, uri: str) -> int:

@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +159,17 @@ def running(settings: Settings) -> bool:
         raise folders.refusal(settings.data_dir) from error
 
 
+def require_running(settings: Settings) -> None:
+    """Refuse to ask at the addresses of a Pixr that is down: another one may have its ports by now.
+
+    Raises:
+        Rejected: no supervisor holds this data folder.
+    """
+    if not running(settings):
+        hint = "start it with `pixr up`, or name another data folder with PIXR_DATA_DIR"
+        raise Rejected(f"Pixr is down in {settings.data_dir}", code="not-running", hint=hint)
+
+
 def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Leave a supervisor behind, in a session of its own, over a data folder that no other user can enter."""
     folder = settings.data_dir
@@ -167,7 +177,7 @@ def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[byte
     for name in ("run", "logs"):
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o700)
-    _require_space(settings)
+    folders.require_space(settings.data_dir, settings.s3.free_space_min_mb)
     _tidy(settings)
     status_path(settings).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "cluster.supervisor", *only]
@@ -219,13 +229,6 @@ def _lock(settings: Settings) -> IO[str]:
     handle.write(str(os.getpid()))
     handle.flush()
     return handle
-
-
-def _require_space(settings: Settings) -> None:
-    free_mb, needed_mb = shutil.disk_usage(settings.data_dir).free >> 20, settings.s3.free_space_min_mb
-    if free_mb < needed_mb:
-        hint = "free some, or choose another folder with PIXR_DATA_DIR"
-        raise Rejected(f"no space left in {settings.data_dir}: {free_mb} MB free, {needed_mb} MB needed", hint=hint)
 
 
 def _reap(pid: int) -> None:

@@ -19,7 +19,7 @@ from pipelines import creators, mending
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Listed, Note
 from pipelines.media import PIPELINE_VERSION
-from pipelines.remarks import LEFT_OUT, TAKEN_DOWN
+from pipelines.remarks import LEFT_OUT, STAYS, TAKEN_DOWN
 
 PAGE_ROWS = 1000
 
@@ -103,7 +103,7 @@ def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> 
         (job_id, [video.source_uri for video in page]),
     ).fetchall()
     gone = {uri for (uri,) in rows}
-    return [Note(TAKEN_DOWN, "it stays so", video) for video in page if video.source_uri in gone]
+    return [Note(TAKEN_DOWN, STAYS, video) for video in page if video.source_uri in gone]
 
 
 def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
@@ -183,27 +183,26 @@ def add_lacking(connection: Connection, job_id: str, model: str) -> int:
     return done.rowcount
 
 
-def finished(connection: Connection, videos: Sequence[Listed], model: str) -> tuple[set[str], set[str]]:
-    """The addresses of those that a job would skip, and of those that it would leave refused."""
-    done: set[str] = set()
-    refused: set[str] = set()
+def finished(connection: Connection, videos: Sequence[Listed], model: str) -> dict[str, str]:
+    """Those that a job would leave as they are, by their addresses: "ready", "quarantined" or "removed"."""
+    found: dict[str, str] = {}
     for start in range(0, len(videos), PAGE_ROWS):
         page = videos[start : start + PAGE_ROWS]
-        # The same question as `_add_to_job` asks, of contents that have not changed. No ETag: the address names it.
+        # The same question as `_add_to_job` asks, of contents that have not changed. No ETag: the address names it. What
+        # was taken down stays so with any content.
         rows = connection.execute(
             """
-            SELECT v.source_uri, v.status = 'ready' FROM media.videos v
+            SELECT v.source_uri, v.status FROM media.videos v
             JOIN unnest(%s::text[], %s::text[]) AS g (uri, etag) ON v.source_uri = g.uri
-             AND g.etag IN ('', v.source_etag)
+             AND (g.etag IN ('', v.source_etag) OR v.status = 'removed')
             WHERE v.status IN ('quarantined', 'removed') OR v.status = 'ready' AND v.pipeline_version = %s AND EXISTS (
                   SELECT FROM media.embeddings e JOIN media.models m ON m.id = e.model_id
                   WHERE e.video_id = v.id AND m.name = %s)
             """,
             ([video.source_uri for video in page], [video.etag for video in page], PIPELINE_VERSION, model),
         ).fetchall()
-        done.update(uri for uri, ready in rows if ready)
-        refused.update(uri for uri, ready in rows if not ready)
-    return done, refused
+        found.update(rows)
+    return found
 
 
 def _take_turns(connection: Connection, job_id: str) -> None:

@@ -165,6 +165,7 @@ def _plan(
     from cluster import runtime
     from cluster.storage import Storage
     from pipelines import creators, estimate, jobs, model_names, source
+    from pipelines.remarks import Remarks
 
     settings = context.settings
     known, is_known = creators.known_handles(connection, [creator]), creators.knows(connection)
@@ -178,11 +179,13 @@ def _plan(
     else:
         path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
         found = source.local(path, settings.s3.bucket, beside, extent, creator, is_known=is_known)
-    plan = estimate.of(settings, connection, found.videos, model)
+    noted = Remarks()
+    noted.extend(found.remarks)
+    plan = estimate.of(settings, connection, found.videos, model, noted)
     if as_json:
-        context.emit(plan | {"remarks": found.remarks})
+        context.emit(plan | {"remarks": noted.rows()})
         return
-    _say_remarks(context, found.remarks)
+    _say_remarks(context, noted.rows())
     for name, value in plan.items():
         context.console.print(f"{name.replace('_', ' ')}: {'unknown before the first job' if value is None else value}")
 
@@ -203,8 +206,9 @@ def _in_s3(
     context: Context, connection: Connection, given: str, manifest: str, quiet: bool, extent: Extent
 ) -> tuple[Sent, str, str]:
     """The S3 source of what was named, the local path it came from, and the manifest's address."""
-    from cluster import runtime
+    from cluster import folders, runtime
     from cluster.errors import Rejected
+    from cluster.settings import EMBEDDED
     from cluster.storage import Storage
     from pipelines import creators, source
 
@@ -219,10 +223,16 @@ def _in_s3(
             if not quiet:
                 status.update(f"uploading {done + 1} of {total}: {name}" if name else "uploaded")
 
+        def require_room(size: int) -> None:
+            if context.settings.s3.url == EMBEDDED:
+                folders.require_space(context.settings.data_dir, context.settings.s3.free_space_min_mb, size)
+
         local = Path(manifest) if manifest else None
         path, bucket = Path(given).expanduser(), context.settings.s3.bucket
         is_known = creators.knows(connection)
-        sent = source.upload(path, storage, bucket, local, progress, extent, is_known=is_known)
+        sent = source.upload(
+            path, storage, bucket, local, progress, extent, is_known=is_known, require_room=require_room
+        )
     return sent, str(Path(given).expanduser().resolve()), ""
 
 
@@ -240,7 +250,9 @@ def _follow(context: Context, connection: Connection, job_id: str, quiet: bool) 
             if job["finished_at"]:
                 return job
             videos, done = job["videos"], job["videos"]["total"] - job["progress"]["left"]
-            if job["listed"]:
+            if job["waits_for"]:
+                progress.update(bar, line=f"waits for {job['waits_for']}")
+            elif job["listed"]:
                 progress.update(bar, total=videos["total"], completed=done, line=_line(job))
             time.sleep(POLL_S)
 
@@ -264,6 +276,8 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
         + f" {job['segments']} segments"
         + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
     )
+    if job["waits_for"]:
+        context.console.print(f"  waits for {job['waits_for']}", style="yellow", markup=False, soft_wrap=True)
     if job["error"]:
         context.console.print(f"  {job['error']}", style="red", markup=False)
     _say_remarks(context, job["remarks"])

@@ -5,6 +5,7 @@ Judged by what earlier jobs took for a byte. Makes no job, sends nothing and cha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,20 +14,28 @@ from psycopg import Connection
 from cluster.settings import Settings
 from pipelines import catalog
 from pipelines.listed import Listed
+from pipelines.remarks import STAYS, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 
 
-def of(settings: Settings, connection: Connection, videos: Sequence[Listed], model: str = "") -> dict[str, Any]:
-    """Counts, and an estimate where there is experience."""
-    done, refused = catalog.finished(connection, videos, model or settings.section(ModelSettings).name)
-    left = [video for video in videos if video.source_uri not in done and video.source_uri not in refused]
+def of(
+    settings: Settings, connection: Connection, videos: Sequence[Listed], model: str = "", noted: Remarks | None = None
+) -> dict[str, Any]:
+    """Counts, and an estimate where there is experience. What was taken down is `noted`, as a job would."""
+    stands = catalog.finished(connection, videos, model or settings.section(ModelSettings).name)
+    left = [video for video in videos if video.source_uri not in stands]
+    counts = Counter(stands.values())
+    for video in videos:
+        if noted is not None and stands.get(video.source_uri) == "removed":
+            noted.add(TAKEN_DOWN, STAYS, video.source_uri.rpartition("/")[2])
     size = sum(video.size for video in left)
     return {
         "videos": len(videos),
         "creators": len({video.creator for video in videos}),
         "bytes": sum(video.size for video in videos),
-        "done_before": len(done),
-        "refused_before": len(refused),
+        "done_before": counts["ready"],
+        "refused_before": counts["quarantined"],
+        "taken_down_before": counts["removed"],
         "to_ingest": len(left),
         "to_ingest_bytes": size,
         "estimate": _estimate(settings, connection, size),

@@ -66,11 +66,11 @@ class Rights:
         return self.creators is None or handle in self.creators
 
     def refusal(self, handle: str) -> str:
-        """Why not, as a reason; empty when it may."""
+        """Why not, as a reason that names nobody else; empty when it may."""
         if self.creators is None or handle in self.creators:
             return ""
-        named = "no creator is named" if handle == UNKNOWN else f"the creator is {handle!r}"
-        return f"{named}; this job speaks for {', '.join(sorted(self.creators))}"
+        whose = "no creator is named" if handle == UNKNOWN else "it is another creator's"
+        return f"{whose}; this job speaks for {', '.join(sorted(self.creators))}"
 
 
 ANYBODY = Rights()

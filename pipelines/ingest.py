@@ -6,8 +6,8 @@
               → Store    COPY into staging; the last chunk of a video makes it ready, whole
 
 Rows are chunks, so one long video is spread over the workers like many short ones, with the same moments as the
-result. A bad file comes out as a refused row, never as an exception; Ray's retries are finite; what a crash leaves
-undone is taken up again from PostgreSQL (see `catalog`), here in rounds and after a driver's death by `watch`.
+result. A bad file is refused where it is found, by a row and never by an exception; Ray's retries are finite; what a
+crash leaves undone is taken up again from PostgreSQL (see `catalog`), here in rounds and after a driver's death by `watch`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -34,7 +34,7 @@ from cluster.resilience import backoff_s
 from cluster.roles import JOBS
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, source
+from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, signs, source
 from pipelines.gauges import Gauges
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Note
@@ -43,7 +43,7 @@ from pipelines.media import UNCONFINED
 from pipelines.nodes import Survey
 from pipelines.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import Decode, Embed, Place, Plan, Store
+from pipelines.stages import AT_WORK, Decode, Embed, Place, Plan, Refused, Store
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -56,6 +56,7 @@ DECODERS_A_STORER, STORERS_MIN = 8, 2
 CHUNKS_A_BATCH = 8  # what an encoder gets at once; their frames fill its batches together
 TASK_RETRIES = 3  # of a task whose worker was killed
 ACTOR_RESTARTS = 20
+SIGNS_A_TIMEOUT = 4  # signs of life of a step, in the time in which none would end its round
 ROUNDS_MAX = 60
 ROUND_FACTOR = 4  # by which rounds shrink after one that was cut short, and grow again
 WAIT_MAX_S = 5.0
@@ -79,11 +80,11 @@ def pipeline(video_ids: list[int], place: Place, survey: Survey) -> Dataset:
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
         .flat_map(
-            many(Plan(place), ingest.niceness), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
+            many(Plan(place), place), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
             ray_remote_args_fn=survey.placing,
         )
-        .map(
-            one(Decode(place), ingest.niceness), num_cpus=ingest.decoder_cpus, compute=decoders,
+        .flat_map(
+            one(Decode(place), place), num_cpus=ingest.decoder_cpus, compute=decoders,
             max_retries=TASK_RETRIES, ray_remote_args_fn=survey.placing,
         )
         .map_batches(
@@ -91,7 +92,7 @@ def pipeline(video_ids: list[int], place: Place, survey: Survey) -> Dataset:
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
             max_restarts=ACTOR_RESTARTS, max_task_retries=TASK_RETRIES,
         )
-        .map(one(Store(place), ingest.niceness), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
+        .flat_map(one(Store(place), place), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
     )  # fmt: skip
 
 
@@ -106,24 +107,33 @@ def crews(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
     return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
 
-def one(stage: Callable[[Any], Any], niceness: int) -> Callable[[Row], Row]:
+def one(stage: Callable[[Any], Any], place: Place) -> Callable[[Row], Iterator[Row]]:
     """A stage of one row to one row, as Ray wants it."""
-
-    def call(row: Row) -> Row:
-        give_way(niceness)
-        return pack(stage(unpack(row["row"])))
-
-    return call
+    return many(lambda row: (stage(row),), place)
 
 
-def many(stage: Callable[[Any], Iterator[Any]], niceness: int) -> Callable[[Row], list[Row]]:
-    """A stage of one row to several."""
+def many(stage: Callable[[Any], Iterable[Any]], place: Place) -> Callable[[Row], Iterator[Row]]:
+    """A stage of one row to several. While it takes long, signs of life come first."""
+    store = Store(place)
 
-    def call(row: Row) -> list[Row]:
-        give_way(niceness)
-        return [pack(each) for each in stage(unpack(row["row"]))]
+    def call(row: Row) -> Iterator[Row]:
+        give_way(place.ingest.niceness)
+        for given in alive(lambda: (settled(each, store) for each in stage(unpack(row["row"]))), place):
+            yield pack(given)
 
     return call
+
+
+def alive(step: Callable[[], Iterable[Any]], place: Place) -> Iterator[Any]:
+    """What a step of this job gives, with signs of life that come often enough for `no_progress_timeout_s`."""
+    ingest = place.ingest
+    every_s = ingest.no_progress_timeout_s / SIGNS_A_TIMEOUT
+    return signs.alive(step, AT_WORK, every_s, ingest.step_timeout_s)
+
+
+def settled(row: Any, store: Store) -> Any:
+    """Write a refusal down where it comes up: on the way to the end a model is loaded first, and a batch has to fill."""
+    return store(row) if isinstance(row, Refused) else row
 
 
 def give_way(niceness: int) -> None:
@@ -142,14 +152,16 @@ def unpack(data: bytes) -> Any:
 
 
 class EmbedBatches:
-    """`Embed` as an actor."""
+    """`Embed` as an actor. It is there at once, and loads its model while videos are looked at."""
 
     def __init__(self, place: Place) -> None:
         give_way(place.ingest.niceness)
-        self._embed = Embed(place)
+        self._place = place
+        self._embed = signs.begin(lambda: Embed(place))
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        for row in self._embed([unpack(each) for each in batch["row"]]):
+        rows = [unpack(each) for each in batch["row"]]
+        for row in alive(lambda: self._embed.result()(rows), self._place):
             yield {"row": [pack(row)["row"]]}
 
 
@@ -344,7 +356,8 @@ def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int, s
         batches = pipeline(video_ids, place, survey).iter_batches(batch_size=None, prefetch_batches=0)
         with contextlib.closing(iter(batches)) as running:  # type: ignore[type-var]  # a generator
             for done in (unpack(row) for batch in running for row in batch["row"]):
-                counts[done.outcome] = counts.get(done.outcome, 0) + 1
+                if done != AT_WORK:
+                    counts[done.outcome] = counts.get(done.outcome, 0) + 1
                 if done.outcome == UNCONFINED:  # by a node that had not answered
                     survey.require()
                 if heart.stopped:
@@ -362,6 +375,9 @@ def configure(place: Place) -> None:
     import ray
 
     context = ray.data.DataContext.get_current()
+    context.wait_for_min_actors_s = (
+        place.ingest.start_timeout_s
+    )  # nothing of a round is begun before, and no time counts
     context.execution_no_progress_timeout_s = place.ingest.no_progress_timeout_s
     context.max_errored_blocks = 0
     context.enable_progress_bars = False

@@ -6,7 +6,9 @@ submits it again. `submissions` fences drivers: one that is not the latest ends 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
 import secrets
@@ -43,12 +45,25 @@ CATALOGUE = "catalogue"  # the source of a back-fill
 # Jobs that speak for these creators and no others; a job that speaks for any is of those who do so alone.
 THEIRS = "(%(creators)s::text[] IS NULL OR options->'speaks_for' <@ to_jsonb(%(creators)s::text[]))"
 
-# Fewer other jobs are at work, or on their way there, than may be; and fewer of those that speak for the same creators alone.
-HAS_ROOM = """
-SELECT count(*) < %(most)s AND count(*) FILTER (WHERE other.options->'speaks_for' = jobs.options->'speaks_for') < %(each)s
+# Other jobs that are at work, or on their way there; fewer than may be, and fewer of those for the same creators alone.
+AT_WORK = """
 FROM media.jobs other WHERE other.finished_at IS NULL AND other.submission_id IS NOT NULL AND other.id <> jobs.id
   AND (other.heartbeat_at > now() - make_interval(secs => %(alive_s)s)
        OR other.submitted_at > now() - make_interval(secs => %(handover_s)s))
+"""
+HAS_ROOM = f"""
+SELECT count(*) < %(most)s AND count(*) FILTER (WHERE other.options->'speaks_for' = jobs.options->'speaks_for') < %(each)s
+{AT_WORK}"""
+# What a job waits for that nobody is at: as it was noted when it was to be submitted, else Ray.
+PLACE = "a free place: no more than {most} jobs are at work at once ([ingest] jobs_at_work_max)"
+PLACE_OF_EACH = (
+    "a free place: no more than {each} jobs for the same creators are at work at once ([ingest] jobs_at_work_each_max)"
+)
+CLUSTER_AWAY = "the Ray cluster, which does not answer"
+WAITS_FOR = f"""
+CASE WHEN finished_at IS NULL AND NOT coalesce(heartbeat_at > now() - make_interval(secs => {ALIVE_S}), false)
+     THEN coalesce(report->>'waits_for', CASE WHEN submission_id IS NULL THEN 'the Ray cluster'
+                                              ELSE 'its driver, which the Ray cluster starts' END) END
 """
 
 
@@ -73,7 +88,7 @@ class Options:
         if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
             object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
         if said := self.rights.refusal(self.creator):
-            raise Rejected(said, status=403, code="not-yours")
+            raise Rejected(f"creator {self.creator!r}: {said}", status=403, code="not-yours")
 
     @property
     def rights(self) -> Rights:
@@ -105,6 +120,39 @@ def create(
     return _submitted(settings, connection, job_id)
 
 
+def queue(
+    settings: Settings,
+    connection: Connection,
+    job_source: str,
+    options: Options,
+    *,
+    priority: int = 0,
+    storage: Storage | None = None,
+    repeat_key: str = "",
+) -> dict[str, Any]:
+    """Make a job as `create` does, which the watch submits: nothing here waits for the cluster, and the caller commits.
+
+    With a `repeat_key`, asked again, it is the same job.
+
+    Raises:
+        Rejected: as by `create`; or 422, the key stands for another job.
+    """
+    job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
+    if not _is_known(connection, job_id):
+        _check(settings, connection, job_source, options, storage)
+        with contextlib.suppress(psycopg.errors.UniqueViolation), connection.transaction():  # sent twice at once
+            _insert(connection, job_source, options, priority, job_id)
+    job = get(connection, job_id)
+    if (job["source"], job["options"], job["priority"]) != (job_source, _said(options), priority):
+        hint = "send a key of its own with each job"
+        raise Rejected("this Idempotency-Key was sent with another job", 422, "idempotency-key-reused", hint)
+    return job
+
+
+def _is_known(connection: Connection, job_id: str) -> bool:
+    return connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is not None
+
+
 def _check(
     settings: Settings, connection: Connection, job_source: str, options: Options, storage: Storage | None = None
 ) -> None:
@@ -117,9 +165,9 @@ def _check(
     lists.require_known(connection, job_source)
 
 
-def _insert(connection: Connection, job_source: str, options: Options, priority: int) -> str:
+def _insert(connection: Connection, job_source: str, options: Options, priority: int, job_id: str = "") -> str:
     """A job's row; its id."""
-    job_id = _new_id("ingest")
+    job_id = job_id or _new_id("ingest")
     connection.execute(
         "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
         (job_id, job_source, Jsonb(_said(options)), priority),
@@ -183,17 +231,18 @@ def submit(settings: Settings, connection: Connection, job_id: str) -> bool:
         Temporary: the cluster does not answer; the number is used up all the same.
     """
     ingest = settings.section(IngestSettings)
+    bounds = {"most": ingest.jobs_at_work_max, "each": ingest.jobs_at_work_each_max}
+    asked = {"id": job_id, "alive_s": ALIVE_S, "handover_s": ingest.handover_max_s, **bounds}
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('media.jobs at work'))")  # one that submits at a time
         row = connection.execute(
-            "UPDATE media.jobs SET submissions = submissions + 1, submitted_at = now(),"
+            "UPDATE media.jobs SET submissions = submissions + 1, submitted_at = now(), report = report - 'waits_for',"
             f" submission_id = id || '-' || (submissions + 1) WHERE id = %(id)s AND finished_at IS NULL AND ({HAS_ROOM})"
             " RETURNING submission_id, submissions",
-            {
-                "id": job_id, "most": ingest.jobs_at_work_max, "each": ingest.jobs_at_work_each_max,
-                "alive_s": ALIVE_S, "handover_s": ingest.handover_max_s,
-            },
-        ).fetchone()  # fmt: skip
+            asked,
+        ).fetchone()
+        if row is None:
+            _note_place(connection, asked)
     connection.commit()
     if row is None:
         return False
@@ -207,11 +256,24 @@ def submit(settings: Settings, connection: Connection, job_id: str) -> bool:
         )
     except Temporary:
         connection.execute(
-            "UPDATE media.jobs SET submission_id = NULL WHERE id = %s AND submissions = %s", (job_id, row[1])
+            "UPDATE media.jobs SET submission_id = NULL, report = report || %s WHERE id = %s AND submissions = %s",
+            (Jsonb({"waits_for": CLUSTER_AWAY}), job_id, row[1]),
         )
         connection.commit()
         raise
     return True
+
+
+def _note_place(connection: Connection, asked: Mapping[str, Any]) -> None:
+    """Note of which kind of place an unfinished job has found none."""
+    said = {"all": PLACE.format(**asked), "own": PLACE_OF_EACH.format(**asked)}
+    connection.execute(
+        "UPDATE media.jobs SET report = report || jsonb_build_object('waits_for', place) FROM"
+        f" (SELECT id, CASE WHEN (SELECT count(*) >= %(most)s {AT_WORK}) THEN %(all)s::text ELSE %(own)s END AS place"
+        "  FROM media.jobs WHERE id = %(id)s AND finished_at IS NULL) found"
+        " WHERE jobs.id = found.id AND report->>'waits_for' IS DISTINCT FROM place",
+        {**asked, **said},
+    )
 
 
 def dashboard(settings: Settings) -> str:
@@ -457,8 +519,8 @@ def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str,
     """How jobs stand, in the order of their ids, by three questions however many they are."""
     rows = connection.execute(
         "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
-        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8, coalesce(report->'remarks', '[]')"
-        " FROM media.jobs WHERE id = ANY(%s)"
+        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8, coalesce(report->'remarks', '[]'),"
+        f" {WAITS_FOR} FROM media.jobs WHERE id = ANY(%s)"
         " ORDER BY array_position(%s, id)",
         (list(job_ids), list(job_ids)),
     ).fetchall()
@@ -468,7 +530,7 @@ def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str,
 
 def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[str, Any]]) -> dict[str, Any]:
     names = ("id", "source", "options", "status", "priority", "submissions", "total", "listed", "created_at",
-             "started_at", "finished_at", "error", "seconds", "remarks")  # fmt: skip
+             "started_at", "finished_at", "error", "seconds", "remarks", "waits_for")  # fmt: skip
     job = dict(zip(names, row, strict=True))
     total = job.pop("total")
     job["videos"], job["segments"], job["progress"] = _counts(counted, total, job["seconds"])

@@ -43,8 +43,20 @@ def find(
     """The videos under a path that was named, in the order of their names.
 
     Raises:
-        Rejected: there is no such path or no video in it, or a manifest is none.
+        Rejected: there is no such path or no video in it, it cannot be read, or a manifest is none.
     """
+    try:
+        return _found(path, given, remarks, extent, is_known)
+    except OSError as error:  # of the path itself: what lies in it and cannot be read is left out
+        detail = f"{error.filename or path} cannot be read: {why(error)}"
+        raise Rejected(
+            detail, code="not-readable", hint="look at its rights, and those of the folders above it"
+        ) from error
+
+
+def _found(
+    path: Path, given: Path | None, remarks: Remarks, extent: Extent, is_known: Known
+) -> list[tuple[Path, Entry]]:
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
     if not (path.is_dir() or path.is_file()):

@@ -128,6 +128,11 @@ class Rows:
     good: tuple[Row, ...]
     refused: tuple[RefusedRow, ...] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing at all: no bytes, or a line of columns alone."""
+        return not self.good and not self.refused
+
     def unread(self) -> int | None:
         """The first line of which it cannot be told which file it is about."""
         return next((row.line for row in self.refused if not row.file), None)

@@ -17,6 +17,7 @@ TOLD_MAX = 20  # reasons, on one line
 MORE = "and more, for other reasons"
 
 LEFT_OUT = "left out"  # a file that is not ingested
+MANIFEST_EMPTY = "manifest empty"  # no row stands in it
 ROW_REFUSED = "row refused"  # of a manifest
 ROW_WITHOUT_FILE = "row without file"
 FILE_WITHOUT_ROW = "file without row"  # ingested, by its name and the job's creator
@@ -26,7 +27,9 @@ CREATOR_ALIKE = "creator alike"  # another one whose handle differs in case or w
 WALLET_KEPT = "wallet kept"  # the row names another one than the creator has, or one for nobody
 WORDS_CHANGED = "words changed"  # of a video that was there: the manifest says something else than it did
 WORDS_KEPT = "words kept"  # though the manifest says others
-TAKEN_DOWN = "taken down"  # before, and stays so
+TAKEN_DOWN = "taken down"  # before
+
+STAYS = "it stays so"  # of what was taken down
 
 Remark = dict[str, Any]  # {"kind", "reason", "count", "names"}: as the job's answer has it
 
@@ -52,6 +55,11 @@ class Remarks:
             names = row["names"] or [""]
             for number, name in enumerate(names):
                 self.add(row["kind"], row["reason"], name, 1 if number else row["count"] - len(names) + 1)
+
+    def extend_counted(self, rows: Iterable[Remark], reason: str) -> None:
+        """Take over how many there are of each kind, and neither names nor reasons: they may speak of other people's."""
+        for row in rows:
+            self.add(row["kind"], reason, count=row["count"])
 
     def rows(self) -> list[Remark]:
         """All of them, in the order in which their reasons came up."""

@@ -17,7 +17,7 @@ from functools import cached_property
 
 from pipelines import manifest
 from pipelines.manifest import Entry, RefusedRow, Row, Rows
-from pipelines.remarks import FILE_WITHOUT_ROW, LEFT_OUT, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks
+from pipelines.remarks import FILE_WITHOUT_ROW, LEFT_OUT, MANIFEST_EMPTY, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def _apply(
     """Note what the manifests of one depth say. What one of their rows keeps out, no other one of them lets in."""
     taken, out = dict[str, Said](), dict[str, str]()
     for each in level:
+        if each.rows.is_empty:
+            remarks.add(MANIFEST_EMPTY, "no row stands in it", each.name)
         for row in each.rows.refused:
             where = each.place_of(row)
             remarks.add(ROW_REFUSED, row.reason, where)

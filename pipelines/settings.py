@@ -61,7 +61,11 @@ class IngestSettings:
     embed_batch_frames: int = 32
     niceness: int = 10  # of the workers, 0 to 19 (nice(2)): a job leaves the CPU to searches on the same machine
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
-    no_progress_timeout_s: int = 120
+    start_timeout_s: int = (
+        600  # for the encoders of a round to have a place and a process; none of its videos is begun before
+    )
+    no_progress_timeout_s: int = 120  # of a round without a row or a sign of life
+    step_timeout_s: int = 3600  # how long a file, a chunk, a batch or loading the model gives signs of life at most
 
     # What looking at a file, and decoding a chunk of it, may cost and do in the sandbox; what a file may be.
     probe_cpu_max_s: int = 120
@@ -135,7 +139,7 @@ class IngestSettings:
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",
                 "probe_file_max_mb", "decode_file_max_mb",  # what libraries say is a file, too
                 "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max", "jobs_at_work_max",
-                "jobs_at_work_each_max")  # fmt: skip
+                "jobs_at_work_each_max", "start_timeout_s", "no_progress_timeout_s", "step_timeout_s")  # fmt: skip
         zeros = ("sandbox_uid", "sandbox_threads_per_cpu", "waited_max_s")
         for least, names in ((1, ones), (0, zeros)):
             for name in names:

@@ -25,9 +25,11 @@ from pipelines.selection import Manifest
 
 CHANGING = "it was written to while it was read; ingest it once it is whole"
 
+UNTOLD = "of what, is told to a job for any creator alone"
 UNSAID = Entry("-")  # of an object that no row speaks of
 
 Progress = Callable[[str, int, int], None]
+RequireRoom = Callable[[int], None]  # raises Rejected where so many bytes more would fill the disk
 
 
 def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
@@ -45,7 +47,8 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
         hint = "create it, or name another"
         raise Rejected(f"bucket {bucket!r} does not exist", status=404, code="not-found", hint=hint)
     if not storage.exists(uri):
-        raise Rejected(f"nothing lies under {uri}", status=404, code="nothing-to-do", hint="check the address")
+        hint = "an address ends with its key; `?` and what follows count to it" if "?" in uri else "check the address"
+        raise Rejected(f"nothing lies under {uri}", status=404, code="nothing-to-do", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,12 @@ def listed(
         ownership.require_open(each, rights, own_bucket)
     remarks = Remarks()
     if lists.is_list(uri):
-        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, remarks, is_known)]
+        noted = Remarks()
+        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, noted, is_known)]
+        if rights.creators is None:
+            remarks.extend(noted.rows())
+        else:  # it may be another's folder
+            remarks.extend_counted(noted.rows(), UNTOLD)
     else:
         top = buckets.folder_of(uri, storage)
         objects = {found.uri.removeprefix(f"{top}/"): found for found in buckets.seen(storage.list(uri), remarks)}
@@ -159,12 +167,13 @@ def upload(
     extent: Extent = ORDINARY,
     *,
     is_known: Known = nobody,
+    require_room: RequireRoom = lambda _: None,
 ) -> Sent:
     """Put a local file or folder into S3 and return the list to ingest, once `lists.remember` has noted it. What is there
-    already is not sent again.
+    already is not sent again. `require_room` is asked before each file, with its size in bytes.
 
     Raises:
-        Rejected: there is no such path or no video in it.
+        Rejected: there is no such path or no video in it, or no room for it.
     """
     remarks = Remarks()
     found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
@@ -172,7 +181,7 @@ def upload(
     rows = list[lists.Row]()
     for done, file in enumerate(_each_once(found, path, bucket, remarks)):
         progress(shown(file.path.name), done, len(found))
-        if _put(file, storage):
+        if _put(file, storage, require_room):
             rows.append(lists.Row(file.uri, file.entry))
         else:
             remarks.add(LEFT_OUT, CHANGING, file.name)
@@ -257,12 +266,13 @@ def _uri_of(file: Path, bucket: str) -> str:
     return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{copies.name_of(file.name)}"
 
 
-def _put(file: _Local, storage: Storage) -> bool:
+def _put(file: _Local, storage: Storage, require_room: RequireRoom) -> bool:
     """Whether a file's content is in S3 under its hash. Where it was written to meanwhile, nothing is."""
     if storage.exists(file.uri) and storage.size(file.uri) == file.state.size:
         return True
     if not file.is_as_read():
         return False
+    require_room(file.state.size)
     storage.put_file(file.path, file.uri)
     if file.is_as_read():
         return True

@@ -1,7 +1,7 @@
 """The stages of ingest as plain classes: what happens to one video, one chunk, one batch of chunks. No Ray in here.
 
-A stage gets a row and returns a row. What goes wrong with a row comes back as a `Refused` row and travels to the end,
-where it is written down; nothing is raised for a bad file. Each stage can be called by hand.
+A stage gets a row and returns a row. What goes wrong with a row comes back as a `Refused` row, which `Store` writes down;
+nothing is raised for a bad file. Each stage can be called by hand.
 """
 
 from __future__ import annotations
@@ -113,6 +113,9 @@ class Done:
     outcome: str
 
 
+AT_WORK = Done(0, "at work")  # of no video: a stage that takes long is alive
+
+
 class Plan:
     """A video's id → its chunks: begins the attempt, fetches the file, probes it, cuts it."""
 
@@ -133,7 +136,8 @@ class Plan:
             yield Done(video_id, "busy" if lease is None else "quarantined")
             return
         try:
-            yield from self._chunks(lease)
+            with database.translate():
+                yield from self._chunks(lease)
         except (Temporary, Rejected) as error:
             yield Refused(video_id, lease.token, as_failure(error))
 
@@ -241,7 +245,11 @@ class Embed:
 
 
 class Store:
-    """Rows → the database: chunks are staged, the last one of a video makes it ready, refusals are written down."""
+    """Rows → the database: chunks are staged, the last one of a video makes it ready, refusals are written down.
+
+    A database that could not keep a chunk (its disk is full, it was too busy) is no fault of the video: it rests, and no
+    attempt is counted.
+    """
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -252,28 +260,29 @@ class Store:
         with database.connect(self._place.postgres_url, autocommit=True) as connection:
             if isinstance(row, Refused):
                 return self._refuse(connection, row)
-            if not sink.stage(connection, self._place.job_id, row):
-                return Done(row.video_id, "staged")
-            return self._finalise(connection, row)
+            try:
+                with database.translate():
+                    return self._staged(connection, row)
+            except Temporary as error:
+                return self._refuse(connection, Refused(row.video_id, row.token, as_failure(error)))
 
-    def _finalise(self, connection: Connection, row: sink.ChunkRow) -> Done:
+    def _staged(self, connection: Connection, row: sink.ChunkRow) -> Done:
         place = self._place
+        if not sink.stage(connection, place.job_id, row):
+            return Done(row.video_id, "staged")
         losses = sink.losses(connection, row.video_id, row.token)
         if failure := losses.refusal(place.ingest.decodable_share_min):
             return self._refuse(connection, Refused(row.video_id, row.token, failure))
-        try:
-            kept = sink.finalise(
-                connection,
-                storage_of(place.s3),
-                row.video_id,
-                row.token,
-                model_id=place.model.id,
-                bucket=place.bucket,
-                settings=place.ingest,
-                job_id=place.job_id,
-            )
-        except Temporary as error:
-            return self._refuse(connection, Refused(row.video_id, row.token, as_failure(error)))
+        kept = sink.finalise(
+            connection,
+            storage_of(place.s3),
+            row.video_id,
+            row.token,
+            model_id=place.model.id,
+            bucket=place.bucket,
+            settings=place.ingest,
+            job_id=place.job_id,
+        )
         return Done(row.video_id, "ready" if kept else "fenced")
 
     def _refuse(self, connection: Connection, row: Refused) -> Done:

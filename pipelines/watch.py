@@ -56,7 +56,8 @@ def look(settings: Settings, connection: Connection) -> list[str]:
             continue
         if jobs.submit(settings, connection, job_id):
             submitted.append(job_id)
-            log.warning("job submitted", extra={"job_id": job_id, "submission": count + 1})
+            level = logging.WARNING if count else logging.INFO
+            log.log(level, "job submitted", extra={"job_id": job_id, "submission": count + 1})
     return submitted
 
 

@@ -35,7 +35,7 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
 
     That nothing matches is an answer, said in words; it is no error, so the exit code is 0.
     """
-    from cluster import runtime
+    from cluster import runtime, supervisor
     from cluster.door import certificate
     from cluster.errors import Temporary
     from serve.client import Client
@@ -43,7 +43,9 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
     if not text and not image:
         raise click.UsageError("say what to look for: a text, or --image")
     picture = _picture(image)
-    with Client(runtime.serve_url(context.settings), verify=certificate.trust(context.settings)) as client:
+    url = runtime.serve_url(context.settings)
+    supervisor.require_running(context.settings)
+    with Client(url, verify=certificate.trust(context.settings)) as client:
         try:
             answer = client.search(text, image=picture, limit=limit)
         except Temporary as error:

@@ -264,10 +264,12 @@ class Client:
         manifest: str = "",
         model: str = "",
         options: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
     ) -> Job:
-        """Submit an ingest job."""
+        """Submit an ingest job. Sent again with the same `idempotency_key` it is the same job."""
         body = {"source": source, "creator": creator, "manifest": manifest, "model": model, "options": options}
-        return of(Job, self._call("POST", "/v1/jobs", json={name: each for name, each in body.items() if each}))
+        said = {name: each for name, each in body.items() if each}
+        return of(Job, self._call("POST", "/v1/jobs", json=said, headers=_keyed(idempotency_key)))
 
     @call("GET /v1/jobs/{job_id}")
     def job(self, job_id: str) -> Job:

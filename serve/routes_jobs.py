@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,12 +14,17 @@ from cluster.errors import Rejected
 from cluster.settings import Settings
 from pipelines import creators, jobs
 from serve import keys, texts
+from serve.answering import KEY_CHARS_MAX
 from serve.keys import Principal
 from serve.pages import Cursor, Pages
 from serve.routing import Route
 from serve.services import Services
 
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$", examples=["ingest-20261124-021500-a1b2c3"])]
+JobKey = Annotated[
+    str | None,
+    Header(max_length=KEY_CHARS_MAX, description="Sent again by the same caller with the same key it is the same job."),
+]
 Text = Annotated[str, Field(max_length=2000, pattern=texts.LINE)]
 
 
@@ -65,6 +70,7 @@ class Job(BaseModel):
     segments: int
     started_at: str | None
     finished_at: str | None
+    waits_for: Annotated[str | None, Field(description="What it waits for while nobody is at work on it.")] = None
     error: str | None
     failures: list[dict[str, Any]]
 
@@ -83,9 +89,11 @@ def router(services: Services) -> APIRouter:
     pages = Pages(services, "jobs")
 
     @routes.post("", status_code=202, response_model=Job)
-    async def submit(request: JobRequest, response: Response, caller: Principal = needs_key) -> Any:
+    async def submit(
+        request: JobRequest, response: Response, idempotency_key: JobKey = None, caller: Principal = needs_key
+    ) -> Any:
         """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone."""
-        job = await services.threads.ask(_create, services, request, caller.speaks_for)
+        job = await services.threads.ask(_create, services, request, caller, idempotency_key)
         response.headers["Location"] = f"/v1/jobs/{job['id']}"
         return job
 
@@ -116,8 +124,9 @@ def router(services: Services) -> APIRouter:
 
 
 def _create(
-    connection: Connection[Any], services: Services, request: JobRequest, speaks_for: Sequence[str] | None
+    connection: Connection[Any], services: Services, request: JobRequest, caller: Principal, idempotency_key: str | None
 ) -> dict[str, Any]:
+    speaks_for = caller.speaks_for
     only = speaks_for[0] if speaks_for is not None and len(speaks_for) == 1 else ""  # of whom else would it speak
     asked = jobs.Options(
         creator=request.creator or only,
@@ -132,7 +141,15 @@ def _create(
     if priority > 0 and speaks_for is not None:
         hint = "leave it out, or ask with a key for any creator"
         raise Rejected("only a key for any creator may go ahead of others", status=403, code="not-yours", hint=hint)
-    return jobs.create(services.settings, connection, request.source, asked, priority=priority, storage=storage)
+    return jobs.queue(
+        services.settings,
+        connection,
+        request.source,
+        asked,
+        priority=priority,
+        storage=storage,
+        repeat_key=f"{caller.id} {idempotency_key}" if idempotency_key else "",
+    )
 
 
 def _listed(

@@ -52,7 +52,8 @@ class Threads:
             Temporary: no thread is free for as long as may be waited, or the call takes too long; it goes on then.
         """
         await self._place()
-        context = contextvars.copy_context()
+        with deadlines.limited(deadlines.left_s(self._timeout_s)):
+            context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         call = self._executor.submit(context.run, functools.partial(function, *args, **kwargs))
         call.add_done_callback(lambda done: self._end(loop, done))
@@ -104,7 +105,7 @@ class DatabaseThreads(Threads):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        """`function(connection, …)` in a thread; committed when it returns, rolled back when it raises.
+        """`function(connection, …)` in a thread; committed when it returns in time, rolled back when it does not or raises.
 
         Raises:
             Temporary: as `run`; the database is away.
@@ -118,7 +119,10 @@ class DatabaseThreads(Threads):
 
     def _asked(self, function: Callable[[Connection[Any]], Result]) -> Result:
         with database.translate(self._url), self._opened().connection() as connection:
-            return function(connection)
+            found = function(connection)
+            if deadlines.left_s(self._timeout_s) <= 0:  # the caller was told that it failed
+                raise Temporary(deadlines.LATE)
+            return found
 
     def _opened(self) -> ConnectionPool:
         """The pool, opened by the first call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.settings import ROOT
+from cluster import runtime
+from cluster.settings import ROOT, Settings
 
 
 def pixr(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -107,6 +109,22 @@ def test_help_names_every_command_of_the_design(tmp_path: Path) -> None:
     said = pixr(tmp_path, "--help").stdout
     wanted = "up down status migrate config ingest jobs search samples index keys payouts audit bench demo"
     assert [name for name in wanted.split() if f"\n  {name} " not in said] == []
+
+
+def test_a_pixr_that_is_down_takes_nobody_else_for_itself(ground: Settings, tmp_path: Path) -> None:
+    """Another one has the ports by now that it had."""
+    ports = {name: runtime.known_port(ground, name) for name in ("postgres", "redis", "s3")}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ports.json").write_text(json.dumps(ports), encoding="ascii")
+    done = pixr(tmp_path, "status", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["phase"]) == (1, "down")
+    assert {(row["healthy"], row["reason"], row["pid"]) for row in found["services"].values()} == {
+        (False, "not running", None)
+    }
+    assert set(ports) < set(found["services"])
+    for arguments in (("search", "cat"), ("jobs",), ("payouts",)):
+        assert_refused(pixr(tmp_path, *arguments), f"Pixr is down in {tmp_path}")
 
 
 def test_down_without_up_is_no_error(tmp_path: Path) -> None:

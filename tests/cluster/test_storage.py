@@ -32,6 +32,8 @@ def test_bytes_come_back_whole_and_by_range(storage: Storage, bucket: str) -> No
     assert storage.read(uri) == bytes(range(256))
     assert storage.read(uri, 10, 20) == bytes(range(10, 20))
     assert storage.size(uri) == 256
+    storage.put_bytes(b"", uri)
+    assert storage.read(uri) == b""
 
 
 def test_a_file_goes_up_and_comes_down(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -85,6 +87,21 @@ def test_a_storage_pickles_as_its_endpoint(storage: Storage, bucket: str) -> Non
 def test_what_is_no_s3_address_is_refused(uri: str) -> None:
     with pytest.raises(Rejected, match="not an S3 address"):
         split(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://b/a.mp4?versionId=1", "s3://b/folder/?versionId=", "s3://b/?versionId=1"])
+def test_a_version_of_an_object_is_no_address(uri: str) -> None:
+    with pytest.raises(Rejected, match="names a version of an object") as caught:
+        split(uri)
+    assert (caught.value.status, caught.value.code) == (422, "bad-address")
+
+
+def test_no_object_is_read_in_place_of_one_whose_key_is_longer(storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"hers", f"s3://{bucket}/a.mp4")
+    with pytest.raises(Rejected):
+        storage.read(f"s3://{bucket}/a.mp4?versionId=1")
+    storage.put_bytes(b"his", f"s3://{bucket}/a.mp4?x=1")  # a key like any other
+    assert storage.read(f"s3://{bucket}/a.mp4?x=1") == b"his"
 
 
 def test_an_endpoint_never_shows_its_secret(s3: S3Endpoint) -> None:

@@ -14,10 +14,11 @@ from cluster import database
 from cluster.cli import Context
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from pipelines import catalog, estimate, source
+from pipelines import catalog, estimate, remarks, source
 from pipelines.cli import ingest
 from pipelines.listed import Listed
 from pipelines.media import PIPELINE_VERSION
+from pipelines.remarks import Remarks
 
 VIDEOS = [Listed(f"s3://b/{name}.mp4", "e", 1_000_000, "ana", name) for name in ("done", "bad", "changed", "new")]
 
@@ -72,6 +73,24 @@ def test_what_is_done_or_refused_is_not_to_be_done_and_the_rest_is_judged_by_it(
     assert estimate.of(settings, connection, VIDEOS, "another model")["done_before"] == 0
 
 
+def test_what_was_taken_down_is_said_to_be_so_whatever_its_content_is_now(
+    settings: Settings, connection: Connection
+) -> None:
+    catalog.register(connection, "j", VIDEOS[:2], 1)
+    connection.execute(
+        "UPDATE media.videos SET status = 'quarantined', error = 'e', error_code = 'c' WHERE source_uri ~ 'bad'"
+    )
+    row = connection.execute("SELECT id FROM media.videos WHERE source_uri ~ 'done'").fetchone()
+    assert row is not None
+    catalog.remove(connection, row[0])
+    another = Listed("s3://b/done.mp4", "another", 2, "ana", "done")
+    for video in (VIDEOS[0], another):
+        noted = Remarks()
+        plan = estimate.of(settings, connection, [video, *VIDEOS[1:]], "m", noted)
+        assert (plan["taken_down_before"], plan["refused_before"], plan["to_ingest"]) == (1, 1, 2)
+        assert [remarks.line(row) for row in noted.rows()] == ["taken down: done.mp4: it stays so"]
+
+
 def test_a_local_folder_is_known_by_its_content(clips: Path, settings: Settings, connection: Connection) -> None:
     [video] = source.local(clips / "cuts.mp4", "pixr", None, creator="bruno").videos
     assert video.size == (clips / "cuts.mp4").stat().st_size
@@ -87,7 +106,7 @@ def test_a_dry_run_prints_the_plan_and_makes_no_job(clips: Path, deployment: Set
     ran = CliRunner().invoke(ingest, [str(clips / "cuts.mp4"), "--dry-run", "--json"], obj=context)
     assert ran.exit_code == 0, ran.output
     plan = json.loads(ran.stdout)
-    assert (plan["videos"], plan["to_ingest"], plan["estimate"]) == (1, 1, None)
+    assert (plan["videos"], plan["to_ingest"], plan["taken_down_before"], plan["estimate"]) == (1, 1, 0, None)
     refused = CliRunner().invoke(ingest, ["s3://elsewhere/x", "--dry-run"], obj=context)
     assert isinstance(refused.exception, Rejected)
     with database.connect(deployment.postgres.url, autocommit=True) as opened:

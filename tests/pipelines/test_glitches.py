@@ -12,7 +12,7 @@ from psycopg import Connection
 from cluster import database
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import catalog, sink
+from pipelines import catalog, ingest, sink
 from pipelines.listed import Listed
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Decode, Decoded, Done, Model, Place, Plan, Refused, Store, Task, chunk_row
@@ -119,6 +119,18 @@ def test_a_film_of_which_most_is_lost_is_refused_and_leaves_nothing_behind(
     assert status == "quarantined"
     assert "of 1000 frames cannot be decoded" in error
     assert [file.name for file in tmp_path.rglob("*") if file.suffix in ("", ".lock", ".done") and file.is_file()] == []
+
+
+def test_a_film_is_refused_as_soon_as_too_much_of_it_is_lost(
+    place: Place, connection: Connection, tmp_path: Path
+) -> None:
+    """Before its other chunks are decoded, and whoever waits behind them."""
+    tasks = planned(place, connection, spoiled(tmp_path, all_but_key_frames_gone))
+    decode = ingest.one(Decode(place), place)
+    assert [ingest.unpack(each["row"]) for each in decode(ingest.pack(tasks[0]))] == [Done(1, "quarantined")]
+    assert video(connection)[0] == "quarantined"
+    said = connection.execute("SELECT outcome, error_code FROM media.job_videos").fetchone()
+    assert said == ("quarantined", "damaged")
 
 
 def test_a_chunk_of_an_attempt_that_has_ended_is_not_fetched(

@@ -78,7 +78,7 @@ def test_no_letter_that_stands_for_others_is_taken_unless_it_is_named() -> None:
 def test_rights_name_whom_they_are_for() -> None:
     rights = handles.Rights(frozenset({"ana", "bo"}))
     assert (rights.covers("ana"), rights.covers("unknown"), handles.ANYBODY.covers("unknown")) == (True, False, True)
-    assert rights.refusal("eve") == "the creator is 'eve'; this job speaks for ana, bo"
+    assert rights.refusal("eve") == "it is another creator's; this job speaks for ana, bo"
     assert rights.refusal("unknown") == "no creator is named; this job speaks for ana, bo"
     with pytest.raises(Rejected, match="speaks for ana") as caught:
         Options(creator="eve", speaks_for=["ana"])

@@ -6,7 +6,8 @@ import hashlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from cluster import runtime
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import jobs, lists, report, source, watch
+from pipelines.scratch import Scratch
+from pipelines.settings import IngestSettings
+from tests.conftest import until
 
 TIMEOUT_S = 240.0
 WHOLE = ("cuts.mp4", "hevc.mp4", "vp9.webm", "av1.mkv", "mpeg2.mpg", "rotated.mp4", "edited.mp4", "one_frame.mp4")
@@ -63,6 +67,19 @@ def submit(settings: Settings, connection: Connection, folder: Path) -> str:
     uri = source.upload(folder, storage, settings.s3.bucket, None, lambda *_: None).uri
     lists.remember(connection, uri)
     return str(jobs.create(settings, connection, uri)["id"])
+
+
+@contextmanager
+def slow_to_fetch(settings: Settings, folder: Path, name: str) -> Iterator[None]:
+    """While this lasts, no worker gets at the file of this name in a folder: it is as if a large one were on its way."""
+    ends, bucket = runtime.endpoints(settings), settings.s3.bucket
+    storage = Storage(ends.s3)
+    source.upload(folder, storage, bucket, None, lambda *_: None)
+    (uri,) = [found.uri for found in storage.list(f"s3://{bucket}/uploads/") if found.uri.endswith(f"/{name}")]
+    found = storage.info(uri)
+    scratch = Scratch.of(settings.section(IngestSettings), ends.s3.url, bucket, 1)
+    with scratch.file(storage, uri, found.etag, found.size):
+        yield
 
 
 def wait(
@@ -164,6 +181,61 @@ def test_good_files_become_searchable_and_bad_ones_are_refused_with_one_reason(
     assert rows(connection) == found
 
 
+def test_a_refusal_is_seen_while_another_file_is_on_its_way(
+    deployment: Settings, connection: Connection, clips: Path, broken: Path, tmp_path: Path
+) -> None:
+    """It waits neither for a model to be loaded nor for a batch to fill."""
+    folder = copied(tmp_path / "mixed", clips / "cuts.mp4", broken / "text.mp4")
+    with slow_to_fetch(deployment, folder, "cuts.mp4"):
+        job_id = submit(deployment, connection, folder)
+        until(lambda: jobs.get(connection, job_id)["failures"], 90, "the refusal of text.mp4")
+        job = jobs.get(connection, job_id)
+        assert [(each["code"], each["outcome"]) for each in job["failures"]] == [("not-a-video", "quarantined")]
+        assert (job["status"], job["videos"]["quarantined"], job["progress"]["left"]) == ("running", 1, 1)
+    job = wait(connection, job_id)
+    assert (job["status"], job["videos"]["ready"], job["videos"]["quarantined"]) == ("succeeded", 1, 1)
+
+
+def attempts(connection: Connection) -> int:
+    """How often the videos of a test were begun."""
+    row = connection.execute("SELECT coalesce(sum(attempts), 0) FROM media.videos").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def say(settings: Settings, *lines: str) -> None:
+    """Add settings to the section [ingest] of a deployment's file, which comes last."""
+    with settings.path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def test_a_step_that_takes_long_is_no_round_without_progress(
+    deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
+) -> None:
+    timeout_s = 15  # in which a worker's process starts, also on a busy machine
+    say(deployment, f"no_progress_timeout_s = {timeout_s}")
+    folder = copied(tmp_path / "films", clips / "cuts.mp4")
+    with slow_to_fetch(deployment, folder, "cuts.mp4"):
+        job_id = submit(deployment, connection, folder)
+        until(lambda: attempts(connection), 90, "the video's first attempt")
+        time.sleep(2.5 * timeout_s)
+        assert attempts(connection) == 1
+    job = wait(connection, job_id)
+    assert (job["status"], job["videos"]["ready"], attempts(connection)) == ("succeeded", 1, 1)
+
+
+def test_while_no_encoder_has_a_place_no_video_is_begun(
+    deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
+) -> None:
+    """As where other jobs have every GPU: an attempt for each wait would have the video refused in the end."""
+    say(deployment, "embedder_cpus = 1000.0", "start_timeout_s = 5")
+    job_id = submit(deployment, connection, copied(tmp_path / "films", clips / "cuts.mp4"))
+    until(lambda: jobs.get(connection, job_id)["listed"], 90, "the job's list")
+    time.sleep(25)  # several rounds
+    assert (jobs.get(connection, job_id)["status"], attempts(connection)) == ("running", 0)
+    jobs.cancel(deployment, connection, job_id)
+
+
 @pytest.mark.timeout(900)
 def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: Connection, whole: Path) -> None:
     """The embedding actor, and then the whole job: its driver, and all that ends with it."""
@@ -207,8 +279,7 @@ def test_a_video_that_brings_rounds_down_is_refused_in_the_end_and_harms_no_neig
     deployment: Settings, connection: Connection, clips: Path, tmp_path: Path
 ) -> None:
     """As by an error that nobody has thought of: what cannot be written brings its task down, and that the round."""
-    with deployment.path.open("a", encoding="utf-8") as file:
-        file.write("starts_max = 4\n")  # in [ingest], which comes last
+    say(deployment, "starts_max = 4")
     folder = copied(tmp_path / "mixed", *(clips / name for name in WHOLE))
     (folder / "poison.mp4").write_bytes((clips / "cuts.mp4").read_bytes() + b"\0\0\0\x08free")
     connection.execute(POISON)

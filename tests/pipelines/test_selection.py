@@ -59,6 +59,13 @@ def test_a_row_without_a_file_and_a_file_without_a_row_are_said() -> None:
     assert noted == [(remarks.ROW_WITHOUT_FILE, 1), (remarks.FILE_WITHOUT_ROW, 1)]
 
 
+@pytest.mark.parametrize("text", ["", "\ufeff", "\n", "file,title\n", "sep=,\nfile,title\n,,\n"])
+def test_a_manifest_in_which_no_row_stands_is_said(text: str) -> None:
+    titles, noted = choose(["sub/a.mp4", "b.mp4"], ("sub", text))
+    assert titles == {"sub/a.mp4": "", "b.mp4": ""}
+    assert noted == [(remarks.MANIFEST_EMPTY, 1), (remarks.FILE_WITHOUT_ROW, 1)]
+
+
 def test_a_video_whose_row_is_refused_goes_to_nobody() -> None:
     titles, noted = choose(["a.mp4", "b.mp4"], ("", "file,visibility,title\n./a.mp4,secret,x\nb.mp4,,y\n"))
     assert titles == {"b.mp4": "y"}

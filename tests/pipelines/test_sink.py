@@ -477,6 +477,26 @@ def test_a_video_that_is_quarantined_keeps_no_picture_of_its_attempts(
     assert pictures(storage, bucket) == {}
 
 
+FULL_DISK = """
+    CREATE FUNCTION media.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON media.staging FOR EACH ROW EXECUTE FUNCTION media.full_disk()"""
+
+
+def test_a_database_whose_disk_is_full_costs_a_video_no_attempt(
+    connection: Connection, storage: Storage, bucket: str, postgres_url: str, s3: S3Endpoint
+) -> None:
+    place = Place("j", "j/1", postgres_url, s3, bucket, SETTINGS, ModelSettings(), Model(1, "m", 64, "squash", "f"))
+    connection.execute(FULL_DISK)
+    for _ in range(SETTINGS.starts_max + 1):
+        assert Store(place)(chunk(begin(connection), 0)) == Done(1, "queued")
+        connection.execute("UPDATE media.videos SET retry_at = NULL")
+    found = connection.execute("SELECT status, attempts, failures, error FROM media.videos").fetchone()
+    assert found == ("queued", 0, 0, "the database has no space left on its disk")
+    connection.execute("DROP TRIGGER full_disk ON media.staging")
+    assert ingest(connection, storage, bucket) == segments.Kept(2, 0)
+
+
 def test_a_video_that_was_lost_too_often_keeps_no_picture_of_its_attempts(
     connection: Connection, storage: Storage, bucket: str, postgres_url: str, s3: S3Endpoint, tmp_path: Path
 ) -> None:

@@ -8,6 +8,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from cluster import database, telemetry
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
-from pipelines import lists, local_files, manifest, ownership, source, stages
+from pipelines import lists, local_files, manifest, ownership, remarks, source, stages
 from pipelines.handles import ANYBODY, Rights
 from pipelines.local_files import Extent
 from pipelines.manifest import Entry
@@ -101,6 +103,20 @@ def test_only_configured_buckets_are_read(storage: Storage, bucket: str) -> None
         with pytest.raises(Rejected) as caught:
             source.check(uri, storage, ("none-such",))
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize("name", manifest.NAMES)
+def test_a_manifest_of_no_bytes_is_named_and_harms_nobody(
+    storage: Storage, bucket: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    (tmp_path / name).touch()
+    for each in ("a.mp4", name):
+        storage.put_bytes((tmp_path / each).read_bytes(), f"s3://{bucket}/v/{each}")
+    sent = source.upload(tmp_path, storage, bucket, None, silent)
+    for found in (source.listed(f"s3://{bucket}/v", storage), source.listed(sent.uri, storage)):
+        assert [video.title for video in found.videos] == ["A"]
+        assert remarks.line(found.remarks[0]) == f"manifest empty: {name}: no row stands in it"
 
 
 def test_an_empty_prefix_is_refused(storage: Storage, bucket: str) -> None:
@@ -216,19 +232,41 @@ def test_one_row_that_cannot_be_kept_is_named_and_the_others_get_in(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root reads everything; it becomes another user here")
-def test_a_file_that_may_not_be_read_is_named_and_the_others_get_in(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:2]:
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """While this lasts this process is an ordinary user, who comes as far as `folder`."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    folder.chmod(0o755)
+    for parent in list(folder.parents)[:2]:
         parent.chmod(0o711)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("named", "given"), [("shut", ""), ("shut/a.mp4", ""), ("unlisted/a.mp4", ""), ("b.mp4", "shut/m.csv")]
+)
+def test_a_path_that_may_not_be_read_is_refused_in_a_line(tmp_path: Path, named: str, given: str) -> None:
+    (tmp_path / "b.mp4").write_bytes(b"b")
+    for name, mode in (("shut", 0o000), ("unlisted", 0o711)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").write_bytes(b"a")
+        (tmp_path / name).chmod(mode)
+    with as_nobody(tmp_path), pytest.raises(Rejected, match="permission denied"):
+        source.local(tmp_path / named, "pixr", tmp_path / given if given else None)
+
+
+def test_a_file_that_may_not_be_read_is_named_and_the_others_get_in(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"a")
     (tmp_path / "b.mp4").write_bytes(b"b")
     (tmp_path / "b.mp4").chmod(0)
     (tmp_path / "deep").mkdir(mode=0)
-    os.seteuid(65534)
-    try:
+    with as_nobody(tmp_path):
         found = source.local(tmp_path, "pixr", None)
-    finally:
-        os.seteuid(0)
     assert [video.title for video in found.videos] == ["A"]
     assert kinds(found) == {"permission denied": ["deep", "b.mp4"]}
 
@@ -273,6 +311,15 @@ def test_a_prefix_says_what_is_left_out_too(storage: Storage, bucket: str) -> No
     assert [video.title for video in alone.videos] == ["Mine"]
 
 
+def test_a_source_with_a_query_is_refused_with_what_is_wrong(storage: Storage, bucket: str) -> None:
+    storage.put_bytes(b"1", f"s3://{bucket}/v/a.mp4")
+    for query, words in (("?versionId=1", "leave out ?versionId="), ("?part=1", "`?` and what follows count to it")):
+        for uri in (f"s3://{bucket}/v/a.mp4{query}", f"s3://{bucket}/v/{query}"):
+            with pytest.raises(Rejected) as caught:
+                source.check(uri, storage, (bucket,))
+            assert words in caught.value.hint
+
+
 def test_only_lists_that_pixr_wrote_are_lists_and_they_lead_nowhere_else(storage: Storage, bucket: str) -> None:
     entry = {"file": "film.mp4", "title": "Film", "tags": [], "creator": "mallory"}
     for target in (
@@ -313,15 +360,18 @@ def test_a_job_lists_only_videos_of_creators_that_it_may_speak_for(storage: Stor
     storage.put_bytes(rows.encode(), f"s3://{bucket}/v/manifest.csv")
     found = source.listed(f"s3://{bucket}/v", storage, rights=BO)
     assert [(video.creator, video.wallet) for video in found.videos] == [("bo", WALLET)]
-    assert kinds(found) == {
-        "the creator is 'ana'; this job speaks for bo, cy": ["manifest.csv, line 2"],
-        "its row (v/manifest.csv, line 2) is refused: the creator is 'ana'; this job speaks for bo, cy": [],  # counted
-        "no row of a manifest speaks of it": ["unsaid.mp4"],
-        "no creator is named; this job speaks for bo, cy": ["unsaid.mp4"],
-    }
+    assert (
+        kinds(found)
+        == {
+            "it is another creator's; this job speaks for bo, cy": ["manifest.csv, line 2"],
+            "its row (v/manifest.csv, line 2) is refused: it is another creator's; this job speaks for bo, cy": [],  # counted
+            "no row of a manifest speaks of it": ["unsaid.mp4"],
+            "no creator is named; this job speaks for bo, cy": ["unsaid.mp4"],
+        }
+    )
     own = source.listed(f"s3://{bucket}/v", storage, creator="cy", rights=BO)
     assert sorted(video.creator for video in own.videos) == ["bo", "cy"]
-    with pytest.raises(Rejected, match=r"no video under .*the creator is 'ana'"):
+    with pytest.raises(Rejected, match=r"no video under .*it is another creator's"):
         source.listed(f"s3://{bucket}/v/hers.mp4", storage, manifest_uri=f"s3://{bucket}/v/manifest.csv", rights=BO)
 
 
@@ -330,8 +380,11 @@ def test_a_list_too_speaks_only_for_the_creators_of_the_job(storage: Storage, bu
     found = source.listed(uri, storage, creator="bo", rights=BO)
     assert [video.creator for video in found.videos] == ["bo"]
     assert (
-        kinds(found)["the creator is 'ana'; this job speaks for bo, cy"] == []
+        kinds(found)["it is another creator's; this job speaks for bo, cy"] == []
     )  # counted, and not named: it is another's
+    assert "'notes.txt'" in str(source.listed(uri, storage).remarks)
+    for secret in ("ana", "notes", "one.mp4"):  # of who made the list
+        assert secret not in str(found.remarks)
 
 
 def test_an_upload_that_is_gone_costs_the_others_of_its_list_nothing(
@@ -444,7 +497,9 @@ def test_neither_a_deeper_source_nor_a_manifest_of_ones_own_makes_a_video_ones_o
     uri, beside = f"{hers}/{source_of}", f"s3://{bucket}/{given}" if given else ""
     found = source.listed(uri, storage, creator="ana", manifest_uri=beside)
     assert {video.creator for video in found.videos} == {"ana"}
-    with pytest.raises(Rejected, match=r"its row \(incoming/Manifest\.CSV, line \d\) is refused: the creator is 'bob'"):
+    with pytest.raises(
+        Rejected, match=r"its row \(incoming/Manifest\.CSV, line \d\) is refused: it is another creator's"
+    ):
         source.listed(uri, storage, creator="ana", manifest_uri=beside, rights=ANA)
 
 
@@ -468,7 +523,7 @@ def test_a_deeper_manifest_takes_no_video_from_whom_an_outer_one_gives_it_to(
     try:
         titles = [video.title for video in source.listed(f"{hers}{source_of}", storage, rights=ANA).videos]
     except Rejected as refused:
-        assert "the creator is 'bob'" in refused.detail
+        assert "it is another creator's" in refused.detail
     else:
         assert titles == ["Own"]
 
@@ -523,10 +578,10 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
 
 def test_what_is_left_out_as_others_is_counted_and_not_named(storage: Storage, bucket: str, hers: str) -> None:
     found = source.listed(hers, storage, creator="ana", rights=ANA)
-    said = [remark for remark in found.remarks if "the creator is 'bob'" in remark["reason"]]
+    said = [remark for remark in found.remarks if "it is another creator's" in remark["reason"]]
     assert sum(remark["count"] for remark in said if remark["kind"] == "left out") == 2
     assert [video.title for video in found.videos] == ["Own", "Nobodys"]
-    for secret in ("film.mp4", "Part 2.mp4"):
+    for secret in ("film.mp4", "Part 2.mp4", "bob"):
         assert secret not in str(found.remarks)
     with pytest.raises(Rejected) as caught:
         source.listed(f"{hers}/bob", storage, creator="ana", rights=ANA)

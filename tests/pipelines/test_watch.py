@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 
+import pytest
+from click.testing import CliRunner
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from cluster.cli import Context
+from cluster.errors import Temporary
 from cluster.settings import Settings
-from pipelines import jobs, watch
+from pipelines import cli, jobs, watch
 from pipelines.settings import IngestSettings
 
 
@@ -81,8 +86,11 @@ def test_no_more_jobs_are_at_work_than_may_be_and_the_urgent_one_is_next(
     patient, urgent = waiting_job(connection), waiting_job(connection, priority=5)
     assert watch.look(deployment, connection) == []
     assert not jobs.submit(deployment, connection, patient)
+    said = f"a free place: no more than {len(busy)} jobs are at work at once ([ingest] jobs_at_work_max)"
+    assert [jobs.get(connection, each)["waits_for"] for each in (patient, urgent, busy[0])] == [said, said, None]
     over(connection, busy[0])
     assert watch.look(deployment, connection) == [urgent]
+    assert jobs.get(connection, urgent)["waits_for"] == "its driver, which the Ray cluster starts"
     assert watch.look(deployment, connection) == []
     jobs.cancel(deployment, connection, urgent)
     assert watch.look(deployment, connection) == [patient]
@@ -90,11 +98,32 @@ def test_no_more_jobs_are_at_work_than_may_be_and_the_urgent_one_is_next(
     over(connection, *busy)
 
 
+def test_a_job_says_that_it_waits_for_the_cluster(deployment: Settings, connection: Connection) -> None:
+    away = deployment.with_section(dataclasses.replace(deployment.ray, dashboard_url="http://127.0.0.1:1"))
+    job_id = waiting_job(connection)
+    assert jobs.get(connection, job_id)["waits_for"] == "the Ray cluster"
+    with pytest.raises(Temporary):
+        jobs.submit(away, connection, job_id)
+    said = "the Ray cluster, which does not answer"
+    assert [job["waits_for"] for job in jobs.listing(connection)] == [said]
+    context = Context(None)
+    context.__dict__["settings"] = deployment
+    shown = CliRunner().invoke(cli.jobs, ["show", job_id], obj=context)
+    assert f"waits for {said}" in " ".join(shown.output.split())
+    beat = "UPDATE media.jobs SET status = 'running', heartbeat_at = now() - make_interval(secs => %s)"
+    for silent_s, waits_for in ((0, None), (3600, said)):
+        connection.execute(beat, (silent_s,))
+        assert jobs.get(connection, job_id)["waits_for"] == waits_for
+    over(connection, job_id)
+    assert jobs.get(connection, job_id)["waits_for"] is None
+
+
 def test_who_speaks_for_some_creators_leaves_room_for_others(deployment: Settings, connection: Connection) -> None:
     each = deployment.section(IngestSettings).jobs_at_work_each_max
     busy = [at_work(connection, "ana") for _ in range(each)]
     hers, his = waiting_job(connection, speaks_for="ana"), waiting_job(connection, speaks_for="bo")
     assert watch.look(deployment, connection) == [his]
+    assert "jobs for the same creators are at work at once" in jobs.get(connection, hers)["waits_for"]
     over(connection, *busy)
     assert watch.look(deployment, connection) == [hers]
     for job_id in (hers, his):

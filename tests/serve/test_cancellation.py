@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -18,7 +19,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from cluster import cache
+from cluster import cache, database
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.tasks import uncancelled_running
@@ -270,6 +271,26 @@ async def test_threads_hold_a_bounded_number_of_connections_and_callers_find_out
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     await threads.close()
+
+
+async def test_what_a_caller_was_told_has_failed_is_not_done_later(postgres_url: str) -> None:
+    threads = DatabaseThreads(postgres_url, threads_max=1, wait_s=0.2, timeout_s=0.5)
+    gate = threading.Event()
+
+    def late(connection: psycopg.Connection[Any]) -> None:
+        connection.execute("INSERT INTO media.jobs (id, source) VALUES ('late', 's3://b')")
+        gate.wait(QUIET_S)
+
+    with pytest.raises(Temporary):
+        await threads.ask(late)
+    gate.set()
+    deadline = time.monotonic() + QUIET_S
+    while threads.used:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    await threads.close()
+    with database.connect(postgres_url) as connection:
+        assert connection.execute("SELECT count(*) FROM media.jobs").fetchone() == (0,)
 
 
 async def test_a_request_has_one_deadline_for_all_that_it_waits_for(settings: Settings) -> None:

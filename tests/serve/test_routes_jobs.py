@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import socket
 from typing import Any
 
 import pytest
 
-from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import jobs
+from serve.settings import SearchSettings
 from tests.serve.doors import opened
 
 
@@ -24,29 +26,48 @@ async def test_a_job_is_submitted_by_the_client_of_the_store_that_the_replica_ha
         made.append(arguments)
         real(self, *arguments, **named)
 
-    def away(*_: Any) -> None:
-        raise Temporary("there is no cluster here")
-
     async with opened(settings) as doors:
         key = doors.key("ingest")
         folder = f"s3://{settings.s3.bucket}/uploads/"
         doors.services.storage.ensure_bucket(settings.s3.bucket)
         doors.services.storage.put_bytes(b"", f"{folder}a.mp4")
         monkeypatch.setattr(Storage, "__init__", counted)
-        monkeypatch.setattr(jobs, "submit", away)
         answers = [await doors.http.post("/v1/jobs", json={"source": folder}, headers=key) for _ in range(2)]
     assert [each.status_code for each in answers] == [202, 202]
     assert {each.json()["status"] for each in answers} == {"queued"}
     assert made == []
 
 
-async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*_: Any) -> None:
-        raise Temporary("there is no cluster here")
+async def test_a_job_is_made_once_and_said_so_while_the_cluster_stands_still(settings: Settings) -> None:
+    quick = dataclasses.replace(settings.section(SearchSettings), thread_timeout_s=5.0)
+    with socket.create_server(("127.0.0.1", 0)) as still:  # it takes connections and answers nothing
+        url = f"http://127.0.0.1:{still.getsockname()[1]}"
+        there = settings.with_section(dataclasses.replace(settings.ray, dashboard_url=url)).with_section(quick)
+        async with opened(there) as doors:
+            folder = f"s3://{settings.s3.bucket}/incoming/"
+            doors.services.storage.ensure_bucket(settings.s3.bucket)
+            doors.services.storage.put_bytes(b"", f"{folder}a.mp4")
+            mine, other = doors.key("ingest"), doors.key("ingest", "search")
 
-    monkeypatch.setattr(jobs, "submit", away)
+            async def submit(key: dict[str, str], idempotency_key: str, **asked: Any) -> Any:
+                headers = {**key, "Idempotency-Key": idempotency_key}
+                return await doors.http.post("/v1/jobs", json={"source": folder, **asked}, headers=headers)
+
+            answers = await asyncio.gather(*(submit(mine, "a") for _ in range(4)))
+            assert [each.status_code for each in answers] == [202] * 4
+            assert len({each.json()["id"] for each in answers}) == 1
+            assert answers[0].json()["waits_for"] == "the Ray cluster"
+            doors.services.storage.delete(f"{folder}a.mp4")
+            assert (await submit(mine, "a")).json() == answers[0].json()  # whatever has become of its source
+            reused = await submit(mine, "a", creator="ana")
+            assert (reused.status_code, reused.json()["code"]) == (422, "idempotency-key-reused")
+            doors.services.storage.put_bytes(b"", f"{folder}a.mp4")
+            further = [(await submit(key, name)).json()["id"] for key, name in ((mine, "b"), (other, "a"))]
+            assert len({answers[0].json()["id"], *further}) == 3
+            assert (await doors.http.get("/v1/jobs", headers=mine)).json()["total"] == 3
+
+
+async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(settings: Settings) -> None:
     async with opened(settings) as doors:
         folder, uploads = f"s3://{settings.s3.bucket}/incoming/", f"s3://{settings.s3.bucket}/uploads/"
         doors.services.storage.ensure_bucket(settings.s3.bucket)
@@ -80,6 +101,9 @@ async def test_a_key_submits_and_sees_jobs_of_its_own_creators_alone(
             for asked in ({"source": odd}, {"manifest": odd}):
                 refused = await submit(key, **asked)
                 assert (refused.status_code, refused.json()["code"]) == (422, "bad-address"), asked
+        for asked in ({"source": f"{folder}a.mp4?versionId=1"}, {"manifest": f"{folder}manifest.csv?versionId=1"}):
+            refused = await submit(any_key, **asked)
+            assert (refused.status_code, refused.json()["code"]) == (422, "bad-address"), asked
         assert (await submit(any_key, creator="A\u200bna")).json()["code"] == "bad-creator"
         made = [(await submit(key)).json() for key in (any_key, hers, both)]
         assert [job["options"] for job in made] == [
