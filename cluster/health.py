@@ -63,8 +63,9 @@ def ray(dashboard_url: str, token: str = "") -> None:
         raise Temporary(f"Ray at {dashboard_url} has no node yet")
 
 
-def serve(url: str) -> None:
-    _get(f"{url}/healthz", "Serve")
+def serve(url: str, verify: ssl.SSLContext | bool = True) -> None:
+    """`verify`: how its certificate is verified, as httpx takes it."""
+    _get(f"{url}/healthz", "Serve", verify=verify)
 
 
 def where(url: str) -> str:
@@ -74,9 +75,16 @@ def where(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}"
 
 
-def _get(url: str, what: str, *, accept_below: int = 400, headers: dict[str, str] | None = None) -> httpx.Response:
+def _get(
+    url: str,
+    what: str,
+    *,
+    accept_below: int = 400,
+    headers: dict[str, str] | None = None,
+    verify: ssl.SSLContext | bool = True,
+) -> httpx.Response:
     try:
-        answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls())
+        answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls() if verify is True else verify)
     except httpx.HTTPError as error:
         raise Temporary(f"{what} at {where(url)} is unreachable: {_line(error)}") from error
     if answer.status_code >= accept_below:

@@ -109,7 +109,8 @@ def role_url(settings: Settings, role: Role) -> str:
 def serve_url(settings: Settings) -> str:
     host = "127.0.0.1" if settings.serve.host in ("0.0.0.0", "::") else settings.serve.host  # noqa: S104  a comparison
     named = f"[{host}]" if ":" in host else host
-    return f"http://{named}:{known_port(settings, 'serve')}"
+    scheme = "https" if settings.serve.certificate else "http"
+    return f"{scheme}://{named}:{known_port(settings, 'serve')}"
 
 
 def _given(url: str) -> str:

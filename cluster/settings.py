@@ -129,14 +129,18 @@ class RaySettings:
 class ServeSettings:
     """Where the HTTP door listens. `port` is the preferred one: a free one is taken when it is in use.
 
-    `host` "0.0.0.0" (or "::", with IPv6) listens on every address of the machine.
+    `host` "0.0.0.0" (or "::", with IPv6) listens on every address of the machine. `certificate` is a PEM file with the chain
+    and its key: with it the door speaks TLS, and only that.
     """
 
     SECTION: ClassVar[str] = "serve"
     host: str = "127.0.0.1"
     port: int = 8000
+    certificate: str = ""
 
     def __post_init__(self) -> None:
+        if self.certificate and not Path(self.certificate).is_absolute():
+            raise ValueError(f"certificate is {self.certificate!r}, expected the whole path of a file")
         try:
             ipaddress.ip_address(self.host)
         except ValueError as error:
@@ -192,7 +196,7 @@ class DoorSettings:
     retry_after_s: int = 1
     threads: int = 2
     stop_timeout_s: float = 5.0
-    forwarded_from: tuple[str, ...] = ()  # networks of load balancers, whose X-Forwarded-For is believed
+    forwarded_from: tuple[str, ...] = ()  # networks of load balancers: their X-Forwarded-For and -Proto are believed
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

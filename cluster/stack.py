@@ -30,6 +30,7 @@ from cluster import (
     telemetry,
 )
 from cluster.cli import Context, json_option
+from cluster.door import certificate
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.roles import OWNER, PARTS
 from cluster.settings import Settings
@@ -156,11 +157,13 @@ def bench(context: Context, name: str | None, write: bool) -> None:
 
 
 def check_external(settings: Settings) -> None:
-    """Reach what the settings name by URL.
+    """Reach what the settings name by URL, and look at the door's certificate.
 
     Raises:
-        Rejected: something does not answer; the line says which setting names it.
+        Rejected: something does not answer, or cannot be used; the line says which setting names it.
     """
+    if settings.serve.certificate:
+        certificate.read(settings.serve.certificate)
     for name, (setting, check) in _external_checks(settings).items():
         try:
             check()

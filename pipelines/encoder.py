@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import Rejected, Temporary
 from pipelines import towers
+from pipelines.compounds import Compounds
 from pipelines.relevance import Calibration
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Encoder:
         self.fit: Fit = pixels["resize_mode"]
         self._pixels = _Pixels.of(pixels, self.image_size, device)
         self.fingerprint: str = _fingerprint(self._model, pixels)
-        self._calibration = Calibration.of(source.folder)
+        self._calibration, self._compounds = Calibration.of(source.folder), Compounds.of(source.folder)
         towers.fold(self._model.visual)
         self._text_tower = towers.text(self._model, self._tokenizer, device, PROBE_TEXT)
         self.dimensions = int(self.texts([PROBE_TEXT]).shape[1])
@@ -110,13 +111,14 @@ class Encoder:
         return np.concatenate(rows) if rows else np.empty((0, self.dimensions), np.float32)
 
     def texts(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors of texts, in one batch."""
+        """Unit vectors of texts, in one batch; a model's compounds are one word however they are written."""
         import torch
 
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
         with torch.inference_mode():
-            vectors = self._text_tower(self._tokenizer(list(texts)).to(self.device))
+            ids = self._tokenizer([self._compounds.joined(text) for text in texts])
+            vectors = self._text_tower(ids.to(self.device))
             return _unit(vectors)
 
     def relevance_ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """Full text: the videos whose title, tags and description match words, and the moments that stand for them.
 
 Words belong to a video and are kept once for it (`media.texts`, `media.impacts`, `media.completions`; a trigger keeps them
-in step, see `schema/0007_words.sql`). Ranking is BM25 over impacts that were computed when the words were written: of each
+in step, see `schema/0007_words.sql`). Words that a sign joins ("node.js") are those between the signs, in a video as in a
+query (`schema/0016_parts.sql`). Ranking is BM25 over impacts that were computed when the words were written: of each
 word the best videos are read in order, so a common word costs what a rare one does. Videos with all words come first.
 """
 
@@ -29,9 +30,10 @@ LAST = chr(0x10FFFF)  # sorts after every text that begins alike
 
 # The lists by word, best first. `{source}` differs by filters; it is cut only where several words are asked for.
 MATCHING: LiteralString = """
-    WITH words AS MATERIALIZED (
+    WITH asked AS MATERIALIZED (SELECT media.asked(%(language)s::regconfig, %(text)s) AS query),
+    words AS MATERIALIZED (
         SELECT lexeme COLLATE "C" AS lexeme, count(*) OVER () AS words
-        FROM unnest(to_tsvector(%(language)s::regconfig, %(text)s)) ORDER BY positions[1] LIMIT %(words)s),
+        FROM unnest(media.words(%(language)s::regconfig, %(text)s)) ORDER BY positions[1] LIMIT %(words)s),
     lists AS MATERIALIZED (SELECT w.lexeme, w.words, l.video_id, l.impact FROM words w CROSS JOIN LATERAL ({source}) l),
     read AS MATERIALIZED (
         SELECT lexeme, count(*) AS read, min(impact) AS least, words > 1 AND count(*) >= {depth} AS cut
@@ -64,9 +66,10 @@ MATCHING: LiteralString = """
         SELECT b.video_id, b.words, coalesce(w.got, b.got) AS score, coalesce(w.seen, b.seen) >= b.words AS complete
         FROM best b LEFT JOIN whole w USING (video_id) ORDER BY 4 DESC, 3 DESC, 1 DESC LIMIT %(limit)s)
     SELECT r.video_id, r.score + CASE WHEN r.complete THEN 1000 ELSE 0 END,
-           r.words = 1 OR EXISTS (  -- as it was asked: with its phrases, and either side of an "or"
+           r.words = 1 AND numnode((SELECT query FROM asked)) <= 1 OR EXISTS (  -- as it was asked: with its phrases, the
+               -- parts of a joined word one behind the other, and either side of an "or"
                SELECT FROM media.texts t WHERE t.video_id = r.video_id AND t.segment_id IS NULL
-               AND t.search @@ (SELECT websearch_to_tsquery(%(language)s::regconfig, %(text)s)) OFFSET 0)
+               AND t.search @@ (SELECT query FROM asked) OFFSET 0)
     FROM ranked r ORDER BY 2 DESC, 1 DESC"""
 
 BEST: LiteralString = """
@@ -176,7 +179,7 @@ def _unranked(filters: Filters) -> SQL:
     conditions, _ = _conditions(filters)
     return SQL(
         f"SELECT v.id, -length(v.title)::float8, true FROM media.videos v WHERE {VISIBLE}{conditions}"
-        " AND numnode(websearch_to_tsquery(%(language)s::regconfig, %(text)s)) = 0 ORDER BY 2 DESC, 1 DESC LIMIT %(limit)s"
+        " AND numnode(media.asked(%(language)s::regconfig, %(text)s)) = 0 ORDER BY 2 DESC, 1 DESC LIMIT %(limit)s"
     )
 
 

@@ -1,6 +1,7 @@
 """Highlights: which words of a moment's title, tags and description are those of a query.
 
-A word is compared as full text compares it: by its stem, in its video's language with the query's. Positions count
+A word is compared as full text compares it: by its stem, in its video's language with the query's. Of words that a sign
+joins ("node.js") each is one; those that are stop words alone ("how-to") are found as a whole and not marked. Positions count
 characters (Unicode code points) of the text as an answer shows it. Changes no order.
 
 Three steps, the first and last of which ask nobody and may take tens of milliseconds (for a thread): `asked`, `matched`,
@@ -18,7 +19,7 @@ from typing import LiteralString
 from pipelines.fulltext import wanted
 from pipelines.index import Connection, Found, Plan, configure
 
-WORD = re.compile(r"\w+")
+WORD = re.compile(r"[^\W_]+")  # as full text has them: a sign parts words, `_` too
 CHARS_MAX = 2000  # of a title, of a description, of all tags; words behind them are not marked
 WORDS_MAX = (
     10_000  # of an answer, that are compared, so that the database's work has a bound; 100 videos with 100 words each
@@ -33,7 +34,7 @@ MATCHED: LiteralString = """
     JOIN media.videos v ON v.id = g.video_id
     WHERE tsvector_to_array(to_tsvector(coalesce(
               (SELECT oid::regconfig FROM pg_ts_config WHERE cfgname = v.language LIMIT 1), 'simple'::regconfig), g.word))
-          && (SELECT tsvector_to_array(to_tsvector(%(language)s::regconfig, %(text)s)))"""
+          && (SELECT tsvector_to_array(media.words(%(language)s::regconfig, %(text)s)))"""
 
 
 @dataclass(frozen=True)

@@ -61,16 +61,16 @@ TAGGED: LiteralString = "v.tags @> %(tags)s::text[]"
 # The words of a video in its own language: those of the query are read as that does, so that "-Bäume" excludes "Baum".
 EXCLUDED: LiteralString = (
     "NOT EXISTS (SELECT FROM media.texts t WHERE t.video_id = v.id"
-    f" AND t.search @@ (SELECT {_of_any('websearch_to_tsquery', '%(without)s')})"
-    f" AND {_of_its_own('websearch_to_tsquery', '%(without)s', 'v')})"
+    f" AND t.search @@ (SELECT {_of_any('media.asked', '%(without)s')})"
+    f" AND {_of_its_own('media.asked', '%(without)s', 'v')})"
 )
 # Each phrase for itself: in the words of a video, or letter by letter in its title or a tag, as stop words alone are.
 PHRASES: LiteralString = (
     "v.id IN (SELECT named.video_id FROM unnest(%(phrases)s::text[]) WITH ORDINALITY AS p (phrase, place)"
-    f" CROSS JOIN LATERAL (SELECT {_of_any('phraseto_tsquery', 'p.phrase')} AS any_language OFFSET 0) q"
+    f" CROSS JOIN LATERAL (SELECT {_of_any('media.phrase', 'p.phrase')} AS any_language OFFSET 0) q"
     " CROSS JOIN LATERAL ("
     "SELECT t.video_id FROM media.texts t JOIN media.videos o ON o.id = t.video_id"
-    f" WHERE t.search @@ q.any_language AND {_of_its_own('phraseto_tsquery', 'p.phrase', 'o')}"
+    f" WHERE t.search @@ q.any_language AND {_of_its_own('media.phrase', 'p.phrase', 'o')}"
     " UNION ALL SELECT c.video_id FROM media.completions c WHERE c.inner_word IN (false, true)"
     f" AND c.start >= p.phrase AND c.start < p.phrase || '{chr(0x10FFFF)}'"
     " AND substr(c.start, length(p.phrase) + 1, 1) !~ '\\w') AS named"
@@ -453,7 +453,7 @@ async def hits(connection: Connection, query: SQL | Composed, parameters: dict[s
 
 
 def _quoted(texts: Sequence[str], between: str) -> str:
-    """Phrases as `websearch_to_tsquery` reads them."""
+    """Phrases as `media.asked` reads them."""
     return between.join('"' + text.replace('"', " ") + '"' for text in texts)
 
 

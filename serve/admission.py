@@ -59,6 +59,8 @@ class Admission:
             return
         state = scope.setdefault("state", {})
         state["address"] = origins.of(scope, self._secret)
+        if origins.is_encrypted(scope, self._secret):
+            scope["scheme"] = "https"
         if scope["path"] == EXEMPT and not has_body(scope):  # a body takes a place, which a wrong key must not
             await self._app(scope, receive, send)
             return

@@ -32,7 +32,11 @@ from serve.services import Facts, Services, Vector
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
 
-MATCHED = {(True, True): ("vector", "text"), (True, False): ("vector",), (False, True): ("text",)}
+# Why a moment is a candidate: whether it is in the vector list, and whether its video has all words (None: not one).
+MATCHED: dict[tuple[bool, bool | None], tuple[str, ...]] = {
+    (True, None): ("vector",), (True, True): ("vector", "text"), (True, False): ("vector", "some_words"),
+    (False, True): ("text",), (False, False): ("some_words",),
+}  # fmt: skip
 NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: connections keep what each sets
 
 
@@ -79,9 +83,9 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     skipped = {
         "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
-    near, named = ranks["vector"], ranks["text"]
+    near, has_all = ranks["vector"], {each.segment_id: each.is_complete for each in by_words or ()}
     fused = [
-        Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, segment_id in named])
+        Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, has_all.get(segment_id)])
         for segment_id, score in scores.items()
     ]
     own = cut.of(services.search, query, by_words or (), passing)

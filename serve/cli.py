@@ -36,6 +36,7 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
     That nothing matches is an answer, said in words; it is no error, so the exit code is 0.
     """
     from cluster import runtime, supervisor
+    from cluster.door import certificate
     from cluster.errors import Temporary
     from serve.client import Client
 
@@ -44,7 +45,7 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
     picture = _picture(image)
     url = runtime.serve_url(context.settings)
     supervisor.require_running(context.settings)
-    with Client(url) as client:
+    with Client(url, verify=certificate.trust(context.settings)) as client:
         try:
             answer = client.search(text, image=picture, limit=limit)
         except Temporary as error:
@@ -91,7 +92,7 @@ def _moments(text: str, answer: Answer) -> Table:
             time_code(moment.start_ms),
             time_code(moment.end_ms),
             f"{moment.relevance_ppm / 10_000:.0f} %",
-            " + ".join(moment.matched),
+            " + ".join(moment.matched).replace("_", " "),
             escape(moment.creator),
         )
     return table

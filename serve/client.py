@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -52,12 +53,14 @@ def call(*operations: str) -> Callable[[Method], Method]:
 
 
 class Client:
-    """One server. `key` is an API key; a search needs none."""
+    """One server. `key` is an API key; a search needs none. `verify` is how its certificate is verified, as httpx takes it."""
 
-    def __init__(self, url: str, key: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, key: str = "", *, timeout_s: float = TIMEOUT_S, verify: ssl.SSLContext | bool = True
+    ) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = url
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=verify)
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
 """Cursors: the further pages of an answer, frozen when it was given and signed, so that pages neither shift nor repeat.
 
-A cursor carries what is left to show (id, score, relevance, lists), whether that is a moment of each video, and the index
-generation it was made at. Opaque to callers; a forged or expired one is refused.
+A cursor carries what is left to show (id, score, relevance, why it was found), whether that is a moment of each video, and
+the index generation it was made at. Opaque to callers; a forged or expired one is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTRY = struct.Struct("<qfIB")
 OF_MOMENTS, OF_VIDEOS = 1, 2  # versions: what is left are moments, or the best of each video
 SIGNATURE_BYTES = 16
 PLAIN_BYTES_MAX = 1 << 16
-VECTOR, TEXT = 1, 2
+MATCHED = {"vector": 1, "text": 2, "some_words": 4}  # the bit of each
 LIST, LIST_AGAIN = (
     b"list ",
     "begin the list again",
@@ -34,7 +34,7 @@ COMPRESSION = 1  # more takes three times as long for a tenth
 
 
 class Ranked(NamedTuple):
-    """A moment in its place: the fused score, the calibrated relevance, and the lists that found it."""
+    """A moment in its place: the fused score, the calibrated relevance, and why it was found."""
 
     segment_id: int
     score: float
@@ -54,7 +54,7 @@ def pack(
     """A cursor over what is left."""
     version = OF_VIDEOS if by_video else OF_MOMENTS
     expires_s = int((time.time() if now_s is None else now_s) + expires_in_s)
-    entries = (ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, _lists(each.matched)) for each in ranked)
+    entries = (ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, _bits(each.matched)) for each in ranked)
     body = zlib.compress(HEADER.pack(version, expires_s, generation) + b"".join(entries), COMPRESSION)
     return base64.urlsafe_b64encode(_signature(body, key) + body).decode().rstrip("=")
 
@@ -108,12 +108,12 @@ def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, A
     return asked, after
 
 
-def _lists(matched: tuple[str, ...]) -> int:
-    return VECTOR * ("vector" in matched) + TEXT * ("text" in matched)
+def _bits(matched: tuple[str, ...]) -> int:
+    return sum(MATCHED[name] for name in matched)
 
 
-def _ranked(segment_id: int, score: float, relevance_ppm: int, lists: int) -> Ranked:
-    matched = tuple(name for name, bit in (("vector", VECTOR), ("text", TEXT)) if lists & bit)
+def _ranked(segment_id: int, score: float, relevance_ppm: int, bits: int) -> Ranked:
+    matched = tuple(name for name, bit in MATCHED.items() if bits & bit)
     return Ranked(segment_id, score, relevance_ppm, matched)
 
 

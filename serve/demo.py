@@ -22,6 +22,7 @@ from rich.table import Table
 
 from cluster import runtime
 from cluster.cli import Context
+from cluster.door import certificate
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from pipelines import samples
@@ -86,7 +87,8 @@ def _make_videos(folder: Path, seed: int, console: Console) -> list[str]:
 
 def _client(settings: Settings) -> httpx.Client:
     headers = {"Authorization": f"Bearer {runtime.secret(settings, 'api_admin_key')}"}
-    return httpx.Client(base_url=runtime.serve_url(settings), headers=headers, timeout=HTTP_TIMEOUT_S)
+    url, verify = runtime.serve_url(settings), certificate.trust(settings)
+    return httpx.Client(base_url=url, headers=headers, timeout=HTTP_TIMEOUT_S, verify=verify)
 
 
 def _get(client: httpx.Client, path: str, **parameters: Any) -> Any:

@@ -86,7 +86,11 @@ class Moment(Segment):
     tags: list[str]
     score: float
     relevance_ppm: int
-    matched: list[str]
+    matched: list[Literal["vector", "text", "some_words"]] = Field(
+        description="`vector`: it is among the moments nearest to the query. `text`: it stands for a video that has all "
+        "words of the query as it asks for them, with its phrases, or one side of an `or`; such moments are shown "
+        "whatever their cosine. `some_words`: it stands for a video that has some of them, which alone shows nothing."
+    )
     others: list[Span] | None = None
     highlights: list[Highlight] | None = Field(
         default=None, description="The first 50; null where `degraded` names highlights."

@@ -23,7 +23,7 @@ from starlette.types import Scope
 
 LOOPBACK = "127.0.0.1"
 UNKNOWN = "unknown"
-DOOR, FORWARDED = "x-pixr-door", "x-forwarded-for"
+DOOR, FORWARDED, SCHEME = "x-pixr-door", "x-forwarded-for", "x-forwarded-proto"
 SECRET = "door"  # noqa: S105  the name of the secret's file
 BUCKET_BITS = {4: 32, 6: 64}  # a customer of an IPv6 provider has at least a /64
 PREFIX_BITS = {4: 24, 6: 48}
@@ -44,6 +44,14 @@ def of(scope: Scope, secret: bytes) -> str:
     client: Any = scope.get("client")
     peer = normal(client[0]) if client else UNKNOWN
     return LOOPBACK if peer in {normal(_host(each)) for each in said} else peer
+
+
+def is_encrypted(scope: Scope, secret: bytes) -> bool:
+    """Does the client ask by TLS? By the door's word, who has it from itself or from a load balancer that it trusts."""
+    headers = Headers(scope=scope)
+    if headers.get(SCHEME) != "https" or not secret:
+        return False
+    return hmac.compare_digest(headers.get(DOOR, "").encode(), secret)
 
 
 def is_proven(scope: Scope, secret: bytes) -> bool:

@@ -19,7 +19,7 @@ import httpx
 
 from cluster import database, fingerprints, health, logins, ray_cluster, runtime, telemetry
 from cluster import settings as settings_module
-from cluster.door import backends, config
+from cluster.door import backends, certificate, config
 from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
 from cluster.roles import SERVE
@@ -65,7 +65,7 @@ class Serve:
             away = [f"{name}: {reason}" for name, reason in self._away(url).items() if name != "index"]
             if away:
                 raise Temporary(f"Serve at {url} waits for {'; '.join(away)}")
-            health.serve(runtime.serve_url(self.settings))
+            health.serve(runtime.serve_url(self.settings), certificate.trust(self.settings))
             self._was_ready = True
 
     def check_alive(self) -> None:

@@ -121,7 +121,7 @@ def ask(admin_socket: Path, *commands: str) -> str:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT_S)
             connection.connect(str(admin_socket))
-            connection.sendall((";".join(commands) + "\n").encode("ascii"))
+            connection.sendall((";".join(commands) + "\n").encode())
             answer = bytearray()
             while len(answer) < ANSWER_BYTES_MAX and (piece := connection.recv(65_536)):
                 answer += piece

@@ -27,6 +27,8 @@ HEADERS_READ_MAX = 1024
 COUNTERS = 4  # a connection's address, an object's, a body's, and its network
 RATE_S = 10  # over which new connections are counted
 HANG_UPS_S = 3  # likewise requests and their answers: what comes before they are many, a replica has to do
+# Older versions are deprecated (RFC 8996). The ciphers are those of TLS 1.2; 1.3 has none that are weak.
+TLS = "ssl-min-ver TLSv1.2 ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
 COUNTED = f"conn_cur,conn_rate({RATE_S}s),http_req_rate({HANG_UPS_S}s),gpc0_rate({HANG_UPS_S}s)"
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
 # Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
@@ -49,6 +51,7 @@ class Door:
     backends: Sequence[Backend]
     objects: str = ""  # `host:port` of the object store; empty: media are somebody else's affair
     buckets: Sequence[str] = ()
+    certificate: str = ""  # a PEM file; empty: without TLS
 
     @property
     def connections_per_address_max(self) -> int:
@@ -130,7 +133,7 @@ def _tables(door: Door) -> list[str]:
 
 def _frontend(door: Door) -> list[str]:
     wanted = door.settings
-    binds = [f"    bind {address} proto h1" for address in bind_addresses(door.host, door.port)]
+    binds = [f"    bind {address} proto h1{_encryption(door)}" for address in bind_addresses(door.host, door.port)]
     lines = ["frontend door", *binds, f"    maxconn {door.connections_max}", *_counting(door), *_cleaning(door)]
     lines += [
         *_counting_answers(wanted),
@@ -155,6 +158,11 @@ def _frontend(door: Door) -> list[str]:
         f"    use_backend streams if {{ path,url_dec {STREAM_PATH} }}",
         "    default_backend pixr",
     ]
+
+
+def _encryption(door: Door) -> str:
+    """HTTP/1.1 alone is offered: what an address may have at once is counted by its connections."""
+    return f" ssl crt {quoted(door.certificate)} alpn http/1.1 {TLS}" if door.certificate else ""
 
 
 def _counting(door: Door) -> list[str]:
@@ -196,11 +204,13 @@ def _counting_answers(wanted: DoorSettings) -> list[str]:
 def _cleaning(door: Door) -> list[str]:
     """A client says nothing of who it is, and nothing to Serve; its request has one well-formed id."""
     trusted = " ".join(door.settings.forwarded_from)
-    believed = []
+    believed = ["    http-request set-var(txn.scheme) str(https) if { ssl_fc }"]
     if trusted:
-        believed = [
+        said_scheme = "{ var(txn.trusted) -m bool } { req.hdr(x-forwarded-proto) -m found }"
+        believed += [
             f"    http-request set-var(txn.trusted) bool(true) if {{ src {trusted} }}",
             "    http-request set-src req.hdr_ip(x-forwarded-for,-1) if { var(txn.trusted) -m bool }",
+            f"    http-request set-var(txn.scheme) req.hdr(x-forwarded-proto,-1),lower if {said_scheme}",
         ]
     many = "{ req.fhdr_cnt(x-request-id) gt 1 }"
     malformed = "!{ req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }"
@@ -215,6 +225,7 @@ def _cleaning(door: Door) -> list[str]:
         "    http-request set-header X-Request-Id %[uuid] unless { req.hdr(x-request-id) -m found }",
         "    http-request set-var(txn.request_id) req.fhdr(x-request-id)",
         "    http-request set-header X-Forwarded-For %[src]",
+        "    http-request set-header X-Forwarded-Proto https if { var(txn.scheme) -m str https }",
     ]
 
 
@@ -283,6 +294,7 @@ def _objects(door: Door) -> list[str]:
         "    retry-on conn-failure empty-response",
         f"    timeout server {_ms(wanted.objects_timeout_s)}",
         "    http-request del-header X-Forwarded-For",
+        "    http-request del-header X-Forwarded-Proto",
         "    http-response del-header Server",
         "    http-response del-header access-control- -m beg",  # it would let pages of any site read with cookies
         "    http-response set-header X-Content-Type-Options nosniff",

@@ -10,19 +10,21 @@ import logging
 import re
 import resource
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from cluster import runtime
-from cluster.door import backends, config, sockets
+from cluster.door import backends, certificate, config, sockets
 from cluster.door.backends import Backend
-from cluster.errors import Rejected, Temporary
+from cluster.errors import PixrError, Rejected, Temporary
+from cluster.seldom import Seldom
 from cluster.services import Command
 from cluster.settings import EMBEDDED, Settings
 
 log = logging.getLogger(__name__)
+seldom = Seldom(log, every_s=3600.0)
 
 SECRET = "door"  # noqa: S105  the name of a secret
 CHECK_TIMEOUT_S = 3.0
@@ -38,8 +40,11 @@ class DoorService:
     name: str = "door"
     needs: tuple[str, ...] = ("s3",)  # for its port; later it is of no matter whether that one lives
     start_timeout_s: float = 20.0
+    _certificate: str = field(default="", init=False)  # what the running door has
 
     def prepare(self) -> None:
+        if self.settings.serve.certificate:
+            self._certificate = certificate.read(self.settings.serve.certificate)
         for folder in {_folder(self.settings), sockets.folder(self.settings)}:
             sockets.make_private(folder)
         sockets.remove_stale()
@@ -61,6 +66,19 @@ class DoorService:
         except httpx.HTTPError as error:
             detail = (str(error) or type(error).__name__).splitlines()[0]
             raise Temporary(f"the door does not answer: {detail}") from error
+        if self.settings.serve.certificate:
+            self._renew(self.settings.serve.certificate)
+
+    def _renew(self, path: str) -> None:
+        """Give the door a certificate that has changed. One that cannot be used leaves it with the one that it has."""
+        try:
+            content = certificate.read(path)
+            if content != self._certificate:
+                certificate.renew(admin_socket(self.settings), path, content)
+                self._certificate = content
+                log.info("the door has the certificate that %s holds now", path)
+        except PixrError as error:
+            seldom.error(f"the door goes on with the certificate it has: {error}")
 
     def tidy(self) -> None:
         sockets.remove(self.settings)
@@ -88,6 +106,7 @@ class DoorService:
             backends=backends.read(backends_path(settings)),
             objects=objects,
             buckets=buckets,
+            certificate=settings.serve.certificate,
         )
 
 

@@ -7,7 +7,9 @@ one to three mentions, often a template around them, sometimes a background.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from pipelines.world import BACKGROUNDS, Concept
 from pipelines.world_words import BEHIND, TEMPLATES, queries, with_article
 
 Rows = NDArray[np.float32]
+PART_LETTERS_MIN = 3  # of a part of a compound: "the me" and "me at" are none
 
 
 class Phrasebook:
@@ -42,6 +45,18 @@ class Phrasebook:
             *(t.format("") for t in TEMPLATES),
             "two three four five six times",
         ]
+
+    def compounds(self) -> list[str]:
+        """Words of the world that two others make up, in two, but for those that it has in two as well ("hot dog")."""
+        spoken = [re.findall("[a-z]+", text.lower()) for text in self.corpus()]
+        words = {word for text in spoken for word in text}
+        apart = {pair for text in spoken for pair in pairwise(text)}
+        parted = {
+            (word[:cut], word[cut:])
+            for word in words
+            for cut in range(PART_LETTERS_MIN, len(word) + 1 - PART_LETTERS_MIN)
+        }
+        return sorted(" ".join(pair) for pair in parted - apart if words.issuperset(pair))
 
     def texts(self, rng: random.Random, count: int) -> tuple[list[str], Rows, Rows]:
         """Texts, and for each the weights of the concepts and backgrounds it means."""

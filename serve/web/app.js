@@ -6,7 +6,7 @@
 
 const LIMIT = 24;
 const TIMEOUT_MS = 20000;
-const MATCHED = { vector: "meaning", text: "words" };
+const MATCHED = { vector: "meaning", text: "words", some_words: "some words" };
 const SKIPPED = {
   vector: "Results match words only at the moment; search by meaning is unavailable.",
   encoder: "Results match words only at the moment; search by meaning is unavailable.",

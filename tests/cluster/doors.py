@@ -194,10 +194,10 @@ def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 @contextmanager
-def door(folder: Path, host: str = FIRST, s3: str = "", **said: Any) -> Iterator[OwnDoor]:
+def door(folder: Path, host: str = FIRST, s3: str = "", certificate: str = "", **said: Any) -> Iterator[OwnDoor]:
     """A running door with what the settings are said to be; `s3` is the port of an object store."""
     settings = throwaway_settings(folder)
-    settings = settings.with_section(replace(settings.serve, host=host, port=free_port()))
+    settings = settings.with_section(replace(settings.serve, host=host, port=free_port(), certificate=certificate))
     wanted: dict[str, Any] = {"check_interval_s": 0.2, "replicas_max": 4, "threads": 1, **said}
     settings = settings.with_section(DoorSettings(**wanted))
     runtime.port(settings, "serve", settings.serve.port)

@@ -78,6 +78,8 @@ def test_a_wrong_call_is_refused(tmp_path: Path, arguments: tuple[str, ...], sai
         ("PIXR_REDIS_URL", "redis://127.0.0.1:1/0", "Redis at 127.0.0.1:1/0 is unreachable"),
         ("PIXR_S3_URL", "http://127.0.0.1:1", "S3 at http://127.0.0.1:1"),
         ("PIXR_SOLANA_URLS", "http://127.0.0.1:1", "Solana RPC at http://127.0.0.1:1"),
+        ("PIXR_SERVE_CERTIFICATE", "/nowhere/pixr.pem", "[serve] certificate /nowhere/pixr.pem cannot be used"),
+        ("PIXR_SERVE_CERTIFICATE", "pixr.pem", "expected the whole path of a file"),
         ("PIXR_NO_SUCH", "1", "unknown variable PIXR_NO_SUCH"),
     ],
 )

@@ -193,6 +193,77 @@ async def test_a_phrase_is_read_in_the_language_of_each_video(named: AsyncConnec
         assert await passing(named, fulltext.strict(Filters(), '"whole boat"', (), language)) == {8}
 
 
+SHELVED = (  # titles and descriptions with words that signs join
+    ("hdr10.mp4", ""), ("Learn node.js", ""), ("Reel", "as in sample-video.v2.mov"),
+    ("Reel", "from example.com/path?id=7 by ana@harbour.org"), ("Reel", "alpha/beta/gamma.txt"), ("foo_bar", ""),
+    ("Release 1.2.3", ""), ("Wi-Fi", ""), ("lord.of.the.rings.mkv", ""), ("How-to", ""), ("A.I.", ""), ("Using <video>", ""),
+    ("Node at first, then js", ""), ("Reel", "tools, e.g. hammers"),
+)  # fmt: skip
+
+
+@pytest.fixture
+async def joined(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """A video for each of `SHELVED`, its number as its id."""
+    async with await AsyncConnection.connect(postgres_url, autocommit=True) as made:
+        await made.execute("INSERT INTO media.creators (handle, name) VALUES ('a', 'a')")
+        for number, (title, description) in enumerate(SHELVED, 1):
+            await made.execute(
+                "INSERT INTO media.videos (creator_id, source_uri, title, description, status, ready_at)"
+                " VALUES (1, %s, %s, %s, 'ready', now())",
+                (str(number), title, description),
+            )
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("hdr10", {1}), ("mp4", {1}), ("HDR10.MP4", {1}), ('"hdr10.mp4"', {1}), ("mp4.hdr10", set()),
+        ("node", {2, 13}), ("js", {2, 13}), ("node js", {2, 13}), ("node.js", {2}), ('"node.js"', {2}),
+        ('"node js"', {2}), ('"learn node.js"', {2}), ("learn node.js", {2}), ("js.node or hdr10.mp4", {1}),
+        ("sample", {3}), ("v2", {3}), ("v2.mov", {3}), ("sample-video", {3}), ("sample_video", {3}), ("(sample)", {3}),
+        ("example.com", {4}), ("path", {4}), ("id=7", {4}), ("ana", {4}), ("ana@harbour.org", {4}), ("harbour", {4}),
+        ("beta", {5}), ("alpha/beta", {5}), ("gamma.txt", {5}), ("beta/alpha", set()),
+        ("foo", {6}), ("bar", {6}), ("foo_bar", {6}),
+        ("1.2.3", {7}), ("1.2", {7}), ("3.2", set()), ("1.1", set()), ("release 1.2", {7}),
+        ("wi-fi", {8}), ("fi", {8}), ("wi fi", {8}), ("fi-wi", set()),
+        ("ring", {9}), ("lord.of.the.rings", {9}), ('"lord of the rings"', {9}), ("rings.lord", set()),
+        ("how-to", {10}), ('"how-to"', {10}), ("A.I.", {11}), ("video", {3, 12}), ("<video>", {3, 12}),
+        ("e.g.", {14}), ('"tools e.g. hammer"', {14}),
+    ],
+)  # fmt: skip
+async def test_words_that_signs_join_are_found_by_each_of_them_and_as_they_stand(
+    joined: AsyncConnection[Any], text: str, there: set[int]
+) -> None:
+    found = await fulltext.matching(joined, text, 20, fulltext.strict(Filters(), text, (), "english"))
+    assert {match.video_id for match in found if match.is_complete} == there
+
+
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [
+        ("reel -node", {2, 13}), ("reel -node.js", {2}), ('reel -"node.js"', {2}), ("reel -mp4", {1}), ("reel -rings", {9}),
+        ("reel -how-to", {10}), ("reel -example.com", {4}), ("reel -js.node", set()),
+    ],
+)  # fmt: skip
+async def test_what_is_excluded_is_gone_where_signs_join_it_too(
+    joined: AsyncConnection[Any], text: str, gone: set[int]
+) -> None:
+    for language in ("english", "german"):
+        left = await passing(joined, fulltext.strict(Filters(), text, (), language))
+        assert set(range(1, len(SHELVED) + 1)) - left == gone
+
+
+async def test_what_signs_join_is_completed_as_it_is_written(joined: AsyncConnection[Any]) -> None:
+    for typed, whole in (
+        ("hdr", "hdr10.mp4"),
+        ("hdr10.m", "hdr10.mp4"),
+        ("node.", "Learn node.js"),
+        ("<v", "Using <video>"),
+    ):
+        assert await fulltext.completions(joined, typed, 5) == [whole]
+
+
 async def test_a_title_counts_once_and_not_once_for_each_moment(
     reading: AsyncConnection[Any], corpus: Catalogue
 ) -> None:

@@ -38,6 +38,11 @@ OLD_SEGMENTS = (  # the statement by which it ingested, with two moments a video
     " media.search_text(v.language, v.title, v.tags, v.description), 1"
     " FROM media.videos v, generate_series(0, 1) m WHERE v.status = 'ready' ORDER BY 1, 3"
 )
+# Once the words of videos are kept for themselves they are there for every search, whatever else is migrated.
+KEPT_SEARCH = (
+    "SELECT count(*) FROM media.texts t JOIN media.impacts i USING (video_id)"
+    " WHERE i.lexeme = 'number77' AND t.search @@ 'number77'"
+)
 TABLES = ("texts", "impacts", "completions")
 # As long as that release took them, and random, so that it does not compress into a row of an index.
 LONG_TITLE = "".join(random.Random(7).choices(string.ascii_letters + " " * 8, k=10_000))
@@ -134,6 +139,8 @@ async def test_a_catalogue_of_the_release_before_is_migrated_while_it_is_searche
             connection.execute(OLD_VIDEOS, (2000,))
             connection.execute(OLD_SEGMENTS)
             connection.execute("UPDATE media.videos SET title = %s WHERE id = 22", (LONG_TITLE,))
+            joined = "UPDATE media.videos SET title = 'hdr10.mp4', description = 'of node.js, how-to' WHERE id = 24"
+            connection.execute(joined)
             expected = connection.execute(OLD_SEARCH, {"text": "number77 harbour"}).fetchall()
             assert len(expected) == 2
             with closing(Searches(url)) as searches:
@@ -143,6 +150,10 @@ async def test_a_catalogue_of_the_release_before_is_migrated_while_it_is_searche
                     searches.more()
                 migrations.migrate(url)
             assert searches.answers == {tuple(expected)}
+            assert searches.kept == {1}
+            migrated = [as_kept(connection, table) for table in TABLES]
+            rewritten(connection)
+            assert [as_kept(connection, table) for table in TABLES] == migrated
             assert connection.execute(OLD_SEARCH, {"text": "number77 harbour"}).fetchall() == expected
             # The release before still writes: its new video is found by both, its long title is no fault.
             connection.execute("UPDATE media.videos SET status = 'ready' WHERE id = 11")
@@ -158,6 +169,21 @@ async def test_a_catalogue_of_the_release_before_is_migrated_while_it_is_searche
             for number, there in ((77, True), (11, True), (21, False), (20, False)):
                 found = await fulltext.matching(reading, f"number{number}", 10)
                 assert [match.video_id for match in found] == ([number] if there else [])
+            for text in ("hdr10", "node", "hdr10.mp4", '"node.js"', "how-to"):
+                assert [match.video_id for match in await fulltext.matching(reading, text, 10)] == [24]
+
+
+def as_kept(connection: Connection, table: str) -> list[tuple[object, ...]]:
+    """What a table of words has, in an order of its own."""
+    row = {"texts": "video_id, search::text", "impacts": "video_id, lexeme, impact"}
+    query = SQL(f"SELECT {row.get(table, '*')} FROM media.{table}")  # type: ignore[arg-type]
+    return sorted(connection.execute(query).fetchall(), key=repr)
+
+
+def rewritten(connection: Connection) -> None:
+    """Have the words of each video that has some written once more."""
+    for before, after in (("public", "unlisted"), ("unlisted", "public")):
+        connection.execute("UPDATE media.videos SET visibility = %s WHERE visibility = %s", (after, before))
 
 
 # They change no row of videos: their locks stop searches for a moment.
@@ -174,10 +200,10 @@ def rehearsed(connection: Connection, migration: Migration, searches: Searches) 
 
 
 class Searches:
-    """The old search, again and again, in a thread of its own."""
+    """The old search, and one of kept words where there are some, again and again, in a thread of its own."""
 
     def __init__(self, url: str) -> None:
-        self.count, self.answers = 0, set[tuple[object, ...]]()
+        self.count, self.answers, self.kept = 0, set[tuple[object, ...]](), set[int]()
         self._url, self._over, self._begun = url, threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -194,6 +220,8 @@ class Searches:
             connection.execute("SET lock_timeout = '1s'")
             while not self._over.is_set():
                 self.answers.add(tuple(connection.execute(OLD_SEARCH, {"text": "number77 harbour"}).fetchall()))
+                if connection.execute("SELECT to_regclass('media.impacts')").fetchone() != (None,):
+                    self.kept |= {count for (count,) in connection.execute(KEPT_SEARCH).fetchall()}
                 self.count += 1
                 self._begun.set()
 

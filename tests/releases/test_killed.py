@@ -27,6 +27,7 @@ HELD = {
     "media/0007_words.sql": "LOCK TABLE media.videos IN ROW EXCLUSIVE MODE",
     "media/0008_public_ids.sql": "LOCK TABLE media.creators IN ACCESS SHARE MODE",
     "media/0011_watched_gone.sql": "LOCK TABLE media.segments IN ROW EXCLUSIVE MODE",
+    "media/0016_parts.sql": "LOCK TABLE media.generation IN SHARE MODE",
 }
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 OURS = "n.nspname IN ('media', 'ledger', 'app', 'pixr')"

@@ -13,7 +13,7 @@ from serve import cursors
 from serve.cursors import Ranked
 
 KEY, NOW_S = b"key", 1_800_000_000.0
-LISTS = st.sampled_from([("vector",), ("text",), ("vector", "text"), ()])
+LISTS = st.sampled_from([("vector",), ("text",), ("vector", "text"), ("vector", "some_words"), ("some_words",), ()])
 RANKED = st.builds(
     Ranked, st.integers(1, 2**63 - 1), st.floats(0, 4, width=32), st.integers(0, 1_000_000), LISTS
 )  # fmt: skip

@@ -64,6 +64,13 @@ async def test_a_word_is_marked_by_its_stem_in_the_language_of_its_video(room: R
     assert [each["text"] for each in found["moments"][0]["highlights"]] == ["Häuser"]
 
 
+async def test_words_that_a_sign_joins_are_marked_each(room: Room) -> None:
+    rename(room, "owl", title="Learn node.js", tags=["node_modules"])
+    for text, expected in (("node", ["node", "node"]), ("node.js", ["node", "js", "node"]), ("modules", ["modules"])):
+        found = await ask(room, q=text, highlight="true", limit=1)
+        assert [each["text"] for each in found["moments"][0]["highlights"]] == expected
+
+
 async def test_facets_count_what_was_found_and_obey_the_search(room: Room) -> None:
     whole = await ask(room, q="banana", limit=100)
     found = await ask(room, q="banana", limit=1, facets="true")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster import runtime
 from cluster.settings import Settings
 from pipelines import fulltext, index
 from serve import relevance, viewers
@@ -96,6 +97,26 @@ async def test_words_are_found_by_full_text_in_whatever_form(room: Room) -> None
     answer = await room.ask(text="collections number4", limit=1, weights={"vector": 0})
     assert videos(answer) == [list(room.gallery.videos.values())[4]]
     assert "text" in answer["moments"][0]["matched"]
+
+
+async def test_an_answer_says_text_only_where_all_words_are_there_as_they_were_asked(room: Room) -> None:
+    number4 = list(room.gallery.videos.values())[4]
+    for text, others in (
+        ("collection number4", {"some_words"}), ("number4 collection", {"some_words"}), ("collection", {"text"}),
+        ('"collection of number4"', set()), ("collection or number4", {"text"}), ("number4 zebra", set()),
+    ):  # fmt: skip
+        answer = await room.search(q=text, limit=100, relevance_min_ppm=0)
+        its_own, of_others = set[str](), set[str]()
+        for moment in answer["moments"]:
+            (its_own if moment["video_id"] == str(number4) else of_others).update(moment["matched"])
+        assert its_own - {"vector"} == ({"some_words"} if "zebra" in text else {"text"}), text
+        assert of_others - {"vector"} == others, text
+    whole = await room.search(q="number4 zebra", limit=100, relevance_min_ppm=0)
+    page = await room.search(q="number4 zebra", limit=1, relevance_min_ppm=0)
+    further = await room.search(cursor=page["next_cursor"], limit=100)
+    assert [each["matched"] for each in page["moments"] + further["moments"]] == [
+        each["matched"] for each in whole["moments"]
+    ]
 
 
 async def test_an_answer_has_all_that_the_contract_names(room: Room) -> None:
@@ -278,7 +299,8 @@ async def test_an_answer_explains_itself_when_asked(room: Room) -> None:
     answer = await room.search(q="banana number1", explain=True, limit=100)
     cosines = []
     for moment in answer["moments"]:
-        assert moment["explain"]["ranks"].keys() == set(moment["matched"])
+        lists = {"text" if name == "some_words" else name for name in moment["matched"]}
+        assert moment["explain"]["ranks"].keys() == lists
         cosines.append((moment["explain"]["cosine"], moment["relevance_ppm"]))
     assert [ppm for _, ppm in sorted(cosines)] == sorted(ppm for _, ppm in cosines)  # relevance is monotone
 
@@ -361,6 +383,18 @@ async def test_the_page_gives_a_browser_a_name_of_its_own(room: Room) -> None:
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert viewers.COOKIE in page.cookies
     assert (await room.doors.http.get("/")).cookies.get(viewers.COOKIE) is None
+
+
+async def test_the_name_of_a_browser_that_asks_by_tls_is_sent_by_tls_alone(room: Room) -> None:
+    """By the door's word alone. Links have no scheme: they are opened by the one that was asked by."""
+    http, proven = room.doors.http, {"x-pixr-door": runtime.secret(room.doors.settings, "door")}
+    by_tls = {"x-forwarded-proto": "https"}
+    for headers, is_secure in (({}, False), (by_tls, False), (proven, False), (by_tls | proven, True)):
+        http.cookies.clear()
+        page = await http.get("/", headers=headers)
+        assert ("secure" in page.headers["set-cookie"].lower()) is is_secure
+        found = (await http.get("/v1/search?q=banana&limit=1", headers=headers)).json()["moments"][0]
+        assert {found["play_url"][:7], found["thumbnail_url"][:7]} == {"/media/"}
 
 
 async def test_a_stake_narrows_to_the_moments_that_have_it(own: Room) -> None:
