@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 OWNERS_CONNECTIONS = 20  # beside those of the roles: migrations, indexes, dumps, the server's own and people
-IO_RETRIES = 3  # of a block that the disk does not take: it is full, and each try waits longer than the one before
+IO_RETRIES = 1  # of a block that the disk does not take: it is full, and callers try again by themselves
 JUICEFS_TIMEOUT_S = 30.0
 PYTHON = "python"  # a link to the virtual environment, in Ray's short folder
 SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107

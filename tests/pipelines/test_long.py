@@ -48,7 +48,7 @@ def test_a_chunk_of_ten_hours_costs_the_same_wherever_it_lies(ten_hours: Path) -
         assert decoded.decode_s < CHUNK_CPU_MAX_S
 
 
-@pytest.mark.parametrize("words", [9000, 100])
+@pytest.mark.parametrize("words", [9000, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_manifest_of_sixty_megabytes_is_read_whole(tmp_path: Path, words: int) -> None:
     """Of few rows or of very many; no row is refused, and those that fit no file are counted."""
     (tmp_path / "a.mp4").write_bytes(b"a")
