@@ -330,5 +330,6 @@ def test_a_new_secret_is_taken_by_an_order_and_payouts_go_on(eager: Settings, co
             until(lambda: loop.status()["state"] == "running")
             assert stops.in_force(connection) == []
             with_wallet(connection, 1)
+            until(lambda: is_funded(connection))
             record(connection, search(shown(1, 1)))
             until(lambda: paid(connection) == {1: EARNED})
