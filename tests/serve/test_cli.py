@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner, Result
 
-from cluster import database
+from cluster import database, leftovers
 from cluster.cli import Context
 from cluster.settings import Settings
 from serve.cli import search
@@ -23,6 +24,14 @@ def hanging(settings: Settings, painted: Scenes) -> Settings:
         hang(connection, painted, creators=("ada", "bob"))
         connection.execute("UPDATE media.videos SET title = %s", ("Goat \x1b]0;PWNED\x07\x1b[2J",))
     return settings
+
+
+@pytest.fixture(autouse=True)
+def up(settings: Settings) -> Iterator[None]:
+    """The data folder is held, as a supervisor holds it: of a Pixr that is down nothing is asked."""
+    with open(leftovers.lock_path(settings.data_dir), "a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
