@@ -18,8 +18,8 @@ CONNECT_TIMEOUT_S = 5
 POOL_WAIT_S = 10.0
 RECONNECT_TIMEOUT_S = 2.0  # then the next caller tries again, so that a server that is back is used at once
 PORTS = {"redis": 6379, "rediss": 6379}  # where a URL names none; else PostgreSQL's
-# By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html): worth another try, with the words for it.
 FULL = "53100"
+# By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html): worth another try, with the words for it.
 BUSY: Mapping[str, str] = {
     "40001": "refused two transactions that exclude each other",
     "40P01": "ended a deadlock",

@@ -61,9 +61,7 @@ class IngestSettings:
     embed_batch_frames: int = 32
     niceness: int = 10  # of the workers, 0 to 19 (nice(2)): a job leaves the CPU to searches on the same machine
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
-    start_timeout_s: int = (
-        600  # for the encoders of a round to have a place and a process; none of its videos is begun before
-    )
+    start_timeout_s: int = 600  # for a round's encoders to have a process each; none of its videos is begun before
     no_progress_timeout_s: int = 120  # of a round without a row or a sign of life
     step_timeout_s: int = 3600  # how long a file, a chunk, a batch or loading the model gives signs of life at most
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from pipelines import answers, chunks, jobs, leases, sink
 from pipelines.confinement import profiles
 from pipelines.confinement.profiles import Profile
 from pipelines.losses import Losses
-from pipelines.media import UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
+from pipelines.media import TEMPORARY, UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
 from pipelines.sandbox import Result, Sandbox
 from pipelines.scratch import Scratch
 from pipelines.settings import IngestSettings, ModelSettings
@@ -408,9 +409,11 @@ def content_hash(path: Path) -> str:
 
 
 def as_failure(error: Temporary | Rejected) -> Failure:
-    """What a dependency said, as a reason: away is temporary, refused is final."""
+    """What a dependency said, as a reason: away is temporary, refused is final, unless it refuses us and not the file."""
     if isinstance(error, Temporary):
-        return Failure("temporary", error.public)
+        return Failure(TEMPORARY, error.public)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure(TEMPORARY, error.detail)
     return Failure(error.code, error.detail, final=True)
 
 

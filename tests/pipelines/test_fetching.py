@@ -6,12 +6,18 @@ import dataclasses
 from pathlib import Path
 
 from cluster import database
+from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import catalog
+from pipelines import catalog, stages
 from pipelines.listed import Listed
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Model, Place, Plan, Refused, Task
+
+
+def test_a_dependency_that_refuses_us_is_no_fault_of_a_video() -> None:
+    for error, is_final in ((Rejected("no such user", 503, "database-refused"), False), (Rejected("too large"), True)):
+        assert stages.as_failure(error).final is is_final
 
 
 def test_a_video_outside_the_configured_buckets_is_not_fetched(
