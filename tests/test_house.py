@@ -89,6 +89,19 @@ def test_only_the_settings_read_the_environment() -> None:
     assert {str(file.relative_to(ROOT)) for file in users} <= {"cluster/settings.py", "cluster/ray_cluster.py"}
 
 
+def test_background_tasks_are_started_by_what_watches_over_them() -> None:
+    """`cluster.tasks` logs and starts again what fails. Elsewhere a task is bare where its maker waits for it."""
+    awaited = {
+        "serve/limits.py",  # one question to Redis, for all who wait for it
+        "serve/routes_stream.py",  # the parts of a search, which its reader takes
+        "serve/candidates.py",  # the query's vector, for both lists
+        "ledger/localnet/server.py",  # a program of its own, which ends with the first of the two
+    }
+    bare = re.compile(r"\b(create_task|ensure_future)\(")
+    users = {str(file.relative_to(ROOT)) for file in modules() if bare.search(file.read_text(encoding="utf-8"))}
+    assert users - {"cluster/tasks.py"} == awaited
+
+
 def test_every_module_opens_with_what_it_is() -> None:
     silent = [str(file) for file in modules() if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))]
     assert silent == []

@@ -232,6 +232,20 @@ def test_half_a_request_is_closed_at_the_deadline_however_it_trickles(running: O
     assert server.seen == []
 
 
+def test_who_asks_nothing_keeps_no_connection_neither_before_an_answer_nor_after_it(
+    tmp_path: Path, server: Server
+) -> None:
+    with door(tmp_path, request_timeout_s=0.5, idle_timeout_s=0.5, client_timeout_s=1.0) as own:
+        own.start()
+        own.feed(server)
+        with own.connect() as silent, own.connect() as satisfied:
+            satisfied.sendall(b"GET /v1/x HTTP/1.1\r\nHost: pixr.test\r\n\r\n")
+            began = time.monotonic()
+            assert parsed(received(satisfied))[0] == 200
+            received(silent)
+            assert time.monotonic() - began < 4  # and `received` waits until the door has closed
+
+
 def test_a_body_that_does_not_come_is_a_408_and_no_replica_hears_of_it(running: OwnDoor, server: Server) -> None:
     began = time.monotonic()
     problem(running.raw(HEAD + b"\r\n{"), 408)

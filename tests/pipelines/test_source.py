@@ -20,7 +20,7 @@ from cluster import database, telemetry
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage, StoredObject
-from pipelines import lists, local_files, manifest, ownership, remarks, source, stages
+from pipelines import buckets, lists, local_files, manifest, ownership, remarks, source, stages
 from pipelines.handles import ANYBODY, Rights
 from pipelines.local_files import Extent
 from pipelines.manifest import Entry
@@ -446,6 +446,27 @@ def test_the_objects_of_a_list_are_looked_at_side_by_side(storage: Storage, buck
     found = source.listed(uri, Slow(storage.endpoint))
     assert [video.source_uri for video in found.videos] == [row.uri for row in rows]
     assert most > 4
+
+
+def test_a_source_of_too_many_objects_is_refused_before_the_rest_of_them_is_listed(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        storage.put_bytes(b"x", f"s3://{bucket}/many/{number}.mp4")
+    asked: list[str] = []
+    call = storage.filesystem().call_s3
+
+    def paged(method: str, **arguments: Any) -> Any:
+        asked.append(method)
+        return call(method, MaxKeys=2, **arguments)
+
+    monkeypatch.setattr(storage.filesystem(), "call_s3", paged)
+    monkeypatch.setattr(buckets, "OBJECTS_MAX", 3)
+    with pytest.raises(Rejected, match="more than 3 objects"):
+        list(buckets.bounded(storage.list(f"s3://{bucket}/many")))
+    assert len(asked) == 2  # of five pages
+    with pytest.raises(Rejected, match="more than 3 objects"):
+        source.listed(f"s3://{bucket}/many", storage)
 
 
 def test_a_manifest_is_read_up_to_a_size(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from cluster import database, migrations
 from cluster.settings import Settings
-from serve import feed
+from serve import feed, viewers
 from serve.settings import SearchSettings
 from tests.conftest import fresh_database
 from tests.serve.doors import Doors, Shelf, fill, opened
@@ -64,6 +65,31 @@ async def test_what_is_claimed_to_be_watched_is_at_most_the_moment_and_counts_on
     assert await room.watch(moment, me, kind="like", watched_ms=10) == 204
     with room.doors.database() as connection:
         assert connection.execute("SELECT count(*) FROM app.watch_events").fetchone() == (3,)
+
+
+async def test_events_of_many_at_once_are_noted_over_a_few_connections(room: Room) -> None:
+    """Each once opened a connection of its own, and PostgreSQL has 120 for everybody."""
+    moment, many = room.shelf.moments[0], 60
+    with room.doors.database() as connection:
+        connection.execute(NOTES_CONNECTIONS)
+    cookies = [viewers.new_cookie(viewers.key_of(room.doors.settings)) for _ in range(many)]
+    asked = (room.watch(moment, {"Cookie": f"{viewers.COOKIE}={cookie}"}) for cookie in cookies)
+    statuses = await asyncio.gather(*asked)
+    assert set(statuses) <= {204, 503}  # who finds no free thread for long is told to come again
+    with room.doors.database() as connection:
+        counted = connection.execute("SELECT count(*), count(DISTINCT pid) FROM app.noted_by").fetchone()
+    assert counted is not None
+    noted, connections = counted
+    assert noted == statuses.count(204) > 0
+    assert connections <= room.doors.services.search.threads_max
+
+
+NOTES_CONNECTIONS = """
+    CREATE TABLE app.noted_by (pid int);
+    CREATE FUNCTION app.note_connection() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN INSERT INTO app.noted_by VALUES (pg_backend_pid()); RETURN NULL; END $$;
+    CREATE TRIGGER notes_connections AFTER INSERT ON app.watch_events
+        FOR EACH ROW EXECUTE FUNCTION app.note_connection()"""
 
 
 async def test_a_feed_reads_as_little_of_many_events_as_of_few(room: Room) -> None:
