@@ -25,7 +25,7 @@ from psycopg import Connection
 from benchmarks import ingest_files, ingest_meter
 from benchmarks.ingest_meter import Meter
 from benchmarks.run import Figure
-from cluster import database, migrations, runtime, supervisor
+from cluster import database, runtime, supervisor
 from cluster import settings as settings_module
 from cluster.settings import Settings
 from cluster.storage import Storage
@@ -134,7 +134,7 @@ def stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
         made = settings_module.load(environ={**environment, "PIXR_MODEL_THREADS": "1"})
-        process = supervisor.start(made, only=("postgres", "redis", "s3", "ray"))
+        process = supervisor.start(made, only=("postgres", "redis", "s3", "ray", "schema"))
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
             while supervisor.read_status(made)["phase"] != "up":
@@ -143,9 +143,7 @@ def stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
                 time.sleep(0.2)
             for name in ("serve", "solana"):
                 runtime.port(made, name, 0)
-            url = runtime.postgres_url(made, "pixr")
-            migrations.migrate(url)
-            with database.connect(url, autocommit=True) as connection:
+            with database.connect(runtime.postgres_url(made, "pixr"), autocommit=True) as connection:
                 yield made, connection
         finally:
             process.send_signal(signal.SIGTERM)
