@@ -1,8 +1,8 @@
 """The audit: is every unit where the journal says, and does the chain agree? Only reads; may run at any time.
 
 The quick audit computes every balance again from the postings and compares the treasury with the chain. The full one
-also walks the hash chain, computes every accrual again from the recorded appearances, and asks the chain about every
-payout. What is found wrong is named with its place.
+also walks the hash chain, computes every accrual again from the recorded appearances, asks the chain about every
+payout, and reads the archive. What is found wrong is named with its place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import numpy as np
 import psycopg
 from psycopg import Connection
 
+from cluster.errors import Temporary
 from ledger import batches, book, spool
+from ledger.archive import proof
+from ledger.archive.shelf import Shelf
 from ledger.chain import Chain, Effect
 from ledger.fold import Outcome
 from ledger.settings import LedgerSettings
@@ -45,14 +48,22 @@ def run(
     *,
     full: bool = False,
     open_max_s: float = LedgerSettings.batch_open_max_s,
+    shelf: Shelf | None = None,
 ) -> list[Check]:
-    """Every check, against one snapshot of the database. `gas` is the address that pays fees, if it is known."""
+    """Every check, against one snapshot of the database.
+
+    Args:
+        gas: the address that pays fees, if it is known.
+        shelf: where the archive lies, which the full audit reads; without one it begins behind it.
+    """
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
               _payouts(connection), _kept(connection), _open(connection, open_max_s), _freezes(connection)]  # fmt: skip
     if full:
         checks += [_hash_chain(connection), _accruals(connection)]
+        if shelf is not None:
+            checks.append(_archive(connection, shelf))
     if chain is not None:
         checks += _against_chain(connection, chain, gas)
         if full:
@@ -66,12 +77,17 @@ def run(
 
 def _balances(connection: Conn) -> Check:
     rows = connection.execute(
-        "SELECT a.id, a.kind, a.balance, coalesce(sum(p.amount), 0)::bigint FROM ledger.accounts a"
-        " LEFT JOIN ledger.postings p ON p.account_id = a.id GROUP BY a.id ORDER BY a.id"
+        "SELECT a.id, a.kind, a.balance, (coalesce(sum(p.amount), 0) + coalesce(max(c.amount), 0))::bigint"
+        " FROM ledger.accounts a LEFT JOIN ledger.postings p ON p.account_id = a.id"
+        " LEFT JOIN ledger.carried c ON c.account_id = a.id GROUP BY a.id ORDER BY a.id"
     ).fetchall()
     wrong = [f"account {number} ({kind}) says {held}, its postings {summed}"
              for number, kind, held, summed in rows if held != summed]  # fmt: skip
-    return _check("balances", wrong, f"{len(rows)} accounts equal the sum of their postings")
+    return _check(
+        "balances",
+        wrong,
+        f"{len(rows)} accounts equal the sum of their postings, with what was carried forward of archived ones",
+    )
 
 
 def _zero_sums(connection: Conn) -> Check:
@@ -164,9 +180,13 @@ def _freezes(connection: Conn) -> Check:
 
 
 def _hash_chain(connection: Conn) -> Check:
-    """Every entry's hash, computed again from its content and the one before."""
-    previous, count, wrong = bytes(32), 0, []
-    for row in _entries(connection):
+    """Every entry's hash, computed again from its content and the one before; of those that are not archived."""
+    archived = connection.execute(
+        "SELECT last, head FROM ledger.archives WHERE kind = 'journal' ORDER BY first DESC LIMIT 1"
+    ).fetchone()
+    last, previous = (archived[0], bytes(archived[1])) if archived else (0, bytes(32))
+    count, wrong = 0, []
+    for row in _entries(connection, last):
         number, kind, key, document, lines, occurred_at, prev, hashed, postings = row
         expected = book.entry_hash(previous, number, book.micros(occurred_at), lines, kind, key, document, postings)
         if bytes(prev) != previous or expected != bytes(hashed):
@@ -175,11 +195,20 @@ def _hash_chain(connection: Conn) -> Check:
     head = connection.execute("SELECT hash FROM ledger.chain_head").fetchone()
     if head is None or bytes(head[0]) != previous:
         wrong.append("the head is not the hash of the last entry")
-    return _check("hash chain", wrong, f"{count} entries, head {previous.hex()[:16]}")
+    behind = f" behind the {last} that are archived" if last else ""
+    return _check("hash chain", wrong, f"{count} entries{behind}, head {previous.hex()[:16]}")
 
 
-def _entries(connection: Conn) -> Iterator[tuple[Any, ...]]:
-    last = 0
+def _archive(connection: Conn, shelf: Shelf) -> Check:
+    """What has left the tables is in the archive, as it was; and comes to what was carried forward."""
+    try:
+        return _check("archive", *proof.check(connection, shelf))
+    except Temporary as error:
+        return Check("archive", False, f"the archive cannot be read: {error}")
+
+
+def _entries(connection: Conn, last: int) -> Iterator[tuple[Any, ...]]:
+    """Entries after `last`, each with its postings as they are hashed."""
     while True:
         rows = connection.execute(
             "SELECT e.id, e.kind, e.key, e.document, e.lines, e.occurred_at, e.prev_hash, e.hash,"

@@ -84,19 +84,21 @@ def run(context: Context, timeout_s: float, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="Also the hash chain, every accrual and every payout on chain.")
-@click.option("--offline", is_flag=True, help="Without asking the chain.")
+@click.option("--full", is_flag=True, help="Also the hash chain, every accrual, every payout on chain and the archive.")
+@click.option("--offline", is_flag=True, help="Without asking the chain or reading the archive.")
 @json_option
 @click.pass_obj
 def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
     """Compute every balance again and compare with the chain; exit code 1 on any difference."""
     from ledger import audit as auditing
+    from ledger.archive.shelf import Shelf
     from ledger.settings import LedgerSettings
 
     with context.connect(READER) as connection:
         chain = None if offline else _chain(context)
         open_max_s = context.settings.section(LedgerSettings).batch_open_max_s
-        checks = auditing.run(connection, chain, _gas(context), full=full, open_max_s=open_max_s)
+        shelf = None if offline else Shelf.of(context.settings)
+        checks = auditing.run(connection, chain, _gas(context), full=full, open_max_s=open_max_s, shelf=shelf)
     clean = all(check.ok for check in checks)
     if as_json:
         rows = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in checks]

@@ -248,13 +248,13 @@ def _new_signatures(
     named: dict[str, list[str]] = {}
     for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
         row = connection.execute(
-            "SELECT signature, slot FROM ledger.chain_cursors WHERE address = %s", (address,)
+            "SELECT signature, slot, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
         connection.commit()
-        until, read_until = row or (None, 0)
+        until, read_until, forgotten = row or (None, 0, 0)
         reached = max(slot or 0, read_until)
         for signature, at in chain.history(address, until, reached, min(opinions, len(chain.nodes))):
-            if slot is not None and at > slot:
+            if (slot is not None and at > slot) or at <= forgotten:  # a node that has lost the cursor names all it has
                 continue
             slots[signature] = at
             named.setdefault(signature, []).append(address)

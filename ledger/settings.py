@@ -14,6 +14,7 @@ PIX = 1_000_000  # base units in one PIX
 AMOUNT_MAX = 2**63 - 1
 HOLD_H_MAX = 24 * 366
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
+KEEP_D_MIN = 8  # younger than a week nothing is deleted
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,15 @@ class LedgerSettings:
     give_back_after_s: float = 600.0
     batch_open_max_s: float = 6 * 3600.0  # a transaction without an end for longer is named by the log and the audit
 
+    # How long tables keep what is old, in days (0: for ever); then it is archived, or deleted (see ledger/archive).
+    archive_bucket: str = ""  # empty: that of [s3]; one of its own, with versions or a lock, is safe from replicas
+    folds_keep_d: int = 30  # what was shown, and what became of it
+    journal_keep_d: int = 90  # postings
+    payments_keep_d: int = 400  # transactions and payouts that have ended; the chain's history; suspicions
+    idempotency_keep_d: int = 30  # a client's key counts again after that
+    reconciliations_keep_d: int = 30  # those that agreed
+    keep_interval_s: float = 60.0  # between looks, while nothing is due
+
     # The localnet, for machines without a chain.
     localnet_slot_ms: int = 100
     localnet_pool_pix: int = 1_000_000_000  # what funds `reward_pool` there: 1,000 PIX
@@ -164,3 +174,14 @@ class LedgerSettings:
             or self.reclaim_pause_s < 0
         ):
             raise ValueError("amounts and times must not be negative")
+        self._check_keeping()
+
+    def _check_keeping(self) -> None:
+        for name in ("folds_keep_d", "journal_keep_d", "payments_keep_d", "idempotency_keep_d",
+                     "reconciliations_keep_d"):  # fmt: skip
+            if (value := getattr(self, name)) and value < KEEP_D_MIN:
+                raise ValueError(f"{name} is {value}, expected 0 (for ever) or {KEEP_D_MIN} or more")
+        if self.journal_keep_d and not 0 < self.folds_keep_d <= self.journal_keep_d:
+            raise ValueError("journal_keep_d needs folds_keep_d, which must be no more: a fold goes before its entry")
+        if self.keep_interval_s <= 0:
+            raise ValueError("keep_interval_s must be above 0")

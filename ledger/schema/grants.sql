@@ -9,7 +9,8 @@ GRANT USAGE ON SCHEMA ledger TO pixr_serve, pixr_ledger, pixr_reader;
 
 -- Nothing is called by whom it is not for: a trigger's function with its owner's rights could be put on another table.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC, pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
-GRANT EXECUTE ON FUNCTION ledger.entry_hash(ledger.entries), ledger.withheld(bigint) TO pixr_serve, pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.entry_hash(ledger.entries), ledger.withheld(bigint), ledger.archived(text)
+  TO pixr_serve, pixr_ledger, pixr_reader;
 GRANT EXECUTE ON FUNCTION ledger.confirms_wallet(ledger.wallets, ledger.wallets) TO pixr_serve;
 GRANT EXECUTE ON FUNCTION ledger.begin_incarnation(uuid, text, text, double precision), ledger.hold_incarnation(uuid),
   ledger.record_batch(uuid, bigint, integer, integer, smallint, bytea, bytea, boolean),
@@ -19,6 +20,9 @@ GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfe
   ledger.wallets, ledger.wallet_rules, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers,
   ledger.segment_stakes, ledger.stakes_version TO pixr_serve;
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
+-- Of what is archived, so that a statement is whole.
+GRANT SELECT ON ledger.archives, ledger.archived_accounts, ledger.carried, ledger.past_batches, ledger.paid_before,
+  ledger.retention TO pixr_serve;
 -- Who may change a row may also lock it, for as long as they like: what a replica may change, the ledger never waits for.
 GRANT INSERT (creator_id, wallet, set_by, hold_until), UPDATE (wallet, set_by, set_at, hold_until) ON ledger.wallets
   TO pixr_serve;
@@ -42,6 +46,13 @@ GRANT UPDATE (kind) ON ledger.chain_transactions TO pixr_ledger;
 GRANT UPDATE (parked_until) ON ledger.owed TO pixr_ledger;
 GRANT DELETE ON ledger.woken TO pixr_ledger;
 GRANT EXECUTE ON FUNCTION ledger.fit_owed(bigint, bigint) TO pixr_ledger;
+-- What is archived is deleted by these functions alone, once it is old; the ledger says what a part holds.
+GRANT INSERT ON ledger.archives, ledger.archived_accounts TO pixr_ledger;
+GRANT EXECUTE ON FUNCTION ledger.is_old(timestamptz), ledger.is_past(text), ledger.forget_fold(bigint),
+  ledger.forget_postings(text, bigint, bigint), ledger.forget_payments(bigint, text[]),
+  ledger.forget_transactions(bigint, text[]) TO pixr_ledger;
+GRANT INSERT, UPDATE ON ledger.retention TO pixr_ledger;
+GRANT DELETE ON ledger.idempotency, ledger.reconciliations, ledger.suspicions TO pixr_ledger;
 
 -- All but the bytes of what is signed, which may be sent by whoever has them.
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_reader;
