@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import LEDGER, READER
-from ledger import cli_stops
+from ledger import cli_archive, cli_stops
 
 if TYPE_CHECKING:
     from ledger.chain import Chain
@@ -143,6 +143,7 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
 
 for command in (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release):
     payouts.add_command(command)
+payouts.add_command(cli_archive.archive)
 
 
 def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -> None:

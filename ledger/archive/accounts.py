@@ -117,6 +117,22 @@ def note(connection: Conn, archive_id: int, kept: Kept) -> None:
     )
 
 
+def check(connection: Conn, shelf: Shelf, archive_id: int) -> None:
+    """Read the postings of a part by account to their end.
+
+    Raises:
+        Rejected: they are gone, or are not what was written.
+    """
+    row = connection.execute(
+        "SELECT name, places FROM ledger.archived_accounts WHERE archive_id = %s", (archive_id,)
+    ).fetchone()
+    if row is None:
+        raise Rejected(f"part {archive_id} of the archive has no postings by account", code=DAMAGED)
+    places = np.frombuffer(row[1], PLACE)
+    for number in range(len(places) - 1):
+        _block(shelf, row[0], places, number)
+
+
 def of_lamports(connection: Conn) -> frozenset[int]:
     """The few accounts that are not in PIX."""
     rows = connection.execute("SELECT id FROM ledger.accounts WHERE asset <> 'PIX' AND party = ''").fetchall()

@@ -48,7 +48,8 @@ GRANT DELETE ON ledger.woken TO pixr_ledger;
 GRANT EXECUTE ON FUNCTION ledger.fit_owed(bigint, bigint) TO pixr_ledger;
 -- What is archived is deleted by these functions alone, once it is old; the ledger says what a part holds.
 GRANT INSERT ON ledger.archives, ledger.archived_accounts TO pixr_ledger;
-GRANT EXECUTE ON FUNCTION ledger.is_old(timestamptz), ledger.is_past(text), ledger.forget_fold(bigint),
+GRANT EXECUTE ON FUNCTION ledger.is_old(timestamptz), ledger.is_past(text) TO pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.forget_fold(bigint),
   ledger.forget_postings(text, bigint, bigint), ledger.forget_payments(bigint, text[]),
   ledger.forget_transactions(bigint, text[]) TO pixr_ledger;
 GRANT INSERT, UPDATE ON ledger.retention TO pixr_ledger;
