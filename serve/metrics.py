@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cluster import tasks
+from serve.kept import Kept
 
 if TYPE_CHECKING:
     from serve.query import Query
@@ -50,6 +51,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(_Recall(recall))
         self.registry.register(_Means(means or Means()))
+        self.kept = Kept()
+        self.registry.register(self.kept)
         labels = ("intent", "degraded", "source", "variant")
         self._searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
         self._seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)

@@ -85,6 +85,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
+        await services.metrics.kept.look(services.readers)
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
