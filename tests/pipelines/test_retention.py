@@ -21,8 +21,8 @@ def job(connection: Connection[Any], name: str, days: int | None, videos: int, s
     )
     connection.execute(
         "WITH c AS (INSERT INTO media.creators (handle, name) VALUES (%(name)s, %(name)s) RETURNING id),"
-        " v AS (INSERT INTO media.videos (creator_id, source_uri) SELECT c.id, %(name)s || n FROM c, generate_series(1, %(n)s) n"
-        "       RETURNING id)"
+        " v AS (INSERT INTO media.videos (creator_id, source_uri)"
+        "       SELECT c.id, %(name)s || n FROM c, generate_series(1, %(n)s) n RETURNING id)"
         " INSERT INTO media.job_videos (job_id, video_id, position) SELECT %(name)s, id, 1 FROM v",
         {"name": name, "n": videos},
     )
