@@ -43,7 +43,7 @@ DUE = """
     SELECT max(id) FROM (
         SELECT id, sum(lines) OVER (ORDER BY id) - lines AS before FROM ledger.entries
         WHERE id >= %(first)s AND id < least(
-            (SELECT id FROM ledger.entries WHERE occurred_at >= %(until)s ORDER BY occurred_at, id LIMIT 1),
+            (SELECT id FROM ledger.entries WHERE occurred_at >= %(until)s AND id >= %(first)s ORDER BY occurred_at, id LIMIT 1),
             (SELECT entry_id FROM ledger.folds WHERE entry_id IS NOT NULL ORDER BY id LIMIT 1),
             (SELECT entry_id + 1 FROM ledger.chain_head))
         ORDER BY id) counted

@@ -92,9 +92,11 @@ CREATE TABLE ledger.retention (
 
 CREATE INDEX outcomes_fold ON ledger.outcomes (fold_id);
 
+-- What goes is looked up row by row, however large the tables are.
 -- Delete the next fold that is archived, up to `final`, with its batches and what became of them; its number.
 CREATE FUNCTION ledger.forget_fold(final bigint) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     since bigint;
     number bigint;
@@ -168,7 +170,8 @@ BEGIN
         RETURN 0;
     END IF;
     DELETE FROM ledger.postings p USING ledger.entries e
-    WHERE e.id = p.entry_id AND e.id > since AND e.id <= until AND (which = 'rest' OR e.kind IN ('accrual', 'maturity'));
+    WHERE e.id = p.entry_id AND e.id > since AND e.id <= until AND p.entry_id > since AND p.entry_id <= until
+      AND (which = 'rest' OR e.kind IN ('accrual', 'maturity'));
     UPDATE ledger.forgotten SET upto = until WHERE kind = which;
     RETURN until - since;
 END $$;
@@ -204,7 +207,7 @@ ALTER TABLE ledger.markers DROP CONSTRAINT markers_reclaimed_by_fkey;
 ALTER TABLE ledger.chain_cursors ADD forgotten_slot bigint NOT NULL DEFAULT 0;
 
 CREATE FUNCTION ledger.carry_payouts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     IF EXISTS (SELECT FROM gone g WHERE NOT EXISTS (SELECT FROM ledger.past_batches b WHERE b.id = g.batch_id)) THEN
         RAISE EXCEPTION 'ledger.payouts is append-only, but for what is archived' USING ERRCODE = 'PX002';
@@ -276,7 +279,8 @@ CREATE TRIGGER checked_past AFTER DELETE ON ledger.batches REFERENCING OLD TABLE
 -- Delete these batches, which are archived, with all that goes with them. None that can still change: nothing of it is live,
 -- pending, asked about or locked on chain.
 CREATE FUNCTION ledger.forget_payments(archive bigint, ids text[]) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     counted integer;
     newest bigint;
@@ -319,7 +323,8 @@ CREATE INDEX chain_transactions_seen ON ledger.chain_transactions (seen_at, sign
 
 -- Delete these transactions, which are archived; neither those of attempts, which go with their batch, nor unknown ones.
 CREATE FUNCTION ledger.forget_transactions(archive bigint, signatures text[]) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     counted bigint;
     newest bigint;
