@@ -130,8 +130,7 @@ class Audience:
         self.fresh.sort()
         if not self.fresh.runs:
             return None
-        parts = [part for block in runfiles.merged(FRESH, self.fresh.runs) for part in self._changes(block)]
-        changed = Run(rows_of(), runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts)))
+        changed = Run(rows_of(), self._changed())
         runs = [*self.totals.runs, changed]
         asked = np.union1d(changed.keys, self._ahead)
         is_over = _days(asked) <= today
@@ -141,6 +140,17 @@ class Audience:
         before = np.maximum(caps.sums(runs, keys - one, 1), caps.sums(runs, keys - one - one, 1))
         creators = (keys >> np.uint64(DAY_BITS)).astype(np.int64)
         return Totals(_days(keys), creators, net, captive, viewers, before, changed, asked[~is_over])
+
+    def _changed(self) -> Columns:
+        """By how much all that is fresh changes the totals; brought together as it comes, so that it stays small."""
+        parts, waiting = [TOTALS.empty()], 0
+        for block in runfiles.merged(FRESH, self.fresh.runs):
+            for part in self._changes(block):
+                parts.append(part)
+                waiting += len(part[0])
+                if waiting > runfiles.BLOCK_ROWS:
+                    parts, waiting = [runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))], 0
+        return runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
 
     def _changes(self, block: Columns) -> Iterator[Columns]:
         """By how much these fresh pairs (of `FRESH`, with all of a viewer's day) change the totals."""

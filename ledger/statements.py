@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection
 
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from ledger.archive import accounts, parts
 from ledger.archive.accounts import Found, Kept
 from ledger.archive.parts import JOURNAL
-from ledger.archive.shelf import Shelf
+from ledger.archive.shelf import DAMAGED, Shelf
 from ledger.settings import AMOUNT_MAX
 
 Conn = Connection[Any]
@@ -67,7 +67,8 @@ LIVE = """
         ORDER BY entry_id DESC, line LIMIT %(limit)s) p
     ORDER BY p.entry_id DESC, p.line LIMIT %(limit)s"""
 PARTS = """
-    SELECT r.first, a.name, a.bytes, a.places FROM ledger.archives r JOIN ledger.archived_accounts a ON a.archive_id = r.id
+    SELECT r.first, r.name, a.name, a.bytes, a.places FROM ledger.archives r
+    LEFT JOIN ledger.archived_accounts a ON a.archive_id = r.id
     WHERE r.kind = 'journal' AND r.first <= %(entry)s AND r.newest_at >= %(since)s ORDER BY r.first DESC LIMIT %(most)s"""
 ABOUT = """
     SELECT e.id, e.occurred_at, e.kind, coalesce(
@@ -132,7 +133,9 @@ def _archived(
     """Postings of the archive, newest first, and where to go on."""
     rows = connection.execute(PARTS, {"entry": before.entry, "since": since, "most": PARTS_MAX + 1}).fetchall()
     found: list[Found] = []
-    for first, name, size, places in rows[:PARTS_MAX]:
+    for first, part, name, size, places in rows[:PARTS_MAX]:
+        if name is None:
+            raise Rejected(f"part {part} of the archive has no postings by account", code=DAMAGED)
         kept = Kept(name, size, bytes(places))
         some = [each for each in accounts.read(shelf, kept, own) if _is_after(each, before)]
         found += sorted(some, key=lambda each: (-each.entry, each.line))

@@ -158,6 +158,9 @@ DECLARE
     until bigint;
     ends bigint := least(final, ledger.archived('journal'));
 BEGIN
+    IF which NOT IN ('journal', 'rest') THEN
+        RAISE EXCEPTION 'there are no postings of %', which USING ERRCODE = 'PX005';
+    END IF;
     INSERT INTO ledger.forgotten AS f VALUES (which, 0) ON CONFLICT (kind) DO UPDATE SET upto = f.upto RETURNING upto INTO since;
     IF which = 'rest' THEN
         ends := least(ends, (SELECT upto FROM ledger.forgotten WHERE kind = 'journal'));
