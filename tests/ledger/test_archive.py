@@ -19,7 +19,7 @@ from psycopg import Connection, sql
 from cluster import cache, database
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
-from cluster.settings import Settings
+from cluster.settings import ROOT, Settings
 from cluster.storage import Storage
 from ledger import adoption, audit, batches, book, counters, earnings, statements, stops
 from ledger.archive import accounts, folds, history, journal, parts, payments, retention
@@ -718,6 +718,17 @@ def test_the_last_agreement_stays_however_old(settings: Settings, journal: Conn)
     keeping.round()
     keeping.close()
     assert count(journal, "reconciliations") == 1
+
+
+def test_every_table_has_its_time_in_the_readme(old: Conn) -> None:
+    """Who adds a table says how long it keeps what it holds."""
+    _, _, text = (ROOT / "README.md").read_text(encoding="utf-8").partition("**What is kept, and for how long.**")
+    said = set(re.findall(r"`(?:app\.|ledger\.)?([a-z_]+)`", text.partition("**Run the benchmarks.**")[0]))
+    rows = old.execute(
+        "SELECT c.relname FROM pg_class c WHERE c.relkind = 'r'"
+        " AND c.relnamespace IN ('ledger'::regnamespace, 'app'::regnamespace)"
+    ).fetchall()
+    assert sorted({name for (name,) in rows} - said) == []
 
 
 @pytest.mark.parametrize(
