@@ -107,7 +107,8 @@ class Ledger:
         if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(self._connection, self._fold.audience, self._economics)
             pause_s = min(self._own.review_interval_s, self._economics.maturity_s)
-            self._unreviewed, self._review_at = False, time.monotonic() + pause_s
+            # A day is judged when it is over, also where nothing was shown since.
+            self._unreviewed, self._review_at = self._fold.audience.is_unjudged, time.monotonic() + pause_s
         self._count(self._connection)
         fold.mature(self._connection)
         self._try_to_pay(self._connection)

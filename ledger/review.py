@@ -1,16 +1,16 @@
-"""Review: earnings that look made are held, and taken back while they are immature; leaps are held (see `velocity`).
+"""Review: of each creator's day is paid what counts (see `vouching`); leaps wait until somebody has looked (see `velocity`).
 
-A viewer is *captive* to a creator on a UTC day when nearly all that his looking has earned went to that one creator. One
-captive viewer is an admirer. A creator most of whose day comes from many of them is most likely his own audience: what
-captive viewers have earned him that day returns to `reward_pool` as far as it has not matured, and what has matured is
-held with the reason. What others have earned him stays and is paid, so that nobody can ruin a creator by clicking. All
-anonymous viewers of one network are one viewer here, however many cookies they have. Where a person has released such a
-hold, the creator's audience is believed for a while. Viewers are keyed hashes.
+A day is judged when it is over, and once more where something of it comes late: what does not count returns to
+`reward_pool`. Where earnings mature too soon for that it is judged as it goes, and what has matured is held with the reason.
+All else stays and is paid, so that nobody can ruin a creator by clicking. All anonymous viewers of one network are one
+viewer here, however many cookies they have. Where a person has released such a hold, the creator's audience is believed
+for a while, up to a bound. Viewers are keyed hashes.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
-from ledger import book, stops, velocity
+from ledger import book, stops, velocity, vouching
 from ledger.caps import DAY_S, Days
+from ledger.groups import Flags, changes
 from ledger.money import Amounts
 from ledger.runs import merged_from
 from ledger.seen import Keys
@@ -29,15 +30,22 @@ from ledger.settings import PPM, Economics
 log = logging.getLogger(__name__)
 
 NARROW_MAX = 2**31 - 1
-FAN_IN = "fan-in: most of a day was earned by viewers of nobody else; what they have earned waits"
+FAN_IN = "fan-in: few viewers, or viewers of few creators, have earned more of a day than counts; what is above waits"
+FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
 MATURITY_SLACK_S = 600  # by which earnings may mature later than their day says: the buckets that they are kept in
 DAYS_KEPT = 4  # today, yesterday, and the two days that yesterday is measured by
+JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
+OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
 NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What viewers have earned creators, by viewer, creator and day."""
+    """What viewers have earned creators, by viewer, creator and day.
+
+    `gross` is what the appearances paid, or would have but for bounds that other viewers had filled; `net` is what the creator
+    has got of it.
+    """
 
     viewers: Keys
     creators: NDArray[np.int64]
@@ -49,23 +57,45 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Totals:
-    """Each day and creator once: what he earned, how much of it from captive viewers, and from how many."""
+    """Each day and creator once: what was earned (`net`), and the parts of what it was worth (see `vouching`)."""
 
     days: NDArray[np.int64]
     creators: NDArray[np.int64]
     net: Amounts
-    captive: Amounts
-    viewers: NDArray[np.int64]
+    vouched: Amounts
+    doubtful: Amounts
+    free: Amounts
+    viewers: NDArray[np.int64]  # of whom there is a doubtful part
+
+    @classmethod
+    def of(cls, pairs: Pairs, economics: Economics) -> Totals:
+        """`pairs` are sorted by day and viewer, each viewer, creator and day once."""
+        parts = vouching.shares(pairs.days, pairs.viewers, pairs.creators, pairs.gross, economics)
+        order = np.lexsort((pairs.creators, pairs.days))
+        days, creators = pairs.days[order].astype(np.int64), pairs.creators[order]
+        starts = np.flatnonzero(changes(days, creators))
+        columns = (pairs.net, parts.vouched, parts.doubtful, parts.free, (parts.doubtful > 0).astype(np.int64))
+        return cls(days[starts], creators[starts], *(np.add.reduceat(each[order], starts) for each in columns))
+
+    def earned(self, trusted: Flags, economics: Economics) -> Amounts:
+        """What of `net` counts."""
+        gross = self.vouched + self.doubtful
+        counts = vouching.counts(self.vouched, self.doubtful, self.free, trusted, economics)
+        earned = self.net.copy()
+        for row in np.flatnonzero(counts < gross):  # exactly, however large they are
+            net, some, share = int(self.net[row]), int(counts[row]), economics.creator_share_ppm
+            earned[row] = min(net, max(net * some // int(gross[row]), some * share // PPM))
+        return earned
 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A creator's day that looks made."""
+    """A creator's day of which more was earned than counts."""
 
     day: date
     creator_id: int
     viewers: int
-    captive_pix: int
+    doubtful_pix: int
 
 
 class Audience:
@@ -74,11 +104,21 @@ class Audience:
     def __init__(self) -> None:
         self._runs: list[Pairs] = []
         self._since: int | None = None  # the oldest day that has come to something since it was judged last
+        self._until = 0  # the newest one
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Is there a day that has come to something since it was judged? It may not be over."""
+        return self._since is not None
 
     def load(self, connection: Connection[Any]) -> None:
-        """Read what earlier folds have kept."""
+        """Read what earlier folds have kept; what of it was judged is not known, so all is judged once more."""
         rows = connection.execute("SELECT id, viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
         self._runs = [_kept(*row) for row in rows]
+        today = book.clock_s(connection) // DAY_S
+        for run in self._runs:
+            self._since = self.since(max(int(run.days.min()), today - DAYS_KEPT + 1))
+            self._until = max(self._until, min(int(run.days.max()), today + 1))
 
     def remember(self, connection: Connection[Any], pairs: Pairs, today: int, since: int | None = None) -> list[Pairs]:
         """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
@@ -88,12 +128,15 @@ class Audience:
         own pairs are kept as they come: nearly all are different, and merging brings together what is not.
         """
         self._since = self.since(today if since is None else since)
+        self._until = max(self._until, today)
         if not len(pairs.viewers):
             return self._runs
+        self._since = self.since(int(pairs.days.min()))
+        self._until = max(self._until, int(pairs.days.max()))
         runs = [*self._runs, pairs]
         start = merged_from([len(each.viewers) for each in runs])
-        if start is not None:
-            runs[start:] = [_young(summed(joined(runs[start:])), today, self._since)]
+        if start is not None:  # later days than tomorrow are of an older version, which believed any clock
+            runs[start:] = [_between(summed(joined(runs[start:])), self._since - DAYS_KEPT + 1, today + 1)]
             connection.execute(
                 "DELETE FROM ledger.pair_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
             )
@@ -103,9 +146,10 @@ class Audience:
         """The oldest day that has come to something and was not judged since; `today` where there is none."""
         return today if self._since is None else min(today, self._since)
 
-    def judged(self) -> None:
-        """All that was folded has been judged."""
-        self._since = None
+    def judged(self, through: int) -> None:
+        """Everything up to this day has been judged."""
+        if self._since is not None:
+            self._since = max(self._since, through + 1) if self._until > through else None
 
     def accept(self, runs: list[Pairs]) -> None:
         """The transaction that kept these has committed."""
@@ -119,71 +163,89 @@ class Audience:
         assert row is not None
         return replace(pairs, id=row[0])
 
-    def totals(self, economics: Economics, today: int) -> Totals | None:
-        """Creators' days up to `today`, with what captive viewers make of them; None where nothing was earned lately."""
-        if not self._runs:
+    def totals(self, economics: Economics, through: int) -> Totals | None:
+        """Creators' days up to one, and some before; None where nothing up to it has come to something since it was judged."""
+        if not self._runs or self._since is None or self._since > through:
             return None
-        pairs = _young(summed(joined(self._runs)), today, self.since(today))
-        if not len(pairs.viewers):
-            return None
-        captive = _captive(pairs, economics)
-        keys = np.stack([pairs.days.astype(np.int64), pairs.creators])
-        unique, place = np.unique(keys, axis=1, return_inverse=True)
-        place = place.reshape(-1)
-        net, theirs, viewers = (np.zeros(unique.shape[1], np.int64) for _ in range(3))
-        np.add.at(net, place, pairs.net)
-        np.add.at(theirs, place[captive], pairs.net[captive])
-        np.add.at(viewers, place[captive], 1)
-        return Totals(unique[0], unique[1], net, theirs, viewers)
+        pairs = _between(summed(joined(self._runs)), self._since - DAYS_KEPT + 1, through)
+        return Totals.of(pairs, economics) if len(pairs.viewers) else None
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
-    """Hold who looks made, and take back what is immature of it; returns the amount. One transaction."""
-    today = book.clock_s(connection) // DAY_S
-    totals = audience.totals(economics, today)
+    """Judge the days that are over: take back, or hold, what does not count; returns what was taken. One transaction."""
+    through = _last_day(book.clock_s(connection), economics)
+    totals, since = audience.totals(economics, through), audience.since(through)
     if totals is None:
         return 0
-    taken = sum(_act(connection, each, economics) for each in suspicions(totals, economics))
-    for leap in velocity.leaps(totals.days, totals.creators, totals.net, economics, today, audience.since(today)):
-        reason = f"velocity on {_date(leap.day)}: more than {economics.velocity_ratio} times the days before"
-        stops.hold(connection, leap.creator_id, reason, once=True)
+    trusted = stops.trusted(connection, FAN_IN_BEGINS, economics.fan_in_trust_s)
+    earned = totals.earned(np.isin(totals.creators, list(trusted)), economics)
+    found = suspicions(totals, earned, since)
+    _relieve(connection, found, since, through)
+    taken = sum(_act(connection, each, economics) for each in found)
+    _withhold(connection, velocity.leaps(totals.days, totals.creators, earned, economics, through, since), economics)
     book.commit(connection)
-    audience.judged()
+    audience.judged(through)
     return taken
 
 
-def suspicions(totals: Totals, economics: Economics) -> list[Suspicion]:
-    """Which creators' days look made."""
-    if not economics.captive_share_ppm:
-        return []
-    whole, rest = totals.net // PPM, totals.net % PPM
-    most = whole * economics.fan_in_share_ppm + rest * economics.fan_in_share_ppm // PPM
-    made = (totals.viewers >= economics.captive_viewers_min) & (totals.captive > most)
+def suspicions(totals: Totals, earned: Amounts, since: int) -> list[Suspicion]:
+    """Creators' days from `since` on that have earned more than counts."""
     return [
-        Suspicion(_date(int(totals.days[i])), int(totals.creators[i]), int(totals.viewers[i]), int(totals.captive[i]))
-        for i in np.flatnonzero(made)
-    ]
+        Suspicion(_date(int(totals.days[i])), int(totals.creators[i]), int(totals.viewers[i]), int(totals.net[i] - earned[i]))
+        for i in np.flatnonzero((earned < totals.net) & (totals.days >= since))
+    ]  # fmt: skip
+
+
+def _last_day(now_s: int, economics: Economics) -> int:
+    """The last UTC day that is judged now."""
+    if economics.maturity_s >= OVER_MATURITY_S:
+        return (now_s - JUDGED_AFTER_S) // DAY_S - 1
+    return now_s // DAY_S + 1  # with what clocks that are a little ahead say is of tomorrow
+
+
+def _relieve(connection: Connection[Any], found: Sequence[Suspicion], since: int, through: int) -> None:
+    """What was doubtful, or above proportion, of a day that is judged again, and is no longer, is held no more."""
+    connection.execute(
+        "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
+        " WHERE day BETWEEN %s AND %s AND captive_pix > reversed_pix AND (day, creator_id) NOT IN"
+        " (SELECT * FROM unnest(%s::date[], %s::bigint[]))",
+        (_date(since), _date(through), [each.day for each in found], [each.creator_id for each in found]),
+    )
+    connection.execute(
+        "UPDATE ledger.leaps SET above_pix = 0 WHERE day BETWEEN %s AND %s", (_date(since), _date(through))
+    )
 
 
 def _act(connection: Connection[Any], found: Suspicion, economics: Economics) -> int:
-    if stops.is_trusted(connection, found.creator_id, FAN_IN, economics.fan_in_trust_s):
-        return 0
     with book.refusals():
         row = connection.execute(
             "INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix) VALUES (%s, %s, %s, %s)"
             " ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers,"
-            "   captive_pix = greatest(s.captive_pix, excluded.captive_pix) RETURNING captive_pix - reversed_pix",
-            (found.day, found.creator_id, found.viewers, found.captive_pix),
+            "   captive_pix = greatest(s.reversed_pix, excluded.captive_pix) RETURNING captive_pix - reversed_pix",
+            (found.day, found.creator_id, found.viewers, found.doubtful_pix),
         ).fetchone()
     assert row is not None
     stops.hold(connection, found.creator_id, FAN_IN, partial=True)
     taken = _take_back(connection, found, int(row[0]), economics.maturity_s)
     if taken:
         log.warning(
-            "earnings that look made are taken back",
+            "earnings that do not count are taken back",
             extra={"creator": found.creator_id, "viewers": found.viewers, "pix": taken},
         )
     return taken
+
+
+def _withhold(connection: Connection[Any], leaps: Sequence[velocity.Leap], economics: Economics) -> None:
+    """What is above proportion waits, until a person has looked at that day."""
+    for leap in leaps:
+        day = _date(leap.day)
+        connection.execute(
+            "INSERT INTO ledger.leaps AS l (day, creator_id, above_pix) VALUES (%s, %s, %s)"
+            " ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix",
+            (day, leap.creator_id, leap.above_pix),
+        )
+        reason = f"velocity on {day}: more than {economics.velocity_ratio} times the days before; what is above waits"
+        stops.hold(connection, leap.creator_id, reason, once=True, partial=True)
 
 
 def _take_back(connection: Connection[Any], found: Suspicion, most: int, maturity_s: int) -> int:
@@ -247,21 +309,11 @@ def _kept(number: int, *columns: bytes) -> Pairs:
     return Pairs(*arrays, id=number)
 
 
-def _young(pairs: Pairs, today: int, since: int) -> Pairs:
+def _between(pairs: Pairs, first: int, last: int) -> Pairs:
+    """Those of these days."""
     days = pairs.days.astype(np.int64)
-    young = (days > since - DAYS_KEPT) & (
-        days <= today + 1
-    )  # later ones are of an older version, which believed any clock
-    return Pairs(*(getattr(pairs, name)[young] for name in NAMES))
-
-
-def _captive(pairs: Pairs, economics: Economics) -> NDArray[np.bool_]:
-    """Rows of viewers who earn nearly all for one creator; `pairs` is sorted by day and viewer."""
-    other = (pairs.viewers[1:] != pairs.viewers[:-1]) | (pairs.days[1:] != pairs.days[:-1])
-    starts = np.flatnonzero(np.append(True, other))
-    totals = np.repeat(np.add.reduceat(pairs.gross, starts), np.diff(np.append(starts, len(pairs.gross))))
-    enough = totals >= economics.captive_min_pix
-    return np.asarray(enough & (pairs.gross * PPM >= totals * economics.captive_share_ppm), np.bool_)
+    some = (days >= first) & (days <= last)
+    return Pairs(*(getattr(pairs, name)[some] for name in NAMES))
 
 
 def _date(days: int) -> date:

@@ -23,6 +23,7 @@ GRANT INSERT ON ledger.entries, ledger.postings, ledger.appearance_batches, ledg
 GRANT INSERT, UPDATE ON ledger.accounts, ledger.transfers, ledger.incarnations, ledger.holds, ledger.freezes,
   ledger.batches, ledger.payouts, ledger.attempts, ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions,
   ledger.resolutions TO pixr_ledger;
+GRANT INSERT, UPDATE ON ledger.leaps TO pixr_ledger;
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.token_accounts TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
 GRANT UPDATE (checked_wallet) ON ledger.wallets TO pixr_ledger;
