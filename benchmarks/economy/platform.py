@@ -128,10 +128,8 @@ class Platform:
 
     def show(self, shown: Sequence[tuple[int, Searches]], rng: np.random.Generator) -> None:
         """Record what was shown lately, each party's searches over all replicas, and let the ledger do its round."""
-        kept = []
-        for party, searches in shown:
-            for part in self._parts(searches, rng):
-                kept.append((party, part, *self._record(part, rng)))
+        parts = [(party, part) for party, searches in shown for part in self._parts(searches, rng)]
+        kept = [(party, part, *self._record(part, rng)) for party, part in parts]
         while self._fold.run_once() is not None:
             pass
         self.do_round()

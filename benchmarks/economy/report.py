@@ -65,8 +65,8 @@ def _kept(name: str, farms: Sequence[FarmResult], economies: int) -> Figure:
     best = max(farms, key=lambda each: each.best_day / max(1, each.best_unrestrained))
     return Figure(
         f"kept by {name}",
-        f"{kept / max(1, means):.3%} of what its means would take at {SEARCHES_A_DAY} searches a day, {kept / max(1, worth):.1%}"
-        f" of what it sent was worth; {kept / max(1, days) / PIX:.4f} PIX a day and network or key"
+        f"{kept / max(1, means):.3%} of what its means would take at {SEARCHES_A_DAY} searches a day,"
+        f" {kept / max(1, worth):.1%} of what it sent was worth; {kept / max(1, days) / PIX:.4f} PIX a day and network or key"
         f" ({len(farms)} farms in {economies} economies; of what it sent: {why or 'nothing stopped'}; best tactic {best.best})",
         f"{KEPT_MAX:.0%} at most",
         kept / max(1, means) / KEPT_MAX,
