@@ -40,4 +40,4 @@ def test_farms_keep_little_and_honest_creators_lose_nothing(connection: Connecti
     for grief in result.griefs:
         assert grief.lost <= LOST_MAX * grief.before, grief
     assert result.taken_before_ppm <= PPM // 100  # what the rules cost where nobody cheats
-    assert [figure.name for figure in report.figures([result])][0] == "kept by all farms"
+    assert next(figure.name for figure in report.figures([result])) == "kept by all farms"
