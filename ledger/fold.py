@@ -25,11 +25,11 @@ from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
 from ledger import book, money, seen, waiting
+from ledger.audience import Audience, Pairs
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
 from ledger.groups import Flags
 from ledger.money import Amounts
-from ledger.review import Audience, Pairs
 from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
 from ledger.waiting import Group, Ids, Stored

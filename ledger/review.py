@@ -10,8 +10,8 @@ for a while, up to a bound. Viewers are keyed hashes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -19,156 +19,53 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
-from ledger import book, stops, velocity, vouching
-from ledger.caps import DAY_S, Days
-from ledger.groups import Flags, changes
+from ledger import book, stops, velocity
+from ledger.audience import DAYS_KEPT, Audience, Totals
+from ledger.caps import DAY_S
+from ledger.groups import Flags
 from ledger.money import Amounts
-from ledger.runs import merged_from
-from ledger.seen import Keys
-from ledger.settings import PPM, Economics
+from ledger.settings import Economics
 
 log = logging.getLogger(__name__)
 
-NARROW_MAX = 2**31 - 1
 FAN_IN = "fan-in: few viewers, or viewers of few creators, have earned more of a day than counts; what is above waits"
 FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
 MATURITY_SLACK_S = 600  # by which earnings may mature later than their day says: the buckets that they are kept in
-DAYS_KEPT = 4  # today, yesterday, and the two days that yesterday is measured by
 JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
 OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
-NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}
+# What a day has left doubtful, of many creators.
+NOTE = """
+    INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix)
+    SELECT %s, t.* FROM unnest(%s::bigint[], %s::integer[], %s::bigint[]) AS t
+    ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers,
+        captive_pix = greatest(s.captive_pix, excluded.captive_pix)"""
+# The newest of a creator's buckets first, as far as each is needed.
+TAKE = """
+    WITH parts AS (
+        SELECT b.creator_id, b.account_id, b.matures_at, least(b.amount_pix, b.most - b.before)::bigint AS part FROM (
+            SELECT s.creator_id, m.account_id, m.matures_at, m.amount_pix, s.captive_pix - s.reversed_pix AS most,
+                   sum(m.amount_pix) OVER (PARTITION BY m.account_id ORDER BY m.matures_at DESC) - m.amount_pix AS before
+            FROM ledger.suspicions s
+            JOIN ledger.accounts a ON (a.kind, a.party, a.owner, a.asset) = ('maturing', 'creator', s.creator_id, 'PIX')
+            JOIN ledger.maturing m ON m.account_id = a.id
+            WHERE s.day = %(day)s AND s.creator_id = ANY(%(creators)s) AND m.amount_pix > 0
+              AND m.matures_at > %(first)s AND m.matures_at <= %(last)s) b
+        WHERE b.before < b.most),
+    lowered AS (
+        UPDATE ledger.maturing m SET amount_pix = m.amount_pix - p.part FROM parts p
+        WHERE (m.account_id, m.matures_at) = (p.account_id, p.matures_at))
+    SELECT creator_id, account_id, sum(part)::bigint FROM parts GROUP BY creator_id, account_id ORDER BY account_id"""
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """What viewers have earned creators, by viewer, creator and day.
-
-    `gross` is what the appearances paid, or would have but for bounds that other viewers had filled; `net` is what the creator
-    has got of it.
-    """
-
-    viewers: Keys
-    creators: NDArray[np.int64]
-    days: Days
-    gross: Amounts
-    net: Amounts
-    id: int = field(default=0, kw_only=True)  # of the row that keeps them
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Each day and creator once: what was earned (`net`), and the parts of what it was worth (see `vouching`)."""
-
-    days: NDArray[np.int64]
-    creators: NDArray[np.int64]
-    net: Amounts
-    vouched: Amounts
-    doubtful: Amounts
-    free: Amounts
-    viewers: NDArray[np.int64]  # of whom there is a doubtful part
-
-    @classmethod
-    def of(cls, pairs: Pairs, economics: Economics) -> Totals:
-        """`pairs` are sorted by day and viewer, each viewer, creator and day once."""
-        parts = vouching.shares(pairs.days, pairs.viewers, pairs.creators, pairs.gross, economics)
-        order = np.lexsort((pairs.creators, pairs.days))
-        days, creators = pairs.days[order].astype(np.int64), pairs.creators[order]
-        starts = np.flatnonzero(changes(days, creators))
-        columns = (pairs.net, parts.vouched, parts.doubtful, parts.free, (parts.doubtful > 0).astype(np.int64))
-        return cls(days[starts], creators[starts], *(np.add.reduceat(each[order], starts) for each in columns))
-
-    def earned(self, trusted: Flags, economics: Economics) -> Amounts:
-        """What of `net` counts."""
-        gross = self.vouched + self.doubtful
-        counts = vouching.counts(self.vouched, self.doubtful, self.free, trusted, economics)
-        earned = self.net.copy()
-        for row in np.flatnonzero(counts < gross):  # exactly, however large they are
-            net, some, share = int(self.net[row]), int(counts[row]), economics.creator_share_ppm
-            earned[row] = min(net, max(net * some // int(gross[row]), some * share // PPM))
-        return earned
-
-
-@dataclass(frozen=True)
-class Suspicion:
-    """A creator's day of which more was earned than counts."""
+class Suspicions:
+    """A day's creators who have earned more than counts; `mostly`: more of it is doubtful than not."""
 
     day: date
-    creator_id: int
-    viewers: int
-    doubtful_pix: int
-
-
-class Audience:
-    """Who has earned whom how much, lately; kept like what was seen."""
-
-    def __init__(self) -> None:
-        self._runs: list[Pairs] = []
-        self._since: int | None = None  # the oldest day that has come to something since it was judged last
-        self._until = 0  # the newest one
-
-    @property
-    def is_unjudged(self) -> bool:
-        """Is there a day that has come to something since it was judged? It may not be over."""
-        return self._since is not None
-
-    def load(self, connection: Connection[Any]) -> None:
-        """Read what earlier folds have kept; what of it was judged is not known, so all is judged once more."""
-        rows = connection.execute("SELECT id, viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
-        self._runs = [_kept(*row) for row in rows]
-        today = book.clock_s(connection) // DAY_S
-        for run in self._runs:
-            self._since = self.since(max(int(run.days.min()), today - DAYS_KEPT + 1))
-            self._until = max(self._until, min(int(run.days.max()), today + 1))
-
-    def remember(self, connection: Connection[Any], pairs: Pairs, today: int, since: int | None = None) -> list[Pairs]:
-        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
-
-        `today` is the UTC day of the database's clock, `since` that of the oldest batch which waits for a fold: what is too
-        old for it is forgotten, once it has been judged. A fold's
-        own pairs are kept as they come: nearly all are different, and merging brings together what is not.
-        """
-        self._since = self.since(today if since is None else since)
-        self._until = max(self._until, today)
-        if not len(pairs.viewers):
-            return self._runs
-        self._since = self.since(int(pairs.days.min()))
-        self._until = max(self._until, int(pairs.days.max()))
-        runs = [*self._runs, pairs]
-        start = merged_from([len(each.viewers) for each in runs])
-        if start is not None:  # later days than tomorrow are of an older version, which believed any clock
-            runs[start:] = [_between(summed(joined(runs[start:])), self._since - DAYS_KEPT + 1, today + 1)]
-            connection.execute(
-                "DELETE FROM ledger.pair_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
-            )
-        return [*runs[:-1], self._insert(connection, runs[-1])] if len(runs[-1].viewers) else runs[:-1]
-
-    def since(self, today: int) -> int:
-        """The oldest day that has come to something and was not judged since; `today` where there is none."""
-        return today if self._since is None else min(today, self._since)
-
-    def judged(self, through: int) -> None:
-        """Everything up to this day has been judged."""
-        if self._since is not None:
-            self._since = max(self._since, through + 1) if self._until > through else None
-
-    def accept(self, runs: list[Pairs]) -> None:
-        """The transaction that kept these has committed."""
-        self._runs = runs
-
-    def _insert(self, connection: Connection[Any], pairs: Pairs) -> Pairs:
-        row = connection.execute(
-            "INSERT INTO ledger.pair_runs (viewers, creators, days, gross, net) VALUES (%s, %s, %s, %s, %s) RETURNING id",
-            [_narrow(getattr(pairs, name), kind).tobytes() for name, kind in NAMES.items()],
-        ).fetchone()
-        assert row is not None
-        return replace(pairs, id=row[0])
-
-    def totals(self, economics: Economics, through: int) -> Totals | None:
-        """Creators' days up to one, and some before; None where nothing up to it has come to something since it was judged."""
-        if not self._runs or self._since is None or self._since > through:
-            return None
-        pairs = _between(summed(joined(self._runs)), self._since - DAYS_KEPT + 1, through)
-        return Totals.of(pairs, economics) if len(pairs.viewers) else None
+    creators: NDArray[np.int64]
+    viewers: NDArray[np.int64]
+    doubtful: Amounts
+    mostly: Flags
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
@@ -179,21 +76,23 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
         return 0
     trusted = stops.trusted(connection, FAN_IN_BEGINS, economics.fan_in_trust_s)
     earned = totals.earned(np.isin(totals.creators, list(trusted)), economics)
-    found = suspicions(totals, earned, since)
-    _relieve(connection, found, since, through)
-    taken = sum(_act(connection, each, economics) for each in found)
+    _relieve(connection, since, through)
+    taken = sum(_act(connection, found, economics) for found in suspicions(totals, earned, since))
     _withhold(connection, velocity.leaps(totals.days, totals.creators, earned, economics, through, since), economics)
     book.commit(connection)
     audience.judged(through)
     return taken
 
 
-def suspicions(totals: Totals, earned: Amounts, since: int) -> list[Suspicion]:
-    """Creators' days from `since` on that have earned more than counts."""
-    return [
-        Suspicion(_date(int(totals.days[i])), int(totals.creators[i]), int(totals.viewers[i]), int(totals.net[i] - earned[i]))
-        for i in np.flatnonzero((earned < totals.net) & (totals.days >= since))
-    ]  # fmt: skip
+def suspicions(totals: Totals, earned: Amounts, since: int) -> Iterator[Suspicions]:
+    """Of each day from `since` on, those who have earned more than counts."""
+    more = (earned < totals.net) & (totals.days >= since)
+    for day in np.unique(totals.days[more]):
+        rows = np.flatnonzero(more & (totals.days == day))
+        doubtful = totals.net[rows] - earned[rows]
+        yield Suspicions(
+            _date(int(day)), totals.creators[rows], totals.viewers[rows], doubtful, doubtful > earned[rows]
+        )
 
 
 def _last_day(now_s: int, economics: Economics) -> int:
@@ -203,35 +102,57 @@ def _last_day(now_s: int, economics: Economics) -> int:
     return now_s // DAY_S + 1  # with what clocks that are a little ahead say is of tomorrow
 
 
-def _relieve(connection: Connection[Any], found: Sequence[Suspicion], since: int, through: int) -> None:
-    """What was doubtful, or above proportion, of a day that is judged again, and is no longer, is held no more."""
+def _relieve(connection: Connection[Any], since: int, through: int) -> None:
+    """Days that are judged again begin from nothing: what was doubtful, or above proportion, may not be so any longer.
+
+    Of older ones, of which something has come late, not all is known any more: they keep what was found.
+    """
+    days = _date(max(since, through - DAYS_KEPT + 2)), _date(through)
     connection.execute(
-        "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
-        " WHERE day BETWEEN %s AND %s AND captive_pix > reversed_pix AND (day, creator_id) NOT IN"
-        " (SELECT * FROM unnest(%s::date[], %s::bigint[]))",
-        (_date(since), _date(through), [each.day for each in found], [each.creator_id for each in found]),
+        "UPDATE ledger.suspicions SET captive_pix = reversed_pix WHERE day BETWEEN %s AND %s AND captive_pix > reversed_pix",
+        days,
     )
-    connection.execute(
-        "UPDATE ledger.leaps SET above_pix = 0 WHERE day BETWEEN %s AND %s", (_date(since), _date(through))
-    )
+    connection.execute("UPDATE ledger.leaps SET above_pix = 0 WHERE day BETWEEN %s AND %s AND above_pix > 0", days)
 
 
-def _act(connection: Connection[Any], found: Suspicion, economics: Economics) -> int:
+def _act(connection: Connection[Any], found: Suspicions, economics: Economics) -> int:
+    """Note one day's suspicions, take back what has not matured and hold who has something left, or a day mostly doubtful."""
     with book.refusals():
-        row = connection.execute(
-            "INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix) VALUES (%s, %s, %s, %s)"
-            " ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers,"
-            "   captive_pix = greatest(s.reversed_pix, excluded.captive_pix) RETURNING captive_pix - reversed_pix",
-            (found.day, found.creator_id, found.viewers, found.doubtful_pix),
-        ).fetchone()
-    assert row is not None
-    stops.hold(connection, found.creator_id, FAN_IN, partial=True)
-    taken = _take_back(connection, found, int(row[0]), economics.maturity_s)
-    if taken:
-        log.warning(
-            "earnings that do not count are taken back",
-            extra={"creator": found.creator_id, "viewers": found.viewers, "pix": taken},
+        connection.execute(
+            NOTE, (found.day, *(each.tolist() for each in (found.creators, found.viewers, found.doubtful)))
         )
+    taken = _take_back(connection, found, economics.maturity_s)
+    left = connection.execute(
+        "SELECT creator_id FROM ledger.suspicions WHERE day = %s AND captive_pix > reversed_pix AND creator_id = ANY(%s)",
+        (found.day, found.creators.tolist()),
+    )
+    stops.hold_in_part(connection, {*found.creators[found.mostly].tolist(), *(row[0] for row in left)}, FAN_IN)
+    return taken
+
+
+def _take_back(connection: Connection[Any], found: Suspicions, maturity_s: int) -> int:
+    """The day's immature earnings return to the pool, the newest first; those of other days are not touched."""
+    first = datetime.combine(found.day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
+    last = first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)
+    values = {"day": found.day, "creators": found.creators.tolist(), "first": first, "last": last}
+    rows = connection.execute(TAKE, values).fetchall()
+    if not rows:
+        return 0
+    creators, accounts, amounts = (list(column) for column in zip(*rows, strict=True))
+    connection.execute(
+        "UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix + t.amount"
+        " FROM unnest(%s::bigint[], %s::bigint[]) AS t (creator_id, amount)"
+        " WHERE s.day = %s AND s.creator_id = t.creator_id",
+        (creators, amounts, found.day),
+    )
+    taken = sum(amounts)
+    lines = [(account, -amount) for account, amount in zip(accounts, amounts, strict=True)]
+    lines.append((book.account(connection, "reward_pool"), taken))
+    last_entry = connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
+    assert last_entry is not None
+    document = {"day": str(found.day), "creators": len(rows)}
+    book.post(connection, book.Entry("reversal_fan_in", f"fan-in:{found.day}:after:{last_entry[0]}", lines, document))
+    log.warning("earnings that do not count are taken back", extra=document | {"pix": taken})
     return taken
 
 
@@ -241,79 +162,11 @@ def _withhold(connection: Connection[Any], leaps: Sequence[velocity.Leap], econo
         day = _date(leap.day)
         connection.execute(
             "INSERT INTO ledger.leaps AS l (day, creator_id, above_pix) VALUES (%s, %s, %s)"
-            " ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix",
+            " ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = greatest(l.above_pix, excluded.above_pix)",
             (day, leap.creator_id, leap.above_pix),
         )
         reason = f"velocity on {day}: more than {economics.velocity_ratio} times the days before; what is above waits"
         stops.hold(connection, leap.creator_id, reason, once=True, partial=True)
-
-
-def _take_back(connection: Connection[Any], found: Suspicion, most: int, maturity_s: int) -> int:
-    """The day's immature earnings return to the pool, the newest first, up to `most`; those of other days are not touched."""
-    first = datetime.combine(found.day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
-    buckets = connection.execute(
-        "SELECT m.account_id, m.matures_at, m.amount_pix FROM ledger.maturing m JOIN ledger.accounts a"
-        " ON a.id = m.account_id WHERE a.kind = 'maturing' AND a.party = 'creator' AND a.owner = %s"
-        " AND m.amount_pix > 0 AND m.matures_at > %s AND m.matures_at <= %s ORDER BY m.matures_at DESC",
-        (found.creator_id, first, first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)),
-    ).fetchall()
-    taken = 0
-    for account, matures_at, amount in buckets:
-        part = min(amount, most - taken)
-        connection.execute(
-            "UPDATE ledger.maturing SET amount_pix = amount_pix - %s WHERE account_id = %s AND matures_at = %s",
-            (part, account, matures_at),
-        )
-        taken += part
-    if not taken:
-        return 0
-    row = connection.execute(
-        "UPDATE ledger.suspicions SET reversed_pix = reversed_pix + %s WHERE day = %s AND creator_id = %s"
-        " RETURNING reversed_pix",
-        (taken, found.day, found.creator_id),
-    ).fetchone()
-    assert row is not None
-    lines = [(buckets[0][0], -taken), (book.account(connection, "reward_pool"), taken)]
-    document = {"day": str(found.day), "creator": found.creator_id, "viewers": found.viewers}
-    key = f"fan-in:{found.day}:{found.creator_id}:{row[0]}"
-    book.post(connection, book.Entry("reversal_fan_in", key, lines, document))
-    return taken
-
-
-def joined(runs: list[Pairs]) -> Pairs:
-    return Pairs(*(np.concatenate([getattr(run, name) for run in runs]) for name in NAMES))
-
-
-def summed(pairs: Pairs) -> Pairs:
-    """Each viewer, creator and day once."""
-    order = np.lexsort((pairs.creators, pairs.viewers, pairs.days))
-    viewers, creators, days = pairs.viewers[order], pairs.creators[order], pairs.days[order]
-    same = (viewers[1:] == viewers[:-1]) & (creators[1:] == creators[:-1]) & (days[1:] == days[:-1])
-    starts = np.flatnonzero(np.append(True, ~same))
-    gross, net = (np.add.reduceat(each[order], starts) for each in (pairs.gross, pairs.net))
-    return Pairs(viewers[starts], creators[starts], days[starts], gross, net)
-
-
-def _narrow(values: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Signed numbers in four bytes where all fit, which is nearly always and writes a third less; else in eight."""
-    return values.astype("<i4" if kind == "<i8" and int(values.max()) <= NARROW_MAX else kind)
-
-
-def _kept(number: int, *columns: bytes) -> Pairs:
-    """A run as it was written; how wide a column's numbers are follows from its length."""
-    count = len(columns[0]) // 8
-    arrays = (
-        np.frombuffer(column, f"{kind[:2]}{len(column) // count}").astype(kind)
-        for column, kind in zip(columns, NAMES.values(), strict=True)
-    )
-    return Pairs(*arrays, id=number)
-
-
-def _between(pairs: Pairs, first: int, last: int) -> Pairs:
-    """Those of these days."""
-    days = pairs.days.astype(np.int64)
-    some = (days >= first) & (days <= last)
-    return Pairs(*(getattr(pairs, name)[some] for name in NAMES))
 
 
 def _date(days: int) -> date:

@@ -8,6 +8,7 @@ what is planned, too; what is signed may be on its way. A partial hold withholds
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -44,6 +45,16 @@ def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, 
         " WHERE NOT EXISTS (SELECT FROM ledger.holds WHERE creator_id = %(creator)s AND reason = %(reason)s"
         "                   AND (%(once)s OR released_at IS NULL))",
         {"creator": creator_id, "reason": reason[:REASON_MAX], "once": once, "partial": partial},
+    )
+
+
+def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) -> None:
+    """Stop what is doubtful of these creators' payouts; for one reason at a time."""
+    connection.execute(
+        "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT c.id, %(reason)s, true"
+        " FROM unnest(%(creators)s::bigint[]) AS c (id) WHERE NOT EXISTS (SELECT FROM ledger.holds h"
+        "   WHERE h.creator_id = c.id AND h.reason = %(reason)s AND h.released_at IS NULL)",
+        {"creators": sorted(creator_ids), "reason": reason[:REASON_MAX]},
     )
 
 

@@ -83,16 +83,15 @@ class Griefer:
         places = np.flatnonzero(np.isin(catalogue.creators, self.victims))
         pages = -(-attack.looks // min(PAGE, len(places), attack.looks))
         width = min(PAGE, len(places), attack.looks)
-        viewers, shown = [], []
-        for name in self.networks:
-            for page in range(pages):
-                viewers.append(Viewer("cookie", f"{name} {page % attack.cookies}", name))
-                others = self._rng.integers(0, len(catalogue.segments), attack.cover)
-                shown.append(np.append(self._rng.permutation(places)[:width], others))
+        viewers = [
+            Viewer("cookie", f"{name} {page % attack.cookies}", name) for name in self.networks for page in range(pages)
+        ]
+        theirs = self._rng.permuted(np.tile(places, (len(viewers), 1)), axis=1)[:, :width]
+        others = self._rng.integers(0, len(catalogue.segments), (len(viewers), attack.cover))
+        flat = np.concatenate([theirs, others], axis=1).reshape(-1)
         self.network_days += len(self.networks)
         self.searches += len(viewers)
         hashes, origins = self._people.hashed(viewers, day)
-        flat = np.concatenate(shown)
         relevance = np.full(len(flat), FARM_RELEVANCE_PPM)
         return Searches(
             viewers=hashes, origins=origins, keys=np.zeros_like(hashes), counts=np.full(len(viewers), width + attack.cover),

@@ -74,7 +74,7 @@ class People:
         self.families = self._add_families(rng)
         self.spikes = self._plan_spikes(rng, days)
         self._log_weights = np.log(self.catalogue.weights)
-        self._hashes_of: dict[tuple[Viewer, int], tuple[bytes, bytes]] = {}
+        self._hashes_of: dict[tuple[Viewer, int], bytes] = {}
 
     @property
     def creators(self) -> Ids:
@@ -87,15 +87,16 @@ class People:
 
     def hashed(self, viewers: list[Viewer], day: int) -> tuple[Bytes, Bytes]:
         """Of each viewer on a day the keyed hashes of themselves and of their network."""
-        found = np.zeros((2, len(viewers), 16), np.uint8)
-        for row, viewer in enumerate(viewers):
+        text: list[bytes] = []
+        for viewer in viewers:
             known = self._hashes_of.get((viewer, day))
             if known is None:
                 at_s = day * DAY_S
                 origin = self.hashes.origin(viewer.network, at_s) if viewer.network else bytes(16)
-                known = self._hashes_of[viewer, day] = self.hashes.viewer(viewer.kind, viewer.identity, at_s), origin
-            found[0, row], found[1, row] = (np.frombuffer(each, np.uint8) for each in known)
-        return found[0], found[1]
+                known = self._hashes_of[viewer, day] = self.hashes.viewer(viewer.kind, viewer.identity, at_s) + origin
+            text.append(known)
+        found = np.frombuffer(b"".join(text), np.uint8).reshape(len(viewers), 2, 16)
+        return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
 
     def forget(self) -> None:
         """Hashes of days that are over."""

@@ -11,13 +11,14 @@ CREATE INDEX leaps_creator ON ledger.leaps (creator_id);
 CREATE TRIGGER a_fenced BEFORE INSERT OR UPDATE ON ledger.leaps
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_epoch();
 
+-- What a person has released was found before: a later hold does not withhold it.
 CREATE OR REPLACE FUNCTION ledger.withheld(creator bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT (coalesce((
-        SELECT sum(s.captive_pix - s.reversed_pix) FROM ledger.suspicions s
-        WHERE s.creator_id = creator AND s.found_at >= (
-            SELECT min(h.placed_at) FROM ledger.holds h
-            WHERE h.creator_id = creator AND h.partial AND h.released_at IS NULL
-              AND NOT starts_with(h.reason, 'velocity on '))), 0)
+        SELECT sum(s.captive_pix - s.reversed_pix)
+        FROM (SELECT bool_or(released_at IS NULL) AS is_held, max(released_at) AS released_at FROM ledger.holds
+              WHERE creator_id = creator AND partial AND NOT starts_with(reason, 'velocity on ')) h
+        JOIN ledger.suspicions s ON s.creator_id = creator AND h.is_held
+             AND (h.released_at IS NULL OR s.found_at > h.released_at)), 0)
     + coalesce((
         SELECT sum(l.above_pix) FROM ledger.leaps l
         WHERE l.creator_id = creator AND EXISTS (

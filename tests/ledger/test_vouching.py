@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ledger import vouching
-from ledger.review import Pairs, Totals, summed
+from ledger.audience import Pairs, Totals, summed
 from ledger.settings import Economics
 
 DAY = 20_000
