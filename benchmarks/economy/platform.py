@@ -68,11 +68,6 @@ class Searches:
     def __len__(self) -> int:
         return len(self.counts)
 
-    @classmethod
-    def joined(cls, parts: Sequence[Searches]) -> Searches:
-        names = ("viewers", "origins", "keys", "counts", "segments", "creators", "amounts")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
 
 @dataclass
 class Sent:
@@ -251,13 +246,6 @@ class Platform:
         ).fetchall()
         self._connection.commit()
         return dict(rows)
-
-    def funded(self) -> int:
-        """What all folds have spent, in base units."""
-        row = self._connection.execute("SELECT coalesce(sum(amount_pix), 0)::bigint FROM ledger.folds").fetchone()
-        self._connection.commit()
-        assert row is not None
-        return int(row[0])
 
 
 def creators_part(economics: Economics, amount: int) -> int:

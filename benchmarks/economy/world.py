@@ -78,7 +78,6 @@ class Result:
     held_honest_in_part: int = 0
     held_before: int = 0  # the same without an attack
     taken_before_ppm: int = 0  # what the rules take of honest creators without an attack, of what was funded
-    withheld_before_ppm: int = 0
 
 
 def strategies_of(seed: int) -> list[Strategy]:
