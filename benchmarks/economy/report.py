@@ -14,7 +14,8 @@ KEPT_MAX, LOST_MAX = 0.02, 0.01
 
 def figures(results: Sequence[Result]) -> Iterator[Figure]:
     """The bars first, then a row for each strategy and each kind of grief."""
-    every = [each for result in results for each in result.farms]
+    everybody = [each for result in results for each in result.farms]
+    every = [each for each in everybody if each.unrestrained]
     yield _kept("all farms", every, len(results))
     worst = max(every, key=_share)
     yield Figure(
@@ -26,6 +27,11 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
     yield from _honest(results)
     for name in dict.fromkeys(each.strategy for each in every):
         yield _kept(name, [each for each in every if each.strategy == name], len(results))
+    stuffed = [each for each in everybody if not each.unrestrained]
+    if stuffed:
+        kept, worth = sum(each.kept for each in stuffed), sum(each.worth for each in stuffed)
+        value = f"{kept / max(1, worth):.1%} of what they would if words paid; the ledger stops none of it ({len(stuffed)} farms)"
+        yield Figure("moments that are found by stuffed words earn", value)
     griefs = [each for result in results for each in result.griefs]
     for name in dict.fromkeys(each.attack for each in griefs):
         yield _grief(name, [each for each in griefs if each.attack == name])
@@ -54,7 +60,7 @@ def _honest(results: Sequence[Result]) -> Iterator[Figure]:
 
 
 def _kept(name: str, farms: Sequence[FarmResult], economies: int) -> Figure:
-    kept, means = sum(each.kept for each in farms), sum(_means(each) for each in farms)
+    kept, means = sum(each.kept for each in farms), sum(each.unrestrained for each in farms)
     worth, days = sum(each.worth for each in farms), sum(each.source_days for each in farms)
     stopped = Counter[str]()
     for each in farms:
@@ -83,10 +89,5 @@ def _grief(name: str, griefs: Sequence[GriefResult]) -> Figure:
     )
 
 
-def _means(farm: FarmResult) -> int:
-    """What it could have taken: of one without bots, what it has shown."""
-    return farm.unrestrained or farm.worth
-
-
 def _share(farm: FarmResult) -> float:
-    return farm.kept / max(1, _means(farm))
+    return farm.kept / max(1, farm.unrestrained)

@@ -18,6 +18,7 @@ from benchmarks.economy.platform import HONEST, Ids, Platform, Searches, Sent, c
 from ledger.caps import DAY_S
 from ledger.fold import Outcome
 from ledger.settings import PPM, Economics
+from pipelines import relevance
 
 DAYS, DRAIN_DAYS = 30, 6  # the latter so that all has been judged and has matured
 SLOT_ENDS_S = (50 * 60, 12 * 3600, DAY_S - 10 * 60)
@@ -29,7 +30,7 @@ SEARCHES_A_DAY = (
 )
 DECEIVED_ON = 10
 STUFFED_SHARE = 0.05  # of honest pages, on which a stuffed moment is the last
-STUFFED_PPM_MAX = 150_000  # what such a moment has to do with what was asked
+STRANGER_COSINE, STRANGER_SPREAD = 0.15, 0.03  # of such a moment with what was asked, by models of pictures and texts
 FARMS_EACH = 5  # of all strategies, in one economy
 SMALL_PIX, TOLD_PIX = 1_000_000, 45_000  # of a small creator's whole time; less than the latter is no income
 
@@ -176,7 +177,8 @@ class _World:
         creators[places] = self._rng.choice(farm.creators, len(places))
         segments[places] = creators[places] * 1000 + self._rng.integers(0, farms.OWN_SEGMENTS, len(places))
         rate = self.platform.economics.rate_pix
-        amounts[places] = self._rng.integers(0, STUFFED_PPM_MAX, len(places)) * rate // PPM
+        cosines = self._rng.normal(STRANGER_COSINE, STRANGER_SPREAD, len(places))
+        amounts[places] = relevance.general().ppm(cosines) * rate // PPM
         sent = self.platform.sent[farm.party]
         worth = len(places) * farms.FARM_RELEVANCE_PPM * rate // PPM
         sent.by_outcome[Outcome.UNEARNED] = (

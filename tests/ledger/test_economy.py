@@ -33,7 +33,8 @@ def test_farms_keep_little_and_honest_creators_lose_nothing(connection: Connecti
     attacks = griefers.ATTACKS if share == 0 else ()
     result = world.run(connection, share, economy.ECONOMICS, farms.STRATEGIES[share::SHARES], attacks, DAYS)
     for farm in result.farms:
-        assert 0 <= farm.kept <= KEPT_MAX * (farm.unrestrained or farm.worth), farm
+        most = KEPT_MAX * farm.unrestrained or farm.worth // 10  # the latter of words: what the model sees of them
+        assert 0 <= farm.kept <= most, farm
     assert result.honest_before > 50 * 10**6
     assert result.honest_lost <= LOST_MAX * result.honest_before, result
     assert result.small_lost <= LOST_MAX * result.small_before, result
