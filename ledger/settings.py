@@ -46,13 +46,13 @@ class Economics:
     captive_min_pix: int = 3_000
     captive_creators: int = 4
     vouched_pix: int = 10_000
-    viewer_vouched_pix: int = 300_000
+    viewer_vouched_pix: int = 200_000
 
     # Of the doubtful part of a creator's day count `creator_free_pix`, of which one viewer brings all creators together no
     # more than `viewer_free_pix`; or that share of the vouched part, if it is more. What is above is taken back as far as it
     # has not matured, and held where it has. After a person has released such a hold, up to `fan_in_trust_pix` count a day.
     creator_free_pix: int = 100_000
-    viewer_free_pix: int = 100_000
+    viewer_free_pix: int = 50_000
     doubtful_share_ppm: int = 200_000
     fan_in_trust_s: int = 30 * 86_400
     fan_in_trust_pix: int = 2_000_000

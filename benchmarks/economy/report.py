@@ -30,7 +30,7 @@ def figures(results: Sequence[Result]) -> Iterator[Figure]:
     stuffed = [each for each in everybody if not each.unrestrained]
     if stuffed:
         kept, worth = sum(each.kept for each in stuffed), sum(each.worth for each in stuffed)
-        value = f"{kept / max(1, worth):.1%} of what they would if words paid; the ledger stops none of it ({len(stuffed)} farms)"
+        value = f"{kept / max(1, worth):.1%} of what they would if words paid; no bound stops it ({len(stuffed)} farms)"
         yield Figure("moments that are found by stuffed words earn", value)
     griefs = [each for result in results for each in result.griefs]
     for name in dict.fromkeys(each.attack for each in griefs):
