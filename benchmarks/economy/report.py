@@ -68,11 +68,12 @@ def _kept(name: str, farms: Sequence[FarmResult], economies: int) -> Figure:
     why = ", ".join(
         f"{reason} {amount / max(1, worth):.0%}" for reason, amount in stopped.most_common() if amount * 100 > worth
     )
-    best = max(farms, key=lambda each: each.best_day / max(1, each.best_unrestrained))
+    best = max(farms, key=lambda each: each.best_day / max(1, each.best_sources))
     return Figure(
         f"kept by {name}",
         f"{kept / max(1, means):.3%} of what its means would take at {SEARCHES_A_DAY} searches a day,"
-        f" {kept / max(1, worth):.1%} of what it sent was worth; {kept / max(1, days) / PIX:.4f} PIX a day and network or key"
+        f" {kept / max(1, worth):.1%} of what it sent was worth; {kept / max(1, days) / PIX:.4f} PIX a day and network or key,"
+        f" {best.best_day / max(1, best.best_sources) / PIX:.4f} in its best days"
         f" ({len(farms)} farms in {economies} economies; of what it sent: {why or 'nothing stopped'}; best tactic {best.best})",
         f"{KEPT_MAX:.0%} at most",
         kept / max(1, means) / KEPT_MAX,

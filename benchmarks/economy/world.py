@@ -48,7 +48,7 @@ class FarmResult:
     stopped: dict[str, int]  # what of `worth` was not paid, and why
     best: dict[str, float]
     best_day: int  # what its best cell has brought in a day
-    best_unrestrained: int  # what that cell would have
+    best_sources: int  # with so many networks and keys
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _farm_result(farm: Farm, calm: _World, loud: _World) -> FarmResult:
     return FarmResult(
         farm.strategy.name, kept, creators_part(economics, sent.worth), unrestrained * source_days, source_days,
         len(creators), stopped, _tactic(best[0]) if best else {}, best[1] if best else 0,
-        unrestrained * len(farm.cells[0].sources),
+        len(farm.cells[0].sources),
     )  # fmt: skip
 
 
