@@ -15,3 +15,10 @@ from tests.ledger.simulator.ground import Ground
 def stage(ground: Settings, _template: str) -> Iterator[Ground]:
     with fresh_database(ground, _template) as url, Ground(url) as made:
         yield made
+
+
+@pytest.fixture
+def places(ground: Settings, _template: str) -> Iterator[tuple[str, str]]:
+    """Two databases, for processes side by side."""
+    with fresh_database(ground, _template) as one, fresh_database(ground, _template) as other:
+        yield one, other

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.settings import ROOT, Settings
-from tests.conftest import fresh_database
+from cluster.settings import ROOT
 from tests.ledger.simulator.climate import Climate, Restoring, crowd, drawn
 from tests.ledger.simulator.ground import Ground
 from tests.ledger.simulator.protocols import WRONG, Wrong
@@ -50,16 +49,15 @@ def test_a_wrong_protocol_is_caught(stage: Ground, wrong: Wrong) -> None:
     pytest.fail(f"{wrong.seeds} seeds have not shown that {wrong.name} is wrong")
 
 
-def test_a_seed_replays_in_another_process(ground: Settings, _template: str) -> None:
+def test_a_seed_replays_in_another_process(places: tuple[str, str]) -> None:
     """Journal and transactions are the same to the bit, however Python mixes its hashes."""
     told = []
-    for mixed in ("1", "2"):
-        with fresh_database(ground, _template) as url:
-            done = subprocess.run(
-                [sys.executable, "-c", ONCE, url, *map(str, range(SAME))],
-                env={**os.environ, "PYTHONHASHSEED": mixed, "PYTHONPATH": str(ROOT)},
-                cwd=ROOT, capture_output=True, text=True, check=False,
-            )  # fmt: skip
+    for number, url in enumerate(places):
+        done = subprocess.run(
+            [sys.executable, "-c", ONCE, url, *map(str, range(SAME))],
+            env={**os.environ, "PYTHONHASHSEED": str(number + 1), "PYTHONPATH": str(ROOT)},
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         told.append(done.stdout.split())
     assert len(told[0]) == SAME
@@ -83,12 +81,11 @@ def test_a_database_that_goes_back_is_whole_again(stage: Ground, restoring: Rest
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "fierce"), [(2000, 1.0), (500, 3.0)])
-def test_thousands_of_seeds(ground: Settings, _template: str, tmp_path: Path, seeds: int, fierce: float) -> None:
-    with fresh_database(ground, _template) as one, fresh_database(ground, _template) as other:
-        with Ground(one) as made:
-            found = Tally(made.machine)
-        for _, outcome in side_by_side([one, other], [Job(seed, fierce) for seed in range(seeds)], tmp_path / "notes"):
-            found.add(outcome)
+def test_thousands_of_seeds(places: tuple[str, str], tmp_path: Path, seeds: int, fierce: float) -> None:
+    with Ground(places[0]) as made:
+        found = Tally(made.machine)
+    for _, outcome in side_by_side(places, [Job(seed, fierce) for seed in range(seeds)], tmp_path / "notes"):
+        found.add(outcome)
     print(found, found.coverage(), sep="\n")
     assert found.failing == {}, str(found)
     if fierce == 1.0:
