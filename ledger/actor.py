@@ -44,8 +44,9 @@ class Ledger:
         self.folding = Folding(settings, self._epoch)
         self.paying = Paying(settings, self._epoch, shared)
         self.reconciling = Reconciling(settings, self._epoch, shared)
-        parts = (self.folding, Counting(settings, self._epoch), self.paying, self.reconciling)
-        self.parts: tuple[Part, ...] = (*parts, Watching(settings, self._epoch, parts))
+        others = (self.folding, Counting(settings, self._epoch), self.paying, self.reconciling)
+        self.watching = Watching(settings, self._epoch, others)
+        self.parts: tuple[Part, ...] = (*others, self.watching)
 
     @property
     def epoch(self) -> int:

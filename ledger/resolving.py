@@ -12,7 +12,8 @@ it guards their payouts no longer. That nodes have not seen it is no reason to t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from solders.transaction import VersionedTransaction
@@ -64,22 +65,27 @@ class Resolving(Settling):
             Rejected: the evidence is not enough; the words say what is missing.
         """
         if batch.state in ("planned", "held", "signed"):
-            return self._end_open(batch, evidence)
+            return self._weighed(batch, evidence)()
         attempts = batches.open_attempts(self.connection, batch.id)
         if not attempts:
             return f"it had ended by itself: it is {batch.state}"
         return self._end_given_up(batch, attempts, evidence)
 
-    def _end_open(self, batch: Batch, evidence: dict[str, Any], *, alone: bool = False) -> str:
-        """End a batch that has not ended; `alone`: whatever has become of those whose payouts it may repeat."""
+    def _weighed(self, batch: Batch, evidence: dict[str, Any], *, alone: bool = False) -> Callable[[], str]:
+        """How a batch that has not ended is ended. All that nodes say is asked here, nothing is written before that is called.
+
+        `alone`: whatever has become of those whose payouts it may repeat.
+        """
         attempts = batches.open_attempts(self.connection, batch.id)
         effects = self._effects(attempts, evidence)
         landed = _landed(attempts, effects)
         if landed is not None:
-            return self._book_landed(landed, attempts, effects)
+            return partial(self._book_landed, landed, attempts, effects)
         if not alone:
             self._require_lineage_unpaid(batch, evidence)
-        return self._book_never(batch, attempts, effects, evidence)
+        height = self._require_never(batch, attempts, effects)
+        self._require_strangers(batch, evidence, held=self._marker_lamports(batch))
+        return partial(self._book_never, batch, attempts, effects, height)
 
     def _effects(self, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> Effects:
         effects = {each.signature: self.chain.effect(each.signature, self.opinions) for each in attempts}
@@ -154,10 +160,8 @@ class Resolving(Settling):
 
     # ── It never has ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _book_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]) -> str:
+    def _book_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects, height: int) -> str:
         """Nothing of the batch has landed or can, and no other transaction has paid under its marker."""
-        height = self._require_never(batch, attempts, effects)
-        self._require_strangers(batch, evidence, held=self._marker_lamports(batch))
         for attempt in attempts:
             effect = effects[attempt.signature]
             if effect is not None:
@@ -276,8 +280,9 @@ class Resolving(Settling):
         """
         batch, effect = attempt.batch, effects[attempt.signature]
         assert effect is not None
-        for number in batches.guarded_by(self.connection, batch.id):
-            self._end_open(batches.one(self.connection, number), evidence, alone=True)
+        guarded = [batches.one(self.connection, number) for number in batches.guarded_by(self.connection, batch.id)]
+        for end in [self._weighed(each, evidence, alone=True) for each in guarded]:
+            end()
         received = self._received(batch, effect)
         for other in attempts:
             did = effects[other.signature]

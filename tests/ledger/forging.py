@@ -15,11 +15,12 @@ Conn = Connection[Any]
 
 @contextmanager
 def forging(connection: Conn) -> Iterator[None]:
-    """What is changed within leaves no trigger and no constraint behind; then balances and hashes are made to fit."""
+    """What is changed within leaves no trigger and no constraint behind; then balances, hashes and what is kept beside fit."""
     connection.commit()
     connection.execute("SET session_replication_role = replica")
     yield
     settle_balances(connection)
+    keep_beside(connection)
     chain_again(connection)
     connection.execute("SET session_replication_role = origin")
     connection.commit()
@@ -29,6 +30,20 @@ def settle_balances(connection: Conn) -> None:
     connection.execute(
         "UPDATE ledger.accounts a SET balance ="
         " coalesce((SELECT sum(p.amount) FROM ledger.postings p WHERE p.account_id = a.id), 0)"
+    )
+
+
+def keep_beside(connection: Conn) -> None:
+    """Who is owed a payout, and what days come to."""
+    connection.execute("DELETE FROM ledger.owed")
+    connection.execute(
+        "INSERT INTO ledger.owed (creator_id, account_id) SELECT owner, a.id FROM ledger.accounts a, ledger.owed_least"
+        " WHERE kind = 'payable' AND party = 'creator' AND asset = 'PIX' AND balance >= least_pix"
+    )
+    connection.execute(
+        "UPDATE ledger.payout_days d SET planned_pix = coalesce((SELECT sum(p.amount_pix) FROM ledger.payouts p"
+        " JOIN ledger.transfers t ON t.id = p.transfer_id"
+        " WHERE p.period = d.period AND t.state IN ('pending', 'posted')), 0)"
     )
 
 

@@ -13,12 +13,13 @@ from psycopg import Connection
 from solders.pubkey import Pubkey
 
 from cluster import database, runtime
+from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger import anchors, audit, orders, stops
+from ledger import actor, anchors, audit, orders, stops
 from ledger.actor import Ledger, Loop
 from ledger.book import Fenced
-from ledger.rounds import IDS_LOST, open_chain
+from ledger.rounds import IDS_LOST, SILENT_MAX_S, Counting, Epoch, Part, Watching, open_chain
 from ledger.settings import Economics, LedgerSettings
 from serve import keys
 from tests.conftest import localnet, until
@@ -172,6 +173,90 @@ def test_whichever_part_hears_first_that_another_has_taken_over_stops(
         connection.execute("UPDATE ledger.fence SET epoch = epoch + 1")
         with pytest.raises(Fenced):
             until(ledger.paying.round)
+        with pytest.raises(Fenced):
+            until(ledger.watching.round)
+
+
+class Blunt(Part):
+    """A part whose statement names no refusal."""
+
+    def work(self, connection: Connection[Any]) -> bool:
+        connection.execute("INSERT INTO ledger.cursors (incarnation, folded) VALUES (gen_random_uuid(), 0)")
+        connection.commit()
+        return False
+
+
+def test_whatever_statement_hears_that_another_has_taken_over_says_so(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with closing(Blunt(eager, Epoch())) as part:
+        part.round()
+        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1")
+        with pytest.raises(Fenced):
+            part.round()
+
+
+def test_no_part_ends_in_silence(eager: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counters wait for the database and cannot give their connection up: the process ends, and Ray begins it again."""
+
+    def wait(*_: object) -> bool:
+        raise Temporary("away")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    ended: list[int] = []
+    monkeypatch.setattr(actor, "CRASH_PAUSE_S", 0.0)
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr(Counting, "work", wait)
+    monkeypatch.setattr(Counting, "close", fail)
+    with at_work(eager):
+        until(lambda: ended == [70])
+
+
+def test_after_a_lost_connection_nothing_is_planned_before_the_chain_was_compared(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    with_wallet(connection, 1)
+    with chain_of(eager), closing(Ledger(eager)) as ledger:
+        until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
+        until(lambda: ledger.tick() or is_funded(connection))
+        record(connection, search(shown(1, 1)))
+        until(ledger.folding.round)
+        ledger.folding.round()
+        ledger.paying.close()
+        planned = "SELECT count(*) FROM ledger.batches"
+        for _ in range(3):
+            ledger.paying.round()
+            assert connection.execute(planned).fetchone() == (0,)
+        until(lambda: ledger.tick() or connection.execute(planned).fetchone() != (0,))
+
+
+def test_a_part_that_is_silent_is_said_once_in_a_while(
+    eager: Settings, connection: Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Blunt(eager, Epoch())
+    other.name = "silent part"
+    with closing(Watching(eager, Epoch(), (other,))) as watching:
+        watching.round()
+        assert "silent part" not in caplog.text
+        other.ended_at -= SILENT_MAX_S + 1
+        watching.round()
+        watching.round()
+        assert caplog.text.count("silent part") == 1
+
+
+def test_no_part_keeps_a_table_from_a_migration_between_its_rounds(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    own = dataclasses.replace(eager.section(LedgerSettings), reconcile_interval_s=600.0)
+    idle = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND state LIKE 'idle in transaction%'"
+    )
+    with chain_of(eager), at_work(eager.with_section(own)):
+        until(lambda: connection.execute("SELECT FROM ledger.reconciliations").fetchone() is not None)
+        until(lambda: connection.execute(idle).fetchone() == (0,))
 
 
 def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connection: Connection[Any]) -> None:

@@ -143,6 +143,27 @@ def test_a_store_that_is_away_keeps_nobody_waiting_and_is_asked_again_soon(
     assert look() == 2
 
 
+class Faulty(Storage):
+    """A store whose client has a fault that nobody knows."""
+
+    def put_bytes(self, *_: object, **__: object) -> None:
+        raise RuntimeError("a fault")
+
+
+def test_a_fault_of_the_store_ends_nothing_and_is_said_whole(
+    rig: Rig, bucket: tuple[Storage, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    now_s = [0.0]
+    keeper = Anchoring(Faulty(bucket[0].endpoint), bucket[1], 3600.0, lambda: now_s[0])
+    for expected in (1, 2):
+        keeper.look(rig.connection)
+        keeper.close()
+        said = [each for each in caplog.records if "is not kept outside" in each.getMessage()]
+        assert len(said) == expected
+        assert said[-1].exc_info is not None
+        now_s[0] += anchors.AGAIN_S
+
+
 def test_heads_that_cannot_be_read_are_no_clean_audit_and_none_is_one(rig: Rig, bucket: tuple[Storage, str]) -> None:
     def away() -> list[Anchor]:
         raise Temporary("the store is away")

@@ -17,7 +17,7 @@ from solders.signature import Signature
 
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import batches, book, challenges, wallets
+from ledger import book, challenges, owed, wallets
 from ledger.challenges import Answer, Challenge
 from ledger.settings import CHALLENGE_MAX_S, Economics
 from tests.cluster.test_cli import assert_refused, pixr
@@ -129,7 +129,7 @@ def test_only_what_waits_for_nothing_is_due(journal: Connection[Any]) -> None:
     made = asked(journal)
     wallets.change(journal, ECONOMICS, 1, HERS, "creator", prove(journal, made.nonce, signed(made.message)))
     wallets.change(journal, ECONOMICS, 2, HIS, "creator")
-    assert [each.creator_id for each in batches.due(journal, ECONOMICS, "mint", 10)] == [1]
+    assert [each.creator_id for each in owed.due(journal, ECONOMICS, "mint", 10)] == [1]
 
 
 # ── Attacks ────────────────────────────────────────────────────────────────────────────────────────────────────────

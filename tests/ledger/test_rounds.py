@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,18 +16,23 @@ from psycopg import Connection
 
 from cluster import database, runtime
 from cluster.settings import Settings
-from ledger import adoption, book, fold, stops
+from cluster.storage import Storage
+from ledger import adoption, anchors, book, fold, orders, stops
 from ledger import reconcile as reconciling
-from ledger.chain import Chain
+from ledger.chain import Chain, Effect
 from ledger.reconcile import reconcile
 from ledger.settings import Economics
 from tests.conftest import until
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, GAS, LocalNode, Rig, assert_paid, new_chain
+from tests.ledger.snapshots import Snapshot
 from tests.ledger.test_actor import at_work, unfolded
 from tests.ledger.test_actor import connection as connection
 from tests.ledger.test_actor import eager as eager
 from tests.ledger.test_book import fund
 from tests.ledger.test_fold import assert_whole, earned, folded, record, search, shown
+from tests.ledger.test_orders import carried_out, key_of, placed
+from tests.ledger.test_resolving import ask_for, cut
+from tests.ledger.test_restored import assert_paid_once, go_back, work
 from tests.ledger.test_two_walls import given_up
 
 DUST = 5_000  # lamports
@@ -42,6 +49,27 @@ def test_a_node_that_does_not_answer_keeps_nothing_from_being_folded(
             assert until(lambda: unfolded(connection) == 0) < 5
         seen = connection.execute("SELECT now() - seen_at < interval '5 s' FROM ledger.fence").fetchone()
         assert seen == (True,)
+
+
+def test_what_is_open_is_measured_and_the_head_kept_while_no_node_answers(
+    eager: Settings, connection: Connection[Any]
+) -> None:
+    storage, bucket = Storage(runtime.endpoints(eager).s3), f"heads-{secrets.token_hex(4)}"
+    storage.ensure_bucket(bucket)
+    eager = eager.with_section(dataclasses.replace(eager.s3, bucket=bucket))
+    looked = "SELECT looked_at FROM ledger.ages WHERE state = 'frozen' AND open = %s"
+    with closing(socket.create_server(("127.0.0.1", runtime.port(eager, "solana", 8899)))), at_work(eager):
+        until(lambda: connection.execute(looked, (0,)).fetchone() is not None)
+        stops.freeze(connection, "somebody looks", {})
+        assert until(lambda: connection.execute(looked, (1,)).fetchone() is not None) < 5
+        with database.connect(eager.postgres.url) as other:
+            epoch = other.execute("SELECT set_config('ledger.epoch', epoch::text, false) FROM ledger.fence").fetchone()
+            assert epoch is not None
+            fund(other, 10)
+        head = anchors.head(connection)
+        assert head is not None
+        listed = partial(anchors.listing, storage, bucket)
+        assert until(lambda: head.entry_id in [each.entry_id for each in listed()]) < 5
 
 
 class Watched:
@@ -100,6 +128,101 @@ def test_a_late_landing_beside_a_live_attempt_locks_nobody_out(watched: tuple[Ri
     rig.payouts.settle()
     assert rig.states() == {"posted": 1}
     assert [each.locked for each in nodes] == [[], []]
+
+
+def gone_back(rig: Rig) -> None:
+    """The database forgets two payouts that were made one after the other, and nobody says so."""
+    rig.settings = EAGER
+    rig.payouts = rig.fresh()
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+    snapshot = Snapshot(rig.connection)
+    stops.hold(rig.connection, 2, "somebody looks")
+    rig.pay(4)
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.pay(4)
+    assert [rig.on_chain(creator) for creator in (1, 2)] == [1000, 1000]
+    go_back(rig, snapshot, declared=False)
+
+
+def since_the_beginning(rig: Rig) -> int:
+    return placed(rig, orders.ADOPT, {"since_slot": 0}, key_of(rig.connection, "ana"))
+
+
+def test_an_order_to_adopt_asks_nodes_while_the_journal_is_open_to_others(watched: tuple[Rig, list[Watched]]) -> None:
+    rig, nodes = watched
+    gone_back(rig)
+    reconcile(rig.connection, rig.rpc, rig.treasury)
+    found = carried_out(rig, since_the_beginning(rig))
+    assert found.outcome == "2 transactions since slot 0 are adopted"
+    assert [each.locked for each in nodes] == [[], []]
+    assert rig.rows("SELECT creator_id, on_chain_pix FROM ledger.payouts ORDER BY 1") == [(1, 1000), (2, 1000)]
+
+
+class Forgetful(Chain):
+    """A chain of which no node knows one transaction."""
+
+    forgotten = ""
+
+    def effect(self, signature: str, opinions: int = 1) -> Effect | None:
+        return None if signature == self.forgotten else super().effect(signature, opinions)
+
+
+def test_an_order_to_adopt_that_is_interrupted_goes_on_and_says_all_that_it_has_adopted(rig: Rig) -> None:
+    gone_back(rig)
+    reconcile(rig.connection, rig.rpc, rig.treasury)
+    chain = Forgetful(rig.rpc.nodes)
+    rig.payouts.chain = chain
+    (_,), (last,) = rig.rows("SELECT signature FROM ledger.chain_transactions WHERE kind = 'unknown' ORDER BY slot")
+    chain.forgotten = last
+    number = since_the_beginning(rig)
+    assert carried_out(rig, number).state == "open"
+    assert rig.rows("SELECT count(*) FROM ledger.payouts WHERE on_chain_pix > 0") == [(1,)]  # and is kept
+    chain.forgotten = ""
+    assert carried_out(rig, number).outcome == "2 transactions since slot 0 are adopted"
+    assert rig.rows("SELECT creator_id, on_chain_pix FROM ledger.payouts ORDER BY 1") == [(1, 1000), (2, 1000)]
+    chain.close()
+
+
+def test_what_goes_back_for_an_adopted_payment_locks_nobody_out(watched: tuple[Rig, list[Watched]]) -> None:
+    """One transaction has paid both of whom the backup knows a signed batch each."""
+    rig, nodes = watched
+    rig.settings = EAGER
+    rig.payouts = rig.fresh()
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+        rig.payouts.plan()
+    rig.payouts.sign()
+    rig.advance(EXPIRED_BLOCKS)
+    snapshot = Snapshot(rig.connection)
+    rig.payouts.settle()
+    for creator in (1, 2):
+        stops.hold(rig.connection, creator, "somebody looks")
+    rig.connection.commit()
+    rig.pay(2)
+    for stop in stops.in_force(rig.connection):
+        stops.release(rig.connection, stop.name, "ana")
+    rig.connection.commit()
+    rig.pay(3)
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert_paid_once(rig, {1: 1000, 2: 1000})
+    assert [each.locked for each in nodes] == [[], []]
+
+
+def test_what_is_ended_for_a_late_payment_locks_nobody_out(journal: Connection[Any], postgres_url: str) -> None:
+    """Two plans that would pay the same again are ended first."""
+    rig, nodes, raw, batch = cut(journal)
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
+    with database.connect(postgres_url) as connection:
+        asked = [Watched(node, connection) for node in nodes]
+        rig.rpc.nodes = asked
+        found = ask_for(rig, batch)
+        assert found.ended, found.outcome
+        assert rig.states() == {"cancelled": 3}
+        assert [each.locked for each in asked] == [[], []]
+    rig.rpc.close()
 
 
 def test_what_is_taken_out_of_a_bucket_meanwhile_does_not_mature(journal: Connection[Any], postgres_url: str) -> None:
