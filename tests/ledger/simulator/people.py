@@ -350,14 +350,14 @@ def all_well(world: World) -> None:
     world.crowd.is_away = world.refuses_to_sign = False
     while any(not named for named in world.truth.wallets.values()):
         begin(world)
-    rows = world.ground.rows("SELECT creator_id, wallet FROM ledger.wallets ORDER BY creator_id")
-    now: dict[int, str] = dict(rows)  # type: ignore[arg-type]
     for creator in world.creators:
-        last = world.truth.wallets[creator][-1]
-        if now.get(creator) == last:
-            continue
-        if creator not in now:  # forgotten by a restore
-            wallets.change(world.ground.serve, world.economics, creator, last, "creator")  # type: ignore[arg-type]
+        rows = world.ground.rows(
+            "SELECT new_wallet FROM ledger.wallet_changes WHERE creator_id = %s ORDER BY id", creator
+        )
+        known = [wallet for (wallet,) in rows]
+        forgotten = [wallet for wallet in world.truth.wallets[creator] if wallet not in known]
+        for wallet in forgotten:  # by a restore: what was paid there is adopted once it is named again
+            wallets.change(world.ground.serve, world.economics, creator, wallet, "creator")  # type: ignore[arg-type]
             world.ground.serve.commit()
-        else:
+        if not forgotten and known[-1] != world.truth.wallets[creator][-1]:
             new_wallet(world, creator)

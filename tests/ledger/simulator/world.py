@@ -28,6 +28,7 @@ from ledger import adoption, ages, audit, book, packing
 from ledger.chain import Chain
 from ledger.localnet import blocks, inside
 from ledger.localnet.inside import Key, LocalNode, new_chain, token_account
+from ledger.settings import LedgerSettings
 from ledger.treasury import Treasury
 from tests.conftest import throwaway_settings
 from tests.ledger.chains import FINAL_BLOCKS, GAS, POOL
@@ -44,7 +45,8 @@ from tests.ledger.snapshots import Snapshot
 
 BLOCK_S = 0.4
 QUIET_ROUNDS_MAX = 150
-PATIENT_ROUNDS, DAYS_ROUNDS = 25, 60  # of calm, after which hours pass in each, then days
+HOURS_ROUNDS, DAYS_ROUNDS = 6, 50  # of calm, after which hours pass in each, then days
+PATIENT_ROUNDS = 25  # of calm, in which liars are still asked
 DEAD_BLOCKS = blocks.WINDOW_BLOCKS + 2 * FINAL_BLOCKS  # after which nothing that was signed before can land
 SNAPSHOTS_MAX = 3
 SECRET, NEW_SECRET = "a secret of the simulation", "another one"
@@ -396,8 +398,8 @@ class World:
 
     def _calm_round(self, number: int) -> None:
         self.advance(FINAL_BLOCKS + 1)
-        passing = timedelta(days=1) if number > DAYS_ROUNDS else timedelta(hours=1 if number > PATIENT_ROUNDS else 0.05)
-        self.ground.clock += passing
+        days, hours = number > DAYS_ROUNDS, number > HOURS_ROUNDS
+        self.ground.clock += timedelta(days=1) if days else timedelta(hours=1) if hours else timedelta(minutes=3)
         self.monotonic_s += 60
         for job in self.process.jobs().values():
             job()
@@ -444,11 +446,7 @@ class World:
         """What has no end must be known to the alarms."""
         self.ground.clock += timedelta(days=8)
         admin: Any = self.ground.admin
-        late = sorted(
-            each.state
-            for each in ages.measure(admin, self.settings.section(type(self.climate.settings(""))))
-            if each.late
-        )
+        late = sorted(each.state for each in ages.measure(admin, self.settings.section(LedgerSettings)) if each.late)
         admin.commit()
         counts = [row[0] for row in self.ground.rows(OPEN, NEWEST_FORMAT)]
         if late:
@@ -471,7 +469,7 @@ class World:
 
     def _audit(self) -> None:
         rpc = Chain([LocalNode(name, self.chain) for name in "ab"])
-        limits = self.settings.section(type(self.climate.settings("")))
+        limits = self.settings.section(LedgerSettings)
         raw = self.ground.admin.raw
         self.ground.admin.execute("SELECT 1")  # at the world's time
         raw.rollback()
