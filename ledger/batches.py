@@ -109,9 +109,7 @@ def is_payday(connection: Conn, economics: Economics) -> bool:
 
 
 def live_count(connection: Conn) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'signed')"
-    ).fetchone()
+    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'signed')").fetchone()
     return int(row[0]) if row else 0
 
 
@@ -541,6 +539,12 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
         (retention_s, pause_s, limit),
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def look_later(connection: Conn, batch_ids: Sequence[str]) -> None:
+    """There is nothing to take back of these batches' markers now: they are looked at again after as long as any other."""
+    if batch_ids:
+        connection.execute("UPDATE ledger.markers SET since = now() WHERE batch_id = ANY(%s)", (list(batch_ids),))
 
 
 def reclaims(connection: Conn) -> int:
