@@ -31,6 +31,7 @@ VIEWERS = 8
 NEWER = spool.FORMAT + 1
 REPEATED_WITHIN = timedelta(hours=20)  # so long is a moment surely one that was seen
 SHARE = 10  # of an appearance one such part is the platform's
+INVESTED = 0.02  # of the moments
 
 
 @dataclass
@@ -153,7 +154,17 @@ def _search(world: World, replica: Replica) -> bytes:
 def _appearance(world: World, viewer: int, creator: int, amount: int) -> Appearance:
     """A moment that this viewer has never seen. Its number ends with its creator's."""
     world.crowd.segments += 1
-    return Appearance(_hash(viewer), world.crowd.segments * 10_000 + creator, creator, 0, 0, amount)
+    segment = world.crowd.segments * 10_000 + creator
+    if world.rng.random() < INVESTED:
+        invest(world, segment)
+    return Appearance(_hash(viewer), segment, creator, 0, 0, amount)
+
+
+def invest(world: World, segment: int) -> None:
+    """Somebody has a part of what the platform earns by a moment."""
+    query = "INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) VALUES (%s, 1, %s)"
+    world.ground.admin.execute(query, (segment, world.rng.randint(1, 1000)))
+    world.ground.admin.commit()
 
 
 def _shown_to(world: World, replica: Replica, viewer: int, shown: Sequence[Appearance]) -> bytes:
