@@ -25,6 +25,12 @@ def test_attempts_and_batches_change_as_their_triggers_say(stage: Ground) -> Non
     assert changes(stage, "batches", "kind") == set()
 
 
+def test_no_state_is_named_that_nothing_comes_to(stage: Ground) -> None:
+    assert values(stage, "batches", "state") == {"planned", "signed", "posted", "failed", "cancelled"}
+    assert values(stage, "transfers", "state") == {"pending", "posted", "voided"}
+    assert len(changes(stage, "batches", "state")) == 6
+
+
 def test_what_is_written_once_is_written_once(stage: Ground) -> None:
     for relation, field in (("holds", "released_at"), ("freezes", "released_at"), ("orders", "done_at"),
                             ("orders", "approved_by"), ("resolutions", "done_at"), ("payouts", "on_chain_pix")):  # fmt: skip
