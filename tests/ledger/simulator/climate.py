@@ -14,6 +14,7 @@ from enum import StrEnum
 from ledger.settings import Economics, LedgerSettings
 
 CHANCE_MAX = 0.9
+NO_LIMIT_PIX = 10**11  # a day
 
 
 class Restoring(StrEnum):
@@ -107,7 +108,7 @@ class Climate:
     is_screened: bool = False
     by_two: bool = False  # orders need a second administrator
     payout_max_pix: int = 10**10
-    day_max_pix: int = 10**11
+    day_max_pix: int = NO_LIMIT_PIX
     batches_live_max: int = 6
     marker_retention_s: int = 300
     plots: float = 0.0  # a round: every node tells the same lie
@@ -197,7 +198,7 @@ def drawn(seed: int, fierce: float = 1.0) -> Climate:
         is_screened=rng.random() < 0.4,
         by_two=rng.random() < 0.3,
         payout_max_pix=10**10 if folding else rng.choice((10**10, 10**10, 5_000)),
-        day_max_pix=rng.choice((10**11, 10**11, 10**6 if folding else 20_000)),
+        day_max_pix=rng.choice((NO_LIMIT_PIX, NO_LIMIT_PIX, 10**6 if folding else 20_000)),
         batches_live_max=rng.choice((2, 6, 20)),
         marker_retention_s=rng.choice((60, 300, 30 * 86_400)),
         plots=0.06 if marked and not restoring and rng.random() < 0.25 else 0.0,
@@ -225,7 +226,7 @@ def crowd(made: Climate) -> Climate:
         is_folding=True,
         maturity_s=0,
         payout_max_pix=10**10,
-        day_max_pix=10**11,
+        day_max_pix=NO_LIMIT_PIX,
         batches_live_max=64,
         restoring=Restoring.NEVER,
     )

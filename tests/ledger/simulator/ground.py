@@ -92,14 +92,14 @@ class Session:
     def setting(self, name: str, value: str) -> None:
         """Set what a real session would have been begun with. Outside of transactions."""
         self.raw.rollback()
-        self.raw.autocommit = True
+        is_alone, self.raw.autocommit = self.raw.autocommit, True
         self.raw.execute("SELECT set_config(%s, %s, false)", (name, value))
-        self.raw.autocommit = False
+        self.raw.autocommit = is_alone
 
     def _look_at_clock(self) -> None:
         if self._told != self.ground.clock and self.is_idle:
-            self.setting("sim.now", self.ground.clock.isoformat())
             self._told = self.ground.clock
+            self.setting("sim.now", self._told.isoformat())
 
 
 class Ground:
@@ -114,7 +114,8 @@ class Ground:
             self.machine.observe(connection)
             self.keys = [_administrator(connection, name) for name in ADMINISTRATORS]
         self._raws: list[Connection[Any]] = []
-        self.admin = Session(self, self._connect(None))
+        self.admin, self._reader = Session(self, self._connect(None)), Session(self, self._connect(None))
+        self._reader.raw.autocommit = True
         self.operator, self.serve = Session(self, self._connect(LEDGER)), Session(self, self._connect(SERVE))
         self.parts = {name: self._connect(LEDGER) for name in PARTS}
         names = [name for (name,) in self.admin.raw.execute(TABLES).fetchall()]
@@ -158,8 +159,7 @@ class Ground:
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What is committed, by a session of nobody's."""
-        found = self.admin.execute(query, values).fetchall()
-        self.admin.commit()
+        found: list[tuple[Any, ...]] = self._reader.execute(query, values).fetchall()
         return found
 
     def _connect(self, role: Role | None) -> Connection[Any]:

@@ -16,8 +16,8 @@ from cluster.settings import ROOT
 from tests.ledger.simulator.ground import Ground
 from tests.ledger.simulator.machine import Machine, State, Transition
 from tests.ledger.simulator.protocols import OURS, WRONG, Wrong
-from tests.ledger.simulator.truth import KINDS
-from tests.ledger.simulator.world import Outcome, World
+from tests.ledger.simulator.truth import KINDS, Outcome
+from tests.ledger.simulator.world import World
 
 PROTOCOLS = {each.name: each for each in (OURS, *WRONG)}
 COUNTED = ("payouts", "attempts", "folds", "crash", "freezes", "released", "plot", "secret lost")

@@ -24,6 +24,8 @@ from ledger import adoption, reconcile, review, settling, signing, wallets
 from ledger.rail import PAID_UNKNOWN
 from ledger.resolving import PAID_TWICE
 from ledger.rounds import IDS_LOST
+from tests.ledger.simulator.climate import NO_LIMIT_PIX
+from tests.ledger.simulator.machine import State, Transition
 
 if TYPE_CHECKING:
     from tests.ledger.simulator.world import World
@@ -34,6 +36,23 @@ ASKED, SCREENED, REFUSED, FAILED, ONE_ACCOUNT = (
     "asked", "screening: ", "the chain refuses it", "the transaction failed", "one token account was opened"
 )  # fmt: skip
 OTHERWISE = "a transaction did something else than was signed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one seed came to. `digest` is of the journal and of what has landed: the same seed has the same one."""
+
+    seed: int
+    problems: tuple[str, ...]
+    counts: dict[str, int]
+    states: frozenset[State]
+    transitions: frozenset[Transition]
+    digest: str
+    traces: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
 
 
 @dataclass
@@ -103,15 +122,14 @@ class Truth:
 
 def explain_stops(world: World) -> None:
     """Each freeze and hold that was placed has a cause that the world knows of."""
+    seen = sorted(world.truth.seen_stops)
     rows = world.ground.rows(
-        "SELECT 'freeze-' || id, 0, reason, detail::text FROM ledger.freezes"
-        " UNION ALL SELECT 'hold-' || id, creator_id, reason, '{}' FROM ledger.holds"
+        "SELECT * FROM (SELECT 'freeze-' || id AS name, 0, reason, detail::text FROM ledger.freezes"
+        " UNION ALL SELECT 'hold-' || id, creator_id, reason, '{}' FROM ledger.holds) s WHERE name <> ALL(%s)",
+        seen,
     )
     for name, creator, reason, detail in rows:
-        key = f"{world.restores} {name}"  # numbers come again after a restore
-        if key in world.truth.seen_stops:
-            continue
-        world.truth.seen_stops.add(key)
+        world.truth.seen_stops.add(name)
         is_explained = (
             _explains_hold(world, creator, reason) if creator else _explains(world, reason, json.loads(detail))
         )
@@ -224,7 +242,7 @@ def _named(group: Sequence[int]) -> str:
 
 def check_days(world: World) -> None:
     """No day's payouts come to more than its limit, but for what a restore has made known again."""
-    if world.restores or world.truth.events["order to adopt"]:
+    if world.climate.day_max_pix == NO_LIMIT_PIX or world.restores or world.truth.events["order to adopt"]:
         return
     rows = world.ground.rows(
         "SELECT p.period::text, sum(p.amount_pix)::bigint FROM ledger.payouts p"
