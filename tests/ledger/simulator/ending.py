@@ -77,8 +77,18 @@ def _audit(world: World) -> None:
         admin.raw.isolation_level = None
         rpc.close()
     for check in checks:
-        if not check.ok and not (check.name == "open too long" and _waits_for_newer(world, check.detail)):
+        if not check.ok and not _is_known(world, check):
             world.truth.found("audit", f"{check.name}: {check.detail}")
+
+
+def _is_known(world: World, check: audit.Check) -> bool:
+    """What the audit rightly names: what waits for a newer version, and what two liars have left out of the history."""
+    if check.name == "open too long":
+        return _waits_for_newer(world, check.detail)
+    is_left_out = all(
+        each.endswith("the chain's history that was read has it not") for each in check.detail.split("; ")
+    )
+    return check.name == "attempts" and world.climate.liars > 1 and is_left_out
 
 
 def _waits_for_newer(world: World, detail: str) -> bool:

@@ -151,6 +151,7 @@ def close_account(world: World) -> None:
     is_still = not any(address in world.chain.blocks[each].undo for each in open_blocks if each in world.chain.blocks)
     if account is None or not account.lamports or not is_still:
         return
+    world.truth.closed.add(world.truth.wallets[creator][-1])
     world.truth.taken[str(address)] += int.from_bytes(account.data[64:72], "little")
     world.truth.touched |= world.sharing(creator)
     world.chain.svm.set_account(address, Account(0, b"", packing.SYSTEM_PROGRAM))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.ledger.simulator.world import World
 
 BY = "operator"
-LIVES_S = 6 * 3600  # of an order
+LIVES_S = 72 * 3600  # of an order
 OPEN_BATCHES = """
     SELECT b.id FROM ledger.batches b WHERE b.ended_at IS NULL ORDER BY b.planned_at, b.id"""
 GIVEN_UP = """

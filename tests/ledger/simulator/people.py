@@ -356,9 +356,13 @@ DEEDS: Mapping[str, Callable[[World], None]] = {
 
 
 def all_well(world: World) -> None:
-    """Nobody is refused or away any more, and who has a wallet that cannot be paid, or none, names another."""
+    """Nobody is refused or away any more; who has a wallet that cannot be paid, or none, names another; and who has closed
+    their token account opens it again.
+    """
     world.crowd.refused.clear()
     world.crowd.is_away = world.refuses_to_sign = False
+    for wallet in sorted(world.truth.closed):
+        put_account(world, wallet)
     while any(not named for named in world.truth.wallets.values()):
         begin(world)
     for creator in world.creators:

@@ -74,6 +74,7 @@ class Truth:
     ever: Counter[int] = field(default_factory=Counter)  # earned, by creator
     wallets: dict[int, list[str]] = field(default_factory=dict)  # all that a creator has had, the last one now
     taken: Counter[str] = field(default_factory=Counter)  # out of token accounts that were closed, by address
+    closed: set[str] = field(default_factory=set)  # wallets whose token account was closed by its owner
     sent: set[str] = field(default_factory=set)  # signatures whose bytes have left
     withdrawn: set[str] = field(default_factory=set)  # signatures of the treasury's owner
     prefunded: set[str] = field(default_factory=set)  # markers that strangers have paid for
@@ -157,10 +158,11 @@ def _explains(world: World, reason: str, detail: Mapping[str, Any]) -> bool:
     has_gone_back = world.restores > 0 or events["order to adopt"] > 0
     is_strange = bool(truth.withdrawn) or has_gone_back or events["tamper"] > 0
     late = _has_landed_late(world)
+    may_hide = world.climate.liars > 1  # from the history, for a while
     causes = {
         adoption.RESTORED: has_gone_back,
         reconcile.UNKNOWN: is_strange or late,
-        reconcile.MISMATCH: is_strange or late,
+        reconcile.MISMATCH: is_strange or late or may_hide,
         settling.LANDED_LATE: world.climate.is_trusting
         and world.chain.store.transaction(detail.get("signature", "")) is not None,
         PAID_UNKNOWN: bool(truth.prefunded) or has_gone_back or late,
