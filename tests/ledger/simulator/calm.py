@@ -40,9 +40,7 @@ OPEN = """
            (SELECT count(*) FROM ledger.attempts WHERE state = 'live'),
            (SELECT count(*) FROM ledger.accounts WHERE kind = 'payable' AND party = 'creator' AND balance > 0),
            (SELECT count(*) FROM ledger.maturing WHERE amount_pix > 0),
-           (SELECT count(*) FROM ledger.unfolded i WHERE i.folded < i.recorded AND NOT EXISTS (
-                SELECT FROM ledger.appearance_batches b
-                WHERE b.incarnation = i.id AND b.seq >= i.folded AND b.format = %s)),
+           (SELECT count(*) FROM ledger.unfolded i WHERE i.folded < i.recorded),
            (SELECT count(*) FROM ledger.orders WHERE done_at IS NULL AND expires_at > sim.now()),
            (SELECT count(*) FROM ledger.resolutions WHERE done_at IS NULL),
            (SELECT count(*) FROM ledger.chain_transactions c WHERE c.kind = 'unknown' AND NOT EXISTS (
@@ -67,7 +65,7 @@ def settle(world: World) -> None:
 
 def still_open(world: World) -> dict[str, int]:
     """What is under way, stopped or due, by name."""
-    return dict(zip(OPEN_NAMES, world.ground.rows(OPEN, people.NEWER)[0], strict=True))
+    return dict(zip(OPEN_NAMES, world.ground.rows(OPEN)[0], strict=True))
 
 
 def standing(world: World) -> list[str]:
@@ -86,6 +84,7 @@ def _mend(world: World) -> None:
     for node in world.nodes:
         node.weather, node.down_until, node.forgetful = CALM, 0, False
         node.liar = node.liar and world.rng.random() < 0.5
+    world.upgrade()
     if world.climate.loses_secret:
         world.lose_secret(is_found=world.rng.random() < SECRET_FOUND)
     world.do("all well", people.all_well)

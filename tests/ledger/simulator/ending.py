@@ -12,7 +12,7 @@ from ledger.chain import Chain
 from ledger.localnet.inside import LocalNode
 from ledger.settings import LedgerSettings
 from tests.ledger.chains import FINAL_BLOCKS
-from tests.ledger.simulator import calm, people, truth
+from tests.ledger.simulator import calm, truth
 from tests.ledger.simulator.truth import Outcome
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def count(world: World) -> Outcome:
 
 
 def _name_late(world: World, left: dict[str, int]) -> None:
-    """What never ends must be known to the alarms."""
+    """What never ends, and which of it the alarms know by now."""
     world.ground.clock += timedelta(days=8)
     admin: Any = world.ground.admin
     late = sorted(each.state for each in ages.measure(admin, world.settings.section(LedgerSettings)) if each.late)
@@ -82,19 +82,11 @@ def _audit(world: World) -> None:
 
 
 def _is_known(world: World, check: audit.Check) -> bool:
-    """What the audit rightly names: what waits for a newer version, and what two liars have left out of the history."""
-    if check.name == "open too long":
-        return _waits_for_newer(world, check.detail)
+    """What the audit rightly names: what two liars have left out of the history, until it is read again."""
     is_left_out = all(
         each.endswith("the chain's history that was read has it not") for each in check.detail.split("; ")
     )
     return check.name == "attempts" and world.climate.liars > 1 and is_left_out
-
-
-def _waits_for_newer(world: World, detail: str) -> bool:
-    """Searches in a format of tomorrow wait for it, and the alarm says so."""
-    newer = world.ground.rows("SELECT 1 FROM ledger.appearance_batches WHERE format = %s LIMIT 1", people.NEWER)
-    return bool(newer) and all(each.startswith("unfolded") for each in detail.split("; "))
 
 
 def _outcome(world: World) -> Outcome:

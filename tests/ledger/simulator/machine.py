@@ -110,6 +110,7 @@ class Machine:
 
     columns: tuple[Column, ...] = ()
     transitions: frozenset[Transition] = field(default=frozenset())
+    first: frozenset[State] = field(default=frozenset())  # of the rows that the migrations leave
 
     @property
     def states(self) -> frozenset[State]:
@@ -124,7 +125,8 @@ class Machine:
             with Probe(connection, relation) as probe:
                 columns += probe.columns()
                 transitions |= set(probe.transitions())
-        return cls(tuple(columns), frozenset(transitions))
+        first = {State(each.relation, each.name, value) for each in columns for value in _present(connection, each)}
+        return cls(tuple(columns), frozenset(transitions), frozenset(first))
 
     def observe(self, connection: Conn) -> None:
         """Have the database note what is reached, by triggers of the simulation's own."""
@@ -160,7 +162,7 @@ class Machine:
             states.add(State(relation, name, became))
             if was is not None and was != became:
                 transitions.add(Transition(relation, name, was, became))
-        return states & self.states, transitions
+        return (states | self.first) & self.states, transitions
 
 
 class Probe:
@@ -276,6 +278,12 @@ def _named(connection: Conn, relation: str, types: dict[str, str]) -> dict[str, 
         if said is not None and types.get(said[1]) == "text":
             found[said[1]] = tuple(each.replace("''", "'") for each in VALUE.findall(said[2]))
     return found
+
+
+def _present(connection: Conn, column: Column) -> list[str]:
+    query = sql.SQL("SELECT DISTINCT {}::text FROM {}")
+    rows = connection.execute(query.format(sql.Identifier(column.name), sql.Identifier("ledger", column.relation)))
+    return [SET if column.is_written_once else value for (value,) in rows if value is not None]
 
 
 def _value(told: str) -> str | None:

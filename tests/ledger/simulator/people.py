@@ -102,7 +102,6 @@ def buy_audience(world: World) -> None:
     if not world.climate.is_folding:
         return
     creator = world.rng.choice(world.creators)
-    world.truth.suspects.add(creator)
     replica = _replica(world)
     searches = []
     for number in range(world.rng.randint(4, 8)):
@@ -181,12 +180,12 @@ def _number(viewer: int) -> int:
 
 
 def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> None:
-    """The batch is in the database; what it earns is earned, unless nobody here can read it."""
+    """The batch is in the database, and what it earns is earned, if only once a newer version can read it."""
     batch = spool.pack(searches)
     if replica.is_newer:
         batch = spool.Batch(batch.searches, batch.appearances, batch.payload, NEWER)
-    if _record(world, replica, batch) and not replica.is_newer:
-        heads, bodies = spool.unpack(batch.payload, batch.format)
+    if _record(world, replica, batch):
+        heads, bodies = spool.unpack(batch.payload, spool.FORMAT)
         viewers = [bytes(head["viewer"]) for head in heads for _ in range(int(head["count"]))]
         for viewer, row in zip(viewers, bodies, strict=True):
             _count(world, viewer, int(row["segment_id"]), int(row["creator_id"]), int(row["amount_pix"]))

@@ -82,7 +82,6 @@ class Truth:
     sanctioned: set[int] = field(default_factory=set)  # ever
     unpayable: set[int] = field(default_factory=set)  # creators who have had a wallet that cannot be paid
     moved: set[int] = field(default_factory=set)  # creators who have changed their wallet
-    suspects: set[int] = field(default_factory=set)  # creators who have an audience of their own
     events: Counter[str] = field(default_factory=Counter)  # what has happened, by name
     problems: list[str] = field(default_factory=list)
     seen_stops: set[str] = field(default_factory=set)
@@ -147,7 +146,7 @@ def _explains_hold(world: World, creator: int, reason: str) -> bool:
         ONE_ACCOUNT: creator in truth.moved,
         REFUSED: creator in truth.touched,
         FAILED: creator in truth.touched,
-        review.FAN_IN: creator in truth.suspects,
+        review.FAN_IN: world.climate.is_folding,
         "velocity on": world.climate.is_folding,
     }
     return next((is_so for begins, is_so in causes.items() if reason.startswith(begins)), False)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 from solders.account import Account
@@ -21,7 +22,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected
-from ledger import book, packing
+from ledger import book, packing, spool
 from ledger.chain import Chain
 from ledger.localnet import blocks, inside
 from ledger.localnet.inside import Key, new_chain, token_account
@@ -160,7 +161,7 @@ class World:
     def run(self) -> Outcome:
         people.WORLDS.append(self)
         try:
-            with standing_on(self):
+            with standing_on(self), patch.dict(spool.SEARCHES):
                 self.process = Process(self)
                 storm.rage(self)
                 calm.settle(self)
@@ -219,6 +220,11 @@ class World:
             with suppress(psycopg.OperationalError):
                 self.process.connect(self.process.folding)
             old.haunt()
+
+    def upgrade(self) -> None:
+        """A newer version of the ledger begins, which can read what newer replicas have recorded."""
+        spool.SEARCHES[people.NEWER] = spool.SEARCH
+        self.start_anew()
 
     def lose_secret(self, *, is_found: bool) -> None:
         """The file of the batches' secret is gone, and another one was made; `is_found`: it comes back in time."""
