@@ -1,0 +1,3 @@
+cd /work/wt-next; export PYTHONPATH=$PWD
+for f in tests/test_house.py tests/cluster/test_door.py tests/pipelines/test_source.py tests/serve/test_feed.py tests/pipelines/test_fetching.py tests/pipelines/test_long.py tests/pipelines/test_full_disk.py tests/cluster/test_embedded.py tests/serve/test_cli.py tests/pipelines/test_stages.py; do [ -e $f ] && { .venv/bin/python -m pytest -q -p no:cacheprovider $f > /tmp/v/final_one.log 2>&1; echo "$f rc=$? $(tail -1 /tmp/v/final_one.log)"; cat /tmp/v/final_one.log | grep "^FAILED\|^ERROR"; }; done
+.venv/bin/mypy; .venv/bin/lint-imports | tail -2; .venv/bin/deptry . 2>&1 | tail -1; echo DONE
