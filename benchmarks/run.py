@@ -32,8 +32,9 @@ NAMES = {
     "moments": "benchmarks.moments",
     "encoder": "benchmarks.encoder",
     "mutations": "benchmarks.mutations",
+    "economy": "benchmarks.economy",
 }
-ONLY_BY_NAME = ("mutations",)  # takes hours
+ONLY_BY_NAME = ("mutations", "economy")  # take hours
 HEAD = """# Measured
 
 One row a figure, newest last. Machines are shared and noisy: read the ratio before the figure.

@@ -1,7 +1,7 @@
-"""Velocity: a creator whose day comes to many times what the days before came to is held until somebody has looked.
+"""Velocity: what a creator's day comes to above many times the days before is held until somebody has looked.
 
-Whoever is found by everybody over night is glad to wait for a look; whoever has found a way around the other rules is
-stopped before his earnings are paid. Nothing is taken back. Knows earnings by day, nothing of who looked.
+What is in proportion is paid as on any day, so that nobody is stopped by being pushed; whoever has found a way around the
+other rules is paid little before somebody looks. Nothing is taken back. Knows earnings by day, nothing of who looked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Leap:
     day: int
     creator_id: int
     earned_pix: int
-    before_pix: int  # the better one of the two days before
+    above_pix: int  # what of it is above the proportion, and above what is looked at at all
 
 
 def leaps(
@@ -36,21 +36,21 @@ def leaps(
     today: int,
     since: int | None = None,
 ) -> list[Leap]:
-    """Who earns out of proportion today or did so yesterday, of which the last minutes are judged after midnight.
+    """Who has earned out of proportion on `today`, a UTC day, or on the day before, or since an earlier one.
 
-    `today` is the UTC day of the database's clock; each day and creator comes once, in any order. `since` is an earlier day
-    that a backlog was folded of: then that day, the one before it and all later ones are judged.
+    Each day and creator comes once, in any order. `since` is an earlier day that a backlog was folded of: then that day, the
+    one before it and all later ones are judged.
     """
     if not economics.velocity_ratio:
         return []
     judged = (days <= today) & (days >= (today if since is None else min(today, since)) - 1)
-    fast = np.flatnonzero(judged & (earned >= max(economics.velocity_min_pix, 1)))
-    before = _before(days, creators, earned, fast)
-    return [
-        Leap(int(days[row]), int(creators[row]), int(earned[row]), int(best))
-        for row, best in zip(fast, before, strict=True)
-        if int(earned[row]) > economics.velocity_ratio * int(best)
-    ]
+    fast = np.flatnonzero(judged & (earned > economics.velocity_min_pix))
+    found = []
+    for row, best in zip(fast, _before(days, creators, earned, fast), strict=True):
+        proportion = max(economics.velocity_ratio * int(best), economics.velocity_min_pix)
+        if int(earned[row]) > proportion:
+            found.append(Leap(int(days[row]), int(creators[row]), int(earned[row]), int(earned[row]) - proportion))
+    return found
 
 
 def _before(
