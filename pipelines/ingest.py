@@ -173,9 +173,10 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
         name, show = owner(job_id, submission), Gauges(settings, job_id).show
         with Heartbeat(url, job_id, submission, name, lease_s=10, also=show) as heart:
             try:
-                place = prepare(settings, connection, job_id, submission, job_source, options)
+                survey = Survey(jobs.section(settings, options))
+                place = prepare(settings, connection, job_id, submission, job_source, options, survey)
                 heart.lease_s = place.ingest.lease_s
-                rounds(connection, place, heart)
+                rounds(connection, place, heart, survey)
                 jobs.settle(connection, job_id, place.model.id)
                 error = jobs.reconcile(jobs.get(connection, job_id))
             except Rejected as refused:
@@ -193,9 +194,15 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
 
 
 def prepare(
-    settings: Settings, connection: Connection, job_id: str, submission: int, job_source: str, options: jobs.Options
+    settings: Settings,
+    connection: Connection,
+    job_id: str,
+    submission: int,
+    job_source: str,
+    options: jobs.Options,
+    survey: Survey,
 ) -> Place:
-    """List the source once, take over from drivers that died, and learn what the model is.
+    """List the source once, take over from drivers that died, and learn what the model is. The nodes are asked meanwhile.
 
     Raises:
         Rejected: the source or the model cannot be used, or an error that another start would come to again.
@@ -204,7 +211,7 @@ def prepare(
     import ray
 
     try:
-        return _prepared(settings, connection, job_id, submission, job_source, options)
+        return _prepared(settings, connection, job_id, submission, job_source, options, survey)
     except (PixrError, ray.exceptions.RayError, *RETRIED):
         raise
     except Exception as permanent:
@@ -214,10 +221,17 @@ def prepare(
 
 
 def _prepared(
-    settings: Settings, connection: Connection, job_id: str, submission: int, job_source: str, options: jobs.Options
+    settings: Settings,
+    connection: Connection,
+    job_id: str,
+    submission: int,
+    job_source: str,
+    options: jobs.Options,
+    survey: Survey,
 ) -> Place:
     ends = runtime.endpoints(settings)
-    ingest, named = jobs.section(settings, options), settings.section(ModelSettings)
+    ingest, named = survey.ingest, settings.section(ModelSettings)
+    survey.begin()  # a node answers after some seconds, as does a model that nobody has registered
     named = dataclasses.replace(named, name=options.model or named.name)
     leases.release(connection, job_id, except_owner=owner(job_id, submission))
     model = models.register(connection, named, ingest.embedder_cpus)
@@ -295,7 +309,7 @@ def owner(job_id: str, submission: int) -> str:
     return f"{job_id}/{submission}"
 
 
-def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
+def rounds(connection: Connection, place: Place, heart: Heartbeat, survey: Survey) -> None:
     """Run the pipeline over what is open, again for what was put back, until nothing is; every wait is bounded.
 
     A round that was cut short is followed by smaller ones: what brought it down soon stands alone, and is refused when
@@ -304,7 +318,7 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat) -> None:
     Raises:
         Rejected: no node can confine a decoder.
     """
-    survey, size = Survey(place.ingest), 0  # videos of the next round; 0 is all
+    size = 0  # videos of the next round; 0 is all
     for number in range(ROUNDS_MAX):
         ready = startable(connection, place, heart)
         if not ready:

@@ -56,6 +56,15 @@ class Survey:
     _lock: Any = field(default_factory=threading.Lock, repr=False)
     _looked_at: float = field(default=-math.inf, repr=False)
 
+    def begin(self) -> None:
+        """Ask the nodes, and wait for none.
+
+        Raises:
+            ray.exceptions.RayError: the cluster does not say which nodes it has.
+        """
+        if not self.ingest.sandbox_weaker_accepted:
+            self._look()
+
     def require(self) -> None:
         """Wait until a node can confine a decoder, or all have answered; ANSWER_MAX_S at most.
 

@@ -14,6 +14,7 @@ from cluster.runtime import S3Endpoint
 from pipelines import catalog, ingest
 from pipelines.ingest import Heartbeat, startable
 from pipelines.listed import Listed
+from pipelines.nodes import Survey
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import Model, Place
 
@@ -68,5 +69,5 @@ def test_a_job_that_shall_stop_waits_for_nothing(connection: Connection, place: 
 
 def test_a_job_that_never_comes_to_a_video_fails_it(connection: Connection, place: Place, heart: Heartbeat) -> None:
     rest(connection, 3600)
-    ingest.rounds(connection, patient(place, 0.0), heart)
+    ingest.rounds(connection, patient(place, 0.0), heart, Survey(place.ingest))
     assert connection.execute("SELECT status FROM media.videos").fetchone() == ("failed",)
