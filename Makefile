@@ -2,7 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-.PHONY: help setup demo stop check test cover mutate test-slow test-hostile test-browser test-gpu soak bench clean
+.PHONY: help setup demo stop check test cover mutate simulate test-slow test-hostile test-browser test-gpu soak bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -37,6 +37,9 @@ cover: $(STAMP) ## branch coverage of the modules that handle money: 100 %
 
 mutate: $(STAMP) ## does a test notice a change of the ledger's code? hours; ended at any time, it goes on where it was
 	$(PY) -m benchmarks.mutations --write
+
+simulate: $(STAMP) ## thousands of seeds of the ledger in bad weather; ended at any time, it goes on where it was
+	$(PY) -m tests.ledger.simulator
 
 test-slow: $(STAMP) ## fuzz, chaos, thousands of seeds
 	$(PY) -m pytest -m slow --timeout 7200

@@ -109,9 +109,7 @@ def is_payday(connection: Conn, economics: Economics) -> bool:
 
 
 def live_count(connection: Conn) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'held', 'signed')"
-    ).fetchone()
+    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'signed')").fetchone()
     return int(row[0]) if row else 0
 
 
@@ -145,7 +143,7 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
     rows = connection.execute(
         "SELECT creator_id, wallet FROM ledger.token_accounts WHERE creator_id = ANY(%(ids)s) UNION"
         " SELECT (r->>0)::bigint, r->>1 FROM ledger.batches b, jsonb_array_elements(b.plan->'recipients') r"
-        " WHERE b.kind = 'accounts' AND b.state IN ('planned', 'held', 'signed') AND (r->>0)::bigint = ANY(%(ids)s)",
+        " WHERE b.kind = 'accounts' AND b.state IN ('planned', 'signed') AND (r->>0)::bigint = ANY(%(ids)s)",
         {"ids": list(creator_ids)},
     )
     return {int(row[0]): str(row[1]) for row in rows}
@@ -247,7 +245,7 @@ def live_attempts(connection: Conn) -> list[Attempt]:
 def given_up(connection: Conn) -> list[Attempt]:
     """Expired attempts of batches that have not ended: the chain may still know better."""
     rows = connection.execute(
-        f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
+        f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
     return [_attempt(row) for row in rows]
 
@@ -333,7 +331,7 @@ def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set
 def guarded_by(connection: Conn, batch_id: str) -> list[str]:
     """Payout batches without an end that may repeat what this batch was to pay."""
     rows = connection.execute(
-        "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'held', 'signed') ORDER BY id"
+        "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'signed') ORDER BY id"
     ).fetchall()
     return [number for number, above in lineage(connection, [row[0] for row in rows]).items() if batch_id in above]
 
@@ -342,7 +340,7 @@ def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
     """Payout batches without an end that pay any of these creators."""
     rows = connection.execute(
         "SELECT DISTINCT b.id FROM ledger.batches b JOIN ledger.payouts p ON p.batch_id = b.id"
-        " WHERE b.kind = 'payout' AND b.state IN ('planned', 'held', 'signed') AND p.creator_id = ANY(%s) ORDER BY b.id",
+        " WHERE b.kind = 'payout' AND b.state IN ('planned', 'signed') AND p.creator_id = ANY(%s) ORDER BY b.id",
         (list(creator_ids),),
     )
     return [row[0] for row in rows]
@@ -541,6 +539,12 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
         (retention_s, pause_s, limit),
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def look_later(connection: Conn, batch_ids: Sequence[str]) -> None:
+    """There is nothing to take back of these batches' markers now: they are looked at again after as long as any other."""
+    if batch_ids:
+        connection.execute("UPDATE ledger.markers SET since = now() WHERE batch_id = ANY(%s)", (list(batch_ids),))
 
 
 def reclaims(connection: Conn) -> int:

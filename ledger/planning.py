@@ -109,20 +109,25 @@ class Planning(Rail):
     def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
         """What is to be emptied: to the last lamport that nodes agree is there, for strangers can send more.
 
-        A marker that holds less than its rent, or of which nodes differ, keeps the others waiting no longer.
+        A marker that holds less than its rent, or is of a batch that is forgotten, waits as long again behind the others, so
+        that however many of them there are, none of those is kept waiting; one of which nodes differ stays where it is.
         """
         try:
             found = self.chain.seen_accounts([address for _, address in rows], opinions=self.opinions)
         except Temporary as error:
             log.warning("no marker is emptied now: %s", error)
             return []
-        recipients = []
+        recipients, empty = [], []
         for (batch_id, address), seen in zip(rows, found, strict=True):
             if str(self.treasury.marker(batch_id).address) != address:
-                continue  # adopted after a restore, which forgot the id that its seed follows from
-            held = {each.lamports if each is not None else 0 for each in seen}
-            if len(held) == 1 and (lamports := held.pop()) >= self.treasury.marker_rent:
-                recipients.append(Recipient(0, batch_id, address, lamports))
+                empty.append(batch_id)  # adopted after a restore, which forgot the id that its seed follows from
+                continue
+            held = [each.lamports if each is not None else 0 for each in seen]
+            if max(held) < self.treasury.marker_rent:
+                empty.append(batch_id)
+            elif min(held) == max(held):
+                recipients.append(Recipient(0, batch_id, address, held[0]))
+        batches.look_later(self.connection, empty)
         return recipients
 
     def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
+AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
 DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
@@ -77,13 +78,18 @@ def reconcile(
 
     What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer. At most
     `ROUND_MAX` transactions are booked; while there are more, nothing is compared conclusively. What comes between reading
-    the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end.
+    the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end. Before
+    payouts are frozen for a difference, what was read of late is read again: nodes may have left something out.
     """
-    waits_for, is_all = adopt_history(connection, chain, treasury, adopt, opinions)
+    _, reached = chain.finalized_height(min(opinions, len(chain.nodes)))
+    waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions)
     held = _held(chain, treasury, opinions)
     if waits_for is None and is_all:
-        waits_for, is_all = adopt_history(connection, chain, treasury, adopt, opinions, held.slot)
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions)
     finding, newest_slot = compare(connection, held)
+    if finding.conclusive and finding.problems and waits_for is None and is_all:
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, again=True)
+        finding, newest_slot = compare(connection, held)
     if not finding.conclusive or waits_for or not is_all or finding.slot < newest_slot:
         return replace(finding, conclusive=False, problems=(), waits_for=waits_for, has_more=not is_all)
     if finding.problems:
@@ -98,16 +104,21 @@ def adopt_history(
     connection: Connection[Any],
     chain: Chain,
     treasury: Treasury,
+    slot: int,
     adopt: Adopt = _nobody,
     opinions: int = OPINIONS,
-    slot: int | None = None,
+    *,
+    again: bool = False,
 ) -> tuple[str | None, bool]:
-    """Book finalized transactions since the last time, at most those up to `slot`, piece by piece, oldest first.
+    """Book finalized transactions since the last time up to `slot`, piece by piece, oldest first.
+
+    Only nodes that have reached the slot are asked: what one that lags does not know yet, another one could leave out, and
+    what comes after it would be read before it. `again`: also what is missing of the last `AGAIN_SLOTS` before.
 
     Returns the signature of one that must be waited for, where there is one (it is ours and not settled yet, or the nodes
     that still have its block have not yet agreed on what it did), and whether all were looked at.
     """
-    named = _new_signatures(connection, chain, treasury, opinions, slot)
+    named = _new_signatures(connection, chain, treasury, opinions, slot, again=again)
     for start in range(0, min(len(named), ROUND_MAX), PIECE_MAX):
         waits_for = _book_piece(connection, chain, treasury, adopt, opinions, named[start : start + PIECE_MAX])
         if waits_for is not None:
@@ -237,12 +248,12 @@ def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
 
 
 def _new_signatures(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int | None = None
+    connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int, *, again: bool
 ) -> list[tuple[str, int, list[str]]]:
-    """Finalized signatures that were not read before, oldest first, each with its slot and the addresses that name it.
+    """Finalized signatures up to `slot` that were not read before, oldest first, with their slots and the addresses that
+    name them, by any node that has reached it.
 
-    Any node's word that there is one counts, so that none of them alone can hide what has moved money. `slot`: those up to
-    it, by any node that has reached it.
+    Any node's word that there is one counts, so that none of them alone can hide what has moved money.
     """
     slots: dict[str, int] = {}
     named: dict[str, list[str]] = {}
@@ -250,14 +261,14 @@ def _new_signatures(
         row = connection.execute(
             "SELECT signature, slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
-        connection.commit()
         until, read_until = row or (None, 0)
-        reached = max(slot or 0, read_until)
-        for signature, at in chain.history(address, until, reached, min(opinions, len(chain.nodes))):
-            if slot is not None and at > slot:
-                continue
-            slots[signature] = at
-            named.setdefault(signature, []).append(address)
+        if again:
+            until = _ours_before(connection, read_until - AGAIN_SLOTS)
+        connection.commit()
+        for signature, at in chain.history(address, until, max(slot, read_until), min(opinions, len(chain.nodes))):
+            if at <= slot:
+                slots[signature] = at
+                named.setdefault(signature, []).append(address)
     known = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%s)", (list(slots),)
     ).fetchall()
@@ -265,6 +276,16 @@ def _new_signatures(
     for (signature,) in known:
         del slots[signature]
     return [(signature, slots[signature], named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
+
+
+def _ours_before(connection: Connection[Any], slot: int) -> str | None:
+    """The last payout of ours that had landed by a slot: history is read again from there on, or all of it."""
+    row = connection.execute(
+        "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id AND b.kind = 'payout'"
+        " WHERE a.state = 'landed' AND a.slot <= %s ORDER BY a.slot DESC LIMIT 1",
+        (slot,),
+    ).fetchone()
+    return str(row[0]) if row else None
 
 
 class Booking:
@@ -359,7 +380,8 @@ def _book_deposit(connection: Connection[Any], deposits: Sequence[tuple[Effect, 
 def _move_cursor(connection: Connection[Any], address: str, signature: str, slot: int) -> None:
     connection.execute(
         "INSERT INTO ledger.chain_cursors (address, signature, slot) VALUES (%s, %s, %s)"
-        " ON CONFLICT (address) DO UPDATE SET signature = excluded.signature, slot = excluded.slot",
+        " ON CONFLICT (address) DO UPDATE SET signature = excluded.signature, slot = excluded.slot"
+        " WHERE excluded.slot >= chain_cursors.slot",  # what was left out and is read again moves none back
         (address, signature, slot),
     )
 

@@ -22,12 +22,19 @@ class Snapshot:
         """What was written since is forgotten. Only here are the triggers that forbid this switched off."""
         connection.rollback()
         connection.execute("SET LOCAL session_replication_role = replica")
-        for name, rows in self._rows.items():
-            table = sql.Identifier("ledger", name)
-            connection.execute(sql.SQL("DELETE FROM {}").format(table))
-            with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-                copy.write(rows)
+        for name in self._rows:
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("ledger", name)))
+        self.put(connection)
         connection.commit()
+
+    def put(self, connection: Connection[Any]) -> None:
+        """Write the rows into tables that are empty."""
+        for name, rows in self._rows.items():
+            if rows:
+                with connection.cursor().copy(
+                    sql.SQL("COPY {} FROM STDIN").format(sql.Identifier("ledger", name))
+                ) as copy:
+                    copy.write(rows)
 
     def _read(self, connection: Connection[Any], name: str) -> bytes:
         with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier("ledger", name))) as copy:

@@ -1,4 +1,8 @@
-"""Nodes that fail in every way a node can: silence, refusals, lost replies, late landing, lag and lies."""
+"""Nodes that fail in every way a node can: silence, refusals, lost replies, late landing, lag, gaps of memory, and lies.
+
+A liar's lies are its own: two of them tell different tales of what a transaction did. In a plot every node tells the same
+one: time is long past, and nothing of what was sent is there.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +22,28 @@ from ledger.chain import RpcRefusal
 from ledger.localnet import blocks
 from ledger.localnet.methods import RpcError, answer
 from ledger.localnet.store import Landed
-
-
-@dataclass(frozen=True)
-class Weather:
-    """How often what goes wrong, as chances a call."""
-
-    silent: float = 0.06
-    refusing: float = 0.04
-    dropping: float = 0.25
-    delaying: float = 0.15
-    losing: float = 0.12
-    lag_max: int = 60
-
+from tests.ledger.simulator.climate import CALM, Weather
 
 # What a liar says of a transaction that would succeed.
 TROUBLES = ["BlockhashNotFound", {"InstructionError": [1, {"Custom": 17}]}, {"InstructionError": [0, {"Custom": 0}]}]
+MEMORY_BLOCKS = 400  # of a forgetful node
+PLOT_BLOCKS = 400  # by which time has passed, in a plot
+NONSENSE: list[Any] = [None, {}, [], "<html>", {"context": {"slot": -1}, "value": []}, {"blockHeight": "1"}]
 
-CALM = Weather(0, 0, 0, 0, 0, 0)
+
+@dataclass
+class Plot:
+    """What all nodes tell, while it goes on. What is sent meanwhile lands after it: `in_order`, as it was sent."""
+
+    is_on: bool = False
+    in_order: bool = False
+    last: int = 0  # height at which the last one lands
+
+    def lands_at(self, height: int, delay: int) -> int:
+        if self.in_order:
+            self.last = max(self.last, height) + 1
+            return self.last
+        return height + delay
 
 
 class View:
@@ -79,79 +87,188 @@ class View:
 
 
 class Node:
-    """One RPC node in bad weather. `step` is told before and after each call, and may end the caller's process."""
+    """One RPC node in bad weather. `step` is told before and after each call, and may end the caller's process; `sent` of
+    every transaction that reaches the node, whatever it does with it.
+    """
 
     def __init__(
-        self, name: str, chain: blocks.Chain, rng: random.Random, step: Callable[[], None], *, liar: bool
+        self,
+        name: str,
+        chain: blocks.Chain,
+        rng: random.Random,
+        step: Callable[[], None],
+        *,
+        liar: bool = False,
+        forgetful: bool = False,
+        storm: Weather | None = None,
+        sent: Callable[[VersionedTransaction], None] = lambda _: None,
+        plot: Plot | None = None,
     ) -> None:
-        self.name, self.chain, self.liar = name, chain, liar
-        self.weather = self.storm = Weather()
+        self.name, self.chain, self.liar, self.forgetful = name, chain, liar, forgetful
+        self.storm = storm or Weather()
+        self.weather = CALM
         self.late: list[tuple[int, VersionedTransaction]] = []
-        self._rng, self._step = rng, step
+        self.down_until = 0  # height
+        self._rng, self._step, self._sent = rng, step, sent
+        self._plot = plot or Plot()
         self._lag = 0
 
     async def call(self, method: str, params: list[Any]) -> Any:
         self._step()
-        if self._rng.random() < self.weather.silent:
+        if self.chain.height < self.down_until or self._rng.random() < self.weather.silent:
             raise Temporary(f"{self.name} does not answer {method}")
         if self._rng.random() < self.weather.refusing:
             raise self._rng.choice([RpcRefusal(-32005, "Node is behind"), Temporary("429 Too Many Requests")])
-        result = self._take(params) if method == "sendTransaction" else self._read(method, params)
+        result = self._take(params) if method == "sendTransaction" else self._told(method, params)
         self._step()
         return result
 
     def deliver(self) -> None:
         """What was delayed arrives when its time has come."""
-        due = [each for height, each in self.late if height <= self.chain.height]
-        self.late = [(height, each) for height, each in self.late if height > self.chain.height]
-        for transaction in due:
-            self.chain.enqueue(transaction)
+        if self.late:
+            due = [each for height, each in self.late if height <= self.chain.height]
+            self.late = [(height, each) for height, each in self.late if height > self.chain.height]
+            for transaction in due:
+                self.chain.enqueue(transaction)
+
+    def hurry(self) -> None:
+        """What was delayed arrives now."""
+        self.late = [(0, each) for _, each in self.late]
+        self.deliver()
 
     def _take(self, params: list[Any]) -> str:
         transaction = self.chain.parse(base64.b64decode(params[0]))
+        self._sent(transaction)
         signature = str(transaction.signatures[0])
-        luck = self._rng.random()
+        luck, delay = self._rng.random(), self._rng.randint(1, 149)
+        if self._plot.is_on:
+            self.late.append((self._plot.lands_at(self.chain.height, delay), transaction))
+            return signature
         if luck < self.weather.dropping:
             return signature
         if luck < self.weather.dropping + self.weather.delaying:
-            self.late.append((self.chain.height + self._rng.randint(1, 149), transaction))
+            self.late.append((self.chain.height + delay, transaction))
             return signature
         self.chain.enqueue(transaction)
         if self._rng.random() < self.weather.losing:
             raise Temporary("the reply was lost")
         return signature
 
+    def _told(self, method: str, params: list[Any]) -> Any:
+        result = self._read(method, params)
+        if self.forgetful:
+            result = self._remembered(method, result)
+        if self._plot.is_on:
+            return self._plotted(method, result)
+        if self.liar and self._rng.random() < self.storm.lying:
+            return self._lie(method, params, result)
+        return result
+
     def _read(self, method: str, params: list[Any]) -> Any:
         if self._rng.random() < 0.1:
-            self._lag = self._rng.randint(0, self.weather.lag_max) if self._rng.random() < 0.5 else 0
+            lags = self._rng.random() < self.weather.lagging
+            self._lag = self._rng.randint(0, self.weather.lag_max) if lags else 0
         view: Any = View(self.chain, min(self._lag, self.weather.lag_max))
         try:
-            result = answer(view, method, params)
+            return answer(view, method, params)
         except RpcError as error:
             raise RpcRefusal(error.code, error.message, error.data) from error
-        return self._lie(method, result) if self.liar and self._rng.random() < 0.5 else result
 
-    def _lie(self, method: str, result: Any) -> Any:
-        """A node that answers at once, up to date and wrong."""
-        told = copy.deepcopy(result)
+    # ── A short memory ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _remembered(self, method: str, result: Any) -> Any:
+        """What is left of an answer when old blocks are forgotten."""
+        first = max(0, self.chain.height - MEMORY_BLOCKS)
+        if method == "getFirstAvailableBlock":
+            return first
+        if method == "getTransaction" and result is not None and result["slot"] < first:
+            return None
         if method == "getSignatureStatuses":
-            told["context"]["slot"] = self.chain.height
-            told["value"] = [self._status(each) for each in told["value"]]
+            known = [each if each is None or each["slot"] >= first else None for each in result["value"]]
+            return {**result, "value": known}
+        if method == "getSignaturesForAddress":
+            return [each for each in result if each["slot"] >= first]
+        return result
+
+    # ── Lies ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _plotted(self, method: str, result: Any) -> Any:
+        told = copy.deepcopy(result)
+        if method == "getEpochInfo":
+            told["blockHeight"] += PLOT_BLOCKS
+            told["absoluteSlot"] += PLOT_BLOCKS
+        elif method == "getSignatureStatuses":
+            told["context"]["slot"] = self.chain.height + PLOT_BLOCKS
+            told["value"] = [None] * len(told["value"])
         elif method == "getMultipleAccounts":
-            told["context"]["slot"] = self.chain.height
-            if len(told["value"]) == 1:  # a marker: "there is none"
-                told["value"] = [None]
-        elif method == "getEpochInfo":
-            told["blockHeight"] += 500
-        elif method == "getLatestBlockhash":
-            told["value"]["lastValidBlockHeight"] -= 120
+            told["context"]["slot"] = self.chain.height + PLOT_BLOCKS
+            told["value"] = [None if _is_marker(each) else each for each in told["value"]]
         elif method == "getTransaction":
             told = None
-        elif method == "simulateTransaction" and self._rng.random() < 0.3:
+        return told
+
+    def _lie(self, method: str, params: list[Any], result: Any) -> Any:
+        """A node that answers at once, up to date and wrong."""
+        if self._rng.random() < 0.03:
+            return self._rng.choice(NONSENSE)
+        told = copy.deepcopy(result)
+        tell = getattr(self, f"_lie_{method}", None)
+        return told if tell is None else tell(params, told)
+
+    def _lie_getSignatureStatuses(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        told["context"]["slot"] = self.chain.height
+        told["value"] = [self._status(each) for each in told["value"]]
+        return told
+
+    def _lie_getMultipleAccounts(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        """A marker is not there, or the treasury holds another sum, or a token account has gone."""
+        told["context"]["slot"] = self.chain.height
+        if len(told["value"]) == 1 or self._rng.random() < 0.1:
+            told["value"] = [None] * len(told["value"])
+            return told
+        for each in told["value"]:
+            if each is not None and self._rng.random() < 0.2:
+                each["lamports"] = self._rng.randint(0, 2 * each["lamports"])
+        return told
+
+    def _lie_getEpochInfo(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        told["blockHeight"] += self._rng.choice((500, 500, -200))
+        told["blockHeight"] = max(0, told["blockHeight"])
+        return told
+
+    def _lie_getLatestBlockhash(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        told["value"]["lastValidBlockHeight"] -= 120
+        return told
+
+    def _lie_getTransaction(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        """It is not there; or it did otherwise, as only this node says."""
+        if told is None or self._rng.random() < 0.6:
+            return None
+        meta = told["meta"]
+        if self._rng.random() < 0.5:
+            meta["err"] = None if meta["err"] else {"InstructionError": [1, {"Custom": self._rng.randint(17, 99)}]}
+        else:
+            meta["postBalances"] = [each + self._rng.randint(1, 10**6) for each in meta["postBalances"]]
+        return told
+
+    def _lie_simulateTransaction(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        if self._rng.random() < 0.3:
             told["value"]["err"] = self._rng.choice(TROUBLES)
         return told
+
+    def _lie_getSignaturesForAddress(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        """Some are not told of; none is made up, which would be waited for as long as the node is asked."""
+        return [each for each in told if self._rng.random() < 0.5]
+
+    def _lie_getFirstAvailableBlock(self, _: list[Any], told: Any) -> Any:  # noqa: N802
+        return self._rng.choice((0, told, self.chain.height))
 
     def _status(self, status: Any) -> Any:
         if status is None or self._rng.random() < 0.5:
             return None
         return {**status, "confirmationStatus": "finalized", "confirmations": None}
+
+
+def _is_marker(told: Any) -> bool:
+    """An account of no size with no more lamports than a marker's rent comes to."""
+    return told is not None and not told["space"] and told["lamports"] < 10**7
