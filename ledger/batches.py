@@ -233,7 +233,9 @@ def one(connection: Conn, batch_id: str) -> Batch:
 
 
 def is_known(connection: Conn, batch_id: str) -> bool:
-    return connection.execute("SELECT FROM ledger.batches WHERE id = %s", (batch_id,)).fetchone() is not None
+    """Whether there is or was such a batch."""
+    query = "SELECT FROM ledger.batches WHERE id = %(id)s UNION ALL SELECT FROM ledger.past_batches WHERE id = %(id)s LIMIT 1"
+    return connection.execute(query, {"id": batch_id}).fetchone() is not None
 
 
 def live_attempts(connection: Conn) -> list[Attempt]:

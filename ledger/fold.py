@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
-from ledger import book, money, seen, waiting
+from ledger import book, money, waiting
+from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
 from ledger.groups import Flags, changes
 from ledger.money import Amounts
-from ledger.review import Audience, Pairs
+from ledger.pairs import Pairs
+from ledger.runfiles import Run
 from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
 from ledger.waiting import Group, Ids, Stored
@@ -116,20 +118,21 @@ class Fold:
         settings: LedgerSettings,
         folder: Path | None = None,
     ) -> None:
-        """`folder`: of the files of what was seen; without one all of it is in memory."""
+        """`folder`: of the files of what folds remember; without one all of it is in memory."""
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
         self._ahead: Group | None = None
         self._stuck: set[UUID] = set()  # incarnations that go on in a format which this version does not know
         self._skews = waiting.Skews()
-        self._seen = Seen(economics.repeat_after_s, folder)
+        self._files = ThreadPoolExecutor(1, "files") if folder is not None else None
+        self._seen = Seen(economics.repeat_after_s, folder, self._files)
         self._seen.load(connection, book.clock_s(connection))
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
-        self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]
+        self._caps = [Caps(kind, most_pix, folder, self._files) for kind, most_pix in bounds]
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
-        self.audience = Audience()
+        self.audience = Audience(economics, folder, self._files)
         self.audience.load(connection)
         for cap in self._caps:
             cap.load(connection)
@@ -137,7 +140,8 @@ class Fold:
 
     def close(self) -> None:
         """End what is done beside folds."""
-        self._seen.close()
+        if self._files is not None:
+            self._files.shutdown()
 
     def run_once(self) -> Folded | None:
         """Fold what is waiting, within the limits; None when nothing is."""
@@ -179,7 +183,7 @@ class Fold:
         pool, now_s = self._pool(), book.clock_s(self._connection)
         stakes = self._stakes(shown.segment[group.parts.firsts])
         since_s = waiting.since_s(self._connection, now_s)
-        today, since = now_s // DAY_S, since_s // DAY_S
+        since = since_s // DAY_S
         self._refuse_repeated(group, outcome)
         self._refuse_excess(group, outcome)
         # Before what was seen: an appearance that is worth nothing must not use up the day of one that is.
@@ -201,7 +205,7 @@ class Fold:
                 for cap in self._caps]  # fmt: skip
         with self.stages.time("pairs"):
             pairs = self._pairs(group, outcome == Outcome.FUNDED, nets)
-        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, today, since), None
+        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, since), None
         if ahead is not None:
             following = self._grouped(*ahead.result())
         pen.give("commit", self._move_cursors, group.read.ends)
@@ -247,7 +251,7 @@ class Fold:
             within = running[1:] - running[searches.bounds[search]]
             outcome[(outcome == Outcome.FUNDED) & (within > most)] = Outcome.CAPPED
 
-    def _refuse_seen(self, group: Group, outcome: Outcomes) -> seen.Run:
+    def _refuse_seen(self, group: Group, outcome: Outcomes) -> Run:
         asked, order = outcome == Outcome.FUNDED, group.by_key
         if not asked.all():
             order = order[asked[order]]

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection
 
@@ -29,7 +29,12 @@ AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chai
 DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
-
+# The last payout that had landed by a slot: of those that are in the tables, and else of those that are archived.
+OURS: tuple[LiteralString, ...] = (
+    "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id AND b.kind = 'payout'"
+    " WHERE a.state = 'landed' AND a.slot <= %s ORDER BY a.slot DESC LIMIT 1",
+    "SELECT signature FROM ledger.past_batches WHERE kind = 'payout' AND slot <= %s ORDER BY slot DESC LIMIT 1",
+)
 
 Adopt = Callable[[Effect], bool]
 
@@ -259,14 +264,14 @@ def _new_signatures(
     named: dict[str, list[str]] = {}
     for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
         row = connection.execute(
-            "SELECT signature, slot FROM ledger.chain_cursors WHERE address = %s", (address,)
+            "SELECT signature, slot, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
-        until, read_until = row or (None, 0)
+        until, read_until, forgotten = row or (None, 0, 0)
         if again:
             until = _ours_before(connection, read_until - AGAIN_SLOTS)
         connection.commit()
         for signature, at in chain.history(address, until, max(slot, read_until), min(opinions, len(chain.nodes))):
-            if at <= slot:
+            if forgotten < at <= slot:  # a node that has lost `until` names all it has, also what is archived
                 slots[signature] = at
                 named.setdefault(signature, []).append(address)
     known = connection.execute(
@@ -280,12 +285,11 @@ def _new_signatures(
 
 def _ours_before(connection: Connection[Any], slot: int) -> str | None:
     """The last payout of ours that had landed by a slot: history is read again from there on, or all of it."""
-    row = connection.execute(
-        "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id AND b.kind = 'payout'"
-        " WHERE a.state = 'landed' AND a.slot <= %s ORDER BY a.slot DESC LIMIT 1",
-        (slot,),
-    ).fetchone()
-    return str(row[0]) if row else None
+    for query in OURS:
+        row = connection.execute(query, (slot,)).fetchone()
+        if row is not None:
+            return str(row[0])
+    return None
 
 
 class Booking:

@@ -17,6 +17,7 @@ HOLD_H_MAX = 24 * 366
 CHALLENGE_MAX_S = 3600
 DOMAIN = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?")
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
+KEEP_D_MIN = 8  # younger than a week nothing is deleted
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,15 @@ class LedgerSettings:
     order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out
     work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
 
+    # How long tables keep what is old, in days (0: for ever); then it is archived, or deleted (see ledger/archive).
+    archive_bucket: str = ""  # empty: that of [s3]; one of its own, with versions or a lock, is safe from replicas
+    folds_keep_d: int = 30  # what was shown, and what became of it
+    journal_keep_d: int = 90  # postings
+    payments_keep_d: int = 400  # transactions and payouts that have ended; the chain's history; suspicions
+    idempotency_keep_d: int = 30  # a client's key counts again after that
+    reconciliations_keep_d: int = 30  # those that agreed
+    keep_interval_s: float = 60.0  # between looks, while nothing is due
+
     # The localnet, for machines without a chain.
     localnet_slot_ms: int = 100
     localnet_pool_pix: int = 1_000_000_000  # what funds `reward_pool` there: 1,000 PIX
@@ -187,3 +197,14 @@ class LedgerSettings:
             or self.anchor_interval_s < 0
         ):
             raise ValueError("amounts and times must not be negative")
+        self._check_keeping()
+
+    def _check_keeping(self) -> None:
+        for name in ("folds_keep_d", "journal_keep_d", "payments_keep_d", "idempotency_keep_d",
+                     "reconciliations_keep_d"):  # fmt: skip
+            if (value := getattr(self, name)) and value < KEEP_D_MIN:
+                raise ValueError(f"{name} is {value}, expected 0 (for ever) or {KEEP_D_MIN} or more")
+        if self.journal_keep_d and not 0 < self.folds_keep_d <= self.journal_keep_d:
+            raise ValueError("journal_keep_d needs folds_keep_d, which must be no more: a fold goes before its entry")
+        if self.keep_interval_s <= 0:
+            raise ValueError("keep_interval_s must be above 0")

@@ -7,15 +7,11 @@ stopped before his earnings are paid. Nothing is taken back. Knows earnings by d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ledger.settings import Economics
-
-DAY_BITS = 17  # of a day since 1970, beside a creator's number
-BEFORE_DAYS = 2  # the days before, the better one of which a day is measured by
 
 
 @dataclass(frozen=True)
@@ -29,42 +25,18 @@ class Leap:
 
 
 def leaps(
-    days: NDArray[np.integer[Any]],
+    days: NDArray[np.int64],
     creators: NDArray[np.int64],
     earned: NDArray[np.int64],
+    before: NDArray[np.int64],
     economics: Economics,
-    today: int,
-    since: int | None = None,
 ) -> list[Leap]:
-    """Who earns out of proportion today or did so yesterday, of which the last minutes are judged after midnight.
-
-    `today` is the UTC day of the database's clock; each day and creator comes once, in any order. `since` is an earlier day
-    that a backlog was folded of: then that day, the one before it and all later ones are judged.
-    """
+    """Which of these creators' days are out of proportion; `before` is the better one of the two days before each."""
     if not economics.velocity_ratio:
         return []
-    judged = (days <= today) & (days >= (today if since is None else min(today, since)) - 1)
-    fast = np.flatnonzero(judged & (earned >= max(economics.velocity_min_pix, 1)))
-    before = _before(days, creators, earned, fast)
+    fast = np.flatnonzero(earned >= max(economics.velocity_min_pix, 1))
     return [
-        Leap(int(days[row]), int(creators[row]), int(earned[row]), int(best))
-        for row, best in zip(fast, before, strict=True)
-        if int(earned[row]) > economics.velocity_ratio * int(best)
+        Leap(int(days[row]), int(creators[row]), int(earned[row]), int(before[row]))
+        for row in fast
+        if int(earned[row]) > economics.velocity_ratio * int(before[row])
     ]
-
-
-def _before(
-    days: NDArray[np.integer[Any]], creators: NDArray[np.int64], earned: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Of each of these rows the better one of the days before, 0 where there is none: looked up in one sort of all."""
-    best = np.zeros(len(rows), np.int64)
-    if not len(rows):
-        return best
-    kept = np.flatnonzero(np.isin(creators, creators[rows]))
-    kept = kept[np.lexsort((days[kept], creators[kept]))]
-    known = (creators[kept] << DAY_BITS) | days[kept].astype(np.int64)
-    for earlier in range(1, BEFORE_DAYS + 1):
-        wanted = (creators[rows] << DAY_BITS) | (days[rows].astype(np.int64) - earlier)
-        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        best = np.maximum(best, np.where(known[place] == wanted, earned[kept[place]], 0))
-    return best
