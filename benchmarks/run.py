@@ -33,8 +33,9 @@ NAMES = {
     "moments": "benchmarks.moments",
     "encoder": "benchmarks.encoder",
     "mutations": "benchmarks.mutations",
+    "economy": "benchmarks.economy",
 }
-ONLY_BY_NAME = ("ledger-scale", "mutations")  # of many gigabytes; of hours
+ONLY_BY_NAME = ("ledger-scale", "mutations", "economy")  # of many gigabytes; of hours
 HEAD = """# Measured
 
 One row a figure, newest last. Machines are shared and noisy: read the ratio before the figure.

@@ -1,17 +1,16 @@
-"""The audience: who has earned whom how much in a UTC day, and what of a creator's day comes from captive viewers.
+"""The audience: what viewers have earned creators in the last days, and what of creators' days follows from it.
 
 Pairs of viewer and creator are kept by every fold, as a store of runs (see `runstore`). What creators' days come to is
 reckoned from them as they come: a review takes the pairs that are *fresh*, brings them together with what the same viewers
 had earned before, and adds what that changes to the totals. So it costs what was shown since the last one, in bounded memory,
-whatever the days hold; and totals, like pairs, are rows of the database. Knows no hold and no money of accounts.
+whatever the days hold. Only where a day has so many more creators that viewers are captive to more of them (see `vouching`),
+all of that day is reckoned again: `captive_creators` times a day at most. Knows no hold and no money of accounts.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,43 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
-from ledger import book, caps, runfiles
+from ledger import book, caps, runfiles, totals, vouching
 from ledger import pairs as rows
 from ledger.caps import DAY_S
-from ledger.groups import Flags
-from ledger.money import Amounts
+from ledger.groups import Flags, Places
 from ledger.pairs import FRESH, PAIRS, Pairs
-from ledger.runfiles import Columns, Keys, Run, Shape, rows_of
-from ledger.runstore import Known, Store
-from ledger.settings import PPM, Economics
+from ledger.runfiles import Columns, Run, Shape, rows_of
+from ledger.runstore import Store
+from ledger.settings import Economics
+from ledger.totals import TOTALS, Judgement
+from ledger.velocity import BEFORE_DAYS
 
-Ids = NDArray[np.int64]
+Counts = Mapping[int, int]  # of creators, by the UTC day on which they earn
 
-DAYS_KEPT = 4  # today, yesterday, and the two days that yesterday is measured by
-DAY_BITS = 17  # of a day since 1970, beside a creator's number
+DAYS_KEPT = 4  # of pairs: today, yesterday, and two days of which something may come late
+TOTALS_KEPT = DAYS_KEPT + BEFORE_DAYS  # and those by which these are measured
 VIEWERS_MAX = 20_000  # of whom all pairs of a day are brought together at once
-
-
-def _by_total(columns: Columns) -> Columns:
-    return runfiles.summed(columns, 3, runfiles.by_key(columns))
-
-
-# Of each creator's day: what they earned, how much of it from captive viewers, and from how many.
-TOTALS = Shape("totals", b"pixrtotl", ("<i8", "<i8", "<i8"), _by_total)
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Days of creators that have changed, each once: what they come to now, and the better one of the two days before."""
-
-    days: Ids
-    creators: Ids
-    net: Amounts
-    captive: Amounts  # of what was earned by captive viewers
-    viewers: Ids  # how many those are
-    before: Amounts
-    changed: Run  # by what they have changed, which is what is kept
-    ahead: Keys  # of days that have not begun by the database's clock: judged when they have
 
 
 class Audience:
@@ -64,37 +42,37 @@ class Audience:
 
     def __init__(self, economics: Economics, folder: Path | None = None, executor: Executor | None = None) -> None:
         """`folder`, `executor`: see `Store`."""
-        self._economics = economics
-        self._rules = f"captive {economics.captive_share_ppm} of {economics.captive_min_pix}"
+        self._economics, self._rules = economics, vouching.rules(economics)
         self.judged_pairs, self.fresh = Store(PAIRS, folder, executor), Store(FRESH, folder, executor)
         self.totals = Store(TOTALS, folder, executor)
         self._judged_until = 0  # the last row of pairs that is in the totals
-        self._ahead: Keys = np.zeros(0, np.uint64)
+        self._through = 0  # the last day that was judged
+        self._newest = 0  # the newest day of which there is something
+        self._earning: Counts = {}  # by the totals
         self._oldest_id = self._oldest_total = 0  # rows before them are forgotten
         self._since = self._unjudged_since = 0  # the oldest day that a fold was of; and of those that were not judged
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether there is something that was not judged. Its day may not be over."""
+        return bool(self.fresh.runs) or self._newest > self._through
 
     def load(self, connection: Connection[Any]) -> None:
         """Know what earlier folds have kept, and how far it was reviewed by the rules of now."""
         today = book.clock_s(connection) // DAY_S
         connection.execute("DELETE FROM ledger.total_runs WHERE rules <> %s", (self._rules,))
-        totals = connection.execute(
-            "SELECT id, mark, length(keys) / 8, judged_until FROM ledger.total_runs ORDER BY id"
-        ).fetchall()
-        self._judged_until = max((row[3] for row in totals), default=0)
+        self._judged_until, self._through = totals.judged(connection)
         if self._was_rewritten(connection):
-            totals, self._judged_until = [], 0
             connection.execute("DELETE FROM ledger.total_runs")
+            self._judged_until = self._through = 0
         rows.split_large(connection)
-        kept = connection.execute(
-            "SELECT id, coalesce(mark, id), length(days) / 2 FROM ledger.pair_runs ORDER BY id"
-        ).fetchall()
-        known = np.array(kept, np.int64).reshape(-1, 3)
-        is_judged = known[:, 0] <= self._judged_until
-        self.judged_pairs.load(known[is_judged], partial(rows.read, connection, today))
-        self.fresh.load(known[~is_judged], partial(rows.read, connection, today))
-        self.totals.load(
-            np.array([row[:3] for row in totals], np.int64).reshape(-1, 3), partial(_read_totals, connection)
-        )
+        kept = rows.known(connection)
+        is_judged = kept[:, 0] <= self._judged_until
+        self.judged_pairs.load(kept[is_judged], partial(rows.read, connection, today))
+        self.fresh.load(kept[~is_judged], partial(rows.read, connection, today))
+        self.totals.load(totals.known(connection), partial(totals.read, connection))
+        self._earning = totals.earning(self.totals.runs)
+        self._newest = min(rows.newest_day(connection), today + 1)
 
     def _was_rewritten(self, connection: Connection[Any]) -> bool:
         """Whether an older version has merged rows since: what was judged and what was not can no longer be told apart."""
@@ -102,11 +80,10 @@ class Audience:
         return connection.execute(query, (self._judged_until,)).fetchone() is not None
 
     def remember(self, connection: Connection[Any], pairs: Pairs, since: int) -> Run:
-        """Keep what was funded, in the caller's transaction; the result becomes part of the present by `accept`.
+        """Keep who has earned whom, in the caller's transaction; the result becomes part of the present by `accept`.
 
-        `since` is the UTC day of the oldest batch which waits for a fold: what is too old for it is forgotten, once it has
-        been judged. A fold's own pairs are kept as they come: nearly all are different, and merging sorts them beside the
-        folds.
+        `since` is the UTC day of the oldest batch which waits for a fold: what is too old for it is forgotten, once it is in
+        the totals. A fold's own pairs are kept as they come: nearly all are different, and merging sorts them beside the folds.
         """
         self._unjudged_since = min(self._unjudged_since, since) if self.fresh.runs else since
         self._since = since
@@ -116,43 +93,73 @@ class Audience:
 
     def accept(self, kept: Run) -> None:
         """The transaction that kept this has committed."""
+        if len(kept):
+            self._newest = max(self._newest, int(kept.columns[4].max()))
         self.fresh.accept(kept)
         self.fresh.tidy(0, runfiles.everything)
         self.judged_pairs.tidy(self._oldest_id, partial(rows.young, self._unjudged_since - DAYS_KEPT))
 
     # ── Judging ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def judge(self, today: int) -> Totals | None:
-        """What the days of creators come to that have changed since; None where nothing was earned.
+    def judge(self, through: int) -> Judgement | None:
+        """What there is to judge of days up to this one, by the database's clock; None where nothing has come since.
 
-        Those of days after `today`, by the database's clock, are left for then.
+        What is fresh of later days changes totals, and is judged when they are over.
         """
-        self.fresh.sort()
-        if not self.fresh.runs:
+        self._through = min(
+            self._through, through
+        )  # later ones, which other rules have judged, are once more when over
+        if not self.fresh.runs and min(self._newest, through) <= self._through:
             return None
-        changed = Run(rows_of(), self._changed())
-        runs = [*self.totals.runs, changed]
-        asked = np.union1d(changed.keys, self._ahead)
-        is_over = _days(asked) <= today
-        keys = asked[is_over]
-        net, captive, viewers = (caps.sums(runs, keys, column) for column in (1, 2, 3))
-        one = np.uint64(1)
-        before = np.maximum(caps.sums(runs, keys - one, 1), caps.sums(runs, keys - one - one, 1))
-        creators = (keys >> np.uint64(DAY_BITS)).astype(np.int64)
-        return Totals(_days(keys), creators, net, captive, viewers, before, changed, asked[~is_over])
+        self.fresh.sort()
+        changes, earning = self._changed()
+        changed = Run(rows_of(), changes)
+        late = totals.late(changed.keys, self._through, through)
+        return Judgement([*self.totals.runs, changed], changed, earning, range(self._through + 1, through + 1), late)
 
-    def _changed(self) -> Columns:
-        """By how much all that is fresh changes the totals; brought together as it comes, so that it stays small."""
-        parts, waiting = [TOTALS.empty()], 0
+    def keep(self, connection: Connection[Any], judgement: Judgement) -> Run:
+        """Keep by how much totals have changed, in the caller's transaction; `judged` says that it is committed."""
+        oldest = caps.forget(connection, "total_runs", self._unjudged_since - TOTALS_KEPT)
+        self._oldest_total = max(self._oldest_total, oldest)
+        return totals.insert(connection, judgement, self._fresh_until(), self._rules)
+
+    def judged(self, judgement: Judgement, kept: Run) -> None:
+        """The transaction that kept this has committed: what was fresh is in the totals."""
+        self._judged_until = self._fresh_until()
+        self._earning, self._through = judgement.earning, judgement.through
+        self.fresh.hand_over(self.judged_pairs)
+        self.totals.accept(kept)
+        self.totals.tidy(self._oldest_total, partial(totals.young, self._unjudged_since - TOTALS_KEPT))
+        self._unjudged_since = self._since
+
+    def _fresh_until(self) -> int:
+        return self.fresh.runs[-1].last_id if self.fresh.runs else self._judged_until
+
+    # ── Reckoning ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _changed(self) -> tuple[Columns, Counts]:
+        """By how much all that is fresh changes the totals, and how many creators then earn on which day."""
+        earning = self._earning_now()
+        before = {**earning, **self._earning}
+        gathered = _Gathered(TOTALS)
         for block in runfiles.merged(FRESH, self.fresh.runs):
-            for part in self._changes(block):
-                parts.append(part)
-                waiting += len(part[0])
-                if waiting > runfiles.BLOCK_ROWS:
-                    parts, waiting = [runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))], 0
-        return runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
+            for part in self._changes(block, before):
+                gathered.add(part)
+        for day, count in self._earning.items():
+            if vouching.few(count, self._economics) != vouching.few(earning[day], self._economics):
+                for part in self._moved(day, before, earning):
+                    gathered.add(part)
+        return _moving(gathered.all()), earning
 
-    def _changes(self, block: Columns) -> Iterator[Columns]:
+    def _earning_now(self) -> Counts:
+        """How many creators earn on which day, with those of whom something is fresh."""
+        found = np.zeros(0, np.uint64)
+        for block in runfiles.merged(FRESH, self.fresh.runs):
+            found = np.union1d(found, totals.keys_of(block[3], block[4]))
+        new = totals.counted_days(found[~totals.are_known(self.totals.runs, found)])
+        return {day: self._earning.get(day, 0) + new[day] for day in self._earning.keys() | new.keys()}
+
+    def _changes(self, block: Columns, earning: Counts) -> Iterator[Columns]:
         """By how much these fresh pairs (of `FRESH`, with all of a viewer's day) change the totals."""
         starts = np.flatnonzero(runfiles.by_key(block))
         for first in range(0, len(starts), VIEWERS_MAX):
@@ -162,66 +169,66 @@ class Audience:
             touched = block[0][starts[first : first + VIEWERS_MAX]]
             before = runfiles.combined(PAIRS, runfiles.found(PAIRS, self.judged_pairs.runs, touched))
             after = runfiles.combined(PAIRS, runfiles.joined(PAIRS, [before, fresh]))
-            parts = [_totals(fresh, fresh[2], 0, 0), *(
-                _totals(captive, np.zeros(len(captive[0]), np.int64), sign, sign)
-                for captive, sign in ((self._captive(before), -1), (self._captive(after), 1)))]  # fmt: skip
+            parts = [_earned(fresh), self._parts(before, earning, -1), self._parts(after, earning, 1)]
             yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
 
-    def _captive(self, pairs: Columns) -> Columns:
-        """Pairs of viewers who earn nearly all for one creator; all of a viewer's day stands together."""
-        keys, gross = pairs[:2]
-        if not len(keys):
-            return pairs
-        starts = np.flatnonzero(runfiles.by_key(pairs))
-        sizes = np.diff(np.append(starts, len(keys)))
-        earned = np.repeat(np.add.reduceat(gross, starts), sizes)
-        enough = earned >= self._economics.captive_min_pix
-        made = enough & (gross * PPM >= earned * self._economics.captive_share_ppm)
-        return tuple(each[made] for each in pairs)
+    def _moved(self, day: int, before: Counts, after: Counts) -> Iterator[Columns]:
+        """By how much it changes the totals that so many more creators earn on a day: of all its pairs."""
+        runs = [run for run in (*self.judged_pairs.runs, *self.fresh.runs) if _has_day(run, day)]
+        for block in runfiles.merged(PAIRS, runs, partial(_of_day, day)):
+            parts = [self._parts(block, before, -1), self._parts(block, after, 1)]
+            yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
 
-    def keep(self, connection: Connection[Any], totals: Totals) -> Run:
-        """Keep by how much totals have changed, in the caller's transaction; `judged` says that it is committed."""
-        oldest = caps.forget(connection, "total_runs", self._unjudged_since - DAYS_KEPT)
-        self._oldest_total = max(self._oldest_total, oldest)
-        until, mark = self.fresh.runs[-1].last_id, secrets.randbits(62)
-        columns = [each.astype(kind).tobytes() for each, kind in zip(totals.changed.columns, TOTALS.types, strict=True)]
-        row = connection.execute(
-            "INSERT INTO ledger.total_runs (keys, net, captive, viewers, judged_until, rules, mark, newest_day)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            (*columns, until, self._rules, mark, int(_days(totals.changed.keys).max(initial=0))),
-        ).fetchone()
-        assert row is not None
-        return Run(rows_of((row[0], mark)), totals.changed.columns)
+    def _parts(self, pairs: Columns, earning: Counts, sign: int) -> Columns:
+        """What pairs are worth to their creators' days, in parts; all of a viewer's day stands together."""
+        parts = vouching.shares(runfiles.by_key(pairs), pairs[1], self._few_of(pairs[4], earning), self._economics)
+        nothing, viewers = np.zeros(len(pairs[0]), np.int64), (parts.doubtful > 0).astype(np.int64)
+        return (totals.keys_of(pairs[3], pairs[4]), nothing, sign * parts.vouched, sign * parts.doubtful,
+                sign * parts.free, sign * viewers)  # fmt: skip
 
-    def judged(self, totals: Totals, kept: Run) -> None:
-        """The transaction that kept this has committed: what was fresh has been judged."""
-        self._judged_until, self._ahead = self.fresh.runs[-1].last_id, totals.ahead
-        self.fresh.hand_over(self.judged_pairs)
-        self.totals.accept(kept)
-        self.totals.tidy(self._oldest_total, partial(_young_totals, self._unjudged_since - DAYS_KEPT))
-        self._unjudged_since = self._since
+    def _few_of(self, days: NDArray[np.uint16], earning: Counts) -> Places:
+        """To how many creators a viewer of each row's day may be captive."""
+        known, place = np.unique(days, return_inverse=True)
+        few = [vouching.few(earning.get(day, 0), self._economics) for day in known.tolist()]
+        return np.array(few, np.int64)[place.reshape(-1)]
 
 
-def _totals(pairs: Columns, net: Amounts, captive: int, viewers: int) -> Columns:
-    """What pairs add to their creators' days; `captive` and `viewers` are the sign with which they count as such."""
-    keys = pairs[3].astype(np.uint64) << np.uint64(DAY_BITS) | pairs[4].astype(np.uint64)
-    return keys, net, captive * pairs[2], np.full(len(keys), viewers, np.int64)
+class _Gathered:
+    """Rows of a shape as they come, brought together now and then, so that they stay few."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._parts, self._waiting = [shape.empty()], 0
+
+    def add(self, part: Columns) -> None:
+        self._parts.append(part)
+        self._waiting += len(part[0])
+        if self._waiting > runfiles.BLOCK_ROWS:
+            self._parts, self._waiting = [self.all()], 0
+
+    def all(self) -> Columns:
+        return runfiles.combined(self._shape, runfiles.joined(self._shape, self._parts))
 
 
-def _days(totals: Keys) -> Ids:
-    return (totals & np.uint64((1 << DAY_BITS) - 1)).astype(np.int64)
+def _earned(pairs: Columns) -> Columns:
+    """What pairs have earned, for their creators' days."""
+    nothing = np.zeros(len(pairs[0]), np.int64)
+    return totals.keys_of(pairs[3], pairs[4]), pairs[2], nothing, nothing, nothing, nothing
 
 
-def _young_totals(since: int, columns: Columns) -> Flags:
-    return np.asarray(_days(columns[0]) > since)
+def _moving(changes: Columns) -> Columns:
+    """Those that change something."""
+    some = np.zeros(len(changes[0]), np.bool_)
+    for column in changes[1:]:
+        some |= column != 0
+    return tuple(each[some] for each in changes)
 
 
-def _read_totals(connection: Connection[Any], kept: Known) -> Iterator[Columns]:
-    found = connection.execute(
-        "SELECT keys, net, captive, viewers FROM ledger.total_runs WHERE id = ANY(%s) ORDER BY id",
-        (kept[:, 0].tolist(),),
-    )
-    parts = [
-        tuple(np.frombuffer(column, kind) for column, kind in zip(row, TOTALS.types, strict=True)) for row in found
-    ]
-    yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
+def _has_day(run: Run, day: int) -> bool:
+    """Whether there is something of a day; piece by piece, for a run may be large."""
+    days, piece = run.columns[4], runfiles.BLOCK_ROWS
+    return any(bool((days[start : start + piece] == day).any()) for start in range(0, len(run), piece))
+
+
+def _of_day(day: int, columns: Columns) -> Flags:
+    return np.asarray(columns[4] == day)

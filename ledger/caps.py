@@ -8,7 +8,7 @@ Sums are kept like what was seen: 64-bit keys, a mix of day and subject, each wi
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -147,7 +147,7 @@ class Caps:
         return Run(rows_of((row[0], mark)), run.columns)
 
 
-def sums(runs: list[Run], keys: Keys, column: int) -> Amounts:
+def sums(runs: Sequence[Run], keys: Keys, column: int) -> Amounts:
     """What a column comes to for each of these keys, which ascend, in all runs, each of which has a key once."""
     total = np.zeros(len(keys), np.int64)
     for run in runs:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 MATURITY_BUCKET_S = 600
 MATURED_MAX = 10_000  # buckets a round
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
+OF_OTHERS = ("segment", "creator")  # bounds that other viewers can fill
 # The greater of a row's own cursor and the one beside it counts. Who records may hold the row for as long as they like.
 MOVED = """
     WITH ends AS (SELECT * FROM unnest(%(ids)s::uuid[], %(folded)s::bigint[]) AS e (id, folded)),
@@ -193,7 +194,7 @@ class Fold:
         runs = pen.give("write seen", self._seen.remember, self._connection, news, since_s)
         ahead = self._look_ahead(group, pen)
         with self.stages.time("caps"):
-            self._refuse_excess_of_day(group, outcome)
+            crowded = self._refuse_excess_of_day(group, outcome)
         self._spend(shown.amount, outcome, pool)
         paid = np.where(outcome == Outcome.FUNDED, shown.amount, 0)
         with self.stages.time("shares"):
@@ -201,10 +202,14 @@ class Fold:
             earned = self._earned(group, paid, nets, rests, stakes)
         folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
         pen.give("write entry", self._write, group, folded, earned, outcome)
-        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], _bound(cap, group, paid), since)
-                for cap in self._caps]  # fmt: skip
+        used = np.where(crowded, shown.amount, paid)
+        sums = [
+            pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind],
+                     _bound(cap, group, paid if cap.kind in OF_OTHERS else used), since)
+            for cap in self._caps
+        ]  # fmt: skip
         with self.stages.time("pairs"):
-            pairs = self._pairs(group, outcome == Outcome.FUNDED, nets)
+            pairs = self._pairs(group, (outcome == Outcome.FUNDED) | crowded, nets)
         heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, since), None
         if ahead is not None:
             following = self._grouped(*ahead.result())
@@ -260,13 +265,21 @@ class Fold:
         outcome[asked] = Outcome.SEEN
         return news
 
-    def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> None:
-        """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator."""
+    def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> Flags:
+        """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator.
+
+        Returned is what was refused because other viewers had filled a bound: it is of its viewer's own day all the same, and
+        takes the place of what turns out not to count (see `review`).
+        """
+        crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
             asked = outcome == Outcome.FUNDED
             amounts = np.where(asked, group.shown.amount, 0)
             rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts))
-            outcome[rows[asked[rows]]] = Outcome.CAPPED
+            refused = rows[asked[rows]]
+            outcome[refused] = Outcome.CAPPED
+            crowded[refused] = cap.kind in OF_OTHERS
+        return crowded
 
     def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
         """First come, first funded, until the pool is empty."""
@@ -316,8 +329,9 @@ class Fold:
                     found[investor] = found.get(investor, 0) + share * int(times)
         return found
 
-    def _pairs(self, group: Group, funded: Flags, nets: Amounts) -> Pairs:
-        rows = np.flatnonzero(funded)
+    def _pairs(self, group: Group, counting: Flags, nets: Amounts) -> Pairs:
+        """Who has earned whom how much; what was crowded out would have earned `gross`, and has earned nothing."""
+        rows = np.flatnonzero(counting)
         search = group.shown.search[rows]
         shown = group.shown
         sources = np.where(shown.origins[:, 0] | shown.origins[:, 1] != 0, shown.origins[:, 0], shown.viewers[:, 0])

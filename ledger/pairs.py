@@ -1,6 +1,6 @@
 """Pairs of viewer and creator as folds keep them: a row of `ledger.pair_runs` a fold, and runs of them on disk.
 
-A viewer is a word of a keyed hash (see `fold`). Knows nothing of captives, totals or holds.
+A viewer is a word of a keyed hash (see `fold`). Knows nothing of what counts, of totals or holds.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ def _by_pair(columns: Columns) -> Columns:
     return runfiles.summed(columns, 2, changes(columns[0], columns[3]))
 
 
-# Of each viewer's day and creator: what the appearances paid in all, the creator's part of it, the creator and the day. Those
-# that no review has seen stand apart.
+# Of each viewer's day and creator: what the appearances were worth, what the creator has got of it, the creator and the day.
+# Those that no review has seen stand apart.
 PAIRS = Shape("pairs", b"pixrpair", ("<i8", "<i8", "<i8", "<u2"), _by_pair)
 FRESH = Shape("fresh", b"pixrpair", PAIRS.columns, _by_pair)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What viewers have earned creators, by viewer, creator and day."""
+    """What viewers have earned creators, by viewer, creator and day.
+
+    `gross` is what the appearances paid, or would have but for bounds that other viewers had filled; `net` is what the creator
+    has got of it.
+    """
 
     viewers: Keys
     creators: NDArray[np.int64]
@@ -64,8 +68,12 @@ def insert(connection: Connection[Any], pairs: Pairs) -> Run:
          int(pairs.days.max())),
     ).fetchone()  # fmt: skip
     assert row is not None
-    columns = (_keys(pairs.viewers, pairs.days), pairs.gross, pairs.net, pairs.creators, pairs.days)
-    return Run(rows_of((row[0], mark)), columns, is_sorted=False)
+    return Run(rows_of((row[0], mark)), columns_of(pairs), is_sorted=False)
+
+
+def columns_of(pairs: Pairs) -> Columns:
+    """Pairs as a run has them, in the order in which they came."""
+    return _keys(pairs.viewers, pairs.days), pairs.gross, pairs.net, pairs.creators, pairs.days
 
 
 def young(since: int, columns: Columns) -> Flags:
@@ -89,6 +97,19 @@ def _wide(*columns: bytes) -> list[NDArray[Any]]:
     count = len(columns[0]) // 8
     return [np.frombuffer(column, f"{kind[:2]}{len(column) // count}").astype(kind)
             for column, kind in zip(columns, NAMES.values(), strict=True)]  # fmt: skip
+
+
+def known(connection: Connection[Any]) -> Known:
+    """The rows that there are."""
+    found = connection.execute("SELECT id, coalesce(mark, id), length(days) / 2 FROM ledger.pair_runs ORDER BY id")
+    return np.array(found.fetchall(), np.int64).reshape(-1, 3)
+
+
+def newest_day(connection: Connection[Any]) -> int:
+    """The newest UTC day that a row is of."""
+    row = connection.execute("SELECT coalesce(max(newest_day), 0) FROM ledger.pair_runs").fetchone()
+    assert row is not None  # of an aggregate
+    return int(row[0])
 
 
 def read(connection: Connection[Any], today: int, rows: Known) -> Iterator[Columns]:

@@ -31,8 +31,10 @@ MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
 # The last payout that had landed by a slot: of those that are in the tables, and else of those that are archived.
 OURS: tuple[LiteralString, ...] = (
-    "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id AND b.kind = 'payout'"
-    " WHERE a.state = 'landed' AND a.slot <= %s ORDER BY a.slot DESC LIMIT 1",
+    (
+        "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id AND b.kind = 'payout'"
+        " WHERE a.state = 'landed' AND a.slot <= %s ORDER BY a.slot DESC LIMIT 1"
+    ),
     "SELECT signature FROM ledger.past_batches WHERE kind = 'payout' AND slot <= %s ORDER BY slot DESC LIMIT 1",
 )
 

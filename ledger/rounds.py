@@ -156,7 +156,8 @@ class Folding(Part):
         if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(connection, self._fold.audience, self.economics)
             pause_s = min(self.own.review_interval_s, self.economics.maturity_s)
-            self._unreviewed, self._review_at = False, time.monotonic() + pause_s
+            # A day is judged when it is over, also where nothing was shown since.
+            self._unreviewed, self._review_at = self._fold.audience.is_unjudged, time.monotonic() + pause_s
         fold.mature(connection)
         return folded is not None
 

@@ -164,7 +164,8 @@ def _pieces(connection: Connection[Any], now_s: int, row: NDArray[np.int64]) -> 
             (8 * start + 1, 8 * runstore.READ_ROWS, 4 * start + 1, 4 * runstore.READ_ROWS, int(row[0])),
         ).fetchone()
         assert piece is not None
-        yield _columns(*piece, now_s)
+        keys, seconds = piece
+        yield _columns(keys, seconds, now_s)
 
 
 def _columns(keys: bytes, seconds: bytes, now_s: int) -> Columns:

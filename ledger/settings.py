@@ -41,19 +41,30 @@ class Economics:
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
-    # A viewer is captive to a creator who gets this share of a day's earnings of his, once they are worth judging. A
-    # creator with so many captive viewers, who make more than that share of his day, loses what they make of it, as far
-    # as it has not matured; what has is held (0: nobody is judged). All without a key of one network are one viewer.
+    # Whose looks are vouched for (see ledger/vouching.py; captive_share_ppm 0: nobody is judged). All without a key of one
+    # network are one viewer. In a UTC day, one viewer's looks are vouched for up to `vouched_pix` for one creator and up to
+    # `viewer_vouched_pix` for all of them; the others are doubtful, and so are all of a captive viewer. One is captive to the
+    # creators who get `captive_share_ppm` of their day, once it is worth judging and if these are few: up to
+    # `captive_creators`, and no more than one of twenty who earn that day.
     captive_share_ppm: int = 800_000
     captive_min_pix: int = 3_000
-    captive_viewers_min: int = 20
-    fan_in_share_ppm: int = 500_000
-    fan_in_trust_s: int = 30 * 86_400  # after a person has released such a hold: the creator's viewers are not judged
+    captive_creators: int = 4
+    vouched_pix: int = 10_000
+    viewer_vouched_pix: int = 200_000
 
-    # A creator whose day comes to more than `velocity_ratio` times the better one of the two days before, and to at least
-    # `velocity_min_pix`, is held until somebody has looked (0: nobody is).
-    velocity_ratio: int = 10
-    velocity_min_pix: int = 25_000_000
+    # Of the doubtful part of a creator's day count `creator_free_pix`, of which one viewer brings all creators together no
+    # more than `viewer_free_pix`; or that share of the vouched part, if it is more. What is above is taken back as far as it
+    # has not matured, and held where it has. After a person has released such a hold, up to `fan_in_trust_pix` count a day.
+    creator_free_pix: int = 100_000
+    viewer_free_pix: int = 50_000
+    doubtful_share_ppm: int = 200_000
+    fan_in_trust_s: int = 30 * 86_400
+    fan_in_trust_pix: int = 2_000_000
+
+    # What a creator's day comes to above `velocity_ratio` times the better one of the two days before, and above
+    # `velocity_min_pix`, is held until somebody has looked (ratio 0: nothing is).
+    velocity_ratio: int = 5
+    velocity_min_pix: int = 5_000_000
 
     # When earnings become payable, and what is worth a transaction.
     maturity_s: int = 72 * 3600
@@ -79,7 +90,7 @@ class Economics:
 
     def __post_init__(self) -> None:
         for name in ("anonymous_weight_ppm", "creator_share_ppm", "investors_share_ppm",
-                     "captive_share_ppm", "fan_in_share_ppm"):  # fmt: skip
+                     "captive_share_ppm", "doubtful_share_ppm"):  # fmt: skip
             if not 0 <= getattr(self, name) <= PPM:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to {PPM}")
         for name in self.__dataclass_fields__:

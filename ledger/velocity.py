@@ -1,7 +1,7 @@
-"""Velocity: a creator whose day comes to many times what the days before came to is held until somebody has looked.
+"""Velocity: what a creator's day comes to above many times the days before is held until somebody has looked.
 
-Whoever is found by everybody over night is glad to wait for a look; whoever has found a way around the other rules is
-stopped before his earnings are paid. Nothing is taken back. Knows earnings by day, nothing of who looked.
+What is in proportion is paid as on any day, so that nobody is stopped by being pushed; whoever has found a way around the
+other rules is paid little before somebody looks. Nothing is taken back. Knows earnings by day, nothing of who looked.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ledger.groups import Places
+from ledger.money import Amounts
 from ledger.settings import Economics
+
+BEFORE_DAYS = 2  # the days before, the better one of which a day is measured by
 
 
 @dataclass(frozen=True)
@@ -21,22 +24,21 @@ class Leap:
     day: int
     creator_id: int
     earned_pix: int
-    before_pix: int  # the better one of the two days before
+    above_pix: int  # what of it is above the proportion, and above what is looked at at all
 
 
-def leaps(
-    days: NDArray[np.int64],
-    creators: NDArray[np.int64],
-    earned: NDArray[np.int64],
-    before: NDArray[np.int64],
-    economics: Economics,
-) -> list[Leap]:
-    """Which of these creators' days are out of proportion; `before` is the better one of the two days before each."""
+def fast(earned: Amounts, economics: Economics) -> Places:
+    """Which days have come to so much that the days before are to be looked at."""
     if not economics.velocity_ratio:
-        return []
-    fast = np.flatnonzero(earned >= max(economics.velocity_min_pix, 1))
-    return [
-        Leap(int(days[row]), int(creators[row]), int(earned[row]), int(before[row]))
-        for row in fast
-        if int(earned[row]) > economics.velocity_ratio * int(before[row])
-    ]
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(earned > economics.velocity_min_pix)
+
+
+def leaps(days: Places, creators: Places, earned: Amounts, before: Amounts, economics: Economics) -> list[Leap]:
+    """Which of these creators' days are out of proportion; `before` is the better one of the days before each."""
+    found = []
+    for row in fast(earned, economics):
+        proportion = max(economics.velocity_ratio * int(before[row]), economics.velocity_min_pix)
+        if int(earned[row]) > proportion:
+            found.append(Leap(int(days[row]), int(creators[row]), int(earned[row]), int(earned[row]) - proportion))
+    return found

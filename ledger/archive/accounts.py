@@ -32,10 +32,10 @@ Lines = dict[str, NDArray[Any]]  # by the names of COLUMNS
 
 @dataclass(frozen=True)
 class Kept:
-    """What was put beside a part."""
+    """What was put beside a part, of `size` bytes."""
 
     name: str
-    bytes: int
+    size: int
     places: bytes
 
 
@@ -113,7 +113,7 @@ def note(connection: Conn, archive_id: int, kept: Kept) -> None:
     """Know where the postings of a part lie, in the caller's transaction."""
     connection.execute(
         "INSERT INTO ledger.archived_accounts (archive_id, name, bytes, places) VALUES (%s, %s, %s, %s)",
-        (archive_id, kept.name, kept.bytes, kept.places),
+        (archive_id, kept.name, kept.size, kept.places),
     )
 
 

@@ -56,7 +56,7 @@ def add(
         row = connection.execute(
             "INSERT INTO ledger.archives (kind, first, last, day, name, rows, bytes, sha256, head, newest_at)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-            (kind, *numbers, day, written.name, written.rows, written.bytes, written.sha256, head, newest_at),
+            (kind, *numbers, day, written.name, written.rows, written.size, written.sha256, head, newest_at),
         ).fetchone()
     assert row is not None
     return int(row[0])

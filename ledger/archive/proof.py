@@ -8,7 +8,7 @@ caller's snapshot of the database.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -118,7 +118,7 @@ def _moved(entry: Entry) -> tuple[Numbers, Numbers]:
     return lines["account"].astype(np.int64), np.stack([amounts, earned, np.ones_like(amounts)], axis=1)
 
 
-def _spine(connection: Conn, part: Part) -> Iterator[tuple[Any, ...]]:
+def _spine(connection: Conn, part: Part) -> Generator[tuple[Any, ...], None, None]:
     """The links that stay in the tables."""
     with connection.cursor(name="spine") as cursor:
         cursor.itersize = FETCHED_ROWS
@@ -227,7 +227,7 @@ def _is_settled(payout: Row, transfer: Row) -> bool:
     """A posted transfer paid the whole; any other one has ended."""
     got = payout["on_chain_pix"]
     is_whole = transfer["state"] != "posted" or got == payout["amount_pix"]
-    return transfer["amount_pix"] == payout["amount_pix"] and transfer["state"] != "pending" and is_whole
+    return bool(transfer["amount_pix"] == payout["amount_pix"] and transfer["state"] != "pending" and is_whole)
 
 
 def _paid(payout: Row, transfer: Row) -> tuple[int, int, int, int]:

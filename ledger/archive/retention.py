@@ -41,8 +41,14 @@ SUSPICIONS: LiteralString = """
                  ORDER BY day, creator_id LIMIT %(most)s),
     gone AS (DELETE FROM ledger.suspicions s USING old WHERE (s.day, s.creator_id) = (old.day, old.creator_id) RETURNING s.day)
     SELECT count(*), NULL::timestamptz FROM gone"""
+LEAPS: LiteralString = """
+    WITH old AS (SELECT day, creator_id FROM ledger.leaps l WHERE day < (%(before)s AT TIME ZONE 'utc')::date
+                 AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = l.creator_id AND h.released_at IS NULL)
+                 ORDER BY day, creator_id LIMIT %(most)s),
+    gone AS (DELETE FROM ledger.leaps l USING old WHERE (l.day, l.creator_id) = (old.day, old.creator_id) RETURNING l.day)
+    SELECT count(*), NULL::timestamptz FROM gone"""
 
-DELETES = {"idempotency": IDEMPOTENCY, "reconciliations": RECONCILIATIONS, "suspicions": SUSPICIONS}
+DELETES = {"idempotency": IDEMPOTENCY, "reconciliations": RECONCILIATIONS, "suspicions": SUSPICIONS, "leaps": LEAPS}
 
 # By name: the setting that says for how many days rows stay, and when the oldest of them is of.
 KEPT: dict[str, tuple[str, LiteralString]] = {
@@ -71,6 +77,7 @@ KEPT: dict[str, tuple[str, LiteralString]] = {
     ),
     "reconciliations": ("reconciliations_keep_d", "SELECT at FROM ledger.reconciliations ORDER BY id LIMIT 1"),
     "suspicions": ("payments_keep_d", "SELECT found_at FROM ledger.suspicions ORDER BY day LIMIT 1"),
+    "leaps": ("payments_keep_d", "SELECT found_at FROM ledger.leaps ORDER BY day LIMIT 1"),
 }
 
 

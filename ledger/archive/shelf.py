@@ -44,11 +44,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Written:
-    """A part on the shelf. `bytes`: of its content."""
+    """A part on the shelf. `size`: of its content, in bytes."""
 
     name: str
     rows: int
-    bytes: int
+    size: int
     sha256: bytes
 
 
@@ -57,7 +57,7 @@ class Draft:
 
     def __init__(self, scratch: Path, kind: str) -> None:
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.kind, self.rows, self.bytes = kind, 0, 0
+        self.kind, self.rows, self.size = kind, 0, 0
         self._file: IO[bytes] = tempfile.NamedTemporaryFile(dir=scratch, prefix=DRAFT)  # noqa: SIM115  closed on leaving
         self._packed = gzip.GzipFile("", "wb", LEVEL, self._file, mtime=0)
         self._digest = hashlib.sha256()
@@ -82,7 +82,7 @@ class Draft:
         line = (row if isinstance(row, str) else text_of(row)).encode() + b"\n"
         self._packed.write(line)
         self._digest.update(line)
-        self.bytes += len(line)
+        self.size += len(line)
 
     def finish(self) -> tuple[Path, bytes]:
         """The file, whole, and the hash of its content."""
@@ -124,7 +124,7 @@ class Shelf:
         path, sha256 = draft.finish()
         name = _name(draft.kind, day, first, last, sha256, "jsonl.gz")
         self.storage.put_file(path, self._uri(name))
-        written = Written(name, draft.rows, draft.bytes, sha256)
+        written = Written(name, draft.rows, draft.size, sha256)
         self.check(written)
         return written
 
@@ -216,5 +216,5 @@ def _require(path: Path, written: Written) -> None:
                 size += len(piece)
     except (OSError, EOFError, zlib.error) as error:
         raise Rejected(f"part {written.name} of the archive is damaged: {error}", code=DAMAGED) from error
-    if (digest.digest(), size) != (written.sha256, written.bytes):
+    if (digest.digest(), size) != (written.sha256, written.size):
         raise Rejected(f"part {written.name} of the archive is not what was written", code=DAMAGED)

@@ -8,23 +8,27 @@ ALTER TABLE ledger.pair_runs ADD mark bigint,
     ADD newest_day integer NOT NULL DEFAULT (extract(epoch FROM now()) / 86400)::integer + 1;
 CREATE INDEX day_runs_kind ON ledger.day_runs (kind, id);
 
--- What creators' days come to, as far as they were reviewed: one run a review, of what it has changed. `judged_until` is the last
--- row of pair_runs that it contains, so that a review looks at what came since and at nobody else. Where it counts by other rules
--- (`rules` names them) everything is counted again.
+-- What creators' days come to, as far as it was reckoned: one run a review, of what it has changed. `judged_until` is the last
+-- row of pair_runs that it contains, so that a review looks at what came since and at nobody else; `judged_through` the last UTC
+-- day, in days since 1970, that was judged by then. Where it counts by other rules (`rules` names them) everything is counted again.
 CREATE TABLE ledger.total_runs (
-    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    keys    bytea NOT NULL,                -- little-endian uint64, ascending: creator in the upper 47 bits, day in the lower 17
-    net     bytea NOT NULL,                -- little-endian int64: what the creator has earned
-    captive bytea NOT NULL,                -- little-endian int64: how much of it from captive viewers; a run can take back
-    viewers bytea NOT NULL,                -- little-endian int64: how many those are
-    judged_until bigint NOT NULL,
-    rules   text NOT NULL,
-    mark    bigint NOT NULL,
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    keys     bytea NOT NULL,               -- little-endian uint64, ascending: creator in the upper 47 bits, day in the lower 17
+    net      bytea NOT NULL,               -- little-endian int64, as all that follow: what the creator has earned
+    vouched  bytea NOT NULL,               -- parts of what it was worth (ledger/vouching.py); a run can take back
+    doubtful bytea NOT NULL,
+    free     bytea NOT NULL,
+    viewers  bytea NOT NULL,               -- of how many there is a doubtful part
+    judged_until   bigint NOT NULL,
+    judged_through integer NOT NULL,
+    rules    text NOT NULL,
+    mark     bigint NOT NULL,
     newest_day integer NOT NULL,
-    CHECK (length(keys) = length(net) AND length(keys) = length(captive) AND length(keys) = length(viewers)
-           AND length(keys) % 8 = 0)
+    CHECK (length(keys) % 8 = 0 AND length(keys) = length(net) AND length(keys) = length(vouched)
+           AND length(keys) = length(doubtful) AND length(keys) = length(free) AND length(keys) = length(viewers))
 );
 ALTER TABLE ledger.total_runs ALTER keys SET STORAGE EXTERNAL, ALTER net SET STORAGE EXTERNAL,
-    ALTER captive SET STORAGE EXTERNAL, ALTER viewers SET STORAGE EXTERNAL;
+    ALTER vouched SET STORAGE EXTERNAL, ALTER doubtful SET STORAGE EXTERNAL, ALTER free SET STORAGE EXTERNAL,
+    ALTER viewers SET STORAGE EXTERNAL;
 CREATE TRIGGER a_fenced BEFORE INSERT OR UPDATE ON ledger.total_runs
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_epoch();

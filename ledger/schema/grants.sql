@@ -42,6 +42,7 @@ GRANT UPDATE (folded) ON ledger.incarnations TO pixr_ledger;
 GRANT INSERT, UPDATE ON ledger.transfers, ledger.holds, ledger.freezes, ledger.batches, ledger.payouts, ledger.attempts,
   ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions, ledger.resolutions, ledger.cursors,
   ledger.checked_wallets, ledger.ages TO pixr_ledger;
+GRANT INSERT, UPDATE, DELETE ON ledger.leaps TO pixr_ledger;
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.total_runs, ledger.token_accounts
   TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;

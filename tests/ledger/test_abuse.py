@@ -7,6 +7,8 @@ import itertools
 import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,16 @@ from cluster.settings import Settings
 from ledger import book, owed, spool, stops, velocity
 from ledger.appearances import search_record
 from ledger.fold import Fold, mature
-from ledger.review import FAN_IN, review
+from ledger.review import FAN_IN, JUDGED_AFTER_S, review
 from ledger.rounds import Epoch, Folding
 from ledger.settings import Economics, LedgerSettings
+from tests.ledger.simulator.ground import CLOCK
 from tests.ledger.test_book import fund
 from tests.ledger.test_fold import assert_whole, earned, record, search, shown
 
+DAY_S = 86_400
 ECONOMICS = Economics(anonymous_weight_ppm=1_000_000)  # the worst case: whoever has no key earns in full
+AT_ONCE = Economics(maturity_s=36 * 3600)  # what matures so soon is judged as it goes
 HONEST_CREATORS, FARMERS = range(1, 61), range(901, 904)
 SEGMENTS_EACH = 40
 HONEST_VIEWERS, BOTS = 400, 600
@@ -76,14 +81,39 @@ def by_day(searches: list[bytes]) -> Iterator[tuple[float, list[bytes]]]:
             yield int(np.frombuffer(part[-1], spool.SEARCH, 1)["at_ms"][0]) / 1000, part
 
 
+@contextmanager
+def clock_at(connection: Connection[Any], at_s: float, owner: Connection[Any] | None = None) -> Iterator[None]:
+    """The database's clock, as the ledger asks for it, stands there meanwhile; `owner` may make functions."""
+    with (owner or connection).transaction():
+        (owner or connection).execute(CLOCK)
+    connection.execute("SELECT set_config('sim.now', %s, false)", (datetime.fromtimestamp(at_s, UTC).isoformat(),))
+    connection.execute("SET search_path = sim, pg_catalog")
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute("SET search_path = public")
+        connection.commit()
+
+
+def day_after(connection: Connection[Any], days: int = 1) -> float:
+    """When the day that the database is in is over, and judged."""
+    midnight_s = book.clock_s(connection) // DAY_S * DAY_S
+    connection.commit()
+    return midnight_s + days * DAY_S + JUDGED_AFTER_S + 60
+
+
 def run(connection: Connection[Any], searches: list[bytes], economics: Economics) -> dict[int, int]:
-    """In many folds, each reviewed, as the actor does; what is in creators' accounts at the end."""
+    """In many folds, each reviewed, as the actor does, also when the day is over; what is in creators' accounts at the end."""
     number, at = None, 0
     accountant = Fold(connection, economics, LedgerSettings(fold_batches_max=3))
     for at_s, part in by_day(searches):
         number = record(connection, *part, incarnation=number, seq=at, recorded_s=at_s)
         at += len(part)
     while accountant.run_once() is not None:
+        review(connection, accountant.audience, economics)
+    with clock_at(connection, day_after(connection)):
         review(connection, accountant.audience, economics)
     return earned(connection, "maturing")
 
@@ -141,8 +171,8 @@ def test_a_creator_cannot_be_ruined_by_clicking(journal: Connection[Any]) -> Non
 
 def test_admirers_are_no_farm(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
-    few = [search(*(shown(moment(1, n), 1, 1000, f"fan {fan}") for n in range(10))) for fan in range(19)]
-    assert run(journal, few, ECONOMICS) == {1: 19 * 10 * 900}
+    few = [search(*(shown(moment(1, n), 1, 1000, f"fan {fan}") for n in range(10))) for fan in range(10)]
+    assert run(journal, few, ECONOMICS) == {1: 10 * 10 * 900}
     assert journal.execute("SELECT count(*) FROM ledger.suspicions").fetchone() == (0,)
 
 
@@ -155,7 +185,7 @@ def test_what_has_matured_is_held_and_not_taken(journal: Connection[Any]) -> Non
     reasons = [row[0] for row in journal.execute("SELECT reason FROM ledger.holds WHERE creator_id = 901")]
     assert len(reasons) == 1
     assert "fan-in" in reasons[0]
-    assert owed.due(journal, Economics(payout_min_pix=1), "mint", 10) == []
+    assert due_to(journal, 901) == economics.creator_free_pix * 9 // 10  # what a family would have earned them is paid
 
 
 def test_nobody_is_judged_where_that_is_switched_off(journal: Connection[Any]) -> None:
@@ -182,11 +212,14 @@ def audience(creator: int) -> list[bytes]:
             for viewer in range(10) for n in range(10)]  # fmt: skip
 
 
-def test_cookies_of_one_network_are_one_admirer(journal: Connection[Any]) -> None:
+def test_cookies_of_one_network_are_one_viewer(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
-    run(journal, [*audience(7), *clicks(7, viewers=60, networks=1)], Economics(maturity_s=0))
-    assert stops.in_force(journal) == []
-    assert journal.execute("SELECT count(*) FROM ledger.suspicions").fetchone() == (0,)
+    economics = Economics(maturity_s=0, creator_free_pix=10**9)
+    run(journal, [*audience(7), *clicks(7, viewers=60, networks=1)], economics)
+    assert due_to(journal, 7) == pytest.approx((100_000 + economics.viewer_free_pix) * 9 // 10, abs=1)
+    run(journal, clicks(7, viewers=70, networks=70), economics)  # ten more, with a network each
+    doubtful = (240_000 - economics.viewer_free_pix) * 9 // 10
+    assert due_to(journal, 7) == pytest.approx(earned(journal)[7] - doubtful, abs=1)
 
 
 def due_to(connection: Connection[Any], creator: int) -> int:
@@ -201,29 +234,129 @@ def due_to(connection: Connection[Any], creator: int) -> int:
 
 
 def test_who_is_clicked_at_from_many_networks_is_paid_what_others_have_earned_him(journal: Connection[Any]) -> None:
-    """The griefer's clicks are held, and nothing else; after a person has looked they are not even that."""
+    """The griefer's clicks are held, and nothing else; after a person has looked they are believed, up to a bound."""
     fund(journal, 10**12)
-    economics = Economics(maturity_s=0)
+    economics = Economics(maturity_s=0, creator_free_pix=1)
+    counts = 120_000 * 9 // 10  # of an audience's 100,000 and a fifth beside it
     run(journal, [*audience(7), *clicks(7, viewers=30, networks=30)], economics)
     (held,) = stops.in_force(journal)
     assert (held.creator_id, held.reason) == (7, FAN_IN)
-    assert due_to(journal, 7) == 90_000
+    assert due_to(journal, 7) == counts
     run(journal, clicks(7, viewers=40, networks=40), economics)  # and goes on
     assert len(stops.in_force(journal)) == 1
-    assert due_to(journal, 7) == 90_000
+    assert due_to(journal, 7) == counts
     stops.release(journal, held.name, "ana")
     assert due_to(journal, 7) == earned(journal)[7]
     run(journal, clicks(7, viewers=60, networks=60), economics)
     assert stops.in_force(journal) == []
-    later = dataclasses.replace(economics, fan_in_trust_s=0)
-    run(journal, clicks(7, viewers=61, networks=61), later)
+    bounded = dataclasses.replace(economics, fan_in_trust_pix=counts)
+    run(journal, clicks(7, viewers=61, networks=61), bounded)
     assert len(stops.in_force(journal)) == 1
+
+
+def test_a_family_keeps_what_it_earns_however_many_click_beside_it(journal: Connection[Any]) -> None:
+    """Bots that look at a small creator, whose own viewers look at nobody else either, cost them nothing."""
+    fund(journal, 10**12)
+    family = [search(*(shown(moment(1, n), 1, 1000, f"friend {each}") for n in range(9))) for each in range(11)]
+    bots = [search(*(shown(moment(1, n), 1, 1000, f"bot {bot}") for n in range(4))) for bot in range(30)]
+    got = run(journal, [*bots, *family, *audience(7)], ECONOMICS)
+    assert got[1] == ECONOMICS.creator_free_pix * 9 // 10  # more than the 99 looks of the family
+    assert due_to(journal, 1) == 0  # not matured
+    assert journal.execute("SELECT reversed_pix = captive_pix FROM ledger.suspicions").fetchall() == [(True,)]
+    assert_whole(journal)
+
+
+def test_a_ring_of_two_is_judged_like_one(journal: Connection[Any]) -> None:
+    """Among forty creators who earn, viewers of two see few."""
+    fund(journal, 10**12)
+    people = list(honest(random.Random(7)))
+    ring = [
+        search(*(shown(moment(creator, n), creator, 1000, f"bot {bot}") for n in range(10) for creator in (981, 982)))
+        for bot in range(50)
+    ]
+    got = run(journal, [*people, *ring], ECONOMICS)
+    assert (got[981], got[982]) == (90_000, 90_000)  # of 450,000 each
+    held = {row[0] for row in journal.execute("SELECT creator_id FROM ledger.holds WHERE released_at IS NULL")}
+    assert held >= {981, 982}
+
+
+def test_a_day_that_bots_have_filled_pays_what_people_would_have_earned(journal: Connection[Any]) -> None:
+    """A griefer who comes first fills the bound of a creator's day; what is taken back of that is not the creator's loss."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(ECONOMICS, creator_day_max_pix=400_000, creator_free_pix=0, doubtful_share_ppm=0)
+    bots = [search(*(shown(moment(7, n), 7, 1000, f"bot {bot}") for n in range(10))) for bot in range(45)]
+    got = run(journal, [*bots, *audience(7)], economics)
+    assert got[7] == 90_000  # all that the audience has shown, of which nothing was funded
+    assert journal.execute("SELECT captive_pix, reversed_pix FROM ledger.suspicions").fetchall() == [(270_000, 270_000)]
+    assert_whole(journal)
+
+
+def test_what_was_crowded_out_is_of_its_viewers_day(journal: Connection[Any]) -> None:
+    """Else one viewer could crowd others out, and have a day of their own beside."""
+    fund(journal, 10**12)
+    economics = Economics(segment_day_max_pix=1000, viewer_day_max_pix=2000)
+    record(journal, search(shown(1, 1, who="first")))
+    record(journal, search(shown(1, 1, who="v"), shown(2, 2, who="v")))
+    record(journal, search(shown(3, 3, who="v")))
+    accountant = Fold(journal, economics, LedgerSettings(fold_batches_max=1))
+    while accountant.run_once() is not None:
+        pass
+    assert set(earned(journal, "maturing")) == {1, 2}
+
+
+def test_a_day_is_judged_when_it_is_over(journal: Connection[Any]) -> None:
+    """Fans come in the morning and all others later: nothing is taken from the fans' part before that is known."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(ECONOMICS, creator_free_pix=0, doubtful_share_ppm=1_000_000)
+    accountant = Fold(journal, economics, LedgerSettings())
+    fans = [search(*(shown(moment(7, n), 7, 1000, f"fan {fan}") for n in range(10))) for fan in range(10)]
+    for some in (fans, audience(7)):
+        record(journal, *some)
+        accountant.run_once()
+        assert review(journal, accountant.audience, economics) == 0
+        assert accountant.audience.is_unjudged
+    with clock_at(journal, day_after(journal) - 120):
+        assert review(journal, accountant.audience, economics) == 0
+        assert accountant.audience.is_unjudged
+    with clock_at(journal, day_after(journal)):
+        assert review(journal, accountant.audience, economics) == 0
+    assert earned(journal, "maturing")[7] == 180_000
+    assert not accountant.audience.is_unjudged
+
+
+def test_a_day_is_judged_by_who_begins_after_it(journal: Connection[Any]) -> None:
+    """The ledger that folded it has ended before the day did."""
+    fund(journal, 10**12)
+    bots = [search(*(shown(moment(901, n), 901, 1000, f"bot {bot}") for n in range(10))) for bot in range(30)]
+    record(journal, *bots)
+    Fold(journal, ECONOMICS, LedgerSettings()).run_once()
+    with clock_at(journal, day_after(journal)):
+        heir = Fold(journal, ECONOMICS, LedgerSettings())
+        assert review(journal, heir.audience, ECONOMICS) == 30 * 10 * 900 - 90_000
+        assert review(journal, heir.audience, ECONOMICS) == 0
+    assert earned(journal, "maturing") == {901: 90_000}
+
+
+def test_what_was_doubtful_and_is_no_longer_is_held_no_more(journal: Connection[Any]) -> None:
+    fund(journal, 10**12)
+    economics = Economics(maturity_s=0, creator_free_pix=0, doubtful_share_ppm=1_000_000)
+    run(
+        journal,
+        [search(*(shown(moment(7, n), 7, 1000, f"fan {fan}") for n in range(10))) for fan in range(10)],
+        economics,
+    )
+    assert due_to(journal, 7) == 0
+    accountant = Fold(journal, economics, LedgerSettings())
+    record(journal, *audience(7))
+    accountant.run_once()
+    review(journal, accountant.audience, economics)
+    assert due_to(journal, 7) == 180_000
 
 
 def test_what_is_taken_back_is_of_the_day_it_is_about(journal: Connection[Any]) -> None:
     """A farm of yesterday does not cost what is earned today, be yesterday's earnings immature or paid."""
     fund(journal, 10**12)
-    accountant, yesterday_s = Fold(journal, ECONOMICS, LedgerSettings()), time.time() - DAY_S
+    accountant, yesterday_s = Fold(journal, AT_ONCE, LedgerSettings()), time.time() - DAY_S
     for creator in (901, 902):
         bots = [search(*(shown(moment(creator, n), creator, 1000, f"bot {creator} {bot}") for n in range(10)), at_s=yesterday_s)
                 for bot in range(30)]  # fmt: skip
@@ -236,15 +369,14 @@ def test_what_is_taken_back_is_of_the_day_it_is_about(journal: Connection[Any]) 
     honest = [search(*(shown(moment(c, n), c, 1000, f"p {n}") for c in (901, 902, 8, 9))) for n in range(20)]
     record(journal, *honest)
     accountant.run_once()
-    assert review(journal, accountant.audience, ECONOMICS) == 30 * 10 * 900
+    assert review(journal, accountant.audience, AT_ONCE) == 30 * 10 * 900 - 90_000
     got = earned(journal, "maturing")
-    assert (got[901], got[902]) == (20 * 900, 20 * 900)
-    assert due_to(journal, 902) == 0  # what has matured of yesterday's waits
+    assert (got[901], got[902]) == (20 * 900 + 90_000, 20 * 900)
+    assert due_to(journal, 902) == 90_000  # the rest of what has matured of yesterday's waits
     assert_whole(journal)
 
 
-DAY_S = 86_400
-BRISK = Economics(velocity_ratio=3, velocity_min_pix=9_000, captive_share_ppm=0)
+BRISK = Economics(velocity_ratio=3, velocity_min_pix=8_100, captive_share_ppm=0, maturity_s=36 * 3600)
 
 
 def day(creator: int, moments: int, days_ago: int = 0) -> Iterator[bytes]:
@@ -280,9 +412,9 @@ def test_a_leap_is_held_and_nothing_of_it_is_taken(journal: Connection[Any]) -> 
 
 
 def test_a_day_leaps_beside_the_better_one_of_the_two_before() -> None:
-    earned, before = np.array([9_000, 8_999, 27_001, 27_000, 30_000]), np.array([0, 0, 9_000, 9_000, 20_000])
+    earned, before = np.array([8_101, 8_100, 27_003, 27_000, 30_000]), np.array([0, 0, 9_000, 9_000, 20_000])
     found = velocity.leaps(np.arange(95, 100), np.arange(5), earned, before, BRISK)
-    assert [(each.day, each.creator_id, each.before_pix) for each in found] == [(95, 0, 0), (97, 2, 9_000)]
+    assert [(each.day, each.creator_id, each.above_pix) for each in found] == [(95, 0, 1), (97, 2, 3)]
 
 
 def test_a_farm_in_a_backlog_of_days_is_held(journal: Connection[Any]) -> None:
@@ -320,6 +452,29 @@ def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connectio
     assert earned(journal, "maturing")[4] == 11 * 900
 
 
+def test_what_is_in_proportion_is_paid_and_what_is_above_waits(journal: Connection[Any]) -> None:
+    """So whoever is pushed loses nothing by it: three times a usual day is paid, as without the push."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(BRISK, maturity_s=0)
+    run(journal, [*day(1, 10, 1), *day(1, 45)], economics)
+    (yesterday, held) = stops.in_force(journal)
+    assert (earned(journal)[1], due_to(journal, 1)) == (55 * 900, 8_100 + 30 * 900)
+    stops.release(journal, held.name, "ana")
+    assert due_to(journal, 1) == 8_100 + 45 * 900
+    stops.release(journal, yesterday.name, "ana")
+    assert due_to(journal, 1) == 55 * 900
+
+
+def test_a_day_that_leaps_no_longer_is_held_no_more(journal: Connection[Any]) -> None:
+    """What is shown on the day before comes late."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(BRISK, maturity_s=0)
+    run(journal, list(day(1, 20)), economics)
+    assert due_to(journal, 1) == 8_100
+    run(journal, list(day(1, 9, 1)), economics)
+    assert due_to(journal, 1) == 29 * 900
+
+
 def test_where_nothing_was_earned_nothing_is_judged(journal: Connection[Any]) -> None:
     assert run(journal, [search(shown(1, 1, 0))], BRISK) == {}
     assert stops.in_force(journal) == []
@@ -332,7 +487,7 @@ def test_nobody_is_held_for_velocity_where_that_is_switched_off(journal: Connect
 
 
 def test_earnings_are_reviewed_every_so_often_and_none_is_forgotten(settings: Settings) -> None:
-    own = settings.with_section(Economics()).with_section(LedgerSettings(review_interval_s=1000))
+    own = settings.with_section(AT_ONCE).with_section(LedgerSettings(review_interval_s=1000))
     folding = Folding(own, Epoch())
     assert not folding.round()
     folding._review_at = 0.0
@@ -359,7 +514,25 @@ def test_earnings_are_reviewed_every_so_often_and_none_is_forgotten(settings: Se
     folding.close()
 
 
-@pytest.mark.parametrize("name", ["captive_share_ppm", "fan_in_share_ppm"])
+def test_a_day_is_judged_when_it_is_over_also_where_nothing_was_shown_since(settings: Settings) -> None:
+    epoch = Epoch()
+    folding = Folding(settings.with_section(Economics()), epoch)
+    assert not folding.round()
+    bots = [search(*(shown(moment(901, n), 901, 1000, f"bot {bot}") for n in range(10))) for bot in range(30)]
+    with database.connect(settings.postgres.url) as connection:
+        book.hold_epoch(connection, epoch.number)
+        fund(connection, 10**12)
+        record(connection, *bots)
+        assert folding.round()
+        assert folding._connection is not None
+        with clock_at(folding._connection, day_after(connection), owner=connection):
+            folding._review_at = 0.0
+            assert not folding.round()
+        assert earned(connection, "maturing") == {901: 90_000}
+    folding.close()
+
+
+@pytest.mark.parametrize("name", ["captive_share_ppm", "doubtful_share_ppm"])
 def test_shares_of_the_review_are_shares(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         Economics(**{name: 1_000_001})

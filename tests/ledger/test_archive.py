@@ -705,6 +705,10 @@ def test_tables_that_are_not_archived_are_deleted_by_age_and_the_last_word_stays
             "INSERT INTO ledger.suspicions (day, creator_id, viewers, captive_pix) VALUES (current_date - %s::int, %s, 1, 9)",
             (days, creator),
         )
+        journal.execute(
+            "INSERT INTO ledger.leaps (day, creator_id, above_pix) VALUES (current_date - %s::int, %s, 9)",
+            (days, creator),
+        )
     stops.hold(journal, 2, "somebody looks")
     journal.commit()
     with_keeping = Keeping(settings, Epoch())
@@ -713,7 +717,9 @@ def test_tables_that_are_not_archived_are_deleted_by_age_and_the_last_word_stays
     assert [bytes(row[0]) for row in journal.execute("SELECT key FROM ledger.idempotency")] == [b"l" * 16]
     left = journal.execute("SELECT slot, ok FROM ledger.reconciliations ORDER BY id").fetchall()
     assert left == [(40, False), (1, True)]
-    assert journal.execute("SELECT creator_id FROM ledger.suspicions ORDER BY 1").fetchall() == [(2,), (3,)]
+    for table in ("suspicions", "leaps"):
+        query = sql.SQL("SELECT creator_id FROM {} ORDER BY 1").format(sql.Identifier("ledger", table))
+        assert journal.execute(query).fetchall() == [(2,), (3,)]
     with_keeping.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import random
@@ -14,27 +15,36 @@ import numpy as np
 import pytest
 from psycopg import Connection
 
-from ledger import audience, book, pairs, runfiles, runstore
-from ledger.audience import Audience, Totals
+from ledger import audience, book, pairs, runfiles, runstore, totals, vouching
+from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.fold import Fold, Outcome
 from ledger.pairs import Pairs
 from ledger.review import review
 from ledger.settings import PPM, Economics, LedgerSettings
+from ledger.totals import Judgement
 from tests.ledger.test_fold import DEMO, change, fund, record, search, shown
 
-RULES = Economics(captive_min_pix=300, captive_share_ppm=800_000)
+RULES = Economics(
+    captive_min_pix=300, captive_share_ppm=800_000, captive_creators=3, vouched_pix=150, viewer_vouched_pix=400,
+    viewer_free_pix=120,
+)  # fmt: skip
+Parts = tuple[
+    int, int, int, int, int
+]  # earned, vouched, doubtful, free, and of how many viewers there is a doubtful part
 Shown = tuple[int, int, int, int]  # viewer, creator, day, gross; the creator's part is nine tenths
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are made of a handful of rows, and viewers looked at by threes."""
+    """Files are made of a handful of rows, viewers looked at by threes, and few are one creator of two."""
     monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 40)
     monkeypatch.setattr(runstore, "MEMORY_RUNS_MAX", 2)
     monkeypatch.setattr(runstore, "READ_ROWS", 25)
     monkeypatch.setattr(runfiles, "BLOCK_ROWS", 16)
     monkeypatch.setattr(audience, "VIEWERS_MAX", 3)
+    monkeypatch.setattr(totals, "PIECE_KEYS", 4)
+    monkeypatch.setattr(vouching, "FEW_OF", 2)
 
 
 def as_pairs(rows: list[Shown]) -> Pairs:
@@ -49,30 +59,50 @@ def as_pairs(rows: list[Shown]) -> Pairs:
     )
 
 
-def reckoned(rows: list[Shown], rules: Economics = RULES) -> dict[tuple[int, int], tuple[int, int, int]]:
-    """By day and creator what was earned, what of it from captive viewers and how many those are: over everything."""
-    gross: dict[tuple[int, int, int], int] = defaultdict(int)
-    net: dict[tuple[int, int, int], int] = defaultdict(int)
-    of_viewer: dict[tuple[int, int], int] = defaultdict(int)
+def part_of(amount: int, ppm: int) -> int:
+    return amount // PPM * ppm + amount % PPM * ppm // PPM
+
+
+def within(amounts: dict[int, int], most: int) -> dict[int, int]:
+    whole = sum(amounts.values())
+    return amounts if whole <= most else {key: part_of(amount, most * PPM // whole) for key, amount in amounts.items()}
+
+
+def reckoned(rows: list[Shown], rules: Economics = RULES) -> dict[tuple[int, int], Parts]:
+    """By day and creator the parts of what was shown: over everything, viewer by viewer."""
+    gross: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    earning: dict[int, set[int]] = defaultdict(set)
+    found: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for viewer, creator, day, amount in rows:
-        gross[day, viewer, creator] += amount
-        net[day, viewer, creator] += amount * 9 // 10
-        of_viewer[day, viewer] += amount
-    found: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for (day, viewer, creator), amount in gross.items():
-        total = of_viewer[day, viewer]
-        is_captive = total >= rules.captive_min_pix and amount * PPM >= total * rules.captive_share_ppm
-        entry, mine = found[day, creator], net[day, viewer, creator]
-        entry[0] += mine
-        entry[1] += mine * is_captive
-        entry[2] += is_captive
-    return {key: (entry[0], entry[1], entry[2]) for key, entry in found.items()}
+        gross[day, viewer][creator] += amount
+        earning[day].add(creator)
+        found[day, creator][0] += amount * 9 // 10
+    for (day, _), amounts in gross.items():
+        few = min(max(len(earning[day]) // vouching.FEW_OF, 1), rules.captive_creators)
+        best = sorted(amounts, key=lambda creator: (-amounts[creator], creator))[:few]
+        whole, most = sum(amounts.values()), sum(amounts[creator] for creator in best)
+        is_captive = whole >= rules.captive_min_pix and most >= part_of(whole, rules.captive_share_ppm)
+        first = {creator: 0 if is_captive and creator in best else min(amount, rules.vouched_pix)
+                 for creator, amount in amounts.items()}  # fmt: skip
+        vouched = within(first, rules.viewer_vouched_pix)
+        doubtful = {creator: amount - vouched[creator] for creator, amount in amounts.items()}
+        free = within(doubtful, rules.viewer_free_pix)
+        for creator in amounts:
+            parts = (vouched[creator], doubtful[creator], free[creator], int(doubtful[creator] > 0))
+            for place, value in enumerate(parts, 1):
+                found[day, creator][place] += value
+    return {key: (parts[0], parts[1], parts[2], parts[3], parts[4]) for key, parts in found.items()}
 
 
-def told(totals: Totals) -> dict[tuple[int, int], tuple[int, int, int]]:
-    columns = (totals.days, totals.creators, totals.net, totals.captive, totals.viewers)
-    return {(day, creator): (net, captive, viewers)
-            for day, creator, net, captive, viewers in zip(*(each.tolist() for each in columns), strict=True)}  # fmt: skip
+def told(judgement: Judgement) -> dict[tuple[int, int], Parts]:
+    """What is to be judged, but for days of which there is nothing."""
+    found: dict[tuple[int, int], Parts] = {}
+    for each in judgement.totals():
+        columns = (each.days, each.creators, each.net, each.vouched, each.doubtful, each.free, each.viewers)
+        for day, creator, *parts in zip(*(column.tolist() for column in columns), strict=True):
+            if any(parts):
+                found[day, creator] = (parts[0], parts[1], parts[2], parts[3], parts[4])
+    return found
 
 
 def today_of(connection: Connection[Any]) -> int:
@@ -81,7 +111,12 @@ def today_of(connection: Connection[Any]) -> int:
 
 def random_rows(rng: random.Random, today: int, count: int) -> list[Shown]:
     return [
-        (rng.randrange(12), rng.choice([1, 1, 1, 2, 3]), today - rng.choice([0, 0, 0, 1, 2]), rng.randrange(1, 200))
+        (
+            rng.randrange(12),
+            rng.choice([1, 1, 1, 2, 3, 4, 5, 6]),
+            today - rng.choice([0, 0, 0, 1, 2]),
+            rng.randrange(1, 200),
+        )
         for _ in range(count)
     ]
 
@@ -105,13 +140,17 @@ def hear(connection: Connection[Any], known: Audience, rows: list[Shown]) -> Non
     known.accept(kept)
 
 
-def judged(connection: Connection[Any], known: Audience) -> dict[tuple[int, int], tuple[int, int, int]]:
-    totals = known.judge(today_of(connection))
-    assert totals is not None
-    kept = known.keep(connection, totals)
+def judged(connection: Connection[Any], known: Audience) -> dict[tuple[int, int], Parts]:
+    judgement = known.judge(today_of(connection))
+    assert judgement is not None
+    keep(connection, known, judgement)
+    return told(judgement)
+
+
+def keep(connection: Connection[Any], known: Audience, judgement: Judgement) -> None:
+    kept = known.keep(connection, judgement)
     connection.commit()
-    known.judged(totals, kept)
-    return told(totals)
+    known.judged(judgement, kept)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -122,7 +161,7 @@ def test_what_was_judged_step_by_step_is_what_everything_comes_to(
     rng, today = random.Random(seed), today_of(journal)
     folder = tmp_path / "runs" if on_disk else None
     known, everything = opened(journal, folder), []
-    latest: dict[tuple[int, int], tuple[int, int, int]] = {}
+    latest: dict[tuple[int, int], Parts] = {}
     for _ in range(12):
         for _ in range(rng.randrange(1, 5)):
             rows = random_rows(rng, today, rng.randrange(1, 40))
@@ -149,24 +188,72 @@ def test_only_what_has_changed_is_judged_and_little_is_read(journal: Connection[
 
 
 def test_of_the_days_before_the_better_one_is_told(journal: Connection[Any], tmp_path: Path) -> None:
-    today, known = today_of(journal), opened(journal, tmp_path)
+    today, rules, nobody = today_of(journal), Economics(captive_share_ppm=0), np.zeros(0, np.int64)
+    known = opened(journal, tmp_path, rules)
     hear(journal, known, [(1, 1, today - 2, 500), (1, 1, today - 1, 300), (1, 2, today - 3, 900)])
     judged(journal, known)
-    hear(journal, known, [(1, 1, today, 100), (1, 2, today, 100), (2, 1, today + 1, 50)])
-    totals = known.judge(today)
-    assert totals is not None
-    assert dict(zip(totals.creators.tolist(), totals.before.tolist(), strict=True)) == {1: 450, 2: 0}
-    kept = known.keep(journal, totals)
-    journal.commit()
-    known.judged(totals, kept)
-    hear(journal, known, [(9, 9, today, 10)])
-    later = known.judge(today + 1)  # the day that had not begun has
-    assert later is not None
-    assert set(told(later)) == {(today, 9), (today + 1, 1)}
+    hear(journal, known, [(1, 1, today, 100), (1, 2, today, 100)])
+    judgement = known.judge(today)
+    assert judgement is not None
+    (found,) = judgement.totals()
+    before = judgement.before(found.keys, nobody, rules)
+    assert dict(zip(found.creators.tolist(), before.tolist(), strict=True)) == {1: 450, 2: 0}
+
+
+def test_a_day_is_judged_when_it_is_over_and_again_where_something_of_it_comes_late(
+    journal: Connection[Any], tmp_path: Path
+) -> None:
+    today, known = today_of(journal), opened(journal, tmp_path)
+    hear(journal, known, [(1, 1, today - 1, 100), (1, 1, today, 100), (2, 2, today, 100)])
+    before = known.judge(today - 1)
+    assert before is not None
+    assert set(told(before)) == {(today - 1, 1)}
+    assert known.is_unjudged
+    keep(journal, known, before)
+    assert known.judge(today - 1) is None
+    known = opened_again(journal, known, tmp_path)  # what is over meanwhile is judged by the next process
+    assert known.is_unjudged
+    over = known.judge(today)
+    assert over is not None
+    assert set(told(over)) == {(today, 1), (today, 2)}
+    keep(journal, known, over)
+    assert not known.is_unjudged
+    hear(journal, known, [(3, 1, today - 1, 100)])
+    late = known.judge(today)
+    assert late is not None
+    assert set(told(late)) == {(today - 1, 1), (today, 1)}  # and the day that is measured by it
+
+
+def test_a_day_that_was_judged_too_early_is_judged_when_it_is_over(journal: Connection[Any], tmp_path: Path) -> None:
+    """By rules under which days are judged as they go."""
+    today, known = today_of(journal), opened(journal, tmp_path)
+    hear(journal, known, [(1, 1, today, 100)])
+    as_it_goes = known.judge(today + 1)
+    assert as_it_goes is not None
+    keep(journal, known, as_it_goes)
+    known = opened_again(journal, known, tmp_path)
+    assert known.judge(today - 1) is None
+    over = known.judge(today)
+    assert over is not None
+    assert set(told(over)) == {(today, 1)}
+
+
+def test_where_more_creators_earn_all_of_that_day_is_reckoned_again(
+    journal: Connection[Any], tmp_path: Path, small: None
+) -> None:
+    today, known = today_of(journal), opened(journal, tmp_path)
+    ring = [(1, creator, day, 200) for creator in (1, 2) for day in (today, today - 1)]
+    hear(journal, known, ring)
+    assert {parts[1] for parts in judged(journal, known).values()} == {150}  # neither gets most of the day
+    rest = [(9, creator, today, 10) for creator in (3, 4)]
+    hear(journal, known, rest)
+    found = judged(journal, known)
+    assert found == {key: parts for key, parts in reckoned([*ring, *rest]).items() if key[0] == today}
+    assert [found[today, creator][1] for creator in (1, 2)] == [0, 0]  # now both together are few
 
 
 def test_other_rules_count_everything_again(journal: Connection[Any], tmp_path: Path) -> None:
-    today, stricter = today_of(journal), Economics(captive_min_pix=50, captive_share_ppm=500_000)
+    today, stricter = today_of(journal), dataclasses.replace(RULES, captive_min_pix=50, captive_share_ppm=500_000)
     rows = random_rows(random.Random(1), today, 200)
     known = opened(journal, tmp_path)
     hear(journal, known, rows)

@@ -1,0 +1,215 @@
+"""Totals: what creators' UTC days come to, and which of them a review judges. Owns `ledger.total_runs`.
+
+Each review keeps by how much it has changed them, as a run (see `runstore`); a day's total is what all runs have of it. Judged
+are days as they become over, and once more where something of them, or of a day that they are measured by, comes late. Knows no
+viewer and no hold.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import Connection
+
+from ledger import caps, runfiles, vouching
+from ledger.groups import Flags
+from ledger.money import Amounts
+from ledger.runfiles import Columns, Keys, Run, Shape, rows_of
+from ledger.runstore import Known
+from ledger.settings import PPM, Economics
+from ledger.velocity import BEFORE_DAYS
+
+Ids = NDArray[np.int64]
+
+DAY_BITS = 17  # of a day since 1970, beside a creator's number
+PIECE_KEYS = 200_000  # creators' days that are judged at once
+
+
+def _by_total(columns: Columns) -> Columns:
+    return runfiles.summed(columns, 5, runfiles.by_key(columns))
+
+
+# Of each creator's day: what was earned, the vouched, doubtful and free parts of what it was worth (see `vouching`), and of how
+# many viewers there is a doubtful part. A run can take back.
+TOTALS = Shape("totals", b"pixrtot2", ("<i8", "<i8", "<i8", "<i8", "<i8"), _by_total)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Some days of creators, each once: what was earned (`net`), and the parts of what it was worth."""
+
+    keys: Keys
+    net: Amounts
+    vouched: Amounts
+    doubtful: Amounts
+    free: Amounts
+    viewers: Ids  # of whom there is a doubtful part
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], keys: Keys) -> Totals:
+        """What runs have of these days; nothing where they have none, or where not all is known any more."""
+        sums = (caps.sums(runs, keys, column) for column in range(1, 1 + len(TOTALS.columns)))
+        return cls(keys, *(np.maximum(each, 0) for each in sums))
+
+    @property
+    def days(self) -> Ids:
+        return days_of(self.keys)
+
+    @property
+    def creators(self) -> Ids:
+        return creators_of(self.keys)
+
+    def earned(self, trusted: Ids, economics: Economics) -> Amounts:
+        """What of `net` counts; `trusted` are creators of whom a person has seen the viewers."""
+        gross = self.vouched + self.doubtful
+        believed = np.isin(self.creators, trusted)
+        counts = vouching.counts(self.vouched, self.doubtful, self.free, believed, economics)
+        earned = self.net.copy()
+        for row in np.flatnonzero(counts < gross):  # exactly, however large they are
+            net, some, share = int(self.net[row]), int(counts[row]), economics.creator_share_ppm
+            earned[row] = min(net, max(net * some // int(gross[row]), some * share // PPM))
+        return earned
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What there is to judge, and what the totals have changed by since the last time.
+
+    `over` are the UTC days that are over since, to be judged whole; `late` the days of creators that were judged before and of
+    which, or of a day before, something has come since.
+    """
+
+    runs: Sequence[Run]  # of totals, with what has changed
+    changed: Run
+    earning: Mapping[int, int]  # how many creators earn on a day
+    over: range
+    late: Keys
+
+    @property
+    def through(self) -> int:
+        """The last UTC day that is judged."""
+        return self.over.stop - 1
+
+    def totals(self) -> Iterator[Totals]:
+        """What is to be judged, piece by piece."""
+        keys = self.late
+        if self.over:
+            keys = _united([keys, *(run.keys[_are_in(self.over, days_of(run.keys))] for run in self.runs)])
+        for start in range(0, len(keys), PIECE_KEYS):
+            yield Totals.of(self.runs, keys[start : start + PIECE_KEYS])
+
+    def before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
+        """What the better one of the days before each of these has earned, as far as it counts."""
+        best = np.zeros(len(keys), np.int64)
+        for earlier in range(1, BEFORE_DAYS + 1):
+            totals = Totals.of(self.runs, keys - np.uint64(earlier))
+            best = np.maximum(best, totals.earned(trusted, economics))
+        return best
+
+
+def keys_of(creators: Ids, days: NDArray[np.uint16]) -> Keys:
+    """A creator's day as a key: the next day of a creator is the next key."""
+    return creators.astype(np.uint64) << np.uint64(DAY_BITS) | days.astype(np.uint64)
+
+
+def creators_of(keys: Keys) -> Ids:
+    return (keys >> np.uint64(DAY_BITS)).astype(np.int64)
+
+
+def days_of(keys: Keys) -> Ids:
+    return (keys & np.uint64((1 << DAY_BITS) - 1)).astype(np.int64)
+
+
+def late(changed: Keys, judged: int, through: int) -> Keys:
+    """Of days that have changed those that were judged, up to the day `judged`, with those that they are measured by."""
+    known = changed[days_of(changed) <= judged]
+    keys = _united([known + np.uint64(later) for later in range(BEFORE_DAYS + 1)])
+    return keys[days_of(keys) <= through]
+
+
+def are_known(runs: Sequence[Run], keys: Keys) -> Flags:
+    """Which of these days of creators stand in any of the runs."""
+    known = np.zeros(len(keys), np.bool_)
+    for run in runs:
+        if len(run):
+            place = np.minimum(np.searchsorted(run.keys, keys), len(run) - 1)
+            known |= run.keys[place] == keys
+    return known
+
+
+def earning(runs: Sequence[Run]) -> dict[int, int]:
+    """How many creators there are of each day."""
+    counted = Counter[int]()
+    for block in runfiles.merged(TOTALS, runs):
+        counted += counted_days(block[0])
+    return dict(counted)
+
+
+def counted_days(keys: Keys) -> Counter[int]:
+    """How many of these keys, each of which comes once, are of each day."""
+    days, counts = np.unique(days_of(keys), return_counts=True)
+    return Counter(dict(zip(days.tolist(), counts.tolist(), strict=True)))
+
+
+def young(since: int, columns: Columns) -> Flags:
+    """Those of days after `since`."""
+    return np.asarray(days_of(columns[0]) > since)
+
+
+def _are_in(days: range, those: Ids) -> Flags:
+    return np.asarray((those >= days.start) & (those < days.stop))
+
+
+def _united(parts: Sequence[Keys]) -> Keys:
+    return np.unique(np.concatenate(parts))
+
+
+# ── Rows ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def insert(connection: Connection[Any], judgement: Judgement, judged_until: int, rules: str) -> Run:
+    """Keep by how much totals have changed, and how far was judged, in the caller's transaction."""
+    mark, changed = secrets.randbits(62), judgement.changed
+    columns = [each.astype(kind).tobytes() for each, kind in zip(changed.columns, TOTALS.types, strict=True)]
+    newest = int(days_of(changed.keys).max()) if len(changed) else judgement.through
+    row = connection.execute(
+        "INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, free, viewers, judged_until, judged_through, rules, mark,"
+        " newest_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        (*columns, judged_until, judgement.through, rules, mark, newest),
+    ).fetchone()
+    assert row is not None
+    return Run(rows_of((row[0], mark)), changed.columns)
+
+
+def judged(connection: Connection[Any]) -> tuple[int, int]:
+    """The last row of pairs that is in the totals, and the last day that was judged; 0 where there is none."""
+    row = connection.execute(
+        "SELECT judged_until, judged_through FROM ledger.total_runs ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def known(connection: Connection[Any]) -> Known:
+    """The rows that hold something."""
+    rows = connection.execute(
+        "SELECT id, mark, length(keys) / 8 FROM ledger.total_runs WHERE length(keys) > 0 ORDER BY id"
+    ).fetchall()
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def read(connection: Connection[Any], kept: Known) -> Iterator[Columns]:
+    """What rows hold, merged."""
+    found = connection.execute(
+        "SELECT keys, net, vouched, doubtful, free, viewers FROM ledger.total_runs WHERE id = ANY(%s) ORDER BY id",
+        (kept[:, 0].tolist(),),
+    )
+    parts = [
+        tuple(np.frombuffer(column, kind) for column, kind in zip(row, TOTALS.types, strict=True)) for row in found
+    ]
+    yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
