@@ -329,7 +329,8 @@ def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot:
         found |= {signature for signature, at in chain.history(address, until) if forgotten < at <= slot}
     booked = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
-        " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)",
+        " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)"
+        " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
         {"all": list(found)},
     ).fetchall()
     found -= {row[0] for row in booked}

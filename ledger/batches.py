@@ -543,15 +543,24 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
     return [(row[0], row[1]) for row in rows]
 
 
-def look_later(connection: Conn, batch_ids: Sequence[str]) -> None:
-    """There is nothing to take back of these batches' markers now: they are looked at again after as long as any other."""
+def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0) -> None:
+    """There is nothing to take back of these batches' markers now: they are looked at again after as long as any other.
+
+    `waited_s`: so long is counted as waited.
+    """
     if batch_ids:
-        connection.execute("UPDATE ledger.markers SET since = now() WHERE batch_id = ANY(%s)", (list(batch_ids),))
+        connection.execute(
+            "UPDATE ledger.markers SET since = now() - make_interval(secs => %s) WHERE batch_id = ANY(%s)",
+            (waited_s, list(batch_ids)),
+        )
 
 
 def reclaims(connection: Conn) -> int:
-    """How many reclaiming transactions there have been."""
-    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim'").fetchone()
+    """How many reclaiming transactions there have been, with those that are archived: it never falls."""
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim')"
+        " + (SELECT count(*) FROM ledger.past_batches WHERE kind = 'reclaim')"
+    ).fetchone()
     return int(row[0]) if row else 0
 
 

@@ -141,6 +141,7 @@ class Fold:
 
     def close(self) -> None:
         """End what is done beside folds."""
+        self.audience.close()
         if self._files is not None:
             self._files.shutdown()
 

@@ -66,6 +66,8 @@ def look(
     Of these `creators`, where they are named; else of those whose turn it is. Nobody is due more at once than a day may pay.
     """
     most = min(economics.payout_max_pix, economics.payout_day_max_pix)
+    if most < economics.payout_min_pix:  # an operator's emergency stop
+        return [], {}
     values = {"most": most, "least": economics.payout_min_pix, "mint": mint, "again": LOOK_AGAIN_S,
               "limit": max(limit, WINDOW_MIN), "creators": list(creators or ())}  # fmt: skip
     due: list[Due] = []

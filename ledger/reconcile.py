@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
 AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
+AGAIN_MAX = 3  # rounds in which that is tried for one difference: then payouts are frozen, whatever keeps it from an end,
+AGAIN_PAUSE_S = 3600.0  # and it is tried once in so long
 DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
@@ -78,25 +81,51 @@ class Held:
     is_agreed: bool
 
 
+@dataclass
+class Difference:
+    """By how much the chain and the journal have differed lately, and how often history was read again for that."""
+
+    amounts: tuple[int, int] = (0, 0)
+    reads: int = 0
+    again_at: float = 0.0
+
+    def may_read(self, finding: Finding) -> bool:
+        """Whether history is to be read again, which then counts as done."""
+        now = (finding.chain_pix - finding.journal_pix, finding.chain_lamports - finding.journal_lamports)
+        if now != self.amounts:
+            self.amounts, self.reads = now, 0
+        if self.reads >= AGAIN_MAX and time.monotonic() < self.again_at:
+            return False
+        self.reads, self.again_at = self.reads + 1, time.monotonic() + AGAIN_PAUSE_S
+        return True
+
+
 def reconcile(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody, opinions: int = OPINIONS
+    connection: Connection[Any],
+    chain: Chain,
+    treasury: Treasury,
+    adopt: Adopt = _nobody,
+    opinions: int = OPINIONS,
+    difference: Difference | None = None,
 ) -> Finding:
     """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown.
 
     What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer. At most
     `ROUND_MAX` transactions are booked; while there are more, nothing is compared conclusively. What comes between reading
     the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end. Before
-    payouts are frozen for a difference, what was read of late is read again: nodes may have left something out.
+    payouts are frozen for a difference, what was read of late is read again: nodes may have left something out. `difference`
+    remembers from round to round how often that was tried.
     """
-    _, reached = chain.finalized_height(min(opinions, len(chain.nodes)))
+    reached = chain.finalized_slot(min(opinions, len(chain.nodes)))
     waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions)
     held = _held(chain, treasury, opinions)
     if waits_for is None and is_all:
         waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions)
     finding, newest_slot = compare(connection, held)
     if finding.conclusive and finding.problems and waits_for is None and is_all:
-        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, again=True)
-        finding, newest_slot = compare(connection, held)
+        if (difference or Difference()).may_read(finding):
+            waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, again=True)
+            finding, newest_slot = compare(connection, held)
     if not finding.conclusive or waits_for or not is_all or finding.slot < newest_slot:
         return replace(finding, conclusive=False, problems=(), waits_for=waits_for, has_more=not is_all)
     if finding.problems:
@@ -277,7 +306,9 @@ def _new_signatures(
                 slots[signature] = at
                 named.setdefault(signature, []).append(address)
     known = connection.execute(
-        "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%s)", (list(slots),)
+        "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
+        " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
+        {"all": list(slots)},
     ).fetchall()
     connection.commit()
     for (signature,) in known:

@@ -1,17 +1,17 @@
 """Review: of each creator's day is paid what counts (see `vouching`); leaps wait until somebody has looked (see `velocity`).
 
 A day is judged when it is over, and once more, of those it concerns, where something of it comes late: what does not count
-returns to `reward_pool`. Where earnings mature too soon for that it is judged as it goes, and what has matured is held with the
-reason. All else stays and is paid, so that nobody can ruin a creator by clicking. All anonymous viewers of one network are one
-viewer here, however many cookies they have. Where a person has released such a hold, the creator's audience is believed
-for a while, up to a bound. Viewers are keyed hashes. A review costs what was shown since the last one (see `audience`), and
-who has earned on the days that are over.
+returns to `reward_pool`, and comes back from there where it turns out to count. Where earnings mature too soon for that a day is
+judged as it goes, too: then what does not count only waits, and what has matured is held with the reason. All else stays and is
+paid, so that nobody can ruin a creator by clicking. All anonymous viewers of one network are one viewer here, however many cookies
+they have. Where a person has released such a hold, the creator's audience is believed for a while, up to a bound. Viewers are keyed
+hashes. A review costs what was shown since the last one (see `audience`), and who has earned on the days that are over.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -22,10 +22,10 @@ from psycopg import Connection
 from ledger import book, stops, velocity
 from ledger.audience import DAYS_KEPT, Audience
 from ledger.caps import DAY_S
-from ledger.groups import Flags
 from ledger.money import Amounts
+from ledger.runfiles import Keys
 from ledger.settings import Economics
-from ledger.totals import Ids, Judgement, Totals, creators_of, days_of
+from ledger.totals import Ids, Judgement, Totals, days_of, keys_of
 
 log = logging.getLogger(__name__)
 
@@ -34,20 +34,14 @@ FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
 MATURITY_SLACK_S = 600  # by which earnings may mature later than their day says: the buckets that they are kept in
 JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
 OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
-# Days that are judged again begin from nothing: what was doubtful, or above proportion, may not be so any longer.
-DOUBTFUL = "UPDATE ledger.suspicions s SET captive_pix = reversed_pix"
-ABOVE = "UPDATE ledger.leaps s SET above_pix = 0"
-ARE_DOUBTFUL, ARE_ABOVE = "s.captive_pix > s.reversed_pix", "s.above_pix > 0"
-OF_DAYS = "s.day BETWEEN %(first)s AND %(last)s"
-OF_CREATORS = "(s.day, s.creator_id) = (t.day, t.creator_id)"
-LATE = """FROM (SELECT date '1970-01-01' + d, c FROM unnest(%(days)s::integer[], %(creators)s::bigint[]) AS u (d, c))
-    AS t (day, creator_id)"""
-# What a day has left doubtful, of many creators.
+# What a day has left doubtful, of many creators. What is found once more is found now: a person who has released what was found
+# before has not seen it. Of a day of which not all is known any more the most that was found stays.
 NOTE = """
-    INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix)
-    SELECT %s, t.* FROM unnest(%s::bigint[], %s::integer[], %s::bigint[]) AS t
-    ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers,
-        captive_pix = greatest(s.captive_pix, excluded.captive_pix)"""
+    INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix, matures_at)
+    SELECT %(day)s, t.*, %(matures_at)s FROM unnest(%(creators)s::bigint[], %(viewers)s::integer[], %(doubtful)s::bigint[]) AS t
+    ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers, matures_at = excluded.matures_at,
+        found_at = CASE WHEN %(is_known)s OR excluded.captive_pix > s.captive_pix THEN now() ELSE s.found_at END,
+        captive_pix = greatest(CASE WHEN %(is_known)s THEN s.reversed_pix ELSE s.captive_pix END, excluded.captive_pix)"""
 # The newest of a creator's buckets first, as far as each is needed.
 TAKE = """
     WITH parts AS (
@@ -66,29 +60,55 @@ TAKE = """
     SELECT creator_id, account_id, sum(part)::bigint FROM parts GROUP BY creator_id, account_id ORDER BY account_id"""
 
 
+# What returns to creators, and matures in time; and is taken back no longer.
+RIPENS = """
+    INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)
+    SELECT t.account_id, to_timestamp(ceil(extract(epoch FROM greatest(now(), %(matures_at)s)) / %(bucket_s)s) * %(bucket_s)s), t.amount
+    FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS t (account_id, amount)
+    ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix"""
+UNTAKEN = """
+    UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix - t.amount,
+        captive_pix = greatest(s.captive_pix - t.amount, s.reversed_pix - t.amount)
+    FROM unnest(%(creators)s::bigint[], %(amounts)s::bigint[]) AS t (creator_id, amount)
+    WHERE s.day = %(day)s AND s.creator_id = t.creator_id"""
+LEAPS = """
+    INSERT INTO ledger.leaps AS l (day, creator_id, above_pix, matures_at)
+    SELECT date '1970-01-01' + t.day, t.creator_id, t.above, to_timestamp(t.day * 86400.0 + %(maturity_s)s)
+    FROM unnest(%(days)s::integer[], %(creators)s::bigint[], %(above)s::bigint[]) AS t (day, creator_id, above)
+    ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix, matures_at = excluded.matures_at"""
+
+
 @dataclass(frozen=True)
-class Suspicions:
-    """A day's creators who have earned more than counts; `mostly`: more of it is doubtful than not."""
+class Judged:
+    """A day's creators who are judged; `doubtful` is what of their earnings does not count.
+
+    `is_over`: the day is. `is_known`: and all of it is known, so that what was found before may be no longer so.
+    """
 
     day: date
     creators: Ids
     viewers: Ids
     doubtful: Amounts
-    mostly: Flags
+    is_over: bool
+    is_known: bool
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
     """Judge what is over: take back, or hold, what does not count; returns what was taken. One transaction."""
-    judgement = audience.judge(_last_day(book.clock_s(connection), economics))
+    now_s = book.clock_s(connection)
+    closed = (now_s - JUDGED_AFTER_S) // DAY_S - 1
+    # With what clocks that are a little ahead say is of tomorrow.
+    ahead = closed if economics.maturity_s >= OVER_MATURITY_S else now_s // DAY_S + 1
+    judgement = audience.judge(closed, ahead)
     if judgement is None:
         return 0
     trusted = np.array(sorted(stops.trusted(connection, FAN_IN_BEGINS, economics.fan_in_trust_s)), np.int64)
-    _relieve(connection, judgement)
-    taken = 0
+    known_from, taken = now_s // DAY_S - DAYS_KEPT + 1, 0
     for totals in judgement.totals():
         earned = totals.earned(trusted, economics)
-        taken += sum(_act(connection, found, economics) for found in suspicions(totals, earned))
-        _withhold(connection, _leaps(judgement, totals, earned, trusted, economics), economics)
+        for judged in _by_day(totals, earned, closed, known_from):
+            taken += _act(connection, judged, economics)
+        _withhold(connection, judgement, totals, earned, trusted, economics)
     with book.refusals():
         kept = audience.keep(connection, judgement)
     book.commit(connection)
@@ -96,98 +116,156 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
     return taken
 
 
-def suspicions(totals: Totals, earned: Amounts) -> Iterator[Suspicions]:
-    """Day by day, those who have earned more than counts."""
-    days, creators, more = totals.days, totals.creators, earned < totals.net
-    for day in np.unique(days[more]):
-        rows = np.flatnonzero(more & (days == day))
-        doubtful = totals.net[rows] - earned[rows]
-        yield Suspicions(_date(int(day)), creators[rows], totals.viewers[rows], doubtful, doubtful > earned[rows])
+def _by_day(totals: Totals, earned: Amounts, closed: int, known_from: int) -> Iterator[Judged]:
+    days, creators, doubtful = totals.days, totals.creators, totals.net - earned
+    for day in np.unique(days).tolist():
+        rows = np.flatnonzero(days == day)
+        yield Judged(_date(day), creators[rows], totals.viewers[rows], doubtful[rows], day <= closed, day >= known_from)
 
 
-def _leaps(
-    judgement: Judgement, totals: Totals, earned: Amounts, trusted: Ids, economics: Economics
-) -> list[velocity.Leap]:
-    rows = velocity.fast(earned, economics)
-    before = judgement.before(totals.keys[rows], trusted, economics)
-    return velocity.leaps(totals.days[rows], totals.creators[rows], earned[rows], before, economics)
-
-
-def _last_day(now_s: int, economics: Economics) -> int:
-    """The last UTC day that is judged now."""
-    if economics.maturity_s >= OVER_MATURITY_S:
-        return (now_s - JUDGED_AFTER_S) // DAY_S - 1
-    return now_s // DAY_S + 1  # with what clocks that are a little ahead say is of tomorrow
-
-
-def _relieve(connection: Connection[Any], judgement: Judgement) -> None:
-    """What is judged again begins from nothing.
-
-    Of older days, of which something has come late, not all is known any more: they keep what was found.
-    """
-    known = judgement.through - DAYS_KEPT + 2
-    late = judgement.late[days_of(judgement.late) >= known]
-    of_days = {"first": _date(max(judgement.over.start, known)), "last": _date(judgement.through)}
-    of_late = {"days": days_of(late).tolist(), "creators": creators_of(late).tolist()}
-    for setting, asked in ((DOUBTFUL, ARE_DOUBTFUL), (ABOVE, ARE_ABOVE)):
-        if judgement.over:
-            connection.execute(f"{setting} WHERE {OF_DAYS} AND {asked}", of_days)
-        if len(late):
-            connection.execute(f"{setting} {LATE} WHERE {OF_CREATORS} AND {asked}", of_late)
-
-
-def _act(connection: Connection[Any], found: Suspicions, economics: Economics) -> int:
-    """Note one day's suspicions, take back what has not matured and hold who has something left, or a day mostly doubtful."""
+def _act(connection: Connection[Any], judged: Judged, economics: Economics) -> int:
+    """Note one day's suspicions, take back what has not matured, hold who has something left, and give back what counts now."""
+    before = _found_before(connection, judged)
+    found = np.flatnonzero(judged.doubtful > 0)
+    if not len(found) and not before:
+        return 0
+    book.hold_end(connection)  # before the buckets, as who matures and who adopts do
+    creators = judged.creators[found].tolist()
+    given = {"day": judged.day, "matures_at": _matures_at(judged.day, economics), "is_known": judged.is_known,
+             "creators": creators, "viewers": judged.viewers[found].tolist(),
+             "doubtful": judged.doubtful[found].tolist()}  # fmt: skip
     with book.refusals():
-        connection.execute(
-            NOTE, (found.day, *(each.tolist() for each in (found.creators, found.viewers, found.doubtful)))
-        )
-    taken = _take_back(connection, found, economics.maturity_s)
+        connection.execute(NOTE, given)
+    if judged.is_known:
+        _relieve(connection, judged.day, before.keys() - set(creators))
+        _give_back(connection, judged, before, economics)
+    taken = _take_back(connection, judged.day, creators, economics.maturity_s) if judged.is_over else 0
     left = connection.execute(
         "SELECT creator_id FROM ledger.suspicions WHERE day = %s AND captive_pix > reversed_pix AND creator_id = ANY(%s)",
-        (found.day, found.creators.tolist()),
+        (judged.day, creators),
     )
-    stops.hold_in_part(connection, {*found.creators[found.mostly].tolist(), *(row[0] for row in left)}, FAN_IN)
+    stops.hold_in_part(connection, [row[0] for row in left], FAN_IN)
     return taken
 
 
-def _take_back(connection: Connection[Any], found: Suspicions, maturity_s: int) -> int:
+def _found_before(connection: Connection[Any], judged: Judged) -> dict[int, int]:
+    """Of those who are judged the ones with a suspicion, and what was taken back for it."""
+    rows = connection.execute(
+        "SELECT creator_id, reversed_pix FROM ledger.suspicions WHERE day = %s AND captive_pix > 0", (judged.day,)
+    ).fetchall()
+    known = dict(rows)
+    return {creator: known[creator] for creator in np.intersect1d(judged.creators, np.array(list(known), np.int64)).tolist()}
+
+
+def _relieve(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
+    """What was doubtful of these creators' day is so no longer, but for what was taken back."""
+    if creators:
+        connection.execute(
+            "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
+            " WHERE day = %s AND creator_id = ANY(%s) AND captive_pix > reversed_pix",
+            (day, sorted(creators)),
+        )
+
+
+def _give_back(connection: Connection[Any], judged: Judged, before: Mapping[int, int], economics: Economics) -> None:
+    """What was taken back and counts now returns from the pool, as far as that goes, and matures as of its day."""
+    doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
+    pool = book.account(connection, "reward_pool")
+    left, returned = book.balance(connection, pool), {}
+    for creator, taken in sorted(before.items()):
+        amount = min(taken - doubtful[creator], left)
+        if amount > 0:
+            returned[creator], left = amount, left - amount
+    if not returned:
+        return
+    accounts = book.accounts_of(connection, "maturing", "creator", list(returned))
+    lines = [(pool, -sum(returned.values())), *((accounts[creator], amount) for creator, amount in returned.items())]
+    values = {"day": judged.day, "creators": list(returned), "amounts": list(returned.values()),
+              "accounts": [accounts[creator] for creator in returned],
+              "matures_at": _matures_at(judged.day, economics) + timedelta(days=1), "bucket_s": MATURITY_SLACK_S}  # fmt: skip
+    for query in (RIPENS, UNTAKEN):
+        connection.execute(query, values)
+    document = {"day": str(judged.day), "creators": len(returned)}
+    book.post(connection, book.Entry("returned_fan_in", f"{_key(connection, judged.day)}:returned", lines, document))
+
+
+def _matures_at(day: date, economics: Economics) -> datetime:
+    """When the first of what a day has earned is payable: before that there is nothing to withhold."""
+    return datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=economics.maturity_s)
+
+
+def _key(connection: Connection[Any], day: date) -> str:
+    """Of an entry that this transaction, which holds the end of the journal, writes next."""
+    row = connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
+    assert row is not None
+    return f"fan-in:{day}:after:{row[0]}"
+
+
+def _take_back(connection: Connection[Any], day: date, creators: list[int], maturity_s: int) -> int:
     """The day's immature earnings return to the pool, the newest first; those of other days are not touched."""
-    first = datetime.combine(found.day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
+    first = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
     last = first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)
-    values = {"day": found.day, "creators": found.creators.tolist(), "first": first, "last": last}
-    rows = connection.execute(TAKE, values).fetchall()
+    rows = connection.execute(TAKE, {"day": day, "creators": creators, "first": first, "last": last}).fetchall()
     if not rows:
         return 0
-    creators, accounts, amounts = (list(column) for column in zip(*rows, strict=True))
+    whose, accounts, amounts = (list(column) for column in zip(*rows, strict=True))
     connection.execute(
         "UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix + t.amount"
         " FROM unnest(%s::bigint[], %s::bigint[]) AS t (creator_id, amount)"
         " WHERE s.day = %s AND s.creator_id = t.creator_id",
-        (creators, amounts, found.day),
+        (whose, amounts, day),
     )
     taken = int(sum(amounts))
     lines = [(account, -amount) for account, amount in zip(accounts, amounts, strict=True)]
     lines.append((book.account(connection, "reward_pool"), taken))
-    last_entry = connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
-    assert last_entry is not None
-    document = {"day": str(found.day), "creators": len(rows)}
-    book.post(connection, book.Entry("reversal_fan_in", f"fan-in:{found.day}:after:{last_entry[0]}", lines, document))
+    document = {"day": str(day), "creators": len(rows)}
+    book.post(connection, book.Entry("reversal_fan_in", _key(connection, day), lines, document))
     log.warning("earnings that do not count are taken back", extra=document | {"pix": taken})
     return taken
 
 
-def _withhold(connection: Connection[Any], leaps: Sequence[velocity.Leap], economics: Economics) -> None:
-    """What is above proportion waits, until a person has looked at that day."""
-    for leap in leaps:
-        day = _date(leap.day)
+def _withhold(
+    connection: Connection[Any],
+    judgement: Judgement,
+    totals: Totals,
+    earned: Amounts,
+    trusted: Ids,
+    economics: Economics,
+) -> None:
+    """What is above proportion waits, until a person has looked at that day; and what is so no longer, does not."""
+    whole = np.flatnonzero(totals.days >= judgement.whole_from + velocity.BEFORE_DAYS)
+    rows = whole[velocity.fast(earned[whole], economics)]
+    before = judgement.before(totals.keys[rows], trusted, economics)
+    leaps = velocity.leaps(totals.days[rows], totals.creators[rows], earned[rows], before, economics)
+    again = np.array([keys_of(np.array([leap.creator_id]), np.array([leap.day], np.uint16))[0] for leap in leaps], np.uint64)
+    _forget_leaps(connection, np.setdiff1d(totals.keys[whole], again))
+    if not leaps:
+        return
+    connection.execute(LEAPS, {
+        "days": [leap.day for leap in leaps], "creators": [leap.creator_id for leap in leaps],
+        "above": [leap.above_pix for leap in leaps], "maturity_s": economics.maturity_s,
+    })  # fmt: skip
+    stops.hold_days(
+        connection,
+        [(leap.creator_id, f"velocity on {_date(leap.day)}",
+          f": more than {economics.velocity_ratio} times the days before; what is above waits") for leap in leaps],
+    )  # fmt: skip
+
+
+def _forget_leaps(connection: Connection[Any], keys: Keys) -> None:
+    """These days of creators are in proportion; most have always been."""
+    days = [_date(day) for day in np.unique(days_of(keys)).tolist()]
+    rows = connection.execute(
+        "SELECT (day - date '1970-01-01')::integer, creator_id FROM ledger.leaps WHERE day = ANY(%s) AND above_pix > 0", (days,)
+    ).fetchall()
+    if rows:
+        found = np.array(rows, np.int64)
+        over = found[np.isin(keys_of(found[:, 1], found[:, 0].astype(np.uint16)), keys)]
         connection.execute(
-            "INSERT INTO ledger.leaps AS l (day, creator_id, above_pix) VALUES (%s, %s, %s)"
-            " ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = greatest(l.above_pix, excluded.above_pix)",
-            (day, leap.creator_id, leap.above_pix),
+            "UPDATE ledger.leaps l SET above_pix = 0 FROM unnest(%s::integer[], %s::bigint[]) AS t (day, creator_id)"
+            " WHERE (l.day, l.creator_id) = (date '1970-01-01' + t.day, t.creator_id)",
+            (over[:, 0].tolist(), over[:, 1].tolist()),
         )
-        reason = f"velocity on {day}: more than {economics.velocity_ratio} times the days before; what is above waits"
-        stops.hold(connection, leap.creator_id, reason, once=True, partial=True)
 
 
 def _date(days: int) -> date:

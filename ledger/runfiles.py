@@ -245,8 +245,9 @@ def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
     there; and that leaves none out which lie between its own. Of files that overlap the larger one has replaced the others.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"*{shape.ending}.part*"):  # of a process that was killed
-        left.unlink(missing_ok=True)
+    for ending in (".part*", ".seconds"):  # of a process that was killed; the latter of an earlier release
+        for left in folder.glob(f"*{shape.ending}{ending}"):
+            left.unlink(missing_ok=True)
     true: list[Run] = []
     for path in sorted(folder.glob(f"*{shape.ending}"), key=_range_of):
         run = read(shape, path)

@@ -70,13 +70,17 @@ class Store:
         while start < len(rows):
             fitting = int(np.searchsorted(np.cumsum(rows[start:, 2]), READ_ROWS, "right"))
             some = rows[start : start + min(max(fitting, 1), READ_RUNS_MAX)]
-            yield self._kept(some[:, :2], read(some))
+            yield self._kept(some, read)
             start += len(some)
 
-    def _kept(self, rows: Rows, blocks: Iterator[Columns]) -> Run:
+    def _kept(self, some: Known, read: Read) -> Run:
+        rows = some[:, :2]
         if self.folder is not None:
-            return runfiles.write(self.shape, self.folder, rows, blocks)
-        return Run(rows, runfiles.joined(self.shape, list(blocks)))
+            try:
+                return runfiles.write(self.shape, self.folder, rows, read(some))
+            except OSError as error:  # memory holds them: what waits is folded all the same
+                log.error("no file of runs can be made: %s", error, extra={"kind": self.shape.name})
+        return Run(rows, runfiles.joined(self.shape, list(read(some))))
 
     def accept(self, run: Run) -> None:
         """The transaction that kept this has committed."""

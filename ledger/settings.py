@@ -25,6 +25,7 @@ class Economics:
     """What counts, what it pays, and when it is payable."""
 
     SECTION: ClassVar[str] = "economics"
+    RETIRED: ClassVar[tuple[str, ...]] = ("captive_viewers_min", "fan_in_share_ppm")  # of an earlier release: ignored
 
     # An appearance of relevance 1.0 earns `rate_pix` base units; anonymous searches earn a share of that.
     rate_pix: int = 1000
@@ -44,17 +45,17 @@ class Economics:
     # Whose looks are vouched for (see ledger/vouching.py; captive_share_ppm 0: nobody is judged). All without a key of one
     # network are one viewer. In a UTC day, one viewer's looks are vouched for up to `vouched_pix` for one creator and up to
     # `viewer_vouched_pix` for all of them; the others are doubtful, and so are all of a captive viewer. One is captive to the
-    # creators who get `captive_share_ppm` of their day, once it is worth judging and if these are few: up to
-    # `captive_creators`, and no more than one of twenty who earn that day.
+    # creators who get `captive_share_ppm` of their day, once it is worth judging and if these are no more than
+    # `captive_creators`: a number that a person chooses, never what others look at that day.
     captive_share_ppm: int = 800_000
     captive_min_pix: int = 3_000
-    captive_creators: int = 4
+    captive_creators: int = 1
     vouched_pix: int = 10_000
     viewer_vouched_pix: int = 200_000
 
-    # Of the doubtful part of a creator's day count `creator_free_pix`, of which one viewer brings all creators together no
-    # more than `viewer_free_pix`; or that share of the vouched part, if it is more. What is above is taken back as far as it
-    # has not matured, and held where it has. After a person has released such a hold, up to `fan_in_trust_pix` count a day.
+    # Of the doubtful part of a creator's day, of which one viewer brings all creators together no more than `viewer_free_pix`,
+    # count `creator_free_pix`; or that share of the vouched part, if it is more. What is above is taken back as far as it has
+    # not matured, and held where it has. After a person has released such a hold, up to `fan_in_trust_pix` count a day.
     creator_free_pix: int = 100_000
     viewer_free_pix: int = 50_000
     doubtful_share_ppm: int = 200_000

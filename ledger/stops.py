@@ -54,7 +54,21 @@ def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) ->
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT c.id, %(reason)s, true"
         " FROM unnest(%(creators)s::bigint[]) AS c (id) WHERE NOT EXISTS (SELECT FROM ledger.holds h"
         "   WHERE h.creator_id = c.id AND h.reason = %(reason)s AND h.released_at IS NULL)",
-        {"creators": sorted(creator_ids), "reason": reason[:REASON_MAX]},
+        {"creators": sorted(set(creator_ids)), "reason": reason[:REASON_MAX]},
+    )
+
+
+def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None:
+    """Stop what is above proportion of these creators' days: creator, what the reason begins with, and its rest.
+
+    Not again where a hold that begins so was ever placed, in whatever words, and whether it was released.
+    """
+    connection.execute(
+        "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT t.creator_id, t.begins || t.rest, true"
+        " FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS t (creator_id, begins, rest)"
+        " WHERE NOT EXISTS (SELECT FROM ledger.holds h"
+        "                   WHERE h.creator_id = t.creator_id AND starts_with(h.reason, t.begins))",
+        tuple(list(column) for column in zip(*holds, strict=True)),
     )
 
 

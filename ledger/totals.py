@@ -8,10 +8,9 @@ viewer and no hold.
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,24 +80,24 @@ class Totals:
 class Judgement:
     """What there is to judge, and what the totals have changed by since the last time.
 
-    `over` are the UTC days that are over since, to be judged whole; `late` the days of creators that were judged before and of
-    which, or of a day before, something has come since.
+    `over` are the UTC days that are over since, to be judged whole; `again` the days of creators that are judged once more, since
+    something of them, or of a day before, has come: late, or where days are judged as they go.
     """
 
     runs: Sequence[Run]  # of totals, with what has changed
     changed: Run
-    earning: Mapping[int, int]  # how many creators earn on a day
     over: range
-    late: Keys
+    again: Keys
+    whole_from: int  # the first UTC day of which the totals know all
 
     @property
     def through(self) -> int:
-        """The last UTC day that is judged."""
+        """The last UTC day that is over."""
         return self.over.stop - 1
 
     def totals(self) -> Iterator[Totals]:
         """What is to be judged, piece by piece."""
-        keys = self.late
+        keys = self.again
         if self.over:
             keys = _united([keys, *(run.keys[_are_in(self.over, days_of(run.keys))] for run in self.runs)])
         for start in range(0, len(keys), PIECE_KEYS):
@@ -111,6 +110,16 @@ class Judgement:
             totals = Totals.of(self.runs, keys - np.uint64(earlier))
             best = np.maximum(best, totals.earned(trusted, economics))
         return best
+
+
+class Reached(NamedTuple):
+    """How far was judged: the last row of pairs that is in the totals (0: none), the last UTC day that was judged, the first of
+    which all is known, and the rules."""
+
+    judged_until: int
+    through: int
+    whole_from: int
+    rules: str
 
 
 def keys_of(creators: Ids, days: NDArray[np.uint16]) -> Keys:
@@ -126,35 +135,9 @@ def days_of(keys: Keys) -> Ids:
     return (keys & np.uint64((1 << DAY_BITS) - 1)).astype(np.int64)
 
 
-def late(changed: Keys, judged: int, through: int) -> Keys:
-    """Of days that have changed those that were judged, up to the day `judged`, with those that they are measured by."""
-    known = changed[days_of(changed) <= judged]
-    keys = _united([known + np.uint64(later) for later in range(BEFORE_DAYS + 1)])
-    return keys[days_of(keys) <= through]
-
-
-def are_known(runs: Sequence[Run], keys: Keys) -> Flags:
-    """Which of these days of creators stand in any of the runs."""
-    known = np.zeros(len(keys), np.bool_)
-    for run in runs:
-        if len(run):
-            place = np.minimum(np.searchsorted(run.keys, keys), len(run) - 1)
-            known |= run.keys[place] == keys
-    return known
-
-
-def earning(runs: Sequence[Run]) -> dict[int, int]:
-    """How many creators there are of each day."""
-    counted = Counter[int]()
-    for block in runfiles.merged(TOTALS, runs):
-        counted += counted_days(block[0])
-    return dict(counted)
-
-
-def counted_days(keys: Keys) -> Counter[int]:
-    """How many of these keys, each of which comes once, are of each day."""
-    days, counts = np.unique(days_of(keys), return_counts=True)
-    return Counter(dict(zip(days.tolist(), counts.tolist(), strict=True)))
+def measured_by(keys: Keys) -> Keys:
+    """These days of creators, and those that are measured by them."""
+    return _united([keys + np.uint64(later) for later in range(BEFORE_DAYS + 1)])
 
 
 def young(since: int, columns: Columns) -> Flags:
@@ -179,20 +162,27 @@ def insert(connection: Connection[Any], judgement: Judgement, judged_until: int,
     columns = [each.astype(kind).tobytes() for each, kind in zip(changed.columns, TOTALS.types, strict=True)]
     newest = int(days_of(changed.keys).max()) if len(changed) else judgement.through
     row = connection.execute(
-        "INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, free, viewers, judged_until, judged_through, rules, mark,"
-        " newest_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-        (*columns, judged_until, judgement.through, rules, mark, newest),
+        "INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, free, viewers, judged_until, judged_through, whole_from,"
+        " rules, mark, newest_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        (*columns, judged_until, judgement.through, judgement.whole_from, rules, mark, newest),
     ).fetchone()
     assert row is not None
     return Run(rows_of((row[0], mark)), changed.columns)
 
 
-def judged(connection: Connection[Any]) -> tuple[int, int]:
-    """The last row of pairs that is in the totals, and the last day that was judged; 0 where there is none."""
+def last(connection: Connection[Any]) -> Reached | None:
+    """How far was judged when something was kept last; None where nothing was."""
     row = connection.execute(
-        "SELECT judged_until, judged_through FROM ledger.total_runs ORDER BY id DESC LIMIT 1"
+        "SELECT judged_until, judged_through, whole_from, rules FROM ledger.total_runs ORDER BY id DESC LIMIT 1"
     ).fetchone()
-    return (int(row[0]), int(row[1])) if row else (0, 0)
+    return Reached(*row) if row else None
+
+
+def begin_anew(connection: Connection[Any], through: int, whole_from: int, rules: str) -> None:
+    """Forget all totals, but not how far was judged: what they are reckoned from is counted again."""
+    connection.execute("DELETE FROM ledger.total_runs")
+    nothing = Judgement((), Run(rows_of(), TOTALS.empty()), range(through + 1, through + 1), TOTALS.empty()[0], whole_from)
+    insert(connection, nothing, 0, rules)
 
 
 def known(connection: Connection[Any]) -> Known:

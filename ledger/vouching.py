@@ -1,12 +1,13 @@
 """Vouching: what of a creator's UTC day counts, by what each viewer has earned them of it.
 
 What one viewer earns one creator is vouched for up to a bound, as is what one viewer earns all of them. The rest is
-doubtful, and so is all that a *captive* viewer earns those they are captive to: one nearly all of whose day goes to a few
-creators. Of a creator's doubtful part as much counts as a small circle of friends would earn them, or a share of what is
-vouched for, if that is more.
+doubtful, and so is all that a *captive* viewer earns those they are captive to: one nearly all of whose day goes to so many
+creators as a setting says. Of a creator's doubtful part, of which each viewer brings a bounded amount, as much counts as a small
+circle of friends would earn them, or a share of what is vouched for, if that is more.
 
 So a viewer is worth a bounded amount to whoever makes viewers, whatever these look at. And nothing that other viewers do
-lowers what counts for a creator: nobody can be harmed by being looked at. Knows numbers, no account and no hold.
+lowers what counts for a creator: nobody can be harmed by being looked at. But all without a key of one network are one viewer:
+what one of them looks at is of the others' day, too. Knows numbers, no account and no hold.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from ledger.groups import Flags, Places
 from ledger.money import Amounts
 from ledger.settings import PPM, Economics
 
-FEW_OF = 20  # viewers are captive to one of so many creators who earn on a day, to two of twice as many
 SCALED_MAX = 2**63 // PPM  # base units: what can be taken a share of
 
 
@@ -35,11 +35,6 @@ class Shares:
     free: Amounts
 
 
-def few(earning: int, economics: Economics) -> int:
-    """To how many creators a viewer may be captive on a day on which so many earn: to one of twenty."""
-    return min(max(earning // FEW_OF, 1), economics.captive_creators)
-
-
 def rules(economics: Economics) -> str:
     """What shares follow from; those of other rules are to be reckoned again."""
     of = economics
@@ -49,16 +44,15 @@ def rules(economics: Economics) -> str:
     )
 
 
-def shares(starts: Flags, gross: Amounts, few_of: Places, economics: Economics) -> Shares:
+def shares(starts: Flags, gross: Amounts, economics: Economics) -> Shares:
     """The parts of each row, of which one is what a viewer was worth to a creator on a day.
 
-    `starts`: where another viewer's day begins, each creator of which comes once. `few_of`: to how many creators one may be
-    captive on that day (see `few`).
+    `starts`: where another viewer's day begins, each creator of which comes once.
     """
     if not economics.captive_share_ppm or not len(gross):
         return Shares(gross, np.zeros_like(gross), np.zeros_like(gross))
     firsts, group = np.flatnonzero(starts), np.cumsum(starts) - 1
-    captive = _captive(gross, firsts, group, few_of, economics)
+    captive = _captive(gross, firsts, group, economics)
     first = np.where(captive, 0, np.minimum(gross, economics.vouched_pix))
     vouched = _within(first, firsts, group, economics.viewer_vouched_pix)
     doubtful = gross - vouched
@@ -70,18 +64,17 @@ def counts(vouched: Amounts, doubtful: Amounts, free: Amounts, trusted: Flags, e
 
     Of `trusted` creators' doubtful parts more counts: a person has looked, and it was nothing.
     """
-    circle = np.where(
-        trusted, np.minimum(doubtful, economics.fan_in_trust_pix), np.minimum(free, economics.creator_free_pix)
-    )
+    most = max(economics.creator_free_pix, economics.fan_in_trust_pix)
+    circle = np.where(trusted, most, economics.creator_free_pix)
     beside = _part(vouched, economics.doubtful_share_ppm)
-    return vouched + np.minimum(doubtful, np.maximum(circle, beside))
+    return np.asarray(vouched + np.minimum(np.minimum(free, doubtful), np.maximum(circle, beside)), np.int64)
 
 
-def _captive(gross: Amounts, firsts: Places, group: Places, few_of: Places, economics: Economics) -> Flags:
+def _captive(gross: Amounts, firsts: Places, group: Places, economics: Economics) -> Flags:
     """Rows of viewers with the creators that they are captive to: the few who get most of their day."""
     order = np.lexsort((-gross, group))  # groups follow each other already, so this keeps their places
     best = np.zeros(len(gross), np.bool_)
-    best[order] = np.arange(len(gross)) - firsts[group] < few_of
+    best[order] = np.arange(len(gross)) - firsts[group] < economics.captive_creators
     whole, most = np.add.reduceat(gross, firsts), np.add.reduceat(np.where(best, gross, 0), firsts)
     is_captive = (whole >= economics.captive_min_pix) & (most >= _part(whole, economics.captive_share_ppm))
     return np.asarray(best & is_captive[group], np.bool_)

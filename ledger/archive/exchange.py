@@ -56,6 +56,8 @@ def archive(connection: Conn, shelf: Shelf, table: Table, rows: Sequence[Named])
         written = shelf.keep(draft, day, *numbers)
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     try:
+        # First of all, so that only what is being written at this instant can come between: who folds writes here each round.
+        connection.execute("SELECT FROM ledger.fence FOR SHARE")
         if table.read(connection, names) != texts:
             return False
         number = parts.add(connection, table.kind, numbers, day, written, max(at for _, at in rows))

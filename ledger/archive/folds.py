@@ -27,6 +27,7 @@ Conn = Connection[Any]
 
 PART_BYTES_MAX = 32 << 20  # about, and the rest of the fold that reaches it
 FOLDS_MAX = 10_000  # of a part
+FORGOTTEN_MAX = 200  # folds a step
 BATCH_BYTES, APPEARANCE_BYTES = 8_192, spool.SHOWN.itemsize  # about, by which a part is cut
 FETCHED_ROWS = 50
 
@@ -55,12 +56,12 @@ BATCHES = """
 def due(connection: Conn, before: datetime) -> tuple[int, int] | None:
     """The folds of the next part, all from before `before`; None where there are none."""
     last = parts.last(connection, FOLDS)
-    row = connection.execute(
-        "SELECT least(%(before)s, (date_trunc('day', folded_at AT TIME ZONE 'utc') + interval '1 day') AT TIME ZONE 'utc')"
-        " FROM ledger.folds WHERE id > %(last)s AND folded_at < %(before)s ORDER BY id LIMIT 1",
+    row = connection.execute(  # the next fold alone: of all that are too young none is looked at
+        "SELECT least(%(before)s, (date_trunc('day', folded_at AT TIME ZONE 'utc') + interval '1 day') AT TIME ZONE 'utc'),"
+        " folded_at < %(before)s FROM ledger.folds WHERE id > %(last)s ORDER BY id LIMIT 1",
         {"last": last, "before": before},
     ).fetchone()
-    if row is None:
+    if row is None or not row[1]:
         return None
     found = connection.execute(
         DUE,
@@ -97,11 +98,14 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, final: int) -> bool:
-    """Delete the next fold that is archived, up to `final`; whether there was one. Commits."""
-    with book.refusals():
-        row = connection.execute("SELECT ledger.forget_fold(%s)", (final,)).fetchone()
-    book.commit(connection)
-    return row is not None and row[0] is not None
+    """Delete the next folds that are archived, up to `final`; whether there was one. Commits, fold by fold."""
+    for number in range(FORGOTTEN_MAX):
+        with book.refusals():
+            row = connection.execute("SELECT ledger.forget_fold(%s)", (final,)).fetchone()
+        book.commit(connection)
+        if row is None or row[0] is None:
+            return number > 0
+    return True
 
 
 def earned_by(batch: Row) -> int:

@@ -20,10 +20,13 @@ Conn = Connection[Any]
 
 ROWS_MAX = 5_000  # of a part
 
-# Whole pieces, as they were booked: transactions of one piece may share an entry.
+# Whole pieces, as they were booked: transactions of one piece may share an entry. What is of the slot up to which history was
+# read stays with its piece, for history is read again from there.
 DUE = """
     SELECT signature, seen_at FROM ledger.chain_transactions
-    WHERE kind NOT IN ('unknown', 'attempt') AND seen_at <= coalesce(
+    WHERE kind NOT IN ('unknown', 'attempt') AND seen_at < coalesce(
+        (SELECT min(seen_at) FROM ledger.chain_transactions WHERE slot >= (SELECT min(slot) FROM ledger.chain_cursors)),
+        'infinity') AND seen_at <= coalesce(
         (SELECT seen_at FROM ledger.chain_transactions WHERE kind NOT IN ('unknown', 'attempt') AND seen_at < %(before)s
          ORDER BY seen_at, signature OFFSET %(most)s LIMIT 1), %(before)s) AND seen_at < %(before)s
     ORDER BY seen_at, signature"""

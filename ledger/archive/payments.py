@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from ledger import book
 from ledger.archive import exchange, parts
 from ledger.archive.exchange import Named, Table
 from ledger.archive.parts import PAYMENTS
@@ -20,13 +21,15 @@ from ledger.archive.shelf import Row, Shelf
 
 Conn = Connection[Any]
 
-BATCHES_MAX = 200  # of a part
+BATCHES_MAX = 20  # of a part: who folds waits while they are deleted
 WINDOW = 1_000  # ended batches that are looked at, of which some may have to stay
 
-DUE = """
-    SELECT id, ended_at FROM (SELECT id, ended_at FROM ledger.batches WHERE ended_at < %(before)s
-                              ORDER BY ended_at, id LIMIT %(window)s) b
-    WHERE ledger.is_past(id) ORDER BY ended_at, id LIMIT %(most)s"""
+BEGIN: Named = ("", book.EPOCH_OF_TIME)  # before all of them
+
+WINDOWED = """
+    SELECT id, ended_at, ledger.is_past(id) FROM (
+        SELECT id, ended_at FROM ledger.batches WHERE ended_at < %(before)s AND (ended_at, id) > (%(at)s, %(id)s)
+        ORDER BY ended_at, id LIMIT %(window)s) b ORDER BY ended_at, id"""
 # Instants in UTC (see `Keeping`), so that a row is written alike wherever it is.
 ROWS = """
     SELECT jsonb_build_object(
@@ -43,9 +46,21 @@ ROWS = """
 
 
 def due(connection: Conn, before: datetime) -> list[Named]:
-    """The transactions of the next part, which ended before `before`."""
-    given = {"before": before, "window": WINDOW, "most": BATCHES_MAX}
-    return exchange.of_one_day(connection.execute(DUE, given).fetchall())
+    """The transactions of the next part, which ended before `before`; however many before them have to stay."""
+    rows, behind, is_more = looked(connection, before, BEGIN)
+    while not rows and is_more:
+        rows, behind, is_more = looked(connection, before, behind)
+    return rows
+
+
+def looked(connection: Conn, before: datetime, behind: Named) -> tuple[list[Named], Named, bool]:
+    """Those of the next part among some that come `behind` one; behind which to go on, and whether there are more."""
+    given = {"before": before, "window": WINDOW, "at": behind[1], "id": behind[0]}
+    rows = connection.execute(WINDOWED, given).fetchall()
+    past = [(number, ended_at) for number, ended_at, is_past in rows if is_past][:BATCHES_MAX]
+    if past:
+        return exchange.of_one_day(past), behind, True
+    return [], (str(rows[-1][0]), rows[-1][1]) if rows else behind, len(rows) == WINDOW
 
 
 def archive(connection: Conn, shelf: Shelf, batches: Sequence[Named]) -> bool:

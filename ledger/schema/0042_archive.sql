@@ -191,6 +191,8 @@ CREATE TABLE ledger.past_batches (
     ended_at   timestamptz NOT NULL,
     archive_id bigint NOT NULL REFERENCES ledger.archives
 );
+CREATE INDEX past_batches_signature ON ledger.past_batches (signature) WHERE signature IS NOT NULL;
+CREATE INDEX past_batches_reclaims ON ledger.past_batches (id) WHERE kind = 'reclaim';
 CREATE TRIGGER kept BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.past_batches
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
@@ -307,11 +309,16 @@ BEGIN
     DELETE FROM ledger.batches WHERE id = ANY (ids);
 END $$;
 
--- Whether a batch has ended so that nothing of it changes any more.
+-- Whether a batch has ended so that nothing of it changes any more. What the chain's history has of it was read and is explained;
+-- what has failed at the very slot up to which history was read stays, for history is read again from there.
 CREATE FUNCTION ledger.is_past(batch text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (SELECT FROM ledger.batches WHERE id = batch AND ended_at IS NOT NULL)
         AND NOT EXISTS (SELECT FROM ledger.attempts a WHERE a.batch_id = batch
-                        AND (a.state = 'live' OR NOT ledger.is_old(a.signed_at) OR a.state IN ('landed', 'failed')
+                        AND (a.state = 'live' OR NOT ledger.is_old(a.signed_at)
+                             OR a.state = 'failed' AND a.slot >= (SELECT min(slot) FROM ledger.chain_cursors)
+                             OR EXISTS (SELECT FROM ledger.chain_transactions c
+                                        WHERE c.signature = a.signature AND c.kind = 'unknown')
+                             OR a.state IN ('landed', 'failed')
                              AND NOT EXISTS (SELECT FROM ledger.chain_transactions c
                                              WHERE c.signature = a.signature AND c.kind = 'attempt')))
         AND NOT EXISTS (SELECT FROM ledger.markers WHERE batch_id = batch AND reclaimed_by IS NULL)
@@ -323,6 +330,7 @@ $$;
 -- ── The chain's history ────────────────────────────────────────────────────────────────────────────────────────────
 
 CREATE INDEX chain_transactions_seen ON ledger.chain_transactions (seen_at, signature);
+CREATE INDEX chain_transactions_slot ON ledger.chain_transactions (slot);
 CREATE INDEX chain_transactions_entry ON ledger.chain_transactions (entry_id) WHERE entry_id IS NOT NULL;
 
 -- Delete these transactions, which are archived; neither those of attempts, which go with their batch, nor unknown ones.

@@ -4,6 +4,7 @@ CREATE TABLE ledger.leaps (
     day        date NOT NULL,
     creator_id bigint NOT NULL,
     above_pix  bigint NOT NULL CHECK (above_pix >= 0),
+    matures_at timestamptz NOT NULL,              -- when the first of that day's earnings is payable
     found_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (day, creator_id)
 );
@@ -14,17 +15,22 @@ CREATE TRIGGER a_fenced BEFORE INSERT OR UPDATE ON ledger.leaps
 CREATE TRIGGER wakes AFTER UPDATE ON ledger.leaps
     FOR EACH ROW WHEN (NEW.above_pix < OLD.above_pix) EXECUTE FUNCTION ledger.wake();
 
--- What a person has released was found before: a later hold does not withhold it.
+-- The same of what is doubtful; of what was found before, it is.
+ALTER TABLE ledger.suspicions ADD matures_at timestamptz NOT NULL DEFAULT '-infinity';
+
+-- What a person has released was found before: a later hold does not withhold it. Nor is anything withheld before the day's
+-- own earnings come to be payable: what was earned before them is paid.
 CREATE OR REPLACE FUNCTION ledger.withheld(creator bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT (coalesce((
         SELECT sum(s.captive_pix - s.reversed_pix)
-        FROM (SELECT bool_or(released_at IS NULL) AS is_held, max(released_at) AS released_at FROM ledger.holds
-              WHERE creator_id = creator AND partial AND NOT starts_with(reason, 'velocity on ')) h
-        JOIN ledger.suspicions s ON s.creator_id = creator AND h.is_held
+        FROM (SELECT bool_or(partial AND released_at IS NULL AND NOT starts_with(reason, 'velocity on ')) AS is_held,
+                     max(released_at) FILTER (WHERE starts_with(reason, 'fan-in')) AS released_at
+              FROM ledger.holds WHERE creator_id = creator) h
+        JOIN ledger.suspicions s ON s.creator_id = creator AND h.is_held AND s.matures_at <= now()
              AND (h.released_at IS NULL OR s.found_at > h.released_at)), 0)
     + coalesce((
         SELECT sum(l.above_pix) FROM ledger.leaps l
-        WHERE l.creator_id = creator AND EXISTS (
+        WHERE l.creator_id = creator AND l.matures_at <= now() AND EXISTS (
             SELECT FROM ledger.holds h WHERE h.creator_id = creator AND h.partial AND h.released_at IS NULL
               AND starts_with(h.reason, 'velocity on ' || to_char(l.day, 'YYYY-MM-DD') || ':'))), 0))::bigint
 $$;

@@ -9,8 +9,8 @@ GRANT USAGE ON SCHEMA ledger TO pixr_serve, pixr_ledger, pixr_reader;
 
 -- Nothing is called by whom it is not for: a trigger's function with its owner's rights could be put on another table.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC, pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
-GRANT EXECUTE ON FUNCTION ledger.entry_hash(ledger.entries), ledger.withheld(bigint), ledger.archived(text)
-  TO pixr_serve, pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.entry_hash(ledger.entries), ledger.archived(text) TO pixr_serve, pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.withheld(bigint) TO pixr_ledger, pixr_reader;
 GRANT EXECUTE ON FUNCTION ledger.confirms_wallet(ledger.wallets, ledger.wallets) TO pixr_serve;
 GRANT EXECUTE ON FUNCTION ledger.begin_incarnation(uuid, text, text, double precision), ledger.hold_incarnation(uuid),
   ledger.record_batch(uuid, bigint, integer, integer, smallint, bytea, bytea, boolean),

@@ -7,6 +7,7 @@ import gzip
 import itertools
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -319,7 +320,43 @@ def test_a_payment_stays_while_anything_of_it_can_change(old: Conn, shelf: Shelf
     assert len(payments.due(old, tomorrow())) == 1
     change(old, "UPDATE ledger.chain_transactions SET kind = 'unknown' WHERE kind = 'attempt'")
     assert payments.due(old, tomorrow()) == []
+    change(old, "UPDATE ledger.attempts SET state = 'expired', slot = NULL, lamports = NULL")  # landed all the same
+    assert payments.due(old, tomorrow()) == []
     rig.rpc.close()
+
+
+def test_payments_that_have_to_stay_keep_no_others_from_leaving(
+    paid: Rig, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payments, "WINDOW", 1)
+    connection, before = paid.connection, count(paid.connection, "batches")
+    connection.execute(
+        "INSERT INTO ledger.markers (batch_id, address, lamports)"
+        " SELECT id, 'nobody can empty it', 1 FROM ledger.batches ORDER BY ended_at, id LIMIT 1"
+    )
+    connection.commit()
+    while rows := payments.due(connection, tomorrow()):
+        assert payments.archive(connection, shelf, rows)
+    assert (before > 1, count(connection, "batches")) == (True, 1)
+
+
+def test_the_number_of_reclaims_never_falls(old: Conn) -> None:
+    """Ids of the next ones follow from it."""
+    before = batches.reclaims(old)
+    change(
+        old,
+        "INSERT INTO ledger.past_batches (id, kind, state, ended_at, archive_id) VALUES ('a', 'reclaim', 'posted', now(), 1)",
+    )
+    assert batches.reclaims(old) == before + 1
+
+
+def test_while_the_clocks_differ_nothing_is_archived(working: Keeping, old: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    fund(old, 10**9)
+    shown_and_folded(old)
+    monkeypatch.setattr(book, "clock_s", lambda _: 40 * 86_400 + int(time.time()))
+    rounds(working)
+    assert "clock" in working.trouble
+    assert count(old, "archives") == 0
 
 
 def test_what_changes_while_it_is_written_is_archived_as_it_is_afterwards(
@@ -607,10 +644,10 @@ def test_it_archives_everything_in_rounds_as_its_role_may(working: Keeping, old:
 
 def test_what_is_paid_leaves_as_the_ledgers_role_may(working: Keeping, old: Conn) -> None:
     rig = Rig(old, new_chain(), settings=dataclasses.replace(EAGER, marker_accounts=False))
+    dust(rig, 3)
+    assert reconcile(old, rig.rpc, rig.treasury).ok
     rig.creator(1, 1000)
     rig.pay(3)
-    assert reconcile(old, rig.rpc, rig.treasury).ok
-    dust(rig, 3)
     assert reconcile(old, rig.rpc, rig.treasury).ok
     rounds(working)
     assert (working.trouble, count(old, "payouts"), count(old, "chain_transactions")) == ("", 0, 0)

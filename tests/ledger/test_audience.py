@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from psycopg import Connection
 
-from ledger import audience, book, pairs, runfiles, runstore, totals, vouching
+from ledger import audience, book, pairs, runfiles, runstore, totals
 from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.fold import Fold, Outcome
@@ -26,7 +26,7 @@ from ledger.totals import Judgement
 from tests.ledger.test_fold import DEMO, change, fund, record, search, shown
 
 RULES = Economics(
-    captive_min_pix=300, captive_share_ppm=800_000, captive_creators=3, vouched_pix=150, viewer_vouched_pix=400,
+    captive_min_pix=300, captive_share_ppm=800_000, captive_creators=2, vouched_pix=150, viewer_vouched_pix=400,
     viewer_free_pix=120,
 )  # fmt: skip
 Parts = tuple[
@@ -37,14 +37,13 @@ Shown = tuple[int, int, int, int]  # viewer, creator, day, gross; the creator's 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are made of a handful of rows, viewers looked at by threes, and few are one creator of two."""
+    """Files are made of a handful of rows, and viewers looked at by threes."""
     monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 40)
     monkeypatch.setattr(runstore, "MEMORY_RUNS_MAX", 2)
     monkeypatch.setattr(runstore, "READ_ROWS", 25)
     monkeypatch.setattr(runfiles, "BLOCK_ROWS", 16)
     monkeypatch.setattr(audience, "VIEWERS_MAX", 3)
     monkeypatch.setattr(totals, "PIECE_KEYS", 4)
-    monkeypatch.setattr(vouching, "FEW_OF", 2)
 
 
 def as_pairs(rows: list[Shown]) -> Pairs:
@@ -71,15 +70,12 @@ def within(amounts: dict[int, int], most: int) -> dict[int, int]:
 def reckoned(rows: list[Shown], rules: Economics = RULES) -> dict[tuple[int, int], Parts]:
     """By day and creator the parts of what was shown: over everything, viewer by viewer."""
     gross: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    earning: dict[int, set[int]] = defaultdict(set)
     found: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for viewer, creator, day, amount in rows:
         gross[day, viewer][creator] += amount
-        earning[day].add(creator)
         found[day, creator][0] += amount * 9 // 10
     for (day, _), amounts in gross.items():
-        few = min(max(len(earning[day]) // vouching.FEW_OF, 1), rules.captive_creators)
-        best = sorted(amounts, key=lambda creator: (-amounts[creator], creator))[:few]
+        best = sorted(amounts, key=lambda creator: (-amounts[creator], creator))[: rules.captive_creators]
         whole, most = sum(amounts.values()), sum(amounts[creator] for creator in best)
         is_captive = whole >= rules.captive_min_pix and most >= part_of(whole, rules.captive_share_ppm)
         first = {creator: 0 if is_captive and creator in best else min(amount, rules.vouched_pix)
@@ -141,10 +137,16 @@ def hear(connection: Connection[Any], known: Audience, rows: list[Shown]) -> Non
 
 
 def judged(connection: Connection[Any], known: Audience) -> dict[tuple[int, int], Parts]:
-    judgement = known.judge(today_of(connection))
+    judgement = known.judge(today_of(connection), today_of(connection))
     assert judgement is not None
     keep(connection, known, judgement)
     return told(judgement)
+
+
+def standing(known: Audience) -> dict[tuple[int, int], Parts]:
+    """All totals that there are."""
+    nothing = runfiles.Run(runfiles.rows_of(), totals.TOTALS.empty())
+    return told(Judgement(known.totals.runs, nothing, range(1, 2**16), nothing.keys, 0))
 
 
 def keep(connection: Connection[Any], known: Audience, judgement: Judgement) -> None:
@@ -175,8 +177,8 @@ def test_what_was_judged_step_by_step_is_what_everything_comes_to(
         assert {key: expected[key] for key in found} == found
         if rng.random() < 0.3:
             known = opened_again(journal, known, folder)
-    assert latest == reckoned(everything)
-    assert known.judge(today) is None
+    assert latest == standing(known) == reckoned(everything)
+    assert known.judge(today, today) is None
 
 
 def test_only_what_has_changed_is_judged_and_little_is_read(journal: Connection[Any], tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_of_the_days_before_the_better_one_is_told(journal: Connection[Any], tmp
     hear(journal, known, [(1, 1, today - 2, 500), (1, 1, today - 1, 300), (1, 2, today - 3, 900)])
     judged(journal, known)
     hear(journal, known, [(1, 1, today, 100), (1, 2, today, 100)])
-    judgement = known.judge(today)
+    judgement = known.judge(today, today)
     assert judgement is not None
     (found,) = judgement.totals()
     before = judgement.before(found.keys, nobody, rules)
@@ -205,51 +207,39 @@ def test_a_day_is_judged_when_it_is_over_and_again_where_something_of_it_comes_l
 ) -> None:
     today, known = today_of(journal), opened(journal, tmp_path)
     hear(journal, known, [(1, 1, today - 1, 100), (1, 1, today, 100), (2, 2, today, 100)])
-    before = known.judge(today - 1)
+    before = known.judge(today - 1, today - 1)
     assert before is not None
     assert set(told(before)) == {(today - 1, 1)}
     assert known.is_unjudged
     keep(journal, known, before)
-    assert known.judge(today - 1) is None
+    assert known.judge(today - 1, today - 1) is None
     known = opened_again(journal, known, tmp_path)  # what is over meanwhile is judged by the next process
     assert known.is_unjudged
-    over = known.judge(today)
+    over = known.judge(today, today)
     assert over is not None
     assert set(told(over)) == {(today, 1), (today, 2)}
     keep(journal, known, over)
     assert not known.is_unjudged
     hear(journal, known, [(3, 1, today - 1, 100)])
-    late = known.judge(today)
+    late = known.judge(today, today)
     assert late is not None
     assert set(told(late)) == {(today - 1, 1), (today, 1)}  # and the day that is measured by it
 
 
-def test_a_day_that_was_judged_too_early_is_judged_when_it_is_over(journal: Connection[Any], tmp_path: Path) -> None:
-    """By rules under which days are judged as they go."""
-    today, known = today_of(journal), opened(journal, tmp_path)
-    hear(journal, known, [(1, 1, today, 100)])
-    as_it_goes = known.judge(today + 1)
-    assert as_it_goes is not None
-    keep(journal, known, as_it_goes)
-    known = opened_again(journal, known, tmp_path)
-    assert known.judge(today - 1) is None
-    over = known.judge(today)
-    assert over is not None
-    assert set(told(over)) == {(today, 1)}
-
-
-def test_where_more_creators_earn_all_of_that_day_is_reckoned_again(
-    journal: Connection[Any], tmp_path: Path, small: None
+def test_a_day_that_is_judged_as_it_goes_is_judged_once_more_when_it_is_over(
+    journal: Connection[Any], tmp_path: Path
 ) -> None:
     today, known = today_of(journal), opened(journal, tmp_path)
-    ring = [(1, creator, day, 200) for creator in (1, 2) for day in (today, today - 1)]
-    hear(journal, known, ring)
-    assert {parts[1] for parts in judged(journal, known).values()} == {150}  # neither gets most of the day
-    rest = [(9, creator, today, 10) for creator in (3, 4)]
-    hear(journal, known, rest)
-    found = judged(journal, known)
-    assert found == {key: parts for key, parts in reckoned([*ring, *rest]).items() if key[0] == today}
-    assert [found[today, creator][1] for creator in (1, 2)] == [0, 0]  # now both together are few
+    hear(journal, known, [(1, 1, today, 100)])
+    as_it_goes = known.judge(today - 1, today + 1)
+    assert as_it_goes is not None
+    assert set(told(as_it_goes)) == {(today, 1)}
+    keep(journal, known, as_it_goes)
+    known = opened_again(journal, known, tmp_path)
+    assert known.judge(today - 1, today + 1) is None
+    over = known.judge(today, today + 1)
+    assert over is not None
+    assert set(told(over)) == {(today, 1)}
 
 
 def test_other_rules_count_everything_again(journal: Connection[Any], tmp_path: Path) -> None:
@@ -259,8 +249,13 @@ def test_other_rules_count_everything_again(journal: Connection[Any], tmp_path: 
     hear(journal, known, rows)
     judged(journal, known)
     known = opened(journal, tmp_path, stricter)
-    assert judged(journal, known) == reckoned(rows, stricter)
-    assert opened(journal, tmp_path, stricter).judge(today) is None
+    assert judged(journal, known) == {}  # days that were judged by the rules of before are not judged again
+    assert standing(known) == reckoned(rows, stricter)
+    again = opened(journal, tmp_path, stricter)
+    assert again.judge(today, today) is None
+    assert standing(again) == reckoned(rows, stricter)
+    hear(journal, again, [(99, 1, today, 10)])
+    assert set(judged(journal, again)) == {(today, 1)}
 
 
 def test_what_an_older_version_has_merged_since_is_counted_again(
@@ -282,9 +277,10 @@ def test_what_an_older_version_has_merged_since_is_counted_again(
     )
     journal.commit()
     known = opened(journal, tmp_path)
-    assert judged(journal, known) == reckoned([*itertools.chain(*rows)])
+    judged(journal, known)
+    assert standing(known) == reckoned([*itertools.chain(*rows)])
     assert journal.execute("SELECT count(*), max(length(days)) / 2 FROM ledger.pair_runs").fetchone() == (5, 25)
-    assert opened(journal, tmp_path).judge(today) is None
+    assert opened(journal, tmp_path).judge(today, today) is None
 
 
 def test_pairs_and_totals_that_are_too_old_are_forgotten_and_what_nobody_has_judged_is_not(
@@ -302,7 +298,7 @@ def test_pairs_and_totals_that_are_too_old_are_forgotten_and_what_nobody_has_jud
         known.accept(known.remember(journal, as_pairs([(turn, 2, today, 100)]), today))
         judged(journal, known)
     assert journal.execute(counted).fetchone() == (3, 3)
-    assert opened(journal, tmp_path).judge(today) is None
+    assert opened(journal, tmp_path).judge(today, today) is None
 
 
 def blocks(accountant: Fold) -> Iterator[runstore.Store]:

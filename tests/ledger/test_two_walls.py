@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 
 from cluster.errors import Temporary
 from ledger import packing, resolutions, stops, verdict
+from ledger import reconcile as reconciling
 from ledger.chain import RpcRefusal
 from ledger.localnet.methods import RpcError, answer
 from ledger.rail import PAID_UNKNOWN
@@ -950,3 +951,26 @@ def test_what_all_nodes_have_left_out_is_read_once_one_tells_of_it(pair: tuple[R
     rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 10**9))
     rig.advance(FINAL_BLOCKS + 1)
     assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+
+
+def test_a_difference_freezes_payouts_also_where_history_cannot_be_read_again(
+    pair: tuple[Rig, list[Node]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, nodes = pair
+    first = two_deposits(rig)
+    for node in nodes:
+        leave_out(node, first)
+    real, difference = reconciling.adopt_history, reconciling.Difference()
+
+    def away(*arguments: Any, again: bool = False, **more: Any) -> Any:
+        if again:
+            raise Temporary("too much of it")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(reconciling, "adopt_history", away)
+    for _ in range(reconciling.AGAIN_MAX):
+        with pytest.raises(Temporary):
+            reconcile(rig.connection, rig.rpc, rig.treasury, difference=difference)
+        assert rig.freezes() == []
+    assert not reconcile(rig.connection, rig.rpc, rig.treasury, difference=difference).ok
+    assert rig.freezes() == [MISMATCH]
