@@ -1,11 +1,12 @@
 """Review: of each creator's day is paid what counts (see `vouching`); leaps wait until somebody has looked (see `velocity`).
 
 A day is judged when it is over, and once more, of those it concerns, where something of it comes late: what does not count
-returns to `reward_pool`, and comes back from there where it turns out to count. Where earnings mature too soon for that a day is
-judged as it goes, too: then what does not count only waits, and what has matured is held with the reason. All else stays and is
-paid, so that nobody can ruin a creator by clicking. All anonymous viewers of one network are one viewer here, however many cookies
-they have. Where a person has released such a hold, the creator's audience is believed for a while, up to a bound. Viewers are keyed
-hashes. A review costs what was shown since the last one (see `audience`), and who has earned on the days that are over.
+returns to `reward_pool`, and comes back from there where it turns out to count. Where earnings mature too soon for that a day
+is judged as it goes, too: then what does not count only waits, and what has matured is held with the reason. All else stays
+and is paid, so that nobody can ruin a creator by clicking. All anonymous viewers of one network are one viewer here, however
+many cookies they have. Where a person has released such a hold, the creator's audience is believed for a while, up to a bound.
+Viewers are keyed hashes. A review costs what was shown since the last one (see `audience`), and who has earned on the days
+that are over.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged w
 # before has not seen it. Of a day of which not all is known any more the most that was found stays.
 NOTE = """
     INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix, matures_at)
-    SELECT %(day)s, t.*, %(matures_at)s FROM unnest(%(creators)s::bigint[], %(viewers)s::integer[], %(doubtful)s::bigint[]) AS t
+    SELECT %(day)s, t.*, %(matures_at)s
+    FROM unnest(%(creators)s::bigint[], %(viewers)s::integer[], %(doubtful)s::bigint[]) AS t
     ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers, matures_at = excluded.matures_at,
         found_at = CASE WHEN %(is_known)s OR excluded.captive_pix > s.captive_pix THEN now() ELSE s.found_at END,
         captive_pix = greatest(CASE WHEN %(is_known)s THEN s.reversed_pix ELSE s.captive_pix END, excluded.captive_pix)"""
@@ -63,7 +65,8 @@ TAKE = """
 # What returns to creators, and matures in time; and is taken back no longer.
 RIPENS = """
     INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)
-    SELECT t.account_id, to_timestamp(ceil(extract(epoch FROM greatest(now(), %(matures_at)s)) / %(bucket_s)s) * %(bucket_s)s), t.amount
+    SELECT t.account_id,
+           to_timestamp(ceil(extract(epoch FROM greatest(now(), %(matures_at)s)) / %(bucket_s)s) * %(bucket_s)s), t.amount
     FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS t (account_id, amount)
     ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix"""
 UNTAKEN = """
@@ -154,7 +157,8 @@ def _found_before(connection: Connection[Any], judged: Judged) -> dict[int, int]
         "SELECT creator_id, reversed_pix FROM ledger.suspicions WHERE day = %s AND captive_pix > 0", (judged.day,)
     ).fetchall()
     known = dict(rows)
-    return {creator: known[creator] for creator in np.intersect1d(judged.creators, np.array(list(known), np.int64)).tolist()}
+    found = np.intersect1d(judged.creators, np.array(list(known), np.int64))
+    return {creator: known[creator] for creator in found.tolist()}
 
 
 def _relieve(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
@@ -237,7 +241,8 @@ def _withhold(
     rows = whole[velocity.fast(earned[whole], economics)]
     before = judgement.before(totals.keys[rows], trusted, economics)
     leaps = velocity.leaps(totals.days[rows], totals.creators[rows], earned[rows], before, economics)
-    again = np.array([keys_of(np.array([leap.creator_id]), np.array([leap.day], np.uint16))[0] for leap in leaps], np.uint64)
+    leaping = np.array([(leap.creator_id, leap.day) for leap in leaps], np.int64).reshape(-1, 2)
+    again = keys_of(leaping[:, 0], leaping[:, 1].astype(np.uint16))
     _forget_leaps(connection, np.setdiff1d(totals.keys[whole], again))
     if not leaps:
         return
@@ -256,7 +261,8 @@ def _forget_leaps(connection: Connection[Any], keys: Keys) -> None:
     """These days of creators are in proportion; most have always been."""
     days = [_date(day) for day in np.unique(days_of(keys)).tolist()]
     rows = connection.execute(
-        "SELECT (day - date '1970-01-01')::integer, creator_id FROM ledger.leaps WHERE day = ANY(%s) AND above_pix > 0", (days,)
+        "SELECT (day - date '1970-01-01')::integer, creator_id FROM ledger.leaps WHERE day = ANY(%s) AND above_pix > 0",
+        (days,),
     ).fetchall()
     if rows:
         found = np.array(rows, np.int64)

@@ -69,7 +69,8 @@ LIVE = """
 PARTS = """
     SELECT r.first, r.name, a.name, a.bytes, a.places FROM ledger.archives r
     LEFT JOIN ledger.archived_accounts a ON a.archive_id = r.id
-    WHERE r.kind = 'journal' AND r.first <= %(entry)s AND r.newest_at >= %(since)s - interval '2 days' ORDER BY r.first DESC LIMIT %(most)s"""
+    WHERE r.kind = 'journal' AND r.first <= %(entry)s AND r.newest_at >= %(since)s - interval '2 days'
+    ORDER BY r.first DESC LIMIT %(most)s"""
 ABOUT = """
     SELECT e.id, e.occurred_at, e.kind, coalesce(
         (SELECT t.signature FROM ledger.attempts t WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch'),

@@ -80,8 +80,8 @@ class Totals:
 class Judgement:
     """What there is to judge, and what the totals have changed by since the last time.
 
-    `over` are the UTC days that are over since, to be judged whole; `again` the days of creators that are judged once more, since
-    something of them, or of a day before, has come: late, or where days are judged as they go.
+    `over` are the UTC days that are over since, to be judged whole; `again` the days of creators that are judged once more,
+    since something of them, or of a day before, has come: late, or where days are judged as they go.
     """
 
     runs: Sequence[Run]  # of totals, with what has changed

@@ -1,9 +1,9 @@
 """Vouching: what of a creator's UTC day counts, by what each viewer has earned them of it.
 
 What one viewer earns one creator is vouched for up to a bound, as is what one viewer earns all of them. The rest is
-doubtful, and so is all that a *captive* viewer earns those they are captive to: one nearly all of whose day goes to so many
-creators as a setting says. Of a creator's doubtful part, of which each viewer brings a bounded amount, as much counts as a small
-circle of friends would earn them, or a share of what is vouched for, if that is more.
+doubtful, and so is all that a *captive* viewer earns those they are captive to: one nearly all of whose day goes to as many
+creators as a setting says. Of a creator's doubtful part, of which each viewer brings a bounded amount, as much counts as a
+small circle of friends would earn them, or a share of what is vouched for, if that is more.
 
 So a viewer is worth a bounded amount to whoever makes viewers, whatever these look at. And nothing that other viewers do
 lowers what counts for a creator: nobody can be harmed by being looked at. But all without a key of one network are one viewer:
