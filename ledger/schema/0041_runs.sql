@@ -35,7 +35,7 @@ ALTER TABLE ledger.total_runs ALTER keys SET STORAGE EXTERNAL, ALTER net SET STO
 -- What was earned before this was judged by the rules of then.
 INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, free, viewers, judged_until, judged_through, whole_from, rules, mark,
                                newest_day)
-    SELECT '', '', '', '', '', '', 0, today - 1, today - 3, '', 0, today
+    SELECT ''::bytea, ''::bytea, ''::bytea, ''::bytea, ''::bytea, ''::bytea, 0, today - 1, today - 3, '', 0, today
     FROM (SELECT floor(extract(epoch FROM now()) / 86400)::integer AS today) t WHERE EXISTS (SELECT FROM ledger.pair_runs);
 CREATE TRIGGER a_fenced BEFORE INSERT OR UPDATE ON ledger.total_runs
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_epoch();

@@ -743,7 +743,7 @@ def test_tables_that_are_not_archived_are_deleted_by_age_and_the_last_word_stays
             (days, creator),
         )
         journal.execute(
-            "INSERT INTO ledger.leaps (day, creator_id, above_pix) VALUES (current_date - %s::int, %s, 9)",
+            "INSERT INTO ledger.leaps (day, creator_id, above_pix, matures_at) VALUES (current_date - %s::int, %s, 9, now())",
             (days, creator),
         )
     stops.hold(journal, 2, "somebody looks")
