@@ -151,10 +151,9 @@ class Planning(Rail):
         left = self._left_today()
         ready: list[Due] = []
         for each in due:
-            part = min(each.amount_pix, left)  # of who is owed more than is left of the day
-            if each.address is not None and part >= self.economics.payout_min_pix:
-                ready.append(each._replace(amount_pix=part))
-                left -= part
+            if each.address is not None and each.amount_pix <= left:
+                ready.append(each)
+                left -= each.amount_pix
         return ready, [each for each in due if each.address is None]
 
     def _payable(self, due: Sequence[Due]) -> list[Due]:
