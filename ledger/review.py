@@ -135,7 +135,7 @@ def _act(connection: Connection[Any], judged: Judged, economics: Economics) -> i
     book.hold_end(connection)  # before the buckets, as who matures and who adopts do
     creators = judged.creators[found].tolist()
     given = {"day": judged.day, "matures_at": _matures_at(judged.day, economics), "is_known": judged.is_known,
-             "creators": creators, "viewers": judged.viewers[found].tolist(),
+             "creators": creators, "viewers": np.maximum(judged.viewers[found], 1).tolist(),
              "doubtful": judged.doubtful[found].tolist()}  # fmt: skip
     with book.refusals():
         connection.execute(NOTE, given)
