@@ -700,6 +700,24 @@ def test_a_part_that_was_lost_before_its_rows_have_left_keeps_them(working: Keep
     assert count(old, "folds") == kept
 
 
+def test_postings_of_payments_stay_where_their_part_was_lost_since(working: Keeping, old: Conn) -> None:
+    fund(old, 10**9)
+    shown_and_folded(old)
+    archive_folds(old, working.shelf)
+    numbers = journal.due(old, tomorrow())
+    assert numbers is not None
+    journal.archive(old, working.shelf, numbers)
+    while journal.forget(old, "journal", numbers[1]):
+        pass
+    (part,) = parts.listed(old, "journal")
+    old.commit()
+    working.shelf.storage.delete(f"s3://{working.shelf.bucket}/{FOLDER}/{part.written.name}")
+    kept = count(old, "postings")
+    rounds(working)
+    assert "does not exist" in working.trouble
+    assert (kept > 0, count(old, "postings")) == (True, kept)
+
+
 def test_while_a_restore_is_not_over_nothing_is_archived(working: Keeping, old: Conn) -> None:
     fund(old, 10**9)
     shown_and_folded(old)
