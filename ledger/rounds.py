@@ -367,9 +367,7 @@ class Reconciling(OnChain):
         adopt = partial(self._adopt, self._payouts)
         with self.shared.hands:
             adoption.retry(self._payouts)
-        found = reconcile(
-            connection, self.chain, treasury, adopt, self._payouts.opinions, self._difference
-        )
+        found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions, self._difference)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
         with self.shared.hands:  # an order to adopt is not let go on half of the way

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger import runfiles
-from ledger.runfiles import Columns, Keep, Rows, Run, Shape
+from ledger.runfiles import Columns, Keep, Run, Shape
 from ledger.runs import merged_from
 
 log = logging.getLogger(__name__)

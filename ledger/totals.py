@@ -181,7 +181,9 @@ def last(connection: Connection[Any]) -> Reached | None:
 def begin_anew(connection: Connection[Any], through: int, whole_from: int, rules: str) -> None:
     """Forget all totals, but not how far was judged: what they are reckoned from is counted again."""
     connection.execute("DELETE FROM ledger.total_runs")
-    nothing = Judgement((), Run(rows_of(), TOTALS.empty()), range(through + 1, through + 1), TOTALS.empty()[0], whole_from)
+    nothing = Judgement(
+        (), Run(rows_of(), TOTALS.empty()), range(through + 1, through + 1), TOTALS.empty()[0], whole_from
+    )
     insert(connection, nothing, 0, rules)
 
 

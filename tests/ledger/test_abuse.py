@@ -351,7 +351,9 @@ def test_where_a_day_is_judged_as_it_goes_nothing_is_taken_before_it_is_over(jou
     accountant.run_once()
     assert review(journal, accountant.audience, economics) == 0
     assert [each.reason for each in stops.in_force(journal)] == [FAN_IN]
-    record(journal, *(search(*(shown(moment(c, 1), c, 1000, f"fan {fan}") for c in range(11, 31))) for fan in range(10)))
+    record(
+        journal, *(search(*(shown(moment(c, 1), c, 1000, f"fan {fan}") for c in range(11, 31))) for fan in range(10))
+    )
     accountant.run_once()
     review(journal, accountant.audience, economics)
     with clock_at(journal, day_after(journal)):
@@ -370,7 +372,9 @@ def test_what_was_taken_back_and_counts_after_all_comes_back(journal: Connection
     with clock_at(journal, day_after(journal)):
         assert review(journal, accountant.audience, economics) == 81_000
     assert earned(journal, "maturing").get(7, 0) == 0
-    record(journal, *(search(*(shown(moment(c, 1), c, 1000, f"fan {fan}") for c in range(11, 31))) for fan in range(10)))
+    record(
+        journal, *(search(*(shown(moment(c, 1), c, 1000, f"fan {fan}") for c in range(11, 31))) for fan in range(10))
+    )
     accountant.run_once()
     with clock_at(journal, day_after(journal)):
         assert review(journal, accountant.audience, economics) == 0

@@ -350,7 +350,9 @@ def test_the_number_of_reclaims_never_falls(old: Conn) -> None:
     assert batches.reclaims(old) == before + 1
 
 
-def test_while_the_clocks_differ_nothing_is_archived(working: Keeping, old: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_the_clocks_differ_nothing_is_archived(
+    working: Keeping, old: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fund(old, 10**9)
     shown_and_folded(old)
     monkeypatch.setattr(book, "clock_s", lambda _: 40 * 86_400 + int(time.time()))

@@ -138,7 +138,9 @@ def test_of_nothing_nothing_counts() -> None:
 def test_one_viewer_adds_a_bounded_amount_also_to_who_earns_much(trusted: frozenset[int]) -> None:
     rows = looks(range(2000), range(100, 101), 3_000) + looks(range(2000), range(101, 111), 3_000)
     few, most = range(5000, 5010), ECONOMICS.vouched_pix + ECONOMICS.viewer_free_pix
-    before, after = (earned([*rows, *looks(few, range(100, 101), each)], trusted=trusted)[100] for each in (1, 2_000_000))
+    before, after = (
+        earned([*rows, *looks(few, range(100, 101), each)], trusted=trusted)[100] for each in (1, 2_000_000)
+    )
     assert 0 < after - before <= len(few) * most * 9 // 10
 
 
