@@ -124,10 +124,10 @@ def reconcile(
     if waits_for is None and is_all:
         waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions)
     finding, newest_slot = compare(connection, held)
-    if finding.conclusive and finding.problems and waits_for is None and is_all:
-        if (difference or Difference()).may_read(finding):
-            waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, again=True)
-            finding, newest_slot = compare(connection, held)
+    is_known = finding.conclusive and waits_for is None and is_all
+    if is_known and finding.problems and (difference or Difference()).may_read(finding):
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, again=True)
+        finding, newest_slot = compare(connection, held)
     if not finding.conclusive or waits_for or not is_all or finding.slot < newest_slot:
         return replace(finding, conclusive=False, problems=(), waits_for=waits_for, has_more=not is_all)
     if finding.problems:
