@@ -52,7 +52,7 @@ OF = """
         (SELECT wallet FROM ledger.wallets WHERE creator_id = c.id),
         (SELECT reason FROM ledger.holds WHERE creator_id = c.id AND released_at IS NULL
          AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1)
-    FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place), LATERAL (
+    FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place) CROSS JOIN LATERAL (
         SELECT sum(t.amount_pix) FILTER (WHERE t.state = 'pending') AS in_flight,
                sum(CASE t.state WHEN 'posted' THEN t.amount_pix WHEN 'voided' THEN o.on_chain_pix END) AS paid,
                sum(o.on_chain_pix) AS on_chain, count(*) FILTER (WHERE t.state = 'posted') AS settled

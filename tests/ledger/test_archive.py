@@ -177,7 +177,7 @@ def test_an_accrual_waits_for_its_fold_and_payments_stay_as_long_as_their_rows(o
 def test_a_statement_is_the_same_wherever_its_lines_are(
     old: Conn, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "LINES_MAX", 20)
+    monkeypatch.setattr(journal, "LINES_MAX", 10)
     monkeypatch.setattr(accounts, "BLOCK_ROWS", 3)
     monkeypatch.setattr(statements, "PARTS_MAX", 2)
     fund(old, 10**9)
