@@ -24,20 +24,29 @@ from ledger.pairs import FRESH, PAIRS, Pairs
 from ledger.runfiles import Columns, Run, rows_of
 from ledger.runstore import Store
 from ledger.settings import Economics
+from ledger.shared_networks import SharedNetworks
 from ledger.totals import TOTALS, Judgement
 from ledger.velocity import BEFORE_DAYS
 
 DAYS_KEPT = 4  # of pairs: today, yesterday, and two days of which something may come late
-TOTALS_KEPT = DAYS_KEPT + BEFORE_DAYS  # and those by which these are measured
+TOTALS_KEPT = DAYS_KEPT + BEFORE_DAYS + vouching.USUAL_DAYS  # and those by which these are measured
 VIEWERS_MAX = 20_000  # of whom all pairs of a day are brought together at once
 
 
 class Audience:
     """Who has earned whom how much, lately: `remember` tells, `accept` says that it is committed, `judge` asks."""
 
-    def __init__(self, economics: Economics, folder: Path | None = None, executor: Executor | None = None) -> None:
+    def __init__(
+        self,
+        economics: Economics,
+        folder: Path | None = None,
+        executor: Executor | None = None,
+        networks: SharedNetworks | None = None,
+    ) -> None:
         """`folder`, `executor`: see `Store`. What is fresh waits for no other store's files."""
-        self._economics, self._rules = economics, vouching.rules(economics)
+        self._economics, self._networks = economics, networks or SharedNetworks(economics)
+        # What totals follow from; those of other rules are to be reckoned again.
+        self._rules = f"{economics.source_day_pix}, beside {economics.beside_pair_pix}, networks {self._networks.name}"
         self.judged_pairs, self.fresh = Store(PAIRS, folder, executor), Store(FRESH, folder)
         self.totals = Store(TOTALS, folder, executor)
         self._judged_until = 0  # the last row of pairs that is in the totals
@@ -166,10 +175,12 @@ class Audience:
 
     def _parts(self, pairs: Columns, sign: int) -> Columns:
         """What pairs are worth to their creators' days, in parts; all of a viewer's day stands together."""
-        parts = vouching.shares(runfiles.by_key(pairs), pairs[1], self._economics)
+        starts = runfiles.by_key(pairs)
+        people = self._networks.people(pairs[0][starts], pairs[4][starts])
+        parts = vouching.shares(starts, pairs[1], people, self._economics)
         nothing, viewers = np.zeros(len(pairs[0]), np.int64), (parts.doubtful > 0).astype(np.int64)
         return (totals.keys_of(pairs[3], pairs[4]), nothing, sign * parts.vouched, sign * parts.doubtful,
-                sign * parts.free, sign * viewers)  # fmt: skip
+                sign * parts.beside, sign * viewers)  # fmt: skip
 
 
 def _earned(pairs: Columns) -> Columns:

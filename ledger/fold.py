@@ -35,6 +35,7 @@ from ledger.pairs import Pairs
 from ledger.runfiles import Run
 from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
+from ledger.shared_networks import SharedNetworks
 from ledger.waiting import Group, Ids, Stored
 
 log = logging.getLogger(__name__)
@@ -118,8 +119,9 @@ class Fold:
         economics: Economics,
         settings: LedgerSettings,
         folder: Path | None = None,
+        networks: SharedNetworks | None = None,
     ) -> None:
-        """`folder`: of the files of what folds remember; without one all of it is in memory."""
+        """`folder`: of the files of what folds remember; without one all of it is in memory. `networks`: of many people."""
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
         self._ahead: Group | None = None
@@ -133,7 +135,7 @@ class Fold:
         self._caps = [Caps(kind, most_pix, folder, self._files) for kind, most_pix in bounds]
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
-        self.audience = Audience(economics, folder, self._files)
+        self.audience = Audience(economics, folder, self._files, networks)
         self.audience.load(connection)
         for cap in self._caps:
             cap.load(connection)

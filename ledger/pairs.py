@@ -73,7 +73,7 @@ def insert(connection: Connection[Any], pairs: Pairs) -> Run:
 
 def columns_of(pairs: Pairs) -> Columns:
     """Pairs as a run has them, in the order in which they came."""
-    return _keys(pairs.viewers, pairs.days), pairs.gross, pairs.net, pairs.creators, pairs.days
+    return keys_of(pairs.viewers, pairs.days), pairs.gross, pairs.net, pairs.creators, pairs.days
 
 
 def young(since: int, columns: Columns) -> Flags:
@@ -81,7 +81,7 @@ def young(since: int, columns: Columns) -> Flags:
     return np.asarray(columns[4].astype(np.int64) > since)
 
 
-def _keys(viewers: Keys, days: Days) -> Keys:
+def keys_of(viewers: Keys, days: Days) -> Keys:
     """A 64-bit key for each viewer's day: hashes of viewers stay as evenly spread as they are."""
     with np.errstate(over="ignore"):
         return np.asarray(viewers + days.astype(np.uint64) * ODD, np.uint64)
@@ -121,7 +121,7 @@ def read(connection: Connection[Any], today: int, rows: Known) -> Iterator[Colum
     parts = []
     for row in found:
         viewers, creators, days, gross, net = _wide(*row)
-        columns = _keys(viewers, days), gross, net, creators, days
+        columns = keys_of(viewers, days), gross, net, creators, days
         parts.append(tuple(each[days <= today + 1] for each in columns))
     yield runfiles.combined(PAIRS, runfiles.joined(PAIRS, parts))
 

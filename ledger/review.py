@@ -30,7 +30,7 @@ from ledger.totals import Ids, Judgement, Totals, days_of, keys_of
 
 log = logging.getLogger(__name__)
 
-FAN_IN = "fan-in: few viewers, or viewers of few creators, have earned more of a day than counts; what is above waits"
+FAN_IN = "fan-in: few networks or keys have earned more of a day than counts; what is above waits"
 FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
 MATURITY_SLACK_S = 600  # by which earnings may mature later than their day says: the buckets that they are kept in
 JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)

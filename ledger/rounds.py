@@ -41,6 +41,7 @@ from ledger.fold import Fold, Folded
 from ledger.payouts import Payouts
 from ledger.reconcile import Difference, Finding, reconcile
 from ledger.settings import Economics, LedgerSettings
+from ledger.shared_networks import SharedNetworks
 from ledger.treasury import OTHER_MARKS, Treasury, open_treasury
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ class Folding(Part):
         super().begin(connection)
         self._end_fold()
         folder = self.settings.data_dir / SEEN_FOLDER
-        self._fold, self._unreviewed = Fold(connection, self.economics, self.own, folder), True
+        networks = SharedNetworks.of(self.settings)
+        self._fold, self._unreviewed = Fold(connection, self.economics, self.own, folder, networks), True
 
     def close(self) -> None:
         self._end_fold()

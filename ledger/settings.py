@@ -6,6 +6,7 @@ else; configs/economics.toml repeats those that an operator is expected to choos
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,6 +15,7 @@ PPM = 1_000_000
 PIX = 1_000_000  # base units in one PIX
 AMOUNT_MAX = 2**63 - 1
 HOLD_H_MAX = 24 * 366
+PEOPLE_MAX = 1_000_000  # behind one network
 CHALLENGE_MAX_S = 3600
 DOMAIN = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?")
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
@@ -25,7 +27,9 @@ class Economics:
     """What counts, what it pays, and when it is payable."""
 
     SECTION: ClassVar[str] = "economics"
-    RETIRED: ClassVar[tuple[str, ...]] = ("captive_viewers_min", "fan_in_share_ppm")  # of an earlier release: ignored
+    RETIRED: ClassVar[tuple[str, ...]] = (  # of an earlier release: ignored
+        "captive_share_ppm", "captive_min_pix", "captive_viewers_min", "fan_in_share_ppm",
+    )  # fmt: skip
 
     # An appearance of relevance 1.0 earns `rate_pix` base units; anonymous searches earn a share of that.
     rate_pix: int = 1000
@@ -42,27 +46,21 @@ class Economics:
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
-    # Whose looks are vouched for (see ledger/vouching.py; captive_share_ppm 0: nobody is judged). All without a key of one
-    # network are one viewer. In a UTC day, one viewer's looks are vouched for up to `vouched_pix` for one creator and up to
-    # `viewer_vouched_pix` for all of them; the others are doubtful, and so are all of a captive viewer. One is captive to the
-    # creators who get `captive_share_ppm` of their day, once it is worth judging and if these are no more than
-    # `captive_creators`: a number that a person chooses, never what others look at that day.
-    captive_share_ppm: int = 800_000
-    captive_min_pix: int = 3_000
-    captive_creators: int = 1
-    vouched_pix: int = 10_000
-    viewer_vouched_pix: int = 200_000
-
-    # Of the doubtful part of a creator's day, of which one viewer brings all creators together no more than `viewer_free_pix`,
-    # count `creator_free_pix`; or that share of the vouched part, if it is more. What is above is taken back as far as it has
-    # not matured, and held where it has. After a person has released such a hold, up to `fan_in_trust_pix` count a day.
-    creator_free_pix: int = 100_000
-    viewer_free_pix: int = 50_000
-    doubtful_share_ppm: int = 200_000
+    # What counts (see ledger/vouching.py). A source is a key, or all viewers without one of a network. What it earns all
+    # creators together in a UTC day counts up to `source_day_pix` (0: nobody is judged); so much for each of its people, where
+    # a network is listed in `shared_networks`: "PREFIX = PEOPLE", the prefix being one that `[search]` brings viewers together
+    # by (/24, IPv6 /48). Of the rest of a creator's day, of which one source brings them `beside_pair_pix` at most (0: no
+    # bound), counts what is within `beside_share_ppm` of what counts by the former, or has on the mean of the seven days
+    # before. What is above is taken back as far as it has not matured, and held where it has. For so long after a person has
+    # released such a hold the creator's share is `fan_in_trust_ppm`.
+    source_day_pix: int = 200_000
+    shared_networks: tuple[str, ...] = ()
+    beside_share_ppm: int = 400_000
+    beside_pair_pix: int = 300_000
     fan_in_trust_s: int = 30 * 86_400
-    fan_in_trust_pix: int = 2_000_000
+    fan_in_trust_ppm: int = 800_000
 
-    # What a creator's day comes to above `velocity_ratio` times the better one of the two days before, and above
+    # What a creator's day comes to above `velocity_ratio` times the best one of the eight days before, and above
     # `velocity_min_pix`, is held until somebody has looked (ratio 0: nothing is).
     velocity_ratio: int = 5
     velocity_min_pix: int = 5_000_000
@@ -91,7 +89,7 @@ class Economics:
 
     def __post_init__(self) -> None:
         for name in ("anonymous_weight_ppm", "creator_share_ppm", "investors_share_ppm",
-                     "captive_share_ppm", "doubtful_share_ppm"):  # fmt: skip
+                     "beside_share_ppm", "fan_in_trust_ppm"):  # fmt: skip
             if not 0 <= getattr(self, name) <= PPM:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to {PPM}")
         for name in self.__dataclass_fields__:
@@ -105,6 +103,23 @@ class Economics:
         if self.rate_pix > 10**9:
             raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
         self._check_wallets()
+        if not all(1 <= people <= PEOPLE_MAX for people in self.people_by_network.values()):
+            raise ValueError(f"shared_networks: expected 1 to {PEOPLE_MAX} people in each network")
+
+    @property
+    def people_by_network(self) -> dict[str, int]:
+        """The shared networks, named as replicas name them, and how many people are behind each.
+
+        Raises:
+            ValueError: one is no "PREFIX = PEOPLE".
+        """
+        found = {}
+        for each in self.shared_networks:
+            prefix, _, people = (part.strip() for part in each.partition("="))
+            if not people.isdecimal():
+                raise ValueError(f"shared_networks: {each!r} is not 'PREFIX = PEOPLE'")
+            found[str(ipaddress.ip_network(prefix))] = int(people)
+        return found
 
     def _check_wallets(self) -> None:
         if self.manifest_wallet_hold_h > HOLD_H_MAX:

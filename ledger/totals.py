@@ -26,6 +26,7 @@ from ledger.velocity import BEFORE_DAYS
 
 Ids = NDArray[np.int64]
 
+VOUCHED = 2  # the place of that column
 DAY_BITS = 17  # of a day since 1970, beside a creator's number
 PIECE_KEYS = 200_000  # creators' days that are judged at once
 
@@ -34,27 +35,31 @@ def _by_total(columns: Columns) -> Columns:
     return runfiles.summed(columns, 5, runfiles.by_key(columns))
 
 
-# Of each creator's day: what was earned, the vouched, doubtful and free parts of what it was worth (see `vouching`), and of how
-# many viewers there is a doubtful part. A run can take back.
+# Of each creator's day: what was earned, the vouched and doubtful parts of what it was worth, what of the latter may
+# count at most (see `vouching`), and of how many sources there is a doubtful part. A run can take back.
 TOTALS = Shape("totals", b"pixrtot2", ("<i8", "<i8", "<i8", "<i8", "<i8"), _by_total)
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Some days of creators, each once: what was earned (`net`), and the parts of what it was worth."""
+    """Some days of creators, each once: what was earned (`net`), and the parts of what it was worth.
+
+    `usual`: the mean of what is vouched for of the days before, as far as these are wholly known.
+    """
 
     keys: Keys
     net: Amounts
     vouched: Amounts
     doubtful: Amounts
-    free: Amounts
-    viewers: Ids  # of whom there is a doubtful part
+    beside: Amounts
+    viewers: Ids  # sources of which there is a doubtful part
+    usual: Amounts
 
     @classmethod
-    def of(cls, runs: Sequence[Run], keys: Keys) -> Totals:
+    def of(cls, runs: Sequence[Run], keys: Keys, whole_from: int) -> Totals:
         """What runs have of these days; nothing where they have none, or where not all is known any more."""
-        sums = (caps.sums(runs, keys, column) for column in range(1, 1 + len(TOTALS.columns)))
-        return cls(keys, *(np.maximum(each, 0) for each in sums))
+        sums = [np.maximum(caps.sums(runs, keys, column), 0) for column in range(1, 1 + len(TOTALS.columns))]
+        return cls(*[keys, *sums, _usual(runs, keys, whole_from)])
 
     @property
     def days(self) -> Ids:
@@ -65,10 +70,10 @@ class Totals:
         return creators_of(self.keys)
 
     def earned(self, trusted: Ids, economics: Economics) -> Amounts:
-        """What of `net` counts; `trusted` are creators of whom a person has seen the viewers."""
+        """What of `net` counts; `trusted` are creators whose audience a person has seen."""
         gross = self.vouched + self.doubtful
         believed = np.isin(self.creators, trusted)
-        counts = vouching.counts(self.vouched, self.doubtful, self.free, believed, economics)
+        counts = vouching.counts(self.vouched, self.usual, self.beside, believed, economics)
         earned = self.net.copy()
         for row in np.flatnonzero(counts < gross):  # exactly, however large they are
             net, some, share = int(self.net[row]), int(counts[row]), economics.creator_share_ppm
@@ -101,13 +106,13 @@ class Judgement:
         if self.over:
             keys = _united([keys, *(run.keys[_are_in(self.over, days_of(run.keys))] for run in self.runs)])
         for start in range(0, len(keys), PIECE_KEYS):
-            yield Totals.of(self.runs, keys[start : start + PIECE_KEYS])
+            yield Totals.of(self.runs, keys[start : start + PIECE_KEYS], self.whole_from)
 
     def before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
-        """What the better one of the days before each of these has earned, as far as it counts."""
+        """What the best one of the days before each of these has earned, as far as it counts."""
         best = np.zeros(len(keys), np.int64)
         for earlier in range(1, BEFORE_DAYS + 1):
-            totals = Totals.of(self.runs, keys - np.uint64(earlier))
+            totals = Totals.of(self.runs, keys - np.uint64(earlier), self.whole_from)
             best = np.maximum(best, totals.earned(trusted, economics))
         return best
 
@@ -140,6 +145,14 @@ def measured_by(keys: Keys) -> Keys:
     return _united([keys + np.uint64(later) for later in range(BEFORE_DAYS + 1)])
 
 
+def _usual(runs: Sequence[Run], keys: Keys, whole_from: int) -> Amounts:
+    """The mean of what is vouched for of the days before each of these, but for days of which not all is known."""
+    days, total = days_of(keys), np.zeros(len(keys), np.int64)
+    for earlier in range(1, vouching.USUAL_DAYS + 1):
+        total += np.where(days - earlier >= whole_from, caps.sums(runs, keys - np.uint64(earlier), VOUCHED), 0)
+    return np.maximum(total, 0) // np.clip(days - whole_from, 1, vouching.USUAL_DAYS)
+
+
 def young(since: int, columns: Columns) -> Flags:
     """Those of days after `since`."""
     return np.asarray(days_of(columns[0]) > since)
@@ -162,8 +175,8 @@ def insert(connection: Connection[Any], judgement: Judgement, judged_until: int,
     columns = [each.astype(kind).tobytes() for each, kind in zip(changed.columns, TOTALS.types, strict=True)]
     newest = int(days_of(changed.keys).max()) if len(changed) else judgement.through
     row = connection.execute(
-        "INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, free, viewers, judged_until, judged_through, whole_from,"
-        " rules, mark, newest_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        "INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, beside, viewers, judged_until, judged_through,"
+        " whole_from, rules, mark, newest_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
         (*columns, judged_until, judgement.through, judgement.whole_from, rules, mark, newest),
     ).fetchone()
     assert row is not None
@@ -198,7 +211,7 @@ def known(connection: Connection[Any]) -> Known:
 def read(connection: Connection[Any], kept: Known) -> Iterator[Columns]:
     """What rows hold, merged."""
     found = connection.execute(
-        "SELECT keys, net, vouched, doubtful, free, viewers FROM ledger.total_runs WHERE id = ANY(%s) ORDER BY id",
+        "SELECT keys, net, vouched, doubtful, beside, viewers FROM ledger.total_runs WHERE id = ANY(%s) ORDER BY id",
         (kept[:, 0].tolist(),),
     )
     parts = [

@@ -14,7 +14,7 @@ from ledger.groups import Places
 from ledger.money import Amounts
 from ledger.settings import Economics
 
-BEFORE_DAYS = 2  # the days before, the better one of which a day is measured by
+BEFORE_DAYS = 8  # the days before, by the best one of which a day is measured: with the same day of last week
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def fast(earned: Amounts, economics: Economics) -> Places:
 
 
 def leaps(days: Places, creators: Places, earned: Amounts, before: Amounts, economics: Economics) -> list[Leap]:
-    """Which of these creators' days are out of proportion; `before` is the better one of the days before each."""
+    """Which of these creators' days are out of proportion; `before` is the best one of the days before each."""
     found = []
     for row in fast(earned, economics):
         proportion = max(economics.velocity_ratio * int(before[row]), economics.velocity_min_pix)

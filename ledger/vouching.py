@@ -1,13 +1,22 @@
-"""Vouching: what of a creator's UTC day counts, by what each viewer has earned them of it.
+"""Vouching: what of a creator's UTC day counts, by what each source has earned them of it.
 
-What one viewer earns one creator is vouched for up to a bound, as is what one viewer earns all of them. The rest is
-doubtful, and so is all that a *captive* viewer earns those they are captive to: one nearly all of whose day goes to as many
-creators as a setting says. Of a creator's doubtful part, of which each viewer brings a bounded amount, as much counts as a
-small circle of friends would earn them, or a share of what is vouched for, if that is more.
+A source is a key, or all viewers without one of a network. What it earns all creators together is vouched for up to W
+(`source_day_pix`, for each of the people of a shared network), in proportion where it earns more. Of the rest of a creator's
+day, of which one source brings a bounded amount, counts what is within a share b (`beside_share_ppm`) of what is vouched for:
+of that day, or of the mean of the days before if that is more. Two bounds follow, whatever anybody looks at:
 
-So a viewer is worth a bounded amount to whoever makes viewers, whatever these look at. And nothing that other viewers do
-lowers what counts for a creator: nobody can be harmed by being looked at. But all without a key of one network are one viewer:
-what one of them looks at is of the others' day, too. Knows numbers, no account and no hold.
+A source is worth at most (1 + b) W a day to those who own it, and (1 + 2b) W on a day on which they change the creators whom
+they push. For what is vouched for of n sources comes to n W at most, for all creators whom nobody else looks at together; so
+does the sum of these creators' means, of days that come to no more. Beside that counts b times the greater of the two for each
+creator: b n W where no creator's mean is above their day, and never more than b times both sums. The b of creators
+whom a person has believed for a while (`fan_in_trust_ppm`) is 1 at most: W beside W, where these stay the same.
+
+Nothing that others do lowers what counts for a creator, but a neighbour without a key in the same network. For what is vouched
+for of a source, and the rest, follow from its own day alone; looks of other sources add to either, and what counts grows with
+both. A neighbour takes no more than the W of their network from all its creators, and b W with it: what the network has brought
+beyond that counts by what others are vouched for.
+
+Knows numbers, no account and no hold.
 """
 
 from __future__ import annotations
@@ -21,74 +30,54 @@ from ledger.money import Amounts
 from ledger.settings import PPM, Economics
 
 SCALED_MAX = 2**63 // PPM  # base units: what can be taken a share of
+USUAL_DAYS = 7  # the days before, by the mean of which a day may be measured
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Parts of what each viewer's day with a creator is worth: `vouched` and `doubtful` are all of it.
+    """Parts of what each source's day with a creator is worth: `vouched` and `doubtful` are all of it.
 
-    `free` is what of the doubtful part a small circle may bring: each viewer so much a day, whomever it is for.
+    `beside` is what of the doubtful part may count at most.
     """
 
     vouched: Amounts
     doubtful: Amounts
-    free: Amounts
+    beside: Amounts
 
 
-def rules(economics: Economics) -> str:
-    """What shares follow from; those of other rules are to be reckoned again."""
-    of = economics
-    return (
-        f"captive {of.captive_share_ppm} of {of.captive_min_pix} to {of.captive_creators},"
-        f" vouched {of.vouched_pix} of {of.viewer_vouched_pix}, free {of.viewer_free_pix}"
-    )
+def shares(starts: Flags, gross: Amounts, people: Amounts, economics: Economics) -> Shares:
+    """The parts of each row, of which one is what a source was worth to a creator on a day.
 
-
-def shares(starts: Flags, gross: Amounts, economics: Economics) -> Shares:
-    """The parts of each row, of which one is what a viewer was worth to a creator on a day.
-
-    `starts`: where another viewer's day begins, each creator of which comes once.
+    `starts`: where another source's day begins, each creator of which comes once; `people`: of each of these sources.
     """
-    if not economics.captive_share_ppm or not len(gross):
+    if not economics.source_day_pix or not len(gross):
         return Shares(gross, np.zeros_like(gross), np.zeros_like(gross))
-    firsts, group = np.flatnonzero(starts), np.cumsum(starts) - 1
-    captive = _captive(gross, firsts, group, economics)
-    first = np.where(captive, 0, np.minimum(gross, economics.vouched_pix))
-    vouched = _within(first, firsts, group, economics.viewer_vouched_pix)
+    most = min(economics.source_day_pix, SCALED_MAX) * people
+    vouched = _within(gross, np.flatnonzero(starts), np.cumsum(starts) - 1, most)
     doubtful = gross - vouched
-    return Shares(vouched, doubtful, _within(doubtful, firsts, group, economics.viewer_free_pix))
+    bound = economics.beside_pair_pix
+    return Shares(vouched, doubtful, np.minimum(doubtful, bound) if bound else doubtful)
 
 
-def counts(vouched: Amounts, doubtful: Amounts, free: Amounts, trusted: Flags, economics: Economics) -> Amounts:
-    """What counts of each creator's day, by the sums of its parts.
+def counts(vouched: Amounts, usual: Amounts, beside: Amounts, trusted: Flags, economics: Economics) -> Amounts:
+    """What counts of each creator's day, by the sums of its parts; `usual` is the mean of what the days before are vouched for.
 
-    Of `trusted` creators' doubtful parts more counts: a person has looked, and it was nothing.
+    For `trusted` creators the share is another: a person has looked, and it was nothing.
     """
-    most = max(economics.creator_free_pix, economics.fan_in_trust_pix)
-    circle = np.where(trusted, most, economics.creator_free_pix)
-    beside = _part(vouched, economics.doubtful_share_ppm)
-    return np.asarray(vouched + np.minimum(np.minimum(free, doubtful), np.maximum(circle, beside)), np.int64)
+    trust_ppm = max(economics.beside_share_ppm, economics.fan_in_trust_ppm)
+    share = np.where(trusted, trust_ppm, economics.beside_share_ppm)
+    return np.asarray(vouched + np.minimum(beside, _part(np.maximum(vouched, usual), share)), np.int64)
 
 
-def _captive(gross: Amounts, firsts: Places, group: Places, economics: Economics) -> Flags:
-    """Rows of viewers with the creators that they are captive to: the few who get most of their day."""
-    order = np.lexsort((-gross, group))  # groups follow each other already, so this keeps their places
-    best = np.zeros(len(gross), np.bool_)
-    best[order] = np.arange(len(gross)) - firsts[group] < economics.captive_creators
-    whole, most = np.add.reduceat(gross, firsts), np.add.reduceat(np.where(best, gross, 0), firsts)
-    is_captive = (whole >= economics.captive_min_pix) & (most >= _part(whole, economics.captive_share_ppm))
-    return np.asarray(best & is_captive[group], np.bool_)
-
-
-def _within(amounts: Amounts, firsts: Places, group: Places, most: int) -> Amounts:
-    """The same amounts, in proportion less where those of one viewer come to more than `most`."""
+def _within(amounts: Amounts, firsts: Places, group: Places, most: Amounts) -> Amounts:
+    """The same amounts, in proportion less where those of one source come to more than its `most`."""
     sums = np.add.reduceat(amounts, firsts)
     ppm = np.full(len(sums), PPM, np.int64)
     over = sums > most
-    ppm[over] = min(most, SCALED_MAX) * PPM // sums[over]
+    ppm[over] = np.minimum(most[over], SCALED_MAX) * PPM // sums[over]
     return _part(amounts, ppm[group])
 
 
-def _part(amounts: Amounts, ppm: Amounts | int) -> Amounts:
+def _part(amounts: Amounts, ppm: Amounts) -> Amounts:
     """That share of each amount, rounded down, without leaving 64 bits on the way."""
     return np.asarray(amounts // PPM * ppm + amounts % PPM * ppm // PPM, np.int64)

@@ -18,8 +18,8 @@ CREATE TABLE ledger.total_runs (
     net      bytea NOT NULL,               -- little-endian int64, as all that follow: what the creator has earned
     vouched  bytea NOT NULL,               -- parts of what it was worth (ledger/vouching.py); a run can take back
     doubtful bytea NOT NULL,
-    free     bytea NOT NULL,
-    viewers  bytea NOT NULL,               -- of how many there is a doubtful part
+    beside   bytea NOT NULL,
+    viewers  bytea NOT NULL,               -- of how many sources there is a doubtful part
     judged_until   bigint NOT NULL,
     judged_through integer NOT NULL,
     whole_from integer NOT NULL,
@@ -27,13 +27,13 @@ CREATE TABLE ledger.total_runs (
     mark     bigint NOT NULL,
     newest_day integer NOT NULL,
     CHECK (length(keys) % 8 = 0 AND length(keys) = length(net) AND length(keys) = length(vouched)
-           AND length(keys) = length(doubtful) AND length(keys) = length(free) AND length(keys) = length(viewers))
+           AND length(keys) = length(doubtful) AND length(keys) = length(beside) AND length(keys) = length(viewers))
 );
 ALTER TABLE ledger.total_runs ALTER keys SET STORAGE EXTERNAL, ALTER net SET STORAGE EXTERNAL,
-    ALTER vouched SET STORAGE EXTERNAL, ALTER doubtful SET STORAGE EXTERNAL, ALTER free SET STORAGE EXTERNAL,
+    ALTER vouched SET STORAGE EXTERNAL, ALTER doubtful SET STORAGE EXTERNAL, ALTER beside SET STORAGE EXTERNAL,
     ALTER viewers SET STORAGE EXTERNAL;
 -- What was earned before this was judged by the rules of then.
-INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, free, viewers, judged_until, judged_through, whole_from, rules, mark,
+INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, beside, viewers, judged_until, judged_through, whole_from, rules, mark,
                                newest_day)
     SELECT ''::bytea, ''::bytea, ''::bytea, ''::bytea, ''::bytea, ''::bytea, 0, today - 1, today - 3, '', 0, today
     FROM (SELECT floor(extract(epoch FROM now()) / 86400)::integer AS today) t WHERE EXISTS (SELECT FROM ledger.pair_runs);

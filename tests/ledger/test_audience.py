@@ -25,13 +25,10 @@ from ledger.settings import PPM, Economics, LedgerSettings
 from ledger.totals import Judgement
 from tests.ledger.test_fold import DEMO, change, fund, record, search, shown
 
-RULES = Economics(
-    captive_min_pix=300, captive_share_ppm=800_000, captive_creators=2, vouched_pix=150, viewer_vouched_pix=400,
-    viewer_free_pix=120,
-)  # fmt: skip
+RULES = Economics(source_day_pix=400, beside_pair_pix=120)
 Parts = tuple[
     int, int, int, int, int
-]  # earned, vouched, doubtful, free, and of how many viewers there is a doubtful part
+]  # earned, vouched, doubtful, beside, and of how many sources there is a doubtful part
 Shown = tuple[int, int, int, int]  # viewer, creator, day, gross; the creator's part is nine tenths
 
 
@@ -75,16 +72,11 @@ def reckoned(rows: list[Shown], rules: Economics = RULES) -> dict[tuple[int, int
         gross[day, viewer][creator] += amount
         found[day, creator][0] += amount * 9 // 10
     for (day, _), amounts in gross.items():
-        best = sorted(amounts, key=lambda creator: (-amounts[creator], creator))[: rules.captive_creators]
-        whole, most = sum(amounts.values()), sum(amounts[creator] for creator in best)
-        is_captive = whole >= rules.captive_min_pix and most >= part_of(whole, rules.captive_share_ppm)
-        first = {creator: 0 if is_captive and creator in best else min(amount, rules.vouched_pix)
-                 for creator, amount in amounts.items()}  # fmt: skip
-        vouched = within(first, rules.viewer_vouched_pix)
+        vouched = within(amounts, rules.source_day_pix)
         doubtful = {creator: amount - vouched[creator] for creator, amount in amounts.items()}
-        free = within(doubtful, rules.viewer_free_pix)
+        beside = {creator: min(amount, rules.beside_pair_pix) for creator, amount in doubtful.items()}
         for creator in amounts:
-            parts = (vouched[creator], doubtful[creator], free[creator], int(doubtful[creator] > 0))
+            parts = (vouched[creator], doubtful[creator], beside[creator], int(doubtful[creator] > 0))
             for place, value in enumerate(parts, 1):
                 found[day, creator][place] += value
     return {key: (parts[0], parts[1], parts[2], parts[3], parts[4]) for key, parts in found.items()}
@@ -94,7 +86,7 @@ def told(judgement: Judgement) -> dict[tuple[int, int], Parts]:
     """What is to be judged, but for days of which there is nothing."""
     found: dict[tuple[int, int], Parts] = {}
     for each in judgement.totals():
-        columns = (each.days, each.creators, each.net, each.vouched, each.doubtful, each.free, each.viewers)
+        columns = (each.days, each.creators, each.net, each.vouched, each.doubtful, each.beside, each.viewers)
         for day, creator, *parts in zip(*(column.tolist() for column in columns), strict=True):
             if any(parts):
                 found[day, creator] = (parts[0], parts[1], parts[2], parts[3], parts[4])
@@ -189,8 +181,8 @@ def test_only_what_has_changed_is_judged_and_little_is_read(journal: Connection[
     assert set(judged(journal, known)) == {(today, 7)}
 
 
-def test_of_the_days_before_the_better_one_is_told(journal: Connection[Any], tmp_path: Path) -> None:
-    today, rules, nobody = today_of(journal), Economics(captive_share_ppm=0), np.zeros(0, np.int64)
+def test_of_the_days_before_the_best_one_is_told(journal: Connection[Any], tmp_path: Path) -> None:
+    today, rules, nobody = today_of(journal), Economics(source_day_pix=0), np.zeros(0, np.int64)
     known = opened(journal, tmp_path, rules)
     hear(journal, known, [(1, 1, today - 2, 500), (1, 1, today - 1, 300), (1, 2, today - 3, 900)])
     judged(journal, known)
@@ -199,7 +191,7 @@ def test_of_the_days_before_the_better_one_is_told(journal: Connection[Any], tmp
     assert judgement is not None
     (found,) = judgement.totals()
     before = judgement.before(found.keys, nobody, rules)
-    assert dict(zip(found.creators.tolist(), before.tolist(), strict=True)) == {1: 450, 2: 0}
+    assert dict(zip(found.creators.tolist(), before.tolist(), strict=True)) == {1: 450, 2: 810}
 
 
 def test_a_day_is_judged_when_it_is_over_and_again_where_something_of_it_comes_late(
@@ -243,7 +235,7 @@ def test_a_day_that_is_judged_as_it_goes_is_judged_once_more_when_it_is_over(
 
 
 def test_other_rules_count_everything_again(journal: Connection[Any], tmp_path: Path) -> None:
-    today, stricter = today_of(journal), dataclasses.replace(RULES, captive_min_pix=50, captive_share_ppm=500_000)
+    today, stricter = today_of(journal), dataclasses.replace(RULES, source_day_pix=50)
     rows = random_rows(random.Random(1), today, 200)
     known = opened(journal, tmp_path)
     hear(journal, known, rows)
