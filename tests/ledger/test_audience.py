@@ -184,14 +184,16 @@ def test_only_what_has_changed_is_judged_and_little_is_read(journal: Connection[
 def test_of_the_days_before_the_best_one_is_told(journal: Connection[Any], tmp_path: Path) -> None:
     today, rules, nobody = today_of(journal), Economics(source_day_pix=0), np.zeros(0, np.int64)
     known = opened(journal, tmp_path, rules)
-    hear(journal, known, [(1, 1, today - 2, 500), (1, 1, today - 1, 300), (1, 2, today - 3, 900)])
+    hear(
+        journal, known, [(1, 1, today - 2, 500), (1, 1, today - 1, 300), (1, 2, today - 8, 900), (1, 3, today - 9, 900)]
+    )
     judged(journal, known)
-    hear(journal, known, [(1, 1, today, 100), (1, 2, today, 100)])
+    hear(journal, known, [(1, creator, today, 100) for creator in (1, 2, 3)])
     judgement = known.judge(today, today)
     assert judgement is not None
     (found,) = judgement.totals()
     before = judgement.before(found.keys, nobody, rules)
-    assert dict(zip(found.creators.tolist(), before.tolist(), strict=True)) == {1: 450, 2: 810}
+    assert dict(zip(found.creators.tolist(), before.tolist(), strict=True)) == {1: 450, 2: 810, 3: 0}
 
 
 def test_a_day_is_judged_when_it_is_over_and_again_where_something_of_it_comes_late(
