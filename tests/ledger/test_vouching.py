@@ -100,9 +100,10 @@ def test_friends_count_in_any_case_up_to_a_bound_of_the_creators_and_one_of_each
     assert earned([*WORLD, *friends])[1] == 100_000 * 9 // 10
     assert earned([*WORLD, *friends, *looks(range(1010, 1011), range(1, 2), 10_000)])[1] == 100_000 * 9 // 10
     one = [*WORLD, *looks(range(1000, 1001), range(1, 4), 80_000)]  # one viewer for three creators
-    assert [earned(one)[creator] for creator in (1, 2, 3)] == [
-        pytest.approx(ECONOMICS.viewer_free_pix // 3 * 9 // 10, abs=2)
-    ] * 3
+    for few, vouched in ((3, 0), (1, ECONOMICS.vouched_pix)):  # captive to all of them, or to none
+        got = earned(one, dataclasses.replace(ECONOMICS, captive_creators=few))
+        counts = (vouched + ECONOMICS.viewer_free_pix // 3) * 9 // 10
+        assert [got[creator] for creator in (1, 2, 3)] == [pytest.approx(counts, abs=2)] * 3
 
 
 def test_what_a_person_has_looked_at_is_believed_up_to_a_bound() -> None:
