@@ -71,11 +71,19 @@ PARTS = """
     LEFT JOIN ledger.archived_accounts a ON a.archive_id = r.id
     WHERE r.kind = 'journal' AND r.first <= %(entry)s AND r.newest_at >= %(since)s - interval '2 days'
     ORDER BY r.first DESC LIMIT %(most)s"""
+# An entry may take the money of many batches: a line for each recipient, batch by batch in the order that it names them in.
 ABOUT = """
-    SELECT e.id, e.occurred_at, e.kind, coalesce(
-        (SELECT t.signature FROM ledger.attempts t WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch'),
-        (SELECT b.signature FROM ledger.past_batches b WHERE b.id = e.document::jsonb->>'batch'))
-    FROM ledger.entries e WHERE e.id = ANY (%s)"""
+    SELECT w.entry, w.line, e.occurred_at, e.kind, coalesce(
+        (SELECT t.signature FROM ledger.attempts t WHERE t.state = 'landed' AND t.batch_id = b.id),
+        (SELECT p.signature FROM ledger.past_batches p WHERE p.id = b.id))
+    FROM unnest(%s::bigint[], %s::integer[]) AS w (entry, line) JOIN ledger.entries e ON e.id = w.entry, LATERAL (
+        SELECT coalesce(e.document::jsonb->>'batch', (
+            SELECT id FROM (
+                SELECT n.id, sum(coalesce(l.count, p.count)) OVER (ORDER BY n.place) AS last
+                FROM jsonb_array_elements_text(CASE e.kind WHEN 'payout_pending' THEN e.document::jsonb->'batches' END)
+                     WITH ORDINALITY AS n (id, place)
+                LEFT JOIN ledger.batches l ON l.id = n.id LEFT JOIN ledger.past_batches p ON p.id = n.id) named
+            WHERE last >= w.line ORDER BY last LIMIT 1)) AS id) b"""
 
 
 def page(connection: Conn, creator_id: int, shelf: Shelf, *, before: Place = BEGIN, limit: int = ROWS_MAX) -> Page:
@@ -152,10 +160,10 @@ def _is_after(found: Found, place: Place) -> bool:
 
 
 def _lines(connection: Conn, found: Sequence[Found], kinds: dict[int, str]) -> list[StatementLine]:
-    rows = connection.execute(ABOUT, (list({each.entry for each in found}),))
-    about = {number: (at.isoformat(), kind, signature) for number, at, kind, signature in rows}
+    rows = connection.execute(ABOUT, ([each.entry for each in found], [each.line for each in found]))
+    about = {(entry, line): (at.isoformat(), kind, signature) for entry, line, at, kind, signature in rows}
     lines = []
     for each in found:
-        at, kind, signature = about[each.entry]
+        at, kind, signature = about[each.entry, each.line]
         lines.append(StatementLine(at, each.entry, kind, kinds[each.account], each.amount, signature, each.line))
     return lines

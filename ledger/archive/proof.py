@@ -205,10 +205,10 @@ def _payments(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator
         transfers = {each["id"]: each for each in row["transfers"] or []}
         landed = [each for each in row["attempts"] or [] if each["state"] == "landed"]
         known = connection.execute(
-            "SELECT state, signature FROM ledger.past_batches WHERE id = %s", (batch["id"],)
+            "SELECT state, count, signature FROM ledger.past_batches WHERE id = %s", (batch["id"],)
         ).fetchone()
         signature = landed[0]["signature"] if landed else None
-        if known != (batch["state"], signature) or (batch["state"] == "posted" and len(landed) != 1):
+        if known != (batch["state"], batch["count"], signature) or (batch["state"] == "posted" and len(landed) != 1):
             yield f"batch {batch['id']} of the archive is not the one that has gone"
         for payout in paid:
             transfer = transfers.get(payout["transfer_id"])

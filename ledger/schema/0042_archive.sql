@@ -186,6 +186,7 @@ CREATE TABLE ledger.past_batches (
     id         text PRIMARY KEY,
     kind       text NOT NULL,
     state      text NOT NULL,
+    count      integer NOT NULL,              -- of its recipients
     signature  text,                          -- of the one that has landed
     slot       bigint,
     ended_at   timestamptz NOT NULL,
@@ -290,8 +291,8 @@ DECLARE
     counted integer;
     newest bigint;
 BEGIN
-    INSERT INTO ledger.past_batches (id, kind, state, signature, slot, ended_at, archive_id)
-    SELECT b.id, b.kind, b.state, a.signature, a.slot, b.ended_at, r.id FROM ledger.batches b
+    INSERT INTO ledger.past_batches (id, kind, state, count, signature, slot, ended_at, archive_id)
+    SELECT b.id, b.kind, b.state, b.count, a.signature, a.slot, b.ended_at, r.id FROM ledger.batches b
     JOIN ledger.archives r ON r.id = archive AND r.kind = 'payments' AND r.rows = cardinality(ids)
     LEFT JOIN ledger.attempts a ON a.batch_id = b.id AND a.state = 'landed'
     WHERE b.id = ANY (ids) AND ledger.is_old(b.ended_at) AND ledger.is_past(b.id);

@@ -354,7 +354,10 @@ def test_however_many_markers_are_gone_the_others_are_emptied(journal: Connectio
     rig.pay(2)
     rig.connection.execute("SET session_replication_role = replica")
     gone = [f"{number:032x}" for number in range(RECLAIM_READ * rig.treasury.capacity("reclaim") + 1)]
-    of_ours = [str(rig.treasury.marker(each).address) if number % 2 else each for number, each in enumerate(gone)]
+    of_ours = [
+        str(rig.treasury.marker(each).address) if number % 2 else wallet_of(10_000 + number)
+        for number, each in enumerate(gone)
+    ]
     rig.connection.execute(
         "INSERT INTO ledger.markers (batch_id, address, lamports, since)"
         " SELECT t.*, 1, now() - interval '3 h' FROM unnest(%s::text[], %s::text[]) t",
