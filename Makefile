@@ -30,7 +30,7 @@ test: check ## the gates and the suite on the real embedded services (about 40 m
 	$(PY) -m pytest --durations=15
 
 MONEY := money book batches payouts planning signing settling resolving resolutions verdict rail packing treasury fold waiting groups directory caps \
-  review audience vouching seen runs spool wallets counters stops velocity screening
+  review audience vouching shared_networks seen runs spool wallets counters stops velocity screening
 cover: $(STAMP) ## branch coverage of the modules that handle money: 100 %
 	$(PY) -m pytest -q tests/ledger --ignore tests/ledger/simulator $(MONEY:%=--cov=ledger.%) --cov-branch \
 	  --cov-report=term-missing --cov-fail-under=100

@@ -41,7 +41,7 @@ class Economics:
     search_appearances_max: int = 50
     search_amount_max_pix: int = 50_000
     viewer_day_max_pix: int = 500_000
-    address_day_max_pix: int = 2_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
+    address_day_max_pix: int = 20_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
     segment_day_max_pix: int = 5_000_000
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
