@@ -13,9 +13,9 @@ whom a person has believed for a while (`fan_in_trust_ppm`) is 1 at most: W besi
 
 Nothing that others do lowers what counts for a creator, but a neighbour without a key in the same network. For what is vouched
 for of a source, and the rest, follow from its own day alone; looks of other sources add to either, and what counts grows with
-both. A neighbour takes no more than the W of their network from all its creators, and b W with it: what the network has brought
-beyond that counts by what others are vouched for. (That holds while the network's day is within `address_day_max_pix`, beyond
-which nothing of it is funded, no matter whose.)
+both. A neighbour takes no more than the W of their network from all its creators, with b W beside it on that day, and b W over
+the seven that are measured by it: what the network has brought beyond that counts by what others are vouched for. (That holds
+while the network's day is within `address_day_max_pix`: beyond it nothing is funded, no matter for whom.)
 
 Knows numbers, no account and no hold.
 """
