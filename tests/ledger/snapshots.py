@@ -6,13 +6,17 @@ a restore by other means; roles, types and functions are the same ones.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
 NUMBERED = """
     SELECT table_name, column_name FROM information_schema.columns
     WHERE table_schema = 'ledger' AND is_identity = 'YES' ORDER BY 1"""
+
+SET_BACK: LiteralString = (
+    "SELECT setval(pg_get_serial_sequence({0}, {1}), greatest(max({2}), 1), max({2}) IS NOT NULL) FROM {3}"
+)
 
 
 class Snapshot:
@@ -36,9 +40,7 @@ class Snapshot:
         for name, column in connection.execute(NUMBERED).fetchall() if numbers else ():
             table = sql.Identifier("ledger", name)
             connection.execute(
-                sql.SQL("SELECT setval(pg_get_serial_sequence({}, {}), greatest(max({}), 1), max({}) IS NOT NULL) FROM {}").format(
-                    f"ledger.{name}", column, sql.Identifier(column), sql.Identifier(column), table
-                )
+                sql.SQL(SET_BACK).format(f"ledger.{name}", column, sql.Identifier(column), table)
             )
         connection.commit()
 

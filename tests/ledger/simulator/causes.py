@@ -16,7 +16,7 @@ from ledger import adoption, orders, reconcile, review, settling, signing, walle
 from ledger.rail import PAID_UNKNOWN
 from ledger.resolving import PAID_TWICE
 from ledger.rounds import IDS_LOST
-from tests.ledger.simulator import treasury
+from tests.ledger.simulator import nature, treasury
 from tests.ledger.simulator.climate import LEAP_PIX, LEAP_RATIO
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ STOPS = """
     SELECT 'freeze-' || id, 0, reason, detail::text, placed_at FROM ledger.freezes
     UNION ALL SELECT 'hold-' || id, creator_id, reason, '{}', placed_at FROM ledger.holds"""
 CURSORS = "SELECT id, folded FROM ledger.unfolded"
-LAST = "SELECT chain_pix - journal_pix, chain_lamports - journal_lamports FROM ledger.reconciliations WHERE NOT ok AND slot = %s"
+LAST = """
+    SELECT chain_pix - journal_pix, chain_lamports - journal_lamports FROM ledger.reconciliations
+    WHERE NOT ok AND slot = %s"""
 REVERSED = """
     SELECT a.owner, -sum(p.amount)::bigint FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id
     JOIN ledger.accounts a ON a.id = p.account_id
-    WHERE e.kind = 'reversal_fan_in' AND a.party = 'creator' GROUP BY 1"""
+    WHERE e.kind IN ('reversal_fan_in', 'returned_fan_in') AND a.party = 'creator' GROUP BY 1"""
 DECLARED = """
     SELECT (SELECT count(*) FROM ledger.freezes WHERE reason = %s), (SELECT count(*) FROM ledger.orders WHERE kind = %s)"""
 
@@ -70,8 +72,6 @@ def explain(world: World) -> None:
 
 def _note_frozen(world: World) -> None:
     """Whether the treasury may not pay, in any block that a node can still be at."""
-    from tests.ledger.simulator import nature
-
     if nature.is_frozen(world, world.treasury.payer.token_account):
         world.truth.note("treasury frozen")
 

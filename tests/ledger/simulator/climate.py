@@ -70,6 +70,7 @@ FAULTS: Mapping[str, float] = {
     "fork": 0.12,
     "jump": 0.03,  # of the database's clock
     "cheaper": 0.02,  # rent falls
+    "dearer": 0.0,  # rent rises: a ledger of today finds no older marker again
     "outage": 0.03,
     "stretch": 0.02,  # an outage of all nodes, of minutes
 }
@@ -178,7 +179,7 @@ class Climate:
             wallet_hold_s=600,
             manifest_wallet_hold_h=1,
             wallet_domain="pixr.test",
-            **judged,
+            **judged,  # type: ignore[arg-type]
         )
 
     def settings(self, screening: str) -> LedgerSettings:

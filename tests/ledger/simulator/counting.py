@@ -1,4 +1,5 @@
-"""Counting: every unit that was earned is paid or owed, once; what the journal calls paid is on chain; no day is over its limit.
+"""Counting: every unit that was earned is paid or owed, once; what the journal calls paid is on chain; no day is over its
+limit.
 
 Whoever has a part of them withheld is paid nothing of that part.
 """
@@ -25,9 +26,8 @@ PAID = """
 ADDED = """
     SELECT a.owner, sum(p.amount)::bigint FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id
     JOIN ledger.accounts a ON a.id = p.account_id
-    WHERE e.kind IN ('adopted_accrual', 'correction', 'reversal_fan_in') AND a.party = 'creator' GROUP BY 1"""
-ADOPTED = ADDED.replace("IN ('adopted_accrual', 'correction', 'reversal_fan_in')", "= 'adopted_accrual'")
-CORRECTED = ADDED.replace("IN ('adopted_accrual', 'correction', 'reversal_fan_in')", "= 'correction'")
+    WHERE e.kind = ANY(%s) AND a.party = 'creator' GROUP BY 1"""
+ADOPTED, CORRECTED, JUDGED = ["adopted_accrual"], ["correction"], ["reversal_fan_in", "returned_fan_in"]
 LOST = """
     SELECT coalesce(-sum(p.amount), 0)::bigint FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id
     JOIN ledger.accounts a ON a.id = p.account_id
@@ -39,7 +39,8 @@ def count_money(world: World) -> None:
     rows, truth = world.ground.rows, world.truth
     owned = {owner: payable + maturing for owner, payable, maturing in rows(OWNED)}
     paid = {creator: (posted + late, pending) for creator, posted, late, pending in rows(PAID)}
-    added, adopted, corrected = (dict[int, int](rows(query)) for query in (ADDED, ADOPTED, CORRECTED))  # type: ignore[arg-type]
+    kinds = ([*ADOPTED, *CORRECTED, *JUDGED], ADOPTED, CORRECTED)
+    added, adopted, corrected = (dict[int, int](rows(ADDED, kind)) for kind in kinds)  # type: ignore[arg-type]
     for group in truth.groups():
         landed = sum(
             world.on_chain(wallet) for wallet in sorted({each for one in group for each in truth.wallets[one]})

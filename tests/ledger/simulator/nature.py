@@ -24,7 +24,7 @@ TRANSFER = 2  # of the system program
 STATE_AT, FROZEN, OPEN = 108, 2, 1  # in a token account's bytes
 STRANGERS_PIX, STRANGERS_LAMPORTS = 10**12, 10**13
 STEP_BLOCKS = 30  # between two chances for others
-LEAST_PER_BYTE = 1000  # lamports
+LEAST_PER_BYTE, MOST_PER_BYTE = 1000, 6000  # lamports; policies know a limit above which a node is not believed
 
 
 def pass_time(world: World) -> None:
@@ -223,7 +223,16 @@ def _richer(account: Account, lamports: int) -> Account:
 
 def cheaper(world: World) -> None:
     """The chain asks less for an account from now on; what was paid for those that stand stays in them."""
-    world.lamports_per_byte = max(LEAST_PER_BYTE, world.lamports_per_byte * world.rng.randint(60, 95) // 100)
+    _ask(world, world.lamports_per_byte * world.rng.randint(60, 95) // 100)
+
+
+def dearer(world: World) -> None:
+    """It asks more; those that stand keep what they have."""
+    _ask(world, world.lamports_per_byte * world.rng.randint(105, 130) // 100)
+
+
+def _ask(world: World, lamports_per_byte: int) -> None:
+    world.lamports_per_byte = min(max(LEAST_PER_BYTE, lamports_per_byte), MOST_PER_BYTE)
     world.chain.svm.set_rent(Rent.with_lamports_per_byte(world.lamports_per_byte))
 
 
@@ -243,4 +252,5 @@ HAPPENINGS: Mapping[str, Callable[[World], None]] = {
     "withdraw": withdraw,
     "tamper": tamper,
     "cheaper": cheaper,
+    "dearer": dearer,
 }

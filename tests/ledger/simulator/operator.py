@@ -15,7 +15,7 @@ from ledger.rail import PAID_UNKNOWN
 from ledger.resolving import PAID_TWICE
 from ledger.rounds import IDS_LOST
 from ledger.stops import Stop
-from tests.ledger.simulator import nature, treasury
+from tests.ledger.simulator import nature
 from tests.ledger.simulator.causes import ONE_ACCOUNT, OTHERWISE
 
 if TYPE_CHECKING:

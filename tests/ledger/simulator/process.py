@@ -18,7 +18,8 @@ import psycopg
 from psycopg import Connection
 
 from cluster.errors import Rejected, Temporary
-from ledger import book, fold, review, rounds, treasury
+from ledger import book, fold, review, rounds, runstore, treasury
+from ledger import reconcile as reconciling
 from ledger.book import Fenced
 from ledger.chain import Chain, RpcRefusal
 from ledger.fold import Fold
@@ -130,7 +131,8 @@ class Process:
             part.round()
         except (Crash, Fenced):
             self.is_dead = True
-            part.close()  # what it had locked is free
+            if part._connection is not None:
+                part._connection.close()  # what it had locked is free
         except (Temporary, RpcRefusal, psycopg.OperationalError, OSError):
             part.close()
         except Exception as bug:  # noqa: BLE001
@@ -192,7 +194,7 @@ class Process:
             lambda: fold.mature(line),
         ]
         for step in steps:
-            with suppress(Fenced, Rejected, Temporary), book.refusals():
+            with suppress(Fenced, Rejected, Temporary, OSError), book.refusals():  # its files may be another's by now
                 step()
             line.rollback()
 
@@ -278,6 +280,9 @@ def standing_on(world: World) -> Iterator[None]:
     with ExitStack() as stack:
         for name, value in here.items():
             stack.enter_context(patch.object(rounds, name, value))
+        for module in (reconciling, runstore):
+            if hasattr(module, "time"):  # of their pauses
+                stack.enter_context(patch.object(module, "time", here["time"]))
         stack.enter_context(patch.object(fold, "ThreadPoolExecutor", Inline))
         stack.enter_context(world.wrong.installed())
         yield

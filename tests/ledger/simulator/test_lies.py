@@ -37,6 +37,10 @@ def a_payment(chain: blocks.Chain, treasury: Treasury) -> bytes:
     return treasury.signed([packing.pay(treasury.payer, treasury.payer.token_account, 7)], blockhash, 200_000)
 
 
+async def asked(node: Node, method: str, *params: Any) -> Any:
+    return await node.call(method, list(params))
+
+
 def test_all_who_tell_a_story_say_the_same_of_what_has_not_landed() -> None:
     chain, treasury = funded()
     slots = Slots(random.Random(1))
@@ -49,9 +53,6 @@ def test_all_who_tell_a_story_say_the_same_of_what_has_not_landed() -> None:
         ]
         raw = a_payment(chain, treasury)
         signature = packing.signature_of(raw)
-
-        async def asked(node: Node, method: str, *params: Any) -> Any:
-            return await node.call(method, list(params))
 
         for liar in liars:
             liar.weather = dropping
