@@ -169,12 +169,9 @@ class Process:
         if not self.epoch.number:
             return
         before = self._written()
-        for part, going_on in (
-            (self.folding, self._fold_on),
-            (self.paying, self._pay_on),
-            (self.reconciling, self._reconcile_on),
-        ):
-            line = Line(self._world, self._world.ground.parts[part.name], is_shaky=False)
+        for going_on in (self._fold_on, self._pay_on, self._reconcile_on):
+            # Over a connection that the new process has not begun to use.
+            line = Line(self._world, self._world.ground.parts[self.paying.name], is_shaky=False)
             line.setting("ledger.epoch", str(self.epoch.number))
             with suppress(Fenced, Rejected, Temporary, RpcRefusal, psycopg.OperationalError), book.refusals():
                 going_on(line)

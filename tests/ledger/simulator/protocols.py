@@ -284,7 +284,7 @@ STOPS = aimed({"hold": 0.4, "new wallet": 0.3, "sanction": 0.3, "leap": 0.3}, is
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
 SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20)
-BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20)
+BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
 WRONG: tuple[Wrong, ...] = (
     Wrong("SendThenRecord", aimed(TURMOIL, is_marked=False, crashing=0.02), payouts=SendThenRecord),
