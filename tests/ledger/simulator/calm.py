@@ -33,6 +33,7 @@ OPEN_NAMES = (
     "orders",
     "resolutions",
     "unknown",
+    "unreconciled",
 )
 OPEN = """
     SELECT (SELECT count(*) FROM ledger.freezes WHERE released_at IS NULL),
@@ -45,11 +46,12 @@ OPEN = """
            (SELECT count(*) FROM ledger.orders WHERE done_at IS NULL AND expires_at > sim.now()),
            (SELECT count(*) FROM ledger.resolutions WHERE done_at IS NULL),
            (SELECT count(*) FROM ledger.chain_transactions c WHERE c.kind = 'unknown' AND NOT EXISTS (
-                SELECT FROM ledger.attempts a WHERE a.signature = c.signature AND a.state IN ('landed', 'failed')))"""
+                SELECT FROM ledger.attempts a WHERE a.signature = c.signature AND a.state IN ('landed', 'failed'))),
+           (SELECT NOT EXISTS (SELECT FROM ledger.reconciliations WHERE ok AND at > sim.now() - interval '3 hours'))::int"""
 # By when batches ended, which nothing that is done about their markers moves.
 STANDING = """
     SELECT b.id, m.address, m.lamports FROM ledger.batches b JOIN ledger.markers m ON m.batch_id = b.id
-    WHERE b.ended_at < sim.now() - make_interval(secs => %s)"""
+    WHERE b.ended_at <= sim.now() - make_interval(secs => %s)"""
 
 
 def settle(world: World) -> None:
