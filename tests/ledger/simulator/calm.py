@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROUNDS_MAX = 150
 HOURS_ROUNDS, DAYS_ROUNDS = 4, 50  # after which hours pass in each, then days
 PATIENT_ROUNDS = 25  # in which liars are still asked
+FOUND_OUT_ROUNDS = 3  # in which those who told a story are not asked any more
 STORY_ROUNDS = 30  # after which a world that liars have misled, and in which payouts are frozen, is as it will stay
 EVERY_ROUNDS = 8  # the operator has all that is open ended by evidence
 RECLAIM_LATE_S = 600  # by which a marker is emptied later than it may be
@@ -59,7 +60,8 @@ def settle(world: World) -> None:
     _mend(world)
     for number in range(ROUNDS_MAX):
         _round(world, number)
-        if number % 2 and not any(still_open(world).values()):
+        is_heard = world.story is None or number > PATIENT_ROUNDS + FOUND_OUT_ROUNDS  # what a story hides shows after it
+        if number % 2 and is_heard and not any(still_open(world).values()):
             if not waiting(world):
                 break
             if not standing(world):  # it is not their time yet

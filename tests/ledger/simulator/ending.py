@@ -19,7 +19,8 @@ from tests.ledger.simulator.truth import LEFT_OUT, Outcome, kinds_of
 if TYPE_CHECKING:
     from tests.ledger.simulator.world import World
 
-BY_STORY = {"double", "phantom", "lost", "booked", "stuck", "rent", "audit", "over"}  # what liars who agree can bring about
+# What liars who agree can bring about.
+BY_STORY = {"double", "phantom", "lost", "booked", "stuck", "rent", "audit", "over"}
 COUNTED = """
     SELECT (SELECT count(*) FROM ledger.payouts), (SELECT count(*) FROM ledger.attempts),
            (SELECT count(*) FROM ledger.folds), (SELECT count(*) FROM ledger.freezes)"""
@@ -45,10 +46,14 @@ def count(world: World) -> Outcome:
 
 def _excuse(world: World) -> None:
     """While two of three nodes tell one story, what they say is booked; it is expected that payouts are frozen at the end,
-    for the reason that is true. Only what is wrong and silent is a problem, and what no node can bring about.
+    for the reason that is true; or that the audit names it, where no money is missing. Only what is wrong and silent is a
+    problem, and what no node can bring about.
     """
     truth = world.truth
-    if kinds_of(truth.problems) <= BY_STORY and calm.is_stopped_by_story(world):
+    if world.story is None or not world.story.is_told:
+        return
+    kinds = kinds_of(truth.problems)
+    if kinds == {"audit"} or (kinds <= BY_STORY and calm.is_stopped_by_story(world)):
         truth.events["stopped, as a story demands"] += bool(truth.problems)
         truth.problems.clear()
 

@@ -59,6 +59,7 @@ class Crowd:
 
     replicas: list[Replica] = field(default_factory=list)
     segments: int = 0
+    amounts: dict[int, int] = field(default_factory=dict)  # what a look at each of them is worth
     refused: set[int] = field(default_factory=set)  # creators whom the authority does not let be paid
     is_away: bool = False  # the authority
     wallets: int = 0  # new ones
@@ -168,7 +169,8 @@ def _search(world: World, replica: Replica) -> bytes:
         )
         if again and world.rng.random() < 0.25:
             segment = world.rng.choice(again)
-            shown.append(Appearance(_hash(viewer), segment, segment % 10_000, 0, 0, 1000))
+            # Worth as much as the first time: whichever of the two is folded first, one of them counts.
+            shown.append(Appearance(_hash(viewer), segment, segment % 10_000, 0, 0, world.crowd.amounts[segment]))
         else:
             shown.append(_appearance(world, viewer, world.rng.choice(world.creators), world.rng.choice(SHOWN)))
     return _shown_to(world, replica, viewer, shown)
@@ -178,6 +180,7 @@ def _appearance(world: World, viewer: int, creator: int, amount: int) -> Appeara
     """A moment that this viewer has never seen. Its number ends with its creator's."""
     world.crowd.segments += 1
     segment = world.crowd.segments * 10_000 + creator
+    world.crowd.amounts[segment] = amount
     if world.rng.random() < INVESTED:
         invest(world, segment)
     return Appearance(_hash(viewer), segment, creator, 0, 0, amount)
