@@ -48,7 +48,7 @@ OPEN = """
            (SELECT count(*) FROM ledger.resolutions WHERE done_at IS NULL),
            (SELECT count(*) FROM ledger.chain_transactions c WHERE c.kind = 'unknown' AND NOT EXISTS (
                 SELECT FROM ledger.attempts a WHERE a.signature = c.signature AND a.state IN ('landed', 'failed'))),
-           (SELECT NOT EXISTS (SELECT FROM ledger.reconciliations WHERE ok AND at > sim.now() - interval '3 hours'))::int"""
+           (SELECT NOT EXISTS (SELECT FROM ledger.reconciliations WHERE ok AND at > sim.now() - interval '30 minutes'))::int"""
 # By when batches ended, which nothing that is done about their markers moves.
 STANDING = """
     SELECT b.id, m.address, m.lamports FROM ledger.batches b JOIN ledger.markers m ON m.batch_id = b.id
