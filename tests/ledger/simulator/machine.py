@@ -228,9 +228,11 @@ class Probe:
                 found.append(Transition(self._relation, column.name, NONE, SET))
             else:
                 values = [*column.values, *([] if column.name in self._needed else [NONE])]
+                # A truth that may be missing is said once: checks tie it to the instant at which it is.
+                is_said_once = column.name not in self._named and NONE in values
                 found += [
                     Transition(self._relation, column.name, was, became)
-                    for was in values
+                    for was in ([NONE] if is_said_once else values)
                     for became in values
                     if was != became and self._may_somehow(column.name, _value(was), _value(became))
                 ]

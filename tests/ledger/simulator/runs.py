@@ -36,7 +36,12 @@ SHARE_MIN = 0.95  # of the transitions
 VERSIONED = ("ledger", "cluster", "tests/ledger")  # folders
 LOCKS = ("constraints.txt", "pyproject.toml")  # what is installed
 # Changes that one column does not make alone, and why: a row's guard asks for others beside it.
-TOGETHER: Mapping[Transition, str] = {}
+TOGETHER: Mapping[Transition, str] = {
+    Transition("wallets", "held_for", "manifest", "change"): "the guard itself writes it where the wallet changes",
+    Transition("wallets", "held_for", "no proof", "change"): "the guard itself writes it where the wallet changes",
+    Transition("wallets", "held_for", "none", "change"): "the guard itself writes it where the wallet changes",
+    Transition("wallets", "hold_until", "set", "none"): "a proof of the wallet ends the wait for one",
+}
 
 
 @dataclass(frozen=True)
