@@ -39,9 +39,7 @@ class Snapshot:
         self.put(connection)
         for name, column in connection.execute(NUMBERED).fetchall() if numbers else ():
             table = sql.Identifier("ledger", name)
-            connection.execute(
-                sql.SQL(SET_BACK).format(f"ledger.{name}", column, sql.Identifier(column), table)
-            )
+            connection.execute(sql.SQL(SET_BACK).format(f"ledger.{name}", column, sql.Identifier(column), table))
         connection.commit()
 
     def put(self, connection: Connection[Any]) -> None:

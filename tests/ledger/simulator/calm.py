@@ -60,7 +60,9 @@ def settle(world: World) -> None:
     _mend(world)
     for number in range(ROUNDS_MAX):
         _round(world, number)
-        is_heard = world.story is None or number > PATIENT_ROUNDS + FOUND_OUT_ROUNDS  # what a story hides shows after it
+        is_heard = (
+            world.story is None or number > PATIENT_ROUNDS + FOUND_OUT_ROUNDS
+        )  # what a story hides shows after it
         if number % 2 and is_heard and not any(still_open(world).values()):
             if not waiting(world):
                 break

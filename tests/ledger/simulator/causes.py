@@ -188,4 +188,3 @@ def _is_on_chain(world: World, batch: str) -> bool:
         return False
     found = [world.chain.store.transaction(each) for each in signatures]
     return any(each is not None and each.error is None for each in found)
-

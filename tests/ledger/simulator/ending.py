@@ -81,7 +81,9 @@ def _count_rent(world: World) -> None:
     for batch in sorted(landed):
         account = world.chain.svm.get_account(world.markers_of(batch)[0])
         if account is not None and account.lamports:
-            world.truth.found("rent", f"the marker of batch {batch} stands at the end, with {account.lamports} lamports")
+            world.truth.found(
+                "rent", f"the marker of batch {batch} stands at the end, with {account.lamports} lamports"
+            )
 
 
 def _audit(world: World) -> None:

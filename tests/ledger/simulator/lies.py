@@ -314,7 +314,9 @@ def pretended(chain: blocks.Chain, transaction: VersionedTransaction) -> dict[st
             svm.set_account(key, account or Account(0, b"", blocks.SYSTEM_PROGRAM))
     if isinstance(result, FailedTransactionMetadata):
         return None
-    told = chain._meta(result, None, [blocks._present(each) for each in before], [blocks._present(each) for each in after])
+    told = chain._meta(
+        result, None, [blocks._present(each) for each in before], [blocks._present(each) for each in after]
+    )
     return dict(json.loads(json.dumps(told)))
 
 

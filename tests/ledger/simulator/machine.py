@@ -308,7 +308,9 @@ def _named(connection: Conn, relation: str, types: dict[str, str]) -> dict[str, 
         said = ONE_OF.fullmatch(text)
         if said is not None and types.get(said[1]) == "text":
             found[said[1]] = tuple(each.replace("''", "'") for each in VALUE.findall(said[2]))
-    assert listed <= found.keys(), f"checks of ledger.{relation} list values of {listed - found.keys()}, which are not read"
+    assert listed <= found.keys(), (
+        f"checks of ledger.{relation} list values of {listed - found.keys()}, which are not read"
+    )
     return found
 
 

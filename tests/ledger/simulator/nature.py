@@ -179,9 +179,7 @@ def is_frozen(world: World, address: Pubkey) -> bool:
     """Whether a token account is frozen now, or at the end of a block that a node can still be at."""
     accounts = [world.chain.svm.get_account(address)]
     accounts += [block.undo.get(address) for block in world.chain.blocks.values()]
-    return any(
-        each is not None and len(each.data) > STATE_AT and each.data[STATE_AT] == FROZEN for each in accounts
-    )
+    return any(each is not None and len(each.data) > STATE_AT and each.data[STATE_AT] == FROZEN for each in accounts)
 
 
 def thaw_all(world: World) -> None:

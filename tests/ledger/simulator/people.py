@@ -224,7 +224,9 @@ def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> bool:
     earned: Counter[tuple[int, int]] = Counter()
     for (viewer, at_ms), row in zip(of_rows, bodies, strict=True):
         creator = int(row["creator_id"])
-        earned[creator, _day(world, at_ms)] += _count(world, viewer, int(row["segment_id"]), creator, int(row["amount_pix"]))
+        earned[creator, _day(world, at_ms)] += _count(
+            world, viewer, int(row["segment_id"]), creator, int(row["amount_pix"])
+        )
     world.truth.kept.days.update(earned)
     world.truth.kept.batches.append(Earned(replica.id, replica.recorded, dict(earned)))
     return True

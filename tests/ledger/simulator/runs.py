@@ -159,7 +159,9 @@ def _work(job: Job) -> tuple[Job, Outcome]:
 def version() -> str:
     """Of what is simulated and of what simulates: another one has other outcomes."""
     digest = hashlib.sha256()
-    files = [file for folder in VERSIONED for file in sorted((ROOT / folder).rglob("*")) if file.suffix in (".py", ".sql")]
+    files = [
+        file for folder in VERSIONED for file in sorted((ROOT / folder).rglob("*")) if file.suffix in (".py", ".sql")
+    ]
     for file in [*files, *(ROOT / name for name in LOCKS if (ROOT / name).exists())]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

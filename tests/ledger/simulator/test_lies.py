@@ -104,4 +104,3 @@ def test_a_difference_is_explained_by_the_sum_of_its_parts_alone() -> None:
     assert is_sum_of((-5, 3), parts, [(0, 0), (0, 3)])
     assert not is_sum_of((-6, 0), parts, [(0, 0)])
     assert not is_sum_of((-5, 3), parts, [(0, 0)])
-

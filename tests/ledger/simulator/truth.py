@@ -98,7 +98,9 @@ class Truth:
     wallets: dict[int, list[str]] = field(default_factory=dict)  # all that a creator has had, the last one now
     taken: Counter[str] = field(default_factory=Counter)  # out of token accounts that were closed, by address
     closed: set[str] = field(default_factory=set)  # wallets whose token account was closed by its owner
-    batch_of: dict[str, str] = field(default_factory=dict)  # of each signature of ours whose bytes have left; "" of reclaims
+    batch_of: dict[str, str] = field(
+        default_factory=dict
+    )  # of each signature of ours whose bytes have left; "" of reclaims
     withdrawn: set[str] = field(default_factory=set)  # signatures of the treasury's owner
     tampered: int = 0  # lamports that came without a transaction
     prefunded: set[str] = field(default_factory=set)  # markers that strangers have paid for
