@@ -305,7 +305,7 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("PaysTheOldWallet", STOPS, ("stopped",), patches=((batches, "STOPPED", _without_wallet(batches.STOPPED)),)),
     Wrong("PlansWhileFrozen", BACK, payouts=PlansWhileFrozen),
     Wrong("ThawsAtOnce", BACK, patches=((adoption, "end", _thaws_at_once),)),
-    Wrong("PlansOverTheDay", aimed(day_max_pix=150), ("over",), payouts=PlansOverTheDay),
+    Wrong("PlansOverTheDay", aimed(day_max_pix=13_000), ("over",), payouts=PlansOverTheDay),
     Wrong("BlamesForOneNode", aimed(nodes=3, liars=1), ("unexplained",), payouts=BlamesForOneNode),
     Wrong("ReclaimsByTheBook", GIFTS, ("rent",), payouts=ReclaimsByTheBook),
     Wrong("ForgetsMarkers", aimed(), ("rent",), payouts=ForgetsMarkers),
