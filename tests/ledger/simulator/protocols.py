@@ -279,8 +279,11 @@ TURMOIL = {"leap": 0.4, "fork": 0.25}
 LIARS = aimed({"leap": 0.4}, nodes=3, liars=1, is_marked=False, weather=replace(LATE, silent=0.3), rounds=20)
 PLOTS = aimed({"leap": 0.1, "hold": 0.3, "release": 0.3}, plots=0.4, rounds=24, creators=4, wallets=4)
 HELPED = replace(PLOTS, plots_in_order=True)
-WAITING = replace(FAIR, silent=0.3)  # batches wait between their plan and their signature
-STOPS = aimed({"hold": 0.4, "new wallet": 0.3, "sanction": 0.3, "leap": 0.3}, is_screened=True, weather=WAITING)
+WAITING = replace(FAIR, silent=0.5)  # batches wait between their plan and their signature
+STOPS = aimed(
+    {"hold": 0.4, "new wallet": 0.3, "sanction": 0.5, "leap": 0.3},
+    is_screened=True, weather=WAITING, creators=8, wallets=8, rounds=20,
+)  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
 SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20)
