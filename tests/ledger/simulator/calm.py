@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from solders.pubkey import Pubkey
 
 from tests.ledger.chains import FINAL_BLOCKS
-from tests.ledger.simulator import nature, operator, people, truth
+from tests.ledger.simulator import causes, nature, operator, people
 from tests.ledger.simulator.climate import CALM
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ROUNDS_MAX = 150
 HOURS_ROUNDS, DAYS_ROUNDS = 4, 50  # after which hours pass in each, then days
 PATIENT_ROUNDS = 25  # in which liars are still asked
+FOUND_OUT_ROUNDS = 3  # in which those who told a story are not asked any more
+STORY_ROUNDS = 30  # after which a world that liars have misled, and in which payouts are frozen, is as it will stay
 EVERY_ROUNDS = 8  # the operator has all that is open ended by evidence
 RECLAIM_LATE_S = 600  # by which a marker is emptied later than it may be
 SECRET_FOUND = 0.3
@@ -32,6 +34,7 @@ OPEN_NAMES = (
     "orders",
     "resolutions",
     "unknown",
+    "unreconciled",
 )
 OPEN = """
     SELECT (SELECT count(*) FROM ledger.freezes WHERE released_at IS NULL),
@@ -44,23 +47,45 @@ OPEN = """
            (SELECT count(*) FROM ledger.orders WHERE done_at IS NULL AND expires_at > sim.now()),
            (SELECT count(*) FROM ledger.resolutions WHERE done_at IS NULL),
            (SELECT count(*) FROM ledger.chain_transactions c WHERE c.kind = 'unknown' AND NOT EXISTS (
-                SELECT FROM ledger.attempts a WHERE a.signature = c.signature AND a.state IN ('landed', 'failed')))"""
+                SELECT FROM ledger.attempts a WHERE a.signature = c.signature AND a.state IN ('landed', 'failed'))),
+           (SELECT NOT EXISTS (SELECT FROM ledger.reconciliations WHERE ok AND at > sim.now() - interval '30 minutes'))::int"""
+# By when batches ended, which nothing that is done about their markers moves.
 STANDING = """
-    SELECT batch_id, address FROM ledger.markers
-    WHERE reclaimed_by IS NULL AND since < sim.now() - make_interval(secs => %s)"""
+    SELECT b.id, m.address, m.lamports FROM ledger.batches b JOIN ledger.markers m ON m.batch_id = b.id
+    WHERE b.ended_at <= sim.now() - make_interval(secs => %s)"""
 
 
 def settle(world: World) -> None:
-    """Rounds until nothing is under way any more, or so many of them."""
+    """Rounds until nothing is under way any more, or so many of them; then the time of the markers comes."""
     _mend(world)
     for number in range(ROUNDS_MAX):
         _round(world, number)
-        if number % 2 and not any(still_open(world).values()) and not standing(world):
-            break
+        is_heard = (
+            world.story is None or number > PATIENT_ROUNDS + FOUND_OUT_ROUNDS
+        )  # what a story hides shows after it
+        if number % 2 and is_heard and not any(still_open(world).values()):
+            if not waiting(world):
+                break
+            if not standing(world):  # it is not their time yet
+                world.ground.clock += timedelta(seconds=world.climate.marker_retention_s)
         if number == PATIENT_ROUNDS:
-            for node in world.nodes:
-                node.liar = False  # the operator has found who lies
+            _find_liars(world)
+        if number > PATIENT_ROUNDS + STORY_ROUNDS and is_stopped_by_story(world):
+            break
     world.truth.events["calm rounds"] = number
+
+
+def is_stopped_by_story(world: World) -> bool:
+    """Whether liars have told what was believed, and payouts are frozen for it: so it is expected to end."""
+    return world.story is not None and world.story.is_told and bool(still_open(world)["freezes"])
+
+
+def _find_liars(world: World) -> None:
+    """The operator has found who lies."""
+    for node in world.nodes:
+        node.liar = False
+    if world.story is not None:
+        world.story.is_over = True
 
 
 def still_open(world: World) -> dict[str, int]:
@@ -70,20 +95,30 @@ def still_open(world: World) -> dict[str, int]:
 
 def standing(world: World) -> list[str]:
     """Batches whose markers should have been emptied by now, for some time."""
+    return _holding(world, world.climate.marker_retention_s + RECLAIM_LATE_S)
+
+
+def waiting(world: World) -> list[str]:
+    """Batches whose markers have not been emptied, be it their time or not."""
+    return _holding(world, 0)
+
+
+def _holding(world: World, since_s: float) -> list[str]:
+    """By what the chain has at their addresses. Of a batch whose id a restore has forgotten nobody finds the marker again."""
     made = world.opened_treasury()
     return [
         batch
-        for batch, address in world.ground.rows(STANDING, world.climate.marker_retention_s + RECLAIM_LATE_S)
+        for batch, address, lamports in world.ground.rows(STANDING, since_s)
         if str(made.marker(batch).address) == address
         and (account := world.chain.svm.get_account(Pubkey.from_string(address))) is not None
-        and account.lamports >= made.marker_rent
+        and account.lamports >= max(lamports, 1)
     ]
 
 
 def _mend(world: World) -> None:
     for node in world.nodes:
         node.weather, node.down_until, node.forgetful = CALM, 0, False
-        node.liar = node.liar and world.rng.random() < 0.5
+        node.liar = node.liar and (world.story is not None or world.rng.random() < 0.5)
     world.upgrade()
     if world.climate.loses_secret:
         world.lose_secret(is_found=world.rng.random() < SECRET_FOUND)
@@ -92,6 +127,7 @@ def _mend(world: World) -> None:
 
 
 def _round(world: World, number: int) -> None:
+    world.look_before()
     world.advance(FINAL_BLOCKS + 1)
     days, hours = number > DAYS_ROUNDS, number > HOURS_ROUNDS
     world.ground.clock += timedelta(days=1) if days else timedelta(hours=1) if hours else timedelta(minutes=3)
@@ -104,4 +140,4 @@ def _round(world: World, number: int) -> None:
     if number and number % EVERY_ROUNDS == 0:
         world.do("ask about open", operator.ask_about_open)
         world.do("all well", people.all_well)
-    truth.explain_stops(world)
+    causes.explain(world)

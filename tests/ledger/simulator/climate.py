@@ -15,6 +15,18 @@ from ledger.settings import Economics, LedgerSettings
 
 CHANCE_MAX = 0.9
 NO_LIMIT_PIX = 10**11  # a day
+# What of a day is doubtful, and how much of one is a leap. Viewers of a world look at few creators and see little: none of
+# them earns anybody as much as BOUGHT_PIX a day. An audience that is bought does, at each moment it looks at.
+BOUGHT_PIX, LEAP_PIX, LEAP_RATIO = 400_000, 2_000_000, 5
+JUDGED: Mapping[str, int] = {
+    "captive_min_pix": BOUGHT_PIX,
+    "captive_viewers_min": 4,
+    "vouched_pix": BOUGHT_PIX,
+    "viewer_vouched_pix": 10**9,
+    "source_day_pix": 6_000,
+    "velocity_ratio": LEAP_RATIO,
+    "velocity_min_pix": LEAP_PIX,
+}
 
 
 class Restoring(StrEnum):
@@ -56,6 +68,8 @@ FAULTS: Mapping[str, float] = {
     "leap": 0.2,  # many blocks at once
     "fork": 0.12,
     "jump": 0.03,  # of the database's clock
+    "cheaper": 0.02,  # rent falls
+    "dearer": 0.0,  # rent rises: a ledger of today finds no older marker again
     "outage": 0.03,
     "stretch": 0.02,  # an outage of all nodes, of minutes
 }
@@ -113,6 +127,8 @@ class Climate:
     marker_retention_s: int = 300
     plots: float = 0.0  # a round: every node tells the same lie
     plots_in_order: bool = False  # what is sent during one lands in its order; and the database's clock may help it
+    tells_story: bool = False  # its liars have agreed on one lie, and tell all of it whenever they are asked
+    hours: int = 0  # that pass in a round, of a world whose creators all earn much, each day as much
     loses_secret: bool = False
     restoring: Restoring = Restoring.NEVER
     keeping: float = 0.15  # a backup, in worlds that restore
@@ -120,12 +136,21 @@ class Climate:
     crashing: float = 0.003  # a step
     losing: float = 0.003  # a statement: the connection
     switching: float = 0.12  # a step: another part goes on
+    overlapping: float = 0.03  # a statement of a transaction that is open: the same
     haunting: float = 0.3  # a death: the old process was only slow
     weather: Weather = field(default_factory=Weather)
     chances: Mapping[str, float] = field(default_factory=dict)  # instead of the ones above
+    judged: Mapping[str, int] = field(default_factory=dict)  # instead of JUDGED
 
     def chance(self, name: str) -> float:
         return self.chances.get(name, DEEDS.get(name, 0.0) + FAULTS.get(name, 0.0))
+
+    @property
+    def left_out(self) -> str:
+        """What this world leaves out of what others have, so that its outcome is whole."""
+        if not self.is_trusting:
+            return ""
+        return "no jump of the clock and no restore, with two liars or a plot"
 
     @property
     def is_trusting(self) -> bool:
@@ -133,7 +158,12 @@ class Climate:
         return self.liars > 1 or self.plots > 0
 
     def economics(self) -> Economics:
-        """Bounds that nobody comes near, but for an audience that is bought."""
+        """Bounds that nobody comes near, but for an audience that is bought.
+
+        Of what is judged only what this version of the ledger has a setting for.
+        """
+        known = Economics.__dataclass_fields__
+        judged = {name: value for name, value in {**JUDGED, **self.judged}.items() if name in known}
         return Economics(
             maturity_s=self.maturity_s,
             payout_min_pix=1,
@@ -145,11 +175,10 @@ class Climate:
             creator_day_max_pix=0,
             search_appearances_max=0,
             search_amount_max_pix=0,
-            source_day_pix=6_000,
-            velocity_min_pix=200_000,
             wallet_hold_s=600,
             manifest_wallet_hold_h=1,
             wallet_domain="pixr.test",
+            **judged,  # type: ignore[arg-type]
         )
 
     def settings(self, screening: str) -> LedgerSettings:
@@ -197,22 +226,41 @@ def drawn(seed: int, fierce: float = 1.0) -> Climate:
         is_screened=rng.random() < 0.4,
         by_two=rng.random() < 0.3,
         payout_max_pix=10**10 if folding else rng.choice((10**10, 10**10, 5_000)),
-        day_max_pix=rng.choice((NO_LIMIT_PIX, NO_LIMIT_PIX, 10**6 if folding else 20_000)),
+        day_max_pix=rng.choice((NO_LIMIT_PIX, NO_LIMIT_PIX, 5 * 10**6 if folding else 20_000)),
         batches_live_max=rng.choice((2, 6, 20)),
         marker_retention_s=rng.choice((60, 300, 30 * 86_400)),
         plots=0.06 if marked and not restoring and rng.random() < 0.25 else 0.0,
         loses_secret=not restoring and rng.random() < 0.04,
         plots_in_order=rng.random() < 0.5,
         restoring=restoring,
+        tells_story=liars > 1 and rng.random() < STORIES,
     )
     if made.is_trusting:
         made = replace(made, chances={"jump": 0.0})
+    elif folding and rng.random() < STEADY:
+        made = steady(made)
     if seed % CROWD_EVERY == CROWD_EVERY - 1:
         made = crowd(made)
     return fiercer(made, fierce)
 
 
 CROWD_EVERY = 250
+STORIES = 0.25  # of the worlds with two liars
+STEADY = 0.15  # of the worlds that fold, and in which nodes do not lie together
+
+
+def steady(made: Climate) -> Climate:
+    """Days of a world in which everybody earns much, and on each day as much."""
+    return replace(
+        made,
+        rounds=36,
+        hours=4,
+        creators=6,
+        wallets=6,
+        payout_max_pix=10**10,
+        day_max_pix=NO_LIMIT_PIX,
+        chances={**made.chances, "jump": 0.0, "buy audience": 0.0},
+    )
 
 
 def crowd(made: Climate) -> Climate:
@@ -228,6 +276,8 @@ def crowd(made: Climate) -> Climate:
         day_max_pix=NO_LIMIT_PIX,
         batches_live_max=64,
         restoring=Restoring.NEVER,
+        hours=0,
+        tells_story=False,
     )
 
 

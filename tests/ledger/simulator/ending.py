@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from ledger import ages, audit
 from ledger.chain import Chain
-from ledger.localnet.inside import LocalNode
 from ledger.settings import LedgerSettings
 from tests.ledger.chains import FINAL_BLOCKS
-from tests.ledger.simulator import calm, truth
-from tests.ledger.simulator.truth import Outcome
+from tests.ledger.simulator import calm, counting, treasury
+from tests.ledger.simulator.nodes import Node
+from tests.ledger.simulator.truth import LEFT_OUT, Outcome, kinds_of
 
 if TYPE_CHECKING:
     from tests.ledger.simulator.world import World
 
+# What liars who agree can bring about.
+BY_STORY = {"double", "phantom", "lost", "booked", "stuck", "rent", "audit", "over"}
 COUNTED = """
     SELECT (SELECT count(*) FROM ledger.payouts), (SELECT count(*) FROM ledger.attempts),
            (SELECT count(*) FROM ledger.folds), (SELECT count(*) FROM ledger.freezes)"""
@@ -29,14 +32,30 @@ DIGESTED = """
 def count(world: World) -> Outcome:
     """What came of it."""
     world.advance(FINAL_BLOCKS)
-    truth.count_money(world)
+    counting.count_money(world)
+    treasury.check_booked(world)
     left = {name: number for name, number in calm.still_open(world).items() if number}
     if left:
         _name_late(world, left)
     _count_rent(world)
     if not world.truth.problems:
         _audit(world)
+    _excuse(world)
     return _outcome(world)
+
+
+def _excuse(world: World) -> None:
+    """While two of three nodes tell one story, what they say is booked; it is expected that payouts are frozen at the end,
+    for the reason that is true; or that the audit names it, where no money is missing. Only what is wrong and silent is a
+    problem, and what no node can bring about.
+    """
+    truth = world.truth
+    if world.story is None or not world.story.is_told:
+        return
+    kinds = kinds_of(truth.problems)
+    if kinds == {"audit"} or (kinds <= BY_STORY and calm.is_stopped_by_story(world)):
+        truth.events["stopped, as a story demands"] += bool(truth.problems)
+        truth.problems.clear()
 
 
 def _name_late(world: World, left: dict[str, int]) -> None:
@@ -49,22 +68,28 @@ def _name_late(world: World, left: dict[str, int]) -> None:
 
 
 def _count_rent(world: World) -> None:
-    """Every marker that our payouts have made is known, and is taken back in time."""
-    if standing := calm.standing(world):
+    """Every marker that our payouts have made is known, and is taken back in time: the chain holds none at the end."""
+    if standing := calm.waiting(world):
         world.truth.found("rent", f"{len(standing)} markers are not taken back, as that of batch {standing[0]}")
     if not world.climate.is_marked or world.restores or world.truth.events["secret lost"]:
         return
-    known = {row[0] for row in world.ground.rows("SELECT address FROM ledger.markers")}
-    made = world.opened_treasury()
-    for (batch,) in world.ground.rows("SELECT id FROM ledger.batches WHERE kind = 'payout' AND state = 'posted'"):
-        address = made.marker(batch).address
-        account = world.chain.svm.get_account(address)
-        if account is not None and account.lamports and str(address) not in known:
-            world.truth.found("rent", f"nobody knows the marker of batch {batch}")
+    landed = {
+        batch
+        for signature, batch in world.truth.batch_of.items()
+        if batch and (done := world.chain.store.transaction(signature)) is not None and done.error is None
+    }
+    for batch in sorted(landed):
+        account = world.chain.svm.get_account(world.markers_of(batch)[0])
+        if account is not None and account.lamports:
+            world.truth.found(
+                "rent", f"the marker of batch {batch} stands at the end, with {account.lamports} lamports"
+            )
 
 
 def _audit(world: World) -> None:
-    rpc = Chain([LocalNode(name, world.chain) for name in "ab"])
+    rpc = Chain(
+        [Node(name, world.chain, random.Random(name), lambda: None, slots=world.slots) for name in ("first", "second")]
+    )
     admin = world.ground.admin
     admin.execute("SELECT 1")  # its next transaction is at the world's time
     admin.rollback()
@@ -95,6 +120,8 @@ def _outcome(world: World) -> Outcome:
     head, landed = world.ground.rows(DIGESTED)[0]
     counted = world.ground.rows(COUNTED)[0]
     counts = dict(zip(("payouts", "attempts", "folds", "freezes"), counted, strict=True)) | dict(world.truth.events)
+    if world.climate.left_out:
+        counts[f"{LEFT_OUT}{world.climate.left_out}"] = 1
     return Outcome(
         world.seed,
         tuple(world.truth.problems),

@@ -23,7 +23,7 @@ from tests.ledger.simulator.machine import Machine
 from tests.ledger.snapshots import Snapshot
 
 BEGINNING = datetime(2026, 3, 2, 12, tzinfo=UTC)  # before any real clock that this runs by: epochs follow the clock
-LOCK_TIMEOUT_MS = 100  # of what the same thread would otherwise wait for without an end
+LOCK_TIMEOUT_MS = 50  # of what the same thread would otherwise wait for without an end
 ADMINISTRATORS = ("ana", "ben")
 PARTS = ("fold", "payouts", "reconciliation")
 CLOCK = """
@@ -48,6 +48,10 @@ TABLES = """
 NUMBERED = """
     SELECT table_name, column_name FROM information_schema.columns
     WHERE table_schema = 'ledger' AND is_identity = 'YES' ORDER BY 1"""
+
+FENCED = """
+    SELECT DISTINCT c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE t.tgfoid = 'ledger.check_epoch'::regproc AND NOT t.tgisinternal ORDER BY 1"""
 
 
 class Session:
@@ -119,6 +123,7 @@ class Ground:
         self.operator, self.serve = Session(self, self._connect(LEDGER)), Session(self, self._connect(SERVE))
         self.parts = {name: self._connect(LEDGER) for name in PARTS}
         names = [name for (name,) in self.admin.raw.execute(TABLES).fetchall()]
+        self.fenced = [name for (name,) in self.admin.raw.execute(FENCED).fetchall()]
         listed = sql.SQL(", ").join(sql.Identifier("ledger", name) for name in names)
         self._emptied = sql.SQL("TRUNCATE {} RESTART IDENTITY").format(listed)
         self._first = Snapshot(self.admin.raw)

@@ -1,8 +1,9 @@
 """The machine of the ledger's rows as the database itself says it: which states there are, and which follow on which.
 
 Nothing here is listed by hand. States are the values that a table's checks let a column have; transitions are those that its
-triggers let through, found by trying each on a copy of the table, as the role which may write that column. Tables without a
-trigger that guards their updates have no machine.
+triggers let through, found by trying each on a copy of the table, as each role which may write that column, beside each value
+of each other column. Tables without a trigger that guards their updates have no machine: they are named (`left_out`). What
+the database's owner does counts as reached by nobody.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ COLUMNS = """
 TRIGGERS = """
     SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = format('ledger.%%I', %s::text)::regclass
       AND NOT tgisinternal AND tgtype & 1 = 1 AND tgtype & 2 = 2 AND tgtype & 16 = 16 ORDER BY tgname"""
+UNGUARDED = """
+    SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname <> ALL (%s)
+      AND EXISTS (SELECT FROM unnest(%s::text[]) AS r
+                  WHERE has_table_privilege(r, c.oid, 'UPDATE') OR has_any_column_privilege(r, c.oid, 'UPDATE'))
+    ORDER BY 1"""
+FORBIDDEN = "23514"  # of a check that refuses; a guard's own refusals begin with PX
+ANY_OF = re.compile(r"\((\w+) (?:= ANY|<> ALL) \(+ARRAY\[")  # a column whose values a check lists, wherever it does
 ONE_OF = re.compile(r"CHECK \(\((\w+) = ANY \(ARRAY\[(.*)\]\)\)\)(?: NOT VALID)?")
 VALUE = re.compile(r"'((?:[^']|'')*)'::text")
 EXAMPLES = {  # of a column that a probe must fill
@@ -52,6 +60,9 @@ OBSERVED = """
         before text;
         after text;
     BEGIN
+        IF current_setting('role') = 'none' THEN  -- the owner, who is none of the product's parts
+            RETURN NULL;
+        END IF;
         FOREACH name IN ARRAY TG_ARGV LOOP
             EXECUTE format('SELECT ($1).%I::text', name) INTO after USING NEW;
             IF TG_OP = 'UPDATE' THEN
@@ -111,6 +122,7 @@ class Machine:
     columns: tuple[Column, ...] = ()
     transitions: frozenset[Transition] = field(default=frozenset())
     first: frozenset[State] = field(default=frozenset())  # of the rows that the migrations leave
+    left_out: tuple[str, ...] = ()  # tables that are updated and have no guard
 
     @property
     def states(self) -> frozenset[State]:
@@ -121,12 +133,15 @@ class Machine:
         """Read the catalogue and try the triggers. The connection is in autocommit mode."""
         columns: list[Column] = []
         transitions: set[Transition] = set()
-        for (relation,) in connection.execute(GUARDED).fetchall():
+        guarded = [relation for (relation,) in connection.execute(GUARDED).fetchall()]
+        for relation in guarded:
             with Probe(connection, relation) as probe:
                 columns += probe.columns()
                 transitions |= set(probe.transitions())
         first = {State(each.relation, each.name, value) for each in columns for value in _present(connection, each)}
-        return cls(tuple(columns), frozenset(transitions), frozenset(first))
+        names = [each.name for each in PARTS]
+        left_out = tuple(name for (name,) in connection.execute(UNGUARDED, (guarded, names)).fetchall())
+        return cls(tuple(columns), frozenset(transitions), frozenset(first), left_out)
 
     def observe(self, connection: Conn) -> None:
         """Have the database note what is reached, by triggers of the simulation's own."""
@@ -211,28 +226,41 @@ class Probe:
         for column in self.columns():
             if column.is_written_once:
                 found.append(Transition(self._relation, column.name, NONE, SET))
-            elif column.name in self._named:
+            else:
                 values = [*column.values, *([] if column.name in self._needed else [NONE])]
+                # A truth that may be missing is said once: checks tie it to the instant at which it is.
+                is_said_once = column.name not in self._named and NONE in values
                 found += [
                     Transition(self._relation, column.name, was, became)
-                    for was in values
+                    for was in ([NONE] if is_said_once else values)
                     for became in values
-                    if was != became and self._may(column.name, _value(was), _value(became))
+                    if was != became and self._may_somehow(column.name, _value(was), _value(became))
                 ]
         return found
 
-    def _is_written_once(self, name: str) -> bool:
-        example = EXAMPLES[self._types[name]]
-        others = [{}] + [{other: value} for other, values in self._named.items() for value in values]
-        return any(self._may(name, None, example, other) for other in others) and not any(
-            self._may(name, example, None, other) for other in others
+    def _may_somehow(self, name: str, was: str | None, became: str | None) -> bool:
+        """Whether any role that may write a column may make this change, beside any value of one other column."""
+        return any(
+            self._may(name, was, became, other, role) for role in self._writers(name) for other in self._others(name)
         )
 
-    def _may(self, name: str, was: str | None, became: str | None, others: dict[str, str] | None = None) -> bool:
-        """Whether the triggers let a row's column go from one value to another, and keep it so."""
+    def _others(self, name: str) -> list[dict[str, str]]:
+        """Rows beside which a change is tried: as they are first, and with each value of each other column."""
+        return [{}] + [{each: value} for each, values in self._named.items() if each != name for value in values]
+
+    def _is_written_once(self, name: str) -> bool:
+        example = EXAMPLES[self._types[name]]
+        return self._may_somehow(name, None, example) and not self._may_somehow(name, example, None)
+
+    def _may(self, name: str, was: str | None, became: str | None, others: dict[str, str], role: str | None) -> bool:
+        """Whether the triggers let a row's column go from one value to another, and keep it so.
+
+        Raises:
+            psycopg.DatabaseError: neither a guard nor a check refuses it; the probe does not fit the table.
+        """
         row: dict[str, str | None] = {each: EXAMPLES[self._types[each]] for each in sorted(self._needed)}
         row |= {each: values[0] for each, values in self._named.items() if each in self._needed}
-        row |= others or {}
+        row |= others
         row[name] = was
         execute = self._connection.execute
         try:
@@ -249,7 +277,6 @@ class Probe:
                     )
                 )
                 execute("SET LOCAL session_replication_role = origin")
-                role = self._writer(name)
                 if role is not None:
                     execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
                 found = execute(
@@ -257,26 +284,33 @@ class Probe:
                         sql.Identifier(name), sql.Literal(became), sql.SQL(self._types[name])
                     )
                 ).fetchone()
-        except psycopg.DatabaseError:
+        except psycopg.DatabaseError as error:
+            if error.sqlstate != FORBIDDEN and not str(error.sqlstate).startswith("PX"):
+                raise
             return False
         return found == (True,)
 
-    def _writer(self, name: str) -> str | None:
-        """The role that may write this column of the real table; none but its owner where there is none."""
+    def _writers(self, name: str) -> list[str | None]:
+        """The roles that may write this column of the real table; its owner, whom none stands for, where there are none."""
         rows = self._connection.execute(
             "SELECT r FROM unnest(%s::text[]) AS r WHERE has_column_privilege(r, %s, %s, 'UPDATE') ORDER BY r",
             ([each.name for each in PARTS], f"ledger.{self._relation}", name),
         ).fetchall()
-        return rows[0][0] if rows else None
+        return [role for (role,) in rows] or [None]
 
 
 def _named(connection: Conn, relation: str, types: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Columns whose check lists their values."""
+    """Columns whose check lists their values. No column is left out of which a check names some."""
     found: dict[str, tuple[str, ...]] = {}
+    listed: set[str] = set()
     for (text,) in connection.execute(CHECKS, (relation,)).fetchall():
+        listed |= set(ANY_OF.findall(text))
         said = ONE_OF.fullmatch(text)
         if said is not None and types.get(said[1]) == "text":
             found[said[1]] = tuple(each.replace("''", "'") for each in VALUE.findall(said[2]))
+    assert listed <= found.keys(), (
+        f"checks of ledger.{relation} list values of {listed - found.keys()}, which are not read"
+    )
     return found
 
 

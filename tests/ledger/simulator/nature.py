@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from solders.account import Account
 from solders.pubkey import Pubkey
+from solders.rent import Rent
 
 from ledger import packing
 from ledger.packing import Instruction, Payer
@@ -23,6 +24,7 @@ TRANSFER = 2  # of the system program
 STATE_AT, FROZEN, OPEN = 108, 2, 1  # in a token account's bytes
 STRANGERS_PIX, STRANGERS_LAMPORTS = 10**12, 10**13
 STEP_BLOCKS = 30  # between two chances for others
+LEAST_PER_BYTE, MOST_PER_BYTE = 1000, 6000  # lamports; policies know a limit above which a node is not believed
 
 
 def pass_time(world: World) -> None:
@@ -88,7 +90,7 @@ def prefund(world: World) -> None:
         "SELECT a.batch_id, a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE b.kind = 'payout' AND b.ended_at IS NULL ORDER BY 1, 2"
     )
-    known = [batch for batch, signature in rows if signature in world.truth.sent]
+    known = [batch for batch, signature in rows if signature in world.truth.batch_of]
     if known and world.climate.is_marked:
         address = world.opened_treasury().marker(world.rng.choice(known)).address
         world.truth.prefunded.add(str(address))
@@ -173,6 +175,13 @@ def set_frozen(world: World, address: Pubkey, *, frozen: bool) -> bool:
     return True
 
 
+def is_frozen(world: World, address: Pubkey) -> bool:
+    """Whether a token account is frozen now, or at the end of a block that a node can still be at."""
+    accounts = [world.chain.svm.get_account(address)]
+    accounts += [block.undo.get(address) for block in world.chain.blocks.values()]
+    return any(each is not None and len(each.data) > STATE_AT and each.data[STATE_AT] == FROZEN for each in accounts)
+
+
 def thaw_all(world: World) -> None:
     """Every account may be used again; and the blocks in which it could not are final."""
     for address in [world.treasury.payer.token_account, *map(world.address_of, world.all_wallets())]:
@@ -194,12 +203,35 @@ def withdraw(world: World) -> None:
 
 
 def tamper(world: World) -> None:
-    """Lamports come to who pays the fees, and no transaction brings them."""
-    gas = world.treasury.payer.gas
+    """Lamports come to who pays the fees, and no transaction brings them; no fork takes them back."""
+    gas, more = world.treasury.payer.gas, world.rng.randint(1, 10**6)
     account = world.chain.svm.get_account(gas)
     assert account is not None
-    more = account.lamports + world.rng.randint(1, 10**6)
-    world.chain.svm.set_account(gas, Account(more, bytes(account.data), account.owner))
+    world.chain.svm.set_account(gas, _richer(account, more))
+    for block in world.chain.blocks.values():
+        before = block.undo.get(gas)
+        if before is not None:
+            block.undo[gas] = _richer(before, more)
+    world.truth.tampered += more
+
+
+def _richer(account: Account, lamports: int) -> Account:
+    return Account(account.lamports + lamports, bytes(account.data), account.owner)
+
+
+def cheaper(world: World) -> None:
+    """The chain asks less for an account from now on; what was paid for those that stand stays in them."""
+    _ask(world, world.lamports_per_byte * world.rng.randint(60, 95) // 100)
+
+
+def dearer(world: World) -> None:
+    """It asks more; those that stand keep what they have."""
+    _ask(world, world.lamports_per_byte * world.rng.randint(105, 130) // 100)
+
+
+def _ask(world: World, lamports_per_byte: int) -> None:
+    world.lamports_per_byte = min(max(LEAST_PER_BYTE, lamports_per_byte), MOST_PER_BYTE)
+    world.chain.svm.set_rent(Rent.with_lamports_per_byte(world.lamports_per_byte))
 
 
 HAPPENINGS: Mapping[str, Callable[[World], None]] = {
@@ -217,4 +249,6 @@ HAPPENINGS: Mapping[str, Callable[[World], None]] = {
     "freeze treasury": freeze_treasury,
     "withdraw": withdraw,
     "tamper": tamper,
+    "cheaper": cheaper,
+    "dearer": dearer,
 }

@@ -1,16 +1,13 @@
 """Nodes that fail in every way a node can: silence, refusals, lost replies, late landing, lag, gaps of memory, and lies.
 
-A liar's lies are its own: two of them tell different tales of what a transaction did. In a plot every node tells the same
-one: time is long past, and nothing of what was sent is there.
+What a node says is what the localnet says, of the block that it has come to; what it says that is not so is in `lies`.
 """
 
 from __future__ import annotations
 
 import base64
-import copy
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from solders.account import Account
@@ -23,27 +20,10 @@ from ledger.localnet import blocks
 from ledger.localnet.methods import RpcError, answer
 from ledger.localnet.store import Landed
 from tests.ledger.simulator.climate import CALM, Weather
+from tests.ledger.simulator.lies import Liar, Plot, Story
+from tests.ledger.simulator.slots import Slots
 
-# What a liar says of a transaction that would succeed.
-TROUBLES = ["BlockhashNotFound", {"InstructionError": [1, {"Custom": 17}]}, {"InstructionError": [0, {"Custom": 0}]}]
 MEMORY_BLOCKS = 400  # of a forgetful node
-PLOT_BLOCKS = 400  # by which time has passed, in a plot
-NONSENSE: list[Any] = [None, {}, [], "<html>", {"context": {"slot": -1}, "value": []}, {"blockHeight": "1"}]
-
-
-@dataclass
-class Plot:
-    """What all nodes tell, while it goes on. What is sent meanwhile lands after it: `in_order`, as it was sent."""
-
-    is_on: bool = False
-    in_order: bool = False
-    last: int = 0  # height at which the last one lands
-
-    def lands_at(self, height: int, delay: int) -> int:
-        if self.in_order:
-            self.last = max(self.last, height) + 1
-            return self.last
-        return height + delay
 
 
 class View:
@@ -52,7 +32,7 @@ class View:
     def __init__(self, chain: blocks.Chain, lag: int) -> None:
         self._chain = chain
         self.height = max(0, chain.height - lag)
-        self.store, self.svm = self, chain.svm
+        self.store, self.svm = self, Machine(self)
         self.faucet, self.genesis, self.alpenglow = chain.faucet, chain.genesis, chain.alpenglow
         self.decimals, self.parse = chain.decimals, chain.parse
 
@@ -76,7 +56,7 @@ class View:
             block = self._chain.blocks.get(height)
             if block is not None and pubkey in block.undo:
                 return block.undo[pubkey]
-        return blocks._present(self.svm.get_account(pubkey))
+        return blocks._present(self._chain.svm.get_account(pubkey))
 
     def transaction(self, signature: str) -> Landed | None:
         landed = self._chain.store.transaction(signature)
@@ -86,9 +66,36 @@ class View:
         return self._chain.store.mentions(pubkey, **options)
 
 
+class Machine:
+    """What runs transactions, on the accounts of a view's confirmed block: whoever is behind simulates on what was."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view._chain.svm, name)
+
+    def simulate_transaction(self, transaction: VersionedTransaction) -> Any:
+        svm, keys = self._view._chain.svm, transaction.message.account_keys
+        now = {key: svm.get_account(key) for key in keys}
+        then = {key: self._view.account(key, "confirmed") for key in keys}
+        changed = [key for key in keys if blocks._present(now[key]) != then[key]]
+        try:
+            for key in changed:
+                svm.set_account(key, then[key] or _nothing())
+            return svm.simulate_transaction(transaction)
+        finally:
+            for key in changed:
+                svm.set_account(key, now[key] or _nothing())
+
+
+def _nothing() -> Account:
+    return Account(0, b"", blocks.SYSTEM_PROGRAM)
+
+
 class Node:
     """One RPC node in bad weather. `step` is told before and after each call, and may end the caller's process; `sent` of
-    every transaction that reaches the node, whatever it does with it.
+    every transaction that reaches the node, whatever it does with it. `story`: what a liar tells who has agreed with others.
     """
 
     def __init__(
@@ -98,19 +105,21 @@ class Node:
         rng: random.Random,
         step: Callable[[], None],
         *,
+        slots: Slots,
         liar: bool = False,
         forgetful: bool = False,
         storm: Weather | None = None,
         sent: Callable[[VersionedTransaction], None] = lambda _: None,
         plot: Plot | None = None,
+        story: Story | None = None,
     ) -> None:
         self.name, self.chain, self.liar, self.forgetful = name, chain, liar, forgetful
         self.storm = storm or Weather()
         self.weather = CALM
         self.late: list[tuple[int, VersionedTransaction]] = []
         self.down_until = 0  # height
-        self._rng, self._step, self._sent = rng, step, sent
-        self._plot = plot or Plot()
+        self._rng, self._step, self._sent, self._slots = rng, step, sent, slots
+        self._plot, self._story, self._lies = plot or Plot(), story, Liar(chain, slots, rng)
         self._lag = 0
 
     async def call(self, method: str, params: list[Any]) -> Any:
@@ -139,6 +148,8 @@ class Node:
     def _take(self, params: list[Any]) -> str:
         transaction = self.chain.parse(base64.b64decode(params[0]))
         self._sent(transaction)
+        if self.liar and self._story is not None:
+            self._story.hear(transaction)
         signature = str(transaction.signatures[0])
         luck, delay = self._rng.random(), self._rng.randint(1, 149)
         if self._plot.is_on:
@@ -159,9 +170,11 @@ class Node:
         if self.forgetful:
             result = self._remembered(method, result)
         if self._plot.is_on:
-            return self._plotted(method, result)
+            return self._plot.told(method, result, self._slots.of(self.chain.height))
+        if self.liar and self._story is not None:
+            return self._story.told(method, params, result)
         if self.liar and self._rng.random() < self.storm.lying:
-            return self._lie(method, params, result)
+            return self._lies.told(method, result)
         return result
 
     def _read(self, method: str, params: list[Any]) -> Any:
@@ -170,15 +183,13 @@ class Node:
             self._lag = self._rng.randint(0, self.weather.lag_max) if lags else 0
         view: Any = View(self.chain, min(self._lag, self.weather.lag_max))
         try:
-            return answer(view, method, params)
+            return self._slots.told(method, answer(view, method, self._slots.asked(params)))
         except RpcError as error:
             raise RpcRefusal(error.code, error.message, error.data) from error
 
-    # ── A short memory ─────────────────────────────────────────────────────────────────────────────────────────────
-
     def _remembered(self, method: str, result: Any) -> Any:
         """What is left of an answer when old blocks are forgotten."""
-        first = max(0, self.chain.height - MEMORY_BLOCKS)
+        first = self._slots.of(max(0, self.chain.height - MEMORY_BLOCKS))
         if method == "getFirstAvailableBlock":
             return first
         if method == "getTransaction" and result is not None and result["slot"] < first:
@@ -189,86 +200,3 @@ class Node:
         if method == "getSignaturesForAddress":
             return [each for each in result if each["slot"] >= first]
         return result
-
-    # ── Lies ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _plotted(self, method: str, result: Any) -> Any:
-        told = copy.deepcopy(result)
-        if method == "getEpochInfo":
-            told["blockHeight"] += PLOT_BLOCKS
-            told["absoluteSlot"] += PLOT_BLOCKS
-        elif method == "getSignatureStatuses":
-            told["context"]["slot"] = self.chain.height + PLOT_BLOCKS
-            told["value"] = [None] * len(told["value"])
-        elif method == "getMultipleAccounts":
-            told["context"]["slot"] = self.chain.height + PLOT_BLOCKS
-            told["value"] = [None if _is_marker(each) else each for each in told["value"]]
-        elif method == "getTransaction":
-            told = None
-        return told
-
-    def _lie(self, method: str, params: list[Any], result: Any) -> Any:
-        """A node that answers at once, up to date and wrong."""
-        if self._rng.random() < 0.03:
-            return self._rng.choice(NONSENSE)
-        told = copy.deepcopy(result)
-        tell = getattr(self, f"_lie_{method}", None)
-        return told if tell is None else tell(params, told)
-
-    def _lie_getSignatureStatuses(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        told["context"]["slot"] = self.chain.height
-        told["value"] = [self._status(each) for each in told["value"]]
-        return told
-
-    def _lie_getMultipleAccounts(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        """A marker is not there, or the treasury holds another sum, or a token account has gone."""
-        told["context"]["slot"] = self.chain.height
-        if len(told["value"]) == 1 or self._rng.random() < 0.1:
-            told["value"] = [None] * len(told["value"])
-            return told
-        for each in told["value"]:
-            if each is not None and self._rng.random() < 0.2:
-                each["lamports"] = self._rng.randint(0, 2 * each["lamports"])
-        return told
-
-    def _lie_getEpochInfo(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        told["blockHeight"] += self._rng.choice((500, 500, -200))
-        told["blockHeight"] = max(0, told["blockHeight"])
-        return told
-
-    def _lie_getLatestBlockhash(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        told["value"]["lastValidBlockHeight"] -= 120
-        return told
-
-    def _lie_getTransaction(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        """It is not there; or it did otherwise, as only this node says."""
-        if told is None or self._rng.random() < 0.6:
-            return None
-        meta = told["meta"]
-        if self._rng.random() < 0.5:
-            meta["err"] = None if meta["err"] else {"InstructionError": [1, {"Custom": self._rng.randint(17, 99)}]}
-        else:
-            meta["postBalances"] = [each + self._rng.randint(1, 10**6) for each in meta["postBalances"]]
-        return told
-
-    def _lie_simulateTransaction(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        if self._rng.random() < 0.3:
-            told["value"]["err"] = self._rng.choice(TROUBLES)
-        return told
-
-    def _lie_getSignaturesForAddress(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        """Some are not told of; none is made up, which would be waited for as long as the node is asked."""
-        return [each for each in told if self._rng.random() < 0.5]
-
-    def _lie_getFirstAvailableBlock(self, _: list[Any], told: Any) -> Any:  # noqa: N802
-        return self._rng.choice((0, told, self.chain.height))
-
-    def _status(self, status: Any) -> Any:
-        if status is None or self._rng.random() < 0.5:
-            return None
-        return {**status, "confirmationStatus": "finalized", "confirmations": None}
-
-
-def _is_marker(told: Any) -> bool:
-    """An account of no size with no more lamports than a marker's rent comes to."""
-    return told is not None and not told["space"] and told["lamports"] < 10**7

@@ -16,7 +16,7 @@ from ledger.resolving import PAID_TWICE
 from ledger.rounds import IDS_LOST
 from ledger.stops import Stop
 from tests.ledger.simulator import nature
-from tests.ledger.simulator.truth import ONE_ACCOUNT, OTHERWISE
+from tests.ledger.simulator.causes import ONE_ACCOUNT, OTHERWISE
 
 if TYPE_CHECKING:
     from tests.ledger.simulator.world import World
@@ -144,13 +144,15 @@ def _withdraw(world: World, signature: str) -> None:
 
 
 def _end_mismatch(world: World, stop: Stop) -> None:
-    """Once the journal and the chain agree again. What has come without a transaction is a person's to explain."""
+    """Once the journal and the chain agree again. What has come without a transaction is a person's to explain: that, to the
+    last lamport, and no other difference.
+    """
     if world.ground.rows(UNKNOWN) or _is_in_force(world, adoption.RESTORED):
         return
     rows = world.ground.rows(COMPARED)
     if rows and rows[0][0]:
         _release(world, stop)
-    elif rows and rows[0][2] == 0 and world.truth.events["tamper"]:
+    elif rows and rows[0][2] == 0 and rows[0][1] == world.left_by_tampering() != 0:
         more = rows[0][1]
         given, taken = ("platform", "chain") if more > 0 else ("chain", "platform")
         _place_once(world, orders.CORRECTION, _moved(abs(more), taken, given, "SOL"))

@@ -6,11 +6,14 @@ Each acts as the part of Pixr does through which they reach the ledger, over a s
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+import psycopg
 
 from ledger import book, challenges, spool, stops, wallets
 from ledger.appearances import BEGUN, RECORDED, Appearance, parameters, search_record
@@ -18,7 +21,9 @@ from ledger.challenges import Answer
 from ledger.localnet.inside import Key, token_account
 from ledger.screening import Recipient
 from tests.ledger.simulator import operator
-from tests.ledger.simulator.truth import ASKED
+from tests.ledger.simulator.causes import ASKED
+from tests.ledger.simulator.climate import BOUGHT_PIX
+from tests.ledger.simulator.truth import DAY_S, Earned
 
 if TYPE_CHECKING:
     from tests.ledger.simulator.world import World
@@ -32,6 +37,9 @@ NEWER = spool.FORMAT + 1
 REPEATED_WITHIN = timedelta(hours=20)  # so long is a moment surely one that was seen
 SHARE = 10  # of an appearance one such part is the platform's
 INVESTED = 0.02  # of the moments
+# How far what a replica says of the time is believed, before its batch was recorded and after.
+EARLIEST_S, LATEST_S = 3600, 5
+STEADY_VIEWERS, STEADY_PIX = 60, 9_000  # a round of a steady world: who looks at everybody, and what each look is worth
 
 
 @dataclass
@@ -41,6 +49,7 @@ class Replica:
     id: UUID
     skew_s: int
     recorded: int = 0
+    is_forgotten: bool = False  # the database may have gone back to before it began
     is_newer: bool = False  # it records in a format of tomorrow
 
 
@@ -50,6 +59,7 @@ class Crowd:
 
     replicas: list[Replica] = field(default_factory=list)
     segments: int = 0
+    amounts: dict[int, int] = field(default_factory=dict)  # what a look at each of them is worth
     refused: set[int] = field(default_factory=set)  # creators whom the authority does not let be paid
     is_away: bool = False  # the authority
     wallets: int = 0  # new ones
@@ -60,10 +70,13 @@ WORLDS: list[World] = []  # the one that is being run, for the screening, which 
 
 def screen(recipients: Sequence[Recipient]) -> dict[int, str]:
     """The operator's screening: `[ledger] screening` names it."""
-    crowd = WORLDS[-1].crowd
-    if crowd.is_away:
+    world = WORLDS[-1]
+    if world.crowd.is_away:
         raise ConnectionError("the list is away")
-    return {each.creator_id: "on a list" for each in recipients if each.creator_id in crowd.refused}
+    found = {each.creator_id: "on a list" for each in recipients if each.creator_id in world.crowd.refused}
+    for creator in found:
+        world.truth.note("screened", creator)
+    return found
 
 
 # ── Earning ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,8 +119,20 @@ def buy_audience(world: World) -> None:
     searches = []
     for number in range(world.rng.randint(4, 8)):
         viewer = 1000 * creator + number
-        shown = [_appearance(world, viewer, creator, 3000) for _ in range(2)]
+        shown = [_appearance(world, viewer, creator, BOUGHT_PIX) for _ in range(2)]
         searches.append(_shown_to(world, replica, viewer, shown))
+    bought = 2 * len(searches) * (BOUGHT_PIX - BOUGHT_PIX // SHARE)
+    if recorded(world, replica, searches):
+        world.truth.bought[creator] += bought
+
+
+def earn_steadily(world: World) -> None:
+    """A round's part of a day on which everybody is found by as many as on any day."""
+    replica = _replica(world)
+    searches = [
+        _shown_to(world, replica, viewer, [_appearance(world, viewer, each, STEADY_PIX) for each in world.creators])
+        for viewer in range(STEADY_VIEWERS)
+    ]
     recorded(world, replica, searches)
 
 
@@ -144,7 +169,8 @@ def _search(world: World, replica: Replica) -> bytes:
         )
         if again and world.rng.random() < 0.25:
             segment = world.rng.choice(again)
-            shown.append(Appearance(_hash(viewer), segment, segment % 10_000, 0, 0, 1000))
+            # Worth as much as the first time: whichever of the two is folded first, one of them counts.
+            shown.append(Appearance(_hash(viewer), segment, segment % 10_000, 0, 0, world.crowd.amounts[segment]))
         else:
             shown.append(_appearance(world, viewer, world.rng.choice(world.creators), world.rng.choice(SHOWN)))
     return _shown_to(world, replica, viewer, shown)
@@ -154,6 +180,7 @@ def _appearance(world: World, viewer: int, creator: int, amount: int) -> Appeara
     """A moment that this viewer has never seen. Its number ends with its creator's."""
     world.crowd.segments += 1
     segment = world.crowd.segments * 10_000 + creator
+    world.crowd.amounts[segment] = amount
     if world.rng.random() < INVESTED:
         invest(world, segment)
     return Appearance(_hash(viewer), segment, creator, 0, 0, amount)
@@ -171,6 +198,12 @@ def _shown_to(world: World, replica: Replica, viewer: int, shown: Sequence[Appea
     return search_record(shown, spool.NO_KEY, bytes(8), int(at.timestamp() * 1000))
 
 
+def _day(world: World, at_ms: int) -> int:
+    """The UTC day of a search that is recorded now, by what its replica says of the time as far as that is believed."""
+    now_s = int(world.ground.clock.timestamp())
+    return int(min(max(at_ms // 1000, now_s - EARLIEST_S), now_s + LATEST_S)) // DAY_S
+
+
 def _hash(viewer: int) -> bytes:
     return hashlib.sha256(f"viewer {viewer}".encode()).digest()[:16]
 
@@ -179,16 +212,24 @@ def _number(viewer: int) -> int:
     return int.from_bytes(_hash(viewer), "big")
 
 
-def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> None:
-    """The batch is in the database, and what it earns is earned, if only once a newer version can read it."""
+def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> bool:
+    """Whether the batch is in the database: then what it earns is earned, if only once a newer version can read it."""
     batch = spool.pack(searches)
     if replica.is_newer:
         batch = spool.Batch(batch.searches, batch.appearances, batch.payload, NEWER)
-    if _record(world, replica, batch):
-        heads, bodies = spool.unpack(batch.payload, spool.FORMAT)
-        viewers = [bytes(head["viewer"]) for head in heads for _ in range(int(head["count"]))]
-        for viewer, row in zip(viewers, bodies, strict=True):
-            _count(world, viewer, int(row["segment_id"]), int(row["creator_id"]), int(row["amount_pix"]))
+    if not _record(world, replica, batch):
+        return False
+    heads, bodies = spool.unpack(batch.payload, spool.FORMAT)
+    of_rows = [(bytes(head["viewer"]), int(head["at_ms"])) for head in heads for _ in range(int(head["count"]))]
+    earned: Counter[tuple[int, int]] = Counter()
+    for (viewer, at_ms), row in zip(of_rows, bodies, strict=True):
+        creator = int(row["creator_id"])
+        earned[creator, _day(world, at_ms)] += _count(
+            world, viewer, int(row["segment_id"]), creator, int(row["amount_pix"])
+        )
+    world.truth.kept.days.update(earned)
+    world.truth.kept.batches.append(Earned(replica.id, replica.recorded, dict(earned)))
+    return True
 
 
 def damaged(world: World, replica: Replica, searches: Sequence[bytes]) -> None:
@@ -199,18 +240,30 @@ def damaged(world: World, replica: Replica, searches: Sequence[bytes]) -> None:
 
 
 def _record(world: World, replica: Replica, batch: spool.Batch) -> bool:
+    """Whether it is recorded. A replica that the database no longer knows as it was goes on as another one."""
     serve = world.ground.serve
-    done = serve.execute(RECORDED, parameters(replica.id, replica.recorded, batch)).rowcount == 1
-    serve.commit()
+    try:
+        done = serve.execute(RECORDED, parameters(replica.id, replica.recorded, batch)).rowcount == 1
+        serve.commit()
+    except psycopg.DatabaseError:
+        if not replica.is_forgotten:
+            raise
+        serve.rollback()
+        done = False
     replica.recorded += batch.searches if done else 0
+    if not done and replica.is_forgotten:
+        world.crowd.replicas.remove(replica)
     return done
 
 
-def _count(world: World, viewer: bytes, segment: int, creator: int, amount: int) -> None:
+def _count(world: World, viewer: bytes, segment: int, creator: int, amount: int) -> int:
+    """What an appearance earns its creator."""
     key = (int.from_bytes(viewer, "big"), segment)
-    if key not in world.truth.kept.shown:
-        world.truth.earn(creator, amount - amount // SHARE)
+    net = amount - amount // SHARE if key not in world.truth.kept.shown else 0
+    if net:
+        world.truth.earn(creator, net)
     world.truth.kept.shown.setdefault(key, world.ground.clock)
+    return net
 
 
 # ── Wallets ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,7 +310,7 @@ def bad_wallet(world: World) -> None:
     bad = world.rng.choice((str(payer.treasury), str(payer.token_account), str(payer.mint)))
     world.ground.admin.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = %s", (bad, creator))
     world.ground.admin.commit()
-    world.truth.unpayable.add(creator)
+    world.truth.unpayable.setdefault(creator, set()).add(bad)
 
 
 def begin(world: World) -> None:
@@ -300,8 +353,10 @@ def prove(world: World, creator: int, key: Key) -> str:
 
 
 def hold(world: World) -> None:
-    stops.hold(world.ground.operator, world.rng.choice(world.creators), ASKED)  # type: ignore[arg-type]
+    creator = world.rng.choice(world.creators)
+    stops.hold(world.ground.operator, creator, ASKED)  # type: ignore[arg-type]
     world.ground.operator.commit()
+    world.truth.note("asked", creator)
 
 
 def release(world: World) -> None:
@@ -316,9 +371,7 @@ def release(world: World) -> None:
 
 def sanction(world: World) -> None:
     if world.climate.is_screened:
-        creator = world.rng.choice(world.creators)
-        world.crowd.refused.add(creator)
-        world.truth.sanctioned.add(creator)
+        world.crowd.refused.add(world.rng.choice(world.creators))
 
 
 def pardon(world: World) -> None:

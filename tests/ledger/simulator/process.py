@@ -7,7 +7,9 @@ the database is the world's. When one step ends the process, all parts end with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -16,9 +18,13 @@ import psycopg
 from psycopg import Connection
 
 from cluster.errors import Rejected, Temporary
-from ledger import book, rounds, treasury
+from ledger import book, fold, review, rounds, runstore, treasury
+from ledger import reconcile as reconciling
 from ledger.book import Fenced
 from ledger.chain import Chain, RpcRefusal
+from ledger.fold import Fold
+from ledger.payouts import Payouts
+from ledger.reconcile import reconcile
 from ledger.rounds import Epoch, Folding, Part, Paying, Reconciling, Shared
 from tests.ledger.simulator.baton import Hands
 from tests.ledger.simulator.ground import Session
@@ -36,7 +42,7 @@ class Crash(BaseException):
 class Line(Session):
     """A connection of the process: it may be lost at any statement, before a commit and after it, and then is closed."""
 
-    def __init__(self, world: World, raw: Connection[Any], *, is_shaky: bool) -> None:
+    def __init__(self, world: World, raw: Connection[Any], *, is_shaky: bool = True) -> None:
         super().__init__(world.ground, raw)
         self._world, self._is_shaky = world, is_shaky
         self._blocks = 0
@@ -105,7 +111,7 @@ class Process:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.is_dead = False
+        self.is_dead, self._ghost = False, Ghost()
         self.epoch, shared = Epoch(), Shared()
         self.epoch._lock = Hands(world.baton, self.check)  # type: ignore[assignment]
         shared.hands = Hands(world.baton, self.check)  # type: ignore[assignment]
@@ -125,6 +131,8 @@ class Process:
             part.round()
         except (Crash, Fenced):
             self.is_dead = True
+            if part._connection is not None:
+                part._connection.close()  # what it had locked is free
         except (Temporary, RpcRefusal, psycopg.OperationalError, OSError):
             part.close()
         except Exception as bug:  # noqa: BLE001
@@ -134,7 +142,7 @@ class Process:
     def connect(self, part: Part) -> None:
         if part._connection is None or part._connection.closed:
             raw = self._world.ground.parts[part.name]
-            line = Line(self._world, raw, is_shaky=part is not self.folding)
+            line = Line(self._world, raw)
             part._connection = line  # type: ignore[assignment]
             try:
                 with book.refusals():
@@ -150,33 +158,104 @@ class Process:
     def end(self) -> None:
         """Whatever it had begun is lost."""
         self.is_dead = True
+        self._ghost = Ghost(self.folding._fold, self.paying._payouts, self.reconciling._payouts)
         for part in self.parts:
             part.close()
         for part in (self.paying, self.reconciling):
             part.chain.close()
 
     def haunt(self) -> None:
-        """The dead process was only slow: it goes on under its epoch, and the database refuses whatever it wants to write."""
-        payouts = self.paying._payouts
-        if payouts is None or not self.epoch.number:
+        """The dead process was only slow: its parts go on under its epoch, and the database refuses what they want to write."""
+        if not self.epoch.number:
             return
-        line = Line(self._world, self._world.ground.parts[self.paying.name], is_shaky=False)
-        line.setting("ledger.epoch", str(self.epoch.number))
         before = self._written()
-        payouts.connection, payouts.chain = line, self._world.new_chain()  # type: ignore[assignment]
-        with suppress(Fenced, Rejected, Temporary, RpcRefusal, psycopg.OperationalError), book.refusals():
-            payouts.run_once()
-        line.close()
-        line.setting("ledger.epoch", "")
-        payouts.chain.close()
-        if self._written() != before:
-            self._world.truth.found("broken", "a process whose epoch is over has written")
+        for going_on in (self._fold_on, self._pay_on, self._reconcile_on):
+            # Over a connection that the new process has not begun to use.
+            line = Line(self._world, self._world.ground.parts[self.paying.name], is_shaky=False)
+            line.setting("ledger.epoch", str(self.epoch.number))
+            with suppress(Fenced, Rejected, Temporary, RpcRefusal, psycopg.OperationalError), book.refusals():
+                going_on(line)
+            line.close()
+            line.setting("ledger.epoch", "")
+        changed = sorted(name for name, rows in self._written().items() if before[name] != rows)
+        if changed:
+            self._world.truth.found("broken", f"a process whose epoch is over has written to {', '.join(changed)}")
 
-    def _written(self) -> list[tuple[Any, ...]]:
-        return self._world.ground.rows(
-            "SELECT (SELECT count(*) FROM ledger.entries), (SELECT count(*) FROM ledger.attempts),"
-            " (SELECT count(*) FROM ledger.batches)"
-        )
+    def _fold_on(self, line: Any) -> None:
+        if self._ghost.fold is None:
+            return
+        self._ghost.fold._connection = line
+        steps: list[Callable[[], object]] = [
+            self._ghost.fold.run_once,
+            lambda: review.review(line, self._ghost.fold.audience, self._world.economics),  # type: ignore[union-attr]
+            lambda: fold.mature(line),
+        ]
+        for step in steps:
+            with suppress(Fenced, Rejected, Temporary, OSError), book.refusals():  # its files may be another's by now
+                step()
+            line.rollback()
+
+    def _pay_on(self, line: Any) -> None:
+        payouts = self._ghost.payouts
+        if payouts is not None:
+            with self._asking(payouts, line):
+                payouts.run_once()
+
+    def _reconcile_on(self, line: Any) -> None:
+        payouts = self._ghost.adopting
+        if payouts is not None:
+            with self._asking(payouts, line):
+                reconcile(line, payouts.chain, payouts.treasury, opinions=payouts.opinions)
+
+    @contextmanager
+    def _asking(self, payouts: Payouts, line: Any) -> Iterator[None]:
+        payouts.connection, payouts.chain = line, self._world.new_chain()
+        try:
+            yield
+        finally:
+            payouts.chain.close()
+
+    def _written(self) -> dict[str, Any]:
+        """What is in the tables that only the holder of the epoch may write, each row with who wrote it last."""
+        return {
+            name: self._world.ground.rows(
+                f"SELECT count(*), sum(hashtextextended(xmin::text || t::text, 0)::numeric) FROM ledger.{name} t"
+            )
+            for name in self._world.ground.fenced
+        }
+
+
+@dataclass(frozen=True)
+class Ghost:
+    """What a process that has ended was doing."""
+
+    fold: Fold | None = None
+    payouts: Payouts | None = None
+    adopting: Payouts | None = None
+
+
+class Inline:
+    """A pool of threads that is none: what it is given is done at once, so that its statements are steps like any others."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *values: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(work(*values))
+        except Exception as error:  # noqa: BLE001
+            done.set_exception(error)
+        return done
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 @contextmanager
@@ -198,5 +277,9 @@ def standing_on(world: World) -> Iterator[None]:
     with ExitStack() as stack:
         for name, value in here.items():
             stack.enter_context(patch.object(rounds, name, value))
+        for module in (reconciling, runstore):
+            if hasattr(module, "time"):  # of their pauses
+                stack.enter_context(patch.object(module, "time", here["time"]))
+        stack.enter_context(patch.object(fold, "ThreadPoolExecutor", Inline))
         stack.enter_context(world.wrong.installed())
         yield

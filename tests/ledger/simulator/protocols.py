@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, LiteralString
 from unittest.mock import patch
 
-from ledger import adoption, batches, book, packing, rail, settling, stops
+from ledger import adoption, batches, book, owed, packing, rail, reconcile, settling, stops
 from ledger.batches import Attempt, Batch, Recipient
 from ledger.chain import Blockhash, Chain, Effect, Look, _blockhash, _effect, _epoch
 from ledger.payouts import Payouts
+from ledger.reconcile import Finding, Held
 from tests.ledger.simulator.climate import DEEDS, FAULTS, Climate, Restoring, Weather
 
 
@@ -29,6 +30,7 @@ class Wrong:
     payouts: type[Payouts] = Payouts
     chain: type[Chain] = Chain
     patches: tuple[tuple[Any, str, Any], ...] = ()
+    judged: Mapping[str, int] = field(default_factory=dict)  # settings of what is doubtful, instead of the climate's
     seeds: int = 30
 
     @contextmanager
@@ -115,6 +117,25 @@ class ReclaimsByTheBook(Payouts):
 
     def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
         return [Recipient(0, batch, address, self.treasury.marker_rent) for batch, address in rows]
+
+
+class TakesMarkersForEmpty(Payouts):
+    """Finds nothing in any marker, and looks again after as long as any other."""
+
+    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
+        batches.look_later(self.connection, [batch for batch, _ in rows])
+        return []
+
+
+class BooksTheFeeAlone(Payouts):
+    """Books what a transaction cost without the rent that it has paid."""
+
+    def _cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
+        costs = super()._cost_lines(effect)
+        if not costs:
+            return []
+        fee = -effect.fee if costs[0][1] < 0 else effect.fee
+        return [(costs[0][0], fee), (costs[1][0], -fee)]
 
 
 class ForgetsMarkers(Payouts):
@@ -230,8 +251,15 @@ def _thaws_at_once(payouts: Payouts, finding: Any) -> bool:
     return finding.ok
 
 
-def _without_wallet(query: str) -> str:
-    return query.replace("w.wallet IS DISTINCT FROM s.wallet OR w.hold_until > now()\n        OR EXISTS", "EXISTS")
+def _never_differs(_: Any, held: Held) -> tuple[Finding, int]:
+    """Whatever the chain holds is what the journal says."""
+    return Finding(held.slot, held.pix, held.pix, held.lamports, held.lamports), 0
+
+
+def _pays_doubtful(query: LiteralString) -> LiteralString:
+    changed = query.replace("ledger.withheld(o.creator_id)", "0").replace("ledger.withheld(s.creator_id)", "0")
+    assert changed != query
+    return changed
 
 
 def _without_wallet(query: str) -> str:
@@ -241,14 +269,26 @@ def _without_wallet(query: str) -> str:
 
 
 OURS = Wrong("ours", Climate())
+# Settings by which everybody's own viewers are taken for bought, and every day for a leap.
+ALL_DOUBTFUL: Mapping[str, int] = {
+    "captive_min_pix": 1, "captive_viewers_min": 1, "captive_share_ppm": 1, "fan_in_share_ppm": 0, "vouched_pix": 0,
+    "creator_free_pix": 0, "viewer_free_pix": 0, "doubtful_share_ppm": 0,
+}  # fmt: skip
+ALL_LEAPS: Mapping[str, int] = {"velocity_min_pix": 1, "velocity_ratio": 1}
 TURMOIL = {"leap": 0.4, "fork": 0.25}
 LIARS = aimed({"leap": 0.4}, nodes=3, liars=1, is_marked=False, weather=replace(LATE, silent=0.3), rounds=20)
 PLOTS = aimed({"leap": 0.1, "hold": 0.3, "release": 0.3}, plots=0.4, rounds=24, creators=4, wallets=4)
 HELPED = replace(PLOTS, plots_in_order=True)
-WAITING = replace(FAIR, silent=0.3)  # batches wait between their plan and their signature
-STOPS = aimed({"hold": 0.4, "new wallet": 0.3, "sanction": 0.3, "leap": 0.3}, is_screened=True, weather=WAITING)
+WAITING = replace(FAIR, silent=0.5)  # batches wait between their plan and their signature
+STOPS = aimed(
+    {"hold": 0.4, "new wallet": 0.3, "sanction": 0.5, "leap": 0.3},
+    is_screened=True, weather=WAITING, creators=8, wallets=8, rounds=20,
+)  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
+SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20)
+BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
+STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
 WRONG: tuple[Wrong, ...] = (
     Wrong("SendThenRecord", aimed(TURMOIL, is_marked=False, crashing=0.02), payouts=SendThenRecord),
     Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), payouts=ExpiryAtConfirmed),
@@ -268,8 +308,16 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("PaysTheOldWallet", STOPS, ("stopped",), patches=((batches, "STOPPED", _without_wallet(batches.STOPPED)),)),
     Wrong("PlansWhileFrozen", BACK, payouts=PlansWhileFrozen),
     Wrong("ThawsAtOnce", BACK, patches=((adoption, "end", _thaws_at_once),)),
-    Wrong("PlansOverTheDay", aimed(day_max_pix=150), ("over",), payouts=PlansOverTheDay),
+    Wrong("PlansOverTheDay", aimed(day_max_pix=13_000), ("over",), payouts=PlansOverTheDay),
     Wrong("BlamesForOneNode", aimed(nodes=3, liars=1), ("unexplained",), payouts=BlamesForOneNode),
     Wrong("ReclaimsByTheBook", GIFTS, ("rent",), payouts=ReclaimsByTheBook),
     Wrong("ForgetsMarkers", aimed(), ("rent",), payouts=ForgetsMarkers),
+    Wrong("TakesMarkersForEmpty", aimed(marker_retention_s=60), ("rent",), payouts=TakesMarkersForEmpty),
+    Wrong("BooksTheFeeAlone", aimed(), ("booked", "unexplained"), payouts=BooksTheFeeAlone),
+    Wrong("NeverDiffers", STORY, ("double", "phantom", "lost", "booked"), patches=((reconcile, "compare", _never_differs),)),
+    Wrong("JudgesEverybody", SEARCHED, ("unexplained",), judged=ALL_DOUBTFUL),
+    Wrong("HoldsEveryDay", SEARCHED, ("unexplained",), judged=ALL_LEAPS),
+    Wrong("PaysWhatIsDoubtful", BOUGHT, ("stopped",),
+          patches=((owed, "ALL", _pays_doubtful(owed.ALL)), (owed, "NAMED", _pays_doubtful(owed.NAMED)),
+                   (batches, "STOPPED", _pays_doubtful(batches.STOPPED)))),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ledger import adoption
 from ledger.localnet.blocks import WINDOW_BLOCKS
 from tests.ledger.chains import FINAL_BLOCKS
-from tests.ledger.simulator import nature, people, truth
+from tests.ledger.simulator import causes, counting, nature, people
 from tests.ledger.simulator.climate import Restoring
 from tests.ledger.simulator.truth import Kept
 from tests.ledger.snapshots import Snapshot
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PLOT_GOES_ON, PLOT_JUMPS = 0.5, 0.3
 SNAPSHOTS_MAX = 3
+RESTARTS = 0.15  # of the rounds of a world of days
 DEAD_BLOCKS = WINDOW_BLOCKS + 2 * FINAL_BLOCKS  # after which nothing that was signed before can land
 
 
@@ -31,10 +32,20 @@ def rage(world: World) -> None:
         _go_back_maybe(world)
         _plot_maybe(world)
         tick(world)
+        _pass_hours(world)
         world.crowd.is_away = world.crowd.is_away and world.rng.random() < 0.5
     if world.plot.is_on:
         _end_plot(world)
     world.is_hostile = world.plot.is_on = False
+
+
+def _pass_hours(world: World) -> None:
+    """In a world of days: a part of the day's earnings, and of the day. A process may end in between."""
+    if world.climate.hours:
+        people.earn_steadily(world)
+        world.ground.clock += timedelta(hours=world.climate.hours)
+        if world.rng.random() < RESTARTS:
+            world.start_anew()
 
 
 def tick(world: World) -> None:
@@ -43,8 +54,8 @@ def tick(world: World) -> None:
     jobs = {**world.process.jobs(), "nature": lambda: _nature(world), "people": lambda: _people(world)}
     world.baton.run(jobs)
     world.monotonic_s += 0.5
-    truth.explain_stops(world)
-    truth.check_days(world)
+    causes.explain(world)
+    counting.check_days(world)
     if world.process.is_dead:
         world.start_anew()
 
@@ -111,10 +122,10 @@ def _go_back(world: World, snapshot: Snapshot, kept: Kept) -> None:
     if world.climate.restoring is Restoring.BY_HAND:  # which takes its time, and nothing tells what was signed since
         world.advance(DEAD_BLOCKS)
         world.ground.clock += timedelta(minutes=10)
-    snapshot.bring_back(world.ground.admin.raw)
-    world.truth.seen_stops.clear()  # their numbers come again
+    snapshot.bring_back(world.ground.admin.raw, numbers=world.climate.restoring is Restoring.PLATFORM)
     world.truth.kept = kept.copy()
-    world.crowd.replicas.clear()
+    for replica in world.crowd.replicas:
+        replica.is_forgotten = True
     world.restores += 1
     world.truth.events[f"restored {world.climate.restoring}"] += 1
     _declare(world)

@@ -47,3 +47,9 @@ def test_every_account_kind_and_every_kind_of_order_is_a_state(stage: Ground) ->
     assert values(stage, "accounts", "kind") >= {"chain", "payable", "in_flight"}
     assert values(stage, "orders", "kind") == {"adopt", "withdrawal", "correction", "secret"}
     assert values(stage, "resolutions", "ended") == {"true", "false"}
+
+
+def test_truths_change_and_tables_without_a_guard_are_named(stage: Ground) -> None:
+    assert ("none", "true") in changes(stage, "resolutions", "ended")
+    assert {"maturing", "suspicions", "owed"} <= set(stage.machine.left_out)
+    assert not {each.relation for each in stage.machine.columns} & set(stage.machine.left_out)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import psycopg
 from solders.account import Account
@@ -29,13 +30,15 @@ from ledger.localnet.inside import Key, new_chain, token_account
 from ledger.treasury import Treasury
 from tests.conftest import throwaway_settings
 from tests.ledger.chains import FINAL_BLOCKS, GAS, POOL
-from tests.ledger.simulator import calm, ending, nature, people, storm
+from tests.ledger.simulator import calm, causes, counting, ending, nature, people, storm, treasury
 from tests.ledger.simulator.baton import Baton
 from tests.ledger.simulator.climate import Climate, drawn
 from tests.ledger.simulator.ground import PARTS, Ground
-from tests.ledger.simulator.nodes import Node, Plot
+from tests.ledger.simulator.lies import Plot, Story
+from tests.ledger.simulator.nodes import Node
 from tests.ledger.simulator.process import Crash, Process, standing_on
 from tests.ledger.simulator.protocols import OURS, Wrong
+from tests.ledger.simulator.slots import Slots
 from tests.ledger.simulator.truth import Kept, Outcome, Truth
 from tests.ledger.snapshots import Snapshot
 
@@ -44,9 +47,9 @@ SECRET, NEW_SECRET = "a secret of the simulation", "another one"
 SCREEN = "tests.ledger.simulator.people:screen"
 WITHOUT_WALLET = 0.15  # of the creators, at first
 RECIPIENTS = """
-    SELECT (r->>0)::bigint, r->>1 FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id,
+    SELECT (r->>0)::bigint, r->>1, b.id, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id,
         jsonb_array_elements(b.plan->'recipients') r
-    WHERE a.signature = %s AND b.kind IN ('payout', 'accounts')"""
+    WHERE a.signature = %s"""
 STOPPED = """
     SELECT creator_id, 'hold-' || id FROM ledger.holds
     WHERE released_at IS NULL AND NOT partial AND (until IS NULL OR until > sim.now())
@@ -66,6 +69,7 @@ class Signer:
 
     def sign(self, message: bytes) -> bytes:
         if self._world.refuses_to_sign:
+            self._world.truth.note("refused to sign")
             raise Rejected("the policy of the simulation refuses", code="policy")
         return bytes(self._key.sign(message))
 
@@ -77,7 +81,8 @@ class World:
         self, ground: Ground, seed: int, climate: Climate | None = None, wrong: Wrong = OURS, fierce: float = 1.0
     ) -> None:
         self.ground, self.seed, self.wrong = ground, seed, wrong
-        self.climate = climate or drawn(seed, fierce)
+        climate = climate or drawn(seed, fierce)
+        self.climate = replace(climate, judged={**climate.judged, **wrong.judged})
         self.rng = random.Random(f"world {seed}")
         self.baton = Baton(random.Random(f"turns of {seed}"))
         self.truth, self.crowd, self.plot = Truth(), people.Crowd(), Plot(in_order=self.climate.plots_in_order)
@@ -89,7 +94,14 @@ class World:
         self.keys: dict[str, Key] = {}
         self.snapshots: list[tuple[Snapshot, Kept]] = []
         self.stopped_before: dict[int, set[str]] = {}
+        self.withheld_before: dict[int, int] = {}
         self.signed_before: set[str] = set()
+        self.booked_before: set[str] = set()
+        self.cursors_before: dict[UUID, int] = {}
+        self.tampered_before = 0
+        self.said: set[object] = set()  # what was found already
+        self.held_open: set[str] = set()  # parts that stand still within a transaction, by nobody's doing but ours
+        self.lamports_per_byte = blocks.LAMPORTS_PER_BYTE
         ground.clear()
         self._begin_chain()
         self._begin_people()
@@ -109,12 +121,18 @@ class World:
         self.stranger = replace(made.payer, gas=owner, treasury=owner, token_account=account)
         self.chain.svm.set_account(owner, Account(nature.STRANGERS_LAMPORTS, b"", packing.SYSTEM_PROGRAM))
         self.chain.svm.set_account(account, token_account(mint, owner, nature.STRANGERS_PIX))
+        self.slots = Slots(random.Random(f"slots of {self.seed}"))
+        rng = random.Random(f"story of {self.seed}")
+        self.story = (
+            Story(self.chain, self.slots, made.payer, rng, covers=rng.random() < 0.5) if climate.tells_story else None
+        )
         roles = [(each < climate.liars, climate.nodes - each <= climate.forgetful) for each in range(climate.nodes)]
         self.rng.shuffle(roles)
         self.nodes = [
             Node(
                 f"node {number}", self.chain, random.Random(f"node {number} of {self.seed}"), self._step_of_node,
-                liar=liar, forgetful=forgetful, storm=climate.weather, sent=self._sent, plot=self.plot,
+                slots=self.slots, liar=liar, forgetful=forgetful, storm=climate.weather, sent=self._sent, plot=self.plot,
+                story=self.story,
             )
             for number, (liar, forgetful) in enumerate(roles)
         ]  # fmt: skip
@@ -179,7 +197,10 @@ class World:
         except Rejected:
             pass
         except psycopg.errors.LockNotAvailable as error:
-            self.truth.found("locked", f"{name} waits: {error}".splitlines()[0], error)
+            if self.held_open:  # it would wait for as long as a statement takes
+                self.truth.events["waits"] += 1
+            else:
+                self.truth.found("locked", f"{name} waits: {error}".splitlines()[0], error)
         for session in (self.ground.admin, self.ground.operator, self.ground.serve):
             session.rollback()
 
@@ -199,6 +220,19 @@ class World:
         if is_idle:
             self.baton.pass_on(self.climate.switching)
             self.process.check()
+        elif self.is_hostile and self.rng.random() < self.climate.overlapping:
+            self._hold_open()
+
+    def _hold_open(self) -> None:
+        """Another part goes on while this one is in the midst of a transaction."""
+        me = self.baton.holder
+        self.held_open.add(me)
+        self.truth.events["overlap"] += 1
+        try:
+            self.baton.pass_on()
+        finally:
+            self.held_open.discard(me)
+        self.process.check()
 
     def _step_of_node(self) -> None:
         self.step()
@@ -219,7 +253,8 @@ class World:
         if self.rng.random() < self.climate.haunting:
             with suppress(psycopg.OperationalError):
                 self.process.connect(self.process.folding)
-            old.haunt()
+            if self.process.epoch.number:  # else the old one's is still the last
+                old.haunt()
 
     def upgrade(self) -> None:
         """A newer version of the ledger begins, which can read what newer replicas have recorded."""
@@ -239,7 +274,18 @@ class World:
         return self.wrong.chain(self.nodes)
 
     def opened_treasury(self) -> Treasury:
-        return replace(self.treasury, secret=self.secret)
+        """As it is opened now, with the rents of now."""
+        rents = [self.chain.svm.minimum_balance_for_rent_exemption(size) for size in (0, blocks.TOKEN_ACCOUNT_BYTES)]
+        return replace(self.treasury, secret=self.secret, marker_rent=rents[0], account_rent=rents[1])
+
+    def markers_of(self, batch: str) -> list[Pubkey]:
+        """Where the marker of a batch is, by the secret of now and by the one that was lost."""
+        both = dict.fromkeys((self.secret, SECRET))
+        return [replace(self.treasury, secret=each).marker(batch).address for each in both]
+
+    @property
+    def has_other_secret(self) -> bool:
+        return self.secret != SECRET
 
     def writer(self) -> Any:
         """The administrator's session, which may write as whoever holds the epoch: earnings have no other way in here."""
@@ -253,12 +299,20 @@ class World:
     def _sent(self, transaction: VersionedTransaction) -> None:
         """Bytes have reached a node: those that do for the first time pay nobody who was stopped before this round."""
         signature = str(transaction.signatures[0])
-        if signature in self.truth.sent:
+        if signature in self.truth.batch_of:
             return
-        self.truth.sent.add(signature)
         rows = self.ground.rows(RECIPIENTS, signature)
-        now = self._stopped() if rows else {}
-        for creator, wallet in rows:
+        kind, batch = (rows[0][3], rows[0][2]) if rows else ("", "")
+        self.truth.batch_of[signature] = batch if kind == "payout" else ""
+        if kind in ("payout", "accounts"):
+            self._require_unstopped(signature, [(creator, wallet) for creator, wallet, _, _ in rows])
+        if kind == "payout":
+            for creator in counting.is_overdrawn(self, [row[0] for row in rows]):
+                self.truth.found("stopped", f"creator {creator} is paid of what is withheld, by {signature[:16]}")
+
+    def _require_unstopped(self, signature: str, recipients: Sequence[tuple[int, str]]) -> None:
+        now = self._stopped()
+        for creator, wallet in recipients:
             both = now.get(creator, set()) & self.stopped_before.get(creator, set())
             why = {each for each in both if not each.startswith("wallet ") or each != f"wallet {wallet}"}
             if signature in self.signed_before:
@@ -267,10 +321,18 @@ class World:
                 self.truth.found("stopped", f"creator {creator} is paid by {signature[:16]} though {sorted(why)}")
 
     def look_before(self) -> None:
+        """What is so before a round."""
         self.stopped_before = self._stopped()
+        self.withheld_before = counting.withheld(self)
         self.signed_before = set()
         if self.climate.is_screened:
             self.signed_before = {row[0] for row in self.ground.rows("SELECT signature FROM ledger.attempts")}
+        self.tampered_before = self.left_by_tampering()
+        causes.look_before(self)
+
+    def left_by_tampering(self) -> int:
+        """Lamports that no transaction has brought, less what was booked as a correction."""
+        return self.truth.tampered - treasury.corrected(self)[1] if self.truth.tampered else 0
 
     def _stopped(self) -> dict[int, set[str]]:
         """Why creators may not be paid now: holds, wallets that wait, the screening; and which wallet is theirs."""
