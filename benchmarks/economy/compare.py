@@ -125,6 +125,7 @@ def run(
     paces, free = paces or Paces(), rules.free(economics)
     people = people_of(seed, economics, paces, town or towns.of_seed(seed))
     farms = strategies_of(seed) if chosen is None else chosen
+    attacks = [each for each in attacks if each.days[-1] < paces.ruled.days]
     free_calm = World(connection, seed, free, people, paces.ruled).run()
     calm = World(connection, seed, economics, people, paces.ruled).run()
     free_loud = _uncapped(connection, seed, free, people, paces, farms)

@@ -128,13 +128,13 @@ class Farm:
         return spread, own, min(round(own * tactic.cover), most - own)
 
     def _own(self, cell: Cell, sizes: Ids, spread: int, own: int, bots: int, age: int) -> Ids:
-        """Each bot's looks (bots, own) at some of the creators, each day at the moments behind those of the day before."""
+        """Each bot's looks (bots, own) at some of the creators in turn, each day at the moments behind those of the day before."""
         depth = -(-own // spread) if own else 0
         found = np.zeros((bots, own), np.int64)
         for row in range(bots):
             chosen = self._rng.permutation(len(cell.creators))[:spread]
-            numbers = (age * depth + np.arange(depth)) % sizes[chosen][:, None]
-            found[row] = (cell.creators[chosen][:, None] * SEGMENTS_MAX + numbers).reshape(-1)[:own]
+            numbers = (age * depth + np.arange(depth)[:, None]) % sizes[chosen]
+            found[row] = (cell.creators[chosen] * SEGMENTS_MAX + numbers).reshape(-1)[:own]
         return found
 
     def _moments_of(self, cell: Cell) -> Ids:
