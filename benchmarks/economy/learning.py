@@ -45,8 +45,8 @@ class Pace:
     """How long a farm is at work, in days: it tries until `learned`, and what it gets from then on is measured."""
 
     cells: int = 6
-    days: int = 24
-    learned: int = 16
+    days: int = 26
+    learned: int = 18
     period: int = 2  # a try
 
     def __post_init__(self) -> None:

@@ -51,8 +51,9 @@ class Strategy:
     stuffs: bool = False  # no bots: moments that are found by words they do not show
 
     def pace(self, pace: Pace) -> Pace:
-        """Honest creators who turn to it are few: fewer cells, which try for shorter."""
-        return replace(pace, cells=min(2, pace.cells), period=1) if self.pads else pace
+        """Honest creators who turn to it are few, who sleeps has less time: tries are shorter."""
+        cells = min(2, pace.cells) if self.pads else pace.cells
+        return replace(pace, cells=cells, period=1 if self.pads or self.sleeps else pace.period)
 
 
 STRATEGIES = (
