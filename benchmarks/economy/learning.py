@@ -102,10 +102,12 @@ class Learner:
         return max(known, key=lambda each: each.a_day) if known else self.trials[0]
 
     def _choose(self, cell: int, day: int) -> int:
+        if day >= self.pace.learned:
+            return self.trials.index(self.best())
         if len(self.trials) < len(self.openings):
             return self._add(self.openings[len(self.trials)])
         known = sorted((each for each in self.trials if each.days), key=lambda each: -each.a_day)
-        if day >= self.pace.learned or (known and self.rng.random() < AGAIN_SHARE):
+        if known and self.rng.random() < AGAIN_SHARE:
             return self.trials.index(self.best())
         if not known:
             return cell % len(self.openings)

@@ -125,7 +125,6 @@ class Platform:
 
     def __init__(self, connection: Connection[Any], economics: Economics, seed: int, start_day: int) -> None:
         self._connection, self.economics = connection, economics
-        self.hashes = FixedHashes(seed)
         self.sent: dict[int, Sent] = {}
         self.received: dict[int, int] = {}  # by creator, what has left `payable` for them
         self.now_s = start_day * DAY_S
