@@ -25,7 +25,9 @@ def main(seeds: int, first: int, write: bool, controls: bool, listed: bool) -> N
             click.echo(f"{each.name}: {each.means}")
         return
     if controls:
-        _say(economy.controls(settings.load(), first), f"python -m benchmarks.economy --controls --first {first}", write)
+        _say(
+            economy.controls(settings.load(), first), f"python -m benchmarks.economy --controls --first {first}", write
+        )
         return
     found = []
     for result in economy.results(settings.load(), range(first, first + seeds)):

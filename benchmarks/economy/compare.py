@@ -36,8 +36,8 @@ INCOME_PIX = PIX  # in all days of an economy without rules and attack: less is 
 class Paces:
     """How long farms are at work, where rules are and where they are not: there nothing but the first days is new."""
 
-    ruled: Pace = Pace()
-    free: Pace = Pace(days=12, learned=8, period=1)
+    ruled: Pace = field(default_factory=Pace)
+    free: Pace = field(default_factory=lambda: Pace(days=12, learned=8, period=1))
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,9 @@ def _uncapped(
     ).run()  # fmt: skip
 
 
-def _farm(free: Farm, uncapped: tuple[World, World | None], ruled: Farm, kept: tuple[World, World | None]) -> FarmResult:
+def _farm(
+    free: Farm, uncapped: tuple[World, World | None], ruled: Farm, kept: tuple[World, World | None]
+) -> FarmResult:
     """`uncapped`, `kept`: the farm's world each, and one without it."""
     sent = kept[0].platform.sent[ruled.party]
     stopped = {

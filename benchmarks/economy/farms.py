@@ -89,9 +89,7 @@ class Farm:
 
     # ── Bots ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _searches(
-        self, cell: Cell, tactic: Tactic, age: int, number: int, day: int
-    ) -> tuple[Searches, list[Viewer]]:
+    def _searches(self, cell: Cell, tactic: Tactic, age: int, number: int, day: int) -> tuple[Searches, list[Viewer]]:
         """A day of a cell's bots, and by which viewer each search is."""
         spread, own, cover = self._looks(cell, tactic, age)
         grown = tactic.growth ** min(age + 1, 30) if age >= 0 else np.inf
@@ -128,7 +126,7 @@ class Farm:
         return spread, own, min(round(own * tactic.cover), most - own)
 
     def _own(self, cell: Cell, sizes: Ids, spread: int, own: int, bots: int, age: int) -> Ids:
-        """Each bot's looks (bots, own) at some of the creators in turn, each day at the moments behind those of the day before."""
+        """Each bot's looks (bots, own) at some of the creators in turn, each day at moments behind those of yesterday."""
         depth = -(-own // spread) if own else 0
         found = np.zeros((bots, own), np.int64)
         for row in range(bots):

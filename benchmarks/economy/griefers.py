@@ -68,7 +68,7 @@ def _idle(people: People) -> Ids:
     return people.town.creators + 1 + np.arange(IDLE_CREATORS)
 
 
-def _own(people: People) -> Ids:
+def _own(_: People) -> Ids:
     """The griefer's own creators, who stand in nobody's catalogue."""
     return np.arange(9_000_001, 9_000_151)
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 AGAIN_SHARE = 0.2  # of tries: the best one once more, so that luck is found out
-BEST = 3  # of which variations are tried
-SIGMA_FIRST, SIGMA_LAST = 0.6, 0.2  # of a variation's logarithm, in the course of trying
+BEST = 2  # of which variations are tried
+SIGMA_FIRST, SIGMA_LAST = 0.9, 0.25  # of a variation's logarithm, in the course of trying
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,9 @@ class People:
 
     def _note_shared(self, number: int, there: list[Viewer], viewer: Ids, shown: Searches) -> None:
         """What people in networks of many earn creators on a day: each moment once a viewer."""
-        first = np.unique(viewer * (2 * SEGMENTS_MAX * len(self.catalogue.begins)) + shown.segments, return_index=True)[1]
+        first = np.unique(viewer * (2 * SEGMENTS_MAX * len(self.catalogue.begins)) + shown.segments, return_index=True)[
+            1
+        ]
         by_viewer = np.bincount(viewer[first], shown.amounts[first], len(there))
         for kind in SHARED:
             some = sum(by_viewer[row] for row, each in enumerate(there) if each.network.startswith(kind))
@@ -158,7 +160,9 @@ class People:
                 pages.add(np.array([viewer]), own[None, :])
         others = who[~is_devoted]
         own_topics = viewers.topics[others, rng.integers(0, viewers.topics.shape[1], len(others))]
-        wanted = np.where(rng.random(len(others)) < OWN_TOPICS, own_topics, rng.integers(0, self.town.topics, len(others)))
+        wanted = np.where(
+            rng.random(len(others)) < OWN_TOPICS, own_topics, rng.integers(0, self.town.topics, len(others))
+        )
         for topic in range(self.town.topics):
             some = others[wanted == topic]
             if len(some):

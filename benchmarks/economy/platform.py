@@ -130,8 +130,8 @@ class Platform:
         self.now_s = start_day * DAY_S
         self._rng = np.random.default_rng([seed, 6])
         empty(connection)
+        book.take_epoch(connection, "economy")  # by the real clock: the fence's guard knows no other
         self.pass_to(self.now_s)
-        book.take_epoch(connection, "economy")
         lines = [(book.account(connection, "chain"), -POOL_PIX), (book.account(connection, "reward_pool"), POOL_PIX)]
         book.post(connection, book.Entry("deposit", "deposit", lines))
         self._replicas: list[tuple[UUID, int]] = [(self._incarnation(), 0) for _ in range(REPLICAS)]
@@ -304,6 +304,7 @@ def prepare(connection: Connection[Any]) -> None:
 def empty(connection: Connection[Any]) -> None:
     """A ledger as the migrations leave it. Only here are the triggers that forbid this switched off."""
     connection.rollback()
+    connection.execute("SELECT set_config('economy.now', '', false)")
     connection.execute("SET session_replication_role = replica")
     tables = [table for (table,) in connection.execute(TABLES).fetchall()]
     named = sql.SQL(", ").join(sql.Identifier("ledger", table) for table in tables)

@@ -19,7 +19,9 @@ from benchmarks.run import Figure
 from ledger.settings import PIX, PPM
 
 KEPT_MAX, LOST_MAX, CREATOR_LOST_MAX = 0.02, 0.01, 0.1
-STUFFED_MAX = 0.1  # these are no made views: people do see the moment, and the model says that it is not what they asked for
+STUFFED_MAX = (
+    0.1  # these are no made views: people do see the moment, and the model says that it is not what they asked for
+)
 LIST_MAX = 3
 
 
@@ -39,7 +41,9 @@ class Bar:
     @property
     def figure(self) -> Figure:
         missed = "" if self.is_met else f"; MISSED by {self.value - self.most:.2%}"
-        return Figure(self.name, f"{self.value:.3%}{self.text}{missed}", f"{self.most:.0%} at most", self.value / self.most)
+        return Figure(
+            self.name, f"{self.value:.3%}{self.text}{missed}", f"{self.most:.0%} at most", self.value / self.most
+        )
 
 
 def figures(results: Sequence[Result]) -> Iterator[Figure]:
@@ -70,7 +74,9 @@ def _kept(farms: Sequence[FarmResult]) -> Iterator[Bar]:
         yield Bar(f"kept by {name}", _share(some), KEPT_MAX if some[0] in bots else STUFFED_MAX, _details(some))
     if bots:
         worst = max(bots, key=lambda each: each.share)
-        text = f" ({worst.strategy}; {worst.kept / PIX:.3f} PIX a day of {worst.sources} networks and keys; {worst.best})"
+        text = (
+            f" ({worst.strategy}; {worst.kept / PIX:.3f} PIX a day of {worst.sources} networks and keys; {worst.best})"
+        )
         yield Bar("kept by the farm that keeps most of its uncapped take", worst.share, KEPT_MAX, text)
 
 
@@ -81,11 +87,13 @@ def _details(farms: Sequence[FarmResult]) -> str:
     stopped = Counter[str]()
     for each in farms:
         stopped.update({reason: amount for reason, amount in each.stopped.items() if reason != "all"})
-    why = ", ".join(f"{reason} {amount / max(1, all_sent):.0%}" for reason, amount in stopped.most_common(LIST_MAX) if amount)
+    why = ", ".join(
+        f"{reason} {amount / max(1, all_sent):.0%}" for reason, amount in stopped.most_common(LIST_MAX) if amount
+    )
     return (
         f" of {sum(each.uncapped for each in farms) / max(1, sources) / PIX:.2f} PIX a day and source;"
         f" {sum(each.kept for each in farms) / max(1, sources) / PIX:.4f} kept, at most {best.share:.2%}"
-        f" ({len(farms)} farms, {min(each.evaluations for each in farms)} tries or more; of what they sent: {why or 'all paid'};"
+        f" ({len(farms)} farms, {min(each.evaluations for each in farms)} tries or more; of what was sent: {why or 'all paid'};"
         f" best tactic {best.best})"
     )
 
@@ -125,7 +133,7 @@ def _worst(told: Sequence[CreatorResult]) -> Iterator[Bar]:
 def _grief(name: str, griefs: Sequence[GriefResult]) -> Bar:
     lost, base = sum(each.lost for each in griefs), sum(each.base for each in griefs)
     text = (
-        f" ({lost / PIX:.3f} of {base / PIX:.2f} PIX, for {sum(each.source_days for each in griefs):,} days of networks and keys"
+        f" ({lost / PIX:.3f} of {base / PIX:.2f} PIX, for {sum(each.source_days for each in griefs):,} days of sources"
         f" and {sum(each.searches for each in griefs):,} searches in {len(griefs)} economies)"
     )
     return Bar(f"victims lose: {name}", lost / max(1, base), CREATOR_LOST_MAX, text)
@@ -138,7 +146,7 @@ def _behind(results: Sequence[Result]) -> Iterator[Figure]:
         loop = sum(each.uncapped for each in farms) / max(1, sum(each.sources for each in farms)) / PIX
         yield Figure(
             "all farms together keep",
-            f"{_share(farms):.3%} of {loop:.2f} PIX a day and source, which is {LOOKS_A_DAY:,} looks or what is no repeat of it",
+            f"{_share(farms):.3%} of {loop:.2f} PIX a day and source, which is {LOOKS_A_DAY:,} looks less repeats",
         )
     told = [each for result in results for each in result.honest if each.free >= INCOME_PIX]
     for kind in dict.fromkeys(each.kind for each in told):

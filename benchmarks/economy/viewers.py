@@ -49,7 +49,9 @@ class Viewers:
         count = len(people)
         fans = rng.random(count) < FAN_SHARE
         popularity = catalogue.popularity
-        favourites = np.where(fans, rng.choice(np.arange(1, town.creators + 1), count, p=popularity / popularity.sum()), 0)
+        favourites = np.where(
+            fans, rng.choice(np.arange(1, town.creators + 1), count, p=popularity / popularity.sum()), 0
+        )
         made = cls(
             people, rng.gamma(1.2, 1.2, count), rng.integers(0, town.topics, (count, 3)), favourites,
             np.where(fans, FANS_SEARCH, 0.0),
@@ -69,14 +71,18 @@ class Viewers:
             catalogue.begins[creator] = 0
             for member in range(int(rng.integers(*FAMILY_PEOPLE))):
                 home = f"home {creator} {member // 2}"
-                self._add(catalogue, creator, "family", member, home, is_keyed=member % 3 == 0, rate=FAMILY_RATE, devotion=1.0)
+                self._add(
+                    catalogue, creator, "family", member, home, is_keyed=member % 3 == 0, rate=FAMILY_RATE, devotion=1.0
+                )
 
     def _add_niches(self, rng: np.random.Generator, catalogue: Catalogue, niches: Ids) -> None:
         for creator in niches.tolist():
             for fan in range(NICHE_PEOPLE):
                 is_keyed = bool(rng.random() < towns.KEYED_SHARE)
                 home = f"fan's {creator} {fan}"
-                self._add(catalogue, creator, "niche", fan, home, is_keyed=is_keyed, rate=NICHE_RATE, devotion=NICHE_SEARCH)
+                self._add(
+                    catalogue, creator, "niche", fan, home, is_keyed=is_keyed, rate=NICHE_RATE, devotion=NICHE_SEARCH
+                )
 
     def _teach(self, rng: np.random.Generator, catalogue: Catalogue) -> None:
         """A creator of usual size whom one university looks at."""
@@ -89,7 +95,15 @@ class Viewers:
         self.favourites[students], self.devotion[students] = lecturer, LECTURE_SEARCH
 
     def _add(
-        self, catalogue: Catalogue, creator: int, kind: str, number: int, home: str, *, is_keyed: bool, rate: float,
+        self,
+        catalogue: Catalogue,
+        creator: int,
+        kind: str,
+        number: int,
+        home: str,
+        *,
+        is_keyed: bool,
+        rate: float,
         devotion: float,
     ) -> None:
         name = f"{kind} {creator} {number}"
