@@ -3,7 +3,7 @@
 Without rules and with them, each by itself and under attack. A farm has the same means and learns in both of its worlds; its
 uncapped take is what it gets without rules at the tactic that is best there, and what it keeps is what it gets with them.
 Honest creators' loss is what they have without rules and without an attack, less what they have with both; of it the rules'
-own part is there without any attack. What is withheld is not theirs.
+own part is there without any attack. What is withheld is not theirs, and what made looks have paid them makes up for nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class CreatorResult:
 
     @property
     def lost(self) -> int:
-        return max(0, self.free - self.loud)
+        """Made looks at others, a farm's cover, make up for nothing that the rules cost."""
+        return max(0, self.free - min(self.calm, self.loud))
 
     @property
     def lost_by_rules(self) -> int:
@@ -176,9 +177,8 @@ def _uncapped(
 ) -> World:
     """The world in which farms find out what their means are worth. Nobody is in anybody's way there."""
     needed = any(each.pads or each.stuffs for each in farms)
-    return World(
-        connection, seed, free, people, paces.free, farms=farms, has_people=needed, may_sleep=False
-    ).run()  # fmt: skip
+    plain = [each.plain() for each in farms]
+    return World(connection, seed, free, people, paces.free, farms=plain, has_people=needed).run()
 
 
 def _farm(

@@ -44,12 +44,13 @@ class Farm:
     """One strategy at work in one world. `party` tells its searches from others'."""
 
     def __init__(
-        self, strategy: Strategy, party: int, people: People, economics: Economics, seed: int, pace: Pace, sleeps: int
+        self, strategy: Strategy, party: int, people: People, economics: Economics, seed: int, pace: Pace
     ) -> None:
-        """`economics`: of this world; `sleeps`: days before it begins."""
+        """`economics`: of this world."""
         self.strategy, self.party, self._people = strategy, party, people
         self._rng = np.random.default_rng([seed, 3, party])
-        self.pace, self._sleeps = strategy.pace(pace), sleeps
+        self.pace, self._sleeps = strategy.pace(pace), strategy.sleeps
+        sleeps = strategy.sleeps
         awake = replace(self.pace, days=self.pace.days - sleeps, learned=self.pace.learned - sleeps)
         self.learner = Learner(awake, openings(strategy, economics), self._rng)
         self.cells = [self._cell(number) for number in range(self.pace.cells)]

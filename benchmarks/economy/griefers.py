@@ -80,11 +80,11 @@ ATTACKS = (
     # Every third day, so that the days before are small again: what was earned before the first push waits too, or not.
     Attack("pushes, so that days leap", _known, _known, (6, 9, 12), networks=600, looks=12, cover=5),
     Attack("a stranger lets many more creators earn", _everybody, _idle, (15, 16), keys=1, looks=IDLE_CREATORS),
-    Attack("a neighbour behind a carrier's NAT looks at own creators", _everybody, _own, (18, 19),
+    Attack("a neighbour behind a carrier's NAT looks at own creators", _everybody, _own, (18,),
            looks=6000, cookies=100, theirs="carrier"),
-    Attack("a neighbour in an office looks at own creators", _everybody, _own, (18, 19),
+    Attack("a neighbour in an office looks at own creators", _everybody, _own, (20,),
            looks=3000, cookies=100, theirs="office"),
-    Attack("a neighbour behind a carrier's NAT floods everybody", _everybody, _everybody, (21, 22),
+    Attack("a neighbour behind a carrier's NAT floods everybody", _everybody, _everybody, (22, 23),
            looks=6000, cookies=400, theirs="carrier"),
 )  # fmt: skip
 

@@ -50,6 +50,10 @@ class Strategy:
     pads: bool = False  # the creators have an audience of their own
     stuffs: bool = False  # no bots: moments that are found by words they do not show
 
+    def plain(self) -> Strategy:
+        """The same means without the tricks, which cost a loop time and are good for nothing where no rule is."""
+        return replace(self, sleeps=0, is_ramp=False, again=False, copies="", wallets=False, deceives=False)
+
     def pace(self, pace: Pace) -> Pace:
         """Honest creators who turn to it are few, who sleeps has less time: tries are shorter."""
         cells = min(2, pace.cells) if self.pads else pace.cells

@@ -51,16 +51,12 @@ class World:
         farms: Sequence[Strategy] = (),
         attacks: Sequence[Attack] = (),
         has_people: bool = True,
-        may_sleep: bool = True,
     ) -> None:
-        """`has_people`: whether honest ones search; `may_sleep`: whether farms that sleep at first do so here."""
+        """`has_people`: whether honest ones search."""
         self.economics, self.people, self.pace = economics, people, pace
         self.start_day = START_DAYS[seed % len(START_DAYS)]
         self.platform = Platform(connection, economics, seed, self.start_day)
-        self.farms = [
-            Farm(each, 1 + number, people, economics, seed, pace, each.sleeps if may_sleep else 0)
-            for number, each in enumerate(farms)
-        ]
+        self.farms = [Farm(each, 1 + number, people, economics, seed, pace) for number, each in enumerate(farms)]
         self.griefers = [Griefer(each, 500 + number, people, seed) for number, each in enumerate(attacks)]
         self.creators: Ids = np.unique(np.concatenate([people.creators, *(farm.creators for farm in self.farms)]))
         self.platform.sign_up(self.creators.tolist())
