@@ -50,7 +50,7 @@ class Catalogue:
     @property
     def popularity(self) -> Reals:
         """Of each creator whom somebody finds, in the order of their numbers."""
-        found: Reals = np.bincount(self.creators, self.weights)[1 : self.found + 1]
+        found: Reals = np.bincount(self.creators, self.weights).astype(np.float64)[1 : self.found + 1]
         return found
 
     def by_size(self) -> Ids:
@@ -68,10 +68,12 @@ class Catalogue:
         if len(pool) <= PAGE:
             return np.tile(pool, (searches, 1))
         noise = rng.gumbel(size=(searches, len(pool))) + np.log(self.weights[pool])
-        return pool[np.argpartition(-noise, PAGE, axis=1)[:, :PAGE]]
+        found: Ids = pool[np.argpartition(-noise, PAGE, axis=1)[:, :PAGE]]
+        return found
 
     def any_of(self, rng: np.random.Generator, day: int, count: int) -> Ids:
         """So many places, one by one, popular moments more often."""
         pool = np.flatnonzero(self.begins[self.creators] <= day)
         ends = np.cumsum(self.weights[pool])
-        return pool[np.searchsorted(ends, rng.random(count) * ends[-1])]
+        found: Ids = pool[np.searchsorted(ends, rng.random(count) * ends[-1])]
+        return found

@@ -217,11 +217,12 @@ def _best(farm: Farm) -> dict[str, float]:
 def _honest(creators: list[int], people: People, free: World, calm: World, loud: World) -> list[CreatorResult]:
     columns = [world.settled[:, np.searchsorted(world.creators, creators)] for world in (free, calm, loud)]
     behind = (columns[1] - columns[2]) * PPM // np.maximum(columns[1], INCOME_PIX)
-    return [
-        CreatorResult(creator, people.kinds.get(creator, "usual"), *(int(each[-1, row]) for each in columns),
-                      max(0, int(behind[:, row].max())))
-        for row, creator in enumerate(creators)
-    ]  # fmt: skip
+    found = []
+    for row, creator in enumerate(creators):
+        ends = [int(each[-1, row]) for each in columns]
+        kind, most = people.kinds.get(creator, "usual"), max(0, int(behind[:, row].max()))
+        found.append(CreatorResult(creator, kind, ends[0], ends[1], ends[2], most))
+    return found
 
 
 def _grief(griefer: Griefer, people: People, calm: World, loud: World) -> GriefResult:

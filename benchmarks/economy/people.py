@@ -219,4 +219,5 @@ def amounts(economics: Economics, relevance_ppm: Ids, anonymous: NDArray[np.bool
     """What appearances of this relevance are worth, as replicas compute it."""
     rule: Callable[..., Any] = money.appearance_amount  # of whole numbers, and so of arrays of them
     keyed, keyless = (rule(economics, relevance_ppm, anonymous=each) for each in (False, True))
-    return np.where(anonymous, keyless, keyed).astype(np.int64)
+    found: Ids = np.where(anonymous, keyless, keyed).astype(np.int64)
+    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from ledger.settings import AMOUNT_MAX, Economics
 
@@ -32,7 +33,7 @@ HOLDING = ("what one viewer vouches for all", "a circle's viewer", "vouching")
 
 def without(economics: Economics, *names: str) -> Economics:
     """The same economics without these rules."""
-    changes = {setting: value for name in names for setting, value in OFF[name].items()}
+    changes: dict[str, Any] = {setting: value for name in names for setting, value in OFF[name].items()}
     return dataclasses.replace(economics, **changes)
 
 
