@@ -1,21 +1,22 @@
 """The platform of an economy: the ledger's own code over a database, on a clock that the economy moves.
 
 Searches become batches as replicas record them; the fold, the bounds, the review, the holds and who is due are the real
-ones. Only the chain is left out: what is due leaves `payable` at once.
+ones, and now and then the ledger is started again. Only the chain is left out: what is due leaves `payable` at once.
+Everything follows from the seed, ids of replicas too.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from ledger import book, owed, spool, stops, wallets
 from ledger.appearances import Hashes, parameters
@@ -33,11 +34,39 @@ REPLICAS = 3
 POOL_PIX = 10**15
 DUE_MAX = 100_000
 BEFORE_S = 2_700  # a batch holds the searches of the time before it, which is less than replicas are believed
-# `now()` of the economy: found before the real one.
+# `now()` of the economy: found before the real one by sessions, columns' defaults and functions alike.
 CLOCK = """
     CREATE SCHEMA IF NOT EXISTS economy;
-    CREATE OR REPLACE FUNCTION economy.now() RETURNS timestamptz LANGUAGE sql STABLE AS
-        $$ SELECT current_setting('economy.now')::timestamptz $$;"""
+    GRANT USAGE ON SCHEMA economy TO PUBLIC;
+    CREATE OR REPLACE FUNCTION economy.now() RETURNS timestamptz LANGUAGE sql STABLE AS $$
+        SELECT coalesce(nullif(current_setting('economy.now', true), '')::timestamptz, pg_catalog.now()) $$;
+    CREATE OR REPLACE FUNCTION economy.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+        $$ SELECT economy.now() $$"""
+DEFAULTS = """
+    SELECT format('ALTER TABLE %s ALTER %I SET DEFAULT economy.now()', c.oid::regclass, a.attname)
+    FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid
+    JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+    WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p')
+      AND pg_get_expr(d.adbin, d.adrelid) ~ '^(pg_catalog\\.)?(now|clock_timestamp)\\(\\)$'"""
+FUNCTIONS = """
+    SELECT format('ALTER FUNCTION %s SET search_path = economy, pg_catalog, pg_temp', p.oid::regprocedure)
+    FROM pg_proc p, unnest(p.proconfig) AS setting
+    WHERE p.pronamespace = 'ledger'::regnamespace AND setting LIKE 'search_path=%'"""
+TABLES = """
+    SELECT c.relname FROM pg_class c
+    WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' ORDER BY c.relname"""
+NUMBERED = """
+    SELECT column_name FROM information_schema.columns
+    WHERE table_schema = 'ledger' AND table_name = %s AND is_identity = 'YES'"""
+# What was folded is read no more: without it a world of millions of searches stays small.
+FOLDED = "TRUNCATE ledger.appearance_batches, ledger.outcomes, ledger.set_aside"
+SETTLED = """
+    SELECT c.id, coalesce(a.balance, 0),
+           CASE WHEN bool_or(h.partial) THEN ledger.withheld(c.id) ELSE 0 END, coalesce(bool_or(NOT h.partial), false)
+    FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place)
+    LEFT JOIN ledger.accounts a ON (a.kind, a.party, a.owner, a.asset) = ('payable', 'creator', c.id, 'PIX')
+    LEFT JOIN ledger.holds h ON h.creator_id = c.id AND h.released_at IS NULL
+    GROUP BY c.id, c.place, a.balance ORDER BY c.place"""
 RECORDED = """
     INSERT INTO ledger.appearance_batches
         (incarnation, seq, searches, appearances, format, payload, sha256, adopted, recorded_at)
@@ -68,13 +97,21 @@ class Searches:
     def __len__(self) -> int:
         return len(self.counts)
 
+    def where(self, chosen: NDArray[np.bool_]) -> Searches:
+        """Those of them that are chosen."""
+        rows = np.repeat(chosen, self.counts)
+        return replace(
+            self, viewers=self.viewers[chosen], origins=self.origins[chosen], keys=self.keys[chosen],
+            counts=self.counts[chosen], segments=self.segments[rows], creators=self.creators[rows],
+            amounts=self.amounts[rows],
+        )  # fmt: skip
+
 
 @dataclass
 class Sent:
     """What became of the appearances of its own creators that a party has sent, in base units of what each was worth."""
 
     creators: Ids
-    searches: int = 0
     by_outcome: dict[Outcome, int] = field(default_factory=dict)
 
     @property
@@ -88,19 +125,30 @@ class Platform:
 
     def __init__(self, connection: Connection[Any], economics: Economics, seed: int, start_day: int) -> None:
         self._connection, self.economics = connection, economics
-        self.hashes = FixedHashes(seed)
         self.sent: dict[int, Sent] = {}
         self.received: dict[int, int] = {}  # by creator, what has left `payable` for them
         self.now_s = start_day * DAY_S
+        self._rng = np.random.default_rng([seed, 6])
         empty(connection)
-        connection.execute("SET search_path = economy, pg_catalog")
+        book.take_epoch(connection, "economy")  # by the real clock: the fence's guard knows no other
         self.pass_to(self.now_s)
-        book.take_epoch(connection, "economy")
         lines = [(book.account(connection, "chain"), -POOL_PIX), (book.account(connection, "reward_pool"), POOL_PIX)]
         book.post(connection, book.Entry("deposit", "deposit", lines))
         self._replicas: list[tuple[UUID, int]] = [(self._incarnation(), 0) for _ in range(REPLICAS)]
         book.commit(connection)
         self._fold = Fold(connection, economics, LedgerSettings())
+
+    def restart(self) -> None:
+        """The ledger is started again, and knows what the database has kept."""
+        self._fold.close()
+        self._fold = Fold(self._connection, self.economics, LedgerSettings())
+
+    def forget_folded(self) -> None:
+        """Drop batches that were folded, and what became of them."""
+        self._connection.execute("SET session_replication_role = replica")
+        self._connection.execute(FOLDED)
+        self._connection.execute("SET session_replication_role = DEFAULT")
+        self._connection.commit()
 
     def pass_to(self, at_s: int) -> None:
         """It is that second now."""
@@ -142,12 +190,7 @@ class Platform:
         if searches.skew_ms or len(searches) < REPLICAS:
             return [searches]
         over = rng.integers(0, REPLICAS, len(searches))
-        rows = np.repeat(over, searches.counts)
-        return [
-            Searches(*(getattr(searches, name)[over == which] for name in ("viewers", "origins", "keys", "counts")),
-                     *(getattr(searches, name)[rows == which] for name in ("segments", "creators", "amounts")))
-            for which in range(REPLICAS)
-        ]  # fmt: skip
+        return [searches.where(over == which) for which in range(REPLICAS)]
 
     def _record(self, searches: Searches, rng: np.random.Generator) -> tuple[UUID, int]:
         which = int(rng.integers(0, REPLICAS))
@@ -172,7 +215,6 @@ class Platform:
             "SELECT outcome FROM ledger.outcomes WHERE incarnation = %s AND seq = %s", (incarnation, seq)
         ).fetchone()
         assert row is not None
-        sent.searches += len(searches)
         outcomes = np.frombuffer(row[0], np.uint8)
         own = np.isin(searches.creators, sent.creators)
         for outcome in Outcome:
@@ -180,7 +222,7 @@ class Platform:
             sent.by_outcome[outcome] = sent.by_outcome.get(outcome, 0) + some
 
     def _incarnation(self) -> UUID:
-        number = uuid4()
+        number = UUID(bytes=self._rng.bytes(16), version=4)
         self._connection.execute(
             "INSERT INTO ledger.incarnations (id, spool, started_at) VALUES (%s, 'economy', to_timestamp(%s))",
             (number, self.now_s),
@@ -213,22 +255,17 @@ class Platform:
         self._connection.commit()
         return len(held)
 
-    def owned(self, creators: Sequence[int]) -> dict[int, int]:
-        """What creators have so far: received, payable and not withheld, or still to mature."""
-        rows = self._connection.execute(
-            "SELECT c.id, coalesce(sum(a.balance), 0)::bigint,"
-            " CASE WHEN EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = c.id AND h.released_at IS NULL AND h.partial)"
-            "      THEN ledger.withheld(c.id) ELSE 0 END,"
-            " EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = c.id AND h.released_at IS NULL AND NOT h.partial)"
-            " FROM unnest(%s::bigint[]) AS c (id) LEFT JOIN ledger.accounts a ON a.owner = c.id AND a.party = 'creator'"
-            " GROUP BY c.id",
-            ([int(creator) for creator in creators],),
-        ).fetchall()
+    def settled(self, creators: Sequence[int]) -> NDArray[np.int64]:
+        """What each of these creators has for good: received, or payable and not withheld. What matures may be taken back."""
+        rows = self._connection.execute(SETTLED, ([int(creator) for creator in creators],)).fetchall()
         self._connection.commit()
-        return {
-            creator: self.received.get(creator, 0) + (0 if is_held else max(0, balance - withheld))
-            for creator, balance, withheld, is_held in rows
-        }
+        return np.array(
+            [
+                self.received.get(creator, 0) + (0 if is_held else max(0, payable - withheld))
+                for creator, payable, withheld, is_held in rows
+            ],
+            np.int64,
+        )
 
     def held(self) -> tuple[set[int], set[int]]:
         """Creators with a hold in force: those who are paid nothing, and those who are paid a part."""
@@ -241,41 +278,57 @@ class Platform:
     def taken_back(self) -> dict[int, int]:
         """What was taken back, by creator."""
         rows = self._connection.execute(
-            "SELECT creator_id, sum(reversed_pix)::bigint FROM ledger.suspicions GROUP BY creator_id"
+            "SELECT creator_id, sum(reversed_pix)::bigint FROM ledger.suspicions GROUP BY creator_id ORDER BY creator_id"
         ).fetchall()
         self._connection.commit()
         return dict(rows)
 
 
-def creators_part(economics: Economics, amount: int) -> int:
-    return amount * economics.creator_share_ppm // PPM
-
-
 def prepare(connection: Connection[Any]) -> None:
-    """Once a database: the clock, and a session that does not wait for the disk."""
+    """Once a database: its clock, the rows that migrations have left, and a session that does not wait for the disk."""
     connection.execute(CLOCK)
+    for query in (DEFAULTS, FUNCTIONS):
+        for (statement,) in connection.execute(query).fetchall():
+            connection.execute(statement)
+    for (table,) in connection.execute(TABLES).fetchall():
+        connection.execute(
+            sql.SQL("CREATE TABLE IF NOT EXISTS {} AS SELECT * FROM {}").format(
+                sql.Identifier("economy", f"first_{table}"), sql.Identifier("ledger", table)
+            )
+        )
+    connection.execute("SET search_path = economy, pg_catalog")
     connection.execute("SET synchronous_commit = off")
     connection.commit()
 
 
 def empty(connection: Connection[Any]) -> None:
-    """An empty ledger, as the migrations leave it. Only here are the triggers that forbid this switched off."""
+    """A ledger as the migrations leave it. Only here are the triggers that forbid this switched off."""
     connection.rollback()
-    tables = connection.execute(
-        "SELECT string_agg(format('DELETE FROM ledger.%I', c.relname), ';') FROM pg_catalog.pg_class c"
-        " WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r'"
-        " AND c.relname NOT IN ('fence', 'chain_head', 'owed_least', 'stakes_version', 'wallet_rules')"
-    ).fetchone()
-    assert tables is not None
+    connection.execute("SELECT set_config('economy.now', '', false)")
     connection.execute("SET session_replication_role = replica")
-    connection.execute(tables[0])
-    connection.execute(
-        "UPDATE ledger.chain_head SET entry_id = 0, hash = decode(repeat('00', 32), 'hex');"
-        "INSERT INTO ledger.accounts (kind, asset) VALUES ('chain', 'PIX'), ('chain', 'SOL'), ('reward_pool', 'PIX'),"
-        " ('in_flight', 'PIX'), ('platform', 'PIX'), ('platform', 'SOL')"
-    )
+    tables = [table for (table,) in connection.execute(TABLES).fetchall()]
+    named = sql.SQL(", ").join(sql.Identifier("ledger", table) for table in tables)
+    connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(named))
+    for table in tables:
+        first, own = sql.Identifier("economy", f"first_{table}"), sql.Identifier("ledger", table)
+        count = connection.execute(
+            sql.SQL("INSERT INTO {} OVERRIDING SYSTEM VALUE SELECT * FROM {}").format(own, first)
+        ).rowcount
+        if count:
+            _number_on(connection, table)
     connection.execute("SET session_replication_role = DEFAULT")
     connection.commit()
+
+
+def _number_on(connection: Connection[Any], table: str) -> None:
+    """A table's next row gets the number behind those that are there."""
+    for (column,) in connection.execute(NUMBERED, (table,)).fetchall():
+        connection.execute(
+            sql.SQL("SELECT setval(pg_get_serial_sequence({}, {}), max({})) FROM {}").format(
+                sql.Literal(f"ledger.{table}"), sql.Literal(column), sql.Identifier(column),
+                sql.Identifier("ledger", table),
+            )
+        )  # fmt: skip
 
 
 def _batch(searches: Searches, at_ms: Ids) -> spool.Batch:

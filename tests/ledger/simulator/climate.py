@@ -23,7 +23,7 @@ JUDGED: Mapping[str, int] = {
     "captive_viewers_min": 4,
     "vouched_pix": BOUGHT_PIX,
     "viewer_vouched_pix": 10**9,
-    "source_day_pix": 6_000,
+    "source_day_pix": BOUGHT_PIX,
     "velocity_ratio": LEAP_RATIO,
     "velocity_min_pix": LEAP_PIX,
 }
