@@ -300,6 +300,10 @@ async def furnish():
     for each in found["moments"]:
         CATALOGUE["links"].setdefault(each["title"], each["play_url"].partition("#")[0])
     made = await post("/v1/keys", {"name": f"raw{RNG.getrandbits(30)}{time.time():.0f}", "scopes": ["search"]}, ADMIN)
+    for _ in range(5):
+        if made.status == 201: break
+        print("keys:", made.status, made.body[:200], flush=True); await asyncio.sleep(5)
+        made = await post("/v1/keys", {"name": f"raw{RNG.getrandbits(30)}{time.time():.0f}", "scopes": ["search"]}, ADMIN)
     CATALOGUE["key"] = {"Authorization": "Bearer " + made.json()["key"]}
     note(f"{len(rows)} videos, creators {CATALOGUE['creators']}, titles {texts}, {len(CATALOGUE['links'])} links")
 
