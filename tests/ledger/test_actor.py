@@ -161,15 +161,20 @@ def test_a_lost_database_is_waited_for_under_the_same_epoch(eager: Settings, con
         assert loop.status()["epoch"] == epoch
 
 
+def earning(ledger: Ledger, connection: Connection[Any]) -> None:
+    """Wait until the chain was compared and has money, and a search has earned of it."""
+    until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
+    until(lambda: ledger.tick() or is_funded(connection))
+    record(connection, search(shown(1, 1)))
+    until(ledger.folding.round)
+
+
 def test_whichever_part_hears_first_that_another_has_taken_over_stops(
     eager: Settings, connection: Connection[Any]
 ) -> None:
     with_wallet(connection, 1)
     with chain_of(eager), closing(Ledger(eager)) as ledger:
-        until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
-        until(lambda: ledger.tick() or is_funded(connection))
-        record(connection, search(shown(1, 1)))
-        until(ledger.folding.round)
+        earning(ledger, connection)
         connection.execute("UPDATE ledger.fence SET epoch = epoch + 1")
         with pytest.raises(Fenced):
             until(ledger.paying.round)
@@ -219,10 +224,7 @@ def test_after_a_lost_connection_nothing_is_planned_before_the_chain_was_compare
 ) -> None:
     with_wallet(connection, 1)
     with chain_of(eager), closing(Ledger(eager)) as ledger:
-        until(lambda: ledger.tick() or ledger.reconciling.finding is not None)
-        until(lambda: ledger.tick() or is_funded(connection))
-        record(connection, search(shown(1, 1)))
-        until(ledger.folding.round)
+        earning(ledger, connection)
         ledger.folding.round()
         ledger.paying.close()
         planned = "SELECT count(*) FROM ledger.batches"
