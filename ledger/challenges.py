@@ -68,7 +68,7 @@ def issue(connection: Conn, economics: Economics, creator_id: int, wallet: str, 
         raise Rejected("wallets cannot be proven here", status=409, code="no-wallet-domain", hint=hint)
     wallets.require_payable(connection, wallet)
     row = connection.execute(
-        "SELECT clock_timestamp(), clock_timestamp() + make_interval(secs => %s)", (economics.wallet_challenge_s,)
+        "SELECT now, now + make_interval(secs => %s) FROM clock_timestamp() AS now", (economics.wallet_challenge_s,)
     ).fetchone()
     assert row is not None
     issued_at, expires_at = row
