@@ -2,7 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-.PHONY: help setup demo stop check test cover mutate test-slow test-hostile test-browser test-gpu soak bench clean
+.PHONY: help setup demo stop check test cover mutate simulate test-slow test-hostile test-browser test-gpu soak bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -30,13 +30,16 @@ test: check ## the gates and the suite on the real embedded services (about 40 m
 	$(PY) -m pytest --durations=15
 
 MONEY := money book batches payouts planning signing settling resolving resolutions verdict rail packing treasury fold waiting groups directory caps \
-  review seen runs spool wallets counters stops velocity screening
+  review audience vouching shared_networks seen runs spool wallets counters stops velocity screening
 cover: $(STAMP) ## branch coverage of the modules that handle money: 100 %
 	$(PY) -m pytest -q tests/ledger --ignore tests/ledger/simulator $(MONEY:%=--cov=ledger.%) --cov-branch \
 	  --cov-report=term-missing --cov-fail-under=100
 
 mutate: $(STAMP) ## does a test notice a change of the ledger's code? hours; ended at any time, it goes on where it was
 	$(PY) -m benchmarks.mutations --write
+
+simulate: $(STAMP) ## thousands of seeds of the ledger in bad weather; ended at any time, it goes on where it was
+	$(PY) -m tests.ledger.simulator
 
 test-slow: $(STAMP) ## fuzz, chaos, thousands of seeds
 	$(PY) -m pytest -m slow --timeout 7200

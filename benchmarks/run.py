@@ -29,11 +29,13 @@ NAMES = {
     "search": "benchmarks.search",
     "search-words": "benchmarks.search_words",
     "ledger": "benchmarks.ledger",
+    "ledger-scale": "benchmarks.ledger_scale",
     "moments": "benchmarks.moments",
     "encoder": "benchmarks.encoder",
     "mutations": "benchmarks.mutations",
+    "economy": "benchmarks.economy",
 }
-ONLY_BY_NAME = ("mutations",)  # takes hours
+ONLY_BY_NAME = ("ledger-scale", "mutations", "economy")  # of many gigabytes; of hours
 HEAD = """# Measured
 
 One row a figure, newest last. Machines are shared and noisy: read the ratio before the figure.
@@ -54,7 +56,7 @@ class Figure:
 
 
 def run(settings: Settings, name: str | None, *, write: bool, say: Callable[[str], None]) -> None:
-    """Run one benchmark, or all but those that take hours.
+    """Run one benchmark, or all but those that take much.
 
     Raises:
         Rejected: there is none of that name.

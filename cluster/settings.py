@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import functools
 import ipaddress
+import logging
 import os
 import tomllib
 import typing
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from cluster.errors import Rejected
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = "embedded"
@@ -368,6 +371,8 @@ def _overlay(tables: dict[str, Any], kinds: Mapping[str, type], env: Mapping[str
         if section not in kinds:
             raise _unknown(f"variable {variable}", section, kinds)
         hints = _fields(kinds[section])
+        if _is_retired(kinds[section], key, f"variable {variable}"):
+            continue
         if key not in hints:
             raise _unknown(f"variable {variable}", key, hints)
         tables.setdefault(section, {})[key] = _from_text(hints[key], text, variable)
@@ -396,6 +401,7 @@ def _build(kind: type, table: Any, file: Path) -> Any:
     if not isinstance(table, dict):
         raise Rejected(f"[{name}] in {file} must be a table")
     hints = _fields(kind)
+    table = {key: value for key, value in table.items() if not _is_retired(kind, key, f"[{name}] {key} of {file}")}
     for key in table:
         if key not in hints:
             raise _unknown(f"setting {key!r} in [{name}] of {file}", key, hints)
@@ -416,6 +422,14 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     if kind in (int, float, str, bool) and type(value) is not kind:
         raise Rejected(f"{where} is {value!r}, expected {kind.__name__}")
     return value
+
+
+def _is_retired(kind: type, key: str, where: str) -> bool:
+    """Whether it is a setting of an earlier release, which means nothing any more; then that is said."""
+    if key not in getattr(kind, "RETIRED", ()):
+        return False
+    log.warning("%s means nothing any more: take it out", where)
+    return True
 
 
 def _unknown(where: str, name: str, known: Mapping[str, Any]) -> Rejected:

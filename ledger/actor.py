@@ -1,4 +1,4 @@
-"""The ledger at work: loops that fold, count, pay, reconcile and watch, each at its own pace, in batches.
+"""The ledger at work: loops that fold, count, pay, reconcile, archive and watch, each at its own pace, in batches.
 
 `Ledger` is what there is to do, in parts (see `rounds`), all under one epoch. On Ray it lives in a detached actor in a
 namespace of its own; should two ever run, the database refuses the older one, which then stops. Away databases and nodes
@@ -23,6 +23,7 @@ from cluster import telemetry
 from cluster.errors import Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
+from ledger.archive.keeping import Keeping
 from ledger.book import Fenced
 from ledger.chain import RpcRefusal
 from ledger.rounds import Counting, Epoch, Folding, Part, Paying, Reconciling, Shared, Watching
@@ -44,7 +45,8 @@ class Ledger:
         self.folding = Folding(settings, self._epoch)
         self.paying = Paying(settings, self._epoch, shared)
         self.reconciling = Reconciling(settings, self._epoch, shared)
-        others = (self.folding, Counting(settings, self._epoch), self.paying, self.reconciling)
+        self.keeping = Keeping(settings, self._epoch)
+        others = (self.folding, Counting(settings, self._epoch), self.paying, self.reconciling, self.keeping)
         self.watching = Watching(settings, self._epoch, others)
         self.parts: tuple[Part, ...] = (*others, self.watching)
 

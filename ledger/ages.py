@@ -25,7 +25,6 @@ ATTEMPT = "SELECT 'batch ' || batch_id AS name, signed_at AS since FROM ledger.a
 # Each state: the setting that limits it, and what is in it, by name and since when.
 STATES: Mapping[str, tuple[str, str]] = {
     "planned": ("batch_open_max_s", f"{BATCH} 'planned'"),
-    "held": ("batch_open_max_s", f"{BATCH} 'held'"),
     "signed": ("batch_open_max_s", f"{ATTEMPT} = 0"),
     "sent": ("batch_open_max_s", f"{ATTEMPT} > 0"),
     "given up": (
@@ -33,7 +32,7 @@ STATES: Mapping[str, tuple[str, str]] = {
         (
             "SELECT 'batch ' || b.id AS name, min(a.signed_at) AS since FROM ledger.batches b"
             " JOIN ledger.attempts a ON a.batch_id = b.id AND a.state = 'expired'"
-            " WHERE b.state IN ('planned', 'held', 'signed') GROUP BY b.id"
+            " WHERE b.state IN ('planned', 'signed') GROUP BY b.id"
         ),
     ),
     "frozen": (

@@ -1,8 +1,8 @@
 """The audit: is every unit where the journal says, and does the chain agree? Only reads; may run at any time.
 
 The quick audit computes every balance again from the postings and compares the treasury with the chain. The full one
-also walks the hash chain, computes every accrual again from the recorded appearances, and asks the chain about every
-payout. What is found wrong is named with its place.
+also walks the hash chain, computes every accrual again from the recorded appearances, asks the chain about every
+payout, and reads the archive. What is found wrong is named with its place.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 
-from cluster.errors import PixrError
+from cluster.errors import PixrError, Temporary
 from ledger import ages, anchors, book, challenges, credited
 from ledger.anchors import Anchor
+from ledger.archive import proof
+from ledger.archive.shelf import Shelf
 from ledger.chain import Chain, Effect
 from ledger.settings import LedgerSettings
 
@@ -47,6 +49,7 @@ def run(
     full: bool = False,
     limits: LedgerSettings = LIMITS,
     heads: Callable[[], Sequence[Anchor]] | None = None,
+    shelf: Shelf | None = None,
 ) -> list[Check]:
     """Every check, against one snapshot of the database.
 
@@ -54,6 +57,7 @@ def run(
         gas: the address that pays fees, if it is known.
         limits: for how long what is open may be so.
         heads: what was kept of the journal outside the database, as `anchors.listing`; nothing is compared without.
+        shelf: where the archive lies, which the full audit reads; without one it begins behind it.
     """
     # Before the snapshot, which then holds every entry that was a head by now.
     kept = None if heads is None else _heads_kept(heads)
@@ -64,6 +68,8 @@ def run(
               _credited(connection, full), _plans(connection), _attempts(connection)]  # fmt: skip
     if full:
         checks += [_hash_chain(connection), _accruals(connection), _proofs(connection)]
+        if shelf is not None:
+            checks.append(_archive(connection, shelf))
     if kept is not None:
         checks.append(_anchored(connection, kept))
     if chain is not None:
@@ -79,12 +85,17 @@ def run(
 
 def _balances(connection: Conn) -> Check:
     rows = connection.execute(
-        "SELECT a.id, a.kind, a.balance, coalesce(sum(p.amount), 0)::bigint FROM ledger.accounts a"
-        " LEFT JOIN ledger.postings p ON p.account_id = a.id GROUP BY a.id ORDER BY a.id"
+        "SELECT a.id, a.kind, a.balance, (coalesce(sum(p.amount), 0) + coalesce(max(c.amount), 0))::bigint"
+        " FROM ledger.accounts a LEFT JOIN ledger.postings p ON p.account_id = a.id"
+        " LEFT JOIN ledger.carried c ON c.account_id = a.id GROUP BY a.id ORDER BY a.id"
     ).fetchall()
     wrong = [f"account {number} ({kind}) says {held}, its postings {summed}"
              for number, kind, held, summed in rows if held != summed]  # fmt: skip
-    return _check("balances", wrong, f"{len(rows)} accounts equal the sum of their postings")
+    return _check(
+        "balances",
+        wrong,
+        f"{len(rows)} accounts equal the sum of their postings, with what was carried forward of archived ones",
+    )
 
 
 def _zero_sums(connection: Conn) -> Check:
@@ -176,9 +187,13 @@ def _freezes(connection: Conn) -> Check:
 
 
 def _hash_chain(connection: Conn) -> Check:
-    """Every entry's hash, computed again from its content and the one before."""
-    previous, count, wrong = bytes(32), 0, []
-    for row in _entries(connection):
+    """Every entry's hash, computed again from its content and the one before; of those that are not archived."""
+    archived = connection.execute(
+        "SELECT last, head FROM ledger.archives WHERE kind = 'journal' ORDER BY first DESC LIMIT 1"
+    ).fetchone()
+    last, previous = (archived[0], bytes(archived[1])) if archived else (0, bytes(32))
+    count, wrong = 0, []
+    for row in _entries(connection, last):
         number, kind, key, document, lines, occurred_at, prev, hashed, content, reverses, postings = row
         expected = book.entry_hash(previous, number, book.micros(occurred_at), lines, kind, key, document, postings)
         if bytes(prev) != previous or expected != bytes(hashed):
@@ -189,7 +204,16 @@ def _hash_chain(connection: Conn) -> Check:
     head = connection.execute("SELECT hash FROM ledger.chain_head").fetchone()
     if head is None or bytes(head[0]) != previous:
         wrong.append("the head is not the hash of the last entry")
-    return _check("hash chain", wrong, f"{count} entries, head {previous.hex()[:16]}")
+    behind = f" behind the {last} that are archived" if last else ""
+    return _check("hash chain", wrong, f"{count} entries{behind}, head {previous.hex()[:16]}")
+
+
+def _archive(connection: Conn, shelf: Shelf) -> Check:
+    """What has left the tables is in the archive, as it was; and comes to what was carried forward."""
+    try:
+        return _check("archive", *proof.check(connection, shelf))
+    except Temporary as error:
+        return Check("archive", False, f"the archive cannot be read: {error}")
 
 
 def _heads_kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
@@ -209,8 +233,8 @@ def _anchored(connection: Conn, kept: Sequence[Anchor] | PixrError) -> Check:
     return _check("anchors", wrong, f"{len(kept)} heads that were kept are in the journal{more}")
 
 
-def _entries(connection: Conn) -> Iterator[tuple[Any, ...]]:
-    last = 0
+def _entries(connection: Conn, last: int) -> Iterator[tuple[Any, ...]]:
+    """Entries after `last`, each with its postings as they are hashed."""
     while True:
         rows = connection.execute(
             "SELECT e.id, e.kind, e.key, e.document, e.lines, e.occurred_at, e.prev_hash, e.hash,"
@@ -298,11 +322,15 @@ def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot:
     """What finalized transactions up to `slot` have changed that the journal has not booked yet."""
     found: set[str] = set()
     for address in addresses.values():
-        row = connection.execute("SELECT signature FROM ledger.chain_cursors WHERE address = %s", (address,)).fetchone()
-        found |= {signature for signature, at in chain.history(address, row[0] if row else None) if at <= slot}
+        row = connection.execute(
+            "SELECT signature, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
+        ).fetchone()
+        until, forgotten = row or (None, 0)  # a node that has lost `until` names all it has, also what is archived
+        found |= {signature for signature, at in chain.history(address, until) if forgotten < at <= slot}
     booked = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
-        " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)",
+        " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)"
+        " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
         {"all": list(found)},
     ).fetchall()
     found -= {row[0] for row in booked}

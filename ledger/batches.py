@@ -109,9 +109,7 @@ def is_payday(connection: Conn, economics: Economics) -> bool:
 
 
 def live_count(connection: Conn) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'held', 'signed')"
-    ).fetchone()
+    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'signed')").fetchone()
     return int(row[0]) if row else 0
 
 
@@ -145,7 +143,7 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
     rows = connection.execute(
         "SELECT creator_id, wallet FROM ledger.token_accounts WHERE creator_id = ANY(%(ids)s) UNION"
         " SELECT (r->>0)::bigint, r->>1 FROM ledger.batches b, jsonb_array_elements(b.plan->'recipients') r"
-        " WHERE b.kind = 'accounts' AND b.state IN ('planned', 'held', 'signed') AND (r->>0)::bigint = ANY(%(ids)s)",
+        " WHERE b.kind = 'accounts' AND b.state IN ('planned', 'signed') AND (r->>0)::bigint = ANY(%(ids)s)",
         {"ids": list(creator_ids)},
     )
     return {int(row[0]): str(row[1]) for row in rows}
@@ -235,7 +233,9 @@ def one(connection: Conn, batch_id: str) -> Batch:
 
 
 def is_known(connection: Conn, batch_id: str) -> bool:
-    return connection.execute("SELECT FROM ledger.batches WHERE id = %s", (batch_id,)).fetchone() is not None
+    """Whether there is or was such a batch."""
+    query = "SELECT FROM ledger.batches WHERE id = %(id)s UNION ALL SELECT FROM ledger.past_batches WHERE id = %(id)s LIMIT 1"
+    return connection.execute(query, {"id": batch_id}).fetchone() is not None
 
 
 def live_attempts(connection: Conn) -> list[Attempt]:
@@ -247,7 +247,7 @@ def live_attempts(connection: Conn) -> list[Attempt]:
 def given_up(connection: Conn) -> list[Attempt]:
     """Expired attempts of batches that have not ended: the chain may still know better."""
     rows = connection.execute(
-        f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'held', 'signed') ORDER BY a.signed_at, a.batch_id"
+        f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
     return [_attempt(row) for row in rows]
 
@@ -333,7 +333,7 @@ def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set
 def guarded_by(connection: Conn, batch_id: str) -> list[str]:
     """Payout batches without an end that may repeat what this batch was to pay."""
     rows = connection.execute(
-        "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'held', 'signed') ORDER BY id"
+        "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'signed') ORDER BY id"
     ).fetchall()
     return [number for number, above in lineage(connection, [row[0] for row in rows]).items() if batch_id in above]
 
@@ -342,7 +342,7 @@ def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
     """Payout batches without an end that pay any of these creators."""
     rows = connection.execute(
         "SELECT DISTINCT b.id FROM ledger.batches b JOIN ledger.payouts p ON p.batch_id = b.id"
-        " WHERE b.kind = 'payout' AND b.state IN ('planned', 'held', 'signed') AND p.creator_id = ANY(%s) ORDER BY b.id",
+        " WHERE b.kind = 'payout' AND b.state IN ('planned', 'signed') AND p.creator_id = ANY(%s) ORDER BY b.id",
         (list(creator_ids),),
     )
     return [row[0] for row in rows]
@@ -543,9 +543,24 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
     return [(row[0], row[1]) for row in rows]
 
 
+def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0) -> None:
+    """There is nothing to take back of these batches' markers now: they are looked at again after as long as any other.
+
+    `waited_s`: so long is counted as waited.
+    """
+    if batch_ids:
+        connection.execute(
+            "UPDATE ledger.markers SET since = now() - make_interval(secs => %s) WHERE batch_id = ANY(%s)",
+            (waited_s, list(batch_ids)),
+        )
+
+
 def reclaims(connection: Conn) -> int:
-    """How many reclaiming transactions there have been."""
-    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim'").fetchone()
+    """How many reclaiming transactions there have been, with those that are archived: it never falls."""
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim')"
+        " + (SELECT count(*) FROM ledger.past_batches WHERE kind = 'reclaim')"
+    ).fetchone()
     return int(row[0]) if row else 0
 
 

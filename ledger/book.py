@@ -175,19 +175,27 @@ def accounts_of(connection: Connection, kind: str, party: str, owners: Sequence[
 
 
 def balance(connection: Connection, account_id: int, at: datetime | None = None) -> int:
-    """An account's balance now, or as of an instant, from its postings."""
-    if at is None:
-        row = connection.execute("SELECT balance FROM ledger.accounts WHERE id = %s", (account_id,)).fetchone()
-    else:
-        row = connection.execute(
-            "SELECT coalesce(sum(p.amount), 0)::bigint FROM ledger.postings p"
-            " JOIN ledger.entries e ON e.id = p.entry_id"
-            " WHERE p.account_id = %s AND e.occurred_at <= %s",
-            (account_id, at),
-        ).fetchone()
+    """An account's balance now, or as of an instant: without the postings that came after it.
+
+    Raises:
+        Rejected: there is no such account, or postings of after that instant are archived.
+    """
+    row = connection.execute("SELECT balance FROM ledger.accounts WHERE id = %s", (account_id,)).fetchone()
     if row is None:
         raise Rejected(f"there is no account {account_id}", code="account-unknown")
-    return int(row[0])
+    if at is None:
+        return int(row[0])
+    later = connection.execute(
+        "SELECT coalesce(sum(p.amount), 0)::bigint, (SELECT occurred_at > %(at)s FROM ledger.entries"
+        "   WHERE id = (SELECT max(upto) FROM ledger.forgotten WHERE kind IN ('journal', 'rest')))"
+        " FROM ledger.postings p JOIN ledger.entries e ON e.id = p.entry_id"
+        " WHERE p.account_id = %(account)s AND e.occurred_at > %(at)s",
+        {"account": account_id, "at": at},
+    ).fetchone()
+    assert later is not None  # of an aggregate
+    if later[1]:
+        raise Rejected("postings of after that instant are archived", code="balance-archived")
+    return int(row[0]) - int(later[0])
 
 
 # ── Entries ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -265,7 +273,7 @@ def reverse(connection: Connection, entry_id: int, reason: str) -> Written:
         "SELECT account_id, -amount FROM ledger.postings WHERE entry_id = %s ORDER BY line", (entry_id,)
     ).fetchall()
     if not lines:
-        raise Rejected(f"there is no entry {entry_id}", status=404, code="entry-unknown")
+        raise Rejected(f"there is no entry {entry_id}, or it is archived", status=404, code="entry-unknown")
     return post(connection, Entry("reversal", f"reversal:{entry_id}", lines, {"reason": reason}, reverses=entry_id))
 
 

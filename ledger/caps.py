@@ -1,38 +1,36 @@
 """Bounds of a UTC day: how much a viewer, or the anonymous viewers of a network, may cause, and a segment or a creator
 may earn, before it stops counting.
 
-Sums are kept like what was seen (see `seen`): sorted arrays of 64-bit keys, a mix of day and subject, in memory and,
-run by run, in PostgreSQL. What was kept is what is loaded. Knows numbers and days, nothing of accounts.
+Sums are kept like what was seen: 64-bit keys, a mix of day and subject, each with what it came to, as a store of runs (see
+`runstore`). Knows numbers and days, nothing of accounts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
-from ledger.groups import Groups, Places, changes, order_of
+from ledger import runfiles, runstore
+from ledger.groups import Flags, Groups, Places, changes, order_of
 from ledger.money import Amounts
-from ledger.runs import merged_from
-from ledger.seen import Keys
+from ledger.runfiles import Columns, Keys, Run, Shape, rows_of
+from ledger.runstore import Known, Store
 
 Days = NDArray[np.uint16]
 
 DAY_S = 86_400
 DAYS_KEPT = 3
-
-
-@dataclass(frozen=True)
-class Run:
-    """Keys in ascending order, each with its day and what it came to."""
-
-    id: int
-    keys: Keys
-    days: Days
-    amounts: Amounts
+FORGOTTEN_MAX = 1_000  # rows of a kind a fold
+LAST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -79,22 +77,29 @@ def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
         return np.asarray(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64)
 
 
-class Caps:
-    """The sums of one kind of subject; `excess` asks, `remember` tells."""
+def shape_of(kind: str) -> Shape:
+    """What each key has come to, and its day."""
+    return Shape(
+        kind, b"pixrday1", ("<i8", "<u2"), lambda columns: runfiles.summed(columns, 1, runfiles.by_key(columns))
+    )
 
-    def __init__(self, kind: str, most_pix: int) -> None:
+
+class Caps:
+    """The sums of one kind of subject; `excess` asks, `remember` tells, `accept` says that it is committed."""
+
+    def __init__(self, kind: str, most_pix: int, folder: Path | None = None, executor: Executor | None = None) -> None:
+        """`folder`, `executor`: see `Store`."""
         self.kind, self._most = kind, most_pix
-        self._runs: list[Run] = []
+        self.store = Store(shape_of(kind), folder, executor)
+        self._oldest_id, self._since = 0, 0
 
     def load(self, connection: Connection[Any]) -> None:
-        """Read what earlier folds have kept."""
+        """Know what earlier folds have kept."""
         rows = connection.execute(
-            "SELECT id, keys, days, amounts FROM ledger.day_runs WHERE kind = %s ORDER BY id", (self.kind,)
-        )
-        self._runs = [
-            Run(row[0], np.frombuffer(row[1], "<u8"), np.frombuffer(row[2], "<u2"), np.frombuffer(row[3], "<i8"))
-            for row in rows
-        ]
+            "SELECT id, coalesce(mark, id), length(days) / 2 FROM ledger.day_runs WHERE kind = %s ORDER BY id",
+            (self.kind,),
+        ).fetchall()
+        self.store.load(np.array(rows, np.int64).reshape(-1, 3), partial(_read, connection, self.store.shape))
 
     def excess(self, tally: Tally, amounts: Amounts) -> Places:
         """Rows beyond the bound, taken in their order on top of what the day has come to; a row of nothing may be one."""
@@ -109,50 +114,96 @@ class Caps:
         beyond: Places = rows[before[over][key] + running - earlier > self._most]
         return beyond
 
-    def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> list[Run]:
-        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
+    def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> Run:
+        """Keep what was funded, in the caller's transaction; the result becomes part of the present by `accept`.
 
         `since` is a UTC day: those that are over for good for what was recorded on it are forgotten (see `waiting.since_s`).
         """
-        sums = tally.sums(amounts)
-        some = sums > 0
-        if not self._most or not some.any():
-            return self._runs
-        runs = [*self._runs, Run(0, tally.keys[some], tally.days[some], sums[some])]
-        start = merged_from([len(each.keys) for each in runs])
-        if start is not None:
-            runs[start:] = [_merged(runs[start:], since)]
-            connection.execute(
-                "DELETE FROM ledger.day_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
-            )
-        return [*runs[:-1], self._insert(connection, runs[-1])] if len(runs[-1].keys) else runs[:-1]
+        self._since = since - DAYS_KEPT
+        self._oldest_id = max(self._oldest_id, forget(connection, "day_runs", self._since, kind=self.kind))
+        come_to = tally.sums(amounts)
+        some = come_to > 0
+        run = Run(rows_of(), (tally.keys[some], come_to[some], tally.days[some]))
+        return self._insert(connection, run) if self._most and len(run) else Run(rows_of(), self.store.shape.empty())
 
-    def accept(self, runs: list[Run]) -> None:
-        """The transaction that kept these has committed."""
-        self._runs = runs
+    def accept(self, kept: Run) -> None:
+        """The transaction that kept this has committed."""
+        self.store.accept(kept)
+        self.store.tidy(self._oldest_id, partial(_young, self._since))
 
     def _sums(self, keys: Keys) -> Amounts:
-        sums = np.zeros(len(keys), np.int64)
-        for run in self._runs:
-            place = np.minimum(np.searchsorted(run.keys, keys), len(run.keys) - 1)
-            sums += np.where(run.keys[place] == keys, run.amounts[place], 0)
-        return sums
+        return sums(self.store.runs, keys, 1)
 
     def _insert(self, connection: Connection[Any], run: Run) -> Run:
+        keys, amounts, days = run.columns
+        mark = secrets.randbits(62)
         row = connection.execute(
-            "INSERT INTO ledger.day_runs (kind, keys, days, amounts) VALUES (%s, %s, %s, %s) RETURNING id",
-            (self.kind, run.keys.astype("<u8").tobytes(), run.days.astype("<u2").tobytes(),
-             run.amounts.astype("<i8").tobytes()),
+            "INSERT INTO ledger.day_runs (kind, keys, days, amounts, mark, newest_day) VALUES (%s, %s, %s, %s, %s, %s)"
+            " RETURNING id",
+            (self.kind, keys.astype("<u8").tobytes(), days.astype("<u2").tobytes(), amounts.astype("<i8").tobytes(),
+             mark, int(days.max())),
         ).fetchone()  # fmt: skip
         assert row is not None
-        return replace(run, id=row[0])
+        return Run(rows_of((row[0], mark)), run.columns)
 
 
-def _merged(runs: list[Run], since: int) -> Run:
-    """One run, without days that are over for good; it may be empty."""
-    keys, days, amounts = (np.concatenate([getattr(run, name) for run in runs]) for name in ("keys", "days", "amounts"))
-    young = days.astype(np.int64) > since - DAYS_KEPT
-    keys, days, amounts = keys[young], days[young], amounts[young]
-    order = order_of(keys)  # quick, because runs are in order
-    groups = Groups.where(order, changes(keys[order]))
-    return Run(0, keys[groups.firsts], days[groups.firsts], groups.sums(amounts))
+def sums(runs: Sequence[Run], keys: Keys, column: int) -> Amounts:
+    """What a column comes to for each of these keys, which ascend, in all runs, each of which has a key once."""
+    total = np.zeros(len(keys), np.int64)
+    for run in runs:
+        if len(run):
+            place = np.minimum(np.searchsorted(run.keys, keys), len(run) - 1)
+            found = np.flatnonzero(run.keys[place] == keys)  # of the others nothing more is read from disk
+            total[found] += run.columns[column][place[found]]
+    return total
+
+
+def forget(
+    connection: Connection[Any], table: str, since: int, *, kind: str | None = None, until: int = LAST_ID
+) -> int:
+    """Delete a table's oldest rows as far as all are of `since` or before; returns the id from which on rows stay.
+
+    `since`: a UTC day, in days since 1970. Of one `kind`, where the table has several; no row after `until`. None between two
+    that stay is deleted.
+    """
+    of = "true" if kind is None else "kind = %(kind)s"
+    given = {"kind": kind, "since": since, "until": until}
+    row = connection.execute(
+        f"SELECT coalesce((SELECT id FROM ledger.{table} WHERE {of} AND (newest_day > %(since)s OR id > %(until)s)"
+        f"                 ORDER BY id LIMIT 1), (SELECT max(id) + 1 FROM ledger.{table} WHERE {of}), 0)",
+        given,
+    ).fetchone()
+    assert row is not None
+    connection.execute(
+        f"DELETE FROM ledger.{table} WHERE id IN"
+        f" (SELECT id FROM ledger.{table} WHERE {of} AND id < %(oldest)s ORDER BY id LIMIT %(most)s)",
+        {**given, "oldest": row[0], "most": FORGOTTEN_MAX},
+    )
+    return int(row[0])
+
+
+def _read(connection: Connection[Any], shape: Shape, rows: Known) -> Iterator[Columns]:
+    """What rows hold, merged; a large one piece by piece: an older version has merged them until they were."""
+    if len(rows) > 1:
+        found = connection.execute(
+            "SELECT keys, amounts, days FROM ledger.day_runs WHERE id = ANY(%s) ORDER BY id", (rows[:, 0].tolist(),)
+        )
+        yield from runfiles.merged(shape, [Run(rows_of(), _columns(shape, row)) for row in found])
+        return
+    most = runstore.READ_ROWS
+    for start in range(0, int(rows[0, 2]), most):
+        piece = connection.execute(
+            "SELECT substring(keys FROM %s FOR %s), substring(amounts FROM %s FOR %s), substring(days FROM %s FOR %s)"
+            " FROM ledger.day_runs WHERE id = %s",
+            (8 * start + 1, 8 * most, 8 * start + 1, 8 * most, 2 * start + 1, 2 * most, int(rows[0, 0])),
+        ).fetchone()
+        assert piece is not None
+        yield _columns(shape, piece)
+
+
+def _columns(shape: Shape, row: tuple[Any, ...]) -> Columns:
+    return tuple(np.frombuffer(column, kind) for column, kind in zip(row, shape.types, strict=True))
+
+
+def _young(since: int, columns: Columns) -> Flags:
+    return np.asarray(columns[2].astype(np.int64) > since)

@@ -269,6 +269,17 @@ class Chain:
         )
         return min(answers)
 
+    def finalized_slot(self, opinions: int = 1) -> int:
+        """The lowest finalized slot that a node names: who lies of a height names none that is ahead of all.
+
+        Raises:
+            Temporary: fewer nodes than `opinions` answer.
+        """
+        answers: list[tuple[int, int]] = self.ask_all(
+            "getEpochInfo", {"commitment": "finalized"}, least=opinions, read=_epoch
+        )
+        return min(slot for _, slot in answers)
+
     def highest(self, opinions: int = 1) -> int:
         """The highest block height that a node names which can be right, by where `opinions` nodes are.
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.cli import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import LEDGER, READER
-from ledger import cli_orders, cli_stops, cli_wallets
+from ledger import cli_archive, cli_orders, cli_stops, cli_wallets
 
 if TYPE_CHECKING:
     from ledger.anchors import Anchor
@@ -85,20 +85,22 @@ def run(context: Context, timeout_s: float, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="Also the hash chain, every accrual and every payout on chain.")
+@click.option("--full", is_flag=True, help="Also the hash chain, every accrual, every payout on chain and the archive.")
 @click.option("--offline", is_flag=True, help="Without asking the chain or the object store.")
 @json_option
 @click.pass_obj
 def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
     """Compute every balance again and compare with the chain; exit code 1 on any difference."""
     from ledger import audit as auditing
+    from ledger.archive.shelf import Shelf
     from ledger.settings import LedgerSettings
 
     with context.connect(READER) as connection:
         chain = None if offline else _chain(context)
         limits = context.settings.section(LedgerSettings)
         heads = None if offline else _heads(context)
-        checks = auditing.run(connection, chain, _gas(context), full=full, limits=limits, heads=heads)
+        shelf = None if offline else Shelf.of(context.settings)
+        checks = auditing.run(connection, chain, _gas(context), full=full, limits=limits, heads=heads, shelf=shelf)
     clean = all(check.ok for check in checks)
     if as_json:
         rows = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in checks]
@@ -144,6 +146,7 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
 OF_STOPS = (cli_stops.stops, cli_stops.hold, cli_stops.freeze, cli_stops.restored, cli_stops.release)
 for command in (*OF_STOPS, cli_wallets.wallet, cli_orders.order):
     payouts.add_command(command)
+payouts.add_command(cli_archive.archive)
 
 
 def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -> None:

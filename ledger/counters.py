@@ -31,9 +31,12 @@ return 1
 def earned(connection: Connection[Any], creator_id: int) -> int:
     """What a counter would say of a creator, from the journal."""
     row = connection.execute(
-        "SELECT coalesce(sum(p.amount), 0)::bigint FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
-        " JOIN ledger.entries e ON e.id = p.entry_id WHERE (a.party, a.owner) = ('creator', %s) AND e.kind = 'accrual'",
-        (creator_id,),
+        "SELECT coalesce(sum(earned), 0)::bigint FROM ("
+        "   SELECT p.amount AS earned FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
+        "   JOIN ledger.entries e ON e.id = p.entry_id WHERE (a.party, a.owner) = ('creator', %(id)s) AND e.kind = 'accrual'"
+        "   UNION ALL SELECT c.earned FROM ledger.carried c JOIN ledger.accounts a ON a.id = c.account_id"
+        "   WHERE (a.party, a.owner) = ('creator', %(id)s)) parts",
+        {"id": creator_id},
     ).fetchone()
     assert row is not None  # of an aggregate
     return int(row[0])
@@ -68,7 +71,7 @@ class Counters:
 
     def _anew(self, connection: Connection[Any], newest: int) -> int:
         """All of it, after whatever stood there is gone."""
-        earned = self._earned(connection, 0, newest)
+        earned = self._all_earned(connection, newest)
         self._client.delete(*self._keys)
         taken = self._take("", newest, earned)
         log.info("live counters are counted anew", extra={"creators": len(earned), "fold": newest, "taken": taken})
@@ -104,5 +107,20 @@ class Counters:
             " JOIN ledger.accounts a ON a.id = p.account_id WHERE f.id > %s AND f.id <= %s AND a.party = 'creator'"
             " GROUP BY a.owner ORDER BY a.owner",
             (after, until),
+        ).fetchall()
+        return [(int(owner), int(amount)) for owner, amount in rows]
+
+    def _all_earned(self, connection: Connection[Any], until: int) -> list[tuple[int, int]]:
+        """Of all folds up to one, also of those that are archived: carried forward, or postings of entries of their kind."""
+        rows = connection.execute(
+            "SELECT a.owner, sum(e.earned)::bigint FROM ("
+            "   SELECT p.account_id, p.amount AS earned FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id"
+            "   WHERE e.kind = 'accrual' AND e.id > coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0)"
+            "     AND e.id <= coalesce("
+            "     (SELECT entry_id FROM ledger.folds WHERE id <= %s AND entry_id IS NOT NULL ORDER BY id DESC LIMIT 1),"
+            "     (SELECT entry_id FROM ledger.chain_head))"
+            "   UNION ALL SELECT account_id, earned FROM ledger.carried WHERE earned <> 0) e"
+            " JOIN ledger.accounts a ON a.id = e.account_id WHERE a.party = 'creator' GROUP BY a.owner ORDER BY a.owner",
+            (until,),
         ).fetchall()
         return [(int(owner), int(amount)) for owner, amount in rows]

@@ -8,14 +8,10 @@ accrued = pending + payable + in_flight + paid: everything ever earned, less rev
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
-
-from ledger.settings import AMOUNT_MAX
-
-ROWS_MAX = 10_000  # of one page
 
 
 @dataclass(frozen=True)
@@ -51,15 +47,17 @@ OF = """
                   WHERE (kind, party, owner, asset) = ('maturing', 'creator', c.id, 'PIX')), 0),
         coalesce((SELECT balance FROM ledger.accounts
                   WHERE (kind, party, owner, asset) = ('payable', 'creator', c.id, 'PIX')), 0),
-        coalesce(p.in_flight, 0)::bigint, coalesce(p.paid, 0)::bigint, coalesce(p.on_chain, 0)::bigint, p.settled,
+        coalesce(p.in_flight, 0)::bigint, (coalesce(p.paid, 0) + coalesce(b.paid_pix, 0))::bigint,
+        (coalesce(p.on_chain, 0) + coalesce(b.on_chain_pix, 0))::bigint, p.settled + coalesce(b.settled, 0),
         (SELECT wallet FROM ledger.wallets WHERE creator_id = c.id),
         (SELECT reason FROM ledger.holds WHERE creator_id = c.id AND released_at IS NULL
          AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1)
-    FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place), LATERAL (
+    FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place) CROSS JOIN LATERAL (
         SELECT sum(t.amount_pix) FILTER (WHERE t.state = 'pending') AS in_flight,
                sum(CASE t.state WHEN 'posted' THEN t.amount_pix WHEN 'voided' THEN o.on_chain_pix END) AS paid,
                sum(o.on_chain_pix) AS on_chain, count(*) FILTER (WHERE t.state = 'posted') AS settled
         FROM ledger.payouts o JOIN ledger.transfers t ON t.id = o.transfer_id WHERE o.creator_id = c.id) p
+    LEFT JOIN ledger.paid_before b ON b.creator_id = c.id
     ORDER BY c.place"""
 
 
@@ -70,47 +68,3 @@ def of(connection: Connection[Any], creator_id: int) -> Earnings:
 
 def of_many(connection: Connection[Any], creator_ids: list[int]) -> list[Earnings]:
     return [Earnings(*row) for row in connection.execute(OF, (creator_ids,))]
-
-
-# A page costs what it shows, wherever it begins: the postings of each account are read in the order of its index.
-STATEMENT = """
-    SELECT e.occurred_at, e.id, e.kind, p.kind, p.amount,
-           (SELECT t.signature FROM ledger.attempts t
-            WHERE t.state = 'landed' AND t.batch_id = e.document::jsonb->>'batch'), p.line
-    FROM (SELECT a.kind, p.entry_id, p.line, p.amount FROM ledger.accounts a,
-                 LATERAL (SELECT entry_id, line, amount FROM ledger.postings
-                          WHERE account_id = a.id AND entry_id <= %(entry)s AND (entry_id < %(entry)s OR line > %(line)s)
-                          ORDER BY entry_id DESC, line LIMIT %(limit)s) p
-          WHERE a.party = 'creator' AND a.owner = %(owner)s
-          ORDER BY p.entry_id DESC, p.line LIMIT %(limit)s) p
-    JOIN ledger.entries e ON e.id = p.entry_id ORDER BY e.id DESC, p.line"""
-
-
-@dataclass(frozen=True)
-class StatementLine:
-    """One movement of a creator's money: the entry that moved it, and the account it moved."""
-
-    at: str
-    entry_id: int
-    kind: str
-    account: str
-    amount: int
-    signature: str | None
-    line: int  # of the entry
-
-
-def statement(
-    connection: Connection[Any], creator_id: int, *, before: tuple[int, int] | None = None, limit: int = ROWS_MAX
-) -> list[StatementLine]:
-    """Postings on the creator's accounts, newest first, with the signature of the payout each belongs to.
-
-    One page: those that follow on `before`, an entry and its line, up to `limit`. Fewer, and there are no more.
-    """
-    entry, line = before or (AMOUNT_MAX, 0)
-    values = {"owner": creator_id, "entry": entry, "line": line, "limit": min(limit, ROWS_MAX)}
-    rows = connection.execute(STATEMENT, values)
-    return [StatementLine(row[0].isoformat(), *row[1:]) for row in rows]
-
-
-def as_rows(lines: list[StatementLine]) -> list[dict[str, Any]]:
-    return [asdict(line) for line in lines]

@@ -25,14 +25,17 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
-from ledger import book, money, seen, waiting
+from ledger import book, money, waiting
+from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
 from ledger.groups import Flags, changes
 from ledger.money import Amounts
-from ledger.review import Audience, Pairs
+from ledger.pairs import Pairs
+from ledger.runfiles import Run
 from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
+from ledger.shared_networks import SharedNetworks
 from ledger.waiting import Group, Ids, Stored
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 MATURITY_BUCKET_S = 600
 MATURED_MAX = 10_000  # buckets a round
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
+OF_OTHERS = ("segment", "creator")  # bounds that other viewers can fill
 # The greater of a row's own cursor and the one beside it counts. Who records may hold the row for as long as they like.
 MOVED = """
     WITH ends AS (SELECT * FROM unnest(%(ids)s::uuid[], %(folded)s::bigint[]) AS e (id, folded)),
@@ -115,21 +119,23 @@ class Fold:
         economics: Economics,
         settings: LedgerSettings,
         folder: Path | None = None,
+        networks: SharedNetworks | None = None,
     ) -> None:
-        """`folder`: of the files of what was seen; without one all of it is in memory."""
+        """`folder`: of the files of what folds remember; without one all of it is in memory. `networks`: of many people."""
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
         self._ahead: Group | None = None
         self._stuck: set[UUID] = set()  # incarnations that go on in a format which this version does not know
         self._skews = waiting.Skews()
-        self._seen = Seen(economics.repeat_after_s, folder)
+        self._files = ThreadPoolExecutor(1, "files") if folder is not None else None
+        self._seen = Seen(economics.repeat_after_s, folder, self._files)
         self._seen.load(connection, book.clock_s(connection))
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
-        self._caps = [Caps(kind, most_pix) for kind, most_pix in bounds]
+        self._caps = [Caps(kind, most_pix, folder, self._files) for kind, most_pix in bounds]
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
-        self.audience = Audience()
+        self.audience = Audience(economics, folder, self._files, networks)
         self.audience.load(connection)
         for cap in self._caps:
             cap.load(connection)
@@ -137,7 +143,9 @@ class Fold:
 
     def close(self) -> None:
         """End what is done beside folds."""
-        self._seen.close()
+        self.audience.close()
+        if self._files is not None:
+            self._files.shutdown()
 
     def run_once(self) -> Folded | None:
         """Fold what is waiting, within the limits; None when nothing is."""
@@ -179,7 +187,7 @@ class Fold:
         pool, now_s = self._pool(), book.clock_s(self._connection)
         stakes = self._stakes(shown.segment[group.parts.firsts])
         since_s = waiting.since_s(self._connection, now_s)
-        today, since = now_s // DAY_S, since_s // DAY_S
+        since = since_s // DAY_S
         self._refuse_repeated(group, outcome)
         self._refuse_excess(group, outcome)
         # Before what was seen: an appearance that is worth nothing must not use up the day of one that is.
@@ -189,7 +197,7 @@ class Fold:
         runs = pen.give("write seen", self._seen.remember, self._connection, news, since_s)
         ahead = self._look_ahead(group, pen)
         with self.stages.time("caps"):
-            self._refuse_excess_of_day(group, outcome)
+            crowded = self._refuse_excess_of_day(group, outcome)
         self._spend(shown.amount, outcome, pool)
         paid = np.where(outcome == Outcome.FUNDED, shown.amount, 0)
         with self.stages.time("shares"):
@@ -197,11 +205,15 @@ class Fold:
             earned = self._earned(group, paid, nets, rests, stakes)
         folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
         pen.give("write entry", self._write, group, folded, earned, outcome)
-        sums = [pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind], _bound(cap, group, paid), since)
-                for cap in self._caps]  # fmt: skip
+        used = np.where(crowded, shown.amount, paid)
+        sums = [
+            pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind],
+                     _bound(cap, group, paid if cap.kind in OF_OTHERS else used), since)
+            for cap in self._caps
+        ]  # fmt: skip
         with self.stages.time("pairs"):
-            pairs = self._pairs(group, outcome == Outcome.FUNDED, nets)
-        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, today, since), None
+            pairs = self._pairs(group, (outcome == Outcome.FUNDED) | crowded, nets)
+        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, since), None
         if ahead is not None:
             following = self._grouped(*ahead.result())
         pen.give("commit", self._move_cursors, group.read.ends)
@@ -247,7 +259,7 @@ class Fold:
             within = running[1:] - running[searches.bounds[search]]
             outcome[(outcome == Outcome.FUNDED) & (within > most)] = Outcome.CAPPED
 
-    def _refuse_seen(self, group: Group, outcome: Outcomes) -> seen.Run:
+    def _refuse_seen(self, group: Group, outcome: Outcomes) -> Run:
         asked, order = outcome == Outcome.FUNDED, group.by_key
         if not asked.all():
             order = order[asked[order]]
@@ -256,13 +268,21 @@ class Fold:
         outcome[asked] = Outcome.SEEN
         return news
 
-    def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> None:
-        """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator."""
+    def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> Flags:
+        """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator.
+
+        Returned is what was refused because other viewers had filled a bound: it is of its viewer's own day all the same, and
+        takes the place of what turns out not to count (see `review`).
+        """
+        crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
             asked = outcome == Outcome.FUNDED
             amounts = np.where(asked, group.shown.amount, 0)
             rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts))
-            outcome[rows[asked[rows]]] = Outcome.CAPPED
+            refused = rows[asked[rows]]
+            outcome[refused] = Outcome.CAPPED
+            crowded[refused] = cap.kind in OF_OTHERS
+        return crowded
 
     def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
         """First come, first funded, until the pool is empty."""
@@ -312,8 +332,9 @@ class Fold:
                     found[investor] = found.get(investor, 0) + share * int(times)
         return found
 
-    def _pairs(self, group: Group, funded: Flags, nets: Amounts) -> Pairs:
-        rows = np.flatnonzero(funded)
+    def _pairs(self, group: Group, counting: Flags, nets: Amounts) -> Pairs:
+        """Who has earned whom how much; what was crowded out would have earned `gross`, and has earned nothing."""
+        rows = np.flatnonzero(counting)
         search = group.shown.search[rows]
         shown = group.shown
         sources = np.where(shown.origins[:, 0] | shown.origins[:, 1] != 0, shown.origins[:, 0], shown.viewers[:, 0])

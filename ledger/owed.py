@@ -63,9 +63,12 @@ def look(
 ) -> tuple[list[Due], dict[int, str]]:
     """Who can be paid, the largest first; and the others, each with the instant until which they wait (or "infinity").
 
-    Of these `creators`, where they are named; else of those whose turn it is.
+    Of these `creators`, where they are named; else of those whose turn it is. Nobody is due more at once than a day may pay.
     """
-    values = {"most": economics.payout_max_pix, "least": economics.payout_min_pix, "mint": mint, "again": LOOK_AGAIN_S,
+    most = min(economics.payout_max_pix, economics.payout_day_max_pix)
+    if most < economics.payout_min_pix:  # an operator's emergency stop
+        return [], {}
+    values = {"most": most, "least": economics.payout_min_pix, "mint": mint, "again": LOOK_AGAIN_S,
               "limit": max(limit, WINDOW_MIN), "creators": list(creators or ())}  # fmt: skip
     due: list[Due] = []
     waiting: dict[int, str] = {}

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 
 RECLAIM_READ = 4  # times as many markers are read as one transaction empties
+DOUBTED_S = 600.0  # before a marker of which nodes differ is looked at again
 
 
 class Planning(Rail):
@@ -103,26 +104,34 @@ class Planning(Rail):
         recipients = self._held_by_markers(rows)[:size]
         if len(recipients) >= least:
             named = ",".join(each.wallet for each in recipients)
-            number = self._id(f"reclaim|{named}|{batches.reclaims(self.connection)}")
+            number = self._unused(f"reclaim|{named}|{batches.reclaims(self.connection)}")
             batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, tuple(recipients))])
 
     def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
         """What is to be emptied: to the last lamport that nodes agree is there, for strangers can send more.
 
-        A marker that holds less than its rent, or of which nodes differ, keeps the others waiting no longer.
+        A marker that holds less than its rent, or is of a batch that is forgotten, waits as long again behind the others, and
+        one of which nodes differ a moment, so that however many of them there are, none of those is kept waiting.
         """
         try:
             found = self.chain.seen_accounts([address for _, address in rows], opinions=self.opinions)
         except Temporary as error:
             log.warning("no marker is emptied now: %s", error)
             return []
-        recipients = []
+        recipients, empty, doubted = [], [], []
         for (batch_id, address), seen in zip(rows, found, strict=True):
             if str(self.treasury.marker(batch_id).address) != address:
-                continue  # adopted after a restore, which forgot the id that its seed follows from
-            held = {each.lamports if each is not None else 0 for each in seen}
-            if len(held) == 1 and (lamports := held.pop()) >= self.treasury.marker_rent:
-                recipients.append(Recipient(0, batch_id, address, lamports))
+                empty.append(batch_id)  # adopted after a restore, which forgot the id that its seed follows from
+                continue
+            held = [each.lamports if each is not None else 0 for each in seen]
+            if max(held) < self.treasury.marker_rent:
+                empty.append(batch_id)
+            elif min(held) == max(held):
+                recipients.append(Recipient(0, batch_id, address, held[0]))
+            else:
+                doubted.append(batch_id)
+        batches.look_later(self.connection, empty)
+        batches.look_later(self.connection, doubted, max(0.0, self.settings.marker_retention_s - DOUBTED_S))
         return recipients
 
     def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection
 
@@ -25,10 +26,22 @@ log = logging.getLogger(__name__)
 
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
+AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
+AGAIN_MAX = (
+    3  # rounds in which that is tried for one difference: then payouts are frozen, whatever keeps it from an end,
+)
+AGAIN_PAUSE_S = 3600.0  # and it is tried once in so long
 DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
-
+# The last payout that had landed by a slot: of those that are in the tables, and else of those that are archived.
+OURS: tuple[LiteralString, ...] = (
+    (
+        "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id AND b.kind = 'payout'"
+        " WHERE a.state = 'landed' AND a.slot <= %s ORDER BY a.slot DESC LIMIT 1"
+    ),
+    "SELECT signature FROM ledger.past_batches WHERE kind = 'payout' AND slot <= %s ORDER BY slot DESC LIMIT 1",
+)
 
 Adopt = Callable[[Effect], bool]
 
@@ -70,20 +83,51 @@ class Held:
     is_agreed: bool
 
 
+@dataclass
+class Difference:
+    """By how much the chain and the journal have differed lately, and how often history was read again for that."""
+
+    amounts: tuple[int, int] = (0, 0)
+    reads: int = 0
+    again_at: float = 0.0
+
+    def may_read(self, finding: Finding) -> bool:
+        """Whether history is to be read again, which then counts as done."""
+        now = (finding.chain_pix - finding.journal_pix, finding.chain_lamports - finding.journal_lamports)
+        if now != self.amounts:
+            self.amounts, self.reads = now, 0
+        if self.reads >= AGAIN_MAX and time.monotonic() < self.again_at:
+            return False
+        self.reads, self.again_at = self.reads + 1, time.monotonic() + AGAIN_PAUSE_S
+        return True
+
+
 def reconcile(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, adopt: Adopt = _nobody, opinions: int = OPINIONS
+    connection: Connection[Any],
+    chain: Chain,
+    treasury: Treasury,
+    adopt: Adopt = _nobody,
+    opinions: int = OPINIONS,
+    difference: Difference | None = None,
 ) -> Finding:
     """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown.
 
     What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer. At most
     `ROUND_MAX` transactions are booked; while there are more, nothing is compared conclusively. What comes between reading
-    the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end.
+    the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end. Before
+    payouts are frozen for a difference, what was read of late is read again: nodes may have left something out. `difference`
+    remembers from round to round how often that was tried.
     """
-    waits_for, is_all = adopt_history(connection, chain, treasury, adopt, opinions)
+    reached = chain.finalized_slot(min(opinions, len(chain.nodes)))
+    waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions)
     held = _held(chain, treasury, opinions)
     if waits_for is None and is_all:
-        waits_for, is_all = adopt_history(connection, chain, treasury, adopt, opinions, held.slot)
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions)
     finding, newest_slot = compare(connection, held)
+    is_known = finding.conclusive and waits_for is None and is_all
+    if is_known and finding.problems and (difference or Difference()).may_read(finding):
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, again=True)
+        finding, newest_slot = compare(connection, held)
     if not finding.conclusive or waits_for or not is_all or finding.slot < newest_slot:
         return replace(finding, conclusive=False, problems=(), waits_for=waits_for, has_more=not is_all)
     if finding.problems:
@@ -98,16 +142,21 @@ def adopt_history(
     connection: Connection[Any],
     chain: Chain,
     treasury: Treasury,
+    slot: int,
     adopt: Adopt = _nobody,
     opinions: int = OPINIONS,
-    slot: int | None = None,
+    *,
+    again: bool = False,
 ) -> tuple[str | None, bool]:
-    """Book finalized transactions since the last time, at most those up to `slot`, piece by piece, oldest first.
+    """Book finalized transactions since the last time up to `slot`, piece by piece, oldest first.
+
+    Only nodes that have reached the slot are asked: what one that lags does not know yet, another one could leave out, and
+    what comes after it would be read before it. `again`: also what is missing of the last `AGAIN_SLOTS` before.
 
     Returns the signature of one that must be waited for, where there is one (it is ours and not settled yet, or the nodes
     that still have its block have not yet agreed on what it did), and whether all were looked at.
     """
-    named = _new_signatures(connection, chain, treasury, opinions, slot)
+    named = _new_signatures(connection, chain, treasury, opinions, slot, again=again)
     for start in range(0, min(len(named), ROUND_MAX), PIECE_MAX):
         waits_for = _book_piece(connection, chain, treasury, adopt, opinions, named[start : start + PIECE_MAX])
         if waits_for is not None:
@@ -237,34 +286,45 @@ def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
 
 
 def _new_signatures(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int | None = None
+    connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int, *, again: bool
 ) -> list[tuple[str, int, list[str]]]:
-    """Finalized signatures that were not read before, oldest first, each with its slot and the addresses that name it.
+    """Finalized signatures up to `slot` that were not read before, oldest first, with their slots and the addresses that
+    name them, by any node that has reached it.
 
-    Any node's word that there is one counts, so that none of them alone can hide what has moved money. `slot`: those up to
-    it, by any node that has reached it.
+    Any node's word that there is one counts, so that none of them alone can hide what has moved money.
     """
     slots: dict[str, int] = {}
     named: dict[str, list[str]] = {}
     for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
         row = connection.execute(
-            "SELECT signature, slot FROM ledger.chain_cursors WHERE address = %s", (address,)
+            "SELECT signature, slot, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
+        until, read_until, forgotten = row or (None, 0, 0)
+        if again:
+            until = _ours_before(connection, read_until - AGAIN_SLOTS)
         connection.commit()
-        until, read_until = row or (None, 0)
-        reached = max(slot or 0, read_until)
-        for signature, at in chain.history(address, until, reached, min(opinions, len(chain.nodes))):
-            if slot is not None and at > slot:
-                continue
-            slots[signature] = at
-            named.setdefault(signature, []).append(address)
+        for signature, at in chain.history(address, until, max(slot, read_until), min(opinions, len(chain.nodes))):
+            if forgotten < at <= slot:  # a node that has lost `until` names all it has, also what is archived
+                slots[signature] = at
+                named.setdefault(signature, []).append(address)
     known = connection.execute(
-        "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%s)", (list(slots),)
+        "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
+        " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
+        {"all": list(slots)},
     ).fetchall()
     connection.commit()
     for (signature,) in known:
         del slots[signature]
     return [(signature, slots[signature], named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
+
+
+def _ours_before(connection: Connection[Any], slot: int) -> str | None:
+    """The last payout of ours that had landed by a slot: history is read again from there on, or all of it."""
+    for query in OURS:
+        row = connection.execute(query, (slot,)).fetchone()
+        if row is not None:
+            return str(row[0])
+    return None
 
 
 class Booking:
@@ -359,7 +419,8 @@ def _book_deposit(connection: Connection[Any], deposits: Sequence[tuple[Effect, 
 def _move_cursor(connection: Connection[Any], address: str, signature: str, slot: int) -> None:
     connection.execute(
         "INSERT INTO ledger.chain_cursors (address, signature, slot) VALUES (%s, %s, %s)"
-        " ON CONFLICT (address) DO UPDATE SET signature = excluded.signature, slot = excluded.slot",
+        " ON CONFLICT (address) DO UPDATE SET signature = excluded.signature, slot = excluded.slot"
+        " WHERE excluded.slot >= chain_cursors.slot",  # what was left out and is read again moves none back
         (address, signature, slot),
     )
 

@@ -64,7 +64,7 @@ class Resolving(Settling):
         Raises:
             Rejected: the evidence is not enough; the words say what is missing.
         """
-        if batch.state in ("planned", "held", "signed"):
+        if batch.state in ("planned", "signed"):
             return self._weighed(batch, evidence)()
         attempts = batches.open_attempts(self.connection, batch.id)
         if not attempts:

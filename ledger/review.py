@@ -1,267 +1,277 @@
-"""Review: earnings that look made are held, and taken back while they are immature; leaps are held (see `velocity`).
+"""Review: of each creator's day is paid what counts (see `vouching`); leaps wait until somebody has looked (see `velocity`).
 
-A viewer is *captive* to a creator on a UTC day when nearly all that his looking has earned went to that one creator. One
-captive viewer is an admirer. A creator most of whose day comes from many of them is most likely his own audience: what
-captive viewers have earned him that day returns to `reward_pool` as far as it has not matured, and what has matured is
-held with the reason. What others have earned him stays and is paid, so that nobody can ruin a creator by clicking. All
-anonymous viewers of one network are one viewer here, however many cookies they have. Where a person has released such a
-hold, the creator's audience is believed for a while. Viewers are keyed hashes.
+A day is judged when it is over, and once more, of those it concerns, where something of it comes late: what does not count
+returns to `reward_pool`, and comes back from there where it turns out to count. Where earnings mature too soon for that a day
+is judged as it goes, too: then what does not count only waits, and what has matured is held with the reason. All else stays
+and is paid, so that nobody can ruin a creator by clicking. All anonymous viewers of one network are one viewer here, however
+many cookies they have. Where a person has released such a hold, the creator's audience is believed for a while, up to a bound.
+Viewers are keyed hashes. A review costs what was shown since the last one (see `audience`), and who has earned on the days
+that are over.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from psycopg import Connection
 
 from ledger import book, stops, velocity
-from ledger.caps import DAY_S, Days
+from ledger.audience import DAYS_KEPT, Audience
+from ledger.caps import DAY_S
 from ledger.money import Amounts
-from ledger.runs import merged_from
-from ledger.seen import Keys
-from ledger.settings import PPM, Economics
+from ledger.runfiles import Keys
+from ledger.settings import Economics
+from ledger.totals import Ids, Judgement, Totals, days_of, keys_of
 
 log = logging.getLogger(__name__)
 
-NARROW_MAX = 2**31 - 1
-FAN_IN = "fan-in: most of a day was earned by viewers of nobody else; what they have earned waits"
+FAN_IN = "fan-in: few networks or keys have earned more of a day than counts; what is above waits"
+FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
 MATURITY_SLACK_S = 600  # by which earnings may mature later than their day says: the buckets that they are kept in
-DAYS_KEPT = 4  # today, yesterday, and the two days that yesterday is measured by
-NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}
+JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
+OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
+# What a day has left doubtful, of many creators. What is found once more is found now: a person who has released what was found
+# before has not seen it. Of a day of which not all is known any more the most that was found stays.
+NOTE = """
+    INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix, matures_at)
+    SELECT %(day)s, t.*, %(matures_at)s
+    FROM unnest(%(creators)s::bigint[], %(viewers)s::integer[], %(doubtful)s::bigint[]) AS t
+    ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers, matures_at = excluded.matures_at,
+        found_at = CASE WHEN %(is_known)s OR excluded.captive_pix > s.captive_pix THEN now() ELSE s.found_at END,
+        captive_pix = greatest(CASE WHEN %(is_known)s THEN s.reversed_pix ELSE s.captive_pix END, excluded.captive_pix)"""
+# The newest of a creator's buckets first, as far as each is needed.
+TAKE = """
+    WITH parts AS (
+        SELECT b.creator_id, b.account_id, b.matures_at, least(b.amount_pix, b.most - b.before)::bigint AS part FROM (
+            SELECT s.creator_id, m.account_id, m.matures_at, m.amount_pix, s.captive_pix - s.reversed_pix AS most,
+                   sum(m.amount_pix) OVER (PARTITION BY m.account_id ORDER BY m.matures_at DESC) - m.amount_pix AS before
+            FROM ledger.suspicions s
+            JOIN ledger.accounts a ON (a.kind, a.party, a.owner, a.asset) = ('maturing', 'creator', s.creator_id, 'PIX')
+            JOIN ledger.maturing m ON m.account_id = a.id
+            WHERE s.day = %(day)s AND s.creator_id = ANY(%(creators)s) AND m.amount_pix > 0
+              AND m.matures_at > %(first)s AND m.matures_at <= %(last)s) b
+        WHERE b.before < b.most),
+    lowered AS (
+        UPDATE ledger.maturing m SET amount_pix = m.amount_pix - p.part FROM parts p
+        WHERE (m.account_id, m.matures_at) = (p.account_id, p.matures_at))
+    SELECT creator_id, account_id, sum(part)::bigint FROM parts GROUP BY creator_id, account_id ORDER BY account_id"""
+
+
+# What returns to creators, and matures in time; and is taken back no longer.
+RIPENS = """
+    INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)
+    SELECT t.account_id,
+           to_timestamp(ceil(extract(epoch FROM greatest(now(), %(matures_at)s)) / %(bucket_s)s) * %(bucket_s)s), t.amount
+    FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS t (account_id, amount)
+    ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix"""
+UNTAKEN = """
+    UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix - t.amount,
+        captive_pix = greatest(s.captive_pix - t.amount, s.reversed_pix - t.amount)
+    FROM unnest(%(creators)s::bigint[], %(amounts)s::bigint[]) AS t (creator_id, amount)
+    WHERE s.day = %(day)s AND s.creator_id = t.creator_id"""
+LEAPS = """
+    INSERT INTO ledger.leaps AS l (day, creator_id, above_pix, matures_at)
+    SELECT date '1970-01-01' + t.day, t.creator_id, t.above, to_timestamp(t.day * 86400.0 + %(maturity_s)s)
+    FROM unnest(%(days)s::integer[], %(creators)s::bigint[], %(above)s::bigint[]) AS t (day, creator_id, above)
+    ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix, matures_at = excluded.matures_at"""
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """What viewers have earned creators, by viewer, creator and day."""
+class Judged:
+    """A day's creators who are judged; `doubtful` is what of their earnings does not count.
 
-    viewers: Keys
-    creators: NDArray[np.int64]
-    days: Days
-    gross: Amounts
-    net: Amounts
-    id: int = field(default=0, kw_only=True)  # of the row that keeps them
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Each day and creator once: what he earned, how much of it from captive viewers, and from how many."""
-
-    days: NDArray[np.int64]
-    creators: NDArray[np.int64]
-    net: Amounts
-    captive: Amounts
-    viewers: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Suspicion:
-    """A creator's day that looks made."""
+    `is_over`: the day is. `is_known`: and all of it is known, so that what was found before may be no longer so.
+    """
 
     day: date
-    creator_id: int
-    viewers: int
-    captive_pix: int
-
-
-class Audience:
-    """Who has earned whom how much, lately; kept like what was seen."""
-
-    def __init__(self) -> None:
-        self._runs: list[Pairs] = []
-        self._since: int | None = None  # the oldest day that has come to something since it was judged last
-
-    def load(self, connection: Connection[Any]) -> None:
-        """Read what earlier folds have kept."""
-        rows = connection.execute("SELECT id, viewers, creators, days, gross, net FROM ledger.pair_runs ORDER BY id")
-        self._runs = [_kept(*row) for row in rows]
-
-    def remember(self, connection: Connection[Any], pairs: Pairs, today: int, since: int | None = None) -> list[Pairs]:
-        """Keep what was funded, in the caller's transaction; the result becomes the present by `accept`.
-
-        `today` is the UTC day of the database's clock, `since` that of the oldest batch which waits for a fold: what is too
-        old for it is forgotten, once it has been judged. A fold's
-        own pairs are kept as they come: nearly all are different, and merging brings together what is not.
-        """
-        self._since = self.since(today if since is None else since)
-        if not len(pairs.viewers):
-            return self._runs
-        runs = [*self._runs, pairs]
-        start = merged_from([len(each.viewers) for each in runs])
-        if start is not None:
-            runs[start:] = [_young(summed(joined(runs[start:])), today, self._since)]
-            connection.execute(
-                "DELETE FROM ledger.pair_runs WHERE id = ANY(%s)", ([each.id for each in self._runs[start:]],)
-            )
-        return [*runs[:-1], self._insert(connection, runs[-1])] if len(runs[-1].viewers) else runs[:-1]
-
-    def since(self, today: int) -> int:
-        """The oldest day that has come to something and was not judged since; `today` where there is none."""
-        return today if self._since is None else min(today, self._since)
-
-    def judged(self) -> None:
-        """All that was folded has been judged."""
-        self._since = None
-
-    def accept(self, runs: list[Pairs]) -> None:
-        """The transaction that kept these has committed."""
-        self._runs = runs
-
-    def _insert(self, connection: Connection[Any], pairs: Pairs) -> Pairs:
-        row = connection.execute(
-            "INSERT INTO ledger.pair_runs (viewers, creators, days, gross, net) VALUES (%s, %s, %s, %s, %s) RETURNING id",
-            [_narrow(getattr(pairs, name), kind).tobytes() for name, kind in NAMES.items()],
-        ).fetchone()
-        assert row is not None
-        return replace(pairs, id=row[0])
-
-    def totals(self, economics: Economics, today: int) -> Totals | None:
-        """Creators' days up to `today`, with what captive viewers make of them; None where nothing was earned lately."""
-        if not self._runs:
-            return None
-        pairs = _young(summed(joined(self._runs)), today, self.since(today))
-        if not len(pairs.viewers):
-            return None
-        captive = _captive(pairs, economics)
-        keys = np.stack([pairs.days.astype(np.int64), pairs.creators])
-        unique, place = np.unique(keys, axis=1, return_inverse=True)
-        place = place.reshape(-1)
-        net, theirs, viewers = (np.zeros(unique.shape[1], np.int64) for _ in range(3))
-        np.add.at(net, place, pairs.net)
-        np.add.at(theirs, place[captive], pairs.net[captive])
-        np.add.at(viewers, place[captive], 1)
-        return Totals(unique[0], unique[1], net, theirs, viewers)
+    creators: Ids
+    viewers: Ids
+    doubtful: Amounts
+    is_over: bool
+    is_known: bool
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
-    """Hold who looks made, and take back what is immature of it; returns the amount. One transaction."""
-    today = book.clock_s(connection) // DAY_S
-    totals = audience.totals(economics, today)
-    if totals is None:
+    """Judge what is over: take back, or hold, what does not count; returns what was taken. One transaction."""
+    now_s = book.clock_s(connection)
+    closed = (now_s - JUDGED_AFTER_S) // DAY_S - 1
+    # With what clocks that are a little ahead say is of tomorrow.
+    ahead = closed if economics.maturity_s >= OVER_MATURITY_S else now_s // DAY_S + 1
+    judgement = audience.judge(closed, ahead)
+    if judgement is None:
         return 0
-    taken = sum(_act(connection, each, economics) for each in suspicions(totals, economics))
-    for leap in velocity.leaps(totals.days, totals.creators, totals.net, economics, today, audience.since(today)):
-        reason = f"velocity on {_date(leap.day)}: more than {economics.velocity_ratio} times the days before"
-        stops.hold(connection, leap.creator_id, reason, once=True)
-    book.commit(connection)
-    audience.judged()
-    return taken
-
-
-def suspicions(totals: Totals, economics: Economics) -> list[Suspicion]:
-    """Which creators' days look made."""
-    if not economics.captive_share_ppm:
-        return []
-    whole, rest = totals.net // PPM, totals.net % PPM
-    most = whole * economics.fan_in_share_ppm + rest * economics.fan_in_share_ppm // PPM
-    made = (totals.viewers >= economics.captive_viewers_min) & (totals.captive > most)
-    return [
-        Suspicion(_date(int(totals.days[i])), int(totals.creators[i]), int(totals.viewers[i]), int(totals.captive[i]))
-        for i in np.flatnonzero(made)
-    ]
-
-
-def _act(connection: Connection[Any], found: Suspicion, economics: Economics) -> int:
-    if stops.is_trusted(connection, found.creator_id, FAN_IN, economics.fan_in_trust_s):
-        return 0
+    trusted = np.array(sorted(stops.trusted(connection, FAN_IN_BEGINS, economics.fan_in_trust_s)), np.int64)
+    known_from, taken = now_s // DAY_S - DAYS_KEPT + 1, 0
+    for totals in judgement.totals():
+        earned = totals.earned(trusted, economics)
+        for judged in _by_day(totals, earned, closed, known_from):
+            taken += _act(connection, judged, economics)
+        _withhold(connection, judgement, totals, earned, trusted, economics)
     with book.refusals():
-        row = connection.execute(
-            "INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix) VALUES (%s, %s, %s, %s)"
-            " ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers,"
-            "   captive_pix = greatest(s.captive_pix, excluded.captive_pix) RETURNING captive_pix - reversed_pix",
-            (found.day, found.creator_id, found.viewers, found.captive_pix),
-        ).fetchone()
-    assert row is not None
-    stops.hold(connection, found.creator_id, FAN_IN, partial=True)
-    taken = _take_back(connection, found, int(row[0]), economics.maturity_s)
-    if taken:
-        log.warning(
-            "earnings that look made are taken back",
-            extra={"creator": found.creator_id, "viewers": found.viewers, "pix": taken},
-        )
+        kept = audience.keep(connection, judgement)
+    book.commit(connection)
+    audience.judged(judgement, kept)
     return taken
 
 
-def _take_back(connection: Connection[Any], found: Suspicion, most: int, maturity_s: int) -> int:
-    """The day's immature earnings return to the pool, the newest first, up to `most`; those of other days are not touched."""
-    first = datetime.combine(found.day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
-    buckets = connection.execute(
-        "SELECT m.account_id, m.matures_at, m.amount_pix FROM ledger.maturing m JOIN ledger.accounts a"
-        " ON a.id = m.account_id WHERE a.kind = 'maturing' AND a.party = 'creator' AND a.owner = %s"
-        " AND m.amount_pix > 0 AND m.matures_at > %s AND m.matures_at <= %s ORDER BY m.matures_at DESC",
-        (found.creator_id, first, first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)),
-    ).fetchall()
-    taken = 0
-    for account, matures_at, amount in buckets:
-        part = min(amount, most - taken)
-        connection.execute(
-            "UPDATE ledger.maturing SET amount_pix = amount_pix - %s WHERE account_id = %s AND matures_at = %s",
-            (part, account, matures_at),
-        )
-        taken += part
-    if not taken:
+def _by_day(totals: Totals, earned: Amounts, closed: int, known_from: int) -> Iterator[Judged]:
+    days, creators, doubtful = totals.days, totals.creators, totals.net - earned
+    for day in np.unique(days).tolist():
+        rows = np.flatnonzero(days == day)
+        yield Judged(_date(day), creators[rows], totals.viewers[rows], doubtful[rows], day <= closed, day >= known_from)
+
+
+def _act(connection: Connection[Any], judged: Judged, economics: Economics) -> int:
+    """Note one day's suspicions, take back what has not matured, hold who has something left, and give back what counts now."""
+    before = _found_before(connection, judged)
+    found = np.flatnonzero(judged.doubtful > 0)
+    if not len(found) and not before:
         return 0
-    row = connection.execute(
-        "UPDATE ledger.suspicions SET reversed_pix = reversed_pix + %s WHERE day = %s AND creator_id = %s"
-        " RETURNING reversed_pix",
-        (taken, found.day, found.creator_id),
-    ).fetchone()
-    assert row is not None
-    lines = [(buckets[0][0], -taken), (book.account(connection, "reward_pool"), taken)]
-    document = {"day": str(found.day), "creator": found.creator_id, "viewers": found.viewers}
-    key = f"fan-in:{found.day}:{found.creator_id}:{row[0]}"
-    book.post(connection, book.Entry("reversal_fan_in", key, lines, document))
+    book.hold_end(connection)  # before the buckets, as who matures and who adopts do
+    creators = judged.creators[found].tolist()
+    given = {"day": judged.day, "matures_at": _matures_at(judged.day, economics), "is_known": judged.is_known,
+             "creators": creators, "viewers": np.maximum(judged.viewers[found], 1).tolist(),
+             "doubtful": judged.doubtful[found].tolist()}  # fmt: skip
+    with book.refusals():
+        connection.execute(NOTE, given)
+    if judged.is_known:
+        _relieve(connection, judged.day, before.keys() - set(creators))
+        _give_back(connection, judged, before, economics)
+    taken = _take_back(connection, judged.day, creators, economics.maturity_s) if judged.is_over else 0
+    left = connection.execute(
+        "SELECT creator_id FROM ledger.suspicions WHERE day = %s AND captive_pix > reversed_pix AND creator_id = ANY(%s)",
+        (judged.day, creators),
+    )
+    stops.hold_in_part(connection, [row[0] for row in left], FAN_IN)
     return taken
 
 
-def joined(runs: list[Pairs]) -> Pairs:
-    return Pairs(*(np.concatenate([getattr(run, name) for run in runs]) for name in NAMES))
+def _found_before(connection: Connection[Any], judged: Judged) -> dict[int, int]:
+    """Of those who are judged the ones with a suspicion, and what was taken back for it."""
+    rows = connection.execute(
+        "SELECT creator_id, reversed_pix FROM ledger.suspicions WHERE day = %s AND captive_pix > 0", (judged.day,)
+    ).fetchall()
+    known = dict(rows)
+    found = np.intersect1d(judged.creators, np.array(list(known), np.int64))
+    return {creator: known[creator] for creator in found.tolist()}
 
 
-def summed(pairs: Pairs) -> Pairs:
-    """Each viewer, creator and day once."""
-    order = np.lexsort((pairs.creators, pairs.viewers, pairs.days))
-    viewers, creators, days = pairs.viewers[order], pairs.creators[order], pairs.days[order]
-    same = (viewers[1:] == viewers[:-1]) & (creators[1:] == creators[:-1]) & (days[1:] == days[:-1])
-    starts = np.flatnonzero(np.append(True, ~same))
-    gross, net = (np.add.reduceat(each[order], starts) for each in (pairs.gross, pairs.net))
-    return Pairs(viewers[starts], creators[starts], days[starts], gross, net)
+def _relieve(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
+    """What was doubtful of these creators' day is so no longer, but for what was taken back."""
+    if creators:
+        connection.execute(
+            "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
+            " WHERE day = %s AND creator_id = ANY(%s) AND captive_pix > reversed_pix",
+            (day, sorted(creators)),
+        )
 
 
-def _narrow(values: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Signed numbers in four bytes where all fit, which is nearly always and writes a third less; else in eight."""
-    return values.astype("<i4" if kind == "<i8" and int(values.max()) <= NARROW_MAX else kind)
+def _give_back(connection: Connection[Any], judged: Judged, before: Mapping[int, int], economics: Economics) -> None:
+    """What was taken back and counts now returns from the pool, as far as that goes, and matures as of its day."""
+    doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
+    pool = book.account(connection, "reward_pool")
+    left, returned = book.balance(connection, pool), {}
+    for creator, taken in sorted(before.items()):
+        amount = min(taken - doubtful[creator], left)
+        if amount > 0:
+            returned[creator], left = amount, left - amount
+    if not returned:
+        return
+    accounts = book.accounts_of(connection, "maturing", "creator", list(returned))
+    lines = [(pool, -sum(returned.values())), *((accounts[creator], amount) for creator, amount in returned.items())]
+    values = {"day": judged.day, "creators": list(returned), "amounts": list(returned.values()),
+              "accounts": [accounts[creator] for creator in returned],
+              "matures_at": _matures_at(judged.day, economics) + timedelta(days=1), "bucket_s": MATURITY_SLACK_S}  # fmt: skip
+    for query in (RIPENS, UNTAKEN):
+        connection.execute(query, values)
+    document = {"day": str(judged.day), "creators": len(returned)}
+    book.post(connection, book.Entry("returned_fan_in", f"{_key(connection, judged.day)}:returned", lines, document))
 
 
-def _kept(number: int, *columns: bytes) -> Pairs:
-    """A run as it was written; how wide a column's numbers are follows from its length."""
-    count = len(columns[0]) // 8
-    arrays = (
-        np.frombuffer(column, f"{kind[:2]}{len(column) // count}").astype(kind)
-        for column, kind in zip(columns, NAMES.values(), strict=True)
+def _matures_at(day: date, economics: Economics) -> datetime:
+    """When the first of what a day has earned is payable: before that there is nothing to withhold."""
+    return datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=economics.maturity_s)
+
+
+def _key(connection: Connection[Any], day: date) -> str:
+    """Of an entry that this transaction, which holds the end of the journal, writes next."""
+    row = connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
+    assert row is not None
+    return f"fan-in:{day}:after:{row[0]}"
+
+
+def _take_back(connection: Connection[Any], day: date, creators: list[int], maturity_s: int) -> int:
+    """The day's immature earnings return to the pool, the newest first; those of other days are not touched."""
+    first = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
+    last = first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)
+    rows = connection.execute(TAKE, {"day": day, "creators": creators, "first": first, "last": last}).fetchall()
+    if not rows:
+        return 0
+    whose, accounts, amounts = (list(column) for column in zip(*rows, strict=True))
+    connection.execute(
+        "UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix + t.amount"
+        " FROM unnest(%s::bigint[], %s::bigint[]) AS t (creator_id, amount)"
+        " WHERE s.day = %s AND s.creator_id = t.creator_id",
+        (whose, amounts, day),
     )
-    return Pairs(*arrays, id=number)
+    taken = int(sum(amounts))
+    lines = [(account, -amount) for account, amount in zip(accounts, amounts, strict=True)]
+    lines.append((book.account(connection, "reward_pool"), taken))
+    document = {"day": str(day), "creators": len(rows)}
+    book.post(connection, book.Entry("reversal_fan_in", _key(connection, day), lines, document))
+    log.warning("earnings that do not count are taken back", extra=document | {"pix": taken})
+    return taken
 
 
-def _young(pairs: Pairs, today: int, since: int) -> Pairs:
-    days = pairs.days.astype(np.int64)
-    young = (days > since - DAYS_KEPT) & (
-        days <= today + 1
-    )  # later ones are of an older version, which believed any clock
-    return Pairs(*(getattr(pairs, name)[young] for name in NAMES))
+def _withhold(
+    connection: Connection[Any],
+    judgement: Judgement,
+    totals: Totals,
+    earned: Amounts,
+    trusted: Ids,
+    economics: Economics,
+) -> None:
+    """What is above proportion waits, until a person has looked at that day; and what is so no longer, does not."""
+    whole = np.flatnonzero(totals.days >= judgement.whole_from + velocity.BEFORE_DAYS)
+    rows = whole[velocity.fast(earned[whole], economics)]
+    before = judgement.before(totals.keys[rows], trusted, economics)
+    leaps = velocity.leaps(totals.days[rows], totals.creators[rows], earned[rows], before, economics)
+    leaping = np.array([(leap.creator_id, leap.day) for leap in leaps], np.int64).reshape(-1, 2)
+    again = keys_of(leaping[:, 0], leaping[:, 1].astype(np.uint16))
+    _forget_leaps(connection, np.setdiff1d(totals.keys[whole], again))
+    if not leaps:
+        return
+    connection.execute(LEAPS, {
+        "days": [leap.day for leap in leaps], "creators": [leap.creator_id for leap in leaps],
+        "above": [leap.above_pix for leap in leaps], "maturity_s": economics.maturity_s,
+    })  # fmt: skip
+    stops.hold_days(
+        connection,
+        [(leap.creator_id, f"velocity on {_date(leap.day)}",
+          f": more than {economics.velocity_ratio} times the days before; what is above waits") for leap in leaps],
+    )  # fmt: skip
 
 
-def _captive(pairs: Pairs, economics: Economics) -> NDArray[np.bool_]:
-    """Rows of viewers who earn nearly all for one creator; `pairs` is sorted by day and viewer."""
-    other = (pairs.viewers[1:] != pairs.viewers[:-1]) | (pairs.days[1:] != pairs.days[:-1])
-    starts = np.flatnonzero(np.append(True, other))
-    totals = np.repeat(np.add.reduceat(pairs.gross, starts), np.diff(np.append(starts, len(pairs.gross))))
-    enough = totals >= economics.captive_min_pix
-    return np.asarray(enough & (pairs.gross * PPM >= totals * economics.captive_share_ppm), np.bool_)
+def _forget_leaps(connection: Connection[Any], keys: Keys) -> None:
+    """These days of creators are in proportion; most have always been."""
+    days = [_date(day) for day in np.unique(days_of(keys)).tolist()]
+    rows = connection.execute(
+        "SELECT (day - date '1970-01-01')::integer, creator_id FROM ledger.leaps WHERE day = ANY(%s) AND above_pix > 0",
+        (days,),
+    ).fetchall()
+    if rows:
+        found = np.array(rows, np.int64)
+        over = found[np.isin(keys_of(found[:, 1], found[:, 0].astype(np.uint16)), keys)]
+        connection.execute(
+            "UPDATE ledger.leaps l SET above_pix = 0 FROM unnest(%s::integer[], %s::bigint[]) AS t (day, creator_id)"
+            " WHERE (l.day, l.creator_id) = (date '1970-01-01' + t.day, t.creator_id)",
+            (over[:, 0].tolist(), over[:, 1].tolist()),
+        )
 
 
 def _date(days: int) -> date:

@@ -39,8 +39,9 @@ from ledger.chain import Chain, Effect, HttpNode, RpcRefusal
 from ledger.counters import Counters
 from ledger.fold import Fold, Folded
 from ledger.payouts import Payouts
-from ledger.reconcile import Finding, reconcile
+from ledger.reconcile import Difference, Finding, reconcile
 from ledger.settings import Economics, LedgerSettings
+from ledger.shared_networks import SharedNetworks
 from ledger.treasury import OTHER_MARKS, Treasury, open_treasury
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ class Folding(Part):
         super().begin(connection)
         self._end_fold()
         folder = self.settings.data_dir / SEEN_FOLDER
-        self._fold, self._unreviewed = Fold(connection, self.economics, self.own, folder), True
+        networks = SharedNetworks.of(self.settings)
+        self._fold, self._unreviewed = Fold(connection, self.economics, self.own, folder, networks), True
 
     def close(self) -> None:
         self._end_fold()
@@ -156,7 +158,8 @@ class Folding(Part):
         if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(connection, self._fold.audience, self.economics)
             pause_s = min(self.own.review_interval_s, self.economics.maturity_s)
-            self._unreviewed, self._review_at = False, time.monotonic() + pause_s
+            # A day is judged when it is over, also where nothing was shown since.
+            self._unreviewed, self._review_at = self._fold.audience.is_unjudged, time.monotonic() + pause_s
         fold.mature(connection)
         return folded is not None
 
@@ -348,6 +351,7 @@ class Reconciling(OnChain):
         self._reconcile_at = 0.0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self.finding: Finding | None = None
+        self._difference = Difference()
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
@@ -365,7 +369,7 @@ class Reconciling(OnChain):
         adopt = partial(self._adopt, self._payouts)
         with self.shared.hands:
             adoption.retry(self._payouts)
-        found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions)
+        found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions, self._difference)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
         with self.shared.hands:  # an order to adopt is not let go on half of the way

@@ -6,6 +6,7 @@ else; configs/economics.toml repeats those that an operator is expected to choos
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,9 +15,11 @@ PPM = 1_000_000
 PIX = 1_000_000  # base units in one PIX
 AMOUNT_MAX = 2**63 - 1
 HOLD_H_MAX = 24 * 366
+PEOPLE_MAX = 1_000_000  # behind one network
 CHALLENGE_MAX_S = 3600
 DOMAIN = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?")
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
+KEEP_D_MIN = 8  # younger than a week nothing is deleted
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class Economics:
     """What counts, what it pays, and when it is payable."""
 
     SECTION: ClassVar[str] = "economics"
+    RETIRED: ClassVar[tuple[str, ...]] = (  # of an earlier release: ignored
+        "captive_share_ppm", "captive_min_pix", "captive_viewers_min", "fan_in_share_ppm",
+    )  # fmt: skip
 
     # An appearance of relevance 1.0 earns `rate_pix` base units; anonymous searches earn a share of that.
     rate_pix: int = 1000
@@ -35,24 +41,29 @@ class Economics:
     search_appearances_max: int = 50
     search_amount_max_pix: int = 50_000
     viewer_day_max_pix: int = 500_000
-    address_day_max_pix: int = 2_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
+    address_day_max_pix: int = 20_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
     segment_day_max_pix: int = 5_000_000
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
-    # A viewer is captive to a creator who gets this share of a day's earnings of his, once they are worth judging. A
-    # creator with so many captive viewers, who make more than that share of his day, loses what they make of it, as far
-    # as it has not matured; what has is held (0: nobody is judged). All without a key of one network are one viewer.
-    captive_share_ppm: int = 800_000
-    captive_min_pix: int = 3_000
-    captive_viewers_min: int = 20
-    fan_in_share_ppm: int = 500_000
-    fan_in_trust_s: int = 30 * 86_400  # after a person has released such a hold: the creator's viewers are not judged
+    # What counts (see ledger/vouching.py). A source is a key, or all viewers without one of a network. What it earns all
+    # creators together in a UTC day counts up to `source_day_pix` (0: nobody is judged); so much for each of its people, where
+    # a network is listed in `shared_networks`: "PREFIX = PEOPLE", the prefix being one that `[search]` brings viewers together
+    # by (/24, IPv6 /48). Of the rest of a creator's day, of which one source brings them `beside_pair_pix` at most (0: no
+    # bound), counts what is within `beside_share_ppm` of what counts by the former, or has on the mean of the seven days
+    # before. What is above is taken back as far as it has not matured, and held where it has. For so long after a person has
+    # released such a hold the creator's share is `fan_in_trust_ppm`.
+    source_day_pix: int = 200_000
+    shared_networks: tuple[str, ...] = ()
+    beside_share_ppm: int = 400_000
+    beside_pair_pix: int = 300_000
+    fan_in_trust_s: int = 30 * 86_400
+    fan_in_trust_ppm: int = 800_000
 
-    # A creator whose day comes to more than `velocity_ratio` times the better one of the two days before, and to at least
-    # `velocity_min_pix`, is held until somebody has looked (0: nobody is).
-    velocity_ratio: int = 10
-    velocity_min_pix: int = 25_000_000
+    # What a creator's day comes to above `velocity_ratio` times the best one of the eight days before, and above
+    # `velocity_min_pix`, is held until somebody has looked (ratio 0: nothing is).
+    velocity_ratio: int = 5
+    velocity_min_pix: int = 5_000_000
 
     # When earnings become payable, and what is worth a transaction.
     maturity_s: int = 72 * 3600
@@ -78,7 +89,7 @@ class Economics:
 
     def __post_init__(self) -> None:
         for name in ("anonymous_weight_ppm", "creator_share_ppm", "investors_share_ppm",
-                     "captive_share_ppm", "fan_in_share_ppm"):  # fmt: skip
+                     "beside_share_ppm", "fan_in_trust_ppm"):  # fmt: skip
             if not 0 <= getattr(self, name) <= PPM:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to {PPM}")
         for name in self.__dataclass_fields__:
@@ -92,6 +103,23 @@ class Economics:
         if self.rate_pix > 10**9:
             raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
         self._check_wallets()
+        if not all(1 <= people <= PEOPLE_MAX for people in self.people_by_network.values()):
+            raise ValueError(f"shared_networks: expected 1 to {PEOPLE_MAX} people in each network")
+
+    @property
+    def people_by_network(self) -> dict[str, int]:
+        """The shared networks, named as replicas name them, and how many people are behind each.
+
+        Raises:
+            ValueError: one is no "PREFIX = PEOPLE".
+        """
+        found = {}
+        for each in self.shared_networks:
+            prefix, _, people = (part.strip() for part in each.partition("="))
+            if not people.isdecimal():
+                raise ValueError(f"shared_networks: {each!r} is not 'PREFIX = PEOPLE'")
+            found[str(ipaddress.ip_network(prefix))] = int(people)
+        return found
 
     def _check_wallets(self) -> None:
         if self.manifest_wallet_hold_h > HOLD_H_MAX:
@@ -158,6 +186,15 @@ class LedgerSettings:
     order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out
     work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
 
+    # How long tables keep what is old, in days (0: for ever); then it is archived, or deleted (see ledger/archive).
+    archive_bucket: str = ""  # empty: that of [s3]; one of its own, with versions or a lock, is safe from replicas
+    folds_keep_d: int = 30  # what was shown, and what became of it
+    journal_keep_d: int = 90  # postings
+    payments_keep_d: int = 400  # transactions and payouts that have ended; the chain's history; suspicions
+    idempotency_keep_d: int = 30  # a client's key counts again after that
+    reconciliations_keep_d: int = 30  # those that agreed
+    keep_interval_s: float = 60.0  # between looks, while nothing is due
+
     # The localnet, for machines without a chain.
     localnet_slot_ms: int = 100
     localnet_pool_pix: int = 1_000_000_000  # what funds `reward_pool` there: 1,000 PIX
@@ -187,3 +224,14 @@ class LedgerSettings:
             or self.anchor_interval_s < 0
         ):
             raise ValueError("amounts and times must not be negative")
+        self._check_keeping()
+
+    def _check_keeping(self) -> None:
+        for name in ("folds_keep_d", "journal_keep_d", "payments_keep_d", "idempotency_keep_d",
+                     "reconciliations_keep_d"):  # fmt: skip
+            if (value := getattr(self, name)) and value < KEEP_D_MIN:
+                raise ValueError(f"{name} is {value}, expected 0 (for ever) or {KEEP_D_MIN} or more")
+        if self.journal_keep_d and not 0 < self.folds_keep_d <= self.journal_keep_d:
+            raise ValueError("journal_keep_d needs folds_keep_d, which must be no more: a fold goes before its entry")
+        if self.keep_interval_s <= 0:
+            raise ValueError("keep_interval_s must be above 0")

@@ -8,6 +8,7 @@ what is planned, too; what is signed may be on its way. A partial hold withholds
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -37,7 +38,7 @@ class Stop:
 def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, partial: bool = False) -> None:
     """Stop payouts to a creator; for one reason at a time, and `once` not again after it was released.
 
-    `partial`: only what the suspicions against him leave doubtful waits; the rest is paid.
+    `partial`: only what was found doubtful, or above a day's proportion, waits (`ledger.withheld`); the rest is paid.
     """
     connection.execute(
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT %(creator)s, %(reason)s, %(partial)s"
@@ -47,14 +48,38 @@ def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, 
     )
 
 
-def is_trusted(connection: Conn, creator_id: int, reason: str, for_s: int) -> bool:
-    """Whether a person has released a hold with this reason within the time: they have looked, and it was nothing."""
-    row = connection.execute(
-        "SELECT 1 FROM ledger.holds WHERE creator_id = %s AND reason = %s"
+def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) -> None:
+    """Stop what is doubtful of these creators' payouts; for one reason at a time."""
+    connection.execute(
+        "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT c.id, %(reason)s, true"
+        " FROM unnest(%(creators)s::bigint[]) AS c (id) WHERE NOT EXISTS (SELECT FROM ledger.holds h"
+        "   WHERE h.creator_id = c.id AND h.reason = %(reason)s AND h.released_at IS NULL)",
+        {"creators": sorted(set(creator_ids)), "reason": reason[:REASON_MAX]},
+    )
+
+
+def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None:
+    """Stop what is above proportion of these creators' days: creator, what the reason begins with, and its rest.
+
+    Not again where a hold that begins so was ever placed, in whatever words, and whether it was released.
+    """
+    connection.execute(
+        "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT t.creator_id, t.begins || t.rest, true"
+        " FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS t (creator_id, begins, rest)"
+        " WHERE NOT EXISTS (SELECT FROM ledger.holds h"
+        "                   WHERE h.creator_id = t.creator_id AND starts_with(h.reason, t.begins))",
+        tuple(list(column) for column in zip(*holds, strict=True)),
+    )
+
+
+def trusted(connection: Conn, reason: str, for_s: int) -> set[int]:
+    """Creators of whom a person has released a hold within the time, whose reason begins so: they have looked."""
+    rows = connection.execute(
+        "SELECT DISTINCT creator_id FROM ledger.holds WHERE starts_with(reason, %s)"
         " AND released_at > now() - make_interval(secs => %s)",
-        (creator_id, reason, for_s),
-    ).fetchone()
-    return row is not None
+        (reason, for_s),
+    )
+    return {int(creator_id) for (creator_id,) in rows}
 
 
 def under_way(connection: Conn, creator_id: int) -> int:

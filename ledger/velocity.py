@@ -1,21 +1,20 @@
-"""Velocity: a creator whose day comes to many times what the days before came to is held until somebody has looked.
+"""Velocity: what a creator's day comes to above many times the days before is held until somebody has looked.
 
-Whoever is found by everybody over night is glad to wait for a look; whoever has found a way around the other rules is
-stopped before his earnings are paid. Nothing is taken back. Knows earnings by day, nothing of who looked.
+What is in proportion is paid as on any day, so that nobody is stopped by being pushed; whoever has found a way around the
+other rules is paid little before somebody looks. Nothing is taken back. Knows earnings by day, nothing of who looked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ledger.groups import Places
+from ledger.money import Amounts
 from ledger.settings import Economics
 
-DAY_BITS = 17  # of a day since 1970, beside a creator's number
-BEFORE_DAYS = 2  # the days before, the better one of which a day is measured by
+BEFORE_DAYS = 8  # the days before, by the best one of which a day is measured: with the same day of last week
 
 
 @dataclass(frozen=True)
@@ -25,46 +24,21 @@ class Leap:
     day: int
     creator_id: int
     earned_pix: int
-    before_pix: int  # the better one of the two days before
+    above_pix: int  # what of it is above the proportion, and above what is looked at at all
 
 
-def leaps(
-    days: NDArray[np.integer[Any]],
-    creators: NDArray[np.int64],
-    earned: NDArray[np.int64],
-    economics: Economics,
-    today: int,
-    since: int | None = None,
-) -> list[Leap]:
-    """Who earns out of proportion today or did so yesterday, of which the last minutes are judged after midnight.
-
-    `today` is the UTC day of the database's clock; each day and creator comes once, in any order. `since` is an earlier day
-    that a backlog was folded of: then that day, the one before it and all later ones are judged.
-    """
+def fast(earned: Amounts, economics: Economics) -> Places:
+    """Which days have come to so much that the days before are to be looked at."""
     if not economics.velocity_ratio:
-        return []
-    judged = (days <= today) & (days >= (today if since is None else min(today, since)) - 1)
-    fast = np.flatnonzero(judged & (earned >= max(economics.velocity_min_pix, 1)))
-    before = _before(days, creators, earned, fast)
-    return [
-        Leap(int(days[row]), int(creators[row]), int(earned[row]), int(best))
-        for row, best in zip(fast, before, strict=True)
-        if int(earned[row]) > economics.velocity_ratio * int(best)
-    ]
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(earned > economics.velocity_min_pix)
 
 
-def _before(
-    days: NDArray[np.integer[Any]], creators: NDArray[np.int64], earned: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Of each of these rows the better one of the days before, 0 where there is none: looked up in one sort of all."""
-    best = np.zeros(len(rows), np.int64)
-    if not len(rows):
-        return best
-    kept = np.flatnonzero(np.isin(creators, creators[rows]))
-    kept = kept[np.lexsort((days[kept], creators[kept]))]
-    known = (creators[kept] << DAY_BITS) | days[kept].astype(np.int64)
-    for earlier in range(1, BEFORE_DAYS + 1):
-        wanted = (creators[rows] << DAY_BITS) | (days[rows].astype(np.int64) - earlier)
-        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        best = np.maximum(best, np.where(known[place] == wanted, earned[kept[place]], 0))
-    return best
+def leaps(days: Places, creators: Places, earned: Amounts, before: Amounts, economics: Economics) -> list[Leap]:
+    """Which of these creators' days are out of proportion; `before` is the best one of the days before each."""
+    found = []
+    for row in fast(earned, economics):
+        proportion = max(economics.velocity_ratio * int(before[row]), economics.velocity_min_pix)
+        if int(earned[row]) > proportion:
+            found.append(Leap(int(days[row]), int(creators[row]), int(earned[row]), int(earned[row]) - proportion))
+    return found

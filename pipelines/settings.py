@@ -107,6 +107,7 @@ class IngestSettings:
     watch_interval_s: float = 3.0
     waited_max_s: float = 3600.0  # for videos that rest or that other jobs are at, with nothing else to do
     handover_max_s: float = 60.0  # for Ray to take a submission, before it is taken for lost
+    jobs_keep_d: int = 180  # days after which a job that has ended is forgotten; 0: never
 
     # What an hour costs, for the job's report.
     cpu_hour_usd: float = 0.04
@@ -138,7 +139,7 @@ class IngestSettings:
                 "probe_file_max_mb", "decode_file_max_mb",  # what libraries say is a file, too
                 "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max", "jobs_at_work_max",
                 "jobs_at_work_each_max", "start_timeout_s", "no_progress_timeout_s", "step_timeout_s")  # fmt: skip
-        zeros = ("sandbox_uid", "sandbox_threads_per_cpu", "waited_max_s")
+        zeros = ("sandbox_uid", "sandbox_threads_per_cpu", "waited_max_s", "jobs_keep_d")
         for least, names in ((1, ones), (0, zeros)):
             for name in names:
                 if getattr(self, name) < least:

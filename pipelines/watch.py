@@ -2,7 +2,8 @@
 number of times, with backoff.
 
 Runs beside the cluster as the service `jobs` (`python -m pipelines.watch`). PostgreSQL says which jobs are unfinished,
-Ray says which of their drivers are alive; whatever falls between the two is submitted again. Knows no video.
+Ray says which of their drivers are alive; whatever falls between the two is submitted again. Jobs that ended long ago are
+forgotten (see `retention`). Knows no video.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from pathlib import Path
 
 from psycopg import Connection, OperationalError
@@ -21,13 +23,14 @@ from cluster.errors import Rejected, Temporary
 from cluster.jobs import Submission
 from cluster.roles import JOBS
 from cluster.settings import Settings
-from pipelines import jobs, leases
+from pipelines import jobs, leases, retention
 from pipelines.settings import IngestSettings
 
 log = logging.getLogger(__name__)
 
 BACKOFF_MAX_S = 60.0
 BACKOFF_BASE_S = 2.0
+RETENTION_LOOK_S = 600.0  # between looks for jobs that are remembered no longer, while there are none
 
 
 def beat_path(settings: Settings) -> Path:
@@ -68,10 +71,14 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    delete_at = 0.0
     while not stop.wait(settings.section(IngestSettings).watch_interval_s):
         try:
             with database.connect(logins.url(settings, JOBS), autocommit=True) as connection:
                 look(settings, connection)
+                if time.monotonic() >= delete_at:
+                    is_more = retention.delete_some(connection, settings.section(IngestSettings).jobs_keep_d)
+                    delete_at = 0.0 if is_more else time.monotonic() + RETENTION_LOOK_S
         except (Temporary, Rejected, OperationalError) as error:
             log.warning("cannot look: %s", error)
         beat_path(settings).parent.mkdir(parents=True, exist_ok=True)

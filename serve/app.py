@@ -32,6 +32,7 @@ from serve import (
     gates,
     openapi,
     problems,
+    retention,
     routes_creators,
     routes_feed,
     routes_jobs,
@@ -128,6 +129,7 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
         await services.warming.start()
         services.liveness.start()
         services.tasks.keep("preparing models", lambda: _prepare_models(services))
+        services.tasks.keep("what is kept no longer", lambda: retention.keep(services))
         try:
             yield
         finally:

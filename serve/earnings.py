@@ -14,7 +14,9 @@ import redis.asyncio
 from psycopg import Connection
 
 from cluster.errors import Rejected
-from ledger import counters, earnings, listing
+from ledger import counters, earnings, listing, statements
+from ledger.archive.shelf import Shelf
+from ledger.statements import BEGIN, Place
 
 CURRENCY = "PIX"
 DECIMALS = 6
@@ -42,25 +44,26 @@ def earned(connection: Connection[Any], creator_id: int) -> int:
     return counters.earned(connection, creator_id)
 
 
-Place = tuple[int, int]  # an entry and its line, up to which a statement has been read
-
-
 def statement_csv(
-    connection: Connection[Any], creator_id: int, before: Place | None = None, limit: int = earnings.ROWS_MAX
+    connection: Connection[Any],
+    shelf: Shelf,
+    creator_id: int,
+    before: Place = BEGIN,
+    limit: int = statements.ROWS_MAX,
 ) -> tuple[str, Place | None]:
     """A part of every movement of a creator's money, newest first, and where the next one begins; None after the last.
 
-    The first part begins with a header; then each posting is a line (CRLF, RFC 4180).
+    The first part begins with a header; then each posting is a line (CRLF, RFC 4180). `shelf`: where old ones lie.
     """
     text = io.StringIO()
     writer = csv.writer(text)
-    if before is None:
+    if before == BEGIN:
         check_creator(connection, creator_id)
         writer.writerow(COLUMNS)
-    lines = earnings.statement(connection, creator_id, before=before, limit=limit)
-    for line in lines:
+    page = statements.page(connection, creator_id, shelf, before=before, limit=limit)
+    for line in page.lines:
         writer.writerow((line.at, line.entry_id, line.kind, line.account, line.amount, CURRENCY, line.signature or ""))
-    return text.getvalue(), (lines[-1].entry_id, lines[-1].line) if len(lines) == limit else None
+    return text.getvalue(), page.following
 
 
 def payouts(

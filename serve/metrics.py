@@ -18,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cluster import tasks
+from serve.kept import Kept
 
 if TYPE_CHECKING:
     from ledger.ages import Age
@@ -54,6 +55,8 @@ class Metrics:
         self.registry.register(_Means(means or Means()))
         self.open = Opened()
         self.registry.register(self.open)
+        self.kept = Kept()
+        self.registry.register(self.kept)
         labels = ("intent", "degraded", "source", "variant")
         self._searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
         self._seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)

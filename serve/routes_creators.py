@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.errors import Rejected
 from cluster.tasks import uncancelled
 from ledger import challenges, listing, wallets
+from ledger.archive.shelf import Shelf
 from ledger.settings import Economics
+from ledger.statements import Place
 from pipelines import listing as creators
 from serve import deadlines, earnings, ids, keys
 from serve.ids import CreatorId
@@ -201,11 +203,11 @@ def router(services: Services) -> APIRouter:
     async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:
         """Every movement of the creator's money, newest first, however many there are."""
         number = await _own(services, caller, creator_id)
-        first = await services.threads.ask(
-            earnings.statement_csv, number
-        )  # what goes wrong here is answered as everywhere
+        shelf = Shelf.of(services.settings, services.storage)
+        # What goes wrong here is answered as everywhere.
+        first = await services.threads.ask(earnings.statement_csv, shelf, number)
         headers = {"Content-Disposition": f'attachment; filename="pixr-{number}.csv"', "Cache-Control": "no-store"}
-        whole = _statement(services, number, *first)
+        whole = _statement(services, shelf, number, *first)
         return StreamingResponse(whole, media_type="text/csv; charset=utf-8", headers=headers)
 
     @routes.get("/{creator_id}/payouts", response_model=Payouts)
@@ -259,13 +261,13 @@ async def _own(services: Services, caller: Principal, creator_id: str) -> int:
 
 
 async def _statement(
-    services: Services, creator_id: int, text: str, place: earnings.Place | None
+    services: Services, shelf: Shelf, creator_id: int, text: str, place: Place | None
 ) -> AsyncIterator[str]:
     """A statement part by part; one that cannot be read on breaks off the answer, so that nobody takes it for whole."""
     yield text
     while place is not None:
         with deadlines.unlimited():  # each part has the time that a call in a thread has
-            text, place = await services.threads.ask(earnings.statement_csv, creator_id, place)
+            text, place = await services.threads.ask(earnings.statement_csv, shelf, creator_id, place)
         yield text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import orjson
@@ -85,7 +86,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
-        await opened.look(services)
+        await asyncio.gather(opened.look(services), services.metrics.kept.look(services.readers))
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -73,6 +73,7 @@ ABOVE_ZERO = (
     "refused_pause_s", "refused_timeout_s",
 )  # fmt: skip
 PPM = 1_000_000
+WATCHED_ONCE_D = 8  # above the seven days in which a viewer counts once for a moment (`app.watched`)
 OBJECT_LINK_MAX_S = 7 * 86_400  # what S3 takes
 VARIED = (
     "vector_weight", "text_weight", "rrf_k", "ef_search", "feed_watched_weight", "feed_fresh_weight",
@@ -221,6 +222,7 @@ class SearchSettings:
     feed_fresh_weight: float = 1.0
     feed_stake_weight: float = 0.5  # of what is invested in a moment, by its logarithm
     feed_half_life_s: float = 7 * 86_400.0
+    watch_events_keep_d: int = 90  # days, after which a viewer may be shown again what they have watched; 0: for ever
 
     # Links, and cursors: the ids of the further pages, frozen.
     link_expires_s: int = 6 * 3600
@@ -301,6 +303,10 @@ class SearchSettings:
                 raise ValueError(f"{name} must be above 0")
 
     def _check_manners(self) -> None:
+        if self.watch_events_keep_d and self.watch_events_keep_d < WATCHED_ONCE_D:
+            raise ValueError(
+                f"watch_events_keep_d is {self.watch_events_keep_d}, expected 0 or {WATCHED_ONCE_D} or more"
+            )
         if not 1 <= self.gzip_level <= 9:
             raise ValueError(f"gzip_level is {self.gzip_level}, expected 1 to 9")
         for network in self.operators_from:

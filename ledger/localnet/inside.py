@@ -78,9 +78,14 @@ def put_treasury(
     *,
     version: str = "v1",
     separate_gas: bool = False,
+    word: str = "",
 ) -> Treasury:
-    """A mint, a treasury that holds all of it, and a payer of fees, who is the treasury unless it is to be separate."""
-    owner, gas, mint = Key("treasury"), Key("gas" if separate_gas else "treasury"), Key("mint").pubkey
+    """A mint, a treasury that holds all of it, and a payer of fees, who is the treasury unless it is to be separate.
+
+    `word` begins the words that their keys follow from.
+    """
+    owner, gas = Key(f"{word}treasury"), Key(f"{word}gas" if separate_gas else f"{word}treasury")
+    mint = Key(f"{word}mint").pubkey
     account = packing.token_account(owner.pubkey, mint)
     payer = packing.Payer(gas.pubkey, owner.pubkey, account, mint, DECIMALS)
     rents = chain.svm.minimum_balance_for_rent_exemption(0), RENT

@@ -9,7 +9,8 @@ GRANT USAGE ON SCHEMA ledger TO pixr_serve, pixr_ledger, pixr_reader;
 
 -- Nothing is called by whom it is not for: a trigger's function with its owner's rights could be put on another table.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC, pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
-GRANT EXECUTE ON FUNCTION ledger.entry_hash(ledger.entries), ledger.withheld(bigint) TO pixr_serve, pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.entry_hash(ledger.entries), ledger.archived(text) TO pixr_serve, pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.withheld(bigint) TO pixr_ledger, pixr_reader;
 GRANT EXECUTE ON FUNCTION ledger.confirms_wallet(ledger.wallets, ledger.wallets) TO pixr_serve;
 GRANT EXECUTE ON FUNCTION ledger.begin_incarnation(uuid, text, text, double precision), ledger.hold_incarnation(uuid),
   ledger.record_batch(uuid, bigint, integer, integer, smallint, bytea, bytea, boolean),
@@ -21,6 +22,9 @@ GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfe
   ledger.wallets, ledger.wallet_rules, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers,
   ledger.segment_stakes, ledger.stakes_version, ledger.ages TO pixr_serve;
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
+-- Of what is archived, so that a statement is whole.
+GRANT SELECT ON ledger.archives, ledger.archived_accounts, ledger.carried, ledger.past_batches, ledger.paid_before,
+  ledger.retention TO pixr_serve;
 -- Who may change a row may also lock it, for as long as they like: what a replica may change, the ledger never waits for.
 GRANT INSERT (creator_id, wallet, set_by, hold_until, proof, held_for),
   UPDATE (wallet, set_by, set_at, hold_until, proof, held_for) ON ledger.wallets TO pixr_serve;
@@ -38,7 +42,9 @@ GRANT UPDATE (folded) ON ledger.incarnations TO pixr_ledger;
 GRANT INSERT, UPDATE ON ledger.transfers, ledger.holds, ledger.freezes, ledger.batches, ledger.payouts, ledger.attempts,
   ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions, ledger.resolutions, ledger.cursors,
   ledger.checked_wallets, ledger.ages TO pixr_ledger;
-GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.token_accounts TO pixr_ledger;
+GRANT INSERT, UPDATE, DELETE ON ledger.leaps TO pixr_ledger;
+GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.total_runs, ledger.token_accounts
+  TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
 GRANT UPDATE (kind, entry_id) ON ledger.chain_transactions TO pixr_ledger;
 GRANT UPDATE (done_at, carried_out, outcome, entry_id) ON ledger.orders TO pixr_ledger;  -- placed by functions alone
@@ -46,6 +52,14 @@ GRANT UPDATE (done_at, carried_out, outcome, entry_id) ON ledger.orders TO pixr_
 GRANT UPDATE (parked_until) ON ledger.owed TO pixr_ledger;
 GRANT DELETE ON ledger.woken TO pixr_ledger;
 GRANT EXECUTE ON FUNCTION ledger.fit_owed(bigint, bigint) TO pixr_ledger;
+-- What is archived is deleted by these functions alone, once it is old; the ledger says what a part holds.
+GRANT INSERT ON ledger.archives, ledger.archived_accounts TO pixr_ledger;
+GRANT EXECUTE ON FUNCTION ledger.is_old(timestamptz), ledger.is_past(text) TO pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.forget_fold(bigint),
+  ledger.forget_postings(text, bigint, bigint), ledger.forget_payments(bigint, text[]),
+  ledger.forget_transactions(bigint, text[]) TO pixr_ledger;
+GRANT INSERT, UPDATE ON ledger.retention TO pixr_ledger;
+GRANT DELETE ON ledger.idempotency, ledger.reconciliations, ledger.suspicions TO pixr_ledger;
 
 -- All but the bytes of what is signed, which may be sent by whoever has them.
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_reader;

@@ -14,7 +14,7 @@ GRANT INSERT, UPDATE, DELETE ON media.videos, media.segments, media.segment_line
   media.jobs, media.job_videos, media.creators TO pixr_serve, pixr_jobs;
 GRANT UPDATE ON media.generation TO pixr_serve, pixr_jobs;
 GRANT UPDATE (files, image_size, fit, followed) ON media.models TO pixr_jobs;  -- which one is active is the owner's to say
-GRANT INSERT ON media.lists TO pixr_jobs;
+GRANT INSERT, DELETE ON media.lists TO pixr_jobs;
 
 REVOKE EXECUTE ON FUNCTION media.register_model(text, integer, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION media.register_model(text, integer, text) TO pixr_jobs;

@@ -92,6 +92,8 @@ FORBIDDEN: tuple[tuple[Role, LiteralString], ...] = (
     (LEDGER, "SELECT FROM app.api_keys"),
     (LEDGER, "SELECT FROM media.videos"),
     (LEDGER, "DELETE FROM ledger.entries"),
+    (LEDGER, "DELETE FROM ledger.postings"),
+    (LEDGER, "UPDATE ledger.archive_rules SET least_age = '0 s'"),
     (LEDGER, "TRUNCATE ledger.postings"),
     (LEDGER, "DELETE FROM ledger.fence"),
     (LEDGER, "UPDATE ledger.wallets SET wallet = 'mine'"),
@@ -181,6 +183,10 @@ def test_what_runs_with_its_owners_rights_is_called_by_triggers_or_by_whom_it_is
         "ledger.fit_owed": {LEDGER.name},
         "ledger.place_order": {LEDGER.name},
         "ledger.approve_order": {LEDGER.name},
+        "ledger.forget_fold": {LEDGER.name},
+        "ledger.forget_postings": {LEDGER.name},
+        "ledger.forget_payments": {LEDGER.name},
+        "ledger.forget_transactions": {LEDGER.name},
         "app.admin_of": set(),
     }
     of_triggers = owner.execute(

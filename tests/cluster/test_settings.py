@@ -55,6 +55,12 @@ def test_a_wrong_file_is_refused_with_what_to_do(tmp_path: Path, text: str, said
         loaded(tmp_path, text)
 
 
+def test_what_an_earlier_release_knew_is_ignored_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded(tmp_path, "[economics]\ncaptive_min_pix = 4", PIXR_ECONOMICS_FAN_IN_SHARE_PPM="3")
+    assert "captive_min_pix" in caplog.text
+    assert "PIXR_ECONOMICS_FAN_IN_SHARE_PPM" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [

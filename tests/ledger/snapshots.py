@@ -1,13 +1,22 @@
 """The ledger's rows as they were at an earlier moment, to be brought back: a database restored by whatever means.
 
-Sequences stay where they are, as after `pixr restore`, which skips numbers; roles, types and functions are the same ones.
+Sequences stay where they are, as after `pixr restore`, which skips numbers, unless the numbers are to come again, as after
+a restore by other means; roles, types and functions are the same ones.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection, sql
+
+NUMBERED = """
+    SELECT table_name, column_name FROM information_schema.columns
+    WHERE table_schema = 'ledger' AND is_identity = 'YES' ORDER BY 1"""
+
+SET_BACK: LiteralString = (
+    "SELECT setval(pg_get_serial_sequence({0}, {1}), greatest(max({2}), 1), max({2}) IS NOT NULL) FROM {3}"
+)
 
 
 class Snapshot:
@@ -18,16 +27,29 @@ class Snapshot:
         self._rows = {name: self._read(connection, name) for name in _tables(connection)}
         connection.rollback()
 
-    def bring_back(self, connection: Connection[Any]) -> None:
-        """What was written since is forgotten. Only here are the triggers that forbid this switched off."""
+    def bring_back(self, connection: Connection[Any], *, numbers: bool = False) -> None:
+        """What was written since is forgotten. Only here are the triggers that forbid this switched off.
+
+        `numbers`: sequences go back too.
+        """
         connection.rollback()
         connection.execute("SET LOCAL session_replication_role = replica")
-        for name, rows in self._rows.items():
+        for name in self._rows:
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("ledger", name)))
+        self.put(connection)
+        for name, column in connection.execute(NUMBERED).fetchall() if numbers else ():
             table = sql.Identifier("ledger", name)
-            connection.execute(sql.SQL("DELETE FROM {}").format(table))
-            with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-                copy.write(rows)
+            connection.execute(sql.SQL(SET_BACK).format(f"ledger.{name}", column, sql.Identifier(column), table))
         connection.commit()
+
+    def put(self, connection: Connection[Any]) -> None:
+        """Write the rows into tables that are empty."""
+        for name, rows in self._rows.items():
+            if rows:
+                with connection.cursor().copy(
+                    sql.SQL("COPY {} FROM STDIN").format(sql.Identifier("ledger", name))
+                ) as copy:
+                    copy.write(rows)
 
     def _read(self, connection: Connection[Any], name: str) -> bytes:
         with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier("ledger", name))) as copy:

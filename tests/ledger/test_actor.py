@@ -34,7 +34,7 @@ SLOT_MS = 25
 def eager(settings: Settings) -> Settings:
     """Settings with which everything is paid at once."""
     own = LedgerSettings(tick_interval_s=0.05, reconcile_interval_s=0.5)
-    economics = Economics(maturity_s=0, payout_min_pix=1, captive_share_ppm=0)
+    economics = Economics(maturity_s=0, payout_min_pix=1, source_day_pix=0)
     return settings.with_section(own).with_section(economics)
 
 

@@ -49,12 +49,6 @@ def given_up(rig: Rig) -> str:
     return name
 
 
-def held(rig: Rig) -> str:
-    name = planned(rig)
-    rig.connection.execute("UPDATE ledger.batches SET state = 'held'")
-    return name
-
-
 def frozen(rig: Rig) -> str:
     stops.freeze(rig.connection, "somebody looks", {})
     return stops.in_force(rig.connection)[0].name
@@ -117,7 +111,7 @@ def not_reconciled(rig: Rig) -> str:
 
 
 OPENED: dict[str, Callable[[Rig], str]] = {
-    "planned": planned, "held": held, "signed": signed, "sent": sent, "given up": given_up, "frozen": frozen,
+    "planned": planned, "signed": signed, "sent": sent, "given up": given_up, "frozen": frozen,
     "on hold": on_hold, "order": order, "resolution": resolution, "set aside": set_aside, "unfolded": unfolded,
     "matured": matured, "unknown": unknown, "not reconciled": not_reconciled,
 }  # fmt: skip

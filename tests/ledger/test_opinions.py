@@ -63,6 +63,7 @@ def at(height: int, slot: int, lasts: int | None = None, context: int | None = N
 def test_the_finalized_height_is_that_of_the_most_cautious_node(pool: Callable[..., Chain]) -> None:
     rpc = pool(at(120, 1200), at(100, 1005), at(110, 1100))
     assert rpc.finalized_height(2) == (100, 1005)
+    assert pool(at(100, 10**15), at(120, 1200)).finalized_slot(2) == 1200  # the slot of who lies of both is no bound
     with pytest.raises(Temporary, match="1 of 2 RPC nodes answer"):
         pool(at(120, 1200), {"getEpochInfo": AWAY}).finalized_height(2)
     assert pool(at(120, 1200), {"getEpochInfo": AWAY}).finalized_height(1) == (120, 1200)

@@ -11,6 +11,7 @@ from psycopg import Connection
 from ledger import book, packing, stops
 from ledger.book import Fenced
 from ledger.chain import Effect
+from ledger.planning import RECLAIM_READ
 from ledger.settings import Economics
 from tests.ledger.chains import (
     EAGER,
@@ -344,6 +345,31 @@ def test_a_reclaim_that_the_chain_refuses_is_tried_again_later_and_holds_nobody(
     assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(0,)]
     assert rig.balance("platform", asset="SOL") == GAS - 5000 - 5000 + 1
     assert_paid(rig, {1: 100})
+
+
+def test_however_many_markers_are_gone_the_others_are_emptied(journal: Connection[Any]) -> None:
+    """As after a restore that has forgotten what was taken back, or of ids of which the secret was lost."""
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=3600, reclaim_min=1))
+    rig.creator(1, 100)
+    rig.pay(2)
+    rig.connection.execute("SET session_replication_role = replica")
+    gone = [f"{number:032x}" for number in range(RECLAIM_READ * rig.treasury.capacity("reclaim") + 1)]
+    of_ours = [
+        str(rig.treasury.marker(each).address) if number % 2 else wallet_of(10_000 + number)
+        for number, each in enumerate(gone)
+    ]
+    rig.connection.execute(
+        "INSERT INTO ledger.markers (batch_id, address, lamports, since)"
+        " SELECT t.*, 1, now() - interval '3 h' FROM unnest(%s::text[], %s::text[]) t",
+        (gone, of_ours),
+    )
+    rig.connection.execute("UPDATE ledger.markers SET since = since - interval '2 h'")
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+    rig.pay(3)
+    waiting = rig.rows("SELECT batch_id FROM ledger.markers WHERE reclaimed_by IS NULL ORDER BY batch_id")
+    assert [row[0] for row in waiting] == gone
+    assert rig.rows("SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim'") == [(1,)]
 
 
 def test_a_marker_that_a_stranger_has_added_to_or_that_is_gone_keeps_no_other_from_being_emptied(

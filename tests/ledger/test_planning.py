@@ -133,3 +133,17 @@ def test_a_window_that_makes_no_sense_is_refused() -> None:
     for window_s in (0, 7200):
         with pytest.raises(ValueError, match="payout_window_s"):
             Economics(payout_interval_s=3600, payout_window_s=window_s)
+
+
+def test_who_is_owed_more_than_a_day_may_pay_is_paid_in_parts(rig: Rig) -> None:
+    rig.payouts.economics = dataclasses.replace(SMALL, payout_day_max_pix=1000)
+    rig.creator(1, 2500)
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.balance("payable", 1)) == (1000, 1500)
+
+
+def test_where_a_day_may_pay_less_than_the_smallest_payout_nobody_is_due(rig: Rig) -> None:
+    rig.payouts.economics = dataclasses.replace(SMALL, payout_min_pix=100, payout_day_max_pix=99)
+    rig.creator(1, 2500)
+    rig.pay(2)
+    assert (rig.on_chain(1), rig.balance("payable", 1), rig.states()) == (0, 2500, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from ledger import keyfiles, seen
+from ledger import runfiles, runstore, seen
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
-from ledger.keyfiles import Run, rows_of
-from ledger.seen import Seen
+from ledger.runfiles import Run, rows_of
+from ledger.seen import KEYS, Seen
 from ledger.settings import LedgerSettings
 from tests.ledger.test_fold import DEMO, fund, record, search, shown
 
@@ -26,9 +26,8 @@ from tests.ledger.test_fold import DEMO, fund, record, search, shown
 def run_of(number: int, keys: dict[int, int]) -> Run:
     """A row with these keys, each with its second."""
     ordered = sorted(keys)
-    return Run(
-        rows_of((number, number + 1000)), np.array(ordered, np.uint64), np.array([keys[k] for k in ordered], np.uint32)
-    )
+    columns = np.array(ordered, np.uint64), np.array([keys[k] for k in ordered], np.uint32)
+    return Run(rows_of((number, number + 1000)), columns)
 
 
 @hypothesis_settings(max_examples=50, deadline=None)
@@ -37,42 +36,44 @@ def run_of(number: int, keys: dict[int, int]) -> Run:
 def test_a_merged_file_says_what_its_runs_said(
     tmp_path_factory: pytest.TempPathFactory, runs: list[dict[int, int]], since_s: int, block: int
 ) -> None:
-    before, keyfiles.BLOCK_KEYS = keyfiles.BLOCK_KEYS, block
+    before, runfiles.BLOCK_ROWS = runfiles.BLOCK_ROWS, block
     try:
         made = [run_of(number, keys) for number, keys in enumerate(runs)]
         rows = np.concatenate([each.rows for each in made])
-        file = keyfiles.write(tmp_path_factory.mktemp("keys"), rows, keyfiles.merged(made, since_s))
+        blocks = runfiles.merged(KEYS, made, partial(seen._young, since_s))
+        file = runfiles.write(KEYS, tmp_path_factory.mktemp("keys"), rows, blocks)
     finally:
-        keyfiles.BLOCK_KEYS = before
+        runfiles.BLOCK_ROWS = before
     expected = {key: max(keys.get(key, 0) for keys in runs) for key in range(31)}
     asked = np.arange(31, dtype=np.uint64)
     kept = {key: second if second > since_s else 0 for key, second in expected.items()}
-    assert keyfiles.newest([file], asked).tolist() == [kept[key] for key in range(31)]
+    assert seen.newest([file], asked).tolist() == [kept[key] for key in range(31)]
     assert np.array_equal(file.rows, rows)
 
 
 @pytest.mark.parametrize("spoil", ["cut", "head", "order", "text"])
 def test_a_damaged_file_is_removed(tmp_path: Path, spoil: str) -> None:
-    file = keyfiles.write(tmp_path, rows_of((1, 5)), [(np.arange(100, dtype=np.uint64), np.ones(100, np.uint32))])
+    columns = np.arange(100, dtype=np.uint64), np.ones(100, np.uint32)
+    file = runfiles.write(KEYS, tmp_path, rows_of((1, 5)), [columns])
     assert file.path is not None
     data = bytearray(file.path.read_bytes())
     if spoil == "cut":
         del data[-1]
     elif spoil == "head":
-        data[keyfiles.HEAD.size] ^= 1
+        data[runfiles.HEAD.size] ^= 1
     elif spoil == "order":
-        data[keyfiles.HEAD.size + 16 + 8 * 50 + 7] ^= 0xFF
+        data[runfiles.HEAD.size + 16 + 8 * 50 + 7] ^= 0xFF
     else:
         data = bytearray(b"not one of ours")
     file.path.write_bytes(data)
     (tmp_path / "left.keys.part").write_bytes(b"of a process that was killed")
-    assert keyfiles.listed(tmp_path, rows_of((1, 5))) == []
+    assert runfiles.listed(KEYS, tmp_path, rows_of((1, 5))) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_of_another_database_or_before_a_restore_are_removed(tmp_path: Path) -> None:
     def put(*rows: tuple[int, int]) -> Run:
-        return keyfiles.write(tmp_path, rows_of(*rows), [(np.zeros(1, np.uint64), np.ones(1, np.uint32))])
+        return runfiles.write(KEYS, tmp_path, rows_of(*rows), [(np.zeros(1, np.uint64), np.ones(1, np.uint32))])
 
     known = rows_of((3, 30), (4, 40), (6, 60), (7, 70), (8, 80))
     good = put((1, 10), (3, 30), (4, 40))  # 1 was forgotten since
@@ -80,18 +81,18 @@ def test_files_of_another_database_or_before_a_restore_are_removed(tmp_path: Pat
     put((6, 61))  # another row of that id
     put((6, 60), (8, 80))  # leaves one out
     put((9, 90))  # was recorded after the backup that was restored
-    assert [each.path for each in keyfiles.listed(tmp_path, known)] == [good.path]
+    assert [each.path for each in runfiles.listed(KEYS, tmp_path, known)] == [good.path]
     assert list(tmp_path.iterdir()) == [good.path]
-    assert keyfiles.listed(tmp_path, rows_of()) == []
+    assert runfiles.listed(KEYS, tmp_path, rows_of()) == []
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are made of a handful of keys."""
-    monkeypatch.setattr(seen, "MEMORY_KEYS_MAX", 40)
-    monkeypatch.setattr(seen, "MEMORY_RUNS_MAX", 2)
-    monkeypatch.setattr(seen, "READ_KEYS", 25)
-    monkeypatch.setattr(keyfiles, "BLOCK_KEYS", 16)
+    monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 40)
+    monkeypatch.setattr(runstore, "MEMORY_RUNS_MAX", 2)
+    monkeypatch.setattr(runstore, "READ_ROWS", 25)
+    monkeypatch.setattr(runfiles, "BLOCK_ROWS", 16)
 
 
 def folded_with(journal: Connection[Any], folder: Path) -> list[int]:
@@ -112,7 +113,7 @@ def test_a_fold_knows_from_files_what_the_last_ones_saw(journal: Connection[Any]
         record(journal, search(*(shown(next(segments)) for _ in range(10))))
         accountant.run_once()
     accountant.close()
-    assert 1 <= len(list(folder.iterdir())) < 12
+    assert 1 <= len(list(folder.glob("*.keys"))) < 12
     assert journal.execute("SELECT count(*) FROM ledger.seen_runs").fetchone() == (12,)
     record(journal, search(*(shown(number) for number in range(1, 50))))
     assert set(folded_with(journal, folder)[120:]) == {Outcome.SEEN}
@@ -131,43 +132,41 @@ def test_one_damaged_file_between_others_is_made_again_from_its_rows(
     for _ in range(9):
         record(journal, search(*(shown(next(segments)) for _ in range(10))))
         folded_with(journal, tmp_path / "one")
-    files = sorted((tmp_path / "one").iterdir())
+    files = sorted((tmp_path / "one").glob("*.keys"))
     files[len(files) // 2].write_bytes(b"")
     record(journal, search(*(shown(number) for number in range(1, 50))))
     assert set(folded_with(journal, tmp_path / "one")[90:]) == {Outcome.SEEN}
 
 
 def test_memory_holds_no_more_than_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "MEMORY_KEYS_MAX", 10_000)
+    monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 10_000)
     known, rng = Seen(86_400, tmp_path), np.random.default_rng(1)
     for number in range(20):
         keys = np.unique(rng.integers(0, 2**63, 3_000, np.uint64))
-        known.accept(Run(rows_of((number + 1, number)), keys, np.full(len(keys), 9, np.uint32)))
-        assert known._in_memory() <= (seen.BEHIND + 1) * 10_000
-        assert len(known._runs) <= 40
+        known.accept(Run(rows_of((number + 1, number)), (keys, np.full(len(keys), 9, np.uint32))))
+        assert known.store.in_memory() <= (runstore.BEHIND + 1) * 10_000
+        assert len(known.store.runs) <= 40
         some = keys[::100]
         rows, _ = known.sift(some, np.full(len(some), 10, np.uint32), order_of_hashes(some))
         assert len(rows) == 0
-    known.close()
-    deadline = time.monotonic() + 30
-    while known._merging is not None and time.monotonic() < deadline:
-        known._take_over(wait=True)
-    assert len(list(tmp_path.glob("*.keys"))) == sum(run.path is not None for run in known._runs)
+    known.store.close()
+    known.store.sort()
+    assert len(list(tmp_path.glob("*.keys"))) == sum(run.path is not None for run in known.store.runs)
 
 
 def test_while_the_disk_is_full_memory_holds_what_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "MEMORY_KEYS_MAX", 10)
-    monkeypatch.setattr(seen, "PAUSE_S", 0.0)
+    monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 10)
+    monkeypatch.setattr(runstore, "PAUSE_S", 0.0)
     folder = tmp_path / "seen"  # which is not there: no file can be made in it
     known = Seen(86_400, folder)
     for number in range(6):
         keys = np.arange(10 * number, 10 * number + 10, dtype=np.uint64)
-        known.accept(Run(rows_of((number + 1, number)), keys, np.full(10, 9, np.uint32)))
+        known.accept(Run(rows_of((number + 1, number)), (keys, np.full(10, 9, np.uint32))))
     asked = np.arange(60, dtype=np.uint64)
     assert len(known.sift(asked, np.full(60, 10, np.uint32), np.arange(60))[0]) == 0
     folder.mkdir()
     for number in range(6, 9):
         keys = np.arange(10 * number, 10 * number + 10, dtype=np.uint64)
-        known.accept(Run(rows_of((number + 1, number)), keys, np.full(10, 9, np.uint32)))
-    known.close()
+        known.accept(Run(rows_of((number + 1, number)), (keys, np.full(10, 9, np.uint32))))
+    known.store.close()
     assert list(folder.glob("*.keys"))

@@ -120,7 +120,7 @@ def test_rounds_beside_many_creators_and_payouts_read_what_they_move(crowd: Rig)
         AgeAlarm(crowd.settings).look(crowd.connection)
         adoption.retry(crowd.payouts)
 
-    accountant = Fold(crowd.connection, Economics(maturity_s=3600, captive_share_ppm=0), LedgerSettings())
+    accountant = Fold(crowd.connection, Economics(maturity_s=3600, source_day_pix=0), LedgerSettings())
     record(crowd.connection, search(shown(1, 1), shown(1001, 2)))
     crowd.connection.commit()
     with touching_little(crowd):

@@ -16,10 +16,11 @@ from solders.pubkey import Pubkey
 
 from cluster.errors import Temporary
 from ledger import packing, resolutions, stops, verdict
+from ledger import reconcile as reconciling
 from ledger.chain import RpcRefusal
 from ledger.localnet.methods import RpcError, answer
 from ledger.rail import PAID_UNKNOWN
-from ledger.reconcile import reconcile
+from ledger.reconcile import MISMATCH, reconcile
 from ledger.settings import Economics
 from ledger.settling import LANDED_LATE
 from ledger.signing import TREASURY_FROZEN
@@ -817,7 +818,9 @@ def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
     nodes[1].lies["getTransaction"] = lambda _: None
     nodes[1].lies["getFirstAvailableBlock"] = lambda _: now + 1
     found = reconcile(rig.connection, rig.rpc, rig.treasury)
-    assert (found.conclusive, found.waits_for, rig.freezes()) == (False, made_up, [])
+    is_ahead = said > now  # of a slot that is not final yet nothing is read
+    assert (found.conclusive, found.waits_for, rig.freezes()) == (is_ahead, None if is_ahead else made_up, [])
+    assert found.problems == ()
     assert rig.balance("platform", asset="SOL") == before
     assert rig.rows("SELECT * FROM ledger.chain_cursors ORDER BY 1") == cursors
 
@@ -901,3 +904,75 @@ def test_one_rpc_url_that_lags_is_enough_for_no_double_payment(journal: Connecti
     node.behind.clear()
     rig.pay(4)
     assert (rig.on_chain(1), rig.on_chain(2)) == (1000, 1000)
+
+
+# ── History that is left out ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def two_deposits(rig: Rig) -> str:
+    """Both are final, some blocks apart; the first one's signature."""
+    gas = rig.treasury.payer.gas
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    first = rig.chain.enqueue(rig.chain.airdrop(gas, 10**9))
+    rig.advance(20)
+    rig.chain.enqueue(rig.chain.airdrop(gas, 10**9))
+    rig.advance(FINAL_BLOCKS + 1)
+    return first
+
+
+def leave_out(node: Node, signature: str) -> None:
+    """The node tells of all that names an address, but for this."""
+    node.lies["getSignaturesForAddress"] = lambda told: [each for each in told if each["signature"] != signature]
+
+
+def test_what_one_node_leaves_out_and_another_does_not_know_yet_is_not_passed_over(
+    pair: tuple[Rig, list[Node]],
+) -> None:
+    rig, nodes = pair
+    leave_out(nodes[0], two_deposits(rig))
+    behind = ("getSignaturesForAddress", "getEpochInfo", "getMultipleAccounts", "getSlot")
+    nodes[1].behind = dict.fromkeys(behind, 21)
+    with contextlib.suppress(Temporary):
+        reconcile(rig.connection, rig.rpc, rig.treasury)
+    nodes[1].behind.clear()
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.ok, rig.freezes()) == (True, True, [])
+
+
+def test_what_all_nodes_have_left_out_is_read_once_one_tells_of_it(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    first = two_deposits(rig)
+    for node in nodes:
+        leave_out(node, first)
+    assert not reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    assert rig.freezes() == [MISMATCH]
+    nodes[1].lies.clear()
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.ok) == (True, True)
+    assert rig.rows("SELECT kind FROM ledger.chain_transactions WHERE signature = %s", first) == [("deposit",)]
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 10**9))
+    rig.advance(FINAL_BLOCKS + 1)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+
+
+def test_a_difference_freezes_payouts_also_where_history_cannot_be_read_again(
+    pair: tuple[Rig, list[Node]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, nodes = pair
+    first = two_deposits(rig)
+    for node in nodes:
+        leave_out(node, first)
+    real, difference = reconciling.adopt_history, reconciling.Difference()
+
+    def away(*arguments: Any, again: bool = False, **more: Any) -> Any:
+        if again:
+            raise Temporary("too much of it")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(reconciling, "adopt_history", away)
+    for _ in range(reconciling.AGAIN_MAX):
+        with pytest.raises(Temporary):
+            reconcile(rig.connection, rig.rpc, rig.treasury, difference=difference)
+        assert rig.freezes() == []
+    assert not reconcile(rig.connection, rig.rpc, rig.treasury, difference=difference).ok
+    assert rig.freezes() == [MISMATCH]

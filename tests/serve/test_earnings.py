@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from cluster import cache, database, runtime
 from cluster.settings import Settings
-from ledger import book, counters, earnings
+from ledger import book, counters, statements
 from tests.serve.doors import fill, opened
 
 
@@ -53,7 +53,7 @@ async def test_the_counter_is_shown_where_there_is_one(settings: Settings, count
 
 
 async def test_a_statement_is_whole_however_many_movements_there_are(settings: Settings) -> None:
-    shelf, movements = fill(settings), earnings.ROWS_MAX + 500
+    shelf, movements = fill(settings), statements.ROWS_MAX + 500
     with database.connect(settings.postgres.url) as connection:
         earn(connection, shelf.ada, 900)
         pool = book.account(connection, "reward_pool")

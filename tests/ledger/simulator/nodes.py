@@ -1,12 +1,13 @@
-"""Nodes that fail in every way a node can: silence, refusals, lost replies, late landing, lag and lies."""
+"""Nodes that fail in every way a node can: silence, refusals, lost replies, late landing, lag, gaps of memory, and lies.
+
+What a node says is what the localnet says, of the block that it has come to; what it says that is not so is in `lies`.
+"""
 
 from __future__ import annotations
 
 import base64
-import copy
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from solders.account import Account
@@ -18,24 +19,11 @@ from ledger.chain import RpcRefusal
 from ledger.localnet import blocks
 from ledger.localnet.methods import RpcError, answer
 from ledger.localnet.store import Landed
+from tests.ledger.simulator.climate import CALM, Weather
+from tests.ledger.simulator.lies import Liar, Plot, Story
+from tests.ledger.simulator.slots import Slots
 
-
-@dataclass(frozen=True)
-class Weather:
-    """How often what goes wrong, as chances a call."""
-
-    silent: float = 0.06
-    refusing: float = 0.04
-    dropping: float = 0.25
-    delaying: float = 0.15
-    losing: float = 0.12
-    lag_max: int = 60
-
-
-# What a liar says of a transaction that would succeed.
-TROUBLES = ["BlockhashNotFound", {"InstructionError": [1, {"Custom": 17}]}, {"InstructionError": [0, {"Custom": 0}]}]
-
-CALM = Weather(0, 0, 0, 0, 0, 0)
+MEMORY_BLOCKS = 400  # of a forgetful node
 
 
 class View:
@@ -44,7 +32,7 @@ class View:
     def __init__(self, chain: blocks.Chain, lag: int) -> None:
         self._chain = chain
         self.height = max(0, chain.height - lag)
-        self.store, self.svm = self, chain.svm
+        self.store, self.svm = self, Machine(self)
         self.faucet, self.genesis, self.alpenglow = chain.faucet, chain.genesis, chain.alpenglow
         self.decimals, self.parse = chain.decimals, chain.parse
 
@@ -68,7 +56,7 @@ class View:
             block = self._chain.blocks.get(height)
             if block is not None and pubkey in block.undo:
                 return block.undo[pubkey]
-        return blocks._present(self.svm.get_account(pubkey))
+        return blocks._present(self._chain.svm.get_account(pubkey))
 
     def transaction(self, signature: str) -> Landed | None:
         landed = self._chain.store.transaction(signature)
@@ -78,80 +66,137 @@ class View:
         return self._chain.store.mentions(pubkey, **options)
 
 
+class Machine:
+    """What runs transactions, on the accounts of a view's confirmed block: whoever is behind simulates on what was."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view._chain.svm, name)
+
+    def simulate_transaction(self, transaction: VersionedTransaction) -> Any:
+        svm, keys = self._view._chain.svm, transaction.message.account_keys
+        now = {key: svm.get_account(key) for key in keys}
+        then = {key: self._view.account(key, "confirmed") for key in keys}
+        changed = [key for key in keys if blocks._present(now[key]) != then[key]]
+        try:
+            for key in changed:
+                svm.set_account(key, then[key] or _nothing())
+            return svm.simulate_transaction(transaction)
+        finally:
+            for key in changed:
+                svm.set_account(key, now[key] or _nothing())
+
+
+def _nothing() -> Account:
+    return Account(0, b"", blocks.SYSTEM_PROGRAM)
+
+
 class Node:
-    """One RPC node in bad weather. `step` is told before and after each call, and may end the caller's process."""
+    """One RPC node in bad weather. `step` is told before and after each call, and may end the caller's process; `sent` of
+    every transaction that reaches the node, whatever it does with it. `story`: what a liar tells who has agreed with others.
+    """
 
     def __init__(
-        self, name: str, chain: blocks.Chain, rng: random.Random, step: Callable[[], None], *, liar: bool
+        self,
+        name: str,
+        chain: blocks.Chain,
+        rng: random.Random,
+        step: Callable[[], None],
+        *,
+        slots: Slots,
+        liar: bool = False,
+        forgetful: bool = False,
+        storm: Weather | None = None,
+        sent: Callable[[VersionedTransaction], None] = lambda _: None,
+        plot: Plot | None = None,
+        story: Story | None = None,
     ) -> None:
-        self.name, self.chain, self.liar = name, chain, liar
-        self.weather = self.storm = Weather()
+        self.name, self.chain, self.liar, self.forgetful = name, chain, liar, forgetful
+        self.storm = storm or Weather()
+        self.weather = CALM
         self.late: list[tuple[int, VersionedTransaction]] = []
-        self._rng, self._step = rng, step
+        self.down_until = 0  # height
+        self._rng, self._step, self._sent, self._slots = rng, step, sent, slots
+        self._plot, self._story, self._lies = plot or Plot(), story, Liar(chain, slots, rng)
         self._lag = 0
 
     async def call(self, method: str, params: list[Any]) -> Any:
         self._step()
-        if self._rng.random() < self.weather.silent:
+        if self.chain.height < self.down_until or self._rng.random() < self.weather.silent:
             raise Temporary(f"{self.name} does not answer {method}")
         if self._rng.random() < self.weather.refusing:
             raise self._rng.choice([RpcRefusal(-32005, "Node is behind"), Temporary("429 Too Many Requests")])
-        result = self._take(params) if method == "sendTransaction" else self._read(method, params)
+        result = self._take(params) if method == "sendTransaction" else self._told(method, params)
         self._step()
         return result
 
     def deliver(self) -> None:
         """What was delayed arrives when its time has come."""
-        due = [each for height, each in self.late if height <= self.chain.height]
-        self.late = [(height, each) for height, each in self.late if height > self.chain.height]
-        for transaction in due:
-            self.chain.enqueue(transaction)
+        if self.late:
+            due = [each for height, each in self.late if height <= self.chain.height]
+            self.late = [(height, each) for height, each in self.late if height > self.chain.height]
+            for transaction in due:
+                self.chain.enqueue(transaction)
+
+    def hurry(self) -> None:
+        """What was delayed arrives now."""
+        self.late = [(0, each) for _, each in self.late]
+        self.deliver()
 
     def _take(self, params: list[Any]) -> str:
         transaction = self.chain.parse(base64.b64decode(params[0]))
+        self._sent(transaction)
+        if self.liar and self._story is not None:
+            self._story.hear(transaction)
         signature = str(transaction.signatures[0])
-        luck = self._rng.random()
+        luck, delay = self._rng.random(), self._rng.randint(1, 149)
+        if self._plot.is_on:
+            self.late.append((self._plot.lands_at(self.chain.height, delay), transaction))
+            return signature
         if luck < self.weather.dropping:
             return signature
         if luck < self.weather.dropping + self.weather.delaying:
-            self.late.append((self.chain.height + self._rng.randint(1, 149), transaction))
+            self.late.append((self.chain.height + delay, transaction))
             return signature
         self.chain.enqueue(transaction)
         if self._rng.random() < self.weather.losing:
             raise Temporary("the reply was lost")
         return signature
 
+    def _told(self, method: str, params: list[Any]) -> Any:
+        result = self._read(method, params)
+        if self.forgetful:
+            result = self._remembered(method, result)
+        if self._plot.is_on:
+            return self._plot.told(method, result, self._slots.of(self.chain.height))
+        if self.liar and self._story is not None:
+            return self._story.told(method, params, result)
+        if self.liar and self._rng.random() < self.storm.lying:
+            return self._lies.told(method, result)
+        return result
+
     def _read(self, method: str, params: list[Any]) -> Any:
         if self._rng.random() < 0.1:
-            self._lag = self._rng.randint(0, self.weather.lag_max) if self._rng.random() < 0.5 else 0
+            lags = self._rng.random() < self.weather.lagging
+            self._lag = self._rng.randint(0, self.weather.lag_max) if lags else 0
         view: Any = View(self.chain, min(self._lag, self.weather.lag_max))
         try:
-            result = answer(view, method, params)
+            return self._slots.told(method, answer(view, method, self._slots.asked(params)))
         except RpcError as error:
             raise RpcRefusal(error.code, error.message, error.data) from error
-        return self._lie(method, result) if self.liar and self._rng.random() < 0.5 else result
 
-    def _lie(self, method: str, result: Any) -> Any:
-        """A node that answers at once, up to date and wrong."""
-        told = copy.deepcopy(result)
-        if method == "getSignatureStatuses":
-            told["context"]["slot"] = self.chain.height
-            told["value"] = [self._status(each) for each in told["value"]]
-        elif method == "getMultipleAccounts":
-            told["context"]["slot"] = self.chain.height
-            if len(told["value"]) == 1:  # a marker: "there is none"
-                told["value"] = [None]
-        elif method == "getEpochInfo":
-            told["blockHeight"] += 500
-        elif method == "getLatestBlockhash":
-            told["value"]["lastValidBlockHeight"] -= 120
-        elif method == "getTransaction":
-            told = None
-        elif method == "simulateTransaction" and self._rng.random() < 0.3:
-            told["value"]["err"] = self._rng.choice(TROUBLES)
-        return told
-
-    def _status(self, status: Any) -> Any:
-        if status is None or self._rng.random() < 0.5:
+    def _remembered(self, method: str, result: Any) -> Any:
+        """What is left of an answer when old blocks are forgotten."""
+        first = self._slots.of(max(0, self.chain.height - MEMORY_BLOCKS))
+        if method == "getFirstAvailableBlock":
+            return first
+        if method == "getTransaction" and result is not None and result["slot"] < first:
             return None
-        return {**status, "confirmationStatus": "finalized", "confirmations": None}
+        if method == "getSignatureStatuses":
+            known = [each if each is None or each["slot"] >= first else None for each in result["value"]]
+            return {**result, "value": known}
+        if method == "getSignaturesForAddress":
+            return [each for each in result if each["slot"] >= first]
+        return result

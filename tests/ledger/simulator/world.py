@@ -1,360 +1,380 @@
-"""One seed's world: a chain, its nodes, a ledger that is killed and started, and the count of what is true at the end."""
+"""One seed's world: a chain, its nodes, people, an operator, and a ledger that is killed and started.
+
+It begins, it storms, it calms down, and then what must never be is counted (see `storm`, `calm`, `ending`, `truth`).
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from uuid import UUID
 
 import psycopg
-from psycopg import Connection
+from solders.account import Account
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
-from cluster.errors import Temporary
-from ledger import adoption, book
-from ledger.book import Fenced
-from ledger.chain import RpcRefusal
-from ledger.payouts import Payouts
-from ledger.reconcile import reconcile
-from tests.ledger.chains import EAGER, FINAL_BLOCKS, Rig, new_chain
-from tests.ledger.simulator.nodes import CALM, Node
+from cluster.errors import Rejected
+from ledger import book, packing, spool
+from ledger.chain import Chain
+from ledger.localnet import blocks, inside
+from ledger.localnet.inside import Key, new_chain, token_account
+from ledger.treasury import Treasury
+from tests.conftest import throwaway_settings
+from tests.ledger.chains import FINAL_BLOCKS, GAS, POOL
+from tests.ledger.simulator import calm, causes, counting, ending, nature, people, storm, treasury
+from tests.ledger.simulator.baton import Baton
+from tests.ledger.simulator.climate import Climate, drawn
+from tests.ledger.simulator.ground import PARTS, Ground
+from tests.ledger.simulator.lies import Plot, Story
+from tests.ledger.simulator.nodes import Node
+from tests.ledger.simulator.process import Crash, Process, standing_on
+from tests.ledger.simulator.protocols import OURS, Wrong
+from tests.ledger.simulator.slots import Slots
+from tests.ledger.simulator.truth import Kept, Outcome, Truth
 from tests.ledger.snapshots import Snapshot
 
-ROUNDS = 30
-QUIET_ROUNDS_MAX = 60
-CREATORS = 4
-CRASH = 0.004
-DATABASE_FAULT = 0.004
-RESTORING = 0.3  # of the worlds
-SNAPSHOT, RESTORE = 0.15, 0.06  # a round of those
-SNAPSHOTS_MAX = 3
-
-# `now()` of the simulated ledger: found before the real one, so that clocks can be made to jump.
-CLOCK = """
-    CREATE SCHEMA IF NOT EXISTS sim;
-    CREATE OR REPLACE FUNCTION sim.now() RETURNS timestamptz LANGUAGE sql STABLE AS
-        $$ SELECT current_setting('sim.now')::timestamptz $$;"""
-
-
-class Crash(BaseException):
-    """The process ends here."""
+BLOCK_S = 0.4
+SECRET, NEW_SECRET = "a secret of the simulation", "another one"
+SCREEN = "tests.ledger.simulator.people:screen"
+WITHOUT_WALLET = 0.15  # of the creators, at first
+RECIPIENTS = """
+    SELECT (r->>0)::bigint, r->>1, b.id, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id,
+        jsonb_array_elements(b.plan->'recipients') r
+    WHERE a.signature = %s"""
+STOPPED = """
+    SELECT creator_id, 'hold-' || id FROM ledger.holds
+    WHERE released_at IS NULL AND NOT partial AND (until IS NULL OR until > sim.now())
+    UNION ALL SELECT creator_id, 'wallet waits' FROM ledger.wallets WHERE hold_until > sim.now()
+    UNION ALL SELECT creator_id, 'wallet ' || wallet FROM ledger.wallets"""
 
 
-def prepare(connection: Connection[Any]) -> None:
-    """Once a database: the clock, and a session that does not wait for the disk."""
-    connection.execute(CLOCK)
-    connection.execute("SET search_path = sim, pg_catalog")
-    connection.execute("SET synchronous_commit = off")
-    connection.commit()
+class Signer:
+    """A key whose policy may refuse to sign anything."""
 
-
-def clear(connection: Connection[Any]) -> None:
-    """An empty ledger, as the migrations leave it. Only here are the triggers that forbid this switched off."""
-    connection.rollback()
-    tables = connection.execute(
-        "SELECT string_agg(format('DELETE FROM ledger.%I', c.relname), ';') FROM pg_catalog.pg_class c"
-        " WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname NOT IN ('fence', 'chain_head')"
-    ).fetchone()
-    sequences = connection.execute(
-        "SELECT string_agg(format('ALTER SEQUENCE ledger.%I RESTART', c.relname), ';') FROM pg_catalog.pg_class c"
-        " WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'S'"
-    ).fetchone()
-    assert tables is not None
-    assert sequences is not None
-    connection.execute("SET session_replication_role = replica")
-    connection.execute(tables[0])
-    connection.execute(sequences[0])
-    connection.execute(
-        "UPDATE ledger.chain_head SET entry_id = 0, hash = decode(repeat('00', 32), 'hex');"
-        "UPDATE ledger.fence SET epoch = 0, owner = '';"
-        "INSERT INTO ledger.accounts (kind, asset) VALUES ('chain', 'PIX'), ('chain', 'SOL'), ('reward_pool', 'PIX'),"
-        " ('in_flight', 'PIX'), ('platform', 'PIX'), ('platform', 'SOL');"
-        "INSERT INTO ledger.owed_least DEFAULT VALUES; INSERT INTO ledger.stakes_version DEFAULT VALUES"
-    )
-    connection.execute("SET session_replication_role = DEFAULT")
-    connection.commit()
-
-
-class Shaky:
-    """A connection that may be lost at any statement, before a commit and after it."""
-
-    def __init__(self, connection: Connection[Any], rng: random.Random, step: Callable[[], None]) -> None:
-        self._connection, self._rng, self._step = connection, rng, step
-        self.faults = DATABASE_FAULT
-        self._blocks = 0
-
-    def execute(self, *arguments: Any) -> Any:
-        self._step()
-        self._maybe_lose()
-        return self._connection.execute(*arguments)
-
-    def commit(self) -> None:
-        self._step()
-        self._maybe_lose()
-        self._connection.commit()
-        self._maybe_lose()  # it was committed, and nobody was told
-        self._step()
-
-    def rollback(self) -> None:
-        self._connection.rollback()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        """A connection that is lost within loses what was begun before, too."""
-        try:
-            with self._connection.transaction() as block:
-                self._blocks += 1
-                try:
-                    yield block
-                finally:
-                    self._blocks -= 1
-        except psycopg.OperationalError:
-            if not self._blocks:
-                self._connection.rollback()
-            raise
-
-    def _maybe_lose(self) -> None:
-        if self._rng.random() < self.faults:
-            if not self._blocks:
-                self._connection.rollback()
-            raise psycopg.OperationalError("server closed the connection unexpectedly")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one seed came to, in payments and units."""
-
-    seed: int
-    payouts: int
-    double: int
-    phantom: int
-    lost_units: int
-    stuck: int
-    frozen: bool
-    crashes: int
-    expired: int
+    def __init__(self, world: World, key: Any) -> None:
+        self._world, self._key = world, key
 
     @property
-    def ok(self) -> bool:
-        return not (self.double or self.phantom or self.lost_units or self.stuck)
+    def pubkey(self) -> Pubkey:
+        return Pubkey.from_string(str(self._key.pubkey))
+
+    def sign(self, message: bytes) -> bytes:
+        if self._world.refuses_to_sign:
+            self._world.truth.note("refused to sign")
+            raise Rejected("the policy of the simulation refuses", code="policy")
+        return bytes(self._key.sign(message))
 
 
 class World:
     """Runs one seed."""
 
     def __init__(
-        self,
-        connection: Connection[Any],
-        seed: int,
-        protocol: type[Payouts] = Payouts,
-        *,
-        markers: bool | None = None,
-        restoring: bool | None = None,
+        self, ground: Ground, seed: int, climate: Climate | None = None, wrong: Wrong = OURS, fierce: float = 1.0
     ) -> None:
-        self.seed, self.protocol = seed, protocol
-        self.rng = random.Random(seed)
-        self.connection = connection
-        self.hostile = False
-        self.crashes = 0
-        self.clock = datetime(2026, 11, 1, 12, tzinfo=UTC)
-        clear(connection)
-        self._tick(timedelta())
-        self.epoch = book.take_epoch(connection, "sim")
-        chain = new_chain(seed.to_bytes(8, "big"))
-        marked = self.rng.random() < 0.7 if markers is None else markers
-        liars = self.rng.choice((1, 2) if marked else (1,)) if self.rng.random() < 0.35 else 0
-        count = 3 if liars else self.rng.randint(1, 3)
-        self.nodes = [Node(f"node {i}", chain, self.rng, self._step, liar=i < liars) for i in range(count)]
-        self.rng.shuffle(self.nodes)
-        for node in self.nodes:
-            node.weather = CALM
-        settings = replace(EAGER, marker_accounts=marked, batches_live_max=6)
-        self.fate = random.Random(f"restores of {seed}")
-        self.is_restoring = liars < 2 and (self.fate.random() < RESTORING if restoring is None else restoring)
-        self.snapshots: list[tuple[Snapshot, dict[int, int]]] = []
-        self.restores, self.agreed = 0, True
-        self.rig = Rig(connection, chain, self.nodes, settings=settings)
-        self.earned = dict.fromkeys(range(1, CREATORS + 1), 0)
-        self.ever = dict(self.earned)  # with what a restore has made the journal forget
-        for creator in self.earned:
-            self.rig.creator(creator, 0, account=self.rng.random() < 0.8)
-            self._earn(creator)
-        self.shaky = Shaky(connection, self.rng, self._step)
-        self.payouts = self._start()
+        self.ground, self.seed, self.wrong = ground, seed, wrong
+        climate = climate or drawn(seed, fierce)
+        self.climate = replace(climate, judged={**climate.judged, **wrong.judged})
+        self.rng = random.Random(f"world {seed}")
+        self.baton = Baton(random.Random(f"turns of {seed}"))
+        self.truth, self.crowd, self.plot = Truth(), people.Crowd(), Plot(in_order=self.climate.plots_in_order)
+        self.is_hostile, self.refuses_to_sign, self.is_secret_found = False, False, True
+        self.secret = SECRET
+        self.monotonic_s = 1000.0
+        self._written_under = ""
+        self.restores = self.strangers_sent = 0
+        self.keys: dict[str, Key] = {}
+        self.snapshots: list[tuple[Snapshot, Kept]] = []
+        self.stopped_before: dict[int, set[str]] = {}
+        self.withheld_before: dict[int, int] = {}
+        self.signed_before: set[str] = set()
+        self.booked_before: set[str] = set()
+        self.cursors_before: dict[UUID, int] = {}
+        self.tampered_before = 0
+        self.said: set[object] = set()  # what was found already
+        self.held_open: set[str] = set()  # parts that stand still within a transaction, by nobody's doing but ours
+        self.lamports_per_byte = blocks.LAMPORTS_PER_BYTE
+        ground.clear()
+        self._begin_chain()
+        self._begin_people()
+
+    # ── The beginning ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin_chain(self) -> None:
+        climate, word = self.climate, f"{self.seed} "
+        self.chain = new_chain(f"world {self.seed}".encode())
+        made = inside.put_treasury(
+            self.chain, SECRET, POOL, GAS, version=climate.version, separate_gas=climate.has_gas_key, word=word
+        )
+        self.treasury = replace(made, signers=tuple(Signer(self, each) for each in made.signers))
+        self.strangers_key = Key(f"{word}stranger")
+        mint, owner = made.payer.mint, self.strangers_key.pubkey
+        account = packing.token_account(owner, mint)
+        self.stranger = replace(made.payer, gas=owner, treasury=owner, token_account=account)
+        self.chain.svm.set_account(owner, Account(nature.STRANGERS_LAMPORTS, b"", packing.SYSTEM_PROGRAM))
+        self.chain.svm.set_account(account, token_account(mint, owner, nature.STRANGERS_PIX))
+        self.slots = Slots(random.Random(f"slots of {self.seed}"))
+        rng = random.Random(f"story of {self.seed}")
+        self.story = (
+            Story(self.chain, self.slots, made.payer, rng, covers=rng.random() < 0.5) if climate.tells_story else None
+        )
+        roles = [(each < climate.liars, climate.nodes - each <= climate.forgetful) for each in range(climate.nodes)]
+        self.rng.shuffle(roles)
+        self.nodes = [
+            Node(
+                f"node {number}", self.chain, random.Random(f"node {number} of {self.seed}"), self._step_of_node,
+                slots=self.slots, liar=liar, forgetful=forgetful, storm=climate.weather, sent=self._sent, plot=self.plot,
+                story=self.story,
+            )
+            for number, (liar, forgetful) in enumerate(roles)
+        ]  # fmt: skip
+        self.advance(FINAL_BLOCKS)
+
+    def _begin_people(self) -> None:
+        climate = self.climate
+        self.economics = climate.economics()
+        self.folder = Path(tempfile.mkdtemp(prefix="pixr-world-"))
+        settings = throwaway_settings(self.folder)
+        self.settings = settings.with_section(self.economics).with_section(climate.settings(SCREEN))
+        admin = self.writer()
+        for asset, kind, amount in (("PIX", "reward_pool", POOL), ("SOL", "platform", GAS)):
+            lines = [(book.account(admin, "chain", asset), -amount), (book.account(admin, kind, asset), amount)]
+            book.post(admin, book.Entry("deposit", f"deposit:genesis:{asset}", lines))
+        book.commit(admin)
+        self.creators = list(range(1, climate.creators + 1))
+        keys = [Key(f"{self.seed} wallet {number}") for number in range(climate.wallets)]
+        for key in keys:
+            self.keys[str(key.pubkey)] = key
+            if self.rng.random() < 0.8:
+                people.put_account(self, str(key.pubkey))
+        self.advance(FINAL_BLOCKS)
+        for creator in self.creators:
+            is_late = climate.creators > 1 and self.rng.random() < WITHOUT_WALLET
+            self.truth.wallets[creator] = [] if is_late else [str(keys[creator % len(keys)].pubkey)]
+        if not any(self.truth.wallets.values()):
+            self.truth.wallets[1] = [str(keys[0].pubkey)]
+        known = [(creator, named[0]) for creator, named in self.truth.wallets.items() if named]
+        admin.execute(
+            "INSERT INTO ledger.wallets (creator_id, wallet, set_by)"
+            " SELECT creator, wallet, 'creator' FROM unnest(%s::bigint[], %s::text[]) AS t (creator, wallet)",
+            ([creator for creator, _ in known], [wallet for _, wallet in known]),
+        )
+        admin.commit()
+        if climate.is_folding:
+            people.everybody_earns(self)
+        else:
+            for creator in self.creators:
+                people.earned(self, creator, self.rng.choice(people.AMOUNTS))
+
+    # ── The run ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self) -> Outcome:
-        self._storm(True)
-        for _ in range(ROUNDS):
-            self._nature()
-            self._go_back_maybe()
-            self._guarded(self._work)
-        self._storm(False)
-        for creator in self.earned:
-            self._freeze_account(creator, False)
-        for _ in range(QUIET_ROUNDS_MAX):
-            self._advance(FINAL_BLOCKS)
-            self._guarded(self._work)
-            if self._quiet():
-                break
-        self._advance(FINAL_BLOCKS)
-        found = self._outcome()
-        self.rig.rpc.close()
+        people.WORLDS.append(self)
+        try:
+            with standing_on(self), patch.dict(spool.SEARCHES):
+                self.process = Process(self)
+                storm.rage(self)
+                calm.settle(self)
+                self.process.end()
+                return ending.count(self)
+        finally:
+            people.WORLDS.pop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def do(self, name: str, happen: Callable[[World], None]) -> None:
+        """Let something happen; what is refused by name is refused."""
+        self.truth.events[name] += 1
+        try:
+            happen(self)
+        except Rejected:
+            pass
+        except psycopg.errors.LockNotAvailable as error:
+            if self.held_open:  # it would wait for as long as a statement takes
+                self.truth.events["waits"] += 1
+            else:
+                self.truth.found("locked", f"{name} waits: {error}".splitlines()[0], error)
+        for session in (self.ground.admin, self.ground.operator, self.ground.serve):
+            session.rollback()
+
+    def luck(self, name: str) -> bool:
+        return self.rng.random() < self.climate.chance(name)
+
+    # ── The process ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def step(self, *, is_idle: bool = True) -> None:
+        """Between any two steps of the process: it may end, or another part of it goes on."""
+        if self.baton.holder not in PARTS:
+            return
+        self.process.check()
+        if self.is_hostile and self.rng.random() < self.climate.crashing:
+            self.process.is_dead = True
+            raise Crash
+        if is_idle:
+            self.baton.pass_on(self.climate.switching)
+            self.process.check()
+        elif self.is_hostile and self.rng.random() < self.climate.overlapping:
+            self._hold_open()
+
+    def _hold_open(self) -> None:
+        """Another part goes on while this one is in the midst of a transaction."""
+        me = self.baton.holder
+        self.held_open.add(me)
+        self.truth.events["overlap"] += 1
+        try:
+            self.baton.pass_on()
+        finally:
+            self.held_open.discard(me)
+        self.process.check()
+
+    def _step_of_node(self) -> None:
+        self.step()
+
+    def loses_connection(self) -> bool:
+        return self.is_hostile and self.baton.holder in PARTS and self.rng.random() < self.climate.losing
+
+    def start_anew(self) -> None:
+        """The process has ended; the next one begins."""
+        self.truth.events["crash"] += 1
+        old = self.process
+        old.end()
+        self.begin_process(old)
+
+    def begin_process(self, old: Process) -> None:
+        """Another process, while the old one may only have been slow."""
+        self.process = Process(self)
+        if self.rng.random() < self.climate.haunting:
+            with suppress(psycopg.OperationalError):
+                self.process.connect(self.process.folding)
+            if self.process.epoch.number:  # else the old one's is still the last
+                old.haunt()
+
+    def upgrade(self) -> None:
+        """A newer version of the ledger begins, which can read what newer replicas have recorded."""
+        spool.SEARCHES[people.NEWER] = spool.SEARCH
+        self.start_anew()
+
+    def lose_secret(self, *, is_found: bool) -> None:
+        """The file of the batches' secret is gone, and another one was made; `is_found`: it comes back in time."""
+        self.secret, self.is_secret_found = NEW_SECRET, is_found
+        self.truth.events["secret lost"] += 1
+        self.start_anew()
+
+    def find_secret(self) -> None:
+        self.secret = SECRET
+
+    def new_chain(self) -> Chain:
+        return self.wrong.chain(self.nodes)
+
+    def opened_treasury(self) -> Treasury:
+        """As it is opened now, with the rents of now."""
+        rents = [self.chain.svm.minimum_balance_for_rent_exemption(size) for size in (0, blocks.TOKEN_ACCOUNT_BYTES)]
+        return replace(self.treasury, secret=self.secret, marker_rent=rents[0], account_rent=rents[1])
+
+    def markers_of(self, batch: str) -> list[Pubkey]:
+        """Where the marker of a batch is, by the secret of now and by the one that was lost."""
+        both = dict.fromkeys((self.secret, SECRET))
+        return [replace(self.treasury, secret=each).marker(batch).address for each in both]
+
+    @property
+    def has_other_secret(self) -> bool:
+        return self.secret != SECRET
+
+    def writer(self) -> Any:
+        """The administrator's session, which may write as whoever holds the epoch: earnings have no other way in here."""
+        admin = self.ground.admin
+        epoch = str(self.ground.rows("SELECT epoch FROM ledger.fence")[0][0])
+        if epoch != self._written_under:
+            admin.setting("ledger.epoch", epoch)
+            self._written_under = epoch
+        return admin
+
+    def _sent(self, transaction: VersionedTransaction) -> None:
+        """Bytes have reached a node: those that do for the first time pay nobody who was stopped before this round."""
+        signature = str(transaction.signatures[0])
+        if signature in self.truth.batch_of:
+            return
+        rows = self.ground.rows(RECIPIENTS, signature)
+        kind, batch = (rows[0][3], rows[0][2]) if rows else ("", "")
+        self.truth.batch_of[signature] = batch if kind == "payout" else ""
+        if kind in ("payout", "accounts"):
+            self._require_unstopped(signature, [(creator, wallet) for creator, wallet, _, _ in rows])
+        if kind == "payout":
+            for creator in counting.is_overdrawn(self, [row[0] for row in rows]):
+                self.truth.found("stopped", f"creator {creator} is paid of what is withheld, by {signature[:16]}")
+
+    def _require_unstopped(self, signature: str, recipients: Sequence[tuple[int, str]]) -> None:
+        now = self._stopped()
+        for creator, wallet in recipients:
+            both = now.get(creator, set()) & self.stopped_before.get(creator, set())
+            why = {each for each in both if not each.startswith("wallet ") or each != f"wallet {wallet}"}
+            if signature in self.signed_before:
+                why.discard("refused")  # the screening is asked before bytes are signed
+            if why:
+                self.truth.found("stopped", f"creator {creator} is paid by {signature[:16]} though {sorted(why)}")
+
+    def look_before(self) -> None:
+        """What is so before a round."""
+        self.stopped_before = self._stopped()
+        self.withheld_before = counting.withheld(self)
+        self.signed_before = set()
+        if self.climate.is_screened:
+            self.signed_before = {row[0] for row in self.ground.rows("SELECT signature FROM ledger.attempts")}
+        self.tampered_before = self.left_by_tampering()
+        causes.look_before(self)
+
+    def left_by_tampering(self) -> int:
+        """Lamports that no transaction has brought, less what was booked as a correction."""
+        return self.truth.tampered - treasury.corrected(self)[1] if self.truth.tampered else 0
+
+    def _stopped(self) -> dict[int, set[str]]:
+        """Why creators may not be paid now: holds, wallets that wait, the screening; and which wallet is theirs."""
+        found: dict[int, set[str]] = {each: {"refused"} for each in self.crowd.refused}
+        for creator, why in self.ground.rows(STOPPED):
+            found.setdefault(creator, set()).add(why)
         return found
 
-    # ── The ledger's process ───────────────────────────────────────────────────────────────────────────────────────
+    # ── Hands ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _start(self) -> Payouts:
-        return self.protocol(self.shaky, self.rig.rpc, self.rig.treasury, self.rig.economics, self.rig.settings)  # type: ignore[arg-type]
-
-    def _work(self) -> None:
-        self.payouts.run_once(plan=self.agreed)
-        if self.hostile and self.rng.random() >= 0.3:
-            return
-        adopt = partial(adoption.adopt, self.payouts)
-        adoption.retry(self.payouts)
-        finding = reconcile(self.shaky, self.rig.rpc, self.rig.treasury, adopt)  # type: ignore[arg-type]
-        adoption.end(self.payouts, finding)
-        self.agreed = finding.ok if finding.conclusive else self.agreed
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Crash:
-            self.crashes += 1
-            self.connection.rollback()
-            zombie, before = self.payouts, self.epoch
-            self.epoch = book.take_epoch(self.connection, "sim")
-            self.payouts = self._start()
-            if self.rng.random() < 0.3:
-                self._haunt(zombie, before)
-        except (Temporary, RpcRefusal, psycopg.OperationalError):
-            self.connection.rollback()
-        finally:
-            self.connection.rollback()
-
-    def _haunt(self, zombie: Payouts, epoch: int) -> None:
-        """The old process was only slow: it goes on, and the database refuses whatever it wants to write."""
-        book.hold_epoch(self.connection, epoch)
-        before = self.rig.rows("SELECT count(*) FROM ledger.entries")
-        with suppress(Fenced, Temporary, RpcRefusal, psycopg.OperationalError, Crash):
-            zombie.run_once()
-        self.connection.rollback()
-        assert self.rig.rows("SELECT count(*) FROM ledger.entries") == before, "a zombie wrote"
-        book.hold_epoch(self.connection, self.epoch)
-
-    def _step(self) -> None:
-        if self.hostile and self.rng.random() < CRASH:
-            raise Crash
-
-    def _go_back_maybe(self) -> None:
-        """The database is restored to an earlier moment; the chain and whatever is on its way to it go on."""
-        if not self.is_restoring:
-            return
-        if self.fate.random() < SNAPSHOT:
-            self.snapshots = [*self.snapshots[1 - SNAPSHOTS_MAX :], (Snapshot(self.connection), dict(self.earned))]
-        if not self.snapshots or self.fate.random() >= RESTORE:
-            return
-        snapshot, self.earned = self.fate.choice(self.snapshots)
-        self.earned = dict(self.earned)
-        zombie, before = self.payouts, self.epoch
-        snapshot.bring_back(self.connection)
-        adoption.begin(self.connection, {"by": "the simulation"})
-        self.epoch = book.take_epoch(self.connection, "sim")
-        self.payouts, self.agreed = self._start(), False
-        self.restores += 1
-        if self.fate.random() < 0.5:
-            self._haunt(zombie, before)
-
-    # ── Everything else ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _storm(self, on: bool) -> None:
-        self.hostile = on
-        self.shaky.faults = DATABASE_FAULT if on else 0.0
-        for node in self.nodes:
-            node.weather = node.storm if on else CALM
-
-    def _nature(self) -> None:
-        luck = self.rng.random()
-        self._advance(self.rng.randint(60, 190) if luck < 0.25 else self.rng.randint(0, 12))
-        if self.rng.random() < 0.12:
-            for transaction in self.rig.chain.abandon(self.rng.randint(1, 20)):
-                if self.rng.random() < 0.5:
-                    self.rig.chain.enqueue(transaction)
-        if self.rng.random() < 0.15:
-            self._earn(self.rng.choice(list(self.earned)))
-        if self.rng.random() < 0.05:
-            self._freeze_account(self.rng.choice(list(self.earned)), True)
-        self._tick(timedelta(hours=self.rng.randint(-30, 30)) if self.rng.random() < 0.05 else timedelta(seconds=2))
-
-    def _advance(self, count: int) -> None:
+    def advance(self, count: int) -> None:
+        """Blocks, and the time that they take."""
         for _ in range(count):
-            for node in self.nodes:
+            for node in getattr(self, "nodes", ()):
                 node.deliver()
-            self.rig.chain.produce(self.rig.chain.height)
+            self.chain.produce(self.chain.height)
+        self.ground.clock += timedelta(seconds=BLOCK_S * count)
+        self.monotonic_s += BLOCK_S * count
 
-    def _earn(self, creator: int) -> None:
-        amount = self.rng.choice([1, 7, 100, 100, 12_345])
-        self.rig.earn(creator, amount, f"earned:{creator}:{self.ever[creator]}")
-        self.earned[creator] += amount
-        self.ever[creator] += amount
+    def some_creator(self) -> int:
+        """One who has a wallet."""
+        return self.rng.choice([each for each in self.creators if self.truth.wallets[each]])
 
-    def _freeze_account(self, creator: int, frozen: bool) -> None:
-        address = self.rig.address_of(creator)
-        account = self.rig.chain.svm.get_account(address)
-        if account is not None and account.lamports and len(account.data) == 165:
-            data = bytearray(account.data)
-            data[108] = 2 if frozen else 1
-            self.rig.chain.svm.set_account(address, type(account)(account.lamports, bytes(data), account.owner))
+    def sharing(self, creator: int) -> set[int]:
+        """Creators who are, or were, paid at this one's wallet."""
+        wallet = self.truth.wallets[creator][-1]
+        return {each for each, named in self.truth.wallets.items() if wallet in named}
 
-    def _tick(self, by: timedelta) -> None:
-        self.clock += by
-        self.connection.rollback()
-        self.connection.execute("SELECT set_config('sim.now', %s, false)", (self.clock.isoformat(),))
-        self.connection.commit()
+    def all_wallets(self) -> list[str]:
+        return sorted({each for named in self.truth.wallets.values() for each in named})
 
-    # ── What came of it ────────────────────────────────────────────────────────────────────────────────────────────
+    def address_of(self, wallet: str) -> Pubkey:
+        return packing.token_account(Pubkey.from_string(wallet), self.treasury.payer.mint)
 
-    def _quiet(self) -> bool:
-        """Nothing is under way and nothing is due; or payouts are frozen and whatever was sent has ended."""
-        live = self.rig.rows("SELECT count(*) FROM ledger.attempts WHERE state = 'live'")[0][0]
-        if freezes := self.rig.freezes():
-            return not live and freezes != [adoption.RESTORED]
-        open_batches = self.rig.rows("SELECT count(*) FROM ledger.batches WHERE ended_at IS NULL")[0][0]
-        return not live and not open_batches and not self._due()
+    def on_chain(self, wallet: str) -> int:
+        """What a wallet has received in all."""
+        address = self.address_of(wallet)
+        found = blocks.token_amount(self.chain.svm.get_account(address))
+        return (found[2] if found else 0) + self.truth.taken[str(address)]
 
-    def _due(self) -> int:
-        held = self.rig.holds()
-        return sum(self.rig.balance("payable", creator) for creator in self.earned if creator not in held)
-
-    def _outcome(self) -> Outcome:
-        rows = self.rig.rows(
-            "SELECT p.creator_id, coalesce(sum(p.amount_pix) FILTER (WHERE t.state = 'posted'), 0)::bigint,"
-            " coalesce(sum(p.amount_pix) FILTER (WHERE t.state = 'pending'), 0)::bigint"
-            " FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id GROUP BY 1"
-        )
-        posted, pending = {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}
-        adopted = dict(
-            self.rig.rows(
-                "SELECT a.owner, sum(p.amount)::bigint FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id"
-                " JOIN ledger.accounts a ON a.id = p.account_id"
-                " WHERE e.kind = 'adopted_accrual' AND a.kind = 'payable' GROUP BY 1"
-            )
-        )
-        double = phantom = lost = 0
-        for creator, earned in self.earned.items():
-            paid, waiting = posted.get(creator, 0), pending.get(creator, 0)
-            landed = self.rig.on_chain(creator)
-            earned += adopted.get(creator, 0)
-            double += landed > paid + waiting or earned > self.ever[creator]
-            phantom += paid > landed
-            lost += abs(earned - paid - waiting - self.rig.balance("payable", creator))
-        counted = self.rig.rows(
-            "SELECT (SELECT count(*)::int FROM ledger.payouts), (SELECT count(*)::int"
-            " FROM ledger.attempts WHERE state = 'expired')"
-        )[0]
-        frozen = self.rig.freezes() not in ([], [adoption.RESTORED])
-        stuck = 0 if frozen or self._quiet() else 1
-        return Outcome(self.seed, counted[0], double, phantom, lost, stuck, frozen, self.crashes, counted[1])
+    def open_account(self, creator: int) -> None:
+        """A creator for whom the platform has opened an account once opens the next one themselves."""
+        row = self.ground.rows("SELECT wallet FROM ledger.wallets WHERE creator_id = %s", creator)
+        if row and row[0][0] in self.keys:
+            people.put_account(self, row[0][0])

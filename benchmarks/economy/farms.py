@@ -1,0 +1,177 @@
+"""Farms: bots of one strategy at work in one world. A farm has cells, each with networks or keys and creators of its own.
+
+A cell's bots look at the farm's moments and, as a cover, at other people's; what the farm has received for good tells it
+which tactic is best (see `learning`). It does the same in a world without rules. Knows no bound and no review.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.economy.catalogue import PAGE, SEGMENTS_MAX
+from benchmarks.economy.learning import Learner, Pace, Tactic
+from benchmarks.economy.people import People, amounts
+from benchmarks.economy.platform import Bytes, Ids, Searches
+from benchmarks.economy.strategies import COPIES, LOOKS_A_DAY, RELEVANCE_PPM, Strategy, openings
+from benchmarks.economy.viewers import Viewer
+from ledger.settings import Economics
+
+MOMENTS = 8_000  # of a farm's creator: ten hours of shots of a few seconds
+PAGES_A_COOKIE = 4
+SLEEPER_LOOKS = 20  # a day, at others
+SKEWS_MS = (0, 2 * 86_400_000, -86_400_000)  # of replicas over which the same page is sent
+CREATORS_MAX = 300  # of a cell: how a farm's creators are numbered
+
+
+@dataclass
+class Cell:
+    """A part of a farm with means of its own."""
+
+    creators: Ids
+    networks: list[str]
+    keys: list[Viewer]
+    slot: int  # of a day, in which its bots search
+    yesterday: tuple[Searches, list[Viewer]] | None = None
+
+    @property
+    def sources(self) -> int:
+        return len(self.networks) + len(self.keys)
+
+
+class Farm:
+    """One strategy at work in one world. `party` tells its searches from others'."""
+
+    def __init__(
+        self, strategy: Strategy, party: int, people: People, economics: Economics, seed: int, pace: Pace
+    ) -> None:
+        """`economics`: of this world."""
+        self.strategy, self.party, self._people = strategy, party, people
+        self._rng = np.random.default_rng([seed, 3, party])
+        self.pace, self._sleeps = strategy.pace(pace), strategy.sleeps
+        sleeps = strategy.sleeps
+        awake = replace(self.pace, days=self.pace.days - sleeps, learned=self.pace.learned - sleeps)
+        self.learner = Learner(awake, openings(strategy, economics), self._rng)
+        self.cells = [self._cell(number) for number in range(self.pace.cells)]
+        self._settled = np.zeros(len(self.creators), np.int64)
+
+    @property
+    def creators(self) -> Ids:
+        return np.concatenate([cell.creators for cell in self.cells])
+
+    @property
+    def sources(self) -> int:
+        return sum(cell.sources for cell in self.cells)
+
+    def see(self, settled: Ids, number: int, *, is_in_time: bool) -> None:
+        """What its creators have for good, now that what the day `number` has brought is final."""
+        gains = np.add.reduceat(settled - self._settled, np.arange(0, len(settled), len(self.cells[0].creators)))
+        self._settled = settled
+        if number >= self._sleeps and not self.strategy.stuffs:
+            self.learner.see(number - self._sleeps, gains, is_in_time=is_in_time)
+
+    def day(self, number: int, day: int) -> list[list[Searches]]:
+        """What it sends on a day, slot by slot."""
+        slots: list[list[Searches]] = [[], [], []]
+        if self.strategy.stuffs:
+            return slots
+        age = number - self._sleeps
+        tactics = self.learner.tactics(age) if age >= 0 else [Tactic()] * len(self.cells)
+        for cell, tactic in zip(self.cells, tactics, strict=True):
+            if cell.yesterday is not None:
+                before, viewers = cell.yesterday
+                hashes, origins = self._people.hashed(viewers, day)
+                slots[0].append(replace(before, viewers=hashes, origins=origins))
+            searches, viewers = self._searches(cell, tactic, age, number, day)
+            cell.yesterday = (searches, viewers) if self.strategy.again else None
+            slots[2 if self.strategy.again else cell.slot] += self._copies(searches)
+        return slots
+
+    # ── Bots ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _searches(self, cell: Cell, tactic: Tactic, age: int, number: int, day: int) -> tuple[Searches, list[Viewer]]:
+        """A day of a cell's bots, and by which viewer each search is."""
+        spread, own, cover = self._looks(cell, tactic, age)
+        grown = tactic.growth ** min(age + 1, 30) if age >= 0 else np.inf
+        bots = max(1, round(min(cell.sources * tactic.active, grown)))
+        chosen = self._rng.permutation(cell.sources)[:bots]
+        sizes = self._moments_of(cell)
+        segments = np.concatenate([
+            self._own(cell, sizes, spread, own, len(chosen), max(age, 0)),
+            self._people.catalogue.segments[
+                self._people.catalogue.any_of(self._rng, number, bots * cover)
+            ].reshape(bots, cover),
+        ], axis=1)  # fmt: skip
+        width = int(min(PAGE, *sizes))
+        pages = -(-segments.shape[1] // width)
+        viewers = [self._viewer(cell, int(bot), page, number) for bot in chosen for page in range(pages)]
+        counts = np.full(pages, width)
+        counts[-1] = segments.shape[1] - width * (pages - 1)
+        hashes, origins = self._people.hashed(viewers, day)
+        counts, flat = np.tile(counts, bots), segments.reshape(-1)
+        keyless = np.repeat(np.array([viewer.kind != "key" for viewer in viewers]), counts)
+        return Searches(
+            viewers=hashes, origins=origins, keys=np.zeros_like(hashes), counts=counts, segments=flat,
+            creators=flat // SEGMENTS_MAX,
+            amounts=amounts(self._people.economics, np.full(len(flat), RELEVANCE_PPM), keyless),
+        ), viewers  # fmt: skip
+
+    def _looks(self, cell: Cell, tactic: Tactic, age: int) -> tuple[int, int, int]:
+        """Own creators of a bot, its looks at all of them together and those at others."""
+        most = LOOKS_A_DAY // (COPIES if self.strategy.copies else 1)
+        spread = min(round(tactic.spread), len(cell.creators))
+        if age < 0:
+            return spread, 0, SLEEPER_LOOKS
+        own = min(spread * round(tactic.depth), most)
+        return spread, own, min(round(own * tactic.cover), most - own)
+
+    def _own(self, cell: Cell, sizes: Ids, spread: int, own: int, bots: int, age: int) -> Ids:
+        """Each bot's looks (bots, own) at some of the creators in turn, each day at moments behind those of yesterday."""
+        depth = -(-own // spread) if own else 0
+        found = np.zeros((bots, own), np.int64)
+        for row in range(bots):
+            chosen = self._rng.permutation(len(cell.creators))[:spread]
+            numbers = (age * depth + np.arange(depth)[:, None]) % sizes[chosen]
+            found[row] = (cell.creators[chosen] * SEGMENTS_MAX + numbers).reshape(-1)[:own]
+        return found
+
+    def _moments_of(self, cell: Cell) -> Ids:
+        """How many moments each of a cell's creators has."""
+        if self.strategy.pads:
+            return np.array([len(self._people.catalogue.of(each)) for each in cell.creators])
+        return np.full(len(cell.creators), MOMENTS)
+
+    def _viewer(self, cell: Cell, bot: int, page: int, number: int) -> Viewer:
+        """Who a bot's page is by: its key, or one of its network's cookies, which are thrown away every day."""
+        if bot >= len(cell.networks):
+            return cell.keys[bot - len(cell.networks)]
+        cookie = page if self.strategy.pads else page // PAGES_A_COOKIE
+        return Viewer("cookie", f"{cell.networks[bot]} {number} {cookie}", cell.networks[bot])
+
+    def _copies(self, searches: Searches) -> list[Searches]:
+        if not self.strategy.copies:
+            return [searches]
+        if self.strategy.copies == "replicas":
+            return [replace(searches, skew_ms=skew_ms) for skew_ms in SKEWS_MS]
+        one = self._keys(searches)
+        return [replace(searches, keys=one), replace(searches, keys=one), replace(searches, keys=self._keys(searches))]
+
+    def _keys(self, searches: Searches) -> Bytes:
+        """Idempotency-Keys that were used for nothing yet, as keyed hashes: any sixteen bytes."""
+        return self._rng.integers(0, 256, (len(searches), 16)).astype(np.uint8)
+
+    # ── Means ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _cell(self, number: int) -> Cell:
+        name, means = f"farm {self.party} {number}", self.strategy.means
+        first = 10_000 * self.party + CREATORS_MAX * number + 1
+        creators = np.arange(first, first + means.creators)
+        if self.strategy.pads:  # a single one is the best known; rings come behind
+            catalogue = self._people.catalogue
+            by_size = [each for each in catalogue.by_size().tolist() if not catalogue.begins[each]]
+            first = means.creators * number + (0 if means.creators == 1 else self.pace.cells)
+            creators = np.array(by_size[first : first + means.creators])
+        networks = [f"{name} {network}" for network in range(means.networks)]
+        keys = [Viewer("key", f"{name} key {key}") for key in range(means.keys)]
+        return Cell(creators, networks, keys, int(self._rng.integers(3)))

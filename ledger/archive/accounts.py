@@ -1,0 +1,172 @@
+"""Postings by account: a second object beside each part of the journal, so that a statement reads what is of one creator.
+
+Postings are sorted by account and cut into blocks, each compressed for itself. Which account begins a block, where it lies
+and its hash stand in the database: a statement fetches the few blocks that can hold an account, and believes no other bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import Connection
+
+from cluster.errors import Rejected
+from ledger.archive.shelf import DAMAGED, Shelf
+
+Conn = Connection[Any]
+
+BLOCK_ROWS = 4_096
+COLUMNS = (("account", "<i8"), ("entry", "<i8"), ("amount", "<i8"), ("line", "<i4"))
+PLACE = np.dtype([("account", "<i8"), ("offset", "<i8"), ("digest", "V16")])  # of a block; of the end, the last one
+LAST = 2**63 - 1
+
+Lines = dict[str, NDArray[Any]]  # by the names of COLUMNS
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was put beside a part, of `size` bytes."""
+
+    name: str
+    size: int
+    places: bytes
+
+
+class Found(NamedTuple):
+    """One posting that stands in the archive."""
+
+    account: int
+    entry: int
+    amount: int
+    line: int
+
+
+class Index:
+    """Postings of a part, gathered entry by entry."""
+
+    def __init__(self) -> None:
+        self._postings: list[bytes] = []
+        self._entries: list[int] = []
+
+    def add(self, entry: int, postings: bytes) -> None:
+        """An entry's lines in order: account and amount, as they are hashed."""
+        self._entries.append(entry)
+        self._postings.append(postings)
+
+    def lines(self) -> Lines:
+        """All of them by account, in the order of entries."""
+        pairs = np.frombuffer(b"".join(self._postings), ">i8").reshape(-1, 2)
+        counts = np.array([len(each) // 16 for each in self._postings], np.int64)
+        line = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+        columns = (pairs[:, 0], np.repeat(np.array(self._entries, np.int64), counts), pairs[:, 1], line)
+        order = np.argsort(pairs[:, 0].astype(np.int64), kind="stable")
+        return {name: column[order].astype(kind) for (name, kind), column in zip(COLUMNS, columns, strict=True)}
+
+    def packed(self) -> tuple[bytes, bytes]:
+        """The object's bytes, and the places of its blocks."""
+        lines, blocks, places, offset = self.lines(), [], [], 0
+        for start in range(0, len(lines["account"]), BLOCK_ROWS):
+            block = zlib.compress(b"".join(lines[name][start : start + BLOCK_ROWS].tobytes() for name, _ in COLUMNS))
+            places.append((lines["account"][start], offset, np.void(hashlib.sha256(block).digest()[:16])))
+            blocks.append(block)
+            offset += len(block)
+        places.append((LAST, offset, np.void(bytes(16))))
+        return b"".join(blocks), np.array(places, PLACE).tobytes()
+
+    def is_kept(self, shelf: Shelf, kept: Kept) -> bool:
+        """Whether the object holds these postings.
+
+        Raises:
+            Rejected: a block is gone, or is not what was written.
+        """
+        places, at, mine = np.frombuffer(kept.places, PLACE), 0, self.lines()
+        for number in range(len(places) - 1):
+            block = _block(shelf, kept.name, places, number)
+            count = len(block["account"])
+            if any(not np.array_equal(block[name], mine[name][at : at + count]) for name, _ in COLUMNS):
+                return False
+            at += count
+        return at == len(mine["account"])
+
+    def keep(self, shelf: Shelf, kind: str, day: date, first: int, last: int) -> Kept:
+        """Put them on the shelf and read them back.
+
+        Raises:
+            Temporary: the object store is away.
+            Rejected: what is read back is something else.
+        """
+        content, places = self.packed()
+        name = shelf.put(content, kind, day, first, last)
+        if shelf.read(name, 0, len(content)) != content:
+            raise Rejected(f"{name} of the archive is not what was written", code=DAMAGED)
+        return Kept(name, len(content), places)
+
+
+def note(connection: Conn, archive_id: int, kept: Kept) -> None:
+    """Know where the postings of a part lie, in the caller's transaction."""
+    connection.execute(
+        "INSERT INTO ledger.archived_accounts (archive_id, name, bytes, places) VALUES (%s, %s, %s, %s)",
+        (archive_id, kept.name, kept.size, kept.places),
+    )
+
+
+def check(connection: Conn, shelf: Shelf, archive_id: int) -> None:
+    """Read the postings of a part by account to their end.
+
+    Raises:
+        Rejected: they are gone, or are not what was written.
+    """
+    row = connection.execute(
+        "SELECT name, places FROM ledger.archived_accounts WHERE archive_id = %s", (archive_id,)
+    ).fetchone()
+    if row is None:
+        raise Rejected(f"part {archive_id} of the archive has no postings by account", code=DAMAGED)
+    places = np.frombuffer(row[1], PLACE)
+    for number in range(len(places) - 1):
+        _block(shelf, row[0], places, number)
+
+
+def of_lamports(connection: Conn) -> frozenset[int]:
+    """The few accounts that are not in PIX."""
+    rows = connection.execute("SELECT id FROM ledger.accounts WHERE asset <> 'PIX' AND party = ''").fetchall()
+    return frozenset(int(row[0]) for row in rows)
+
+
+def read(shelf: Shelf, kept: Kept, wanted: Sequence[int]) -> list[Found]:
+    """Postings of these accounts, of one part.
+
+    Raises:
+        Temporary: the object store is away.
+        Rejected: a block is gone, or is not what was written.
+    """
+    places = np.frombuffer(kept.places, PLACE)
+    found: list[Found] = []
+    for account in wanted:
+        begin = max(0, int(np.searchsorted(places["account"][:-1], account, "left")) - 1)
+        end = int(np.searchsorted(places["account"][:-1], account, "right"))
+        for block in range(begin, end):
+            lines = _block(shelf, kept.name, places, block)
+            mine = np.flatnonzero(lines["account"] == account)
+            found += [Found(*(int(lines[name][row]) for name, _ in COLUMNS)) for row in mine]
+    return found
+
+
+def _block(shelf: Shelf, name: str, places: NDArray[np.void], number: int) -> Lines:
+    start, end = int(places["offset"][number]), int(places["offset"][number + 1])
+    data = shelf.read(name, start, end)
+    if hashlib.sha256(data).digest()[:16] != bytes(places["digest"][number]):
+        raise Rejected(f"{name} of the archive is not what was written, from byte {start}", code=DAMAGED)
+    content = zlib.decompress(data)
+    count, at, lines = len(content) // sum(np.dtype(kind).itemsize for _, kind in COLUMNS), 0, Lines()
+    for column, kind in COLUMNS:
+        size = count * np.dtype(kind).itemsize
+        lines[column] = np.frombuffer(content[at : at + size], kind)
+        at += size
+    return lines

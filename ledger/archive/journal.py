@@ -1,0 +1,202 @@
+"""The journal in the archive: each entry with its postings, in the order of the hash chain, which goes on through the parts.
+
+A part is entries of one UTC day. It is written once its folds are archived, whose money the audit computes again from their
+entries; each entry's hash is computed again before. Of what it holds only postings are deleted: entries are the links of the
+chain, and keep their keys from being used twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import Connection
+
+from cluster.errors import Rejected
+from ledger import book
+from ledger.archive import accounts, parts
+from ledger.archive.parts import JOURNAL
+from ledger.archive.shelf import Row, Shelf, bytes_of
+
+Conn = Connection[Any]
+
+LINES_MAX = 1_000_000  # postings of a part
+FORGOTTEN_MAX = 50_000  # postings a transaction
+FETCHED_ROWS = 200
+POSTING = np.dtype([("account", ">i8"), ("amount", ">i8")])
+UNPROVEN = "archive-unproven"  # the code of a refusal: what is to be archived is not right
+NOTHING = bytes(32)  # the hash before the first entry
+
+ENTRIES = """
+    SELECT e.id, e.kind, e.key, e.content, e.document, e.lines, e.reverses, e.epoch, e.occurred_at, e.recorded_at,
+           e.prev_hash, e.hash,
+           (SELECT string_agg(int8send(account_id) || int8send(amount), ''::bytea ORDER BY line)
+            FROM ledger.postings WHERE entry_id = e.id)
+    FROM ledger.entries e WHERE e.id BETWEEN %s AND %s ORDER BY e.id"""
+
+# Up to the first entry that is of the next day, or whose fold is not archived yet.
+DUE = """
+    SELECT max(id) FROM (
+        SELECT id, sum(lines) OVER (ORDER BY id) - lines AS before FROM ledger.entries
+        WHERE id >= %(first)s AND id < least(
+            (SELECT id FROM ledger.entries WHERE occurred_at >= %(until)s AND id >= %(first)s ORDER BY occurred_at, id LIMIT 1),
+            (SELECT entry_id FROM ledger.folds WHERE entry_id IS NOT NULL ORDER BY id LIMIT 1),
+            (SELECT entry_id + 1 FROM ledger.chain_head))
+        ORDER BY id) counted
+    WHERE before < %(most)s"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry as the archive and the audit know it; `postings` are its lines in order, as they are hashed."""
+
+    id: int
+    kind: str
+    key: str
+    content: bytes
+    document: str
+    lines: int
+    reverses: int | None
+    epoch: int
+    occurred: int  # microseconds since 1970
+    recorded: int
+    prev_hash: bytes
+    hash: bytes
+    postings: bytes
+
+    @property
+    def amounts(self) -> NDArray[np.void]:
+        """Account and amount of each line."""
+        return np.frombuffer(self.postings, POSTING)
+
+    def follows(self, previous: bytes) -> bool:
+        """Whether it is what its hash says, and continues the chain."""
+        told = book.entry_hash(
+            previous, self.id, self.occurred, self.lines, self.kind, self.key, self.document, self.postings
+        )
+        return self.prev_hash == previous and self.hash == told
+
+    @property
+    def is_as_asked(self) -> bool:
+        """Whether it is what was asked for under its key."""
+        return book.content_hash(self.kind, self.document, self.postings, self.reverses) == self.content
+
+    def row(self) -> Row:
+        return vars(self)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Entry:
+        """Of a part."""
+        raw = {name: bytes_of(row[name]) for name in ("content", "prev_hash", "hash", "postings")}
+        return cls(**{**row, **raw})
+
+
+def due(connection: Conn, before: datetime) -> tuple[int, int] | None:
+    """The entries of the next part, all from before `before`; None where there are none."""
+    first = parts.last(connection, JOURNAL) + 1
+    row = connection.execute("SELECT occurred_at FROM ledger.entries WHERE id = %s", (first,)).fetchone()
+    if row is None or row[0] >= before:
+        return None
+    until = min(before, datetime.combine(row[0].astimezone(UTC).date() + timedelta(days=1), datetime.min.time(), UTC))
+    found = connection.execute(DUE, {"first": first, "until": until, "most": LINES_MAX}).fetchone()
+    return (first, int(found[0])) if found is not None and found[0] is not None else None
+
+
+def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
+    """Make a part of these entries, which are due; commits.
+
+    Raises:
+        Rejected: an entry does not continue the chain, is not what was asked for or does not sum to zero: nothing is archived
+            before that is explained.
+    """
+    head = _head_before(connection, numbers[0])
+    lamports = accounts.of_lamports(connection)
+    by_account = accounts.Index()
+    first, newest = None, 0
+    with shelf.draft(JOURNAL) as draft:
+        for entry in live(connection, numbers):
+            if not entry.follows(head):
+                raise Rejected(f"entry {entry.id} ({entry.key}) breaks the hash chain", code=UNPROVEN)
+            if not entry.is_as_asked:
+                raise Rejected(f"entry {entry.id} ({entry.key}) is not what was asked for under its key", code=UNPROVEN)
+            if not sums_to_zero(entry, lamports):
+                raise Rejected(f"entry {entry.id} ({entry.key}) does not sum to zero", code=UNPROVEN)
+            draft.add(entry.row())
+            by_account.add(entry.id, entry.postings)
+            head, newest = entry.hash, max(newest, entry.occurred)
+            first = first or entry.occurred
+        connection.commit()
+        assert first is not None  # of entries that are due
+        day = _instant(first).date()
+        written = shelf.keep(draft, day, *numbers)
+    kept = by_account.keep(shelf, JOURNAL, day, *numbers)
+    number = parts.add(connection, JOURNAL, numbers, day, written, _instant(newest), head)
+    accounts.note(connection, number, kept)
+    book.commit(connection)
+
+
+def forget(connection: Conn, which: str, final: int) -> int:
+    """Delete some postings that are archived, up to entry `final`; how many entries were passed. Commits."""
+    with book.refusals():
+        row = connection.execute("SELECT ledger.forget_postings(%s, %s, %s)", (which, final, FORGOTTEN_MAX)).fetchone()
+    book.commit(connection)
+    assert row is not None
+    return int(row[0])
+
+
+def rest_until(connection: Conn, before: datetime) -> int:
+    """Up to which entry postings of payments and deposits can go: older than `before`, and compared with nothing any more."""
+    row = connection.execute(
+        "SELECT least((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'),"
+        "   (SELECT id FROM ledger.entries WHERE occurred_at < %s ORDER BY occurred_at DESC, id DESC LIMIT 1),"
+        "   (SELECT min(pending_entry) - 1 FROM (SELECT pending_entry FROM ledger.transfers ORDER BY id LIMIT 1000) t),"
+        "   (SELECT min(entry_id) - 1 FROM ledger.chain_transactions))",  # an order may book what was seen long ago
+        (before,),
+    ).fetchone()
+    return int(row[0]) if row is not None and row[0] is not None else 0
+
+
+# ── Reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def live(connection: Conn, numbers: tuple[int, int]) -> Iterator[Entry]:
+    """Entries of the tables, all of whose postings are there."""
+    with connection.cursor(name="entries") as cursor:
+        cursor.itersize = FETCHED_ROWS
+        for row in cursor.execute(ENTRIES, numbers):
+            *columns, occurred, recorded, prev_hash, hashed, postings = row
+            number, kind, key, content, document, lines, reverses, epoch = columns
+            yield Entry(number, kind, key, bytes(content), document, lines, reverses, epoch, book.micros(occurred),
+                        book.micros(recorded), bytes(prev_hash), bytes(hashed), bytes(postings or b""))  # fmt: skip
+
+
+def archived(connection: Conn, shelf: Shelf) -> Iterator[Entry]:
+    """Every entry that stands in a part, in order.
+
+    Raises:
+        Rejected: a part is gone or damaged.
+    """
+    for part in parts.listed(connection, JOURNAL):
+        for row in shelf.rows(part.written):
+            yield Entry.of_row(row)
+
+
+def sums_to_zero(entry: Entry, lamports: frozenset[int]) -> bool:
+    """In each asset; `lamports` are the accounts of the other one than PIX."""
+    lines = entry.amounts
+    others = np.isin(lines["account"].astype(np.int64), list(lamports))
+    amounts = lines["amount"].astype(np.int64)
+    return int(amounts[others].sum()) == 0 and int(amounts[~others].sum()) == 0 and len(lines) == entry.lines
+
+
+def _head_before(connection: Conn, first: int) -> bytes:
+    row = connection.execute("SELECT hash FROM ledger.entries WHERE id = %s", (first - 1,)).fetchone()
+    return bytes(row[0]) if row else NOTHING
+
+
+def _instant(micros: int) -> datetime:
+    return book.EPOCH_OF_TIME + timedelta(microseconds=micros)

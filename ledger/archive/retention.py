@@ -1,0 +1,170 @@
+"""Retention: for how many days each table keeps what it holds, what is due by now, and what is deleted without being archived.
+
+Days end at midnight UTC, by the database's clock. A setting of 0 keeps everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+
+from psycopg import Connection
+
+from ledger import book
+from ledger.archive import folds, history, journal, parts, payments
+from ledger.archive.parts import CHAIN, FOLDS, JOURNAL, PAYMENTS
+from ledger.settings import LedgerSettings
+
+Conn = Connection[Any]
+
+DELETED_MAX = 10_000  # rows a step
+# What is deleted and not archived: the oldest rows from `since` on and before `before`; how many, and the newest of them.
+IDEMPOTENCY: LiteralString = """
+    WITH old AS (SELECT key FROM ledger.idempotency WHERE created_at >= %(since)s AND created_at < %(before)s
+                 ORDER BY created_at LIMIT %(most)s),
+    gone AS (DELETE FROM ledger.idempotency i USING old WHERE i.key = old.key RETURNING i.created_at)
+    SELECT count(*), max(created_at) FROM gone"""
+# Those that agreed; the last one stays. What did not agree is kept as long as what was paid.
+RECONCILIATIONS: LiteralString = """
+    WITH old AS (SELECT id FROM ledger.reconciliations
+                 WHERE id < (SELECT max(id) FROM ledger.reconciliations WHERE ok) AND at >= %(since)s
+                   AND at < CASE WHEN ok THEN %(before)s ELSE %(paid_before)s END
+                 ORDER BY id LIMIT %(most)s),
+    gone AS (DELETE FROM ledger.reconciliations r USING old WHERE r.id = old.id RETURNING r.at, r.ok)
+    SELECT count(*), NULL::timestamptz FROM gone"""
+# Not of who is held for one.
+SUSPICIONS: LiteralString = """
+    WITH old AS (SELECT day, creator_id FROM ledger.suspicions s WHERE day < (%(before)s AT TIME ZONE 'utc')::date
+                 AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = s.creator_id AND h.released_at IS NULL)
+                 ORDER BY day, creator_id LIMIT %(most)s),
+    gone AS (DELETE FROM ledger.suspicions s USING old WHERE (s.day, s.creator_id) = (old.day, old.creator_id) RETURNING s.day)
+    SELECT count(*), NULL::timestamptz FROM gone"""
+LEAPS: LiteralString = """
+    WITH old AS (SELECT day, creator_id FROM ledger.leaps l WHERE day < (%(before)s AT TIME ZONE 'utc')::date
+                 AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = l.creator_id AND h.released_at IS NULL)
+                 ORDER BY day, creator_id LIMIT %(most)s),
+    gone AS (DELETE FROM ledger.leaps l USING old WHERE (l.day, l.creator_id) = (old.day, old.creator_id) RETURNING l.day)
+    SELECT count(*), NULL::timestamptz FROM gone"""
+
+DELETES = {"idempotency": IDEMPOTENCY, "reconciliations": RECONCILIATIONS, "suspicions": SUSPICIONS, "leaps": LEAPS}
+
+# By name: the setting that says for how many days rows stay, and when the oldest of them is of.
+KEPT: dict[str, tuple[str, LiteralString]] = {
+    FOLDS: ("folds_keep_d", "SELECT folded_at FROM ledger.folds ORDER BY id LIMIT 1"),
+    JOURNAL: (
+        "journal_keep_d",
+        (
+            "SELECT occurred_at FROM ledger.entries WHERE id ="
+            " coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0) + 1"
+        ),
+    ),
+    PAYMENTS: (
+        "payments_keep_d",
+        "SELECT ended_at FROM ledger.batches WHERE ended_at IS NOT NULL ORDER BY ended_at LIMIT 1",
+    ),
+    CHAIN: (
+        "payments_keep_d",
+        (
+            "SELECT seen_at FROM ledger.chain_transactions WHERE kind NOT IN ('unknown', 'attempt')"
+            " ORDER BY seen_at LIMIT 1"
+        ),
+    ),
+    "idempotency": (
+        "idempotency_keep_d",
+        "SELECT created_at FROM ledger.idempotency ORDER BY created_at LIMIT 1",
+    ),
+    "reconciliations": ("reconciliations_keep_d", "SELECT at FROM ledger.reconciliations ORDER BY id LIMIT 1"),
+    "suspicions": ("payments_keep_d", "SELECT found_at FROM ledger.suspicions ORDER BY day LIMIT 1"),
+    "leaps": ("payments_keep_d", "SELECT found_at FROM ledger.leaps ORDER BY day LIMIT 1"),
+}
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long rows of a kind are kept, since when there are some, and what of it lies in the archive (bytes of content)."""
+
+    name: str
+    keep_d: int
+    oldest_at: datetime | None
+    parts: int
+    bytes: int
+
+
+def before_of(connection: Conn, keep_d: int) -> datetime | None:
+    """What is of before this instant is kept no longer: a midnight, by the database's clock. None: all is kept."""
+    if not keep_d:
+        return None
+    row = connection.execute(
+        "SELECT date_trunc('day', now() AT TIME ZONE 'utc' - make_interval(days => %s)) AT TIME ZONE 'utc'", (keep_d,)
+    ).fetchone()
+    assert row is not None
+    found: datetime = row[0]
+    return found
+
+
+def waiting(connection: Conn, settings: LedgerSettings) -> list[str]:
+    """Kinds of which something is to be archived, or to leave the tables. Ends no transaction."""
+    asked: dict[str, tuple[int, Callable[[Conn, datetime], object]]] = {
+        FOLDS: (settings.folds_keep_d, folds.due),
+        JOURNAL: (settings.journal_keep_d, journal.due),
+        PAYMENTS: (settings.payments_keep_d, payments.due),
+        CHAIN: (settings.payments_keep_d, history.due),
+    }
+    due = []
+    for kind, (keep_d, question) in asked.items():
+        before = before_of(connection, keep_d)
+        is_left = kind in (FOLDS, JOURNAL) and parts.forgotten(connection, kind) < parts.last(connection, kind)
+        if is_left or (before is not None and question(connection, before)):
+            due.append(kind)
+    return due
+
+
+def measure(connection: Conn, settings: LedgerSettings) -> list[Retention]:
+    """How things stand. Ends no transaction."""
+    lying = {kind: (count, size) for kind, count, size in connection.execute(
+        "SELECT kind, count(*), sum(bytes)::bigint FROM ledger.archives GROUP BY kind")}  # fmt: skip
+    found = []
+    for name, (setting, query) in KEPT.items():
+        row = connection.execute(query).fetchone()
+        count, size = lying.get(name, (0, 0))
+        found.append(Retention(name, getattr(settings, setting), row[0] if row else None, count, size))
+    return found
+
+
+def note(connection: Conn, found: Sequence[Retention]) -> None:
+    """Keep what was found, for who shows it; commits."""
+    for each in found:
+        connection.execute(
+            "INSERT INTO ledger.retention (name, keep_d, oldest_at, parts, bytes) VALUES (%s, %s, %s, %s, %s)"
+            " ON CONFLICT (name) DO UPDATE SET keep_d = excluded.keep_d, oldest_at = excluded.oldest_at,"
+            "   parts = excluded.parts, bytes = excluded.bytes, looked_at = now()",
+            (each.name, each.keep_d, each.oldest_at, each.parts, each.bytes),
+        )
+    book.commit(connection)
+
+
+# ── Deleting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def delete(connection: Conn, settings: LedgerSettings, since: dict[str, datetime]) -> bool:
+    """Delete some of what is kept no longer and not archived; whether there may be more. Commits.
+
+    `since`: by table, before when everything has been looked at; brought forward here.
+    """
+    paid_before = before_of(connection, settings.payments_keep_d) or book.EPOCH_OF_TIME
+    more = False
+    for name, query in DELETES.items():
+        before = before_of(connection, getattr(settings, KEPT[name][0]))
+        if before is None:
+            continue
+        given = {"before": before, "paid_before": paid_before, "most": DELETED_MAX,
+                 "since": since.get(name, book.EPOCH_OF_TIME)}  # fmt: skip
+        row = connection.execute(query, given).fetchone()
+        assert row is not None  # of a count
+        more |= int(row[0]) >= DELETED_MAX
+        if row[1] is not None:
+            since[name] = row[1]
+    connection.commit()
+    return more
