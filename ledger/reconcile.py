@@ -27,10 +27,8 @@ log = logging.getLogger(__name__)
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
 AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
-AGAIN_MAX = (
-    3  # rounds in which that is tried for one difference: then payouts are frozen, whatever keeps it from an end,
-)
-AGAIN_PAUSE_S = 3600.0  # and it is tried once in so long
+AGAIN_MAX = 3  # rounds in which that is tried for one difference: then payouts are frozen, and it is tried once in
+AGAIN_PAUSE_S = 3600.0
 DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
