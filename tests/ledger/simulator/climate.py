@@ -15,14 +15,10 @@ from ledger.settings import Economics, LedgerSettings
 
 CHANCE_MAX = 0.9
 NO_LIMIT_PIX = 10**11  # a day
-# What of a day is doubtful, and how much of one is a leap. Viewers of a world look at few creators and see little: none of
-# them earns anybody as much as BOUGHT_PIX a day. An audience that is bought does, at each moment it looks at.
+# What of a day counts by its source, and how much of one is a leap. Viewers of a world see little: what each of them earns
+# all creators together comes to less than BOUGHT_PIX a day. An audience that is bought earns as much at each look.
 BOUGHT_PIX, LEAP_PIX, LEAP_RATIO = 400_000, 2_000_000, 5
 JUDGED: Mapping[str, int] = {
-    "captive_min_pix": BOUGHT_PIX,
-    "captive_viewers_min": 4,
-    "vouched_pix": BOUGHT_PIX,
-    "viewer_vouched_pix": 10**9,
     "source_day_pix": BOUGHT_PIX,
     "velocity_ratio": LEAP_RATIO,
     "velocity_min_pix": LEAP_PIX,
@@ -69,7 +65,7 @@ FAULTS: Mapping[str, float] = {
     "fork": 0.12,
     "jump": 0.03,  # of the database's clock
     "cheaper": 0.02,  # rent falls
-    "dearer": 0.0,  # rent rises: a ledger of today finds no older marker again
+    "dearer": 0.01,  # it rises
     "outage": 0.03,
     "stretch": 0.02,  # an outage of all nodes, of minutes
 }
@@ -158,12 +154,7 @@ class Climate:
         return self.liars > 1 or self.plots > 0
 
     def economics(self) -> Economics:
-        """Bounds that nobody comes near, but for an audience that is bought.
-
-        Of what is judged only what this version of the ledger has a setting for.
-        """
-        known = Economics.__dataclass_fields__
-        judged = {name: value for name, value in {**JUDGED, **self.judged}.items() if name in known}
+        """Bounds that nobody comes near, but for an audience that is bought."""
         return Economics(
             maturity_s=self.maturity_s,
             payout_min_pix=1,
@@ -178,7 +169,7 @@ class Climate:
             wallet_hold_s=600,
             manifest_wallet_hold_h=1,
             wallet_domain="pixr.test",
-            **judged,  # type: ignore[arg-type]
+            **{**JUDGED, **self.judged},  # type: ignore[arg-type]
         )
 
     def settings(self, screening: str) -> LedgerSettings:

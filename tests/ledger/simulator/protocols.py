@@ -270,10 +270,7 @@ def _without_wallet(query: str) -> str:
 
 OURS = Wrong("ours", Climate())
 # Settings by which everybody's own viewers are taken for bought, and every day for a leap.
-ALL_DOUBTFUL: Mapping[str, int] = {
-    "captive_min_pix": 1, "captive_viewers_min": 1, "captive_share_ppm": 1, "fan_in_share_ppm": 0, "vouched_pix": 0,
-    "creator_free_pix": 0, "viewer_free_pix": 0, "doubtful_share_ppm": 0,
-}  # fmt: skip
+ALL_DOUBTFUL: Mapping[str, int] = {"source_day_pix": 1, "beside_share_ppm": 0, "fan_in_trust_ppm": 0}
 ALL_LEAPS: Mapping[str, int] = {"velocity_min_pix": 1, "velocity_ratio": 1}
 TURMOIL = {"leap": 0.4, "fork": 0.25}
 LIARS = aimed({"leap": 0.4}, nodes=3, liars=1, is_marked=False, weather=replace(LATE, silent=0.3), rounds=20)
