@@ -264,7 +264,7 @@ def _remembered(
     Who no longer has that block may abstain, but not for one before what was read: then the slot is made up. Where fewer
     than `opinions` are left, what brings money is waited for: else one of them alone could make it up.
     """
-    until = _read_until(connection, new.addresses)
+    until = _read_until(connection, treasury)
     connection.commit()
     effect = chain.remembered(new.signature, new.slot, opinions) if new.slot >= until else None
     if effect is not None and any(each > 0 for each in _changes(treasury, effect)):
@@ -272,13 +272,18 @@ def _remembered(
     return effect
 
 
-def _read_until(connection: Connection[Any], addresses: Sequence[str]) -> int:
-    """The newest slot that was read of these addresses' histories; 0 where nothing was."""
+def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
+    """The newest slot that was read of the treasury's histories; 0 where nothing was."""
     row = connection.execute(
-        "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (list(addresses),)
+        "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (_addresses(treasury),)
     ).fetchone()
     assert row is not None  # of an aggregate
     return int(row[0])
+
+
+def _addresses(treasury: Treasury) -> list[str]:
+    """Those whose histories are read: whose tokens are paid out, and who pays the fees."""
+    return sorted({treasury.token_account, str(treasury.payer.gas)})
 
 
 def _changes(treasury: Treasury, effect: Effect) -> tuple[int, int]:
@@ -333,9 +338,8 @@ def _new_signatures(
     claims: Counter[tuple[str, int]] = Counter()
     named: dict[str, dict[str, None]] = {}
     nodes: dict[str, set[str]] = {}
-    both = sorted({treasury.token_account, str(treasury.payer.gas)})
-    since = 0 if again else _read_until(connection, both)
-    for address in both:
+    since = 0 if again else _read_until(connection, treasury)
+    for address in _addresses(treasury):
         row = connection.execute(
             "SELECT signature, slot, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()

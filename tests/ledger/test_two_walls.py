@@ -53,6 +53,7 @@ class Node(LocalNode):
         self.changes: Any = None  # what becomes of accounts, by what was asked
         self.is_away = False
         self.away_for: set[str] = set()  # accounts that it says nothing about
+        self.names: dict[str, list[Any]] = {}  # all that it says of these addresses' histories
         self.refused = ""  # a transaction, in base 64, that is not simulated
         self.asked: list[tuple[str, list[Any]]] = []
 
@@ -70,6 +71,8 @@ class Node(LocalNode):
         if method == "getSignatureStatuses":
             known = zip(params[0], told["value"], strict=True)
             told["value"] = [None if name in self.forgotten else status for name, status in known]
+        if method == "getSignaturesForAddress":
+            told = self.names.get(params[0], told)
         if method == "getMultipleAccounts" and self.changes is not None:
             told = self.changes(told, params)
         return self.lies[method](told) if method in self.lies else told
@@ -795,8 +798,9 @@ def test_money_that_one_node_alone_remembers_is_waited_for(pair: tuple[Rig, list
 
 @pytest.mark.parametrize("slot", [1, None, 2**60])
 @pytest.mark.parametrize("brings", [1, -1])
+@pytest.mark.parametrize("is_named_twice", [True, False])
 def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
-    pair: tuple[Rig, list[Node]], slot: int | None, brings: int
+    pair: tuple[Rig, list[Node]], slot: int | None, brings: int, is_named_twice: bool
 ) -> None:
     """The other has forgotten what is old: of a slot that the liar names it can say nothing."""
     rig, nodes = pair
@@ -813,7 +817,8 @@ def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
         "meta": {"err": None, "fee": 5000, "preBalances": [10**9], "postBalances": [10**9 + brings * 10**6],
                  "preTokenBalances": [], "postTokenBalances": []},
     }  # fmt: skip
-    nodes[0].lies["getSignaturesForAddress"] = lambda _: [{"signature": made_up, "slot": said, "err": None}]
+    both = {gas, rig.treasury.token_account} if is_named_twice else {rig.treasury.token_account}
+    nodes[0].names = {address: [{"signature": made_up, "slot": said, "err": None}] for address in both}
     nodes[0].lies["getTransaction"] = lambda _: told
     nodes[1].lies["getTransaction"] = lambda _: None
     nodes[1].lies["getFirstAvailableBlock"] = lambda _: now + 1

@@ -46,6 +46,7 @@ class Weather:
     lagging: float = 0.5
     lag_max: int = 60
     lying: float = 0.5  # of a liar's answers
+    changing: float = 0.1  # of a node's answers: by another lag than its last one
 
     def times(self, factor: float) -> Weather:
         """The same, so many times as bad."""
@@ -58,6 +59,7 @@ class Weather:
 
 
 CALM = Weather(0, 0, 0, 0, 0, 0, 0)
+DROPPING = Weather(dropping=0.8, delaying=0.15)
 
 # What happens, by name (see `nature`, `people` and `powers`), and how often in a round: faults, which `fierce` multiplies ...
 FAULTS: Mapping[str, float] = {
@@ -230,6 +232,8 @@ def drawn(seed: int, fierce: float = 1.0) -> Climate:
         made = replace(made, chances={"jump": 0.0})
     elif folding and rng.random() < STEADY:
         made = steady(made)
+    if rng.random() < THICK:
+        made = replace(made, weather=DROPPING)
     if seed % CROWD_EVERY == CROWD_EVERY - 1:
         made = crowd(made)
     return fiercer(made, fierce)
@@ -238,6 +242,7 @@ def drawn(seed: int, fierce: float = 1.0) -> Climate:
 CROWD_EVERY = 250
 STORIES = 0.25  # of the worlds with two liars
 STEADY = 0.15  # of the worlds that fold, and in which nodes do not lie together
+THICK = 0.15  # of the worlds: little that is sent lands, so that attempts are given up
 
 
 def steady(made: Climate) -> Climate:

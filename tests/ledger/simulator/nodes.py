@@ -178,7 +178,7 @@ class Node:
         return result
 
     def _read(self, method: str, params: list[Any]) -> Any:
-        if self._rng.random() < 0.1:
+        if self._rng.random() < self.weather.changing:
             lags = self._rng.random() < self.weather.lagging
             self._lag = self._rng.randint(0, self.weather.lag_max) if lags else 0
         view: Any = View(self.chain, min(self._lag, self.weather.lag_max))
