@@ -280,10 +280,10 @@ HELPED = replace(PLOTS, plots_in_order=True)
 CALLED_BACK = replace(
     PLOTS, creators=2, wallets=2, chances={**PLOTS.chances, "hold": 0.5, "release": 0.6, "leap": 0.05}
 )
-WAITING = replace(FAIR, silent=0.3)  # batches wait between their plan and their signature
 STOPS = aimed(
-    {"hold": 0.4, "new wallet": 0.3, "sanction": 0.5, "leap": 0.3},
-    is_screened=True, weather=WAITING, nodes=3, creators=8, wallets=8, rounds=20,
+    {"hold": 0.3, "release": 0.5, "new wallet": 0.3, "sanction": 0.08, "pardon": 0.3, "leap": 0.2,
+     "refuse to sign": 0.3, "put in order": 0.5},  # batches wait between their plan and their signature
+    is_screened=True, creators=8, wallets=8, rounds=24,
 )  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
@@ -291,7 +291,8 @@ SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20
 BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
 WRONG: tuple[Wrong, ...] = (
-    Wrong("SendThenRecord", aimed(TURMOIL, is_marked=False, crashing=0.02), payouts=SendThenRecord),
+    Wrong("SendThenRecord", aimed(TURMOIL, is_marked=False, losing=0.015, rounds=30), ("double", "unexplained"),
+          payouts=SendThenRecord),
     Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), payouts=ExpiryAtConfirmed),
     Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), payouts=DoneAtConfirmed),
     Wrong("LooksFromBefore", BEHIND, payouts=LooksFromBefore),
@@ -305,7 +306,7 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("GivesBackByHeights", CALLED_BACK, payouts=GivesBackByHeights),
     Wrong("WithoutLineage", HELPED, patches=((batches, "lineage", _no_lineage), (batches, "lineage_of", _no_lineage_of))),
     Wrong("SignsWhoIsStopped", STOPS, ("stopped", "stuck"), payouts=SignsWhoIsStopped),
-    Wrong("SendsToWhoIsStopped", replace(STOPS, crashing=0.03), ("stopped",), patches=((batches, "due_to_send", _sends_all),)),
+    Wrong("SendsToWhoIsStopped", replace(STOPS, losing=0.02), ("stopped",), patches=((batches, "due_to_send", _sends_all),)),
     Wrong("PaysTheOldWallet", STOPS, ("stopped",), patches=((batches, "STOPPED", _without_wallet(batches.STOPPED)),)),
     Wrong("PlansWhileFrozen", replace(BACK, is_marked=False), payouts=PlansWhileFrozen),
     Wrong("ThawsAtOnce", replace(BACK, is_marked=False), patches=((adoption, "end", _thaws_at_once),)),
