@@ -46,6 +46,7 @@ class Weather:
     lagging: float = 0.5
     lag_max: int = 60
     lying: float = 0.5  # of a liar's answers
+    lag_min: int = 0
     changing: float = 0.1  # of a node's answers: by another lag than its last one
 
     def times(self, factor: float) -> Weather:
@@ -123,6 +124,7 @@ class Climate:
     day_max_pix: int = NO_LIMIT_PIX
     batches_live_max: int = 6
     marker_retention_s: int = 300
+    wallet_hold_s: int = 600
     plots: float = 0.0  # a round: every node tells the same lie
     plots_in_order: bool = False  # what is sent during one lands in its order; and the database's clock may help it
     tells_story: bool = False  # its liars have agreed on one lie, and tell all of it whenever they are asked
@@ -168,7 +170,7 @@ class Climate:
             creator_day_max_pix=0,
             search_appearances_max=0,
             search_amount_max_pix=0,
-            wallet_hold_s=600,
+            wallet_hold_s=self.wallet_hold_s,
             manifest_wallet_hold_h=1,
             wallet_domain="pixr.test",
             **{**JUDGED, **self.judged},  # type: ignore[arg-type]

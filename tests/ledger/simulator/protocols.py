@@ -274,16 +274,19 @@ ALL_DOUBTFUL: Mapping[str, int] = {"source_day_pix": 1, "beside_share_ppm": 0, "
 ALL_LEAPS: Mapping[str, int] = {"velocity_min_pix": 1, "velocity_ratio": 1}
 TURMOIL = {"leap": 0.4, "fork": 0.25}
 LIARS = aimed({"leap": 0.4}, nodes=3, liars=1, is_marked=False, weather=replace(LATE, silent=0.3), rounds=20)
-BEHIND = aimed({"leap": 0.2}, is_marked=False, weather=replace(LATE, lagging=1.0, lag_max=150, changing=1.0), rounds=20)
+BALANCED = replace(FAIR, dropping=0.9, delaying=0.1, lagging=0.5, lag_min=105, lag_max=110, changing=1.0)
+BEHIND = aimed(nodes=1, is_marked=False, weather=BALANCED, rounds=40)  # one URL for nodes of which half are behind
+TORN = aimed({**TURMOIL, "earn": 0.95}, is_marked=False, crashing=0.004, losing=0.008, rounds=40)
 PLOTS = aimed({"leap": 0.1, "hold": 0.3, "release": 0.3}, plots=0.4, rounds=24, creators=4, wallets=4)
 HELPED = replace(PLOTS, plots_in_order=True)
 CALLED_BACK = replace(
-    PLOTS, creators=2, wallets=2, chances={**PLOTS.chances, "hold": 0.5, "release": 0.6, "leap": 0.05}
-)
+    PLOTS, creators=1, wallets=1, rounds=40, weather=replace(FAIR, delaying=0.9),
+    chances={**PLOTS.chances, "hold": 0.4, "release": 0.6, "leap": 0.0, "put in order": 0.7},
+)  # fmt: skip
 STOPS = aimed(
-    {"hold": 0.3, "release": 0.5, "new wallet": 0.3, "sanction": 0.08, "pardon": 0.3, "leap": 0.2,
-     "refuse to sign": 0.3, "put in order": 0.5},  # batches wait between their plan and their signature
-    is_screened=True, creators=8, wallets=8, rounds=24,
+    {"hold": 0.3, "release": 0.5, "new wallet": 0.5, "sanction": 0.05, "pardon": 0.3, "leap": 0.3, "earn": 0.95,
+     "refuse to sign": 0.4, "put in order": 0.4},  # batches wait between their plan and their signature
+    is_screened=True, creators=5, wallets=5, rounds=36, wallet_hold_s=60,
 )  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
@@ -291,8 +294,7 @@ SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20
 BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
 WRONG: tuple[Wrong, ...] = (
-    Wrong("SendThenRecord", aimed(TURMOIL, is_marked=False, losing=0.015, rounds=30), ("double", "unexplained"),
-          payouts=SendThenRecord),
+    Wrong("SendThenRecord", TORN, ("double", "unexplained"), payouts=SendThenRecord),
     Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), payouts=ExpiryAtConfirmed),
     Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), payouts=DoneAtConfirmed),
     Wrong("LooksFromBefore", BEHIND, payouts=LooksFromBefore),
