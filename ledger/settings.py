@@ -53,10 +53,10 @@ class Economics:
     # bound), counts what is within `beside_share_ppm` of what counts by the former, or has on the mean of the seven days
     # before. What is above is taken back as far as it has not matured, and held where it has. For so long after a person has
     # released such a hold the creator's share is `fan_in_trust_ppm`.
-    source_day_pix: int = 100_000
+    source_day_pix: int = 80_000
     shared_networks: tuple[str, ...] = ()
-    beside_share_ppm: int = 500_000
-    beside_pair_pix: int = 430_000
+    beside_share_ppm: int = 600_000
+    beside_pair_pix: int = 450_000
     fan_in_trust_s: int = 30 * 86_400
     fan_in_trust_ppm: int = 800_000
 
