@@ -7,7 +7,7 @@ there: what they leave out by themselves (own creators' keys, cosines) is an ass
 
 Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest), `platform` (the ledger), `rules` (and
 what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world` (one of the four), `compare`, `kept` (results
-on disk), `report`.
+on disk), `report`. `reckoning` is beside them: honest days by vouching alone, for choosing settings.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from psycopg import Connection, sql
+from psycopg.errors import ObjectInUse
 
 from benchmarks.economy import compare, platform, report, rules, strategies, towns
 from benchmarks.economy.compare import Paces, Result
@@ -121,10 +122,11 @@ def _database(url: str) -> Iterator[Connection[Any]]:
 
 
 def _drop_left(url: str) -> None:
-    """Drop databases of runs that were killed."""
+    """Drop databases of runs that were killed: those that nobody uses, or is about to use from the same database as this."""
     with database.connect(url, autocommit=True) as server:
         rows = server.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (NAMED,)).fetchall()
         for (name,) in rows:
             row = server.execute("SELECT pg_try_advisory_lock(%s)", (int(name.removeprefix(NAMED)),)).fetchone()
             if row is not None and row[0]:
-                server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+                with suppress(ObjectInUse):  # locks are of the database from which they are taken
+                    server.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))

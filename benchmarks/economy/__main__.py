@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import click
 from benchmarks import economy
 from benchmarks.economy import report, strategies
 from benchmarks.economy.compare import Result
+from benchmarks.economy.kept import Kept, version
 from benchmarks.run import Figure, append, row
 from cluster import roles, runtime, settings, supervisor
 from cluster.settings import Settings
@@ -34,10 +35,11 @@ START_TIMEOUT_S = 120.0
 @click.option("--alone", is_flag=True, help="Over a PostgreSQL of its own in place of the deployment's.")
 @click.option("--write", is_flag=True, help="Append the report to benchmarks/LOG.md.")
 @click.option("--controls", is_flag=True, help="What farms keep with each rule switched off in turn.")
+@click.option("--kept", "is_kept", is_flag=True, help="Run nothing: report what is kept of these seeds.")
 @click.option("--list", "listed", is_flag=True, help="Run nothing: name the strategies.")
 def main(
     seeds: int, first: int, results: Path | None, processes: int | None, *,
-    alone: bool, write: bool, controls: bool, listed: bool,
+    alone: bool, write: bool, controls: bool, is_kept: bool, listed: bool,
 ) -> None:  # fmt: skip
     """Run economies and say what farms keep and honest creators lose; what was run before by the same code is only counted.
 
@@ -47,20 +49,23 @@ def main(
         for each in strategies.STRATEGIES:
             click.echo(f"{each.name}: {each.means}")
         return
+    path, command = results or settings.load().data_dir / "economy.jsonl", "python -m benchmarks.economy"
+    of_seeds = range(first, first + seeds)
+    if is_kept:
+        known = Kept(path, version(economy.ECONOMICS)).known(of_seeds)
+        _end([result for result, _ in known.values()], f"{command} --first {first} --seeds {seeds}", write=write)
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all that was begun is ended
     with _server(settings.load(), alone=alone) as made:
         url = runtime.role_url(made, roles.OWNER)
         if controls:
-            _say(economy.controls(url, first), f"python -m benchmarks.economy --controls --first {first}", write)
+            _say(economy.controls(url, first), f"{command} --controls --first {first}", write=write)
             return
         found: list[Result] = []
-        path = results or settings.load().data_dir / "economy.jsonl"
-        for result, seconds in economy.results(url, range(first, first + seeds), path, processes=processes):
+        for result, seconds in economy.results(url, of_seeds, path, processes=processes):
             found.append(result)
             click.echo(f"seed {result.seed}: a {result.town} in {seconds:.0f} s, {len(found)} of {seeds}", err=True)
-    found.sort(key=lambda result: result.seed)
-    _say(report.figures(found), f"python -m benchmarks.economy --first {first} --seeds {seeds}", write)
-    economy.require(found)
+    _end(found, f"{command} --first {first} --seeds {seeds}", write=write)
 
 
 @contextmanager
@@ -85,7 +90,14 @@ def _server(deployment: Settings, *, alone: bool) -> Iterator[Settings]:
             process.wait(60)
 
 
-def _say(figures: Iterable[Figure], command: str, write: bool) -> None:
+def _end(found: Sequence[Result], command: str, *, write: bool) -> None:
+    """Report all that was found, whenever it ended; with code 1 where a bar is missed."""
+    found = sorted(found, key=lambda result: result.seed)
+    _say(report.figures(found), f"{command} ({len(found)} ended)", write=write)
+    economy.require(found)
+
+
+def _say(figures: Iterable[Figure], command: str, *, write: bool) -> None:
     for figure in figures:
         line = row(figure, command)
         click.echo(line)
