@@ -41,7 +41,7 @@ class Economics:
     search_appearances_max: int = 50
     search_amount_max_pix: int = 50_000
     viewer_day_max_pix: int = 500_000
-    address_day_max_pix: int = 20_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
+    address_day_max_pix: int = 30_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
     segment_day_max_pix: int = 5_000_000
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
@@ -53,10 +53,10 @@ class Economics:
     # `beside_pair_pix` at most (0: no bound), counts what is within `beside_share_ppm` of what counts by the former, or
     # has on the mean of the seven days before. What is above is taken back as far as it has not matured, and held where
     # it has. For so long after a person has released such a hold the creator's share is `fan_in_trust_ppm`.
-    source_day_pix: int = 200_000
+    source_day_pix: int = 80_000
     shared_networks: tuple[str, ...] = ()
-    beside_share_ppm: int = 400_000
-    beside_pair_pix: int = 300_000
+    beside_share_ppm: int = 600_000
+    beside_pair_pix: int = 450_000
     fan_in_trust_s: int = 30 * 86_400
     fan_in_trust_ppm: int = 800_000
 

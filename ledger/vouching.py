@@ -5,11 +5,14 @@ A source is a key, or all viewers without one of a network. What it earns all cr
 day, of which one source brings a bounded amount, counts what is within a share b (`beside_share_ppm`) of what is vouched for:
 of that day, or of the mean of the days before if that is more. Two bounds follow, whatever anybody looks at:
 
-A source is worth at most (1 + b) W a day to those who own it, and (1 + 2b) W on a day on which they change the creators whom
-they push. For what is vouched for of n sources comes to n W at most, for all creators whom nobody else looks at together; so
-does the sum of these creators' means, of days that come to no more. Beside that counts b times the greater of the two for each
-creator: b n W where no creator's mean is above their day, and never more than b times both sums. The b of creators
-whom a person has believed for a while (`fan_in_trust_ppm`) is 1 at most: W beside W, where these stay the same.
+A source is worth at most (1 + b) W a day to those who own it where the creators whom they push stay the same, and (1 + 2b)
+W on a day on which they change them: on every day, where they push eight in turn. For what is vouched for of n sources
+comes to n W at most, for all creators whom nobody else looks at together; so does the sum of these creators' means, of days
+that come to no more. Beside that counts b times the greater of the two for each creator: b n W where no creator's mean is
+above their day, and never more than b times both sums. The b of creators whom a person has believed for a while
+(`fan_in_trust_ppm`) is 1 at most: W beside W, where these stay the same. To creators whom others look at, too, a source is
+worth W, with `beside_pair_pix` for each of them as far as that is within their b: the more of these join, the more, and no
+rule that lets the people of an unknown shared network count keeps that down, since one loop can look as these do.
 
 Nothing that others do lowers what counts for a creator, but a neighbour without a key in the same network. For what is vouched
 for of a source, and the rest, follow from its own day alone; looks of other sources add to either, and what counts grows with

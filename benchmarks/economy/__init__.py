@@ -6,7 +6,8 @@ review and holds decide, over databases of the benchmark's own and on a clock th
 there: what they leave out by themselves (own creators' keys, cosines) is an assumption of `world`.
 
 Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest), `platform` (the ledger), `rules` (and
-what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world` (one of the four), `compare`, `report`.
+what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world` (one of the four), `compare`, `kept` (results
+on disk), `report`. `reckoning` is beside them: honest days by vouching alone, for choosing settings.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from psycopg import Connection, sql
+from psycopg.errors import ObjectInUse
 
-from benchmarks.economy import compare, platform, report, rules, strategies
+from benchmarks.economy import compare, platform, report, rules, strategies, towns
 from benchmarks.economy.compare import Paces, Result
+from benchmarks.economy.kept import Kept, version
 from benchmarks.economy.learning import Pace
 from benchmarks.run import Figure
 from cluster import database, migrations, roles, runtime
@@ -30,17 +35,19 @@ from cluster.settings import Settings
 from ledger.settings import PIX, Economics
 
 ECONOMIES = 200
+NAMED = "bench_economy_"  # databases, each with a number behind it
 ECONOMICS = Economics(anonymous_weight_ppm=1_000_000, payout_min_pix=1)  # the worst case: who has no key earns in full
 SHORT = Paces(Pace(cells=3, days=14, learned=9), Pace(cells=3, days=4, learned=2, period=1))  # for controls
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """All economies, on all cores.
+    """All economies, on all cores; those that were run by the same code before are not run again.
 
     Raises:
         SystemExit: 1, a bar is missed; all figures have been given by then.
     """
-    found = list(results(settings, range(ECONOMIES)))
+    url, path = runtime.role_url(settings, roles.OWNER), settings.data_dir / "economy.jsonl"
+    found = [result for result, _ in results(url, range(ECONOMIES), path)]
     yield from report.figures(found)
     require(found)
 
@@ -56,35 +63,53 @@ def require(found: Sequence[Result]) -> None:
         sys.exit(f"bars of the economy that are missed: {len(missed)}{listed}")  # a text means code 1
 
 
-def results(settings: Settings, seeds: Sequence[int], economics: Economics = ECONOMICS) -> Iterator[Result]:
-    """Economy after economy, in the order of seeds, as many at once as there are cores."""
-    url = runtime.role_url(settings, roles.OWNER)
-    workers = min(os.cpu_count() or 1, len(seeds))
-    with ProcessPoolExecutor(workers) as executor:
-        yield from executor.map(_one, [url] * len(seeds), seeds, [economics] * len(seeds))
+def results(
+    url: str, seeds: Sequence[int], path: Path, economics: Economics = ECONOMICS, processes: int | None = None
+) -> Iterator[tuple[Result, float]]:
+    """Economies as they end, each with the seconds it has taken, as many at once as there are cores.
+
+    `url`: of a PostgreSQL, as who may make databases. What `path` has is not run again, and what is run is kept there at once.
+    """
+    kept = Kept(path, version(economics))
+    known = kept.known(seeds)
+    yield from (known[seed] for seed in seeds if seed in known)
+    left = [(url, seed, economics) for seed in seeds if seed not in known]
+    if not left:
+        return
+    _drop_left(url)
+    with get_context("spawn").Pool(min(processes or os.cpu_count() or 1, len(left))) as pool:
+        for result, seconds in pool.imap_unordered(_one, left):
+            kept.add(result, seconds)
+            yield result, seconds
 
 
-def controls(settings: Settings, seed: int, economics: Economics = ECONOMICS) -> Iterator[Figure]:
-    """What the best farm keeps with all rules, and with each of them switched off."""
+def controls(url: str, seed: int, economics: Economics = ECONOMICS) -> Iterator[Figure]:
+    """What the best farm, and the best who pads, keeps with all rules, and with each of them switched off."""
     bots = [each for each in strategies.STRATEGIES if not (each.pads or each.stuffs)]
-    with _database(runtime.role_url(settings, roles.OWNER)) as connection:
-        found = compare.farms_only(connection, seed, economics, bots, SHORT, *((name,) for name in rules.OFF))
-    for name, farms in zip(("", *rules.OFF), found, strict=True):
-        best = max(farms, key=lambda each: each.share)
-        value = f"{best.share:.2%} of {best.uncapped / PIX:.2f} PIX a day ({best.strategy}; {best.best})"
-        yield Figure(f"kept at most without {name}" if name else "kept at most with all rules", value)
+    without = [(name,) for name in rules.RULES]
+    for kind, chosen in (("", bots), (" by who pads", [strategies.STRATEGIES[0]])):
+        with _database(url) as connection:
+            found = compare.farms_only(connection, seed, economics, chosen, SHORT, *without, town=towns.POPULAR)
+        for name, farms in zip(("", *rules.RULES), found, strict=True):
+            best = max(farms, key=lambda each: each.share)
+            value = f"{best.share:.2%} of {best.uncapped / PIX:.2f} PIX a day ({best.strategy}; {best.best})"
+            yield Figure(f"kept at most{kind} without {name}" if name else f"kept at most{kind} with all rules", value)
 
 
-def _one(url: str, seed: int, economics: Economics) -> Result:
+def _one(job: tuple[str, int, Economics]) -> tuple[Result, float]:
+    url, seed, economics = job
+    began = time.monotonic()
     with _database(url) as connection:
-        return compare.run(connection, seed, economics)
+        return compare.run(connection, seed, economics), time.monotonic() - began
 
 
 @contextmanager
 def _database(url: str) -> Iterator[Connection[Any]]:
-    """A ledger of the benchmark's own, on the deployment's PostgreSQL."""
-    name = f"bench_{secrets.token_hex(4)}"
+    """A ledger of the benchmark's own. Who uses a database holds the lock of its name, so that what was left is known."""
+    number = secrets.randbits(62)
+    name = f"{NAMED}{number}"
     with database.connect(url, autocommit=True) as server:
+        server.execute("SELECT pg_advisory_lock(%s)", (number,))
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             own = url.rsplit("/", 1)[0] + f"/{name}"
@@ -94,3 +119,14 @@ def _database(url: str) -> Iterator[Connection[Any]]:
                 yield connection
         finally:
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _drop_left(url: str) -> None:
+    """Drop databases of runs that were killed: those that nobody uses, or is about to use from the same database as this."""
+    with database.connect(url, autocommit=True) as server:
+        rows = server.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (NAMED,)).fetchall()
+        for (name,) in rows:
+            row = server.execute("SELECT pg_try_advisory_lock(%s)", (int(name.removeprefix(NAMED)),)).fetchone()
+            if row is not None and row[0]:
+                with suppress(ObjectInUse):  # locks are of the database from which they are taken
+                    server.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))

@@ -2,42 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
 from benchmarks import economy
 from benchmarks.economy import report, strategies
+from benchmarks.economy.compare import Result
+from benchmarks.economy.kept import Kept, version
 from benchmarks.run import Figure, append, row
-from cluster import settings
+from cluster import roles, runtime, settings, supervisor
+from cluster.settings import Settings
+
+MEMORY = Path("/dev/shm")  # noqa: S108  where the kernel keeps shared memory
+START_TIMEOUT_S = 120.0
 
 
 @click.command()
 @click.option("--seeds", type=click.IntRange(1), default=8, help="How many economies; eight have each town.")
 @click.option("--first", type=int, default=0, help="The first one's seed.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="Of every seed, kept as it ends; else in the data folder."
+)
+@click.option("--processes", type=click.IntRange(1), help="Else one a core.")
+@click.option("--alone", is_flag=True, help="Over a PostgreSQL of its own in place of the deployment's.")
 @click.option("--write", is_flag=True, help="Append the report to benchmarks/LOG.md.")
 @click.option("--controls", is_flag=True, help="What farms keep with each rule switched off in turn.")
+@click.option("--kept", "is_kept", is_flag=True, help="Run nothing: report what is kept of these seeds.")
 @click.option("--list", "listed", is_flag=True, help="Run nothing: name the strategies.")
-def main(seeds: int, first: int, write: bool, controls: bool, listed: bool) -> None:
-    """Run economies on the deployment's PostgreSQL and say what farms keep and honest creators lose."""
+def main(
+    seeds: int, first: int, results: Path | None, processes: int | None, *,
+    alone: bool, write: bool, controls: bool, is_kept: bool, listed: bool,
+) -> None:  # fmt: skip
+    """Run economies and say what farms keep and honest creators lose; what was run before by the same code is only counted.
+
+    All of them without a running stack: --alone --seeds 200 --results FILE. It may be ended at any time.
+    """
     if listed:
         for each in strategies.STRATEGIES:
             click.echo(f"{each.name}: {each.means}")
         return
-    if controls:
-        _say(
-            economy.controls(settings.load(), first), f"python -m benchmarks.economy --controls --first {first}", write
-        )
+    path, command = results or settings.load().data_dir / "economy.jsonl", "python -m benchmarks.economy"
+    of_seeds = range(first, first + seeds)
+    if is_kept:
+        known = Kept(path, version(economy.ECONOMICS)).known(of_seeds)
+        _end([result for result, _ in known.values()], f"{command} --first {first} --seeds {seeds}", write=write)
         return
-    found = []
-    for result in economy.results(settings.load(), range(first, first + seeds)):
-        found.append(result)
-        click.echo(f"seed {result.seed}: a {result.town}", err=True)
-    _say(report.figures(found), f"python -m benchmarks.economy --first {first} --seeds {seeds}", write)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all that was begun is ended
+    with _server(settings.load(), alone=alone) as made:
+        url = runtime.role_url(made, roles.OWNER)
+        if controls:
+            _say(economy.controls(url, first), f"{command} --controls --first {first}", write=write)
+            return
+        found: list[Result] = []
+        for result, seconds in economy.results(url, of_seeds, path, processes=processes):
+            found.append(result)
+            click.echo(f"seed {result.seed}: a {result.town} in {seconds:.0f} s, {len(found)} of {seeds}", err=True)
+    _end(found, f"{command} --first {first} --seeds {seeds}", write=write)
+
+
+@contextmanager
+def _server(deployment: Settings, *, alone: bool) -> Iterator[Settings]:
+    """The deployment, or where it is to be left `alone` a PostgreSQL in memory for as long as this runs."""
+    if not alone:
+        yield deployment
+        return
+    with tempfile.TemporaryDirectory(prefix="pixr-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        environment = {**os.environ, "PIXR_CONFIG": str(deployment.path), "PIXR_DATA_DIR": folder}
+        made = settings.load(environ=environment)
+        process = supervisor.start(made, only=("postgres",))
+        try:
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while supervisor.read_status(made)["phase"] != "up":
+                assert process.poll() is None, supervisor.read_status(made)
+                assert time.monotonic() < deadline, supervisor.read_status(made)
+                time.sleep(0.2)
+            yield made
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _end(found: Sequence[Result], command: str, *, write: bool) -> None:
+    """Report all that was found, whenever it ended; with code 1 where a bar is missed."""
+    found = sorted(found, key=lambda result: result.seed)
+    _say(report.figures(found), f"{command} ({len(found)} ended)", write=write)
     economy.require(found)
 
 
-def _say(figures: Iterable[Figure], command: str, write: bool) -> None:
+def _say(figures: Iterable[Figure], command: str, *, write: bool) -> None:
     for figure in figures:
         line = row(figure, command)
         click.echo(line)

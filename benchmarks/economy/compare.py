@@ -150,21 +150,25 @@ def farms_only(
     chosen: Sequence[Strategy],
     paces: Paces,
     *without: Sequence[str],
+    town: Town = towns.TOWNS[0],
 ) -> list[list[FarmResult]]:
-    """What farms without any honest audience keep: first with all rules, then `without` some, each."""
-    people = people_of(seed, economics, paces, towns.TOWNS[0])
+    """What farms keep: first with all rules, then `without` some, each. Only who pads needs honest people, those of `town`."""
+    people = people_of(seed, economics, paces, town)
     uncapped = _uncapped(connection, seed, rules.free(economics), people, paces, chosen)
-    found = []
+    has_people, found = any(each.pads for each in chosen), []
     for names in ((), *without):
-        ruled = rules.without(economics, *names)
-        world = World(connection, seed, ruled, people, paces.ruled, farms=chosen, has_people=False).run()
+        ruled, there = rules.without(economics, *names), people
+        if rules.NETWORKS in names:
+            there = people_of(seed, economics, paces, town, has_networks=False)
+        before = World(connection, seed, ruled, there, paces.ruled).run() if has_people else None
+        world = World(connection, seed, ruled, there, paces.ruled, farms=chosen, has_people=has_people).run()
         pairs = zip(uncapped.farms, world.farms, strict=True)
-        found.append([_farm(one, (uncapped, None), other, (world, None)) for one, other in pairs])
+        found.append([_farm(one, (uncapped, None), other, (world, before)) for one, other in pairs])
     return found
 
 
-def people_of(seed: int, economics: Economics, paces: Paces, town: Town) -> People:
-    return People(seed, economics, FixedHashes(seed), paces.ruled.days, town)
+def people_of(seed: int, economics: Economics, paces: Paces, town: Town, *, has_networks: bool = True) -> People:
+    return People(seed, economics, FixedHashes(seed, has_networks=has_networks), paces.ruled.days, town)
 
 
 def _uncapped(

@@ -92,13 +92,13 @@ class Farm:
 
     def _searches(self, cell: Cell, tactic: Tactic, age: int, number: int, day: int) -> tuple[Searches, list[Viewer]]:
         """A day of a cell's bots, and by which viewer each search is."""
-        spread, own, cover = self._looks(cell, tactic, age)
+        spread, deep, aside, cover = self._looks(cell, tactic, age)
         grown = tactic.growth ** min(age + 1, 30) if age >= 0 else np.inf
         bots = max(1, round(min(cell.sources * tactic.active, grown)))
         chosen = self._rng.permutation(cell.sources)[:bots]
         sizes = self._moments_of(cell)
         segments = np.concatenate([
-            self._own(cell, sizes, spread, own, len(chosen), max(age, 0)),
+            self._own(cell, sizes, spread, deep, aside, chosen, max(age, 0)),
             self._people.catalogue.segments[
                 self._people.catalogue.any_of(self._rng, number, bots * cover)
             ].reshape(bots, cover),
@@ -117,24 +117,41 @@ class Farm:
             amounts=amounts(self._people.economics, np.full(len(flat), RELEVANCE_PPM), keyless),
         ), viewers  # fmt: skip
 
-    def _looks(self, cell: Cell, tactic: Tactic, age: int) -> tuple[int, int, int]:
-        """Own creators of a bot, its looks at all of them together and those at others."""
+    def _looks(self, cell: Cell, tactic: Tactic, age: int) -> tuple[int, int, int, int]:
+        """Own creators that a bot looks at in depth, its looks at all of them, those at each other one, and those at others."""
         most = LOOKS_A_DAY // (COPIES if self.strategy.copies else 1)
-        spread = min(round(tactic.spread), len(cell.creators))
+        spread = 1 if self.strategy.choice == "turn" else min(round(tactic.spread), len(cell.creators))
         if age < 0:
-            return spread, 0, SLEEPER_LOOKS
-        own = min(spread * round(tactic.depth), most)
-        return spread, own, min(round(own * tactic.cover), most - own)
+            return spread, 0, 0, SLEEPER_LOOKS
+        others = len(cell.creators) - spread
+        aside = min(round(tactic.aside), (most - spread) // others) if others else 0
+        deep = min(spread * round(tactic.depth), most - others * aside)
+        own = deep + others * aside
+        return spread, deep, aside, min(round(own * tactic.cover), most - own)
 
-    def _own(self, cell: Cell, sizes: Ids, spread: int, own: int, bots: int, age: int) -> Ids:
-        """Each bot's looks (bots, own) at some of the creators in turn, each day at moments behind those of yesterday."""
-        depth = -(-own // spread) if own else 0
-        found = np.zeros((bots, own), np.int64)
-        for row in range(bots):
-            chosen = self._rng.permutation(len(cell.creators))[:spread]
-            numbers = (age * depth + np.arange(depth)[:, None]) % sizes[chosen]
-            found[row] = (cell.creators[chosen] * SEGMENTS_MAX + numbers).reshape(-1)[:own]
+    def _own(self, cell: Cell, sizes: Ids, spread: int, deep: int, aside: int, bots: Ids, age: int) -> Ids:
+        """Each bot's looks (bots, own) at some creators in turn and at the others, at moments behind those of yesterday."""
+        count = len(cell.creators)
+        depth = -(-deep // spread) if deep else 0
+        rows = []
+        for bot in bots.tolist():
+            order = self._order(bot, count, age)
+            chosen, others = order[:spread], order[spread:]
+            begins = age * (depth + aside)
+            few = (begins + np.arange(aside)[:, None]) % sizes[others]
+            many = (begins + aside + np.arange(depth)[:, None]) % sizes[chosen]
+            looked = [
+                cell.creators[those] * SEGMENTS_MAX + numbers for those, numbers in ((others, few), (chosen, many))
+            ]
+            rows.append(np.concatenate([looked[0].reshape(-1), looked[1].reshape(-1)[:deep]]))
+        found: Ids = np.stack(rows)
         return found
+
+    def _order(self, bot: int, count: int, age: int) -> Ids:
+        """A cell's creators, those first whom a bot looks at in depth."""
+        if not self.strategy.choice:
+            return self._rng.permutation(count)
+        return (np.arange(count) + (age if self.strategy.choice == "turn" else bot)) % count
 
     def _moments_of(self, cell: Cell) -> Ids:
         """How many moments each of a cell's creators has."""
@@ -167,7 +184,7 @@ class Farm:
         name, means = f"farm {self.party} {number}", self.strategy.means
         first = 10_000 * self.party + CREATORS_MAX * number + 1
         creators = np.arange(first, first + means.creators)
-        if self.strategy.pads:  # a single one is the best known; rings come behind
+        if self.strategy.pads:  # a single one is the best known, rings are of those behind
             catalogue = self._people.catalogue
             by_size = [each for each in catalogue.by_size().tolist() if not catalogue.begins[each]]
             first = means.creators * number + (0 if means.creators == 1 else self.pace.cells)

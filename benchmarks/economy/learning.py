@@ -24,19 +24,21 @@ class Tactic:
 
     spread: float = 1.0  # own creators that each bot looks at
     depth: float = 20.0  # looks at each of these
+    aside: float = 0.0  # looks at each other one of the cell's creators
     cover: float = 0.0  # looks at others for each look at an own creator
     active: float = 1.0  # of the bots
     growth: float = 100.0  # times as many bots each day, from one on
 
     def varied(self, rng: np.random.Generator, sigma: float) -> Tactic:
         """One like it."""
-        factor = np.exp(rng.normal(0, sigma, 5))
+        factor = np.exp(rng.normal(0, sigma, 6))
         return Tactic(
             spread=float(np.clip(self.spread * factor[0], 1, 1000)),
             depth=float(np.clip(self.depth * factor[1], 1, 100_000)),
             cover=float(np.clip((self.cover + 0.05) * factor[2] - 0.05, 0, 6)),
             active=float(np.clip(self.active * factor[3], 0.05, 1)),
             growth=float(np.clip(self.growth * factor[4], 1.2, 100)),
+            aside=float(np.clip(self.aside * factor[5], 0, 1000)),
         )
 
 

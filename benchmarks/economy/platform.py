@@ -23,7 +23,7 @@ from ledger.appearances import Hashes, parameters
 from ledger.caps import DAY_S
 from ledger.fold import Fold, Outcome, mature
 from ledger.localnet import inside
-from ledger.review import review
+from ledger.review import FAN_IN, review
 from ledger.settings import PPM, Economics, LedgerSettings
 
 Ids = NDArray[np.int64]
@@ -77,8 +77,13 @@ RECORDED = """
 class FixedHashes(Hashes):
     """The keyed hashes of viewers, under a key that an economy's seed gives."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, has_networks: bool = True) -> None:
+        """`has_networks`: whether replicas see addresses."""
         self._secret = hashlib.sha256(f"economy {seed}".encode()).digest()
+        self._has_networks = has_networks
+
+    def origin(self, prefix: str, at_s: float | None = None) -> bytes:
+        return super().origin(prefix, at_s) if self._has_networks else spool.NO_ORIGIN
 
 
 @dataclass(frozen=True)
@@ -254,6 +259,11 @@ class Platform:
             stops.release(self._connection, each.name, "a person")
         self._connection.commit()
         return len(held)
+
+    def believe(self, creators: Sequence[int]) -> None:
+        """A person looks at the audience of these creators, and believes it."""
+        stops.hold_in_part(self._connection, creators, FAN_IN)
+        self.release(creators)
 
     def settled(self, creators: Sequence[int]) -> NDArray[np.int64]:
         """What each of these creators has for good: received, or payable and not withheld. What matures may be taken back."""

@@ -2,7 +2,9 @@
 
 The bars: each strategy keeps 2 % of its uncapped take at most, and so does the farm that keeps most; honest creators lose
 1 % at most in all, in each town; none of them with an income loses more than a tenth, or has at any time been paid a tenth
-less than without the attack. A tenth, because a creator's own weeks differ by more: what is less nobody can tell from chance.
+less than without the attack. A ring of the best known misses its bar where people behind a shared network count
+(`reckoning` says by how much, and why no rule mends it). A tenth, because a creator's own weeks differ by more: what is
+less nobody can tell from chance.
 """
 
 from __future__ import annotations

@@ -9,9 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ledger.settings import AMOUNT_MAX, Economics
-
-NO_BOUND = AMOUNT_MAX // 10**6  # so large that a share of it can still be taken
+from ledger.settings import PPM, Economics
 
 # Each rule, and the settings that leave it out.
 OFF: Mapping[str, Mapping[str, int]] = {
@@ -19,21 +17,22 @@ OFF: Mapping[str, Mapping[str, int]] = {
     "a network's day": {"address_day_max_pix": 0},
     "a moment's day": {"segment_day_max_pix": 0},
     "a creator's day": {"creator_day_max_pix": 0},
-    "captive viewers": {"captive_min_pix": NO_BOUND},
-    "what one viewer vouches for one creator": {"vouched_pix": NO_BOUND},
-    "what one viewer vouches for all": {"viewer_vouched_pix": NO_BOUND},
-    "a creator's circle": {"creator_free_pix": NO_BOUND},
-    "a circle's viewer": {"viewer_free_pix": NO_BOUND},
-    "vouching": {"captive_share_ppm": 0},
+    "what one source is worth": {"source_day_pix": 0},
+    "what counts beside it": {"beside_share_ppm": PPM},
+    "what one source brings a creator beside it": {"beside_pair_pix": 0},
     "leaps": {"velocity_ratio": 0},
 }
-# Without any one of these a farm lives well. The others stand behind them: what they stop alone is no farm's best tactic.
-HOLDING = ("what one viewer vouches for all", "a circle's viewer", "vouching")
+NETWORKS = "viewers without a key are one source a network"  # no setting: a replica that sees no address leaves it out
+RULES = (*OFF, NETWORKS)
+# Without any one of these a farm of its own creators lives well, or those live well who pad what is popular. The others stand
+# behind them: what they stop alone is no farm's best tactic.
+HOLDING = ("what one source is worth", NETWORKS)
+HOLDING_POPULAR = ("what one source brings a creator beside it",)
 
 
 def without(economics: Economics, *names: str) -> Economics:
     """The same economics without these rules."""
-    changes: dict[str, Any] = {setting: value for name in names for setting, value in OFF[name].items()}
+    changes: dict[str, Any] = {setting: value for name in names for setting, value in OFF.get(name, {}).items()}
     return dataclasses.replace(economics, **changes)
 
 

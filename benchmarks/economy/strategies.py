@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 from benchmarks.economy.catalogue import PAGE
 from benchmarks.economy.learning import Pace, Tactic
 from ledger.settings import PPM, Economics
+from ledger.vouching import USUAL_DAYS
 
 SEARCHES_A_DAY = 1440  # of one network or key
 LOOKS_A_DAY = SEARCHES_A_DAY * PAGE
 RELEVANCE_PPM = 950_000  # bots ask for exactly what the farm's moments show
 COPIES = 3  # of each page, where a strategy sends pages more than once
-SHY = 0.8  # of the part of a day from which on a viewer is captive
+# Creators who are pushed in turn: one more than the days by whose mean a day may be measured. On the day of each nothing
+# is in their own mean, and so all of the others' means counts beside it (see `vouching`).
+IN_TURN = USUAL_DAYS + 1
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,17 @@ class Strategy:
     copies: str = ""  # pages are sent COPIES times: with one "key", with "keys" of their own, or over other "replicas"
     wallets: bool = False  # another wallet, whenever something was paid
     deceives: bool = False  # a person releases the farm's holds, again and again
+    is_believed: bool = False  # a person has looked at each creator's audience, and has believed it
+    choice: str = (
+        ""  # of creators: any; "turn": all bots look at one, each day at another; "own": each network has its own
+    )
     pads: bool = False  # the creators have an audience of their own
     stuffs: bool = False  # no bots: moments that are found by words they do not show
 
     def plain(self) -> Strategy:
         """The same means without the tricks, which cost a loop time and are good for nothing where no rule is."""
-        return replace(self, sleeps=0, is_ramp=False, again=False, copies="", wallets=False, deceives=False)
+        return replace(self, sleeps=0, is_ramp=False, again=False, copies="", choice="", wallets=False, deceives=False,
+                       is_believed=False)  # fmt: skip
 
     def pace(self, pace: Pace) -> Pace:
         """Honest creators who turn to it are few, who sleeps has less time: tries are shorter."""
@@ -60,26 +68,32 @@ class Strategy:
         return replace(pace, cells=cells, period=1 if self.pads or self.sleeps else pace.period)
 
 
+# Those who pad the same creators have no economy together: four that follow each other are in one.
 STRATEGIES = (
+    Strategy("padding of what is popular", Means(networks=1), pads=True),
     Strategy("cookies of one network", Means(networks=1, creators=24)),
     Strategy("many networks, one creator", Means(networks=6)),
     Strategy("ring of two", Means(networks=3, creators=2)),
     Strategy("ring of five", Means(networks=3, creators=5)),
     Strategy("ring of many", Means(networks=2, creators=40)),
+    Strategy("padding of what is popular by many networks", Means(networks=8), pads=True),
     Strategy("creators by the hundred", Means(networks=1, creators=200)),
-    Strategy("captive audience", Means(networks=1, keys=1)),
+    Strategy("one network a creator", Means(networks=6, creators=6), choice="own"),
+    Strategy("creators in turn", Means(networks=2, creators=IN_TURN), choice="turn"),
+    Strategy("creators in turn, by keys", Means(keys=2, creators=IN_TURN), choice="turn"),
+    Strategy("creators in turn, believed", Means(networks=2, creators=IN_TURN), choice="turn", is_believed=True),
+    Strategy("padding of a popular ring", Means(networks=1, creators=4), pads=True),
     Strategy("ramp", Means(networks=6, creators=3), is_ramp=True),
     Strategy("keys tied to no creator", Means(keys=2, creators=30)),
     Strategy("keys of a ring", Means(keys=2, creators=5)),
     Strategy("Idempotency-Keys", Means(networks=1, keys=1, creators=24), copies="key"),
     Strategy("repeats over replicas", Means(networks=1, keys=1, creators=24), copies="replicas"),
+    Strategy("padding of a popular ring by many networks", Means(networks=8, creators=4), pads=True),
     Strategy("day boundary and rotation", Means(networks=1, keys=1, creators=24), again=True),
     Strategy("sleepers", Means(networks=2, creators=24), sleeps=6),
     Strategy("wallets", Means(networks=2, creators=24), wallets=True),
-    Strategy("a person deceived", Means(networks=2, creators=24), deceives=True),
+    Strategy("a person deceived", Means(networks=2, creators=24), deceives=True, is_believed=True),
     Strategy("holds of its own making, released", Means(networks=2, keys=2, creators=3), deceives=True),
-    Strategy("padding of what is popular", Means(networks=2), pads=True),
-    Strategy("padding of a popular ring", Means(networks=2, creators=4), pads=True),
     Strategy("stuffed words", Means(creators=8), stuffs=True),
 )
 BY_NAME = {each.name: each for each in STRATEGIES}
@@ -91,30 +105,33 @@ def look_pix(economics: Economics) -> int:
 
 
 def openings(strategy: Strategy, economics: Economics) -> Sequence[Tactic]:
-    """All that a loop can do; the best response to the rules; and what else a reader of the rules would try."""
-    ring, per_look = strategy.means.creators, look_pix(economics)
-    vouched = max(1.0, economics.vouched_pix / per_look)  # looks at one creator which nobody doubts
-    spread = float(min(ring, max(1, math.ceil(economics.viewer_vouched_pix / max(1, economics.vouched_pix)))))
-    free = economics.viewer_free_pix / per_look
-    day = min(LOOKS_A_DAY, (economics.viewer_day_max_pix or economics.address_day_max_pix or PPM**2) // per_look)
-    network = min(LOOKS_A_DAY, (economics.address_day_max_pix or PPM**2) // per_look)
-    cover = _cover(spread, economics)
+    """The best response to the rules, all that a loop can do, and what else a reader of the rules would try."""
+    ring = strategy.means.creators
+    worth, pair = _looks(economics.source_day_pix, economics), _looks(economics.beside_pair_pix, economics)
+    share = economics.beside_share_ppm / PPM
+    network = _looks(economics.address_day_max_pix, economics)
+    day = min(network, _looks(economics.viewer_day_max_pix, economics))
+    if (
+        strategy.choice == "turn"
+    ):  # the others' means are worth that much together, and a reserve for what is vouched for of it
+        asides = [reserve * worth * share / USUAL_DAYS for reserve in (1.0, 1.5, 2.5)]
+        return [
+            Tactic(1.0, max(1.0, looks - aside * (ring - 1)), aside) for aside in asides for looks in (network, day)
+        ]
+    counted = min(LOOKS_A_DAY, math.ceil(worth * (1 + share)))  # of a source, where nobody else looks
     found = (
+        Tactic(float(ring), min(LOOKS_A_DAY, worth + ring * pair) / ring if strategy.pads else counted / ring),
         Tactic(float(ring), LOOKS_A_DAY / ring),
-        Tactic(spread, vouched + free / spread, cover),
-        Tactic(float(ring), day / ring, _cover(ring, economics)),
-        Tactic(float(ring), network / ring, _cover(ring, economics)),
-        Tactic(1.0, max(1.0, economics.captive_min_pix / per_look - 1)),
-        Tactic(spread, vouched + 1, 1.0),
+        Tactic(float(ring), day / ring),
+        Tactic(float(ring), network / ring),
+        Tactic(1.0, float(counted)),
+        Tactic(float(ring), worth / ring, cover=1.0),
     )
     if strategy.is_ramp:
-        return (*(replace(found[1], growth=growth) for growth in (1.9, 4.5)), *found[:4])
+        return (*(replace(found[0], growth=growth) for growth in (1.9, 4.5)), *found[:4])
     return found
 
 
-def _cover(spread: float, economics: Economics) -> float:
-    """Looks at others for each own one, so that the few who get most do not get what makes a viewer captive to them."""
-    few, share = economics.captive_creators, SHY * economics.captive_share_ppm / PPM
-    if not economics.captive_share_ppm or few / spread <= share:
-        return 0.0
-    return min(few, spread) / spread / share - 1
+def _looks(most_pix: int, economics: Economics) -> int:
+    """How many looks of a bot a bound lets through, of those that a loop can do in a day."""
+    return min(LOOKS_A_DAY, most_pix // max(1, look_pix(economics))) if most_pix else LOOKS_A_DAY

@@ -42,6 +42,7 @@ class Town:
 # A usual creator of the village earns 0.04 PIX a day and the best one a third of a PIX; of the town 0.5 and 7 PIX; of the
 # city 2 and 25 PIX, and 50 on the day when everybody talks about them. In a hamlet few creators earn at all.
 TOWNS = (Town("hamlet", 300, creators=20), Town("village", 420), Town("town", 6_000), Town("city", 24_000))
+POPULAR = Town("few creators and many people", 800, creators=20)  # of no seed: who pads has something to pad here
 OF_SEEDS = ("village", "town", "hamlet", "city", "town", "village", "hamlet", "town")
 
 

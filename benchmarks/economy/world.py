@@ -137,5 +137,7 @@ class World:
             if farm.strategy.wallets and number % WALLET_DAYS == 0:
                 for creator in farm.creators.tolist():
                     self.platform.change_wallet(creator, number + 1)
+            if farm.strategy.is_believed and number == 0:
+                self.platform.believe(farm.creators.tolist())
             if farm.strategy.deceives and number % DECEIVED_DAYS == DECEIVED_DAYS - 1:
                 self.platform.release(farm.creators.tolist())

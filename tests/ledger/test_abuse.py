@@ -33,7 +33,7 @@ AT_ONCE = Economics(maturity_s=36 * 3600, source_day_pix=30_000)  # what matures
 NARROW = dataclasses.replace(
     ECONOMICS, source_day_pix=30_000
 )  # so that a few hundred looks are more than a source's day
-FARMED = 42_000 * 9 // 10  # what counts by it of a farm of one network: its bound, and four tenths beside
+FARMED = 48_000 * 9 // 10  # what counts by it of a farm of one network: its bound, and six tenths of it beside
 HONEST_CREATORS, FARMERS = range(1, 61), range(901, 904)
 SEGMENTS_EACH = 40
 HONEST_VIEWERS, COOKIES = 400, 700
@@ -222,9 +222,9 @@ def test_cookies_of_one_network_are_one_source(journal: Connection[Any]) -> None
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, maturity_s=0)
     run(journal, [*audience(7), *clicks(7, viewers=60, networks=1)], economics)
-    assert due_to(journal, 7) == 130_000 * 14 // 10 * 9 // 10
+    assert due_to(journal, 7) == 130_000 * 16 // 10 * 9 // 10
     run(journal, list(clicks(7, viewers=70, networks=70)), economics)  # ten more, with a network each
-    assert due_to(journal, 7) == 170_000 * 14 // 10 * 9 // 10
+    assert due_to(journal, 7) == 170_000 * 16 // 10 * 9 // 10
 
 
 def due_to(connection: Connection[Any], creator: int) -> int:
@@ -242,7 +242,7 @@ def test_who_is_clicked_at_is_paid_what_others_have_earned_them(journal: Connect
     """The griefer's clicks are held, and nothing else; after a person has looked more of them counts, up to a bound."""
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, maturity_s=0)
-    counts = pytest.approx(130_000 * 14 // 10 * 9 // 10, abs=3)
+    counts = pytest.approx(130_000 * 16 // 10 * 9 // 10, abs=3)
     run(journal, [*audience(7), *clicks(7, viewers=30, networks=1)], economics)
     (held,) = stops.in_force(journal)
     assert (held.creator_id, held.reason) == (7, FAN_IN)
@@ -266,7 +266,7 @@ def test_a_family_keeps_what_it_earns_however_many_click_beside_it(journal: Conn
     fund(journal, 10**12)
     family = [search(*(shown(moment(1, n), 1, 1000, f"friend {each}") for n in range(9))) for each in range(11)]
     got = run(journal, [*clicks(1, 30, 1), *family, *audience(7)], NARROW)
-    assert got[1] == (99_000 + 30_000) * 14 // 10 * 9 // 10
+    assert got[1] == (99_000 + 30_000) * 16 // 10 * 9 // 10
     assert due_to(journal, 1) == 0  # not matured
     assert journal.execute("SELECT reversed_pix = captive_pix FROM ledger.suspicions").fetchall() == [(True,)]
     assert_whole(journal)
@@ -277,8 +277,8 @@ def test_a_ring_shares_what_its_sources_are_worth(journal: Connection[Any]) -> N
     people = list(honest(random.Random(7)))
     ring = [each for creator in (981, 982) for each in clicks(creator, 50, networks=1, looks=10)]
     got = run(journal, [*people, *ring], dataclasses.replace(ECONOMICS, source_day_pix=100_000))
-    assert (got[981], got[982]) == (63_000, 63_000)  # of 450,000 each
-    assert {creator: taken_back(journal)[creator] for creator in (981, 982)} == {981: 387_000, 982: 387_000}
+    assert (got[981], got[982]) == (72_000, 72_000)  # of 450,000 each
+    assert {creator: taken_back(journal)[creator] for creator in (981, 982)} == {981: 378_000, 982: 378_000}
 
 
 def test_a_day_that_bots_have_filled_pays_what_people_would_have_earned(journal: Connection[Any]) -> None:

@@ -111,7 +111,7 @@ def test_what_a_person_has_looked_at_is_believed_up_to_another_share() -> None:
     rows = [*WORLD, *looks(range(1000, 1100), range(1, 3), W)]
     got = earned(rows, trusted=frozenset((1,)))
     vouched = 100 * W // 2
-    assert (got[1], got[2]) == (vouched * 18 // 10 * 9 // 10, vouched * 14 // 10 * 9 // 10)
+    assert (got[1], got[2]) == (vouched * 18 // 10 * 9 // 10, vouched * 16 // 10 * 9 // 10)
 
 
 def test_what_others_have_crowded_out_takes_the_place_of_what_does_not_count() -> None:
@@ -128,7 +128,7 @@ def test_amounts_that_leave_64_bits_when_they_are_multiplied_count_exactly() -> 
     assert earned(looks(range(3), range(1, 2), 10**12), boundless) == {1: 3 * 10**12 * 9 // 10}
     bounded = dataclasses.replace(boundless, source_day_pix=10**12, beside_pair_pix=0)
     rows = looks(range(3), range(1, 3), 10**12)  # of each source's two there is one
-    assert set(earned(rows, bounded).values()) == {3 * 5 * 10**11 * 14 // 10 * 9 // 10}
+    assert set(earned(rows, bounded).values()) == {3 * 5 * 10**11 * 16 // 10 * 9 // 10}
 
 
 def test_of_nothing_nothing_counts() -> None:
