@@ -253,6 +253,36 @@ def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path, how: signal.
     assert not supervisor.running(settings)
 
 
+def test_an_up_that_is_given_up_says_what_it_waited_for_and_what_is_still_there(tmp_path: Path) -> None:
+    settings = throwaway_settings(tmp_path)
+    limits = {"PIXR_SUPERVISOR_START_TIMEOUT_S": "5", "PIXR_SUPERVISOR_STOP_TIMEOUT_S": "0.2"}
+    left = {name: value for name, value in os.environ.items() if not name.startswith("PIXR_")}  # by tests before
+    up = subprocess.Popen(
+        (sys.executable, "-m", "cluster.cli", "up"),
+        env=left | limits | {"PIXR_DATA_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (supervisor.running(settings) and supervisor.status_path(settings).exists()):
+        assert time.monotonic() < deadline, "the supervisor did not start"
+        time.sleep(0.01)
+    (started,) = psutil.Process(up.pid).children()
+    started.suspend()  # it does not hear that it is to stop
+    try:
+        said, _ = up.communicate(timeout=60)
+    finally:
+        family = [started, *started.children(recursive=True)]
+        for each in family:
+            each.kill()
+        psutil.wait_procs(family, timeout=5)
+    assert up.returncode == 1, said
+    assert "Traceback" not in said
+    assert " ".join(said.split()).startswith("pixr: not up within 5 s, waiting for ")
+    assert f"the supervisor (pid {started.pid}) has not stopped within 1 s" in " ".join(said.split())
+
+
 def _healthy(settings: Settings, service: str) -> bool:
     rows: dict[str, dict[str, object]] = supervisor.read_status(settings)["services"]  # type: ignore[assignment]
     return bool(rows.get(service, {}).get("healthy"))
