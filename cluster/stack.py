@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import signal
@@ -330,12 +329,15 @@ def _stop(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
     Raises:
         Temporary: it is still there.
     """
-    timeout_s = settings.supervisor.stop_timeout_s * 3
     if process is not None and process.poll() is None:
         os.kill(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # said below
+        timeout_s = settings.supervisor.stop_timeout_s * 3
+        try:
             process.wait(timeout_s)
-    supervisor.stop(settings, timeout_s)
+        except subprocess.TimeoutExpired as error:
+            said = f"the supervisor (pid {process.pid}) has not stopped within {timeout_s:.0f} s"
+            raise Temporary(said) from error
+    supervisor.stop(settings)
 
 
 def _progress(status: dict[str, Any]) -> Table:

@@ -253,9 +253,8 @@ def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path, how: signal.
     assert not supervisor.running(settings)
 
 
-def test_an_up_that_is_given_up_says_what_it_waited_for_and_what_is_still_there(tmp_path: Path) -> None:
-    settings = throwaway_settings(tmp_path)
-    limits = {"PIXR_SUPERVISOR_START_TIMEOUT_S": "5", "PIXR_SUPERVISOR_STOP_TIMEOUT_S": "0.2"}
+def test_an_up_that_is_given_up_says_so_and_what_is_still_there(tmp_path: Path) -> None:
+    limits = {"PIXR_SUPERVISOR_START_TIMEOUT_S": "5", "PIXR_SUPERVISOR_STOP_TIMEOUT_S": "0.3"}
     left = {name: value for name, value in os.environ.items() if not name.startswith("PIXR_")}  # by tests before
     up = subprocess.Popen(
         (sys.executable, "-m", "cluster.cli", "up"),
@@ -264,23 +263,21 @@ def test_an_up_that_is_given_up_says_what_it_waited_for_and_what_is_still_there(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not (supervisor.running(settings) and supervisor.status_path(settings).exists()):
-        assert time.monotonic() < deadline, "the supervisor did not start"
-        time.sleep(0.01)
-    (started,) = psutil.Process(up.pid).children()
-    started.suspend()  # it does not hear that it is to stop
+    started: list[psutil.Process] = []
     try:
-        said, _ = up.communicate(timeout=60)
+        while not started:
+            assert up.poll() is None
+            started = psutil.Process(up.pid).children()
+            time.sleep(0.005)
+        started[0].suspend()  # the supervisor does not hear that it is to stop
+        said = " ".join(up.communicate(timeout=120)[0].split())
     finally:
-        family = [started, *started.children(recursive=True)]
-        for each in family:
+        for each in [*started, *(child for one in started for child in one.children(recursive=True))]:
             each.kill()
-        psutil.wait_procs(family, timeout=5)
-    assert up.returncode == 1, said
+        up.kill()
+    assert said.startswith("pixr: not up within 5 s, waiting for "), said
+    assert f"; the supervisor (pid {started[0].pid}) has not stopped within 1 s" in said
     assert "Traceback" not in said
-    assert " ".join(said.split()).startswith("pixr: not up within 5 s, waiting for ")
-    assert f"the supervisor (pid {started.pid}) has not stopped within 1 s" in " ".join(said.split())
 
 
 def _healthy(settings: Settings, service: str) -> bool:
