@@ -300,14 +300,19 @@ BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_b
 SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20)
 BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
+GIVEN_UP = (
+    "double",
+    "phantom",
+    "unexplained",
+)  # or that what was given up has landed, which no node of ours can bring about
 WRONG: tuple[Wrong, ...] = (
     Wrong("SendThenRecord", TORN, ("double", "unexplained"), payouts=SendThenRecord),
     Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), payouts=ExpiryAtConfirmed),
     Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), payouts=DoneAtConfirmed),
     Wrong("LooksFromBefore", BEHIND, payouts=LooksFromBefore),
     Wrong("OneOpinion", LIARS, payouts=OneOpinion),
-    Wrong("HighestHeight", SLOW, chain=HighestHeight),
-    Wrong("ShortestBlockhash", SLOW, chain=ShortestBlockhash),
+    Wrong("HighestHeight", SLOW, GIVEN_UP, chain=HighestHeight),
+    Wrong("ShortestBlockhash", SLOW, GIVEN_UP, chain=ShortestBlockhash),
     Wrong("OverAtOnce", replace(LIARS, liars=0),
           patches=((settling, "is_over", _over_at_once), (rail, "is_over", _over_at_once))),
     Wrong("ResolvesTooSoon", replace(LIARS, liars=0, chances={**LIARS.chances, "resolve": 0.7}), payouts=ResolvesTooSoon),
