@@ -294,7 +294,10 @@ SANCTIONED = replace(
     STOPS, creators=20, wallets=20,
     chances={**STOPS.chances, "sanction": 0.9, "pardon": 0.1, "hold": 0.0, "new wallet": 0.0},
 )  # fmt: skip
-KEPT_BACK = replace(STOPS, losing=0.008, creators=2, wallets=2)
+KEPT_BACK = replace(  # the connection is lost between signature and sending
+    STOPS, losing=0.012, wallet_hold_s=20,
+    chances={**STOPS.chances, "hold": 0.5, "release": 0.7, "sanction": 0.0, "refuse to sign": 0.0},
+)  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
 SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20)
