@@ -326,7 +326,7 @@ def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot:
             "SELECT signature, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
         until, forgotten = row or (None, 0)  # a node that has lost `until` names all it has, also what is archived
-        found |= {signature for signature, at in chain.history(address, until) if forgotten < at <= slot}
+        found |= {each.signature for each in chain.history(address, until) if forgotten < each.slot <= slot}
     booked = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
         " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)"

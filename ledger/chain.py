@@ -171,11 +171,12 @@ class Effect:
 
 
 class Named(NamedTuple):
-    """A finalized transaction that names an address; `error` is None where it has succeeded."""
+    """A finalized transaction that names an address, as a node says; `error` is None where it has succeeded."""
 
     signature: str
     slot: int
     error: Any
+    node: str
 
 
 Read = Callable[[Any], Any]  # a node's answer as it came, to what it says; raises one of MALFORMED
@@ -390,11 +391,9 @@ class Chain:
             found += [list(seen) for seen in zip(*(accounts for _, accounts in answers), strict=True)]
         return found
 
-    def history(
-        self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1
-    ) -> list[tuple[str, int]]:
-        """Finalized transactions that name an address after `until`, by any node that answers, oldest first, as
-        (signature, slot).
+    def history(self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1) -> list[Named]:
+        """Finalized transactions that name an address after `until`, by any node that answers, each node's oldest first:
+        once for each node that names it, which may be wrong about the slot.
 
         Only nodes that have reached `slot_min` are believed.
 
@@ -402,12 +401,12 @@ class Chain:
             Temporary: fewer than `opinions` of them answer.
         """
         more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
-        found: dict[str, int] = {}
+        found: list[Named] = []
         for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, more)):
             if len(history) >= HISTORY_MAX:
                 raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
-            found |= {each.signature: each.slot for each in reversed(history)}
-        return list(found.items())
+            found += reversed(history)
+        return found
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends
@@ -579,7 +578,7 @@ async def _history(node: Node, address: str, most: int, more: Mapping[str, Any])
     while len(found) < most:
         options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more}
         options |= {"before": found[-1].signature} if found else {}
-        page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], _named)
+        page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], partial(_named, node.name))
         found += page
         if len(page) < SIGNATURES_MAX:
             break
@@ -647,10 +646,10 @@ def _statuses(signatures: Sequence[str]) -> Read:
     return read
 
 
-def _named(told: Any) -> list[Named]:
+def _named(node: str, told: Any) -> list[Named]:
     if not isinstance(told, list):
         raise TypeError(f"{type(told).__name__} is no list of transactions")
-    return [Named(str(each["signature"]), _whole(each["slot"]), each["err"]) for each in told]
+    return [Named(str(each["signature"]), _whole(each["slot"]), each["err"], node) for each in told]
 
 
 def _effect_or_none(signature: str, told: Any) -> Effect | None:

@@ -116,9 +116,9 @@ class Counters:
             "SELECT a.owner, sum(e.earned)::bigint FROM ("
             "   SELECT p.account_id, p.amount AS earned FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id"
             "   WHERE e.kind = 'accrual' AND e.id > coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0)"
-            "     AND e.id <= coalesce("
-            "     (SELECT entry_id FROM ledger.folds WHERE id <= %s AND entry_id IS NOT NULL ORDER BY id DESC LIMIT 1),"
-            "     (SELECT entry_id FROM ledger.chain_head))"
+            "     AND e.id < coalesce("  # folds of after `until` are there whatever has gone before them
+            "     (SELECT entry_id FROM ledger.folds WHERE id > %s AND entry_id IS NOT NULL ORDER BY id LIMIT 1),"
+            "     (SELECT entry_id + 1 FROM ledger.chain_head))"
             "   UNION ALL SELECT account_id, earned FROM ledger.carried WHERE earned <> 0) e"
             " JOIN ledger.accounts a ON a.id = e.account_id WHERE a.party = 'creator' GROUP BY a.owner ORDER BY a.owner",
             (until,),

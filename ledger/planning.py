@@ -110,8 +110,9 @@ class Planning(Rail):
     def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
         """What is to be emptied: to the last lamport that nodes agree is there, for strangers can send more.
 
-        A marker that holds less than its rent, or is of a batch that is forgotten, waits as long again behind the others, and
-        one of which nodes differ a moment, so that however many of them there are, none of those is kept waiting.
+        Each was made with the rent of its time: whatever it holds is taken. A marker that is gone, or is of a batch that is
+        forgotten, waits as long again behind the others, and one of which nodes differ a moment, so that however many of them
+        there are, none of those is kept waiting.
         """
         try:
             found = self.chain.seen_accounts([address for _, address in rows], opinions=self.opinions)
@@ -124,7 +125,7 @@ class Planning(Rail):
                 empty.append(batch_id)  # adopted after a restore, which forgot the id that its seed follows from
                 continue
             held = [each.lamports if each is not None else 0 for each in seen]
-            if max(held) < self.treasury.marker_rent:
+            if not max(held):
                 empty.append(batch_id)
             elif min(held) == max(held):
                 recipients.append(Recipient(0, batch_id, address, held[0]))

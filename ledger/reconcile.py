@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 from psycopg import Connection
 
@@ -27,10 +28,8 @@ log = logging.getLogger(__name__)
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
 AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
-AGAIN_MAX = (
-    3  # rounds in which that is tried for one difference: then payouts are frozen, whatever keeps it from an end,
-)
-AGAIN_PAUSE_S = 3600.0  # and it is tried once in so long
+AGAIN_MAX = 3  # rounds in which that is tried for one difference: then payouts are frozen, and it is tried once in
+AGAIN_PAUSE_S = 3600.0
 DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
@@ -81,6 +80,15 @@ class Held:
     pix: int
     lamports: int
     is_agreed: bool
+
+
+class New(NamedTuple):
+    """A transaction that was not read before, as histories have it: of which addresses, and by which nodes."""
+
+    signature: str
+    slot: int
+    addresses: Sequence[str]
+    nodes: Collection[str]
 
 
 @dataclass
@@ -153,12 +161,15 @@ def adopt_history(
     Only nodes that have reached the slot are asked: what one that lags does not know yet, another one could leave out, and
     what comes after it would be read before it. `again`: also what is missing of the last `AGAIN_SLOTS` before.
 
+    What a node names and enough others deny is left out, but not where history is read again for a difference.
+
     Returns the signature of one that must be waited for, where there is one (it is ours and not settled yet, or the nodes
     that still have its block have not yet agreed on what it did), and whether all were looked at.
     """
     named = _new_signatures(connection, chain, treasury, opinions, slot, again=again)
     for start in range(0, min(len(named), ROUND_MAX), PIECE_MAX):
-        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, named[start : start + PIECE_MAX])
+        piece = named[start : start + PIECE_MAX]
+        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, piece, may_deny=not again)
         if waits_for is not None:
             return waits_for, True
     return None, len(named) <= ROUND_MAX
@@ -170,22 +181,29 @@ def _book_piece(
     treasury: Treasury,
     adopt: Adopt,
     opinions: int,
-    named: Sequence[tuple[str, int, list[str]]],
+    named: Sequence[New],
+    *,
+    may_deny: bool,
 ) -> str | None:
     """Book these in one transaction of the database; the signature of one that must be waited for, where there is one.
 
     No node is asked while it is open, nor is anybody kept waiting by what a node does not say.
     """
-    effects = _effects(connection, chain, treasury, named, opinions)
+    told = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
+    if may_deny:
+        denied = _denied(connection, chain, [each for each, effect in zip(named, told, strict=True) if effect is None])
+        told = [effect for each, effect in zip(named, told, strict=True) if each not in denied]
+        named = [each for each in named if each not in denied]
+    effects = _effects(connection, chain, treasury, named, told, opinions)
     connection.commit()
     booking = Booking(connection, treasury, adopt)
-    for (signature, _, addresses), effect in zip(named, effects, strict=False):
-        if isinstance(effect, Effect) and booking.take(effect, addresses):
+    for each, effect in zip(named, effects, strict=False):
+        if isinstance(effect, Effect) and booking.take(effect, each.addresses):
             continue
         booking.finish()  # what comes before it stays booked
         if isinstance(effect, Temporary):
             raise effect
-        return signature
+        return each.signature
     booking.finish()
     return None
 
@@ -194,18 +212,18 @@ def _effects(
     connection: Connection[Any],
     chain: Chain,
     treasury: Treasury,
-    named: Sequence[tuple[str, int, list[str]]],
+    named: Sequence[New],
+    told: Sequence[Effect | Temporary | None],
     opinions: int,
 ) -> list[Effect | Temporary | None]:
-    """What each did, up to the first of which that cannot be said."""
+    """What each did, up to the first of which that cannot be said; `told` is what enough nodes say."""
     opinions = min(opinions, len(chain.nodes))
-    told = chain.effects([signature for signature, _, _ in named], opinions)
     found: list[Effect | Temporary | None] = []
-    for (signature, slot, addresses), effect in zip(named, told, strict=True):
+    for each, effect in zip(named, told, strict=True):
         known = effect
         if known is None:
-            known = _remembered(connection, chain, treasury, signature, slot, addresses, opinions)
-        if isinstance(known, Effect) and known.slot != slot:  # not the one that a node has named
+            known = _remembered(connection, chain, treasury, each, opinions)
+        if isinstance(known, Effect) and known.slot != each.slot:  # not the one that a node has named
             known = None
         found.append(known)
         if not isinstance(known, Effect):
@@ -213,35 +231,57 @@ def _effects(
     return found
 
 
+def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -> set[New]:
+    """Of these transactions those that a node has made up: `OPINIONS` others, and more than name one, have the block that it
+    is said to be in, and know of none.
+
+    Who makes them up could else keep the rest from being booked for as long as it is asked. Never one of ours, which is waited
+    for. Nodes that together deny what has moved money leave a difference; for that history is read again, and nothing is
+    denied: it is booked, or payouts are frozen.
+    """
+    query = "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)"
+    ours = {row[0] for row in connection.execute(query, ([each.signature for each in unknown],))}
+    connection.commit()
+    strange = [each for each in unknown if each.signature not in ours]
+    looks = chain.looks([each.signature for each in strange], reach=True) if strange else []
+    found = set()
+    for each in strange:
+        able = [look for look in looks if look.node not in each.nodes and look.first_slot <= each.slot <= look.slot]
+        denying = [look for look in able if look.statuses[each.signature] is None]
+        if len(denying) >= max(OPINIONS, len(each.nodes) + 1):
+            found.add(each)
+            log.warning("transaction %s is named by a node and denied by others", each.signature)
+    return found
+
+
 def _remembered(
-    connection: Connection[Any],
-    chain: Chain,
-    treasury: Treasury,
-    signature: str,
-    slot: int,
-    addresses: Sequence[str],
-    opinions: int,
+    connection: Connection[Any], chain: Chain, treasury: Treasury, new: New, opinions: int
 ) -> Effect | None:
     """What a transaction did by fewer nodes than `opinions`; None while not enough of those say it that can.
 
     Who no longer has that block may abstain, but not for one before what was read: then the slot is made up. Where fewer
     than `opinions` are left, what brings money is waited for: else one of them alone could make it up.
     """
-    until = _read_until(connection, addresses)
+    until = _read_until(connection, treasury)
     connection.commit()
-    effect = chain.remembered(signature, slot, opinions) if slot >= until else None
+    effect = chain.remembered(new.signature, new.slot, opinions) if new.slot >= until else None
     if effect is not None and any(each > 0 for each in _changes(treasury, effect)):
         return None
     return effect
 
 
-def _read_until(connection: Connection[Any], addresses: Sequence[str]) -> int:
-    """The newest slot that was read of these addresses' histories; 0 where nothing was."""
+def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
+    """The newest slot that was read of the treasury's histories; 0 where nothing was."""
     row = connection.execute(
-        "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (list(addresses),)
+        "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (_addresses(treasury),)
     ).fetchone()
     assert row is not None  # of an aggregate
     return int(row[0])
+
+
+def _addresses(treasury: Treasury) -> list[str]:
+    """Those whose histories are read: whose tokens are paid out, and who pays the fees."""
+    return sorted({treasury.token_account, str(treasury.payer.gas)})
 
 
 def _changes(treasury: Treasury, effect: Effect) -> tuple[int, int]:
@@ -287,15 +327,17 @@ def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
 
 def _new_signatures(
     connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int, *, again: bool
-) -> list[tuple[str, int, list[str]]]:
-    """Finalized signatures up to `slot` that were not read before, oldest first, with their slots and the addresses that
-    name them, by any node that has reached it.
+) -> list[New]:
+    """Finalized transactions up to `slot` that were not read before, oldest first, by any node that has reached it; of
+    several slots of one it is the one that most name.
 
     Any node's word that there is one counts, so that none of them alone can hide what has moved money.
     """
-    slots: dict[str, int] = {}
-    named: dict[str, list[str]] = {}
-    for address in sorted({treasury.token_account, str(treasury.payer.gas)}):
+    claims: Counter[tuple[str, int]] = Counter()
+    named: dict[str, dict[str, None]] = {}
+    nodes: dict[str, set[str]] = {}
+    since = 0 if again else _read_until(connection, treasury)
+    for address in _addresses(treasury):
         row = connection.execute(
             "SELECT signature, slot, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
@@ -303,10 +345,14 @@ def _new_signatures(
         if again:
             until = _ours_before(connection, read_until - AGAIN_SLOTS)
         connection.commit()
-        for signature, at in chain.history(address, until, max(slot, read_until), min(opinions, len(chain.nodes))):
-            if forgotten < at <= slot:  # a node that has lost `until` names all it has, also what is archived
-                slots[signature] = at
-                named.setdefault(signature, []).append(address)
+        for each in chain.history(address, until, max(slot, read_until), min(opinions, len(chain.nodes))):
+            # A node that has lost `until` names all it has, also what is archived. What is older than what was read is either
+            # made up or was left out, which shows as a difference.
+            if max(forgotten + 1, since) <= each.slot <= slot:
+                claims[each.signature, each.slot] += 1
+                named.setdefault(each.signature, {})[address] = None
+                nodes.setdefault(each.signature, set()).add(each.node)
+    slots = {signature: at for (signature, at), _ in sorted(claims.items(), key=lambda claim: claim[1])}
     known = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
         " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
@@ -315,7 +361,10 @@ def _new_signatures(
     connection.commit()
     for (signature,) in known:
         del slots[signature]
-    return [(signature, slots[signature], named[signature]) for signature in sorted(slots, key=slots.__getitem__)]
+    return [
+        New(signature, slots[signature], tuple(named[signature]), frozenset(nodes[signature]))
+        for signature in sorted(slots, key=slots.__getitem__)
+    ]
 
 
 def _ours_before(connection: Connection[Any], slot: int) -> str | None:

@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 FAN_IN = "fan-in: few networks or keys have earned more of a day than counts; what is above waits"
 FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
-MATURITY_SLACK_S = 600  # by which earnings may mature later than their day says: the buckets that they are kept in
+# By which earnings may mature later than their day says: what is shown in its last seconds is folded after it, and kept in one
+# bucket with what the next day's first minutes have earned.
+MATURITY_SLACK_S = 600
 JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
 OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
 # What a day has left doubtful, of many creators. What is found once more is found now: a person who has released what was found
@@ -206,7 +208,7 @@ def _key(connection: Connection[Any], day: date) -> str:
 
 
 def _take_back(connection: Connection[Any], day: date, creators: list[int], maturity_s: int) -> int:
-    """The day's immature earnings return to the pool, the newest first; those of other days are not touched."""
+    """The day's immature earnings return to the pool, the newest first; of other days what is in its last bucket at most."""
     first = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
     last = first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)
     rows = connection.execute(TAKE, {"day": day, "creators": creators, "first": first, "last": last}).fetchall()

@@ -46,13 +46,13 @@ class Economics:
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
-    # What counts (see ledger/vouching.py). A source is a key, or all viewers without one of a network. What it earns all
-    # creators together in a UTC day counts up to `source_day_pix` (0: nobody is judged); so much for each of its people, where
-    # a network is listed in `shared_networks`: "PREFIX = PEOPLE", the prefix being one that `[search]` brings viewers together
-    # by (/24, IPv6 /48). Of the rest of a creator's day, of which one source brings them `beside_pair_pix` at most (0: no
-    # bound), counts what is within `beside_share_ppm` of what counts by the former, or has on the mean of the seven days
-    # before. What is above is taken back as far as it has not matured, and held where it has. For so long after a person has
-    # released such a hold the creator's share is `fan_in_trust_ppm`.
+    # What counts (see ledger/vouching.py). A source is a key, or all viewers without one of a network. What it earns
+    # all creators together in a UTC day counts up to `source_day_pix` (0: nobody is judged); so much for each of its
+    # people, where a network is listed in `shared_networks`: "PREFIX = PEOPLE", the prefix being one that `[search]`
+    # brings viewers together by (/24, IPv6 /48). Of the rest of a creator's day, of which one source brings them
+    # `beside_pair_pix` at most (0: no bound), counts what is within `beside_share_ppm` of what counts by the former, or
+    # has on the mean of the seven days before. What is above is taken back as far as it has not matured, and held where
+    # it has. For so long after a person has released such a hold the creator's share is `fan_in_trust_ppm`.
     source_day_pix: int = 80_000
     shared_networks: tuple[str, ...] = ()
     beside_share_ppm: int = 600_000

@@ -32,6 +32,7 @@ TAGS_MAX = 20
 IDS_MAX = 100
 NEGATIVES_MAX = 5
 REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
+QUOTES = str.maketrans(dict.fromkeys("“”„‟«»\uff02", '"'))  # as phones and word processors type them
 NARROWED_ALIKE = ("duration_min_ms", "duration_max_ms", "created_after", "created_before", "height_min")
 IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22})$"  # a number, or a public id
 MOMENT_IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22}\.[0-9]{1,10})$"
@@ -313,8 +314,8 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
 
 
 def _sought(name: str, text: str) -> str:
-    """A text as it is looked for: composed letters (NFC), one space between words."""
-    spaced = " ".join(unicodedata.normalize("NFC", text).split())
+    """A text as it is looked for: composed letters (NFC), one space between words, one kind of quotes."""
+    spaced = " ".join(unicodedata.normalize("NFC", text).translate(QUOTES).split())
     return " ".join(texts.sought(name, spaced).split())
 
 

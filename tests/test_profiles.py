@@ -11,8 +11,10 @@ import yaml
 
 from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
-from ledger.settings import LedgerSettings
+from ledger.settings import Economics, LedgerSettings
 from pipelines.settings import IngestSettings, ModelSettings
+from serve import origins
+from serve.settings import SearchSettings
 
 PROFILES = sorted(path.name for path in (ROOT / "configs" / "ingest").glob("*.toml"))
 
@@ -28,6 +30,15 @@ def test_a_profile_lies_over_any_settings(tmp_path: Path, profile: str) -> None:
     made = read(tmp_path, profile)
     gpu = made.section(IngestSettings).embedder_gpus > 0
     assert gpu == (made.section(ModelSettings).device == "cuda") == (profile != "laptop.toml")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_who_tries_the_demo_is_as_many_people_as_they_like(address: str) -> None:
+    """All of them search from one machine: money would stop after the searches of one viewer."""
+    made = settings_module.load(ROOT / "configs" / "demo.toml", environ={})
+    search = made.section(SearchSettings)
+    network = origins.prefix(address, ipv4_bits=search.prefix_ipv4_bits, ipv6_bits=search.prefix_ipv6_bits)
+    assert made.section(Economics).people_by_network[network] == 1000
 
 
 def test_production_is_readable_and_embeds_on_gpus() -> None:

@@ -150,9 +150,9 @@ def forget(connection: Conn, which: str, final: int) -> int:
 
 def rest_until(connection: Conn, before: datetime) -> int:
     """Up to which entry postings of payments and deposits can go: older than `before`, and compared with nothing any more."""
-    row = connection.execute(
-        "SELECT least((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'),"
-        "   (SELECT id FROM ledger.entries WHERE occurred_at < %s ORDER BY occurred_at DESC, id DESC LIMIT 1),"
+    row = connection.execute(  # where there is no entry so old, none can go: `least` alone would pass over that
+        "SELECT least(coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0),"
+        "   coalesce((SELECT id FROM ledger.entries WHERE occurred_at < %s ORDER BY occurred_at DESC, id DESC LIMIT 1), 0),"
         "   (SELECT min(pending_entry) - 1 FROM (SELECT pending_entry FROM ledger.transfers ORDER BY id LIMIT 1000) t),"
         "   (SELECT min(entry_id) - 1 FROM ledger.chain_transactions))",  # an order may book what was seen long ago
         (before,),

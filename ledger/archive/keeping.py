@@ -102,9 +102,7 @@ class Keeping(Work):
             return False
         steps = (self._delete, self._forget_folds, self._archive_folds, self._forget_journal, self._archive_journal,
                  self._archive_payments, self._archive_history, self._forget_rest)  # fmt: skip
-        done = [
-            self._taken(connection, step) for step in steps
-        ]  # each of them, also where an earlier one did something
+        done = [self._taken(connection, step) for step in steps]  # each of them, whatever an earlier one did
         return any(done)
 
     def _taken(self, connection: Conn, step: Callable[[Conn], bool]) -> bool:

@@ -163,7 +163,7 @@ BEGIN
     END IF;
     INSERT INTO ledger.forgotten AS f VALUES (which, 0) ON CONFLICT (kind) DO UPDATE SET upto = f.upto RETURNING upto INTO since;
     IF which = 'rest' THEN
-        ends := least(ends, (SELECT upto FROM ledger.forgotten WHERE kind = 'journal'));
+        ends := least(ends, coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0));
     END IF;
     SELECT max(id) INTO until FROM (
         SELECT id, sum(lines) OVER (ORDER BY id) - lines AS before

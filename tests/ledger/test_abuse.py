@@ -412,21 +412,27 @@ def test_what_was_doubtful_and_is_no_longer_is_held_no_more(journal: Connection[
 
 
 def test_what_is_taken_back_is_of_the_day_it_is_about(journal: Connection[Any]) -> None:
-    """A farm of yesterday does not cost what is earned today, be yesterday's earnings immature or paid."""
+    """A farm of yesterday does not cost what is earned today, be yesterday's earnings immature or paid.
+
+    At noon: what is folded in a day's first minutes ripens in one bucket with what was late of the day before.
+    """
     fund(journal, 10**12)
-    accountant, yesterday_s = Fold(journal, AT_ONCE, LedgerSettings()), time.time() - DAY_S
+    noon_s = time.time() // DAY_S * DAY_S + DAY_S / 2
+    accountant, yesterday_s = Fold(journal, AT_ONCE, LedgerSettings()), noon_s - DAY_S
     for creator in (901, 902):
         bots = clicks(creator, 30, 1, 10, first=creator - 900, at_s=yesterday_s)
         record(journal, *bots, recorded_s=yesterday_s)
-    accountant.run_once()
-    journal.execute("UPDATE ledger.maturing SET matures_at = matures_at - interval '1 day'")
-    account = book.accounts_of(journal, "maturing", "creator", [902])[902]
-    journal.execute("UPDATE ledger.maturing SET matures_at = now() WHERE account_id = %s", (account,))
-    mature(journal)
-    honest = [search(*(shown(moment(c, n), c, 1000, f"p {n}") for c in (901, 902, 8, 9))) for n in range(20)]
-    record(journal, *honest)
-    accountant.run_once()
-    with clock_at(journal, day_after(journal)):
+    with clock_at(journal, yesterday_s):
+        accountant.run_once()
+    with clock_at(journal, noon_s):
+        account = book.accounts_of(journal, "maturing", "creator", [902])[902]
+        journal.execute("UPDATE ledger.maturing SET matures_at = now() WHERE account_id = %s", (account,))
+        mature(journal)
+        looks = [(moment(c, n), c, 1000, f"p {n}") for n in range(20) for c in (901, 902, 8, 9)]
+        honest = [search(*(shown(*each) for each in looks[at : at + 4]), at_s=noon_s) for at in range(0, 80, 4)]
+        record(journal, *honest, recorded_s=noon_s)
+        accountant.run_once()
+    with clock_at(journal, noon_s + DAY_S / 2 + JUDGED_AFTER_S):
         assert review(journal, accountant.audience, AT_ONCE) == 30 * 10 * 900 - FARMED
         assert due_to(journal, 902) == FARMED  # the rest of what has matured of yesterday's waits
     got = earned(journal, "maturing")

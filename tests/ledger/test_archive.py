@@ -174,6 +174,21 @@ def test_an_accrual_waits_for_its_fold_and_payments_stay_as_long_as_their_rows(o
     assert journal.due(old, tomorrow()) == (1, count(old, "entries"))
 
 
+def test_postings_of_payments_stay_until_their_own_time_however_early_the_rest_went(old: Conn, shelf: Shelf) -> None:
+    fund(old, 10**9)
+    shown_and_folded(old)
+    archive_folds(old, shelf)
+    numbers = journal.due(old, tomorrow())
+    assert numbers is not None
+    journal.archive(old, shelf, numbers)
+    assert journal.forget(old, "rest", numbers[1]) == 0  # before what folds have written is gone, nothing
+    while journal.forget(old, "journal", numbers[1]):
+        pass
+    last_year = tomorrow() - timedelta(days=400)
+    assert journal.rest_until(old, last_year) == 0  # no entry is so old
+    assert journal.rest_until(old, tomorrow()) == numbers[1]
+
+
 def test_a_statement_is_the_same_wherever_its_lines_are(
     old: Conn, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

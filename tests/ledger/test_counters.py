@@ -88,6 +88,21 @@ def test_what_was_dropped_is_counted_anew_from_the_journal(
     assert live(client) == earned(journal)
 
 
+@pytest.mark.parametrize("earlier", ["none", "of nothing", "of something"])
+def test_a_fold_that_comes_while_all_are_counted_is_counted_once(
+    journal: Conn, client: redis.Redis, earlier: str
+) -> None:
+    fund(journal, 10**6)
+    if earlier != "none":
+        fold(journal, shown(1, creator=2, amount=1000 if earlier == "of something" else 0))
+    mine = Counters(client, "here", MARK)
+    newest = mine._newest(journal)
+    fold(journal, shown(3))
+    mine._anew(journal, newest)
+    mine.follow(journal)
+    assert live(client) == earned(journal)
+
+
 def test_a_ledger_that_went_back_in_time_is_counted_anew(journal: Conn, client: redis.Redis) -> None:
     fund(journal, 10**6)
     fold(journal, shown(1))

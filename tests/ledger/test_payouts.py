@@ -323,6 +323,18 @@ def set_marker(rig: Rig, number: str, lamports: int) -> None:
     rig.chain.svm.set_account(marker, type(kept)(lamports, b"", kept.owner))
 
 
+def test_a_marker_that_was_made_when_rent_was_lower_is_emptied(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1))
+    rig.creator(1, 100)
+    rig.pay(1)
+    rig.treasury = dataclasses.replace(rig.treasury, marker_rent=2 * rig.treasury.marker_rent)
+    rig.payouts = rig.fresh()
+    rig.pay(3)
+    assert rig.rows("SELECT count(*)::int FROM ledger.markers WHERE reclaimed_by IS NULL") == [(0,)]
+    assert rig.balance("platform", asset="SOL") == GAS - 2 * 5000
+    assert_paid(rig, {1: 100})
+
+
 def test_a_reclaim_that_the_chain_refuses_is_tried_again_later_and_holds_nobody(journal: Connection[Any]) -> None:
     settings = dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1, reclaim_pause_s=600)
     rig = Rig(journal, new_chain(), settings=settings)
@@ -380,7 +392,7 @@ def test_a_marker_that_a_stranger_has_added_to_or_that_is_gone_keeps_no_other_fr
         rig.creator(1, 100 + number) if not number else rig.earn(1, 100 + number)
         rig.pay(2)
     first, second, _ = (row[0] for row in rig.rows("SELECT id FROM ledger.batches ORDER BY ended_at"))
-    set_marker(rig, first, 1)
+    set_marker(rig, first, 0)
     set_marker(rig, second, rig.treasury.marker_rent + 1)
     rig.advance(FINAL_BLOCKS)
     rig.connection.execute("SET session_replication_role = replica")

@@ -53,6 +53,7 @@ class Node(LocalNode):
         self.changes: Any = None  # what becomes of accounts, by what was asked
         self.is_away = False
         self.away_for: set[str] = set()  # accounts that it says nothing about
+        self.names: dict[str, list[Any]] = {}  # all that it says of these addresses' histories
         self.refused = ""  # a transaction, in base 64, that is not simulated
         self.asked: list[tuple[str, list[Any]]] = []
 
@@ -70,6 +71,8 @@ class Node(LocalNode):
         if method == "getSignatureStatuses":
             known = zip(params[0], told["value"], strict=True)
             told["value"] = [None if name in self.forgotten else status for name, status in known]
+        if method == "getSignaturesForAddress":
+            told = self.names.get(params[0], told)
         if method == "getMultipleAccounts" and self.changes is not None:
             told = self.changes(told, params)
         return self.lies[method](told) if method in self.lies else told
@@ -795,8 +798,9 @@ def test_money_that_one_node_alone_remembers_is_waited_for(pair: tuple[Rig, list
 
 @pytest.mark.parametrize("slot", [1, None, 2**60])
 @pytest.mark.parametrize("brings", [1, -1])
+@pytest.mark.parametrize("is_named_twice", [True, False])
 def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
-    pair: tuple[Rig, list[Node]], slot: int | None, brings: int
+    pair: tuple[Rig, list[Node]], slot: int | None, brings: int, is_named_twice: bool
 ) -> None:
     """The other has forgotten what is old: of a slot that the liar names it can say nothing."""
     rig, nodes = pair
@@ -813,16 +817,97 @@ def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
         "meta": {"err": None, "fee": 5000, "preBalances": [10**9], "postBalances": [10**9 + brings * 10**6],
                  "preTokenBalances": [], "postTokenBalances": []},
     }  # fmt: skip
-    nodes[0].lies["getSignaturesForAddress"] = lambda _: [{"signature": made_up, "slot": said, "err": None}]
+    both = {gas, rig.treasury.token_account} if is_named_twice else {rig.treasury.token_account}
+    nodes[0].names = {address: [{"signature": made_up, "slot": said, "err": None}] for address in both}
     nodes[0].lies["getTransaction"] = lambda _: told
     nodes[1].lies["getTransaction"] = lambda _: None
     nodes[1].lies["getFirstAvailableBlock"] = lambda _: now + 1
     found = reconcile(rig.connection, rig.rpc, rig.treasury)
-    is_ahead = said > now  # of a slot that is not final yet nothing is read
-    assert (found.conclusive, found.waits_for, rig.freezes()) == (is_ahead, None if is_ahead else made_up, [])
+    is_read = slot is None  # of a slot that is not final yet, or was read, nothing is
+    assert (found.conclusive, found.waits_for, rig.freezes()) == (not is_read, made_up if is_read else None, [])
     assert found.problems == ()
     assert rig.balance("platform", asset="SOL") == before
     assert rig.rows("SELECT * FROM ledger.chain_cursors ORDER BY 1") == cursors
+
+
+@pytest.fixture
+def three(journal: Connection[Any]) -> tuple[Rig, list[Node]]:
+    """A ledger with three nodes that a test can spoil."""
+    chain = new_chain()
+    nodes = [Node(name, chain) for name in "abc"]
+    return Rig(journal, chain, nodes), nodes
+
+
+def names(signature: str, slot: int) -> Any:
+    return lambda told: [{"signature": signature, "slot": slot, "err": None}, *told]
+
+
+@pytest.mark.parametrize("denying", [2, 1])
+def test_what_two_nodes_deny_is_not_waited_for(three: tuple[Rig, list[Node]], denying: int) -> None:
+    rig, nodes = three
+    before = rig.balance("platform", asset="SOL")
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))
+    rig.advance(FINAL_BLOCKS + 1)
+    made_up = str(rig.chain.airdrop(rig.treasury.payer.gas, 7000).signatures[0])
+    nodes[0].lies["getSignaturesForAddress"] = names(made_up, 1)
+    if denying == 1:
+        nodes[1].lies["getFirstAvailableBlock"] = lambda _: 10**9  # it has forgotten that block
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.waits_for) == ((True, None) if denying > 1 else (False, made_up))
+    assert rig.rows("SELECT count(*)::int FROM ledger.chain_transactions WHERE signature = %s", made_up) == [(0,)]
+    if denying > 1:
+        assert (rig.balance("platform", asset="SOL"), rig.freezes()) == (before + 5000, [])
+
+
+def test_what_two_nodes_deny_that_has_moved_money_freezes_payouts_and_is_booked_in_the_end(
+    three: tuple[Rig, list[Node]],
+) -> None:
+    """Of three nodes two leave a deposit out of all they say, but for what the treasury holds."""
+    rig, nodes = three
+    before = rig.balance("platform", asset="SOL")
+    given = rig.chain.airdrop(rig.treasury.payer.gas, 5000)
+    rig.chain.enqueue(given)
+    rig.advance(FINAL_BLOCKS + 1)
+    for node in nodes[:2]:
+        node.forgotten.add(str(given.signatures[0]))
+        node.lies |= {"getSignaturesForAddress": lambda _: [], "getTransaction": lambda _: None}
+    difference = reconciling.Difference()
+    for _ in range(reconciling.AGAIN_MAX):
+        found = reconcile(rig.connection, rig.rpc, rig.treasury, difference=difference)
+        assert (found.conclusive, found.waits_for, rig.freezes()) == (False, str(given.signatures[0]), [])
+    assert not reconcile(rig.connection, rig.rpc, rig.treasury, difference=difference).ok
+    assert rig.freezes() == [MISMATCH]
+    for node in nodes:
+        node.lies.clear()
+        node.forgotten.clear()
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    assert rig.balance("platform", asset="SOL") == before + 5000
+
+
+def test_ours_is_waited_for_whoever_denies_it(three: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = three
+    rig.creator(1, 1000)
+    rig.pay(2)
+    (signature,) = rig.rows("SELECT signature FROM ledger.attempts WHERE state = 'landed'")[0]
+    for node in nodes[:2]:
+        node.forgotten.add(signature)
+        node.lies |= {"getSignaturesForAddress": lambda _: [], "getTransaction": lambda _: None}
+    found = reconcile(rig.connection, rig.rpc, rig.treasury)
+    assert (found.conclusive, found.waits_for) == (False, signature)
+
+
+@pytest.mark.parametrize("said", [1, 2**60])
+def test_a_node_that_names_another_slot_hides_no_transaction(pair: tuple[Rig, list[Node]], said: int) -> None:
+    rig, nodes = pair
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    before = rig.balance("platform", asset="SOL")
+    for _ in range(2):
+        rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))
+        rig.advance(FINAL_BLOCKS + 1)
+        found = reconcile(rig.connection, rig.rpc, rig.treasury)
+        assert (found.conclusive, found.ok, rig.freezes()) == (True, True, [])
+        nodes[1].lies["getSignaturesForAddress"] = lambda told: [each | {"slot": said} for each in told]
+    assert rig.balance("platform", asset="SOL") == before + 10_000
 
 
 def test_transactions_of_version_1_are_made_where_every_node_can_run_them(pair: tuple[Rig, list[Node]]) -> None:

@@ -88,6 +88,16 @@ def test_what_a_text_excludes_is_negative_and_not_looked_for() -> None:
     assert made(text="well-known e-mail").negative == ()
 
 
+@pytest.mark.parametrize(
+    "quoted", ["“honey pot”", "„honey pot“", "«honey pot»", "« honey pot »", "\uff02honey pot\uff02"]
+)
+def test_quotes_are_those_that_people_type(quoted: str) -> None:
+    for query in (made(text=f"{quoted} jar"), made(text=f"jar -{quoted}")):
+        plain = made(text=query.text)
+        assert "honey pot" in [each.strip() for each in (*query.filters.phrases, *query.filters.without)]
+        assert (query.filters, query.negative, query.identity) == (plain.filters, plain.negative, plain.identity)
+
+
 def test_an_image_above_the_limit_is_refused() -> None:
     image = base64.b64encode(b"x" * (SETTINGS.image_max_bytes + 1)).decode()
     with pytest.raises(Rejected, match="bytes"):

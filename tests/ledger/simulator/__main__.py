@@ -50,9 +50,9 @@ def main(seeds: int, fierce_seeds: int, first: int, wrong: int, processes: int, 
             wait_up(settings, process)
             postgres = runtime.postgres_url(settings, "postgres")
             wait_for_no_disk(postgres)
-            urls = [_database(postgres, f"sim{number}") for number in range(processes)]
-            for name, fierce, weather, count in kinds:
+            for place, (name, fierce, weather, count) in enumerate(kinds):
                 if count:
+                    urls = [_database(postgres, f"sim{place}_{number}") for number in range(processes)]
                     jobs = [Job(seed, fierce, name, weather) for seed in range(first, first + count)]
                     is_well &= _report(urls, jobs, notes, log=log)
         finally:

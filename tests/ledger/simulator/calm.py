@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from solders.pubkey import Pubkey
 
 from tests.ledger.chains import FINAL_BLOCKS
-from tests.ledger.simulator import causes, nature, operator, people
+from tests.ledger.simulator import causes, counting, nature, operator, people
 from tests.ledger.simulator.climate import CALM
 
 if TYPE_CHECKING:
@@ -141,3 +141,4 @@ def _round(world: World, number: int) -> None:
         world.do("ask about open", operator.ask_about_open)
         world.do("all well", people.all_well)
     causes.explain(world)
+    counting.check_paid(world)

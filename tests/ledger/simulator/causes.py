@@ -16,6 +16,7 @@ from ledger import adoption, orders, reconcile, review, settling, signing, walle
 from ledger.rail import PAID_UNKNOWN
 from ledger.resolving import PAID_TWICE
 from ledger.rounds import IDS_LOST
+from ledger.velocity import BEFORE_DAYS
 from tests.ledger.simulator import nature, treasury
 from tests.ledger.simulator.climate import LEAP_PIX, LEAP_RATIO
 
@@ -95,12 +96,15 @@ def _explains_hold(world: World, creator: int, reason: str) -> bool:
 
 
 def _has_leapt(world: World, creator: int, reason: str) -> bool:
-    """Whether a creator's day came to many times what was folded of the better one of the two days before."""
+    """Whether a creator's day came to many times what was folded of the best one of the days before.
+
+    What was bought may not count on those.
+    """
     kept, before = world.truth.kept, world.cursors_before
     day = (date.fromisoformat(reason.removeprefix(VELOCITY)[:10]) - EPOCH).days
     earned = kept.days[creator, day]
-    best = max(kept.folded(before, creator, day - each) for each in (1, 2))
-    return earned >= LEAP_PIX and earned > LEAP_RATIO * best
+    best = max(kept.folded(before, creator, day - each) for each in range(1, BEFORE_DAYS + 1))
+    return earned >= LEAP_PIX and earned > LEAP_RATIO * (best - world.truth.bought[creator])
 
 
 def _explain_reversals(world: World) -> None:

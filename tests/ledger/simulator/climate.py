@@ -15,14 +15,10 @@ from ledger.settings import Economics, LedgerSettings
 
 CHANCE_MAX = 0.9
 NO_LIMIT_PIX = 10**11  # a day
-# What of a day is doubtful, and how much of one is a leap. Viewers of a world look at few creators and see little: none of
-# them earns anybody as much as BOUGHT_PIX a day. An audience that is bought does, at each moment it looks at.
+# What of a day counts by its source, and how much of one is a leap. Viewers of a world see little: what each of them earns
+# all creators together comes to less than BOUGHT_PIX a day. An audience that is bought earns as much at each look.
 BOUGHT_PIX, LEAP_PIX, LEAP_RATIO = 400_000, 2_000_000, 5
 JUDGED: Mapping[str, int] = {
-    "captive_min_pix": BOUGHT_PIX,
-    "captive_viewers_min": 4,
-    "vouched_pix": BOUGHT_PIX,
-    "viewer_vouched_pix": 10**9,
     "source_day_pix": BOUGHT_PIX,
     "velocity_ratio": LEAP_RATIO,
     "velocity_min_pix": LEAP_PIX,
@@ -50,6 +46,8 @@ class Weather:
     lagging: float = 0.5
     lag_max: int = 60
     lying: float = 0.5  # of a liar's answers
+    lag_min: int = 0
+    changing: float = 0.1  # of a node's answers: by another lag than its last one
 
     def times(self, factor: float) -> Weather:
         """The same, so many times as bad."""
@@ -62,6 +60,7 @@ class Weather:
 
 
 CALM = Weather(0, 0, 0, 0, 0, 0, 0)
+DROPPING = Weather(dropping=0.8, delaying=0.15)
 
 # What happens, by name (see `nature`, `people` and `powers`), and how often in a round: faults, which `fierce` multiplies ...
 FAULTS: Mapping[str, float] = {
@@ -69,7 +68,7 @@ FAULTS: Mapping[str, float] = {
     "fork": 0.12,
     "jump": 0.03,  # of the database's clock
     "cheaper": 0.02,  # rent falls
-    "dearer": 0.0,  # rent rises: a ledger of today finds no older marker again
+    "dearer": 0.01,  # it rises
     "outage": 0.03,
     "stretch": 0.02,  # an outage of all nodes, of minutes
 }
@@ -125,6 +124,7 @@ class Climate:
     day_max_pix: int = NO_LIMIT_PIX
     batches_live_max: int = 6
     marker_retention_s: int = 300
+    wallet_hold_s: int = 600
     plots: float = 0.0  # a round: every node tells the same lie
     plots_in_order: bool = False  # what is sent during one lands in its order; and the database's clock may help it
     tells_story: bool = False  # its liars have agreed on one lie, and tell all of it whenever they are asked
@@ -158,12 +158,7 @@ class Climate:
         return self.liars > 1 or self.plots > 0
 
     def economics(self) -> Economics:
-        """Bounds that nobody comes near, but for an audience that is bought.
-
-        Of what is judged only what this version of the ledger has a setting for.
-        """
-        known = Economics.__dataclass_fields__
-        judged = {name: value for name, value in {**JUDGED, **self.judged}.items() if name in known}
+        """Bounds that nobody comes near, but for an audience that is bought."""
         return Economics(
             maturity_s=self.maturity_s,
             payout_min_pix=1,
@@ -175,10 +170,10 @@ class Climate:
             creator_day_max_pix=0,
             search_appearances_max=0,
             search_amount_max_pix=0,
-            wallet_hold_s=600,
+            wallet_hold_s=self.wallet_hold_s,
             manifest_wallet_hold_h=1,
             wallet_domain="pixr.test",
-            **judged,  # type: ignore[arg-type]
+            **{**JUDGED, **self.judged},  # type: ignore[arg-type]
         )
 
     def settings(self, screening: str) -> LedgerSettings:
@@ -239,6 +234,8 @@ def drawn(seed: int, fierce: float = 1.0) -> Climate:
         made = replace(made, chances={"jump": 0.0})
     elif folding and rng.random() < STEADY:
         made = steady(made)
+    if rng.random() < THICK:
+        made = replace(made, weather=DROPPING)
     if seed % CROWD_EVERY == CROWD_EVERY - 1:
         made = crowd(made)
     return fiercer(made, fierce)
@@ -247,6 +244,7 @@ def drawn(seed: int, fierce: float = 1.0) -> Climate:
 CROWD_EVERY = 250
 STORIES = 0.25  # of the worlds with two liars
 STEADY = 0.15  # of the worlds that fold, and in which nodes do not lie together
+THICK = 0.15  # of the worlds: little that is sent lands, so that attempts are given up
 
 
 def steady(made: Climate) -> Climate:

@@ -32,6 +32,7 @@ LOST = """
     SELECT coalesce(-sum(p.amount), 0)::bigint FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id
     JOIN ledger.accounts a ON a.id = p.account_id
     WHERE e.kind = 'payout_resolved' AND a.kind IN ('platform', 'reward_pool') AND a.asset = 'PIX'"""
+CHECKED_MAX = 50  # creators, in each round
 
 
 def count_money(world: World) -> None:
@@ -66,6 +67,20 @@ def count_money(world: World) -> None:
     lost = rows(LOST)[0][0]  # to creators who were paid more than they were owed, and booked as that
     if missing != -lost or (wrong and not lost):
         truth.found("lost", "; ".join(wrong[:3]) or f"{lost} was booked as lost, and nobody has it")
+
+
+def check_paid(world: World) -> None:
+    """At no time do wallets hold more than was earned till then: what is made up for later was paid twice all the same."""
+    if len(world.creators) > CHECKED_MAX:
+        return
+    corrected = dict[int, int](world.ground.rows(ADDED, CORRECTED))
+    for group in world.truth.groups():
+        wallets = sorted({each for one in group for each in world.truth.wallets[one]})
+        landed = sum(world.on_chain(wallet) for wallet in wallets)
+        most = sum(world.truth.ever[each] + max(corrected.get(each, 0), 0) for each in group)
+        if landed > most and ("paid", group[0]) not in world.said:
+            world.said.add(("paid", group[0]))
+            world.truth.found("double", f"creators {_named(group)}: {landed} on chain, {most} earned till then")
 
 
 def _named(group: Sequence[int]) -> str:

@@ -122,6 +122,8 @@ class Ground:
         self._reader.raw.autocommit = True
         self.operator, self.serve = Session(self, self._connect(LEDGER)), Session(self, self._connect(SERVE))
         self.parts = {name: self._connect(LEDGER) for name in PARTS}
+        # What it has now is what each world begins with.
+        assert self.admin.raw.execute("SELECT count(*) FROM ledger.entries").fetchone() == (0,), "it was used before"
         names = [name for (name,) in self.admin.raw.execute(TABLES).fetchall()]
         self.fenced = [name for (name,) in self.admin.raw.execute(FENCED).fetchall()]
         listed = sql.SQL(", ").join(sql.Identifier("ledger", name) for name in names)

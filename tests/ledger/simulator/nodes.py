@@ -178,9 +178,9 @@ class Node:
         return result
 
     def _read(self, method: str, params: list[Any]) -> Any:
-        if self._rng.random() < 0.1:
+        if self._rng.random() < self.weather.changing:
             lags = self._rng.random() < self.weather.lagging
-            self._lag = self._rng.randint(0, self.weather.lag_max) if lags else 0
+            self._lag = self._rng.randint(self.weather.lag_min, self.weather.lag_max) if lags else 0
         view: Any = View(self.chain, min(self._lag, self.weather.lag_max))
         try:
             return self._slots.told(method, answer(view, method, self._slots.asked(params)))

@@ -147,7 +147,7 @@ def _end_mismatch(world: World, stop: Stop) -> None:
     """Once the journal and the chain agree again. What has come without a transaction is a person's to explain: that, to the
     last lamport, and no other difference.
     """
-    if world.ground.rows(UNKNOWN) or _is_in_force(world, adoption.RESTORED):
+    if world.ground.rows(UNKNOWN):
         return
     rows = world.ground.rows(COMPARED)
     if rows and rows[0][0]:

@@ -270,19 +270,23 @@ def _without_wallet(query: str) -> str:
 
 OURS = Wrong("ours", Climate())
 # Settings by which everybody's own viewers are taken for bought, and every day for a leap.
-ALL_DOUBTFUL: Mapping[str, int] = {
-    "captive_min_pix": 1, "captive_viewers_min": 1, "captive_share_ppm": 1, "fan_in_share_ppm": 0, "vouched_pix": 0,
-    "creator_free_pix": 0, "viewer_free_pix": 0, "doubtful_share_ppm": 0,
-}  # fmt: skip
+ALL_DOUBTFUL: Mapping[str, int] = {"source_day_pix": 1, "beside_share_ppm": 0, "fan_in_trust_ppm": 0}
 ALL_LEAPS: Mapping[str, int] = {"velocity_min_pix": 1, "velocity_ratio": 1}
 TURMOIL = {"leap": 0.4, "fork": 0.25}
 LIARS = aimed({"leap": 0.4}, nodes=3, liars=1, is_marked=False, weather=replace(LATE, silent=0.3), rounds=20)
+BALANCED = replace(FAIR, dropping=0.9, delaying=0.1, lagging=0.5, lag_min=105, lag_max=110, changing=1.0)
+BEHIND = aimed(nodes=1, is_marked=False, weather=BALANCED, rounds=40)  # one URL for nodes of which half are behind
+TORN = aimed({**TURMOIL, "earn": 0.95}, is_marked=False, crashing=0.004, losing=0.008, rounds=40)
 PLOTS = aimed({"leap": 0.1, "hold": 0.3, "release": 0.3}, plots=0.4, rounds=24, creators=4, wallets=4)
 HELPED = replace(PLOTS, plots_in_order=True)
-WAITING = replace(FAIR, silent=0.5)  # batches wait between their plan and their signature
+CALLED_BACK = replace(
+    PLOTS, creators=1, wallets=1, rounds=40, weather=replace(FAIR, delaying=0.9),
+    chances={**PLOTS.chances, "hold": 0.4, "release": 0.6, "leap": 0.0, "put in order": 0.7},
+)  # fmt: skip
 STOPS = aimed(
-    {"hold": 0.4, "new wallet": 0.3, "sanction": 0.5, "leap": 0.3},
-    is_screened=True, weather=WAITING, creators=8, wallets=8, rounds=20,
+    {"hold": 0.3, "release": 0.5, "new wallet": 0.5, "sanction": 0.05, "pardon": 0.3, "leap": 0.3, "earn": 0.95,
+     "refuse to sign": 0.4, "put in order": 0.4},  # batches wait between their plan and their signature
+    is_screened=True, creators=5, wallets=5, rounds=36, wallet_hold_s=60,
 )  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
@@ -290,10 +294,10 @@ SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20
 BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
 WRONG: tuple[Wrong, ...] = (
-    Wrong("SendThenRecord", aimed(TURMOIL, is_marked=False, crashing=0.02), payouts=SendThenRecord),
+    Wrong("SendThenRecord", TORN, ("double", "unexplained"), payouts=SendThenRecord),
     Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), payouts=ExpiryAtConfirmed),
     Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), payouts=DoneAtConfirmed),
-    Wrong("LooksFromBefore", replace(LIARS, liars=0, weather=replace(LATE, lagging=1.0, lag_max=60)), payouts=LooksFromBefore),
+    Wrong("LooksFromBefore", BEHIND, payouts=LooksFromBefore),
     Wrong("OneOpinion", LIARS, payouts=OneOpinion),
     Wrong("HighestHeight", LIARS, chain=HighestHeight),
     Wrong("ShortestBlockhash", LIARS, chain=ShortestBlockhash),
@@ -301,13 +305,13 @@ WRONG: tuple[Wrong, ...] = (
           patches=((settling, "is_over", _over_at_once), (rail, "is_over", _over_at_once))),
     Wrong("ResolvesTooSoon", replace(LIARS, liars=0, chances={**LIARS.chances, "resolve": 0.7}), payouts=ResolvesTooSoon),
     Wrong("ForgetsWhatWasGivenUp", PLOTS, payouts=ForgetsWhatWasGivenUp),
-    Wrong("GivesBackByHeights", PLOTS, payouts=GivesBackByHeights),
+    Wrong("GivesBackByHeights", CALLED_BACK, payouts=GivesBackByHeights),
     Wrong("WithoutLineage", HELPED, patches=((batches, "lineage", _no_lineage), (batches, "lineage_of", _no_lineage_of))),
-    Wrong("SignsWhoIsStopped", STOPS, ("stopped",), payouts=SignsWhoIsStopped),
-    Wrong("SendsToWhoIsStopped", replace(STOPS, crashing=0.03), ("stopped",), patches=((batches, "due_to_send", _sends_all),)),
+    Wrong("SignsWhoIsStopped", STOPS, ("stopped", "stuck"), payouts=SignsWhoIsStopped),
+    Wrong("SendsToWhoIsStopped", replace(STOPS, losing=0.02), ("stopped",), patches=((batches, "due_to_send", _sends_all),)),
     Wrong("PaysTheOldWallet", STOPS, ("stopped",), patches=((batches, "STOPPED", _without_wallet(batches.STOPPED)),)),
-    Wrong("PlansWhileFrozen", BACK, payouts=PlansWhileFrozen),
-    Wrong("ThawsAtOnce", BACK, patches=((adoption, "end", _thaws_at_once),)),
+    Wrong("PlansWhileFrozen", replace(BACK, is_marked=False), payouts=PlansWhileFrozen),
+    Wrong("ThawsAtOnce", replace(BACK, is_marked=False), patches=((adoption, "end", _thaws_at_once),)),
     Wrong("PlansOverTheDay", aimed(day_max_pix=13_000), ("over",), payouts=PlansOverTheDay),
     Wrong("BlamesForOneNode", aimed(nodes=3, liars=1), ("unexplained",), payouts=BlamesForOneNode),
     Wrong("ReclaimsByTheBook", GIFTS, ("rent",), payouts=ReclaimsByTheBook),

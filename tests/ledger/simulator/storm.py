@@ -56,6 +56,7 @@ def tick(world: World) -> None:
     world.monotonic_s += 0.5
     causes.explain(world)
     counting.check_days(world)
+    counting.check_paid(world)
     if world.process.is_dead:
         world.start_anew()
 

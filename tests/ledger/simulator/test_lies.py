@@ -88,7 +88,6 @@ class Inventor(LocalNode):
         return [{"signature": made_up, "slot": 1, "err": None, **known}, *told]
 
 
-@pytest.mark.xfail(strict=True, reason="a signature that one node alone names is waited for as long as it is asked")
 def test_one_node_that_invents_a_signature_does_not_keep_the_ledger_from_being_reconciled(
     journal: Connection[Any],
 ) -> None:

@@ -94,7 +94,6 @@ def test_liars_who_tell_one_story_are_not_believed_in_silence(stage: Ground) -> 
     assert sum(each.counts.get("stopped, as a story demands", 0) for each in outcomes) > 0
 
 
-@pytest.mark.xfail(strict=True, reason="a marker that was made at a lower rent is taken for empty for ever")
 def test_rent_that_rises_keeps_no_marker(stage: Ground) -> None:
     dearer = aimed({"dearer": 0.15, "leap": 0.3}, marker_retention_s=60, rounds=20, crashing=0.01)
     outcomes = [World(stage, seed, dearer).run() for seed in range(4)]
