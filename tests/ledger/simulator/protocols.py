@@ -46,7 +46,9 @@ class Wrong:
 NOTHING: Mapping[str, float] = dict.fromkeys((*FAULTS, *DEEDS), 0.0)
 FAIR = Weather(0, 0, 0, 0, 0, 0, 0)
 LATE = replace(FAIR, delaying=0.8)  # nearly everything lands late, or never
-SMALL = Climate(rounds=14, creators=3, wallets=3, nodes=2, crashing=0, losing=0, weather=FAIR, chances=NOTHING)
+SMALL = Climate(
+    rounds=14, creators=3, wallets=3, nodes=2, crashing=0, losing=0, losing_unsent=0, weather=FAIR, chances=NOTHING
+)
 
 
 def aimed(chances: Mapping[str, float] | None = None, **changes: Any) -> Climate:
@@ -276,7 +278,7 @@ TURMOIL = {"leap": 0.4, "fork": 0.25}
 LIARS = aimed({"leap": 0.4}, nodes=3, liars=1, is_marked=False, weather=replace(LATE, silent=0.3), rounds=20)
 BALANCED = replace(FAIR, dropping=0.9, delaying=0.1, lagging=0.5, lag_min=105, lag_max=110, changing=1.0)
 BEHIND = aimed(nodes=1, is_marked=False, weather=BALANCED, rounds=40)  # one URL for nodes of which half are behind
-TORN = aimed({**TURMOIL, "earn": 0.95}, is_marked=False, crashing=0.004, losing=0.008, rounds=40)
+TORN = aimed({**TURMOIL, "earn": 0.95}, is_marked=False, crashing=0.004, losing=0.008, losing_unsent=0.008, rounds=40)
 SLOW = replace(LIARS, weather=replace(FAIR, dropping=0.5, delaying=0.5, silent=0.1, lying=0.8))  # nothing lands at once
 PLOTS = aimed({"leap": 0.1, "hold": 0.3, "release": 0.3}, plots=0.4, rounds=24, creators=4, wallets=4)
 CALLED_BACK = replace(
@@ -295,7 +297,7 @@ SANCTIONED = replace(
     chances={**STOPS.chances, "sanction": 0.9, "pardon": 0.1, "hold": 0.0, "new wallet": 0.0},
 )  # fmt: skip
 KEPT_BACK = replace(  # the connection is lost between signature and sending
-    STOPS, losing=0.012, wallet_hold_s=20,
+    STOPS, losing_unsent=0.3, wallet_hold_s=20,
     chances={**STOPS.chances, "hold": 0.5, "release": 0.7, "sanction": 0.0, "refuse to sign": 0.0},
 )  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
