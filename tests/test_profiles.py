@@ -13,7 +13,7 @@ from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
 from ledger.settings import Economics, LedgerSettings
 from pipelines.settings import IngestSettings, ModelSettings
-from serve import origins
+from serve.access import origins
 from serve.settings import SearchSettings
 
 PROFILES = sorted(path.name for path in (ROOT / "configs" / "ingest").glob("*.toml"))

@@ -30,7 +30,8 @@ from benchmarks.economy.compare import Paces, Result
 from benchmarks.economy.kept import Kept, version
 from benchmarks.economy.learning import Pace
 from benchmarks.run import Figure
-from cluster import database, migrations, roles, runtime
+from cluster import roles, runtime
+from cluster.database import database, migrations
 from cluster.settings import Settings
 from ledger.settings import PIX, Economics
 

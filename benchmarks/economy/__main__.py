@@ -18,7 +18,8 @@ from benchmarks.economy import report, strategies
 from benchmarks.economy.compare import Result
 from benchmarks.economy.kept import Kept, version
 from benchmarks.run import Figure, append, row
-from cluster import roles, runtime, settings, supervisor
+from cluster import roles, runtime, settings
+from cluster.embedded import supervisor
 from cluster.settings import Settings
 
 MEMORY = Path("/dev/shm")  # noqa: S108  where the kernel keeps shared memory

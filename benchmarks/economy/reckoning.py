@@ -1,6 +1,6 @@
 """What vouching alone comes to, reckoned in seconds: `python -m benchmarks.economy.reckoning`, for choosing settings.
 
-Honest days are counted by `ledger.vouching` without a ledger: no leaps, no holds, no other bound than a network's day (taken in
+Honest days are counted by `ledger.accrual.vouching` without a ledger: no leaps, no holds, no other bound than a network's day (taken in
 proportion, not in the order of searches). Beside honest creators' loss it says what of one loop they keep whom most people
 know, if it looks at one of them, or at several. The more of them, the more: a loop that looks at all creators as people behind
 a carrier do cannot be told from these, so where such people count, the best known keep their share of it, whatever the rules.
@@ -22,7 +22,7 @@ from benchmarks.economy.people import People
 from benchmarks.economy.platform import FixedHashes, Searches
 from benchmarks.economy.strategies import LOOKS_A_DAY, look_pix
 from benchmarks.run import Figure, append, row
-from ledger import vouching
+from ledger.accrual import vouching
 from ledger.settings import PIX, Economics
 
 FIRST_DAY = 20_000  # since 1970

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from benchmarks.economy.catalogue import PAGE
 from benchmarks.economy.learning import Pace, Tactic
+from ledger.accrual.vouching import USUAL_DAYS
 from ledger.settings import PPM, Economics
-from ledger.vouching import USUAL_DAYS
 
 SEARCHES_A_DAY = 1440  # of one network or key
 LOOKS_A_DAY = SEARCHES_A_DAY * PAGE

@@ -24,7 +24,7 @@ from benchmarks.economy.kept import Kept, version
 from benchmarks.economy.learning import Learner, Pace, Tactic
 from benchmarks.economy.strategies import BY_NAME, IN_TURN, LOOKS_A_DAY, SEARCHES_A_DAY, STRATEGIES, look_pix
 from benchmarks.economy.world import World
-from cluster import database
+from cluster.database import database
 from ledger.settings import PIX, PPM
 
 SEED = 3
