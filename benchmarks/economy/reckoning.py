@@ -1,9 +1,10 @@
 """What vouching alone comes to, reckoned in seconds: `python -m benchmarks.economy.reckoning`, for choosing settings.
 
-Honest days are counted by `ledger.accrual.vouching` without a ledger: no leaps, no holds, no other bound than a network's day (taken in
-proportion, not in the order of searches). Beside honest creators' loss it says what of one loop they keep whom most people
-know, if it looks at one of them, or at several. The more of them, the more: a loop that looks at all creators as people behind
-a carrier do cannot be told from these, so where such people count, the best known keep their share of it, whatever the rules.
+Honest days are counted by `ledger.accrual.vouching` without a ledger: no leaps, no holds, no other bound than a network's day
+(taken in proportion, not in the order of searches). Beside honest creators' loss it says what of one loop they keep
+whom most people know, if it looks at one of them, or at several. The more of them, the more: a loop that looks at all
+creators as people behind a carrier do cannot be told from these, so where such people count, the best known keep
+their share of it, whatever the rules.
 """
 
 from __future__ import annotations
