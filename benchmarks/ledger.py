@@ -28,14 +28,15 @@ from ledger.accrual.fold import Fold
 from ledger.appearances import spool
 from ledger.appearances.appearances import RECORDED, parameters
 from ledger.journal import book
-from ledger.payouts import batches
+from ledger.payouts import batches, planning, settling, signing
 from ledger.payouts.batches import BatchLine
-from ledger.payouts.payouts import Payouts
 from ledger.settings import Economics, LedgerSettings
 from ledger.solana import packing, treasury
 from ledger.solana.chain import Chain
 from ledger.solana.localnet import blocks, inside
 from ledger.solana.treasury import Treasury
+from ledger.solana_rail import trials
+from ledger.solana_rail.solana_rail import SolanaRail
 
 APPEARANCES = 6_000_000
 BARE_RUNS = 3  # of which the median counts
@@ -171,29 +172,29 @@ def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
     rpc = Chain([inside.LocalNode("bench", chain)])
     own = LedgerSettings(batches_live_max=100_000, payouts_per_plan_max=100_000)
     economics = Economics(maturity_s=0, payout_min_pix=1, payout_day_max_pix=POOL)
-    payouts = Payouts(connection, rpc, settled, economics, own)
+    rail = SolanaRail(connection, rpc, settled, economics, own)
     yield _packing(settled, payees, payer)
     began = time.perf_counter()
-    planned = len(payouts.plan())
+    planned = planning.plan(rail)
     planned_s = time.perf_counter() - began
     paused = time.perf_counter()
-    simulated_s = _simulation(payouts)
+    simulated_s = _simulation(rail)
     began += time.perf_counter() - paused
-    signatures = payouts.sign()
+    signatures = signing.sign(rail, planned)
     signed_s = time.perf_counter() - began
     ours_s = signed_s - simulated_s
     yield Figure(
         f"payouts planned, packed, signed and committed, {payer}",
-        f"{PAYEES / ours_s:,.0f}/s ({PAYEES:,} in {planned} transactions; planning {planned_s:.2f} s, packing and signing"
+        f"{PAYEES / ours_s:,.0f}/s ({PAYEES:,} in {len(planned)} transactions; planning {planned_s:.2f} s, packing and signing"
         f" {ours_s - planned_s:.2f} s; with the chain's simulation of each before it is signed, another"
         f" {simulated_s:.2f} s, {PAYEES / signed_s:,.0f}/s)",
         "20,000/s wanted",
         PAYEES / ours_s / 20_000,
     )
     while batches.live_count(connection):
-        payouts.send()
+        signing.send(rail, signatures)
         inside.advance(chain, BLOCKS)
-        payouts.settle()
+        settling.settle(rail)
     paid_s = time.perf_counter() - began
     row = connection.execute("SELECT sum(lamports) FROM ledger.attempts WHERE state = 'landed'").fetchone()
     assert row is not None
@@ -209,13 +210,13 @@ def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
     rpc.close()
 
 
-def _simulation(payouts: Payouts) -> float:
+def _simulation(rail: SolanaRail) -> float:
     """What simulating everything that is planned takes, by itself; signing does it again."""
-    planned = batches.planned(payouts.connection, PAYEES)
-    built = [[*payouts._guards(batch, []), *payouts._instructions(batch)] for batch in planned]
-    raws = [payouts.treasury.unsigned(each) for each in built]
+    planned = batches.planned(rail.connection, PAYEES)
+    built = [[*trials.guards_of(rail, batch, []), *trials.instructions_of(rail, batch)] for batch in planned]
+    raws = [rail.treasury.unsigned(each) for each in built]
     began = time.perf_counter()
-    assert all(each.error is None for each in payouts.chain.simulate_all(raws))
+    assert all(each.error is None for each in rail.chain.simulate_all(raws))
     return time.perf_counter() - began
 
 

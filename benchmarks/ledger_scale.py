@@ -44,6 +44,7 @@ from ledger.actor import Ledger, Loop
 from ledger.appearances import spool
 from ledger.appearances.appearances import RECORDED, parameters
 from ledger.journal import book
+from ledger.payouts import planning
 from ledger.risk import review
 from ledger.settings import Economics, LedgerSettings
 from ledger.solana.treasury import Treasury
@@ -244,29 +245,29 @@ def _memory() -> Figure:
 
 def _plans(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
     """Planning with nobody due, and with many; what was planned for them is taken back by hand."""
-    payouts = ledger.paying._payouts
-    assert payouts is not None
+    rail = ledger.paying._rail
+    assert rail is not None
     idle = []
     for _ in range(PLANS):
         began = time.perf_counter()
-        assert payouts.plan() == []
+        assert planning.plan(rail) == []
         idle.append(time.perf_counter() - began)
     idle_s = max(idle)
     yield Figure("a plan with nothing due", f"{idle_s * 1000:.1f} ms at most of {PLANS}",
                  f"{IDLE_MAX_S * 1000:.0f} ms wanted", idle_s / IDLE_MAX_S)  # fmt: skip
-    _owe(connection, range(1, DUE + 1), payouts.treasury)
+    _owe(connection, range(1, DUE + 1), rail.treasury)
     began = time.perf_counter()
-    made = payouts.plan()
+    made = planning.plan(rail)
     due_s = time.perf_counter() - began
     planned = sum(len(each.recipients) for each in made)
     yield Figure(f"a plan with {DUE:,} due", f"{due_s * 1000:.0f} ms ({planned:,} planned, as many as may be open)",
                  f"{DUE_MAX_S * 1000:.0f} ms wanted", due_s / DUE_MAX_S)  # fmt: skip
     for batch in made:
-        payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id})
-        payouts.connection.execute(
+        planning.give_back(rail, batch, f"void:{batch.id}", [], {"batch": batch.id})
+        rail.connection.execute(
             "UPDATE ledger.batches SET state = 'cancelled', ended_at = now() WHERE id = %s", (batch.id,)
         )
-        book.commit(payouts.connection)
+        book.commit(rail.connection)
     connection.execute("UPDATE ledger.owed SET parked_until = 'infinity'")
     connection.commit()
 

@@ -43,13 +43,13 @@ from ledger.creators.counters import Counters
 from ledger.journal import book
 from ledger.journal.book import Fenced
 from ledger.orders import ordering
-from ledger.payouts import adoption
-from ledger.payouts.payouts import Payouts
+from ledger.payouts import adoption, payouts
 from ledger.payouts.reconcile import Difference, Finding, reconcile
 from ledger.risk import review, stops
 from ledger.settings import Economics, LedgerSettings
 from ledger.solana.chain import Chain, Effect, HttpNode, RpcRefusal
 from ledger.solana.treasury import OTHER_MARKS, Treasury, open_treasury
+from ledger.solana_rail.solana_rail import SolanaRail
 
 log = logging.getLogger(__name__)
 
@@ -305,37 +305,37 @@ class Paying(OnChain):
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared) -> None:
         super().__init__(settings, epoch, shared, 1 - HISTORY_SHARE)
-        self._payouts: Payouts | None = None
+        self._rail: SolanaRail | None = None
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
         wallets.note_rules(connection, self.economics)
         book.commit(connection)
-        self._payouts, self.shared.treasury, self.shared.is_reconciled = None, None, False
+        self._rail, self.shared.treasury, self.shared.is_reconciled = None, None, False
 
     def ask(self, connection: Connection[Any]) -> None:
-        payouts = self._opened(connection)
+        rail = self._opened(connection)
         with self.shared.hands:
-            ordering.carry_out(payouts)
-            payouts.run_once(plan=self.shared.is_reconciled)
+            ordering.carry_out(rail)
+            payouts.run_once(rail, plan=self.shared.is_reconciled)
 
-    def _opened(self, connection: Connection[Any]) -> Payouts:
-        """Payouts on the treasury, opened where it was not.
+    def _opened(self, connection: Connection[Any]) -> SolanaRail:
+        """Return the rail of the treasury, which is opened where it was not.
 
         Raises:
             Temporary: no node answers, or what is set up wrongly a person must mend.
         """
-        if self._payouts is None:
+        if self._rail is None:
             try:
                 treasury = open_treasury(connection, self.chain, self.settings)
-                self._payouts = Payouts(connection, self.chain, treasury, self.economics, self.own)
+                self._rail = SolanaRail(connection, self.chain, treasury, self.economics, self.own)
             except (Rejected, ValueError) as refusal:  # the latter of an address or key that is none
                 connection.rollback()
                 if isinstance(refusal, Rejected) and refusal.code == OTHER_MARKS:
                     self._ids_are_lost(connection, refusal)
                 raise Temporary(f"payouts wait for a person: {refusal}") from refusal
             self.shared.treasury = treasury
-        return self._payouts
+        return self._rail
 
     def _ids_are_lost(self, connection: Connection[Any], refusal: Rejected) -> None:
         """Freeze payouts, until the secret is back or an administrator has ordered that there is a new one."""
@@ -354,7 +354,7 @@ class Reconciling(OnChain):
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared) -> None:
         super().__init__(settings, epoch, shared, HISTORY_SHARE)
-        self._payouts: Payouts | None = None  # that adopts, over this part's connection
+        self._rail: SolanaRail | None = None  # that adopts, over this part's connection
         self._reconcile_at = 0.0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self.finding: Finding | None = None
@@ -362,34 +362,34 @@ class Reconciling(OnChain):
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
-        self._payouts, self._reconcile_at, self.shared.is_reconciled = None, 0.0, False
+        self._rail, self._reconcile_at, self.shared.is_reconciled = None, 0.0, False
 
     def ask(self, connection: Connection[Any]) -> None:
         treasury = self.shared.treasury
         if treasury is None:
             return
-        if self._payouts is None or self._payouts.treasury is not treasury:  # nothing is planned before this has looked
-            self._payouts = Payouts(connection, self.chain, treasury, self.economics, self.own)
+        if self._rail is None or self._rail.treasury is not treasury:  # nothing is planned before this has looked
+            self._rail = SolanaRail(connection, self.chain, treasury, self.economics, self.own)
             self._reconcile_at = 0.0
         if time.monotonic() < self._reconcile_at:
             return
-        adopt = partial(self._adopt, self._payouts)
+        adopt = partial(self._adopt, self._rail)
         with self.shared.hands:
-            adoption.retry(self._payouts)
-        found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions, self._difference)
+            adoption.retry(self._rail)
+        found = reconcile(connection, self.chain, treasury, adopt, self._rail.opinions, self._difference)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
         with self.shared.hands:  # an order to adopt is not let go on half of the way
-            adoption.end(self._payouts, found)
+            adoption.end(self._rail, found)
         pause_s = self.own.reconcile_interval_s if found.conclusive else self.own.tick_interval_s
         self._reconcile_at = 0.0 if found.has_more else time.monotonic() + pause_s
         if found.conclusive and self.shared.treasury is treasury:
             self.shared.is_reconciled = found.ok
         self.finding = found
 
-    def _adopt(self, payouts: Payouts, effect: Effect) -> bool:
+    def _adopt(self, rail: SolanaRail, effect: Effect) -> bool:
         with self.shared.hands:
-            return adoption.adopt(payouts, effect)
+            return adoption.adopt(rail, effect)
 
 
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:

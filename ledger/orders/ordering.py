@@ -19,10 +19,9 @@ from ledger.journal import book
 from ledger.orders import orders
 from ledger.orders.orders import Order
 from ledger.payouts import adoption, batches
-from ledger.payouts.payouts import Payouts
+from ledger.payouts.rail import UNREACHABLE, ChainRail
 from ledger.risk import stops
 from ledger.solana import treasury
-from ledger.solana.chain import RpcRefusal
 
 log = logging.getLogger(__name__)
 
@@ -34,21 +33,21 @@ PAYERS = ("platform", "reward_pool")  # what a withdrawal may have been taken fr
 CORRECTED = ("chain", "reward_pool", "platform", "payable")  # buckets and transfers say what the other accounts hold
 
 
-def carry_out(payouts: Payouts) -> None:
+def carry_out(rail: ChainRail) -> None:
     """Carry out what is ordered; each order is answered, and what is booked for it is committed with the answer.
 
     But for an order to adopt: that asks nodes about one transaction after the other, so each is committed by itself (else
     the end of the journal would be locked meanwhile, and nothing folded), and one that is interrupted goes on later.
     """
-    connection = payouts.connection
-    waiting = orders.ready(connection, payouts.settings.orders_by_two)
+    connection = rail.connection
+    waiting = orders.ready(connection, rail.settings.orders_by_two)
     connection.commit()
     for order in waiting:
         try:
             if order.kind == orders.ADOPT:
-                _adopt_since(payouts, order)
+                _adopt_since(rail, order)
             with book.refusals(), connection.transaction():  # what is done and that it is done, or neither
-                outcome, entry_id = WAYS[order.kind](payouts, order)
+                outcome, entry_id = WAYS[order.kind](rail, order)
                 orders.done(connection, order.id, True, outcome, entry_id)
         except UNFIT as refusal:
             connection.rollback()
@@ -57,7 +56,7 @@ def carry_out(payouts: Payouts) -> None:
             )
             orders.done(connection, order.id, False, outcome, None)
             book.commit(connection)
-        except (Temporary, RpcRefusal) as error:  # of one order, which waits; the others are carried out
+        except UNREACHABLE as error:  # of one order, which waits; the others are carried out
             connection.rollback()
             log.warning("an order cannot be carried out now: %s", error, extra={"order": order.id})
             continue
@@ -78,31 +77,31 @@ ADOPTED = f"""
                    WHERE e.key = 'adopt:' || c.signature AND e.recorded_at > greatest(c.seen_at, %(ordered_at)s)))"""
 
 
-def _adopt_since(payouts: Payouts, order: Order) -> None:
+def _adopt_since(rail: ChainRail, order: Order) -> None:
     """Declare that the database has gone back, and adopt what was read as unknown since a slot, or a time it was read at.
 
     Raises:
         Temporary: nodes do not tell enough of one now; what comes before it is adopted.
     """
-    connection = payouts.connection
+    connection = rail.connection
     rows = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
     if not stops.is_frozen_for(connection, adoption.RESTORED):
         with book.refusals():
             stops.freeze(connection, adoption.RESTORED, dict(order.by))  # also while what was paid cannot be read yet
     book.commit(connection)
     for (signature,) in rows:
-        effect = payouts.chain.effect(signature, payouts.opinions)
+        effect = rail.chain.effect(signature, rail.opinions)
         if effect is None:
             raise Temporary(f"nodes do not agree on transaction {signature}")
-        if not batches.known(connection, [signature]) and adoption.adopt(payouts, effect):
-            has_paid = effect.tokens.get(payouts.treasury.token_account, 0) != 0
+        if not batches.known(connection, [signature]) and adoption.adopt(rail, effect):
+            has_paid = effect.tokens.get(rail.treasury.token_account, 0) != 0
             _mark_known(connection, signature, "attempt" if has_paid else "neutral", None)
         book.commit(connection)
 
 
-def _adopted_since(payouts: Payouts, order: Order) -> Outcome:
+def _adopted_since(rail: ChainRail, order: Order) -> Outcome:
     """What has come of an order to adopt."""
-    connection, body = payouts.connection, order.body
+    connection, body = rail.connection, order.body
     left = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
     adopted = connection.execute(ADOPTED, _since(order) | {"ordered_at": order.ordered_at}).fetchone()
     assert adopted is not None  # of a count
@@ -122,9 +121,9 @@ def _since(order: Order) -> dict[str, Any]:
 # ── Withdrawals, corrections ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _book_withdrawal(payouts: Payouts, order: Order) -> Outcome:
+def _book_withdrawal(rail: ChainRail, order: Order) -> Outcome:
     """A transaction took money from the treasury on purpose: the journal follows."""
-    connection, signature, payer = payouts.connection, str(order.body["signature"]), str(order.body["from"])
+    connection, signature, payer = rail.connection, str(order.body["signature"]), str(order.body["from"])
     if payer not in PAYERS:
         raise _refused(f"a withdrawal is from {' or '.join(PAYERS)}")
     row = connection.execute(
@@ -132,11 +131,11 @@ def _book_withdrawal(payouts: Payouts, order: Order) -> Outcome:
     ).fetchone()
     if row is None or row[0] != "unknown" or batches.known(connection, [signature]):
         raise _refused(f"the ledger has not read {signature} as an unknown transaction")
-    effect = payouts.chain.effect(signature, payouts.opinions)
+    effect = rail.chain.effect(signature, rail.opinions)
     if effect is None:
         raise Temporary(f"nodes do not agree on transaction {signature}")
-    pix = effect.tokens.get(payouts.treasury.token_account, 0)
-    lamports = effect.lamports.get(str(payouts.treasury.payer.gas), 0)
+    pix = effect.tokens.get(rail.treasury.token_account, 0)
+    lamports = effect.lamports.get(str(rail.treasury.payer.gas), 0)
     if (pix, lamports) != (row[1], row[2]) or (-pix, -lamports) != (order.body["pix"], order.body["lamports"]):
         raise _refused(f"transaction {signature} took {-pix} base units and {-lamports} lamports, not what is ordered")
     lines: list[tuple[int, int]] = []
@@ -152,9 +151,9 @@ def _book_withdrawal(payouts: Payouts, order: Order) -> Outcome:
     return f"booked: {-pix} base units from {payer} and {-lamports} lamports from platform", entry.id
 
 
-def _correct(payouts: Payouts, order: Order) -> Outcome:
+def _correct(rail: ChainRail, order: Order) -> Outcome:
     """Move an amount of the journal from one account to another."""
-    connection = payouts.connection
+    connection = rail.connection
     asset, amount = str(order.body["asset"]), money.amount(order.body["amount"])
     given, taken = (_account(connection, str(order.body[name]), asset) for name in ("to", "from"))
     if given == taken:
@@ -178,7 +177,7 @@ def _account(connection: Conn, name: str, asset: str) -> int:
     return book.accounts_of(connection, kind, party, [int(number)])[int(number)]
 
 
-def _keep_secret(_payouts: Payouts, _order: Order) -> Outcome:
+def _keep_secret(_rail: ChainRail, _order: Order) -> Outcome:
     """The treasury is open, so its secret is the one that is known."""
     raise _refused("the ledger knows this secret of the batches: there is no other to take")
 
@@ -191,7 +190,7 @@ def _mark_known(connection: Conn, signature: str, kind: str, entry_id: int | Non
         )
 
 
-WAYS: Mapping[str, Callable[[Payouts, Order], Outcome]] = {
+WAYS: Mapping[str, Callable[[ChainRail, Order], Outcome]] = {
     orders.ADOPT: _adopted_since,
     orders.WITHDRAWAL: _book_withdrawal,
     orders.CORRECTION: _correct,

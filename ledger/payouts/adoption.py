@@ -22,11 +22,10 @@ from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
 from ledger.journal import book
-from ledger.payouts import batches
+from ledger.payouts import batches, planning, settling
 from ledger.payouts.batches import Attempt, Batch
 from ledger.payouts.owed import Due
-from ledger.payouts.payouts import Payouts
-from ledger.payouts.rail import is_over
+from ledger.payouts.rail import ChainRail
 from ledger.payouts.reconcile import Finding
 from ledger.risk import stops
 from ledger.solana import packing
@@ -94,7 +93,7 @@ def _seat(connection: Connection[Any]) -> str | None:
     return str(row[0]) if row else None
 
 
-def end(payouts: Payouts, finding: Finding) -> bool:
+def end(rail: ChainRail, finding: Finding) -> bool:
     """Let payouts go on after a restore, once the journal is the chain's again and will stay so; whether it was done.
 
     What was signed before the restore and forgotten can land until its blockhash is over: until the finalized height is
@@ -102,19 +101,19 @@ def end(payouts: Payouts, finding: Finding) -> bool:
     the freeze is `give_back_after_s` old by the database's clock. The finding must be of a slot after that: nodes that lag
     show the treasury as the restored journal knows it.
     """
-    connection = payouts.connection
+    connection = rail.connection
     freeze = stops.age_of(connection, RESTORED)
     if freeze is None:
         return False
     number, age_s = freeze
-    if payouts.restored is None or payouts.restored[0] != number:
-        payouts.restored = (number, payouts.chain.highest(payouts.opinions) + LIFE_BLOCKS, None)
-    _, until, since_slot = payouts.restored
-    height, slot = payouts.chain.finalized_height(payouts.opinions)
-    if height <= until or age_s < payouts.settings.give_back_after_s:
+    if rail.restored is None or rail.restored[0] != number:
+        rail.restored = (number, rail.chain.highest(rail.opinions) + LIFE_BLOCKS, None)
+    _, until, since_slot = rail.restored
+    height, slot = rail.chain.finalized_height(rail.opinions)
+    if height <= until or age_s < rail.settings.give_back_after_s:
         return False
     if since_slot is None:
-        payouts.restored = (number, until, slot)
+        rail.restored = (number, until, slot)
         return False
     if not finding.conclusive or not finding.ok or finding.slot < since_slot:
         return False
@@ -123,9 +122,9 @@ def end(payouts: Payouts, finding: Finding) -> bool:
     return True
 
 
-def retry(payouts: Payouts) -> None:
+def retry(rail: ChainRail) -> None:
     """Adopt what was unknown when it was read: before the restore was declared, or while something was missing."""
-    connection = payouts.connection
+    connection = rail.connection
     rows = connection.execute(
         "SELECT t.signature, a.state FROM ledger.chain_transactions t"
         " LEFT JOIN ledger.attempts a ON a.signature = t.signature WHERE t.kind = 'unknown' ORDER BY t.slot, t.seen_at"
@@ -134,8 +133,8 @@ def retry(payouts: Payouts) -> None:
         connection.commit()
         return
     for signature, state in rows:
-        effect = payouts.chain.effect(signature, payouts.opinions)
-        if effect is None or (state not in ("landed", "failed") and not adopt(payouts, effect)):
+        effect = rail.chain.effect(signature, rail.opinions)
+        if effect is None or (state not in ("landed", "failed") and not adopt(rail, effect)):
             connection.rollback()
             continue
         connection.execute("UPDATE ledger.chain_transactions SET kind = 'attempt' WHERE signature = %s", (signature,))
@@ -145,30 +144,30 @@ def retry(payouts: Payouts) -> None:
 # ── One transaction ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def adopt(payouts: Payouts, effect: Effect) -> bool:
+def adopt(rail: ChainRail, effect: Effect) -> bool:
     """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours.
 
     Raises:
         Temporary: nodes do not tell enough now, or not everything that is due is payable yet.
     """
-    connection = payouts.connection
+    connection = rail.connection
     if not stops.is_frozen_for(connection, RESTORED):
         return False
     if batches.known(connection, [effect.signature]):
         return False  # it has landed after its batch had ended: to be resolved
     _require_payable(connection)
     try:
-        transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+        transaction = VersionedTransaction.from_bytes(rail.chain.raw(effect.signature))
     except ValueError as error:
         raise Temporary(f"a node gives bytes for {effect.signature} that are no transaction: {error}") from error
     if str(transaction.signatures[0]) != effect.signature or not all(transaction.verify_with_results()):
         return False  # one node's word; signatures need no other
     message = transaction.message
-    if payouts.treasury.payer.treasury not in message.account_keys[: message.header.num_required_signatures]:
+    if rail.treasury.payer.treasury not in message.account_keys[: message.header.num_required_signatures]:
         return False
     try:
         with connection.transaction():
-            return _book(payouts, effect, transaction)
+            return _book(rail, effect, transaction)
     except Rejected as refusal:
         log.warning("a payment on chain cannot be adopted: %s", refusal, extra={"signature": effect.signature})
         return False
@@ -190,124 +189,123 @@ def _require_payable(connection: Connection[Any]) -> None:
         raise Temporary("what the chain has paid is adopted once all that was due is folded and payable")
 
 
-def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -> bool:
-    spent = -effect.tokens.get(payouts.treasury.token_account, 0)
+def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) -> bool:
+    spent = -effect.tokens.get(rail.treasury.token_account, 0)
     if spent == 0 or effect.error is not None:
-        lines = payouts._cost_lines(effect)
-        payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
+        lines = rail.cost_lines(effect)
+        planning.post(
+            rail.connection, f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature}
+        )
         return True
     paid = {address: change for address, change in effect.tokens.items() if change > 0}
-    wallets = _wallets(payouts, paid.keys())
-    owners = _owners(payouts, wallets)
+    wallets = _wallets(rail, paid.keys())
+    owners = _owners(rail, wallets)
     if sum(paid.values()) != spent or not paid.keys() <= owners.keys():
         return False
-    batch = _open_batch(payouts, transaction)
+    batch = _open_batch(rail, transaction)
     if batch is None:
         creators = [each.creator_id for several in owners.values() for each in several]
-        numbers = dict.fromkeys((*_called_back(payouts, transaction), *batches.open_of(payouts.connection, creators)))
+        numbers = dict.fromkeys((*_called_back(rail, transaction), *batches.open_of(rail.connection, creators)))
         for number in numbers:  # nodes are asked before anything is written: the fold goes on beside this
-            _require_over(payouts, number)
+            _require_over(rail, number)
         for number in numbers:
-            _give_back(payouts, number)
-        batch = _forgotten(payouts, effect, transaction, paid, wallets)
-    _settle(payouts, batch, effect, transaction)
+            _give_back(rail, number)
+        batch = _forgotten(rail, effect, transaction, paid, wallets)
+    _settle(rail, batch, effect, transaction)
     log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
     return True
 
 
-def _wallets(payouts: Payouts, addresses: Collection[str]) -> dict[str, str]:
+def _wallets(rail: ChainRail, addresses: Collection[str]) -> dict[str, str]:
     """The wallet of each of these token accounts, of those there are or were.
 
     The chain says whose an account is, and the address follows from that: no node can make it up. Only where an account has
     been closed since is every wallet tried.
     """
-    told = _told(payouts, sorted(addresses))
-    found = {payouts.treasury.token_account_of(wallet): wallet for wallet in told}
+    told = _told(rail, sorted(addresses))
+    found = {rail.treasury.token_account_of(wallet): wallet for wallet in told}
     if not found.keys() >= set(addresses):
-        rows = payouts.connection.execute("SELECT DISTINCT new_wallet FROM ledger.wallet_changes")
-        found = {payouts.treasury.token_account_of(wallet): wallet for (wallet,) in rows}
+        rows = rail.connection.execute("SELECT DISTINCT new_wallet FROM ledger.wallet_changes")
+        found = {rail.treasury.token_account_of(wallet): wallet for (wallet,) in rows}
     return {address: found[address] for address in addresses if address in found}
 
 
-def _told(payouts: Payouts, addresses: Sequence[str]) -> set[str]:
+def _told(rail: ChainRail, addresses: Sequence[str]) -> set[str]:
     """Wallets that own these token accounts, by any node."""
-    seen = payouts.chain.seen_accounts(addresses, "confirmed", opinions=1)
+    seen = rail.chain.seen_accounts(addresses, "confirmed", opinions=1)
     told = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
     return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
 
 
-def _owners(payouts: Payouts, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
+def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
     """Who is or was paid at these token accounts, by address. `wallets`: of each address."""
     address_of = {wallet: address for address, wallet in wallets.items()}
-    rows = payouts.connection.execute(
+    rows = rail.connection.execute(
         "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
         " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id"
         " WHERE c.new_wallet = ANY(%s) ORDER BY 1, 2",
         (list(address_of),),
     ).fetchall()
-    accounts = book.accounts_of(payouts.connection, "payable", "creator", [creator for creator, _, _ in rows])
+    accounts = book.accounts_of(rail.connection, "payable", "creator", [creator for creator, _, _ in rows])
     found: dict[str, list[Owner]] = {}
     for creator, wallet, is_now in rows:
         account = accounts[creator]
-        owed = book.balance(payouts.connection, account)
+        owed = book.balance(rail.connection, account)
         found.setdefault(address_of[wallet], []).append(Owner(creator, wallet, is_now, account, owed))
     return found
 
 
-def _open_batch(payouts: Payouts, transaction: VersionedTransaction) -> Batch | None:
+def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | None:
     """The batch that the backup still knows, by the marker that the transaction has made last, or its memo: its own.
 
     What the batch had signed itself can never land any more.
     """
-    known = _open_markers(payouts)
+    known = _open_markers(rail)
     *_, own = _markers(transaction) or [""]
     number = known.get(own) or _memo(transaction)
-    return _given_up(payouts, number) if number in known.values() else None
+    return _given_up(rail, number) if number in known.values() else None
 
 
-def _called_back(payouts: Payouts, transaction: VersionedTransaction) -> list[str]:
+def _called_back(rail: ChainRail, transaction: VersionedTransaction) -> list[str]:
     """Batches that the backup knows as open and that were called back since, whose payouts the transaction repeats.
 
     It makes their markers before its own. Their money goes back first.
     """
-    known = _open_markers(payouts)
+    known = _open_markers(rail)
     *above, _ = _markers(transaction) or [""]
     return [known[address] for address in above if address in known]
 
 
-def _open_markers(payouts: Payouts) -> dict[str, str]:
+def _open_markers(rail: ChainRail) -> dict[str, str]:
     """The payout batches without an end, by the addresses of their markers."""
-    rows = payouts.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
-    return {str(payouts.treasury.marker(number).address): number for (number,) in rows.fetchall()}
+    rows = rail.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
+    return {str(rail.treasury.marker(number).address): number for (number,) in rows.fetchall()}
 
 
-def _require_over(payouts: Payouts, batch_id: str) -> None:
+def _require_over(rail: ChainRail, batch_id: str) -> None:
     """That what a batch has signed is past its last block and unseen; else settling ends it first.
 
     Raises:
         Temporary: it may still land.
     """
-    attempts = [each for each in batches.live_attempts(payouts.connection) if each.batch.id == batch_id]
-    if attempts:
-        height, slot = payouts.chain.finalized_height(payouts.opinions)
-        looks = payouts._looks_since(attempts, slot)
-        if not all(is_over(each, height) and payouts._nobody_knows(each, looks) for each in attempts):
-            raise Temporary(f"batch {batch_id} of the backup may still land, and its recipients have been paid since")
+    attempts = [each for each in batches.live_attempts(rail.connection) if each.batch.id == batch_id]
+    if not all(rail.can_never_land(each) for each in attempts):
+        raise Temporary(f"batch {batch_id} of the backup may still land, and its recipients have been paid since")
 
 
-def _give_back(payouts: Payouts, batch_id: str) -> None:
+def _give_back(rail: ChainRail, batch_id: str) -> None:
     """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it."""
-    batch = _given_up(payouts, batch_id)
-    batches.cancel(payouts.connection, batch)
-    payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
+    batch = _given_up(rail, batch_id)
+    batches.cancel(rail.connection, batch)
+    planning.give_back(rail, batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
 
 
-def _given_up(payouts: Payouts, batch_id: str) -> Batch:
+def _given_up(rail: ChainRail, batch_id: str) -> Batch:
     """A batch of which nothing is live any more."""
-    for attempt in batches.live_attempts(payouts.connection):
+    for attempt in batches.live_attempts(rail.connection):
         if attempt.batch.id == batch_id:
-            batches.expire(payouts.connection, attempt)
-    return batches.one(payouts.connection, batch_id)
+            batches.expire(rail.connection, attempt)
+    return batches.one(rail.connection, batch_id)
 
 
 def _memo(transaction: VersionedTransaction) -> str:
@@ -331,16 +329,16 @@ def _markers(transaction: VersionedTransaction) -> list[str]:
 
 
 def _forgotten(
-    payouts: Payouts,
+    rail: ChainRail,
     effect: Effect,
     transaction: VersionedTransaction,
     paid: Mapping[str, int],
     wallets: Mapping[str, str],
 ) -> Batch:
     """A batch that was planned after the backup: made again, from what its recipients are owed and else `reward_pool`."""
-    connection = payouts.connection
+    connection = rail.connection
     book.hold_end(connection)  # what they are owed stays what it is: the fold goes on beside this
-    owners = _owners(payouts, wallets)  # with what has just gone back
+    owners = _owners(rail, wallets)  # with what has just gone back
     dues = [
         _due(connection, owner, address, amount)
         for address, total in sorted(paid.items())
@@ -351,11 +349,15 @@ def _forgotten(
     for account, lines in early.items():
         missing[account] -= sum(amount for _, amount in lines)
         lines = [(maturing, -amount) for maturing, amount in lines] + [(account, sum(amount for _, amount in lines))]
-        payouts._post(f"early:{effect.signature}:{account}", "maturity", lines, {"signature": effect.signature})
+        planning.post(
+            connection, f"early:{effect.signature}:{account}", "maturity", lines, {"signature": effect.signature}
+        )
     lost = [(account, amount) for account, amount in missing.items() if amount > 0]
     if lost:  # earned after the backup, and lost with it
         lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in lost)), *lost]
-        payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
+        planning.post(
+            connection, f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature}
+        )
     number = _memo(transaction)
     if not number or batches.is_known(connection, number):  # the batch of the backup has gone back by now
         number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
@@ -442,12 +444,12 @@ def _due(connection: Connection[Any], owner: Owner, address: str, amount: int) -
     return Due(owner.creator_id, owner.account_id, owner.wallet, amount, row[0], row[1], address)
 
 
-def _settle(payouts: Payouts, batch: Batch, effect: Effect, transaction: VersionedTransaction) -> None:
+def _settle(rail: ChainRail, batch: Batch, effect: Effect, transaction: VersionedTransaction) -> None:
     raw, message = bytes(transaction), transaction.message
     blockhash = Blockhash(str(message.recent_blockhash), effect.slot + LIFE_BLOCKS, effect.slot)
-    if not payouts._is_as_planned(batch, effect):
+    if not settling.is_as_planned(rail, batch, effect):
         raise Rejected(f"batch {batch.id} was to pay something else", status=409, code="batch-differs")
-    batches.persist(payouts.connection, [(batch, effect.signature, raw)], blockhash)
+    batches.persist(rail.connection, [(batch, effect.signature, raw)], blockhash)
     attempt = Attempt(batch, 1, effect.signature, raw, blockhash.last_valid_block_height)
-    batches.land(payouts.connection, attempt, effect.slot, effect.fee)
-    payouts._take_note(attempt, effect)
+    batches.land(rail.connection, attempt, effect.slot, effect.fee)
+    settling.book_landed(rail, attempt, effect)

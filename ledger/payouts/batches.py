@@ -266,7 +266,7 @@ def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
 # way its money came back, until as much as it was to pay them has landed, a person has found that the marker is a stranger's
 # (see `resolving`), or the bytes are so old by the database's clock that no chain takes them. The marker guards in that one
 # order: a guarded payment leaves none of it on chain. That the bytes do not land after one is the clock's work, and that of
-# as many nodes as an end needs (see `Rail._never_paid`).
+# as many nodes as an end needs (see `solana_rail.evidence.never_paid`).
 LINEAGE = """
     SELECT {whose}, g.batch_id FROM (
         SELECT DISTINCT a.batch_id, b.ended_at FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id

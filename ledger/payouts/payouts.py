@@ -1,50 +1,69 @@
 """The story of a payout: plan → sign → persist → send → settle. Exactly once, whatever breaks in between.
 
 * Plan: money moves from `payable` to `in_flight`, in one transaction with the batch it goes out in.
-* Sign, then persist: signature, bytes and the last height at which they can land are committed before a byte is sent.
-* Send: the same bytes, again and again, to every node. What a node answers is a hint, never a fact.
-* Settle: only a *finalized* transaction counts. It posts the transfers (or, if it failed, gives the money back).
-* Expire: bytes that never landed are signed anew only once it is proven that they never will: the finalized height is
-  past their last, and a look made after that, at a slot at least as new, by every node that is asked, finds nothing,
-  nor does the batch's marker account exist. Before that both could land, and we would pay twice.
+* Sign, then persist: name, bytes and the time in which they can land are committed before a byte is sent.
+* Send: the same bytes, again and again. What is answered is a hint, never a fact.
+* Settle: only a *final* transaction counts. It posts the transfers (or, if it failed, gives the money back).
+* Expire: bytes that never landed are signed again only once it is proven that they never will. On Solana: the finalized
+  height is past their last, and every node that is asked after that, at a slot at least as new, finds neither them nor the
+  batch's marker account. Before that both could land, and we would pay twice.
 
 A crash between any two lines loses nothing: each step starts from what the database says. The second wall is the
 marker: an account whose creation is part of the transaction, so that a second one for the same batch fails whole.
+
+How a batch becomes bytes, and what proves its end, is the rail's (see `rail`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from cluster.errors import Temporary
-from ledger.payouts.resolving import Resolving
+from ledger.payouts import planning, resolving, settling, signing
+from ledger.payouts.batches import Batch
+from ledger.payouts.rail import UNREACHABLE, Rail
 from ledger.risk import stops
-from ledger.solana.chain import RpcRefusal
 
 log = logging.getLogger(__name__)
 
 
-class Payouts(Resolving):
-    """The whole of it: one round is settle, resolve, plan, sign, send."""
+def run_once(rail: Rail, *, plan: bool = True) -> None:
+    """One round on a rail: settle, resolve, plan, sign, send. Each step commits for itself.
 
-    def run_once(self, *, plan: bool = True) -> None:
-        """One round at our own pace. Each step commits for itself. `plan`: also begin something new.
+    Args:
+        rail: where payouts go out.
+        plan: also begin something new, unless payouts are frozen.
 
-        Raises:
-            Temporary, RpcRefusal: a step could not be done now; the others were.
-        """
-        trouble: Exception | None = None
-        self.planned_now = frozenset()  # what a round has planned and not signed waited, and is asked about again
-        for step in (self.settle, self.resolve, self.plan, self.sign, self.send):
-            begins = step in (self.plan, self.sign)
-            if begins and not (plan and stops.frozen(self.connection) is None):
-                continue
-            try:
-                step()
-                self.connection.commit()
-            except (Temporary, RpcRefusal) as error:
-                self.connection.rollback()
-                log.warning("payouts wait: %s", error, extra={"step": step.__name__})
-                trouble = trouble or error
-        if trouble is not None:
-            raise trouble
+    Raises:
+        Temporary, RpcRefusal: a step could not be done now; the others were.
+    """
+    troubles: list[Exception] = []
+    planned: list[Batch] = []  # in this round: their recipients are not looked at twice
+    signed: list[str] = []
+    with _step("settle", rail, troubles):
+        settling.settle(rail)
+    with _step("resolve", rail, troubles):
+        resolving.resolve(rail)
+    if plan and stops.frozen(rail.connection) is None:
+        with _step("plan", rail, troubles):
+            planned = planning.plan(rail)
+    if plan and stops.frozen(rail.connection) is None:
+        with _step("sign", rail, troubles):
+            signed = signing.sign(rail, planned)
+    with _step("send", rail, troubles):
+        signing.send(rail, signed)
+    if troubles:
+        raise troubles[0]
+
+
+@contextmanager
+def _step(name: str, rail: Rail, troubles: list[Exception]) -> Iterator[None]:
+    """Commit what a step did; where the rail could not be asked, undo it and go on with the next step."""
+    try:
+        yield
+        rail.connection.commit()
+    except UNREACHABLE as error:
+        rail.connection.rollback()
+        log.warning("payouts wait: %s", error, extra={"step": name})
+        troubles.append(error)

@@ -1,119 +1,183 @@
-"""A rail: one treasury on a chain, written through the connection that holds the epoch; what all its work shares.
+"""Rails: what a way on which money leaves must offer, so that a payout can be planned, signed, sent and settled on it.
 
-Planning, signing and settling stand on this, each in its module, each on the one before; `payouts` is the whole.
+`Rail` is what the steps of a payout ask of it; `ledger.solana_rail` answers for one treasury on Solana. The steps know
+batches, money and states, and leave to the rail how a batch becomes bytes and what proves its end. Three rules hold on any:
+
+* What `submit` hears back is a hint. Only `outcome` and `effect` say how an attempt ended, and they may say nothing for days.
+* An attempt is given up only when `dead` has proof that it can never pay: on Solana its expiry (see `evidence`), at a bank
+  a rejection or a confirmed recall. Never because time has passed.
+* Signing again must not be able to pay twice, whatever was overlooked: on Solana the marker's work, at a bank that of the
+  id under which it accepts a file once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from psycopg import Connection
 
-from ledger.journal import book
-from ledger.payouts import batches
-from ledger.payouts.batches import Attempt, Batch
-from ledger.risk import screening
+from cluster.errors import Rejected, Temporary
+from ledger.payouts.batches import Attempt, Batch, BatchLine
+from ledger.payouts.owed import Due
 from ledger.risk.screening import Screening
 from ledger.settings import Economics, LedgerSettings
-from ledger.solana.chain import Chain, Look
+from ledger.solana.chain import Blockhash, Chain, Effect, RpcRefusal
 from ledger.solana.treasury import Treasury
+from ledger.solana.verdict import Fault
 
 PAID_UNKNOWN = "the chain has paid what the ledger has not"
-DAY_S = 86_400
-OPINIONS = 2  # that an end needs, good or bad, where there are as many nodes
+OPINIONS = 2  # nodes that must agree on an end, good or bad, where there are as many
+UNREACHABLE = (Temporary, RpcRefusal)  # a rail cannot be asked now; it may be later
 
 
-@dataclass
-class Rail:
-    """Where money goes out."""
+class Prepared(NamedTuple):
+    """A batch that the rail would accept now, and what is to be signed for it, in the rail's own form."""
+
+    batch: Batch
+    content: Any
+
+
+class Rail(Protocol):
+    """One way on which money leaves, and the ledger's side of it: a connection that holds the epoch, and the settings."""
 
     connection: Connection[Any]
-    chain: Chain
-    treasury: Treasury
     economics: Economics
     settings: LedgerSettings
-    screening: Screening = field(init=False)
-    planned_now: frozenset[str] = field(init=False, default=frozenset())  # batches whose recipients were just looked at
-    signed_now: frozenset[str] = field(init=False, default=frozenset())  # signatures likewise
-    # Since a restore: the number of its freeze, the height after which nothing signed before can land, a slot past that.
-    restored: tuple[int, int, int | None] | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self.screening = screening.load(self.settings.screening)
+    screening: Screening
 
     @property
     def opinions(self) -> int:
-        """How many nodes must say the same before it is believed."""
-        return min(OPINIONS, len(self.chain.nodes)) if self.settings.second_opinion else 1
+        """How many sources must say the same before it is believed."""
 
-    def _never_paid(self, batch: Batch, slot: int) -> bool:
-        """Whether it is proven that no transaction of the batch has landed or can: only then does its money go back.
+    @property
+    def asset(self) -> str:
+        """What is paid in: on Solana the address of the mint."""
 
-        Of what was given up, the finalized height must be past the last one at which it could land, and looks and the
-        marker's answer, both finalized, must be from after that. `slot` is of the evidence that the batch cannot land now.
-        Heights are what nodes say: the database's clock must say as well that its time is over (`give_back_after_s`).
+    @property
+    def source_address(self) -> str:
+        """The account that payouts leave from."""
+
+    # ── Plan ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def first_payout_min_pix(self) -> int:
+        """What a first payout must come to, in base units, where the platform pays for opening the recipient's account."""
+
+    def capacity(self, guards: int) -> int:
+        """Return how many payouts fit in one batch beside the markers of `guards` earlier batches."""
+
+    def lineage_of(self, creator_ids: Collection[int]) -> Mapping[int, list[str]]:
+        """Return, by creator, the given-up batches that their next payout may repeat; it must fail if one of them pays."""
+
+    def id_of(self, text: str) -> str:
+        """Derive the id of a batch from a text: 32 hexadecimal digits, which nobody can guess without the secret."""
+
+    def with_free_ids(self, planned: Sequence[Batch]) -> list[Batch]:
+        """Give another id to each batch whose id was used on the rail already."""
+
+    def find_accounts(self, missing: Sequence[Due]) -> None:
+        """Find out where these creators can be paid, and plan to open accounts that they lack. Commits."""
+
+    def open_accounts(self, recipients: Sequence[BatchLine], parent: str | None) -> None:
+        """Plan batches that open accounts for these recipients; `parent` is the batch that they were in before."""
+
+    def forget_gone(self, batch: Batch) -> bool:
+        """Forget accounts of the batch's recipients that no longer exist. Returns whether there were any."""
+
+    def keep_up(self) -> None:
+        """Plan what the rail itself needs beside payouts: on Solana, to take back the rent of markers."""
+
+    # ── Sign, send ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def prepare(self, waiting: Sequence[Batch]) -> list[Prepared]:
+        """Return the batches that can be paid now; give back, halve or leave waiting those that the rail would refuse."""
+
+    def validity(self) -> Blockhash:
+        """Return what bounds how long attempts that are signed now can pay."""
+
+    def sign_batch(self, prepared: Prepared, validity: Blockhash) -> tuple[str, bytes]:
+        """Sign one batch. Returns the attempt's unique name (on Solana its signature) and the bytes to be sent.
+
+        Raises:
+            Rejected: the signer refuses.
         """
-        given_up = [each for each in batches.given_up(self.connection) if each.batch.id == batch.id]
-        if not given_up:
-            return not self._marker_exists(batch, slot)
-        height, at = self.chain.finalized_height(self.opinions)
-        if not all(is_over(each, height) for each in given_up) or not self._is_long_ago(given_up):
-            return False
-        looks = self._looks_since(given_up, max(at, slot))
-        unknown = all(self._nobody_knows(each, looks) for each in given_up)
-        return unknown and not self._marker_exists(batch, at, "finalized")
 
-    def _is_long_ago(self, attempts: Sequence[Attempt]) -> bool:
-        """Whether the youngest of these was signed so long ago that it lands no more, whatever nodes say of heights."""
-        return min(each.age_s for each in attempts) >= self.settings.give_back_after_s
+    def submit(self, raws: Sequence[bytes]) -> None:
+        """Hand signed bytes over; sending the same bytes again must change nothing."""
 
-    def _looks_since(self, attempts: Sequence[Attempt], slot: int) -> list[Look]:
-        """Looks at these attempts by nodes that have reached the slot."""
-        looks = self.chain.looks([each.signature for each in attempts], reach=True)
-        return [look for look in looks if look.slot >= slot]
+    # ── Settle ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _nobody_knows(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
-        """Whether enough nodes remember the time since the attempt was signed, and none of those that look knows it."""
-        remembering = [look for look in looks if look.first_slot <= attempt.context_slot]
-        return len(remembering) >= self.opinions and all(look.statuses[attempt.signature] is None for look in looks)
+    def look(self, attempts: Sequence[Attempt]) -> Any:
+        """Ask once what is known of these attempts; the answer is for `outcome` and `is_unseen`."""
 
-    def _marker_exists(self, batch: Batch, slot: int, commitment: str = "confirmed") -> bool:
-        """Whether the chain holds the batch's marker, by any node: at `confirmed` one that may yet vanish counts.
+    def outcome(self, attempt: Attempt, seen: Any) -> Effect | None:
+        """Return what an attempt did, where `seen` says that it has ended and enough sources agree; else None."""
 
-        Answers from before `slot` count as yes, to be safe.
+    def is_unseen(self, attempt: Attempt, seen: Any) -> bool:
+        """Whether no source has seen the attempt: only then may it be dead."""
+
+    def effect(self, attempt: Attempt) -> Effect | None:
+        """Return what an attempt did, as enough sources say now; None while it has not ended."""
+
+    def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
+        """Yield attempts of which it is proven that they can never pay; the proof of each is made just before."""
+
+    def can_never_land(self, attempt: Attempt) -> bool:
+        """Whether one attempt is past its time and unseen, whatever its marker says."""
+
+    def never_paid(self, batch: Batch, slot: int | None = None) -> bool:
+        """Whether it is proven that nothing of a batch has paid or can: only then does its money go back.
+
+        `slot`: of the evidence that the batch cannot be paid as it stands; None for the newest final one.
         """
-        if batch.kind != "payout" or not self.settings.marker_accounts:
-            return False
-        address = str(self.treasury.marker(batch.id).address)
-        answers = self.chain.all_accounts([address], commitment, opinions=self.opinions)
-        return any(account is not None or at < slot for at, (account,) in answers)
 
-    def _marker_stands(self, batch: Batch) -> bool:
-        """Whether a node says that the batch's marker is on chain for good; what one has not come to yet does not count."""
-        return self._marker_lamports(batch) > 0
+    def fault(self, attempt: Attempt, effect: Effect) -> Fault:
+        """Return whom the error of a failed attempt is about."""
 
-    def _marker_lamports(self, batch: Batch) -> int:
-        """What the batch's marker holds on chain for good, by the node that says most; 0 where no node knows it."""
-        if batch.kind != "payout" or not self.settings.marker_accounts:
-            return 0
-        address = str(self.treasury.marker(batch.id).address)
-        answers = self.chain.all_accounts([address], opinions=self.opinions)
-        return max(account.lamports if account is not None else 0 for _, (account,) in answers)
+    def is_blocked(self) -> bool:
+        """Whether the rail pays nobody now, so that no recipient is to blame; payouts are frozen then."""
 
-    def _post(self, key: str, kind: str, lines: list[tuple[int, int]], document: dict[str, Any]) -> book.Written | None:
-        return book.post(self.connection, book.Entry(kind, key, lines, document)) if lines else None
+    def cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
+        """Return the postings (account, amount) of what an attempt cost; the platform pays, never a creator."""
 
-    def _id(self, text: str) -> str:
-        return hmac.digest(self.treasury.secret.encode(), text.encode(), hashlib.sha256).hex()[:32]
+    def note_made(self, batch: Batch) -> None:
+        """Remember what a batch that landed has made or emptied on the rail: accounts, markers."""
+
+    # ── Resolve ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def require_over(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
+        """Require that none of a batch's attempts without an effect has paid or can; returns the height that says so.
+
+        Raises:
+            Rejected: that is not proven; the words say what is missing.
+        """
+
+    def marker_lamports(self, batch: Batch) -> int:
+        """Return what the batch's marker holds for good; 0 where it does not exist."""
+
+    def require_strangers(self, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
+        """Require that nothing but the ledger's own transactions has paid under the batch's marker.
+
+        Args:
+            batch: whose marker it is.
+            evidence: where what was found is written, under "marker".
+            held: lamports that the marker holds.
+
+        Raises:
+            Rejected: that is not proven; the words say what is missing.
+        """
 
 
-def is_over(attempt: Attempt, height: int) -> bool:
-    """Whether its last block is past, by the finalized height; or it is so old that no chain takes it.
+def not_proven(why: str) -> Rejected:
+    """Make the refusal to end a batch whose end is not proven; `why` says what is missing."""
+    return Rejected(f"not ended: {why}", status=409, code="evidence-missing")
 
-    The last height is what nodes said once; an earlier release believed it of one node alone, whatever it was.
-    """
-    return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS * DAY_S
+
+class ChainRail(Rail, Protocol):
+    """A rail whose payouts are transactions of Solana: what adoption, orders and the rail's own modules ask beside."""
+
+    chain: Chain
+    treasury: Treasury
+    # Since a restore: the number of its freeze, the height after which nothing signed before can land, a slot past that.
+    restored: tuple[int, int, int | None] | None

@@ -1,8 +1,7 @@
-"""Settling: only a finalized transaction counts. It posts the transfers or, if it failed, gives the money back.
+"""Settling: only a final transaction counts. It posts the transfers or, if it failed, gives the money back.
 
-Bytes that never landed are given up only once it is proven that they never will: the finalized height is past their
-last, and a look made after that, at a slot at least as new, by every node that is asked, finds nothing, nor does the
-batch's marker account exist. Before that both could land, and we would pay twice.
+Bytes that never landed are given up only once the rail has proof that they never will (see `Rail.dead`). Before that they
+and what would be signed in their place could both land, and we would pay twice.
 """
 
 from __future__ import annotations
@@ -11,17 +10,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from solders.transaction import VersionedTransaction
-
-from cluster.errors import Temporary
 from ledger.journal import book
-from ledger.payouts import batches
+from ledger.payouts import batches, planning, signing
 from ledger.payouts.batches import Attempt, Batch
-from ledger.payouts.rail import PAID_UNKNOWN, is_over
-from ledger.payouts.signing import Signing
+from ledger.payouts.rail import PAID_UNKNOWN, UNREACHABLE, Rail
 from ledger.risk import stops
-from ledger.solana import verdict
-from ledger.solana.chain import Effect, Look, RpcRefusal
+from ledger.solana.chain import Effect
 from ledger.solana.verdict import Fault
 
 log = logging.getLogger(__name__)
@@ -29,182 +23,147 @@ log = logging.getLogger(__name__)
 LANDED_LATE = "a transaction that was given up has landed: a node cannot be trusted"
 
 
-class Settling(Signing):
-    """The last step of a payout."""
+def settle(rail: Rail) -> None:
+    """End every attempt whose end is certain. Each end is committed by itself."""
+    live, given_up = batches.live_attempts(rail.connection), batches.given_up(rail.connection)
+    rail.connection.commit()
+    if not live and not given_up:
+        return
+    seen = rail.look([*given_up, *live])
+    for attempt in given_up:
+        effect = rail.outcome(attempt, seen)
+        if effect is not None and _revive(rail, attempt, effect, live):
+            return  # what was read of the others may be about the same batch
+    unseen = [attempt for attempt in live if _is_unseen(rail, attempt, seen)]
+    for attempt in rail.dead(unseen) if unseen else ():
+        batches.expire(rail.connection, attempt)
+        book.commit(rail.connection)
+        log.info("attempt expired", extra={"batch": attempt.batch.id, "n": attempt.n})
 
-    def settle(self) -> None:
-        """End every attempt whose end is certain."""
-        live, given_up = batches.live_attempts(self.connection), batches.given_up(self.connection)
-        self.connection.commit()
-        if not live and not given_up:
-            return
-        looks = self.chain.looks([each.signature for each in (*given_up, *live)])
-        for attempt in given_up:
-            effect = self._finalized(attempt, looks)
-            if effect is not None and self._revive(attempt, effect, live):
-                return  # what was read of the others may be about the same batch
-        unseen = [attempt for attempt in live if self._is_unseen(attempt, looks)]
-        if unseen:
-            self._expire(unseen)
 
-    def _is_unseen(self, attempt: Attempt, looks: Sequence[Look]) -> bool:
-        """End an attempt whose end is certain; whether no node knows it."""
-        try:
-            effect = self._finalized(attempt, looks)
-            if effect is not None:
-                self._ended(attempt, effect)
-                return False
-        except (Temporary, RpcRefusal) as error:  # of one attempt; the others are settled
-            self.connection.rollback()
-            log.warning("an attempt cannot be settled now: %s", error, extra={"batch": attempt.batch.id})
+def _is_unseen(rail: Rail, attempt: Attempt, seen: Any) -> bool:
+    """End an attempt whose end is certain. Returns whether no node knows it."""
+    try:
+        effect = rail.outcome(attempt, seen)
+        if effect is not None:
+            _end(rail, attempt, effect)
             return False
-        return bool(looks) and all(look.statuses[attempt.signature] is None for look in looks)
+    except UNREACHABLE as error:  # of one attempt; the others are settled
+        rail.connection.rollback()
+        log.warning("an attempt cannot be settled now: %s", error, extra={"batch": attempt.batch.id})
+        return False
+    return rail.is_unseen(attempt, seen)
 
-    def _finalized(self, attempt: Attempt, looks: Sequence[Look]) -> Effect | None:
-        """What the transaction did, if a node says that it is final and enough of them agree on the effect."""
-        statuses = [status for look in looks if (status := look.statuses[attempt.signature]) is not None]
-        if not any(status.level == "finalized" for status in statuses):
-            return None
-        return self.chain.effect(attempt.signature, self.opinions)
 
-    def _revive(self, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
-        """We gave it up and the chain did not. If it paid, a later attempt of the batch can only fail at the marker.
+def _end(rail: Rail, attempt: Attempt, effect: Effect) -> None:
+    """Book the end of one attempt: its state, the money and what it cost, in one commit."""
+    if effect.error is not None:
+        _fail(rail, attempt, effect)
+    elif not is_as_planned(rail, attempt.batch, effect):
+        reason = "a transaction did something else than was signed"
+        stops.freeze(rail.connection, reason, proof_of(attempt, effect))
+    else:
+        batches.land(rail.connection, attempt, effect.slot, effect.fee)
+        book_landed(rail, attempt, effect)
+    book.commit(rail.connection)
 
-        False while such an attempt may still land, or (without markers) has paid as well, which it then ends as. One that
-        can never land is given up: that the batch has paid is known here, so that its marker, which stands, says nothing.
-        """
-        stops.freeze(self.connection, LANDED_LATE, self._proof(attempt, effect))
-        book.commit(
-            self.connection
-        )  # and before nodes are asked: what is written meanwhile would keep the fold waiting
-        rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
-        ends = [(rival, self.chain.effect(rival.signature, self.opinions)) for rival in rivals]
-        over = {rival.signature for rival, ended in ends if ended is None and self._can_never_land(rival)}
-        for rival, ended in ends:
-            if rival.signature in over:
-                batches.expire(self.connection, rival)
-                continue
-            if ended is None or ended.error is None:
-                book.commit(self.connection)
-                return False
-            batches.fail_attempt(self.connection, rival, ended.slot, ended.fee, ended.error)
-            self._cost_only(rival, ended)
-        batches.revive(self.connection, attempt, effect.slot, effect.fee, effect.error)
-        if effect.error is None:
-            self._take_note(attempt, effect)
-        else:
-            self._cost_only(attempt, effect)
-        book.commit(self.connection)
-        return True
 
-    def _can_never_land(self, attempt: Attempt) -> bool:
-        """Whether the finalized height is past its last, and no node that has looked since then knows it."""
-        height, slot = self.chain.finalized_height(self.opinions)
-        return is_over(attempt, height) and self._nobody_knows(attempt, self._looks_since([attempt], slot))
+def is_as_planned(rail: Rail, batch: Batch, effect: Effect) -> bool:
+    """Whether a transaction that succeeded moved exactly what its batch was to move."""
+    if batch.kind != "payout":
+        return all(change == 0 for change in effect.tokens.values())
+    own = rail.source_address
+    if any(each.address == own for each in batch.recipients):
+        return False  # planned by a release that let it in: less has left than the plan says
+    wanted = {own: -batch.amount_pix}
+    for each in batch.recipients:
+        wanted[each.address] = wanted.get(each.address, 0) + each.amount
+    return {address: change for address, change in effect.tokens.items() if change} == wanted
 
-    def _cost_only(self, attempt: Attempt, effect: Effect) -> None:
-        """The attempt failed and its batch goes on: only the fee is booked."""
-        key, proof = f"fail:{attempt.signature}", self._proof(attempt, effect)
-        self._post(key, f"{attempt.batch.kind}_late", self._cost_lines(effect), proof)
 
-    def _ended(self, attempt: Attempt, effect: Effect) -> None:
-        """One transaction of ours: the attempt, the money and what it cost, together."""
-        if effect.error is not None:
-            self._failed(attempt, effect)
-        elif not self._is_as_planned(attempt.batch, effect):
-            stops.freeze(
-                self.connection, "a transaction did something else than was signed", self._proof(attempt, effect)
-            )
-        else:
-            batches.land(self.connection, attempt, effect.slot, effect.fee)
-            self._take_note(attempt, effect)
-        book.commit(self.connection)
+def _fail(rail: Rail, attempt: Attempt, effect: Effect) -> None:
+    """Book that an attempt failed. It moved nothing, so its money goes back once no other attempt of its batch can pay.
 
-    def _failed(self, attempt: Attempt, effect: Effect) -> None:
-        """It moved nothing. Failing at the marker proves that another one has; else the money goes back once none can."""
-        batch = attempt.batch
-        transaction = VersionedTransaction.from_bytes(attempt.raw)
-        limits = verdict.limits_of(transaction)
-        guards = len(transaction.message.instructions) - limits - len(batch.recipients)
-        fault = verdict.of(effect.error, batch.kind, guards, limits)
-        if fault is Fault.MARKER:
-            if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
-                stops.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
-            return
-        if (
-            fault is Fault.LINEAGE and batches.lineage(self.connection, [batch.id])[batch.id]
-        ):  # else it was a stranger's
-            self._freeze_lineage(batch, self._proof(attempt, effect))
-            return
-        if not self._never_paid(batch, effect.slot):
-            return
-        is_recipients = fault is Fault.RECIPIENT and not self._treasury_is_frozen()
-        is_gone = is_recipients and self._forget_gone(batch)
-        batches.fail(self.connection, attempt, effect.slot, effect.fee, effect.error)
-        proof = self._proof(attempt, effect)
-        self._give_back(batch, f"fail:{attempt.signature}", self._cost_lines(effect), proof)
-        if is_recipients and not is_gone:
-            self._take_apart(batch, f"the transaction failed: {effect.error}")
+    An error at the batch's own marker proves that another attempt has paid.
+    """
+    batch, fault = attempt.batch, rail.fault(attempt, effect)
+    if fault is Fault.MARKER:
+        if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
+            stops.freeze(rail.connection, PAID_UNKNOWN, proof_of(attempt, effect))
+        return
+    if fault is Fault.LINEAGE and batches.lineage(rail.connection, [batch.id])[batch.id]:  # else it was a stranger's
+        signing.freeze_lineage(rail.connection, batch, proof_of(attempt, effect))
+        return
+    if not rail.never_paid(batch, effect.slot):
+        return
+    is_recipients = fault is Fault.RECIPIENT and not rail.is_blocked()
+    is_gone = is_recipients and rail.forget_gone(batch)
+    batches.fail(rail.connection, attempt, effect.slot, effect.fee, effect.error)
+    proof = proof_of(attempt, effect)
+    planning.give_back(rail, batch, f"fail:{attempt.signature}", rail.cost_lines(effect), proof)
+    if is_recipients and not is_gone:
+        planning.take_apart(rail, batch, f"the transaction failed: {effect.error}")
 
-    def _take_note(self, attempt: Attempt, effect: Effect) -> None:
-        """A batch has landed: post its transfers, and remember what it has made on chain."""
-        batch, lines = attempt.batch, self._cost_lines(effect)
-        if batch.kind == "payout":
-            in_flight, chain = book.account(self.connection, "in_flight"), book.account(self.connection, "chain")
-            lines = [(in_flight, -batch.amount_pix), (chain, batch.amount_pix), *lines]
-        entry = self._post(f"settle:{attempt.signature}", f"{batch.kind}_settled", lines, self._proof(attempt, effect))
-        if batch.kind == "payout" and entry is not None:
-            batches.end_transfers(self.connection, batch, "posted", entry.id)
-            batches.received(self.connection, batch)
-            self._keep_marker(batch)
-        if batch.kind == "reclaim":
-            batches.reclaimed(self.connection, batch)
-        if batch.kind == "accounts":
-            for each in batch.recipients:
-                batches.know_account(self.connection, self.treasury.mint, each, batch.id)
 
-    def _keep_marker(self, batch: Batch) -> None:
-        """Its rent is to be taken back in time."""
-        if self.settings.marker_accounts:
-            mark = self.treasury.marker(batch.id)
-            batches.add_marker(self.connection, batch, str(mark.address), mark.lamports)
+# ── Given up, and landed all the same ──────────────────────────────────────────────────────────────────────────────
 
-    def _is_as_planned(self, batch: Batch, effect: Effect) -> bool:
-        if batch.kind != "payout":
-            return all(change == 0 for change in effect.tokens.values())
-        own = self.treasury.token_account
-        if any(each.address == own for each in batch.recipients):
-            return False  # planned by a release that let it in: less has left than the plan says
-        wanted = {own: -batch.amount_pix}
-        for each in batch.recipients:
-            wanted[each.address] = wanted.get(each.address, 0) + each.amount
-        return {address: change for address, change in effect.tokens.items() if change} == wanted
 
-    # ── Expire ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def _revive(rail: Rail, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
+    """Book an attempt that was given up and is final after all. Where it paid, a later one can only fail at the marker.
 
-    def _expire(self, unseen: Sequence[Attempt]) -> None:
-        """Give up bytes that can never land: finalized height first, then a later look, then the marker."""
-        height, slot = self.chain.finalized_height(self.opinions)
-        past = [each for each in unseen if is_over(each, height)]
-        if not past:
-            return
-        looks = self._looks_since(past, slot)
-        for attempt in past:
-            if self._nobody_knows(attempt, looks) and not self._marker_exists(attempt.batch, slot):
-                batches.expire(self.connection, attempt)
-                book.commit(self.connection)
-                log.info("attempt expired", extra={"batch": attempt.batch.id, "n": attempt.n})
+    Returns False while such a later attempt may still land, or (without markers) has paid as well, which it then ends as.
+    One that can never land is given up: it is known here that the batch has paid, so that its marker, which exists, says
+    nothing about the later attempt.
+    """
+    stops.freeze(rail.connection, LANDED_LATE, proof_of(attempt, effect))
+    # And before nodes are asked: what is written meanwhile would keep the fold waiting.
+    book.commit(rail.connection)
+    rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
+    ends = [(rival, rail.effect(rival)) for rival in rivals]
+    over = {rival.signature for rival, ended in ends if ended is None and rail.can_never_land(rival)}
+    for rival, ended in ends:
+        if rival.signature in over:
+            batches.expire(rail.connection, rival)
+            continue
+        if ended is None or ended.error is None:
+            book.commit(rail.connection)
+            return False
+        batches.fail_attempt(rail.connection, rival, ended.slot, ended.fee, ended.error)
+        book_cost(rail, rival, ended)
+    batches.revive(rail.connection, attempt, effect.slot, effect.fee, effect.error)
+    if effect.error is None:
+        book_landed(rail, attempt, effect)
+    else:
+        book_cost(rail, attempt, effect)
+    book.commit(rail.connection)
+    return True
 
-    # ── Entries ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
-        """Fee and rent, in lamports: the platform pays, never a creator."""
-        change = effect.lamports.get(str(self.treasury.payer.gas), 0)
-        if change == 0:
-            return []
-        platform = book.account(self.connection, "platform", "SOL")
-        return [(platform, change), (book.account(self.connection, "chain", "SOL"), -change)]
+# ── Entries ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _proof(self, attempt: Attempt, effect: Effect) -> dict[str, Any]:
-        proof = {"batch": attempt.batch.id, "signature": attempt.signature, "slot": effect.slot, "fee": effect.fee}
-        return proof | ({"error": effect.error} if effect.error is not None else {})
+
+def book_landed(rail: Rail, attempt: Attempt, effect: Effect) -> None:
+    """Post the transfers of a batch that has landed, book what it cost, and remember what it has made on the rail."""
+    batch, lines = attempt.batch, rail.cost_lines(effect)
+    if batch.kind == "payout":
+        in_flight, chain = book.account(rail.connection, "in_flight"), book.account(rail.connection, "chain")
+        lines = [(in_flight, -batch.amount_pix), (chain, batch.amount_pix), *lines]
+    key, kind = f"settle:{attempt.signature}", f"{batch.kind}_settled"
+    entry = planning.post(rail.connection, key, kind, lines, proof_of(attempt, effect))
+    if batch.kind == "payout":
+        assert entry is not None  # it has lines
+        batches.end_transfers(rail.connection, batch, "posted", entry.id)
+        batches.received(rail.connection, batch)
+    rail.note_made(batch)
+
+
+def book_cost(rail: Rail, attempt: Attempt, effect: Effect) -> None:
+    """Book what an attempt cost whose batch goes on, or has ended otherwise."""
+    key, kind = f"fail:{attempt.signature}", f"{attempt.batch.kind}_late"
+    planning.post(rail.connection, key, kind, rail.cost_lines(effect), proof_of(attempt, effect))
+
+
+def proof_of(attempt: Attempt, effect: Effect) -> dict[str, Any]:
+    """Return what an entry or a freeze says of the transaction that it rests on."""
+    proof = {"batch": attempt.batch.id, "signature": attempt.signature, "slot": effect.slot, "fee": effect.fee}
+    return proof | ({"error": effect.error} if effect.error is not None else {})

@@ -14,15 +14,15 @@ from solders.pubkey import Pubkey
 
 from ledger.audit import audit
 from ledger.journal import book
-from ledger.payouts import batches
-from ledger.payouts.batches import BatchLine
-from ledger.payouts.payouts import Payouts
+from ledger.payouts import batches, payouts, planning, resolving, settling, signing
+from ledger.payouts.batches import Batch, BatchLine
 from ledger.settings import Economics, LedgerSettings
 from ledger.solana import packing, treasury
 from ledger.solana.chain import Chain
 from ledger.solana.localnet import blocks, inside
 from ledger.solana.localnet.inside import RENT, Key, LocalNode, new_chain, token_account
 from ledger.solana.treasury import Treasury
+from ledger.solana_rail.solana_rail import SolanaRail
 
 __all__ = ["RENT", "Key", "LocalNode", "new_chain", "token_account"]
 
@@ -40,6 +40,37 @@ def wallet_of(creator_id: int) -> str:
 
 
 @dataclass
+class Steps(SolanaRail):
+    """A rail, and the steps of a payout on it one by one: like a round they know what was planned and signed just before."""
+
+    planned: list[Batch] = field(init=False, default_factory=list)
+    signed: list[str] = field(init=False, default_factory=list)
+
+    def plan(self) -> list[Batch]:
+        self.planned = planning.plan(self)
+        return self.planned
+
+    def sign(self) -> list[str]:
+        planned, self.planned = self.planned, []
+        self.signed = signing.sign(self, planned)
+        return self.signed
+
+    def send(self) -> int:
+        signed, self.signed = self.signed, []
+        return signing.send(self, signed)
+
+    def settle(self) -> None:
+        settling.settle(self)
+
+    def resolve(self) -> None:
+        resolving.resolve(self)
+
+    def run_once(self, *, plan: bool = True) -> None:
+        self.planned = []
+        payouts.run_once(self, plan=plan)
+
+
+@dataclass
 class Rig:
     """A funded treasury on a chain of its own, the ledger's connection, and the hands to move both."""
 
@@ -52,7 +83,7 @@ class Rig:
     separate_gas: bool = False
     rpc: Chain = field(init=False)
     treasury: Treasury = field(init=False)
-    payouts: Payouts = field(init=False)
+    payouts: Steps = field(init=False)
 
     def __post_init__(self) -> None:
         self.rpc = Chain(list(self.nodes) or [LocalNode("a", self.chain), LocalNode("b", self.chain)])
@@ -64,7 +95,7 @@ class Rig:
         self._deposit()
         self.payouts = self.fresh()
 
-    def fresh(self, kind: Callable[..., Payouts] = Payouts) -> Payouts:
+    def fresh(self, kind: Callable[..., Steps] = Steps) -> Steps:
         """Payouts as a process that has just started has them."""
         return kind(self.connection, self.rpc, self.treasury, self.economics, self.settings)
 

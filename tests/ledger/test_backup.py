@@ -18,12 +18,11 @@ from ledger import backup
 from ledger.audit import audit
 from ledger.journal import book
 from ledger.payouts import adoption
-from ledger.payouts.payouts import Payouts
 from ledger.payouts.reconcile import UNKNOWN, Finding, reconcile
 from ledger.risk import stops
 from tests.cluster.privileges import assert_as_stated
 from tests.conftest import supervised, throwaway_settings
-from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Rig
+from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, Steps
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def empty_url(ground: Settings, postgres_url: str) -> Iterator[str]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def start(rig: Rig, url: str) -> Payouts:
+def start(rig: Rig, url: str) -> Steps:
     """The ledger's process begins anew on another database, on the same chain."""
     rig.connection = database.connect(url)
     book.take_epoch(rig.connection, "after")

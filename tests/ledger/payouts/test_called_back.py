@@ -13,24 +13,23 @@ from solders.pubkey import Pubkey
 
 from ledger.creators import wallets
 from ledger.journal import book
-from ledger.payouts import batches, owed, resolutions
-from ledger.payouts.payouts import Payouts
-from ledger.payouts.planning import Planning
-from ledger.payouts.rail import PAID_UNKNOWN
+from ledger.payouts import batches, owed, planning, resolutions, signing
+from ledger.payouts.batches import Batch
+from ledger.payouts.rail import PAID_UNKNOWN, Rail
 from ledger.risk import screening, stops
 from ledger.settings import Economics
 from ledger.solana import packing
 from ledger.solana.localnet import blocks
-from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Key, Rig, assert_paid, new_chain, wallet_of
+from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Key, Rig, Steps, assert_paid, new_chain, wallet_of
 from tests.ledger.payouts.test_late_payouts import Hasty
 
 OTHER = str(Key("another wallet").pubkey)
 
 
-class Credulous(Payouts):
+class Credulous(Steps):
     """Believes nodes that all lie: nothing that was signed has landed, or can."""
 
-    def _never_paid(self, *_: Any) -> bool:
+    def never_paid(self, *_: Any) -> bool:
         return True
 
 
@@ -96,11 +95,11 @@ def test_who_was_held_is_paid_once_he_is_released(rig: Rig) -> None:
     assert_paid(rig, {1: 1000})
 
 
-class Interrupted(Payouts):
+class Interrupted(Steps):
     """Someone holds creator 1 while his payout is being signed."""
 
-    def _simulated(self, waiting: Any) -> Any:
-        found = super()._simulated(waiting)
+    def prepare(self, waiting: Any) -> Any:
+        found = super().prepare(waiting)
         stops.hold(self.connection, 1, "while we signed")
         return found
 
@@ -115,24 +114,24 @@ def test_who_is_held_while_we_sign_is_not_paid(rig: Rig) -> None:
     assert (rig.on_chain(1), rig.balance("payable", 1)) == (0, 1000)
 
 
-class Alarmed(Payouts):
-    """Payouts are frozen between planning and signing, once."""
-
-    alarms = 1
-
-    def plan(self) -> list[batches.Batch]:
-        made = super().plan()
-        if self.alarms:
-            stops.freeze(self.connection, "somebody looks", {})
-            self.alarms = 0
-        return made
+def plan_and_freeze(rail: Rail) -> list[Batch]:
+    """A plan after which payouts are frozen, before anything of it is signed."""
+    planned = planning_as_it_is(rail)
+    stops.freeze(rail.connection, "somebody looks", {})
+    return planned
 
 
-def test_what_was_planned_in_a_round_that_signed_nothing_is_screened_again(rig: Rig) -> None:
+planning_as_it_is = planning.plan
+
+
+def test_what_was_planned_in_a_round_that_signed_nothing_is_screened_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for creator in (1, 2):
         rig.creator(creator, 1000)
-    rig.payouts = rig.fresh(Alarmed)
-    rig.payouts.run_once()
+    with monkeypatch.context() as frozen:
+        frozen.setattr(planning, "plan", plan_and_freeze)
+        rig.payouts.run_once()
     assert rig.states() == {"planned": 1}
     rig.payouts.screening = refuse_one
     stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
@@ -217,9 +216,9 @@ def test_a_plan_that_does_not_fit_beside_what_guards_it_is_cut_when_it_is_signed
     everybody = dict.fromkeys(range(1, rig.treasury.capacity("payout") + 1), 1000)
     hold(rig)
     with monkeypatch.context() as earlier:
-        earlier.setattr(Payouts, "_parts", lambda _, ready: [list(ready)] if ready else [])
+        earlier.setattr(planning, "parts", lambda _, ready: [list(ready)] if ready else [])
         rig.payouts = rig.fresh()
-        rig.payouts._let_through(batches.planned(rig.connection, 9))
+        signing.let_through(rig.payouts, batches.planned(rig.connection, 9), ())
     assert rig.rows("SELECT count FROM ledger.batches WHERE state = 'planned'") == [(len(everybody) - 1,)]
     stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
     rig.connection.commit()
@@ -366,7 +365,7 @@ def test_a_plan_of_an_earlier_release_that_pays_the_treasury_itself_is_called_ba
     batches.know_account(rig.connection, rig.treasury.mint, there, None)
     rig.connection.commit()
     with monkeypatch.context() as earlier:
-        earlier.setattr(Planning, "_payable", lambda _, due: list(due))
+        earlier.setattr(planning, "_payable", lambda _, due: list(due))
         assert len(rig.payouts.plan()[0].recipients) == 3
     rig.payouts = rig.fresh()
     rig.pay(4)
@@ -450,7 +449,7 @@ def test_no_more_batches_are_signed_than_may_be_live(rig: Rig) -> None:
     rig.payouts.sign()
     rig.creator(2, 1000)
     (due,) = owed.due(rig.connection, rig.economics, rig.treasury.mint, 9)
-    rig.payouts._pend([[due]])
+    planning.pend(rig.payouts, [[due]])
     book.commit(rig.connection)
     assert rig.payouts.sign() == []
     rig.pay(5)

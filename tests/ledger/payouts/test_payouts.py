@@ -10,11 +10,11 @@ from psycopg import Connection
 
 from ledger.journal import book
 from ledger.journal.book import Fenced
-from ledger.payouts.planning import RECLAIM_READ
 from ledger.risk import stops
 from ledger.settings import Economics
 from ledger.solana import packing
 from ledger.solana.chain import Effect
+from ledger.solana_rail.upkeep import RECLAIM_READ
 from tests.ledger.chains import (
     EAGER,
     EXPIRED_BLOCKS,
@@ -296,7 +296,7 @@ def test_a_half_whose_recipients_wait_is_not_planned_again(rig: Rig) -> None:
 
 
 def test_what_cost_nothing_needs_no_posting(rig: Rig) -> None:
-    assert rig.payouts._cost_lines(Effect("s", 1, None, 0, {}, {})) == []
+    assert rig.payouts.cost_lines(Effect("s", 1, None, 0, {}, {})) == []
 
 
 def test_the_rent_of_old_markers_comes_back_to_the_platform(journal: Connection[Any]) -> None:

@@ -17,8 +17,7 @@ from cluster.settings import Settings
 from ledger.audit import audit
 from ledger.creators import earnings, wallets
 from ledger.journal import book
-from ledger.payouts import resolutions
-from ledger.payouts.planning import Planning
+from ledger.payouts import planning, resolutions
 from ledger.payouts.rail import PAID_UNKNOWN
 from ledger.payouts.reconcile import UNKNOWN, reconcile
 from ledger.payouts.resolving import PAID_TWICE
@@ -58,7 +57,7 @@ def thaw(rig: Rig) -> None:
 def pay_treasury(rig: Rig, monkeypatch: pytest.MonkeyPatch, others: int) -> None:
     """A batch of an earlier release, which let a creator name the treasury's own key."""
     with monkeypatch.context() as earlier:
-        earlier.setattr(Planning, "_payable", lambda _, due: list(due))
+        earlier.setattr(planning, "_payable", lambda _, due: list(due))
         for creator in range(1, others + 2):
             rig.creator(creator, 500)
         bad = str(rig.treasury.payer.treasury)

@@ -20,13 +20,14 @@ from ledger.payouts import resolutions
 from ledger.payouts.rail import PAID_UNKNOWN
 from ledger.payouts.reconcile import MISMATCH, reconcile
 from ledger.payouts.settling import LANDED_LATE
-from ledger.payouts.signing import TREASURY_FROZEN
 from ledger.risk import stops
 from ledger.settings import Economics
 from ledger.solana import packing, verdict
 from ledger.solana.chain import RpcRefusal
 from ledger.solana.localnet.methods import RpcError, answer
 from ledger.solana.verdict import Fault
+from ledger.solana_rail import trials
+from ledger.solana_rail.trials import TREASURY_FROZEN
 from tests.ledger.chains import (
     EAGER,
     EXPIRED_BLOCKS,
@@ -284,7 +285,7 @@ def test_a_transaction_that_nodes_refuse_to_look_at_keeps_no_other_waiting(pair:
     for creator in (1, 2):
         rig.creator(creator, 1000)
         planned += rig.payouts.plan()
-    raw = rig.treasury.unsigned(rig.payouts._built(planned)[planned[0].id])
+    raw = rig.treasury.unsigned(trials.build(rig.payouts, planned)[planned[0].id])
     for node in nodes:
         node.refused = base64.b64encode(raw).decode()
     rig.pay(3)

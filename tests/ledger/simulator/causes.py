@@ -20,6 +20,7 @@ from ledger.payouts.rail import PAID_UNKNOWN
 from ledger.payouts.resolving import PAID_TWICE
 from ledger.risk import review
 from ledger.rounds import IDS_LOST
+from ledger.solana_rail import trials
 from tests.ledger.simulator import nature, treasury
 from tests.ledger.simulator.climate import LEAP_PIX, LEAP_RATIO
 
@@ -132,7 +133,7 @@ def _explains_freeze(world: World, reason: str, detail: Mapping[str, Any]) -> bo
         settling.LANDED_LATE: lambda: _is_misled(world) or _is_late(world, detail.get("signature", "")),
         PAID_UNKNOWN: lambda: _is_misled(world) or any(_is_on_chain(world, each) for each in _batches(detail)),
         signing.NOT_SIGNED: lambda: truth.is_recent("refused to sign"),
-        signing.TREASURY_FROZEN: lambda: truth.is_recent("treasury frozen"),
+        trials.TREASURY_FROZEN: lambda: truth.is_recent("treasury frozen"),
         IDS_LOST: lambda: truth.is_recent("secret lost"),
         PAID_TWICE: lambda: _is_misled(world),
         OTHERWISE: lambda: False,

@@ -18,6 +18,7 @@ from ledger.payouts.resolving import PAID_TWICE
 from ledger.risk import stops
 from ledger.risk.stops import Stop
 from ledger.rounds import IDS_LOST
+from ledger.solana_rail import trials
 from tests.ledger.simulator import nature
 from tests.ledger.simulator.causes import ONE_ACCOUNT, OTHERWISE
 
@@ -207,7 +208,7 @@ VERBS: Mapping[str, Callable[[World, Stop], None]] = {
     PAID_TWICE: _release,
     OTHERWISE: _end_otherwise,
     signing.NOT_SIGNED: _end_not_signed,
-    signing.TREASURY_FROZEN: _end_frozen,
+    trials.TREASURY_FROZEN: _end_frozen,
     IDS_LOST: _end_lost_ids,
 }
 

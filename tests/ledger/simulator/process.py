@@ -23,13 +23,14 @@ from ledger.accrual import fold, runstore
 from ledger.accrual.fold import Fold
 from ledger.journal import book
 from ledger.journal.book import Fenced
+from ledger.payouts import payouts
 from ledger.payouts import reconcile as reconciling
-from ledger.payouts.payouts import Payouts
 from ledger.payouts.reconcile import reconcile
 from ledger.risk import review
 from ledger.rounds import Epoch, Folding, Part, Paying, Reconciling, Shared
 from ledger.solana import treasury
 from ledger.solana.chain import Chain, RpcRefusal
+from ledger.solana_rail.solana_rail import SolanaRail
 from tests.ledger.simulator.baton import Hands
 from tests.ledger.simulator.ground import Session
 
@@ -162,7 +163,7 @@ class Process:
     def end(self) -> None:
         """Whatever it had begun is lost."""
         self.is_dead = True
-        self._ghost = Ghost(self.folding._fold, self.paying._payouts, self.reconciling._payouts)
+        self._ghost = Ghost(self.folding._fold, self.paying._rail, self.reconciling._rail)
         for part in self.parts:
             part.close()
         for part in (self.paying, self.reconciling):
@@ -200,24 +201,24 @@ class Process:
             line.rollback()
 
     def _pay_on(self, line: Any) -> None:
-        payouts = self._ghost.payouts
-        if payouts is not None:
-            with self._asking(payouts, line):
-                payouts.run_once()
+        rail = self._ghost.paying
+        if rail is not None:
+            with self._asking(rail, line):
+                payouts.run_once(rail)
 
     def _reconcile_on(self, line: Any) -> None:
-        payouts = self._ghost.adopting
-        if payouts is not None:
-            with self._asking(payouts, line):
-                reconcile(line, payouts.chain, payouts.treasury, opinions=payouts.opinions)
+        rail = self._ghost.adopting
+        if rail is not None:
+            with self._asking(rail, line):
+                reconcile(line, rail.chain, rail.treasury, opinions=rail.opinions)
 
     @contextmanager
-    def _asking(self, payouts: Payouts, line: Any) -> Iterator[None]:
-        payouts.connection, payouts.chain = line, self._world.new_chain()
+    def _asking(self, rail: SolanaRail, line: Any) -> Iterator[None]:
+        rail.connection, rail.chain = line, self._world.new_chain()
         try:
             yield
         finally:
-            payouts.chain.close()
+            rail.chain.close()
 
     def _written(self) -> dict[str, Any]:
         """What is in the tables that only the holder of the epoch may write, each row with who wrote it last."""
@@ -234,8 +235,8 @@ class Ghost:
     """What a process that has ended was doing."""
 
     fold: Fold | None = None
-    payouts: Payouts | None = None
-    adopting: Payouts | None = None
+    paying: SolanaRail | None = None
+    adopting: SolanaRail | None = None
 
 
 class Inline:
@@ -276,7 +277,7 @@ def standing_on(world: World) -> Iterator[None]:
         "open_chain": lambda *_: world.new_chain(),
         "open_treasury": opened,
         "runtime": SimpleNamespace(secret=lambda *_: world.secret),
-        "Payouts": world.wrong.payouts,
+        "SolanaRail": world.wrong.rail,
     }
     with ExitStack() as stack:
         for name, value in here.items():

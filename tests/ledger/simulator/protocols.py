@@ -13,13 +13,14 @@ from typing import Any, LiteralString
 from unittest.mock import patch
 
 from ledger.journal import book
-from ledger.payouts import adoption, batches, owed, rail, reconcile, settling
+from ledger.payouts import adoption, batches, owed, payouts, planning, reconcile, signing
 from ledger.payouts.batches import Attempt, Batch, BatchLine
-from ledger.payouts.payouts import Payouts
+from ledger.payouts.rail import ChainRail, Rail
 from ledger.payouts.reconcile import Finding, Held
 from ledger.risk import stops
-from ledger.solana import packing
 from ledger.solana.chain import Blockhash, Chain, Effect, Look, _blockhash, _effect, _epoch
+from ledger.solana_rail import evidence, trials, upkeep
+from ledger.solana_rail.solana_rail import SolanaRail
 from tests.ledger.simulator.climate import DEEDS, FAULTS, Climate, Restoring, Weather
 
 
@@ -30,7 +31,7 @@ class Wrong:
     name: str
     climate: Climate
     kinds: tuple[str, ...] = ("double", "phantom")
-    payouts: type[Payouts] = Payouts
+    rail: type[SolanaRail] = SolanaRail
     chain: type[Chain] = Chain
     patches: tuple[tuple[Any, str, Any], ...] = ()
     judged: Mapping[str, int] = field(default_factory=dict)  # settings of what is doubtful, instead of the climate's
@@ -60,25 +61,21 @@ def aimed(chances: Mapping[str, float] | None = None, **changes: Any) -> Climate
 # ── Signing and sending ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class SendThenRecord(Payouts):
+def _sends_then_records(rail: ChainRail, _: Sequence[Batch] = ()) -> list[str]:
     """The bytes leave before they are written down: a crash between the two pays again."""
-
-    def sign(self) -> list[str]:
-        for batch in batches.planned(self.connection, self.settings.batches_live_max):
-            for _, instructions, units in self._simulated([batch]):
-                blockhash = self.chain.latest_blockhash()
-                raw = self.treasury.signed(instructions, blockhash.hash, units)
-                self.chain.send([raw])
-                batches.persist(self.connection, [(batch, packing.signature_of(raw), raw)], blockhash)
-                book.commit(self.connection)
-        return []
+    for batch in batches.planned(rail.connection, rail.settings.batches_live_max):
+        for prepared in trials.simulated(rail, [batch]):
+            blockhash = rail.chain.latest_blockhash()
+            signature, raw = rail.sign_batch(prepared, blockhash)
+            rail.chain.send([raw])
+            batches.persist(rail.connection, [(batch, signature, raw)], blockhash)
+            book.commit(rail.connection)
+    return []
 
 
-class SignsWhoIsStopped(Payouts):
+def _lets_all_through(_: Rail, waiting: Sequence[Batch], __: Sequence[Batch]) -> list[Batch]:
     """Signs whatever is planned: who was held, sanctioned or given another wallet meanwhile is paid all the same."""
-
-    def _let_through(self, waiting: Sequence[Batch]) -> list[Batch]:
-        return list(waiting)
+    return list(waiting)
 
 
 def _sends_all(connection: Any, resend_interval_s: float, _: Collection[str] = ()) -> list[tuple[str, bytes]]:
@@ -91,82 +88,69 @@ def _sends_all(connection: Any, resend_interval_s: float, _: Collection[str] = (
     return [(signature, bytes(raw)) for signature, raw in rows]
 
 
-class PlansWhileFrozen(Payouts):
+def _plans_while_frozen(rail: Rail, *, plan: bool = True, as_it_is: Any = payouts.run_once) -> None:
     """Begins new payouts before the chain was compared, and whatever has stopped them."""
-
-    def run_once(self, *, plan: bool = True) -> None:  # noqa: ARG002
-        with patch("ledger.risk.stops.frozen", return_value=None):
-            super().run_once(plan=True)
+    with patch("ledger.risk.stops.frozen", return_value=None):
+        as_it_is(rail, plan=True)
 
 
-class PlansOverTheDay(Payouts):
+def _plans_over_the_day(rail: Rail) -> int:
     """The day's limit is looked at, and never reached."""
-
-    def _left_today(self) -> int:
-        return self.economics.payout_day_max_pix
+    return rail.economics.payout_day_max_pix
 
 
-class BlamesForOneNode(Payouts):
+def _blames_for_one_node(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
     """One node's word that a payout would fail is enough."""
-
-    def _asked_again(self, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
-        found = self.chain.simulate_all([raw], slot)
-        self._would_fail(batch, found, 0, built - len(batch.recipients))
-        return None
+    trials._would_fail(rail, batch, rail.chain.simulate_all([raw], slot), 0, built - len(batch.recipients))
+    return None
 
 
-class ReclaimsByTheBook(Payouts):
+def _reclaims_by_the_book(rail: ChainRail, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
     """Empties markers of what they were made with, not of what they hold."""
-
-    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
-        return [BatchLine(0, batch, address, self.treasury.marker_rent) for batch, address in rows]
+    return [BatchLine(0, batch, address, rail.treasury.marker_rent) for batch, address in rows]
 
 
-class TakesMarkersForEmpty(Payouts):
+def _takes_markers_for_empty(rail: ChainRail, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
     """Finds nothing in any marker, and looks again after as long as any other."""
-
-    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
-        batches.look_later(self.connection, [batch for batch, _ in rows])
-        return []
+    batches.look_later(rail.connection, [batch for batch, _ in rows])
+    return []
 
 
-class BooksTheFeeAlone(Payouts):
+class BooksTheFeeAlone(SolanaRail):
     """Books what a transaction cost without the rent that it has paid."""
 
-    def _cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
-        costs = super()._cost_lines(effect)
+    def cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
+        costs = super().cost_lines(effect)
         if not costs:
             return []
         fee = -effect.fee if costs[0][1] < 0 else effect.fee
         return [(costs[0][0], fee), (costs[1][0], -fee)]
 
 
-class ForgetsMarkers(Payouts):
+class ForgetsMarkers(SolanaRail):
     """A landed batch's marker is not written down."""
 
-    def _keep_marker(self, batch: Batch) -> None:
-        pass
+    def note_made(self, batch: Batch) -> None:
+        if batch.kind != "payout":
+            super().note_made(batch)
 
 
 # ── Ends ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ExpiryAtConfirmed(Payouts):
+class ExpiryAtConfirmed(SolanaRail):
     """Gives up at the confirmed height, and does not look again."""
 
-    def _expire(self, unseen: Sequence[Attempt]) -> None:
+    def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
         height = int(self.chain.ask("getEpochInfo", {"commitment": "confirmed"})["blockHeight"])
-        for attempt in unseen:
-            if height > attempt.last_valid_block_height:
-                batches.expire(self.connection, attempt)
-                book.commit(self.connection)
+        return (attempt for attempt in unseen if height > attempt.last_valid_block_height)
 
 
-class DoneAtConfirmed(Payouts):
+class DoneAtConfirmed(SolanaRail):
     """Takes a confirmed transaction for a fact: a fork undoes it."""
 
-    def _finalized(self, attempt: Attempt, looks: Sequence[Look]) -> Effect | None:
-        statuses = [status for look in looks if (status := look.statuses[attempt.signature]) is not None]
+    def outcome(self, attempt: Attempt, seen: Sequence[Look]) -> Effect | None:
+        statuses = [status for look in seen if (status := look.statuses[attempt.signature]) is not None]
         if not any(status.level in ("confirmed", "finalized") for status in statuses):
             return None
         options = {"commitment": "confirmed", "encoding": "json", "maxSupportedTransactionVersion": 1}
@@ -174,14 +158,15 @@ class DoneAtConfirmed(Payouts):
         return _effect(attempt.signature, answer) if answer else None
 
 
-class LooksFromBefore(Payouts):
+def _looks_from_before(
+    rail: ChainRail, attempts: Sequence[Attempt], _: int, as_it_is: Any = evidence.looks_since
+) -> list[Look]:
     """Looks of nodes that have not come so far count as well: what they have not seen yet is not there."""
+    found: list[Look] = as_it_is(rail, attempts, 0)
+    return found
 
-    def _looks_since(self, attempts: Sequence[Attempt], slot: int) -> list[Look]:  # noqa: ARG002
-        return super()._looks_since(attempts, 0)
 
-
-class OneOpinion(Payouts):
+class OneOpinion(SolanaRail):
     """Believes the first node that says anything."""
 
     @property
@@ -189,24 +174,23 @@ class OneOpinion(Payouts):
         return 1
 
 
-class ForgetsWhatWasGivenUp(Payouts):
+class ForgetsWhatWasGivenUp(SolanaRail):
     """Money goes back though a transaction that was given up may still land."""
 
-    def _never_paid(self, batch: Batch, slot: int) -> bool:
-        return not self._marker_exists(batch, slot)
+    def never_paid(self, batch: Batch, slot: int | None = None) -> bool:
+        at = self.chain.finalized_height(self.opinions)[1] if slot is None else slot
+        return not evidence.marker_exists(self, batch, at)
 
 
-class GivesBackByHeights(Payouts):
+def _always_long_ago(_: ChainRail, __: Sequence[Attempt]) -> bool:
     """Heights alone say that time is over, which is what nodes say."""
-
-    def _is_long_ago(self, attempts: Sequence[Attempt]) -> bool:  # noqa: ARG002
-        return True
+    return True
 
 
-class ResolvesTooSoon(Payouts):
+class ResolvesTooSoon(SolanaRail):
     """Who asks for an end gets one, though the transaction may still land."""
 
-    def _require_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Any) -> int:  # noqa: ARG002
+    def require_over(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:  # noqa: ARG002
         return 0
 
 
@@ -246,11 +230,11 @@ def _no_lineage_of(_: Any, __: Collection[int]) -> dict[int, list[str]]:
     return {}
 
 
-def _thaws_at_once(payouts: Payouts, finding: Any) -> bool:
+def _thaws_at_once(rail: ChainRail, finding: Any) -> bool:
     """Lets payouts go on after a restore as soon as the journal and the chain agree."""
     if finding.conclusive and finding.ok:
-        stops.thaw(payouts.connection, adoption.RESTORED)
-        book.commit(payouts.connection)
+        stops.thaw(rail.connection, adoption.RESTORED)
+        book.commit(rail.connection)
     return finding.ok
 
 
@@ -297,30 +281,32 @@ SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20
 BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
 WRONG: tuple[Wrong, ...] = (
-    Wrong("SendThenRecord", TORN, ("double", "unexplained"), payouts=SendThenRecord),
-    Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), payouts=ExpiryAtConfirmed),
-    Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), payouts=DoneAtConfirmed),
-    Wrong("LooksFromBefore", BEHIND, payouts=LooksFromBefore),
-    Wrong("OneOpinion", LIARS, payouts=OneOpinion),
+    Wrong("SendThenRecord", TORN, ("double", "unexplained"), patches=((signing, "sign", _sends_then_records),)),
+    Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), rail=ExpiryAtConfirmed),
+    Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), rail=DoneAtConfirmed),
+    Wrong("LooksFromBefore", BEHIND, patches=((evidence, "looks_since", _looks_from_before),)),
+    Wrong("OneOpinion", LIARS, rail=OneOpinion),
     Wrong("HighestHeight", LIARS, chain=HighestHeight),
     Wrong("ShortestBlockhash", LIARS, chain=ShortestBlockhash),
     Wrong("OverAtOnce", replace(LIARS, liars=0),
-          patches=((settling, "is_over", _over_at_once), (rail, "is_over", _over_at_once))),
-    Wrong("ResolvesTooSoon", replace(LIARS, liars=0, chances={**LIARS.chances, "resolve": 0.7}), payouts=ResolvesTooSoon),
-    Wrong("ForgetsWhatWasGivenUp", PLOTS, payouts=ForgetsWhatWasGivenUp),
-    Wrong("GivesBackByHeights", CALLED_BACK, payouts=GivesBackByHeights),
+          patches=((evidence, "is_over", _over_at_once),)),
+    Wrong("ResolvesTooSoon", replace(LIARS, liars=0, chances={**LIARS.chances, "resolve": 0.7}), rail=ResolvesTooSoon),
+    Wrong("ForgetsWhatWasGivenUp", PLOTS, rail=ForgetsWhatWasGivenUp),
+    Wrong("GivesBackByHeights", CALLED_BACK, patches=((evidence, "_is_long_ago", _always_long_ago),)),
     Wrong("WithoutLineage", HELPED, patches=((batches, "lineage", _no_lineage), (batches, "lineage_of", _no_lineage_of))),
-    Wrong("SignsWhoIsStopped", STOPS, ("stopped", "stuck"), payouts=SignsWhoIsStopped),
+    Wrong("SignsWhoIsStopped", STOPS, ("stopped", "stuck"), patches=((signing, "let_through", _lets_all_through),)),
     Wrong("SendsToWhoIsStopped", replace(STOPS, losing=0.02), ("stopped",), patches=((batches, "due_to_send", _sends_all),)),
     Wrong("PaysTheOldWallet", STOPS, ("stopped",), patches=((batches, "STOPPED", _without_wallet(batches.STOPPED)),)),
-    Wrong("PlansWhileFrozen", replace(BACK, is_marked=False), payouts=PlansWhileFrozen),
+    Wrong("PlansWhileFrozen", replace(BACK, is_marked=False), patches=((payouts, "run_once", _plans_while_frozen),)),
     Wrong("ThawsAtOnce", replace(BACK, is_marked=False), patches=((adoption, "end", _thaws_at_once),)),
-    Wrong("PlansOverTheDay", aimed(day_max_pix=13_000), ("over",), payouts=PlansOverTheDay),
-    Wrong("BlamesForOneNode", aimed(nodes=3, liars=1), ("unexplained",), payouts=BlamesForOneNode),
-    Wrong("ReclaimsByTheBook", GIFTS, ("rent",), payouts=ReclaimsByTheBook),
-    Wrong("ForgetsMarkers", aimed(), ("rent",), payouts=ForgetsMarkers),
-    Wrong("TakesMarkersForEmpty", aimed(marker_retention_s=60), ("rent",), payouts=TakesMarkersForEmpty),
-    Wrong("BooksTheFeeAlone", aimed(), ("booked", "unexplained"), payouts=BooksTheFeeAlone),
+    Wrong("PlansOverTheDay", aimed(day_max_pix=13_000), ("over",), patches=((planning, "left_today", _plans_over_the_day),)),
+    Wrong("BlamesForOneNode", aimed(nodes=3, liars=1), ("unexplained",),
+          patches=((trials, "_asked_again", _blames_for_one_node),)),
+    Wrong("ReclaimsByTheBook", GIFTS, ("rent",), patches=((upkeep, "_held_by_markers", _reclaims_by_the_book),)),
+    Wrong("ForgetsMarkers", aimed(), ("rent",), rail=ForgetsMarkers),
+    Wrong("TakesMarkersForEmpty", aimed(marker_retention_s=60), ("rent",),
+          patches=((upkeep, "_held_by_markers", _takes_markers_for_empty),)),
+    Wrong("BooksTheFeeAlone", aimed(), ("booked", "unexplained"), rail=BooksTheFeeAlone),
     Wrong("NeverDiffers", STORY, ("double", "phantom", "lost", "booked"), patches=((reconcile, "compare", _never_differs),)),
     Wrong("JudgesEverybody", SEARCHED, ("unexplained",), judged=ALL_DOUBTFUL),
     Wrong("HoldsEveryDay", SEARCHED, ("unexplained",), judged=ALL_LEAPS),

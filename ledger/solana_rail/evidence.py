@@ -1,0 +1,203 @@
+"""Evidence: what the chain must say before a transaction is given up, or a batch's money goes back.
+
+Before it is over, bytes that were given up and what is signed in their place could both land. So three things must agree:
+the finalized height is past the last one at which the bytes can land; enough nodes, at a slot after that, remember the time
+since they were signed and none of them knows them; and the batch's marker does not exist. Decides nothing, writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from solders.transaction import VersionedTransaction
+
+from ledger.payouts import batches
+from ledger.payouts.batches import Attempt, Batch
+from ledger.payouts.rail import ChainRail, not_proven
+from ledger.solana.chain import Look
+
+DAY_S = 86_400
+NAMED_MAX = 100  # transactions of strangers that the evidence names
+
+
+def is_over(attempt: Attempt, height: int) -> bool:
+    """Whether an attempt's last block is past, by the finalized height; or it is so old that no chain takes it.
+
+    The last height is what nodes said once; an earlier release believed it of one node alone, whatever it was.
+    """
+    return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS * DAY_S
+
+
+def dead(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
+    """Yield attempts that can never land: finalized height first, then a later look, then the marker, each just before."""
+    height, slot = rail.chain.finalized_height(rail.opinions)
+    past = [each for each in unseen if is_over(each, height)]
+    if not past:
+        return
+    looks = looks_since(rail, past, slot)
+    for attempt in past:
+        if nobody_knows(rail, attempt, looks) and not marker_exists(rail, attempt.batch, slot):
+            yield attempt
+
+
+def can_never_land(rail: ChainRail, attempt: Attempt) -> bool:
+    """Whether the finalized height is past an attempt's last, and no node that has looked since then knows it."""
+    height, slot = rail.chain.finalized_height(rail.opinions)
+    return is_over(attempt, height) and nobody_knows(rail, attempt, looks_since(rail, [attempt], slot))
+
+
+def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
+    """Whether it is proven that no transaction of the batch has landed or can: only then does its money go back.
+
+    For what was given up, the finalized height must be past the last one at which it could land, and looks and the
+    marker's answer, both finalized, must be from after that. Heights are what nodes say: the database's clock must say as
+    well that its time is over (`give_back_after_s`).
+
+    Args:
+        rail: the treasury and the nodes.
+        batch: whose money would go back.
+        slot: of the evidence that the batch cannot land as it stands; None for the newest finalized one.
+    """
+    if slot is None:
+        _, slot = rail.chain.finalized_height(rail.opinions)
+    given_up = [each for each in batches.given_up(rail.connection) if each.batch.id == batch.id]
+    if not given_up:
+        return not marker_exists(rail, batch, slot)
+    height, height_slot = rail.chain.finalized_height(rail.opinions)
+    if not all(is_over(each, height) for each in given_up) or not _is_long_ago(rail, given_up):
+        return False
+    looks = looks_since(rail, given_up, max(height_slot, slot))
+    is_unknown = all(nobody_knows(rail, each, looks) for each in given_up)
+    return is_unknown and not marker_exists(rail, batch, height_slot, "finalized")
+
+
+def require_over(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -> int:
+    """Require that none of these attempts of a batch, which have no effect, has landed or can.
+
+    Returns:
+        The finalized height that says so.
+
+    Raises:
+        Rejected: that is not proven; the words say what is missing.
+    """
+    height, slot = rail.chain.finalized_height(rail.opinions)
+    alive = [each for each in open_ended if not is_over(each, height)]
+    if alive:
+        raise not_proven(f"transaction {alive[0].signature} may still land, until height is past its last one")
+    if open_ended and not _is_long_ago(rail, open_ended):
+        wait_s = rail.settings.give_back_after_s
+        raise not_proven(f"its last transaction may still land: it was signed less than {wait_s:g} s ago")
+    looks = looks_since(rail, open_ended, slot) if open_ended else []
+    is_unknown = all(nobody_knows(rail, each, looks) for each in open_ended)
+    if not is_unknown and not _marker_tells(rail, batch, open_ended, looks, slot):
+        raise not_proven("nodes do not agree that its transactions never landed")
+    return height
+
+
+# ── What nodes remember ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_long_ago(rail: ChainRail, attempts: Sequence[Attempt]) -> bool:
+    """Whether the youngest of these was signed so long ago that it lands no more, whatever nodes say of heights."""
+    return min(each.age_s for each in attempts) >= rail.settings.give_back_after_s
+
+
+def looks_since(rail: ChainRail, attempts: Sequence[Attempt], slot: int) -> list[Look]:
+    """Ask nodes about these attempts; only answers of nodes that have reached the slot count."""
+    looks = rail.chain.looks([each.signature for each in attempts], reach=True)
+    return [look for look in looks if look.slot >= slot]
+
+
+def nobody_knows(rail: ChainRail, attempt: Attempt, looks: Sequence[Look]) -> bool:
+    """Whether enough nodes remember the time since the attempt was signed, and no node that was asked knows it."""
+    remembering = [look for look in looks if look.first_slot <= attempt.context_slot]
+    return len(remembering) >= rail.opinions and all(look.statuses[attempt.signature] is None for look in looks)
+
+
+# ── Markers on chain ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def marker_exists(rail: ChainRail, batch: Batch, slot: int, commitment: str = "confirmed") -> bool:
+    """Whether any node says that the batch's marker exists: at `confirmed` one that may yet vanish counts.
+
+    Answers from before `slot` count as yes, to be safe.
+
+    Args:
+        rail: the treasury and the nodes.
+        batch: whose marker it is; one that makes none has none.
+        slot: at which, at least, a node must have looked to be believed.
+        commitment: the level at which nodes look: "confirmed" or "finalized".
+    """
+    if batch.kind != "payout" or not rail.settings.marker_accounts:
+        return False
+    address = str(rail.treasury.marker(batch.id).address)
+    answers = rail.chain.all_accounts([address], commitment, opinions=rail.opinions)
+    return any(account is not None or seen_slot < slot for seen_slot, (account,) in answers)
+
+
+def marker_lamports(rail: ChainRail, batch: Batch) -> int:
+    """Return what the batch's marker holds at `finalized`, by the node that says most; 0 where no node knows it."""
+    if batch.kind != "payout" or not rail.settings.marker_accounts:
+        return 0
+    address = str(rail.treasury.marker(batch.id).address)
+    answers = rail.chain.all_accounts([address], opinions=rail.opinions)
+    return max(account.lamports if account is not None else 0 for _, (account,) in answers)
+
+
+def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], looks: Sequence[Look], slot: int) -> bool:
+    """Whether the chain's accounts prove that none of these attempts landed, which are older than what nodes remember.
+
+    An account is not forgotten: each attempt makes the batch's marker, and at `slot`, when none can land any more, it does
+    not exist.
+    """
+    if any(look.statuses[each.signature] is not None for each in attempts for look in looks):
+        return False
+    if batch.kind != "payout":
+        return True  # it moves no money, and may be done twice
+    marker = rail.treasury.marker(batch.id).address
+    make_it = all(marker in VersionedTransaction.from_bytes(each.raw).message.account_keys for each in attempts)
+    return rail.settings.marker_accounts and make_it and not marker_exists(rail, batch, slot, "finalized")
+
+
+def require_strangers(rail: ChainRail, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
+    """Require that no transaction which names the batch's marker has moved the treasury's tokens.
+
+    Transactions that nodes still know must have brought all that the marker holds: else one that they have forgotten has
+    made it, which may be ours. The evidence keeps whether the marker exists, for then it guards no payout any more (see
+    `batches.lineage`).
+
+    Args:
+        rail: the treasury and the nodes.
+        batch: whose marker it is.
+        evidence: where the transactions are written, under "marker".
+        held: lamports that the marker holds.
+
+    Raises:
+        Rejected: that is not proven; the words say what is missing.
+    """
+    if batch.kind != "payout" or not rail.settings.marker_accounts:
+        return
+    address = str(rail.treasury.marker(batch.id).address)
+    touched = rail.chain.touched(address, rail.opinions)
+    if touched is None:
+        raise not_proven(f"more transactions name the marker {address} than are read")
+    evidence["marker"] = {
+        "address": address,
+        "stands": held > 0,
+        "count": len(touched),
+        "transactions": touched[:NAMED_MAX],
+    }
+    guarded = batches.of_others(rail.connection, batch.id, touched)  # these name it to make sure that it does not exist
+    brought = 0
+    for signature in touched:
+        if signature in guarded:
+            continue
+        effect = rail.chain.effect(signature, rail.opinions)
+        if effect is None:
+            raise not_proven(f"nodes do not agree on transaction {signature}, which names the marker")
+        if effect.error is None and effect.tokens.get(rail.treasury.token_account, 0):
+            raise not_proven(f"transaction {signature}, which is none of ours, has paid under the marker")
+        brought += effect.lamports.get(address, 0) if effect.error is None else 0
+    if held > brought:
+        raise not_proven(f"the marker {address} is on chain, and no node says which transaction made it")

@@ -1,0 +1,157 @@
+"""Upkeep: what payouts need on chain beside themselves: recipients' token accounts, and the rent of markers back.
+
+A first payout needs a token account, which the platform opens once for each creator. Each payout's transaction leaves a
+marker, whose rent is taken back when it has done its duty. Plans batches of kind `accounts` and `reclaim`; signs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from cluster.errors import Temporary
+from ledger.journal import book
+from ledger.payouts import batches, owed, planning
+from ledger.payouts.batches import Batch, BatchLine
+from ledger.payouts.owed import Due
+from ledger.payouts.rail import ChainRail
+from ledger.risk import stops
+from ledger.solana import packing
+
+log = logging.getLogger(__name__)
+
+RECLAIM_READ = 4  # times as many markers are read as one transaction empties
+DOUBTED_S = 600.0  # before a marker of which nodes differ is looked at again
+
+# ── Token accounts ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_accounts(rail: ChainRail, missing: Sequence[Due]) -> None:
+    """Look up the token accounts of new recipients; plan to open those that the chain does not have. Commits."""
+    if not missing:
+        return
+    recipients = [BatchLine(d.creator_id, d.wallet, rail.treasury.token_account_of(d.wallet)) for d in missing]
+    try:
+        accounts = rail.chain.seen_accounts([each.address for each in recipients], opinions=rail.opinions)
+    except Temporary as error:
+        log.warning("no token account is looked up now: %s", error)
+        return
+    unknown, too_small = [], []
+    opening_pix = rail.first_payout_min_pix
+    for due, recipient, seen in zip(missing, recipients, accounts, strict=True):
+        exists = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]  # by node
+        if all(exists):
+            batches.know_account(rail.connection, rail.treasury.mint, recipient, None)
+        elif any(exists):
+            log.warning("nodes differ on a token account", extra={"address": recipient.address})
+        elif due.amount_pix >= opening_pix:
+            unknown.append(recipient)
+        else:
+            too_small.append(due.creator_id)
+    owed.look_again(rail.connection, too_small)
+    opened = batches.opened_for(rail.connection, [each.creator_id for each in unknown])
+    for each in unknown:
+        if opened.get(each.creator_id, each.wallet) != each.wallet:
+            stops.hold(rail.connection, each.creator_id, "one token account was opened for this creator already")
+    open_accounts(rail, _of_people(rail, [each for each in unknown if each.creator_id not in opened]))
+    book.commit(rail.connection)
+
+
+def _of_people(rail: ChainRail, recipients: Sequence[BatchLine]) -> list[BatchLine]:
+    """Return those whose wallet no program owns, and hold the others; none while too few nodes answer."""
+    if not recipients:
+        return []
+    try:
+        programs = rail.chain.not_wallets([each.wallet for each in recipients], rail.opinions)
+    except Temporary as error:
+        log.warning("no token account is opened now: %s", error)
+        return []
+    for each in recipients:
+        if each.wallet in programs:
+            why = f"belongs to the program {programs[each.wallet]}"
+            planning.hold_wallet(rail.connection, each.creator_id, each.wallet, why)
+    return [each for each in recipients if each.wallet not in programs]
+
+
+def open_accounts(rail: ChainRail, recipients: Sequence[BatchLine], parent: str | None = None) -> None:
+    """Plan batches that open these token accounts; `parent` is the batch that they were in before."""
+    planned = []
+    size = rail.treasury.capacity("accounts")
+    for start in range(0, len(recipients), size):
+        chunk = tuple(recipients[start : start + size])
+        batch_id = _unused_id(rail, f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
+        planned.append(Batch(batch_id, "accounts", "planned", 0, chunk))
+    batches.add(rail.connection, planned, parent)
+
+
+def _unused_id(rail: ChainRail, text: str) -> str:
+    """Derive an id from a text; the same accounts may be tried again after a batch of them has failed."""
+    batch_id = rail.id_of(text)
+    while batches.is_known(rail.connection, batch_id):
+        batch_id = rail.id_of(batch_id)
+    return batch_id
+
+
+def forget_gone(rail: ChainRail, batch: Batch) -> bool:
+    """Forget token accounts that a batch was to pay and that no longer exist, by every node that answers.
+
+    Their owners have closed them, which is no reason to hold a creator. An account that the platform has not opened is
+    forgotten, and opened like any other; the platform opens one a creator, ever.
+
+    Returns:
+        Whether there were any.
+    """
+    if batch.kind != "payout":
+        return False
+    addresses = batches.not_opened_by_us(rail.connection, [each.address for each in batch.recipients])
+    accounts = rail.chain.seen_accounts(addresses, "confirmed", opinions=rail.opinions)
+    gone = [address for address, seen in zip(addresses, accounts, strict=True) if all(each is None for each in seen)]
+    batches.forget_accounts(rail.connection, gone)
+    return bool(gone)
+
+
+# ── Markers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def reclaim(rail: ChainRail) -> None:
+    """Plan to take back the rent of markers that have done their duty, once a transaction is worth its fee."""
+    size = rail.treasury.capacity("reclaim")
+    least = min(rail.settings.reclaim_min, size)
+    retention_s, pause_s = rail.settings.marker_retention_s, rail.settings.reclaim_pause_s
+    rows = batches.reclaimable(rail.connection, retention_s, pause_s, RECLAIM_READ * size)
+    if len(rows) < least:
+        return
+    recipients = _held_by_markers(rail, rows)[:size]
+    if len(recipients) >= least:
+        named = ",".join(each.wallet for each in recipients)
+        batch_id = _unused_id(rail, f"reclaim|{named}|{batches.reclaims(rail.connection)}")
+        batches.add(rail.connection, [Batch(batch_id, "reclaim", "planned", 0, tuple(recipients))])
+
+
+def _held_by_markers(rail: ChainRail, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
+    """Return what is to be emptied: to the last lamport that nodes agree on, for strangers can send more.
+
+    Each marker was made with the rent of its time: whatever it holds is taken. A marker that is gone, or belongs to a batch
+    that is forgotten, waits behind the others for as long again, and one on which nodes differ waits for `DOUBTED_S`. So
+    markers that can be emptied are never kept waiting by those that cannot.
+    """
+    try:
+        accounts = rail.chain.seen_accounts([address for _, address in rows], opinions=rail.opinions)
+    except Temporary as error:
+        log.warning("no marker is emptied now: %s", error)
+        return []
+    recipients, empty, doubted = [], [], []
+    for (batch_id, address), seen in zip(rows, accounts, strict=True):
+        if str(rail.treasury.marker(batch_id).address) != address:
+            empty.append(batch_id)  # adopted after a restore, which forgot the id that its seed follows from
+            continue
+        lamports = [each.lamports if each is not None else 0 for each in seen]  # by node
+        if not max(lamports):
+            empty.append(batch_id)
+        elif min(lamports) == max(lamports):
+            recipients.append(BatchLine(0, batch_id, address, lamports[0]))
+        else:
+            doubted.append(batch_id)
+    batches.look_later(rail.connection, empty)
+    batches.look_later(rail.connection, doubted, max(0.0, rail.settings.marker_retention_s - DOUBTED_S))
+    return recipients
