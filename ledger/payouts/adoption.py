@@ -1,10 +1,10 @@
-"""Adoption: after a restored backup, what the chain has paid and the journal has forgotten is written down again.
+"""Adoption: after a restored backup, what the chain has paid and the journal has forgotten is booked again.
 
-Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed and whose
-every recipient is a creator of ours; anything else stays unknown and needs a person. A payment becomes what it was: a
-posted batch with its attempt, so that earnings, audit and the next plan know it.
+Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed and that pay
+nobody but creators of ours; anything else stays unknown and needs a person. A payment becomes what it was: a posted batch
+with its attempt, so that earnings, the audit and the next plan know it.
 
-What was signed and is forgotten may still land: nothing new is planned before it no longer can (see `end`).
+What was signed and is forgotten may still land: nothing new is planned while it can (see `end`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OWNER_AT = slice(32, 64)  # in a token account's bytes
 SEAT = """SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
                         left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
                         (SELECT oid FROM pg_database WHERE datname = current_database()))"""
-# Of a server that does not let its role ask, or knows no such place.
+# What a server raises that does not let the role read where the database lies, or has no such function.
 UNSAID = (
     psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported
 )  # fmt: skip
@@ -46,7 +46,7 @@ RESTORED = "restored from a backup: waiting until everything the chain has paid 
 
 
 class Owner(NamedTuple):
-    """A creator who is or was paid at a wallet. `owed_pix`: what they have payable now, in base units."""
+    """A creator who is or was paid at a wallet. `owed_pix` is what they have payable now, in base units."""
 
     creator_id: int
     wallet: str
@@ -55,17 +55,20 @@ class Owner(NamedTuple):
     owed_pix: int
 
 
-# ── How long ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── How long payouts stay frozen ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def begin(connection: Connection[Any], detail: Mapping[str, Any]) -> None:
-    """Freeze payouts after the database has gone back; the wait begins anew where one was under way. Commits nothing."""
+    """Freeze payouts after the database has gone back in time; a wait that was under way starts again. Commits nothing."""
     stops.thaw(connection, RESTORED)
     stops.freeze(connection, RESTORED, detail)
 
 
 def watch(connection: Connection[Any]) -> None:
-    """Freeze payouts where the database does not lie where it did, whoever has restored it; remember where it lies."""
+    """Freeze payouts if the database is not on the server and timeline that it was on when it was last used. Commits.
+
+    That is how a restore shows that was made without `pixr restore`.
+    """
     row = connection.execute("SELECT seat FROM ledger.chain").fetchone()
     seat = _seat(connection)
     if seat is not None and row is not None and row[0] not in (None, seat):
@@ -75,7 +78,7 @@ def watch(connection: Connection[Any]) -> None:
 
 
 def sit(connection: Connection[Any]) -> None:
-    """Remember where the database lies."""
+    """Remember on which server, timeline and database the ledger is. Commits."""
     seat = _seat(connection)
     if seat is not None:
         connection.execute("UPDATE ledger.chain SET seat = %s WHERE seat IS DISTINCT FROM %s", (seat, seat))
@@ -83,7 +86,7 @@ def sit(connection: Connection[Any]) -> None:
 
 
 def _seat(connection: Connection[Any]) -> str | None:
-    """Server, timeline and database; None where the server does not say."""
+    """Return server, timeline and database as one text; None where the server does not say."""
     try:
         with connection.transaction():
             row = connection.execute(SEAT).fetchone()
@@ -94,12 +97,12 @@ def _seat(connection: Connection[Any]) -> str | None:
 
 
 def end(rail: ChainRail, finding: Finding) -> bool:
-    """Let payouts go on after a restore, once the journal is the chain's again and will stay so; whether it was done.
+    """Let payouts go on after a restore, once the journal agrees with the chain and will stay so. Returns whether it did.
 
     What was signed before the restore and forgotten can land until its blockhash is over: until the finalized height is
-    that far past the one which the chain had when this process first asked, and, since heights are what nodes say, until
-    the freeze is `give_back_after_s` old by the database's clock. The finding must be of a slot after that: nodes that lag
-    show the treasury as the restored journal knows it.
+    `LIFE_BLOCKS` past the height that the chain had when this process first asked and, since heights are what nodes say,
+    until the freeze is `give_back_after_s` old by the database's clock. The finding must be of a slot after that: nodes
+    that lag show the treasury as the restored journal knows it.
     """
     connection = rail.connection
     freeze = stops.age_of(connection, RESTORED)
@@ -123,7 +126,7 @@ def end(rail: ChainRail, finding: Finding) -> bool:
 
 
 def retry(rail: ChainRail) -> None:
-    """Adopt what was unknown when it was read: before the restore was declared, or while something was missing."""
+    """Adopt transactions that were read as unknown: before the restore was declared, or while something was missing."""
     connection = rail.connection
     rows = connection.execute(
         "SELECT t.signature, a.state FROM ledger.chain_transactions t"
@@ -145,10 +148,13 @@ def retry(rail: ChainRail) -> None:
 
 
 def adopt(rail: ChainRail, effect: Effect) -> bool:
-    """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours.
+    """Book a transaction of the treasury that no attempt knows.
+
+    Returns:
+        Whether it was booked; False where it is not certain that the ledger made it.
 
     Raises:
-        Temporary: nodes do not tell enough now, or not everything that is due is payable yet.
+        Temporary: nodes do not tell enough now, or not everything that was due at the restore is payable yet.
     """
     connection = rail.connection
     if not stops.is_frozen_for(connection, RESTORED):
@@ -174,9 +180,13 @@ def adopt(rail: ChainRail, effect: Effect) -> bool:
 
 
 def _require_payable(connection: Connection[Any]) -> None:
-    """That what was earned and due when the database was restored is payable, however long that takes.
+    """Require that what was earned and due when the database was restored is payable by now.
 
-    What is adopted is taken from there: else it would come from the pool of rewards, and be paid again once it is payable.
+    What is adopted is taken from there. Otherwise it would be taken from the pool of rewards, and be paid again once it is
+    payable.
+
+    Raises:
+        Temporary: it is not yet; folding and maturing take their time.
     """
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM ledger.maturing WHERE matures_at <= f.placed_at AND matures_at <= now()),"
@@ -190,6 +200,7 @@ def _require_payable(connection: Connection[Any]) -> None:
 
 
 def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) -> bool:
+    """Book one transaction of the treasury: only its cost, or a payout. Returns False where a recipient is unknown."""
     spent = -effect.tokens.get(rail.treasury.token_account, 0)
     if spent == 0 or effect.error is not None:
         lines = rail.cost_lines(effect)
@@ -205,11 +216,11 @@ def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) ->
     batch = _open_batch(rail, transaction)
     if batch is None:
         creators = [each.creator_id for several in owners.values() for each in several]
-        numbers = dict.fromkeys((*_called_back(rail, transaction), *batches.open_of(rail.connection, creators)))
-        for number in numbers:  # nodes are asked before anything is written: the fold goes on beside this
-            _require_over(rail, number)
-        for number in numbers:
-            _give_back(rail, number)
+        replaced = dict.fromkeys((*_called_back(rail, transaction), *batches.open_of(rail.connection, creators)))
+        for batch_id in replaced:  # nodes are asked before anything is written: the fold goes on beside this
+            _require_over(rail, batch_id)
+        for batch_id in replaced:
+            _give_back(rail, batch_id)
         batch = _forgotten(rail, effect, transaction, paid, wallets)
     _settle(rail, batch, effect, transaction)
     log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
@@ -217,28 +228,27 @@ def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) ->
 
 
 def _wallets(rail: ChainRail, addresses: Collection[str]) -> dict[str, str]:
-    """The wallet of each of these token accounts, of those there are or were.
+    """Return the wallet of each of these token accounts, where it is found.
 
-    The chain says whose an account is, and the address follows from that: no node can make it up. Only where an account has
-    been closed since is every wallet tried.
+    Nodes say which wallet owns an account, and its address is derived from the wallet: no node can make one up. Only where
+    an account has been closed since is every wallet tried that a creator has ever named.
     """
-    told = _told(rail, sorted(addresses))
-    found = {rail.treasury.token_account_of(wallet): wallet for wallet in told}
-    if not found.keys() >= set(addresses):
+    wallet_at = {rail.treasury.token_account_of(wallet): wallet for wallet in _told(rail, sorted(addresses))}
+    if not wallet_at.keys() >= set(addresses):
         rows = rail.connection.execute("SELECT DISTINCT new_wallet FROM ledger.wallet_changes")
-        found = {rail.treasury.token_account_of(wallet): wallet for (wallet,) in rows}
-    return {address: found[address] for address in addresses if address in found}
+        wallet_at = {rail.treasury.token_account_of(wallet): wallet for (wallet,) in rows}
+    return {address: wallet_at[address] for address in addresses if address in wallet_at}
 
 
 def _told(rail: ChainRail, addresses: Sequence[str]) -> set[str]:
-    """Wallets that own these token accounts, by any node."""
+    """Return wallets that own these token accounts, as any node says."""
     seen = rail.chain.seen_accounts(addresses, "confirmed", opinions=1)
     told = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
     return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
 
 
 def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
-    """Who is or was paid at these token accounts, by address. `wallets`: of each address."""
+    """Return the creators who are or were paid at these token accounts; `wallets` and the result are by address."""
     address_of = {wallet: address for address, wallet in wallets.items()}
     rows = rail.connection.execute(
         "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
@@ -247,43 +257,44 @@ def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner
         (list(address_of),),
     ).fetchall()
     accounts = book.accounts_of(rail.connection, "payable", "creator", [creator for creator, _, _ in rows])
-    found: dict[str, list[Owner]] = {}
-    for creator, wallet, is_now in rows:
+    owners: dict[str, list[Owner]] = {}
+    for creator, wallet, is_current in rows:
         account = accounts[creator]
-        owed = book.balance(rail.connection, account)
-        found.setdefault(address_of[wallet], []).append(Owner(creator, wallet, is_now, account, owed))
-    return found
+        owed_pix = book.balance(rail.connection, account)
+        owners.setdefault(address_of[wallet], []).append(Owner(creator, wallet, is_current, account, owed_pix))
+    return owners
 
 
 def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | None:
-    """The batch that the backup still knows, by the marker that the transaction has made last, or its memo: its own.
+    """Return the open batch whose transaction this is, if the backup still knows it, with its live attempt given up.
 
-    What the batch had signed itself can never land any more.
+    A transaction makes the marker of its own batch last, or names it in a memo. With this one landed, what the batch had
+    signed otherwise can never land.
     """
-    known = _open_markers(rail)
-    *_, own = _markers(transaction) or [""]
-    number = known.get(own) or _memo(transaction)
-    return _given_up(rail, number) if number in known.values() else None
+    open_batches = _open_markers(rail)
+    *_, own_marker = _markers(transaction) or [""]
+    batch_id = open_batches.get(own_marker) or _memo(transaction)
+    return _given_up(rail, batch_id) if batch_id in open_batches.values() else None
 
 
 def _called_back(rail: ChainRail, transaction: VersionedTransaction) -> list[str]:
-    """Batches that the backup knows as open and that were called back since, whose payouts the transaction repeats.
+    """Return batches that are open in the backup, were given back since, and whose payouts the transaction repeats.
 
     It makes their markers before its own. Their money goes back first.
     """
-    known = _open_markers(rail)
-    *above, _ = _markers(transaction) or [""]
-    return [known[address] for address in above if address in known]
+    open_batches = _open_markers(rail)
+    *guards, _ = _markers(transaction) or [""]
+    return [open_batches[address] for address in guards if address in open_batches]
 
 
 def _open_markers(rail: ChainRail) -> dict[str, str]:
-    """The payout batches without an end, by the addresses of their markers."""
+    """Return the ids of open payout batches, by the addresses of their markers."""
     rows = rail.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
-    return {str(rail.treasury.marker(number).address): number for (number,) in rows.fetchall()}
+    return {str(rail.treasury.marker(batch_id).address): batch_id for (batch_id,) in rows.fetchall()}
 
 
 def _require_over(rail: ChainRail, batch_id: str) -> None:
-    """That what a batch has signed is past its last block and unseen; else settling ends it first.
+    """Require that what a batch has signed is past its last block and unseen; otherwise settling ends it first.
 
     Raises:
         Temporary: it may still land.
@@ -294,14 +305,14 @@ def _require_over(rail: ChainRail, batch_id: str) -> None:
 
 
 def _give_back(rail: ChainRail, batch_id: str) -> None:
-    """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it."""
+    """Void a batch whose recipients were paid by another one since the backup, or which was given back, as the chain shows."""
     batch = _given_up(rail, batch_id)
     batches.cancel(rail.connection, batch)
     planning.give_back(rail, batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
 
 
 def _given_up(rail: ChainRail, batch_id: str) -> Batch:
-    """A batch of which nothing is live any more."""
+    """Give up a batch's live attempt, if it has one. Returns the batch as it is then."""
     for attempt in batches.live_attempts(rail.connection):
         if attempt.batch.id == batch_id:
             batches.expire(rail.connection, attempt)
@@ -309,7 +320,7 @@ def _given_up(rail: ChainRail, batch_id: str) -> Batch:
 
 
 def _memo(transaction: VersionedTransaction) -> str:
-    """The batch that a transaction without a marker names; empty where it names none."""
+    """Return the id of the batch that a transaction without a marker names; empty where it names none."""
     message = transaction.message
     for each in message.instructions:
         if message.account_keys[each.program_id_index] == packing.MEMO_PROGRAM:
@@ -319,7 +330,7 @@ def _memo(transaction: VersionedTransaction) -> str:
 
 
 def _markers(transaction: VersionedTransaction) -> list[str]:
-    """Accounts that a transaction makes with a seed, in its order."""
+    """Return addresses of accounts that a transaction makes with a seed, in its order."""
     message, kind = transaction.message, packing.CREATE_WITH_SEED.to_bytes(4, "little")
     return [
         str(message.account_keys[each.accounts[1]])
@@ -335,7 +346,18 @@ def _forgotten(
     paid: Mapping[str, int],
     wallets: Mapping[str, str],
 ) -> Batch:
-    """A batch that was planned after the backup: made again, from what its recipients are owed and else `reward_pool`."""
+    """Plan a batch again that was planned after the backup, from what its recipients are owed, and else `reward_pool`.
+
+    Args:
+        rail: the treasury, and the ledger's connection.
+        effect: what the transaction did.
+        transaction: the transaction.
+        paid: base units that it has paid, by token account.
+        wallets: the wallet of each of these accounts.
+
+    Returns:
+        The batch, planned and with its money in flight.
+    """
     connection = rail.connection
     book.hold_end(connection)  # what they are owed stays what it is: the fold goes on beside this
     owners = _owners(rail, wallets)  # with what has just gone back
@@ -358,23 +380,24 @@ def _forgotten(
         planning.post(
             connection, f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature}
         )
-    number = _memo(transaction)
-    if not number or batches.is_known(connection, number):  # the batch of the backup has gone back by now
-        number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
+    batch_id = _memo(transaction)
+    if not batch_id or batches.is_known(connection, batch_id):  # the batch of the backup has gone back by now
+        batch_id = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
     recipients = tuple(batches.BatchLine(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
-    batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
+    batch = Batch(batch_id, "payout", "planned", sum(paid.values()), recipients)
     batches.add(connection, [batch])
     batches.pend(connection, [(batch, dues)])
-    *_, own = _markers(transaction) or [""]
-    if own:
-        batches.add_marker(connection, batch, own, max(effect.lamports.get(own, 0), 0))
+    *_, own_marker = _markers(transaction) or [""]
+    if own_marker:
+        batches.add_marker(connection, batch, own_marker, max(effect.lamports.get(own_marker, 0), 0))
     return batch
 
 
 def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
-    """Who was paid at one wallet: those who are owed it, so that the wallet is not paid for the same again.
+    """Split what one wallet was paid among the creators of that wallet, by what they are owed.
 
-    Who is paid there now comes before who was once; what nobody is owed was earned after the backup.
+    So the wallet is not paid for the same earnings again. A creator who is owed exactly `total` comes first, then those
+    whose wallet it is now. What nobody is owed was earned after the backup, and falls to the first.
     """
     queue = sorted(
         owners, key=lambda each: (each.owed_pix != total, not each.is_current, -each.owed_pix, each.creator_id)
@@ -391,10 +414,17 @@ def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
 
 
 def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
-    """What of these creators' missing money matures only later, because it was folded again after the restore.
+    """Take missing money out of what still matures because it was folded again after the restore.
 
-    It had matured in the time that is forgotten, and was paid. Taken from the youngest earnings, and from no more than what
-    such folds have brought; by the account that it is payable at, as (maturing account, amount).
+    It had matured in the time that is forgotten, and was paid. It is taken from the earnings that mature last, and no more
+    than such folds have brought.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        missing: base units that were paid and that a creator is not owed, by creator.
+
+    Returns:
+        For each payable account what was taken: (maturing account, base units).
     """
     wanted = {creator: amount for creator, amount in missing.items() if amount > 0}
     rows = connection.execute(
@@ -408,16 +438,16 @@ def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> di
         {"reason": RESTORED, "creators": list(wanted)},
     ).fetchall()
     payable = book.accounts_of(connection, "payable", "creator", [row[0] for row in rows])
-    found: dict[int, list[tuple[int, int]]] = {}
+    taken_by: dict[int, list[tuple[int, int]]] = {}
     for creator, maturing, most in rows:
         taken = _take_youngest(connection, maturing, min(most, wanted[creator]))
         if taken:
-            found[payable[creator]] = [(maturing, taken)]
-    return found
+            taken_by[payable[creator]] = [(maturing, taken)]
+    return taken_by
 
 
 def _take_youngest(connection: Connection[Any], account: int, most: int) -> int:
-    """Take this much out of an account's earnings that mature last; returns how much there was."""
+    """Take up to `most` base units out of an account's earnings, from those that mature last. Returns how much was taken."""
     buckets = connection.execute(
         "SELECT matures_at, amount_pix FROM ledger.maturing WHERE account_id = %s AND amount_pix > 0"
         " ORDER BY matures_at DESC",
@@ -435,6 +465,7 @@ def _take_youngest(connection: Connection[Any], account: int, most: int) -> int:
 
 
 def _due(connection: Connection[Any], owner: Owner, address: str, amount: int) -> Due:
+    """Make the line of a creator's payout, as planning would."""
     row = connection.execute(
         "SELECT (now() AT TIME ZONE 'utc')::date, (SELECT count(*) FROM ledger.payouts p WHERE p.creator_id = %s"
         " AND p.period = (now() AT TIME ZONE 'utc')::date)::int",
@@ -445,6 +476,7 @@ def _due(connection: Connection[Any], owner: Owner, address: str, amount: int) -
 
 
 def _settle(rail: ChainRail, batch: Batch, effect: Effect, transaction: VersionedTransaction) -> None:
+    """Store a batch's transaction as its attempt, and end it as landed."""
     raw, message = bytes(transaction), transaction.message
     blockhash = Blockhash(str(message.recent_blockhash), effect.slot + LIFE_BLOCKS, effect.slot)
     if not settling.is_as_planned(rail, batch, effect):

@@ -33,7 +33,7 @@ class BatchLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """One transaction to be."""
+    """Payouts, openings or reclaims that go out in one transaction."""
 
     id: str
     kind: str
@@ -45,7 +45,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One signed transaction."""
+    """One signed transaction of a batch. `raw` is its bytes, `n` counts the attempts of the batch from 1."""
 
     batch: Batch
     n: int
@@ -89,9 +89,9 @@ STOPPED = """
 
 
 def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
-    """Which of these batches must not go out as planned, and the recipients that are the reason.
+    """Return which of these batches must not go out as planned, with the creators who are the reason.
 
-    They are held, have another wallet or changed it a moment ago, or their share of it has become doubtful.
+    These creators are held, have another wallet or changed it a moment ago, or what they are paid has become doubtful.
     """
     found: dict[str, set[int]] = {}
     for batch_id, creator_id in connection.execute(STOPPED, (list(batch_ids),)) if batch_ids else ():
@@ -109,12 +109,20 @@ def is_payday(connection: Conn, economics: Economics) -> bool:
 
 
 def live_count(connection: Conn) -> int:
+    """Return how many batches are planned or signed and have not ended."""
     row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'signed')").fetchone()
     return int(row[0]) if row else 0
 
 
 def know_account(connection: Conn, mint: str, recipient: BatchLine, batch_id: str | None) -> None:
-    """A token account exists on chain; `batch_id` is the batch in which the platform opened it."""
+    """Remember that a token account exists on chain.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        mint: the address of the token's mint.
+        recipient: whose account it is, with wallet and address.
+        batch_id: the batch in which the platform opened it; None where it existed before.
+    """
     connection.execute(
         "INSERT INTO ledger.token_accounts (wallet, mint, address, creator_id, batch_id) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT DO NOTHING",
@@ -123,7 +131,7 @@ def know_account(connection: Conn, mint: str, recipient: BatchLine, batch_id: st
 
 
 def not_opened_by_us(connection: Conn, addresses: Sequence[str]) -> list[str]:
-    """Of these token accounts those that were there before."""
+    """Return those of these token accounts that the platform has not opened."""
     rows = connection.execute(
         "SELECT address FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s) ORDER BY address",
         (list(addresses),),
@@ -132,14 +140,14 @@ def not_opened_by_us(connection: Conn, addresses: Sequence[str]) -> list[str]:
 
 
 def forget_accounts(connection: Conn, addresses: Sequence[str]) -> None:
-    """Token accounts that the platform has not opened are on chain no more."""
+    """Forget token accounts that no longer exist on chain, of those that the platform has not opened."""
     connection.execute(
         "DELETE FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s)", (list(addresses),)
     )
 
 
 def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
-    """Creators for whom the platform has opened a token account, or is about to; and the wallet it belongs to."""
+    """Return the wallet of each of these creators for whom the platform has opened a token account, or is about to."""
     rows = connection.execute(
         "SELECT creator_id, wallet FROM ledger.token_accounts WHERE creator_id = ANY(%(ids)s) UNION"
         " SELECT (r->>0)::bigint, r->>1 FROM ledger.batches b, jsonb_array_elements(b.plan->'recipients') r"
@@ -150,7 +158,7 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
 
 
 def add(connection: Conn, added: Sequence[Batch], parent: str | None = None) -> None:
-    """Planned batches, all in one statement."""
+    """Insert planned batches in one statement; `parent` is the batch that they are parts of."""
     rows = [
         {"id": each.id, "kind": each.kind, "count": len(each.recipients), "amount_pix": each.amount_pix,
          "plan": {"recipients": each.recipients}}
@@ -166,7 +174,7 @@ def add(connection: Conn, added: Sequence[Batch], parent: str | None = None) -> 
 
 
 def pend(connection: Conn, planned: Sequence[tuple[Batch, Sequence[Due]]]) -> None:
-    """Take the money of planned batches out of `payable`: one entry, a pending transfer and a payout for each due."""
+    """Move the money of planned batches from `payable` to `in_flight`: one entry, and a pending transfer and payout each."""
     if not planned:
         return
     dues = [due for _, some in planned for due in some]
@@ -214,19 +222,20 @@ ATTEMPT = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0
 
 
 def planned(connection: Conn, limit: int) -> list[Batch]:
-    """Batches that wait for a signature, oldest first."""
+    """Return batches that wait for a signature, oldest first."""
     query = f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s"
     rows = connection.execute(query, (limit,))
     return [_batch(row) for row in rows]
 
 
 def signed_count(connection: Conn) -> int:
-    """How many batches are signed and have not ended."""
+    """Return how many batches are signed and have not ended."""
     row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state = 'signed'").fetchone()
     return int(row[0]) if row else 0
 
 
 def one(connection: Conn, batch_id: str) -> Batch:
+    """Return a batch that exists."""
     row = connection.execute(f"{BATCH} WHERE b.id = %s", (batch_id,)).fetchone()
     assert row is not None
     return _batch(row)
@@ -239,13 +248,13 @@ def is_known(connection: Conn, batch_id: str) -> bool:
 
 
 def live_attempts(connection: Conn) -> list[Attempt]:
-    """Everything signed whose end is not known."""
+    """Return attempts that are signed and whose end is not known, oldest first."""
     rows = connection.execute(f"{ATTEMPT} WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id").fetchall()
     return [_attempt(row) for row in rows]
 
 
 def given_up(connection: Conn) -> list[Attempt]:
-    """Expired attempts of batches that have not ended: the chain may still know better."""
+    """Return expired attempts of batches that have not ended: one may have landed all the same."""
     rows = connection.execute(
         f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
@@ -253,7 +262,7 @@ def given_up(connection: Conn) -> list[Attempt]:
 
 
 def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
-    """Attempts of a batch that are live or were given up, in their order."""
+    """Return the attempts of a batch that are live or were given up, in their order."""
     rows = connection.execute(
         f"{ATTEMPT} WHERE a.state IN ('live', 'expired') AND b.id = %s ORDER BY a.n",
         (batch_id,),
@@ -261,12 +270,13 @@ def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
     return [_attempt(row) for row in rows]
 
 
-# What a creator was to get by a transaction that was given up went back to them when its batch ended. Should it land all
-# the same, nothing that they are paid since may land after it: the batch's marker guards every payout of theirs, whichever
-# way its money came back, until as much as it was to pay them has landed, a person has found that the marker is a stranger's
-# (see `resolving`), or the bytes are so old by the database's clock that no chain takes them. The marker guards in that one
-# order: a guarded payment leaves none of it on chain. That the bytes do not land after one is the clock's work, and that of
-# as many nodes as an end needs (see `solana_rail.evidence.never_paid`).
+# When a batch ended after one of its transactions was given up, its money went back to its creators. Should that transaction
+# land all the same, no later payout to them may land after it: they would be paid twice. So the marker of the batch (its
+# lineage, for later batches) guards every later payout of these creators, until as much as the batch was to pay them has
+# landed, a person has found that the marker is a stranger's (see `resolving`), or the bytes are so old by the database's
+# clock that no chain takes them. It guards in that one order, for a guarded payment leaves no marker of the earlier batch on
+# chain. That the given-up bytes do not land after the later payout is ensured by the clock and by as many nodes as an end
+# needs (see `solana_rail.evidence.never_paid`).
 LINEAGE = """
     SELECT {whose}, g.batch_id FROM (
         SELECT DISTINCT a.batch_id, b.ended_at FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id
@@ -290,23 +300,23 @@ LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash l
 
 
 def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
-    """For each batch those whose payouts it may repeat, since a transaction of theirs was given up; the newest first."""
+    """Return, for each batch, the given-up batches whose payouts it may repeat, newest first."""
     found: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
-    for number, above in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
-        found[number].append(above)
+    for batch_id, given_up_id in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
+        found[batch_id].append(given_up_id)
     return found
 
 
 def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list[str]]:
-    """The same for what these creators are paid next; who has none is left out."""
+    """Return, by creator, the given-up batches that their next payout may repeat, newest first; most creators have none."""
     found: dict[int, list[str]] = {}
-    for creator_id, above in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
-        found.setdefault(creator_id, []).append(above)
+    for creator_id, given_up_id in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
+        found.setdefault(creator_id, []).append(given_up_id)
     return found
 
 
 def young(connection: Conn) -> int:
-    """How many transactions that have no end on chain were signed so lately that one could still have it."""
+    """Return how many live or expired attempts were signed so lately that they could still land."""
     row = connection.execute(
         "SELECT count(*) FROM ledger.attempts WHERE state IN ('live', 'expired')"
         " AND signed_at > now() - make_interval(days => %s)",
@@ -317,12 +327,13 @@ def young(connection: Conn) -> int:
 
 
 def has_landed(connection: Conn, batch_id: str) -> bool:
+    """Whether an attempt of the batch has landed."""
     query = "SELECT FROM ledger.attempts WHERE batch_id = %s AND state = 'landed'"
     return connection.execute(query, (batch_id,)).fetchone() is not None
 
 
 def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set[str]:
-    """Of these signatures those that are of another batch's transactions."""
+    """Return those of these signatures that belong to attempts of another batch."""
     rows = connection.execute(
         "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s) AND batch_id <> %s",
         (list(signatures), batch_id),
@@ -331,15 +342,15 @@ def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set
 
 
 def guarded_by(connection: Conn, batch_id: str) -> list[str]:
-    """Payout batches without an end that may repeat what this batch was to pay."""
+    """Return open payout batches that may repeat what this batch was to pay."""
     rows = connection.execute(
         "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'signed') ORDER BY id"
     ).fetchall()
-    return [number for number, above in lineage(connection, [row[0] for row in rows]).items() if batch_id in above]
+    return [open_id for open_id, guards in lineage(connection, [row[0] for row in rows]).items() if batch_id in guards]
 
 
 def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
-    """Payout batches without an end that pay any of these creators."""
+    """Return open payout batches that pay any of these creators."""
     rows = connection.execute(
         "SELECT DISTINCT b.id FROM ledger.batches b JOIN ledger.payouts p ON p.batch_id = b.id"
         " WHERE b.kind = 'payout' AND b.state IN ('planned', 'signed') AND p.creator_id = ANY(%s) ORDER BY b.id",
@@ -349,13 +360,13 @@ def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
 
 
 def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
-    """Of these addresses those of markers that are or were on chain."""
+    """Return those of these addresses at which a marker is or was on chain."""
     rows = connection.execute("SELECT address FROM ledger.markers WHERE address = ANY(%s)", (list(addresses),))
     return {row[0] for row in rows}
 
 
 def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
-    """The slot by which the chain has every one of these token accounts that we have opened; 0 for none."""
+    """Return the slot by which every one of these token accounts that we have opened exists on chain; 0 for none."""
     row = connection.execute(
         "SELECT coalesce(max(a.slot), 0) FROM ledger.token_accounts t"
         " JOIN ledger.attempts a ON a.batch_id = t.batch_id AND a.state = 'landed' WHERE t.address = ANY(%s)",
@@ -368,22 +379,23 @@ def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
 def due_to_send(
     connection: Conn, resend_interval_s: float, signed_now: Collection[str] = ()
 ) -> list[tuple[str, bytes]]:
-    """Signature and bytes of live attempts that were not sent within the interval.
+    """Return signature and bytes of live attempts that were not sent within the interval.
 
-    Of those that were never sent, as far as is known, none that has a recipient who was stopped since it was signed;
-    `signed_now` are signatures made a moment ago, which are not asked about again.
+    An attempt that was never sent, as far as is known, is left out if one of its recipients was stopped since it was signed.
+    Those in `signed_now` were signed a moment ago, and their recipients are not checked again.
     """
     rows = connection.execute(
         "SELECT signature, raw, batch_id, sends FROM ledger.attempts WHERE state = 'live'"
         " AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => %s)) ORDER BY signed_at",
         (resend_interval_s,),
     ).fetchall()
-    kept_back = stopped(connection, [batch_id for signature, _, batch_id, sends in rows
-                                       if not sends and signature not in signed_now])  # fmt: skip
-    return [(signature, bytes(raw)) for signature, raw, batch_id, _ in rows if batch_id not in kept_back]
+    stopped_ids = stopped(connection, [batch_id for signature, _, batch_id, sends in rows
+                                         if not sends and signature not in signed_now])  # fmt: skip
+    return [(signature, bytes(raw)) for signature, raw, batch_id, _ in rows if batch_id not in stopped_ids]
 
 
 def sent(connection: Conn, signatures: Sequence[str]) -> None:
+    """Count these attempts as sent once more, now."""
     with book.refusals():
         connection.execute(
             "UPDATE ledger.attempts SET sent_at = now(), sends = sends + 1 WHERE signature = ANY(%s) AND state = 'live'",
@@ -392,7 +404,7 @@ def sent(connection: Conn, signatures: Sequence[str]) -> None:
 
 
 def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockhash: Any) -> None:
-    """Keep signed transactions whole. Nothing of them may be sent before this is committed."""
+    """Store signed transactions with all their bytes. Nothing of them may be sent before this is committed."""
     ids = [batch.id for batch, _, _ in signed]
     with book.refusals():
         connection.execute(
@@ -410,55 +422,97 @@ def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockh
 
 
 def known(connection: Conn, signatures: Sequence[str]) -> set[str]:
-    """Of these signatures those of transactions that were signed before."""
+    """Return those of these signatures that attempts have already."""
     rows = connection.execute("SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)", (list(signatures),))
     return {row[0] for row in rows}
 
 
 def land(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
+    """End a live attempt as landed, and its batch as posted.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        attempt: the live attempt.
+        slot: of the finalized block that holds it.
+        fee: that it cost, in lamports.
+    """
     _end_attempt(connection, attempt, "landed", slot, fee, None)
     _move(connection, attempt.batch.id, "posted")
 
 
 def fail(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
+    """End a live attempt and its batch as failed.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        attempt: the live attempt.
+        slot: of the finalized block that holds it.
+        fee: that it cost, in lamports.
+        error: as the chain gives it, in JSON.
+    """
     _end_attempt(connection, attempt, "failed", slot, fee, error)
     _move(connection, attempt.batch.id, "failed")
 
 
 def expire(connection: Conn, attempt: Attempt) -> None:
-    """This transaction can never land; the batch may be signed again."""
+    """Give up a live attempt, which can never land; its batch may be signed again."""
     _end_attempt(connection, attempt, "expired", None, None, "expired")
     _move(connection, attempt.batch.id, "planned")
 
 
 def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
-    """An expired transaction is final after all. Where it paid, no other attempt of its batch may be live."""
+    """End an expired attempt that is finalized after all. Where it paid, no other attempt of its batch may be live.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        attempt: the expired attempt.
+        slot: of the finalized block that holds it.
+        fee: that it cost, in lamports.
+        error: as the chain gives it, in JSON; None where it succeeded, which posts the batch.
+    """
     _end_attempt(connection, attempt, "landed" if error is None else "failed", slot, fee, error, was="expired")
     if error is None:
         _move(connection, attempt.batch.id, "posted")
 
 
 def find_landed(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
-    """A transaction that was given up is final after its batch has ended: the batch stays ended, as it was."""
+    """End an expired attempt as landed whose batch has ended already: the batch stays as it was.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        attempt: the expired attempt.
+        slot: of the finalized block that holds it.
+        fee: that it cost, in lamports.
+    """
     _end_attempt(connection, attempt, "landed", slot, fee, None, was="expired")
 
 
 def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
-    """This transaction failed because an earlier one of its batch had landed; the batch goes on."""
+    """End a live attempt as failed because an earlier one of its batch has landed; the batch goes on.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        attempt: the live attempt.
+        slot: of the finalized block that holds it.
+        fee: that it cost, in lamports.
+        error: as the chain gives it, in JSON.
+    """
     _end_attempt(connection, attempt, "failed", slot, fee, error)
 
 
 def cancel(connection: Conn, batch: Batch) -> None:
+    """End a planned batch that is not to go out."""
     _move(connection, batch.id, "cancelled")
 
 
 def unsign(connection: Conn, batch: Batch) -> None:
-    """No transaction of the batch is live any more."""
+    """Set a signed batch back to planned: none of its attempts is live any more."""
     if one(connection, batch.id).state == "signed":
         _move(connection, batch.id, "planned")
 
 
 def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
+    """Return the payouts of a batch, in the order they were planned."""
     rows = connection.execute(
         "SELECT p.id, p.creator_id, p.amount_pix, t.source FROM ledger.payouts p"
         " JOIN ledger.transfers t ON t.id = p.transfer_id WHERE p.batch_id = %s ORDER BY p.id",
@@ -468,7 +522,7 @@ def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
 
 
 def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id: int) -> None:
-    """End each payout by what was received: posted if that is its amount, else voided; `entry_id` moved the money."""
+    """End each payout by what its recipient got: posted if that is its amount, else voided; `entry_id` moved the money."""
     values = {"ids": [each.id for each, _ in received], "got": [amount for _, amount in received], "entry": entry_id}
     with book.refusals():
         connection.execute(
@@ -486,7 +540,7 @@ def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id:
 
 
 def receive_late(connection: Conn, received: Sequence[tuple[Payout, int]]) -> None:
-    """What recipients of a voided batch got all the same; its transfers stay voided, another entry has moved the money."""
+    """Write down what recipients of a voided batch got all the same; its transfers stay voided."""
     with book.refusals():
         connection.execute(
             "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
@@ -496,7 +550,14 @@ def receive_late(connection: Conn, received: Sequence[tuple[Payout, int]]) -> No
 
 
 def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> None:
-    """Post or void the transfers of a batch; `entry_id` moved the money."""
+    """Post or void the transfers of a batch.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        batch: whose transfers end.
+        state: "posted" or "voided".
+        entry_id: the entry that moved the money.
+    """
     with book.refusals():
         connection.execute(
             "UPDATE ledger.transfers t SET state = %s, final_entry = %s FROM ledger.payouts p"
@@ -506,12 +567,12 @@ def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> 
 
 
 def received(connection: Conn, batch: Batch) -> None:
-    """The finalized transaction showed that every recipient got exactly the amount."""
+    """Write down that every recipient of a batch got exactly the planned amount, as its finalized transaction shows."""
     connection.execute("UPDATE ledger.payouts SET on_chain_pix = amount_pix WHERE batch_id = %s", (batch.id,))
 
 
 def payable_lines(connection: Conn, batch: Batch) -> list[tuple[int, int]]:
-    """The accounts that a voided batch goes back to."""
+    """Return postings (account, base units) that give a voided batch back to the accounts it was taken from."""
     rows = connection.execute(
         "SELECT t.source, t.amount_pix FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
         " WHERE p.batch_id = %s ORDER BY p.id",
@@ -521,6 +582,14 @@ def payable_lines(connection: Conn, batch: Batch) -> list[tuple[int, int]]:
 
 
 def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> None:
+    """Remember a marker that is on chain.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        batch: whose marker it is.
+        address: where it is.
+        lamports: what it was made with.
+    """
     connection.execute(
         "INSERT INTO ledger.markers (batch_id, address, lamports, since) VALUES (%s, %s, %s, now())"
         " ON CONFLICT DO NOTHING",
@@ -529,8 +598,18 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
 
 
 def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) -> list[tuple[str, str]]:
-    """Markers old enough to be emptied: batch, address. None while a transaction that empties some is under way, nor for
-    some time after the chain has refused one.
+    """Return markers that are old enough to be emptied, oldest first.
+
+    None while a transaction that empties markers is under way, nor for some time after the chain has refused one.
+
+    Args:
+        connection: of the ledger.
+        retention_s: seconds that a marker must have existed, so that nothing it guards against can land any more.
+        pause_s: seconds to wait after a refused reclaim.
+        limit: markers at most.
+
+    Returns:
+        Batch id and address of each.
     """
     rows = connection.execute(
         "SELECT m.batch_id, m.address FROM ledger.markers m"
@@ -544,9 +623,9 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
 
 
 def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0) -> None:
-    """There is nothing to take back of these batches' markers now: they are looked at again after as long as any other.
+    """Start the wait of these batches' markers again: now there is nothing to take back from them.
 
-    `waited_s`: so long is counted as waited.
+    `waited_s` seconds count as waited already.
     """
     if batch_ids:
         connection.execute(
@@ -556,7 +635,7 @@ def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0
 
 
 def reclaims(connection: Conn) -> int:
-    """How many reclaiming transactions there have been, with those that are archived: it never falls."""
+    """Return how many reclaims there have been, archived ones included: the number never falls."""
     row = connection.execute(
         "SELECT (SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim')"
         " + (SELECT count(*) FROM ledger.past_batches WHERE kind = 'reclaim')"
@@ -565,7 +644,7 @@ def reclaims(connection: Conn) -> int:
 
 
 def reclaimed(connection: Conn, batch: Batch) -> None:
-    """The markers of this batch are empty."""
+    """Write down that a reclaim has emptied the markers of its recipients."""
     connection.execute(
         "UPDATE ledger.markers SET reclaimed_by = %s WHERE batch_id = ANY(%s)",
         (batch.id, [each.wallet for each in batch.recipients]),

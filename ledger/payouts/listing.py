@@ -1,4 +1,4 @@
-"""What people ask about payouts: which there were, and what the next ones would cost. Only reads."""
+"""Listing: which payouts there were, and what the next ones would cost. Only reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEE_LAMPORTS = 5000  # for each signature; what a transaction did cost stands wi
 
 @dataclass(frozen=True)
 class Line:
-    """One payout. `signature` is its transaction's, once there is one."""
+    """One payout as people see it. `signature` is that of its latest transaction, None before it is signed."""
 
     id: int
     creator_id: int
@@ -31,7 +31,7 @@ class Line:
     planned_at: str
 
     def document(self) -> dict[str, Any]:
-        """As the HTTP interface and `--json` show it: ids and amounts as strings."""
+        """Return the payout as the HTTP interface and `--json` show it: ids and amounts as strings."""
         shown = asdict(self)
         return shown | {name: str(shown[name]) for name in ("id", "creator_id", "amount_pix")}
 
@@ -39,7 +39,17 @@ class Line:
 def payouts(
     connection: Connection[Any], *, creator_id: int | None = None, before: int | None = None, limit: int = 50
 ) -> list[Line]:
-    """Payouts, newest first; `before` is the id to go on from."""
+    """Return payouts, newest first.
+
+    Args:
+        connection: of the ledger; only read.
+        creator_id: whose payouts; None for everybody's.
+        before: the id to go on from: only older payouts are returned.
+        limit: rows at most; `ROWS_MAX + 1` where it is larger.
+
+    Returns:
+        One line for each payout.
+    """
     rows = connection.execute(
         "SELECT p.id, p.creator_id, p.wallet, p.amount_pix, CASE t.state WHEN 'posted' THEN 'paid'"
         "   WHEN 'pending' THEN b.state ELSE t.state END, p.batch_id, a.signature, a.slot,"
@@ -57,7 +67,7 @@ def payouts(
 
 
 def count(connection: Connection[Any], creator_id: int) -> int:
-    """How many payouts a creator has had, up to `TOTAL_MAX`."""
+    """Return how many payouts a creator has had; counting stops at `TOTAL_MAX`."""
     row = connection.execute(
         "SELECT count(*) FROM (SELECT FROM ledger.payouts WHERE creator_id = %s LIMIT %s) counted",
         (creator_id, TOTAL_MAX),
@@ -68,7 +78,7 @@ def count(connection: Connection[Any], creator_id: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the next payouts would be and cost."""
+    """What the next payouts would be and cost, in base units and lamports."""
 
     recipients: int
     amount_pix: int
@@ -86,23 +96,33 @@ class Plan:
 
 
 def plan(connection: Connection[Any], treasury: Treasury, economics: Economics, settings: LedgerSettings) -> Plan:
-    """A dry run: nothing is written. Fees per recipient are without rent, which is paid once or comes back."""
+    """Say what planning now would pay and cost; nothing is written.
+
+    Args:
+        connection: of the ledger; it is rolled back.
+        treasury: what payouts go out from, and what things cost on its chain.
+        economics: the bounds of a payout.
+        settings: the bounds of a plan.
+
+    Returns:
+        The plan. Fees per recipient are without rent, which is paid once or comes back.
+    """
     due = owed.due(connection, economics, treasury.mint, settings.payouts_per_plan_max)
     connection.rollback()
     opening = sum(each.address is None for each in due)
     transactions = -(-len(due) // treasury.capacity("payout"))
     opening_transactions = -(-opening // treasury.capacity("accounts"))
-    each = FEE_LAMPORTS * len(treasury.payer.signers) + treasury.priority_lamports
-    fee = each * (transactions + opening_transactions)
+    transaction_lamports = FEE_LAMPORTS * len(treasury.payer.signers) + treasury.priority_lamports
+    fee_lamports = transaction_lamports * (transactions + opening_transactions)
     return Plan(
         recipients=len(due),
         amount_pix=sum(each.amount_pix for each in due),
         accounts_to_open=opening,
         transactions=transactions,
         opening_transactions=opening_transactions,
-        fee_lamports=fee,
+        fee_lamports=fee_lamports,
         rent_lamports=opening * treasury.account_rent,
         marker_lamports=transactions * treasury.marker_rent if settings.marker_accounts else 0,
-        lamports_per_recipient=round(each * transactions / len(due), 2) if due else 0.0,
+        lamports_per_recipient=round(transaction_lamports * transactions / len(due), 2) if due else 0.0,
         version=treasury.version,
     )

@@ -1,8 +1,8 @@
 """Who is owed a payout: a small table beside the accounts, so that planning costs who is due and not who exists.
 
-The database notes by itself whose balance comes to a payout or falls below one (schema 0020). A look takes the first of
-them, tells who can be paid, and parks the others until that can have changed: at an instant, or when they are woken by a
-new wallet, a released hold or a doubt that has become smaller. Knows no batch, no screening and no chain.
+The database itself notes whose balance rises to a payout or falls below one (schema 0020). `look` reads the first of these
+creators and tells who can be paid; `park` lets the others wait until that can have changed: at an instant, or when a new
+wallet, a released hold or a smaller doubt wakes them. Knows no batch, no screening and no chain.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ledger.settings import Economics
 Conn = Connection[Any]
 
 WOKEN_MAX = 10_000  # creators a round
-WINDOW_MIN = 100  # creators that a look takes at least
-LOOK_AGAIN_S = 60.0  # of what nothing says that it has changed
+WINDOW_MIN = 100  # creators that are looked at, at least
+LOOK_AGAIN_S = 60.0  # after which creators are looked at again whom nothing will wake
 
 
 class Due(NamedTuple):
@@ -34,8 +34,8 @@ class Due(NamedTuple):
     address: str | None
 
 
-# Of those who have waited for longest. Whoever is held, unknown to us, or has a wallet that was changed a moment ago, waits;
-# so does the part that is doubtful. `greatest` leaves out what is NULL.
+# Creators who are held, have no wallet, or changed it a moment ago, wait; so does the part of a balance that is doubtful. The
+# last column is the instant until which one waits, NULL for who can be paid: `greatest` leaves out what is NULL.
 LOOK = """
     SELECT o.creator_id, a.id, w.wallet, least(a.balance - h.doubtful_pix, %(most)s), (now() AT TIME ZONE 'utc')::date,
            (SELECT count(*) FROM ledger.payouts p
@@ -61,9 +61,17 @@ NAMED = LOOK.format(window="SELECT creator_id, account_id FROM ledger.owed WHERE
 def look(
     connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
 ) -> tuple[list[Due], dict[int, str]]:
-    """Who can be paid, the largest first; and the others, each with the instant until which they wait (or "infinity").
+    """Tell who can be paid now, and until when the others wait. Nobody is due more at once than a day may pay.
 
-    Of these `creators`, where they are named; else of those whose turn it is. Nobody is due more at once than a day may pay.
+    Args:
+        connection: of the ledger; nothing is written.
+        economics: the bounds of a payout.
+        mint: the token's address, to know recipients' accounts by.
+        limit: creators at most who are due.
+        creators: only look at these; None for those who have waited for longest and are not parked.
+
+    Returns:
+        Who can be paid, the largest first; and for each of the others the instant until which they wait, or "infinity".
     """
     most = min(economics.payout_max_pix, economics.payout_day_max_pix)
     if most < economics.payout_min_pix:  # an operator's emergency stop
@@ -81,26 +89,36 @@ def look(
 
 
 def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
-    """Who can be paid, the largest first."""
+    """Return who can be paid now, the largest first.
+
+    Args:
+        connection: of the ledger; nothing is written.
+        economics: the bounds of a payout.
+        mint: the token's address, to know recipients' accounts by.
+        limit: creators at most.
+
+    Returns:
+        One line for each creator.
+    """
     return look(connection, economics, mint, limit)[0]
 
 
 def wake(connection: Conn) -> list[int]:
-    """Let those be looked at again of whom something was changed, or whose time has come; the former are returned.
+    """Wake parked creators of whom something has changed, or whose time has come. Returns those of whom something changed.
 
-    Before a look, never after: what is changed while we look wakes the next time.
+    To be called before `look`, never after: what changes while we look then wakes them the next time.
     """
-    gone = connection.execute(
+    taken = connection.execute(
         "DELETE FROM ledger.woken WHERE id IN (SELECT id FROM ledger.woken ORDER BY id LIMIT %s) RETURNING creator_id",
         (WOKEN_MAX,),
     ).fetchall()
-    over = connection.execute(
+    timed = connection.execute(
         "SELECT creator_id FROM ledger.owed WHERE parked_until < 'infinity' AND parked_until <= now()"
         " ORDER BY parked_until LIMIT %s",
         (WOKEN_MAX,),
     ).fetchall()
-    woken = {creator_id for (creator_id,) in gone}
-    if awake := woken | {creator_id for (creator_id,) in over}:
+    woken = {creator_id for (creator_id,) in taken}
+    if awake := woken | {creator_id for (creator_id,) in timed}:
         connection.execute(
             "UPDATE ledger.owed SET parked_until = NULL WHERE parked_until IS NOT NULL AND creator_id = ANY(%s)",
             (list(awake),),
@@ -109,7 +127,7 @@ def wake(connection: Conn) -> list[int]:
 
 
 def park(connection: Conn, waiting: Mapping[int, str]) -> None:
-    """These are not looked at before their instant, unless they are woken."""
+    """Let creators wait until their instant, unless they are woken."""
     if waiting:
         connection.execute(
             "UPDATE ledger.owed o SET parked_until = p.until"
@@ -119,7 +137,7 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:
-    """These are looked at again in a while: nothing says when they can be paid."""
+    """Let creators wait for `LOOK_AGAIN_S`: nothing says when they can be paid."""
     if creators:
         connection.execute(
             "UPDATE ledger.owed SET parked_until = now() + make_interval(secs => %s) WHERE creator_id = ANY(%s)",
@@ -128,9 +146,9 @@ def look_again(connection: Conn, creators: Sequence[int]) -> None:
 
 
 def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
-    """Let the table hold those whose balance comes to `least_pix`. Commits.
+    """Fill the table with creators whose balance comes to `least_pix`, where that bound has changed. Commits.
 
-    `opening_pix` is what a first payout must be worth: where it has changed, those who wait for a while are looked at again.
+    `opening_pix` is what a first payout must be worth: where it has changed, creators who wait for a while are woken.
     """
     row = connection.execute("SELECT least_pix, opening_pix FROM ledger.owed_least").fetchone()
     connection.commit()
@@ -140,7 +158,7 @@ def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
 
 
 def planned_today(connection: Conn) -> int:
-    """What this UTC day's payouts come to so far, less what was voided."""
+    """Return what this UTC day's payouts come to so far, less what was voided, in base units."""
     row = connection.execute(
         "SELECT planned_pix FROM ledger.payout_days WHERE period = (now() AT TIME ZONE 'utc')::date"
     ).fetchone()

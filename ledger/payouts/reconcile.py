@@ -1,8 +1,8 @@
-"""Reconciling: the journal, our attempts and the chain must tell one story, at one slot.
+"""Reconciling: the journal, our attempts and the chain must agree, at one slot.
 
 Every finalized transaction that touches the treasury is read once, oldest first: it is an attempt of ours, or it
 brings money (a deposit, which funds `reward_pool`), or it changes nothing. Anything else, or a balance on chain that
-is not the journal's, freezes payouts and says where. Knows nothing of how payouts are made.
+differs from the journal's, freezes payouts and says where. Knows nothing of how payouts are made.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
-AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
-AGAIN_MAX = 3  # rounds in which that is tried for one difference: then payouts are frozen, and it is tried once in
-AGAIN_PAUSE_S = 3600.0
+AGAIN_SLOTS = 432_000  # a day or two: how far back history is read again where the chain and the journal differ
+AGAIN_MAX = 3  # rounds in which that is tried for one difference; then payouts are frozen
+AGAIN_PAUSE_S = 3600.0  # after which it is tried once more
 DUST_PIX, DUST_LAMPORTS = 10_000, 1_000_000  # base units and lamports below which deposits share an entry
 MISMATCH = "the chain and the journal differ"
 UNKNOWN = "an unknown transaction took money from the treasury"
-# The last payout that had landed by a slot: of those that are in the tables, and else of those that are archived.
+# The last payout that had landed by a slot: first of those in the tables, then of those in the archive.
 OURS: tuple[LiteralString, ...] = (
     (
         "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id AND b.kind = 'payout'"
@@ -47,7 +47,7 @@ Adopt = Callable[[Effect], bool]
 
 
 def _nobody(_: Effect) -> bool:
-    """Nothing is adopted where nothing was restored."""
+    """Adopt nothing: what `reconcile` does where nothing was restored."""
     return False
 
 
@@ -55,7 +55,8 @@ def _nobody(_: Effect) -> bool:
 class Finding:
     """What a reconciliation found. `conclusive` is false when the chain moved on while we looked.
 
-    `waits_for` is the signature of a transaction that is not booked yet: ours and not settled, or nodes do not agree on it.
+    `waits_for` is the signature of a transaction that is not booked yet: it is ours and not settled, or nodes do not agree
+    on it.
     """
 
     slot: int
@@ -66,7 +67,7 @@ class Finding:
     conclusive: bool = True
     problems: tuple[str, ...] = field(default=())
     waits_for: str | None = None
-    has_more: bool = False  # than one round takes
+    has_more: bool = False  # transactions than one round takes
 
     @property
     def ok(self) -> bool:
@@ -75,7 +76,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Held:
-    """What the treasury holds on chain at a slot, and whether as many nodes say so as it needs."""
+    """What the treasury holds on chain at a slot, and whether enough nodes say so."""
 
     slot: int
     pix: int
@@ -84,7 +85,7 @@ class Held:
 
 
 class New(NamedTuple):
-    """A transaction that was not read before, as histories have it: of which addresses, and by which nodes."""
+    """A transaction that was not read before: the addresses whose histories have it, and the nodes that say so."""
 
     signature: str
     slot: int
@@ -94,14 +95,14 @@ class New(NamedTuple):
 
 @dataclass
 class Difference:
-    """By how much the chain and the journal have differed lately, and how often history was read again for that."""
+    """The last difference between chain and journal (base units, lamports), and how often history was read again for it."""
 
     amounts: tuple[int, int] = (0, 0)
     reads: int = 0
     again_at: float = 0.0
 
     def may_read(self, finding: Finding) -> bool:
-        """Whether history is to be read again, which then counts as done."""
+        """Whether history is to be read again for this finding; if so, that counts as a read."""
         now = (finding.chain_pix - finding.journal_pix, finding.chain_lamports - finding.journal_lamports)
         if now != self.amounts:
             self.amounts, self.reads = now, 0
@@ -119,13 +120,26 @@ def reconcile(
     opinions: int = OPINIONS,
     difference: Difference | None = None,
 ) -> Finding:
-    """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown.
+    """Read what is new on chain, book it, and compare the journal with the treasury; freeze payouts on any difference.
 
-    What a transaction did is believed when `opinions` nodes say it, or all of them where there are fewer. At most
-    `ROUND_MAX` transactions are booked; while there are more, nothing is compared conclusively. What comes between reading
-    the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end. Before
-    payouts are frozen for a difference, what was read of late is read again: nodes may have left something out. `difference`
-    remembers from round to round how often that was tried.
+    At most `ROUND_MAX` transactions are booked; while there are more, the comparison is not conclusive. Transactions that
+    arrive between reading the history and reading the treasury are booked before the two are compared, so that a stranger
+    who sends all the time cannot keep the comparison from a conclusion. Before payouts are frozen for a difference, recent
+    history is read again: nodes may have left something out.
+
+    Args:
+        connection: of the ledger. It is committed.
+        chain: the nodes that are asked.
+        treasury: whose transactions and balances are compared.
+        adopt: is given a transaction that no attempt knows, and says whether it has booked it.
+        opinions: nodes that must say the same before it is believed; all of them where there are fewer.
+        difference: remembers from round to round how often history was read again.
+
+    Returns:
+        What was found. It is written down, where it is conclusive.
+
+    Raises:
+        Temporary: too few nodes answer.
     """
     reached = chain.finalized_slot(min(opinions, len(chain.nodes)))
     waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions)
@@ -159,13 +173,22 @@ def adopt_history(
 ) -> tuple[str | None, bool]:
     """Book finalized transactions since the last time up to `slot`, piece by piece, oldest first.
 
-    Only nodes that have reached the slot are asked: what one that lags does not know yet, another one could leave out, and
-    what comes after it would be read before it. `again`: also what is missing of the last `AGAIN_SLOTS` before.
+    Only nodes that have reached the slot are asked: a transaction that a lagging node does not know yet could be left out by
+    another one, and later ones would be booked before it. What a node names and enough others deny is left out, except
+    where history is read again for a difference.
 
-    What a node names and enough others deny is left out, but not where history is read again for a difference.
+    Args:
+        connection: of the ledger. It is committed.
+        chain: the nodes that are asked.
+        treasury: whose history is read.
+        slot: up to which it is read.
+        adopt: is given a transaction that no attempt knows, and says whether it has booked it.
+        opinions: nodes that must say the same before it is believed.
+        again: also book what is missing of the last `AGAIN_SLOTS` before the newest slot that was read.
 
-    Returns the signature of one that must be waited for, where there is one (it is ours and not settled yet, or the nodes
-    that still have its block have not yet agreed on what it did), and whether all were looked at.
+    Returns:
+        The signature of a transaction that must be waited for, or None (it is ours and not settled yet, or nodes that still
+        have its block do not agree on what it did); and whether all transactions were looked at.
     """
     named = _new_signatures(connection, chain, treasury, opinions, slot, again=again)
     for start in range(0, min(len(named), ROUND_MAX), PIECE_MAX):
@@ -186,9 +209,19 @@ def _book_piece(
     *,
     may_deny: bool,
 ) -> str | None:
-    """Book these in one transaction of the database; the signature of one that must be waited for, where there is one.
+    """Book these in one transaction of the database. No node is asked while it is open, so that it keeps nobody waiting.
 
-    No node is asked while it is open, nor is anybody kept waiting by what a node does not say.
+    Args:
+        connection: of the ledger. It is committed.
+        chain: the nodes that are asked.
+        treasury: whose transactions these are.
+        adopt: is given a transaction that no attempt knows, and says whether it has booked it.
+        opinions: nodes that must say the same before it is believed.
+        named: the transactions, oldest first.
+        may_deny: leave out transactions that enough nodes deny.
+
+    Returns:
+        The signature of the first that must be waited for, or None where all are booked.
     """
     told = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
     if may_deny:
@@ -217,51 +250,70 @@ def _effects(
     told: Sequence[Effect | Temporary | None],
     opinions: int,
 ) -> list[Effect | Temporary | None]:
-    """What each did, up to the first of which that cannot be said; `told` is what enough nodes say."""
+    """Return what each transaction did, up to the first one for which that cannot be said.
+
+    Args:
+        connection: of the ledger. It is committed.
+        chain: the nodes that are asked.
+        treasury: whose transactions these are.
+        named: the transactions, oldest first.
+        told: what enough nodes say of each; None where they do not.
+        opinions: nodes that must say the same before it is believed.
+
+    Returns:
+        For each an effect, or why nothing is known; the last may be None or an error.
+    """
     opinions = min(opinions, len(chain.nodes))
-    found: list[Effect | Temporary | None] = []
+    effects: list[Effect | Temporary | None] = []
     for each, effect in zip(named, told, strict=True):
         known = effect
         if known is None:
             known = _remembered(connection, chain, treasury, each, opinions)
         if isinstance(known, Effect) and known.slot != each.slot:  # not the one that a node has named
             known = None
-        found.append(known)
+        effects.append(known)
         if not isinstance(known, Effect):
             break
-    return found
+    return effects
 
 
 def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -> set[New]:
-    """Of these transactions those that a node has made up: `OPINIONS` others, and more than name one, have the block that it
-    is said to be in, and know of none.
+    """Return those of these transactions that a node has made up.
 
-    Who makes them up could else keep the rest from being booked for as long as it is asked. Never one of ours, which is waited
-    for. Nodes that together deny what has moved money leave a difference; for that history is read again, and nothing is
-    denied: it is booked, or payouts are frozen.
+    A transaction is denied when `OPINIONS` other nodes, and more than name it, have the block that it is said to be in and
+    do not know it. Otherwise a node that makes transactions up could keep later ones from being booked. An attempt of ours
+    is never denied but waited for. If nodes together deny a transaction that has moved money, a difference remains; then
+    history is read again without denying, so that it is booked, or payouts are frozen.
     """
     query = "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)"
     ours = {row[0] for row in connection.execute(query, ([each.signature for each in unknown],))}
     connection.commit()
     strange = [each for each in unknown if each.signature not in ours]
     looks = chain.looks([each.signature for each in strange], reach=True) if strange else []
-    found = set()
+    denied = set()
     for each in strange:
         able = [look for look in looks if look.node not in each.nodes and look.first_slot <= each.slot <= look.slot]
         denying = [look for look in able if look.statuses[each.signature] is None]
         if len(denying) >= max(OPINIONS, len(each.nodes) + 1):
-            found.add(each)
+            denied.add(each)
             log.warning("transaction %s is named by a node and denied by others", each.signature)
-    return found
+    return denied
 
 
 def _remembered(
     connection: Connection[Any], chain: Chain, treasury: Treasury, new: New, opinions: int
 ) -> Effect | None:
-    """What a transaction did by fewer nodes than `opinions`; None while not enough of those say it that can.
+    """Return what a transaction did as fewer nodes than `opinions` say, where the others no longer have its block.
 
-    Who no longer has that block may abstain, but not for one before what was read: then the slot is made up. Where fewer
-    than `opinions` are left, what brings money is waited for: else one of them alone could make it up.
+    None while not all nodes that could say it do; for a slot before what was read, which is made up; and for a transaction
+    that brings money, which a single node could make up.
+
+    Args:
+        connection: of the ledger. It is committed.
+        chain: the nodes that are asked.
+        treasury: whose transaction it is.
+        new: the transaction.
+        opinions: nodes that would be needed.
     """
     until = _read_until(connection, treasury)
     connection.commit()
@@ -272,7 +324,7 @@ def _remembered(
 
 
 def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
-    """The newest slot that was read of the treasury's histories; 0 where nothing was."""
+    """Return the newest slot up to which the treasury's histories were read; 0 where nothing was."""
     row = connection.execute(
         "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (_addresses(treasury),)
     ).fetchone()
@@ -281,31 +333,34 @@ def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
 
 
 def _addresses(treasury: Treasury) -> list[str]:
-    """Those whose histories are read: whose tokens are paid out, and who pays the fees."""
+    """Return the addresses whose histories are read: the treasury's token account, and the payer of fees."""
     return sorted({treasury.token_account, str(treasury.payer.gas)})
 
 
 def _changes(treasury: Treasury, effect: Effect) -> tuple[int, int]:
-    """By how much a transaction has changed the treasury's tokens, and the lamports of who pays its fees."""
+    """Return by how much a transaction has changed the treasury's base units, and the lamports of its payer of fees."""
     pix = effect.tokens.get(treasury.token_account, 0)
     return pix, effect.lamports.get(str(treasury.payer.gas), 0)
 
 
 def _held(chain: Chain, treasury: Treasury, opinions: int) -> Held:
-    """What the treasury holds on chain, finalized; `slot` is the oldest at which as many nodes as say the same say it."""
+    """Return what most nodes say that the treasury holds at `finalized`, and the oldest slot at which one of them says so."""
     opinions = min(opinions, len(chain.nodes))
-    slots: dict[tuple[int, int], list[int]] = {}
-    for at, (token, gas) in chain.all_accounts([treasury.token_account, str(treasury.payer.gas)], opinions=opinions):
+    slots: dict[tuple[int, int], list[int]] = {}  # of the nodes that say the same, by what they say
+    for slot, (token, gas) in chain.all_accounts([treasury.token_account, str(treasury.payer.gas)], opinions=opinions):
         held = (int.from_bytes(token.data[64:72], "little") if token else 0, gas.lamports if gas else 0)
-        slots.setdefault(held, []).append(at)
-    (pix, lamports), said = max(slots.items(), key=lambda each: len(each[1]))
-    return Held(min(said), pix, lamports, len(said) >= opinions)
+        slots.setdefault(held, []).append(slot)
+    (pix, lamports), agreeing = max(slots.items(), key=lambda each: len(each[1]))
+    return Held(min(agreeing), pix, lamports, len(agreeing) >= opinions)
 
 
 def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
-    """The journal's view of the treasury beside the chain's; and the newest slot that the journal knows of.
+    """Compare what the journal says the treasury holds with what the chain says.
 
-    All of the journal is read at one moment: payouts may go on meanwhile. Inconclusive where too few nodes say the same.
+    The journal is read in one statement: payouts may go on meanwhile. Not conclusive where too few nodes say the same.
+
+    Returns:
+        What was found, and the newest slot that the journal knows of.
     """
     row = connection.execute(
         "SELECT -max(balance) FILTER (WHERE asset = 'PIX'), -max(balance) FILTER (WHERE asset = 'SOL'),"
@@ -329,10 +384,18 @@ def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
 def _new_signatures(
     connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int, *, again: bool
 ) -> list[New]:
-    """Finalized transactions up to `slot` that were not read before, oldest first, by any node that has reached it; of
-    several slots of one it is the one that most name.
+    """Return finalized transactions up to `slot` that were not read before, oldest first.
 
-    Any node's word that there is one counts, so that none of them alone can hide what has moved money.
+    One node is enough to name a transaction, so that none alone can hide what has moved money. If nodes name several slots
+    of one, the slot that most of them name counts.
+
+    Args:
+        connection: of the ledger. It is committed.
+        chain: the nodes that are asked, of which those count that have reached the slot.
+        treasury: whose histories are read.
+        opinions: nodes that must answer.
+        slot: up to which histories are read.
+        again: also return what is missing of the last `AGAIN_SLOTS` before the newest slot that was read.
     """
     claims: Counter[tuple[str, int]] = Counter()
     named: dict[str, dict[str, None]] = {}
@@ -347,13 +410,13 @@ def _new_signatures(
             until = _ours_before(connection, read_until - AGAIN_SLOTS)
         connection.commit()
         for each in chain.history(address, until, max(slot, read_until), min(opinions, len(chain.nodes))):
-            # A node that has lost `until` names all it has, also what is archived. What is older than what was read is either
-            # made up or was left out, which shows as a difference.
+            # A node that has lost `until` names all it has, also what is archived. A transaction older than what was read is
+            # either made up, or was left out, which shows as a difference.
             if max(forgotten + 1, since) <= each.slot <= slot:
                 claims[each.signature, each.slot] += 1
                 named.setdefault(each.signature, {})[address] = None
                 nodes.setdefault(each.signature, set()).add(each.node)
-    slots = {signature: at for (signature, at), _ in sorted(claims.items(), key=lambda claim: claim[1])}
+    slots = {signature: slot for (signature, slot), _ in sorted(claims.items(), key=lambda claim: claim[1])}
     known = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
         " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
@@ -369,7 +432,7 @@ def _new_signatures(
 
 
 def _ours_before(connection: Connection[Any], slot: int) -> str | None:
-    """The last payout of ours that had landed by a slot: history is read again from there on, or all of it."""
+    """Return the signature of our last payout that had landed by a slot; history is read again from there, or all of it."""
     for query in OURS:
         row = connection.execute(query, (slot,)).fetchone()
         if row is not None:
@@ -380,8 +443,8 @@ def _ours_before(connection: Connection[Any], slot: int) -> str | None:
 class Booking:
     """The treasury's transactions of one piece of its history, booked in their order and committed together.
 
-    What strangers send by the thousand comes to one entry for many: it names the first and the last, and every one of them
-    names it (`chain_transactions.entry_id`).
+    Small deposits share one entry, for strangers can send them by the thousand: the entry names the first and the last of
+    them, and each of them names the entry (`chain_transactions.entry_id`).
     """
 
     def __init__(self, connection: Connection[Any], treasury: Treasury, adopt: Adopt) -> None:
@@ -390,7 +453,7 @@ class Booking:
         self._cursors: dict[str, tuple[str, int]] = {}
 
     def take(self, effect: Effect, addresses: Sequence[str]) -> bool:
-        """Book one; False when it is ours and still to be settled, or something of it must be waited for."""
+        """Book one transaction. Returns False where it is an attempt of ours that must be settled first."""
         pix, lamports = _changes(self._treasury, effect)
         row = self._connection.execute(
             "SELECT a.state, b.ended_at IS NULL FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
@@ -408,6 +471,7 @@ class Booking:
         return True
 
     def _one(self, effect: Effect, pix: int, lamports: int, state: str | None) -> None:
+        """Book a transaction that is no small deposit; `state` is that of its attempt, None where no attempt knows it."""
         entry_id = None
         if state is not None:
             kind = "attempt" if state in ("landed", "failed") else "unknown"
@@ -422,7 +486,7 @@ class Booking:
         _note(self._connection, [(effect, pix, lamports)], kind, entry_id)
 
     def finish(self) -> None:
-        """Book what was put aside, move the cursors, and commit."""
+        """Book the small deposits that were put aside, move the cursors, and commit."""
         if self._dust:
             _note(self._connection, self._dust, "deposit", _book_deposit(self._connection, self._dust))
         for address, (signature, slot) in self._cursors.items():
@@ -448,7 +512,7 @@ def _note(
 
 
 def _book_deposit(connection: Connection[Any], deposits: Sequence[tuple[Effect, int, int]]) -> int | None:
-    """Tokens fund `reward_pool`; lamports are the platform's, for fees and rent."""
+    """Book deposits: tokens fund `reward_pool`, lamports are the platform's, for fees and rent. Returns the entry, if any."""
     pix, lamports = sum(pix for _, pix, _ in deposits), sum(lamports for _, _, lamports in deposits)
     lines: list[tuple[int, int]] = []
     if pix:

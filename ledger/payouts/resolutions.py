@@ -1,6 +1,6 @@
-"""Resolutions: a person's wishes that a batch without an end is ended by evidence. Owns `ledger.resolutions`.
+"""Resolutions: people's requests that a stuck batch is ended by evidence. Owns `ledger.resolutions`.
 
-The wish is written by `pixr payouts resolve` and carried out by the ledger, the one writer, in its next round.
+A request is written by `pixr payouts resolve` and carried out by the ledger, the one writer, in its next round.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Conn = Connection[Any]
 
 @dataclass(frozen=True)
 class Resolution:
-    """What became of a wish; `ended` and `outcome` are None while it waits."""
+    """A request and what became of it; `ended` and `outcome` are None while it waits."""
 
     id: int
     batch_id: str
@@ -30,12 +30,12 @@ class Resolution:
 
 
 def ask(connection: Conn, batch_id: str, by: str) -> int:
-    """Wish that a batch is ended by evidence; the wish that waits already, where there is one.
+    """Request that a batch is ended by evidence. Returns the request's number: that of one which waits already, if any.
 
-    Also a batch that has ended after a transaction of it was given up: that may have landed or failed all the same.
+    A batch that has ended can be named if a transaction of it was given up: that may have landed or failed all the same.
 
     Raises:
-        Rejected: there is no such batch, or it has ended and no transaction of it was given up.
+        Rejected: no batch has this id, or it has ended and no transaction of it was given up.
     """
     row = connection.execute(
         "SELECT state, ended_at IS NULL OR EXISTS"
@@ -51,14 +51,15 @@ def ask(connection: Conn, batch_id: str, by: str) -> int:
     connection.execute(
         "INSERT INTO ledger.resolutions (batch_id, asked_by) VALUES (%s, %s) ON CONFLICT DO NOTHING", (batch_id, by)
     )
-    asked = connection.execute(
+    row = connection.execute(
         "SELECT id FROM ledger.resolutions WHERE batch_id = %s AND done_at IS NULL", (batch_id,)
     ).fetchone()
-    assert asked is not None  # just written
-    return int(asked[0])
+    assert row is not None  # just written
+    return int(row[0])
 
 
 def one(connection: Conn, number: int) -> Resolution:
+    """Return a request that exists."""
     row = connection.execute(
         "SELECT id, batch_id, ended, outcome, evidence FROM ledger.resolutions WHERE id = %s", (number,)
     ).fetchone()
@@ -67,7 +68,7 @@ def one(connection: Conn, number: int) -> Resolution:
 
 
 def asked(connection: Conn) -> list[Resolution]:
-    """Wishes that wait, the oldest first."""
+    """Return requests that wait, the oldest first."""
     rows = connection.execute(
         "SELECT id, batch_id, ended, outcome, evidence FROM ledger.resolutions WHERE done_at IS NULL ORDER BY id"
     )
@@ -75,6 +76,15 @@ def asked(connection: Conn) -> list[Resolution]:
 
 
 def done(connection: Conn, number: int, ended: bool, outcome: str, evidence: Mapping[str, Any]) -> None:
+    """Answer a request.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        number: the request's.
+        ended: whether the batch was ended.
+        outcome: what was done, or what evidence is missing, in words.
+        evidence: what nodes said, kept with the answer.
+    """
     with book.refusals():
         connection.execute(
             "UPDATE ledger.resolutions SET done_at = now(), ended = %s, outcome = %s, evidence = %s WHERE id = %s",
