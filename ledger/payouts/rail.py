@@ -44,7 +44,10 @@ class Rail(Protocol):
     connection: Connection[Any]
     economics: Economics
     settings: LedgerSettings
-    screening: Screening
+
+    @property
+    def screening(self) -> Screening:
+        """The operator's own check of recipients."""
 
     @property
     def opinions(self) -> int:

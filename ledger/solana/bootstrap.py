@@ -1,7 +1,7 @@
 """The first start on a localnet: make the mint, open the treasury's token account, fund both.
 
-Everything is paid and signed by the mint's authority, whose key is made here, so that the treasury's own account sees
-nothing but what the ledger did. Each step looks first, so that doing it again does nothing. The tokens minted to the
+All is paid and signed by the mint's authority, whose key is made here, so that the treasury's history has nothing but what
+the ledger did. Each step looks first whether it was done, so that a second run does nothing. The tokens minted to the
 treasury are a finalized deposit like any other; the ledger books it when it reads the chain.
 """
 
@@ -27,10 +27,19 @@ CREATE_ACCOUNT, INITIALIZE_MINT2, MINT_TO_CHECKED = 0, 20, 14
 
 
 def ensure(chain: Chain, settings: Settings, treasury: Pubkey, gas: Pubkey) -> Pubkey:
-    """The localnet's mint, with a funded treasury.
+    """Make the localnet's mint, and open and fund the treasury, where that was not done.
+
+    Args:
+        chain: the localnet.
+        settings: where keys lie, and how much is minted.
+        treasury: the treasury's key.
+        gas: the key that pays the treasury's fees; may be the same.
+
+    Returns:
+        The mint's address.
 
     Raises:
-        Temporary: the localnet does not get on.
+        Temporary: the localnet does not finish a step within `WAIT_S`.
     """
     own = settings.section(LedgerSettings)
     authority = signer.file_signer(signer.key_path(settings, "mint_authority.json"), create=True)
@@ -46,14 +55,24 @@ def ensure(chain: Chain, settings: Settings, treasury: Pubkey, gas: Pubkey) -> P
         steps.append(packing.open_account(payer, treasury))
         steps += [_mint_to(payer, own.localnet_pool_pix)] if own.localnet_pool_pix else []
     if steps:
-        both = Payer(authority.pubkey, mint.pubkey, account, mint.pubkey, own.decimals)
-        new = _creates(steps)
-        _land(chain, both if new else payer, steps, (authority, mint) if new else (authority,))
+        makes_mint = steps[0].program == packing.SYSTEM_PROGRAM
+        both = Payer(authority.pubkey, mint.pubkey, account, mint.pubkey, own.decimals)  # the mint itself must sign
+        _land(chain, both if makes_mint else payer, steps, (authority, mint) if makes_mint else (authority,))
     return mint.pubkey
 
 
 def fund(chain: Chain, settings: Settings, treasury: Pubkey, amount_pix: int) -> str:
-    """Mint more to the treasury: a deposit, for demonstrations and tests."""
+    """Mint more tokens to the treasury: a deposit, for demonstrations and tests.
+
+    Args:
+        chain: the localnet.
+        settings: where the authority's key lies.
+        treasury: the treasury's key.
+        amount_pix: base units.
+
+    Returns:
+        The signature of the finalized transaction.
+    """
     own = settings.section(LedgerSettings)
     authority = signer.file_signer(signer.key_path(settings, "mint_authority.json"))
     mint = signer.file_signer(signer.key_path(settings, "mint.json")).pubkey
@@ -83,11 +102,6 @@ def _exists(chain: Chain, address: Pubkey) -> bool:
     return account is not None
 
 
-def _creates(steps: list[Instruction]) -> bool:
-    """Whether the mint itself must sign."""
-    return steps[0].program == packing.SYSTEM_PROGRAM
-
-
 def _ensure_lamports(chain: Chain, wanted: Mapping[Pubkey, int]) -> None:
     missing = [key for key, lamports in wanted.items() if lamports and chain.balance(str(key), "confirmed") == 0]
     for key in missing:
@@ -97,7 +111,7 @@ def _ensure_lamports(chain: Chain, wanted: Mapping[Pubkey, int]) -> None:
 
 
 def _land(chain: Chain, payer: Payer, instructions: list[Instruction], signers: tuple[signer.Signer, ...]) -> str:
-    """Send until finalized."""
+    """Send a transaction and wait until it is finalized. Returns its signature."""
     blockhash = chain.latest_blockhash()
     message = packing.build(payer, instructions, blockhash.hash, version="legacy", units=200_000)
     raw = packing.sign(message, signers)

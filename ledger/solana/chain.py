@@ -1,8 +1,9 @@
-"""Talking to Solana: a pool of RPC nodes, asked one question each, with answers that say how far they can be trusted.
+"""Talking to Solana: a pool of RPC nodes, and questions to one or all of them.
 
-The nodes are unmodified `solana` AsyncClients. Every answer about a transaction carries the slot at which the node
-looked, because a node that lags says "not found" in good faith. Transport trouble is `Temporary`; it never means that
-something did not happen. Knows transactions as bytes and signatures, nothing of money.
+The nodes are unmodified `solana` AsyncClients. Every answer about a transaction carries the slot that the node had reached,
+because a node that lags says "not found" in good faith. Transport trouble is `Temporary`; it never means that something
+did not happen. `opinions` in a signature is how many nodes must answer, or say the same. Knows transactions as bytes and
+signatures, nothing of money.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from cluster.resilience import Breaker
 
 log = logging.getLogger(__name__)
 
-# Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
+# Layout of the token program's accounts, in bytes: length and decimals of a mint, state of a token account.
 MINT_BYTES, MINT_DECIMALS_AT = 82, 44
 ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
 STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
-EFFECTS_AT_ONCE = 16  # transactions that each node is asked about side by side
-HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
+EFFECTS_AT_ONCE = 16  # transactions that each node is asked about at once
+HISTORY_MAX = 1_000_000  # transactions of the treasury's history that are read at once
 TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
-SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
-FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left alone so long
-SIMULATIONS_MAX = 16  # that one node is asked at once
+SYSTEM_PROGRAM = "1" * 32  # owner of every account that no other program owns
+FAILURES_MAX, REST_S = 5, 2.0  # failures in a row after which a node is left alone, and for how long
+SIMULATIONS_MAX = 16  # that one node runs at once
 SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
-OF_ANOTHER_FORM = ("UnsupportedVersion", "SanitizeFailure")
-# What reading an answer of another form raises.
+OF_ANOTHER_FORM = ("UnsupportedVersion", "SanitizeFailure")  # errors of a transaction whose version a node cannot run
+# What `read` raises on an answer of another form.
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-LIFE_BLOCKS = 150  # a blockhash can be used
-AHEAD_BLOCKS_MAX, APART_SLOTS_MAX = 2 * LIFE_BLOCKS, 1000  # of one node to others; one that lags is not yet a liar
-WHOLE_MAX = 2**63 - 1  # of slots, heights and amounts: what the database keeps
-BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
+LIFE_BLOCKS = 150  # for which a blockhash can be used
+AHEAD_BLOCKS_MAX, APART_SLOTS_MAX = 2 * LIFE_BLOCKS, 1000  # between honest nodes: one that lags is not yet a liar
+WHOLE_MAX = 2**63 - 1  # largest slot, height or amount: what a bigint of the database holds
+BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot; another one may have
 
 
 class RpcRefusal(Exception):
@@ -61,7 +62,12 @@ class Node(Protocol):
     name: str
 
     async def call(self, method: str, params: list[Any]) -> Any:
-        """The result; RpcRefusal when the node says no, Temporary when it does not answer."""
+        """Call a JSON-RPC method. Returns its result.
+
+        Raises:
+            RpcRefusal: the node answers with an error.
+            Temporary: it does not answer.
+        """
 
 
 class HttpNode:
@@ -99,7 +105,7 @@ class HttpNode:
 
 
 class Pace:
-    """At most so many requests a second, in bursts of a fifth of a second's worth."""
+    """A limit of `per_s` requests a second, in bursts of a fifth of a second's worth."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s, self._clock = per_s, clock
@@ -107,6 +113,7 @@ class Pace:
         self._tokens, self._at = self._burst, clock()
 
     async def wait(self) -> None:
+        """Wait until one more request may be made."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
         self._at = now
@@ -135,12 +142,12 @@ class Status:
 
 @dataclass(frozen=True)
 class Look:
-    """One look at many signatures: what was found, and the slot the node had reached."""
+    """What one node knows of many signatures, and the slot that it had reached."""
 
     node: str
     slot: int
     statuses: Mapping[str, Status | None]
-    first_slot: int = 0  # what is older, the node has forgotten
+    first_slot: int = 0  # of the oldest block that the node still has
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a finalized transaction did: cost to its payer, and change of each token account, by address."""
+    """What a finalized transaction did: its fee, and by address the change in lamports and in tokens of accounts."""
 
     signature: str
     slot: int
@@ -174,7 +181,7 @@ class Effect:
 
 
 class Named(NamedTuple):
-    """A finalized transaction that names an address, as a node says; `error` is None where it has succeeded."""
+    """A finalized transaction that names an address, as one node says; `error` is None where it succeeded."""
 
     signature: str
     slot: int
@@ -182,7 +189,7 @@ class Named(NamedTuple):
     node: str
 
 
-Read = Callable[[Any], Any]  # a node's answer as it came, to what it says; raises one of MALFORMED
+Read = Callable[[Any], Any]  # from a node's answer to a value of ours; raises one of MALFORMED
 
 
 def _as_it_is(answer: Any) -> Any:
@@ -190,7 +197,7 @@ def _as_it_is(answer: Any) -> Any:
 
 
 class Chain:
-    """The pool. Reads go to the first node that answers; sends go to all; looks can be asked of a given node."""
+    """A pool of RPC nodes. What one honest node can answer is asked of the first that answers; all else of every node."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         if not nodes:
@@ -204,25 +211,27 @@ class Chain:
     # ── Questions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self, method: str, *params: Any, read: Read = _as_it_is) -> Any:
-        """The first node that gives an answer which `read` can read: what that returns."""
+        """Call a method on one node after the other, until `read` can read an answer; returns what it read."""
         return self._runner.run(self._first(method, list(params), read=read))
 
     def ask_all(self, method: str, *params: Any, least: int = 1, read: Read = _as_it_is) -> list[Any]:
-        """Every node's answer, of those that give one which can be read, in their order.
+        """Call a method on every node at once. Returns what `read` makes of the answers that it can read, in node order.
 
         Raises:
-            Temporary: fewer than `least` answer.
+            Temporary: fewer than `least` nodes give such an answer.
         """
         return self._runner.run(self._all(method, list(params), least, read))
 
     def genesis(self) -> str:
+        """Return the hash that names the chain."""
         return str(self.ask("getGenesisHash"))
 
     def slot(self, commitment: str = "finalized") -> int:
+        """Return the newest slot by one node."""
         return int(self.ask("getSlot", {"commitment": commitment}, read=_whole))
 
     def takes(self, raw: bytes) -> bool:
-        """Whether every node that answers can run a transaction of this form; what its software calls itself proves nothing.
+        """Whether every node that answers can run this transaction's version: it is tried, no version number is believed.
 
         Raises:
             Temporary: no node answers.
@@ -230,40 +239,45 @@ class Chain:
         return self._runner.run(self._takes([base64.b64encode(raw).decode(), SIMULATION]))
 
     def is_alpenglow(self) -> bool:
-        """Under Alpenglow a confirmed block is final; detected, never assumed."""
+        """Whether the chain runs Alpenglow, under which a confirmed block is final; detected, never assumed."""
         try:
             return self.ask("getAgGenesisCert") is not None
         except RpcRefusal:
             return False
 
     def latest_blockhash(self, opinions: int = 1) -> Blockhash:
-        """At `confirmed`: a finalized one costs 32 blocks of its life, a processed one may be on a fork.
+        """Return the latest blockhash at `confirmed`: a finalized one has lost 32 blocks of its life, a processed one may be
+        on a fork.
 
-        Of those that nodes name it is the one that lives longest: held to live too long it costs patience, too short money.
-        Who names one that lives longer than the chain lets it, by where `opinions` nodes are, is not believed.
+        Of those that nodes name, the one that lives longest is taken: believing that it lives too long costs time, too
+        short costs money. A node is not believed whose blockhash lives longer than the chain allows, as seen from where
+        `opinions` nodes are.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer, or are believed.
         """
         at = {"commitment": "confirmed"}
         reached: list[tuple[int, int]] = self.ask_all("getEpochInfo", at, least=opinions, read=_epoch)
+        # Height and slot that `opinions` nodes have reached.
         height, slot = (sorted(each)[-opinions] for each in zip(*reached, strict=True))
         answers: list[Blockhash] = self.ask_all("getLatestBlockhash", at, least=opinions, read=_blockhash)
-        near = [
+        believed = [
             each
             for each in answers
             if each.last_valid_block_height <= height + AHEAD_BLOCKS_MAX
             and abs(each.context_slot - slot) <= APART_SLOTS_MAX
         ]
-        if len(near) < opinions:
-            raise Temporary(f"{len(near)} RPC nodes name a blockhash that can be the latest one, {opinions} are needed")
-        longest = max(near, key=lambda each: each.last_valid_block_height)
+        if len(believed) < opinions:
+            raise Temporary(
+                f"{len(believed)} RPC nodes name a blockhash that can be the latest one, {opinions} are needed"
+            )
+        longest = max(believed, key=lambda each: each.last_valid_block_height)
         if any(each.last_valid_block_height < longest.last_valid_block_height - LIFE_BLOCKS for each in answers):
             log.warning("an RPC node names a blockhash that others hold to be over")
-        return replace(longest, context_slot=min(each.context_slot for each in near))
+        return replace(longest, context_slot=min(each.context_slot for each in believed))
 
     def finalized_height(self, opinions: int = 1) -> tuple[int, int]:
-        """Finalized block height by the most cautious node, and a slot that it had reached.
+        """Return the lowest finalized block height that a node names, and the slot that this node had reached.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -274,7 +288,7 @@ class Chain:
         return min(answers)
 
     def finalized_slot(self, opinions: int = 1) -> int:
-        """The lowest finalized slot that a node names: who lies of a height names none that is ahead of all.
+        """Return the lowest finalized slot that a node names. One that lies of its height cannot make it larger.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -285,7 +299,7 @@ class Chain:
         return min(slot for _, slot in answers)
 
     def highest(self, opinions: int = 1) -> int:
-        """The highest block height that a node names which can be right, by where `opinions` nodes are.
+        """Return the highest block height that a node names and that is credible, as seen from where `opinions` nodes are.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -296,13 +310,15 @@ class Chain:
         return min(heights[-1], heights[-opinions] + AHEAD_BLOCKS_MAX)
 
     def rent(self, size: int) -> int:
+        """Return what an account of `size` bytes must hold, in lamports, by one node."""
         return int(self.ask("getMinimumBalanceForRentExemption", size, read=_whole))
 
     def balance(self, address: str, commitment: str = "finalized") -> int:
+        """Return the lamports of an address, by one node."""
         return int(self.ask("getBalance", address, {"commitment": commitment}, read=lambda told: _whole(told["value"])))
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
-        """Accounts by address, and the slot they were read at (the oldest of the pages)."""
+        """Return the slot at which one node read accounts (the oldest of its pages), and the accounts in the order asked."""
         found: list[Account | None] = []
         slots: list[int] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
@@ -316,7 +332,12 @@ class Chain:
     def all_accounts(
         self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
     ) -> list[tuple[int, list[Account | None]]]:
-        """The same by every node that answers, each with its own slot; at most ACCOUNTS_MAX addresses.
+        """Return, for every node that answers, its slot and the accounts in the order asked.
+
+        Args:
+            addresses: at most `ACCOUNTS_MAX`.
+            commitment: "processed", "confirmed" or "finalized".
+            opinions: nodes that must answer.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -325,7 +346,7 @@ class Chain:
         return self.ask_all("getMultipleAccounts", list(addresses), options, least=opinions, read=read)
 
     def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
-        """Of these addresses those that a program owns, by every node that answers, each with the program.
+        """Return those of these addresses that a program owns, by every node that answers, each with the program.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -341,22 +362,22 @@ class Chain:
         return found
 
     def looks(self, signatures: Sequence[str], *, reach: bool = False) -> list[Look]:
-        """What each node that answers knows of these signatures, history included; `reach`: and how far back it knows."""
+        """Return what each node that answers knows of these signatures; with `reach`, also how far back it remembers."""
         return self._runner.run(self._looks(signatures, reach))
 
     def effect(self, signature: str, opinions: int = 1) -> Effect | None:
-        """What a finalized transaction did; None until `opinions` nodes say the same."""
+        """Return what a finalized transaction did; None until `opinions` nodes say the same."""
         return self._runner.run(self._effect(signature, opinions))
 
     def effects(self, signatures: Sequence[str], opinions: int = 1) -> list[Effect | Temporary | None]:
-        """The same of many, asked side by side; in place of one of which no node says anything, why."""
+        """Return what each of these finalized transactions did; the error in place of one about which no node answers."""
         return self._runner.run(self._effects(signatures, opinions))
 
     def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
-        """What fewer nodes than `opinions` say it did, where the others no longer have the block of `slot`: they abstain.
+        """Return what a transaction did where fewer nodes than `opinions` still have the block of `slot`: the others abstain.
 
-        None as well while one that has it does not answer, or says otherwise, or where none is left; or where `slot` is
-        not yet final by as many nodes.
+        None while a node that has the block does not answer, or says otherwise; where no node has it; and where `slot` is
+        not yet finalized by `opinions` nodes.
         """
         able = self._runner.run(self._able(slot))
         if not 0 < able < opinions or slot > self.finalized_height(opinions)[1]:
@@ -364,7 +385,7 @@ class Chain:
         return self.effect(signature, able)
 
     def raw(self, signature: str) -> bytes:
-        """The bytes of a finalized transaction.
+        """Return the bytes of a finalized transaction, by one node.
 
         Raises:
             Temporary: the node does not have it.
@@ -383,7 +404,12 @@ class Chain:
     def seen_accounts(
         self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
     ) -> list[list[Account | None]]:
-        """For each address what every node that answers says is there.
+        """Return, for each address, the account as every node that answers has it.
+
+        Args:
+            addresses: any number.
+            commitment: "processed", "confirmed" or "finalized".
+            opinions: nodes that must answer.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -395,25 +421,32 @@ class Chain:
         return found
 
     def history(self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1) -> list[Named]:
-        """Finalized transactions that name an address after `until`, by any node that answers, each node's oldest first:
-        once for each node that names it, which may be wrong about the slot.
+        """Return finalized transactions that name an address, once for each node that says so.
 
-        Only nodes that have reached `slot_min` are believed.
+        Args:
+            address: the address.
+            until: a signature: only transactions after it are returned; None for all.
+            slot_min: nodes that have not reached this slot are not asked.
+            opinions: nodes that must answer.
+
+        Returns:
+            Node after node, the oldest transaction of each first. A node may be wrong about the slot.
 
         Raises:
-            Temporary: fewer than `opinions` of them answer.
+            Temporary: fewer nodes than `opinions` answer, or one names more than `HISTORY_MAX`.
         """
-        more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
-        found: list[Named] = []
-        for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, more)):
+        options = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
+        named: list[Named] = []
+        for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, options)):
             if len(history) >= HISTORY_MAX:
                 raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
-            found += reversed(history)
-        return found
+            named += reversed(history)
+        return named
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
-        """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends
-        such moves nothing. None where there are more than TOUCHED_MAX.
+        """Return finalized transactions that name an address and have not failed, by any node; None beyond `TOUCHED_MAX`.
+
+        That one has failed is believed when `opinions` nodes say so.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -426,19 +459,19 @@ class Chain:
         return [signature for signature in named if failed[signature] < opinions]
 
     def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
-        """What each would do, under a fresh blockhash, unsigned, by a node that has reached `slot_min`.
+        """Simulate unsigned transactions, each on one node that has reached `slot_min`, under a fresh blockhash.
 
-        They run at once, each beginning with another node.
+        They run at once, and each begins with another node.
         """
         return self._runner.run(self._simulate_all(raws, slot_min))
 
     def simulations(self, raw: bytes, slot_min: int = 0) -> list[Simulation]:
-        """What one would do, by every node that answers and has reached `slot_min`."""
+        """Simulate one transaction on every node that answers and has reached `slot_min`."""
         params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
         return self.ask_all("simulateTransaction", *params, least=0, read=_simulation)
 
     def send(self, raws: Sequence[bytes]) -> int:
-        """Hand the bytes to every node; returns how many were taken somewhere. What was refused is only a hint."""
+        """Hand transactions to every node. Returns how many a node has accepted, which is only a hint."""
         return self._runner.run(self._send(raws))
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -456,19 +489,19 @@ class Chain:
                     log.error("a node refuses to simulate a transaction: %s", refusal.message)
                     return Simulation(f"refused: {refusal.message}", 0, 0)
 
-        found = await asyncio.gather(*(one(number, raw) for number, raw in enumerate(raws)), return_exceptions=True)
-        answers = []
-        for answer in found:
+        answers = await asyncio.gather(*(one(number, raw) for number, raw in enumerate(raws)), return_exceptions=True)
+        simulations = []
+        for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-            answers.append(answer)
-        return answers
+            simulations.append(answer)
+        return simulations
 
     async def _takes(self, params: list[Any]) -> bool:
-        said = [each for node in self.nodes if (each := await _form(node, params)) is not None]
-        if not said:
+        answers = [each for node in self.nodes if (each := await _form(node, params)) is not None]
+        if not answers:
             raise Temporary("no RPC node answers")
-        return all(said)
+        return all(answers)
 
     async def _first(self, method: str, params: list[Any], begin: int = 0, *, read: Read = _as_it_is) -> Any:
         last: Exception = Temporary("no RPC node answers")
@@ -485,29 +518,34 @@ class Chain:
         raise last
 
     async def _all(self, method: str, params: list[Any], least: int, read: Read) -> list[Any]:
-        asked = (_told(node, method, params, read) for node in self.nodes)
-        return self._answers(method, await asyncio.gather(*asked, return_exceptions=True), least)
+        calls = (_told(node, method, params, read) for node in self.nodes)
+        return self._answers(method, await asyncio.gather(*calls, return_exceptions=True), least)
 
     def _answers(self, method: str, answers: Sequence[Any], least: int) -> list[Any]:
-        found = []
+        """Return the answers without the nodes that could not or would not answer.
+
+        Raises:
+            Temporary: fewer than `least` are left.
+        """
+        given = []
         for answer in answers:
             if not isinstance(answer, BaseException):
-                found.append(answer)
+                given.append(answer)
             elif not isinstance(answer, (Temporary, RpcRefusal)):
                 raise answer
-        if len(found) < least:
-            raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
-        return found
+        if len(given) < least:
+            raise Temporary(f"{len(given)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
+        return given
 
     async def _effect(self, signature: str, opinions: int) -> Effect | None:
         options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
-        found: list[Effect] = []
+        effects: list[Effect] = []
         read = partial(_effect_or_none, signature)
         for effect in await self._all("getTransaction", [signature, options], 1, read):
             if effect is not None:
-                found.append(effect)
-                if found.count(effect) >= opinions:
-                    return found[-1]
+                effects.append(effect)
+                if effects.count(effect) >= opinions:
+                    return effect
         return None
 
     async def _effects(self, signatures: Sequence[str], opinions: int) -> list[Effect | Temporary | None]:
@@ -522,14 +560,14 @@ class Chain:
 
         return await asyncio.gather(*(one(signature) for signature in signatures))
 
-    async def _histories(self, address: str, least: int, most: int, more: Mapping[str, Any]) -> list[list[Named]]:
-        asked = (_history(node, address, most, more) for node in self.nodes)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+    async def _histories(self, address: str, least: int, most: int, options: Mapping[str, Any]) -> list[list[Named]]:
+        calls = (_history(node, address, most, options) for node in self.nodes)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
         return self._answers("getSignaturesForAddress", answers, least)
 
     async def _looks(self, signatures: Sequence[str], reach: bool) -> list[Look]:
-        found = await asyncio.gather(*(self._look(node, signatures, reach) for node in self.nodes))
-        return [look for look in found if look is not None]
+        looks = await asyncio.gather(*(self._look(node, signatures, reach) for node in self.nodes))
+        return [look for look in looks if look is not None]
 
     async def _look(self, node: Node, signatures: Sequence[str], reach: bool) -> Look | None:
         statuses: dict[str, Status | None] = {}
@@ -540,7 +578,7 @@ class Chain:
                 options = {"searchTransactionHistory": True}
                 at, known = await _told(node, "getSignatureStatuses", [page, options], _statuses(page))
             except (Temporary, RpcRefusal):
-                return None  # no answer is no knowledge
+                return None  # that it does not answer says nothing about transactions
             slot = at if slot is None else min(slot, at)
             statuses |= known
         try:
@@ -550,7 +588,7 @@ class Chain:
         return Look(node.name, slot or 0, statuses, first)
 
     async def _able(self, slot: int) -> int:
-        """How many nodes may still have the block of a slot; one that does not say so counts."""
+        """Return how many nodes may still have the block of a slot; one that does not answer counts."""
         firsts = await asyncio.gather(
             *(_told(node, "getFirstAvailableBlock", [], _whole) for node in self.nodes), return_exceptions=True
         )
@@ -575,11 +613,11 @@ class Chain:
         return any(not isinstance(answer, BaseException) for answer in answers)
 
 
-async def _history(node: Node, address: str, most: int, more: Mapping[str, Any]) -> list[Named]:
-    """Finalized transactions that name an address, the newest first, page by page; no page begins after so many."""
+async def _history(node: Node, address: str, most: int, more_options: Mapping[str, Any]) -> list[Named]:
+    """Return finalized transactions that name an address, newest first; no page is read once there are `most`."""
     found: list[Named] = []
     while len(found) < most:
-        options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more}
+        options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more_options}
         options |= {"before": found[-1].signature} if found else {}
         page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], partial(_named, node.name))
         found += page
@@ -589,7 +627,7 @@ async def _history(node: Node, address: str, most: int, more: Mapping[str, Any])
 
 
 async def _form(node: Node, params: list[Any]) -> bool | None:
-    """Whether a node can run a transaction of this form; None where it cannot say now."""
+    """Whether a node can run this transaction's version; None where it cannot say now."""
     try:
         told: Simulation = await _told(node, "simulateTransaction", params, _simulation)
     except Temporary:
@@ -600,11 +638,11 @@ async def _form(node: Node, params: list[Any]) -> bool | None:
 
 
 async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
-    """What a node says, read.
+    """Call a method on one node. Returns what `read` makes of the answer.
 
     Raises:
-        RpcRefusal: the node says no.
-        Temporary: it does not answer, or nothing that can be read: a proxy's page, a newer form, a lie.
+        RpcRefusal: the node answers with an error.
+        Temporary: it does not answer, or with something that cannot be read: a proxy's page, a newer form, a lie.
     """
     answer = await node.call(method, params)
     try:
@@ -615,7 +653,7 @@ async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
 
 
 def _whole(value: Any) -> int:
-    """A slot, a height or an amount."""
+    """Read a slot, a height or an amount."""
     if not isinstance(value, int) or not 0 <= value <= WHOLE_MAX:
         raise ValueError(f"{value!r} is no whole number from 0 to 2^63 - 1")
     return int(value)

@@ -41,7 +41,7 @@ CREATE_WITH_SEED, TRANSFER_WITH_SEED = 3, 11
 
 @dataclass(frozen=True)
 class Payer:
-    """Who pays and who owns: `gas` pays fees and rent, `treasury` owns the tokens; often the same key."""
+    """The keys of a treasury: `gas` pays fees and rent, `treasury` owns the tokens in `token_account`; often the same key."""
 
     gas: Pubkey
     treasury: Pubkey
@@ -64,7 +64,7 @@ class Marker:
 
 
 class Instruction(NamedTuple):
-    """An instruction before its accounts have numbers; `writable` says of each account whether it may change."""
+    """An instruction whose accounts are addresses yet; `writable` tells for each account whether it may change."""
 
     program: Pubkey
     accounts: tuple[Pubkey, ...]
@@ -73,12 +73,22 @@ class Instruction(NamedTuple):
 
 
 def token_account(wallet: Pubkey, mint: Pubkey) -> Pubkey:
-    """The associated token account of a wallet."""
+    """Derive the address of a wallet's associated token account."""
     return Pubkey.find_program_address([bytes(wallet), bytes(TOKEN_PROGRAM), bytes(mint)], ATA_PROGRAM)[0]
 
 
 def marker(payer: Payer, batch_id: str, secret: str, lamports: int) -> Marker:
-    """A batch's marker. The secret keeps strangers from creating the account first."""
+    """Derive a batch's marker. The secret keeps strangers from creating the account first.
+
+    Args:
+        payer: of the treasury that makes it.
+        batch_id: whose marker it is.
+        secret: of the batches.
+        lamports: what it is made with, or holds.
+
+    Returns:
+        The marker, with its address and seed.
+    """
     seed = hashlib.sha256(f"{batch_id}|{secret}".encode()).hexdigest()[:32]
     return Marker(Pubkey.create_with_seed(payer.treasury, seed, SYSTEM_PROGRAM), seed, lamports)
 
@@ -87,10 +97,11 @@ def marker(payer: Payer, batch_id: str, secret: str, lamports: int) -> Marker:
 
 
 def pay(payer: Payer, to: Pubkey, amount: int) -> Instruction:
-    """TransferChecked from the treasury's token account; Transfer beside a separate payer of fees.
+    """Make the transfer of `amount` base units from the treasury's token account to another one.
 
-    That payer takes a place among the addresses, and the mint gives up its own for one recipient more: the program
-    still asks that both accounts are of one mint, and the treasury's was looked at when it was opened.
+    It is a TransferChecked, which names the mint; with a separate payer of fees a Transfer, which does not. That payer takes
+    one of the 64 addresses, so the mint's is left out to pay as many recipients: the program still requires that both
+    accounts are of one mint, and the treasury's was checked when it was opened.
     """
     if payer.gas != payer.treasury:
         plain = struct.pack("<BQ", TRANSFER, amount)
@@ -101,14 +112,14 @@ def pay(payer: Payer, to: Pubkey, amount: int) -> Instruction:
 
 
 def open_account(payer: Payer, wallet: Pubkey) -> Instruction:
-    """Create a wallet's token account, unless it exists."""
+    """Make the instruction that creates a wallet's token account, unless it exists."""
     address = token_account(wallet, payer.mint)
     accounts = (payer.gas, address, wallet, payer.mint, SYSTEM_PROGRAM, TOKEN_PROGRAM)
     return Instruction(ATA_PROGRAM, accounts, (True, True, False, False, False, False), CREATE_IDEMPOTENT)
 
 
 def create_marker(payer: Payer, mark: Marker) -> Instruction:
-    """CreateAccountWithSeed, of no size: fails when the account exists."""
+    """Make the CreateAccountWithSeed of a marker, without data: it fails when the account exists."""
     seed = mark.seed.encode()
     data = struct.pack("<I32sQ", CREATE_WITH_SEED, bytes(payer.treasury), len(seed)) + seed
     data += struct.pack("<QQ32s", mark.lamports, 0, bytes(SYSTEM_PROGRAM))
@@ -117,12 +128,12 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
 
 
 def memo(text: str) -> Instruction:
-    """A remark: what makes a transaction unique where there is no marker."""
+    """Make a memo, which makes a transaction unique where it has no marker."""
     return Instruction(MEMO_PROGRAM, (), (), text.encode())
 
 
 def reclaim_marker(payer: Payer, mark: Marker) -> Instruction:
-    """TransferWithSeed of everything a marker holds, back to who paid for it."""
+    """Make the TransferWithSeed of all that a marker holds, back to the payer of fees."""
     seed = mark.seed.encode()
     data = struct.pack("<IQQ", TRANSFER_WITH_SEED, mark.lamports, len(seed)) + seed + bytes(SYSTEM_PROGRAM)
     accounts = (mark.address, payer.treasury, payer.gas)
@@ -141,13 +152,25 @@ def build(
     units: int,
     priority_lamports: int = 0,
 ) -> Message | MessageV1:
-    """The message of a transaction. In version 1 limits stand in the header, before that they are instructions."""
+    """Compile the message of a transaction.
+
+    Args:
+        payer: who signs, and who pays the fee.
+        instructions: what it does. Before version 1, instructions that set its limits are put before them.
+        blockhash: a recent blockhash, in base 58.
+        version: "legacy" or "v1".
+        units: compute units that it may use.
+        priority_lamports: what it pays for being preferred.
+
+    Returns:
+        The message, to be signed by `payer.signers` in their order.
+    """
     if version == "legacy":
         instructions = [*_limits(units, priority_lamports), *instructions]
     keys, header = _keys(payer, instructions)
-    number = {key: index for index, key in enumerate(keys)}
+    index_of = {key: index for index, key in enumerate(keys)}
     compiled = [
-        CompiledInstruction(number[each.program], each.data, bytes(number[key] for key in each.accounts))
+        CompiledInstruction(index_of[each.program], each.data, bytes(index_of[key] for key in each.accounts))
         for each in instructions
     ]
     if version == "legacy":
@@ -157,7 +180,7 @@ def build(
 
 
 def sign(message: Message | MessageV1, signers: Sequence[Signer]) -> bytes:
-    """The bytes that go to the chain. `signers` stand in the order of the message's signing keys."""
+    """Sign a message. Returns the bytes that go to the chain. `signers` are in the order of the message's signing keys."""
     from solders.message import to_bytes_versioned
 
     content = to_bytes_versioned(message)
@@ -166,28 +189,37 @@ def sign(message: Message | MessageV1, signers: Sequence[Signer]) -> bytes:
 
 
 def unsigned(message: Message | MessageV1, signers: int) -> bytes:
-    """The same without signatures, for a simulation."""
+    """Return the bytes of a transaction without signatures, for a simulation; `signers` is how many it has."""
     return bytes(VersionedTransaction.populate(message, [Signature.default()] * signers))
 
 
 def signature_of(raw: bytes) -> str:
+    """Return the first signature of a transaction, which names it."""
     return str(VersionedTransaction.from_bytes(raw).signatures[0])
 
 
 @lru_cache(maxsize=64)
 def capacity(kind: str, version: str, *, separate_gas: bool, with_marker: bool, lineage: int = 0) -> int:
-    """How many recipients (kind "payout"), openings ("accounts") or markers ("reclaim") one transaction holds.
+    """Find how many recipients one transaction holds, by building larger and larger ones.
 
-    `lineage` is how many other batches' markers are made and emptied in it; 0 recipients where so many do not fit.
+    Args:
+        kind: "payout", "accounts" (to be opened) or "reclaim" (of markers).
+        version: "legacy" or "v1".
+        separate_gas: whether another key than the treasury's pays the fees.
+        with_marker: whether it makes a marker.
+        lineage: how many other batches' markers are made and emptied in it.
+
+    Returns:
+        The number of recipients; 0 where the markers alone do not fit.
     """
-    one = {"payout": _some_pay, "accounts": _some_open, "reclaim": _some_reclaim}[kind]
+    make_one = {"payout": _some_pay, "accounts": _some_open, "reclaim": _some_reclaim}[kind]
     keys = [Pubkey(bytes([251, index]) + bytes(30)) for index in range(4)]
     payer = Payer(keys[0], keys[1] if separate_gas else keys[0], keys[2], keys[3], 6)
-    marks = [Marker(_number(index, 252), "0" * 32, 1) for index in range(lineage + 1)]
-    first = [make(payer, mark) for mark in marks[1:] for make in (create_marker, reclaim_marker)]
-    first += [create_marker(payer, marks[0])] if with_marker else []
+    markers = [Marker(_number(index, 252), "0" * 32, 1) for index in range(lineage + 1)]
+    guards = [make(payer, mark) for mark in markers[1:] for make in (create_marker, reclaim_marker)]
+    guards += [create_marker(payer, markers[0])] if with_marker else []
     count = 0
-    while _fits(payer, [*first, *(one(payer, index) for index in range(count + 1))], version, kind, count + 1):
+    while _fits(payer, [*guards, *(make_one(payer, index) for index in range(count + 1))], version, kind, count + 1):
         count += 1
     return count
 
@@ -217,15 +249,15 @@ def _some_reclaim(payer: Payer, index: int) -> Instruction:
 
 
 def _limits(units: int, priority_lamports: int) -> list[Instruction]:
-    found = [Instruction(COMPUTE_BUDGET, (), (), struct.pack("<BI", 2, units))]
+    limits = [Instruction(COMPUTE_BUDGET, (), (), struct.pack("<BI", 2, units))]
     if priority_lamports:
         price = -(-priority_lamports * 1_000_000 // units)  # micro-lamports per unit, rounded up
-        found.append(Instruction(COMPUTE_BUDGET, (), (), struct.pack("<BQ", 3, price)))
-    return found
+        limits.append(Instruction(COMPUTE_BUDGET, (), (), struct.pack("<BQ", 3, price)))
+    return limits
 
 
 def _keys(payer: Payer, instructions: Sequence[Instruction]) -> tuple[list[Pubkey], tuple[int, int, int]]:
-    """Addresses in the order the format wants: signers, writable ones, the rest; and the counts that say so."""
+    """Return addresses in the order of the format (signers, writable ones, the others), and the counts of its header."""
     signers = payer.signers
     writable: dict[Pubkey, None] = {}
     readonly: dict[Pubkey, None] = {}
@@ -234,7 +266,7 @@ def _keys(payer: Payer, instructions: Sequence[Instruction]) -> tuple[list[Pubke
             (writable if changes else readonly)[key] = None
         readonly[each.program] = None
     taken = set(signers)
-    plain = [key for key in writable if key not in taken]
-    rest = [key for key in readonly if key not in writable and key not in taken]
+    plain_writable = [key for key in writable if key not in taken]
+    plain_readonly = [key for key in readonly if key not in writable and key not in taken]
     readonly_signers = sum(key not in writable for key in signers[1:])
-    return [*signers, *plain, *rest], (len(signers), readonly_signers, len(rest))
+    return [*signers, *plain_writable, *plain_readonly], (len(signers), readonly_signers, len(plain_readonly))

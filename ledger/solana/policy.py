@@ -1,8 +1,8 @@
-"""What a signer signs for a treasury: its payouts, instruction for instruction, up to a ceiling of PIX and of lamports.
+"""Policy: a signer signs nothing but a treasury's payouts, instruction for instruction.
 
-Each instruction is decoded and built again by `packing`: what is not, byte for byte and account for account, one that the
-ledger builds for this treasury and this mint is refused. What a message can cost in SOL (fees, rents) is counted like
-what it pays. Knows messages and numbers, no key.
+Each instruction is decoded and built again by `packing`. It is refused unless it is, byte for byte and account for account,
+one that the ledger builds for this treasury and this mint. What a message can cost in SOL (fees, rents) is counted like what
+it pays, for the signer's ceilings. Knows messages and numbers, no key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ledger.solana.chain import TOKEN_ACCOUNT_BYTES
 from ledger.solana.packing import Instruction, Marker, Payer
 
 SIGNATURE_LAMPORTS = 5000
-# Rent is 6,960 lamports for a byte of an account and of 128 bytes beside it. Steps that are decided only lower it.
+# Rent is 6,960 lamports for each byte of an account, and for 128 bytes more. Decided changes only lower it.
 BYTE_LAMPORTS_MAX, BESIDE_BYTES = 6960, 128
 SEED_CHARACTERS = 32
 MEMO_BYTES_MAX = 64
@@ -30,14 +30,14 @@ UNIT_LIMIT, UNIT_PRICE = 2, 3  # of the compute budget's instructions
 
 
 class Spent(NamedTuple):
-    """What a message can move at most: PIX to recipients, in base units, and lamports for fees and rents."""
+    """What a message moves at most: base units of PIX to recipients, and lamports for fees and rents."""
 
     pix: int
     lamports: int
 
 
 class Made(NamedTuple):
-    """An account that a message pays for, and how much; below zero what it takes back from there."""
+    """An account that a message pays rent for, in lamports; below zero what it takes back from the account."""
 
     address: Pubkey
     lamports: int
@@ -52,19 +52,20 @@ class Step:
     data: bytes
 
     def is_like(self, built: Instruction) -> bool:
+        """Whether it is, byte for byte and account for account, this instruction of ours."""
         return (self.program, self.accounts, self.data) == (built.program, tuple(built.accounts), built.data)
 
 
 def rent_max(size: int) -> int:
-    """The most that an account of so many bytes may cost, in lamports."""
+    """Return the most that an account of `size` bytes may cost, in lamports."""
     return (BESIDE_BYTES + size) * BYTE_LAMPORTS_MAX
 
 
 def spent(content: bytes, payer: Payer) -> Spent:
-    """What a message of this treasury's can move.
+    """Return what a message moves at most, if it is one of this treasury's payouts.
 
     Raises:
-        Rejected: it is no transaction, or does what no payout does.
+        Rejected: it is not the message of a transaction, or it does what no payout does.
     """
     message = _message(content)
     keys = message.account_keys
@@ -88,52 +89,52 @@ def spent(content: bytes, payer: Payer) -> Spent:
 
 
 def _message(content: bytes) -> Message | MessageV1:
-    """The message, of a form that the ledger builds: none that looks addresses up in tables."""
+    """Decode a message. One that looks addresses up in tables is refused: the ledger builds none."""
     try:
         message = from_bytes_versioned(content)
         keys = len(message.account_keys)
-        whole = all(max((each.program_id_index, *each.accounts)) < keys for each in message.instructions)
+        is_whole = all(max((each.program_id_index, *each.accounts)) < keys for each in message.instructions)
     except (ValueError, TypeError) as error:
         raise Rejected("not the message of a transaction") from error
-    if not isinstance(message, Message | MessageV1) or not whole:
+    if not isinstance(message, Message | MessageV1) or not is_whole:
         raise Rejected("it is of a form that no payout has")
     return message
 
 
 def _priority(message: Message | MessageV1, limits: Sequence[Step]) -> int:
-    """What a message pays for being preferred, in lamports."""
+    """Return what a message pays for being preferred, in lamports."""
     if isinstance(message, MessageV1):
         if limits:
             raise Rejected(_foreign(limits[0]))
         return int(message.config.priority_fee or 0)
-    found: dict[int, int] = {}
+    values: dict[int, int] = {}  # by kind of limit
     for each in limits:
         kind = each.data[0] if each.data else 0
         form = {UNIT_LIMIT: "<BI", UNIT_PRICE: "<BQ"}.get(kind)
-        if form is None or len(each.data) != struct.calcsize(form) or each.accounts or kind in found:
+        if form is None or len(each.data) != struct.calcsize(form) or each.accounts or kind in values:
             raise Rejected(_foreign(each))
-        found[kind] = struct.unpack(form, each.data)[1]
-    if UNIT_PRICE in found and UNIT_LIMIT not in found:
+        values[kind] = struct.unpack(form, each.data)[1]
+    if UNIT_PRICE in values and UNIT_LIMIT not in values:
         raise Rejected("it pays for units without a limit to them, as no payout does")
-    return -(-found.get(UNIT_LIMIT, 0) * found.get(UNIT_PRICE, 0) // PRICE_SCALE)
+    return -(-values.get(UNIT_LIMIT, 0) * values.get(UNIT_PRICE, 0) // PRICE_SCALE)
 
 
 def _read(step: Step, payer: Payer) -> tuple[int, Made | None]:
-    """The PIX that an instruction moves, and the account that it pays for."""
+    """Return the base units of PIX that an instruction moves, and the account that it pays rent for."""
     if step.program == packing.MEMO_PROGRAM and not step.accounts and len(step.data) <= MEMO_BYTES_MAX:
         return 0, None
     readers: dict[Pubkey, Callable[[Step, Payer], tuple[int, Made | None] | None]] = {
         packing.TOKEN_PROGRAM: _paid,
         packing.ATA_PROGRAM: _opened,
-        packing.SYSTEM_PROGRAM: _marked,
+        packing.SYSTEM_PROGRAM: _made_or_emptied,
     }
     try:
-        found = readers[step.program](step, payer) if step.program in readers else None
+        moved = readers[step.program](step, payer) if step.program in readers else None
     except (ValueError, IndexError, struct.error):
-        found = None
-    if found is None:
+        moved = None
+    if moved is None:
         raise Rejected(_foreign(step))
-    return found
+    return moved
 
 
 def _foreign(step: Step) -> str:
@@ -151,20 +152,20 @@ def _opened(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
     return (0, Made(step.accounts[1], rent_max(TOKEN_ACCOUNT_BYTES))) if step.is_like(built) else None
 
 
-def _marked(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
+def _made_or_emptied(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
     if int.from_bytes(step.data[:4], "little") == packing.CREATE_WITH_SEED:
         length, at = struct.unpack_from("<Q", step.data, 36)[0], 44
-        mark = _mark(payer, step.data[at : at + length], struct.unpack_from("<Q", step.data, at + length)[0])
-        if not 0 < mark.lamports <= rent_max(0) or not step.is_like(packing.create_marker(payer, mark)):
+        marker = _marker(payer, step.data[at : at + length], struct.unpack_from("<Q", step.data, at + length)[0])
+        if not 0 < marker.lamports <= rent_max(0) or not step.is_like(packing.create_marker(payer, marker)):
             return None
-        return 0, Made(mark.address, mark.lamports)
+        return 0, Made(marker.address, marker.lamports)
     lamports, length = struct.unpack_from("<QQ", step.data, 4)
-    mark = _mark(payer, step.data[20 : 20 + length], lamports)
-    return (0, Made(mark.address, -mark.lamports)) if step.is_like(packing.reclaim_marker(payer, mark)) else None
+    marker = _marker(payer, step.data[20 : 20 + length], lamports)
+    return (0, Made(marker.address, -lamports)) if step.is_like(packing.reclaim_marker(payer, marker)) else None
 
 
-def _mark(payer: Payer, seed: bytes, lamports: int) -> Marker:
-    """A marker by its seed; the address follows from it."""
+def _marker(payer: Payer, seed: bytes, lamports: int) -> Marker:
+    """Derive a marker from its seed."""
     text = seed.decode("ascii")
     if len(text) != SEED_CHARACTERS:
         raise ValueError(f"a seed of {len(text)} characters")

@@ -1,10 +1,10 @@
-"""A signer in a process of its own, behind a local socket: the pattern for a KMS, and the second pair of eyes.
+"""A signer in a process of its own, behind a local socket: the pattern for a KMS, and a second check of each payout.
 
 `python -m ledger.solana.remote_signer --key FILE --socket PATH --mint ADDRESS --ceiling-pix N` holds the key; the ledger, with
 `treasury_key = "unix:PATH"`, never sees it. The process signs nothing but payouts of this treasury and mint (see `policy`),
-which move no more PIX, and cost no more lamports for fees and rents, than its ceilings in 24 hours. What it has signed it
-keeps in a file: a restart begins no new day. Each request is a message with its length before it (4 bytes, big-endian),
-each answer a status byte with the signature, or the reason, behind it.
+which in 24 hours move no more PIX, and cost no more lamports for fees and rents, than its ceilings. What it has signed is
+kept in a file, so that a restart does not start a new day. A request is a message after its length (4 bytes, big-endian); an
+answer is a status byte, a length, and the signature or the reason of a refusal.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ TIMEOUT_S = 5.0
 DAY_S = 86_400
 SIGNED, REFUSED = b"\1", b"\0"
 CEILING_LAMPORTS = 1_000_000_000
-COMPACT_LINES_MIN = 10_000  # of the file, before what is a day old is left out of it
+COMPACT_LINES_MIN = 10_000  # of the file, before it is written again without lines that are a day old
 
 
 class RemoteSigner:
-    """The ledger's side: a key that is somewhere else."""
+    """The ledger's side: a `Signer` whose key another process holds."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -56,7 +56,8 @@ class RemoteSigner:
         return self._pubkey
 
     def sign(self, message: bytes) -> bytes:
-        """
+        """Have a message signed. Returns the ed25519 signature, of 64 bytes.
+
         Raises:
             Rejected: the signer does not sign such a message.
             Temporary: the signer does not answer.
@@ -78,7 +79,7 @@ class RemoteSigner:
 
 
 class Window:
-    """What was signed in the last 24 hours, kept in a file before each signature is given.
+    """What was signed in the last 24 hours, written to a file before each signature is given.
 
     A line of the file is one signature: seconds since 1970, base units of PIX, lamports.
     """
@@ -93,17 +94,18 @@ class Window:
         self._write_again(now_s)
 
     def spent(self, now_s: float) -> Spent:
+        """Return what was signed in the 24 hours before `now_s` (seconds since 1970)."""
         while self._signed and self._signed[0][0] <= now_s - DAY_S:
             self._signed.popleft()
         return Spent(sum(each.pix for _, each in self._signed), sum(each.lamports for _, each in self._signed))
 
-    def add(self, now_s: float, more: Spent) -> None:
-        """Count a signature, for good."""
+    def add(self, now_s: float, signed: Spent) -> None:
+        """Count a signature; it is on disk when this returns."""
         with open(self._path, "a", encoding="ascii") as file:
-            file.write(f"{now_s!r} {more.pix} {more.lamports}\n")
+            file.write(f"{now_s!r} {signed.pix} {signed.lamports}\n")
             file.flush()
             os.fsync(file.fileno())
-        self._signed.append((now_s, more))
+        self._signed.append((now_s, signed))
         self._lines += 1
         if self._lines > COMPACT_LINES_MIN and self._lines > 2 * len(self._signed):
             self._write_again(now_s)
@@ -130,7 +132,14 @@ class Window:
 
 
 class Policy:
-    """What is signed: payouts of one treasury, up to ceilings of PIX and of lamports in 24 hours."""
+    """What is signed: payouts of one treasury, up to ceilings of PIX and of lamports in 24 hours.
+
+    Args:
+        payer: the keys and accounts of the treasury.
+        window: what was signed in the last 24 hours.
+        ceiling_pix: base units of PIX that may be signed for in 24 hours.
+        ceiling_lamports: lamports of fees and rents likewise.
+    """
 
     def __init__(
         self, payer: Payer, window: Window, ceiling_pix: int, ceiling_lamports: int = CEILING_LAMPORTS
@@ -145,20 +154,20 @@ class Policy:
         Raises:
             Rejected: it does something else, or too much.
         """
-        more = spent(content, self._payer)
+        wanted = spent(content, self._payer)
         with self._lock:
             before = self._window.spent(now_s)
-            for name, least, most in (
-                ("", before.pix + more.pix, self._ceiling.pix),
-                ("lamports ", before.lamports + more.lamports, self._ceiling.lamports),
+            for unit, total, ceiling in (
+                ("", before.pix + wanted.pix, self._ceiling.pix),
+                ("lamports ", before.lamports + wanted.lamports, self._ceiling.lamports),
             ):
-                if least > most:
-                    raise Rejected(f"{least} {name}in 24 hours is above the ceiling of {most}")
-            self._window.add(now_s, more)
+                if total > ceiling:
+                    raise Rejected(f"{total} {unit}in 24 hours is above the ceiling of {ceiling}")
+            self._window.add(now_s, wanted)
 
 
 class Server(socketserver.ThreadingUnixStreamServer):
-    """The signer's side; only the socket's owner may connect."""
+    """The signer's side of the socket, which only the socket's owner may open."""
 
     daemon_threads = True
 
@@ -195,13 +204,13 @@ class _Handler(socketserver.BaseRequestHandler):
 
 
 def _read(door: socket.socket, count: int) -> bytes:
-    found = b""
-    while len(found) < count:
-        part = door.recv(count - len(found))
+    content = b""
+    while len(content) < count:
+        part = door.recv(count - len(content))
         if not part:
             raise ConnectionError("closed in the midst of it")
-        found += part
-    return found
+        content += part
+    return content
 
 
 @click.command()
@@ -226,7 +235,7 @@ def main(
     ceiling_lamports: int,
     signed: Path | None,
 ) -> None:
-    """Sign payouts for whoever may open the socket, until SIGTERM."""
+    """Sign payouts for processes that may open the socket, until SIGTERM."""
     telemetry.configure("signer")
     held: FileSigner = file_signer(key)
     payer = payer_of(held.pubkey, mint, decimals, treasury, gas)
@@ -241,20 +250,30 @@ def main(
 
 
 def payer_of(held: Pubkey, mint: str, decimals: int, treasury: str = "", gas: str = "") -> Payer:
-    """The treasury that is signed for, and who pays its fees; one of them holds the key.
+    """Make the keys and accounts of the treasury that is signed for.
+
+    Args:
+        held: the key that this process holds.
+        mint: the address of the mint.
+        decimals: of the mint.
+        treasury: the treasury's address; empty where it is the held key.
+        gas: the address of the payer of fees; empty where it is the held key.
+
+    Returns:
+        The treasury's payer.
 
     Raises:
-        Rejected: an address is none, or the key is neither's.
+        Rejected: a text is not an address, or the held key is neither the treasury's nor the payer's.
     """
     try:
         owner = Pubkey.from_string(treasury) if treasury else held
         payer = Pubkey.from_string(gas) if gas else held
-        of = Pubkey.from_string(mint)
+        mint_key = Pubkey.from_string(mint)
     except ValueError as error:
         raise Rejected(f"an address is none: {error}", code="wrong-address") from error
     if held not in (owner, payer):
         raise Rejected(f"the key of {held} is neither the treasury's nor the payer's", code="wrong-key")
-    return Payer(payer, owner, packing.token_account(owner, of), of, decimals)
+    return Payer(payer, owner, packing.token_account(owner, mint_key), mint_key, decimals)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from cluster.settings import Settings
 
 
 class Signer(Protocol):
-    """Whoever can sign for one key."""
+    """Something that can sign for one key: a file, a process, a KMS."""
 
     @property
     def pubkey(self) -> Pubkey: ...
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte ed25519 signature of a message."""
+        """Sign a message. Returns the ed25519 signature, of 64 bytes."""
 
 
 class FileSigner:
@@ -54,10 +54,10 @@ class FileSigner:
 
 
 def file_signer(path: Path, *, create: bool = False) -> FileSigner:
-    """The key in a file; made where there is none, if `create` says so.
+    """Open the key in a file; with `create`, make it first where the file does not exist.
 
     Raises:
-        Rejected: there is no such file, it is no key, or others can read it.
+        Rejected: the file does not exist, does not hold a key, or others can read it.
     """
     if not path.exists():
         if not create:
@@ -73,5 +73,5 @@ def file_signer(path: Path, *, create: bool = False) -> FileSigner:
 
 
 def key_path(settings: Settings, name: str) -> Path:
-    """A key named in the settings: under secrets/, or an absolute path."""
+    """Return the path of a key that a setting names: under secrets/, or an absolute path."""
     return Path(name) if Path(name).is_absolute() else runtime.secret_path(settings, name)

@@ -1,4 +1,4 @@
-"""The treasury: which mint, which accounts, which keys, and what things cost on this chain right now.
+"""The treasury: its mint, accounts and keys, and what things cost on this chain right now.
 
 Opening it binds the database to one chain (by genesis hash), mint and token account; a database that belongs to
 another chain is refused. Rents are read from the chain each time. On the localnet the first start also makes the mint
@@ -34,12 +34,12 @@ from ledger.solana.signer import Signer
 
 REMOTE = "unix:"
 OTHER_MARKS = "other-secret"
-FEE_LAMPORTS_MAX = 20_000  # two signatures and room; only to judge whether the payer can afford a batch
+FEE_LAMPORTS_MAX = 20_000  # of two signatures, with room; only to judge whether the payer can afford a batch
 
 
 @dataclass(frozen=True)
 class Treasury:
-    """Everything that is needed to build and sign a payout."""
+    """All that is needed to build and sign a payout. Rents and `priority_lamports` are in lamports."""
 
     payer: packing.Payer
     signers: tuple[Signer, ...]
@@ -54,29 +54,41 @@ class Treasury:
 
     @property
     def mint(self) -> str:
+        """The mint's address."""
         return str(self.payer.mint)
 
     @property
     def token_account(self) -> str:
+        """The address that payouts leave from."""
         return str(self.payer.token_account)
 
     def token_account_of(self, wallet: str) -> str:
+        """Derive the address of a wallet's token account for this mint."""
         return str(packing.token_account(Pubkey.from_string(wallet), self.payer.mint))
 
     def capacity(self, kind: str, lineage: int = 0) -> int:
-        """How many of a kind one transaction holds, beside the markers of so many batches that it must not pay again."""
-        separate, marked = self.payer.gas != self.payer.treasury, kind == "payout"
-        return packing.capacity(kind, self.version, separate_gas=separate, with_marker=marked, lineage=lineage)
+        """Return how many recipients one transaction of a kind holds, beside the markers of `lineage` given-up batches."""
+        separate_gas = self.payer.gas != self.payer.treasury
+        return packing.capacity(
+            kind, self.version, separate_gas=separate_gas, with_marker=kind == "payout", lineage=lineage
+        )
 
     def marker(self, batch_id: str) -> packing.Marker:
+        """Derive a batch's marker, with the rent of now."""
         return packing.marker(self.payer, batch_id, self.secret, self.marker_rent)
 
     def cost_lamports(self, kind: str, count: int) -> int:
-        """At most what a batch costs the payer of fees."""
+        """Return what a batch of `count` recipients costs the payer of fees at most, in lamports."""
         rent = {"payout": self.marker_rent, "accounts": self.account_rent * count, "reclaim": 0}[kind]
         return rent + FEE_LAMPORTS_MAX + self.priority_lamports
 
     def signed(self, instructions: Sequence[packing.Instruction], blockhash: str, units: int) -> bytes:
+        """Build and sign a transaction with a limit of compute units.
+
+        Raises:
+            Rejected: a signer refuses.
+            Temporary: a signer does not answer.
+        """
         message = packing.build(
             self.payer,
             instructions,
@@ -88,18 +100,19 @@ class Treasury:
         return packing.sign(message, self.signers)
 
     def unsigned(self, instructions: Sequence[packing.Instruction]) -> bytes:
+        """Build a transaction without signatures, for a simulation."""
         blockhash, units = str(Hash.default()), packing.COMPUTE_UNITS_MAX
         message = packing.build(self.payer, instructions, blockhash, version=self.version, units=units)
         return packing.unsigned(message, len(self.payer.signers))
 
 
 def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings) -> Treasury:
-    """The treasury of these settings, on this chain, as the database knows it.
+    """Open the treasury of these settings on this chain, and bind the database to it.
 
     Raises:
         Rejected: the database belongs to another chain or mint, a key is missing, or the mint or the treasury's account
             is not what it should be.
-        Temporary: no RPC node answers, or one names a rent that cannot be right.
+        Temporary: RPC nodes do not answer, or one names a rent that cannot be right.
     """
     own = settings.section(LedgerSettings)
     embedded = EMBEDDED in settings.solana.urls
@@ -120,10 +133,10 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
 
 
 def rent_of(chain: Chain, size: int) -> int:
-    """The rent of an account as a node says it, where it can be right: each marker is paid that much.
+    """Ask what an account of `size` bytes must hold, in lamports; each marker is paid that much.
 
     Raises:
-        Temporary: it is more than the chain has ever asked.
+        Temporary: the answer is more than the chain has ever asked.
     """
     lamports = chain.rent(size)
     if not 0 < lamports <= policy.rent_max(size):
@@ -140,14 +153,14 @@ def _mint(address: str) -> Pubkey:
 
 
 def _first_of_v1(payer: packing.Payer) -> bytes:
-    """A transaction of version 1 that does nothing, to be simulated."""
+    """Build a transaction of version 1 that does nothing, to be simulated."""
     units = packing.COMPUTE_UNITS_MAX
     message = packing.build(payer, [packing.memo("pixr")], str(Hash.default()), version="v1", units=units)
     return packing.unsigned(message, len(payer.signers))
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
-    """The key that a setting names: `unix:PATH` of a signer's socket, else a file."""
+    """Open the key that a setting names: `unix:PATH` is a signer's socket, all else a file, made first with `create`."""
     if name.startswith(REMOTE):
         from ledger.solana.remote_signer import RemoteSigner
 
@@ -156,10 +169,10 @@ def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signe
 
 
 def check_mint(chain: Chain, payer: packing.Payer) -> None:
-    """Is the mint a mint, with the decimals that amounts are counted in, and can the treasury pay from its account?
+    """Require a mint with the decimals that amounts are counted in, and a treasury that can pay from its account.
 
     Raises:
-        Rejected: no; the line says what is there instead.
+        Rejected: it is not so; the message says what was found instead.
     """
     _, (mint, account) = chain.accounts([str(payer.mint), str(payer.token_account)], "confirmed")
     hint = "set [ledger] mint and decimals to those of PIX on this chain"
@@ -177,10 +190,16 @@ def check_mint(chain: Chain, payer: packing.Payer) -> None:
 
 
 def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret: str) -> None:
-    """Write down, once, which chain this ledger settles on, and which secret its batches' ids and markers derive from.
+    """Bind the database to a chain, a treasury and the secret of its batches, once; refuse any other afterwards. Commits.
+
+    Args:
+        connection: of the ledger.
+        genesis: the hash that names the chain.
+        payer: the keys and accounts of the treasury.
+        secret: from which ids and markers of batches derive. With another one, markers of what was paid are not found.
 
     Raises:
-        Rejected: it is another one. With another secret the markers of what was paid would be looked for in vain.
+        Rejected: the database is bound to another chain, treasury or secret.
     """
     wanted = (genesis, str(payer.mint), payer.decimals, str(payer.treasury), str(payer.token_account))
     connection.execute(
@@ -205,7 +224,7 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret
 
 
 def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bool:
-    """Whether the database has seen this secret before. Its first one is written down; markers know an older ledger's."""
+    """Whether the database knows this secret. The first one is written down, unless markers show that another was used."""
     marker = connection.execute(
         "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
         " WHERE (SELECT secret_mark FROM ledger.chain) IS NULL ORDER BY b.ended_at DESC LIMIT 1"
@@ -218,17 +237,17 @@ def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bo
 
 
 def take_mark(connection: Connection[Any], secret: str) -> None:
-    """From now on ids and markers derive from this secret; the one of before is lost."""
+    """Bind the database to another secret of its batches, since the one before is lost."""
     connection.execute("UPDATE ledger.chain SET secret_mark = %s", (_mark(secret),))
 
 
 def _mark(secret: str) -> str:
-    """What is kept of the secret, to know it again."""
+    """Derive what the database keeps of the secret, to recognize it by."""
     return hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
 
 
 def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
-    """Addresses that no creator may be paid at."""
+    """Write down the treasury's own addresses, at which no creator may be paid."""
     own = {str(payer.gas): "payer of fees", str(payer.treasury): "treasury", str(payer.mint): "mint"}
     for key in (payer.gas, payer.treasury):
         own[str(packing.token_account(key, payer.mint))] = "token account"
@@ -240,7 +259,10 @@ def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:
-    """What opening a token account is worth in PIX: no first payout may be smaller. Closed while the price is stale."""
+    """Return what opening a token account is worth, in base units of PIX: no first payout may be smaller.
+
+    While the price is missing or too old, a number so large that no account is opened.
+    """
     if not economics.account_cost_check:
         return 0
     try:

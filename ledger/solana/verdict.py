@@ -1,7 +1,8 @@
-"""What a transaction's error says of who is at fault: the marker, a recipient, or nobody whom a hold would be fair to.
+"""Verdicts: what a transaction's error is about: the marker, another batch's marker, a recipient, or none of them.
 
-Only an instruction's error names a place in the transaction. All others (a blockhash that a node does not know, fees that
-cannot be paid, a full block) are trouble of a node or of the platform, and pass or need a person. Pure; knows no chain.
+Only an instruction's error names a place in the transaction. All other errors (a blockhash that a node does not know, fees
+that cannot be paid, a full block) are trouble of a node or of the platform: they pass or need a person, and no creator is
+held for them. Pure; knows no chain.
 """
 
 from __future__ import annotations
@@ -14,28 +15,31 @@ from solders.transaction import VersionedTransaction
 
 from ledger.solana.packing import COMPUTE_BUDGET
 
-IN_USE = {"Custom": 0}  # the system program's: there is an account at this address already
-SHORT = {"Custom": 1}  # the system and the token program's: who pays does not hold that much
+IN_USE = {"Custom": 0}  # of the system program: an account exists at this address already
+SHORT = {"Custom": 1}  # of the system and the token program: the payer does not hold that much
 OVERRUN = ("ComputationalBudgetExceeded", "ProgramFailedToComplete")  # the limit of the whole transaction was too low
 
 
 class Fault(Enum):
-    """Whom an error is about."""
+    """Whom or what an error is about."""
 
-    MARKER = "marker"  # its account exists: a transaction of the batch has landed
-    LINEAGE = "lineage"  # the account of another batch's exists: what this one may repeat has landed
+    MARKER = "marker"  # the batch's own exists: a transaction of the batch has landed
+    LINEAGE = "lineage"  # another batch's marker exists: what this batch may repeat has landed
     RECIPIENT = "recipient"
     NOBODY = "nobody"
 
 
 def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
-    """Whom the error of a batch's transaction is about.
+    """Tell whom the error of a batch's transaction is about.
 
     Args:
         error: as the chain gives it, in JSON.
-        kind: the batch's.
+        kind: the kind of the batch.
         guards: how many instructions create markers, before the first recipient's.
         first: how many instructions set limits, before those.
+
+    Returns:
+        `Fault.NOBODY` also for errors of a form that is not known.
     """
     if kind == "reclaim":
         return Fault.RECIPIENT  # a marker's own; nobody is held for it, and it is tried again
@@ -56,6 +60,6 @@ def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
 
 
 def limits_of(transaction: VersionedTransaction) -> int:
-    """How many instructions of a transaction set limits; they come first."""
+    """Return how many instructions of a transaction set limits; they come first."""
     message = transaction.message
     return sum(message.account_keys[each.program_id_index] == COMPUTE_BUDGET for each in message.instructions)
