@@ -1,9 +1,9 @@
 """The ledger at work: loops that fold, count, pay, reconcile, archive and watch, each at its own pace, in batches.
 
-`Ledger` is what there is to do, in parts (see `rounds`), all under one epoch. On Ray it lives in a detached actor in a
-namespace of its own; should two ever run, the database refuses the older one, which then stops. Away databases and nodes
-are waited for by the part that needs them; anything unexpected ends the process, and Ray starts it again from what the
-database says.
+`Ledger` has the parts of the work (see `rounds` and `keeping`), all under one epoch. On Ray it lives in a detached actor in a
+namespace of its own; should two ever run, the database refuses the older one, which then stops. While a database or node does
+not answer, the part that needs it waits. Anything unexpected ends the process, and Ray starts it again from what the database
+says.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "pixr-ledger"
 NAME = "ledger"
-CRASH_PAUSE_S = 1.0
-NODE_SHARE = 0.001  # of `[ledger] node_resource`: it says where the actor may be, not how much it takes
+CRASH_PAUSE_S = 1.0  # before a crashed process ends, so that restarts do not spin
+NODE_SHARE = 0.001  # of `[ledger] node_resource`, which says on which machine the actor may run, not how much it takes
 
 
 class Ledger:
@@ -52,34 +52,36 @@ class Ledger:
 
     @property
     def epoch(self) -> int:
+        """Its number; 0 before the first connection."""
         return self._epoch.number
 
     @property
     def trouble(self) -> str:
-        """Why payouts wait, while they do."""
+        """Why payouts wait; empty while they do not."""
         return self.paying.trouble or self.reconciling.trouble
 
     def tick(self) -> bool:
-        """A round of every part, one after the other. Returns whether there was something to fold."""
+        """Do a round of every part, one after the other. Returns whether anything was folded."""
         folded = self.folding.round()
         for part in self.parts[1:]:
             part.round()
         return folded
 
     def close(self) -> None:
+        """Close the connections of all parts."""
         for part in self.parts:
             part.close()
 
 
 class Loop:
-    """Runs a Ledger, each of its parts in a thread, until it is told to stop or is fenced out."""
+    """A thread for each part of a Ledger, which does its rounds until told to stop or fenced out."""
 
     def __init__(self, settings: Settings) -> None:
         self._pace_s = settings.section(LedgerSettings).tick_interval_s
         self._ledger = Ledger(settings)
         self._stop = threading.Event()
         self._ticks = 0
-        self._waiting: dict[str, str] = {}  # parts that wait for a service that is away, and what they say of it
+        self._waiting: dict[str, str] = {}  # by part: why it waits for a service
         self._fenced_by = ""
         self._threads = [
             threading.Thread(target=self._run, args=(part,), name=f"ledger {part.name}", daemon=True)
@@ -89,7 +91,7 @@ class Loop:
             thread.start()
 
     def status(self) -> dict[str, Any]:
-        """Where the loops are: running, waiting (one of them, for a service that is away), fenced or stopped."""
+        """Return the state of the loops: starting, running, waiting (one of them, for a service), fenced or stopped."""
         details = [*dict(self._waiting).values(), *(part.trouble for part in self._ledger.parts)]
         detail = self._fenced_by or next((each for each in details if each), "")
         if self._fenced_by:
@@ -103,14 +105,14 @@ class Loop:
         return {"state": state, "detail": telemetry.redact(detail), "epoch": self._ledger.epoch, "ticks": self._ticks}
 
     def stop(self, timeout_s: float = 8.0) -> None:
-        """Finish the rounds that are under way, then end."""
+        """Let the rounds that are under way finish, then end; threads that take longer than `timeout_s` are left."""
         self._stop.set()
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, part: Part) -> None:
-        """Rounds until the end; a part that ends in any other way ends the process, for no thread is to be gone in silence."""
+        """Do rounds until told to stop. A part that ends otherwise ends the process, so that no thread vanishes unnoticed."""
         try:
             self._rounds(part)
             part.close()
@@ -143,7 +145,7 @@ class Loop:
 
 
 class Actor:
-    """What lives on Ray: a loop, and a door to ask after it. Settings are read where it runs; no secret travels."""
+    """The Ray actor: a loop, and methods to ask and stop it. Settings are read where it runs; no secret is passed to it."""
 
     def __init__(self, config: str, data_dir: str) -> None:
         telemetry.configure("ledger")
@@ -151,17 +153,19 @@ class Actor:
         self._loop = Loop(settings_module.load(Path(config), environ))
 
     def status(self) -> dict[str, Any]:
+        """Return the state of the loops."""
         return self._loop.status()
 
     def stop(self) -> None:
+        """Let the rounds that are under way finish, then end the loops."""
         self._loop.stop()
 
 
 def get_or_create(settings: Settings) -> Any:
-    """The actor's handle; made detached where there is none. The driver must be connected to Ray."""
+    """Return the actor's handle; start it detached if it does not exist. The driver must be connected to Ray."""
     import ray
 
-    there = settings.section(LedgerSettings).node_resource
+    node_resource = settings.section(LedgerSettings).node_resource
     remote = ray.remote(Actor).options(
         name=NAME,
         namespace=NAMESPACE,
@@ -170,6 +174,6 @@ def get_or_create(settings: Settings) -> Any:
         max_restarts=-1,
         max_concurrency=4,
         num_cpus=0,
-        resources={there: NODE_SHARE} if there else None,
+        resources={node_resource: NODE_SHARE} if node_resource else None,
     )
     return remote.remote(str(settings.path), str(settings.data_dir))

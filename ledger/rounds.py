@@ -1,9 +1,9 @@
-"""What the ledger does round after round, in parts that share nothing but the database and the epoch.
+"""Rounds: what the ledger does again and again, in parts that share nothing but the database and the epoch.
 
-Each part has a connection of its own, so that none waits for what another one waits for: a slow node, a chain that is away
-or a thousand strangers' deposits keep no search from being folded and no payout from being settled. They meet at the end of
-the journal alone, which is locked only while rows are written: no part asks a node in a transaction that has written there.
-What is open for too long is said by a part that waits for nobody.
+Each part has a connection of its own, so that none waits for what another one waits for: a slow node, a chain that does not
+answer or a thousand strangers' deposits do not keep searches from being folded or payouts from being settled. Parts contend
+only for the end of the journal, which is locked while rows are written: no part asks a node in a transaction that has
+written there. A part that waits for nothing reports what has been open for too long.
 """
 
 from __future__ import annotations
@@ -53,20 +53,24 @@ from ledger.solana_rail.solana_rail import SolanaRail
 
 log = logging.getLogger(__name__)
 
-WAITS_FOR_SAID_S = 60.0
-LOCK_TIMEOUT_S = 5  # nothing that the ledger writes is another's to hold for longer; a migration is waited for anew
-ADOPT_PAUSE_S = 15.0  # after a spool whose incarnation another transaction holds
-HISTORY_SHARE = 0.25  # of what a node is asked a second: for the treasury's history, which strangers can make long
-SEEN_FOLDER = "seen"  # of the data folder: a copy of what the database knows, which can be removed
-SILENT_MAX_S = 600.0  # that a round of another part may take before it is said
-SILENCE_SAID_S = 3600.0
+WAITS_FOR_SAID_S = 60.0  # between two log lines about the same wait
+LOCK_TIMEOUT_S = (
+    5  # longer than any other process should lock what the ledger writes; after it the round is tried again
+)
+ADOPT_PAUSE_S = 15.0  # after a spool whose incarnation another transaction has locked
+HISTORY_SHARE = (
+    0.25  # of the requests a second to a node that may read the treasury's history: strangers can make it long
+)
+SEEN_FOLDER = "seen"  # in the data folder: a copy of what the database knows, which can be removed
+SILENT_MAX_S = 600.0  # for which a round of another part may last before it is logged
+SILENCE_SAID_S = 3600.0  # between two log lines about it
 IDS_LOST = "the secret of the payouts' ids is another one"
 
 
 class Epoch:
-    """The one epoch of a process: taken for the first connection, held by the others and by those that replace them.
+    """The one epoch of a process: taken by its first connection, held by all others.
 
-    The first that is made after the database was restored says so, and payouts are frozen before any of them is used.
+    If the database was restored since it was last used, payouts are frozen before any connection is used.
     """
 
     def __init__(self) -> None:
@@ -74,6 +78,7 @@ class Epoch:
         self._lock = threading.Lock()
 
     def hold(self, connection: Connection[Any]) -> None:
+        """Let a connection write under the epoch; take the epoch if this is the first."""
         with self._lock:
             if self.number:
                 book.hold_epoch(connection, self.number)
@@ -92,22 +97,22 @@ class Part(ABC):
         self.own = settings.section(LedgerSettings)
         self.economics = settings.section(Economics)
         self.trouble = ""  # why it waits, while it does
-        self.ended_at = time.monotonic()  # its last round, well or not
+        self.ended_at = time.monotonic()  # of its last round, successful or not
         self._connection: Connection[Any] | None = None
 
     @abstractmethod
     def work(self, connection: Connection[Any]) -> bool:
-        """One round. Returns whether there was more than it took."""
+        """Do one round. Returns whether more is waiting than it took."""
 
     def begin(self, connection: Connection[Any]) -> None:
-        """A connection was made: hold the epoch, and forget what was known by an earlier one."""
+        """Prepare a new connection: hold the epoch, and forget what an earlier connection has read."""
         self.epoch.hold(connection)
 
     def round(self) -> bool:
-        """One round over a connection that is made where there is none.
+        """Do one round; connect first if there is no connection. Returns whether more is waiting than it took.
 
         Raises:
-            Fenced: another writer has taken over, whichever statement has heard of it.
+            Fenced: another writer has taken over; any statement may find that out.
         """
         try:
             if self._connection is None or self._connection.closed:
@@ -122,14 +127,14 @@ class Part(ABC):
             self.ended_at = time.monotonic()
 
     def close(self) -> None:
-        """Give the connection up; the next round makes another one."""
+        """Close the connection; the next round makes another one."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
 
 
 class Folding(Part):
-    """What was shown becomes money: a sign of life, orphaned spools, the fold, the review and what has matured."""
+    """The part that turns appearances into money: sign of life, orphaned spools, fold, review, maturing."""
 
     name = "fold"
 
@@ -138,7 +143,7 @@ class Folding(Part):
         self._fold: Fold | None = None
         self._adopt_at = 0.0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
-        self._review_at, self._unreviewed = 0.0, True  # it weighs all that the last days have earned: not each round
+        self._review_at, self._unreviewed = 0.0, True  # a review weighs all earnings of some days: not in each round
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
@@ -171,7 +176,7 @@ class Folding(Part):
         return folded is not None
 
     def _adopt(self, connection: Connection[Any]) -> None:
-        """What a replica has left is recorded here too; a spool that somebody holds keeps nothing else waiting."""
+        """Record what ended replicas have left in their spools; a spool that is locked keeps nothing else waiting."""
         if time.monotonic() < self._adopt_at:
             return
         try:
@@ -182,10 +187,10 @@ class Folding(Part):
         connection.commit()
 
     def _folded(self, accountant: Fold) -> Folded | None:
-        """One fold.
+        """Fold once. Returns what was folded, if anything was waiting.
 
         Raises:
-            Temporary: the pool was used up meanwhile, by what was adopted or lost: it is read again.
+            Temporary: something else was paid from the pool meanwhile, so that it must be read again.
         """
         try:
             return accountant.run_once()
@@ -195,7 +200,11 @@ class Folding(Part):
             raise Temporary(f"the pool was used meanwhile: {refusal}") from refusal
 
     def _live(self, connection: Connection[Any]) -> None:
-        """A sign of life; finding another epoch means that somebody else has taken over."""
+        """Give a sign of life.
+
+        Raises:
+            Fenced: the epoch has ended: another process has taken over.
+        """
         done = connection.execute("UPDATE ledger.fence SET seen_at = now() WHERE epoch = %s", (self.epoch.number,))
         connection.commit()
         if done.rowcount == 0:
@@ -203,7 +212,7 @@ class Folding(Part):
 
 
 class Counting(Part):
-    """Live counters follow; while Redis is away they stand still, and nothing else does."""
+    """The part that updates live counters in Redis; while Redis does not answer, only they stand still."""
 
     name = "counters"
 
@@ -227,9 +236,9 @@ class Counting(Part):
 
 
 class Watching(Part):
-    """What is open is measured, noted and said, the journal's head kept outside the database, and the other parts listened to.
+    """The part that measures what is open and for how long, anchors the journal's head, and watches the other parts.
 
-    It asks no node, waits for no object store and takes no lock that others hold, so that it is heard whatever waits.
+    It asks no node, waits for no object store and takes no lock that others hold, so that it reports whatever else waits.
     """
 
     name = "watch"
@@ -254,7 +263,7 @@ class Watching(Part):
         super().close()
 
     def _listen(self) -> None:
-        """Say which part is silent: it waits for an answer without an end, or its thread is gone."""
+        """Log which part has not ended a round for long: it waits without a time limit, or its thread is gone."""
         for part in self._others:
             if time.monotonic() - part.ended_at > SILENT_MAX_S:
                 self._seldom.error(f"the ledger's {part.name}: one round takes longer than {SILENT_MAX_S:.0f} s")
@@ -262,15 +271,22 @@ class Watching(Part):
 
 @dataclass
 class Shared:
-    """What paying and reconciling know of each other."""
+    """What paying and reconciling share."""
 
-    hands: threading.Lock = field(default_factory=threading.Lock)  # one of them at a time changes batches
+    hands: threading.Lock = field(default_factory=threading.Lock)  # held by the one that changes batches
     treasury: Treasury | None = None
     is_reconciled: bool = False  # nothing new is begun before the chain and the journal agree
 
 
 class OnChain(Part):
-    """A part that asks nodes: while they are away, or what is set up is wrong, it waits and keeps its connection."""
+    """A part that asks nodes: while they do not answer, or a setting is wrong, it waits and keeps its connection.
+
+    Args:
+        settings: of the process.
+        epoch: of the process.
+        shared: what paying and reconciling share.
+        share: of the requests a second to each node that this part may make, from 0 to 1.
+    """
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared, share: float) -> None:
         super().__init__(settings, epoch)
@@ -279,7 +295,7 @@ class OnChain(Part):
 
     @abstractmethod
     def ask(self, connection: Connection[Any]) -> None:
-        """The round of a time at which nodes may be asked."""
+        """Do one round in which nodes are asked."""
 
     def work(self, connection: Connection[Any]) -> bool:
         if time.monotonic() < self._again_at:
@@ -299,7 +315,7 @@ class OnChain(Part):
 
 
 class Paying(OnChain):
-    """What was ordered is carried out, and what is owed reaches the chain: settle, resolve, plan, sign, send."""
+    """The part that carries out orders and pays what is owed: settle, resolve, plan, sign, send."""
 
     name = "payouts"
 
@@ -323,13 +339,13 @@ class Paying(OnChain):
         """Return the rail of the treasury, which is opened where it was not.
 
         Raises:
-            Temporary: no node answers, or what is set up wrongly a person must mend.
+            Temporary: no node answers, or a person must correct a setting or key.
         """
         if self._rail is None:
             try:
                 treasury = open_treasury(connection, self.chain, self.settings)
                 self._rail = SolanaRail(connection, self.chain, treasury, self.economics, self.own)
-            except (Rejected, ValueError) as refusal:  # the latter of an address or key that is none
+            except (Rejected, ValueError) as refusal:  # ValueError: a text is not an address or key
                 connection.rollback()
                 if isinstance(refusal, Rejected) and refusal.code == OTHER_MARKS:
                     self._ids_are_lost(connection, refusal)
@@ -338,7 +354,7 @@ class Paying(OnChain):
         return self._rail
 
     def _ids_are_lost(self, connection: Connection[Any], refusal: Rejected) -> None:
-        """Freeze payouts, until the secret is back or an administrator has ordered that there is a new one."""
+        """Freeze payouts, until the secret is back or an administrator has ordered to use the new one."""
         secret = runtime.secret(self.settings, "batches")
         if ordering.take_new_secret(connection, secret, self.own.orders_by_two):
             stops.thaw(connection, IDS_LOST)
@@ -348,13 +364,13 @@ class Paying(OnChain):
 
 
 class Reconciling(OnChain):
-    """The treasury's history is read and booked, and the journal compared with the chain."""
+    """The part that books the treasury's history and compares the journal with the chain."""
 
     name = "reconciliation"
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared) -> None:
         super().__init__(settings, epoch, shared, HISTORY_SHARE)
-        self._rail: SolanaRail | None = None  # that adopts, over this part's connection
+        self._rail: SolanaRail | None = None  # for adoption, over this part's connection
         self._reconcile_at = 0.0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self.finding: Finding | None = None
@@ -368,7 +384,7 @@ class Reconciling(OnChain):
         treasury = self.shared.treasury
         if treasury is None:
             return
-        if self._rail is None or self._rail.treasury is not treasury:  # nothing is planned before this has looked
+        if self._rail is None or self._rail.treasury is not treasury:  # nothing is planned before this is reconciled
             self._rail = SolanaRail(connection, self.chain, treasury, self.economics, self.own)
             self._reconcile_at = 0.0
         if time.monotonic() < self._reconcile_at:
@@ -376,16 +392,16 @@ class Reconciling(OnChain):
         adopt = partial(self._adopt, self._rail)
         with self.shared.hands:
             adoption.retry(self._rail)
-        found = reconcile(connection, self.chain, treasury, adopt, self._rail.opinions, self._difference)
-        if found.waits_for is not None:
-            self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
-        with self.shared.hands:  # an order to adopt is not let go on half of the way
-            adoption.end(self._rail, found)
-        pause_s = self.own.reconcile_interval_s if found.conclusive else self.own.tick_interval_s
-        self._reconcile_at = 0.0 if found.has_more else time.monotonic() + pause_s
-        if found.conclusive and self.shared.treasury is treasury:
-            self.shared.is_reconciled = found.ok
-        self.finding = found
+        finding = reconcile(connection, self.chain, treasury, adopt, self._rail.opinions, self._difference)
+        if finding.waits_for is not None:
+            self._seldom.warning(f"the chain is not reconciled: transaction {finding.waits_for} is waited for")
+        with self.shared.hands:  # not while an order to adopt is half done
+            adoption.end(self._rail, finding)
+        pause_s = self.own.reconcile_interval_s if finding.conclusive else self.own.tick_interval_s
+        self._reconcile_at = 0.0 if finding.has_more else time.monotonic() + pause_s
+        if finding.conclusive and self.shared.treasury is treasury:
+            self.shared.is_reconciled = finding.ok
+        self.finding = finding
 
     def _adopt(self, rail: SolanaRail, effect: Effect) -> bool:
         with self.shared.hands:
@@ -393,7 +409,7 @@ class Reconciling(OnChain):
 
 
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:
-    """The nodes of these settings; `share`: of the requests a second that they allow."""
+    """Open a pool of the nodes that settings name; `share` is the part of the allowed requests a second that it may make."""
     own = settings.section(LedgerSettings)
     urls = dict.fromkeys(runtime.endpoints(settings).solana_urls)
     return Chain([HttpNode(url, own.rpc_timeout_s, own.rpc_requests_per_s * share) for url in urls])

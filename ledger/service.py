@@ -1,7 +1,7 @@
 """The ledger as a service: a foreground process that keeps the detached actor alive, and ends it on SIGTERM.
 
-Should this process die the actor goes on; the next one finds it. Should the actor be gone, or fenced out, a new one
-is made, which takes a new epoch. Health is the actor's sign of life in the database.
+If this process dies the actor goes on, and the next process finds it. If the actor is gone or fenced out, a new one is
+started, which takes a new epoch. The service is healthy while the actor gives signs of life in the database.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOOKED_MAX_S = 600.0
 
 @dataclass
 class LedgerService:
-    """`python -m ledger.service`."""
+    """The process `python -m ledger.service`."""
 
     settings: Settings
     name: str = "ledger"
@@ -64,8 +64,8 @@ class LedgerService:
             raise Temporary("the ledger prepares its treasury")
 
     def notes(self) -> Mapping[str, str]:
-        """What has been open for too long, a line each; and that nobody has looked, where the ledger does not."""
-        from ledger.audit import ages  # with numpy, which commands that ask nothing do without
+        """Return what has been open for too long, one line each, and whether the ledger has stopped looking."""
+        from ledger.audit import ages  # imports numpy, which other commands do without
 
         try:
             with database.session(logins.url(self.settings, READER)) as connection:
@@ -82,11 +82,12 @@ class LedgerService:
 
 
 def service(settings: Settings) -> Service | None:
+    """Return the service of these settings."""
     return LedgerService(settings)
 
 
 def main() -> None:
-    """Keep the actor until SIGTERM."""
+    """Keep the actor alive until SIGTERM, then end it."""
     telemetry.configure("ledger-service")
     settings = settings_module.load()
     stop = threading.Event()
@@ -97,12 +98,12 @@ def main() -> None:
     ray_cluster.connect(settings, namespace=actor.NAMESPACE)
     handle = actor.get_or_create(settings)
     while not stop.wait(POLL_S):
-        handle = _looked_after(settings, handle)
+        handle = _living(settings, handle)
     _end(handle)
 
 
-def _looked_after(settings: Settings, handle: Any) -> Any:
-    """The actor, if it is well; a new one, if it is gone or was shut out."""
+def _living(settings: Settings, handle: Any) -> Any:
+    """Return the actor if it is alive; start a new one if it is gone or fenced out."""
     import ray
     from ray.exceptions import GetTimeoutError, RayActorError
 
@@ -123,7 +124,7 @@ def _looked_after(settings: Settings, handle: Any) -> Any:
 
 
 def _end(handle: Any) -> None:
-    """Let it finish its round, then end it."""
+    """Let the actor finish its rounds, then end it."""
     import ray
     from ray.exceptions import RayError
 

@@ -1,7 +1,7 @@
-"""Carrying out orders: adopt, book a withdrawal or a correction, take a new secret. See `orders` for who may ask.
+"""Carrying out orders: adopt, book a withdrawal or a correction, take a new secret. See `orders` for who may order.
 
-Of what the chain did only finalized transactions count, by as many nodes as an end needs; amounts are the chain's, and an
-order that names others is refused. A correction moves what the journal holds from one account to another, and nothing on chain.
+Only finalized transactions count, as said by as many nodes as an end needs; amounts are those of the chain, and an order that
+names others is refused. A correction moves money in the journal from one account to another, and nothing on chain.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from ledger.solana import treasury
 log = logging.getLogger(__name__)
 
 Conn = Connection[Any]
-Outcome = tuple[str, int | None]  # in words, and the entry that was written
+Outcome = tuple[str, int | None]  # what was done in words, and the entry that was written
 
-UNFIT = (Rejected, KeyError, TypeError, ValueError, psycopg.DataError)  # but the first: a body that no command has made
+UNFIT = (Rejected, KeyError, TypeError, ValueError, psycopg.DataError)  # all but the first: a body that no command made
 PAYERS = ("platform", "reward_pool")  # what a withdrawal may have been taken from
-CORRECTED = ("chain", "reward_pool", "platform", "payable")  # buckets and transfers say what the other accounts hold
+# What a correction may name. What other accounts hold must equal `ledger.maturing` and pending transfers.
+CORRECTED = ("chain", "reward_pool", "platform", "payable")
 
 
 def carry_out(rail: ChainRail) -> None:
-    """Carry out what is ordered; each order is answered, and what is booked for it is committed with the answer.
+    """Carry out the orders that are ready. Each is answered, and what is booked for it is committed with the answer.
 
-    But for an order to adopt: that asks nodes about one transaction after the other, so each is committed by itself (else
-    the end of the journal would be locked meanwhile, and nothing folded), and one that is interrupted goes on later.
+    An order to adopt is different: it asks nodes about one transaction after the other, so each adoption is committed by
+    itself (otherwise the end of the journal would be locked meanwhile, and nothing folded). It goes on later if interrupted.
     """
     connection = rail.connection
     waiting = orders.ready(connection, rail.settings.orders_by_two)
@@ -68,7 +69,7 @@ def carry_out(rail: ChainRail) -> None:
 SINCE = "c.slot >= %(slot)s AND c.seen_at >= %(since)s::timestamptz"
 STILL_UNKNOWN = f"""
     SELECT c.signature FROM ledger.chain_transactions c WHERE c.kind = 'unknown' AND {SINCE} ORDER BY c.slot, c.seen_at"""
-# What was read as unknown and has an end of ours that is younger than that, and than the order.
+# Transactions that were read as unknown and have an attempt or an entry that is younger than that, and than the order.
 ADOPTED = f"""
     SELECT count(*) FROM ledger.chain_transactions c WHERE c.kind <> 'unknown' AND {SINCE} AND (
         EXISTS (SELECT FROM ledger.attempts a
@@ -78,10 +79,12 @@ ADOPTED = f"""
 
 
 def _adopt_since(rail: ChainRail, order: Order) -> None:
-    """Declare that the database has gone back, and adopt what was read as unknown since a slot, or a time it was read at.
+    """Declare that the database has gone back in time, and adopt transactions that were read as unknown.
+
+    The order says since which slot, or since which time they were read.
 
     Raises:
-        Temporary: nodes do not tell enough of one now; what comes before it is adopted.
+        Temporary: nodes do not tell enough about one now; those before it are adopted.
     """
     connection = rail.connection
     rows = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
@@ -100,18 +103,22 @@ def _adopt_since(rail: ChainRail, order: Order) -> None:
 
 
 def _adopted_since(rail: ChainRail, order: Order) -> Outcome:
-    """What has come of an order to adopt."""
+    """Say how many transactions an order to adopt has adopted, and how many are still unknown."""
     connection, body = rail.connection, order.body
-    left = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
+    unknown = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
     adopted = connection.execute(ADOPTED, _since(order) | {"ordered_at": order.ordered_at}).fetchone()
     assert adopted is not None  # of a count
     since = f"slot {int(body['since_slot'])}" if "since_slot" in body else str(body["since"])
-    named = f", and {len(left)} not, as {left[0][0]}" if left else ""
-    return f"{adopted[0]} transactions since {since} are adopted{named}", None
+    beside = f", and {len(unknown)} not, as {unknown[0][0]}" if unknown else ""
+    return f"{adopted[0]} transactions since {since} are adopted{beside}", None
 
 
 def _since(order: Order) -> dict[str, Any]:
-    """Since which slot and which time, as the queries name them."""
+    """Return the parameters of the queries: since which slot and which time.
+
+    Raises:
+        Rejected: the order names neither.
+    """
     body = order.body
     if not {"since_slot", "since"} & body.keys():
         raise _refused("it is not said since when")
@@ -122,7 +129,7 @@ def _since(order: Order) -> dict[str, Any]:
 
 
 def _book_withdrawal(rail: ChainRail, order: Order) -> Outcome:
-    """A transaction took money from the treasury on purpose: the journal follows."""
+    """Book a transaction that took money from the treasury on purpose."""
     connection, signature, payer = rail.connection, str(order.body["signature"]), str(order.body["from"])
     if payer not in PAYERS:
         raise _refused(f"a withdrawal is from {' or '.join(PAYERS)}")
@@ -155,16 +162,20 @@ def _correct(rail: ChainRail, order: Order) -> Outcome:
     """Move an amount of the journal from one account to another."""
     connection = rail.connection
     asset, amount = str(order.body["asset"]), money.amount(order.body["amount"])
-    given, taken = (_account(connection, str(order.body[name]), asset) for name in ("to", "from"))
-    if given == taken:
+    target, source = (_account(connection, str(order.body[name]), asset) for name in ("to", "from"))
+    if target == source:
         raise _refused("a correction is from one account to another")
-    lines = [(taken, -amount), (given, amount)]
+    lines = [(source, -amount), (target, amount)]
     entry = book.post(connection, book.Entry("correction", f"order:{order.id}", lines, dict(order.by)))
     return f"booked: {amount} base units of {asset} from {order.body['from']} to {order.body['to']}", entry.id
 
 
 def _account(connection: Conn, name: str, asset: str) -> int:
-    """The account that `kind` or `payable:creator:NUMBER` names."""
+    """Return the account that `kind` or `payable:creator:NUMBER` names.
+
+    Raises:
+        Rejected: no account has this name, or corrections may not touch it.
+    """
     kind, *owner = name.split(":")
     if kind not in CORRECTED or (kind == "payable") != (len(owner) == 2):
         named = ", ".join(CORRECTED[:-1])
@@ -178,7 +189,7 @@ def _account(connection: Conn, name: str, asset: str) -> int:
 
 
 def _keep_secret(_rail: ChainRail, _order: Order) -> Outcome:
-    """The treasury is open, so its secret is the one that is known."""
+    """Refuse: the treasury is open, so its secret is the one that the database knows."""
     raise _refused("the ledger knows this secret of the batches: there is no other to take")
 
 
@@ -199,22 +210,22 @@ WAYS: Mapping[str, Callable[[ChainRail, Order], Outcome]] = {
 
 
 def take_new_secret(connection: Conn, secret: str, by_two: bool) -> bool:
-    """Carry out the order that the secret of the batches, which was lost, is another one from now on; whether there was one.
+    """Carry out an order to use another secret for batches, since the one before was lost. Returns whether it was done.
 
-    Markers of before are not found again by the new secret, and their rent is lost. So nothing that was signed under them
+    With the new secret, earlier markers are not found again, and their rent is lost. So nothing that was signed under them
     may still be able to land, by the database's clock; until then the order is refused.
     """
-    waiting = [each for each in orders.ready(connection, by_two) if each.kind == orders.SECRET]
-    if not waiting:
+    secret_orders = [each for each in orders.ready(connection, by_two) if each.kind == orders.SECRET]
+    if not secret_orders:
         connection.commit()
         return False
-    order = waiting[0]
+    order = secret_orders[0]
     young = batches.young(connection)
     if young:
-        said = (
+        refusal = (
             f"{young} transactions that were signed under the lost secret are younger than {batches.LINEAGE_DAYS} days"
         )
-        orders.done(connection, order.id, False, f"{said}: put it back, or order again then", None)
+        orders.done(connection, order.id, False, f"{refusal}: put it back, or order again then", None)
     else:
         treasury.take_mark(connection, secret)
         orders.done(connection, order.id, True, "ids and markers of batches derive from the new secret", None)

@@ -1,8 +1,8 @@
-"""Orders: what an administrator has the ledger do that no rule of its own does. Owns `ledger.orders`.
+"""Orders: what administrators have the ledger do beside its own rules. Owns `ledger.orders`.
 
-Placed and approved with an administrator's key, which the database verifies; carried out by the ledger, the one writer, in
-its next round (see `ordering`). Where two persons are wanted an order waits for another administrator, and is over when
-nobody has approved it in time. Nothing that an order says ever changes.
+An order is placed and approved with an administrator's key, which the database verifies, and carried out by the ledger, the
+one writer, in its next round (see `ordering`). Where two persons are required it waits for another administrator, and
+expires if none approves it in time. What an order says never changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = """id, kind, body, reason, ordered_as, ordered_at, expires_at, approve
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done and who says so; `done_at`, `carried_out` and `outcome` are None while it waits."""
+    """What is to be done and who ordered it; `done_at`, `carried_out` and `outcome` are None while it waits."""
 
     id: int
     kind: str
@@ -50,21 +50,33 @@ class Order:
 
     @property
     def by(self) -> Mapping[str, Any]:
-        """Who answers for it, as entries say it."""
+        """Who is responsible for it, in the form that entries have it."""
         return {"order": self.id, "reason": self.reason, "by": self.ordered_as, "approved_by": self.approved_as}
 
     @property
     def state(self) -> str:
+        """Where it stands: open, approved, carried out, refused or expired."""
         if self.done_at is not None:
             return "carried out" if self.carried_out else "refused"
         return "expired" if self.is_over else "approved" if self.approved_as else "open"
 
 
 def place(connection: Conn, key: str, kind: str, body: Mapping[str, Any], reason: str, lives_s: int) -> int:
-    """Place an order under the name of the key's administrator; its number.
+    """Place an order under the name of the key's administrator.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        key: the API key of an administrator.
+        kind: `ADOPT`, `WITHDRAWAL`, `CORRECTION` or `SECRET`.
+        body: what the kind needs, as JSON holds it.
+        reason: why, in words; kept with what is booked.
+        lives_s: seconds after which it expires.
+
+    Returns:
+        The order's number.
 
     Raises:
-        Rejected: the key is no administrator's.
+        Rejected: the key does not belong to an administrator.
     """
     with _refusals():
         row = connection.execute(
@@ -78,13 +90,18 @@ def approve(connection: Conn, key: str, number: int) -> None:
     """Approve another administrator's order.
 
     Raises:
-        Rejected: the key is no administrator's, or the order is their own, done, approved or over.
+        Rejected: the key does not belong to an administrator, or the order is their own, done, approved or expired.
     """
     with _refusals():
         connection.execute("SELECT ledger.approve_order(%s, %s)", (key, number))
 
 
 def one(connection: Conn, number: int) -> Order:
+    """Return an order.
+
+    Raises:
+        Rejected: no order has this number.
+    """
     row = connection.execute(f"SELECT {COLUMNS} FROM ledger.orders WHERE id = %s", (number,)).fetchone()
     if row is None:
         raise Rejected(f"there is no order {number}", status=404, code="order-unknown")
@@ -92,13 +109,13 @@ def one(connection: Conn, number: int) -> Order:
 
 
 def listing(connection: Conn, limit: int = LISTED_MAX) -> list[Order]:
-    """The newest first."""
+    """Return orders, the newest first."""
     rows = connection.execute(f"SELECT {COLUMNS} FROM ledger.orders ORDER BY id DESC LIMIT %s", (limit,))
     return [Order(*row) for row in rows]
 
 
 def ready(connection: Conn, by_two: bool) -> list[Order]:
-    """What is to be carried out now, the oldest first; `by_two`: only what a second administrator has approved."""
+    """Return orders to be carried out now, the oldest first; with `by_two`, only those a second administrator approved."""
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM ledger.orders WHERE done_at IS NULL AND expires_at > clock_timestamp()"
         " AND (approved_by IS NOT NULL OR NOT %s) ORDER BY id",
@@ -108,6 +125,15 @@ def ready(connection: Conn, by_two: bool) -> list[Order]:
 
 
 def done(connection: Conn, number: int, carried_out: bool, outcome: str, entry_id: int | None) -> None:
+    """Answer an order.
+
+    Args:
+        connection: of the ledger; nothing is committed.
+        number: the order's.
+        carried_out: whether it was carried out, rather than refused.
+        outcome: what was done, or why not, in words.
+        entry_id: the entry that was written for it, if any.
+    """
     with book.refusals():
         connection.execute(
             "UPDATE ledger.orders SET done_at = now(), carried_out = %s, outcome = %s, entry_id = %s WHERE id = %s",

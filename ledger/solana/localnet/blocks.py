@@ -1,8 +1,8 @@
 """The chain: blocks, heights, a window of valid blockhashes, commitment levels and forks, over LiteSVM.
 
-LiteSVM executes transactions exactly as the chain's programs do, and knows nothing else: it has one blockhash, no
-blocks and no memory. This module is that rest. It is deterministic and touches no clock or socket: whoever drives it
-(the server, a simulation) calls `produce` for each slot.
+LiteSVM executes transactions exactly as the chain's programs do, and does nothing else: it has one blockhash, no blocks and
+no history. This module adds them. It is deterministic and touches no clock or socket: the server, or a simulation, calls
+`produce` for each slot.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ledger.solana.localnet.store import Change, Landed, Store
 TOKEN_PROGRAM = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 TOKEN_ACCOUNT_BYTES = 165
 SYSTEM_PROGRAM = Pubkey.default()
-WINDOW_BLOCKS = 150
-FINALITY_BLOCKS = 32
+WINDOW_BLOCKS = 150  # for which a blockhash can be used
+FINALITY_BLOCKS = 32  # that a finalized block is behind the newest one
 CONFIRMED_BLOCKS = 1
 SIZE_MAX = {"legacy": 1232, "0": 1232, "1": 4096}
-LAMPORTS_PER_BYTE = 5080  # mainnet's rate in November 2026; callers read it, nobody assumes it
+LAMPORTS_PER_BYTE = 5080  # mainnet's rent in November 2026; callers ask for it
 FAUCET_LAMPORTS = 10**15
 BLOCK_TRANSACTIONS_MAX = 2000
 PENDING_MAX = 10_000
@@ -47,7 +47,14 @@ _NOT_EXECUTED = ("AccountNotFound", "InsufficientFundsForFee", "SignatureFailure
 
 
 class Refused(Exception):
-    """A transaction that the node does not take; `error` is the chain's own name for why."""
+    """A transaction that the node does not accept.
+
+    Args:
+        message: why, in the words of a node.
+        error: the chain's own name for why, as JSON holds it.
+        logs: what programs said.
+        code: of the JSON-RPC error.
+    """
 
     def __init__(self, message: str, error: object = None, logs: Sequence[str] = (), code: int = -32002) -> None:
         super().__init__(message, error, logs, code)
@@ -56,7 +63,7 @@ class Refused(Exception):
 
 @dataclass
 class Block:
-    """One block: what it holds and how to undo it."""
+    """One block: its transactions, and in `undo` what each changed account was before (None where it did not exist)."""
 
     height: int
     time: int
@@ -66,7 +73,7 @@ class Block:
 
 
 class LocalChain:
-    """One chain as its leader sees it."""
+    """One chain as its leader sees it. With `alpenglow` a confirmed block is final; `seed` makes a chain that repeats."""
 
     def __init__(self, store: Store, *, seed: bytes | None = None, alpenglow: bool = False) -> None:
         self.store = store
@@ -86,27 +93,29 @@ class LocalChain:
     # ── Reading ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def height_at(self, commitment: str) -> int:
-        """The newest block of a commitment level."""
-        behind = {"processed": 0, "confirmed": CONFIRMED_BLOCKS, "finalized": FINALITY_BLOCKS}[commitment]
+        """Return the height of the newest block of a commitment level."""
+        blocks_behind = {"processed": 0, "confirmed": CONFIRMED_BLOCKS, "finalized": FINALITY_BLOCKS}[commitment]
         if self.alpenglow and commitment == "finalized":
-            behind = CONFIRMED_BLOCKS
-        return max(0, self.height - behind)
+            blocks_behind = CONFIRMED_BLOCKS
+        return max(0, self.height - blocks_behind)
 
     def blockhash_at(self, commitment: str) -> tuple[str, int]:
-        """Newest blockhash of a level, and the last height at which a transaction with it may still land."""
+        """Return the newest blockhash of a level, and the last height at which a transaction with it may still land."""
         height = self.height_at(commitment)
         return str(self._block(height).hash), height + WINDOW_BLOCKS
 
     def is_valid(self, blockhash: str) -> bool:
+        """Whether a transaction with this blockhash may still land."""
         return self._hashes.get(blockhash, -WINDOW_BLOCKS - 1) >= self.height - WINDOW_BLOCKS
 
     def level(self, height: int) -> str:
+        """Return the commitment level of a block."""
         if height <= self.height_at("finalized"):
             return "finalized"
         return "confirmed" if height <= self.height_at("confirmed") else "processed"
 
     def account(self, pubkey: Pubkey, commitment: str = "processed") -> Account | None:
-        """An account as a commitment level sees it: its value before the first later block that changed it."""
+        """Return an account as of a commitment level: its value before the first later block that changed it."""
         for height in range(self.height_at(commitment) + 1, self.height + 1):
             block = self.blocks.get(height)
             if block is not None and pubkey in block.undo:
@@ -114,13 +123,18 @@ class LocalChain:
         return _present(self.svm.get_account(pubkey))
 
     def decimals(self, mint: Pubkey) -> int:
+        """Return the decimals of a mint; 0 where the account is not one."""
         account = self.svm.get_account(mint)
         return account.data[44] if account is not None and len(account.data) >= 45 else 0
 
     # ── Taking transactions ────────────────────────────────────────────────────────────────────────────────────────
 
     def parse(self, raw: bytes) -> VersionedTransaction:
-        """The transaction in these bytes, of a size its version allows."""
+        """Decode a transaction.
+
+        Raises:
+            Refused: these bytes are not one, or more than its version allows.
+        """
         try:
             transaction = VersionedTransaction.from_bytes(raw)
         except Exception as error:
@@ -133,7 +147,11 @@ class LocalChain:
         return transaction
 
     def preflight(self, transaction: VersionedTransaction) -> None:
-        """Refuse what could not succeed now."""
+        """Require that a transaction would succeed now.
+
+        Raises:
+            Refused: it would not.
+        """
         signature = str(transaction.signatures[0])
         if self.store.transaction(signature) is not None:
             raise _preflight("This transaction has already been processed", "AlreadyProcessed")
@@ -147,7 +165,7 @@ class LocalChain:
             raise _preflight(f"Error processing transaction: {error}", error, result.meta().logs())
 
     def enqueue(self, transaction: VersionedTransaction) -> str:
-        """Put a transaction where the next block will find it; the same one twice is one."""
+        """Queue a transaction for the next block; the same one is queued once. Returns its signature."""
         if len(self.pending) >= PENDING_MAX:
             raise Refused("Node is behind: too many transactions are waiting", code=-32005)
         signature = str(transaction.signatures[0])
@@ -156,7 +174,7 @@ class LocalChain:
         return signature
 
     def airdrop(self, to: Pubkey, lamports: int) -> VersionedTransaction:
-        """A transfer from the faucet; its compute limit makes each one unique."""
+        """Make a transfer from the faucet; its compute limit makes each one unique."""
         self._airdrops += 1
         instructions = [
             set_compute_unit_limit(10_000 + self._airdrops % 1_000_000),
@@ -169,7 +187,7 @@ class LocalChain:
     # ── Blocks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def produce(self, time: int) -> Block:
-        """One block with what is waiting; transactions whose blockhash is too old vanish, as they do on chain."""
+        """Make one block of the queue, at a Unix time; transactions whose blockhash is too old vanish, as on the real chain."""
         self.height += 1
         block = self._new_block(self.height, time)
         self._set_clock(time)
@@ -177,21 +195,21 @@ class LocalChain:
         taken = list(self.pending)[:BLOCK_TRANSACTIONS_MAX]
         for signature in taken:
             transaction = self.pending.pop(signature)
-            done = self._execute(transaction, signature, block, len(landed))
-            if done is not None:
-                landed.append((done, [bytes(key) for key in transaction.message.account_keys]))
+            executed = self._execute(transaction, signature, block, len(landed))
+            if executed is not None:
+                landed.append((executed, [bytes(key) for key in transaction.message.account_keys]))
         if landed or taken:
             self._write(block, landed, taken)
         self._forget_before(self.height - WINDOW_BLOCKS)
         return block
 
     def abandon(self, count: int) -> list[VersionedTransaction]:
-        """A fork: undo the newest `count` blocks that are not final and return the transactions they held."""
+        """Fork: undo the newest `count` blocks that are not final. Returns the transactions that they held."""
         orphans: list[VersionedTransaction] = []
         for _ in range(min(count, self.height - self.height_at("finalized") - 1)):
             block = self.blocks.pop(self.height)
-            kept = [self.store.transaction(signature) for signature in block.signatures]
-            orphans = [VersionedTransaction.from_bytes(each.raw) for each in kept if each is not None] + orphans
+            landed = [self.store.transaction(signature) for signature in block.signatures]
+            orphans = [VersionedTransaction.from_bytes(each.raw) for each in landed if each is not None] + orphans
             for pubkey, account in block.undo.items():
                 self.svm.set_account(pubkey, account or Account(0, b"", SYSTEM_PROGRAM))
             restored = [(bytes(key), bytes(account) if account else None) for key, account in block.undo.items()]
@@ -202,12 +220,13 @@ class LocalChain:
         return orphans
 
     def keep_height(self, height: int) -> None:
-        """Promise that after a restart heights go on from here, so that none is ever used twice."""
+        """Promise that after a restart heights go on from here, so that no height is used twice."""
         self.store.set_meta("promised", str(height).encode())
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _execute(self, transaction: VersionedTransaction, signature: str, block: Block, place: int) -> Landed | None:
+        """Execute one transaction of a block; None where it does not get into one. Notes in the block how to undo it."""
         if not self.is_valid(str(transaction.message.recent_blockhash)) or self.store.transaction(signature):
             return None
         keys = transaction.message.account_keys
@@ -233,7 +252,7 @@ class LocalChain:
         before: Sequence[Account | None],
         after: Sequence[Account | None],
     ) -> dict[str, object]:
-        """`meta` as getTransaction answers it."""
+        """Make `meta` as getTransaction answers it."""
         return {
             "err": error,
             "status": {"Err": error} if error is not None else {"Ok": None},
@@ -250,7 +269,7 @@ class LocalChain:
         }
 
     def _token_balances(self, accounts: Sequence[Account | None]) -> list[dict[str, object]]:
-        found: list[dict[str, object]] = []
+        balances: list[dict[str, object]] = []
         for index, account in enumerate(accounts):
             token = token_amount(account)
             if token is None:
@@ -258,8 +277,8 @@ class LocalChain:
             mint, owner, amount = token
             ui = ui_amount(amount, self.decimals(mint))
             keys = {"mint": str(mint), "owner": str(owner), "programId": str(TOKEN_PROGRAM)}
-            found.append({"accountIndex": index, **keys, "uiTokenAmount": ui})
-        return found
+            balances.append({"accountIndex": index, **keys, "uiTokenAmount": ui})
+        return balances
 
     def _write(self, block: Block, landed: list[tuple[Landed, Sequence[bytes]]], taken: list[str]) -> None:
         changes = []
@@ -319,7 +338,7 @@ def error_of(result: FailedTransactionMetadata) -> object:
 
 
 def token_amount(account: Account | None) -> tuple[Pubkey, Pubkey, int] | None:
-    """Mint, owner and amount of a token account; None for every other account."""
+    """Return mint, owner and amount of a token account; None for every other account."""
     if account is None or account.owner != TOKEN_PROGRAM or len(account.data) != TOKEN_ACCOUNT_BYTES:
         return None
     data = bytes(account.data)
@@ -327,7 +346,7 @@ def token_amount(account: Account | None) -> tuple[Pubkey, Pubkey, int] | None:
 
 
 def _present(account: Account | None) -> Account | None:
-    """An account without lamports is no account."""
+    """Return an account that exists: one without lamports does not."""
     return account if account is not None and account.lamports > 0 else None
 
 
@@ -336,7 +355,7 @@ def _preflight(message: str, error: object, logs: Iterable[str] = ()) -> Refused
 
 
 def ui_amount(amount: int, decimals: int) -> dict[str, object]:
-    """A token amount as the RPC prints it."""
+    """Return a token amount as JSON-RPC shows it."""
     whole, part = divmod(amount, 10**decimals)
     text = f"{whole}.{part:0{decimals}d}".rstrip("0").rstrip(".") if decimals else str(whole)
     return {"amount": str(amount), "decimals": decimals, "uiAmount": amount / 10**decimals, "uiAmountString": text}

@@ -1,7 +1,7 @@
 """A localnet inside the caller's own process, for tests and benchmarks: blocks are made when the caller says so.
 
-Programs, signatures, fees and heights are the localnet's own (LiteSVM); only HTTP is left out, and accounts are put
-where they are wanted instead of being opened by transactions. Keys follow from words, so that runs repeat.
+Programs, signatures, fees and heights are the localnet's own (LiteSVM); only HTTP is left out, and accounts are set directly
+instead of being opened by transactions. Keys derive from words, so that runs repeat.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ledger.solana.localnet.methods import RpcError, answer
 from ledger.solana.localnet.store import Store
 from ledger.solana.treasury import Treasury
 
-RENT = 1_488_440
+RENT = 1_488_440  # lamports of a token account and of a mint
 DECIMALS = 6
 
 
 class Key:
-    """A signer whose key follows from a word."""
+    """A signer whose key derives from a word."""
 
     def __init__(self, word: str) -> None:
         self._keypair = Keypair.from_seed(hashlib.sha256(word.encode()).digest())
@@ -40,7 +40,7 @@ class Key:
 
 
 class LocalNode:
-    """A node that knows the chain as it is."""
+    """An RPC node that answers from a chain at once, and notes in `calls` what it was asked."""
 
     def __init__(self, name: str, chain: blocks.LocalChain) -> None:
         self.name, self.chain = name, chain
@@ -55,16 +55,28 @@ class LocalNode:
 
 
 def new_chain(seed: bytes = b"test") -> blocks.LocalChain:
+    """Make a chain in memory; the same seed makes the same chain."""
     return blocks.LocalChain(Store(":memory:"), seed=seed)
 
 
 def advance(chain: blocks.LocalChain, count: int) -> None:
-    """Make some blocks."""
+    """Make `count` blocks."""
     for _ in range(count):
         chain.produce(chain.height)
 
 
 def token_account(mint: Pubkey, owner: Pubkey, amount: int = 0, *, frozen: bool = False) -> Account:
+    """Make a token account, as bytes on chain.
+
+    Args:
+        mint: of the token.
+        owner: who may spend from it.
+        amount: what it holds, in base units.
+        frozen: whether nothing may enter or leave it.
+
+    Returns:
+        The account, which holds the rent.
+    """
     state = TokenAccountState.Frozen if frozen else TokenAccountState.Initialized
     data = bytes(TokenAccount(mint, owner, amount, None, state, None, 0))
     return Account(RENT, data, packing.TOKEN_PROGRAM)
@@ -80,9 +92,19 @@ def put_treasury(
     separate_gas: bool = False,
     word: str = "",
 ) -> Treasury:
-    """A mint, a treasury that holds all of it, and a payer of fees, who is the treasury unless it is to be separate.
+    """Put a mint and a treasury that holds all of it on a chain.
 
-    `word` begins the words that their keys follow from.
+    Args:
+        chain: where they are put.
+        secret: from which ids and markers of batches derive.
+        pool_pix: what the treasury holds, in base units.
+        gas_lamports: what the payer of fees holds.
+        version: of transactions: "legacy" or "v1".
+        separate_gas: whether another key than the treasury's pays the fees.
+        word: begins the words that their keys derive from.
+
+    Returns:
+        The treasury, ready to pay.
     """
     owner, gas = Key(f"{word}treasury"), Key(f"{word}gas" if separate_gas else f"{word}treasury")
     mint = Key(f"{word}mint").pubkey

@@ -1,6 +1,6 @@
-"""The JSON-RPC methods, each a function of the chain and its parameters, answering as Agave does.
+"""The JSON-RPC methods: each is a function of the chain, its parameters and its options, and answers as Agave does.
 
-Every answer that depends on the chain carries `context.slot`. A block's slot is its height. Knows nothing of HTTP.
+An answer that depends on the chain carries `context.slot`. A block's slot is its height. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 SLOTS_PER_EPOCH = 432_000
+RECENT_BLOCKS = 300  # of which getSignatureStatuses knows without searching history
 
 Params = list[Any]
 Answer = Any
 
 
 class RpcError(Exception):
-    """An answer that is an error."""
+    """A JSON-RPC error, as an answer."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
         super().__init__(code, message, data)
@@ -47,13 +48,17 @@ class RpcError(Exception):
 
 
 def answer(chain: LocalChain, method: str, params: Params) -> Answer:
-    """What the node answers; an RpcError says what it refuses."""
+    """Answer one call as a node.
+
+    Raises:
+        RpcError: the node refuses it, or does not know the method.
+    """
     function = METHODS.get(method)
     if function is None:
         raise RpcError(-32601, f"Method not found: {method}")
     options = _options(params)
-    least = options.get("minContextSlot")
-    if least is not None and chain.height_at(options.get("commitment") or "finalized") < least:
+    slot_min = options.get("minContextSlot")
+    if slot_min is not None and chain.height_at(options.get("commitment") or "finalized") < slot_min:
         raise RpcError(-32016, "Minimum context slot has not been reached", {"contextSlot": chain.height})
     try:
         return function(chain, params, options)
@@ -64,7 +69,7 @@ def answer(chain: LocalChain, method: str, params: Params) -> Answer:
 
 
 def _options(params: Params) -> dict[str, Any]:
-    """The last parameter when it is a table; nulls, which clients send for what they leave out, are dropped."""
+    """Return the options, which are the last parameter, without the nulls that clients send for what they leave out."""
     last = params[-1] if params and isinstance(params[-1], dict) else {}
     return {key: value for key, value in last.items() if value is not None}
 
@@ -138,14 +143,14 @@ def _simulation(error: object, logs: list[str], units: int = 0) -> dict[str, obj
 def _signature_statuses(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     if len(params[0]) > STATUSES_MAX:
         raise RpcError(-32602, f"Too many inputs provided; max {STATUSES_MAX}")
-    found = [_status(chain, signature, options) for signature in params[0]]
-    return {"context": {"slot": chain.height, "apiVersion": "4.2.0"}, "value": found}
+    statuses = [_status(chain, signature, options) for signature in params[0]]
+    return {"context": {"slot": chain.height, "apiVersion": "4.2.0"}, "value": statuses}
 
 
 def _status(chain: LocalChain, signature: str, options: Mapping[str, Any]) -> Answer:
     landed = chain.store.transaction(signature)
-    recent = landed is not None and landed.height > chain.height - 300
-    if landed is None or not (recent or options.get("searchTransactionHistory")):
+    is_recent = landed is not None and landed.height > chain.height - RECENT_BLOCKS
+    if landed is None or not (is_recent or options.get("searchTransactionHistory")):
         return None
     level = chain.level(landed.height)
     error = json.loads(landed.error) if landed.error else None
@@ -209,7 +214,7 @@ def _encoded(landed: Landed, transaction: VersionedTransaction, encoding: str) -
 
 def _signatures_for_address(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     limit = min(int(options.get("limit", SIGNATURES_MAX)), SIGNATURES_MAX)
-    found = chain.store.mentions(
+    mentions = chain.store.mentions(
         bytes(Pubkey.from_string(params[0])),
         before=chain.store.transaction(options.get("before", "")),
         until=chain.store.transaction(options.get("until", "")),
@@ -225,7 +230,7 @@ def _signatures_for_address(chain: LocalChain, params: Params, options: dict[str
             "blockTime": each.time,
             "confirmationStatus": chain.level(each.height),
         }
-        for each in found
+        for each in mentions
     ]
 
 
@@ -236,8 +241,8 @@ def _request_airdrop(chain: LocalChain, params: Params, _: dict[str, Any]) -> st
 
 def _fee_for_message(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     message = from_bytes_versioned(base64.b64decode(params[0]))
-    known = chain.is_valid(str(message.recent_blockhash))
-    return _with_context(chain, options, 5000 * message.header.num_required_signatures if known else None)
+    is_valid = chain.is_valid(str(message.recent_blockhash))
+    return _with_context(chain, options, 5000 * message.header.num_required_signatures if is_valid else None)
 
 
 # ── Accounts ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,17 +257,17 @@ def _multiple_accounts(chain: LocalChain, params: Params, options: dict[str, Any
     if len(params[0]) > ACCOUNTS_MAX:
         raise RpcError(-32602, f"Too many inputs provided; max {ACCOUNTS_MAX}")
     level = _commitment(options)
-    found = [_account_json(chain.account(Pubkey.from_string(key), level), options) for key in params[0]]
-    return _with_context(chain, options, found)
+    accounts = [_account_json(chain.account(Pubkey.from_string(key), level), options) for key in params[0]]
+    return _with_context(chain, options, accounts)
 
 
 def _account_json(account: Account | None, options: Mapping[str, Any]) -> Answer:
     if account is None:
         return None
     data = bytes(account.data)
-    cut = options.get("dataSlice")
-    if cut:
-        data = data[cut["offset"] : cut["offset"] + cut["length"]]
+    part = options.get("dataSlice")
+    if part:
+        data = data[part["offset"] : part["offset"] + part["length"]]
     encoded = base64.b64encode(data).decode()
     shown: Answer = [encoded, "base64"]
     if options.get("encoding", "base64") in ("base58", "binary"):
@@ -297,24 +302,24 @@ def _token_supply(chain: LocalChain, params: Params, options: dict[str, Any]) ->
 
 
 def _token_accounts_by_owner(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
-    owner, wanted, level = Pubkey.from_string(params[0]), params[1].get("mint"), _commitment(options)
-    found = []
+    owner, mint, level = Pubkey.from_string(params[0]), params[1].get("mint"), _commitment(options)
+    accounts = []
     for pubkey, _ in chain.svm.get_program_accounts(TOKEN_PROGRAM):
         account = chain.account(pubkey, level)
         token = token_amount(account)
-        if token is not None and token[1] == owner and wanted in (None, str(token[0])):
-            found.append({"pubkey": str(pubkey), "account": _account_json(account, options)})
-    return _with_context(chain, options, found)
+        if token is not None and token[1] == owner and mint in (None, str(token[0])):
+            accounts.append({"pubkey": str(pubkey), "account": _account_json(account, options)})
+    return _with_context(chain, options, accounts)
 
 
 def _program_accounts(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     level = _commitment(options)
-    found = []
+    accounts = []
     for pubkey, _ in chain.svm.get_program_accounts(Pubkey.from_string(params[0])):
         account = chain.account(pubkey, level)
         if account is not None and all(_matches(account, each) for each in options.get("filters", [])):
-            found.append({"pubkey": str(pubkey), "account": _account_json(account, options)})
-    return _with_context(chain, options, found) if options.get("withContext") else found
+            accounts.append({"pubkey": str(pubkey), "account": _account_json(account, options)})
+    return _with_context(chain, options, accounts) if options.get("withContext") else accounts
 
 
 def _matches(account: Account, condition: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """The localnet as a process: JSON-RPC over HTTP on the loopback address, a block each slot, everything on disk.
 
-A transaction is on disk before its acceptance is answered; those that arrive together share one write. Heights are
-promised ahead on disk, so that a restart never uses one twice.
+A transaction is on disk before it is answered for; those that arrive together share one write. Heights are promised ahead on
+disk, so that a restart never uses one twice.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ledger.solana.localnet.store import Store
 
 log = logging.getLogger(__name__)
 
-HEIGHTS_AHEAD = 20
+HEIGHTS_AHEAD = 20  # that are promised at once
 BODY_BYTES_MAX = 1 << 20
 BATCH_CALLS_MAX = 100
-GATHER_S = 0.002
+GATHER_S = 0.002  # for which a write waits for other transactions
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 ACCEPTING = ("sendTransaction", "requestAirdrop")
 
 
 class LocalnetServer:
-    """One chain, its clock and its door."""
+    """One chain, with its clock and its HTTP interface. A slot takes `slot_ms`."""
 
     def __init__(self, chain: LocalChain, slot_ms: int) -> None:
         self.chain = chain
@@ -43,13 +43,14 @@ class LocalnetServer:
         self._written: asyncio.Future[None] | None = None
 
     def application(self) -> web.Application:
+        """Return the HTTP application."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_post("/", self._post)
         app.router.add_get("/health", lambda _: _text("ok"))
         return app
 
     async def tick_forever(self) -> None:
-        """A block each slot; when the machine is late, slots are skipped, as on the real chain."""
+        """Make a block each slot; when the machine is late, slots are skipped, as on the real chain."""
         due = time.monotonic()
         while True:
             self.tick(int(time.time()))
@@ -57,6 +58,7 @@ class LocalnetServer:
             await asyncio.sleep(due - time.monotonic())
 
     def tick(self, now: int) -> None:
+        """Make a block at a Unix time."""
         if self.chain.height + 1 > self._promised:
             self._promised = self.chain.height + HEIGHTS_AHEAD
             self.chain.keep_height(self._promised)
@@ -64,7 +66,7 @@ class LocalnetServer:
         self.chain.produce(now)
 
     def write(self) -> None:
-        """Put on disk what was accepted, and let those who wait for it answer."""
+        """Put accepted transactions on disk, and let the requests that wait for this answer."""
         if self._unwritten:
             self.chain.store.accept(self._unwritten)
             self._unwritten = []
@@ -99,6 +101,7 @@ class LocalnetServer:
         return {"jsonrpc": "2.0", "id": number, "result": result}
 
     async def _durable(self, signature: str) -> None:
+        """Wait until a transaction is on disk."""
         transaction = self.chain.pending.get(signature)
         if transaction is None:
             return  # it is in a block already, and a block is written before it is seen
@@ -111,7 +114,7 @@ class LocalnetServer:
 
 
 def _require_no_browser(request: web.Request) -> None:
-    """Refuse what a web page could make a browser of this machine send; programs send none of it.
+    """Refuse requests that a web page could make a browser of this machine send; programs do not send such.
 
     A page can post to the loopback address as text/plain without asking first, and under a name of its own that leads
     there (DNS rebinding).

@@ -14,7 +14,7 @@ from ledger.settings import LedgerSettings
 
 @dataclass
 class Localnet:
-    """`python -m ledger.solana.localnet`, its data under the data folder."""
+    """The process `python -m ledger.solana.localnet`, with its data under the data folder."""
 
     settings: Settings
     name: str = "solana"
@@ -38,4 +38,5 @@ class Localnet:
 
 
 def service(settings: Settings) -> Service | None:
+    """Return the service, or None where the settings name RPC URLs."""
     return Localnet(settings) if EMBEDDED in settings.solana.urls else None

@@ -1,4 +1,4 @@
-"""What the localnet keeps: accounts, accepted transactions and their history, in one SQLite file.
+"""The localnet's store: accounts, accepted transactions and their history, in one SQLite file.
 
 A block is written whole, with the accounts it changed and their values before it, so that reads at `finalized` stay
 true after a restart. `synchronous=FULL` puts everything on disk before it is answered for. Knows rows, not Solana.
@@ -40,7 +40,7 @@ class Landed:
 
 @dataclass(frozen=True)
 class Change:
-    """An account before and after a block; None where there is none."""
+    """An account's bytes before and after a block; None where it does not exist."""
 
     pubkey: bytes
     before: bytes | None
@@ -60,25 +60,30 @@ class Store:
         self._db.close()
 
     def meta(self, key: str) -> bytes | None:
+        """Return a value by its name."""
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def set_meta(self, key: str, value: bytes) -> None:
+        """Set a value by its name."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def accounts(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return every account: address and bytes."""
         return self._db.execute("SELECT pubkey, account FROM accounts")
 
     def undo(self) -> Iterable[tuple[int, bytes, bytes | None]]:
+        """Return how to undo recent blocks: height, address, and the account before it; oldest block first."""
         return self._db.execute("SELECT height, pubkey, account FROM undo ORDER BY height")
 
     def accept(self, rows: Sequence[tuple[str, bytes]]) -> None:
-        """Keep transactions that wait for a block; on disk when this returns."""
+        """Store transactions that wait for a block: signature and bytes. They are on disk when this returns."""
         self._db.execute("BEGIN")
         self._db.executemany("INSERT OR IGNORE INTO accepted VALUES (?, ?)", rows)
         self._db.execute("COMMIT")
 
     def accepted(self) -> list[tuple[str, bytes]]:
+        """Return transactions that wait for a block, in the order they arrived."""
         return self._db.execute("SELECT signature, raw FROM accepted ORDER BY rowid").fetchall()
 
     def add_block(
@@ -89,7 +94,15 @@ class Store:
         done: Sequence[str],
         undo_from: int,
     ) -> None:
-        """Write one block: its transactions with the accounts each names, what changed, what left the queue."""
+        """Write one block.
+
+        Args:
+            height: of the block.
+            landed: its transactions, each with the addresses that it names.
+            changes: the accounts that it has changed.
+            done: signatures that have left the queue, landed or not.
+            undo_from: the oldest height that can still be undone.
+        """
         db = self._db
         db.execute("BEGIN")
         db.execute("INSERT OR REPLACE INTO meta VALUES ('height', ?)", (str(height).encode(),))
@@ -124,13 +137,25 @@ class Store:
         db.execute("COMMIT")
 
     def transaction(self, signature: str) -> Landed | None:
+        """Return a transaction that is in a block."""
         row = self._db.execute("SELECT * FROM transactions WHERE signature = ?", (signature,)).fetchone()
         return Landed(*row) if row else None
 
     def mentions(
         self, pubkey: bytes, *, before: Landed | None, until: Landed | None, height_max: int, limit: int
     ) -> list[Landed]:
-        """Transactions that name an account, newest first, strictly between `until` and `before`."""
+        """Return transactions that name an account, newest first.
+
+        Args:
+            pubkey: the account's address.
+            before: only older transactions than this one; None for all.
+            until: only newer transactions than this one; None for all.
+            height_max: only blocks up to this height.
+            limit: transactions at most.
+
+        Returns:
+            The transactions, strictly between `until` and `before`.
+        """
         upper = (before.height, before.place) if before else (height_max + 1, 0)
         lower = (until.height, until.place) if until else (-1, 0)
         rows = self._db.execute(
