@@ -109,7 +109,7 @@ class Part(ABC):
         self.epoch.hold(connection)
 
     def round(self) -> bool:
-        """Do one round; connect first if there is no connection. Returns whether more is waiting than it took.
+        """Do one round; connect first if that was not done. Returns whether more is waiting than it took.
 
         Raises:
             Fenced: another writer has taken over; any statement may find that out.
@@ -279,16 +279,17 @@ class Shared:
 
 
 class OnChain(Part):
-    """A part that asks nodes: while they do not answer, or a setting is wrong, it waits and keeps its connection.
-
-    Args:
-        settings: of the process.
-        epoch: of the process.
-        shared: what paying and reconciling share.
-        share: of the requests a second to each node that this part may make, from 0 to 1.
-    """
+    """A part that asks nodes: while they do not answer, or a setting is wrong, it waits and keeps its connection."""
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared, share: float) -> None:
+        """Open a pool of nodes for the part.
+
+        Args:
+            settings: of the process.
+            epoch: of the process.
+            shared: what paying and reconciling share.
+            share: of the requests a second to each node that this part may make, from 0 to 1.
+        """
         super().__init__(settings, epoch)
         self.shared, self.chain = shared, open_chain(settings, share)
         self._again_at, self._failures = 0.0, 0

@@ -105,7 +105,7 @@ def screen(rail: Rail, recipients: Sequence[screening.Recipient]) -> set[int]:
 def parts(rail: Rail, ready: Sequence[Due]) -> list[list[Due]]:
     """Put together as many recipients as one batch holds beside the markers that guard them.
 
-    Creators with so many given-up transactions that their markers do not fit wait until these are too old to land.
+    Creators wait whose given-up transactions are too many for one transaction to guard against, until these are too old.
     """
     lineage = rail.lineage_of([each.creator_id for each in ready])
     chunks: list[list[Due]] = []

@@ -471,7 +471,7 @@ class Booking:
         return True
 
     def _one(self, effect: Effect, pix: int, lamports: int, state: str | None) -> None:
-        """Book a transaction that is no small deposit; `state` is that of its attempt, None where no attempt knows it."""
+        """Book a transaction other than a small deposit; `state` is that of its attempt, None where no attempt knows it."""
         entry_id = None
         if state is not None:
             kind = "attempt" if state in ("landed", "failed") else "unknown"

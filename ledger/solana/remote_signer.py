@@ -132,18 +132,19 @@ class Window:
 
 
 class Policy:
-    """What is signed: payouts of one treasury, up to ceilings of PIX and of lamports in 24 hours.
-
-    Args:
-        payer: the keys and accounts of the treasury.
-        window: what was signed in the last 24 hours.
-        ceiling_pix: base units of PIX that may be signed for in 24 hours.
-        ceiling_lamports: lamports of fees and rents likewise.
-    """
+    """What is signed: payouts of one treasury, up to ceilings of PIX and of lamports in 24 hours."""
 
     def __init__(
         self, payer: Payer, window: Window, ceiling_pix: int, ceiling_lamports: int = CEILING_LAMPORTS
     ) -> None:
+        """Set the ceilings.
+
+        Args:
+            payer: the keys and accounts of the treasury.
+            window: what was signed in the last 24 hours.
+            ceiling_pix: base units of PIX that may be signed for in 24 hours.
+            ceiling_lamports: lamports of fees and rents likewise.
+        """
         self._payer, self._window = payer, window
         self._ceiling = Spent(ceiling_pix, ceiling_lamports)
         self._lock = threading.Lock()

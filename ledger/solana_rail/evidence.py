@@ -128,6 +128,9 @@ def marker_exists(rail: ChainRail, batch: Batch, slot: int, commitment: str = "c
         batch: whose marker it is; one that makes none has none.
         slot: at which, at least, a node must have looked to be believed.
         commitment: the level at which nodes look: "confirmed" or "finalized".
+
+    Returns:
+        True also where a node has not reached `slot`.
     """
     if batch.kind != "payout" or not rail.settings.marker_accounts:
         return False

@@ -95,7 +95,7 @@ def _unused_id(rail: ChainRail, text: str) -> str:
 def forget_gone(rail: ChainRail, batch: Batch) -> bool:
     """Forget token accounts that a batch was to pay and that no longer exist, by every node that answers.
 
-    Their owners have closed them, which is no reason to hold a creator. An account that the platform has not opened is
+    Their owners have closed them, for which no creator is held. An account that the platform has not opened is
     forgotten, and opened like any other; the platform opens one a creator, ever.
 
     Returns:

@@ -47,16 +47,17 @@ _NOT_EXECUTED = ("AccountNotFound", "InsufficientFundsForFee", "SignatureFailure
 
 
 class Refused(Exception):
-    """A transaction that the node does not accept.
-
-    Args:
-        message: why, in the words of a node.
-        error: the chain's own name for why, as JSON holds it.
-        logs: what programs said.
-        code: of the JSON-RPC error.
-    """
+    """A transaction that the node does not accept."""
 
     def __init__(self, message: str, error: object = None, logs: Sequence[str] = (), code: int = -32002) -> None:
+        """Refuse a transaction.
+
+        Args:
+            message: why, in the words of a node.
+            error: the chain's own name for why, as JSON holds it.
+            logs: what programs said.
+            code: of the JSON-RPC error.
+        """
         super().__init__(message, error, logs, code)
         self.message, self.error, self.logs, self.code = message, error, list(logs), code
 
