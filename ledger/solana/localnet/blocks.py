@@ -26,7 +26,7 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
 
-from ledger.solana.localnet.store import Change, Landed, Store
+from ledger.solana.localnet.store import Change, Landed, LocalnetStore
 
 TOKEN_PROGRAM = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 TOKEN_ACCOUNT_BYTES = 165
@@ -76,7 +76,7 @@ class Block:
 class LocalChain:
     """One chain as its leader sees it. With `alpenglow` a confirmed block is final; `seed` makes a chain that repeats."""
 
-    def __init__(self, store: Store, *, seed: bytes | None = None, alpenglow: bool = False) -> None:
+    def __init__(self, store: LocalnetStore, *, seed: bytes | None = None, alpenglow: bool = False) -> None:
         self.store = store
         self.alpenglow = alpenglow
         self.pending: dict[str, VersionedTransaction] = {}

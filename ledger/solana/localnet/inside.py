@@ -18,7 +18,7 @@ from ledger.solana import packing
 from ledger.solana.chain import RpcRefusal
 from ledger.solana.localnet import blocks
 from ledger.solana.localnet.methods import RpcError, answer
-from ledger.solana.localnet.store import Store
+from ledger.solana.localnet.store import LocalnetStore
 from ledger.solana.treasury import Treasury
 
 RENT = 1_488_440  # lamports of a token account and of a mint
@@ -56,7 +56,7 @@ class LocalNode:
 
 def new_chain(seed: bytes = b"test") -> blocks.LocalChain:
     """Make a chain in memory; the same seed makes the same chain."""
-    return blocks.LocalChain(Store(":memory:"), seed=seed)
+    return blocks.LocalChain(LocalnetStore(":memory:"), seed=seed)
 
 
 def advance(chain: blocks.LocalChain, count: int) -> None:

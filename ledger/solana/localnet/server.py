@@ -20,7 +20,7 @@ from aiohttp import web
 
 from ledger.solana.localnet.blocks import LocalChain
 from ledger.solana.localnet.methods import RpcError, answer
-from ledger.solana.localnet.store import Store
+from ledger.solana.localnet.store import LocalnetStore
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ async def _text(text: str) -> web.Response:
 
 async def serve(port: int, folder: Path, slot_ms: int) -> None:
     """Run until SIGTERM or SIGINT."""
-    store = Store(str(folder / "localnet.db"))
+    store = LocalnetStore(str(folder / "localnet.db"))
     node = LocalnetServer(LocalChain(store), slot_ms)
     node.tick(int(time.time()))
     runner = web.AppRunner(node.application(), access_log=None)

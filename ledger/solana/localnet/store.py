@@ -47,7 +47,7 @@ class Change:
     after: bytes | None
 
 
-class Store:
+class LocalnetStore:
     """One file, or `:memory:`."""
 
     def __init__(self, path: str) -> None:
