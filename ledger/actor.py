@@ -125,7 +125,7 @@ class Loop:
         failures = 0
         while not self._stop.is_set():
             try:
-                more = part.round()
+                has_more = part.round()
             except Fenced as error:
                 self._fenced_by = str(error)
                 self._stop.set()
@@ -141,7 +141,7 @@ class Loop:
                 failures = 0
                 self._waiting.pop(part.name, None)
                 self._ticks += part is self._ledger.folding
-                self._stop.wait(0.0 if more else self._pace_s)
+                self._stop.wait(0.0 if has_more else self._pace_s)
 
 
 class Actor:

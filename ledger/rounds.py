@@ -411,6 +411,8 @@ class Reconciling(OnChain):
 
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:
     """Open a pool of the nodes that settings name; `share` is the part of the allowed requests a second that it may make."""
-    own = settings.section(LedgerSettings)
+    ledger_settings = settings.section(LedgerSettings)
     urls = dict.fromkeys(runtime.endpoints(settings).solana_urls)
-    return Chain([HttpNode(url, own.rpc_timeout_s, own.rpc_requests_per_s * share) for url in urls])
+    return Chain(
+        [HttpNode(url, ledger_settings.rpc_timeout_s, ledger_settings.rpc_requests_per_s * share) for url in urls]
+    )

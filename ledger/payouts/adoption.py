@@ -243,8 +243,8 @@ def _wallets(rail: ChainRail, addresses: Collection[str]) -> dict[str, str]:
 def _told(rail: ChainRail, addresses: Sequence[str]) -> set[str]:
     """Return wallets that own these token accounts, as any node says."""
     seen = rail.chain.seen_accounts(addresses, "confirmed", opinions=1)
-    told = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
-    return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
+    owners = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
+    return {str(Pubkey.from_bytes(owner)) for owner in owners if len(owner) == OWNER_AT.stop - OWNER_AT.start}
 
 
 def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:

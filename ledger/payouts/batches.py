@@ -93,10 +93,10 @@ def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
 
     These creators are held, have another wallet or changed it a moment ago, or what they are paid has become doubtful.
     """
-    found: dict[str, set[int]] = {}
+    creators_of: dict[str, set[int]] = {}
     for batch_id, creator_id in connection.execute(STOPPED, (list(batch_ids),)) if batch_ids else ():
-        found.setdefault(batch_id, set()).add(creator_id)
-    return found
+        creators_of.setdefault(batch_id, set()).add(creator_id)
+    return creators_of
 
 
 def is_payday(connection: Conn, economics: Economics) -> bool:
@@ -301,18 +301,18 @@ LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash l
 
 def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
     """Return, for each batch, the given-up batches whose payouts it may repeat, newest first."""
-    found: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
+    given_up_of: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
     for batch_id, given_up_id in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
-        found[batch_id].append(given_up_id)
-    return found
+        given_up_of[batch_id].append(given_up_id)
+    return given_up_of
 
 
 def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list[str]]:
     """Return, by creator, the given-up batches that their next payout may repeat, newest first; most creators have none."""
-    found: dict[int, list[str]] = {}
+    given_up_of: dict[int, list[str]] = {}
     for creator_id, given_up_id in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
-        found.setdefault(creator_id, []).append(given_up_id)
-    return found
+        given_up_of.setdefault(creator_id, []).append(given_up_id)
+    return given_up_of
 
 
 def young(connection: Conn) -> int:

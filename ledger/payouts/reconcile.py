@@ -223,12 +223,14 @@ def _book_piece(
     Returns:
         The signature of the first that must be waited for, or None where all are booked.
     """
-    told = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
+    agreed = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
     if may_deny:
-        denied = _denied(connection, chain, [each for each, effect in zip(named, told, strict=True) if effect is None])
-        told = [effect for each, effect in zip(named, told, strict=True) if each not in denied]
+        denied = _denied(
+            connection, chain, [each for each, effect in zip(named, agreed, strict=True) if effect is None]
+        )
+        agreed = [effect for each, effect in zip(named, agreed, strict=True) if each not in denied]
         named = [each for each in named if each not in denied]
-    effects = _effects(connection, chain, treasury, named, told, opinions)
+    effects = _effects(connection, chain, treasury, named, agreed, opinions)
     connection.commit()
     booking = Booking(connection, treasury, adopt)
     for each, effect in zip(named, effects, strict=False):
@@ -247,7 +249,7 @@ def _effects(
     chain: Chain,
     treasury: Treasury,
     named: Sequence[New],
-    told: Sequence[Effect | Temporary | None],
+    agreed: Sequence[Effect | Temporary | None],
     opinions: int,
 ) -> list[Effect | Temporary | None]:
     """Return what each transaction did, up to the first one for which that cannot be said.
@@ -257,7 +259,7 @@ def _effects(
         chain: the nodes that are asked.
         treasury: whose transactions these are.
         named: the transactions, oldest first.
-        told: what enough nodes say of each; None where they do not.
+        agreed: what enough nodes say of each; None where they do not.
         opinions: nodes that must say the same before it is believed.
 
     Returns:
@@ -265,7 +267,7 @@ def _effects(
     """
     opinions = min(opinions, len(chain.nodes))
     effects: list[Effect | Temporary | None] = []
-    for each, effect in zip(named, told, strict=True):
+    for each, effect in zip(named, agreed, strict=True):
         known = effect
         if known is None:
             known = _remembered(connection, chain, treasury, each, opinions)

@@ -130,19 +130,19 @@ def _received(rail: Rail, batch: Batch, effect: Effect) -> list[tuple[Payout, in
     """Return each payout with the base units that its recipient got; together exactly what the treasury lost."""
     if batch.kind != "payout":
         return []
-    own = rail.source_address
+    source = rail.source_address
     address_of = {each.creator_id: each.address for each in batch.recipients}
     by_address: dict[str, list[Payout]] = {}
     for each in batches.payouts_of(rail.connection, batch):
         by_address.setdefault(address_of[each.creator_id], []).append(each)
     received: list[tuple[Payout, int]] = []
     for address, payouts in by_address.items():
-        got = 0 if address == own else effect.tokens.get(address, 0)
+        got = 0 if address == source else effect.tokens.get(address, 0)
         is_whole = got == sum(each.amount_pix for each in payouts)
         if not is_whole and (got < 0 or (got and len(payouts) > 1)):
             raise not_proven(f"account {address} of {len(payouts)} recipients changed by {got}")
         received += [(each, each.amount_pix if is_whole else got) for each in payouts]
-    spent = -effect.tokens.get(own, 0)
+    spent = -effect.tokens.get(source, 0)
     if spent != sum(amount for _, amount in received):
         raise not_proven(f"the treasury lost {spent}, recipients of the batch got another sum")
     return received

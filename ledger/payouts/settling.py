@@ -72,10 +72,10 @@ def is_as_planned(rail: Rail, batch: Batch, effect: Effect) -> bool:
     """Whether a transaction that succeeded moved exactly what its batch was to move."""
     if batch.kind != "payout":
         return all(change == 0 for change in effect.tokens.values())
-    own = rail.source_address
-    if any(each.address == own for each in batch.recipients):
+    source = rail.source_address
+    if any(each.address == source for each in batch.recipients):
         return False  # planned by a release that let it in: less has left than the plan says
-    wanted = {own: -batch.amount_pix}
+    wanted = {source: -batch.amount_pix}
     for each in batch.recipients:
         wanted[each.address] = wanted.get(each.address, 0) + each.amount
     return {address: change for address, change in effect.tokens.items() if change} == wanted

@@ -41,22 +41,24 @@ def ensure(chain: Chain, settings: Settings, treasury: Pubkey, gas: Pubkey) -> P
     Raises:
         Temporary: the localnet does not finish a step within `WAIT_S`.
     """
-    own = settings.section(LedgerSettings)
+    ledger_settings = settings.section(LedgerSettings)
     authority = signer.file_signer(signer.key_path(settings, "mint_authority.json"), create=True)
     mint = signer.file_signer(signer.key_path(settings, "mint.json"), create=True)
     account = packing.token_account(treasury, mint.pubkey)
-    payer = Payer(authority.pubkey, authority.pubkey, account, mint.pubkey, own.decimals)
-    wanted = {treasury: own.localnet_treasury_lamports, gas: own.localnet_treasury_lamports}
+    payer = Payer(authority.pubkey, authority.pubkey, account, mint.pubkey, ledger_settings.decimals)
+    wanted = {treasury: ledger_settings.localnet_treasury_lamports, gas: ledger_settings.localnet_treasury_lamports}
     _ensure_lamports(chain, {**wanted, authority.pubkey: AUTHORITY_LAMPORTS})
     steps: list[Instruction] = []
     if not _exists(chain, mint.pubkey):
         steps += [_create(payer, chain.rent(MINT_BYTES)), _initialize(payer)]
     if not _exists(chain, account):
         steps.append(packing.open_account(payer, treasury))
-        steps += [_mint_to(payer, own.localnet_pool_pix)] if own.localnet_pool_pix else []
+        steps += [_mint_to(payer, ledger_settings.localnet_pool_pix)] if ledger_settings.localnet_pool_pix else []
     if steps:
         makes_mint = steps[0].program == packing.SYSTEM_PROGRAM
-        both = Payer(authority.pubkey, mint.pubkey, account, mint.pubkey, own.decimals)  # the mint itself must sign
+        both = Payer(
+            authority.pubkey, mint.pubkey, account, mint.pubkey, ledger_settings.decimals
+        )  # the mint itself must sign
         _land(chain, both if makes_mint else payer, steps, (authority, mint) if makes_mint else (authority,))
     return mint.pubkey
 
@@ -73,10 +75,12 @@ def fund(chain: Chain, settings: Settings, treasury: Pubkey, amount_pix: int) ->
     Returns:
         The signature of the finalized transaction.
     """
-    own = settings.section(LedgerSettings)
+    ledger_settings = settings.section(LedgerSettings)
     authority = signer.file_signer(signer.key_path(settings, "mint_authority.json"))
     mint = signer.file_signer(signer.key_path(settings, "mint.json")).pubkey
-    payer = Payer(authority.pubkey, authority.pubkey, packing.token_account(treasury, mint), mint, own.decimals)
+    payer = Payer(
+        authority.pubkey, authority.pubkey, packing.token_account(treasury, mint), mint, ledger_settings.decimals
+    )
     return _land(chain, payer, [_mint_to(payer, amount_pix)], (authority,))
 
 

@@ -319,15 +319,15 @@ class Chain:
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
         """Return the slot at which one node read accounts (the oldest of its pages), and the accounts in the order asked."""
-        found: list[Account | None] = []
+        accounts: list[Account | None] = []
         slots: list[int] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
             page = list(addresses[start : start + ACCOUNTS_MAX])
             options = {"commitment": commitment, "encoding": "base64"}
-            slot, accounts = self.ask("getMultipleAccounts", page, options, read=_accounts(len(page)))
+            slot, page_accounts = self.ask("getMultipleAccounts", page, options, read=_accounts(len(page)))
             slots.append(slot)
-            found += accounts
-        return min(slots, default=0), found
+            accounts += page_accounts
+        return min(slots, default=0), accounts
 
     def all_accounts(
         self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
@@ -351,15 +351,15 @@ class Chain:
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
-        found: dict[str, str] = {}
+        program_of: dict[str, str] = {}
         for start in range(0, len(addresses), ACCOUNTS_MAX):
             page = list(addresses[start : start + ACCOUNTS_MAX])
             options = {"commitment": "finalized", "encoding": "base64", "dataSlice": {"offset": 0, "length": 0}}
             answers = self.ask_all("getMultipleAccounts", page, options, least=opinions, read=_accounts(len(page)))
             for address, seen in zip(page, zip(*(accounts for _, accounts in answers), strict=True), strict=True):
                 if all(account is not None and account.owner != SYSTEM_PROGRAM for account in seen):
-                    found[address] = seen[0].owner
-        return found
+                    program_of[address] = seen[0].owner
+        return program_of
 
     def looks(self, signatures: Sequence[str], *, reach: bool = False) -> list[Look]:
         """Return what each node that answers knows of these signatures; with `reach`, also how far back it remembers."""
@@ -414,11 +414,11 @@ class Chain:
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
-        found: list[list[Account | None]] = []
+        by_address: list[list[Account | None]] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
             answers = self.all_accounts(addresses[start : start + ACCOUNTS_MAX], commitment, opinions=opinions)
-            found += [list(seen) for seen in zip(*(accounts for _, accounts in answers), strict=True)]
-        return found
+            by_address += [list(seen) for seen in zip(*(accounts for _, accounts in answers), strict=True)]
+        return by_address
 
     def history(self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1) -> list[Named]:
         """Return finalized transactions that name an address, once for each node that says so.
@@ -615,26 +615,26 @@ class Chain:
 
 async def _history(node: Node, address: str, most: int, more_options: Mapping[str, Any]) -> list[Named]:
     """Return finalized transactions that name an address, newest first; no page is read once there are `most`."""
-    found: list[Named] = []
-    while len(found) < most:
+    named: list[Named] = []
+    while len(named) < most:
         options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more_options}
-        options |= {"before": found[-1].signature} if found else {}
+        options |= {"before": named[-1].signature} if named else {}
         page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], partial(_named, node.name))
-        found += page
+        named += page
         if len(page) < SIGNATURES_MAX:
             break
-    return found
+    return named
 
 
 async def _form(node: Node, params: list[Any]) -> bool | None:
     """Whether a node can run this transaction's version; None where it cannot say now."""
     try:
-        told: Simulation = await _told(node, "simulateTransaction", params, _simulation)
+        simulation: Simulation = await _told(node, "simulateTransaction", params, _simulation)
     except Temporary:
         return None
     except RpcRefusal as error:
         return None if error.code in BEHIND else False
-    return told.error not in OF_ANOTHER_FORM
+    return simulation.error not in OF_ANOTHER_FORM
 
 
 async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:

@@ -114,22 +114,28 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
             is not what it should be.
         Temporary: RPC nodes do not answer, or one names a rent that cannot be right.
     """
-    own = settings.section(LedgerSettings)
+    ledger_settings = settings.section(LedgerSettings)
     embedded = EMBEDDED in settings.solana.urls
-    treasury_key = open_signer(settings, own.treasury_key, create=embedded)
-    gas_key = open_signer(settings, own.gas_key, create=embedded) if own.gas_key else treasury_key
-    mint = _mint(own.mint) if own.mint else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
+    treasury_key = open_signer(settings, ledger_settings.treasury_key, create=embedded)
+    gas_key = (
+        open_signer(settings, ledger_settings.gas_key, create=embedded) if ledger_settings.gas_key else treasury_key
+    )
+    mint = (
+        _mint(ledger_settings.mint)
+        if ledger_settings.mint
+        else _own_mint(chain, settings, treasury_key.pubkey, gas_key.pubkey)
+    )
     account = packing.token_account(treasury_key.pubkey, mint)
-    payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, own.decimals)
+    payer = packing.Payer(gas_key.pubkey, treasury_key.pubkey, account, mint, ledger_settings.decimals)
     check_mint(chain, payer)
     secret = runtime.secret(settings, "batches")
     bind(connection, chain.genesis(), payer, secret)
     signers = (treasury_key,) if gas_key is treasury_key else (gas_key, treasury_key)
-    version = own.transaction_version
+    version = ledger_settings.transaction_version
     if version == "auto":
         version = "v1" if chain.takes(_first_of_v1(payer)) else "legacy"
     rents = rent_of(chain, 0), rent_of(chain, TOKEN_ACCOUNT_BYTES)
-    return Treasury(payer, signers, version, *rents, secret, own.priority_fee_lamports)
+    return Treasury(payer, signers, version, *rents, secret, ledger_settings.priority_fee_lamports)
 
 
 def rent_of(chain: Chain, size: int) -> int:
@@ -179,14 +185,14 @@ def check_mint(chain: Chain, payer: packing.Payer) -> None:
     if mint is None or mint.owner != str(packing.TOKEN_PROGRAM) or len(mint.data) != MINT_BYTES:
         raise Rejected(f"{payer.mint} is no mint on this chain", code="wrong-mint", hint=hint)
     if mint.data[MINT_DECIMALS_AT] != payer.decimals:
-        said = f"the mint {payer.mint} has {mint.data[MINT_DECIMALS_AT]} decimals, not {payer.decimals}"
-        raise Rejected(said, code="wrong-mint", hint=hint)
+        problem = f"the mint {payer.mint} has {mint.data[MINT_DECIMALS_AT]} decimals, not {payer.decimals}"
+        raise Rejected(problem, code="wrong-mint", hint=hint)
     if account is None or len(account.data) != TOKEN_ACCOUNT_BYTES:
-        said = f"the treasury {payer.treasury} has no account for the mint {payer.mint}"
-        raise Rejected(said, code="treasury-missing", hint="open it and fund it, or name another key or mint")
+        problem = f"the treasury {payer.treasury} has no account for the mint {payer.mint}"
+        raise Rejected(problem, code="treasury-missing", hint="open it and fund it, or name another key or mint")
     if account.data[ACCOUNT_STATE_AT] == ACCOUNT_FROZEN:
-        said = f"the treasury's account {payer.token_account} is frozen"
-        raise Rejected(said, code="treasury-frozen", hint="have the mint's authority thaw it")
+        problem = f"the treasury's account {payer.token_account} is frozen"
+        raise Rejected(problem, code="treasury-frozen", hint="have the mint's authority thaw it")
 
 
 def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret: str) -> None:
@@ -248,13 +254,13 @@ def _mark(secret: str) -> str:
 
 def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
     """Write down the treasury's own addresses, at which no creator may be paid."""
-    own = {str(payer.gas): "payer of fees", str(payer.treasury): "treasury", str(payer.mint): "mint"}
+    role_of = {str(payer.gas): "payer of fees", str(payer.treasury): "treasury", str(payer.mint): "mint"}
     for key in (payer.gas, payer.treasury):
-        own[str(packing.token_account(key, payer.mint))] = "token account"
+        role_of[str(packing.token_account(key, payer.mint))] = "token account"
     connection.execute(
         "INSERT INTO ledger.own_addresses (address, role) SELECT * FROM unnest(%s::text[], %s::text[])"
         " ON CONFLICT DO NOTHING",
-        (list(own), list(own.values())),
+        (list(role_of), list(role_of.values())),
     )
 
 

@@ -309,11 +309,11 @@ class LocalChain:
         )
 
     def _genesis(self, seed: bytes | None) -> bytes:
-        kept = self.store.meta("genesis")
-        if kept is None:
-            kept = hashlib.sha256(seed).digest() if seed is not None else bytes(Keypair().secret())
-            self.store.set_meta("genesis", kept)
-        return kept
+        genesis = self.store.meta("genesis")
+        if genesis is None:
+            genesis = hashlib.sha256(seed).digest() if seed is not None else bytes(Keypair().secret())
+            self.store.set_meta("genesis", genesis)
+        return genesis
 
     def _restore(self) -> None:
         """Accounts, the window of blockhashes, undo values and the queue, as they were."""
