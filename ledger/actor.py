@@ -52,7 +52,7 @@ class Ledger:
 
     @property
     def epoch(self) -> int:
-        """Its number; 0 before the first connection."""
+        """The number of the epoch; 0 before the first connection."""
         return self._epoch.number
 
     @property

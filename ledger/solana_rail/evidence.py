@@ -24,7 +24,8 @@ NAMED_MAX = 100  # transactions of strangers that the evidence names
 def is_over(attempt: Attempt, height: int) -> bool:
     """Whether an attempt's last block is past, by the finalized height; or it is so old that no chain takes it.
 
-    The last height is what nodes said once; an earlier release believed it of one node alone, whatever it was.
+    Age counts too because the last height is what nodes once said, and an earlier release believed one node alone: an
+    attempt with a height that is never reached would stay open for ever.
     """
     return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS * DAY_S
 
@@ -149,7 +150,7 @@ def marker_lamports(rail: ChainRail, batch: Batch) -> int:
 
 
 def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], looks: Sequence[Look], slot: int) -> bool:
-    """Whether the chain's accounts prove that none of these attempts landed, which are older than what nodes remember.
+    """Whether the chain's accounts prove that none of these attempts landed, though nodes no longer remember their time.
 
     An account is not forgotten: each attempt makes the batch's marker, and at `slot`, when none can land any more, it does
     not exist.
