@@ -173,7 +173,7 @@ class Rail(Protocol):
 
 
 def not_proven(why: str) -> Rejected:
-    """Make the refusal to end a batch whose end is not proven; `why` says what is missing."""
+    """Return the refusal to end a batch whose end is not proven; `why` says what is missing."""
     return Rejected(f"not ended: {why}", status=409, code="evidence-missing")
 
 

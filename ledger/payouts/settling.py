@@ -111,9 +111,9 @@ def _fail(rail: Rail, attempt: Attempt, effect: Effect) -> None:
 def _revive(rail: Rail, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
     """Book an attempt that was given up and is final after all. Where it paid, a later one can only fail at the marker.
 
-    Returns False while such a later attempt may still land, or (without markers) has paid as well, which it then ends as.
-    One that can never land is given up: it is known here that the batch has paid, so that its marker, which exists, says
-    nothing about the later attempt.
+    Returns False, and books nothing, while such a later attempt may still land, or has paid as well (without markers): then
+    the later one is settled first. A later attempt that can never land is given up without asking for the marker, which the
+    first attempt has made.
     """
     stops.freeze(rail.connection, LANDED_LATE, proof_of(attempt, effect))
     # And before nodes are asked: what is written meanwhile would keep the fold waiting.

@@ -197,7 +197,7 @@ def _as_it_is(answer: Any) -> Any:
 
 
 class Chain:
-    """A pool of RPC nodes. What one honest node can answer is asked of the first that answers; all else of every node."""
+    """A pool of RPC nodes. What needs one opinion is asked of the first node that answers, everything else of all nodes."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         if not nodes:

@@ -64,7 +64,7 @@ class Marker:
 
 
 class Instruction(NamedTuple):
-    """An instruction whose accounts are addresses yet; `writable` tells for each account whether it may change."""
+    """An instruction before its accounts are numbered; `writable` tells for each account whether it may change."""
 
     program: Pubkey
     accounts: tuple[Pubkey, ...]

@@ -316,7 +316,7 @@ class LocalChain:
         return genesis
 
     def _restore(self) -> None:
-        """Accounts, the window of blockhashes, undo values and the queue, as they were."""
+        """Read accounts, the window of blockhashes, undo values and the queue back from the store."""
         self.svm.set_account(self.faucet.pubkey(), Account(FAUCET_LAMPORTS, b"", SYSTEM_PROGRAM))
         for pubkey, account in self.store.accounts():
             self.svm.set_account(Pubkey.from_bytes(pubkey), Account.from_bytes(account))

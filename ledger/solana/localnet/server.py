@@ -144,7 +144,7 @@ async def _text(text: str) -> web.Response:
 
 
 async def serve(port: int, folder: Path, slot_ms: int) -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Serve JSON-RPC on a port of the loopback address until SIGTERM or SIGINT, with data in `folder`."""
     store = LocalnetStore(str(folder / "localnet.db"))
     node = LocalnetServer(LocalChain(store), slot_ms)
     node.tick(int(time.time()))

@@ -48,7 +48,7 @@ class Change:
 
 
 class LocalnetStore:
-    """One file, or `:memory:`."""
+    """The tables of one localnet, in a file or in `:memory:`."""
 
     def __init__(self, path: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
