@@ -8,6 +8,9 @@ batches, money and states, and leave to the rail how a batch becomes bytes and w
   a rejection or a confirmed recall. Never because time has passed.
 * Signing again must not be able to pay twice, whatever was overlooked: on Solana the marker's work, at a bank that of the
   id under which it accepts a file once.
+
+Rows do not name their rail yet: a database settles on one. Two at once need a column of `ledger.batches`, and one open
+attempt a transfer rather than a batch.
 """
 
 from __future__ import annotations
