@@ -78,7 +78,7 @@ def restore(url: str, file: Path) -> None:
         connection.execute(SKIPPED, {"some": NUMBERS_SKIPPED})
     migrations.migrate(url)
     with database.connect(url) as connection:
-        adoption.sit(connection)
+        adoption.note_seat(connection)
 
 
 def _run(url: str, program: str, *arguments: str) -> None:

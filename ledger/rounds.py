@@ -273,7 +273,7 @@ class Watching(Part):
 class Shared:
     """What paying and reconciling share."""
 
-    hands: threading.Lock = field(default_factory=threading.Lock)  # held by the one that changes batches
+    batches_lock: threading.Lock = field(default_factory=threading.Lock)  # held by the part that changes batches
     treasury: Treasury | None = None
     is_reconciled: bool = False  # nothing new is begun before the chain and the journal agree
 
@@ -332,7 +332,7 @@ class Paying(OnChain):
 
     def ask(self, connection: Connection[Any]) -> None:
         rail = self._opened(connection)
-        with self.shared.hands:
+        with self.shared.batches_lock:
             ordering.carry_out(rail)
             payouts.run_once(rail, plan=self.shared.is_reconciled)
 
@@ -391,12 +391,12 @@ class Reconciling(OnChain):
         if time.monotonic() < self._reconcile_at:
             return
         adopt = partial(self._adopt, self._rail)
-        with self.shared.hands:
+        with self.shared.batches_lock:
             adoption.retry(self._rail)
         finding = reconcile(connection, self.chain, treasury, adopt, self._rail.opinions, self._difference)
         if finding.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {finding.waits_for} is waited for")
-        with self.shared.hands:  # not while an order to adopt is half done
+        with self.shared.batches_lock:  # not while an order to adopt is half done
             adoption.end(self._rail, finding)
         pause_s = self.own.reconcile_interval_s if finding.conclusive else self.own.tick_interval_s
         self._reconcile_at = 0.0 if finding.has_more else time.monotonic() + pause_s
@@ -405,7 +405,7 @@ class Reconciling(OnChain):
         self.finding = finding
 
     def _adopt(self, rail: SolanaRail, effect: Effect) -> bool:
-        with self.shared.hands:
+        with self.shared.batches_lock:
             return adoption.adopt(rail, effect)
 
 

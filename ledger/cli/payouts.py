@@ -129,7 +129,7 @@ def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) ->
 
     deadline = time.monotonic() + timeout_s
     with context.connect(LEDGER) as connection:
-        number = resolutions.ask(connection, batch_id, getpass.getuser())
+        number = resolutions.request(connection, batch_id, getpass.getuser())
         connection.commit()
         work = _own_work(context, connection)
         while (found := resolutions.one(connection, number)).outcome is None:

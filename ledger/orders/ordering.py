@@ -49,13 +49,13 @@ def carry_out(rail: ChainRail) -> None:
                 _adopt_since(rail, order)
             with book.refusals(), connection.transaction():  # what is done and that it is done, or neither
                 outcome, entry_id = WAYS[order.kind](rail, order)
-                orders.done(connection, order.id, True, outcome, entry_id)
+                orders.answer(connection, order.id, True, outcome, entry_id)
         except UNFIT as refusal:
             connection.rollback()
             outcome = (
                 str(refusal) if isinstance(refusal, Rejected) else f"the order does not say what it needs: {refusal!r}"
             )
-            orders.done(connection, order.id, False, outcome, None)
+            orders.answer(connection, order.id, False, outcome, None)
             book.commit(connection)
         except UNREACHABLE as error:  # of one order, which waits; the others are carried out
             connection.rollback()
@@ -220,15 +220,15 @@ def take_new_secret(connection: Conn, secret: str, by_two: bool) -> bool:
         connection.commit()
         return False
     order = secret_orders[0]
-    young = batches.young(connection)
+    young = batches.count_young(connection)
     if young:
         refusal = (
             f"{young} transactions that were signed under the lost secret are younger than {batches.LINEAGE_DAYS} days"
         )
-        orders.done(connection, order.id, False, f"{refusal}: put it back, or order again then", None)
+        orders.answer(connection, order.id, False, f"{refusal}: put it back, or order again then", None)
     else:
-        treasury.take_mark(connection, secret)
-        orders.done(connection, order.id, True, "ids and markers of batches derive from the new secret", None)
+        treasury.replace_secret(connection, secret)
+        orders.answer(connection, order.id, True, "ids and markers of batches derive from the new secret", None)
     book.commit(connection)
     log.warning("an order", extra={"order": order.id, "kind": order.kind, "taken": not young, **order.by})
     return not young

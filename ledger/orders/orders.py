@@ -124,7 +124,7 @@ def ready(connection: Conn, by_two: bool) -> list[Order]:
     return [Order(*row) for row in rows]
 
 
-def done(connection: Conn, number: int, carried_out: bool, outcome: str, entry_id: int | None) -> None:
+def answer(connection: Conn, number: int, carried_out: bool, outcome: str, entry_id: int | None) -> None:
     """Answer an order.
 
     Args:

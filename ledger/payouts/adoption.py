@@ -74,10 +74,10 @@ def watch(connection: Connection[Any]) -> None:
     if seat is not None and row is not None and row[0] not in (None, seat):
         log.error("the database was restored, or a standby has taken over", extra={"was": row[0], "is": seat})
         begin(connection, {"was": row[0], "is": seat})
-    sit(connection)
+    note_seat(connection)
 
 
-def sit(connection: Connection[Any]) -> None:
+def note_seat(connection: Connection[Any]) -> None:
     """Remember on which server, timeline and database the ledger is. Commits."""
     seat = _seat(connection)
     if seat is not None:

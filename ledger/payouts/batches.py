@@ -315,7 +315,7 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
     return given_up_of
 
 
-def young(connection: Conn) -> int:
+def count_young(connection: Conn) -> int:
     """Return how many live or expired attempts were signed so lately that they could still land."""
     row = connection.execute(
         "SELECT count(*) FROM ledger.attempts WHERE state IN ('live', 'expired')"
@@ -332,7 +332,7 @@ def has_landed(connection: Conn, batch_id: str) -> bool:
     return connection.execute(query, (batch_id,)).fetchone() is not None
 
 
-def of_others(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set[str]:
+def of_other_batches(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set[str]:
     """Return those of these signatures that belong to attempts of another batch."""
     rows = connection.execute(
         "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s) AND batch_id <> %s",

@@ -29,7 +29,7 @@ class Resolution:
     evidence: Mapping[str, Any]
 
 
-def ask(connection: Conn, batch_id: str, by: str) -> int:
+def request(connection: Conn, batch_id: str, by: str) -> int:
     """Request that a batch is ended by evidence. Returns the request's number: that of one which waits already, if any.
 
     A batch that has ended can be named if a transaction of it was given up: that may have landed or failed all the same.
@@ -67,7 +67,7 @@ def one(connection: Conn, number: int) -> Resolution:
     return Resolution(*row)
 
 
-def asked(connection: Conn) -> list[Resolution]:
+def waiting(connection: Conn) -> list[Resolution]:
     """Return requests that wait, the oldest first."""
     rows = connection.execute(
         "SELECT id, batch_id, ended, outcome, evidence FROM ledger.resolutions WHERE done_at IS NULL ORDER BY id"
@@ -75,7 +75,7 @@ def asked(connection: Conn) -> list[Resolution]:
     return [Resolution(*row) for row in rows]
 
 
-def done(connection: Conn, number: int, ended: bool, outcome: str, evidence: Mapping[str, Any]) -> None:
+def answer(connection: Conn, number: int, ended: bool, outcome: str, evidence: Mapping[str, Any]) -> None:
     """Answer a request.
 
     Args:

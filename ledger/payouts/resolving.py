@@ -34,7 +34,7 @@ PAID_TWICE = "creators were paid what they were not owed: it is the platform's l
 
 def resolve(rail: Rail) -> None:
     """Carry out each request that waits, and answer it, in a transaction of its own."""
-    waiting = resolutions.asked(rail.connection)
+    waiting = resolutions.waiting(rail.connection)
     rail.connection.commit()
     for request in waiting:
         evidence: dict[str, Any] = {"nodes": rail.opinions, "attempts": {}}
@@ -48,7 +48,7 @@ def resolve(rail: Rail) -> None:
         except UNREACHABLE as error:  # of one request, which waits; the others are carried out
             log.warning("a batch cannot be ended now: %s", error, extra={"batch": request.batch_id})
             continue
-        resolutions.done(rail.connection, request.id, ended, outcome, evidence)
+        resolutions.answer(rail.connection, request.id, ended, outcome, evidence)
         book.commit(rail.connection)
         log.warning("a batch was asked to be ended by evidence", extra={"batch": request.batch_id, "outcome": outcome})
 

@@ -242,7 +242,7 @@ def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bo
     return connection.execute("SELECT 1 FROM ledger.chain WHERE secret_mark = %s", (mark,)).fetchone() is not None
 
 
-def take_mark(connection: Connection[Any], secret: str) -> None:
+def replace_secret(connection: Connection[Any], secret: str) -> None:
     """Bind the database to another secret of its batches, since the one before is lost."""
     connection.execute("UPDATE ledger.chain SET secret_mark = %s", (_mark(secret),))
 

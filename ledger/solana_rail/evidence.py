@@ -192,7 +192,9 @@ def require_strangers(rail: ChainRail, batch: Batch, evidence: dict[str, Any], *
         "count": len(touched),
         "transactions": touched[:NAMED_MAX],
     }
-    guarded = batches.of_others(rail.connection, batch.id, touched)  # these name it to make sure that it does not exist
+    guarded = batches.of_other_batches(
+        rail.connection, batch.id, touched
+    )  # these name it to make sure that it does not exist
     brought = 0
     for signature in touched:
         if signature in guarded:

@@ -69,7 +69,7 @@ def order(rig: Rig) -> str:
 
 def resolution(rig: Rig) -> str:
     name = signed(rig)
-    resolutions.ask(rig.connection, name.removeprefix("batch "), "ana")
+    resolutions.request(rig.connection, name.removeprefix("batch "), "ana")
     return name
 
 

@@ -168,7 +168,7 @@ def test_what_an_order_said_stays_written(rig: Rig, change: str) -> None:
 def test_only_who_holds_the_epoch_says_that_an_order_is_done(rig: Rig, postgres_url: str) -> None:
     number = placed(rig, orders.CORRECTION, move(), key_of(rig.connection, "ana"))
     with database.connect(as_role(postgres_url, LEDGER)) as other, pytest.raises(book.Fenced):
-        orders.done(other, number, True, "made up", None)
+        orders.answer(other, number, True, "made up", None)
 
 
 def test_the_ledgers_role_places_and_carries_out(rig: Rig, postgres_url: str) -> None:
@@ -390,7 +390,7 @@ def test_a_new_secret_is_refused_while_something_that_was_signed_may_land(rig: R
 def test_the_rent_of_markers_of_the_lost_secret_is_let_be(rig: Rig) -> None:
     rig.creator(1, 1000)
     rig.pay(2)
-    treasury.take_mark(rig.connection, "new")
+    treasury.replace_secret(rig.connection, "new")
     rig.treasury = dataclasses.replace(rig.treasury, secret="new")
     rig.settings = dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1)
     rig.payouts = rig.fresh()
@@ -424,7 +424,7 @@ def test_the_command_line_places_lists_and_approves(settings: Settings, journal:
     assert_refused(run("approve", "1", "--key-file", str(ben), "--timeout", "0.1"), "has not answered order 1")
     (shown,) = json.loads(run("list", "--json").stdout)
     assert (shown["id"], shown["state"], shown["by"], shown["approved_by"]) == ("1", "approved", "ana", "ben")
-    orders.done(journal, 1, False, "there is not so much", None)
+    orders.answer(journal, 1, False, "there is not so much", None)
     journal.commit()
     (shown,) = json.loads(run("list", "--json").stdout)
     assert (shown["state"], shown["outcome"]) == ("refused", "there is not so much")

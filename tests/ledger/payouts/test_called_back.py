@@ -495,7 +495,7 @@ def test_a_person_is_told_to_wait_for_what_was_signed_a_moment_ago(rig: Rig) -> 
     told = []
     for seconds in (0, 610):
         long_ago(rig, seconds)
-        number = resolutions.ask(rig.connection, batch, "ana")
+        number = resolutions.request(rig.connection, batch, "ana")
         rig.payouts.resolve()
         told.append(resolutions.one(rig.connection, number))
     assert [each.ended for each in told] == [False, True]

@@ -34,8 +34,8 @@ from tests.ledger.payouts.test_two_walls import Node, given_up, lie
 def resolve(rig: Rig) -> resolutions.Resolution:
     """Ask for the only open batch, and let the ledger work."""
     (batch,) = rig.rows("SELECT id FROM ledger.batches WHERE ended_at IS NULL ORDER BY planned_at LIMIT 1")
-    number = resolutions.ask(rig.connection, batch[0], "ana")
-    assert resolutions.ask(rig.connection, batch[0], "ana") == number
+    number = resolutions.request(rig.connection, batch[0], "ana")
+    assert resolutions.request(rig.connection, batch[0], "ana") == number
     rig.connection.commit()
     rig.payouts.run_once()
     return resolutions.one(rig.connection, number)
@@ -100,7 +100,7 @@ def test_what_landed_as_planned_is_booked_as_planned(rig: Rig) -> None:
     rig.fresh(Hasty).settle()
     rig.advance(FINAL_BLOCKS)
     batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
-    number = resolutions.ask(rig.connection, batch, "ana")
+    number = resolutions.request(rig.connection, batch, "ana")
     rig.payouts.resolve()
     assert resolutions.one(rig.connection, number).ended
     assert rig.states() == {"posted": 1}
@@ -118,13 +118,13 @@ def test_a_live_transaction_that_landed_is_booked_with_its_rivals_that_failed(ri
     batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
     rig.chain.pending.update(waiting)
     rig.advance(FINAL_BLOCKS)
-    number = resolutions.ask(rig.connection, batch, "ana")
+    number = resolutions.request(rig.connection, batch, "ana")
     rig.payouts.resolve()
     told = resolutions.one(rig.connection, number)
     assert (told.ended, second in str(told.outcome)) == (False, True)  # it may still land
     rig.payouts.send()
     rig.advance(FINAL_BLOCKS)
-    number = resolutions.ask(rig.connection, batch, "ana")
+    number = resolutions.request(rig.connection, batch, "ana")
     rig.payouts.resolve()
     assert resolutions.one(rig.connection, number).ended
     assert rig.rows("SELECT n, state FROM ledger.attempts ORDER BY n") == [(1, "landed"), (2, "failed")]
@@ -178,7 +178,7 @@ def test_a_given_up_transaction_that_failed_is_booked_too(rig: Rig) -> None:
     rig.fresh(Hasty).settle()
     rig.advance(FINAL_BLOCKS)
     batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
-    number = resolutions.ask(rig.connection, batch, "ana")
+    number = resolutions.request(rig.connection, batch, "ana")
     rig.payouts.resolve()
     assert resolutions.one(rig.connection, number).ended
     assert (rig.states(), rig.balance("payable", 1), is_clean(rig)) == ({"cancelled": 1}, 1000, True)
@@ -193,7 +193,7 @@ def test_what_has_a_live_transaction_is_not_given_back_before_its_time(rig: Rig)
     assert rig.rows("SELECT state FROM ledger.attempts") == [("live",)]
     rig.chain.pending.clear()
     rig.advance(EXPIRED_BLOCKS + 10)
-    number = resolutions.ask(rig.connection, rig.rows("SELECT id FROM ledger.batches")[0][0], "ana")
+    number = resolutions.request(rig.connection, rig.rows("SELECT id FROM ledger.batches")[0][0], "ana")
     rig.payouts.resolve()
     assert resolutions.one(rig.connection, number).ended
     assert (rig.states(), rig.balance("payable", 1)) == ({"cancelled": 1}, 1000)
@@ -236,17 +236,17 @@ def test_a_batch_that_ended_meanwhile_is_left_alone(rig: Rig) -> None:
     rig.creator(1, 1000)
     rig.payouts.run_once()
     batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
-    number = resolutions.ask(rig.connection, batch, "ana")
+    number = resolutions.request(rig.connection, batch, "ana")
     rig.connection.commit()
     rig.advance(FINAL_BLOCKS)
     rig.payouts.run_once()
     found = resolutions.one(rig.connection, number)
     assert (found.ended, "ended by itself" in str(found.outcome)) == (True, True)
     with pytest.raises(Rejected) as refusal:
-        resolutions.ask(rig.connection, batch, "ana")
+        resolutions.request(rig.connection, batch, "ana")
     assert refusal.value.code == "batch-ended"
     with pytest.raises(Rejected) as refusal:
-        resolutions.ask(rig.connection, "nowhere", "ana")
+        resolutions.request(rig.connection, "nowhere", "ana")
     assert refusal.value.code == "batch-unknown"
 
 
@@ -261,7 +261,7 @@ def test_batches_that_pay_nobody_are_ended_too(rig: Rig) -> None:
     thaw(rig)
     rig.payouts.run_once()
     rig.advance(FINAL_BLOCKS)
-    number = resolutions.ask(
+    number = resolutions.request(
         rig.connection, rig.rows("SELECT id FROM ledger.batches WHERE ended_at IS NULL")[0][0], "ana"
     )
     rig.payouts.resolve()
@@ -330,7 +330,7 @@ def test_the_word_of_one_node_ends_nothing(pair: tuple[Rig, list[Node]]) -> None
     batch = rig.rows("SELECT id FROM ledger.batches")[0][0]
     nodes[1].lies["getFirstAvailableBlock"] = lambda _: 10**9
     nodes[1].behind["getMultipleAccounts"] = 2 * EXPIRED_BLOCKS
-    number = resolutions.ask(rig.connection, batch, "ana")
+    number = resolutions.request(rig.connection, batch, "ana")
     rig.payouts.resolve()
     found = resolutions.one(rig.connection, number)
     assert (found.ended, "do not agree" in str(found.outcome)) == (False, True)
@@ -474,7 +474,7 @@ def cut(journal: Connection[Any], version: str = "v1") -> tuple[Rig, list[Node],
 
 
 def ask_for(rig: Rig, batch: str) -> resolutions.Resolution:
-    number = resolutions.ask(rig.connection, batch, "ana")
+    number = resolutions.request(rig.connection, batch, "ana")
     rig.connection.commit()
     rig.payouts.resolve()
     return resolutions.one(rig.connection, number)
@@ -810,7 +810,7 @@ def test_without_markers_two_that_have_landed_are_for_a_person(journal: Connecti
     rig.payouts.send()
     rig.advance(FINAL_BLOCKS)
     assert rig.on_chain(1) == 2000
-    number = resolutions.ask(rig.connection, rig.rows("SELECT id FROM ledger.batches")[0][0], "ana")
+    number = resolutions.request(rig.connection, rig.rows("SELECT id FROM ledger.batches")[0][0], "ana")
     rig.payouts.resolve()
     found = resolutions.one(rig.connection, number)
     assert (found.ended, "2 transactions" in str(found.outcome)) == (False, True)

@@ -435,7 +435,7 @@ def test_a_wish_and_a_plan_that_wait_for_a_node_keep_no_others_waiting(pair: tup
     given_up(rig, (1,))
     (doubtful,) = rig.rows("SELECT id FROM ledger.batches")[0]
     stops.hold(rig.connection, 1, "asked")
-    number = resolutions.ask(rig.connection, doubtful, "ana")
+    number = resolutions.request(rig.connection, doubtful, "ana")
     rig.creator(2, 1000)
     rig.advance(EXPIRED_BLOCKS)
     nodes[1].away_for = {str(rig.treasury.marker(doubtful).address)}

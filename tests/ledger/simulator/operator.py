@@ -229,7 +229,7 @@ def _end_hold(world: World, stop: Stop) -> None:
 def _ask(world: World, batch: str) -> None:
     own: Any = world.ground.operator
     try:
-        resolutions.ask(own, batch, BY)
+        resolutions.request(own, batch, BY)
         own.commit()
         world.truth.events["asked"] += 1
     except Rejected:  # it has ended

@@ -119,7 +119,7 @@ class Process:
         self.is_dead, self._ghost = False, Ghost()
         self.epoch, shared = Epoch(), Shared()
         self.epoch._lock = Hands(world.baton, self.check)  # type: ignore[assignment]
-        shared.hands = Hands(world.baton, self.check)  # type: ignore[assignment]
+        shared.batches_lock = Hands(world.baton, self.check)  # type: ignore[assignment]
         self.folding = Folding(world.settings, self.epoch)
         self.paying = Paying(world.settings, self.epoch, shared)
         self.reconciling = Reconciling(world.settings, self.epoch, shared)
