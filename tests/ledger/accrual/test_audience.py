@@ -118,7 +118,7 @@ def opened(connection: Connection[Any], folder: Path | None, rules: Economics = 
 
 
 def opened_again(connection: Connection[Any], before: Audience, folder: Path | None) -> Audience:
-    for store in (before.judged_pairs, before.fresh, before.totals):
+    for store in (before.judged_pairs, before.unjudged_pairs, before.totals):
         store.close()
     return opened(connection, folder)
 
@@ -299,7 +299,7 @@ def test_pairs_and_totals_that_are_too_old_are_forgotten_and_what_nobody_has_jud
 def blocks(accountant: Fold) -> Iterator[runstore.Store]:
     yield accountant._seen.store
     yield from (cap.store for cap in accountant._caps)
-    yield from (accountant.audience.judged_pairs, accountant.audience.fresh, accountant.audience.totals)
+    yield from (accountant.audience.judged_pairs, accountant.audience.unjudged_pairs, accountant.audience.totals)
 
 
 def test_everything_that_folds_remember_lies_in_files(journal: Connection[Any], tmp_path: Path, small: None) -> None:

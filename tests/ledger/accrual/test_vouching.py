@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import itertools
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ledger.accrual import pairs, vouching
+from ledger.accrual import pairs, velocity, vouching
 from ledger.accrual.audience import Audience
 from ledger.accrual.pairs import Pairs
 from ledger.accrual.runfiles import Run, rows_of
@@ -58,6 +60,13 @@ def earned(rows: Rows, economics: Economics = ECONOMICS, trusted: frozenset[int]
 
 def looks(sources: range, creators: range, worth: int) -> Rows:
     return [(source, creator, worth) for source in sources for creator in creators]
+
+
+@pytest.mark.parametrize("module", [vouching, velocity])
+def test_the_worked_examples_in_the_docstrings_are_right(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_an_audience_earns_in_full() -> None:

@@ -359,7 +359,7 @@ def test_where_a_day_is_judged_as_it_goes_nothing_is_taken_before_it_is_over(jou
 
 
 def test_what_was_taken_back_and_counts_after_all_comes_back(journal: Connection[Any]) -> None:
-    """A replica's spool is adopted a day late, with what others have looked at."""
+    """A replica's spool is adopted a day late, with what others have looked at: the example in the docstring of `review`."""
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, beside_share_ppm=PPM)
     accountant = Fold(journal, economics, LedgerSettings())
