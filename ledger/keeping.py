@@ -19,15 +19,14 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from ledger.archive import accounts, folds, history, journal, parts, payments, retention
-from ledger.archive.parts import FOLDS, JOURNAL, Part
+from ledger.archive.parts import FOLDS, JOURNAL, ArchivePart
 from ledger.archive.payments import BEGIN
 from ledger.archive.retention import before_of
 from ledger.archive.shelf import Shelf
 from ledger.journal import book
 from ledger.payouts import adoption
 from ledger.risk import stops
-from ledger.rounds import Epoch
-from ledger.rounds import Part as Work
+from ledger.rounds import Epoch, Part
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ CHANGED_MAX = 10  # times that rows have changed while they were written, before
 REFUSED = (Rejected, psycopg.Error, ValueError, KeyError, AssertionError)
 
 
-class Keeping(Work):
+class Keeping(Part):
     """What is old is archived, and then leaves the tables."""
 
     name = "archive"
@@ -184,7 +183,7 @@ class Keeping(Work):
         part = self._proven(connection, JOURNAL, since)
         return part is not None and journal.forget(connection, "rest", min(until, part.last)) > 0
 
-    def _proven(self, connection: Conn, kind: str, number: int) -> Part | None:
+    def _proven(self, connection: Conn, kind: str, number: int) -> ArchivePart | None:
         """The part that holds the next number, read to its end before the first of its rows leaves the tables."""
         part = parts.after(connection, kind, number)
         connection.commit()

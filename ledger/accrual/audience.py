@@ -22,7 +22,7 @@ from ledger.accrual import pairs as rows
 from ledger.accrual.caps import DAY_S
 from ledger.accrual.pairs import UNJUDGED, PAIRS, Pairs
 from ledger.accrual.runfiles import Columns, Run, rows_of
-from ledger.accrual.runstore import Store
+from ledger.accrual.runstore import RunStore
 from ledger.accrual.shared_networks import SharedNetworks
 from ledger.accrual.totals import TOTALS, Judgement
 from ledger.accrual.velocity import BEFORE_DAYS
@@ -52,16 +52,16 @@ class Audience:
 
         Args:
             economics: the rules.
-            folder: where files of runs lie; None keeps all of them in memory (see `Store`).
-            executor: the thread that makes files, shared with other stores (see `Store`). Unjudged pairs have a thread of
+            folder: where files of runs lie; None keeps all of them in memory (see `RunStore`).
+            executor: the thread that makes files, shared with other stores (see `RunStore`). Unjudged pairs have a thread of
                 their own, since a review waits for them.
             networks: the networks of many people; by default every source is one person.
         """
         self._economics, self._networks = economics, networks or SharedNetworks(economics)
         # The settings that totals follow from: with others all totals are computed again.
         self._rules = f"{economics.source_day_pix}, beside {economics.beside_pair_pix}, networks {self._networks.name}"
-        self.judged_pairs, self.unjudged_pairs = Store(PAIRS, folder, executor), Store(UNJUDGED, folder)
-        self.totals = Store(TOTALS, folder, executor)
+        self.judged_pairs, self.unjudged_pairs = RunStore(PAIRS, folder, executor), RunStore(UNJUDGED, folder)
+        self.totals = RunStore(TOTALS, folder, executor)
         # Days are UTC days since 1970.
         self._judged_until = 0  # id of the last row of pairs that the totals contain
         self._through = 0  # the last day that was judged after it had ended

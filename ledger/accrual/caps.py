@@ -22,7 +22,7 @@ from psycopg import Connection
 from ledger.accrual import runfiles, runstore
 from ledger.accrual.groups import Flags, Groups, Places, changes, order_of
 from ledger.accrual.runfiles import Columns, Keys, Run, Shape, rows_of
-from ledger.accrual.runstore import Known, Store
+from ledger.accrual.runstore import Known, RunStore
 from ledger.money import Amounts
 
 Days = NDArray[np.uint16]  # UTC days since 1970
@@ -127,11 +127,11 @@ class Caps:
         Args:
             kind: the kind of subject: "viewer", "origin", "segment" or "creator".
             max_pix: the bound, in base units of PIX a subject and day; 0 means no bound.
-            folder: where files of runs lie; None keeps all of them in memory (see `Store`).
-            executor: the thread that makes files, shared with other stores (see `Store`).
+            folder: where files of runs lie; None keeps all of them in memory (see `RunStore`).
+            executor: the thread that makes files, shared with other stores (see `RunStore`).
         """
         self.kind, self._max_pix = kind, max_pix
-        self.store = Store(shape_of(kind), folder, executor)
+        self.store = RunStore(shape_of(kind), folder, executor)
         self._oldest_id, self._since = 0, 0
 
     def load(self, connection: Connection[Any]) -> None:

@@ -33,7 +33,7 @@ Known = NDArray[np.int64]  # (rows of the database, 3): id, mark and length of e
 Read = Callable[[Known], Iterator[Columns]]  # yields what these rows hold, by ascending key
 
 
-class Store:
+class RunStore:
     """The runs of one kind, oldest first: `accept` adds one that is committed, `tidy` merges them so that they stay few."""
 
     def __init__(self, shape: Shape, folder: Path | None = None, executor: Executor | None = None) -> None:
@@ -105,13 +105,13 @@ class Store:
         self._take_over(wait=True)
         self.runs = [runfiles.ordered(self.shape, run) for run in self.runs]
 
-    def hand_over(self, other: Store) -> None:
+    def hand_over(self, other: RunStore) -> None:
         """Move all runs to the end of another store of the same columns; their files are renamed."""
         self.sort()
         other.runs += [self._renamed(run, other) for run in self.runs]
         self.runs = []
 
-    def _renamed(self, run: Run, other: Store) -> Run:
+    def _renamed(self, run: Run, other: RunStore) -> Run:
         if run.path is None or other.folder is None:
             return run
         path = other.folder / f"{run.path.name.removesuffix(self.shape.ending)}{other.shape.ending}"

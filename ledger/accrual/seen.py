@@ -22,7 +22,7 @@ from psycopg import Connection
 from ledger.accrual import runfiles, runstore
 from ledger.accrual.groups import Flags, Places, changes
 from ledger.accrual.runfiles import Columns, Keys, Run, Shape, rows_of
-from ledger.accrual.runstore import Known, Store
+from ledger.accrual.runstore import Known, RunStore
 
 Seconds = NDArray[np.uint32]  # since 1970, UTC
 
@@ -68,9 +68,9 @@ class Seen:
     """
 
     def __init__(self, repeat_after_s: int, folder: Path | None = None, executor: Executor | None = None) -> None:
-        """Start without keys; `load` reads those of earlier folds. For `folder` and `executor` see `Store`."""
+        """Start without keys; `load` reads those of earlier folds. For `folder` and `executor` see `RunStore`."""
         self._repeat_after_s = repeat_after_s
-        self.store = Store(KEYS, folder, executor)
+        self.store = RunStore(KEYS, folder, executor)
         self._oldest_id = 0  # rows with a smaller id are forgotten
         self._since_s = 0  # keys seen at this second or before are too old to matter
 

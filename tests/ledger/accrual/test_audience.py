@@ -193,7 +193,7 @@ def test_of_the_days_before_the_best_one_is_told(journal: Connection[Any], tmp_p
     judgement = known.judge(today, today)
     assert judgement is not None
     (found,) = judgement.totals()
-    before = judgement.before(found.keys, nobody, rules)
+    before = judgement.best_before(found.keys, nobody, rules)
     assert dict(zip(found.creators.tolist(), before.tolist(), strict=True)) == {1: 450, 2: 810, 3: 0}
 
 
@@ -296,7 +296,7 @@ def test_pairs_and_totals_that_are_too_old_are_forgotten_and_what_nobody_has_jud
     assert opened(journal, tmp_path).judge(today, today) is None
 
 
-def blocks(accountant: Fold) -> Iterator[runstore.Store]:
+def blocks(accountant: Fold) -> Iterator[runstore.RunStore]:
     yield accountant._seen.store
     yield from (cap.store for cap in accountant._caps)
     yield from (accountant.audience.judged_pairs, accountant.audience.unjudged_pairs, accountant.audience.totals)

@@ -40,7 +40,7 @@ def test_a_merged_file_says_what_its_runs_said(
     try:
         made = [run_of(number, keys) for number, keys in enumerate(runs)]
         rows = np.concatenate([each.rows for each in made])
-        blocks = runfiles.merged(KEYS, made, partial(seen._young, since_s))
+        blocks = runfiles.merged(KEYS, made, partial(seen._newer_than, since_s))
         file = runfiles.write(KEYS, tmp_path_factory.mktemp("keys"), rows, blocks)
     finally:
         runfiles.BLOCK_ROWS = before

@@ -392,7 +392,7 @@ def test_a_leap_keeps_nothing_that_was_earned_before_it_from_being_paid(journal:
         assert journal.execute(withheld).fetchone() == (31 * 900 - 8_100,)
 
 
-def test_rules_that_begin_anew_hold_no_steady_creator(journal: Connection[Any]) -> None:
+def test_totals_computed_again_hold_no_creator_with_steady_days(journal: Connection[Any]) -> None:
     """Of the oldest days that are kept nobody knows the days before: an upgrade, or another rule, is no leap."""
     fund(journal, 10**12)
     searches = [each for days_ago in (3, 2, 1) for each in day(1, 20, days_ago)]
