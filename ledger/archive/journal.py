@@ -143,7 +143,7 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 def forget(connection: Conn, which: str, final: int) -> int:
     """Delete archived postings, up to entry `final`, and commit; return how many entries that covered.
 
-    `which` is "journal" for postings that nothing needs once they are archived, "rest" for those of payments and deposits.
+    `which` is "journal" for the postings of accruals and maturities, "rest" for all others (see `rest_until`).
     """
     with book.refusals():
         row = connection.execute("SELECT ledger.forget_postings(%s, %s, %s)", (which, final, FORGOTTEN_MAX)).fetchone()

@@ -41,7 +41,7 @@ FORGET = """
 def forget(settings: Settings, recorder: Recorder, kept: int) -> None:
     """What a failover to a standby that lagged does: the last batches are gone, or the incarnation is."""
     with psycopg.ClientCursor(database.connect(settings.postgres.url, autocommit=True)) as cursor:
-        cursor.execute(FORGET, {"id": recorder._own.id, "kept": kept})
+        cursor.execute(FORGET, {"id": recorder._current.id, "kept": kept})
         cursor.connection.close()
 
 
@@ -64,7 +64,7 @@ async def test_what_the_database_has_forgotten_is_carried_again(settings: Settin
     forget(settings, recorder, kept)
     assert len(recorded(settings)) == kept
     recorder.record([shown(6)])
-    await until(lambda: recorder.waiting == 0 and recorder._own.recorded == 7, "carried again")
+    await until(lambda: recorder.waiting == 0 and recorder._current.recorded == 7, "carried again")
     assert sorted(recorded(settings)) == list(range(7))
     assert recorder.failing == {}
     await recorder.close()
@@ -113,7 +113,7 @@ async def test_what_is_carried_again_may_be_as_old_as_its_incarnation(
     three_hours_pass(monkeypatch)
     forget(settings, recorder, 0)
     recorder.record([shown(2)])
-    await until(lambda: recorder.waiting == 0 and recorder._own.recorded == 2, "carried again")
+    await until(lambda: recorder.waiting == 0 and recorder._current.recorded == 2, "carried again")
     assert marked(settings) == [(0, True, 3)]
     await recorder.close()
 
@@ -124,8 +124,8 @@ async def test_an_heir_says_how_old_the_incarnation_is_of_which_the_database_has
     recorder = Recorder(settings)
     recorder.record([shown(1)])
     recorder.record([shown(2)])
-    path = recorder._own.spool.path
-    recorder._own.spool.close()
+    path = recorder._current.spool.path
+    recorder._current.spool.close()
     long_ago = time.time() - 5 * 3600
     os.utime(path, (long_ago, long_ago))
     with database.connect(settings.postgres.url, autocommit=True) as connection:
@@ -212,7 +212,7 @@ async def test_a_recorder_that_cannot_carry_says_so_until_it_can(settings: Setti
 async def test_what_is_recorded_while_a_spool_ends_is_in_the_next_one(settings: Settings) -> None:
     recorder = Recorder(quick(settings, spool_file_max_mb=1))
     await recorder.start()
-    first = recorder._own
+    first = recorder._current
     recorder.record([shown(0)])
     await carried(recorder)
     with database.connect(settings.postgres.url) as other:
@@ -220,11 +220,11 @@ async def test_what_is_recorded_while_a_spool_ends_is_in_the_next_one(settings: 
         recorder.record([shown(1, creator=number) for number in range(40_000)])  # more than a megabyte
         await asyncio.sleep(0.3)
         other.rollback()
-        await until(lambda: recorder._own is not first, "another spool")
+        await until(lambda: recorder._current is not first, "another spool")
     with database.connect(settings.postgres.url) as other:
         other.execute("SELECT FROM ledger.incarnations WHERE id = %s FOR UPDATE", (first.id,))
         recorder.record([shown(2)])
-        assert [int(record[-28]) for record in recorder._own.spool.records()] == [2]
+        assert [int(record[-28]) for record in recorder._current.spool.records()] == [2]
     await carried(recorder)
     await until(lambda: not first.spool.path.exists(), "the old spool is removed")
     await recorder.close()
@@ -310,7 +310,7 @@ async def test_on_a_full_disk_nothing_is_recorded_by_half(settings: Settings, sm
     for _ in range(3):
         with pytest.raises(Temporary):
             recorder.record([shown(0)] * 500)
-    assert len(recorder._own.spool.records()) == taken == recorder.waiting
+    assert len(recorder._current.spool.records()) == taken == recorder.waiting
     ballast.unlink()
     recorder.record([shown(taken), shown(taken)])
     await recorder.start()
@@ -410,7 +410,7 @@ async def test_a_spool_of_ones_own_that_is_damaged_is_set_aside_and_recording_go
     for number in range(4):
         recorder.record([shown(number)])
     await carried(recorder)
-    path = recorder._own.spool.path
+    path = recorder._current.spool.path
     if damage == "gone":
         path.unlink()
     else:
