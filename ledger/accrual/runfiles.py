@@ -321,7 +321,7 @@ def _id_range(path: Path) -> tuple[int, int]:
 def _matches(rows: Rows, known: Rows) -> bool:
     """Whether a file's rows are exactly those the table holds between its first and last id.
 
-    Rows older than all that the table holds are no difference: they were forgotten since the file was made.
+    Rows older than all that the table holds are ignored: they were forgotten after the file was made.
     """
     if not len(known):
         return False

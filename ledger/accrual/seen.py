@@ -86,7 +86,7 @@ class Seen:
         self._tidy()
 
     def sift(self, keys: Keys, seconds: Seconds, order: Places) -> tuple[Places, Run]:
-        """Select the appearances that are no repeat: neither of an earlier fold's keys nor of an earlier row.
+        """Leave out repeats, whose key an earlier fold has kept or an earlier row has; return the other appearances.
 
         Args:
             keys: uint64, shape (rows,). The key of each appearance (`keys_of`).

@@ -70,7 +70,7 @@ class Appearance:
 class Hashes:
     """Keyed hashes of viewers, networks, Idempotency-Keys and requests; those of viewers and networks change every 30 days.
 
-    After a change what a viewer has seen before is no longer recognised as a repeat. So that this does not happen for all
+    After a change repeats of what a viewer saw before it are not recognised. So that this does not happen for all
     viewers on one day, each viewer's hash changes on its own day of the 30.
     """
 

@@ -191,7 +191,7 @@ class Orphan:
     def records(self) -> list[bytes]:
         """Return the searches up to the end or to the first damage, and set `is_damaged`.
 
-        A last record that was written in part is no damage: its search was never answered.
+        A last record that was written in part does not count as damage: its search was never answered.
         """
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)

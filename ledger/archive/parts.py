@@ -75,7 +75,7 @@ def add(
 
 
 def last(connection: Conn, kind: str) -> int:
-    """Return the last number that any part of a kind holds; 0 if there is no part."""
+    """Return the last number that any part of a kind holds; 0 if there is none."""
     row = connection.execute("SELECT ledger.archived(%s)", (kind,)).fetchone()
     assert row is not None
     return int(row[0])

@@ -6,7 +6,7 @@ deletion. The audit compares them: an entry that was once the head must still be
 the hash chain so must every entry before it.
 
 A declared restore loses entries without rewriting any: anchors from before it, of entries that the restored database did
-not have, are counted apart and are no error.
+not have, are counted apart and do not count as errors.
 """
 
 from __future__ import annotations
