@@ -57,7 +57,9 @@ def restore(url: str, file: Path) -> None:
     if not file.exists():
         raise Rejected(f"there is no file {file}", code="file-missing")
     with database.connect(url) as connection:
-        schemas = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname IN ('ledger', 'media')").fetchone()
+        schemas = connection.execute(
+            "SELECT count(*) FROM pg_namespace WHERE nspname IN ('ledger', 'media')"
+        ).fetchone()
     if schemas != (0,):
         raise Rejected(
             "the database is not empty", status=409, code="database-not-empty", hint="restore into a new one"

@@ -48,7 +48,9 @@ class Economics:
 
     # How much of a creator's UTC day counts (formulas and an example: ledger/accrual/vouching.py). A source is an API key, or
     # all viewers without a key in one network. What does not count is taken back if it has not matured, else held.
-    source_day_pix: int = 80_000  # of what one source earns all creators in a day, this much is vouched for; 0: no review
+    source_day_pix: int = (
+        80_000  # of what one source earns all creators in a day, this much is vouched for; 0: no review
+    )
     # "PREFIX = PEOPLE": networks of many people, for whom `source_day_pix` is multiplied. A prefix is one by which `[search]`
     # groups viewers (IPv4 /24, IPv6 /48).
     shared_networks: tuple[str, ...] = ()
@@ -72,7 +74,9 @@ class Economics:
     wallet_hold_s: int = 72 * 3600  # after a change of wallet, and after a first one without a proof
     wallet_domain: str = ""  # host or host:port by which browsers know this deployment; a wallet's proof is bound to it
     wallet_challenge_s: int = 600  # how long a challenge can be answered
-    manifest_wallet_hold_h: int = 72  # after a manifest has named a creator's first wallet, unless the creator confirms it
+    manifest_wallet_hold_h: int = (
+        72  # after a manifest has named a creator's first wallet, unless the creator confirms it
+    )
 
     # The schedule: payouts are planned in the first `payout_window_s` of every `payout_interval_s`, counted from midnight
     # UTC and `payout_offset_s` (daily from 02:00 to 03:00: 86_400, 3600, 7200). 0: whenever something is due.
@@ -136,7 +140,9 @@ class LedgerSettings:
     SECTION: ClassVar[str] = "ledger"
 
     # The actor. It works at its own pace, in batches.
-    node_resource: str = ""  # a custom resource of Ray, on the nodes that hold the ledger's credentials; empty: any node
+    node_resource: str = (
+        ""  # a custom resource of Ray, on the nodes that hold the ledger's credentials; empty: any node
+    )
     tick_interval_s: float = 0.5
     reconcile_interval_s: float = 10.0
     review_interval_s: float = 30.0  # or `maturity_s`, if that is less
@@ -178,7 +184,9 @@ class LedgerSettings:
     # Orders (see ledger/orders/orders.py).
     orders_by_two: bool = False  # whether a second administrator must approve an order before it is carried out
     order_expires_s: int = 72 * 3600  # for the approval
-    anchor_interval_s: float = 3600.0  # between anchors of the journal in the object store (ledger/audit/anchors.py); 0: none
+    anchor_interval_s: float = (
+        3600.0  # between anchors of the journal in the object store (ledger/audit/anchors.py); 0: none
+    )
     # Things that are open for longer are shown by the log, the audit, `pixr status` and /metrics (see ledger/audit/ages.py).
     batch_open_max_s: float = 6 * 3600.0  # a batch that has not ended
     stop_open_max_s: float = 7 * 86_400.0  # a freeze or hold that is not released, a batch that is set aside
@@ -186,7 +194,9 @@ class LedgerSettings:
     work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
 
     # How many days tables keep their rows (0: for ever); after that rows are archived, or deleted (see ledger/archive).
-    archive_bucket: str = ""  # empty: that of [s3]. A bucket of its own, with versions or a lock, is out of reach of replicas
+    archive_bucket: str = (
+        ""  # empty: that of [s3]. A bucket of its own, with versions or a lock, is out of reach of replicas
+    )
     folds_keep_d: int = 30  # appearance batches, with the outcome of each appearance
     journal_keep_d: int = 90  # postings
     payments_keep_d: int = 400  # batches and payouts that have ended; the chain's history; suspicions and leaps

@@ -20,7 +20,7 @@ from psycopg import Connection
 from ledger.accrual import caps, runfiles, totals, vouching
 from ledger.accrual import pairs as rows
 from ledger.accrual.caps import DAY_S
-from ledger.accrual.pairs import UNJUDGED, PAIRS, Pairs
+from ledger.accrual.pairs import PAIRS, UNJUDGED, Pairs
 from ledger.accrual.runfiles import Columns, Run, rows_of
 from ledger.accrual.runstore import RunStore
 from ledger.accrual.shared_networks import SharedNetworks
@@ -30,7 +30,7 @@ from ledger.journal import book
 from ledger.settings import Economics
 
 DAYS_KEPT = 4  # days of pairs: today, yesterday, and two days of which pairs may come late
-TOTALS_KEPT = DAYS_KEPT + BEFORE_DAYS + vouching.USUAL_DAYS  # days of totals: those days, and what they are compared with
+TOTALS_KEPT = DAYS_KEPT + BEFORE_DAYS + vouching.USUAL_DAYS  # those days, and the days they are compared with
 VIEWERS_MAX = 20_000  # sources' days whose pairs are in memory at once
 
 

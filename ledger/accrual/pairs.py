@@ -48,7 +48,7 @@ class Pairs:
     viewers: Keys  # (rows,) the source: the first word of a keyed hash
     creators: NDArray[np.int64]  # (rows,)
     days: Days  # (rows,) UTC days since 1970
-    gross: Amounts  # (rows,) base units of PIX: what appearances paid, or would have but for caps that others had filled
+    gross: Amounts  # (rows,) base units of PIX: what appearances paid, or would have but for caps filled by others
     net: Amounts  # (rows,) base units of PIX: what the creator was credited of it
 
 

@@ -31,7 +31,7 @@ Rows = NDArray[np.int64]  # (rows of the database, 2): id and mark of each, by a
 Columns = tuple[NDArray[Any], ...]  # each (rows of the run,), the keys first
 Keep = Callable[[Columns], Flags]  # flags the rows that are still needed
 
-HEAD = struct.Struct("<8sQQI4x")  # magic, rows of the database, rows of the run, CRC-32 of these and of the ids and marks
+HEAD = struct.Struct("<8sQQI4x")  # magic, rows of the database, rows of the run, CRC-32 of these, the ids and marks
 KEY_BYTES = 8
 BLOCK_ROWS = 2_000_000  # rows that are merged at once: 100 to 300 MB of memory
 PIECE_BYTES = 1 << 22

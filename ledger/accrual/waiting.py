@@ -71,8 +71,8 @@ class Stored:
     format: int
     payload: bytes
     sha256: bytes
-    recorded_ms: int | None  # milliseconds since 1970 by the database's clock; None where the row has an impossible time
-    begun_ms: int | None  # when the incarnation began; only of a batch that was recorded late, by an heir or its replica
+    recorded_ms: int | None  # since 1970, by the database's clock; None where the row has an impossible time
+    begun_ms: int | None  # when the incarnation began; only of a batch recorded late, by an heir or its replica
 
     @property
     def earliest_ms(self) -> int:
@@ -98,7 +98,7 @@ class Readings:
     unpacked: list[Unpacked] = field(default_factory=list)  # the arrays of each good batch
     damaged: dict[tuple[UUID, int], str] = field(default_factory=dict)  # the reason, by incarnation and seq
     ends: dict[UUID, int] = field(default_factory=dict)  # the cursor of each incarnation after good and damaged batches
-    stuck: dict[UUID, str] = field(default_factory=dict)  # incarnations whose next batch has an unknown format: the reason
+    stuck: dict[UUID, str] = field(default_factory=dict)  # why, by incarnation whose next batch has an unknown format
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 STAKES_INTERVAL_S = 30.0
 RETRY_AFTER_S = 5.0
-LATE_S = 1800.0  # half of the time that the fold accepts between a search and the recording of its batch (see `waiting`)
+LATE_S = 1800.0  # half of what the fold accepts between a search and the recording of its batch (see `waiting`)
 TASKS_CLOSE_S, FINISH_S = 1.0, 3.0  # together within the time that Serve gives a replica to end
 
 
@@ -245,7 +245,9 @@ class Recorder:
         records = list(itertools.islice(self._waiting, self._settings.flush_searches_max))
         incarnation, batch = self._current, spool.pack(records)
         is_late = time.monotonic() - self._since[0] >= LATE_S
-        cursor = await connection.execute(RECORDED, parameters(incarnation.id, incarnation.recorded, batch, adopted=is_late))
+        cursor = await connection.execute(
+            RECORDED, parameters(incarnation.id, incarnation.recorded, batch, adopted=is_late)
+        )
         if cursor.rowcount == 1:
             self._forget(len(records))
         elif not await self._place(connection):
@@ -275,7 +277,9 @@ class Recorder:
         """
         incarnation = self._current
         age_s = time.monotonic() - incarnation.began_at
-        answer = await connection.execute(BEGUN, (incarnation.id, incarnation.spool.path.name, socket.gethostname(), age_s))
+        answer = await connection.execute(
+            BEGUN, (incarnation.id, incarnation.spool.path.name, socket.gethostname(), age_s)
+        )
         row = await answer.fetchone()
         if row is None or row[0] is None:
             raise Temporary("the database forgets as we speak")

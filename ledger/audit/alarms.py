@@ -27,7 +27,7 @@ class AgeAlarm:
 
     def __init__(self, settings: LedgerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._logged: dict[str, tuple[float, tuple[str, ...]]] = {}  # by state: when it was logged last, and with what names
+        self._logged: dict[str, tuple[float, tuple[str, ...]]] = {}  # by state: when it was logged last, what names
 
     def look(self, connection: Connection[Any]) -> list[str]:
         """Measure all states, note their ages and log those with late things; commit. Returns the states it has logged."""

@@ -1,11 +1,11 @@
 """Earnings: what a creator has earned and where it is now. Only reads; the journal is the source.
 
-    pending    earned, not matured yet: can still be reversed
-    payable    matured, waits for a payout
-    in_flight  in a payout that is not settled
-    paid       settled, by the journal
-    on_chain   received, by the finalized transactions themselves
-    accrued    pending + payable + in_flight + paid: everything ever earned, less reversals
+pending    earned, not matured yet: can still be reversed
+payable    matured, waits for a payout
+in_flight  in a payout that is not settled
+paid       settled, by the journal
+on_chain   received, by the finalized transactions themselves
+accrued    pending + payable + in_flight + paid: everything ever earned, less reversals
 """
 
 from __future__ import annotations

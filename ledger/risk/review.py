@@ -53,9 +53,9 @@ FAN_IN_BEGINS = "fan-in"  # how the reasons of all such holds begin, also those 
 # Earnings may mature this much later than their day says: what is shown in the day's last seconds is folded after midnight, and
 # shares a bucket with earnings of the next day's first minutes.
 MATURITY_SLACK_S = 600
-JUDGED_AFTER_S = 2 * 3600  # after a day's end: twice as long as a replica may take to bring its searches (see `waiting`)
+JUDGED_AFTER_S = 2 * 3600  # after a day's end: twice as long as a replica may take to bring its searches
 OVER_MATURITY_S = 2 * DAY_S  # with a maturity this long or longer a day is judged only after it has ended
-# Note what is doubtful of a day (`captive_pix`), for many creators. `found_at` becomes now, since a person who released what was
+# Note what is doubtful of a day (`captive_pix`), for many creators. `found_at` becomes now: a person who released what was
 # found earlier has not seen this. Of a day of which not all pairs are kept any more the greatest finding stays.
 NOTE = """
     INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix, matures_at)
@@ -192,7 +192,9 @@ def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> 
         )
 
 
-def _give_back(connection: Connection[Any], judged: Judged, taken_before: Mapping[int, int], economics: Economics) -> None:
+def _give_back(
+    connection: Connection[Any], judged: Judged, taken_before: Mapping[int, int], economics: Economics
+) -> None:
     """Return what was taken back and counts now, from the pool as far as it has it; it matures as its day says."""
     doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
     pool = book.account(connection, "reward_pool")

@@ -38,12 +38,13 @@ def load(name: str) -> Screening:
         return lambda _: {}
     module, _, function = name.partition(":")
     try:
-        screening: Screening = getattr(importlib.import_module(module), function)
+        named = getattr(importlib.import_module(module), function)
     except Exception as error:  # foreign code: whatever is wrong with it, no recipient is paid unscreened
         hint = "write it like package.module:function, importable where the ledger runs"
         raise Rejected(f"[ledger] screening {name!r} is not found: {error}", code="no-screening", hint=hint) from error
-    if not callable(screening):
+    if not callable(named):
         raise Rejected(f"[ledger] screening {name!r} is no function", code="no-screening")
+    screening: Screening = named
     return screening
 
 

@@ -54,7 +54,9 @@ def test_each_rule_against_farms_lets_a_farm_live_when_it_is_switched_off(connec
         assert max(farm.share for farm in farms) > report.KEPT_MAX, name
 
 
-def test_each_rule_against_padding_lets_a_padding_farm_live_when_it_is_switched_off(connection: Connection[Any]) -> None:
+def test_each_rule_against_padding_lets_a_padding_farm_live_when_it_is_switched_off(
+    connection: Connection[Any],
+) -> None:
     with_all, *without = compare.farms_only(
         connection, SEED, economy.ECONOMICS, [BY_NAME["padding of what is popular"]], TINIER,
         *((name,) for name in rules.HOLDING_POPULAR), town=towns.POPULAR,

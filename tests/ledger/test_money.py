@@ -76,7 +76,9 @@ def test_splitting_many_is_splitting_each(wholes: list[int], share_ppm: int) -> 
 
 
 @given(st.integers(0, 10**9), st.lists(st.integers(0, 10**15), max_size=6), st.integers(0, PPM), st.integers(0, PPM))
-def test_the_parts_of_an_appearance_sum_to_the_whole(whole: int, stakes: list[int], creator: int, investors: int) -> None:
+def test_the_parts_of_an_appearance_sum_to_the_whole(
+    whole: int, stakes: list[int], creator: int, investors: int
+) -> None:
     economics = Economics(creator_share_ppm=creator, investors_share_ppm=investors)
     mine, platform, theirs = money.parts_of(economics, whole, stakes)
     assert mine + platform + sum(theirs) == whole

@@ -133,7 +133,9 @@ async def test_an_heir_says_how_old_the_incarnation_is_of_which_the_database_has
     assert marked(settings) == [(0, True, 5)]
 
 
-async def test_a_strangers_idempotency_key_suppresses_no_other_viewers_search(settings: Settings, journal: Connection[Any]) -> None:
+async def test_a_strangers_idempotency_key_suppresses_no_other_viewers_search(
+    settings: Settings, journal: Connection[Any]
+) -> None:
     """Each viewer without a key has Idempotency-Keys of their own; a key that comes again with another search pays once."""
     fund(journal, 10_000)
     recorder = Recorder(quick(settings))

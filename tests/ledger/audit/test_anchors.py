@@ -167,7 +167,9 @@ def test_a_bug_in_the_store_ends_nothing_and_is_logged_with_its_traceback(
         now_s[0] += anchors.AGAIN_S
 
 
-def test_anchors_that_cannot_be_read_fail_the_audit_and_a_bucket_without_anchors_passes(rig: Rig, bucket: tuple[Storage, str]) -> None:
+def test_anchors_that_cannot_be_read_fail_the_audit_and_a_bucket_without_anchors_passes(
+    rig: Rig, bucket: tuple[Storage, str]
+) -> None:
     def away() -> list[Anchor]:
         raise Temporary("the store is away")
 
