@@ -98,7 +98,7 @@ def test_a_fold_that_comes_while_all_are_counted_is_counted_once(
     mine = Counters(client, "here", MARK)
     newest = mine._newest(journal)
     fold(journal, shown(3))
-    mine._anew(journal, newest)
+    mine._recount(journal, newest)
     mine.follow(journal)
     assert live(client) == earned(journal)
 
