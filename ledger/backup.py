@@ -1,8 +1,8 @@
 """Backup and restore of the whole database, through PostgreSQL's own `pg_dump` and `pg_restore`.
 
-A restored ledger has forgotten what it paid since the dump, and the chain has not: payouts stay frozen until every
-transaction of the treasury is in the journal again (see `adoption`). Secrets are not part of a dump: keep `secrets/`
-apart from it, since marker addresses derive from a secret that whoever has the dump must not have.
+A restored ledger does not know what it paid after the dump was made, but the chain does: payouts stay frozen until every
+transaction of the treasury is in the journal again (see `adoption`). A dump contains no secrets. Store the folder `secrets/`
+apart from it: the addresses of markers derive from a secret that a reader of the dump must not have.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from cluster.errors import Rejected, Temporary
 from ledger.payouts import adoption
 
 DUMP_TIMEOUT_S = 3600
-# Numbers that were given after the dump stand in spools, links and other people's notes: they are not given again.
+# Ids that were given out after the dump are still in spools, links and notes of users: sequences skip this many.
 NUMBERS_SKIPPED = 10**9
 SKIPPED = """SELECT setval(format('%%I.%%I', schemaname, sequencename)::regclass, coalesce(last_value, 0) + %(some)s)
              FROM pg_sequences WHERE schemaname IN ('media', 'ledger', 'app') AND data_type = 'bigint'::regtype"""
 
 
 def dump(url: str, file: Path) -> int:
-    """Write the database to a file, whole or not at all; returns its size in bytes.
+    """Write the database to a file, which appears only when it is complete; return its size in bytes.
 
     Raises:
         Rejected: the file exists, or its folder does not.
-        Temporary: the database does not let itself be read.
+        Temporary: `pg_dump` failed.
     """
     if file.exists():
         raise Rejected(f"{file} exists", code="file-exists", hint="name another file")
@@ -47,18 +47,20 @@ def dump(url: str, file: Path) -> int:
 
 
 def restore(url: str, file: Path) -> None:
-    """Fill an empty database from a dump, freeze payouts until the chain has been read, and bring it to the present.
+    """Fill an empty database from a dump, freeze payouts until the chain has been read, and apply newer migrations.
 
-    Roles belong to the server and not to a dump: they are made where they are missing, and are granted what they were.
+    Roles belong to the server, not to the dump: missing ones are made, and all get their privileges again.
 
     Raises:
-        Rejected: the file is no dump, the database is not empty, or the dump is of another line of migrations.
+        Rejected: the file is not a dump, the database is not empty, or the dump has migrations that this version has not.
     """
     if not file.exists():
         raise Rejected(f"there is no file {file}", code="file-missing")
     with database.connect(url) as connection:
-        held = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname IN ('ledger', 'media')").fetchone()
-    if held != (0,):
+        schemas = connection.execute(
+            "SELECT count(*) FROM pg_namespace WHERE nspname IN ('ledger', 'media')"
+        ).fetchone()
+    if schemas != (0,):
         raise Rejected(
             "the database is not empty", status=409, code="database-not-empty", hint="restore into a new one"
         )
@@ -74,7 +76,7 @@ def restore(url: str, file: Path) -> None:
     )
     with database.connect(url) as connection:
         adoption.begin(connection, {"file": file.name})
-        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no writer of before is ever valid again
+        connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no earlier writer may ever write again
         connection.execute(SKIPPED, {"some": NUMBERS_SKIPPED})
     migrations.migrate(url)
     with database.connect(url) as connection:
@@ -94,23 +96,23 @@ def _run(url: str, program: str, *arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        line = said[-1] if said else str(done.returncode)
+        output = (done.stderr or done.stdout).strip().splitlines()
+        line = output[-1] if output else str(done.returncode)
         if program == "pg_restore":
             raise Rejected(f"pg_restore failed: {line}", code="restore-failed")
         raise Temporary(f"pg_dump failed: {line}")
 
 
 def _place(url: str) -> str:
-    """The URL without its password, which travels in the environment."""
+    """Return the URL without its password, which the program gets through the environment."""
     parts = urlsplit(url)
     user = f"{parts.username}@" if parts.username else ""
     return f"postgresql://{user}{parts.hostname}:{parts.port or 5432}{parts.path}"
 
 
 def _binary(program: str) -> str:
-    """The embedded PostgreSQL's program, which reads servers and dumps of its own version and older; else PATH's."""
-    found = postgres_programs.newest(program) or shutil.which(program)
-    if found is None:
+    """Return the path of a client program: the newest embedded one, which also reads older servers, else that of PATH."""
+    path = postgres_programs.newest(program) or shutil.which(program)
+    if path is None:
         raise Rejected(f"there is no {program}", code="no-program", hint="install PostgreSQL's client programs")
-    return str(found)
+    return str(path)

@@ -1,7 +1,8 @@
-"""Keeping: the part of the ledger that archives what is old, and lets it leave the tables (see `retention`).
+"""Keeping: the part of the ledger's work that archives old rows and then deletes them from the tables (see `retention`).
 
-Each round takes one step of each kind, bounded in what it touches; nothing is deleted that was not read back from the object
-store by this process. While a restore is not over nothing is archived: what the tables hold may have to be compared with.
+Each round takes one step of each kind, of bounded size. No archived row is deleted before this process has read its part back
+from the object store. Until a restore is complete no row is archived, since the restore has to compare with the tables.
+Knows when to take a step; what a step does is in `archive`.
 """
 
 from __future__ import annotations
@@ -19,30 +20,29 @@ from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
 from ledger.archive import accounts, folds, history, journal, parts, payments, retention
-from ledger.archive.parts import FOLDS, JOURNAL, Part
+from ledger.archive.parts import FOLDS, JOURNAL, ArchivePart
 from ledger.archive.payments import BEGIN
 from ledger.archive.retention import before_of
 from ledger.archive.shelf import Shelf
 from ledger.journal import book
 from ledger.payouts import adoption
 from ledger.risk import stops
-from ledger.rounds import Epoch
-from ledger.rounds import Part as Work
+from ledger.rounds import Epoch, Part
 
 log = logging.getLogger(__name__)
 
 Conn = Connection[Any]
 
-PAUSE_MAX_S = 300.0  # after what went wrong
-LOOK_AGAIN_S = 3600.0  # at what has had to stay
-CLOCKS_APART_MAX_S = 3600.0  # this machine's and the database's: beyond, one of them is wrong
-CHANGED_MAX = 10  # times that rows have changed while they were written, before that is said
-# Of one step: what a person has to look at. Never the end of a process that pays.
+PAUSE_MAX_S = 300.0  # after an error
+LOOK_AGAIN_S = 3600.0  # before payments that had to stay are examined again
+CLOCKS_APART_MAX_S = 3600.0  # between this machine's clock and the database's: beyond that one of them is wrong
+CHANGED_MAX = 10  # times in a row that rows may change while they are written
+# Errors of one step that a person has to look at; they must not end the process, which also pays.
 REFUSED = (Rejected, psycopg.Error, ValueError, KeyError, AssertionError)
 
 
-class Keeping(Work):
-    """What is old is archived, and then leaves the tables."""
+class Keeping(Part):
+    """Archives old rows and deletes them, step by step. Times are of the given monotonic clock."""
 
     name = "archive"
 
@@ -50,16 +50,17 @@ class Keeping(Work):
         super().__init__(settings, epoch)
         self._clock, self._again_at, self._failures = clock, 0.0, 0
         self._made: Shelf | None = None
-        self._proved: set[int] = set()  # parts that this process has read to their end
-        self._since: dict[str, datetime] = {}  # of what is deleted: everything before has been looked at
-        self._refused: dict[str, tuple[str, float]] = {}  # steps that are not right: why, and until when they rest
-        self._behind = BEGIN  # payments up to there have to stay, or are archived
-        self._begin_at = clock() + LOOK_AGAIN_S  # when they are looked at from the beginning again
-        self._delete_at = clock()  # when what is not archived is looked at again
+        self._proved: set[int] = set()  # ids of parts that this process has read to their end
+        self._since: dict[str, datetime] = {}  # by table without an archive: rows before have been examined
+        self._refused: dict[str, tuple[str, float]] = {}  # by step: why it was refused, and when it is tried again
+        self._behind = BEGIN  # payments up to this one are archived or have to stay
+        self._begin_at = clock() + LOOK_AGAIN_S  # when payments are examined from the beginning again
+        self._delete_at = clock()  # when tables without an archive are examined again
         self._changed = 0  # times in a row that rows have changed while they were written
 
     @property
     def shelf(self) -> Shelf:
+        """The shelf of the deployment; made at the first use."""
         if self._made is None:
             self._made = Shelf.of(self.settings)
             self._made.tidy()
@@ -91,10 +92,10 @@ class Keeping(Work):
         return more
 
     def step(self, connection: Conn) -> bool:
-        """One step of each kind; whether any of them did something. One that is refused keeps no other one waiting.
+        """Take one step of each kind, also if another one is refused; return whether any of them changed anything.
 
         Raises:
-            Temporary: the object store is away.
+            Temporary: the object store does not answer, or the clocks of the database and this machine are too far apart.
         """
         if abs(book.clock_s(connection) - time.time()) > CLOCKS_APART_MAX_S:
             connection.commit()
@@ -104,11 +105,11 @@ class Keeping(Work):
             return False
         steps = (self._delete, self._forget_folds, self._archive_folds, self._forget_journal, self._archive_journal,
                  self._archive_payments, self._archive_history, self._forget_rest)  # fmt: skip
-        done = [self._taken(connection, step) for step in steps]  # each of them, whatever an earlier one did
+        done = [self._taken(connection, step) for step in steps]  # a list: `any` alone would stop at the first True
         return any(done)
 
     def _taken(self, connection: Conn, step: Callable[[Conn], bool]) -> bool:
-        """Take a step, unless it was refused a while ago: what is wrong is a person's to explain."""
+        """Take a step unless it was refused less than `PAUSE_MAX_S` ago; a person has to find out why."""
         name = step.__name__
         if self._clock() < self._refused.get(name, ("", 0.0))[1]:
             return False
@@ -157,10 +158,10 @@ class Keeping(Work):
         return bool(rows) and self._exchanged(history.archive(connection, self.shelf, rows))
 
     def _exchanged(self, is_done: bool) -> bool:
-        """Whether to go on at once: also where rows have changed meanwhile, for some times.
+        """Return True, to go on at once, whether the exchange was done or rows have changed meanwhile.
 
         Raises:
-            Rejected: they have changed each time.
+            Rejected: they have changed `CHANGED_MAX` times in a row.
         """
         self._changed = 0 if is_done else self._changed + 1
         if self._changed >= CHANGED_MAX:
@@ -184,8 +185,8 @@ class Keeping(Work):
         part = self._proven(connection, JOURNAL, since)
         return part is not None and journal.forget(connection, "rest", min(until, part.last)) > 0
 
-    def _proven(self, connection: Conn, kind: str, number: int) -> Part | None:
-        """The part that holds the next number, read to its end before the first of its rows leaves the tables."""
+    def _proven(self, connection: Conn, kind: str, number: int) -> ArchivePart | None:
+        """Return the part that holds the number after `number`; read it to its end once, before its rows are deleted."""
         part = parts.after(connection, kind, number)
         connection.commit()
         if part is not None and part.id not in self._proved:

@@ -1,7 +1,12 @@
-"""Money is a whole number of base units. Checks at the door, and splits that sum exactly.
+"""Money is a whole number of base units. Checks of amounts that come in, and splits whose parts sum exactly to the whole.
 
-A split gives every part its floor and hands the units left over to the largest remainders (Hamilton's method; ties go
-to the earlier part), so that the parts always sum to the whole and none is off by one unit or more. Knows no account.
+A split gives every part its share rounded down, then one more unit each to the parts with the largest remainders, until
+nothing is left (Hamilton's method; of equal remainders the earlier part comes first). So no part is off by a whole unit.
+
+    >>> split(100, (1, 1, 1))
+    (34, 33, 33)
+
+Knows no account.
 """
 
 from __future__ import annotations
@@ -14,14 +19,14 @@ from numpy.typing import NDArray
 from cluster.errors import Rejected
 from ledger.settings import AMOUNT_MAX, PPM, Economics
 
-Amounts = NDArray[np.int64]
+Amounts = NDArray[np.int64]  # base units of PIX
 
 
 def amount(value: object, what: str = "amount") -> int:
-    """`value` as base units.
+    """Return `value` as base units; errors name it `what`.
 
     Raises:
-        Rejected: not a whole number, negative, or above 2^63 - 1.
+        Rejected: it is not a whole number, is negative, or is above 2^63 - 1.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise Rejected(f"{what} is {value!r}, expected a whole number of base units", code="amount-not-whole")
@@ -33,10 +38,10 @@ def amount(value: object, what: str = "amount") -> int:
 
 
 def split(whole: int, weights: Sequence[int]) -> tuple[int, ...]:
-    """`whole` in proportion to `weights`, exactly.
+    """Split `whole` in proportion to `weights`; the parts sum to it.
 
     Raises:
-        Rejected: a weight is negative, or none is above zero.
+        Rejected: `whole` is not an amount, a weight is negative, or no weight is above zero.
     """
     whole = amount(whole)
     total = sum(weights)
@@ -50,8 +55,16 @@ def split(whole: int, weights: Sequence[int]) -> tuple[int, ...]:
 
 
 def split_many(wholes: Amounts, share_ppm: int) -> tuple[Amounts, Amounts]:
-    """Each of `wholes` in two, the first part being `share_ppm`; equal to `split` of each, without a loop."""
-    millions = wholes // PPM  # dividing by a constant is quick in numpy, the rest of a division is not
+    """Split each amount in two; the result equals `split(whole, (share_ppm, PPM - share_ppm))` of each.
+
+    Args:
+        wholes: int64, shape (rows,), base units of PIX, 0 or more.
+        share_ppm: the share of the first part, 0 to 1,000,000.
+
+    Returns:
+        The first and the second parts: two int64 arrays of shape (rows,), base units of PIX.
+    """
+    millions = wholes // PPM  # numpy divides by a constant quickly, but has no quick remainder
     part = (wholes - millions * PPM) * share_ppm
     floor = part // PPM
     first = millions * share_ppm + floor + ((part - floor * PPM) * 2 >= PPM)
@@ -59,13 +72,19 @@ def split_many(wholes: Amounts, share_ppm: int) -> tuple[Amounts, Amounts]:
 
 
 def appearance_amount(economics: Economics, relevance_ppm: int, *, anonymous: bool = False) -> int:
-    """What one appearance of this relevance earns in all, before it is split."""
+    """Return what one appearance earns in all, before it is split, in base units of PIX.
+
+    That is relevance * `rate_pix`, rounded down; for an anonymous viewer `anonymous_weight_ppm` of it, rounded down, too.
+    """
     whole = relevance_ppm * economics.rate_pix // PPM
     return whole * economics.anonymous_weight_ppm // PPM if anonymous else whole
 
 
 def parts_of(economics: Economics, whole: int, stakes: Sequence[int] = ()) -> tuple[int, int, tuple[int, ...]]:
-    """Creator's, platform's and investors' parts of one appearance; `stakes` are what the investors put in."""
+    """Split what one appearance earns into the parts of the creator, the platform and each investor.
+
+    `stakes` are what the investors of the segment have put in; without any, what the creator does not get is the platform's.
+    """
     creator, rest = split(whole, (economics.creator_share_ppm, PPM - economics.creator_share_ppm))
     if not stakes or sum(stakes) <= 0:
         return creator, rest, ()

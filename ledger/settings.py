@@ -1,7 +1,7 @@
 """The settings of the ledger: what an appearance pays (economics) and how payouts reach the chain (ledger).
 
-Money is whole base units of PIX (6 decimals); shares are parts per million. Defaults are written here and nowhere
-else; configs/economics.toml repeats those that an operator is expected to choose. Imports nothing of ours.
+Money is whole base units of PIX (6 decimals); shares are parts per million (`_ppm`). Defaults stand here and nowhere else;
+configs/economics.toml repeats those that an operator is expected to choose. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ PEOPLE_MAX = 1_000_000  # behind one network
 CHALLENGE_MAX_S = 3600
 DOMAIN = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?")
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
-KEEP_D_MIN = 8  # younger than a week nothing is deleted
+KEEP_D_MIN = 8  # days: rows younger than a week are never deleted
 
 
 @dataclass(frozen=True)
 class Economics:
-    """What counts, what it pays, and when it is payable."""
+    """Which appearances count, what they pay, and when earnings are paid out."""
 
     SECTION: ClassVar[str] = "economics"
-    RETIRED: ClassVar[tuple[str, ...]] = (  # of an earlier release: ignored
+    RETIRED: ClassVar[tuple[str, ...]] = (  # settings of an earlier release, which are ignored
         "captive_share_ppm", "captive_min_pix", "captive_viewers_min", "fan_in_share_ppm",
     )  # fmt: skip
 
@@ -37,7 +37,7 @@ class Economics:
     creator_share_ppm: int = 900_000
     investors_share_ppm: int = 500_000  # of the platform's part, where the segment has investors
 
-    # Bounds, per search and per UTC day. 0 means no bound.
+    # Upper bounds of one search and of one UTC day. 0 means no bound.
     search_appearances_max: int = 50
     search_amount_max_pix: int = 50_000
     viewer_day_max_pix: int = 500_000
@@ -46,34 +46,37 @@ class Economics:
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
-    # What counts (see ledger/accrual/vouching.py). A source is a key, or all viewers without one of a network. What it earns
-    # all creators together in a UTC day counts up to `source_day_pix` (0: nobody is judged); so much for each of its
-    # people, where a network is listed in `shared_networks`: "PREFIX = PEOPLE", the prefix being one that `[search]`
-    # brings viewers together by (/24, IPv6 /48). Of the rest of a creator's day, of which one source brings them
-    # `beside_pair_pix` at most (0: no bound), counts what is within `beside_share_ppm` of what counts by the former, or
-    # has on the mean of the seven days before. What is above is taken back as far as it has not matured, and held where
-    # it has. For so long after a person has released such a hold the creator's share is `fan_in_trust_ppm`.
-    source_day_pix: int = 80_000
+    # How much of a creator's UTC day counts (formulas and an example: ledger/accrual/vouching.py). A source is an API key, or
+    # all viewers without a key in one network. What does not count is taken back if it has not matured, else held.
+    source_day_pix: int = (
+        80_000  # of what one source earns all creators in a day, this much is vouched for; 0: no review
+    )
+    # "PREFIX = PEOPLE": networks of many people, for whom `source_day_pix` is multiplied. A prefix is one by which `[search]`
+    # groups viewers (IPv4 /24, IPv6 /48).
     shared_networks: tuple[str, ...] = ()
+    # Of what is not vouched for, this share of what is counts beside it: of the day, or of the mean of the seven days before
+    # if that is more.
     beside_share_ppm: int = 600_000
-    beside_pair_pix: int = 450_000
-    fan_in_trust_s: int = 30 * 86_400
-    fan_in_trust_ppm: int = 800_000
+    beside_pair_pix: int = 450_000  # and of it one source brings one creator at most this; 0: no bound
+    fan_in_trust_s: int = 30 * 86_400  # for this long after a person has released such a hold,
+    fan_in_trust_ppm: int = 800_000  # the creator's share is this one, if it is more
 
-    # What a creator's day comes to above `velocity_ratio` times the best one of the eight days before, and above
-    # `velocity_min_pix`, is held until somebody has looked (ratio 0: nothing is).
+    # What a creator's day comes to above `velocity_ratio` times the best of the eight days before, and above
+    # `velocity_min_pix`, is held until a person has looked at it (ratio 0: no day is).
     velocity_ratio: int = 5
     velocity_min_pix: int = 5_000_000
 
-    # When earnings become payable, and what is worth a transaction.
+    # When earnings become payable, and how much is paid at once.
     maturity_s: int = 72 * 3600
     payout_min_pix: int = 5_000_000
     payout_max_pix: int = 10_000_000_000
     payout_day_max_pix: int = 100_000_000_000
     wallet_hold_s: int = 72 * 3600  # after a change of wallet, and after a first one without a proof
-    wallet_domain: str = ""  # host or host:port, as browsers know this deployment: what a wallet's proof is bound to
-    wallet_challenge_s: int = 600  # for a proof
-    manifest_wallet_hold_h: int = 72  # after a manifest has named the first one, unless the creator confirms it
+    wallet_domain: str = ""  # host or host:port by which browsers know this deployment; a wallet's proof is bound to it
+    wallet_challenge_s: int = 600  # how long a challenge can be answered
+    manifest_wallet_hold_h: int = (
+        72  # after a manifest has named a creator's first wallet, unless the creator confirms it
+    )
 
     # The schedule: payouts are planned in the first `payout_window_s` of every `payout_interval_s`, counted from midnight
     # UTC and `payout_offset_s` (daily from 02:00 to 03:00: 86_400, 3600, 7200). 0: whenever something is due.
@@ -84,7 +87,7 @@ class Economics:
     # A first payout opens the creator's token account: it must be worth more than that costs.
     account_cost_check: bool = False
     pix_per_sol: int = 0  # base units of PIX for one SOL
-    pix_per_sol_at: str = ""  # RFC 3339: when it was true
+    pix_per_sol_at: str = ""  # RFC 3339: the time of that price
     pix_per_sol_max_age_s: int = 86_400
 
     def __post_init__(self) -> None:
@@ -108,18 +111,18 @@ class Economics:
 
     @property
     def people_by_network(self) -> dict[str, int]:
-        """The shared networks, named as replicas name them, and how many people are behind each.
+        """The number of people behind each shared network, by prefix as replicas write it.
 
         Raises:
-            ValueError: one is no "PREFIX = PEOPLE".
+            ValueError: an item is not of the form "PREFIX = PEOPLE".
         """
-        found = {}
-        for each in self.shared_networks:
-            prefix, _, people = (part.strip() for part in each.partition("="))
+        people_by_network = {}
+        for item in self.shared_networks:
+            prefix, _, people = (part.strip() for part in item.partition("="))
             if not people.isdecimal():
-                raise ValueError(f"shared_networks: {each!r} is not 'PREFIX = PEOPLE'")
-            found[str(ipaddress.ip_network(prefix))] = int(people)
-        return found
+                raise ValueError(f"shared_networks: {item!r} is not 'PREFIX = PEOPLE'")
+            people_by_network[str(ipaddress.ip_network(prefix))] = int(people)
+        return people_by_network
 
     def _check_wallets(self) -> None:
         if self.manifest_wallet_hold_h > HOLD_H_MAX:
@@ -137,24 +140,26 @@ class LedgerSettings:
     SECTION: ClassVar[str] = "ledger"
 
     # The actor. It works at its own pace, in batches.
-    node_resource: str = ""  # of Ray: what the nodes that hold the ledger's credentials have; empty: any node will do
+    node_resource: str = (
+        ""  # a custom resource of Ray, on the nodes that hold the ledger's credentials; empty: any node
+    )
     tick_interval_s: float = 0.5
     reconcile_interval_s: float = 10.0
-    review_interval_s: float = 30.0  # or sooner, where earnings mature sooner
-    fold_appearances_max: int = 1_000_000  # 350 bytes of memory each while they are folded
+    review_interval_s: float = 30.0  # or `maturity_s`, if that is less
+    fold_appearances_max: int = 1_000_000  # each takes 350 bytes of memory while it is folded
     fold_batches_max: int = 5_000
     payouts_per_plan_max: int = 10_000
     batches_live_max: int = 64
 
-    # Appearances: the spool, and how long a replica gathers before it writes.
+    # Appearances: the spool, and how long a replica collects searches before it sends a batch.
     flush_interval_ms: int = 10
     flush_searches_max: int = 100
     spool_file_max_mb: int = 64
     spool_backlog_max_mb: int = 512
     orphan_after_s: float = 15.0
-    carry_stalled_s: float = 10.0  # without a batch carried while some wait: from then on readiness says so
+    carry_stalled_s: float = 10.0  # searches wait and none was carried for this long: readiness reports it
 
-    # The chain. An empty mint means: the localnet's own, made at the first start.
+    # The chain. An empty mint is the localnet's own, made at the first start.
     mint: str = ""
     decimals: int = 6
     treasury_key: str = "treasury.json"  # under secrets/, an absolute path, or unix:PATH of a remote signer
@@ -164,40 +169,44 @@ class LedgerSettings:
         ""  # "package.module:function", asked about recipients before they are paid (see ledger/risk/screening.py)
     )
     marker_accounts: bool = True
-    marker_retention_s: int = 30 * 86_400  # longer than the age of any backup that may be restored
-    reclaim_min: int = 20  # markers that make a reclaiming transaction worth its fee
-    reclaim_pause_s: float = 600.0  # after one that the chain has refused
+    marker_retention_s: int = 30 * 86_400  # must be longer than the age of any backup that may be restored
+    reclaim_min: int = 20  # markers, from which on a transaction that reclaims them is worth its fee
+    reclaim_pause_s: float = 600.0  # after the chain has refused such a transaction
     priority_fee_lamports: int = 0
     compute_margin_ppm: int = 100_000
     rpc_timeout_s: float = 10.0
     rpc_requests_per_s: float = 200.0
     resend_interval_s: float = 2.0
-    second_opinion: bool = True  # an end and a deposit need a second RPC, where there are two
-    # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
-    # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
+    second_opinion: bool = True  # the end of a batch, and a deposit, must be confirmed by a second RPC if there are two
+    # The money of a batch goes back to its creators only when its youngest expired transaction is this old by the database's
+    # clock, no matter what heights nodes report: 150 blocks at the slowest realistic rate.
     give_back_after_s: float = 600.0
-    # Orders (see ledger/orders/orders.py): carried out only when a second administrator has approved them, within the time.
-    orders_by_two: bool = False
-    order_expires_s: int = 72 * 3600
-    anchor_interval_s: float = 3600.0  # between heads of the journal that are kept in the object store; 0: none is
-    # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/audit/ages.py).
-    batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
-    stop_open_max_s: float = 7 * 86_400.0  # a freeze or a hold that nobody has released, a batch that is set aside
-    order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out
+    # Orders (see ledger/orders/orders.py).
+    orders_by_two: bool = False  # whether a second administrator must approve an order before it is carried out
+    order_expires_s: int = 72 * 3600  # for the approval
+    anchor_interval_s: float = (
+        3600.0  # between anchors of the journal in the object store (ledger/audit/anchors.py); 0: none
+    )
+    # Things that are open for longer are shown by the log, the audit, `pixr status` and /metrics (see ledger/audit/ages.py).
+    batch_open_max_s: float = 6 * 3600.0  # a batch that has not ended
+    stop_open_max_s: float = 7 * 86_400.0  # a freeze or hold that is not released, a batch that is set aside
+    order_open_max_s: float = 86_400.0  # an order or a resolution that is not carried out
     work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
 
-    # How long tables keep what is old, in days (0: for ever); then it is archived, or deleted (see ledger/archive).
-    archive_bucket: str = ""  # empty: that of [s3]; one of its own, with versions or a lock, is safe from replicas
-    folds_keep_d: int = 30  # what was shown, and what became of it
+    # How many days tables keep their rows (0: for ever); after that rows are archived, or deleted (see ledger/archive).
+    archive_bucket: str = (
+        ""  # empty: that of [s3]. A bucket of its own, with versions or a lock, is out of reach of replicas
+    )
+    folds_keep_d: int = 30  # appearance batches, with the outcome of each appearance
     journal_keep_d: int = 90  # postings
-    payments_keep_d: int = 400  # transactions and payouts that have ended; the chain's history; suspicions
-    idempotency_keep_d: int = 30  # a client's key counts again after that
+    payments_keep_d: int = 400  # batches and payouts that have ended; the chain's history; suspicions and leaps
+    idempotency_keep_d: int = 30  # after that the same Idempotency-Key counts as a new one
     reconciliations_keep_d: int = 30  # those that agreed
-    keep_interval_s: float = 60.0  # between looks, while nothing is due
+    keep_interval_s: float = 60.0  # pause while no row is due
 
-    # The localnet, for machines without a chain.
+    # The localnet: a chain on this machine, for development.
     localnet_slot_ms: int = 100
-    localnet_pool_pix: int = 1_000_000_000  # what funds `reward_pool` there: 1,000 PIX
+    localnet_pool_pix: int = 1_000_000_000  # base units that fund `reward_pool` on it: 1,000 PIX
     localnet_treasury_lamports: int = 100_000_000_000
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Bounds of a UTC day: how much a viewer, or the anonymous viewers of a network, may cause, and a segment or a creator
-may earn, before it stops counting.
+"""Caps: upper bounds of what one subject may earn, or cause others to earn, in a UTC day; more than that earns nothing.
 
-Sums are kept like what was seen: 64-bit keys, a mix of day and subject, each with what it came to, as a store of runs (see
-`runstore`). Knows numbers and days, nothing of accounts.
+A subject is a viewer, the anonymous viewers of a network together, a segment or a creator. The day's sums are kept by
+64-bit key, a hash of day and subject, in a store of runs (see `runstore`), one row of `ledger.day_runs` a fold. Knows
+numbers and days, nothing of accounts.
 """
 
 from __future__ import annotations
@@ -22,40 +22,63 @@ from psycopg import Connection
 from ledger.accrual import runfiles, runstore
 from ledger.accrual.groups import Flags, Groups, Places, changes, order_of
 from ledger.accrual.runfiles import Columns, Keys, Run, Shape, rows_of
-from ledger.accrual.runstore import Known, Store
+from ledger.accrual.runstore import Known, RunStore
 from ledger.money import Amounts
 
-Days = NDArray[np.uint16]
+Days = NDArray[np.uint16]  # UTC days since 1970
 
 DAY_S = 86_400
 DAYS_KEPT = 3
-FORGOTTEN_MAX = 1_000  # rows of a kind a fold
+FORGOTTEN_MAX = 1_000  # rows of one kind that a fold deletes
 LAST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Tally:
-    """One fold's rows by subject and day: `parts` are rows that share both, `groups` the parts of each key."""
+    """One fold's rows by subject and day, in two steps: rows form parts, parts form keys."""
 
-    parts: Groups
-    groups: Groups
-    keys: Keys
-    days: Days
+    parts: Groups  # rows that share subject and day; several parts may share a key
+    groups: Groups  # the parts of each key
+    keys: Keys  # (keys,)
+    days: Days  # (keys,)
 
     @classmethod
     def of(cls, parts: Groups, subjects: NDArray[Any], days: Days) -> Tally:
-        """`subjects` and `days` of each part."""
+        """Group parts by their subject and day.
+
+        Args:
+            parts: the rows of each part.
+            subjects: int64, shape (parts,), for ids; or uint64, shape (parts, 2), for the two words of a keyed hash.
+            days: uint16, shape (parts,). The UTC day of each part, in days since 1970.
+
+        Returns:
+            The tally; its keys ascend.
+        """
         keys = keys_of(subjects, days)
         order = order_of(keys)
         groups = Groups.where(order, changes(keys[order]))
         return cls(parts, groups, keys[groups.firsts], days[groups.firsts])
 
     def sums(self, amounts: Amounts) -> Amounts:
-        """What each key's rows come to."""
+        """Sum amounts by key.
+
+        Args:
+            amounts: int64, shape (rows,), base units of PIX.
+
+        Returns:
+            int64, shape (keys,), base units of PIX.
+        """
         return self.groups.sums(self.parts.sums(amounts))
 
     def rows(self, chosen: Places) -> tuple[Places, Places]:
-        """The rows of the chosen keys, key by key in the order they came, and the place in `chosen` of each one's key."""
+        """List the rows of some keys, key by key, each key's rows in ascending order.
+
+        Args:
+            chosen: int64, shape (chosen,). Indices of keys.
+
+        Returns:
+            Two int64 arrays of shape (rows of the chosen keys,): the rows, and for each the place in `chosen` of its key.
+        """
         parts, key_of_part = self.groups.rows(chosen)
         rows, part_of_row = self.parts.rows(parts)
         keys = key_of_part[part_of_row]
@@ -66,7 +89,15 @@ class Tally:
 
 
 def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
-    """A 64-bit key for each pair of subject (an id, or the two words of a viewer) and day."""
+    """Mix subject and day into a 64-bit key.
+
+    Args:
+        subjects: int64, shape (rows,), for ids; or uint64, shape (rows, 2), for the two words of a keyed hash.
+        days: uint16, shape (rows,). UTC days since 1970.
+
+    Returns:
+        uint64, shape (rows,), evenly spread. Two different pairs share a key with a chance of 2^-64.
+    """
     if not len(days):
         return np.zeros(0, np.uint64)
     words = np.ascontiguousarray(subjects).view("<u8").reshape(len(days), -1)
@@ -78,23 +109,33 @@ def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
 
 
 def shape_of(kind: str) -> Shape:
-    """What each key has come to, and its day."""
+    """Return the shape of this kind's runs: beside each key its sum (base units of PIX) and its UTC day."""
     return Shape(
-        kind, b"pixrday1", ("<i8", "<u2"), lambda columns: runfiles.summed(columns, 1, runfiles.by_key(columns))
+        kind, b"pixrday1", ("<i8", "<u2"), lambda columns: runfiles.summed(columns, 1, runfiles.key_starts(columns))
     )
 
 
 class Caps:
-    """The sums of one kind of subject; `excess` asks, `remember` tells, `accept` says that it is committed."""
+    """The day's sums of one kind of subject and their bound.
 
-    def __init__(self, kind: str, most_pix: int, folder: Path | None = None, executor: Executor | None = None) -> None:
-        """`folder`, `executor`: see `Store`."""
-        self.kind, self._most = kind, most_pix
-        self.store = Store(shape_of(kind), folder, executor)
+    A fold calls `excess` to find what is above the bound, `remember` to write its own sums, and `accept` after its commit.
+    """
+
+    def __init__(self, kind: str, max_pix: int, folder: Path | None = None, executor: Executor | None = None) -> None:
+        """Start without sums; `load` reads those of earlier folds.
+
+        Args:
+            kind: the kind of subject: "viewer", "origin", "segment" or "creator".
+            max_pix: the bound, in base units of PIX a subject and day; 0 means no bound.
+            folder: where files of runs lie; None keeps all of them in memory (see `RunStore`).
+            executor: the thread that makes files, shared with other stores (see `RunStore`).
+        """
+        self.kind, self._max_pix = kind, max_pix
+        self.store = RunStore(shape_of(kind), folder, executor)
         self._oldest_id, self._since = 0, 0
 
     def load(self, connection: Connection[Any]) -> None:
-        """Know what earlier folds have kept."""
+        """Read the sums that earlier folds have kept."""
         rows = connection.execute(
             "SELECT id, coalesce(mark, id), length(days) / 2 FROM ledger.day_runs WHERE kind = %s ORDER BY id",
             (self.kind,),
@@ -102,37 +143,50 @@ class Caps:
         self.store.load(np.array(rows, np.int64).reshape(-1, 3), partial(_read, connection, self.store.shape))
 
     def excess(self, tally: Tally, amounts: Amounts) -> Places:
-        """Rows beyond the bound, taken in their order on top of what the day has come to; a row of nothing may be one."""
-        if not self._most:
+        """Return the rows that exceed the bound when they are added, in their order, to the day's earlier sums.
+
+        Args:
+            tally: the rows by subject and day.
+            amounts: int64, shape (rows,), base units of PIX. What each row would earn.
+
+        Returns:
+            int64, shape (rows in excess,): indices of rows, in no particular order. A row of amount 0 may be among them.
+        """
+        if not self._max_pix:
             return np.zeros(0, np.int64)
-        before = self._sums(tally.keys)
-        over = np.flatnonzero(before + tally.sums(amounts) > self._most)
-        rows, key = tally.rows(over)
+        before = sums(self.store.runs, tally.keys, 1)  # (keys,)
+        exceeded = np.flatnonzero(before + tally.sums(amounts) > self._max_pix)  # keys, (exceeded,)
+        rows, key = tally.rows(exceeded)
         running = np.cumsum(amounts[rows])
         starts = changes(key)
-        earlier = (running - amounts[rows])[starts][np.cumsum(starts) - 1]
-        beyond: Places = rows[before[over][key] + running - earlier > self._most]
-        return beyond
+        earlier = (running - amounts[rows])[starts][np.cumsum(starts) - 1]  # of the keys before a row's own
+        in_excess: Places = rows[before[exceeded][key] + running - earlier > self._max_pix]
+        return in_excess
 
     def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> Run:
-        """Keep what was funded, in the caller's transaction; the result becomes part of the present by `accept`.
+        """Write a fold's sums in the caller's transaction, and delete rows that are too old.
 
-        `since` is a UTC day: those that are over for good for what was recorded on it are forgotten (see `waiting.since_s`).
+        Args:
+            connection: in the transaction of the fold.
+            tally: the rows by subject and day.
+            amounts: int64, shape (rows,), base units of PIX. What each row uses of the bound; 0 where it earned nothing.
+            since: the UTC day, in days since 1970, of the oldest batch that waits for a fold (see `waiting.since_s`). Sums
+                of days that no such batch can add to any more are forgotten.
+
+        Returns:
+            The run to hand to `accept` once the transaction has committed; it may be empty.
         """
         self._since = since - DAYS_KEPT
         self._oldest_id = max(self._oldest_id, forget(connection, "day_runs", self._since, kind=self.kind))
-        come_to = tally.sums(amounts)
-        some = come_to > 0
-        run = Run(rows_of(), (tally.keys[some], come_to[some], tally.days[some]))
-        return self._insert(connection, run) if self._most and len(run) else Run(rows_of(), self.store.shape.empty())
+        key_sums = tally.sums(amounts)
+        some = key_sums > 0
+        run = Run(rows_of(), (tally.keys[some], key_sums[some], tally.days[some]))
+        return self._insert(connection, run) if self._max_pix and len(run) else Run(rows_of(), self.store.shape.empty())
 
     def accept(self, kept: Run) -> None:
-        """The transaction that kept this has committed."""
+        """Add a run whose transaction has committed to the sums that `excess` compares with."""
         self.store.accept(kept)
-        self.store.tidy(self._oldest_id, partial(_young, self._since))
-
-    def _sums(self, keys: Keys) -> Amounts:
-        return sums(self.store.runs, keys, 1)
+        self.store.tidy(self._oldest_id, partial(_newer_than, self._since))
 
     def _insert(self, connection: Connection[Any], run: Run) -> Run:
         keys, amounts, days = run.columns
@@ -148,47 +202,68 @@ class Caps:
 
 
 def sums(runs: Sequence[Run], keys: Keys, column: int) -> Amounts:
-    """What a column comes to for each of these keys, which ascend, in all runs, each of which has a key once."""
+    """Sum one column over all runs, key by key.
+
+    Args:
+        runs: sorted runs, in each of which a key occurs at most once.
+        keys: uint64, shape (keys,), ascending.
+        column: which column of the runs to sum; the keys are column 0.
+
+    Returns:
+        int64, shape (keys,): the sums, 0 for a key that no run has.
+    """
     total = np.zeros(len(keys), np.int64)
     for run in runs:
         if len(run):
             place = np.minimum(np.searchsorted(run.keys, keys), len(run) - 1)
-            found = np.flatnonzero(run.keys[place] == keys)  # of the others nothing more is read from disk
-            total[found] += run.columns[column][place[found]]
+            present = np.flatnonzero(run.keys[place] == keys)  # for the others nothing more is read from disk
+            total[present] += run.columns[column][place[present]]
     return total
 
 
 def forget(
     connection: Connection[Any], table: str, since: int, *, kind: str | None = None, until: int = LAST_ID
 ) -> int:
-    """Delete a table's oldest rows as far as all are of `since` or before; returns the id from which on rows stay.
+    """Delete the oldest rows of a table of runs, up to the first row that is still needed; at most `FORGOTTEN_MAX`.
 
-    `since`: a UTC day, in days since 1970. Of one `kind`, where the table has several; no row after `until`. None between two
-    that stay is deleted.
+    So rows are deleted from the old end alone, and a file of runs can tell which of its rows are gone.
+
+    Args:
+        connection: in the transaction of the fold.
+        table: a table of the schema `ledger` with `id` and `newest_day`: "day_runs", "pair_runs" or "total_runs".
+        since: a UTC day, in days since 1970. A row with anything newer is needed.
+        kind: the kind of rows, if the table holds several.
+        until: rows with a greater id are needed, too.
+
+    Returns:
+        The id of the first row that is needed; older ones may stay until a later call.
     """
-    of = "true" if kind is None else "kind = %(kind)s"
-    given = {"kind": kind, "since": since, "until": until}
+    of_kind = "true" if kind is None else "kind = %(kind)s"
+    values = {"kind": kind, "since": since, "until": until}
     row = connection.execute(
-        f"SELECT coalesce((SELECT id FROM ledger.{table} WHERE {of} AND (newest_day > %(since)s OR id > %(until)s)"
-        f"                 ORDER BY id LIMIT 1), (SELECT max(id) + 1 FROM ledger.{table} WHERE {of}), 0)",
-        given,
+        f"SELECT coalesce((SELECT id FROM ledger.{table} WHERE {of_kind} AND (newest_day > %(since)s OR id > %(until)s)"
+        f"                 ORDER BY id LIMIT 1), (SELECT max(id) + 1 FROM ledger.{table} WHERE {of_kind}), 0)",
+        values,
     ).fetchone()
     assert row is not None
     connection.execute(
         f"DELETE FROM ledger.{table} WHERE id IN"
-        f" (SELECT id FROM ledger.{table} WHERE {of} AND id < %(oldest)s ORDER BY id LIMIT %(most)s)",
-        {**given, "oldest": row[0], "most": FORGOTTEN_MAX},
+        f" (SELECT id FROM ledger.{table} WHERE {of_kind} AND id < %(oldest)s ORDER BY id LIMIT %(most)s)",
+        {**values, "oldest": row[0], "most": FORGOTTEN_MAX},
     )
     return int(row[0])
 
 
 def _read(connection: Connection[Any], shape: Shape, rows: Known) -> Iterator[Columns]:
-    """What rows hold, merged; a large one piece by piece: an older version has merged them until they were."""
+    """Yield what some rows of the table hold, merged by key.
+
+    A single row is read piece by piece: an older version merged rows into ones that may be too large for memory.
+    """
     if len(rows) > 1:
-        found = connection.execute(
+        several = connection.execute(
             "SELECT keys, amounts, days FROM ledger.day_runs WHERE id = ANY(%s) ORDER BY id", (rows[:, 0].tolist(),)
         )
-        yield from runfiles.merged(shape, [Run(rows_of(), _columns(shape, row)) for row in found])
+        yield from runfiles.merged(shape, [Run(rows_of(), _columns(shape, row)) for row in several])
         return
     most = runstore.READ_ROWS
     for start in range(0, int(rows[0, 2]), most):
@@ -205,5 +280,5 @@ def _columns(shape: Shape, row: tuple[Any, ...]) -> Columns:
     return tuple(np.frombuffer(column, kind) for column, kind in zip(row, shape.types, strict=True))
 
 
-def _young(since: int, columns: Columns) -> Flags:
+def _newer_than(since: int, columns: Columns) -> Flags:
     return np.asarray(columns[2].astype(np.int64) > since)

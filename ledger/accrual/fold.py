@@ -1,11 +1,11 @@
-"""Folding: recorded batches become journal entries. Cursor, journal, balances and outcomes move in one transaction.
+"""Folding: recorded batches become journal entries. Cursors, journal, balances and outcomes change in one transaction.
 
-Each incarnation's batches are taken in order, from where its cursor stands; a gap stops that incarnation, so nothing
-is skipped. Every appearance gets one outcome; those that are funded are split exactly and summed per creator. The
-`reward_pool` pays for all of it and never goes below zero: when it is empty an appearance is kept, unfunded.
+Each incarnation's batches are taken in order, from its cursor on; a gap stops that incarnation, so that nothing is skipped.
+Every appearance gets one outcome. The amounts of funded ones are split exactly and summed per owner. The `reward_pool` pays
+for all of them and never goes below zero: when it is empty, an appearance is recorded without earning.
 
-The database writes in a thread of its own, statement after statement, while the next ones are computed here; where more
-waits than one fold takes, so is the next group made ready. Only when all is written does this thread commit.
+A second thread runs the statements one after the other, while this thread computes the next ones; if more waits than one fold
+takes, it also prepares the next group. This thread commits once everything is written.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ from ledger.settings import PPM, Economics, LedgerSettings
 log = logging.getLogger(__name__)
 
 MATURITY_BUCKET_S = 600
-MATURED_MAX = 10_000  # buckets a round
-ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
-OF_OTHERS = ("segment", "creator")  # bounds that other viewers can fill
-# The greater of a row's own cursor and the one beside it counts. Who records may hold the row for as long as they like.
+MATURED_MAX = 10_000  # buckets of `ledger.maturing` that one call of `mature` takes
+ORIGIN = "origin"  # the cap that applies to anonymous viewers alone
+OF_OTHERS = ("segment", "creator")  # caps that other viewers can fill
+# Move the cursor in the incarnation's row, or, while a replica holds that row, in `ledger.cursors`; the greater one counts.
+# So a fold never waits for a replica that records.
 MOVED = """
     WITH ends AS (SELECT * FROM unnest(%(ids)s::uuid[], %(folded)s::bigint[]) AS e (id, folded)),
     free AS (SELECT i.id, e.folded FROM ledger.incarnations i JOIN ends e USING (id) WHERE e.folded <= i.recorded
@@ -55,26 +56,26 @@ MOVED = """
     INSERT INTO ledger.cursors (incarnation, folded) SELECT id, folded FROM ends WHERE id NOT IN (SELECT id FROM moved)
     ON CONFLICT (incarnation) DO UPDATE SET folded = excluded.folded"""
 Result = TypeVar("Result")
-Stake = tuple[int, list[int], list[int]]  # segment, investors, what each has put in
+Stake = tuple[int, list[int], list[int]]  # segment, its investors, what each has put in (base units of PIX)
 
 
 class Outcome(IntEnum):
-    """What became of an appearance; the byte that `ledger.outcomes` keeps."""
+    """What became of an appearance; the byte that `ledger.outcomes` stores."""
 
     FUNDED = 0
     REPEATED_KEY = 1  # the search's Idempotency-Key had been used
-    SEEN = 2  # the viewer has seen this segment within 24 hours
-    CAPPED = 3
+    SEEN = 2  # the viewer had seen this segment within `repeat_after_s`
+    CAPPED = 3  # a bound of the search, or a cap of the day, was reached
     UNFUNDED = 4  # `reward_pool` was empty
-    UNEARNED = 5  # earns nothing: no relevance, or an anonymous viewer
+    UNEARNED = 5  # worth 0: no relevance, or an anonymous viewer
 
 
-Outcomes = NDArray[np.uint8]
+Outcomes = NDArray[np.uint8]  # (rows,), an `Outcome` each
 
 
 @dataclass(frozen=True)
 class Folded:
-    """What one fold did."""
+    """What one fold did: how many batches and appearances it took, how many earned, and what in all."""
 
     batches: int
     appearances: int
@@ -84,36 +85,38 @@ class Folded:
 
 @dataclass(frozen=True)
 class Earned:
-    """What the funded appearances of a fold come to: in all, for the platform, and for creators and investors."""
+    """What the funded appearances of a fold earn, in base units of PIX."""
 
     total: int
     platform: int
-    parties: dict[str, tuple[Ids, Amounts]]
+    parties: dict[str, tuple[Ids, Amounts]]  # of "creator" and "investor": owners and their amounts, (owners,) each
 
 
-class Pen:
-    """The thread that writes: what it is given is done in turn, each timed as a stage of the fold."""
+class Writer:
+    """The thread that talks to the database: calls run one after the other, each timed as a stage of the fold."""
 
     def __init__(self, executor: ThreadPoolExecutor, stages: Stopwatch) -> None:
         self._executor, self._stages = executor, stages
-        self._given: list[Future[Any]] = []
+        self._calls: list[Future[Any]] = []
 
-    def give(self, stage: str, write: Callable[..., Result], *values: Any) -> Future[Result]:
+    def submit(self, stage: str, write: Callable[..., Result], *values: Any) -> Future[Result]:
+        """Queue the call `write(*values)`, to be timed as `stage`; return its future result."""
+
         def timed() -> Result:
             with self._stages.time(stage):
                 return write(*values)
 
-        self._given.append(self._executor.submit(timed))
-        return self._given[-1]
+        self._calls.append(self._executor.submit(timed))
+        return self._calls[-1]
 
     def finish(self) -> None:
-        """Wait for everything; the first thing that went wrong is raised."""
-        for each in self._given:
-            each.result()
+        """Wait for all calls; raise the first error of any."""
+        for call in self._calls:
+            call.result()
 
 
 class Fold:
-    """The accountant of appearances; one per holder of the epoch."""
+    """Turns recorded batches into journal entries. The holder of the epoch has one, and uses it from one thread."""
 
     def __init__(
         self,
@@ -123,18 +126,26 @@ class Fold:
         folder: Path | None = None,
         networks: SharedNetworks | None = None,
     ) -> None:
-        """`folder`: of the files of what folds remember; without one all of it is in memory. `networks`: of many people."""
+        """Read what earlier folds have kept: seen keys, sums of the day, pairs, totals.
+
+        Args:
+            connection: holds the epoch; outside of a transaction.
+            economics: the rules.
+            settings: the limits of one fold.
+            folder: where files of runs lie; None keeps all runs in memory (see `runstore`).
+            networks: the networks of many people; by default every source is one person.
+        """
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
-        self._ahead: Group | None = None
-        self._stuck: set[UUID] = set()  # incarnations that go on in a format which this version does not know
+        self._next_group: Group | None = None  # prepared while the last fold was written
+        self._stuck: set[UUID] = set()  # incarnations whose next batch has a format that this version does not know
         self._skews = waiting.Skews()
         self._files = ThreadPoolExecutor(1, "files") if folder is not None else None
         self._seen = Seen(economics.repeat_after_s, folder, self._files)
         self._seen.load(connection, book.clock_s(connection))
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
-        self._caps = [Caps(kind, most_pix, folder, self._files) for kind, most_pix in bounds]
+        self._caps = [Caps(kind, max_pix, folder, self._files) for kind, max_pix in bounds]
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
         self.audience = Audience(economics, folder, self._files, networks)
@@ -144,21 +155,24 @@ class Fold:
         connection.commit()
 
     def close(self) -> None:
-        """End what is done beside folds."""
+        """Wait for files that are being made, and end their threads."""
         self.audience.close()
         if self._files is not None:
             self._files.shutdown()
 
     def run_once(self) -> Folded | None:
-        """Fold what is waiting, within the limits; None when nothing is."""
+        """Fold one group of waiting batches, within the limits of the settings, and commit.
+
+        Returns None if no batch waits. After an error the caller rolls back and makes another `Fold`.
+        """
         for directory in self._directories.values():
             directory.forget()
-        group, self._ahead = self._ahead or self._take(), None
+        group, self._next_group = self._next_group or self._take(), None
         if group is None:
             self._connection.commit()
             return None
         with ThreadPoolExecutor(1, "pen") as executor:
-            return self._folded(group, Pen(executor, self.stages))
+            return self._folded(group, Writer(executor, self.stages))
 
     def _take(self) -> Group | None:
         with self.stages.time("read"):
@@ -166,7 +180,7 @@ class Fold:
         return self._grouped(stored, is_full)
 
     def _grouped(self, stored: Sequence[Stored], is_full: bool) -> Group | None:
-        """What can be folded of these, made ready; None where nothing can."""
+        """Decode and group batches; return None if none of them can be folded."""
         with self.stages.time("decode and sort"):
             read = waiting.read(stored)
             for incarnation, why in read.stuck.items():
@@ -176,13 +190,14 @@ class Fold:
             self._stuck |= set(read.stuck)
             return waiting.grouped(read, is_full=is_full) if read.ends else None
 
-    def _look_ahead(self, group: Group, pen: Pen) -> Future[tuple[list[Stored], bool]] | None:
-        """Where there is more than one fold takes: read what follows, as if the cursors had moved."""
+    def _read_ahead(self, group: Group, writer: Writer) -> Future[tuple[list[Stored], bool]] | None:
+        """If more waits than one fold takes, read the batches that follow, as if the cursors had moved."""
         if not group.is_full:
             return None
-        return pen.give("read", waiting.waiting, self._connection, self._settings, self._stuck, group.read.ends)
+        return writer.submit("read", waiting.waiting, self._connection, self._settings, self._stuck, group.read.ends)
 
-    def _folded(self, group: Group, pen: Pen) -> Folded:
+    def _folded(self, group: Group, writer: Writer) -> Folded:
+        """Fold one group: decide outcomes here, in order of the rules, while the writer thread writes what is decided."""
         shown = group.shown
         self._skews.note(group.skews_ms)
         outcome = np.full(len(shown.segment), Outcome.FUNDED, np.uint8)
@@ -192,12 +207,12 @@ class Fold:
         since = since_s // DAY_S
         self._refuse_repeated(group, outcome)
         self._refuse_excess(group, outcome)
-        # Before what was seen: an appearance that is worth nothing must not use up the day of one that is.
+        # Before repeats: an appearance worth 0 must not make a later one within the day, worth more, a repeat.
         outcome[(outcome == Outcome.FUNDED) & (shown.amount == 0)] = Outcome.UNEARNED
         with self.stages.time("seen"):
-            news = self._refuse_seen(group, outcome)
-        runs = pen.give("write seen", self._seen.remember, self._connection, news, since_s)
-        ahead = self._look_ahead(group, pen)
+            first_views = self._refuse_seen(group, outcome)
+        seen_run = writer.submit("write seen", self._seen.remember, self._connection, first_views, since_s)
+        ahead = self._read_ahead(group, writer)
         with self.stages.time("caps"):
             crowded = self._refuse_excess_of_day(group, outcome)
         self._spend(shown.amount, outcome, pool)
@@ -206,35 +221,34 @@ class Fold:
             nets, rests = money.split_many(paid, self._economics.creator_share_ppm)
             earned = self._earned(group, paid, nets, rests, stakes)
         folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
-        pen.give("write entry", self._write, group, folded, earned, outcome)
-        used = np.where(crowded, shown.amount, paid)
-        sums = [
-            pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind],
-                     _bound(cap, group, paid if cap.kind in OF_OTHERS else used), since)
+        writer.submit("write entry", self._write, group, folded, earned, outcome)
+        used = np.where(crowded, shown.amount, paid)  # (rows,) a viewer's own cap counts what others' caps refused
+        cap_runs = [
+            writer.submit("write caps", cap.remember, self._connection, group.tallies[cap.kind],
+                          _subject_to(cap, group, paid if cap.kind in OF_OTHERS else used), since)
             for cap in self._caps
         ]  # fmt: skip
         with self.stages.time("pairs"):
             pairs = self._pairs(group, (outcome == Outcome.FUNDED) | crowded, nets)
-        heard, following = pen.give("write pairs", self.audience.remember, self._connection, pairs, since), None
-        if ahead is not None:
-            following = self._grouped(*ahead.result())
-        pen.give("commit", self._move_cursors, group.read.ends)
-        pen.finish()
+        pair_run = writer.submit("write pairs", self.audience.remember, self._connection, pairs, since)
+        next_group = self._grouped(*ahead.result()) if ahead is not None else None
+        writer.submit("commit", self._move_cursors, group.read.ends)
+        writer.finish()
         with self.stages.time("commit"):
             book.commit(self._connection)
-        self._seen.accept(runs.result())
-        self.audience.accept(heard.result())
-        for cap, kept in zip(self._caps, sums, strict=True):
-            cap.accept(kept.result())
+        self._seen.accept(seen_run.result())
+        self.audience.accept(pair_run.result())
+        for cap, cap_run in zip(self._caps, cap_runs, strict=True):
+            cap.accept(cap_run.result())
         for directory in self._directories.values():
             directory.accept()
-        self._ahead = following
+        self._next_group = next_group
         return folded
 
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _refuse_repeated(self, group: Group, outcome: Outcomes) -> None:
-        """The first search with an Idempotency-Key counts; every other one with it records nothing."""
+        """Refuse every search whose Idempotency-Key an earlier one has used, in this group or before."""
         heads = group.heads
         repeated = np.ascontiguousarray(heads["key"]).view("<u8").reshape(-1, 2).astype(np.bool_).max(axis=1)
         named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated)[::-1]}
@@ -249,45 +263,47 @@ class Fold:
         outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
 
     def _refuse_excess(self, group: Group, outcome: Outcomes) -> None:
-        """Bounds of one search: how many appearances, and how much in all."""
+        """Refuse what exceeds the bounds of one search: how many appearances, and how much in all."""
         searches, search, amount = group.shown.searches, group.shown.search, group.shown.amount
-        most = self._economics.search_appearances_max
-        if most and (searches.sizes > most).any():
-            place = np.arange(len(search)) - searches.bounds[search]
-            outcome[(outcome == Outcome.FUNDED) & (place >= most)] = Outcome.CAPPED
-        most = self._economics.search_amount_max_pix
-        if most and (searches.sums(amount) > most).any():
+        rows_max = self._economics.search_appearances_max
+        if rows_max and (searches.sizes > rows_max).any():
+            place = np.arange(len(search)) - searches.bounds[search]  # (rows,) from 0 within the search
+            outcome[(outcome == Outcome.FUNDED) & (place >= rows_max)] = Outcome.CAPPED
+        max_pix = self._economics.search_amount_max_pix
+        if max_pix and (searches.sums(amount) > max_pix).any():
             running = np.append(0, np.cumsum(amount))
-            within = running[1:] - running[searches.bounds[search]]
-            outcome[(outcome == Outcome.FUNDED) & (within > most)] = Outcome.CAPPED
+            so_far = running[1:] - running[searches.bounds[search]]  # (rows,) of the search, with the row
+            outcome[(outcome == Outcome.FUNDED) & (so_far > max_pix)] = Outcome.CAPPED
 
     def _refuse_seen(self, group: Group, outcome: Outcomes) -> Run:
-        asked, order = outcome == Outcome.FUNDED, group.by_key
-        if not asked.all():
-            order = order[asked[order]]
-        rows, news = self._seen.sift(group.keys, group.shown.seconds[group.shown.search], order)
-        asked[rows] = False
-        outcome[asked] = Outcome.SEEN
-        return news
+        """Refuse repeats; return the run of the appearances that are none."""
+        repeated, order = outcome == Outcome.FUNDED, group.by_key
+        if not repeated.all():
+            order = order[repeated[order]]
+        rows, first_views = self._seen.sift(group.keys, group.shown.seconds[group.shown.search], order)
+        repeated[rows] = False
+        outcome[repeated] = Outcome.SEEN
+        return first_views
 
     def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> Flags:
-        """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator.
+        """Refuse what exceeds a day's cap of its viewer, network of anonymous viewers, segment or creator.
 
-        Returned is what was refused because other viewers had filled a bound: it is of its viewer's own day all the same, and
-        takes the place of what turns out not to count (see `review`).
+        Returns the flags, (rows,), of appearances that a segment's or a creator's cap refused: other viewers had filled it.
+        They use up their viewer's own caps all the same, and replace, up to the cap, what a review finds not to count
+        (see `risk.review`).
         """
         crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
-            asked = outcome == Outcome.FUNDED
-            amounts = np.where(asked, group.shown.amount, 0)
-            rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts))
-            refused = rows[asked[rows]]
+            funded = outcome == Outcome.FUNDED
+            amounts = np.where(funded, group.shown.amount, 0)
+            rows = cap.excess(group.tallies[cap.kind], _subject_to(cap, group, amounts))
+            refused = rows[funded[rows]]
             outcome[refused] = Outcome.CAPPED
             crowded[refused] = cap.kind in OF_OTHERS
         return crowded
 
     def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
-        """First come, first funded, until the pool is empty."""
+        """Fund appearances in their order until `pool` (base units of PIX) is spent; the others are unfunded."""
         candidate = outcome == Outcome.FUNDED
         running = np.cumsum(np.where(candidate, amount, 0))
         outcome[candidate & (running > pool)] = Outcome.UNFUNDED
@@ -298,19 +314,22 @@ class Fold:
     # ── Shares ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _earned(self, group: Group, paid: Amounts, nets: Amounts, rests: Amounts, stakes: Sequence[Stake]) -> Earned:
-        """Creators' and investors' parts, summed per owner, and the platform's."""
+        """Sum the parts of creators and investors per owner; what remains of `rests` is the platform's.
+
+        `paid`, `nets` and `rests` are (rows,), in base units of PIX: an appearance's amount, the creator's part, the remainder.
+        """
         creators = group.shown.creator[group.parts.firsts][group.creators.firsts]
         parties = {"creator": _some(creators, group.creators.sums(group.parts.sums(nets)))}
         invested = self._invested(group, rests, stakes)
         investors = sorted(invested)
-        amounts = np.array([invested[each] for each in investors], np.int64)
+        amounts = np.array([invested[investor] for investor in investors], np.int64)
         parties["investor"] = _some(np.array(investors, np.int64), amounts)
         return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
 
     def _stakes(self, segments: Ids) -> list[Stake]:
-        """Who has a stake in these segments, which stand in ascending order."""
-        some = self._connection.execute("SELECT FROM ledger.segment_stakes ORDER BY segment_id LIMIT 1").fetchone()
-        if some is None:
+        """Return the stakes in some segments, which ascend and may repeat."""
+        any_stake = self._connection.execute("SELECT FROM ledger.segment_stakes ORDER BY segment_id LIMIT 1").fetchone()
+        if any_stake is None:
             return []
         rows = self._connection.execute(
             "SELECT segment_id, array_agg(investor_id ORDER BY investor_id),"
@@ -321,9 +340,9 @@ class Fold:
         return rows.fetchall()
 
     def _invested(self, group: Group, rests: Amounts, stakes: Sequence[Stake]) -> dict[int, int]:
-        """Investors' part of the platform's, appearance by appearance, for the segments that have any."""
-        found: dict[int, int] = {}
-        segments = group.shown.segment[group.parts.firsts]
+        """Return what each investor gets of `rests` (rows,), in base units of PIX: split appearance by appearance."""
+        shares_pix: dict[int, int] = {}
+        segments = group.shown.segment[group.parts.firsts]  # (parts,), ascending
         for segment, investors, put_in in stakes:
             first, last = np.searchsorted(segments, segment), np.searchsorted(segments, segment, "right")
             rows, _ = group.parts.rows(np.arange(first, last))
@@ -331,21 +350,26 @@ class Fold:
                 shared = money.split(int(part), (PPM - self._economics.investors_share_ppm,
                                                  self._economics.investors_share_ppm))[1]  # fmt: skip
                 for investor, share in zip(investors, money.split(shared, put_in), strict=True):
-                    found[investor] = found.get(investor, 0) + share * int(times)
-        return found
+                    shares_pix[investor] = shares_pix.get(investor, 0) + share * int(times)
+        return shares_pix
 
     def _pairs(self, group: Group, counting: Flags, nets: Amounts) -> Pairs:
-        """Who has earned whom how much; what was crowded out would have earned `gross`, and has earned nothing."""
+        """Return the pairs of source and creator of the flagged rows.
+
+        What a segment's or creator's cap refused has its amount as `gross`, and 0 as `net`. The source is the network of an
+        anonymous viewer, since anyone can have cookies by the hundred, and else the viewer.
+        """
         rows = np.flatnonzero(counting)
         search = group.shown.search[rows]
         shown = group.shown
         sources = np.where(shown.origins[:, 0] | shown.origins[:, 1] != 0, shown.origins[:, 0], shown.viewers[:, 0])
-        viewers, days = sources[search], shown.days[search]  # cookies are made by the hundred: a network is one viewer
+        viewers, days = sources[search], shown.days[search]  # (rows that count,)
         return Pairs(viewers, group.shown.creator[rows], days, group.shown.amount[rows], nets[rows])
 
     # ── Writing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _write(self, group: Group, folded: Folded, earned: Earned, outcome: Outcomes) -> None:
+        """Write the journal entry, the row of `ledger.folds` and the outcomes; set damaged batches aside."""
         stored = group.stored
         self._set_aside(group.read.damaged)
         entry_id = self._post(stored, folded, earned) if earned.total else None
@@ -368,13 +392,14 @@ class Fold:
         for party, (owners, amounts) in earned.parties.items():
             lines.append(_lines(self._directories[party].accounts_of(self._connection, owners), amounts))
             if self._kind == "maturing":
-                self._ripen(lines[-1])
+                self._add_maturing(lines[-1])
         digest = hashlib.sha256(b"".join(each.sha256 for each in stored)).hexdigest()
         document = {"batches": folded.batches, "appearances": folded.funded, "sha256": digest}
         key = f"fold:{stored[0].incarnation}:{stored[0].seq}"
         return book.post(self._connection, book.Entry("accrual", key, np.concatenate(lines), document)).id
 
-    def _ripen(self, lines: Ids) -> None:
+    def _add_maturing(self, lines: Ids) -> None:
+        """Note when amounts mature, in buckets of `MATURITY_BUCKET_S`; `lines` is (lines, 2): account and amount."""
         self._connection.execute(
             "INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)"
             " SELECT account, to_timestamp(ceil((extract(epoch FROM now()) + %s) / %s) * %s), amount"
@@ -384,7 +409,7 @@ class Fold:
         )
 
     def _set_aside(self, damaged: Mapping[tuple[UUID, int], str]) -> None:
-        """Leave what cannot be read to a person; the money of what follows on it does not wait for him."""
+        """Leave damaged batches to a person; batches that follow them earn without waiting for that person."""
         for (incarnation, seq), why in damaged.items():
             log.error("a batch is damaged and set aside: %s", why, extra={"incarnation": str(incarnation), "seq": seq})
             self._connection.execute(
@@ -393,26 +418,29 @@ class Fold:
             )
 
     def _keep_outcomes(self, stored: Sequence[Stored], outcome: Outcomes, fold_id: int) -> None:
-        at, kept = 0, memoryview(outcome.tobytes())
+        first, outcomes = 0, memoryview(outcome.tobytes())
         query = "COPY ledger.outcomes (incarnation, seq, fold_id, outcome) FROM STDIN (FORMAT binary)"
         with self._connection.cursor().copy(query) as copy:
             copy.set_types(["uuid", "int8", "int8", "bytea"])
             for each in stored:
-                copy.write_row((each.incarnation, each.seq, fold_id, kept[at : at + each.appearances]))
-                at += each.appearances
+                copy.write_row((each.incarnation, each.seq, fold_id, outcomes[first : first + each.appearances]))
+                first += each.appearances
 
     def _move_cursors(self, ends: Mapping[UUID, int]) -> None:
-        """Last of all: replicas that record wait for it. What another transaction holds is noted beside (`cursors`)."""
+        """Move the cursors, as the last statement before the commit: replicas that record wait for these rows."""
         self._connection.execute(MOVED, {"ids": list(ends), "folded": list(ends.values())})
 
 
 def mature(connection: Connection[Any]) -> int:
-    """Make payable what has matured, the earliest buckets first; returns the amount. One entry, one transaction."""
-    any_of = connection.execute("SELECT FROM ledger.maturing WHERE matures_at <= now() ORDER BY matures_at LIMIT 1")
-    if any_of.fetchone() is None:
+    """Move matured earnings to `payable`, the earliest buckets first, in one entry and one transaction.
+
+    Takes `MATURED_MAX` buckets at most and commits. Returns the amount in base units of PIX; 0 when nothing has matured.
+    """
+    first_due = connection.execute("SELECT FROM ledger.maturing WHERE matures_at <= now() ORDER BY matures_at LIMIT 1")
+    if first_due.fetchone() is None:
         connection.commit()
         return 0
-    book.hold_end(connection)  # who adopts after a restore takes from the same buckets
+    book.hold_end(connection)  # adoption after a restore takes from the same buckets
     rows = connection.execute(  # in the order of the index, so that what is read is what is taken
         "SELECT m.account_id, a.party, a.owner, m.amount_pix, m.matures_at FROM"
         " (SELECT account_id, matures_at, amount_pix FROM ledger.maturing WHERE matures_at <= now()"
@@ -427,9 +455,9 @@ def mature(connection: Connection[Any]) -> int:
         sums[party, owner, account] = sums.get((party, owner, account), 0) + amount
     lines: list[tuple[int, int]] = []
     for party in ("creator", "investor"):
-        some = {(owner, account): amount for (of, owner, account), amount in sums.items() if of == party and amount}
-        payable = book.accounts_of(connection, "payable", party, [owner for owner, _ in some]) if some else {}
-        for (owner, account), amount in some.items():
+        owed = {(owner, account): amount for (of, owner, account), amount in sums.items() if of == party and amount}
+        payable = book.accounts_of(connection, "payable", party, [owner for owner, _ in owed]) if owed else {}
+        for (owner, account), amount in owed.items():
             lines += [(account, -amount), (payable[owner], amount)]
     if lines:
         newest = max(row[4] for row in rows)
@@ -445,16 +473,17 @@ def mature(connection: Connection[Any]) -> int:
     return sum(amount for _, amount in lines if amount > 0)
 
 
-def _bound(cap: Caps, group: Group, amounts: Amounts) -> Amounts:
-    """What of these amounts a bound holds for."""
+def _subject_to(cap: Caps, group: Group, amounts: Amounts) -> Amounts:
+    """Return amounts, (rows,), with 0 in the rows that a cap does not apply to."""
     return np.where(group.shown.has_origin, amounts, 0) if cap.kind == ORIGIN else amounts
 
 
 def _some(owners: Ids, amounts: Amounts) -> tuple[Ids, Amounts]:
-    """Those who get anything."""
+    """Leave out owners whose amount is 0; both arrays are (owners,)."""
     some = amounts > 0
     return owners[some], amounts[some]
 
 
 def _lines(accounts: Ids | Sequence[int], amounts: Amounts | Sequence[int]) -> Ids:
+    """Return the lines of an entry, (lines, 2): account and amount."""
     return np.array([accounts, amounts], np.int64).T

@@ -1,6 +1,8 @@
-"""Pairs of viewer and creator as folds keep them: a row of `ledger.pair_runs` a fold, and runs of them on disk.
+"""Pairs of source and creator as folds keep them: one row of `ledger.pair_runs` a fold, and runs of these on disk.
 
-A viewer is a word of a keyed hash (see `fold`). Knows nothing of what counts, of totals or holds.
+A pair says what one source earned one creator on one UTC day. The source (the column `viewers`) is the first word of a keyed
+hash: of an API key, or of the network of viewers without a key (see `fold`). Owns the table `ledger.pair_runs`. Knows
+nothing of what counts, of totals or holds.
 """
 
 from __future__ import annotations
@@ -21,45 +23,42 @@ from ledger.accrual.runfiles import Columns, Keys, Run, Shape, rows_of
 from ledger.accrual.runstore import Known
 from ledger.money import Amounts
 
-NARROW_MAX = 2**31 - 1
-ODD = np.uint64(0x9E3779B97F4A7C15)
-NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}
+NARROW_MAX = 2**31 - 1  # what fits four bytes
+ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in Fibonacci hashing: days of one source lie far apart
+NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "net": "<i8"}  # columns of the table
 
 
 def _by_pair(columns: Columns) -> Columns:
-    """Each viewer's day and creator once."""
+    """Return each (source's day, creator) once, with the sums of gross and net."""
     order = np.lexsort((columns[3], columns[0]))
     columns = tuple(each[order] for each in columns)
     return runfiles.summed(columns, 2, changes(columns[0], columns[3]))
 
 
-# Of each viewer's day and creator: what the appearances were worth, what the creator has got of it, the creator and the day.
-# Those that no review has seen stand apart.
+# Columns: the key of a source's day, gross, net, the creator, the UTC day. Pairs that no review has judged lie in files of
+# their own, which end in ".fresh".
 PAIRS = Shape("pairs", b"pixrpair", ("<i8", "<i8", "<i8", "<u2"), _by_pair)
-FRESH = Shape("fresh", b"pixrpair", PAIRS.columns, _by_pair)
+UNJUDGED = Shape("fresh", b"pixrpair", PAIRS.columns, _by_pair)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What viewers have earned creators, by viewer, creator and day.
+    """What sources have earned creators, one row a pair and day; a pair may have several rows."""
 
-    `gross` is what the appearances paid, or would have but for bounds that other viewers had filled; `net` is what the creator
-    has got of it.
-    """
-
-    viewers: Keys
-    creators: NDArray[np.int64]
-    days: Days
-    gross: Amounts
-    net: Amounts
+    viewers: Keys  # (rows,) the source: the first word of a keyed hash
+    creators: NDArray[np.int64]  # (rows,)
+    days: Days  # (rows,) UTC days since 1970
+    gross: Amounts  # (rows,) base units of PIX: what appearances paid, or would have but for caps filled by others
+    net: Amounts  # (rows,) base units of PIX: what the creator was credited of it
 
 
 def none() -> Run:
-    return Run(rows_of(), FRESH.empty())
+    """Return a run without pairs."""
+    return Run(rows_of(), UNJUDGED.empty())
 
 
 def insert(connection: Connection[Any], pairs: Pairs) -> Run:
-    """Keep the pairs of a fold as they came."""
+    """Write the pairs of a fold as one row, in the order in which they came; return them as a run that is not sorted."""
     mark = secrets.randbits(62)
     row = connection.execute(
         "INSERT INTO ledger.pair_runs (viewers, creators, days, gross, net, mark, newest_day)"
@@ -72,54 +71,73 @@ def insert(connection: Connection[Any], pairs: Pairs) -> Run:
 
 
 def columns_of(pairs: Pairs) -> Columns:
-    """Pairs as a run has them, in the order in which they came."""
+    """Return pairs as the columns of a run (see `PAIRS`), in the order in which they came."""
     return keys_of(pairs.viewers, pairs.days), pairs.gross, pairs.net, pairs.creators, pairs.days
 
 
-def young(since: int, columns: Columns) -> Flags:
-    """Those of days after `since`."""
+def newer_than(since: int, columns: Columns) -> Flags:
+    """Flag the rows of days after a UTC day.
+
+    Args:
+        since: in days since 1970.
+        columns: the columns of `PAIRS`, each of shape (rows,).
+
+    Returns:
+        bool, shape (rows,).
+    """
     return np.asarray(columns[4].astype(np.int64) > since)
 
 
 def keys_of(viewers: Keys, days: Days) -> Keys:
-    """A 64-bit key for each viewer's day: hashes of viewers stay as evenly spread as they are."""
+    """Mix source and day into a 64-bit key; sources are hashes, so the keys are as evenly spread as these.
+
+    Args:
+        viewers: uint64, shape (rows,). The sources.
+        days: uint16, shape (rows,). UTC days since 1970.
+
+    Returns:
+        uint64, shape (rows,).
+    """
     with np.errstate(over="ignore"):
         return np.asarray(viewers + days.astype(np.uint64) * ODD, np.uint64)
 
 
 def _narrow(values: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Signed numbers in four bytes where all fit, which is nearly always and writes a third less; else in eight."""
+    """Convert int64 to int32 if all values fit (nearly always; it writes a third less); other kinds as they are."""
     return values.astype("<i4" if kind == "<i8" and int(values.max()) <= NARROW_MAX else kind)
 
 
 def _wide(*columns: bytes) -> list[NDArray[Any]]:
-    """Columns as they were written, by `NAMES`; how wide a column's numbers are follows from its length."""
+    """Read the columns of one row of the table (`NAMES`); the width of a column's numbers follows from its length."""
     count = len(columns[0]) // 8
     return [np.frombuffer(column, f"{kind[:2]}{len(column) // count}").astype(kind)
             for column, kind in zip(columns, NAMES.values(), strict=True)]  # fmt: skip
 
 
 def known(connection: Connection[Any]) -> Known:
-    """The rows that there are."""
-    found = connection.execute("SELECT id, coalesce(mark, id), length(days) / 2 FROM ledger.pair_runs ORDER BY id")
-    return np.array(found.fetchall(), np.int64).reshape(-1, 3)
+    """Return id, mark and length of every row of the table, by ascending id."""
+    rows = connection.execute("SELECT id, coalesce(mark, id), length(days) / 2 FROM ledger.pair_runs ORDER BY id")
+    return np.array(rows.fetchall(), np.int64).reshape(-1, 3)
 
 
 def newest_day(connection: Connection[Any]) -> int:
-    """The newest UTC day that a row is of."""
+    """Return the latest UTC day of any pair, in days since 1970; 0 where there is none."""
     row = connection.execute("SELECT coalesce(max(newest_day), 0) FROM ledger.pair_runs").fetchone()
     assert row is not None  # of an aggregate
     return int(row[0])
 
 
 def read(connection: Connection[Any], today: int, rows: Known) -> Iterator[Columns]:
-    """What rows hold, merged; without days that are ahead, which only an older version believed."""
-    found = connection.execute(
+    """Yield what some rows of the table hold, merged by pair and day.
+
+    Pairs of days after tomorrow are left out: an older version wrote them, which believed any clock.
+    """
+    several = connection.execute(
         "SELECT viewers, creators, days, gross, net FROM ledger.pair_runs WHERE id = ANY(%s) ORDER BY id",
         (rows[:, 0].tolist(),),
     )
     parts = []
-    for row in found:
+    for row in several:
         viewers, creators, days, gross, net = _wide(*row)
         columns = keys_of(viewers, days), gross, net, creators, days
         parts.append(tuple(each[days <= today + 1] for each in columns))
@@ -141,10 +159,10 @@ PIECE = """
 
 
 def split_large(connection: Connection[Any]) -> None:
-    """Rows that an older version has merged until they were large become many: memory holds what one of them does."""
+    """Split rows that an older version merged, so that each fits into memory when it is read."""
     most = runstore.READ_ROWS
     for number, count, creators, gross, net, _ in connection.execute(LARGE, (most,)).fetchall():
         for at in range(0, count, most):
-            given = {"at": at, "most": most, "creators": creators, "gross": gross, "net": net, "id": number}
-            connection.execute(PIECE, {**given, "mark": secrets.randbits(62)})
+            values = {"at": at, "most": most, "creators": creators, "gross": gross, "net": net, "id": number}
+            connection.execute(PIECE, {**values, "mark": secrets.randbits(62)})
         connection.execute("DELETE FROM ledger.pair_runs WHERE id = %s", (number,))

@@ -1,9 +1,9 @@
-"""Sorted runs on disk: written once, mapped into memory, searched where they lie, merged block by block.
+"""Sorted runs and their files: written once, mapped into memory, searched in place, merged block by block.
 
-A run holds rows of a few columns, of which the first are 64-bit keys in ascending order; its shape says which columns, and
-how rows of one key are brought together. A file also says which rows of the database it is made of: such a row is its id and
-a mark that no other has, so that a file of another database, or of one that was restored since, is told apart. Files are a
-copy that can be made again. Knows no viewer, no money and no SQL.
+A run is a table of a few columns, of which the first holds 64-bit keys in ascending order; its `Shape` names the columns and
+says how rows of one key are combined. A file also names the rows of the database that it was made from, each by its id and by
+its mark, a random number that no other row has: so a file of another database, or of one that was restored since, is
+recognised. Files are copies of these rows and can be made again. Knows no viewer, no money and no SQL.
 """
 
 from __future__ import annotations
@@ -27,64 +27,63 @@ from ledger.accrual.groups import Flags, changes, order_of
 log = logging.getLogger(__name__)
 
 Keys = NDArray[np.uint64]
-Rows = NDArray[np.int64]  # of two columns: the id and the mark of each row of the database, by ascending id
-Columns = tuple[NDArray[Any], ...]  # of equal length, the keys first
-Keep = Callable[[Columns], Flags]  # which rows are still of use
+Rows = NDArray[np.int64]  # (rows of the database, 2): id and mark of each, by ascending id
+Columns = tuple[NDArray[Any], ...]  # each (rows of the run,), the keys first
+Keep = Callable[[Columns], Flags]  # flags the rows that are still needed
 
-HEAD = struct.Struct("<8sQQI4x")  # magic, rows of the database, rows of the run, CRC of this head so far and the former
+HEAD = struct.Struct("<8sQQI4x")  # magic, rows of the database, rows of the run, CRC-32 of these, the ids and marks
 KEY_BYTES = 8
-BLOCK_ROWS = 2_000_000  # merged at once: 100 to 300 MB while they are
+BLOCK_ROWS = 2_000_000  # rows that are merged at once: 100 to 300 MB of memory
 PIECE_BYTES = 1 << 22
-SAMPLES = 1_000  # places at which a file is looked at when it is opened
+SAMPLES = 1_000  # keys of a file whose order is checked when it is opened
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a kind of runs holds.
-
-    `combine` takes rows by ascending key and gives the rows that stand for them, by ascending key.
-    """
+    """The columns of one kind of runs, and how rows of one key are combined."""
 
     name: str  # the ending of its files
     magic: bytes  # their first eight bytes
-    columns: tuple[str, ...]  # numpy's types of what stands beside each key, the widest first
-    combine: Callable[[Columns], Columns]
+    columns: tuple[str, ...]  # numpy's types of the columns after the key, the widest first
+    combine: Callable[[Columns], Columns]  # takes and returns columns by ascending key
 
     @property
     def types(self) -> tuple[str, ...]:
+        """Numpy's types of all columns, the key first."""
         return "<u8", *self.columns
 
     @property
     def row_bytes(self) -> int:
+        """The bytes of a row in a file."""
         return sum(np.dtype(each).itemsize for each in self.types)
 
     @property
     def ending(self) -> str:
+        """How the names of its files end."""
         return f".{self.name}"
 
     def empty(self) -> Columns:
+        """Return the columns without any row."""
         return tuple(np.zeros(0, each) for each in self.types)
 
 
 @dataclass(frozen=True)
 class Run:
-    """Rows by ascending key, and the rows of the database they are from. `path`: on disk.
-
-    One that is not sorted yet is brought into order by `ordered`.
-    """
+    """Columns by ascending key, and the rows of the database that they were made from."""
 
     rows: Rows
     columns: Columns
-    path: Path | None = None
-    is_sorted: bool = True
+    path: Path | None = None  # of its file; None while it is in memory only
+    is_sorted: bool = True  # if not, `ordered` sorts it
 
     @property
     def keys(self) -> Keys:
+        """The first column."""
         return self.columns[0]
 
     @property
     def last_id(self) -> int:
-        """Of the newest row of the database."""
+        """The id of the newest row of the database."""
         return int(self.rows[-1, 0])
 
     def __len__(self) -> int:
@@ -92,16 +91,17 @@ class Run:
 
 
 def rows_of(*rows: tuple[int, int]) -> Rows:
+    """Return pairs of id and mark as an array."""
     return np.array(rows, np.int64).reshape(-1, 2)
 
 
 def ordered(shape: Shape, run: Run) -> Run:
-    """The run with its rows in order and brought together."""
+    """Return the run sorted and combined, or the run itself if it is sorted."""
     return run if run.is_sorted else Run(run.rows, combined(shape, run.columns), run.path)
 
 
 def combined(shape: Shape, columns: Columns) -> Columns:
-    """Rows that came in any order, brought together."""
+    """Sort columns by key and combine rows of one key, as the shape says."""
     if not len(columns[0]):
         return columns
     order = order_of(columns[0])
@@ -109,14 +109,17 @@ def combined(shape: Shape, columns: Columns) -> Columns:
 
 
 def joined(shape: Shape, parts: Sequence[Columns]) -> Columns:
-    """Parts one after the other."""
+    """Concatenate columns."""
     if not parts:
         return shape.empty()
     return tuple(np.concatenate([part[n] for part in parts]) for n in range(len(shape.types)))
 
 
 def merged(shape: Shape, runs: Sequence[Run], keep: Keep | None = None) -> Iterator[Columns]:
-    """What sorted runs come to together, block by block in ascending order; all rows of a key are in one block."""
+    """Merge sorted runs; yield combined columns block by block, by ascending key.
+
+    All rows of a key are in one block. Rows that `keep` does not flag are left out; without it all are kept.
+    """
     if not runs:
         return
     largest = max(runs, key=len)
@@ -130,13 +133,22 @@ def merged(shape: Shape, runs: Sequence[Run], keep: Keep | None = None) -> Itera
             parts.append(tuple(each[first:last] for each in run.columns))
         columns = joined(shape, parts)
         if keep is not None:
-            of_use = keep(columns)
-            columns = tuple(each[of_use] for each in columns)
+            needed = keep(columns)
+            columns = tuple(each[needed] for each in columns)
         yield combined(shape, columns)
 
 
-def found(shape: Shape, runs: Sequence[Run], keys: Keys) -> Columns:
-    """Every row of these keys (ascending, each once) in sorted runs, run by run."""
+def rows_with(shape: Shape, runs: Sequence[Run], keys: Keys) -> Columns:
+    """Look up every row of some keys in sorted runs.
+
+    Args:
+        shape: the shape of the runs.
+        runs: sorted runs.
+        keys: uint64, shape (keys,), ascending, each once.
+
+    Returns:
+        The columns of all rows with any of these keys, run by run; not combined.
+    """
     parts = []
     for run in runs:
         first = np.searchsorted(run.keys, keys)
@@ -148,21 +160,44 @@ def found(shape: Shape, runs: Sequence[Run], keys: Keys) -> Columns:
 
 
 def summed(columns: Columns, values: int, starts: Flags) -> Columns:
-    """Rows in groups that begin at `starts`: each group once, its first `values` columns after the key as sums."""
+    """Sum columns over groups of consecutive rows.
+
+    Args:
+        columns: each of shape (rows,), the keys first.
+        values: how many columns after the key to sum; of the others, and of the key, each group keeps its first row's value.
+        starts: bool, shape (rows,). True where a group begins.
+
+    Returns:
+        The columns, each of shape (groups,).
+    """
     if not len(columns[0]):
         return columns
-    at = np.flatnonzero(starts)
-    sums = (np.add.reduceat(each, at) for each in columns[1 : 1 + values])
-    return columns[0][at], *sums, *(each[at] for each in columns[1 + values :])
+    firsts = np.flatnonzero(starts)
+    sums = (np.add.reduceat(each, firsts) for each in columns[1 : 1 + values])
+    return columns[0][firsts], *sums, *(each[firsts] for each in columns[1 + values :])
 
 
-def everything(columns: Columns) -> Flags:
-    """Every row is of use."""
+def keep_all(columns: Columns) -> Flags:
+    """Flag every row as needed.
+
+    Args:
+        columns: each of shape (rows,).
+
+    Returns:
+        bool, shape (rows,).
+    """
     return np.ones(len(columns[0]), np.bool_)
 
 
-def by_key(columns: Columns) -> Flags:
-    """Where another key begins."""
+def key_starts(columns: Columns) -> Flags:
+    """Flag the rows at which another key begins.
+
+    Args:
+        columns: each of shape (rows,), with equal keys side by side.
+
+    Returns:
+        bool, shape (rows,).
+    """
     return changes(columns[0])
 
 
@@ -170,10 +205,19 @@ def by_key(columns: Columns) -> Flags:
 
 
 def write(shape: Shape, folder: Path, rows: Rows, blocks: Iterable[Columns]) -> Run:
-    """Make a file of these blocks, which ascend; it is whole and on disk when this returns.
+    """Write blocks of columns to a new file, sync it to disk, and open it.
+
+    Args:
+        shape: of the blocks; it names the ending of the file.
+        folder: where the file is made; it exists.
+        rows: int64, shape (rows of the database, 2), by ascending id. What the blocks were made from.
+        blocks: columns by ascending key, from block to block, too.
+
+    Returns:
+        The run, mapped from the file.
 
     Raises:
-        OSError: the disk is full, or away.
+        OSError: the disk is full or cannot be written; no part of the file is left.
     """
     name = f"{rows[0, 0]:020d}-{rows[-1, 0]:020d}-{secrets.token_hex(4)}{shape.ending}"
     drafts = [folder / f"{name}.part", *(folder / f"{name}.part{number}" for number in range(1, len(shape.types)))]
@@ -204,7 +248,7 @@ def write(shape: Shape, folder: Path, rows: Rows, blocks: Iterable[Columns]) -> 
 
 
 def read(shape: Shape, path: Path) -> Run | None:
-    """A file as it lies on disk; None where it is damaged, or no file of ours."""
+    """Map a file into memory; return None if it is damaged or of another kind."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -239,37 +283,48 @@ def _head(shape: Shape, rows: Rows, count: int) -> bytes:
 
 
 def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
-    """The files that are true of these rows of the database, by ascending id; any other one of the shape is removed.
+    """Open the files of a folder that match the rows of the database, by ascending id; remove the others of this shape.
 
-    True is one whose rows are there as it says, but for those that were forgotten since, which are older than all that are
-    there; and that leaves none out which lie between its own. Of files that overlap the larger one has replaced the others.
+    Where files overlap the one with the most rows is kept: it has replaced the others.
+
+    Args:
+        shape: of the files to open.
+        folder: made if it is missing.
+        known: int64, shape (rows of the database, 2). Id and mark of every row that the table holds, by ascending id.
+
+    Returns:
+        The runs of these files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for ending in (".part*", ".seconds"):  # of a process that was killed; the latter of an earlier release
-        for left in folder.glob(f"*{shape.ending}{ending}"):
-            left.unlink(missing_ok=True)
-    true: list[Run] = []
-    for path in sorted(folder.glob(f"*{shape.ending}"), key=_range_of):
+    for ending in (".part*", ".seconds"):  # drafts of a process that was killed; the latter of an earlier release
+        for draft in folder.glob(f"*{shape.ending}{ending}"):
+            draft.unlink(missing_ok=True)
+    matching: list[Run] = []
+    for path in sorted(folder.glob(f"*{shape.ending}"), key=_id_range):
         run = read(shape, path)
-        taken = true[-1].last_id if true else -1
-        if run is not None and int(run.rows[0, 0]) > taken and _is_true(run.rows, known):
-            true.append(run)
+        taken = matching[-1].last_id if matching else -1
+        if run is not None and int(run.rows[0, 0]) > taken and _matches(run.rows, known):
+            matching.append(run)
         else:
             log.warning("a file of runs is not of this database, or damaged, and is removed: %s", path.name)
             path.unlink(missing_ok=True)
-    return true
+    return matching
 
 
-def _range_of(path: Path) -> tuple[int, int]:
-    """Of the ids in a file's name: the one that begins first, and of those the largest, comes first."""
-    first, _, rest = path.name.partition("-")
-    last = rest.partition("-")[0]
+def _id_range(path: Path) -> tuple[int, int]:
+    """Sort key of a file by the ids in its name: the smallest first id first, and among equal ones the greatest last id."""
+    first, _, remainder = path.name.partition("-")
+    last = remainder.partition("-")[0]
     return (int(first), -int(last)) if first.isdecimal() and last.isdecimal() else (0, 0)
 
 
-def _is_true(rows: Rows, known: Rows) -> bool:
+def _matches(rows: Rows, known: Rows) -> bool:
+    """Whether a file's rows are exactly those the table holds between its first and last id.
+
+    Rows older than all that the table holds are ignored: they were forgotten after the file was made.
+    """
     if not len(known):
         return False
-    kept = rows[rows[:, 0] >= known[0, 0]]
+    still_there = rows[rows[:, 0] >= known[0, 0]]
     between = known[(known[:, 0] >= rows[0, 0]) & (known[:, 0] <= rows[-1, 0])]
-    return bool(len(kept)) and np.array_equal(kept, between)
+    return bool(len(still_there)) and np.array_equal(still_there, between)

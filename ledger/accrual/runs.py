@@ -1,7 +1,8 @@
-"""Runs: what folds remember, one sorted run a fold, merged as they grow, so that a look searches a handful of them.
+"""Which sorted runs to merge into one, so that a lookup searches at most a dozen of them.
 
-Merging takes from the newest backwards while the run before is not much larger than what is merged already: each number
-is written again a logarithmic number of times, however long the history is. Knows sizes, not what is in a run.
+Each fold adds one run. Merging starts at the newest run and goes on to the older ones while these are not much larger than
+what is merged already (a log-structured merge tree, O'Neil et al. 1996). So each row is rewritten a logarithmic number of
+times, however long the history is. Knows the sizes of runs, not what is in them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 RUNS_MAX = 12
-LARGER = 2  # a run this many times larger than what is merged stays as it is
+LARGER = 2  # a run this many times larger than all newer ones together stays as it is
 
 
 def merged_from(sizes: Sequence[int], runs_max: int = RUNS_MAX) -> int | None:
-    """From which run on all are to become one; None while there are few enough."""
+    """Return the index from which on all runs become one; None while there are at most `runs_max`.
+
+    `sizes` are the numbers of rows of the runs, the oldest first.
+    """
     if len(sizes) <= runs_max:
         return None
     start, total = len(sizes) - 1, sizes[-1]

@@ -1,8 +1,8 @@
-"""A store of runs: what folds remember, row by row in PostgreSQL, and merged in files beside it so that memory stays small.
+"""A store of runs: what folds have to remember, durable in PostgreSQL and searchable in files and memory.
 
-Each fold keeps its run as a row of a table that never changes and is forgotten when it is too old: what was kept is what is
-known. Searched are a few files, which rows are merged into beside the folds (see `runfiles`), and the newest rows in memory:
-however many there are, memory holds `MEMORY_ROWS_MAX` of a store. Without a folder all of it does. Knows no SQL.
+Each fold writes its run as one row of a table. Such a row never changes and is deleted when it is too old; the table alone
+is the truth. To search it, another thread merges older rows into a few sorted files (see `runfiles`), and the newest ones
+stay in memory, about `MEMORY_ROWS_MAX` rows of a store. Without a folder all runs stay in memory. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -23,40 +23,52 @@ from ledger.accrual.runs import merged_from
 
 log = logging.getLogger(__name__)
 
-MEMORY_ROWS_MAX = 4_000_000  # in runs that are in no file yet, before one is made of them
+MEMORY_ROWS_MAX = 4_000_000  # rows of runs in memory; beyond, a file is made of them
 MEMORY_RUNS_MAX = 8
-BEHIND = 4  # times as many in memory as that, and a fold waits for the disk
-READ_ROWS, READ_RUNS_MAX = 4_000_000, 10_000  # at once, of rows of the database that are in no file
+BEHIND = 4  # with this many times MEMORY_ROWS_MAX in memory a fold waits for the file
+READ_ROWS, READ_RUNS_MAX = 4_000_000, 10_000  # of a run that is made from rows of the table which no file contains
 PAUSE_S = 60.0  # after a file could not be made
 
-Known = NDArray[np.int64]  # of three columns: id, mark and length of each row of the database, by ascending id
-Read = Callable[[Known], Iterator[Columns]]  # what these rows hold, by ascending key
+Known = NDArray[np.int64]  # (rows of the database, 3): id, mark and length of each, by ascending id
+Read = Callable[[Known], Iterator[Columns]]  # yields what these rows hold, by ascending key
 
 
-class Store:
-    """The runs of one kind; `accept` takes one that is committed, `tidy` keeps them few."""
+class RunStore:
+    """The runs of one kind, oldest first: `accept` adds one that is committed, `tidy` merges them so that they stay few."""
 
     def __init__(self, shape: Shape, folder: Path | None = None, executor: Executor | None = None) -> None:
-        """`executor`: in which files are made, shared with other stores and its owner's to end; else one of its own."""
+        """Start without runs; `load` reads those that are kept.
+
+        Args:
+            shape: the columns of the runs.
+            folder: where files are made; None keeps all runs in memory.
+            executor: the thread that makes files. It may be shared by several stores; its owner ends it. Without one, the
+                store has a thread of its own.
+        """
         self.shape, self.folder = shape, folder
         self.runs: list[Run] = []
-        self._own = ThreadPoolExecutor(1, shape.name) if folder is not None and executor is None else None
-        self._executor = executor or self._own
-        self._merging: tuple[list[Run], Future[Run]] | None = None
-        self._again_at = 0.0  # when a file is made next, after the disk was full or away
+        self._own_executor = ThreadPoolExecutor(1, shape.name) if folder is not None and executor is None else None
+        self._executor = executor or self._own_executor
+        self._merging: tuple[list[Run], Future[Run]] | None = None  # runs that a file is being made of
+        self._again_at = 0.0  # monotonic time: no file is made before, since the last one failed
 
     def close(self) -> None:
         """Wait for a file that is being made, and make no other one."""
-        if self._own is not None:
-            self._own.shutdown()
+        if self._own_executor is not None:
+            self._own_executor.shutdown()
 
     def load(self, known: Known, read: Read) -> None:
-        """Know what was kept: from files, as far as they are true of the rows that are known, and else from these."""
+        """Open the files that match the table, and read its other rows.
+
+        Args:
+            known: int64, shape (rows of the database, 3). Id, mark and length of every row that the table holds.
+            read: yields what some of these rows hold; called for rows that no file contains.
+        """
         runs = runfiles.listed(self.shape, self.folder, known[:, :2]) if self.folder is not None else []
-        there = [run.rows[:, 0] for run in runs]
-        missing = known[~np.isin(known[:, 0], np.concatenate(there))] if there else known
-        between = np.searchsorted(np.array([ids[0] for ids in there], np.int64), missing[:, 0])
-        if len(missing) and there:
+        in_files = [run.rows[:, 0] for run in runs]
+        missing = known[~np.isin(known[:, 0], np.concatenate(in_files))] if in_files else known
+        between = np.searchsorted(np.array([ids[0] for ids in in_files], np.int64), missing[:, 0])
+        if len(missing) and in_files:
             log.warning(
                 "rows of runs are in no file and are read", extra={"kind": self.shape.name, "rows": len(missing)}
             )
@@ -65,40 +77,41 @@ class Store:
         self.runs = sorted(runs, key=lambda run: run.last_id)
 
     def _rebuilt(self, rows: Known, read: Read) -> Iterator[Run]:
-        """Runs of these rows, which no file knows and none lies between: as many together as fit in memory."""
+        """Yield runs of consecutive rows that no file contains: each of as many rows as fit in memory."""
         start = 0
         while start < len(rows):
             fitting = int(np.searchsorted(np.cumsum(rows[start:, 2]), READ_ROWS, "right"))
             some = rows[start : start + min(max(fitting, 1), READ_RUNS_MAX)]
-            yield self._kept(some, read)
+            yield self._run_of(some, read)
             start += len(some)
 
-    def _kept(self, some: Known, read: Read) -> Run:
+    def _run_of(self, some: Known, read: Read) -> Run:
+        """Make a file of some rows; if that fails, keep them in memory."""
         rows = some[:, :2]
         if self.folder is not None:
             try:
                 return runfiles.write(self.shape, self.folder, rows, read(some))
-            except OSError as error:  # memory holds them: what waits is folded all the same
+            except OSError as error:  # folding goes on all the same
                 log.error("no file of runs can be made: %s", error, extra={"kind": self.shape.name})
         return Run(rows, runfiles.joined(self.shape, list(read(some))))
 
     def accept(self, run: Run) -> None:
-        """The transaction that kept this has committed."""
+        """Add a run whose transaction has committed; an empty one is left out."""
         if len(run):
             self.runs.append(run)
 
     def sort(self) -> None:
-        """Bring runs into order that are not; waits for a file that is being made of some."""
+        """Sort the runs that are not sorted; wait first for a file that is being made of any."""
         self._take_over(wait=True)
         self.runs = [runfiles.ordered(self.shape, run) for run in self.runs]
 
-    def hand_over(self, other: Store) -> None:
-        """Give all runs to another store of the same columns, whose own are older."""
+    def hand_over(self, other: RunStore) -> None:
+        """Move all runs to the end of another store of the same columns; their files are renamed."""
         self.sort()
         other.runs += [self._renamed(run, other) for run in self.runs]
         self.runs = []
 
-    def _renamed(self, run: Run, other: Store) -> Run:
+    def _renamed(self, run: Run, other: RunStore) -> Run:
         if run.path is None or other.folder is None:
             return run
         path = other.folder / f"{run.path.name.removesuffix(self.shape.ending)}{other.shape.ending}"
@@ -108,9 +121,11 @@ class Store:
     # ── Files ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tidy(self, oldest_id: int, keep: Keep) -> None:
-        """Take over the file that was made, and have the next one made where there is much in memory, or many runs.
+        """Replace runs by the file that was made of them, and start the next file if memory holds much or runs are many.
 
-        Rows of the database before `oldest_id` are forgotten; of the others what `keep` does not name is of no use.
+        Args:
+            oldest_id: rows of the database with smaller ids are forgotten.
+            keep: flags the rows of a run that are still needed; the others are left out when runs are merged.
         """
         if self._executor is None:
             self._merge_in_memory(keep)
@@ -125,27 +140,28 @@ class Store:
             self._merging = runs, self._executor.submit(self._merged, runs, oldest_id, keep)
 
     def _drop_forgotten(self, oldest_id: int) -> None:
-        gone = [run for run in self.runs if run.last_id < oldest_id]
+        forgotten = [run for run in self.runs if run.last_id < oldest_id]
         self.runs = [run for run in self.runs if run.last_id >= oldest_id]
-        for run in gone:
+        for run in forgotten:
             if run.path is not None:
                 run.path.unlink(missing_ok=True)
 
     def in_memory(self) -> int:
-        """Rows of runs that are in no file."""
+        """Return the number of rows in runs that have no file."""
         return sum(len(run) for run in self.runs if run.path is None)
 
     def _first_of_next(self) -> int | None:
-        """From which run on the next file is made; None where there is no need."""
+        """Return the index of the first run of the next file; None if no file is needed."""
         sizes = [len(run) for run in self.runs]
         start = merged_from(sizes)
-        memory = sum(run.path is None for run in self.runs)
-        if start is None and (self.in_memory() > MEMORY_ROWS_MAX or memory > MEMORY_RUNS_MAX):
+        memory_runs = sum(run.path is None for run in self.runs)
+        if start is None and (self.in_memory() > MEMORY_ROWS_MAX or memory_runs > MEMORY_RUNS_MAX):
             start = merged_from(sizes, runs_max=1)
-            start = min(len(sizes) - memory, len(sizes) - 1 if start is None else start)
+            start = min(len(sizes) - memory_runs, len(sizes) - 1 if start is None else start)
         return start
 
     def _merged(self, runs: list[Run], oldest_id: int, keep: Keep) -> Run:
+        """Merge runs into a new file. Runs in the executor."""
         assert self.folder is not None
         rows = np.concatenate([run.rows for run in runs])
         in_order = [runfiles.ordered(self.shape, run) for run in runs]
@@ -153,17 +169,18 @@ class Store:
         return runfiles.write(self.shape, self.folder, rows[rows[:, 0] >= oldest_id], blocks)
 
     def _take_over(self, *, wait: bool) -> None:
+        """Replace runs by the file that was made of them, if it is finished or once it is; remove their own files."""
         if self._merging is None or not (wait or self._merging[1].done()):
             return
         (runs, made), self._merging = self._merging, None
         try:
             file = made.result()
-        except OSError as error:  # memory holds them until the disk is well again
+        except OSError as error:  # memory holds them until the disk works again
             log.error("no file of runs can be made: %s", error, extra={"kind": self.shape.name})
             self._again_at = time.monotonic() + PAUSE_S
             return
-        at = next(place for place, run in enumerate(self.runs) if run is runs[0])
-        self.runs[at : at + len(runs)] = [file]
+        first = next(place for place, run in enumerate(self.runs) if run is runs[0])
+        self.runs[first : first + len(runs)] = [file]
         for run in runs:
             if run.path is not None:
                 run.path.unlink(missing_ok=True)

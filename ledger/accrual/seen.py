@@ -1,7 +1,8 @@
-"""Who has seen what in the last 24 hours: 64-bit keys, each with the second, as a store of runs (see `runstore`).
+"""Which viewer has seen which segment in the last 24 hours: 64-bit keys, each with the second of the last time.
 
-A key is a mix of viewer and segment; two pairs share one with a chance of about n²/2⁶⁵, and then one appearance of
-1000 base units is not counted. Knows neither money nor why a repeat does not count.
+They are kept in a store of runs (see `runstore`), one row of `ledger.seen_runs` a fold. A key is a hash of viewer and
+segment. Among n pairs any two share a key with a chance of about n²/2⁶⁵; one appearance (1000 base units of PIX) is then
+taken for a repeat. Knows neither money nor why a repeat does not count.
 """
 
 from __future__ import annotations
@@ -21,19 +22,28 @@ from psycopg import Connection
 from ledger.accrual import runfiles, runstore
 from ledger.accrual.groups import Flags, Places, changes
 from ledger.accrual.runfiles import Columns, Keys, Run, Shape, rows_of
-from ledger.accrual.runstore import Known, Store
+from ledger.accrual.runstore import Known, RunStore
 
-Seconds = NDArray[np.uint32]
+Seconds = NDArray[np.uint32]  # since 1970, UTC
 
-LATE_S = 2 * 86_400  # so much older than when it was recorded can be what an heir records
-FORGOTTEN_MAX = 1_000  # rows a fold
-SKEW_MAX_S = 86_400  # so far ahead only an older version believed a clock
+LATE_S = 2 * 86_400  # an heir may record a dead replica's searches up to this long after they were made
+FORGOTTEN_MAX = 1_000  # rows that a fold deletes
+SKEW_MAX_S = 86_400  # rows further in the future come from an older version, which believed any clock
 
 __all__ = ["LATE_S", "Keys", "Run", "Seconds", "Seen", "keys_of"]
 
 
 def keys_of(halves: Keys, searches: Places, segments: NDArray[np.int64]) -> Keys:
-    """A 64-bit key for each pair of a search's viewer (two words) and a segment shown in that search."""
+    """Mix viewer and segment into a 64-bit key, for each appearance.
+
+    Args:
+        halves: uint64, shape (searches, 2). The two words of the keyed hash of each search's viewer.
+        searches: int64, shape (rows,). The search of each appearance.
+        segments: int64, shape (rows,). The segment of each appearance.
+
+    Returns:
+        uint64, shape (rows,), evenly spread (the finalizer of splitmix64).
+    """
     with np.errstate(over="ignore"):
         viewers = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))
         mixed = viewers[searches] ^ (segments.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03))
@@ -43,8 +53,8 @@ def keys_of(halves: Keys, searches: Places, segments: NDArray[np.int64]) -> Keys
 
 
 def _latest(columns: Columns) -> Columns:
-    """Each key once, with its newest second."""
-    starts = np.flatnonzero(runfiles.by_key(columns))
+    """Return each key once, with its latest second."""
+    starts = np.flatnonzero(runfiles.key_starts(columns))
     return columns[0][starts], np.maximum.reduceat(columns[1], starts) if len(starts) else columns[1]
 
 
@@ -52,19 +62,22 @@ KEYS = Shape("keys", b"pixrkey1", ("<u4",), _latest)
 
 
 class Seen:
-    """The runs of the present; `sift` asks, `remember` tells, `accept` says that what was told is committed."""
+    """The keys that were seen, as of the last fold that committed.
+
+    A fold calls `sift` to find the appearances that count, `remember` to write their keys, and `accept` after its commit.
+    """
 
     def __init__(self, repeat_after_s: int, folder: Path | None = None, executor: Executor | None = None) -> None:
-        """`folder`, `executor`: see `Store`."""
+        """Start without keys; `load` reads those of earlier folds. For `folder` and `executor` see `RunStore`."""
         self._repeat_after_s = repeat_after_s
-        self.store = Store(KEYS, folder, executor)
-        self._oldest_id = 0  # rows before it are forgotten
-        self._since_s = 0  # keys of then or before are too old to matter
+        self.store = RunStore(KEYS, folder, executor)
+        self._oldest_id = 0  # rows with a smaller id are forgotten
+        self._since_s = 0  # keys seen at this second or before are too old to matter
 
     def load(self, connection: Connection[Any], now_s: int) -> None:
-        """Know what earlier folds have kept.
+        """Read the keys that earlier folds have kept.
 
-        What an older version kept of a clock ahead was seen by `now_s` at the latest.
+        Seconds after `now_s`, which an older version took from a clock that was ahead, are read as `now_s`.
         """
         rows = connection.execute(
             "SELECT id, coalesce(mark, id), length(seconds) / 4 FROM ledger.seen_runs ORDER BY id"
@@ -73,9 +86,16 @@ class Seen:
         self._tidy()
 
     def sift(self, keys: Keys, seconds: Seconds, order: Places) -> tuple[Places, Run]:
-        """The rows that count, not seen within the time, here or earlier in the same list; and what they are kept as.
+        """Leave out repeats, whose key an earlier fold has kept or an earlier row has; return the other appearances.
 
-        `order` are the rows that are asked about, by ascending key, equal ones as they came.
+        Args:
+            keys: uint64, shape (rows,). The key of each appearance (`keys_of`).
+            seconds: uint32, shape (rows,). When each was shown, in seconds since 1970.
+            order: int64, shape (rows that may count,). The rows to look at, by ascending key; rows of one key in the order
+                in which they came.
+
+        Returns:
+            The rows that count (int64, by ascending key), and their keys and seconds as a run for `remember`.
         """
         ordered = keys[order]
         starts = changes(ordered)
@@ -86,9 +106,10 @@ class Seen:
         return rows[counts], Run(rows_of(), (unique[counts], at[counts]))
 
     def remember(self, connection: Connection[Any], run: Run, since_s: int) -> Run:
-        """Keep what counted, in the caller's transaction; the result becomes part of the present by `accept`.
+        """Write the run of `sift` in the caller's transaction, and delete rows that are too old.
 
-        `since_s`, in seconds since 1970: what is too old for what was recorded then is forgotten (see `waiting.since_s`).
+        `since_s` is when the oldest batch that waits for a fold was recorded (see `waiting.since_s`), in seconds since 1970;
+        keys that no such batch can repeat any more are forgotten. Returns the run to hand to `accept` after the commit.
         """
         self._since_s = since_s - LATE_S - max(1, self._repeat_after_s)
         self._oldest_id = max(self._oldest_id, self._forget(connection, self._since_s))
@@ -105,9 +126,9 @@ class Seen:
         return Run(rows_of((row[0], mark)), run.columns)
 
     def _forget(self, connection: Connection[Any], since_s: int) -> int:
-        """Delete the oldest rows as far as all of them are too old; returns the id from which on rows stay.
+        """Delete the oldest rows, up to the first one with a key seen after `since_s`; return the id of that one.
 
-        None between two that stay is deleted: so a file knows what it may hold and the table does not.
+        So rows are deleted from the old end alone, and a file of runs can tell which of its rows are gone.
         """
         row = connection.execute(
             "SELECT coalesce((SELECT id FROM ledger.seen_runs WHERE newest_at > to_timestamp(%s)"
@@ -124,35 +145,46 @@ class Seen:
         return int(row[0])
 
     def accept(self, kept: Run) -> None:
-        """The transaction that kept this has committed."""
+        """Add a run whose transaction has committed to the keys that `sift` compares with."""
         self.store.accept(kept)
         self._tidy()
 
     def _tidy(self) -> None:
-        self.store.tidy(self._oldest_id, partial(_young, self._since_s))
+        self.store.tidy(self._oldest_id, partial(_newer_than, self._since_s))
 
 
 def newest(runs: list[Run], keys: Keys) -> NDArray[np.int64]:
-    """The newest second of each of these keys, which ascend, in any of the runs; 0 where there is none."""
+    """Look up the latest second of each key over all runs.
+
+    Args:
+        runs: sorted runs of keys and seconds, in each of which a key occurs at most once.
+        keys: uint64, shape (keys,), ascending.
+
+    Returns:
+        int64, shape (keys,), in seconds since 1970; 0 for a key that no run has.
+    """
     last = np.zeros(len(keys), np.int64)
     for run in runs:
         if len(run):
             known, seconds = run.columns
             place = np.minimum(np.searchsorted(known, keys), len(run) - 1)
-            found = np.flatnonzero(known[place] == keys)  # of the others no second is read from disk
-            last[found] = np.maximum(last[found], seconds[place[found]])
+            present = np.flatnonzero(known[place] == keys)  # for the others no second is read from disk
+            last[present] = np.maximum(last[present], seconds[place[present]])
     return last
 
 
 def _read(connection: Connection[Any], now_s: int, rows: Known) -> Iterator[Columns]:
-    """What rows hold, merged; a large one piece by piece: an older version has merged them until they were."""
+    """Yield what some rows of the table hold, merged by key.
+
+    A single row is read piece by piece: an older version merged rows into ones that may be too large for memory.
+    """
     if len(rows) == 1:
         yield from _pieces(connection, now_s, rows[0])
         return
-    found = connection.execute(
+    several = connection.execute(
         "SELECT keys, seconds FROM ledger.seen_runs WHERE id = ANY(%s) ORDER BY id", (rows[:, 0].tolist(),)
     )
-    runs = [Run(rows_of(), _columns(keys, seconds, now_s)) for keys, seconds in found]
+    runs = [Run(rows_of(), _columns(keys, seconds, now_s)) for keys, seconds in several]
     yield from runfiles.merged(KEYS, runs)
 
 
@@ -172,5 +204,5 @@ def _columns(keys: bytes, seconds: bytes, now_s: int) -> Columns:
     return np.frombuffer(keys, "<u8"), np.minimum(np.frombuffer(seconds, "<u4"), np.uint32(now_s))
 
 
-def _young(since_s: int, columns: Columns) -> Flags:
+def _newer_than(since_s: int, columns: Columns) -> Flags:
     return np.asarray(columns[1].astype(np.int64) > since_s)

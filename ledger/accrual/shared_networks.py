@@ -1,6 +1,7 @@
-"""Shared networks: how many people an operator knows to be behind one source (`[economics] shared_networks`).
+"""Shared networks: how many people the operator knows to be behind one network (`[economics] shared_networks`).
 
-The ledger has hashes of networks, never an address: so the listed ones are hashed as replicas hash them. Knows no money.
+The ledger stores keyed hashes of networks, never an address. So the configured networks are hashed as replicas hash
+those of viewers, and the hashes are compared. Knows no money.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ledger.settings import Economics
 
 
 class SharedNetworks:
-    """The networks of many people. Without any every source is one person."""
+    """The configured networks with their numbers of people; a source that is not among them is one person."""
 
     def __init__(self, economics: Economics, hashes: Hashes | None = None) -> None:
         self._people = economics.people_by_network if hashes else {}
@@ -27,27 +28,36 @@ class SharedNetworks:
 
     @classmethod
     def of(cls, settings: Settings) -> SharedNetworks:
-        """Those of this deployment, whose secret is asked for only where there are any."""
+        """Return those of a deployment; the secret of the hashes is read only if any network is configured."""
         economics = settings.section(Economics)
         return cls(economics, Hashes(settings) if economics.shared_networks else None)
 
     @property
     def name(self) -> str:
-        """Another one for other networks."""
+        """A fingerprint of the configured networks and their people: 16 hex digits."""
         return hashlib.sha256(repr(sorted(self._people.items())).encode()).hexdigest()[:16]
 
     def people(self, sources: Keys, days: Days) -> Amounts:
-        """How many people each of these sources' days (see `pairs.keys_of`) are of: one, where nobody knows more."""
-        found = np.ones(len(sources), np.int64)
+        """Return how many people are behind each source on its day.
+
+        Args:
+            sources: uint64, shape (source days,). The keys of sources' days, as `pairs.keys_of` makes them.
+            days: uint16, shape (source days,). The UTC day of each, in days since 1970.
+
+        Returns:
+            int64, shape (source days,): as configured, else 1.
+        """
+        people = np.ones(len(sources), np.int64)
         for day in np.unique(days).tolist() if self._people else []:
-            keys = self._keys(day)
+            keys = self._keys(day)  # (networks,)
             order = np.argsort(keys)
-            place = order[np.minimum(np.searchsorted(keys, sources, sorter=order), len(keys) - 1)]
-            known = keys[place] == sources
-            found[known] = np.array(list(self._people.values()), np.int64)[place[known]]
-        return found
+            network = order[np.minimum(np.searchsorted(keys, sources, sorter=order), len(keys) - 1)]  # (source days,)
+            known = keys[network] == sources
+            people[known] = np.array(list(self._people.values()), np.int64)[network[known]]
+        return people
 
     def _keys(self, day: int) -> Keys:
+        """Return the keys of all configured networks on a UTC day, in the order of the configuration."""
         assert self._hashes is not None
         words = [int.from_bytes(self._hashes.origin(network, day * DAY_S)[:8], "little") for network in self._people]
         return pairs.keys_of(np.array(words, np.uint64), np.full(len(words), day, np.uint16))

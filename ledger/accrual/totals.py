@@ -1,8 +1,8 @@
-"""Totals: what creators' UTC days come to, and which of them a review judges. Owns `ledger.total_runs`.
+"""Totals: the sums of each creator's UTC day, and which days a review has to judge. Owns `ledger.total_runs`.
 
-Each review keeps by how much it has changed them, as a run (see `runstore`); a day's total is what all runs have of it. Judged
-are days as they become over, and once more where something of them, or of a day that they are measured by, comes late. Knows no
-viewer and no hold.
+A review stores the differences that it makes to the totals as one run (see `runstore`); the total of a day is the sum of it
+over all runs. A day is judged when it has ended, and again if pairs of it, or of a day that it is compared with, come
+late. Knows neither viewers nor holds.
 """
 
 from __future__ import annotations
@@ -26,90 +26,118 @@ from ledger.settings import PPM, Economics
 
 Ids = NDArray[np.int64]
 
-VOUCHED = 2  # the place of that column
-DAY_BITS = 17  # of a day since 1970, beside a creator's number
+VOUCHED = 2  # index of that column in a run of totals
+DAY_BITS = 17  # of a key hold the day since 1970, the others the creator's id
 PIECE_KEYS = 200_000  # creators' days that are judged at once
 
 
 def _by_total(columns: Columns) -> Columns:
-    return runfiles.summed(columns, 5, runfiles.by_key(columns))
+    return runfiles.summed(columns, 5, runfiles.key_starts(columns))
 
 
-# Of each creator's day: what was earned, the vouched and doubtful parts of what it was worth, what of the latter may
-# count at most (see `vouching`), and of how many sources there is a doubtful part. A run can take back.
+# Beside the key of each creator's day: net, vouched, doubtful, beside (see `vouching`), and the number of sources with a
+# doubtful part. A run of differences may hold negative numbers.
 TOTALS = Shape("totals", b"pixrtot2", ("<i8", "<i8", "<i8", "<i8", "<i8"), _by_total)
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Some days of creators, each once: what was earned (`net`), and the parts of what it was worth.
+    """Some creators' UTC days, each once. Every array has the shape (days of creators,); amounts are base units of PIX.
 
-    `usual`: the mean of what is vouched for of the days before, as far as these are wholly known.
+    `vouched`, `doubtful`, `beside` and `usual` are V, gross - V, B and U of `vouching`.
     """
 
     keys: Keys
-    net: Amounts
+    net: Amounts  # what the creator was credited
     vouched: Amounts
     doubtful: Amounts
     beside: Amounts
-    viewers: Ids  # sources of which there is a doubtful part
+    viewers: Ids  # how many sources have a doubtful part
     usual: Amounts
 
     @classmethod
     def of(cls, runs: Sequence[Run], keys: Keys, whole_from: int) -> Totals:
-        """What runs have of these days; nothing where they have none, or where not all is known any more."""
+        """Sum the runs for some creators' days.
+
+        Args:
+            runs: runs of totals.
+            keys: uint64, shape (days of creators,), ascending (see `keys_of`).
+            whole_from: the first UTC day, in days since 1970, of which the runs hold everything. Days before it are left out
+                of `usual`.
+
+        Returns:
+            The totals, in the order of `keys`; 0 for a day that no run has.
+        """
         sums = [np.maximum(caps.sums(runs, keys, column), 0) for column in range(1, 1 + len(TOTALS.columns))]
         return cls(*[keys, *sums, _usual(runs, keys, whole_from)])
 
     @property
     def days(self) -> Ids:
+        """The UTC day of each row, in days since 1970."""
         return days_of(self.keys)
 
     @property
     def creators(self) -> Ids:
+        """The creator of each row."""
         return creators_of(self.keys)
 
     def earned(self, trusted: Ids, economics: Economics) -> Amounts:
-        """What of `net` counts; `trusted` are creators whose audience a person has seen."""
+        """Return what of each day's `net` counts.
+
+        Where `counts` of `vouching` is less than gross, net is lowered in proportion: net * counts / gross, but not below the
+        creator's share of what counts (net is less than that share of gross where caps refused appearances).
+
+        Args:
+            trusted: int64, shape (creators,). Creators whose audience a person has accepted.
+            economics: the rules, with `creator_share_ppm`.
+
+        Returns:
+            int64, shape (days of creators,), base units of PIX: at most `net`, rounded down.
+        """
         gross = self.vouched + self.doubtful
-        believed = np.isin(self.creators, trusted)
-        counts = vouching.counts(self.vouched, self.usual, self.beside, believed, economics)
+        is_trusted = np.isin(self.creators, trusted)
+        counts = vouching.counts(self.vouched, self.usual, self.beside, is_trusted, economics)
         earned = self.net.copy()
-        for row in np.flatnonzero(counts < gross):  # exactly, however large they are
-            net, some, share = int(self.net[row]), int(counts[row]), economics.creator_share_ppm
-            earned[row] = min(net, max(net * some // int(gross[row]), some * share // PPM))
+        for row in np.flatnonzero(counts < gross):  # in Python's integers: a product may exceed 64 bits
+            net, counting, share_ppm = int(self.net[row]), int(counts[row]), economics.creator_share_ppm
+            earned[row] = min(net, max(net * counting // int(gross[row]), counting * share_ppm // PPM))
         return earned
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What there is to judge, and what the totals have changed by since the last time.
+    """Which creators' days a review has to judge, and the differences that it makes to the totals."""
 
-    `over` are the UTC days that are over since, to be judged whole; `again` the days of creators that are judged once more,
-    since something of them, or of a day before, has come: late, or where days are judged as they go.
-    """
-
-    runs: Sequence[Run]  # of totals, with what has changed
-    changed: Run
-    over: range
-    again: Keys
-    whole_from: int  # the first UTC day of which the totals know all
+    runs: Sequence[Run]  # the totals, with `changed`
+    changed: Run  # the differences since the last review
+    closed_days: range  # UTC days that have ended since: every creator's day is judged
+    rejudged: Keys  # other creators' days to judge: pairs of them came late, or they are judged before they end
+    whole_from: int  # the first UTC day of which the totals hold everything
 
     @property
     def through(self) -> int:
-        """The last UTC day that is over."""
-        return self.over.stop - 1
+        """The last UTC day that has ended, in days since 1970."""
+        return self.closed_days.stop - 1
 
     def totals(self) -> Iterator[Totals]:
-        """What is to be judged, piece by piece."""
-        keys = self.again
-        if self.over:
-            keys = _united([keys, *(run.keys[_are_in(self.over, days_of(run.keys))] for run in self.runs)])
+        """Yield the totals of all days to judge, in pieces of `PIECE_KEYS` at most."""
+        keys = self.rejudged
+        if self.closed_days:
+            keys = _united([keys, *(run.keys[_are_in(self.closed_days, days_of(run.keys))] for run in self.runs)])
         for start in range(0, len(keys), PIECE_KEYS):
             yield Totals.of(self.runs, keys[start : start + PIECE_KEYS], self.whole_from)
 
-    def before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
-        """What the best one of the days before each of these has earned, as far as it counts."""
+    def best_before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
+        """Return what counts of the best of the `BEFORE_DAYS` days before each creator's day.
+
+        Args:
+            keys: uint64, shape (days of creators,), ascending.
+            trusted: int64, shape (creators,). Creators whose audience a person has accepted.
+            economics: the rules.
+
+        Returns:
+            int64, shape (days of creators,), base units of PIX.
+        """
         best = np.zeros(len(keys), np.int64)
         for earlier in range(1, BEFORE_DAYS + 1):
             totals = Totals.of(self.runs, keys - np.uint64(earlier), self.whole_from)
@@ -118,48 +146,86 @@ class Judgement:
 
 
 class Reached(NamedTuple):
-    """How far was judged: the last row of pairs that is in the totals (0: none), the last UTC day that was judged, the first of
-    which all is known, and the rules."""
+    """How far the reviews have come."""
 
-    judged_until: int
-    through: int
-    whole_from: int
-    rules: str
+    judged_until: int  # the id of the last row of `ledger.pair_runs` that the totals contain; 0: none
+    through: int  # the last UTC day that was judged after it had ended
+    whole_from: int  # the first UTC day of which the totals hold everything
+    rules: str  # the settings that the totals were computed with
 
 
 def keys_of(creators: Ids, days: NDArray[np.uint16]) -> Keys:
-    """A creator's day as a key: the next day of a creator is the next key."""
+    """Pack creator and day into one key, so that the next day of a creator is the next key.
+
+    Args:
+        creators: int64, shape (rows,), below 2^47.
+        days: uint16, shape (rows,). UTC days since 1970.
+
+    Returns:
+        uint64, shape (rows,).
+    """
     return creators.astype(np.uint64) << np.uint64(DAY_BITS) | days.astype(np.uint64)
 
 
 def creators_of(keys: Keys) -> Ids:
+    """Return the creators of keys.
+
+    Args:
+        keys: uint64, shape (rows,), made by `keys_of`.
+
+    Returns:
+        int64, shape (rows,).
+    """
     return (keys >> np.uint64(DAY_BITS)).astype(np.int64)
 
 
 def days_of(keys: Keys) -> Ids:
+    """Return the days of keys.
+
+    Args:
+        keys: uint64, shape (rows,), made by `keys_of`.
+
+    Returns:
+        int64, shape (rows,): UTC days since 1970.
+    """
     return (keys & np.uint64((1 << DAY_BITS) - 1)).astype(np.int64)
 
 
-def measured_by(keys: Keys) -> Keys:
-    """These days of creators, and those that are measured by them."""
+def with_dependents(keys: Keys) -> Keys:
+    """Return some creators' days with the `BEFORE_DAYS` days after each: the days that are compared with it.
+
+    Args:
+        keys: uint64, shape (rows,).
+
+    Returns:
+        uint64, ascending, each key once.
+    """
     return _united([keys + np.uint64(later) for later in range(BEFORE_DAYS + 1)])
 
 
 def _usual(runs: Sequence[Run], keys: Keys, whole_from: int) -> Amounts:
-    """The mean of what is vouched for of the days before each of these, but for days of which not all is known."""
+    """Return the mean of `vouched` over the `USUAL_DAYS` days before each of `keys`; days before `whole_from` are left out."""
     days, total = days_of(keys), np.zeros(len(keys), np.int64)
     for earlier in range(1, vouching.USUAL_DAYS + 1):
         total += np.where(days - earlier >= whole_from, caps.sums(runs, keys - np.uint64(earlier), VOUCHED), 0)
     return np.maximum(total, 0) // np.clip(days - whole_from, 1, vouching.USUAL_DAYS)
 
 
-def young(since: int, columns: Columns) -> Flags:
-    """Those of days after `since`."""
+def newer_than(since: int, columns: Columns) -> Flags:
+    """Flag the rows of days after a UTC day.
+
+    Args:
+        since: in days since 1970.
+        columns: the columns of `TOTALS`, each of shape (rows,).
+
+    Returns:
+        bool, shape (rows,).
+    """
     return np.asarray(days_of(columns[0]) > since)
 
 
-def _are_in(days: range, those: Ids) -> Flags:
-    return np.asarray((those >= days.start) & (those < days.stop))
+def _are_in(wanted: range, days: Ids) -> Flags:
+    return np.asarray((days >= wanted.start) & (days < wanted.stop))
 
 
 def _united(parts: Sequence[Keys]) -> Keys:
@@ -170,7 +236,17 @@ def _united(parts: Sequence[Keys]) -> Keys:
 
 
 def insert(connection: Connection[Any], judgement: Judgement, judged_until: int, rules: str) -> Run:
-    """Keep by how much totals have changed, and how far was judged, in the caller's transaction."""
+    """Write the differences that a review makes to the totals, and how far it came, in the caller's transaction.
+
+    Args:
+        connection: in the transaction of the review.
+        judgement: what was judged; `changed`, `through` and `whole_from` are written.
+        judged_until: the id of the last row of `ledger.pair_runs` that the totals now contain.
+        rules: the settings that the totals were computed with.
+
+    Returns:
+        The run to add to the totals once the transaction has committed.
+    """
     mark, changed = secrets.randbits(62), judgement.changed
     columns = [each.astype(kind).tobytes() for each, kind in zip(changed.columns, TOTALS.types, strict=True)]
     newest = int(days_of(changed.keys).max()) if len(changed) else judgement.through
@@ -184,15 +260,22 @@ def insert(connection: Connection[Any], judgement: Judgement, judged_until: int,
 
 
 def last(connection: Connection[Any]) -> Reached | None:
-    """How far was judged when something was kept last; None where nothing was."""
+    """Return how far the last review came; None if there was none."""
     row = connection.execute(
         "SELECT judged_until, judged_through, whole_from, rules FROM ledger.total_runs ORDER BY id DESC LIMIT 1"
     ).fetchone()
     return Reached(*row) if row else None
 
 
-def begin_anew(connection: Connection[Any], through: int, whole_from: int, rules: str) -> None:
-    """Forget all totals, but not how far was judged: what they are reckoned from is counted again."""
+def restart(connection: Connection[Any], through: int, whole_from: int, rules: str) -> None:
+    """Delete all totals, so that the next review computes them from the pairs that are kept.
+
+    Args:
+        connection: in the transaction of the caller.
+        through: the last UTC day that was judged after it had ended; it stays judged.
+        whole_from: the first UTC day of which the new totals will hold everything.
+        rules: the settings that they will be computed with.
+    """
     connection.execute("DELETE FROM ledger.total_runs")
     nothing = Judgement(
         (), Run(rows_of(), TOTALS.empty()), range(through + 1, through + 1), TOTALS.empty()[0], whole_from
@@ -201,20 +284,20 @@ def begin_anew(connection: Connection[Any], through: int, whole_from: int, rules
 
 
 def known(connection: Connection[Any]) -> Known:
-    """The rows that hold something."""
+    """Return id, mark and length of every row of the table that holds any total, by ascending id."""
     rows = connection.execute(
         "SELECT id, mark, length(keys) / 8 FROM ledger.total_runs WHERE length(keys) > 0 ORDER BY id"
     ).fetchall()
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def read(connection: Connection[Any], kept: Known) -> Iterator[Columns]:
-    """What rows hold, merged."""
-    found = connection.execute(
+def read(connection: Connection[Any], rows: Known) -> Iterator[Columns]:
+    """Yield what some rows of the table hold, summed by creator's day."""
+    several = connection.execute(
         "SELECT keys, net, vouched, doubtful, beside, viewers FROM ledger.total_runs WHERE id = ANY(%s) ORDER BY id",
-        (kept[:, 0].tolist(),),
+        (rows[:, 0].tolist(),),
     )
     parts = [
-        tuple(np.frombuffer(column, kind) for column, kind in zip(row, TOTALS.types, strict=True)) for row in found
+        tuple(np.frombuffer(column, kind) for column, kind in zip(row, TOTALS.types, strict=True)) for row in several
     ]
     yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))

@@ -1,9 +1,9 @@
-"""What waits for the fold: recorded batches in order, decoded into arrays, and brought together by what rules ask about.
+"""What waits for the fold: recorded batches in order, decoded into arrays, and grouped as the fold's rules need them.
 
-Everything here follows from the batches alone, so the next group can be made ready while the database still writes the
-last one. Rows of one search share viewer and second: those are kept once a search. A search was made when its replica
-says, but never long before the database heard of it and never after: a clock that is wrong moves no day. A batch that is
-damaged is set aside; one of a format that only a newer version knows stops its incarnation, until that version folds.
+Everything here follows from the batches alone, so the next group can be prepared while the database still writes the last
+one. The time of a search is what its replica says, but at most an hour before the database recorded it and never more than
+seconds after: a wrong clock moves no appearance to another day. A damaged batch is set aside. A batch of an unknown format
+stops its incarnation until a version that knows the format folds it. Knows no rule and no account.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 Ids = NDArray[np.int64]
 Unpacked = tuple[NDArray[np.void], NDArray[np.void]]  # searches and appearances, as `spool.unpack` gives them
 
-# How far what a replica says of the time is believed, from when the database recorded it. What an heir has recorded
-# may be as old as its incarnation; but nobody remembers longer than a few days what was seen and earned.
+# How far before (EARLIEST_MS) and after (LATEST_MS) its recording a search can have been made. A batch that an heir recorded
+# may be as old as its incarnation, but not older than OLDEST_MS: what was seen and earned is remembered a few days only.
 EARLIEST_MS, LATEST_MS, OLDEST_MS = 3_600_000, 5_000, seen.LATE_S * 1000
-REMEMBERED_S = 7 * DAY_S  # at most, for a backlog's sake
+REMEMBERED_S = 7 * DAY_S  # the most that a backlog extends what is remembered
 
-# Each incarnation from its cursor on. Payloads are out of line: only those that are chosen are read.
+# The batches of each incarnation from its cursor on. Payloads are stored out of line: only those of chosen batches are read.
 WAITING = """
     SELECT id, folded, seq, searches, appearances, format, payload, sha256,
            (extract(epoch FROM CASE WHEN recorded_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
@@ -53,7 +53,7 @@ WAITING = """
               LEFT JOIN unnest(%(moved)s::uuid[], %(folded)s::bigint[]) AS m (id, folded) USING (id)
               WHERE i.folded < i.recorded AND i.id <> ALL(%(stuck)s)) i,
              LATERAL (SELECT seq, searches, appearances, format, payload, sha256, recorded_at, adopted,
-                             greatest(appearances, octet_length(payload) / 512) AS weight  -- what is large and shows little
+                             greatest(appearances, octet_length(payload) / 512) AS weight  -- many searches, few appearances
                       FROM ledger.appearance_batches b
                       WHERE b.incarnation = i.id AND b.seq >= i.folded ORDER BY b.seq LIMIT %(batches)s) b
         WHERE i.folded < i.recorded ORDER BY i.started_at, i.id, b.seq LIMIT %(batches)s) w
@@ -71,12 +71,12 @@ class Stored:
     format: int
     payload: bytes
     sha256: bytes
-    recorded_ms: int | None  # by the database's clock; none where its row says what no clock does
-    begun_ms: int | None  # when the incarnation began, of a batch that an heir has recorded
+    recorded_ms: int | None  # since 1970, by the database's clock; None where the row has an impossible time
+    begun_ms: int | None  # when the incarnation began; only of a batch recorded late, by an heir or its replica
 
     @property
     def earliest_ms(self) -> int:
-        """The earliest that one of its searches can have been made."""
+        """The earliest time that one of its searches can have been made, in milliseconds since 1970."""
         assert self.recorded_ms is not None
         earliest = self.recorded_ms - EARLIEST_MS
         if self.begun_ms is None:
@@ -85,79 +85,80 @@ class Stored:
 
     @property
     def latest_ms(self) -> int:
-        """The latest; a little after it was recorded, for clocks that are right to a few seconds."""
+        """The latest such time: a little after the recording, for clocks that are right to a few seconds."""
         assert self.recorded_ms is not None
         return self.recorded_ms + LATEST_MS
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What could be read of the batches that wait."""
+    """Batches that were decoded, and those that could not be."""
 
     good: list[Stored] = field(default_factory=list)
-    unpacked: list[Unpacked] = field(default_factory=list)  # of each good one
-    damaged: dict[tuple[UUID, int], str] = field(default_factory=dict)  # why, by incarnation and seq
-    ends: dict[UUID, int] = field(default_factory=dict)  # where cursors stand after the good and the damaged
-    stuck: dict[UUID, str] = field(default_factory=dict)  # incarnations that go on in a format not known here
+    unpacked: list[Unpacked] = field(default_factory=list)  # the arrays of each good batch
+    damaged: dict[tuple[UUID, int], str] = field(default_factory=dict)  # the reason, by incarnation and seq
+    ends: dict[UUID, int] = field(default_factory=dict)  # the cursor of each incarnation after good and damaged batches
+    stuck: dict[UUID, str] = field(default_factory=dict)  # why, by incarnation whose next batch has an unknown format
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The appearances of many batches, one row each; `search` is the search that a row belongs to."""
+    """The appearances of many batches, one row each; viewer, network and time are stored once a search."""
 
-    viewers: Keys  # of each search: the two words of the viewer's hash
-    origins: Keys  # of each search: those of an anonymous viewer's network, else 0
-    seconds: Seconds  # of each search
-    searches: Groups
-    search: Places
-    segment: Ids
-    creator: Ids
-    amount: Amounts
+    viewers: Keys  # (searches, 2) uint64: the two words of the viewer's keyed hash
+    origins: Keys  # (searches, 2) uint64: those of an anonymous viewer's network; zeros of a viewer with a key
+    seconds: Seconds  # (searches,) uint32: seconds since 1970
+    searches: Groups  # the rows of each search
+    search: Places  # (rows,) int64: the search of each row
+    segment: Ids  # (rows,) int64
+    creator: Ids  # (rows,) int64
+    amount: Amounts  # (rows,) int64: what the appearance may earn in all, in base units of PIX
 
     @property
     def days(self) -> Days:
-        """The UTC day of each search."""
+        """The UTC day of each search since 1970, uint16, shape (searches,)."""
         return (self.seconds // DAY_S).astype(np.uint16)
 
     @property
     def has_origin(self) -> Flags:
-        """Rows of anonymous viewers whose network is known."""
+        """True for rows of anonymous viewers whose network is known, shape (rows,)."""
         known: Flags = self.origins[:, 0] | self.origins[:, 1] != 0
         return known[self.search]
 
 
 @dataclass(frozen=True)
 class Group:
-    """What one fold takes: its batches, their appearances, and these sorted by whatever the rules ask about."""
+    """What one fold takes: its batches, their appearances, and these in the orders and groups that the rules need."""
 
     read: Readings
-    heads: NDArray[np.void]
+    heads: NDArray[np.void]  # (searches,) of dtype `spool.SEARCH`
     shown: Shown
-    keys: Keys  # viewer and segment of each row
-    by_key: Places
-    parts: Groups  # rows of one segment, creator and day, in the order of segments
-    creators: Groups  # parts of one creator, in the order of creators
-    tallies: dict[str, Tally]
-    skews_ms: dict[UUID, int]  # replicas whose clock was not believed, and how far it was off the bounds
-    is_full: bool  # there is more
+    keys: Keys  # (rows,) hash of viewer and segment (`seen.keys_of`)
+    by_key: Places  # (rows,) the rows by ascending key
+    parts: Groups  # rows of one segment, creator and day, by ascending segment
+    creators: Groups  # parts of one creator, by ascending creator
+    tallies: dict[str, Tally]  # by kind of cap
+    skews_ms: dict[UUID, int]  # incarnations whose clock was corrected: by how many milliseconds it was out of bounds
+    is_full: bool  # whether more waits than one fold takes
 
     @property
     def stored(self) -> Sequence[Stored]:
-        """The batches that it takes."""
+        """The batches that it folds: the good ones."""
         return self.read.good
 
 
 class Skews:
-    """Says which replicas' clocks are wrong: when one is first found, and every so often while it stays so."""
+    """Log which replicas' clocks are wrong: when it is first seen, and once every `interval_s` while it lasts."""
 
     def __init__(self, interval_s: float = 60.0) -> None:
         self._interval_s = interval_s
-        self._said_at: dict[UUID, float] = {}
+        self._logged_at: dict[UUID, float] = {}  # monotonic time, by incarnation
 
     def note(self, skews_ms: Mapping[UUID, int]) -> None:
+        """Log the skews of a fold, in milliseconds by incarnation, unless they were logged a moment ago."""
         for incarnation, skew_ms in skews_ms.items():
-            if time.monotonic() - self._said_at.get(incarnation, -math.inf) >= self._interval_s:
-                self._said_at[incarnation] = time.monotonic()
+            if time.monotonic() - self._logged_at.get(incarnation, -math.inf) >= self._interval_s:
+                self._logged_at[incarnation] = time.monotonic()
                 log.error(
                     "a replica's clock is wrong, or its searches come late: they count as of when they were recorded",
                     extra={"incarnation": str(incarnation), "skew_ms": skew_ms},
@@ -170,29 +171,37 @@ def waiting(
     stuck: Collection[UUID],
     cursors: Mapping[UUID, int] | None = None,
 ) -> tuple[list[Stored], bool]:
-    """Batches that were recorded and not folded, each incarnation's in order and without a gap; whether there may be more.
+    """Read batches that are recorded and not folded, within the limits of one fold.
 
-    `cursors` says where incarnations will stand once what is being folded has been; those that are `stuck` are left out.
+    Args:
+        connection: in the transaction of the fold.
+        settings: `fold_batches_max` and `fold_appearances_max` are read.
+        stuck: incarnations to leave out.
+        cursors: where the cursors of incarnations will stand after the fold that is under way; others stand as stored.
+
+    Returns:
+        The batches, each incarnation's in order and without a gap; and whether more may wait.
     """
     moved = cursors or {}
     limits = {"batches": settings.fold_batches_max, "appearances": settings.fold_appearances_max,
               "moved": list(moved), "folded": list(moved.values()), "stuck": list(stuck)}  # fmt: skip
     rows = connection.cursor(binary=True).execute(WAITING, limits).fetchall()
-    found: list[Stored] = []
+    batches: list[Stored] = []
     expected: dict[UUID, int] = {}
-    for number, folded, seq, searches, *rest in rows:
-        if seq == expected.get(number, folded):
-            expected[number] = seq + searches
-            found.append(Stored(number, seq, searches, *rest))
-    count = sum(each.appearances for each in found)
-    return found, count > settings.fold_appearances_max or len(rows) == settings.fold_batches_max
+    for incarnation, folded, seq, searches, *columns in rows:
+        if seq == expected.get(incarnation, folded):
+            expected[incarnation] = seq + searches
+            batches.append(Stored(incarnation, seq, searches, *columns))
+    count = sum(each.appearances for each in batches)
+    return batches, count > settings.fold_appearances_max or len(rows) == settings.fold_batches_max
 
 
 def since_s(connection: Connection[Any], now_s: int) -> int:
-    """The time since which what was seen and earned must be remembered: when the oldest waiting batch was recorded.
+    """Return since when seen segments and earned sums must be remembered, in seconds since 1970.
 
-    Now, where none waits. A backlog of a day is folded as it would have been that day; one that is older than
-    `REMEMBERED_S`, as an incarnation in a newer format may be, does not keep everything since.
+    This is when the oldest waiting batch was recorded, or `now_s` if none waits; so a backlog of a day is folded as it would
+    have been that day. It is at most `REMEMBERED_S` ago: an incarnation that waits for a newer version, possibly for long,
+    does not keep everything since.
     """
     row = connection.execute(
         "SELECT extract(epoch FROM min(b.recorded_at))::bigint FROM ledger.unfolded i, LATERAL ("
@@ -205,10 +214,10 @@ def since_s(connection: Connection[Any], now_s: int) -> int:
 
 
 def read(stored: Sequence[Stored]) -> Readings:
-    """Read these batches as far as they can be."""
-    found = Readings()
+    """Decode batches; note those that are damaged, and incarnations that are stuck on an unknown format."""
+    readings = Readings()
     for each in stored:
-        if each.incarnation in found.stuck:
+        if each.incarnation in readings.stuck:
             continue
         try:
             if each.recorded_ms is None:
@@ -218,23 +227,23 @@ def read(stored: Sequence[Stored]) -> Readings:
                 raise Rejected("a batch does not hold what its row says", code="batch-damaged")
         except Rejected as error:
             if error.code == spool.UNKNOWN:
-                found.stuck[each.incarnation] = str(error)
+                readings.stuck[each.incarnation] = str(error)
                 continue
-            found.damaged[each.incarnation, each.seq] = str(error)
+            readings.damaged[each.incarnation, each.seq] = str(error)
         else:
-            found.good.append(each)
-            found.unpacked.append(unpacked)
-        found.ends[each.incarnation] = each.seq + each.searches
-    return found
+            readings.good.append(each)
+            readings.unpacked.append(unpacked)
+        readings.ends[each.incarnation] = each.seq + each.searches
+    return readings
 
 
 def grouped(read: Readings, *, is_full: bool) -> Group:
-    """What was read as arrays, sorted."""
+    """Join the arrays of all good batches, then sort and group their rows."""
     heads = _joined([head for head, _ in read.unpacked], spool.SEARCH)
-    said_ms, skews_ms = _bounded(read.good, heads["at_ms"].astype(np.int64))
-    shown = _decoded(heads, _joined([body for _, body in read.unpacked], spool.SHOWN), said_ms)
+    at_ms, skews_ms = _bounded(read.good, heads["at_ms"].astype(np.int64))
+    shown = _decoded(heads, _joined([body for _, body in read.unpacked], spool.SHOWN), at_ms)
     keys = seen.keys_of(shown.viewers, shown.search, shown.segment)
-    with ThreadPoolExecutor(1, "sort") as executor:  # a sort needs no interpreter: two cores do two at once
+    with ThreadPoolExecutor(1, "sort") as executor:  # numpy sorts without the GIL: two sorts on two cores
         by_key = executor.submit(order_of_hashes, keys)
         order = order_of(shown.segment)
         days = shown.days
@@ -259,7 +268,11 @@ def _joined(parts: Sequence[NDArray[np.void]], kind: np.dtype[np.void]) -> NDArr
 
 
 def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[UUID, int]]:
-    """When searches were made, within what the database's clock allows; and how far replicas' clocks were off."""
+    """Bound the times that replicas gave their searches by what the database's clock allows.
+
+    `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, and by incarnation how far a clock was out
+    of bounds (milliseconds, of its first search that was).
+    """
     sizes = np.array([each.searches for each in stored], np.int64)
     earliest, latest = (
         np.repeat(np.array(bounds, np.int64), sizes)
@@ -270,12 +283,13 @@ def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDAr
     of_search = np.repeat(np.arange(len(stored)), sizes)
     for row in wrong[np.unique(of_search[wrong], return_index=True)[1]]:
         each = stored[of_search[row]]
-        if each.begun_ms is None:  # an heir may come late
+        if each.begun_ms is None:  # a late batch says nothing of a clock
             skews[each.incarnation] = int(said_ms[row]) - int(at_ms[row])
     return at_ms, skews
 
 
 def _decoded(heads: NDArray[np.void], rows: NDArray[np.void], at_ms: NDArray[np.int64]) -> Shown:
+    """Split records into columns: `heads` and `at_ms` are (searches,), `rows` is (appearances,)."""
     counts = heads["count"].astype(np.int64)
     return Shown(
         viewers=np.ascontiguousarray(heads["viewer"]).view("<u8").reshape(-1, 2),

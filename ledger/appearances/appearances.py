@@ -1,8 +1,8 @@
-"""Appearances: what was shown, to whom (as keyed hashes), and what it earns; and how they enter the database once.
+"""Appearances: what was shown to which viewer (a keyed hash) and what it earns; and how batches of them enter the database.
 
-A batch is inserted by compare-and-swap on the number of searches that the incarnation has recorded, so nothing is
-recorded twice, whoever carries it: the replica (see `recorder`), or an heir that adopts its spool. Knows no query,
-address or name.
+A batch is inserted by compare-and-swap on the number of searches that its incarnation has recorded. So no search is recorded
+twice, no matter who carries it: the replica itself (see `recorder`), or an *heir*, another process of the same machine that
+adopts the spool of a dead replica. Knows no query, address or name.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ledger.appearances import spool
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400
-ROTATION_DAYS = 30  # whole UTC days, so that a day's bounds see one hash
-# The period (from 2 April 2027) since which viewers' hashes do not all change at one instant. Replicas of an earlier release
-# name viewers as before: until then all must have been replaced.
+ROTATION_DAYS = 30  # whole UTC days, so that a viewer has one hash within a day and its caps
+# The period of 30 days (it begins on 2 April 2027) from which on viewers' hashes change on days of their own. Replicas of
+# earlier releases change all at once: they must be replaced before that day.
 ONE_BY_ONE_FROM = 697
 ADOPTED_BATCH_SEARCHES = 1000
-# An incarnation began so many seconds before the database hears of it first, which may be long: it was away. The answer is
-# how many searches it has recorded.
+# Tell the database of an incarnation, its spool, its machine, and how many seconds ago it began; returns how many of its
+# searches are recorded. The age matters where the database was away in between.
 BEGUN = "SELECT ledger.begin_incarnation(%s, %s, %s, %s)"
 HELD = "SELECT ledger.hold_incarnation(%s)"
 RECORDED = """
@@ -51,12 +51,12 @@ CLOSED = "SELECT ledger.close_incarnation(%s, %s)"
 class Appearance:
     """One moment on the first page of a committed search."""
 
-    viewer_hmac: bytes
+    viewer_hmac: bytes  # keyed hash of the viewer, 16 bytes
     segment_id: int
     creator_id: int
     best_frame_ms: int
     relevance_ppm: int
-    amount_pix: int
+    amount_pix: int  # what it may earn in all, in base units of PIX
 
     def __post_init__(self) -> None:
         if len(self.viewer_hmac) != 16:
@@ -68,28 +68,30 @@ class Appearance:
 
 
 class Hashes:
-    """Keyed hashes that stand for viewers, their networks and keys; those of people change every 30 days.
+    """Keyed hashes of viewers, networks, Idempotency-Keys and requests; those of viewers and networks change every 30 days.
 
-    Across a change a viewer's repeats are not recognised. So each viewer has a day of the 30 for it, or all of them could
-    earn once more for everything on the same day.
+    After a change repeats of what a viewer saw before it are not recognised. So that this does not happen for all
+    viewers on one day, each viewer's hash changes on its own day of the 30.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._secret = runtime.secret(settings, "appearances").encode()
 
     def viewer(self, kind: str, identity: str, at_s: float | None = None) -> bytes:
-        """Sixteen bytes for a viewer; `kind` is "key", "cookie" or "address"."""
+        """Hash a viewer to 16 bytes; `kind` is "key", "cookie" or "address", `at_s` a time since 1970 (default: now)."""
         offset = int.from_bytes(self._hash("rotation", kind, identity)[:4], "little") % ROTATION_DAYS
         return self._hash("viewer", _period(at_s, offset), kind, identity)
 
     def origin(self, prefix: str, at_s: float | None = None) -> bytes:
-        """Sixteen bytes for the address prefix that an anonymous viewer comes from, never `NO_ORIGIN`."""
+        """Hash the network (an address prefix) of an anonymous viewer to 16 bytes, which are never `NO_ORIGIN`."""
         return self._hash("origin", _period(at_s), prefix)
 
     def key(self, principal: str, idempotency_key: str) -> bytes:
+        """Hash an Idempotency-Key of a principal to 16 bytes."""
         return self._hash("idempotency", principal, idempotency_key)
 
     def request(self, text: str) -> bytes:
+        """Hash what a client asked for to 8 bytes, to recognise another request with the same Idempotency-Key."""
         return self._hash("request", text)[:8]
 
     def _hash(self, *parts: str) -> bytes:
@@ -97,7 +99,7 @@ class Hashes:
 
 
 def _period(at_s: float | None, offset_days: int = 0) -> str:
-    """The 30 days that an instant is in, as a name; they begin so many days later for one who has an offset."""
+    """Return the number of the 30-day period of a time, as text; with an offset periods begin that many days later."""
     day = int((time.time() if at_s is None else at_s) // DAY_S)
     together = min(day // ROTATION_DAYS, ONE_BY_ONE_FROM - 1)
     return str(max(together, (day - offset_days) // ROTATION_DAYS))
@@ -106,7 +108,18 @@ def _period(at_s: float | None, offset_days: int = 0) -> str:
 def search_record(
     appearances: Sequence[Appearance], key: bytes, request: bytes, at_ms: int, origin: bytes = spool.NO_ORIGIN
 ) -> bytes:
-    """One search as it stands in the spool."""
+    """Encode one search as it stands in the spool.
+
+    Args:
+        appearances: what was shown and may earn; all of one viewer.
+        key: the hash of the Idempotency-Key, or `spool.NO_KEY`.
+        request: the hash of what the client asked for.
+        at_ms: when the search was made, in milliseconds since 1970.
+        origin: the hash of an anonymous viewer's network, else `spool.NO_ORIGIN`.
+
+    Returns:
+        The record: a `spool.SEARCH`, then a `spool.SHOWN` for each appearance.
+    """
     head = np.zeros(1, spool.SEARCH)
     viewer = appearances[0].viewer_hmac if appearances else spool.NO_KEY
     head[0] = (np.void(viewer), np.void(key), np.void(request), np.void(origin), at_ms, len(appearances))
@@ -115,14 +128,14 @@ def search_record(
 
 
 def adopt(connection: Connection[Any], folder: Path) -> int:
-    """Record what dead replicas of this machine had in their spools; returns how many searches that were.
+    """Record the searches in the spools of dead replicas of this machine; return how many were recorded.
 
-    A spool is removed only when what it held is committed: the connection must not be in a transaction. One spool is
-    locked at a time. One that cannot be read stays where it is and is logged, so that the others are adopted; of one
-    that is damaged what comes before the damage is recorded, and it is set aside.
+    A spool is removed only after its searches are committed, so the connection must not be in a transaction. One spool is
+    locked at a time. A spool that cannot be read is logged and stays, and the others are adopted all the same. Of a damaged
+    spool the searches before the damage are recorded, then it is set aside.
 
     Raises:
-        psycopg.OperationalError: the database is away, or one of them took too long; the others have been adopted.
+        psycopg.OperationalError: the database does not answer, or a spool took too long; the others have been adopted.
     """
     assert connection.info.transaction_status == TransactionStatus.IDLE, "a spool would be removed before the commit"
     adopted, late = 0, None
@@ -146,7 +159,10 @@ def adopt(connection: Connection[Any], folder: Path) -> int:
 
 
 def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
-    """In one transaction that holds the incarnation: what the dead have sent and the database still writes is waited for."""
+    """Record one spool in a transaction that locks its incarnation; return how many searches were new.
+
+    The lock waits for a batch that the dead replica has sent and the database is still writing.
+    """
     records, incarnation = orphan.records(), orphan.incarnation
     with connection.transaction():
         age_s = orphan.age_s(records, time.time())
@@ -156,7 +172,7 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
         first = at = int(row[0])
         while at < len(records):
             batch = spool.pack(records[at : at + ADOPTED_BATCH_SEARCHES], orphan.format)
-            spool.unpack(batch.payload, batch.format)  # what the fold could not read must not reach it
+            spool.unpack(batch.payload, batch.format)  # refuses a batch that the fold could not read
             done = connection.execute(RECORDED, parameters(incarnation, at, batch, adopted=True))
             assert done.rowcount == 1, "an incarnation that we hold was recorded for by another"
             at += batch.searches
@@ -169,9 +185,17 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
 def parameters(
     incarnation: UUID, seq: int, batch: spool.AppearanceBatch, *, adopted: bool = False
 ) -> dict[str, object]:
-    """Of `RECORDED`, for a batch whose first search is number `seq` of its incarnation.
+    """Return the parameters of `RECORDED`, the query that records a batch.
 
-    `adopted`: an heir records it, or its replica long after it was made, so that it may be as old as the incarnation.
+    Args:
+        incarnation: the incarnation of the replica that made the batch.
+        seq: the number of the batch's first search within the incarnation, from 0.
+        batch: the searches.
+        adopted: whether an heir records it, or its replica long after it was made; its searches may then be as old as the
+            incarnation.
+
+    Returns:
+        The parameters by name.
     """
     return {
         "incarnation": incarnation,

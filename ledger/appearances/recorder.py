@@ -1,10 +1,10 @@
 """The recorder: one replica's appearances, in its spool before a search is answered and in the database soon after.
 
-`record` appends to the spool and returns; a background task carries what has gathered in 10 ms, or 100 searches, into
-`ledger.appearance_batches`. Where the database is away it waits; where the database has forgotten (a failover to a
-standby that lagged, a restored backup) what was carried is carried again, from the spool. Where no spool can be begun
-nothing is recorded, and a search that must be is refused. Decides nothing about money beyond leaving out what a viewer
-may not earn for.
+`record` appends to the spool and returns. A background task *carries* the searches of 10 ms, at most 100, into
+`ledger.appearance_batches`. While the database does not answer they wait. If the database has lost searches that were
+carried (a failover to a standby that lagged, a restored backup) they are carried again, from the spool. If no spool can be
+made, a search that has to be recorded is refused. Decides nothing about money, but leaves out appearances that must not
+earn: of the caller's own creators, and of segments they have invested in.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 
 STAKES_INTERVAL_S = 30.0
 RETRY_AFTER_S = 5.0
-LATE_S = 1800.0  # half of what the fold believes of a batch that is not late (see `waiting`)
-TASKS_CLOSE_S, FINISH_S = 1.0, 3.0  # within the time that Serve gives a replica to end
+LATE_S = 1800.0  # half of what the fold accepts between a search and the recording of its batch (see `waiting`)
+TASKS_CLOSE_S, FINISH_S = 1.0, 3.0  # together within the time that Serve gives a replica to end
 
 
 @dataclass
 class Incarnation:
-    """One spool, and how many of its searches are in the database as far as we know."""
+    """One spool of this replica, and how many of its searches are known to be in the database."""
 
     id: UUID
     spool: spool.Spool
@@ -53,7 +53,10 @@ class Incarnation:
 
 
 class Recorder:
-    """Records one replica's appearances. Used inside one event loop: `await start()`, `record(…)`, `await close()`."""
+    """Records one replica's appearances.
+
+    Used inside one event loop: `await start()`, `record(…)`, `await close()`. Other threads must not call it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.section(LedgerSettings)
@@ -62,48 +65,49 @@ class Recorder:
         self._hashes = Hashes(settings)
         self._seldom = Seldom(log)
         self._stakes: dict[int, frozenset[int]] = {}
-        self._stakes_version = -1  # of what was read last
-        self._waiting: deque[bytes] = deque()
-        self._since: deque[float] = deque()  # when each of these began to wait, by the monotonic clock
+        self._stakes_version = -1  # of the stakes that were read last
+        self._waiting: deque[bytes] = deque()  # records in the spool and not in the database
+        self._since: deque[float] = deque()  # monotonic time at which each of these was recorded
         self._waiting_bytes = 0
-        self._moved_at = 0.0  # when something was carried last, or began to wait
-        self._reason = ""  # why nothing could be carried last
+        self._moved_at = 0.0  # monotonic time of the last search carried, or of the first one that waits
+        self._reason = ""  # the last error of carrying
         self._due = asyncio.Event()
         self._tasks = Tasks("recorder")
         self._connection: AsyncConnection[Any] | None = None
-        self._is_placed = False  # do we know where the database stands?
+        self._is_placed = False  # whether this connection has been asked how many of our searches the database has
         self._begun: Incarnation | None = None
         self._unbegun = ""  # why there is no spool
-        self.set_aside = 0  # damaged spools of this machine, when it was looked last
+        self.set_aside = 0  # damaged spools on this machine, when they were counted last
         self._try_to_begin()
 
     @property
     def hashes(self) -> Hashes:
+        """The keyed hashes of this deployment."""
         return self._hashes
 
     @property
     def waiting(self) -> int:
-        """Searches that are in the spool and not yet in the database."""
+        """How many searches are in the spool and not yet in the database."""
         return len(self._waiting)
 
     @property
     def is_full(self) -> bool:
-        """Does so much wait that nothing more is taken?"""
+        """Whether the waiting searches exceed `spool_backlog_max_mb`; then no more are recorded."""
         return self._waiting_bytes > self._settings.spool_backlog_max_mb << 20
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """What does not work at present, each with the reason; empty where all is well."""
-        found = dict(self._tasks.failing)
+        """What does not work at present, with the reason of each; empty if everything works."""
+        failing = dict(self._tasks.failing)
         if self._begun is None:
-            found["spool"] = self._unbegun
+            failing["spool"] = self._unbegun
         stalled_s = time.monotonic() - self._moved_at if self._waiting else 0.0
         if stalled_s > self._settings.carry_stalled_s:
-            found["carry"] = f"{self.waiting} searches wait, the oldest for {stalled_s:.0f} s: {self._reason}"
-        return found
+            failing["carry"] = f"{self.waiting} searches wait, the oldest for {stalled_s:.0f} s: {self._reason}"
+        return failing
 
     async def start(self) -> None:
-        """Begin to carry what is recorded; also look for the spools of dead replicas."""
+        """Start the background tasks: carrying searches, and chores such as adopting the spools of dead replicas."""
         self._tasks.keep("carry", self._carry)
         self._tasks.keep("chores", self._do_chores)
 
@@ -117,14 +121,22 @@ class Recorder:
         principal_id: int | None = None,
         own_creator_ids: Collection[int] = (),
     ) -> int:
-        """Append one search to the spool; to be called before it is answered. Returns how many may earn.
+        """Append one search to the spool. To be called before the search is answered.
 
-        The key's own creators and the segments it has invested in are left out. `request` is what the client asked
-        for, so that its Idempotency-Key with another request can be told apart; `origin` is the keyed hash of an
-        anonymous viewer's network.
+        Args:
+            appearances: the moments on its first page, all of one viewer.
+            origin: the keyed hash of an anonymous viewer's network; `NO_ORIGIN` of a viewer with a key.
+            idempotency_key: the client's Idempotency-Key, if it sent one.
+            request: what the client asked for; tells a repeated request from another one with the same Idempotency-Key.
+            principal_id: the principal of the viewer's key, None without a key. Segments that they have invested in earn
+                nothing.
+            own_creator_ids: creators of that principal; their moments earn nothing.
+
+        Returns:
+            How many appearances were recorded and may earn.
 
         Raises:
-            Temporary: the database has been away for so long that the spool is full, or the disk is.
+            Temporary: the spool is full because the database does not answer, or it cannot be written.
         """
         invested = self._stakes.get(principal_id, frozenset()) if principal_id is not None else frozenset()
         earning = [a for a in appearances if a.creator_id not in own_creator_ids and a.segment_id not in invested]
@@ -132,7 +144,7 @@ class Recorder:
             return 0
         if self.is_full:
             raise Temporary("the spool of appearances is full because the database is away", RETRY_AFTER_S)
-        # Of anybody without a key the viewer, or a stranger's key would silence theirs.
+        # Without a key the viewer stands for the principal; else one viewer's Idempotency-Key would suppress another's.
         principal = earning[0].viewer_hmac.hex() if principal_id is None else str(principal_id)
         key = self._hashes.key(principal, idempotency_key) if idempotency_key else spool.NO_KEY
         self._append(search_record(earning, key, self._hashes.request(request), int(time.time() * 1000), origin))
@@ -140,7 +152,7 @@ class Recorder:
 
     def _append(self, record: bytes) -> None:
         try:
-            self._own.spool.append(record)
+            self._current.spool.append(record)
         except OSError as error:
             self._seldom.error(f"appearances cannot be recorded: {error}")
             raise Temporary(
@@ -154,9 +166,9 @@ class Recorder:
         self._due.set()
 
     async def close(self) -> None:
-        """Carry what is left, if the database lets us; what it does not take stays in the spool for an heir.
+        """Carry what waits within a few seconds; what the database does not accept stays in the spool for an heir.
 
-        Whatever happens meanwhile, the lock on the spool is let go.
+        The lock on the spool is released in any case.
         """
         try:
             await self._tasks.close(TASKS_CLOSE_S)
@@ -174,18 +186,18 @@ class Recorder:
             raise Temporary("a task of the recorder does not end")
         if self._begun is None:
             return
-        if self._own.spool.size:
+        if self._current.spool.size:
             await self._carry_all()
-        await self._retire(self._own)
+        await self._retire(self._current)
 
     # ── Carrying ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _own(self) -> Incarnation:
-        """What is recorded into, begun now where it could not be before.
+    def _current(self) -> Incarnation:
+        """The incarnation that records now; begins one if there is none.
 
         Raises:
-            OSError: nor can it be now.
+            OSError: no spool can be made.
         """
         if self._begun is None:
             self._begun = self._new()
@@ -196,15 +208,15 @@ class Recorder:
         return Incarnation(number, spool.Spool(self._folder, number))
 
     def _try_to_begin(self) -> None:
-        """A disk that is full or read-only must not keep a replica from starting, answering and saying so."""
+        """Begin an incarnation; if that fails, log it: a full disk must not keep a replica from starting and answering."""
         try:
-            _ = self._own
+            _ = self._current
         except OSError as error:
             self._unbegun = f"no spool can be begun in {self._folder}: {error}"
             log.error("appearances cannot be recorded: %s", self._unbegun)
 
     async def _carry(self) -> None:
-        """Carry what is due, for good; what the database does not take waits, with backoff."""
+        """Carry searches as they come, endlessly; after an error wait with backoff."""
         failures = 0
         if self._waiting:
             self._due.set()
@@ -214,7 +226,7 @@ class Recorder:
             await asyncio.sleep(self._settings.flush_interval_ms / 1000)
             try:
                 await self._carry_all()
-                if self._own.spool.size > self._settings.spool_file_max_mb << 20:
+                if self._current.spool.size > self._settings.spool_file_max_mb << 20:
                     await self._rotate()
                 failures = 0
             except (Temporary, psycopg.Error, OSError) as error:
@@ -231,9 +243,11 @@ class Recorder:
 
     async def _carry_one(self, connection: AsyncConnection[Any]) -> None:
         records = list(itertools.islice(self._waiting, self._settings.flush_searches_max))
-        own, batch = self._own, spool.pack(records)
+        incarnation, batch = self._current, spool.pack(records)
         is_late = time.monotonic() - self._since[0] >= LATE_S
-        cursor = await connection.execute(RECORDED, parameters(own.id, own.recorded, batch, adopted=is_late))
+        cursor = await connection.execute(
+            RECORDED, parameters(incarnation.id, incarnation.recorded, batch, adopted=is_late)
+        )
         if cursor.rowcount == 1:
             self._forget(len(records))
         elif not await self._place(connection):
@@ -243,7 +257,7 @@ class Recorder:
         for _ in range(searches):
             self._waiting_bytes -= len(self._waiting.popleft())
             self._since.popleft()
-        self._own.recorded += searches
+        self._current.recorded += searches
         self._moved_at = time.monotonic()
 
     async def _connected(self) -> AsyncConnection[Any]:
@@ -257,75 +271,77 @@ class Recorder:
         return self._connection
 
     async def _place(self, connection: AsyncConnection[Any]) -> bool:
-        """Learn how many of our searches the database has, and go on from there; False if we knew already.
+        """Ask the database how many of our searches it has, and go on from there; return False if that was known.
 
-        More than we think: the answer to an insert was lost, or an heir was quicker. Fewer: the database has forgotten.
+        It has more than we know if the answer to an insert was lost or an heir was quicker, and fewer if it has lost some.
         """
-        own = self._own
-        age_s = time.monotonic() - own.began_at
-        asked = await connection.execute(BEGUN, (own.id, own.spool.path.name, socket.gethostname(), age_s))
-        row = await asked.fetchone()
+        incarnation = self._current
+        age_s = time.monotonic() - incarnation.began_at
+        answer = await connection.execute(
+            BEGUN, (incarnation.id, incarnation.spool.path.name, socket.gethostname(), age_s)
+        )
+        row = await answer.fetchone()
         if row is None or row[0] is None:
             raise Temporary("the database forgets as we speak")
-        ahead = int(row[0]) - own.recorded
+        ahead = int(row[0]) - incarnation.recorded
         if ahead > 0:
             self._forget(ahead)
         elif ahead < 0:
             await self._take_back(-ahead)
-        self._is_placed = own is self._begun
+        self._is_placed = incarnation is self._begun
         return ahead != 0
 
     async def _take_back(self, searches: int) -> None:
-        """The last searches that were carried wait again, from the spool."""
-        own = self._own
+        """Let the last `searches` that were carried wait again; they are read from the spool."""
+        incarnation = self._current
         try:
-            records = await asyncio.to_thread(own.spool.records)
+            records = await asyncio.to_thread(incarnation.spool.records)
         except OSError as error:
             log.error("a spool cannot be read: %s", error)
             records = []
-        lost = records[own.recorded - searches : own.recorded]
+        lost = records[incarnation.recorded - searches : incarnation.recorded]
         self._moved_at = time.monotonic()
         if len(lost) < searches:
-            self._begin_after(own, lost, searches - len(lost))
+            self._begin_after(incarnation, lost, searches - len(lost))
             return
         log.error("the database has forgotten searches; they are carried again", extra={"searches": searches})
         self._waiting.extendleft(reversed(lost))
-        self._since.extendleft([own.began_at] * len(lost))  # when they were made is not known any more
+        self._since.extendleft([incarnation.began_at] * len(lost))  # when they were made is not known any more
         self._waiting_bytes += sum(len(record) for record in lost)
-        own.recorded -= searches
+        incarnation.recorded -= searches
 
     def _begin_after(self, damaged: Incarnation, lost: Sequence[bytes], unread: int) -> None:
-        """Go on in another spool with what can still be carried; the damaged one is set aside, for a person to look at.
+        """Go on with a new spool after a damaged one, which is set aside for a person.
 
-        `lost` is what the database has forgotten and could be read. Without a pause for others, since what is recorded
-        must stand in the spool in the order in which it waits.
+        `lost` are the searches that the database has lost and that could be read; `unread` is how many could not. The method
+        does not await: searches must stand in the new spool in the order in which they wait.
 
         Raises:
-            OSError: no other spool can be written; all is as before.
+            OSError: the new spool cannot be written; nothing has changed.
         """
-        own, waiting = self._new(), deque([*lost, *self._waiting])
+        incarnation, waiting = self._new(), deque([*lost, *self._waiting])
         try:
             for record in waiting:
-                own.spool.append(record)
+                incarnation.spool.append(record)
         except OSError:
-            own.spool.remove()
+            incarnation.spool.remove()
             raise
-        own.began_at = damaged.began_at
-        self._begun, self._waiting = own, waiting
-        self._since.extendleft([own.began_at] * len(lost))
+        incarnation.began_at = damaged.began_at
+        self._begun, self._waiting = incarnation, waiting
+        self._since.extendleft([incarnation.began_at] * len(lost))
         self._waiting_bytes += sum(len(record) for record in lost)
         path = spool.set_aside(damaged.spool.path)  # before its lock is let go of, or an heir would take it
         damaged.spool.close()
-        said = {"searches": unread, "spool": path.name}
-        log.error("the database has forgotten searches that a spool does not have: it is set aside", extra=said)
+        fields = {"searches": unread, "spool": path.name}
+        log.error("the database has forgotten searches that a spool does not have: it is set aside", extra=fields)
 
     async def _failed(self, error: Exception) -> None:
-        """The database does not take it: the spool goes to disk instead, and the connection is made again."""
+        """After an error of carrying: close the connection, and force the spool to disk, since searches stay in it longer."""
         self._reason = str(error).strip() or type(error).__name__
         log.warning("appearances wait in the spool: %s", error, extra={"searches": len(self._waiting)})
         await self._disconnect()
         try:
-            await asyncio.to_thread(self._own.spool.sync)
+            await asyncio.to_thread(self._current.spool.sync)
         except OSError as unwritten:
             log.error("the spool is not on disk: %s", unwritten)
 
@@ -335,28 +351,28 @@ class Recorder:
             await connection.close()
 
     async def _rotate(self) -> None:
-        """Begin another spool, now that all of this one is carried: what is recorded meanwhile is in the new one."""
-        old, self._begun, self._is_placed = self._own, self._new(), False
+        """Begin another spool and retire this one, all of whose searches are carried."""
+        old, self._begun, self._is_placed = self._current, self._new(), False
         await self._retire(old)
 
-    async def _retire(self, own: Incarnation) -> None:
-        """Remove a spool all of which the database has; if that is not sure, let go of it, for an heir to look."""
+    async def _retire(self, incarnation: Incarnation) -> None:
+        """Close an incarnation and remove its spool if the database has all its searches; else leave it to an heir."""
         try:
-            if own.spool.size:
+            if incarnation.spool.size:
                 connection = await self._connected()
-                done = await (await connection.execute(CLOSED, (own.id, own.recorded))).fetchone()
+                done = await (await connection.execute(CLOSED, (incarnation.id, incarnation.recorded))).fetchone()
                 if done != (True,):
                     raise Temporary("the database has forgotten searches of the spool that ends")
-            own.spool.remove()
+            incarnation.spool.remove()
         finally:
-            own.spool.close()
+            incarnation.spool.close()
 
     # ── Chores ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _do_chores(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._look_around)
+                await asyncio.to_thread(self._adopt_and_read_stakes)
             except (Temporary, psycopg.Error, OSError) as error:
                 log.warning("the recorder could not look around: %s", error)
             if self._begun is None:
@@ -366,14 +382,14 @@ class Recorder:
                 self._due.set()
             await asyncio.sleep(min(STAKES_INTERVAL_S, self._settings.orphan_after_s))
 
-    def _look_around(self) -> None:
+    def _adopt_and_read_stakes(self) -> None:
         with database.connect(self._url, autocommit=True) as connection:
             adopt(connection, self._folder)
             self.set_aside = spool.count_set_aside(self._folder)
             self._read_stakes(connection)
 
     def _read_stakes(self, connection: Connection[Any]) -> None:
-        """Who has a stake in what; read only when it has changed, since all replicas ask every half minute."""
+        """Read which segments each investor has a stake in; only if that has changed, since all replicas ask twice a minute."""
         row = connection.execute("SELECT version FROM ledger.stakes_version").fetchone()
         assert row is not None
         if row[0] == self._stakes_version:
@@ -382,4 +398,4 @@ class Recorder:
             "SELECT investor_id, array_agg(segment_id) FROM ledger.segment_stakes GROUP BY investor_id"
         )
         self._stakes = {investor: frozenset(segments) for investor, segments in rows}
-        self._stakes_version = row[0]  # of before they were read: a change meanwhile is read the next time
+        self._stakes_version = row[0]  # read before the stakes: a change in between is read the next time

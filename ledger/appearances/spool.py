@@ -1,9 +1,9 @@
 """The spool: a file to which a replica appends each search's appearances before it answers.
 
-What `write` has taken survives the death of the process, because the page cache is the kernel's. The owner holds a
-lock on the file; a file whose lock is free belongs to the dead and may be adopted by anyone on the machine. This
-module also owns the bytes of a search in the spool and of a batch in the database: format 2, which names the origin of
-anonymous viewers, and format 1 without it, which a version before has left. A file's ending says which it has.
+What `write` has accepted survives the death of the process, since it is in the kernel's page cache. The replica holds a lock
+on its file; a file that is not locked belongs to a dead replica, and any process of the machine may adopt it. This module
+also defines the bytes of a search in the spool and of a batch in the database: format 2 has the network of anonymous viewers
+(the origin), format 1, of an earlier release, has not. The ending of a file says which format it has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT = 2
 SEARCH = np.dtype([
     ("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("origin", "V16"), ("at_ms", "<i8"), ("count", "<u2"),
 ])  # fmt: skip
-SEARCHES = {  # by format: what `unpack` reads
+SEARCHES = {  # by format
     1: np.dtype([("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("at_ms", "<i8"), ("count", "<u2")]),
     2: SEARCH,
 }
@@ -41,25 +41,25 @@ FRAME = struct.Struct("<II")  # length and CRC-32 of a search
 HEAD = struct.Struct("<II")  # searches and appearances of a batch
 SUFFIX = ".spool2"
 FORMAT_OF = {".spool": 1, SUFFIX: FORMAT}  # by ending
-SET_ASIDE = ".damaged"  # after the ending of a spool that nobody reads any more
+SET_ASIDE = ".damaged"  # appended to the name of a spool that is set aside
 RECORD_BYTES_MAX = 1 << 20  # far above any search
-UNKNOWN = "format-unknown"  # the code of a refusal: a newer version may know it
+UNKNOWN = "format-unknown"  # the code of the refusal of a format; a newer version may know it
 NO_KEY = bytes(16)
 NO_ORIGIN = bytes(16)  # of a viewer with a key, and of format 1
 
 
 @dataclass(frozen=True)
 class AppearanceBatch:
-    """Some searches on their way to the database."""
+    """Some searches with their appearances, encoded for the database."""
 
-    searches: int
-    appearances: int
-    payload: bytes
+    searches: int  # how many
+    appearances: int  # how many
+    payload: bytes  # HEAD, then all `SEARCH` records, then all `SHOWN` records
     format: int = FORMAT
 
 
 def pack(records: Sequence[bytes], number: int = FORMAT) -> AppearanceBatch:
-    """One batch of searches as they stand in a spool of format `number`."""
+    """Make a batch of searches as they stand in a spool of format `number`."""
     size = SEARCHES[number].itemsize
     heads = [record[:size] for record in records]
     bodies = [record[size:] for record in records]
@@ -69,10 +69,18 @@ def pack(records: Sequence[bytes], number: int = FORMAT) -> AppearanceBatch:
 
 
 def unpack(payload: bytes, number: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Searches and appearances of a batch of any known format, as arrays of the current one.
+    """Decode a batch.
+
+    Args:
+        payload: the bytes of the batch.
+        number: its format.
+
+    Returns:
+        The searches, dtype SEARCH, shape (searches,), whatever the format of the batch; and their appearances, dtype SHOWN,
+        shape (appearances,), those of the first search first.
 
     Raises:
-        Rejected: the format is not known, or the counts do not fit the bytes.
+        Rejected: the format is unknown (code UNKNOWN), or the batch is damaged.
     """
     if number not in SEARCHES:
         raise Rejected(f"batch format {number} is not known", code=UNKNOWN)
@@ -90,22 +98,22 @@ def unpack(payload: bytes, number: int) -> tuple[NDArray[np.void], NDArray[np.vo
 
 
 def _current(heads: NDArray[np.void]) -> NDArray[np.void]:
-    """The same searches in the current format; what an older one does not have is zero."""
+    """Convert searches to the current format; fields that an older format lacks are zero."""
     if heads.dtype == SEARCH:
         return heads
-    found = np.zeros(len(heads), SEARCH)
+    converted = np.zeros(len(heads), SEARCH)
     for name in heads.dtype.names or ():
-        found[name] = heads[name]
-    return found
+        converted[name] = heads[name]
+    return converted
 
 
 class Spool:
-    """One incarnation's file, open for appending and locked."""
+    """One incarnation's file, open for appending and locked by this process."""
 
     def __init__(self, folder: Path, incarnation: UUID) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{incarnation}{SUFFIX}"
-        draft = self.path.with_suffix(".new")  # takes its name once it is locked, so that nobody adopts it before
+        draft = self.path.with_suffix(".new")  # gets its name once it is locked, so that it is not adopted before
         self._descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,10 +126,10 @@ class Spool:
         self._is_torn = False
 
     def append(self, record: bytes) -> None:
-        """One search, in one write.
+        """Append one search with a single write.
 
         Raises:
-            OSError: it could not be written; nothing of it stays in the file.
+            OSError: it could not be written; no part of it stays in the file.
         """
         if self._is_torn:
             self._mend()
@@ -134,61 +142,66 @@ class Spool:
         self.size += written
 
     def _mend(self) -> None:
-        """Cut off a half record, beyond which nobody could read on."""
+        """Cut off a record that was written in part; what follows it could not be read."""
         os.ftruncate(self._descriptor, self.size)
         self._is_torn = False
 
     def records(self) -> list[bytes]:
-        """Every search that has been appended so far."""
+        """Return every search that has been appended so far."""
         with self.path.open("rb") as file:
             return parsed(file.read(self.size))
 
     def sync(self) -> None:
+        """Force the file to disk."""
         os.fdatasync(self._descriptor)
 
     def remove(self) -> None:
-        """The file is not needed any more: everything in it is in the database."""
+        """Delete the file and close it. All its searches must be in the database."""
         self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Let go of the file: from here on it is an heir's. May be called again."""
+        """Close the file and release its lock: from then on an heir may adopt it. A second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
 
 class Orphan:
-    """The spool of a dead incarnation, locked by us."""
+    """The spool of a dead incarnation, locked by this process."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
-        self.is_damaged = False  # as `records` found
+        self.is_damaged = False  # set by `records`
 
     @property
     def incarnation(self) -> UUID:
-        """Whose it is.
+        """The incarnation that wrote it.
 
         Raises:
-            ValueError: the file has another kind of name.
+            ValueError: the name of the file does not begin with an id.
         """
         return UUID(self.path.stem)
 
     @property
     def format(self) -> int:
+        """The format of its searches."""
         return FORMAT_OF[self.path.suffix]
 
     def records(self) -> list[bytes]:
-        """Every whole search in the file, up to a torn last one, which was never answered for, or to any damage."""
+        """Return the searches up to the end or to the first damage, and set `is_damaged`.
+
+        A last record that was written in part does not count as damage: its search was never answered.
+        """
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
             data = file.read()
-        found = parsed(data)
-        self.is_damaged = not _is_torn(data[sum(FRAME.size + len(record) for record in found) :])
-        return found
+        records = parsed(data)
+        self.is_damaged = not _is_torn(data[sum(FRAME.size + len(record) for record in records) :])
+        return records
 
     def age_s(self, records: Sequence[bytes], now_s: float) -> float:
-        """For how long there has been the first of its searches, by differences of this machine's clock alone."""
+        """Return how many seconds ago the first search was made, by differences of this machine's clock alone."""
         written_s, lasted_s = os.fstat(self._descriptor).st_mtime, 0.0
         if records:
             kind = SEARCHES[self.format]
@@ -197,76 +210,77 @@ class Orphan:
         return max(0.0, now_s - written_s) + max(0.0, lasted_s)
 
     def set_aside(self) -> Path:
-        """Leave the file to a person, under another name, and let go of it."""
+        """Rename the file so that a person can look at it, and close it; return the new path."""
         aside = set_aside(self.path)
         self.close()
         return aside
 
     def remove(self) -> None:
+        """Delete the file and close it. All its searches must be in the database."""
         self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Let go of the lock. May be called again."""
+        """Release the lock. A second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
 
 def parsed(data: bytes) -> list[bytes]:
-    """The searches in a spool's bytes, up to the first that is not whole."""
-    found, at = [], 0
-    while at + FRAME.size <= len(data):
-        length, checksum = FRAME.unpack_from(data, at)
-        record = data[at + FRAME.size : at + FRAME.size + length]
+    """Return the searches in a spool's bytes, up to the first that is incomplete or damaged."""
+    records, start = [], 0
+    while start + FRAME.size <= len(data):
+        length, checksum = FRAME.unpack_from(data, start)
+        record = data[start + FRAME.size : start + FRAME.size + length]
         if len(record) != length or zlib.crc32(record) != checksum:
             break
-        found.append(record)
-        at += FRAME.size + length
-    return found
+        records.append(record)
+        start += FRAME.size + length
+    return records
 
 
-def _is_torn(rest: bytes) -> bool:
-    """Is what follows on the last whole search the beginning of another, whose writer died, or nothing?
+def _is_torn(remainder: bytes) -> bool:
+    """Return whether the bytes after the last whole search are empty, or one search that was written in part.
 
-    A length that was damaged looks like that too: but then whole searches stand behind it.
+    A damaged length looks the same at first; but then whole searches follow after it.
     """
-    if len(rest) < FRAME.size:
+    if len(remainder) < FRAME.size:
         return True
-    length, _ = FRAME.unpack_from(rest)
-    reaches_further = length <= RECORD_BYTES_MAX and len(rest) < FRAME.size + length
-    return bool(reaches_further) and not any(_is_whole(rest, at) for at in range(1, len(rest)))
+    length, _ = FRAME.unpack_from(remainder)
+    reaches_further = length <= RECORD_BYTES_MAX and len(remainder) < FRAME.size + length
+    return bool(reaches_further) and not any(_is_whole(remainder, start) for start in range(1, len(remainder)))
 
 
-def _is_whole(data: bytes, at: int) -> bool:
-    """Does a whole search of any format stand there? Only where its length can be one are its bytes summed up."""
-    begins = at + FRAME.size
+def _is_whole(data: bytes, start: int) -> bool:
+    """Return whether a whole search of any format begins at `start`; compares checksums only of possible lengths."""
+    begins = start + FRAME.size
     if begins > len(data):
         return False
-    length, checksum = FRAME.unpack_from(data, at)
-    shown = [length - kind.itemsize for kind in SEARCHES.values()]  # bytes of what it shows
-    if begins + length > len(data) or not any(each >= 0 and each % SHOWN.itemsize == 0 for each in shown):
+    length, checksum = FRAME.unpack_from(data, start)
+    shown_bytes = [length - kind.itemsize for kind in SEARCHES.values()]
+    if begins + length > len(data) or not any(size >= 0 and size % SHOWN.itemsize == 0 for size in shown_bytes):
         return False
     return bool(zlib.crc32(data[begins : begins + length]) == checksum)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a spool that cannot be read to its end, so that no heir tries it or removes it; the new path."""
+    """Rename a damaged spool, so that no heir reads or removes it; return the new path."""
     aside = path.with_name(path.name + SET_ASIDE)
-    with contextlib.suppress(FileNotFoundError):  # someone has removed it, and it is not there to be kept
+    with contextlib.suppress(FileNotFoundError):  # another process has removed it
         path.rename(aside)
     return aside
 
 
 def count_set_aside(folder: Path) -> int:
-    """How many damaged spools wait for a person."""
+    """Return how many damaged spools wait for a person."""
     return sum(1 for _ in folder.glob(f"*{SET_ASIDE}"))
 
 
 def orphans(folder: Path) -> Generator[Orphan]:
-    """The spools whose owners are dead, one after the other; each is locked by us until the next one is asked for.
+    """Yield the spools of dead replicas one after the other; each stays locked until the next one is requested.
 
-    A caller that may leave in the midst wraps this in `contextlib.closing`.
+    A caller that may stop early wraps this in `contextlib.closing`.
     """
     for path in sorted(each for suffix in FORMAT_OF for each in folder.glob(f"*{suffix}")):
         orphan = _locked(path)
@@ -278,7 +292,7 @@ def orphans(folder: Path) -> Generator[Orphan]:
 
 
 def _locked(path: Path) -> Orphan | None:
-    """The spool if it can be locked; None if its owner or another heir has it, or had it a moment ago."""
+    """Lock a spool; return None if its owner or another heir holds it, or an heir has removed it meanwhile."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""The archive: what is old leaves the ledger's tables for objects outside of the database, which its hashes vouch for."""
+"""The archive: old rows of the ledger's tables as objects in the object store, proven by hashes in the database."""

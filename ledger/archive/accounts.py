@@ -1,7 +1,8 @@
-"""Postings by account: a second object beside each part of the journal, so that a statement reads what is of one creator.
+"""Postings by account: a second object beside each part of the journal, from which a creator's statement is read.
 
-Postings are sorted by account and cut into blocks, each compressed for itself. Which account begins a block, where it lies
-and its hash stand in the database: a statement fetches the few blocks that can hold an account, and believes no other bytes.
+The postings of the part are sorted by account and cut into blocks, each compressed on its own. The database stores the first
+account, the offset and a hash of each block: so a statement fetches only the blocks that can hold an account, and accepts
+no bytes but those that were written.
 """
 
 from __future__ import annotations
@@ -24,23 +25,24 @@ Conn = Connection[Any]
 
 BLOCK_ROWS = 4_096
 COLUMNS = (("account", "<i8"), ("entry", "<i8"), ("amount", "<i8"), ("line", "<i4"))
-PLACE = np.dtype([("account", "<i8"), ("offset", "<i8"), ("digest", "V16")])  # of a block; of the end, the last one
+# A block's first account, its offset in bytes, and the first half of its SHA-256. One more marks the end of the last block.
+PLACE = np.dtype([("account", "<i8"), ("offset", "<i8"), ("digest", "V16")])
 LAST = 2**63 - 1
 
-Lines = dict[str, NDArray[Any]]  # by the names of COLUMNS
+Lines = dict[str, NDArray[Any]]  # by the names of COLUMNS; each (postings,)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What was put beside a part, of `size` bytes."""
+    """The object of postings by account that lies beside a part."""
 
     name: str
-    size: int
-    places: bytes
+    size: int  # bytes
+    places: bytes  # an array of PLACE, one more than there are blocks
 
 
 class Found(NamedTuple):
-    """One posting that stands in the archive."""
+    """One posting in the archive; the amount is in base units of its account's asset."""
 
     account: int
     entry: int
@@ -49,20 +51,20 @@ class Found(NamedTuple):
 
 
 class Index:
-    """Postings of a part, gathered entry by entry."""
+    """Collects the postings of a part, entry by entry, and writes or compares its object of postings by account."""
 
     def __init__(self) -> None:
         self._postings: list[bytes] = []
         self._entries: list[int] = []
 
     def add(self, entry: int, postings: bytes) -> None:
-        """An entry's lines in order: account and amount, as they are hashed."""
+        """Add an entry's postings in the order of its lines: account and amount, big-endian int64 each, as they are hashed."""
         self._entries.append(entry)
         self._postings.append(postings)
 
     def lines(self) -> Lines:
-        """All of them by account, in the order of entries."""
-        pairs = np.frombuffer(b"".join(self._postings), ">i8").reshape(-1, 2)
+        """Return all postings by ascending account, those of one account in the order of entries and lines."""
+        pairs = np.frombuffer(b"".join(self._postings), ">i8").reshape(-1, 2)  # (postings, 2): account, amount
         counts = np.array([len(each) // 16 for each in self._postings], np.int64)
         line = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
         columns = (pairs[:, 0], np.repeat(np.array(self._entries, np.int64), counts), pairs[:, 1], line)
@@ -70,7 +72,7 @@ class Index:
         return {name: column[order].astype(kind) for (name, kind), column in zip(COLUMNS, columns, strict=True)}
 
     def packed(self) -> tuple[bytes, bytes]:
-        """The object's bytes, and the places of its blocks."""
+        """Return the bytes of the object, and the places of its blocks (an array of PLACE)."""
         lines, blocks, places, offset = self.lines(), [], [], 0
         for start in range(0, len(lines["account"]), BLOCK_ROWS):
             block = zlib.compress(b"".join(lines[name][start : start + BLOCK_ROWS].tobytes() for name, _ in COLUMNS))
@@ -81,26 +83,36 @@ class Index:
         return b"".join(blocks), np.array(places, PLACE).tobytes()
 
     def is_kept(self, shelf: Shelf, kept: Kept) -> bool:
-        """Whether the object holds these postings.
+        """Return whether an object holds exactly these postings.
 
         Raises:
-            Rejected: a block is gone, or is not what was written.
+            Rejected: a block is missing or is not what was written.
         """
-        places, at, mine = np.frombuffer(kept.places, PLACE), 0, self.lines()
+        places, first, expected = np.frombuffer(kept.places, PLACE), 0, self.lines()
         for number in range(len(places) - 1):
             block = _block(shelf, kept.name, places, number)
             count = len(block["account"])
-            if any(not np.array_equal(block[name], mine[name][at : at + count]) for name, _ in COLUMNS):
+            if any(not np.array_equal(block[name], expected[name][first : first + count]) for name, _ in COLUMNS):
                 return False
-            at += count
-        return at == len(mine["account"])
+            first += count
+        return first == len(expected["account"])
 
     def keep(self, shelf: Shelf, kind: str, day: date, first: int, last: int) -> Kept:
-        """Put them on the shelf and read them back.
+        """Write the object to the shelf and read it back.
+
+        Args:
+            shelf: where the archive lies.
+            kind: of the part: "journal".
+            day: the UTC day of the part.
+            first: the part's first entry.
+            last: the part's last entry.
+
+        Returns:
+            The object, to be noted in the database.
 
         Raises:
-            Temporary: the object store is away.
-            Rejected: what is read back is something else.
+            Temporary: the object store does not answer.
+            Rejected: what is read back differs from what was written.
         """
         content, places = self.packed()
         name = shelf.put(content, kind, day, first, last)
@@ -110,7 +122,7 @@ class Index:
 
 
 def note(connection: Conn, archive_id: int, kept: Kept) -> None:
-    """Know where the postings of a part lie, in the caller's transaction."""
+    """Write the object of a part to `ledger.archived_accounts`, in the caller's transaction."""
     connection.execute(
         "INSERT INTO ledger.archived_accounts (archive_id, name, bytes, places) VALUES (%s, %s, %s, %s)",
         (archive_id, kept.name, kept.size, kept.places),
@@ -118,10 +130,10 @@ def note(connection: Conn, archive_id: int, kept: Kept) -> None:
 
 
 def check(connection: Conn, shelf: Shelf, archive_id: int) -> None:
-    """Read the postings of a part by account to their end.
+    """Read every block of a part's postings by account, to see that they are intact.
 
     Raises:
-        Rejected: they are gone, or are not what was written.
+        Rejected: a block is missing or is not what was written.
     """
     row = connection.execute(
         "SELECT name, places FROM ledger.archived_accounts WHERE archive_id = %s", (archive_id,)
@@ -134,17 +146,17 @@ def check(connection: Conn, shelf: Shelf, archive_id: int) -> None:
 
 
 def of_lamports(connection: Conn) -> frozenset[int]:
-    """The few accounts that are not in PIX."""
+    """Return the ledger's own accounts that are not in PIX; their amounts are lamports."""
     rows = connection.execute("SELECT id FROM ledger.accounts WHERE asset <> 'PIX' AND party = ''").fetchall()
     return frozenset(int(row[0]) for row in rows)
 
 
 def read(shelf: Shelf, kept: Kept, wanted: Sequence[int]) -> list[Found]:
-    """Postings of these accounts, of one part.
+    """Read the postings of some accounts in one part.
 
     Raises:
-        Temporary: the object store is away.
-        Rejected: a block is gone, or is not what was written.
+        Temporary: the object store does not answer.
+        Rejected: a block is missing or is not what was written.
     """
     places = np.frombuffer(kept.places, PLACE)
     found: list[Found] = []
@@ -153,20 +165,21 @@ def read(shelf: Shelf, kept: Kept, wanted: Sequence[int]) -> list[Found]:
         end = int(np.searchsorted(places["account"][:-1], account, "right"))
         for block in range(begin, end):
             lines = _block(shelf, kept.name, places, block)
-            mine = np.flatnonzero(lines["account"] == account)
-            found += [Found(*(int(lines[name][row]) for name, _ in COLUMNS)) for row in mine]
+            rows = np.flatnonzero(lines["account"] == account)
+            found += [Found(*(int(lines[name][row]) for name, _ in COLUMNS)) for row in rows]
     return found
 
 
 def _block(shelf: Shelf, name: str, places: NDArray[np.void], number: int) -> Lines:
+    """Read block `number` of an object, compare its hash, and return its columns."""
     start, end = int(places["offset"][number]), int(places["offset"][number + 1])
     data = shelf.read(name, start, end)
     if hashlib.sha256(data).digest()[:16] != bytes(places["digest"][number]):
         raise Rejected(f"{name} of the archive is not what was written, from byte {start}", code=DAMAGED)
     content = zlib.decompress(data)
-    count, at, lines = len(content) // sum(np.dtype(kind).itemsize for _, kind in COLUMNS), 0, Lines()
+    count, offset, lines = len(content) // sum(np.dtype(kind).itemsize for _, kind in COLUMNS), 0, Lines()
     for column, kind in COLUMNS:
         size = count * np.dtype(kind).itemsize
-        lines[column] = np.frombuffer(content[at : at + size], kind)
-        at += size
+        lines[column] = np.frombuffer(content[offset : offset + size], kind)
+        offset += size
     return lines

@@ -1,7 +1,8 @@
-"""Exchange: rows that can still change leave for a part of the archive in the transaction that deletes them.
+"""Exchange: archive rows that can still change, and delete them in the transaction that notes their part.
 
-They are written and read back first; then they are read once more, and have to be what was written. So the archive holds
-the last word, and a kill between leaves a part that nobody names. Knows no table.
+The rows are written to a part and read back first. Then, in one transaction, they are read once more; only if they are what
+was written is the part noted and are the rows deleted. So the archive holds their final state. A process that is killed in
+between leaves an object that no row of the database names. Knows no table.
 """
 
 from __future__ import annotations
@@ -19,31 +20,39 @@ from ledger.archive.shelf import Shelf
 from ledger.journal import book
 
 Conn = Connection[Any]
-Named = tuple[str, datetime]  # what a row is found by, and when it came to its end
+Named = tuple[str, datetime]  # the name of a row (an id or a signature), and when it ended
 
 
 @dataclass(frozen=True)
 class Table:
-    """Where rows come from."""
+    """A kind of rows: how they are read, and which function deletes them."""
 
     kind: str
-    read: Callable[[Conn, Sequence[str]], list[str]]  # the text of each row that is named, in the order of their ends
-    forget: LiteralString  # the function of the database that deletes them, given the part and their names
+    read: Callable[[Conn, Sequence[str]], list[str]]  # returns the text of each named row, in the order of their ends
+    forget: LiteralString  # the SQL function that deletes them, given the id of the part and their names
 
 
 def of_one_day(rows: Sequence[Named]) -> list[Named]:
-    """The first of these that are of one UTC day."""
+    """Return the rows that ended on the same UTC day as the first."""
     days = [at.astimezone(UTC).date() for _, at in rows]
     return [row for row, day in zip(rows, days, strict=True) if day == days[0]]
 
 
 def archive(connection: Conn, shelf: Shelf, table: Table, rows: Sequence[Named]) -> bool:
-    """Make a part of these rows, all of one day, and delete them; whether it was done: else they have changed meanwhile.
+    """Make a part of some rows, and delete them. Commits.
 
-    Commits.
+    Args:
+        connection: outside of a transaction.
+        shelf: where the archive lies.
+        table: the kind of the rows.
+        rows: their names, all of one UTC day.
+
+    Returns:
+        Whether it was done; False if the rows changed while they were written.
 
     Raises:
-        Temporary, Rejected: the object store is away or refuses; or the database, what can still change.
+        Temporary: the object store does not answer.
+        Rejected: the object store refuses, or the database does not let these rows go.
     """
     names = [name for name, _ in rows]
     texts = table.read(connection, names)
@@ -56,7 +65,7 @@ def archive(connection: Conn, shelf: Shelf, table: Table, rows: Sequence[Named])
         written = shelf.keep(draft, day, *numbers)
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     try:
-        # First of all, so that only what is being written at this instant can come between: who folds writes here each round.
+        # The lock comes first. Each round of the fold writes to this row, so only a round under way can make this fail.
         connection.execute("SELECT FROM ledger.fence FOR SHARE")
         if table.read(connection, names) != texts:
             return False

@@ -1,8 +1,8 @@
-"""Folds in the archive: what was shown, and what became of each appearance, from which a fold's money can be computed again.
+"""Folds in the archive: appearance batches with the outcome of each appearance, from which a fold's money follows.
 
-A part is whole folds of one UTC day: a line for each fold, and one for each batch that it took. Before it is written every
-fold's money is computed again and compared with its entry. Batches that nobody could read, and those that no fold has taken,
-stay where they are.
+A part holds whole folds of one UTC day: a line for each fold, then one for each batch that it took. Before a part is written
+the money of every fold is computed again and compared with its entry. Damaged batches, and batches that no fold has taken,
+stay in the tables.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ledger.journal import book
 
 Conn = Connection[Any]
 
-PART_BYTES_MAX = 32 << 20  # about, and the rest of the fold that reaches it
+PART_BYTES_MAX = 32 << 20  # estimated; the fold that reaches it is still taken whole
 FOLDS_MAX = 10_000  # of a part
-FORGOTTEN_MAX = 200  # folds a step
-BATCH_BYTES, APPEARANCE_BYTES = 8_192, spool.SHOWN.itemsize  # about, by which a part is cut
+FORGOTTEN_MAX = 200  # folds that one call of `forget` deletes
+BATCH_BYTES, APPEARANCE_BYTES = 8_192, spool.SHOWN.itemsize  # estimates of the bytes of a batch and an appearance
 FETCHED_ROWS = 50
 
-# The next folds of one day, while they come to fewer bytes than that.
+# The next folds of one day, as many as fit a part.
 DUE = """
     SELECT min(id), max(id) FROM (
         SELECT id, sum(bytes) OVER (ORDER BY id) - bytes AS before FROM (
@@ -55,28 +55,28 @@ BATCHES = """
 
 
 def due(connection: Conn, before: datetime) -> tuple[int, int] | None:
-    """The folds of the next part, all from before `before`; None where there are none."""
+    """Return the first and last fold of the next part, all folded before `before`; None if no fold is due."""
     last = parts.last(connection, FOLDS)
-    row = connection.execute(  # the next fold alone: of all that are too young none is looked at
+    row = connection.execute(  # the next fold alone: folds that are too young cost nothing
         "SELECT least(%(before)s, (date_trunc('day', folded_at AT TIME ZONE 'utc') + interval '1 day') AT TIME ZONE 'utc'),"
         " folded_at < %(before)s FROM ledger.folds WHERE id > %(last)s ORDER BY id LIMIT 1",
         {"last": last, "before": before},
     ).fetchone()
     if row is None or not row[1]:
         return None
-    found = connection.execute(
+    numbers = connection.execute(
         DUE,
         {"last": last, "until": row[0], "folds": FOLDS_MAX, "most": PART_BYTES_MAX, "batch": BATCH_BYTES,
          "appearance": APPEARANCE_BYTES},
     ).fetchone()  # fmt: skip
-    return (int(found[0]), int(found[1])) if found is not None and found[0] is not None else None
+    return (int(numbers[0]), int(numbers[1])) if numbers is not None and numbers[0] is not None else None
 
 
 def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
-    """Make a part of these folds, which are due; commits.
+    """Make a part of the folds from the first to the last of `numbers`, which are due. Commits.
 
     Raises:
-        Rejected: a fold's money is not what its appearances earn: nothing is archived before that is explained.
+        Rejected: a fold's money is not what its appearances earn; no part is made until a person has explained it.
     """
     rows = connection.execute(ROWS, numbers).fetchall()
     with shelf.draft(FOLDS) as draft:
@@ -99,7 +99,7 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, final: int) -> bool:
-    """Delete the next folds that are archived, up to `final`; whether there was one. Commits, fold by fold."""
+    """Delete the next archived folds, up to fold `final`, and commit after each; return whether there was any."""
     for number in range(FORGOTTEN_MAX):
         with book.refusals():
             row = connection.execute("SELECT ledger.forget_fold(%s)", (final,)).fetchone()
@@ -110,10 +110,10 @@ def forget(connection: Conn, final: int) -> bool:
 
 
 def earned_by(batch: Row) -> int:
-    """What the funded appearances of a batch come to.
+    """Return what the funded appearances of a batch earn in all, in base units of PIX.
 
     Raises:
-        Rejected: it is damaged.
+        Rejected: the batch is damaged.
     """
     payload, outcome = _bytes(batch["payload"]), _bytes(batch["outcome"])
     if hashlib.sha256(payload).digest() != _bytes(batch["sha256"]):
@@ -126,10 +126,10 @@ def earned_by(batch: Row) -> int:
 
 
 def archived(connection: Conn, shelf: Shelf) -> Iterator[tuple[Row, Sequence[Row]]]:
-    """Every fold that stands in a part, in order, with the batches that it took.
+    """Yield every archived fold in order, with the batches that it took.
 
     Raises:
-        Rejected: a part is gone or damaged.
+        Rejected: a part is missing or damaged.
     """
     for part in parts.listed(connection, FOLDS):
         fold: Row | None = None

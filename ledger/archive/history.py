@@ -1,6 +1,7 @@
-"""The chain's history in the archive: transactions of others that touched the treasury, deposits above all.
+"""The chain's history in the archive: transactions that touched the treasury and that the ledger did not sign, as deposits.
 
-Those of our own attempts go with them (see `payments`); unknown ones stay until somebody has explained them.
+Transactions of the ledger's own attempts are archived with their payments (see `payments`). Unknown transactions stay in
+the table until a person has explained them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ Conn = Connection[Any]
 
 ROWS_MAX = 5_000  # of a part
 
-# Whole pieces, as they were booked: transactions of one piece may share an entry. What is of the slot up to which history was
-# read stays with its piece, for history is read again from there.
+# Transactions with one `seen_at` were booked together and may share an entry: they go together. Those that were seen together
+# with the slot up to which history was read stay, since history is read again from that slot on.
 DUE = """
     SELECT signature, seen_at FROM ledger.chain_transactions
     WHERE kind NOT IN ('unknown', 'attempt') AND seen_at < coalesce(
@@ -36,20 +37,20 @@ ROWS = (
 
 
 def due(connection: Conn, before: datetime) -> list[Named]:
-    """The transactions of the next part, which were seen before `before`."""
+    """Return the transactions of the next part: signatures, with the time they were seen, all before `before`."""
     return exchange.of_one_day(connection.execute(DUE, {"before": before, "most": ROWS_MAX - 1}).fetchall())
 
 
 def archive(connection: Conn, shelf: Shelf, transactions: Sequence[Named]) -> bool:
-    """Make a part of these transactions and delete them; see `exchange.archive`."""
+    """Make a part of these transactions and delete them; return whether it was done (see `exchange.archive`)."""
     return exchange.archive(connection, shelf, Table(CHAIN, _rows, "ledger.forget_transactions"), transactions)
 
 
 def archived(connection: Conn, shelf: Shelf) -> Iterator[Row]:
-    """Every transaction that stands in a part.
+    """Yield every archived transaction.
 
     Raises:
-        Rejected: a part is gone or damaged.
+        Rejected: a part is missing or damaged.
     """
     for part in parts.listed(connection, CHAIN):
         yield from shelf.rows(part.written)

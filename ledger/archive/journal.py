@@ -1,8 +1,8 @@
-"""The journal in the archive: each entry with its postings, in the order of the hash chain, which goes on through the parts.
+"""The journal in the archive: entries with their postings, in the order of the hash chain, which continues from part to part.
 
-A part is entries of one UTC day. It is written once its folds are archived, whose money the audit computes again from their
-entries; each entry's hash is computed again before. Of what it holds only postings are deleted: entries are the links of the
-chain, and keep their keys from being used twice.
+A part holds entries of one UTC day. It is written after the folds of these entries are archived, since the archive of folds
+compares their money with the entries; before it is written every entry's hash is computed again. Only postings are deleted
+afterwards. Entries stay: they are the links of the hash chain, and keep their keys from being used twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ledger.journal import book
 Conn = Connection[Any]
 
 LINES_MAX = 1_000_000  # postings of a part
-FORGOTTEN_MAX = 50_000  # postings a transaction
+FORGOTTEN_MAX = 50_000  # postings that one call of `forget` deletes
 FETCHED_ROWS = 200
 POSTING = np.dtype([("account", ">i8"), ("amount", ">i8")])
 UNPROVEN = "archive-unproven"  # the code of a refusal: what is to be archived is not right
@@ -51,8 +51,8 @@ DUE = """
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An entry as the archive and the audit know it; `postings` are its lines in order, as they are hashed."""
+class ArchivedEntry:
+    """An entry with its postings, as the archive and the audit read it."""
 
     id: int
     kind: str
@@ -63,55 +63,56 @@ class Entry:
     reverses: int | None
     epoch: int
     occurred: int  # microseconds since 1970
-    recorded: int
+    recorded: int  # microseconds since 1970
     prev_hash: bytes
     hash: bytes
-    postings: bytes
+    postings: bytes  # account and amount of each line in order, big-endian int64 each, as they are hashed
 
     @property
     def amounts(self) -> NDArray[np.void]:
-        """Account and amount of each line."""
+        """Account and amount of each line: dtype POSTING, shape (lines,)."""
         return np.frombuffer(self.postings, POSTING)
 
     def follows(self, previous: bytes) -> bool:
-        """Whether it is what its hash says, and continues the chain."""
-        told = book.entry_hash(
+        """Return whether the entry's hash is that of its content, and continues the chain after the hash `previous`."""
+        computed = book.entry_hash(
             previous, self.id, self.occurred, self.lines, self.kind, self.key, self.document, self.postings
         )
-        return self.prev_hash == previous and self.hash == told
+        return self.prev_hash == previous and self.hash == computed
 
     @property
     def is_as_asked(self) -> bool:
-        """Whether it is what was asked for under its key."""
+        """Whether the entry's content is what the caller wrote under its key."""
         return book.content_hash(self.kind, self.document, self.postings, self.reverses) == self.content
 
     def row(self) -> Row:
+        """Return the entry as a row of a part."""
         return vars(self)
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Entry:
-        """Of a part."""
+    def of_row(cls, row: Mapping[str, Any]) -> ArchivedEntry:
+        """Return the entry of a row of a part."""
         raw = {name: bytes_of(row[name]) for name in ("content", "prev_hash", "hash", "postings")}
         return cls(**{**row, **raw})
 
 
 def due(connection: Conn, before: datetime) -> tuple[int, int] | None:
-    """The entries of the next part, all from before `before`; None where there are none."""
+    """Return the first and last entry of the next part, all from before `before`; None if no entry is due."""
     first = parts.last(connection, JOURNAL) + 1
     row = connection.execute("SELECT occurred_at FROM ledger.entries WHERE id = %s", (first,)).fetchone()
     if row is None or row[0] >= before:
         return None
     until = min(before, datetime.combine(row[0].astimezone(UTC).date() + timedelta(days=1), datetime.min.time(), UTC))
-    found = connection.execute(DUE, {"first": first, "until": until, "most": LINES_MAX}).fetchone()
-    return (first, int(found[0])) if found is not None and found[0] is not None else None
+    last = connection.execute(DUE, {"first": first, "until": until, "most": LINES_MAX}).fetchone()
+    return (first, int(last[0])) if last is not None and last[0] is not None else None
 
 
 def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
-    """Make a part of these entries, which are due; commits.
+    """Make a part of the entries from the first to the last of `numbers`, which are due. Commits.
 
     Raises:
-        Rejected: an entry does not continue the chain, is not what was asked for or does not sum to zero: nothing is archived
-            before that is explained.
+        Rejected: an entry does not continue the chain, is not what the caller wrote under its key, or does not sum to zero; no
+            part is made until a person has explained it.
     """
     head = _head_before(connection, numbers[0])
     lamports = accounts.of_lamports(connection)
@@ -140,7 +141,10 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, which: str, final: int) -> int:
-    """Delete some postings that are archived, up to entry `final`; how many entries were passed. Commits."""
+    """Delete archived postings, up to entry `final`, and commit; return how many entries that covered.
+
+    `which` is "journal" for the postings of accruals and maturities, "rest" for all others (see `rest_until`).
+    """
     with book.refusals():
         row = connection.execute("SELECT ledger.forget_postings(%s, %s, %s)", (which, final, FORGOTTEN_MAX)).fetchone()
     book.commit(connection)
@@ -149,8 +153,11 @@ def forget(connection: Conn, which: str, final: int) -> int:
 
 
 def rest_until(connection: Conn, before: datetime) -> int:
-    """Up to which entry postings of payments and deposits can go: older than `before`, and compared with nothing any more."""
-    row = connection.execute(  # where there is no entry so old, none can go: `least` alone would pass over that
+    """Return up to which entry the postings of payments and deposits may be deleted.
+
+    They must be older than `before`, and no transfer or transaction of the tables may refer to them any more.
+    """
+    row = connection.execute(  # without an entry that old none may go; `least` alone would ignore a NULL
         "SELECT least(coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0),"
         "   coalesce((SELECT id FROM ledger.entries WHERE occurred_at < %s ORDER BY occurred_at DESC, id DESC LIMIT 1), 0),"
         "   (SELECT min(pending_entry) - 1 FROM (SELECT pending_entry FROM ledger.transfers ORDER BY id LIMIT 1000) t),"
@@ -163,34 +170,38 @@ def rest_until(connection: Conn, before: datetime) -> int:
 # ── Reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def live(connection: Conn, numbers: tuple[int, int]) -> Iterator[Entry]:
-    """Entries of the tables, all of whose postings are there."""
+def live(connection: Conn, numbers: tuple[int, int]) -> Iterator[ArchivedEntry]:
+    """Yield entries of the tables, none of whose postings has been deleted."""
     with connection.cursor(name="entries") as cursor:
         cursor.itersize = FETCHED_ROWS
         for row in cursor.execute(ENTRIES, numbers):
             *columns, occurred, recorded, prev_hash, hashed, postings = row
             number, kind, key, content, document, lines, reverses, epoch = columns
-            yield Entry(number, kind, key, bytes(content), document, lines, reverses, epoch, book.micros(occurred),
+            yield ArchivedEntry(number, kind, key, bytes(content), document, lines, reverses, epoch, book.micros(occurred),
                         book.micros(recorded), bytes(prev_hash), bytes(hashed), bytes(postings or b""))  # fmt: skip
 
 
-def archived(connection: Conn, shelf: Shelf) -> Iterator[Entry]:
-    """Every entry that stands in a part, in order.
+def archived(connection: Conn, shelf: Shelf) -> Iterator[ArchivedEntry]:
+    """Yield every archived entry, in order.
 
     Raises:
-        Rejected: a part is gone or damaged.
+        Rejected: a part is missing or damaged.
     """
     for part in parts.listed(connection, JOURNAL):
         for row in shelf.rows(part.written):
-            yield Entry.of_row(row)
+            yield ArchivedEntry.of_row(row)
 
 
-def sums_to_zero(entry: Entry, lamports: frozenset[int]) -> bool:
-    """In each asset; `lamports` are the accounts of the other one than PIX."""
+def sums_to_zero(entry: ArchivedEntry, lamports: frozenset[int]) -> bool:
+    """Return whether the postings sum to zero in each asset, and are as many as the entry says.
+
+    `lamports` are the accounts in SOL (see `accounts.of_lamports`); all others are in PIX.
+    """
     lines = entry.amounts
-    others = np.isin(lines["account"].astype(np.int64), list(lamports))
+    in_lamports = np.isin(lines["account"].astype(np.int64), list(lamports))  # (lines,)
     amounts = lines["amount"].astype(np.int64)
-    return int(amounts[others].sum()) == 0 and int(amounts[~others].sum()) == 0 and len(lines) == entry.lines
+    is_zero = int(amounts[in_lamports].sum()) == 0 and int(amounts[~in_lamports].sum()) == 0
+    return is_zero and len(lines) == entry.lines
 
 
 def _head_before(connection: Conn, first: int) -> bytes:

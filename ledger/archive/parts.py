@@ -1,7 +1,7 @@
-"""The parts of the archive as the database knows them: the table `ledger.archives`, and up to where rows are gone.
+"""The parts of the archive as the database knows them: the table `ledger.archives`, and up to which number rows are deleted.
 
-A part is added only when its object has been read back; what it holds is deleted later, step by step, by functions of the
-database that take nothing else (see schema 0042). Knows no object store.
+A part is added only after its object has been read back. Its rows are deleted later, step by step, by SQL functions that
+delete nothing else (see schema 0042). Knows no object store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger.archive.shelf import Written
+from ledger.archive.shelf import StoredPart
 from ledger.journal import book
 
 Conn = Connection[Any]
@@ -22,16 +22,16 @@ KINDS = (FOLDS, JOURNAL, PAYMENTS, CHAIN)
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part. `head`: of the journal, the hash of its last entry."""
+class ArchivePart:
+    """One part of the archive: rows with the numbers `first` to `last` of one kind and one UTC day."""
 
     id: int
-    kind: str
+    kind: str  # one of KINDS
     first: int
     last: int
     day: date
-    written: Written
-    head: bytes | None
+    written: StoredPart
+    head: bytes | None  # of a part of the journal: the hash of its last entry
 
 
 COLUMNS = "id, kind, first, last, day, name, rows, bytes, sha256, head"
@@ -42,14 +42,26 @@ def add(
     kind: str,
     numbers: tuple[int, int],
     day: date,
-    written: Written,
+    written: StoredPart,
     newest_at: datetime,
     head: bytes | None = None,
 ) -> int:
-    """Note a part that has been read back, in the caller's transaction; its id.
+    """Write a part, whose object has been read back, to the table, in the caller's transaction.
+
+    Args:
+        connection: in the caller's transaction.
+        kind: one of KINDS.
+        numbers: the first and last number of its rows.
+        day: the UTC day of its rows.
+        written: its object on the shelf.
+        newest_at: the time of its newest row.
+        head: of a part of the journal, the hash of its last entry.
+
+    Returns:
+        The id of the part.
 
     Raises:
-        Rejected: it does not follow on the last one, or is too young.
+        Rejected: the part does not follow on the last one, or its rows are too young.
         Fenced: another writer has taken over.
     """
     with book.refusals():
@@ -63,20 +75,20 @@ def add(
 
 
 def last(connection: Conn, kind: str) -> int:
-    """The last number that stands in a part; 0 where there is none."""
+    """Return the last number that any part of a kind holds; 0 if there is none."""
     row = connection.execute("SELECT ledger.archived(%s)", (kind,)).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def forgotten(connection: Conn, kind: str) -> int:
-    """Up to which number rows of parts are gone."""
+    """Return up to which number archived rows of a kind have been deleted."""
     row = connection.execute("SELECT upto FROM ledger.forgotten WHERE kind = %s", (kind,)).fetchone()
     return int(row[0]) if row else 0
 
 
-def after(connection: Conn, kind: str, number: int) -> Part | None:
-    """The part that holds the next number, or the first one behind it."""
+def after(connection: Conn, kind: str, number: int) -> ArchivePart | None:
+    """Return the part that holds the number after `number`, else the first part beyond it; None if there is none."""
     for condition in ("first <= %(next)s AND last >= %(next)s ORDER BY first DESC", "first > %(next)s ORDER BY first"):
         query = f"SELECT {COLUMNS} FROM ledger.archives WHERE kind = %(kind)s AND {condition} LIMIT 1"
         row = connection.execute(query, {"kind": kind, "next": number + 1}).fetchone()
@@ -85,13 +97,13 @@ def after(connection: Conn, kind: str, number: int) -> Part | None:
     return None
 
 
-def listed(connection: Conn, kind: str) -> list[Part]:
-    """All parts of a kind, in their order."""
+def listed(connection: Conn, kind: str) -> list[ArchivePart]:
+    """Return all parts of a kind, in their order."""
     rows = connection.execute(f"SELECT {COLUMNS} FROM ledger.archives WHERE kind = %s ORDER BY first", (kind,))
     return [_part(row) for row in rows]
 
 
-def _part(row: tuple[Any, ...]) -> Part:
+def _part(row: tuple[Any, ...]) -> ArchivePart:
     number, kind, first, final, day, name, rows, size, sha256, head = row
-    written = Written(name, rows, size, bytes(sha256))
-    return Part(number, kind, first, final, day, written, None if head is None else bytes(head))
+    written = StoredPart(name, rows, size, bytes(sha256))
+    return ArchivePart(number, kind, first, final, day, written, None if head is None else bytes(head))

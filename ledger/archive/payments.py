@@ -1,8 +1,8 @@
-"""Payments in the archive: transactions that have ended, each with its payouts, transfers, attempts and marker, and with what
-the chain's history says of it.
+"""Payments in the archive: ended batches, each with its payouts, transfers, attempts and marker, and the chain's record of it.
 
-A transaction goes when nothing of it can change any more: its marker is emptied, nobody asks about it, and what was signed
-for it is as old as the rest. Its id and its signature stay (`ledger.past_batches`), and so do sums of what it has paid.
+A batch is archived when nothing of it can change any more: its marker is reclaimed, no resolution of it is open, and all its
+attempts are old enough. Its id and signature stay in `ledger.past_batches`, and what each creator was paid in
+`ledger.paid_before`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ledger.journal import book
 
 Conn = Connection[Any]
 
-BATCHES_MAX = 20  # of a part: who folds waits while they are deleted
-WINDOW = 1_000  # ended batches that are looked at, of which some may have to stay
+BATCHES_MAX = 20  # of a part: the fold waits while they are deleted
+WINDOW = 1_000  # ended batches that one call of `looked` examines; some of them may have to stay
 
-BEGIN: Named = ("", book.EPOCH_OF_TIME)  # before all of them
+BEGIN: Named = ("", book.EPOCH_OF_TIME)  # sorts before every batch
 
 WINDOWED = """
     SELECT id, ended_at, ledger.is_past(id) FROM (
         SELECT id, ended_at FROM ledger.batches WHERE ended_at < %(before)s AND (ended_at, id) > (%(at)s, %(id)s)
         ORDER BY ended_at, id LIMIT %(window)s) b ORDER BY ended_at, id"""
-# Instants in UTC (see `Keeping`), so that a row is written alike wherever it is.
+# Times are in UTC (see `Keeping`), so that the same row has the same text on every machine.
 ROWS = """
     SELECT jsonb_build_object(
         'batch', to_jsonb(b),
@@ -46,7 +46,7 @@ ROWS = """
 
 
 def due(connection: Conn, before: datetime) -> list[Named]:
-    """The transactions of the next part, which ended before `before`; however many before them have to stay."""
+    """Return the batches of the next part, which ended before `before`, however many older ones have to stay."""
     rows, behind, is_more = looked(connection, before, BEGIN)
     while not rows and is_more:
         rows, behind, is_more = looked(connection, before, behind)
@@ -54,9 +54,13 @@ def due(connection: Conn, before: datetime) -> list[Named]:
 
 
 def looked(connection: Conn, before: datetime, behind: Named) -> tuple[list[Named], Named, bool]:
-    """Those of the next part among some that come `behind` one; behind which to go on, and whether there are more."""
-    given = {"before": before, "window": WINDOW, "at": behind[1], "id": behind[0]}
-    rows = connection.execute(WINDOWED, given).fetchall()
+    """Examine the next `WINDOW` batches that ended before `before` and come after the batch `behind`.
+
+    Returns those of them that make the next part (none, if all have to stay), the batch after which to go on, and whether
+    there may be more.
+    """
+    window = {"before": before, "window": WINDOW, "at": behind[1], "id": behind[0]}
+    rows = connection.execute(WINDOWED, window).fetchall()
     past = [(number, ended_at) for number, ended_at, is_past in rows if is_past][:BATCHES_MAX]
     if past:
         return exchange.of_one_day(past), behind, True
@@ -64,15 +68,15 @@ def looked(connection: Conn, before: datetime, behind: Named) -> tuple[list[Name
 
 
 def archive(connection: Conn, shelf: Shelf, batches: Sequence[Named]) -> bool:
-    """Make a part of these transactions and delete them; see `exchange.archive`."""
+    """Make a part of these batches and delete them; return whether it was done (see `exchange.archive`)."""
     return exchange.archive(connection, shelf, Table(PAYMENTS, _rows, "ledger.forget_payments"), batches)
 
 
 def archived(connection: Conn, shelf: Shelf) -> Iterator[Row]:
-    """Every transaction that stands in a part.
+    """Yield every archived batch.
 
     Raises:
-        Rejected: a part is gone or damaged.
+        Rejected: a part is missing or damaged.
     """
     for part in parts.listed(connection, PAYMENTS):
         yield from shelf.rows(part.written)

@@ -1,8 +1,8 @@
-"""The proof of the archive: what left the tables is still what it was, and what was carried forward is what it comes to.
+"""The proof of the archive: archived rows are what they were, and the sums that the database keeps of them are right.
 
-Every part is read to its end. The journal's hash chain is computed again from its first entry, each fold's money from its
-appearances, and the sums by account and by creator that the database keeps of what has gone. Only reads, against the
-caller's snapshot of the database.
+Reads every part to its end. Computes again: the journal's hash chain from its first entry, each fold's money from its
+appearances, and the sums by account and by creator that the database carries forward of deleted rows. Only reads, against
+the caller's snapshot of the database.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from psycopg import Connection
 from cluster.errors import Rejected
 from ledger.archive import accounts, folds, history, journal, parts, payments
 from ledger.archive.accounts import Kept
-from ledger.archive.journal import Entry
-from ledger.archive.parts import FOLDS, JOURNAL, KINDS, Part
+from ledger.archive.journal import ArchivedEntry
+from ledger.archive.parts import FOLDS, JOURNAL, KINDS, ArchivePart
 from ledger.archive.shelf import Row, Shelf
 from ledger.journal import book
 
@@ -29,25 +29,26 @@ Conn = Connection[Any]
 Numbers = NDArray[np.int64]
 
 FETCHED_ROWS = 5_000
-PROBLEMS_MAX = 100  # then no more are looked for
-WAITING_MAX = 2_000_000  # numbers that wait to be summed
+PROBLEMS_MAX = 100  # of each kind; then the search for more ends
+WAITING_MAX = 2_000_000  # rows that are added up at once
 
 
 class Sums:
-    """Sums of a few columns by a number, of many numbers."""
+    """Sums of a few int64 columns by key, with few rows in memory at once."""
 
     def __init__(self, columns: int) -> None:
         self._columns, self._waiting = columns, 0
         self._parts: list[tuple[Numbers, Numbers]] = []
 
     def add(self, keys: Numbers, values: Numbers) -> None:
-        """`values`: a row for each key, which may come several times."""
+        """Add rows: `keys` is (rows,) and may repeat, `values` is (rows, columns)."""
         self._parts.append((keys, values))
         self._waiting += len(keys)
         if self._waiting > WAITING_MAX:
             self._parts, self._waiting = [self._summed()], 0
 
     def _summed(self) -> tuple[Numbers, Numbers]:
+        """Return each key once, ascending, and its sums, (keys, columns)."""
         keys = np.concatenate([np.zeros(0, np.int64), *(keys for keys, _ in self._parts)])
         values = np.concatenate([np.zeros((0, self._columns), np.int64), *(values for _, values in self._parts)])
         unique, place = np.unique(keys, return_inverse=True)
@@ -56,7 +57,7 @@ class Sums:
         return unique, sums
 
     def differing(self, rows: Iterable[Sequence[int]]) -> list[int]:
-        """Numbers whose sums are not those of the rows: a number and its sums each."""
+        """Return the keys whose sums differ from `rows`, which hold a key and its expected sums each."""
         known = np.array(list(rows), np.int64).reshape(-1, 1 + self._columns)
         self.add(known[:, 0], -known[:, 1:])
         keys, sums = self._summed()
@@ -64,42 +65,43 @@ class Sums:
 
 
 def check(connection: Conn, shelf: Shelf) -> tuple[list[str], str]:
-    """What of the archive is wrong, in words; and what was found right.
+    """Return what is wrong with the archive, a sentence each; and a summary of what was checked.
 
     Raises:
-        Temporary: the object store is away.
+        Temporary: the object store does not answer.
     """
-    wrong, counted = [*_follow(connection)], Counter[str]()
+    wrong, counted = [*_gaps(connection)], Counter[str]()
     try:
         for questions in (_journal, _folds, _payments, _history):
             wrong += islice(questions(connection, shelf, counted), PROBLEMS_MAX)
-        strangers = _strangers(connection, shelf)
-    except Rejected as refusal:  # a part that is gone or damaged: nothing behind it can be proven
+        unnamed = _unnamed_objects(connection, shelf)
+    except Rejected as refusal:  # a part is missing or damaged: nothing after it can be proven
         return [*wrong, str(refusal)], ""
-    said = ", ".join(f"{counted[name]} {name}" for name in ("entries", "folds", "payments", "transactions"))
-    more = f"; {strangers} objects of earlier tries or of before a restore" if strangers else ""
-    return wrong, f"{said}{more}"
+    checked = ", ".join(f"{counted[name]} {name}" for name in ("entries", "folds", "payments", "transactions"))
+    more = f"; {unnamed} objects of earlier tries or of before a restore" if unnamed else ""
+    return wrong, f"{checked}{more}"
 
 
 # ── The journal ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _journal(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[str]:
+    """Yield what is wrong with archived entries: hashes, content, sums, and their rows in the tables."""
     lamports, head, sums = accounts.of_lamports(connection), journal.NOTHING, Sums(3)
     for part in parts.listed(connection, JOURNAL):
         index, number = accounts.Index(), part.first
         with closing(_spine(connection, part)) as spine:
             for row in shelf.rows(part.written):
-                entry = Entry.of_row(row)
-                said = f"entry {entry.id} ({entry.key}) of the archive"
+                entry = ArchivedEntry.of_row(row)
+                name = f"entry {entry.id} ({entry.key}) of the archive"
                 if entry.id != number or not entry.follows(head):
-                    yield f"{said} breaks the hash chain"
+                    yield f"{name} breaks the hash chain"
                 if not entry.is_as_asked:
-                    yield f"{said} is not what was asked for under its key"
+                    yield f"{name} is not what was asked for under its key"
                 if not journal.sums_to_zero(entry, lamports):
-                    yield f"{said} does not sum to zero"
+                    yield f"{name} does not sum to zero"
                 if next(spine, None) != _link(entry):
-                    yield f"{said} is another one in the journal"
+                    yield f"{name} is another one in the journal"
                 sums.add(*_moved(entry))
                 index.add(entry.id, entry.postings)
                 head, number = entry.hash, number + 1
@@ -110,16 +112,16 @@ def _journal(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[
     yield from _carried(connection, sums)
 
 
-def _moved(entry: Entry) -> tuple[Numbers, Numbers]:
-    """Accounts, and for each the amount, how much of it was earned, and one posting."""
+def _moved(entry: ArchivedEntry) -> tuple[Numbers, Numbers]:
+    """Return the account of each line, (lines,), and its amount, the part of it that was earned, and 1: (lines, 3)."""
     lines = entry.amounts
     amounts = lines["amount"].astype(np.int64)
     earned = amounts if entry.kind == "accrual" else np.zeros_like(amounts)
     return lines["account"].astype(np.int64), np.stack([amounts, earned, np.ones_like(amounts)], axis=1)
 
 
-def _spine(connection: Conn, part: Part) -> Generator[tuple[Any, ...], None, None]:
-    """The links that stay in the tables."""
+def _spine(connection: Conn, part: ArchivePart) -> Generator[tuple[Any, ...], None, None]:
+    """Yield the rows of a part's entries that stay in the tables, in the form of `_link`."""
     with connection.cursor(name="spine") as cursor:
         cursor.itersize = FETCHED_ROWS
         cursor.execute(
@@ -132,13 +134,14 @@ def _spine(connection: Conn, part: Part) -> Generator[tuple[Any, ...], None, Non
                    bytes(prev_hash), bytes(hashed))  # fmt: skip
 
 
-def _link(entry: Entry) -> tuple[Any, ...]:
+def _link(entry: ArchivedEntry) -> tuple[Any, ...]:
+    """Return what of an archived entry stays in the tables: everything but its postings."""
     return (entry.id, entry.kind, entry.key, entry.content, entry.document, entry.lines, entry.reverses, entry.epoch,
             entry.occurred, entry.prev_hash, entry.hash)  # fmt: skip
 
 
-def _by_account(connection: Conn, shelf: Shelf, part: Part, index: accounts.Index) -> Iterator[str]:
-    """The same postings by account, as statements read them."""
+def _by_account(connection: Conn, shelf: Shelf, part: ArchivePart, index: accounts.Index) -> Iterator[str]:
+    """Yield a sentence if the part's postings by account, which statements read, are not those of its entries."""
     row = connection.execute(
         "SELECT name, bytes, places FROM ledger.archived_accounts WHERE archive_id = %s", (part.id,)
     ).fetchone()
@@ -147,7 +150,7 @@ def _by_account(connection: Conn, shelf: Shelf, part: Part, index: accounts.Inde
 
 
 def _carried(connection: Conn, sums: Sums) -> Iterator[str]:
-    """What was carried forward is what the archive holds and the tables do not."""
+    """Yield the accounts whose carried sums, with archived postings still in the tables, are not those of the archive."""
     rows = connection.execute(
         "SELECT account_id, sum(amount)::bigint, sum(earned)::bigint, sum(postings)::bigint FROM ("
         "   SELECT account_id, amount, earned, postings FROM ledger.carried UNION ALL"
@@ -163,7 +166,7 @@ def _carried(connection: Conn, sums: Sums) -> Iterator[str]:
 
 
 def _folds(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[str]:
-    """Each fold's money, computed again; and its entry, wherever that is."""
+    """Yield archived folds whose appearances do not earn what the fold says and its entry booked."""
     booked = _booked(connection, shelf)
     ahead = next(booked, None)
     for fold, batches in folds.archived(connection, shelf):
@@ -177,7 +180,7 @@ def _folds(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[st
 
 
 def _booked(connection: Conn, shelf: Shelf) -> Iterator[tuple[int, int]]:
-    """By the entry of each fold that is archived what it took from the pool."""
+    """Yield each accrual entry, archived or not, and what it took from the pool, by ascending entry."""
     pool = book.account(connection, "reward_pool")
     for entry in journal.archived(connection, shelf):
         if entry.kind == "accrual":
@@ -198,7 +201,7 @@ def _booked(connection: Conn, shelf: Shelf) -> Iterator[tuple[int, int]]:
 
 
 def _payments(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[str]:
-    """Each payout was taken and sent as its transaction says, and creators' sums are what it comes to."""
+    """Yield archived batches that differ from what the tables keep of them, and creators whose paid sums are wrong."""
     sums = Sums(4)
     for row in payments.archived(connection, shelf):
         batch, paid = row["batch"], row["payouts"] or []
@@ -224,20 +227,21 @@ def _payments(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator
 
 
 def _is_settled(payout: Row, transfer: Row) -> bool:
-    """A posted transfer paid the whole; any other one has ended."""
-    got = payout["on_chain_pix"]
-    is_whole = transfer["state"] != "posted" or got == payout["amount_pix"]
+    """Return whether a transfer has ended with the payout's amount; if it is posted, all of it was seen on chain."""
+    on_chain = payout["on_chain_pix"]
+    is_whole = transfer["state"] != "posted" or on_chain == payout["amount_pix"]
     return bool(transfer["amount_pix"] == payout["amount_pix"] and transfer["state"] != "pending" and is_whole)
 
 
 def _paid(payout: Row, transfer: Row) -> tuple[int, int, int, int]:
+    """Return what a payout adds to a row of `ledger.paid_before`: paid, seen on chain, payouts, settled payouts."""
     got, state = payout["on_chain_pix"] or 0, transfer.get("state")
     paid = transfer["amount_pix"] if state == "posted" else got if state == "voided" else 0
     return paid, got, 1, int(state == "posted")
 
 
 def _history(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[str]:
-    """None of the transactions that have gone is there again."""
+    """Yield archived transactions that were booked a second time."""
     for row in history.archived(connection, shelf):
         counted["transactions"] += 1
         again = connection.execute("SELECT FROM ledger.chain_transactions WHERE signature = %s", (row["signature"],))
@@ -248,8 +252,8 @@ def _history(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[
 # ── Parts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _follow(connection: Conn) -> Iterator[str]:
-    """Parts of a kind follow on each other; numbers of folds have gaps."""
+def _gaps(connection: Conn) -> Iterator[str]:
+    """Yield parts that do not follow on the one before; only the numbers of folds may have gaps."""
     for kind in KINDS:
         last = 0
         for part in parts.listed(connection, kind):
@@ -259,8 +263,8 @@ def _follow(connection: Conn) -> Iterator[str]:
             last = part.last
 
 
-def _strangers(connection: Conn, shelf: Shelf) -> int:
-    """Objects that no row names: a killed process has left them, or a restore has forgotten them."""
+def _unnamed_objects(connection: Conn, shelf: Shelf) -> int:
+    """Count the objects that no row names: of a process that was killed, or of before a restore."""
     rows = connection.execute("SELECT name FROM ledger.archives UNION ALL SELECT name FROM ledger.archived_accounts")
     known = {row[0] for row in rows}
     return sum(name not in known for name in shelf.names())

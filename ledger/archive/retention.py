@@ -1,6 +1,6 @@
-"""Retention: for how many days each table keeps what it holds, what is due by now, and what is deleted without being archived.
+"""Retention: how many days each table keeps its rows, what is due to be archived, and what is deleted without an archive.
 
-Days end at midnight UTC, by the database's clock. A setting of 0 keeps everything.
+Days end at midnight UTC, by the database's clock. A setting of 0 keeps everything. Owns `ledger.retention`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from ledger.settings import LedgerSettings
 
 Conn = Connection[Any]
 
-DELETED_MAX = 10_000  # rows a step
-# What is deleted and not archived: the oldest rows from `since` on and before `before`; how many, and the newest of them.
+DELETED_MAX = 10_000  # rows of each table that one call of `delete` deletes
+# Each query deletes the oldest rows of a table from before `before`, and returns how many there were. With `since`, which skips
+# rows that an earlier call has examined, it may also return the time of the newest one.
 IDEMPOTENCY: LiteralString = """
     WITH old AS (SELECT key FROM ledger.idempotency WHERE created_at >= %(since)s AND created_at < %(before)s
                  ORDER BY created_at LIMIT %(most)s),
     gone AS (DELETE FROM ledger.idempotency i USING old WHERE i.key = old.key RETURNING i.created_at)
     SELECT count(*), max(created_at) FROM gone"""
-# Those that agreed; the last one stays. What did not agree is kept as long as what was paid.
+# Reconciliations that agreed; the last one stays. Those that did not agree are kept as long as payments.
 RECONCILIATIONS: LiteralString = """
     WITH old AS (SELECT id FROM ledger.reconciliations
                  WHERE id < (SELECT max(id) FROM ledger.reconciliations WHERE ok) AND at >= %(since)s
@@ -34,7 +35,7 @@ RECONCILIATIONS: LiteralString = """
                  ORDER BY id LIMIT %(most)s),
     gone AS (DELETE FROM ledger.reconciliations r USING old WHERE r.id = old.id RETURNING r.at, r.ok)
     SELECT count(*), NULL::timestamptz FROM gone"""
-# Not of who is held for one.
+# Suspicions and leaps, except those of creators with a hold in force.
 SUSPICIONS: LiteralString = """
     WITH old AS (SELECT day, creator_id FROM ledger.suspicions s WHERE day < (%(before)s AT TIME ZONE 'utc')::date
                  AND NOT EXISTS (SELECT FROM ledger.holds h WHERE h.creator_id = s.creator_id AND h.released_at IS NULL)
@@ -50,7 +51,7 @@ LEAPS: LiteralString = """
 
 DELETES = {"idempotency": IDEMPOTENCY, "reconciliations": RECONCILIATIONS, "suspicions": SUSPICIONS, "leaps": LEAPS}
 
-# By name: the setting that says for how many days rows stay, and when the oldest of them is of.
+# By name: the setting that says for how many days rows stay, and the query for the time of the oldest row.
 KEPT: dict[str, tuple[str, LiteralString]] = {
     FOLDS: ("folds_keep_d", "SELECT folded_at FROM ledger.folds ORDER BY id LIMIT 1"),
     JOURNAL: (
@@ -83,37 +84,37 @@ KEPT: dict[str, tuple[str, LiteralString]] = {
 
 @dataclass(frozen=True)
 class Retention:
-    """How long rows of a kind are kept, since when there are some, and what of it lies in the archive (bytes of content)."""
+    """How long rows of a kind are kept, and how many of them are where."""
 
     name: str
-    keep_d: int
-    oldest_at: datetime | None
-    parts: int
-    bytes: int
+    keep_d: int  # days; 0: for ever
+    oldest_at: datetime | None  # the oldest row of the table
+    parts: int  # in the archive
+    bytes: int  # of these parts' content, before compression
 
 
 def before_of(connection: Conn, keep_d: int) -> datetime | None:
-    """What is of before this instant is kept no longer: a midnight, by the database's clock. None: all is kept."""
+    """Return the midnight UTC before which rows are due to go, by the database's clock; None if all are kept."""
     if not keep_d:
         return None
     row = connection.execute(
         "SELECT date_trunc('day', now() AT TIME ZONE 'utc' - make_interval(days => %s)) AT TIME ZONE 'utc'", (keep_d,)
     ).fetchone()
     assert row is not None
-    found: datetime = row[0]
-    return found
+    midnight: datetime = row[0]
+    return midnight
 
 
 def waiting(connection: Conn, settings: LedgerSettings) -> list[str]:
-    """Kinds of which something is to be archived, or to leave the tables. Ends no transaction."""
-    asked: dict[str, tuple[int, Callable[[Conn, datetime], object]]] = {
+    """Return the kinds that have rows to archive, or archived rows to delete. Ends no transaction."""
+    questions: dict[str, tuple[int, Callable[[Conn, datetime], object]]] = {
         FOLDS: (settings.folds_keep_d, folds.due),
         JOURNAL: (settings.journal_keep_d, journal.due),
         PAYMENTS: (settings.payments_keep_d, payments.due),
         CHAIN: (settings.payments_keep_d, history.due),
     }
     due = []
-    for kind, (keep_d, question) in asked.items():
+    for kind, (keep_d, question) in questions.items():
         before = before_of(connection, keep_d)
         is_left = kind in (FOLDS, JOURNAL) and parts.forgotten(connection, kind) < parts.last(connection, kind)
         if is_left or (before is not None and question(connection, before)):
@@ -122,19 +123,19 @@ def waiting(connection: Conn, settings: LedgerSettings) -> list[str]:
 
 
 def measure(connection: Conn, settings: LedgerSettings) -> list[Retention]:
-    """How things stand. Ends no transaction."""
-    lying = {kind: (count, size) for kind, count, size in connection.execute(
+    """Measure every kind. Ends no transaction."""
+    archived = {kind: (count, size) for kind, count, size in connection.execute(
         "SELECT kind, count(*), sum(bytes)::bigint FROM ledger.archives GROUP BY kind")}  # fmt: skip
     found = []
     for name, (setting, query) in KEPT.items():
         row = connection.execute(query).fetchone()
-        count, size = lying.get(name, (0, 0))
+        count, size = archived.get(name, (0, 0))
         found.append(Retention(name, getattr(settings, setting), row[0] if row else None, count, size))
     return found
 
 
 def note(connection: Conn, found: Sequence[Retention]) -> None:
-    """Keep what was found, for who shows it; commits."""
+    """Write what was measured to `ledger.retention`, for `/metrics` to read, and commit."""
     for each in found:
         connection.execute(
             "INSERT INTO ledger.retention (name, keep_d, oldest_at, parts, bytes) VALUES (%s, %s, %s, %s, %s)"
@@ -149,9 +150,15 @@ def note(connection: Conn, found: Sequence[Retention]) -> None:
 
 
 def delete(connection: Conn, settings: LedgerSettings, since: dict[str, datetime]) -> bool:
-    """Delete some of what is kept no longer and not archived; whether there may be more. Commits.
+    """Delete rows that are too old of the tables that are not archived, at most `DELETED_MAX` of each. Commits.
 
-    `since`: by table, before when everything has been looked at; brought forward here.
+    Args:
+        connection: outside of a transaction.
+        settings: for how many days each table keeps its rows.
+        since: by table, the time before which earlier calls have examined all rows; this call moves it forward.
+
+    Returns:
+        Whether there may be more to delete.
     """
     paid_before = before_of(connection, settings.payments_keep_d) or book.EPOCH_OF_TIME
     more = False
@@ -159,9 +166,9 @@ def delete(connection: Conn, settings: LedgerSettings, since: dict[str, datetime
         before = before_of(connection, getattr(settings, KEPT[name][0]))
         if before is None:
             continue
-        given = {"before": before, "paid_before": paid_before, "most": DELETED_MAX,
-                 "since": since.get(name, book.EPOCH_OF_TIME)}  # fmt: skip
-        row = connection.execute(query, given).fetchone()
+        bounds = {"before": before, "paid_before": paid_before, "most": DELETED_MAX,
+                  "since": since.get(name, book.EPOCH_OF_TIME)}  # fmt: skip
+        row = connection.execute(query, bounds).fetchone()
         assert row is not None  # of a count
         more |= int(row[0]) >= DELETED_MAX
         if row[1] is not None:

@@ -1,8 +1,8 @@
-"""The shelf: parts of the archive as objects, written once, read back before anything relies on them.
+"""The shelf: parts of the archive as objects in the object store, written once and read back before anything relies on them.
 
-A part is lines of JSON, compressed, the first of which says what it is. Its name says kind, day, numbers and the hash of its
-content: the same rows have the same name, however often they are written, and other rows another one, so that nothing is
-ever overwritten by anything else. Knows no table.
+A part is lines of JSON, compressed; the first line states its kind and format. Its name contains kind, day, numbers and the
+hash of its content: the same rows always have the same name and other rows another one, so that no object is ever
+overwritten by other content. Knows no table.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from cluster.storage import Storage, split
 from ledger.settings import LedgerSettings
 
 FOLDER = "ledger/archive"
-SCRATCH = "archive"  # of the data folder: what is being written or read
+SCRATCH = "archive"  # folder under the data folder, for parts that are being written or read
 FORMAT = 1
-LEVEL = 3  # of compression: keyed hashes and amounts gain little from more
+LEVEL = 3  # of gzip: keyed hashes and amounts gain little from more
 PIECE_BYTES = 1 << 20
-DRAFT = "draft-"  # what the files of a part that is being written begin with
+DRAFT = "draft-"  # how the names of files of drafts begin
 DAMAGED = "archive-damaged"  # the code of a refusal
 NAME = re.compile(
     r"(folds|journal|payments|chain)/\d{4}-\d\d-\d\d/(\d{20})-(\d{20})-[0-9a-f]{32}\.(jsonl\.gz|accounts)"
@@ -43,17 +43,17 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Written:
-    """A part on the shelf. `size`: of its content, in bytes."""
+class StoredPart:
+    """A part on the shelf."""
 
     name: str
     rows: int
-    size: int
-    sha256: bytes
+    size: int  # bytes of its content, before compression
+    sha256: bytes  # of its content
 
 
 class Draft:
-    """A part that is being written, in a file of this machine; gone when it is left."""
+    """A part that is being written, in a local file that is deleted when the context is left."""
 
     def __init__(self, scratch: Path, kind: str) -> None:
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Draft:
         self._file.close()
 
     def add(self, row: Mapping[str, Any] | str) -> None:
-        """One line: a row, or its text where that is made already."""
+        """Add a row, or its text (see `text_of`) if that is made already."""
         self._write(row)
         self.rows += 1
 
@@ -85,7 +85,7 @@ class Draft:
         self.size += len(line)
 
     def finish(self) -> tuple[Path, bytes]:
-        """The file, whole, and the hash of its content."""
+        """Complete the file; return its path and the SHA-256 of its content."""
         self._packed.close()
         self._file.flush()
         return Path(self._file.name), self._digest.digest()
@@ -93,7 +93,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Where parts lie."""
+    """The bucket that holds the archive, and a folder for files that are being written or read."""
 
     storage: Storage
     bucket: str
@@ -101,47 +101,57 @@ class Shelf:
 
     @classmethod
     def of(cls, settings: Settings, storage: Storage | None = None) -> Shelf:
-        """A deployment's; `storage` is the caller's, where it has one."""
+        """Return the shelf of a deployment; without `storage` a client of its own is made."""
         bucket = settings.section(LedgerSettings).archive_bucket or settings.s3.bucket
         store = storage or Storage(runtime.endpoints(settings).s3)
         return cls(store, bucket, settings.data_dir / SCRATCH)
 
     def tidy(self) -> None:
-        """Remove what a killed process was writing; for the one process that writes."""
-        for left in self.scratch.glob(f"{DRAFT}*"):
-            left.unlink(missing_ok=True)
+        """Remove drafts of a process that was killed. To be called by the one process that writes parts."""
+        for draft in self.scratch.glob(f"{DRAFT}*"):
+            draft.unlink(missing_ok=True)
 
     def draft(self, kind: str) -> Draft:
+        """Begin to write a part."""
         return Draft(self.scratch, kind)
 
-    def keep(self, draft: Draft, day: date, first: int, last: int) -> Written:
-        """Put a part there and read it back.
+    def keep(self, draft: Draft, day: date, first: int, last: int) -> StoredPart:
+        """Upload a draft and read it back.
+
+        Args:
+            draft: the part, with all its rows.
+            day: the UTC day of its rows.
+            first: the number of its first row.
+            last: the number of its last row.
+
+        Returns:
+            The part on the shelf.
 
         Raises:
-            Temporary: the object store is away.
-            Rejected: what is read back is something else, or the store refuses.
+            Temporary: the object store does not answer.
+            Rejected: what is read back differs, or the object store refuses.
         """
         path, sha256 = draft.finish()
         name = _name(draft.kind, day, first, last, sha256, "jsonl.gz")
         self.storage.put_file(path, self._uri(name))
-        written = Written(name, draft.rows, draft.size, sha256)
+        written = StoredPart(name, draft.rows, draft.size, sha256)
         self.check(written)
         return written
 
-    def check(self, written: Written) -> None:
-        """Read a part to its end.
+    def check(self, written: StoredPart) -> None:
+        """Read a part to its end and compare its content.
 
         Raises:
-            Rejected: it is gone, or its content is something else.
+            Rejected: the part is missing, or its content differs from what was written.
         """
         with self._fetched(written.name) as path:
             _require(path, written)
 
-    def rows(self, written: Written) -> Iterator[Row]:
-        """What a part holds, once all of it is known to be what was written.
+    def rows(self, written: StoredPart) -> Iterator[Row]:
+        """Check a part as `check` does, then yield its rows.
 
         Raises:
-            Rejected: it is gone, or its content is something else.
+            Rejected: the part is missing, or its content differs from what was written.
         """
         with self._fetched(written.name) as path:
             _require(path, written)
@@ -153,20 +163,32 @@ class Shelf:
                     yield json.loads(line)
 
     def put(self, content: bytes, kind: str, day: date, first: int, last: int) -> str:
-        """Keep bytes beside a part, under their own hash; their name."""
+        """Upload bytes that belong to a part, under a name with their own hash.
+
+        Args:
+            content: the bytes.
+            kind: of the part.
+            day: the UTC day of the part.
+            first: the number of the part's first row.
+            last: the number of the part's last row.
+
+        Returns:
+            The name of the object.
+        """
         name = _name(kind, day, first, last, hashlib.sha256(content).digest(), "accounts")
         self.storage.put_bytes(content, self._uri(name))
         return name
 
     def read(self, name: str, start: int, end: int) -> bytes:
-        """Some of those bytes."""
+        """Read the bytes from `start` up to but not including `end` of an object."""
         return self.storage.read(self._uri(name), start, end)
 
     def size(self, name: str) -> int:
+        """Return the size of an object in bytes."""
         return self.storage.size(self._uri(name))
 
     def names(self) -> Iterator[str]:
-        """Every object of the archive, whoever has written it."""
+        """Yield the names of all objects of the archive, also of those that no row of the database names."""
         try:
             for each in self.storage.list(f"s3://{self.bucket}/{FOLDER}/"):
                 name = split(each.uri)[1].removeprefix(f"{FOLDER}/")
@@ -181,6 +203,7 @@ class Shelf:
 
     @contextlib.contextmanager
     def _fetched(self, name: str) -> Iterator[Path]:
+        """Download an object to a file that is deleted on leaving."""
         self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.scratch, prefix="read-") as file:
             self.storage.get_file(self._uri(name), Path(file.name))
@@ -188,12 +211,12 @@ class Shelf:
 
 
 def text_of(row: Mapping[str, Any]) -> str:
-    """A row as it stands in a part: bytes in base64, the same row always alike."""
+    """Return the line of a row in a part: JSON with sorted keys, bytes in base64. The same row has the same line."""
     return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
 
 
 def bytes_of(text: str) -> bytes:
-    """Bytes of a row."""
+    """Return the bytes that a row holds as base64."""
     return base64.b64decode(text)
 
 
@@ -207,7 +230,8 @@ def _name(kind: str, day: date, first: int, last: int, sha256: bytes, ending: st
     return f"{kind}/{day}/{first:020d}-{last:020d}-{sha256.hex()[:32]}.{ending}"
 
 
-def _require(path: Path, written: Written) -> None:
+def _require(path: Path, written: StoredPart) -> None:
+    """Refuse a file that is damaged, or whose content is not that of the part."""
     digest, size = hashlib.sha256(), 0
     try:
         with gzip.open(path, "rb") as content:

@@ -1,1 +1,1 @@
-"""The audit: is every unit where the journal says, what has been open for too long, and has anything been rewritten?"""
+"""The audit: do balances, payouts and the chain agree, what has been open for too long, was anything rewritten?"""

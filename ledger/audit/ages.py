@@ -1,8 +1,8 @@
-"""Ages: everything that is open and should end, by state, with how long it has been so. Owns `ledger.ages`.
+"""Ages: everything in the ledger that is open and should end, by state, and for how long it has been open. Owns `ledger.ages`.
 
-Money that waits in silence is the worst kind. The ledger measures every state here at its own pace and keeps what it found,
-so that a replica's `/metrics` and `pixr status` show it without looking themselves; `alarms` says in the log what is late,
-and the audit measures anew. Only reads, but for the note.
+The ledger measures all states from time to time and notes the result in a table, which a replica's `/metrics` and
+`pixr status` show without measuring themselves. `alarms` logs what is late; the audit measures again. Only reads, but for
+that table.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ledger.settings import LedgerSettings
 
 Conn = Connection[Any]
 
-NAMED_MAX = 5  # of a state's oldest
+NAMED_MAX = 5  # of the oldest late things of a state
 BATCH = "SELECT 'batch ' || id AS name, planned_at AS since FROM ledger.batches WHERE state = "
 ATTEMPT = "SELECT 'batch ' || batch_id AS name, signed_at AS since FROM ledger.attempts WHERE state = 'live' AND sends "
-# Each state: the setting that limits it, and what is in it, by name and since when.
+# Each state: the setting that says for how long a thing may be in it, and the query for the things in it (name, since).
 STATES: Mapping[str, tuple[str, str]] = {
     "planned": ("batch_open_max_s", f"{BATCH} 'planned'"),
     "signed": ("batch_open_max_s", f"{ATTEMPT} = 0"),
@@ -86,7 +86,7 @@ STATES: Mapping[str, tuple[str, str]] = {
         "(SELECT 'the chain' AS name, at AS since FROM ledger.reconciliations WHERE ok ORDER BY id DESC LIMIT 1)",
     ),
 }
-# States that a person has put things into, for as long as they want: named, and nothing is wrong with the books.
+# States that a person ends when they decide to: a late thing is shown, but is no error of the audit.
 STOPS = frozenset(("frozen", "on hold", "set aside"))
 MEASURE = """
     WITH o AS MATERIALIZED (SELECT name, since FROM ({query}) q WHERE since IS NOT NULL),
@@ -97,15 +97,15 @@ MEASURE = """
 
 @dataclass(frozen=True)
 class Age:
-    """How many things are in a state, and since when the oldest; `late` of them for longer than `limit_s`, by `names`."""
+    """How many things are in one state, and for how long."""
 
     state: str
-    open: int
-    late: int
-    oldest_at: datetime | None
-    oldest_s: float
+    open: int  # how many
+    late: int  # how many of them for longer than `limit_s`
+    oldest_at: datetime | None  # since when the oldest is in the state
+    oldest_s: float  # its age in seconds
     limit_s: float
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the oldest late ones, `NAMED_MAX` at most
 
     def __str__(self) -> str:
         more = f" and {self.late - len(self.names)} more" if self.late > len(self.names) else ""
@@ -113,7 +113,7 @@ class Age:
 
 
 def measure(connection: Conn, settings: LedgerSettings) -> list[Age]:
-    """Every state, by the database's clock."""
+    """Measure every state, by the database's clock."""
     return [_measured(connection, state, getattr(settings, limit), query) for state, (limit, query) in STATES.items()]
 
 
@@ -123,10 +123,10 @@ def _measured(connection: Conn, state: str, limit_s: float, query: str) -> Age:
     return Age(state, row[0], row[1], row[2], max(0.0, row[3]), limit_s, tuple(row[4]))
 
 
-def note(connection: Conn, found: Sequence[Age]) -> None:
-    """Keep what was found, for who shows it."""
+def note(connection: Conn, measured: Sequence[Age]) -> None:
+    """Write ages to `ledger.ages`, for replicas and `pixr status` to read."""
     with book.refusals():
-        for each in found:
+        for each in measured:
             connection.execute(
                 "INSERT INTO ledger.ages (state, open, late, oldest_at, limit_s, names, looked_at)"
                 " VALUES (%s, %s, %s, %s, %s, %s, now()) ON CONFLICT (state) DO UPDATE SET open = excluded.open,"
@@ -141,7 +141,7 @@ NOTED = """SELECT state, open, late, oldest_at, greatest(coalesce(extract(epoch 
 
 
 def noted(rows: Sequence[Sequence[Any]]) -> list[Age]:
-    """What was noted last, of the rows of `NOTED`; each row's last column is how long ago, in seconds."""
+    """Return the ages in the rows of the query `NOTED`, whose last column (seconds since they were noted) is left out."""
     return [
         Age(state, count, late, oldest_at, oldest_s, limit_s, tuple(names))
         for state, count, late, oldest_at, oldest_s, limit_s, names, _ in rows

@@ -1,7 +1,7 @@
-"""Alarms: money that waits in silence is the worst kind, so what has been open for too long is said in the log.
+"""Alarms: log what has been open for too long, so that no money waits unnoticed.
 
-`pixr audit` and `pixr status` say the same at any time; what to do about it is a person's to decide (`pixr payouts stops`,
-`resolve`, `order`).
+`pixr audit` and `pixr status` show the same at any time. A person decides what to do about it (`pixr payouts stops`,
+`resolve`, `order`). Knows the ages of states, not what they mean.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ SAID_AGAIN_S = 3600.0
 
 
 class AgeAlarm:
-    """Names the states in which something has been open for too long, each once an hour, and sooner where it is another."""
+    """Logs each state in which anything has been open for too long: once an hour, and at once for another thing in it."""
 
     def __init__(self, settings: LedgerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._said: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._logged: dict[str, tuple[float, tuple[str, ...]]] = {}  # by state: when it was logged last, what names
 
     def look(self, connection: Connection[Any]) -> list[str]:
-        """Measure what is open, note it and say what is late; the states that were named this time. Ends the transaction."""
-        found = ages.measure(connection, self._settings)
-        ages.note(connection, found)
+        """Measure all states, note their ages and log those with late things; commit. Returns the states it has logged."""
+        measured = ages.measure(connection, self._settings)
+        ages.note(connection, measured)
         book.commit(connection)
-        now_s, named = self._clock(), []
-        for each in found:
-            if not each.late:
-                self._said.pop(each.state, None)
+        now_s, logged = self._clock(), []
+        for age in measured:
+            if not age.late:
+                self._logged.pop(age.state, None)
                 continue
-            said_s, names = self._said.get(each.state, (now_s - SAID_AGAIN_S, ()))
-            if now_s - said_s >= SAID_AGAIN_S or set(each.names) - set(names):
-                about = {"state": each.state, "late": each.late, "oldest_s": round(each.oldest_s), "names": each.names}
-                log.error("what is open for too long: %s", each, extra=about)
-                named.append(each.state)
-                self._said[each.state] = (now_s, each.names)
-        return named
+            logged_s, names = self._logged.get(age.state, (now_s - SAID_AGAIN_S, ()))
+            if now_s - logged_s >= SAID_AGAIN_S or set(age.names) - set(names):
+                fields = {"state": age.state, "late": age.late, "oldest_s": round(age.oldest_s), "names": age.names}
+                log.error("what is open for too long: %s", age, extra=fields)
+                logged.append(age.state)
+                self._logged[age.state] = (now_s, age.names)
+        return logged

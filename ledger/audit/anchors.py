@@ -1,11 +1,12 @@
-"""Anchors: heads of the journal's hash chain, kept in the object store, where who rewrites the database does not reach.
+"""Anchors: heads of the journal's hash chain, kept in the object store, out of reach of a person who rewrites the database.
 
-Each is an object whose name says it all: the number of the last entry, its hash, and when, by the database's clock. Another
-hash is another name, so none is ever overwritten; a bucket with versions or a lock keeps them from being deleted. The audit
-compares: an entry that once was the head must still be there, with the same hash, and so must everything before it.
+An anchor is an object whose name holds everything: the number of the last entry, its hash, and the time by the database's
+clock. Another hash has another name, so no anchor is ever overwritten; a bucket with versions or a lock protects them from
+deletion. The audit compares them: an entry that was once the head must still be in the journal with the same hash, and by
+the hash chain so must every entry before it.
 
-What a declared restore has forgotten is no rewriting: heads from before it, of entries that the restored database did not
-have, are told apart and counted.
+A declared restore loses entries without rewriting any: anchors from before it, of entries that the restored database did
+not have, are counted apart and do not count as errors.
 """
 
 from __future__ import annotations
@@ -32,33 +33,43 @@ Conn = Connection[Any]
 
 FOLDER = "ledger/heads"
 NAME = re.compile(r"(\d{20})-([0-9a-f]{64})-(\d{1,12})\.json")
-AGAIN_S = 60.0  # after one that could not be kept
+AGAIN_S = 60.0  # after an anchor could not be written
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The journal's head at a second since 1970, by the database's clock."""
+    """The journal's head at one time."""
 
-    entry_id: int
-    hash: str
-    at_s: int
+    entry_id: int  # of the last entry
+    hash: str  # of it, 64 hex digits
+    at_s: int  # seconds since 1970, by the database's clock
 
     @property
     def name(self) -> str:
+        """The last part of the object's key."""
         return f"{self.entry_id:020d}-{self.hash}-{self.at_s}.json"
 
     @property
     def content(self) -> bytes:
+        """The object's content: the same as its name, for people to read."""
         at = datetime.fromtimestamp(self.at_s, UTC).isoformat()
         return json.dumps({"entry_id": self.entry_id, "hash": self.hash, "at": at}, indent=1).encode() + b"\n"
 
 
 class Anchoring:
-    """Keeps the head every `interval_s` where it has moved; in a thread, so that folding never waits for the store."""
+    """Writes an anchor every `interval_s` if the head has changed; in a thread, so that folding never waits for the store."""
 
     def __init__(
         self, storage: Storage, bucket: str, interval_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """Start the thread; nothing is written before the first call of `look`.
+
+        Args:
+            storage: a client of the object store.
+            bucket: where anchors are written.
+            interval_s: seconds between two anchors; 0 writes none.
+            clock: seconds of a monotonic clock.
+        """
         self._storage, self._bucket = storage, bucket
         self._interval_s, self._clock = interval_s, clock
         self._executor = ThreadPoolExecutor(1, "anchors")
@@ -67,28 +78,29 @@ class Anchoring:
         self._again_at = float("-inf")
 
     def look(self, connection: Conn) -> None:
-        """See whether the last one is kept, and begin the next where it is time. Ends the transaction."""
-        self._see()
+        """Begin to write the next anchor if it is due and the last one is done. Ends the transaction."""
+        self._finish_last()
         if not self._interval_s or self._under_way is not None or self._clock() < self._again_at:
             return
         anchor = head(connection)
         connection.commit()
-        if anchor is None:  # the first entry is not kept waiting
+        if anchor is None:  # no entry yet: look again at the next call, not after an interval
             return
         self._again_at = self._clock() + self._interval_s
         if self._kept is None or anchor.entry_id != self._kept.entry_id:
             self._under_way = anchor, self._executor.submit(put, self._storage, self._bucket, anchor)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Wait a little for the one that is under way."""
+        """Wait up to `timeout_s` for the anchor that is being written."""
         if self._under_way is not None:
             try:
                 self._under_way[1].exception(timeout_s)
             except TimeoutError:
                 log.warning("the head of the journal was not kept in time")
-        self._see()
+        self._finish_last()
 
-    def _see(self) -> None:
+    def _finish_last(self) -> None:
+        """If the last anchor is done, remember it, or log why it could not be written."""
         if self._under_way is None or not self._under_way[1].done():
             return
         anchor, done = self._under_way
@@ -97,14 +109,14 @@ class Anchoring:
         if error is None:
             self._kept = anchor
             return
-        known = isinstance(error, PixrError)  # else it is a mistake of ours: said whole, and no money waits for it
+        known = isinstance(error, PixrError)  # any other error is a bug: logged with its traceback, and folding goes on
         log.log(logging.WARNING if known else logging.ERROR, "the head of the journal is not kept outside the database: %s",
                 error, exc_info=None if known else error)  # fmt: skip
         self._again_at = min(self._again_at, self._clock() + AGAIN_S)
 
 
 def head(connection: Conn) -> Anchor | None:
-    """The journal's head now; None where nothing is written."""
+    """Return the journal's head now; None if it has no entry."""
     row = connection.execute(
         "SELECT entry_id, encode(hash, 'hex'), extract(epoch FROM clock_timestamp())::bigint FROM ledger.chain_head"
     ).fetchone()
@@ -112,23 +124,24 @@ def head(connection: Conn) -> Anchor | None:
 
 
 def put(storage: Storage, bucket: str, anchor: Anchor) -> None:
+    """Write an anchor to the object store."""
     storage.put_bytes(anchor.content, f"s3://{bucket}/{FOLDER}/{anchor.name}", "application/json")
 
 
 def listing(storage: Storage, bucket: str) -> list[Anchor]:
-    """Every head that was kept, the oldest entry first; what has another name is none."""
+    """List all anchors, the oldest entry first; objects with other names are left out."""
     try:
         names = [split(each.uri)[1].rpartition("/")[2] for each in storage.list(f"s3://{bucket}/{FOLDER}/")]
     except Rejected as refusal:
         if refusal.code == "not-found":
             return []
         raise
-    found = [each for name in names if (each := NAME.fullmatch(name)) is not None]
-    return [Anchor(int(each[1]), each[2], int(each[3])) for each in found]
+    matches = [match for name in names if (match := NAME.fullmatch(name)) is not None]
+    return [Anchor(int(match[1]), match[2], int(match[3])) for match in matches]
 
 
 def compare(connection: Conn, anchors: Iterable[Anchor]) -> tuple[list[str], int]:
-    """What of these heads is not so any more, in words; and how many a declared restore has forgotten."""
+    """Return which anchors the journal contradicts, a sentence each; and how many are of entries that restores have lost."""
     kept = list(anchors)
     known = dict(connection.execute(
         "SELECT e.id, encode(e.hash, 'hex') FROM ledger.entries e WHERE e.id = ANY(%s)", ([each.entry_id for each in kept],)
@@ -148,7 +161,7 @@ def compare(connection: Conn, anchors: Iterable[Anchor]) -> tuple[list[str], int
 
 
 def _restores(connection: Conn) -> Sequence[tuple[int, int]]:
-    """When restores were declared, and the last entry that the journal had then."""
+    """Return when each restore was declared (seconds since 1970), and the last entry that the journal had then."""
     return connection.execute(
         "SELECT extract(epoch FROM f.placed_at)::bigint,"
         " coalesce((SELECT max(e.id) FROM ledger.entries e WHERE e.recorded_at < f.placed_at), 0)"

@@ -1,8 +1,8 @@
-"""The audit: is every unit where the journal says, and does the chain agree? Only reads; may run at any time.
+"""The audit: do balances, postings, payouts and the chain agree with each other? Only reads; may run at any time.
 
-The quick audit computes every balance again from the postings and compares the treasury with the chain. The full one
-also walks the hash chain, computes every accrual again from the recorded appearances, asks the chain about every
-payout, and reads the archive. What is found wrong is named with its place.
+The quick audit computes every balance again from the postings, checks the tables against each other, and compares the
+treasury with the chain. The full audit also walks the hash chain, computes every accrual again from the recorded
+appearances, asks the chain about every payout, and reads the archive. Each finding names what is wrong and where.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ledger.solana.chain import Chain, Effect
 
 Conn = Connection[Any]
 
-ATTEMPTS_MAX = 30
-PAUSE_S = 0.5
+ATTEMPTS_MAX = 30  # comparisons with the chain, while transactions are under way
+PAUSE_S = 0.5  # between them
 PAGE_ROWS = 5000
-PROBLEMS_MAX = 20
+PROBLEMS_MAX = 20  # findings that a check lists
 LIMITS = LedgerSettings()
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question and its answer; `detail` says where it is wrong, or what was counted."""
+    """One question of the audit and its answer."""
 
     name: str
     ok: bool
-    detail: str
+    detail: str  # the findings, or what was checked if there are none
 
 
 def run(
@@ -53,16 +53,22 @@ def run(
     heads: Callable[[], Sequence[Anchor]] | None = None,
     shelf: Shelf | None = None,
 ) -> list[Check]:
-    """Every check, against one snapshot of the database.
+    """Run the checks against one snapshot of the database. Rolls the connection's transaction back.
 
     Args:
-        gas: the address that pays fees, if it is known.
-        limits: for how long what is open may be so.
-        heads: what was kept of the journal outside the database, as `anchors.listing`; nothing is compared without.
-        shelf: where the archive lies, which the full audit reads; without one it begins behind it.
+        connection: of a role that may read everything.
+        chain: the RPC nodes; None leaves out the checks that ask them.
+        gas: the address that pays fees; None if that is the treasury.
+        full: also run the checks that take long.
+        limits: the settings that say for how long things may be open.
+        heads: returns the anchors, as `anchors.listing` does; None leaves out their check.
+        shelf: where the archive lies; the full audit reads it. Without one, archived rows are not checked.
+
+    Returns:
+        The checks with their answers.
     """
-    # Before the snapshot, which then holds every entry that was a head by now.
-    kept = None if heads is None else _heads_kept(heads)
+    # Read before the snapshot is taken, so that the snapshot contains the entries of all these anchors.
+    kept = None if heads is None else _read_anchors(heads)
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
@@ -86,6 +92,7 @@ def run(
 
 
 def _balances(connection: Conn) -> Check:
+    """Each account's balance is the sum of its postings."""
     rows = connection.execute(
         "SELECT a.id, a.kind, a.balance, (coalesce(sum(p.amount), 0) + coalesce(max(c.amount), 0))::bigint"
         " FROM ledger.accounts a LEFT JOIN ledger.postings p ON p.account_id = a.id"
@@ -101,6 +108,7 @@ def _balances(connection: Conn) -> Check:
 
 
 def _zero_sums(connection: Conn) -> Check:
+    """Each entry sums to zero in each asset, and the numbers of entries have no gap."""
     rows = connection.execute(
         "SELECT p.entry_id, a.asset, sum(p.amount)::bigint FROM ledger.postings p JOIN ledger.accounts a"
         " ON a.id = p.account_id GROUP BY p.entry_id, a.asset HAVING sum(p.amount) <> 0 ORDER BY 1"
@@ -116,6 +124,7 @@ def _zero_sums(connection: Conn) -> Check:
 
 
 def _transfers(connection: Conn) -> Check:
+    """The account `in_flight` holds what the pending transfers come to."""
     row = connection.execute(
         "SELECT (SELECT balance FROM ledger.accounts WHERE kind = 'in_flight' AND asset = 'PIX'),"
         " (SELECT coalesce(sum(amount_pix), 0)::bigint FROM ledger.transfers WHERE state = 'pending')"
@@ -126,6 +135,7 @@ def _transfers(connection: Conn) -> Check:
 
 
 def _maturing(connection: Conn) -> Check:
+    """Each `maturing` account holds what its buckets come to."""
     rows = connection.execute(
         "SELECT a.id, a.balance, coalesce(sum(m.amount_pix), 0)::bigint FROM ledger.accounts a"
         " LEFT JOIN ledger.maturing m ON m.account_id = a.id WHERE a.kind = 'maturing' GROUP BY a.id"
@@ -135,7 +145,7 @@ def _maturing(connection: Conn) -> Check:
 
 
 def _payouts(connection: Conn) -> Check:
-    """A posted payout has one landed attempt, and the amount that the chain showed."""
+    """Each posted payout has one landed attempt, and its amount was seen on chain."""
     rows = connection.execute(
         "SELECT p.id, t.state, p.amount_pix, p.on_chain_pix, b.state,"
         "   (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id AND a.state = 'landed')"
@@ -155,7 +165,7 @@ def _payouts(connection: Conn) -> Check:
 
 
 def _kept(connection: Conn) -> Check:
-    """What the database keeps beside the large tables says the same as they do: who is owed a payout, and days' sums."""
+    """The small tables beside the large ones say the same: who is owed a payout, and what each day's payouts come to."""
     owed = connection.execute(
         "SELECT coalesce(a.owner, o.creator_id), a.id IS NULL FROM"
         " (SELECT owner, c.id FROM ledger.accounts c, ledger.owed_least WHERE kind = 'payable' AND party = 'creator'"
@@ -177,19 +187,20 @@ def _kept(connection: Conn) -> Check:
 
 
 def _open(connection: Conn, limits: LedgerSettings) -> Check:
-    """What is begun ends; what waits for long waits for a reason that somebody should know. Stops are a person's to end."""
-    found = [each for each in ages.measure(connection, limits) if each.state not in ages.STOPS]
-    right = f"{sum(each.open for each in found)} things in {len(found)} states, none for too long"
-    return _check("open too long", [str(each) for each in found if each.late], right)
+    """Nothing is in a state for too long, except in those that a person ends (`ages.STOPS`)."""
+    measured = [each for each in ages.measure(connection, limits) if each.state not in ages.STOPS]
+    right = f"{sum(each.open for each in measured)} things in {len(measured)} states, none for too long"
+    return _check("open too long", [str(each) for each in measured if each.late], right)
 
 
 def _freezes(connection: Conn) -> Check:
+    """No freeze stops payouts."""
     rows = connection.execute("SELECT reason, detail::text FROM ledger.freezes WHERE released_at IS NULL").fetchall()
     return _check("freezes", [f"payouts are frozen: {reason} {detail}" for reason, detail in rows], "payouts are open")
 
 
 def _hash_chain(connection: Conn) -> Check:
-    """Every entry's hash, computed again from its content and the one before; of those that are not archived."""
+    """Each entry that is not archived has the hash that follows from its content and the entry before."""
     archived = connection.execute(
         "SELECT last, head FROM ledger.archives WHERE kind = 'journal' ORDER BY first DESC LIMIT 1"
     ).fetchone()
@@ -211,15 +222,15 @@ def _hash_chain(connection: Conn) -> Check:
 
 
 def _archive(connection: Conn, shelf: Shelf) -> Check:
-    """What has left the tables is in the archive, as it was; and comes to what was carried forward."""
+    """The archive holds what left the tables, unchanged, and it comes to what was carried forward."""
     try:
         return _check("archive", *proof.check(connection, shelf))
     except Temporary as error:
         return Check("archive", False, f"the archive cannot be read: {error}")
 
 
-def _heads_kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
-    """The heads that were kept, or why they cannot be read."""
+def _read_anchors(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
+    """Return the anchors, or the error if they cannot be read."""
     try:
         return heads()
     except PixrError as error:
@@ -227,7 +238,7 @@ def _heads_kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | Pix
 
 
 def _anchored(connection: Conn, kept: Sequence[Anchor] | PixrError) -> Check:
-    """The journal still is what it was when its heads were kept outside the database."""
+    """The journal has not been rewritten since its anchors were written."""
     if isinstance(kept, PixrError):
         return Check("anchors", False, f"the heads that were kept cannot be read: {kept}")
     wrong, forgotten = anchors.compare(connection, kept)
@@ -236,7 +247,7 @@ def _anchored(connection: Conn, kept: Sequence[Anchor] | PixrError) -> Check:
 
 
 def _entries(connection: Conn, last: int) -> Iterator[tuple[Any, ...]]:
-    """Entries after `last`, each with its postings as they are hashed."""
+    """Yield the entries after `last`, each with its postings as they are hashed."""
     while True:
         rows = connection.execute(
             "SELECT e.id, e.kind, e.key, e.document, e.lines, e.occurred_at, e.prev_hash, e.hash,"
@@ -253,7 +264,7 @@ def _entries(connection: Conn, last: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _accruals(connection: Conn) -> Check:
-    """Each fold's money, computed again from the appearances it took and what became of each; and whom it was credited."""
+    """Each fold has booked what its funded appearances earn, and credited the creators they belong to."""
     wrong, appearances, folds = credited.accruals(connection)
     aside = connection.execute("SELECT count(*) FROM ledger.set_aside").fetchone()
     unread = f", {aside[0]} damaged batches set aside" if aside and aside[0] else ""
@@ -267,22 +278,24 @@ def _credited(connection: Conn, full: bool) -> Check:
 
 
 def _plans(connection: Conn) -> Check:
+    """Each transaction is planned to pay what its payouts say."""
     return _check("plans", credited.plans(connection), "transactions pay what their payouts say")
 
 
 def _attempts(connection: Conn) -> Check:
+    """Attempts and entries agree with the chain's history as it was read."""
     return _check("attempts", credited.attempts(connection), "attempts are what the chain's history shows")
 
 
 def _proofs(connection: Conn) -> Check:
-    """What creators' wallets have signed is still what was asked of them, and theirs."""
+    """Each proven wallet has a proof of its own: a valid signature of a message that names it and its creator."""
     rows = connection.execute(
         "SELECT w.creator_id, w.wallet, p.creator_id, p.wallet, p.message, p.signature FROM ledger.wallets w"
         " JOIN ledger.wallet_proofs p ON p.nonce = w.proof ORDER BY w.creator_id"
     ).fetchall()
     wrong = [f"wallet {wallet} of creator {creator} has no proof of its own"
-             for creator, wallet, whose, proven, message, signature in rows
-             if (creator, wallet) != (whose, proven) or f"creator {creator}." not in message
+             for creator, wallet, proof_creator, proof_wallet, message, signature in rows
+             if (creator, wallet) != (proof_creator, proof_wallet) or f"creator {creator}." not in message
              or not challenges.verifies(wallet, message, signature)]  # fmt: skip
     return _check("wallet proofs", wrong, f"{len(rows)} wallets are proven")
 
@@ -291,7 +304,10 @@ def _proofs(connection: Conn) -> Check:
 
 
 def _against_chain(connection: Conn, chain: Chain, gas: str | None) -> list[Check]:
-    """The treasury's balances, both sides; while payments are on their way we look again."""
+    """The treasury's balances in PIX and SOL are the same on chain and in the journal.
+
+    They are compared again, up to `ATTEMPTS_MAX` times, while transactions are under way.
+    """
     row = connection.execute("SELECT treasury, token_account FROM ledger.chain").fetchone()
     if row is None:
         return [Check("chain", True, "no treasury yet")]
@@ -307,6 +323,7 @@ def _against_chain(connection: Conn, chain: Chain, gas: str | None) -> list[Chec
 
 
 def _compare_once(connection: Conn, chain: Chain, addresses: dict[str, str]) -> list[Check]:
+    """Compare the balances at one slot, allowing for finalized transactions that are not booked yet."""
     slot, (token, payer) = chain.accounts(list(addresses.values()))
     held = {"PIX": int.from_bytes(token.data[64:72], "little") if token else 0, "SOL": payer.lamports if payer else 0}
     rows = connection.execute("SELECT asset, -balance FROM ledger.accounts WHERE kind = 'chain'").fetchall()
@@ -321,22 +338,22 @@ def _compare_once(connection: Conn, chain: Chain, addresses: dict[str, str]) -> 
 
 
 def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot: int) -> list[dict[str, int]]:
-    """What finalized transactions up to `slot` have changed that the journal has not booked yet."""
-    found: set[str] = set()
+    """Return what each finalized transaction up to `slot` has changed that the journal has not booked yet, by asset."""
+    signatures: set[str] = set()
     for address in addresses.values():
         row = connection.execute(
             "SELECT signature, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
-        until, forgotten = row or (None, 0)  # a node that has lost `until` names all it has, also what is archived
-        found |= {each.signature for each in chain.history(address, until) if forgotten < each.slot <= slot}
+        until, forgotten = row or (None, 0)  # a node that does not know `until` lists all it has, also what is archived
+        signatures |= {each.signature for each in chain.history(address, until) if forgotten < each.slot <= slot}
     booked = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
         " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)"
         " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
-        {"all": list(found)},
+        {"all": list(signatures)},
     ).fetchall()
-    found -= {row[0] for row in booked}
-    effects = [effect for signature in found if (effect := chain.effect(signature)) is not None]
+    signatures -= {row[0] for row in booked}
+    effects = [effect for signature in signatures if (effect := chain.effect(signature)) is not None]
     return [_change(effect, addresses) for effect in effects]
 
 
@@ -345,7 +362,7 @@ def _change(effect: Effect, addresses: dict[str, str]) -> dict[str, int]:
 
 
 def _every_payout(connection: Conn, chain: Chain) -> Check:
-    """Each settled batch's transaction paid every recipient exactly, on chain, without error."""
+    """Each settled batch's transaction is on chain without an error, and paid every recipient exactly."""
     rows = connection.execute(
         "SELECT a.signature, a.slot, array_agg(r->>2), array_agg(coalesce(p.on_chain_pix, (r->>3)::bigint))"
         " FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
@@ -361,16 +378,16 @@ def _every_payout(connection: Conn, chain: Chain) -> Check:
         if effect is None or effect.error is not None or effect.slot != slot:
             wrong.append(f"transaction {signature} is not on chain at slot {slot}")
             continue
-        wanted: dict[str, int] = {}
+        due: dict[str, int] = {}  # base units of PIX by token account
         for address, amount in zip(accounts, amounts, strict=True):
-            wanted[address] = wanted.get(address, 0) + amount
+            due[address] = due.get(address, 0) + amount
         wrong += [f"{signature} paid {address} {effect.tokens.get(address, 0)}, not {amount}"
-                  for address, amount in wanted.items() if effect.tokens.get(address, 0) != amount]  # fmt: skip
+                  for address, amount in due.items() if effect.tokens.get(address, 0) != amount]  # fmt: skip
     return _check("payouts on chain", wrong, f"{len(rows)} transactions")
 
 
 def _every_attempt(connection: Conn, chain: Chain) -> Check:
-    """What was given up has moved nothing on chain, and what failed is there, and has not paid."""
+    """No expired attempt moved anything on chain; each failed one is there with an error (reclaims may be without)."""
     rows = connection.execute(
         "SELECT a.signature, a.state, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state IN ('failed', 'expired') ORDER BY a.signed_at, a.signature"
@@ -386,5 +403,6 @@ def _every_attempt(connection: Conn, chain: Chain) -> Check:
 
 
 def _check(name: str, wrong: list[str], right: str) -> Check:
+    """Return the check: ok with the detail `right` if nothing is wrong, else with the first findings."""
     more = f"; and {len(wrong) - PROBLEMS_MAX} more" if len(wrong) > PROBLEMS_MAX else ""
     return Check(name, not wrong, "; ".join(wrong[:PROBLEMS_MAX]) + more if wrong else right)

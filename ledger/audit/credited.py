@@ -1,9 +1,9 @@
-"""Credited: is what was earned, planned and paid that of whom it says? Questions of the audit; only reads.
+"""Credited: checks of the audit that earnings and payouts belong to the right creator. Only reads.
 
-The journal's sums can all be right while money stands to another's name. So each fold's credits are compared, creator by
-creator, with the appearances that it took; each payout with the account it was taken from, the plan of its transaction and the
-wallets that its creator has named; and what the chain's history was found to be with the attempts it is of. Each answer is
-a list of what is wrong, in words.
+All sums of the journal can be right while money is credited to the wrong creator. So these checks compare, creator by
+creator, each fold's credits with the appearances that it took; each payout with the account it was taken from, with the plan
+of its transaction and with the wallets that its creator has named; and attempts with the chain's history as it was read.
+Each returns what is wrong, a sentence for each finding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Conn = Connection[Any]
 Ids = NDArray[np.int64]
 
 FETCHED_ROWS = 2000
-SLACK_PIX = 0.001  # of what is computed in floating point
+SLACK_PIX = 0.001  # tolerance for floating point, in base units of PIX
 NAMED_MAX = 20
 
 # ── Earned ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -39,19 +39,20 @@ BOOKED = """SELECT f.id, f.amount_pix, a.kind, a.party, a.owner, p.amount FROM l
 
 
 class Taken(NamedTuple):
-    """What the funded appearances of a fold come to: in all, and of each creator (ascending), with how many they are."""
+    """What the funded appearances of one fold earn, in base units of PIX."""
 
     fold_id: int
-    amount_pix: int
-    creators: Ids
-    gross: Ids
-    counts: Ids
+    amount_pix: int  # in all
+    creators: Ids  # (creators,), ascending
+    gross: Ids  # (creators,) what each creator's appearances earn
+    counts: Ids  # (creators,) how many appearances that are
 
 
 def accruals(connection: Conn) -> tuple[list[str], int, int]:
-    """What is wrong with folds, how many appearances were read, of how many folds.
+    """Compare each fold's credits with its appearances; return what is wrong, and the numbers of appearances and folds.
 
-    A creator's share is the same for everybody in a fold, and rounded to a unit for each appearance.
+    All creators of a fold get the same share of what their appearances earn, each appearance rounded to a unit. The share at
+    the time of the fold is not stored: it is taken to be the fold's credits divided by its earnings.
     """
     wrong: list[str] = []
     folds = appearances = 0
@@ -61,18 +62,18 @@ def accruals(connection: Conn) -> tuple[list[str], int, int]:
         cursor.itersize = FETCHED_ROWS
         cursor.execute(BOOKED)
         for fold_id, rows in groupby(cursor, key=itemgetter(0)):
-            mine = Taken(fold_id, 0, *(np.zeros(0, np.int64) for _ in range(3)))
+            of_fold = Taken(fold_id, 0, *(np.zeros(0, np.int64) for _ in range(3)))
             if ahead is not None and ahead[0].fold_id == fold_id:
-                mine, count = ahead
+                of_fold, count = ahead
                 appearances += count
                 ahead = next(taken, None)
             folds += 1
-            wrong += _compared(mine, list(rows))
+            wrong += _compared(of_fold, list(rows))
     return wrong, appearances, folds
 
 
 def _taken(connection: Conn) -> Iterator[tuple[Taken, int]]:
-    """Each fold that took something, in order, and how many appearances it took."""
+    """Yield each fold that took batches, in order, and how many appearances it took, funded or not."""
     with connection.cursor(name="taken") as cursor:
         cursor.itersize = FETCHED_ROWS
         cursor.execute(TAKEN)
@@ -84,21 +85,21 @@ def _taken(connection: Conn) -> Iterator[tuple[Taken, int]]:
                 creators.append(shown["creator_id"][funded].astype(np.int64))
                 amounts.append(shown["amount_pix"][funded].astype(np.int64))
                 count += len(shown)
-            whose, amount = np.concatenate(creators), np.concatenate(amounts)
-            owners, place, counts = np.unique(whose, return_inverse=True, return_counts=True)
+            creator, amount = np.concatenate(creators), np.concatenate(amounts)  # (funded appearances,)
+            owners, place, counts = np.unique(creator, return_inverse=True, return_counts=True)
             gross = np.zeros(len(owners), np.int64)
             np.add.at(gross, place, amount)
             yield Taken(fold_id, int(amount.sum()), owners, gross, counts.astype(np.int64)), count
 
 
 def _compared(taken: Taken, rows: Sequence[tuple[Any, ...]]) -> list[str]:
-    """What a fold has booked (of `BOOKED`) beside what it took."""
-    fold_id, said = taken.fold_id, rows[0][1]
+    """Return what is wrong with a fold, given its rows of the query `BOOKED` and what its appearances earn."""
+    fold_id, stated = taken.fold_id, rows[0][1]
     posted = [row for row in rows if row[5] is not None]
     booked = -sum(row[5] for row in posted if row[2] == "reward_pool")
     wrong = []
-    if not said == booked == taken.amount_pix:
-        wrong.append(f"fold {fold_id} booked {booked}, says {said}, its appearances earn {taken.amount_pix}")
+    if not stated == booked == taken.amount_pix:
+        wrong.append(f"fold {fold_id} booked {booked}, says {stated}, its appearances earn {taken.amount_pix}")
     credited: dict[int, int] = {}
     for _, _, _, party, owner, amount in posted:
         if party == "creator":
@@ -107,13 +108,14 @@ def _compared(taken: Taken, rows: Sequence[tuple[Any, ...]]) -> list[str]:
     strangers = credited.keys() - set(known)
     wrong += [f"fold {fold_id} credits creator {owner} {credited[owner]}, of whom it took no appearance that earns"
               for owner in sorted(strangers)]  # fmt: skip
-    got = np.array([credited.get(owner, 0) for owner in known], np.int64)
+    got = np.array([credited.get(owner, 0) for owner in known], np.int64)  # (creators,)
     if not taken.amount_pix:
         return wrong
     share = int(got.sum()) / taken.amount_pix
-    room = taken.counts / 2 + taken.gross * (int(taken.counts.sum()) / 2 / taken.amount_pix) + SLACK_PIX
+    # Each appearance rounds by half a unit at most: the creator's own, and through `share` their part of everyone's.
+    tolerance = taken.counts / 2 + taken.gross * (int(taken.counts.sum()) / 2 / taken.amount_pix) + SLACK_PIX
     wrong += [f"fold {fold_id} credits creator {known[i]} {got[i]}, whose {taken.counts[i]} appearances earn {taken.gross[i]}"
-              f" at a share of {share:.6f}" for i in np.flatnonzero(np.abs(got - share * taken.gross) > room)]  # fmt: skip
+              f" at a share of {share:.6f}" for i in np.flatnonzero(np.abs(got - share * taken.gross) > tolerance)]  # fmt: skip
     return wrong
 
 
@@ -134,7 +136,7 @@ SUMS = """
 
 
 def plans(connection: Conn) -> list[str]:
-    """Each payout's transaction against its payouts: the same creators, wallets and amounts."""
+    """Compare the plan of each payout transaction with its payouts: creators, wallets and amounts must be the same."""
     wrong = [f"batch {batch} plans {planned} to creator {creator} at {to}, the payout is {paid} at {at}"
              for batch, creator, planned, to, paid, at in connection.execute(DIFFERS)]  # fmt: skip
     wrong += [f"batch {batch} says {count} recipients and {amount}, its plan {planned} and {sum_pix}"
@@ -164,9 +166,9 @@ ADDRESSES = """
 
 
 def owners(connection: Conn, *, derive: bool) -> list[str]:
-    """Each payout against its creator: whose account it was taken from, and whether the wallet was ever theirs.
+    """Check that each payout was taken from its creator's account and goes to a wallet that the creator has named.
 
-    `derive`: also that token accounts are those of the wallets, which takes 50 µs each.
+    With `derive` also check that each token account is that of its wallet, which takes 50 µs each.
     """
     wrong = [f"payout {number} of creator {creator} is taken from account {kind} of {party or 'nobody'} {owner}"
              for number, creator, kind, party, owner in connection.execute(OTHERS)]  # fmt: skip
@@ -191,7 +193,8 @@ def _is_account_of(address: str, wallet: str, mint: str) -> bool:
 
 # ── On chain, as it was found ──────────────────────────────────────────────────────────────────────────────────────
 
-# A payout is in the history of both addresses that are read, by slot; what else the ledger signs in that of who pays its fees.
+# A payout appears in the history of both addresses that are read (treasury and fee payer), so it must be known up to the
+# greater slot; other transactions appear in that of the fee payer alone.
 UNREAD = """
     SELECT a.signature, a.state, a.slot FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id
     CROSS JOIN (SELECT min(slot) AS least, max(slot) AS most FROM ledger.chain_cursors) c
@@ -218,7 +221,7 @@ OTHERWISE_BOOKED = """
 
 
 def attempts(connection: Conn) -> list[str]:
-    """Attempts and entries against the chain's history as the ledger has read it."""
+    """Compare attempts and entries with the chain's history as the ledger has read it."""
     wrong = [f"transaction {signature} is {state} at slot {slot}, and the chain's history that was read has it not"
              for signature, state, slot in connection.execute(UNREAD)]  # fmt: skip
     wrong += [f"transaction {signature} took {-delta} from the treasury; its attempt is {state or 'none'}, payouts got {got}"

@@ -1,4 +1,4 @@
-"""`pixr payouts archive`. Knows how to ask and how to print; the work is `archive`'s."""
+"""`pixr payouts archive`: options and printing. The work is done by `ledger.archive` and `ledger.keeping`."""
 
 from __future__ import annotations
 
@@ -35,45 +35,45 @@ def archive(context: Context, until_done: bool, timeout_s: float, as_json: bool)
     if until_done:
         _until_done(context, time.monotonic() + timeout_s)
     with context.connect(READER) as connection:
-        found = retention.measure(connection, context.settings.section(LedgerSettings))
+        kinds = retention.measure(connection, context.settings.section(LedgerSettings))
     if as_json:
-        context.emit([_document(each) for each in found])
+        context.emit([_document(kind) for kind in kinds])
         return
     table = Table("what", "kept for", "oldest", "parts", "content", box=None, header_style="dim")
-    for each in found:
-        kept = f"{each.keep_d} days" if each.keep_d else "ever"
-        oldest = f"{each.oldest_at:%Y-%m-%d %H:%M}" if each.oldest_at else ""
-        size = f"{each.bytes / 2**20:.1f} MiB" if each.parts else ""
-        table.add_row(each.name, kept, oldest, str(each.parts or ""), size)
+    for kind in kinds:
+        kept_for = f"{kind.keep_d} days" if kind.keep_d else "ever"
+        oldest = f"{kind.oldest_at:%Y-%m-%d %H:%M}" if kind.oldest_at else ""
+        size = f"{kind.bytes / 2**20:.1f} MiB" if kind.parts else ""
+        table.add_row(kind.name, kept_for, oldest, str(kind.parts or ""), size)
     context.console.print(table)
 
 
 def _until_done(context: Context, deadline: float) -> None:
-    """Wait for the ledger to archive what is due, or do it where none runs.
+    """Wait until all rows that are due are archived; if no ledger runs, archive them in this process.
 
     Raises:
-        Temporary: it is not done in time, or the object store is away.
+        Temporary: it is not done in time, or the object store does not answer.
     """
     from ledger.archive.retention import waiting
     from ledger.keeping import Keeping
     from ledger.rounds import Epoch
     from ledger.settings import LedgerSettings
 
-    own = context.settings.section(LedgerSettings)
-    with context.connect(READER) as connection, closing(Keeping(context.settings, Epoch())) as here:
+    settings = context.settings.section(LedgerSettings)
+    with context.connect(READER) as connection, closing(Keeping(context.settings, Epoch())) as keeping:
         row = connection.execute("SELECT epoch > 0 AND now() - seen_at < interval '15 s' FROM ledger.fence").fetchone()
         connection.rollback()
-        is_elsewhere = bool(row and row[0])
-        while left := waiting(connection, own):
+        ledger_runs = bool(row and row[0])
+        while left := waiting(connection, settings):
             connection.rollback()
             if time.monotonic() > deadline:
                 raise Temporary(f"not everything that is due is archived: {', '.join(left)}")
-            if is_elsewhere or not here.round():
-                if here.trouble:
-                    raise Temporary(here.trouble)
+            if ledger_runs or not keeping.round():
+                if keeping.trouble:
+                    raise Temporary(keeping.trouble)
                 time.sleep(POLL_S)
 
 
-def _document(found: Retention) -> dict[str, object]:
-    """Instants in RFC 3339."""
-    return asdict(found) | {"oldest_at": found.oldest_at.isoformat() if found.oldest_at else None}
+def _document(kind: Retention) -> dict[str, object]:
+    """Return a kind as JSON shows it, with times in RFC 3339."""
+    return asdict(kind) | {"oldest_at": kind.oldest_at.isoformat() if kind.oldest_at else None}

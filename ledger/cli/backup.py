@@ -1,4 +1,4 @@
-"""`pixr backup` and `pixr restore`. Knows how to ask and how to print; the work is `backup`'s."""
+"""`pixr backup` and `pixr restore`: options and printing, and PostgreSQL alone during a restore. See `ledger.backup`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def restore(context: Context, file: Path, replace: bool) -> None:
 
 @contextmanager
 def _postgres_alone(settings: Settings) -> Iterator[None]:
-    """Nothing of ours runs but the database."""
+    """Run the embedded PostgreSQL and no other service meanwhile; refuse if Pixr is up."""
     if supervisor.running(settings):
         raise Rejected("Pixr is running", status=409, code="running", hint="`pixr down` first")
     if settings.postgres.url != EMBEDDED:
@@ -72,6 +72,7 @@ def _postgres_alone(settings: Settings) -> Iterator[None]:
 
 
 def _empty(settings: Settings) -> None:
+    """Drop the embedded database and create it empty."""
     if settings.postgres.url != EMBEDDED:
         raise Rejected("only the embedded database is replaced", code="not-embedded", hint="name a new, empty one")
     name = sql.Identifier(runtime.DATABASE)

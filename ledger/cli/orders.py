@@ -1,6 +1,6 @@
-"""`pixr payouts order`: what an administrator has the ledger do. Knows how to ask and how to print; the work is `orders`'s.
+"""`pixr payouts order`: options and printing. The rules are those of `ledger.orders`.
 
-Each order is placed with an administrator's key, read from a file, so that it stands in no list of processes.
+Each order is placed with an administrator's API key. The key is read from a file, so that no list of processes shows it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def order() -> None:
 
 
 def order_options(command: Function) -> Function:
-    """What every order is placed with."""
+    """Add the options that every order has to a command."""
     options: tuple[Callable[[Function], Function], ...] = (
         click.option("--reason", required=True, help="Why; it stays in the journal."),
         click.option(
@@ -151,16 +151,16 @@ def list_command(context: Context, as_json: bool) -> None:
     from ledger.orders import orders
 
     with context.connect(READER) as connection:
-        found = orders.listing(connection)
+        listed = orders.listing(connection)
     if as_json:
-        context.emit([_document(each) for each in found])
+        context.emit([_document(each) for each in listed])
         return
     table = Table("order", "what", "reason", "by", "approved by", "state", "outcome", box=None, header_style="dim")
-    for each in found:
+    for each in listed:
         what = " ".join((each.kind, *(f"{name}={value}" for name, value in each.body.items())))
         words = (what, each.reason, each.ordered_as, each.approved_as or "", each.state, each.outcome or "")
         table.add_row(str(each.id), *map(escape, words))
-    context.console.print(table if found else "no orders yet")
+    context.console.print(table if listed else "no orders yet")
 
 
 def _place(
@@ -172,30 +172,31 @@ def _place(
     timeout_s: float,
     as_json: bool,
 ) -> None:
+    """Place an order; then wait for the ledger, or say that another administrator has to approve it."""
     from ledger.orders import orders
     from ledger.settings import LedgerSettings
 
-    own = context.settings.section(LedgerSettings)
+    settings = context.settings.section(LedgerSettings)
     with context.connect(LEDGER) as connection:
-        number = orders.place(connection, _key(context, key_file), kind, body, reason, own.order_expires_s)
+        number = orders.place(connection, _key(context, key_file), kind, body, reason, settings.order_expires_s)
         placed = orders.one(connection, number)
-    if not own.orders_by_two:
+    if not settings.orders_by_two:
         _wait(context, number, timeout_s, as_json)
     elif as_json:
         context.emit(_document(placed))
     else:
         until = f"{placed.expires_at:%Y-%m-%d %H:%M %Z}"
-        said = f"order {number} waits for another administrator until {until}: pixr payouts order approve {number}"
-        context.console.print(said, soft_wrap=True)
+        line = f"order {number} waits for another administrator until {until}: pixr payouts order approve {number}"
+        context.console.print(line, soft_wrap=True)
 
 
 def _wait(context: Context, number: int, timeout_s: float, as_json: bool) -> None:
-    """Until the ledger has answered; exit code 1 where it refuses."""
+    """Wait until the ledger has carried out or refused an order, and print it; exit with code 1 if it was refused."""
     from ledger.orders import orders
 
     deadline = time.monotonic() + timeout_s
     with context.connect(READER) as connection:
-        while (found := orders.one(connection, number)).done_at is None:
+        while (answered := orders.one(connection, number)).done_at is None:
             connection.rollback()
             if time.monotonic() > deadline:
                 raise Temporary(
@@ -203,14 +204,19 @@ def _wait(context: Context, number: int, timeout_s: float, as_json: bool) -> Non
                 )
             time.sleep(POLL_S)
     if as_json:
-        context.emit(_document(found))
+        context.emit(_document(answered))
     else:
-        context.console.print(f"order {number} is {found.state}: {found.outcome}", markup=False, soft_wrap=True)
-    if not found.carried_out:
+        context.console.print(f"order {number} is {answered.state}: {answered.outcome}", markup=False, soft_wrap=True)
+    if not answered.carried_out:
         raise SystemExit(1)
 
 
 def _key(context: Context, key_file: Path | None) -> str:
+    """Read an administrator's key from a file; by default from the one that Pixr has made.
+
+    Raises:
+        Rejected: the file cannot be read.
+    """
     file = key_file or runtime.secret_path(context.settings, ADMIN_KEY)
     try:
         return file.read_text(encoding="ascii").strip()

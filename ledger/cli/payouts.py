@@ -1,4 +1,4 @@
-"""`pixr payouts` and `pixr audit`. Knows how to ask and how to print; the answers come from the modules it calls."""
+"""`pixr payouts` and `pixr audit`: options and printing. The work is done by the modules of the ledger that it calls."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -
 
 
 def _unfinished(context: Context, connection: Any) -> dict[str, int]:
-    """What is still to be done: searches to fold, batches under way, creators that are due."""
+    """Return how much is still to be done: searches to fold, batches under way, creators to pay (none, while frozen)."""
     from ledger.payouts import batches, owed
     from ledger.risk import stops
     from ledger.settings import Economics
@@ -182,13 +182,13 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
     bound = connection.execute("SELECT mint FROM ledger.chain").fetchone()
     closed = stops.frozen(connection) or not batches.is_payday(connection, economics)
     due = [] if closed else owed.due(connection, economics, bound[0] if bound else "", 1)
-    found = {"searches": int(waiting[0]), "batches": batches.live_count(connection), "due": len(due)}
+    unfinished = {"searches": int(waiting[0]), "batches": batches.live_count(connection), "due": len(due)}
     connection.rollback()
-    return found
+    return unfinished
 
 
 def _own_work(context: Context, connection: Any) -> Callable[[], object]:
-    """What a command does while it waits: nothing where a ledger runs, else the ledger's own rounds."""
+    """Return what a command does while it waits: nothing if a ledger runs, else the ledger's work in this process."""
     row = connection.execute("SELECT epoch > 0 AND now() - seen_at < interval '15 s' FROM ledger.fence").fetchone()
     connection.rollback()
     if row and row[0]:
@@ -216,7 +216,7 @@ def _chain(context: Context) -> Chain:
 
 
 def _heads(context: Context) -> Callable[[], Sequence[Anchor]]:
-    """What was kept of the journal in the object store, when it is asked for."""
+    """Return a function that lists the journal's anchors in the object store."""
     from cluster import runtime
     from cluster.storage import Storage
     from ledger.audit import anchors
@@ -226,7 +226,7 @@ def _heads(context: Context) -> Callable[[], Sequence[Anchor]]:
 
 
 def _gas(context: Context) -> str | None:
-    """The address that pays fees, where it is not the treasury's own."""
+    """Return the address that pays fees; None if the treasury pays them."""
     from ledger.settings import LedgerSettings
     from ledger.solana.treasury import open_signer
 

@@ -1,4 +1,4 @@
-"""`pixr payouts stops`, `hold`, `freeze`, `restored` and `release`. Knows how to ask and print; the work is `stops`'s."""
+"""`pixr payouts stops`, `hold`, `freeze`, `restored` and `release`: options and printing. See `ledger.risk.stops`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from cluster.roles import LEDGER, READER
 @click.pass_obj
 def stops(context: Context, as_json: bool) -> None:
     """List what stops payouts, to one creator or to all, and why."""
-    from ledger.risk import stops as own
+    from ledger.risk import stops as risk_stops
 
     with context.connect(READER) as connection:
-        found = own.in_force(connection)
+        in_force = risk_stops.in_force(connection)
     if as_json:
-        context.emit([_document(each) for each in found])
+        context.emit([_document(each) for each in in_force])
         return
     table = Table("name", "creator", "reason", "since", "until", box=None, header_style="dim")
-    for each in found:
+    for each in in_force:
         creator = "all" if each.creator_id is None else str(each.creator_id)
         until = f"{each.until:%Y-%m-%d %H:%M}" if each.until else ""
         reason = f"{each.reason} {each.detail}".strip()
         table.add_row(each.name, creator, reason, f"{each.placed_at:%Y-%m-%d %H:%M}", until)
-    context.console.print(table if found else "nothing stops payouts")
+    context.console.print(table if in_force else "nothing stops payouts")
 
 
 @click.command()
@@ -41,13 +41,13 @@ def stops(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def hold(context: Context, creator_id: int, reason: str, unknown: bool) -> None:
     """Stop payouts to a creator, for a REASON that they are shown. What is owed waits; what is signed may still arrive."""
-    from ledger.risk import stops as own
+    from ledger.risk import stops as risk_stops
 
     with context.connect(LEDGER) as connection:
         if not unknown:
-            own.require_known(connection, creator_id)
-        own.hold(connection, creator_id, reason)
-        signed = own.under_way(connection, creator_id)
+            risk_stops.require_known(connection, creator_id)
+        risk_stops.hold(connection, creator_id, reason)
+        signed = risk_stops.under_way(connection, creator_id)
     context.console.print(f"payouts to creator {creator_id} are held")
     if signed:
         context.console.print(f"{signed} base units are signed already and may still arrive")
@@ -58,10 +58,10 @@ def hold(context: Context, creator_id: int, reason: str, unknown: bool) -> None:
 @click.pass_obj
 def freeze(context: Context, reason: str) -> None:
     """Stop all payouts, for a REASON. What is under way on the chain is settled all the same."""
-    from ledger.risk import stops as own
+    from ledger.risk import stops as risk_stops
 
     with context.connect(LEDGER) as connection:
-        own.freeze(connection, reason, {"by": getpass.getuser()})
+        risk_stops.freeze(connection, reason, {"by": getpass.getuser()})
     context.console.print("all payouts are frozen")
 
 
@@ -81,15 +81,15 @@ def restored(context: Context) -> None:
 @click.pass_obj
 def release(context: Context, name: str) -> None:
     """End a hold or a freeze, by the NAME that `stops` shows."""
-    from ledger.risk import stops as own
+    from ledger.risk import stops as risk_stops
 
     with context.connect(LEDGER) as connection:
-        own.release(connection, name, getpass.getuser())
+        risk_stops.release(connection, name, getpass.getuser())
     context.console.print(f"{name} is released")
 
 
 def _document(stop: Any) -> dict[str, Any]:
-    """Ids as strings, instants in RFC 3339."""
+    """Return a stop as JSON shows it: ids as strings, times in RFC 3339."""
     shown = asdict(stop)
     shown["creator_id"] = None if stop.creator_id is None else str(stop.creator_id)
     for name in ("placed_at", "until"):

@@ -1,4 +1,4 @@
-"""`pixr payouts wallet`: who is paid where, and the proof of it. Knows how to ask and how to print; the work is `wallets`'s."""
+"""`pixr payouts wallet`: options and printing. The work is done by `wallets` and `challenges` of `ledger.creators`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def show(context: Context, creator_id: int, as_json: bool) -> None:
     from ledger.creators import wallets
 
     with context.connect(READER) as connection:
-        found = wallets.of(connection, creator_id)
-    _print(context, found, as_json)
+        known = wallets.of(connection, creator_id)
+    _print(context, known, as_json)
 
 
 @wallet.command("challenge")
@@ -86,12 +86,13 @@ def _asked_by() -> str:
     return f"user {getpass.getuser()}"
 
 
-def _print(context: Context, found: Any, as_json: bool) -> None:
+def _print(context: Context, known: Any, as_json: bool) -> None:
+    """Print a wallet, or that there is none (`known` is None)."""
     if as_json:
-        context.emit(None if found is None else asdict(found) | {"creator_id": str(found.creator_id)})
-    elif found is None:
+        context.emit(None if known is None else asdict(known) | {"creator_id": str(known.creator_id)})
+    elif known is None:
         context.console.print("no wallet is known")
     else:
-        held = f", payouts wait until {found.hold_until}" if found.hold_until else ""
-        proven = "proven" if found.proven else "not proven"
-        context.console.print(f"{found.wallet}, set by {found.set_by} {found.set_at}, {proven}{held}", soft_wrap=True)
+        held = f", payouts wait until {known.hold_until}" if known.hold_until else ""
+        proven = "proven" if known.proven else "not proven"
+        context.console.print(f"{known.wallet}, set by {known.set_by} {known.set_at}, {proven}{held}", soft_wrap=True)

@@ -1,9 +1,9 @@
-"""Challenges: that who names a wallet holds its key. Owns `ledger.wallet_challenges` and `ledger.wallet_proofs`.
+"""Challenges: a proof that the caller who names a wallet holds its key. Owns `ledger.wallet_challenges`, `wallet_proofs`.
 
-The message is in the format of Sign-In With Solana, so that wallets show it and warn where its domain is not the page's.
-It is bound to the deployment's domain, the creator, the wallet and the caller who asked; it is good once, and for some
-minutes by the database's clock. An answer is a signature: the message that it is of is the one that was kept, never one
-that a caller brings. Knows nothing of what a proof is good for (see `wallets`).
+A challenge is a message to sign, in the format of Sign-In With Solana, so that wallet programs can show it and warn when its
+domain is not that of the page. It is bound to the deployment's domain, the creator, the wallet and the caller; it can be
+used once, within some minutes by the database's clock. The answer is a signature alone: it is verified against the message
+that was stored, never against one that the caller sends. Does not know what a proof is good for (see `wallets`).
 """
 
 from __future__ import annotations
@@ -40,28 +40,38 @@ Expiration Time: {expires_at}"""
 
 @dataclass(frozen=True)
 class Challenge:
-    """A message to be signed, byte for byte as UTF-8, by the key of `wallet`. `expires_at` is RFC 3339."""
+    """A message to be signed by the key of `wallet`."""
 
     creator_id: int
     wallet: str
     nonce: str
-    message: str
-    expires_at: str
+    message: str  # its UTF-8 bytes are signed
+    expires_at: str  # RFC 3339
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The signature of a challenge's message, 64 bytes in base58."""
+    """The answer to a challenge."""
 
-    nonce: str
-    signature: str
+    nonce: str  # of the challenge
+    signature: str  # of its message: 64 bytes in base58
 
 
 def issue(connection: Conn, economics: Economics, creator_id: int, wallet: str, asked_by: str) -> Challenge:
-    """A new message for a creator's wallet to sign; an earlier one of the same caller for the creator is void.
+    """Make a new challenge; an earlier one of the same caller for the same creator becomes void.
+
+    Args:
+        connection: in the caller's transaction.
+        economics: `wallet_domain` and `wallet_challenge_s` are read.
+        creator_id: whose wallet it is to be.
+        wallet: the address, base58.
+        asked_by: who asks: only the same caller can answer the challenge.
+
+    Returns:
+        The challenge.
 
     Raises:
-        Rejected: the wallet cannot be paid, or the deployment has not said which domain it is.
+        Rejected: the wallet cannot be paid, or `wallet_domain` is not set.
     """
     if not economics.wallet_domain:
         hint = "set [economics] wallet_domain to the name by which browsers know this deployment"
@@ -86,13 +96,21 @@ def issue(connection: Conn, economics: Economics, creator_id: int, wallet: str, 
 
 
 def prove(connection: Conn, creator_id: int, wallet: str, asked_by: str, answer: Answer) -> str:
-    """Take the answer to a challenge, which is used up; the proof's id, once it is written.
+    """Verify the answer to a challenge, use the challenge up and write the proof.
 
-    Runs in the caller's transaction: what is refused uses nothing up.
+    Args:
+        connection: in the caller's transaction. If that is rolled back after a refusal, the challenge stays open.
+        creator_id: whose wallet it is to be.
+        wallet: the address, base58.
+        asked_by: who answers; must be who asked for the challenge.
+        answer: the nonce and the signature.
+
+    Returns:
+        The id of the proof, for `wallets.change`.
 
     Raises:
-        Rejected: the caller has no such challenge open for this creator and wallet, its time is over, or the signature is
-            not of its message by the wallet's key.
+        Rejected: no such challenge is open for this caller, creator and wallet, it has expired, or the signature is not of
+            its message by the wallet's key.
     """
     row = connection.execute(
         "DELETE FROM ledger.wallet_challenges WHERE nonce = %s AND creator_id = %s AND wallet = %s AND asked_by = %s"
@@ -115,10 +133,10 @@ def prove(connection: Conn, creator_id: int, wallet: str, asked_by: str, answer:
 
 
 def verifies(wallet: str, message: str, signature: str) -> bool:
-    """Whether it is the ed25519 signature of the message by the wallet's key, in its one form.
+    """Return whether `signature` is the ed25519 signature of the message by the wallet's key.
 
-    The strict rules hold: neither a key nor a point of the signature is of small order, and its scalar is below the
-    order of the group, so that nobody makes another signature of one.
+    Verifies strictly: neither the key nor the point of the signature may be of small order, and the scalar must be below the
+    order of the group, so that no second valid signature can be derived from one.
     """
     try:
         return Signature.from_string(signature).verify(Pubkey.from_string(wallet), message.encode())

@@ -1,8 +1,9 @@
-"""Live counters: what each creator has earned, in Redis, for pages that look every second.
+"""Live counters: what each creator has earned, in Redis, for pages that read it every second.
 
-They follow the folds of the journal and never lead: money is counted in PostgreSQL alone. A script takes a step only
-if the counters stand where the step begins, so that a step that is sent twice, or by two, counts once; counters that
-were dropped, or that belong to another ledger, are counted anew from the journal.
+The counters follow the folds of the journal; money is counted in PostgreSQL alone. They move in steps, from one fold to a
+later one. A Lua script takes a step only if the counters stand at the fold where the step begins: so a step that is sent
+twice, or by two processes, counts once. Counters that are missing, or belong to another ledger, are computed again from the
+journal.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from psycopg import Connection
 
 log = logging.getLogger(__name__)
 
-# After the deployment's mark. By creator: base units from appearances so far, before what was taken back.
+# Keys follow the deployment's prefix. EARNED is a hash, by creator: base units of PIX from appearances, before reversals.
 EARNED = "live:earned"
-PLACE = "live:place"  # whose they are, and the last fold that they contain
-PIECE = 10_000  # creators a call
-# KEYS: place, earned. ARGV: where the counters must stand, where they then stand, then creator and amount in turn.
+PLACE = "live:place"  # "NAME:FOLD": the ledger they belong to, and the last fold that they contain
+PIECE = 10_000  # creators a call of the script
+# KEYS: place, earned. ARGV: the place where the counters must stand, the place after the step, then creator and amount in turn.
 STEP = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 for i = 3, #ARGV, 2 do redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end
@@ -29,7 +30,7 @@ return 1
 
 
 def earned(connection: Connection[Any], creator_id: int) -> int:
-    """What a counter would say of a creator, from the journal."""
+    """Return what a creator's counter should say, from the journal, in base units of PIX."""
     row = connection.execute(
         "SELECT coalesce(sum(earned), 0)::bigint FROM ("
         "   SELECT p.amount AS earned FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
@@ -43,34 +44,38 @@ def earned(connection: Connection[Any], creator_id: int) -> int:
 
 
 class Counters:
-    """The counters of a deployment as one writer keeps them; `name` tells it from every other, before and after it.
-
-    `mark` is the deployment's own (`runtime.mark`): another one on the same Redis has creators of the same numbers.
-    """
+    """The counters of a deployment, as one writer keeps them."""
 
     def __init__(self, client: redis.Redis, name: str, mark: str) -> None:
+        """Prepare the script.
+
+        Args:
+            client: a client of Redis.
+            name: identifies this ledger: counters of another name are computed again.
+            mark: the prefix of this deployment's keys, since several deployments may share a Redis.
+        """
         self._client, self._name = client, name
         self._keys = [mark + PLACE, mark + EARNED]
         self._step = client.register_script(STEP)
 
     def follow(self, connection: Connection[Any]) -> int:
-        """Count the folds since the last look; returns how many creators moved.
+        """Add what was earned since the last call; return how many creators' counters changed.
 
         Raises:
-            redis.RedisError: Redis does not answer. Nothing is lost: the next look takes it in.
+            redis.RedisError: Redis does not answer. Nothing is lost: the next call adds it.
         """
         place = self._place()
         last = self._fold_of(place)
         newest = self._newest(connection)
         if last is None or last > newest:
-            return self._anew(connection, newest)
+            return self._recount(connection, newest)
         if last == newest:
             return 0
         earned = self._earned(connection, last, newest)
         return len(earned) if self._take(place, newest, earned) else 0
 
-    def _anew(self, connection: Connection[Any], newest: int) -> int:
-        """All of it, after whatever stood there is gone."""
+    def _recount(self, connection: Connection[Any], newest: int) -> int:
+        """Delete all counters and compute them from the journal up to fold `newest`."""
         earned = self._all_earned(connection, newest)
         self._client.delete(*self._keys)
         taken = self._take("", newest, earned)
@@ -78,7 +83,11 @@ class Counters:
         return len(earned) if taken else 0
 
     def _take(self, place: str, newest: int, earned: list[tuple[int, int]]) -> bool:
-        """One step in pieces; each but the last leaves the counters at a place of its own, which `follow` counts anew."""
+        """Take one step, in pieces; return whether it counted.
+
+        Between pieces the counters stand at a place that names no fold. If the process ends there, the next call of `follow`
+        computes them again.
+        """
         pieces = [earned[start : start + PIECE] for start in range(0, len(earned), PIECE)] or [[]]
         for number, piece in enumerate(pieces, 1):
             after = f"{self._name}:{newest}" if number == len(pieces) else f"{self._name}:{newest}:{number}"
@@ -111,12 +120,12 @@ class Counters:
         return [(int(owner), int(amount)) for owner, amount in rows]
 
     def _all_earned(self, connection: Connection[Any], until: int) -> list[tuple[int, int]]:
-        """Of all folds up to one, also of those that are archived: carried forward, or postings of entries of their kind."""
+        """Return what each creator has earned by all folds up to `until`, with what is carried forward of archived ones."""
         rows = connection.execute(
             "SELECT a.owner, sum(e.earned)::bigint FROM ("
             "   SELECT p.account_id, p.amount AS earned FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id"
             "   WHERE e.kind = 'accrual' AND e.id > coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0)"
-            "     AND e.id < coalesce("  # folds of after `until` are there whatever has gone before them
+            "     AND e.id < coalesce("  # folds after `until` are never archived yet
             "     (SELECT entry_id FROM ledger.folds WHERE id > %s AND entry_id IS NOT NULL ORDER BY id LIMIT 1),"
             "     (SELECT entry_id + 1 FROM ledger.chain_head))"
             "   UNION ALL SELECT account_id, earned FROM ledger.carried WHERE earned <> 0) e"

@@ -1,9 +1,11 @@
 """Earnings: what a creator has earned and where it is now. Only reads; the journal is the source.
 
-pending  earned and still open to reversal      payable  waiting for a payout
-in_flight  in a payout that is not settled      paid     settled, by the journal
-on_chain  what the finalized transactions themselves show was received
-accrued = pending + payable + in_flight + paid: everything ever earned, less reversals.
+pending    earned, not matured yet: can still be reversed
+payable    matured, waits for a payout
+in_flight  in a payout that is not settled
+paid       settled, by the journal
+on_chain   received, by the finalized transactions themselves
+accrued    pending + payable + in_flight + paid: everything ever earned, less reversals
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from psycopg import Connection
 
 @dataclass(frozen=True)
 class Earnings:
-    """Base units of PIX."""
+    """One creator's earnings; amounts are base units of PIX."""
 
     creator_id: int
     pending: int = 0
@@ -24,23 +26,24 @@ class Earnings:
     in_flight: int = 0
     paid: int = 0
     on_chain: int = 0
-    payouts: int = 0
+    payouts: int = 0  # how many are settled
     wallet: str | None = None
-    held: str | None = None
+    held: str | None = None  # the reason of the oldest hold in force
 
     @property
     def accrued(self) -> int:
+        """Everything ever earned, less reversals."""
         return self.pending + self.payable + self.in_flight + self.paid
 
     def document(self) -> dict[str, Any]:
-        """As the HTTP interface shows it: amounts and ids as strings."""
-        amounts = ("pending", "accrued", "payable", "in_flight", "paid", "on_chain")
-        shown: dict[str, Any] = {name: str(getattr(self, name)) for name in amounts}
-        rest = {"payouts": self.payouts, "wallet": self.wallet, "held": self.held}
-        return {"creator_id": str(self.creator_id), **shown, **rest}
+        """Return the earnings as the HTTP interface shows them: amounts and ids as strings."""
+        names = ("pending", "accrued", "payable", "in_flight", "paid", "on_chain")
+        amounts: dict[str, Any] = {name: str(getattr(self, name)) for name in names}
+        others = {"payouts": self.payouts, "wallet": self.wallet, "held": self.held}
+        return {"creator_id": str(self.creator_id), **amounts, **others}
 
 
-# One statement, so that the parts are of one instant and always add up.
+# One statement, so that all amounts are of the same time and add up.
 OF = """
     SELECT c.id,
         coalesce((SELECT balance FROM ledger.accounts
@@ -62,9 +65,10 @@ OF = """
 
 
 def of(connection: Connection[Any], creator_id: int) -> Earnings:
-    """One creator's earnings; a creator the ledger has never seen has earned nothing."""
+    """Return one creator's earnings: all 0 for a creator whom the ledger does not know."""
     return of_many(connection, [creator_id])[0]
 
 
 def of_many(connection: Connection[Any], creator_ids: list[int]) -> list[Earnings]:
+    """Return the earnings of creators in the given order."""
     return [Earnings(*row) for row in connection.execute(OF, (creator_ids,))]

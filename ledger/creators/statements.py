@@ -1,7 +1,7 @@
-"""Statements: every movement of a creator's money, newest first, page by page, from the journal and on into the archive.
+"""Statements: every movement of a creator's money, newest first, page by page, from the journal and then from the archive.
 
-What stands in a part of the archive is read there, by account (see `archive.accounts`), and what does not in the tables: so a
-statement is whole whatever has left them, and one that reaches a part which cannot be read says so. Only reads.
+Postings that are archived are read from the archive, by account (see `archive.accounts`), all others from the tables: so a
+statement is complete, no matter what has been deleted. A page that needs a part which cannot be read fails. Only reads.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ledger.settings import AMOUNT_MAX
 Conn = Connection[Any]
 
 ROWS_MAX = 10_000  # of one page
-PARTS_MAX = 50  # of the archive that one page reads
-LOOKS_MAX = 10
+PARTS_MAX = 50  # parts of the archive that one page reads
+LOOKS_MAX = 10  # tries to read the tables while no part is added
 
 
 class Place(NamedTuple):
-    """An entry and its line, up to which a statement has been read."""
+    """The entry and line up to which a statement has been read."""
 
     entry: int
     line: int
@@ -39,26 +39,26 @@ BEGIN = Place(AMOUNT_MAX, 0)
 
 @dataclass(frozen=True)
 class StatementLine:
-    """One movement of a creator's money: the entry that moved it, and the account it moved."""
+    """One movement of a creator's money: a posting on one of their accounts."""
 
-    at: str
+    at: str  # RFC 3339
     entry_id: int
-    kind: str
-    account: str
-    amount: int
-    signature: str | None
+    kind: str  # of the entry
+    account: str  # kind of the account: "maturing" or "payable"
+    amount: int  # base units of PIX
+    signature: str | None  # of the payout's transaction, if it belongs to one
     line: int  # of the entry
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some lines, and where to go on; None: these were the last."""
+    """One page of a statement."""
 
     lines: list[StatementLine]
-    following: Place | None
+    following: Place | None  # where the next page begins; None after the last
 
 
-# What is not archived: the postings of each account are read in the order of its index.
+# Postings that are not archived; those of each account are read in the order of its index.
 LIVE = """
     SELECT p.account_id, p.entry_id, p.amount, p.line FROM unnest(%(accounts)s::bigint[]) AS a (id), LATERAL (
         SELECT account_id, entry_id, line, amount FROM ledger.postings
@@ -71,7 +71,7 @@ PARTS = """
     LEFT JOIN ledger.archived_accounts a ON a.archive_id = r.id
     WHERE r.kind = 'journal' AND r.first <= %(entry)s AND r.newest_at >= %(since)s - interval '2 days'
     ORDER BY r.first DESC LIMIT %(most)s"""
-# An entry may take the money of many batches: a line for each recipient, batch by batch in the order that it names them in.
+# One entry may plan the payouts of many batches: a line for each recipient, batch by batch in the order of its document.
 ABOUT = """
     SELECT w.entry, w.line, e.occurred_at, e.kind, coalesce(
         (SELECT t.signature FROM ledger.attempts t WHERE t.state = 'landed' AND t.batch_id = b.id),
@@ -87,83 +87,91 @@ ABOUT = """
 
 
 def page(connection: Conn, creator_id: int, shelf: Shelf, *, before: Place = BEGIN, limit: int = ROWS_MAX) -> Page:
-    """Postings on a creator's accounts after `before`, with the signature of the payout each belongs to.
+    """Read one page of a creator's statement.
 
     A page costs what it shows, wherever it begins, and one small read for each part of the archive that it passes.
 
+    Args:
+        connection: of any role that may read the ledger.
+        creator_id: the creator.
+        shelf: where the archive lies.
+        before: where the page before ended; its lines are older than that.
+        limit: the most lines of the page; `ROWS_MAX` at most.
+
+    Returns:
+        The page. It may be empty and still not be the last, after `PARTS_MAX` parts without any posting of the creator.
+
     Raises:
-        Temporary: the object store is away.
-        Rejected: a part of the archive is gone or damaged.
+        Temporary: the object store does not answer, or the archive grows too quickly.
+        Rejected: a part of the archive is missing or damaged.
     """
     limit = min(limit, ROWS_MAX)
-    own = connection.execute(
+    creator_accounts = connection.execute(
         "SELECT id, kind, created_at FROM ledger.accounts WHERE party = 'creator' AND owner = %s", (creator_id,)
     ).fetchall()
-    kinds = {int(number): str(kind) for number, kind, _ in own}
+    kinds = {int(number): str(kind) for number, kind, _ in creator_accounts}
     if not kinds:
         return Page([], None)
-    found, archived = _live(connection, list(kinds), before, limit)
-    following: Place | None = Place(found[-1].entry, found[-1].line) if len(found) == limit else None
+    postings, archived = _live(connection, list(kinds), before, limit)
+    following: Place | None = Place(postings[-1].entry, postings[-1].line) if len(postings) == limit else None
     if following is None and archived:
-        more, following = _archived(connection, shelf, list(kinds), min(row[2] for row in own),
-                                    _within(before, archived), limit - len(found))  # fmt: skip
-        found += more
-    return Page(_lines(connection, found, kinds), following)
+        begin = before if before.entry <= archived else Place(archived, 0)
+        older, following = _archived(connection, shelf, list(kinds), min(row[2] for row in creator_accounts),
+                                     begin, limit - len(postings))  # fmt: skip
+        postings += older
+    return Page(_lines(connection, postings, kinds), following)
 
 
-def _live(connection: Conn, own: Sequence[int], before: Place, limit: int) -> tuple[list[Found], int]:
-    """Postings of the tables that stand in no part; and the last entry that does.
+def _live(connection: Conn, account_ids: Sequence[int], before: Place, limit: int) -> tuple[list[Found], int]:
+    """Read postings that are not archived, and the last entry that is.
 
-    Parts are added meanwhile: looked at again until none was, so that nothing falls between.
+    If a part is added meanwhile they are read again, so that no posting is missed.
     """
     for _ in range(LOOKS_MAX):
         archived = parts.last(connection, JOURNAL)
-        given = {
-            "accounts": list(own),
+        bounds = {
+            "accounts": list(account_ids),
             "archived": archived,
             "entry": before.entry,
             "line": before.line,
             "limit": limit,
         }
-        found = [Found(*row) for row in connection.execute(LIVE, given)]
+        postings = [Found(*row) for row in connection.execute(LIVE, bounds)]
         if parts.last(connection, JOURNAL) == archived:
-            return found, archived
+            return postings, archived
     raise Temporary("the archive grows while a statement is read")
 
 
-def _within(before: Place, archived: int) -> Place:
-    """Where to begin in the archive."""
-    return before if before.entry <= archived else Place(archived, 0)
-
-
 def _archived(
-    connection: Conn, shelf: Shelf, own: Sequence[int], since: datetime, before: Place, limit: int
+    connection: Conn, shelf: Shelf, account_ids: Sequence[int], since: datetime, before: Place, limit: int
 ) -> tuple[list[Found], Place | None]:
-    """Postings of the archive, newest first, and where to go on."""
+    """Read postings from the archive, newest first, and where to go on; `since` is when the oldest account was opened."""
     rows = connection.execute(PARTS, {"entry": before.entry, "since": since, "most": PARTS_MAX + 1}).fetchall()
-    found: list[Found] = []
+    postings: list[Found] = []
     for first, part, name, size, places in rows[:PARTS_MAX]:
         if name is None:
             raise Rejected(f"part {part} of the archive has no postings by account", code=DAMAGED)
         kept = Kept(name, size, bytes(places))
-        some = [each for each in accounts.read(shelf, kept, own) if _is_after(each, before)]
-        found += sorted(some, key=lambda each: (-each.entry, each.line))
-        if len(found) > limit:
-            last = found[limit - 1] if limit else None
-            return found[:limit], Place(last.entry, last.line) if last else before
+        of_part = [each for each in accounts.read(shelf, kept, account_ids) if _is_after(each, before)]
+        postings += sorted(of_part, key=lambda each: (-each.entry, each.line))
+        if len(postings) > limit:
+            last = postings[limit - 1] if limit else None
+            return postings[:limit], Place(last.entry, last.line) if last else before
         before = Place(first - 1, 0)
-    return found, before if len(rows) > PARTS_MAX else None
+    return postings, before if len(rows) > PARTS_MAX else None
 
 
-def _is_after(found: Found, place: Place) -> bool:
-    return found.entry < place.entry or (found.entry == place.entry and found.line > place.line)
+def _is_after(posting: Found, place: Place) -> bool:
+    return posting.entry < place.entry or (posting.entry == place.entry and posting.line > place.line)
 
 
-def _lines(connection: Conn, found: Sequence[Found], kinds: dict[int, str]) -> list[StatementLine]:
-    rows = connection.execute(ABOUT, ([each.entry for each in found], [each.line for each in found]))
+def _lines(connection: Conn, postings: Sequence[Found], kinds: dict[int, str]) -> list[StatementLine]:
+    """Add to postings what their entries say; `kinds` are the kinds of the accounts."""
+    rows = connection.execute(ABOUT, ([each.entry for each in postings], [each.line for each in postings]))
     about = {(entry, line): (at.isoformat(), kind, signature) for entry, line, at, kind, signature in rows}
     lines = []
-    for each in found:
-        at, kind, signature = about[each.entry, each.line]
-        lines.append(StatementLine(at, each.entry, kind, kinds[each.account], each.amount, signature, each.line))
+    for posting in postings:
+        at, kind, signature = about[posting.entry, posting.line]
+        account = kinds[posting.account]
+        lines.append(StatementLine(at, posting.entry, kind, account, posting.amount, signature, posting.line))
     return lines

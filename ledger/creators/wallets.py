@@ -1,13 +1,16 @@
-"""Wallets: where a creator is paid. Owns `ledger.wallets`; the database keeps the change log and the least hold of a change.
+"""Wallets: where a creator is paid. Owns `ledger.wallets`; the database writes the log of changes and enforces their hold.
 
-A manifest may claim a wallet only where there is none, and payouts wait for a while: who may ingest may name any creator.
-A change needs the creator's own scope (or an administrator's) and holds payouts likewise, so that a stolen key does not
-empty an account before its owner notices; a proof (see `challenges`) says who holds the new wallet's key, not that the
-creator wanted it, and shortens no such hold. A first wallet that is proven is paid at once, and so is a manifest's that the
-creator confirms; a first one without a proof, as of an exchange, waits as a change does.
+How long payouts wait after a wallet is set:
 
-A wallet must be payable: the public key of a pair of keys, and neither a program's address nor one of the platform's own.
-That is asked when it is set and again whenever a payout is planned, since rules grow and older wallets stay.
+    by a manifest, where there is none   `manifest_wallet_hold_h`, or until the creator confirms it: a caller who may ingest
+                                         may name any creator
+    first wallet with a proof            not at all (see `challenges`)
+    first wallet without a proof         `wallet_hold_s`, as an exchange's, whose key the creator does not hold
+    change to another wallet             `wallet_hold_s`, with a proof or without: a proof shows who holds the new wallet's
+                                         key, not that the creator wanted the change, whose own key may be stolen
+
+A wallet must be payable: the public key of a key pair, neither a program's address nor one of the platform's own. That is
+checked when it is set and again when a payout is planned, since the rules may have become stricter in between.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from cluster.errors import Rejected
 from ledger.settings import Economics
 
 UNPAYABLE = "the wallet cannot be paid"  # how the reason of such a hold begins
-ONES = "1" * 12  # of no key in base 58, except by choice: the chain's own programs and settings are named so
+ONES = "1" * 12  # in base58 no random key contains this; the chain's own programs and settings do
 PROGRAMS = frozenset((
     "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
     "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
@@ -34,28 +37,25 @@ PROGRAMS = frozenset((
 
 
 FIELD = 2**255 - 19
-# The y of the points whose order divides 8: a signature by such a key can be made by anybody.
+# The y coordinates of the points whose order divides 8: anyone can make a signature by such a key.
 OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = frozenset((0, 1, FIELD - 1, OF_ORDER_8, FIELD - OF_ORDER_8))
 
 
 @dataclass(frozen=True)
 class Wallet:
-    """A creator's wallet; payouts wait until `hold_until` (RFC 3339), if that is set.
-
-    `proven`: its key has signed that it is the creator's.
-    """
+    """A creator's wallet."""
 
     creator_id: int
-    wallet: str
+    wallet: str  # address, base58
     set_by: str
-    set_at: str
-    hold_until: str | None
-    proven: bool = False
+    set_at: str  # RFC 3339
+    hold_until: str | None  # RFC 3339: payouts wait until then; None: they do not wait
+    proven: bool = False  # whether its key has signed that it is the creator's
 
 
 def check(wallet: str) -> str:
-    """The wallet, if it is an address that a pair of keys can have.
+    """Return the wallet if it is an address that a key pair can have.
 
     Raises:
         Rejected: it is not base58, not 32 bytes, not on the curve (a program's or a token account's address), or the
@@ -70,21 +70,22 @@ def check(wallet: str) -> str:
 
 
 def unpayable(connection: Connection[Any], wallets: Iterable[str]) -> dict[str, str]:
-    """Of these wallets those that cannot be paid, each with the reason."""
-    asked = set(wallets)
+    """Return the reason, by wallet, for each of `wallets` that cannot be paid."""
+    addresses = set(wallets)
     rows = connection.execute(
         "SELECT address, role FROM ledger.own_addresses WHERE address = ANY(%(all)s) UNION ALL"
         " SELECT address, 'marker' FROM ledger.markers WHERE address = ANY(%(all)s)",
-        {"all": list(asked)},
+        {"all": list(addresses)},
     )
     own = {address: f"is the platform's own ({role})" for address, role in rows}
-    return {wallet: why for wallet in asked if (why := _unfit(wallet) or own.get(wallet)) is not None}
+    return {wallet: why for wallet in addresses if (why := _unfit(wallet) or own.get(wallet)) is not None}
 
 
 def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dict[int, str]:
-    """Of these creators' wallets those that cannot be paid, by creator, each with the reason.
+    """Return the reason, by creator, for each of some creators' wallets that cannot be paid.
 
-    Asked are those that were not before, and those that have become the platform's own since.
+    Checks only wallets that were not found payable before (they are noted in `ledger.checked_wallets`), and those that are
+    the platform's own by now.
     """
     rows = connection.execute(
         "SELECT creator_id, wallet FROM ledger.checked_wallets WHERE creator_id = ANY(%s)", (list(wallets),)
@@ -105,7 +106,7 @@ def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dic
 
 
 def note_rules(connection: Connection[Any], economics: Economics) -> None:
-    """Tell the database for how long a change holds payouts at least, whatever a replica is made to say."""
+    """Write to the database how long a change holds payouts at least; so a compromised replica cannot shorten it."""
     connection.execute(
         "UPDATE ledger.wallet_rules SET change_hold_s = %(hold)s WHERE change_hold_s <> %(hold)s",
         {"hold": economics.wallet_hold_s},
@@ -113,7 +114,7 @@ def note_rules(connection: Connection[Any], economics: Economics) -> None:
 
 
 def release_mended(connection: Connection[Any], creators: Collection[int]) -> None:
-    """End the holds on these creators that a wallet was the reason of, where they have named another one since."""
+    """Release the holds because of an unpayable wallet, of those among `creators` who have named another wallet since."""
     if not creators:
         return
     connection.execute(
@@ -125,7 +126,7 @@ def release_mended(connection: Connection[Any], creators: Collection[int]) -> No
 
 
 def _unfit(wallet: str) -> str | None:
-    """Why no pair of keys has this address; None when one may."""
+    """Return why no key pair can have this address; None if one can."""
     try:
         key = Pubkey.from_string(wallet)
     except ValueError:
@@ -142,7 +143,7 @@ def require_payable(connection: Connection[Any], wallet: str) -> None:
     """Refuse a wallet that cannot be paid.
 
     Raises:
-        Rejected: no pair of keys has that address, or it is the platform's own.
+        Rejected: no key pair can have that address, or it is the platform's own.
     """
     check(wallet)
     why = unpayable(connection, [wallet]).get(wallet)
@@ -151,6 +152,7 @@ def require_payable(connection: Connection[Any], wallet: str) -> None:
 
 
 def of(connection: Connection[Any], creator_id: int) -> Wallet | None:
+    """Return a creator's wallet; None if they have none."""
     row = connection.execute(
         "SELECT creator_id, wallet, set_by, set_at, CASE WHEN hold_until > now() THEN hold_until END, proof IS NOT NULL"
         " FROM ledger.wallets WHERE creator_id = %s",
@@ -162,10 +164,19 @@ def of(connection: Connection[Any], creator_id: int) -> Wallet | None:
 
 
 def claim(connection: Connection[Any], economics: Economics, creator_id: int, wallet: str) -> bool:
-    """A manifest's claim: taken where there is no wallet, ignored where there is the same one. Payouts wait for a while.
+    """Set the wallet that a manifest claims for a creator who has none; payouts wait for `manifest_wallet_hold_h`.
+
+    Args:
+        connection: in the caller's transaction.
+        economics: `manifest_wallet_hold_h` is read.
+        creator_id: the creator.
+        wallet: the address, base58.
+
+    Returns:
+        Whether it was set; False if the creator has this wallet already.
 
     Raises:
-        Rejected: the wallet cannot be paid, or the creator has another one already.
+        Rejected: the wallet cannot be paid, or the creator has another one.
     """
     require_payable(connection, wallet)
     done = connection.execute(
@@ -191,13 +202,21 @@ def change(
     set_by: str,
     proof: str | None = None,
 ) -> Wallet:
-    """The creator's own change. Payouts are held for a while, unless a first wallet is proven or a manifest's confirmed.
+    """Set a creator's wallet on behalf of the creator, and hold payouts as the module's table says.
 
-    The same wallet again changes nothing, but where the one that stands is a manifest's, or waits for a proof that is
-    there now. Another one than the manifest's is a change like any other.
+    The same wallet again changes nothing, with two exceptions that end its hold: it came from a manifest and is confirmed now,
+    or it waited for a proof and has one now.
 
     Args:
-        proof: the id that `challenges.prove` has given for this creator and wallet.
+        connection: in the caller's transaction.
+        economics: `wallet_hold_s` is read.
+        creator_id: the creator.
+        wallet: the address, base58.
+        set_by: who sets it, for the log of changes.
+        proof: the id that `challenges.prove` has returned for this creator and wallet.
+
+    Returns:
+        The wallet as it stands then.
 
     Raises:
         Rejected: the wallet cannot be paid.

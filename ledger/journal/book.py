@@ -1,8 +1,8 @@
 """The journal: entries and their postings, written once and never changed.
 
-The database keeps the book exact (see ledger/schema): entries sum to zero, continue a hash chain and can only be
-written by whoever holds the current epoch; balances follow the postings. This module writes entries in the form the
-database accepts, and turns its refusals into named ones. Knows nothing of appearances or chains.
+The database itself enforces the rules (see ledger/schema): entries sum to zero in each asset, continue a hash chain, and are
+written only by the holder of the current epoch; balances follow the postings. This module writes entries in the form that
+the database accepts, and turns its errors into named refusals. Knows nothing of appearances or of Solana.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from cluster.errors import PixrError, Rejected
 from ledger import money
 
 EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-FENCED, CHANGED, BROKEN, UNBALANCED, ENDED = "PX001", "PX002", "PX003", "PX004", "PX005"
+FENCED, CHANGED, BROKEN, UNBALANCED, ENDED = "PX001", "PX002", "PX003", "PX004", "PX005"  # SQLSTATEs of ledger/schema
 
-COPIED_LINES_MIN = 100  # fewer are inserted in one round trip
+COPIED_LINES_MIN = 100  # fewer are inserted by one statement, which takes one round trip
 COPY_POSTINGS = "COPY ledger.postings (entry_id, line, account_id, amount) FROM STDIN (FORMAT binary)"
 COPY_HEAD, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 POSTING = np.dtype([
@@ -36,18 +36,18 @@ POSTING = np.dtype([
 
 
 class Fenced(PixrError):
-    """Another writer has taken over: stop, write nothing more."""
+    """Another writer has taken over the ledger: this process must write nothing more."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a caller wants written. `lines` are (account, amount) with amounts that sum to zero in each asset."""
+    """An entry to write. Checks its lines at birth; that they sum to zero is for the database, which knows the assets."""
 
     kind: str
-    key: str
-    lines: Sequence[tuple[int, int]] | NDArray[np.int64]
-    document: Mapping[str, Any] = field(default_factory=dict)
-    reverses: int | None = None
+    key: str  # unique in the journal: the same key again writes nothing
+    lines: Sequence[tuple[int, int]] | NDArray[np.int64]  # (lines, 2): account and amount; sums to zero in each asset
+    document: Mapping[str, Any] = field(default_factory=dict)  # facts about the entry, hashed with it
+    reverses: int | None = None  # the id of the entry that this one reverses
 
     def __post_init__(self) -> None:
         if len(self.lines) < 2:
@@ -58,7 +58,7 @@ class Entry:
             money.amount(abs(line_amount))
 
     def _amounts(self) -> Iterable[int]:
-        """What is looked at: every amount, or of an array, where all are whole numbers, those that could be wrong."""
+        """Return the amounts to check: all, or of an array, whose values are integers anyway, zero or the extremes."""
         if not isinstance(self.lines, np.ndarray):
             return (line_amount for _, line_amount in self.lines)
         amounts = self.lines[:, 1]
@@ -66,21 +66,23 @@ class Entry:
 
     @property
     def text(self) -> str:
+        """The document as it is hashed and stored: JSON with sorted keys."""
         return json.dumps(self.document, sort_keys=True, separators=(",", ":"), default=str)
 
     @property
     def postings(self) -> bytes:
+        """The lines as they are hashed: account and amount, big-endian int64 each."""
         return np.array(self.lines, dtype=">i8").tobytes()
 
     @property
     def content(self) -> bytes:
-        """A hash of what is asked for: the same key with another one is a mistake, not a repetition."""
+        """The hash of the whole request: the same key with another content is a mistake, not a repetition."""
         return content_hash(self.kind, self.text, self.postings, self.reverses)
 
 
 @dataclass(frozen=True)
 class Written:
-    """An entry in the journal; `new` is false when the key had been written before with the same content."""
+    """An entry in the journal; `new` is False if its key was already there with the same content."""
 
     id: int
     new: bool
@@ -90,9 +92,10 @@ class Written:
 
 
 def take_epoch(connection: Connection, owner: str) -> int:
-    """Become the one writer: every earlier holder is shut out once this commits. The session then holds the epoch.
+    """Take a new epoch for `owner` and commit; earlier holders can write nothing after that. The session then holds it.
 
-    Epochs follow the clock: one that a restored database has forgotten may still be held, and does not come again.
+    Returns the epoch. It is at least the clock's microseconds since 1970: so a restored database never gives out an epoch
+    again that it has forgotten and that another process may still hold.
     """
     row = connection.execute(
         "UPDATE ledger.fence SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),"
@@ -113,11 +116,11 @@ def hold_epoch(connection: Connection, epoch: int) -> None:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """The database's refusals, named.
+    """Turn errors of the database inside this context into named refusals.
 
     Raises:
         Fenced: another writer holds the ledger.
-        Rejected: a balance would go below zero, or an entry is not one.
+        Rejected: a balance would go below zero or above 2^63 - 1, an account is unknown, or the entry breaks a rule.
     """
     try:
         yield
@@ -141,14 +144,18 @@ def refusals() -> Iterator[None]:
 
 
 def clock_s(connection: Connection) -> int:
-    """The database's clock, in whole seconds since 1970: the only one that says what is recent, and what is over."""
+    """Return the time of the database, in whole seconds since 1970. No other clock decides what is recent or has ended."""
     row = connection.execute("SELECT extract(epoch FROM now())::bigint").fetchone()
     assert row is not None
     return int(row[0])
 
 
 def account(connection: Connection, kind: str, asset: str = "PIX") -> int:
-    """One of the ledger's own accounts."""
+    """Return the id of one of the ledger's own accounts.
+
+    Raises:
+        Rejected: no such account.
+    """
     row = connection.execute(
         "SELECT id FROM ledger.accounts WHERE kind = %s AND asset = %s AND party = ''", (kind, asset)
     ).fetchone()
@@ -158,7 +165,17 @@ def account(connection: Connection, kind: str, asset: str = "PIX") -> int:
 
 
 def accounts_of(connection: Connection, kind: str, party: str, owners: Sequence[int]) -> dict[int, int]:
-    """The accounts of many owners, opened where they are missing."""
+    """Look up the accounts of many owners, in PIX; open those that are missing.
+
+    Args:
+        connection: in the caller's transaction.
+        kind: "maturing" or "payable".
+        party: "creator" or "investor".
+        owners: their ids.
+
+    Returns:
+        The id of the account of each owner.
+    """
     owners = [int(owner) for owner in owners]
     connection.execute(
         "INSERT INTO ledger.accounts (kind, party, owner) SELECT %s, %s, o.id FROM unnest(%s::bigint[]) AS o (id)"
@@ -175,10 +192,10 @@ def accounts_of(connection: Connection, kind: str, party: str, owners: Sequence[
 
 
 def balance(connection: Connection, account_id: int, at: datetime | None = None) -> int:
-    """An account's balance now, or as of an instant: without the postings that came after it.
+    """Return an account's balance in base units of its asset: now, or without the postings after the time `at`.
 
     Raises:
-        Rejected: there is no such account, or postings of after that instant are archived.
+        Rejected: no such account, or postings after that time are archived.
     """
     row = connection.execute("SELECT balance FROM ledger.accounts WHERE id = %s", (account_id,)).fetchone()
     if row is None:
@@ -202,7 +219,7 @@ def balance(connection: Connection, account_id: int, at: datetime | None = None)
 
 
 def post(connection: Connection, entry: Entry) -> Written:
-    """Write an entry inside the caller's transaction. The same key again writes nothing.
+    """Write an entry inside the caller's transaction; if its key is there already, write nothing and return that entry.
 
     Raises:
         Rejected: the key was used with other content; the accounts or balances do not allow it.
@@ -234,7 +251,7 @@ def post(connection: Connection, entry: Entry) -> Written:
 
 
 def hold_end(connection: Connection) -> None:
-    """Let nobody else write to the journal before this transaction ends: for who reads balances and then writes."""
+    """Lock the end of the journal until this transaction ends. For callers that read balances and then write."""
     connection.execute("SELECT FROM ledger.chain_head FOR UPDATE")
 
 
@@ -253,7 +270,7 @@ def _add_postings(connection: Connection, number: int, entry: Entry) -> None:
 
 
 def _copied(number: int, lines: NDArray[np.int64]) -> bytes:
-    """Postings in PostgreSQL's binary COPY format: for each its four fields, each after its length."""
+    """Encode lines, (lines, 2), in PostgreSQL's binary COPY format: of each posting four fields, each after its length."""
     rows = np.zeros(len(lines), POSTING)
     rows["fields"], rows["entry_size"], rows["line_size"], rows["account_size"], rows["amount_size"] = 4, 8, 4, 8, 8
     rows["entry"], rows["line"] = number, np.arange(1, len(lines) + 1)
@@ -262,13 +279,17 @@ def _copied(number: int, lines: NDArray[np.int64]) -> bytes:
 
 
 def commit(connection: Connection) -> None:
-    """Commit; what the database checks only now is refused by name too."""
+    """Commit the transaction; rules that the database checks only now are refused by name, too (see `refusals`)."""
     with refusals():
         connection.commit()
 
 
 def reverse(connection: Connection, entry_id: int, reason: str) -> Written:
-    """Take an entry back by a new one with every amount negated; once."""
+    """Write an entry that negates every amount of another one; a second call writes nothing.
+
+    Raises:
+        Rejected: no such entry, or its postings are archived.
+    """
     lines = connection.execute(
         "SELECT account_id, -amount FROM ledger.postings WHERE entry_id = %s ORDER BY line", (entry_id,)
     ).fetchall()
@@ -278,7 +299,17 @@ def reverse(connection: Connection, entry_id: int, reason: str) -> Written:
 
 
 def content_hash(kind: str, document: str, postings: bytes, reverses: int | None) -> bytes:
-    """The hash of what a caller asked for, without where it stands in the journal."""
+    """Hash what a caller asked for, without the entry's place in the journal.
+
+    Args:
+        kind: the kind of the entry.
+        document: its facts, as JSON text.
+        postings: account and amount of each line, big-endian int64 each.
+        reverses: the entry that it reverses, if any.
+
+    Returns:
+        32 bytes: SHA-256 over the SHA-256 of each part.
+    """
     parts = (kind.encode(), document.encode(), postings, str(reverses).encode())
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
@@ -286,13 +317,27 @@ def content_hash(kind: str, document: str, postings: bytes, reverses: int | None
 def entry_hash(
     prev: bytes, number: int, occurred_micros: int, lines: int, kind: str, key: str, document: str, postings: bytes
 ) -> bytes:
-    """The hash that chains an entry to the one before; the schema says what it covers."""
+    """Hash an entry together with the hash of the one before; the database computes the same (ledger/schema).
+
+    Args:
+        prev: the hash of the entry before, 32 bytes.
+        number: the id of the entry.
+        occurred_micros: when it occurred, in microseconds since 1970.
+        lines: how many postings it has.
+        kind: its kind.
+        key: its key.
+        document: its facts, as JSON text.
+        postings: account and amount of each line, big-endian int64 each.
+
+    Returns:
+        32 bytes: a SHA-256.
+    """
     integers = b"".join(value.to_bytes(8, "big") for value in (number, occurred_micros, lines))
     parts = (kind.encode(), key.encode(), document.encode(), postings)
     return hashlib.sha256(prev + integers + b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
 
 def micros(instant: datetime) -> int:
-    """Microseconds since 1970, exactly."""
+    """Return a time as whole microseconds since 1970, without rounding."""
     since = instant - EPOCH_OF_TIME
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

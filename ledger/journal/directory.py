@@ -1,7 +1,7 @@
-"""The directory: which account belongs to which owner, asked of the database once.
+"""The directory: a cache of which account belongs to which owner.
 
-Accounts are never closed and never change their owner, so what a committed transaction has seen stays true. Like the
-other things that a fold remembers, what is new counts once `accept` says that its transaction has committed.
+Accounts are never closed and never change their owner, so what a committed transaction has read stays true. Accounts that a
+fold has read or opened enter the cache by `accept`, after its commit. Knows one kind of accounts of one party.
 """
 
 from __future__ import annotations
@@ -18,33 +18,41 @@ Ids = NDArray[np.int64]
 
 
 class Directory:
-    """Accounts of one kind and party, by owner."""
+    """Accounts of one kind and party, by owner: `_owners` ascends, `_accounts` has the account of each."""
 
     def __init__(self, kind: str, party: str) -> None:
         self._kind, self._party = kind, party
         self._owners, self._accounts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._new: tuple[Ids, Ids] | None = None
+        self._new: tuple[Ids, Ids] | None = None  # owners and accounts of the transaction under way
 
     def accounts_of(self, connection: Connection[Any], owners: Ids) -> Ids:
-        """The account of each owner (in ascending order, each once), opened where it is missing."""
+        """Look up the accounts of some owners; open those that are missing.
+
+        Args:
+            connection: in the transaction of the fold.
+            owners: int64, shape (owners,), ascending, each once.
+
+        Returns:
+            int64, shape (owners,): their accounts.
+        """
         place = np.searchsorted(self._owners, owners)
         inside = place < len(self._owners)
         known = np.zeros(len(owners), np.bool_)
         known[inside] = self._owners[place[inside]] == owners[inside]
-        found = np.zeros(len(owners), np.int64)
-        found[known] = self._accounts[place[known]]
+        accounts = np.zeros(len(owners), np.int64)
+        accounts[known] = self._accounts[place[known]]
         if not known.all():
             opened = book.accounts_of(connection, self._kind, self._party, owners[~known].tolist())
-            found[~known] = [opened[owner] for owner in owners[~known].tolist()]
-        self._new = owners[~known], found[~known]
-        return found
+            accounts[~known] = [opened[owner] for owner in owners[~known].tolist()]
+        self._new = owners[~known], accounts[~known]
+        return accounts
 
     def forget(self) -> None:
-        """A transaction begins: what an earlier one has opened and not committed is not there."""
+        """Drop what a transaction that did not commit has read or opened. Called when the next one begins."""
         self._new = None
 
     def accept(self) -> None:
-        """The transaction that saw the new ones has committed."""
+        """Add what the transaction has read or opened, which has committed."""
         if self._new is None:
             return
         owners, accounts = (np.append(old, new) for old, new in

@@ -1,1 +1,1 @@
-"""What holds money back: reviews of earnings, leaps, an operator's screening, holds and freezes."""
+"""What holds money back: reviews of earnings, an operator's screening of recipients, holds and freezes."""

@@ -1,12 +1,28 @@
-"""Review: of each creator's day is paid what counts (see `vouching`); leaps wait until somebody has looked (see `velocity`).
+"""Review: of each creator's UTC day only what counts is paid, and a day out of proportion waits for a person.
 
-A day is judged when it is over, and once more, of those it concerns, where something of it comes late: what does not count
-returns to `reward_pool`, and comes back from there where it turns out to count. Where earnings mature too soon for that a day
-is judged as it goes, too: then what does not count only waits, and what has matured is held with the reason. All else stays
-and is paid, so that nobody can ruin a creator by clicking. All anonymous viewers of one network are one viewer here, however
-many cookies they have. Where a person has released such a hold, the creator's audience is believed for a while, up to a bound.
-Viewers are keyed hashes. A review costs what was shown since the last one (see `audience`), and who has earned on the days
-that are over.
+For every creator's day that it judges, a review takes `net`, what the creator was credited, and `earned`, what of it counts
+by the formulas of `vouching` (see `Totals.earned`). The difference is *doubtful*, and this becomes of it (all amounts are
+base units of PIX; a *suspicion* is the row of `ledger.suspicions` that notes them):
+
+    doubtful   = net - earned
+    taken back = what of `doubtful` has not matured yet: it moves from the creator's `maturing` account to `reward_pool`
+    held       = doubtful - taken back: it is in `payable` already, and a partial hold withholds it until a person decides
+    given back = where a later judgement of the day finds less doubtful than was taken back: the difference, out of
+                 `reward_pool` as far as that has it, and it matures again
+
+Everything else is paid, so that nobody can ruin a creator by clicking.
+
+Example (`source_day_pix` 30,000; `beside_share_ppm` 100 %; creators get 90 %). One network earned a creator 100,000 gross,
+90,000 net. Vouched for are 30,000, and 30,000 count beside them: 60,000 of 100,000, so `earned` is 54,000 and 36,000 are
+taken back. A day later a spool arrives late: ten other people earned the creator 100,000 on the same day, all of it vouched
+for. Now 130,000 + min(70,000, 130,000) = 200,000 of 200,000 count: the 36,000 are given back.
+(`tests/ledger/risk/test_abuse.py` runs this example.)
+
+Days are judged `JUDGED_AFTER_S` after they end, and again when pairs of them, or of a day they are compared with, come late.
+Where earnings mature within `OVER_MATURITY_S`, a day is judged before it ends, too; until it has ended nothing of it is
+taken back, and what is doubtful is held. What is above proportion by `velocity` is held in the same way, and never taken
+back. When a person releases a hold for doubtful earnings, the creator is *trusted* for `fan_in_trust_s`: a greater share
+counts. Viewers are known as keyed hashes alone.
 """
 
 from __future__ import annotations
@@ -33,14 +49,14 @@ from ledger.settings import Economics
 log = logging.getLogger(__name__)
 
 FAN_IN = "fan-in: few networks or keys have earned more of a day than counts; what is above waits"
-FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
-# By which earnings may mature later than their day says: what is shown in its last seconds is folded after it, and kept in one
-# bucket with what the next day's first minutes have earned.
+FAN_IN_BEGINS = "fan-in"  # how the reasons of all such holds begin, also those of earlier releases
+# Earnings may mature this much later than their day says: what is shown in the day's last seconds is folded after midnight, and
+# shares a bucket with earnings of the next day's first minutes.
 MATURITY_SLACK_S = 600
-JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
-OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
-# What a day has left doubtful, of many creators. What is found once more is found now: a person who has released what was found
-# before has not seen it. Of a day of which not all is known any more the most that was found stays.
+JUDGED_AFTER_S = 2 * 3600  # after a day's end: twice as long as a replica may take to bring its searches
+OVER_MATURITY_S = 2 * DAY_S  # with a maturity this long or longer a day is judged only after it has ended
+# Note what is doubtful of a day (`captive_pix`), for many creators. `found_at` becomes now: a person who released what was
+# found earlier has not seen this. Of a day of which not all pairs are kept any more the greatest finding stays.
 NOTE = """
     INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix, matures_at)
     SELECT %(day)s, t.*, %(matures_at)s
@@ -48,7 +64,7 @@ NOTE = """
     ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers, matures_at = excluded.matures_at,
         found_at = CASE WHEN %(is_known)s OR excluded.captive_pix > s.captive_pix THEN now() ELSE s.found_at END,
         captive_pix = greatest(CASE WHEN %(is_known)s THEN s.reversed_pix ELSE s.captive_pix END, excluded.captive_pix)"""
-# The newest of a creator's buckets first, as far as each is needed.
+# Take what is doubtful and not yet taken back from each creator's maturing buckets of the day, the newest bucket first.
 TAKE = """
     WITH parts AS (
         SELECT b.creator_id, b.account_id, b.matures_at, least(b.amount_pix, b.most - b.before)::bigint AS part FROM (
@@ -66,14 +82,14 @@ TAKE = """
     SELECT creator_id, account_id, sum(part)::bigint FROM parts GROUP BY creator_id, account_id ORDER BY account_id"""
 
 
-# What returns to creators, and matures in time; and is taken back no longer.
-RIPENS = """
+# Let what is given back mature: when its day says, or now if that is past. And lower what counts as taken back.
+MATURES = """
     INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)
     SELECT t.account_id,
            to_timestamp(ceil(extract(epoch FROM greatest(now(), %(matures_at)s)) / %(bucket_s)s) * %(bucket_s)s), t.amount
     FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS t (account_id, amount)
     ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix"""
-UNTAKEN = """
+GIVEN_BACK = """
     UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix - t.amount,
         captive_pix = greatest(s.captive_pix - t.amount, s.reversed_pix - t.amount)
     FROM unnest(%(creators)s::bigint[], %(amounts)s::bigint[]) AS t (creator_id, amount)
@@ -87,24 +103,24 @@ LEAPS = """
 
 @dataclass(frozen=True)
 class Judged:
-    """A day's creators who are judged; `doubtful` is what of their earnings does not count.
-
-    `is_over`: the day is. `is_known`: and all of it is known, so that what was found before may be no longer so.
-    """
+    """One UTC day's creators whom a review judges. The arrays have the shape (creators,)."""
 
     day: date
     creators: Ids
-    viewers: Ids
-    doubtful: Amounts
-    is_over: bool
-    is_known: bool
+    viewers: Ids  # how many sources have a doubtful part
+    doubtful: Amounts  # net - earned, in base units of PIX
+    is_over: bool  # whether the day has ended
+    is_known: bool  # whether all its pairs are still kept, so that an earlier finding may be lowered
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
-    """Judge what is over: take back, or hold, what does not count; returns what was taken. One transaction."""
+    """Judge the days that are due: take back or hold what does not count, and hold what is out of proportion.
+
+    Runs one transaction and commits it. Returns what was taken back, in base units of PIX.
+    """
     now_s = book.clock_s(connection)
-    closed = (now_s - JUDGED_AFTER_S) // DAY_S - 1
-    # With what clocks that are a little ahead say is of tomorrow.
+    closed = (now_s - JUDGED_AFTER_S) // DAY_S - 1  # the last UTC day to judge as ended, in days since 1970
+    # Up to tomorrow: clocks that are a little ahead already date appearances of it.
     ahead = closed if economics.maturity_s >= OVER_MATURITY_S else now_s // DAY_S + 1
     judgement = audience.judge(closed, ahead)
     if judgement is None:
@@ -114,8 +130,8 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
     for totals in judgement.totals():
         earned = totals.earned(trusted, economics)
         for judged in _by_day(totals, earned, closed, known_from):
-            taken += _act(connection, judged, economics)
-        _withhold(connection, judgement, totals, earned, trusted, economics)
+            taken += _settle_day(connection, judged, economics)
+        _hold_leaps(connection, judgement, totals, earned, trusted, economics)
     with book.refusals():
         kept = audience.keep(connection, judgement)
     book.commit(connection)
@@ -124,49 +140,50 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
 
 
 def _by_day(totals: Totals, earned: Amounts, closed: int, known_from: int) -> Iterator[Judged]:
+    """Group totals by UTC day; `earned` has their shape, `closed` and `known_from` are in days since 1970."""
     days, creators, doubtful = totals.days, totals.creators, totals.net - earned
     for day in np.unique(days).tolist():
         rows = np.flatnonzero(days == day)
         yield Judged(_date(day), creators[rows], totals.viewers[rows], doubtful[rows], day <= closed, day >= known_from)
 
 
-def _act(connection: Connection[Any], judged: Judged, economics: Economics) -> int:
-    """Note one day's suspicions, take back what has not matured, hold who has something left, and give back what counts now."""
-    before = _found_before(connection, judged)
-    found = np.flatnonzero(judged.doubtful > 0)
-    if not len(found) and not before:
+def _settle_day(connection: Connection[Any], judged: Judged, economics: Economics) -> int:
+    """Note the suspicions of one day; give back, take back and hold what follows from them. Returns what was taken back."""
+    taken_before = _taken_before(connection, judged)
+    suspected = np.flatnonzero(judged.doubtful > 0)  # rows of `judged`
+    if not len(suspected) and not taken_before:
         return 0
-    book.hold_end(connection)  # before the buckets, as who matures and who adopts do
-    creators = judged.creators[found].tolist()
-    given = {"day": judged.day, "matures_at": _matures_at(judged.day, economics), "is_known": judged.is_known,
-             "creators": creators, "viewers": np.maximum(judged.viewers[found], 1).tolist(),
-             "doubtful": judged.doubtful[found].tolist()}  # fmt: skip
+    book.hold_end(connection)  # before the buckets are locked, in the order of `mature` and of adoption: no deadlock
+    creators = judged.creators[suspected].tolist()
+    values = {"day": judged.day, "matures_at": _matures_at(judged.day, economics), "is_known": judged.is_known,
+              "creators": creators, "viewers": np.maximum(judged.viewers[suspected], 1).tolist(),
+              "doubtful": judged.doubtful[suspected].tolist()}  # fmt: skip
     with book.refusals():
-        connection.execute(NOTE, given)
+        connection.execute(NOTE, values)
     if judged.is_known:
-        _relieve(connection, judged.day, before.keys() - set(creators))
-        _give_back(connection, judged, before, economics)
+        _lift(connection, judged.day, taken_before.keys() - set(creators))
+        _give_back(connection, judged, taken_before, economics)
     taken = _take_back(connection, judged.day, creators, economics.maturity_s) if judged.is_over else 0
-    left = connection.execute(
+    still_doubtful = connection.execute(
         "SELECT creator_id FROM ledger.suspicions WHERE day = %s AND captive_pix > reversed_pix AND creator_id = ANY(%s)",
         (judged.day, creators),
     )
-    stops.hold_in_part(connection, [row[0] for row in left], FAN_IN)
+    stops.hold_in_part(connection, [row[0] for row in still_doubtful], FAN_IN)
     return taken
 
 
-def _found_before(connection: Connection[Any], judged: Judged) -> dict[int, int]:
-    """Of those who are judged the ones with a suspicion, and what was taken back for it."""
+def _taken_before(connection: Connection[Any], judged: Judged) -> dict[int, int]:
+    """Return what was taken back so far from each judged creator with a suspicion of the day."""
     rows = connection.execute(
         "SELECT creator_id, reversed_pix FROM ledger.suspicions WHERE day = %s AND captive_pix > 0", (judged.day,)
     ).fetchall()
-    known = dict(rows)
-    found = np.intersect1d(judged.creators, np.array(list(known), np.int64))
-    return {creator: known[creator] for creator in found.tolist()}
+    reversed_pix = dict(rows)
+    suspected = np.intersect1d(judged.creators, np.array(list(reversed_pix), np.int64))
+    return {creator: reversed_pix[creator] for creator in suspected.tolist()}
 
 
-def _relieve(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
-    """What was doubtful of these creators' day is so no longer, but for what was taken back."""
+def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
+    """Lower the suspicions of creators who have nothing doubtful of the day any more to what was taken back."""
     if creators:
         connection.execute(
             "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
@@ -175,12 +192,14 @@ def _relieve(connection: Connection[Any], day: date, creators: Collection[int]) 
         )
 
 
-def _give_back(connection: Connection[Any], judged: Judged, before: Mapping[int, int], economics: Economics) -> None:
-    """What was taken back and counts now returns from the pool, as far as that goes, and matures as of its day."""
+def _give_back(
+    connection: Connection[Any], judged: Judged, taken_before: Mapping[int, int], economics: Economics
+) -> None:
+    """Return what was taken back and counts now, from the pool as far as it has it; it matures as its day says."""
     doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
     pool = book.account(connection, "reward_pool")
     left, returned = book.balance(connection, pool), {}
-    for creator, taken in sorted(before.items()):
+    for creator, taken in sorted(taken_before.items()):
         amount = min(taken - doubtful[creator], left)
         if amount > 0:
             returned[creator], left = amount, left - amount
@@ -191,37 +210,40 @@ def _give_back(connection: Connection[Any], judged: Judged, before: Mapping[int,
     values = {"day": judged.day, "creators": list(returned), "amounts": list(returned.values()),
               "accounts": [accounts[creator] for creator in returned],
               "matures_at": _matures_at(judged.day, economics) + timedelta(days=1), "bucket_s": MATURITY_SLACK_S}  # fmt: skip
-    for query in (RIPENS, UNTAKEN):
+    for query in (MATURES, GIVEN_BACK):
         connection.execute(query, values)
     document = {"day": str(judged.day), "creators": len(returned)}
     book.post(connection, book.Entry("returned_fan_in", f"{_key(connection, judged.day)}:returned", lines, document))
 
 
 def _matures_at(day: date, economics: Economics) -> datetime:
-    """When the first of what a day has earned is payable: before that there is nothing to withhold."""
+    """Return when the first earnings of a day mature; until then there is nothing to withhold."""
     return datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=economics.maturity_s)
 
 
 def _key(connection: Connection[Any], day: date) -> str:
-    """Of an entry that this transaction, which holds the end of the journal, writes next."""
+    """Return the key of an entry about a day; unique, since this transaction holds the end of the journal."""
     row = connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
     assert row is not None
     return f"fan-in:{day}:after:{row[0]}"
 
 
 def _take_back(connection: Connection[Any], day: date, creators: list[int], maturity_s: int) -> int:
-    """The day's immature earnings return to the pool, the newest first; of other days what is in its last bucket at most."""
+    """Move what is doubtful of a day and has not matured back to the pool, the newest first; return the amount.
+
+    The day's last bucket may hold earnings of the next day's first minutes; no other earnings are touched.
+    """
     first = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
     last = first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)
     rows = connection.execute(TAKE, {"day": day, "creators": creators, "first": first, "last": last}).fetchall()
     if not rows:
         return 0
-    whose, accounts, amounts = (list(column) for column in zip(*rows, strict=True))
+    owners, accounts, amounts = (list(column) for column in zip(*rows, strict=True))
     connection.execute(
         "UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix + t.amount"
         " FROM unnest(%s::bigint[], %s::bigint[]) AS t (creator_id, amount)"
         " WHERE s.day = %s AND s.creator_id = t.creator_id",
-        (whose, amounts, day),
+        (owners, amounts, day),
     )
     taken = int(sum(amounts))
     lines = [(account, -amount) for account, amount in zip(accounts, amounts, strict=True)]
@@ -232,7 +254,7 @@ def _take_back(connection: Connection[Any], day: date, creators: list[int], matu
     return taken
 
 
-def _withhold(
+def _hold_leaps(
     connection: Connection[Any],
     judgement: Judgement,
     totals: Totals,
@@ -240,14 +262,17 @@ def _withhold(
     trusted: Ids,
     economics: Economics,
 ) -> None:
-    """What is above proportion waits, until a person has looked at that day; and what is so no longer, does not."""
-    whole = np.flatnonzero(totals.days >= judgement.whole_from + velocity.BEFORE_DAYS)
-    rows = whole[velocity.fast(earned[whole], economics)]
-    before = judgement.before(totals.keys[rows], trusted, economics)
+    """Hold what is above proportion of judged days, and no longer what was so at an earlier judgement and is not now.
+
+    Only days are compared of which the totals hold all `BEFORE_DAYS` days before. `earned` has the shape of `totals`.
+    """
+    comparable = np.flatnonzero(totals.days >= judgement.whole_from + velocity.BEFORE_DAYS)  # rows of `totals`
+    rows = comparable[velocity.candidates(earned[comparable], economics)]
+    before = judgement.best_before(totals.keys[rows], trusted, economics)
     leaps = velocity.leaps(totals.days[rows], totals.creators[rows], earned[rows], before, economics)
     leaping = np.array([(leap.creator_id, leap.day) for leap in leaps], np.int64).reshape(-1, 2)
-    again = keys_of(leaping[:, 0], leaping[:, 1].astype(np.uint16))
-    _forget_leaps(connection, np.setdiff1d(totals.keys[whole], again))
+    leaping_keys = keys_of(leaping[:, 0], leaping[:, 1].astype(np.uint16))
+    _forget_leaps(connection, np.setdiff1d(totals.keys[comparable], leaping_keys))
     if not leaps:
         return
     connection.execute(LEAPS, {
@@ -262,19 +287,19 @@ def _withhold(
 
 
 def _forget_leaps(connection: Connection[Any], keys: Keys) -> None:
-    """These days of creators are in proportion; most have always been."""
+    """Clear the noted leaps of creators' days that are in proportion (most never had one)."""
     days = [_date(day) for day in np.unique(days_of(keys)).tolist()]
     rows = connection.execute(
         "SELECT (day - date '1970-01-01')::integer, creator_id FROM ledger.leaps WHERE day = ANY(%s) AND above_pix > 0",
         (days,),
     ).fetchall()
     if rows:
-        found = np.array(rows, np.int64)
-        over = found[np.isin(keys_of(found[:, 1], found[:, 0].astype(np.uint16)), keys)]
+        noted = np.array(rows, np.int64)  # (leaps, 2): day and creator
+        cleared = noted[np.isin(keys_of(noted[:, 1], noted[:, 0].astype(np.uint16)), keys)]
         connection.execute(
             "UPDATE ledger.leaps l SET above_pix = 0 FROM unnest(%s::integer[], %s::bigint[]) AS t (day, creator_id)"
             " WHERE (l.day, l.creator_id) = (date '1970-01-01' + t.day, t.creator_id)",
-            (over[:, 0].tolist(), over[:, 1].tolist()),
+            (cleared[:, 0].tolist(), cleared[:, 1].tolist()),
         )
 
 

@@ -1,8 +1,8 @@
-"""Screening: what an operator's own code says of recipients before anything is planned for them.
+"""Screening: an operator's own code decides about recipients before payouts to them are planned.
 
-`[ledger] screening = "package.module:function"` names it. It is given the recipients of the next payouts and returns
-reasons, by creator, for those who are not to be paid; they are held with that reason. While it cannot say, nobody new
-is planned, and what is under way is settled all the same.
+`[ledger] screening = "package.module:function"` names that code. It is called with the recipients of the next payouts and
+returns, by creator, the reasons for those who must not be paid; they are held with that reason. While it fails no payout is
+planned; payouts that are planned already are settled all the same.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ log = logging.getLogger(__name__)
 
 
 class Recipient(NamedTuple):
-    """Who would be paid what, and where to. Base units."""
+    """A creator who would be paid next."""
 
     creator_id: int
-    wallet: str
-    amount_pix: int
+    wallet: str  # address on Solana, base58
+    amount_pix: int  # base units of PIX
 
 
 Screening = Callable[[Sequence[Recipient]], Mapping[int, str]]
 
 
 def load(name: str) -> Screening:
-    """The function that a setting names; without one, everybody passes.
+    """Import the function that the setting names; without a name, return one that passes every recipient.
 
     Raises:
-        Rejected: there is no such function.
+        Rejected: it cannot be imported, or is not callable.
     """
     if not name:
         return lambda _: {}
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # somebody else's code: whatever is wrong with it, nobody is paid unscreened
+        named = getattr(importlib.import_module(module), function)
+    except Exception as error:  # foreign code: whatever is wrong with it, no recipient is paid unscreened
         hint = "write it like package.module:function, importable where the ledger runs"
         raise Rejected(f"[ledger] screening {name!r} is not found: {error}", code="no-screening", hint=hint) from error
-    if not callable(found):
+    if not callable(named):
         raise Rejected(f"[ledger] screening {name!r} is no function", code="no-screening")
-    screening: Screening = found
+    screening: Screening = named
     return screening
 
 
 def ask(screening: Screening, recipients: Sequence[Recipient]) -> dict[int, str]:
-    """Reasons not to pay, of those that were asked about.
+    """Call the screening; return the reasons not to pay, by creator, of these recipients only.
 
     Raises:
-        Temporary: it could not say.
+        Temporary: the screening raised an error.
     """
     if not recipients:
         return {}
     try:
-        found = dict(screening(recipients))
-    except Exception as error:  # somebody else's code: whatever is wrong with it, nobody is paid unscreened
+        reasons = dict(screening(recipients))
+    except Exception as error:  # foreign code: whatever is wrong with it, no recipient is paid unscreened
         log.exception("screening failed")
         raise Temporary(f"screening failed, nothing new is paid: {type(error).__name__}: {error}", 5.0) from error
-    asked = {each.creator_id for each in recipients}
-    return {creator: str(reason) for creator, reason in found.items() if creator in asked}
+    creators = {recipient.creator_id for recipient in recipients}
+    return {creator: str(reason) for creator, reason in reasons.items() if creator in creators}

@@ -1,8 +1,9 @@
 """Stops: a hold stops payouts to one creator, a freeze stops all of them, each with its reason.
 
-The ledger places them by itself where something looks wrong, and a person where he knows more. Both end by being
-released, by name, and stay written. Nothing is lost meanwhile: what is owed waits in the creator's account. A hold stops
-what is planned, too; what is signed may be on its way. A partial hold withholds what is doubtful and nothing else.
+The ledger places them by itself when something looks wrong; a person may place them, too. They end when a person releases them
+by name, and their rows stay. Meanwhile what is owed waits in the creator's account. A hold also stops payouts that are
+planned, but not those that are signed: these may have been sent. A partial hold withholds only what is doubtful or above
+proportion (see `review`). Owns `ledger.holds` and `ledger.freezes`.
 """
 
 from __future__ import annotations
@@ -25,20 +26,25 @@ REASON_MAX = 500  # characters
 
 @dataclass(frozen=True)
 class Stop:
-    """A hold or freeze that is in force. `name` is what it is released by; a freeze is no creator's."""
+    """A hold or freeze that is in force."""
 
-    name: str
-    creator_id: int | None
+    name: str  # "hold-ID" or "freeze-ID", by which it is released
+    creator_id: int | None  # None for a freeze
     reason: str
-    detail: str
+    detail: str  # of a freeze: JSON; of a hold: empty
     placed_at: datetime
-    until: datetime | None
+    until: datetime | None  # when a hold ends by itself; None: when it is released
 
 
 def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, partial: bool = False) -> None:
-    """Stop payouts to a creator; for one reason at a time, and `once` not again after it was released.
+    """Stop payouts to a creator. A hold in force with the same reason stays the only one.
 
-    `partial`: only what was found doubtful, or above a day's proportion, waits (`ledger.withheld`); the rest is paid.
+    Args:
+        connection: in the caller's transaction.
+        creator_id: the creator.
+        reason: why; cut to `REASON_MAX` characters.
+        once: place no hold if one with this reason was ever placed, even if it was released since.
+        partial: withhold only what is doubtful or above proportion (the SQL function `ledger.withheld`).
     """
     connection.execute(
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT %(creator)s, %(reason)s, %(partial)s"
@@ -49,7 +55,7 @@ def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, 
 
 
 def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) -> None:
-    """Stop what is doubtful of these creators' payouts; for one reason at a time."""
+    """Place a partial hold on each of some creators, unless one with this reason is in force."""
     connection.execute(
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT c.id, %(reason)s, true"
         " FROM unnest(%(creators)s::bigint[]) AS c (id) WHERE NOT EXISTS (SELECT FROM ledger.holds h"
@@ -59,9 +65,9 @@ def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) ->
 
 
 def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None:
-    """Stop what is above proportion of these creators' days: creator, what the reason begins with, and its rest.
+    """Place a partial hold for each of some creators' days, given as (creator, beginning of the reason, rest of the reason).
 
-    Not again where a hold that begins so was ever placed, in whatever words, and whether it was released.
+    No hold is placed if one whose reason begins so was ever placed on the creator, even if it was released since.
     """
     connection.execute(
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT t.creator_id, t.begins || t.rest, true"
@@ -73,7 +79,7 @@ def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None
 
 
 def trusted(connection: Conn, reason: str, for_s: int) -> set[int]:
-    """Creators of whom a person has released a hold within the time, whose reason begins so: they have looked."""
+    """Return the creators of whom a hold whose reason begins with `reason` was released in the last `for_s` seconds."""
     rows = connection.execute(
         "SELECT DISTINCT creator_id FROM ledger.holds WHERE starts_with(reason, %s)"
         " AND released_at > now() - make_interval(secs => %s)",
@@ -83,7 +89,7 @@ def trusted(connection: Conn, reason: str, for_s: int) -> set[int]:
 
 
 def under_way(connection: Conn, creator_id: int) -> int:
-    """What is signed for a creator and not settled, in base units: no stop keeps it from arriving any more."""
+    """Return what is signed for a creator and not settled, in base units of PIX: no stop can keep it from arriving."""
     row = connection.execute(
         "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p JOIN ledger.batches b ON b.id = p.batch_id"
         " WHERE p.creator_id = %s AND b.state = 'signed'",
@@ -93,10 +99,10 @@ def under_way(connection: Conn, creator_id: int) -> int:
 
 
 def require_known(connection: Conn, creator_id: int) -> None:
-    """Refuse a creator of whom the ledger has heard nothing: who has neither earned nor a wallet.
+    """Refuse a creator who has neither earnings nor a wallet.
 
     Raises:
-        Rejected: 404.
+        Rejected: 404, the creator has neither.
     """
     known = connection.execute(
         "SELECT FROM ledger.accounts WHERE party = 'creator' AND owner = %(creator)s"
@@ -113,7 +119,7 @@ def require_known(connection: Conn, creator_id: int) -> None:
 
 
 def freeze(connection: Conn, reason: str, detail: object) -> None:
-    """Stop all payouts until someone has looked; freezing twice for one reason is once."""
+    """Stop all payouts until a person releases it. A freeze in force with the same reason stays the only one."""
     connection.execute(
         "INSERT INTO ledger.freezes (reason, detail) VALUES (%s, %s) ON CONFLICT DO NOTHING",
         (reason[:REASON_MAX], json.dumps(detail, default=str)),
@@ -121,7 +127,7 @@ def freeze(connection: Conn, reason: str, detail: object) -> None:
 
 
 def frozen(connection: Conn) -> str | None:
-    """Why payouts are stopped, or None."""
+    """Return the reason of the oldest freeze in force; None if payouts are not frozen."""
     row = connection.execute(
         "SELECT reason FROM ledger.freezes WHERE released_at IS NULL ORDER BY id LIMIT 1"
     ).fetchone()
@@ -129,6 +135,7 @@ def frozen(connection: Conn) -> str | None:
 
 
 def is_frozen_for(connection: Conn, reason: str) -> bool:
+    """Return whether a freeze with this reason is in force."""
     row = connection.execute(
         "SELECT 1 FROM ledger.freezes WHERE reason = %s AND released_at IS NULL", (reason,)
     ).fetchone()
@@ -136,7 +143,7 @@ def is_frozen_for(connection: Conn, reason: str) -> bool:
 
 
 def age_of(connection: Conn, reason: str) -> tuple[int, float] | None:
-    """The number of the freeze in force for a reason, and its age in seconds by the database's clock."""
+    """Return the id of the freeze in force for a reason, and its age in seconds by the database's clock; None without one."""
     row = connection.execute(
         "SELECT id, extract(epoch FROM clock_timestamp() - placed_at)::float FROM ledger.freezes"
         " WHERE reason = %s AND released_at IS NULL",
@@ -146,7 +153,7 @@ def age_of(connection: Conn, reason: str) -> tuple[int, float] | None:
 
 
 def thaw(connection: Conn, reason: str) -> None:
-    """The ledger itself has found that the reason of a freeze is gone."""
+    """Release a freeze as the ledger itself, which has found that its reason is gone."""
     connection.execute(
         "UPDATE ledger.freezes SET released_at = now(), released_by = 'ledger' WHERE reason = %s AND released_at IS NULL",
         (reason,),
@@ -154,10 +161,10 @@ def thaw(connection: Conn, reason: str) -> None:
 
 
 def release(connection: Conn, name: str, by: str) -> None:
-    """End a stop, by its name.
+    """End a hold or freeze by its name ("hold-12"); `by` names the person who releases it.
 
     Raises:
-        Rejected: nothing in force has that name.
+        Rejected: 404, no hold or freeze in force has that name.
     """
     kind, _, number = name.partition("-")
     table = {HOLD: "holds", FREEZE: "freezes"}.get(kind)
@@ -177,7 +184,7 @@ def release(connection: Conn, name: str, by: str) -> None:
 
 
 def in_force(connection: Conn) -> list[Stop]:
-    """What stops payouts now, freezes first."""
+    """Return all freezes and holds in force, freezes first, the oldest first."""
     rows = connection.execute(
         "SELECT 'freeze-' || id, NULL, reason, detail::text, placed_at, NULL, 0 AS rank, id FROM ledger.freezes"
         " WHERE released_at IS NULL UNION ALL"

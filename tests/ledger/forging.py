@@ -1,4 +1,4 @@
-"""Hands of somebody who owns the database and rewrites it, so well that the journal is right with itself."""
+"""Rewrite the journal as the owner of the database could, so well that all its sums and hashes are right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Conn = Connection[Any]
 
 @contextmanager
 def forging(connection: Conn) -> Iterator[None]:
-    """What is changed within leaves no trigger and no constraint behind; then balances, hashes and what is kept beside fit."""
+    """Change rows without triggers and constraints; on leaving, fit balances, hashes and the small tables to them."""
     connection.commit()
     connection.execute("SET session_replication_role = replica")
     yield
@@ -34,7 +34,7 @@ def settle_balances(connection: Conn) -> None:
 
 
 def keep_beside(connection: Conn) -> None:
-    """Who is owed a payout, and what days come to."""
+    """Fit the tables of who is owed a payout, and of what each day's payouts come to."""
     connection.execute("DELETE FROM ledger.owed")
     connection.execute(
         "INSERT INTO ledger.owed (creator_id, account_id) SELECT owner, a.id FROM ledger.accounts a, ledger.owed_least"
@@ -48,7 +48,7 @@ def keep_beside(connection: Conn) -> None:
 
 
 def chain_again(connection: Conn) -> None:
-    """Every entry's hash, from what it now says and the one before."""
+    """Compute every entry's hash from its content and the entry before."""
     previous, last = bytes(32), 0
     rows = connection.execute(
         "SELECT e.id, e.kind, e.key, e.document, e.lines, e.occurred_at, e.reverses,"

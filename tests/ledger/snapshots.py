@@ -1,7 +1,7 @@
-"""The ledger's rows as they were at an earlier moment, to be brought back: a database restored by whatever means.
+"""The ledger's rows as they were at an earlier time, to be brought back: a database that was restored by any means.
 
-Sequences stay where they are, as after `pixr restore`, which skips numbers, unless the numbers are to come again, as after
-a restore by other means; roles, types and functions are the same ones.
+Sequences stay where they are, as after `pixr restore`, which skips ids; or go back too, as after a restore by other means, so
+that ids come again. Roles, types and functions do not change.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Snapshot:
         connection.rollback()
 
     def bring_back(self, connection: Connection[Any], *, numbers: bool = False) -> None:
-        """What was written since is forgotten. Only here are the triggers that forbid this switched off.
+        """Delete what was written since and write the rows back, with the triggers that forbid this switched off.
 
-        `numbers`: sequences go back too.
+        With `numbers` sequences go back, too.
         """
         connection.rollback()
         connection.execute("SET LOCAL session_replication_role = replica")

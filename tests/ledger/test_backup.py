@@ -1,4 +1,4 @@
-"""Dump, pay, restore, start: the chain's payments are adopted, nobody is paid twice."""
+"""Dump, pay, restore, start: payments since the dump are adopted from the chain, and no creator is paid twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def empty_url(ground: Settings, postgres_url: str) -> Iterator[str]:
 
 
 def start(rig: Rig, url: str) -> Steps:
-    """The ledger's process begins anew on another database, on the same chain."""
+    """Start the ledger's process again, on another database and the same chain."""
     rig.connection = database.connect(url)
     book.take_epoch(rig.connection, "after")
     rig.payouts = rig.fresh()
@@ -43,7 +43,7 @@ def start(rig: Rig, url: str) -> Steps:
 
 
 def work(rig: Rig, rounds: int = 8) -> Finding:
-    """What the actor does, a round at a time: nothing new before the chain was compared once."""
+    """Run rounds as the actor does: no payout is planned before the chain was compared once."""
     reconciled = False
     for _ in range(rounds):
         rig.payouts.run_once(plan=reconciled)
@@ -99,7 +99,7 @@ def test_what_was_paid_since_the_dump_is_adopted_and_paid_to_nobody_twice(
 def test_what_was_called_back_since_the_dump_goes_back_and_what_paid_instead_is_adopted(
     rig: Rig, postgres_url: str, empty_url: str, tmp_path: Path, is_given_up: bool
 ) -> None:
-    """The markers of what was called back stand among the accounts of what was paid instead of it."""
+    """The markers of the batches that were called back are among the accounts of those that were paid instead."""
     for creator in (1, 2):
         rig.creator(creator, 1000)
     rig.payouts.plan()

@@ -45,7 +45,7 @@ def connection(postgres_url: str) -> Iterator[Connection[Any]]:
 # ── What is measured ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_each_rule_that_holds_lets_a_farm_live_when_it_is_switched_off(connection: Connection[Any]) -> None:
+def test_each_rule_against_farms_lets_a_farm_live_when_it_is_switched_off(connection: Connection[Any]) -> None:
     with_all, *without = compare.farms_only(
         connection, SEED, economy.ECONOMICS, [BY_NAME[CHOSEN[0]]], TINY, *((name,) for name in rules.HOLDING)
     )
@@ -54,7 +54,9 @@ def test_each_rule_that_holds_lets_a_farm_live_when_it_is_switched_off(connectio
         assert max(farm.share for farm in farms) > report.KEPT_MAX, name
 
 
-def test_each_rule_that_holds_who_pads_lets_them_live_when_it_is_switched_off(connection: Connection[Any]) -> None:
+def test_each_rule_against_padding_lets_a_padding_farm_live_when_it_is_switched_off(
+    connection: Connection[Any],
+) -> None:
     with_all, *without = compare.farms_only(
         connection, SEED, economy.ECONOMICS, [BY_NAME["padding of what is popular"]], TINIER,
         *((name,) for name in rules.HOLDING_POPULAR), town=towns.POPULAR,
@@ -128,7 +130,7 @@ def test_a_farm_finds_the_tactic_that_pays() -> None:
     assert all(abs(each.depth - 50) < 15 for each in tactics[-1]), tactics[-1]
 
 
-def test_who_pads_the_same_creators_has_no_economy_together_and_each_strategy_each_town() -> None:
+def test_an_economy_has_one_padding_strategy_at_most_and_each_strategy_meets_each_town() -> None:
     seeds = range(len(STRATEGIES) * len(towns.OF_SEEDS))
     for seed in seeds:
         assert sum(each.pads for each in compare.strategies_of(seed)) <= 1, seed

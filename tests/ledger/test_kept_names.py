@@ -1,4 +1,4 @@
-"""What is kept under a computed name, in the database or on chain, keeps it: another release must find it again.
+"""Rows and accounts that are stored under a computed name keep that name, since other releases must find them again.
 
 Another mix of bits would forget what viewers have seen and what a day came to, and pay again; another marker would guard
 nothing; another hash would break the journal's chain.

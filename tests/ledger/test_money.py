@@ -1,6 +1,8 @@
-"""Amounts are checked at the door, and splits sum exactly."""
+"""Amounts are checked where they come in, and the parts of a split sum exactly to the whole."""
 
 from __future__ import annotations
+
+import doctest
 
 import numpy as np
 import pytest
@@ -15,6 +17,12 @@ AMOUNTS = st.integers(0, AMOUNT_MAX)
 WEIGHTS = st.lists(st.integers(0, 10**12), min_size=1, max_size=12).filter(sum)
 
 
+def test_the_worked_example_in_the_docstring_is_right() -> None:
+    found = doctest.testmod(money)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
 @pytest.mark.parametrize(
     ("value", "code"),
     [
@@ -27,7 +35,7 @@ WEIGHTS = st.lists(st.integers(0, 10**12), min_size=1, max_size=12).filter(sum)
         (2**63, "amount-too-large"),
     ],
 )
-def test_what_is_no_amount_is_refused_by_name(value: object, code: str) -> None:
+def test_a_value_that_is_not_an_amount_is_refused_by_name(value: object, code: str) -> None:
     with pytest.raises(Rejected) as refusal:
         money.amount(value)
     assert refusal.value.code == code
@@ -48,7 +56,7 @@ def test_parts_sum_to_the_whole_and_none_is_off_by_a_unit(whole: int, weights: l
 
 
 @given(AMOUNTS, st.lists(st.integers(0, 1), min_size=2, max_size=5).filter(sum))
-def test_who_has_no_weight_gets_nothing(whole: int, weights: list[int]) -> None:
+def test_a_part_without_weight_gets_nothing(whole: int, weights: list[int]) -> None:
     assert all(part == 0 for part, weight in zip(money.split(whole, weights), weights, strict=True) if not weight)
 
 
@@ -68,7 +76,9 @@ def test_splitting_many_is_splitting_each(wholes: list[int], share_ppm: int) -> 
 
 
 @given(st.integers(0, 10**9), st.lists(st.integers(0, 10**15), max_size=6), st.integers(0, PPM), st.integers(0, PPM))
-def test_an_appearance_is_divided_without_a_rest(whole: int, stakes: list[int], creator: int, investors: int) -> None:
+def test_the_parts_of_an_appearance_sum_to_the_whole(
+    whole: int, stakes: list[int], creator: int, investors: int
+) -> None:
     economics = Economics(creator_share_ppm=creator, investors_share_ppm=investors)
     mine, platform, theirs = money.parts_of(economics, whole, stakes)
     assert mine + platform + sum(theirs) == whole

@@ -1,4 +1,4 @@
-"""What another role writes or holds neither ends the ledger nor keeps it waiting, that of Serve above all."""
+"""No row that another role writes or locks, above all Serve's, ends the ledger or makes it wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def replica(postgres_url: str) -> Iterator[Conn]:
 
 @pytest.fixture
 def impatient(journal: Conn) -> Conn:
-    """A ledger to which any wait for another is an error."""
+    """A connection of the ledger for which any wait for a lock is an error."""
     journal.execute("SET lock_timeout = '1s'")
     journal.commit()
     return journal
@@ -37,7 +37,7 @@ def impatient(journal: Conn) -> Conn:
 
 @pytest.mark.parametrize("instant", ["infinity", "-infinity", "294000-01-01 UTC"])
 def test_a_batch_of_no_time_is_set_aside_and_the_others_are_paid(journal: Conn, instant: str) -> None:
-    """As a replica of a release before could have written them."""
+    """A replica of an earlier release could have written such batches."""
     fund(journal, 10_000)
     for name in ("appearance_batches", "incarnations"):
         journal.execute(f"ALTER TABLE ledger.{name} DROP CONSTRAINT IF EXISTS {name}_instants")
@@ -99,7 +99,7 @@ def test_a_replica_says_neither_when_a_batch_was_recorded_nor_when_it_began(repl
 
 
 def test_batches_follow_on_each_other_whoever_records_them(replica: Conn, journal: Conn) -> None:
-    """A cursor beyond what an incarnation has recorded was refused by the database, and ended the ledger."""
+    """A cursor beyond what an incarnation has recorded would be refused by the database, and would end the ledger."""
     number = uuid4()
     replica.execute(BEGUN, (number, "x", "", 0.0))
     batch = spool.pack([search(shown(1)), search(shown(2))])

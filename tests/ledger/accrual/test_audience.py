@@ -1,4 +1,4 @@
-"""What a review asks about is reckoned as it comes: the same as over everything, in little memory, also after a restart."""
+"""Totals that are updated pair by pair equal those of all pairs at once, in little memory, also after a restart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Shown = tuple[int, int, int, int]  # viewer, creator, day, gross; the creator's 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are made of a handful of rows, and viewers looked at by threes."""
+    """Make files of a handful of rows, and take three sources at a time."""
     monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 40)
     monkeypatch.setattr(runstore, "MEMORY_RUNS_MAX", 2)
     monkeypatch.setattr(runstore, "READ_ROWS", 25)
@@ -66,7 +66,7 @@ def within(amounts: dict[int, int], most: int) -> dict[int, int]:
 
 
 def reckoned(rows: list[Shown], rules: Economics = RULES) -> dict[tuple[int, int], Parts]:
-    """By day and creator the parts of what was shown: over everything, viewer by viewer."""
+    """Compute the parts by day and creator from all rows at once, source by source."""
     gross: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     found: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for viewer, creator, day, amount in rows:
@@ -84,7 +84,7 @@ def reckoned(rows: list[Shown], rules: Economics = RULES) -> dict[tuple[int, int
 
 
 def told(judgement: Judgement) -> dict[tuple[int, int], Parts]:
-    """What is to be judged, but for days of which there is nothing."""
+    """Return the days to judge with their parts, without days that have neither earnings nor parts."""
     found: dict[tuple[int, int], Parts] = {}
     for each in judgement.totals():
         columns = (each.days, each.creators, each.net, each.vouched, each.doubtful, each.beside, each.viewers)
@@ -118,7 +118,7 @@ def opened(connection: Connection[Any], folder: Path | None, rules: Economics = 
 
 
 def opened_again(connection: Connection[Any], before: Audience, folder: Path | None) -> Audience:
-    for store in (before.judged_pairs, before.fresh, before.totals):
+    for store in (before.judged_pairs, before.unjudged_pairs, before.totals):
         store.close()
     return opened(connection, folder)
 
@@ -137,7 +137,7 @@ def judged(connection: Connection[Any], known: Audience) -> dict[tuple[int, int]
 
 
 def standing(known: Audience) -> dict[tuple[int, int], Parts]:
-    """All totals that there are."""
+    """Return all totals."""
     nothing = runfiles.Run(runfiles.rows_of(), totals.TOTALS.empty())
     return told(Judgement(known.totals.runs, nothing, range(1, 2**16), nothing.keys, 0))
 
@@ -182,7 +182,7 @@ def test_only_what_has_changed_is_judged_and_little_is_read(journal: Connection[
     assert set(judged(journal, known)) == {(today, 7)}
 
 
-def test_of_the_days_before_the_best_one_is_told(journal: Connection[Any], tmp_path: Path) -> None:
+def test_a_day_is_compared_with_the_best_of_the_days_before(journal: Connection[Any], tmp_path: Path) -> None:
     today, rules, nobody = today_of(journal), Economics(source_day_pix=0), np.zeros(0, np.int64)
     known = opened(journal, tmp_path, rules)
     hear(
@@ -193,7 +193,7 @@ def test_of_the_days_before_the_best_one_is_told(journal: Connection[Any], tmp_p
     judgement = known.judge(today, today)
     assert judgement is not None
     (found,) = judgement.totals()
-    before = judgement.before(found.keys, nobody, rules)
+    before = judgement.best_before(found.keys, nobody, rules)
     assert dict(zip(found.creators.tolist(), before.tolist(), strict=True)) == {1: 450, 2: 810, 3: 0}
 
 
@@ -256,7 +256,7 @@ def test_other_rules_count_everything_again(journal: Connection[Any], tmp_path: 
 def test_what_an_older_version_has_merged_since_is_counted_again(
     journal: Connection[Any], tmp_path: Path, small: None
 ) -> None:
-    """It deletes rows and writes one in their place, with what was judged and what was not."""
+    """An older version deletes rows and writes one in their place, with judged and unjudged pairs."""
     today, rng = today_of(journal), random.Random(2)
     rows = [random_rows(rng, today, 30) for _ in range(4)]
     known = opened(journal, tmp_path)
@@ -278,7 +278,7 @@ def test_what_an_older_version_has_merged_since_is_counted_again(
     assert opened(journal, tmp_path).judge(today, today) is None
 
 
-def test_pairs_and_totals_that_are_too_old_are_forgotten_and_what_nobody_has_judged_is_not(
+def test_pairs_and_totals_that_are_too_old_are_forgotten_but_not_unjudged_pairs(
     journal: Connection[Any], tmp_path: Path, small: None
 ) -> None:
     today, known = today_of(journal), opened(journal, tmp_path)
@@ -296,10 +296,10 @@ def test_pairs_and_totals_that_are_too_old_are_forgotten_and_what_nobody_has_jud
     assert opened(journal, tmp_path).judge(today, today) is None
 
 
-def blocks(accountant: Fold) -> Iterator[runstore.Store]:
+def blocks(accountant: Fold) -> Iterator[runstore.RunStore]:
     yield accountant._seen.store
     yield from (cap.store for cap in accountant._caps)
-    yield from (accountant.audience.judged_pairs, accountant.audience.fresh, accountant.audience.totals)
+    yield from (accountant.audience.judged_pairs, accountant.audience.unjudged_pairs, accountant.audience.totals)
 
 
 def test_everything_that_folds_remember_lies_in_files(journal: Connection[Any], tmp_path: Path, small: None) -> None:

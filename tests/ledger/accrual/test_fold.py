@@ -65,7 +65,7 @@ def record(
     adopted: bool = False,
     recorded_s: float | None = None,
 ) -> UUID:
-    """One batch, as its replica records it, or an heir; `recorded_s`: when, by the database's clock, if not now."""
+    """Record one batch as its replica does, or an heir; `recorded_s` is the database's time of it, if not now."""
     number = incarnation or open_incarnation(connection)
     done = connection.execute(RECORDED, parameters(number, seq, spool.pack(searches), adopted=adopted))
     assert done.rowcount == 1
@@ -80,7 +80,7 @@ def record(
 
 
 def change(connection: Conn, query: str, *values: object) -> None:
-    """Write what no code of ours may, as a disk or a newer version might have."""
+    """Run a statement that no role of Pixr may run, as a damaged disk or a newer version might have."""
     connection.execute("SET session_replication_role = replica")
     connection.execute(query, values)
     connection.execute("SET session_replication_role = DEFAULT")
@@ -88,7 +88,7 @@ def change(connection: Conn, query: str, *values: object) -> None:
 
 
 def folded(connection: Conn, economics: Economics = DEMO, settings: LedgerSettings | None = None) -> list[int]:
-    """Fold everything; what became of each appearance, in order."""
+    """Fold everything; return the outcome of each appearance, in order."""
     accountant = Fold(connection, economics, settings or LedgerSettings())
     while accountant.run_once() is not None:
         pass
@@ -148,7 +148,7 @@ def test_folding_again_or_after_a_crash_changes_nothing(journal: Conn, monkeypat
 
 
 def test_a_fold_that_failed_leaves_nothing_behind_in_memory(journal: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The accountant goes on from what the database says: no account, viewer, bound or group of the lost transaction."""
+    """The fold goes on from the database: without accounts, seen keys, sums or groups of the lost transaction."""
     fund(journal, 100_000)
     number = record(journal, search(shown(1, 1)))
     record(journal, search(shown(2, 2)), incarnation=number, seq=1)
@@ -219,7 +219,7 @@ def test_a_search_is_bounded_in_appearances_and_amount(journal: Conn) -> None:
 
 @pytest.mark.parametrize("name", ["viewer_day_max_pix", "segment_day_max_pix", "creator_day_max_pix"])
 def test_a_day_is_bounded_for_viewers_segments_and_creators(journal: Conn, name: str) -> None:
-    """Across folds and restarts; the next UTC day begins anew."""
+    """Across folds and restarts; on the next UTC day the sums begin at 0."""
     fund(journal, 100_000)
     bounded = dataclasses.replace(DEMO, **{name: 2500})
     noon = time.time() // 86_400 * 86_400 + 43_200
@@ -359,7 +359,7 @@ def test_a_second_folder_of_an_older_epoch_is_refused(journal: Conn, postgres_ur
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 200_000)), max_size=60), st.integers(1, 3))
 def test_who_has_seen_what_agrees_with_a_plain_model(events: list[tuple[int, int]], parts: int) -> None:
-    """Keys and seconds in any order, asked part by part; merging does not change an answer."""
+    """Keys and seconds in any order, sifted part by part; merging does not change a result."""
     seen, last = Seen(86_400), dict[int, int]()
     for start in range(parts):
         mine = sorted(events[start::parts], key=lambda each: each[1])
@@ -404,7 +404,7 @@ def test_what_an_heir_records_late_is_a_repeat_though_runs_were_merged_since(jou
 
 
 def test_what_was_recorded_before_the_upgrade_keeps_its_day(ground: Settings) -> None:
-    """Of an older release nobody knows what an heir recorded."""
+    """An older release did not note which batches an heir recorded."""
     every = migrations.registered()
     before = [each for each in every if not (each.package == "ledger" and each.name >= "0010")]
     assert len(before) < len(every)
@@ -455,7 +455,7 @@ DAY_S = 86_400
 
 
 def by(who: str, segment: int, origin: bytes, at_s: float | None = None) -> bytes:
-    """One viewer's search, which showed one moment worth 1000."""
+    """Return one viewer's search, which showed one moment worth 1000."""
     at_ms = int((time.time() if at_s is None else at_s) * 1000)
     return search_record([shown(segment, segment, who=who)], spool.NO_KEY, bytes(8), at_ms, origin)
 
@@ -523,7 +523,7 @@ def test_an_appearance_that_is_worth_nothing_does_not_use_up_the_day_of_one_that
 
 @pytest.mark.parametrize("days", [2, -2, 20_000, -20_000])
 def test_a_replica_whose_clock_is_wrong_lets_no_repeat_pay_and_no_cap_rise(journal: Conn, days: int) -> None:
-    """One replica's clock moves nobody's day: neither what was seen nor what was earned is forgotten for it."""
+    """One replica's wrong clock moves no day: neither seen keys nor sums of the day are forgotten for it."""
     fund(journal, 10**9)
     bounded = dataclasses.replace(DEMO, creator_day_max_pix=20_000)
     noon_s = (time.time() // DAY_S - 0.5) * DAY_S  # what is believed of a wrong clock is of the same day
@@ -566,7 +566,7 @@ def test_what_an_heir_records_late_is_of_the_day_it_was_made_and_never_older_tha
     assert folded(journal, bounded)[4:] == [Outcome.CAPPED]
 
 
-def test_a_wrong_clock_is_said_once_in_a_while(journal: Conn, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_clock_is_logged_once_in_a_while(journal: Conn, caplog: pytest.LogCaptureFixture) -> None:
     accountant, ahead_s = Fold(journal, DEMO, LedgerSettings()), time.time() + DAY_S
     number = record(journal, search(shown(1), at_s=ahead_s))
     for seq in (1, 2):
@@ -594,7 +594,7 @@ def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_
 
 
 def backlog(connection: Conn, *searches: bytes) -> None:
-    """One replica's searches, each recorded when it was made, none of them folded since."""
+    """Record one replica's searches, each at the time it was made, and fold none of them."""
     number = open_incarnation(connection)
     for seq, each in enumerate(searches):
         at_s = float(np.frombuffer(each, spool.SEARCH, 1)["at_ms"][0]) / 1000
@@ -602,7 +602,7 @@ def backlog(connection: Conn, *searches: bytes) -> None:
 
 
 def test_a_backlog_of_days_pays_no_repeat(journal: Conn) -> None:
-    """While it is folded, what was seen then is not forgotten by the clock of now."""
+    """While it is folded, keys seen then are not forgotten by today's clock."""
     fund(journal, 10**9)
     began = time.time() - 4 * DAY_S
     others = [search(shown(100 + turn, 2), at_s=began + turn) for turn in range(15)]
@@ -658,7 +658,7 @@ def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_f
 def put(
     connection: Conn, number: UUID, seq: int, payload: bytes, form: int = spool.FORMAT, appearances: int = 1
 ) -> None:
-    """A batch as another version, or a fault, has left it."""
+    """Insert a batch as another version or a fault might have left it."""
     batch = spool.AppearanceBatch(1, appearances, payload, form)
     assert connection.execute(RECORDED, parameters(number, seq, batch)).rowcount == 1
     connection.commit()

@@ -1,4 +1,4 @@
-"""Groups of rows agree with what plain Python makes of the same rows."""
+"""Groups of rows agree with plain Python on the same rows."""
 
 from __future__ import annotations
 

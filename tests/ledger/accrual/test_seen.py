@@ -1,4 +1,4 @@
-"""What was seen is known from files on disk, in little memory; the database says what is true of them."""
+"""Seen keys are looked up in files, in little memory; the database decides which files are valid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.ledger.accrual.test_fold import DEMO, fund, record, search, shown
 
 
 def run_of(number: int, keys: dict[int, int]) -> Run:
-    """A row with these keys, each with its second."""
+    """Return a run of one row of the database, with these keys and the second of each."""
     ordered = sorted(keys)
     columns = np.array(ordered, np.uint64), np.array([keys[k] for k in ordered], np.uint32)
     return Run(rows_of((number, number + 1000)), columns)
@@ -33,14 +33,14 @@ def run_of(number: int, keys: dict[int, int]) -> Run:
 @hypothesis_settings(max_examples=50, deadline=None)
 @given(st.lists(st.dictionaries(st.integers(0, 30), st.integers(1, 9), max_size=20), min_size=1, max_size=6),
        st.integers(0, 5), st.sampled_from([1, 3, 1000]))  # fmt: skip
-def test_a_merged_file_says_what_its_runs_said(
+def test_a_merged_file_holds_what_its_runs_held(
     tmp_path_factory: pytest.TempPathFactory, runs: list[dict[int, int]], since_s: int, block: int
 ) -> None:
     before, runfiles.BLOCK_ROWS = runfiles.BLOCK_ROWS, block
     try:
         made = [run_of(number, keys) for number, keys in enumerate(runs)]
         rows = np.concatenate([each.rows for each in made])
-        blocks = runfiles.merged(KEYS, made, partial(seen._young, since_s))
+        blocks = runfiles.merged(KEYS, made, partial(seen._newer_than, since_s))
         file = runfiles.write(KEYS, tmp_path_factory.mktemp("keys"), rows, blocks)
     finally:
         runfiles.BLOCK_ROWS = before
@@ -88,7 +88,7 @@ def test_files_of_another_database_or_before_a_restore_are_removed(tmp_path: Pat
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are made of a handful of keys."""
+    """Make files of a handful of keys."""
     monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 40)
     monkeypatch.setattr(runstore, "MEMORY_RUNS_MAX", 2)
     monkeypatch.setattr(runstore, "READ_ROWS", 25)

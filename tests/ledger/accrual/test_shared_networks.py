@@ -1,4 +1,4 @@
-"""What an operator knows of networks: how many people are behind one, each of whom is worth as much as any other."""
+"""A network of which the operator states how many people are behind it is worth as much as that many sources."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""What of a creator's day counts: a source is worth a bounded amount, and nothing that others do lowers it."""
+"""What counts of a creator's day: a source is worth a bounded amount, and nothing that other sources do lowers it."""
 
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import itertools
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ledger.accrual import pairs, vouching
+from ledger.accrual import pairs, velocity, vouching
 from ledger.accrual.audience import Audience
 from ledger.accrual.pairs import Pairs
 from ledger.accrual.runfiles import Run, rows_of
@@ -33,7 +35,7 @@ def as_pairs(rows: Rows, day: int = DAY) -> Pairs:
 
 
 def reckoned(*pieces: Pairs, economics: Economics = ECONOMICS, day: int = DAY) -> Totals:
-    """What the day comes to when these were shown one after another, with a review after each."""
+    """Return the totals of a day after these pieces were added one after another, with a review after each."""
     audience = Audience(economics)
     for number, piece in enumerate(pieces, 1):
         audience.accept(Run(rows_of((number, number)), pairs.columns_of(piece), is_sorted=False))
@@ -52,12 +54,19 @@ def counted(totals: Totals, trusted: frozenset[int] = frozenset(), economics: Ec
 
 
 def earned(rows: Rows, economics: Economics = ECONOMICS, trusted: frozenset[int] = frozenset()) -> dict[int, int]:
-    """What counts, by creator, of what these rows have earned."""
+    """Return what counts, by creator, of what these rows earn."""
     return counted(reckoned(as_pairs(rows), economics=economics), trusted, economics)
 
 
 def looks(sources: range, creators: range, worth: int) -> Rows:
     return [(source, creator, worth) for source in sources for creator in creators]
+
+
+@pytest.mark.parametrize("module", [vouching, velocity])
+def test_the_worked_examples_in_the_docstrings_are_right(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_an_audience_earns_in_full() -> None:
@@ -70,15 +79,15 @@ def test_what_one_source_earns_all_creators_is_vouched_for_up_to_a_bound_and_in_
     assert earned([(1, 1, W), (1, 2, 3 * W)], alone) == {1: W // 4 * 9 // 10, 2: W * 3 // 4 * 9 // 10}
 
 
-def test_of_the_rest_counts_a_share_of_what_others_are_vouched_for() -> None:
-    """Of a network of many people all counts for creators whom people elsewhere look at, too."""
+def test_beside_counts_a_share_of_what_other_sources_are_vouched_for() -> None:
+    """A network of many people counts in full for creators whom other sources look at, too."""
     crowd = [(1000, creator, 10_000) for creator in range(100, 160)]  # 600,000 of one network, a third vouched for
     assert earned([*WORLD, *crowd])[100] == 40_000 * 9 // 10
     liked_there_alone = [(1000, 1, 400_000)]
     assert earned([*WORLD, *liked_there_alone])[1] == W * (PPM + SHARE) // PPM * 9 // 10
 
 
-def test_of_the_rest_one_source_brings_a_creator_a_bounded_amount() -> None:
+def test_beside_one_source_brings_a_creator_a_bounded_amount() -> None:
     popular = looks(range(2000), range(100, 101), 3_000)
     before, after = (earned([*popular, *((9000 + n, 100, worth) for n in range(3))])[100] for worth in (10, 10**7))
     assert (before, after) == ((6_000_000 + 30) * 9 // 10, (6_000_000 + 3 * (W + ECONOMICS.beside_pair_pix)) * 9 // 10)
@@ -86,7 +95,7 @@ def test_of_the_rest_one_source_brings_a_creator_a_bounded_amount() -> None:
 
 @pytest.mark.parametrize(("days", "usual"), [(0, 0), (1, 10_000), (7, 70_000), (12, 70_000)])
 def test_a_day_is_measured_by_the_mean_of_the_seven_before_if_that_is_more(days: int, usual: int) -> None:
-    """On Sunday fewer people look from elsewhere, and as many from home."""
+    """As on a Sunday, when fewer people look from other networks, and as many from this one."""
     earlier = [as_pairs([(source, 1, 7_000) for source in range(10)], DAY - ago) for ago in range(1, days + 1)]
     today = as_pairs([(1000, 1, W // 100), (1000, 2, W * 99 // 100 * 10), (1000, 1, W // 100 * 9)])
     got = counted(reckoned(*earlier, today))[1]
@@ -107,7 +116,7 @@ def test_the_mean_is_of_days_of_which_all_is_known() -> None:
         assert Totals.of(audience.totals.runs, keys, whole_from).usual[-1] == usual
 
 
-def test_what_a_person_has_looked_at_is_believed_up_to_another_share() -> None:
+def test_for_trusted_creators_another_share_counts_beside() -> None:
     rows = [*WORLD, *looks(range(1000, 1100), range(1, 3), W)]
     got = earned(rows, trusted=frozenset((1,)))
     vouched = 100 * W // 2
@@ -115,7 +124,7 @@ def test_what_a_person_has_looked_at_is_believed_up_to_another_share() -> None:
 
 
 def test_what_others_have_crowded_out_takes_the_place_of_what_does_not_count() -> None:
-    """Bots have filled the creator's day; what people would have earned them meanwhile is known, and was not paid."""
+    """Bots have filled the creator's cap; what people would have earned them meanwhile is known as gross, with net 0."""
     bots, people = [(1000, 1, 5_000_000)], looks(range(40), range(1, 2), 9_000)
     rows = as_pairs([*WORLD, *bots, *people])
     net = np.where((rows.creators == 1) & (rows.viewers < 1000), 0, rows.net)
@@ -131,7 +140,7 @@ def test_amounts_that_leave_64_bits_when_they_are_multiplied_count_exactly() -> 
     assert set(earned(rows, bounded).values()) == {3 * 5 * 10**11 * 16 // 10 * 9 // 10}
 
 
-def test_of_nothing_nothing_counts() -> None:
+def test_without_earnings_nothing_counts() -> None:
     nothing = np.zeros(0, np.int64)
     assert len(vouching.shares(np.zeros(0, np.bool_), nothing, nothing, ECONOMICS).vouched) == 0
 
@@ -148,7 +157,7 @@ FARMS = st.lists(
 def test_a_source_is_worth_a_bounded_amount_whatever_it_looks_at(
     shown: list[tuple[int, int, int, int]], is_trusted: bool
 ) -> None:
-    """To those who own it and the creators: on one day, and by the day where these are the same every day."""
+    """To an owner of sources and creators: on one day, and on every day if the creators stay the same."""
     trusted = frozenset(range(1, 31)) if is_trusted else frozenset[int]()
     share = ECONOMICS.fan_in_trust_ppm if is_trusted else SHARE
     pieces = [as_pairs([row[1:] for row in shown if row[0] == day], DAY - day)
@@ -168,7 +177,7 @@ STRANGERS = st.lists(st.tuples(st.integers(100, 130), st.integers(1, 200), st.in
 @hypothesis_settings(deadline=None, max_examples=300)
 @given(VIEWS, STRANGERS, st.booleans())
 def test_nothing_that_other_sources_do_lowers_what_counts(rows: Rows, strangers: Rows, is_trusted: bool) -> None:
-    """Griefing is in vain: whatever strangers look at, nobody has less than without them."""
+    """Griefing fails: whatever strangers look at, no creator has less than without them."""
     trusted = frozenset((1,)) if is_trusted else frozenset[int]()
     before, after = (earned(each, ECONOMICS, trusted) for each in (rows, [*rows, *strangers]))
     assert all(after[creator] >= amount for creator, amount in before.items())
@@ -177,7 +186,7 @@ def test_nothing_that_other_sources_do_lowers_what_counts(rows: Rows, strangers:
 @hypothesis_settings(deadline=None, max_examples=200)
 @given(VIEWS, st.lists(st.tuples(st.integers(0, 1), st.integers(1, 200), st.integers(1, 4_000_000)), max_size=60))
 def test_neighbours_in_a_network_take_no_more_than_what_it_is_vouched_for(rows: Rows, neighbours: Rows) -> None:
-    """And what counts beside that; here in two networks."""
+    """That is W, and what counts beside it; here in two networks."""
     before, after = (earned(each) for each in (rows, [*rows, *neighbours]))
     lost = sum(max(0, amount - after[creator]) for creator, amount in before.items())
     assert lost <= (2 * W * (PPM + SHARE) // PPM + 100) * NET // PPM  # of every pair a unit is lost in rounding
@@ -196,7 +205,7 @@ CROWDS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 90), st.integers(
 @hypothesis_settings(deadline=None, max_examples=200)
 @given(CROWDS, st.lists(st.integers(1, 149), max_size=4))
 def test_what_comes_piece_by_piece_counts_as_what_comes_at_once(rows: Rows, cuts: list[int]) -> None:
-    """Whatever a review has already brought together."""
+    """No matter what earlier reviews have already judged."""
     bounds = [0, *sorted({cut for cut in cuts if cut < len(rows)}), len(rows)]
     pieces = [as_pairs(rows[start:end]) for start, end in itertools.pairwise(bounds)]
     whole, step_by_step = reckoned(as_pairs(rows)), reckoned(*pieces)

@@ -1,4 +1,4 @@
-"""What is shown is in the spool before it is answered, and in the database once, whoever carries it."""
+"""A search is in the spool before it is answered, and in the database exactly once, no matter which process carries it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tests.ledger.accrual.test_fold import shown
 
 
 def recorded(settings: Settings) -> list[int]:
-    """The segments of every appearance in the database, in order."""
+    """Return the segments of every appearance in the database, in order."""
     with database.connect(settings.postgres.url) as connection:
         rows = connection.execute("SELECT payload, format FROM ledger.appearance_batches ORDER BY incarnation, seq")
         return [int(each["segment_id"]) for payload, form in rows for each in spool.unpack(bytes(payload), form)[1]]
 
 
 def left(folder: Path) -> list[list[bytes]]:
-    """The searches in each spool whose owner is dead."""
+    """Return the searches in each spool of a dead replica."""
     return [orphan.records() for orphan in spool.orphans(folder)]
 
 
@@ -95,7 +95,7 @@ asyncio.run(main())
 
 
 def test_a_killed_replica_loses_nothing_it_has_answered(settings: Settings) -> None:
-    """kill -9 in the midst of it; whoever is left adopts the spool, and twice is once."""
+    """After a kill -9 while it records, another process adopts the spool; adopting twice records once."""
     environment = {**os.environ, "PIXR_DATA_DIR": str(settings.data_dir), "PIXR_POSTGRES_URL": settings.postgres.url}
     argv = [sys.executable, "-c", CHILD, str(settings.path), "400"]
     process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
@@ -113,7 +113,7 @@ def test_a_killed_replica_loses_nothing_it_has_answered(settings: Settings) -> N
 
 
 class Interrupted:
-    """An heir's connection: once it has read how far the dead came, something happens."""
+    """An heir's connection; something happens once it has read how many searches the dead replica has recorded."""
 
     def __init__(self, connection: Connection[Any], happens: Callable[[], None]) -> None:
         self._connection, self._happens = connection, happens
@@ -130,7 +130,7 @@ class Interrupted:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_a_dead_replica_has_still_sent_is_recorded_once(settings: Settings, begun: bool) -> None:
-    """Its last insert is under way when its spool is adopted, or arrives in the midst of that."""
+    """The replica's last insert is under way when its spool is adopted, or arrives during the adoption."""
     owner = spool.Spool(settings.data_dir / "spool", number := uuid4())
     records = [appearances.search_record([shown(each)], spool.NO_KEY, bytes(8), 1) for each in range(3)]
     for record in records:
@@ -229,7 +229,7 @@ def test_a_viewer_is_a_keyed_hash_that_rotates(settings: Settings) -> None:
 
 
 def test_viewers_hashes_do_not_all_change_on_one_day(settings: Settings) -> None:
-    """Each changes once in thirty days, on a day of its own, at midnight UTC; until the first of it they are as they were."""
+    """Each changes once in thirty days, on its own day, at midnight UTC; before the first change they are as they were."""
     hashes, began = Hashes(settings), appearances.ONE_BY_ONE_FROM * appearances.ROTATION_DAYS
     changed = []
     for viewer in map(str, range(60)):
@@ -301,6 +301,6 @@ def test_a_full_disk_leaves_no_half_record_behind(tmp_path: Path) -> None:
     assert left(tmp_path) == [[b"whole", b"after"]]
 
 
-def test_a_spool_that_vanishes_while_we_look_is_nobodys(tmp_path: Path) -> None:
+def test_a_spool_that_vanishes_before_it_is_locked_is_skipped(tmp_path: Path) -> None:
     (tmp_path / f"gone{spool.SUFFIX}").symlink_to(tmp_path / "nowhere")
     assert left(tmp_path) == []

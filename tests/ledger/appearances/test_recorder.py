@@ -1,4 +1,4 @@
-"""The recorder goes on: after a database that forgot, a full disk, a failure of its own; and its spool is let go of."""
+"""The recorder goes on after a database that lost rows, a full disk or an error of its own, and releases its spool."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ FORGET = """
 
 
 def forget(settings: Settings, recorder: Recorder, kept: int) -> None:
-    """What a failover to a standby that lagged does: the last batches are gone, or the incarnation is."""
+    """Delete the last batches, or the incarnation, as a failover to a standby that lagged does."""
     with psycopg.ClientCursor(database.connect(settings.postgres.url, autocommit=True)) as cursor:
-        cursor.execute(FORGET, {"id": recorder._own.id, "kept": kept})
+        cursor.execute(FORGET, {"id": recorder._current.id, "kept": kept})
         cursor.connection.close()
 
 
@@ -64,7 +64,7 @@ async def test_what_the_database_has_forgotten_is_carried_again(settings: Settin
     forget(settings, recorder, kept)
     assert len(recorded(settings)) == kept
     recorder.record([shown(6)])
-    await until(lambda: recorder.waiting == 0 and recorder._own.recorded == 7, "carried again")
+    await until(lambda: recorder.waiting == 0 and recorder._current.recorded == 7, "carried again")
     assert sorted(recorded(settings)) == list(range(7))
     assert recorder.failing == {}
     await recorder.close()
@@ -73,7 +73,7 @@ async def test_what_the_database_has_forgotten_is_carried_again(settings: Settin
 
 
 def marked(settings: Settings) -> list[tuple[Any, ...]]:
-    """Of each batch: its first search, whether it came late, and how long its incarnation had been there, in hours."""
+    """Return of each batch its first search, whether it is marked late, and the age of its incarnation in hours."""
     with database.connect(settings.postgres.url) as connection:
         return connection.execute(
             "SELECT b.seq, b.adopted, round(extract(epoch FROM b.recorded_at - i.started_at) / 3600)::int"
@@ -82,7 +82,7 @@ def marked(settings: Settings) -> list[tuple[Any, ...]]:
 
 
 def three_hours_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the recorder alone."""
+    """Move the recorder's clock, and no other, forward by three hours."""
     later = SimpleNamespace(monotonic=lambda: time.monotonic() + 3 * 3600.0, time=time.time)
     monkeypatch.setattr("ledger.appearances.recorder.time", later)
 
@@ -90,7 +90,7 @@ def three_hours_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_waited_for_the_database_for_hours_is_marked_as_late(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the fold takes its searches to be of the hour in which they were recorded, which may be another day."""
+    """Otherwise the fold dates its searches at most an hour before they were recorded, which may be another day."""
     recorder = Recorder(quick(settings, flush_searches_max=2))
     for number in range(2):
         recorder.record([shown(number)])
@@ -113,7 +113,7 @@ async def test_what_is_carried_again_may_be_as_old_as_its_incarnation(
     three_hours_pass(monkeypatch)
     forget(settings, recorder, 0)
     recorder.record([shown(2)])
-    await until(lambda: recorder.waiting == 0 and recorder._own.recorded == 2, "carried again")
+    await until(lambda: recorder.waiting == 0 and recorder._current.recorded == 2, "carried again")
     assert marked(settings) == [(0, True, 3)]
     await recorder.close()
 
@@ -124,8 +124,8 @@ async def test_an_heir_says_how_old_the_incarnation_is_of_which_the_database_has
     recorder = Recorder(settings)
     recorder.record([shown(1)])
     recorder.record([shown(2)])
-    path = recorder._own.spool.path
-    recorder._own.spool.close()
+    path = recorder._current.spool.path
+    recorder._current.spool.close()
     long_ago = time.time() - 5 * 3600
     os.utime(path, (long_ago, long_ago))
     with database.connect(settings.postgres.url, autocommit=True) as connection:
@@ -133,8 +133,10 @@ async def test_an_heir_says_how_old_the_incarnation_is_of_which_the_database_has
     assert marked(settings) == [(0, True, 5)]
 
 
-async def test_a_strangers_idempotency_key_silences_nobody(settings: Settings, journal: Connection[Any]) -> None:
-    """Of those without a key each has names of their own; a name that comes again with another search pays once."""
+async def test_a_strangers_idempotency_key_suppresses_no_other_viewers_search(
+    settings: Settings, journal: Connection[Any]
+) -> None:
+    """Each viewer without a key has Idempotency-Keys of their own; a key that comes again with another search pays once."""
     fund(journal, 10_000)
     recorder = Recorder(quick(settings))
     await recorder.start()
@@ -158,7 +160,7 @@ async def test_a_database_that_has_forgotten_is_noticed_while_nobody_searches(se
 
 
 async def test_a_spool_that_the_database_has_forgotten_outlives_its_replica(settings: Settings) -> None:
-    """At the end it is not removed on the word of what was carried once."""
+    """When the replica ends, its spool is removed only if the database still has the searches that were carried."""
     recorder = Recorder(quick(settings))
     await recorder.start()
     recorder.record([shown(1)])
@@ -172,7 +174,7 @@ async def test_a_spool_that_the_database_has_forgotten_outlives_its_replica(sett
     assert recorded(settings) == [1]
 
 
-async def test_a_recorder_that_fails_in_a_way_nobody_thought_of_goes_on(
+async def test_a_recorder_goes_on_after_an_unforeseen_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failures = spool.pack, iter([AssertionError("unthought of")])
@@ -212,7 +214,7 @@ async def test_a_recorder_that_cannot_carry_says_so_until_it_can(settings: Setti
 async def test_what_is_recorded_while_a_spool_ends_is_in_the_next_one(settings: Settings) -> None:
     recorder = Recorder(quick(settings, spool_file_max_mb=1))
     await recorder.start()
-    first = recorder._own
+    first = recorder._current
     recorder.record([shown(0)])
     await carried(recorder)
     with database.connect(settings.postgres.url) as other:
@@ -220,11 +222,11 @@ async def test_what_is_recorded_while_a_spool_ends_is_in_the_next_one(settings: 
         recorder.record([shown(1, creator=number) for number in range(40_000)])  # more than a megabyte
         await asyncio.sleep(0.3)
         other.rollback()
-        await until(lambda: recorder._own is not first, "another spool")
+        await until(lambda: recorder._current is not first, "another spool")
     with database.connect(settings.postgres.url) as other:
         other.execute("SELECT FROM ledger.incarnations WHERE id = %s FOR UPDATE", (first.id,))
         recorder.record([shown(2)])
-        assert [int(record[-28]) for record in recorder._own.spool.records()] == [2]
+        assert [int(record[-28]) for record in recorder._current.spool.records()] == [2]
     await carried(recorder)
     await until(lambda: not first.spool.path.exists(), "the old spool is removed")
     await recorder.close()
@@ -235,7 +237,7 @@ async def test_what_is_recorded_while_a_spool_ends_is_in_the_next_one(settings: 
 
 
 async def test_a_batch_costs_the_same_however_much_waits(settings: Settings) -> None:
-    """Searches that are looked at to carry a hundred: a hundred, not all that wait."""
+    """Carrying a hundred searches touches a hundred, not all that wait."""
     looked = 0
 
     class Counted(deque[bytes]):
@@ -280,7 +282,7 @@ async def test_a_recorder_that_is_cancelled_while_it_ends_lets_go_of_its_spool(s
 
 @pytest.fixture
 def small_disk(settings: Settings) -> Iterator[Path]:
-    """The spool's folder on a file system of 8 kB, where the machine lets us have one."""
+    """Mount a file system of 8 kB as the spool's folder; skip the test where the machine does not allow it."""
     folder = settings.data_dir / "spool"
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
@@ -291,7 +293,7 @@ def small_disk(settings: Settings) -> Iterator[Path]:
 
 
 def filled(recorder: Recorder) -> int:
-    """Record until there is no more room; how many searches were taken."""
+    """Record until the disk is full; return how many searches were recorded."""
     for taken in range(1000):
         try:
             recorder.record([shown(taken), shown(taken)])
@@ -310,7 +312,7 @@ async def test_on_a_full_disk_nothing_is_recorded_by_half(settings: Settings, sm
     for _ in range(3):
         with pytest.raises(Temporary):
             recorder.record([shown(0)] * 500)
-    assert len(recorder._own.spool.records()) == taken == recorder.waiting
+    assert len(recorder._current.spool.records()) == taken == recorder.waiting
     ballast.unlink()
     recorder.record([shown(taken), shown(taken)])
     await recorder.start()
@@ -347,7 +349,7 @@ def test_a_spool_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path) -> Non
 
 @pytest.fixture(name="no_room")
 def fixture_no_room(settings: Settings) -> Iterator[Path]:
-    """The spool's folder on a file system that takes one file, where the machine lets us have one: that file is there."""
+    """Mount a file system with room for one file, which is there, as the spool's folder; skip where that is not allowed."""
     folder = settings.data_dir / "spool"
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=2", "tmpfs", str(folder)]
@@ -386,7 +388,7 @@ async def test_a_replica_that_never_had_a_spool_ends(settings: Settings, no_room
 
 
 def spoil(path: Path, record: int) -> bytes:
-    """Change a byte of one of a spool's searches; the file as it then is."""
+    """Change a byte of one of a spool's searches; return the bytes of the file after that."""
     data, at = bytearray(path.read_bytes()), 0
     for _ in range(record):
         at += spool.FRAME.size + spool.FRAME.unpack_from(data, at)[0]
@@ -403,14 +405,14 @@ def is_set_aside(path: Path, data: bytes) -> bool:
 async def test_a_spool_of_ones_own_that_is_damaged_is_set_aside_and_recording_goes_on(
     settings: Settings, damage: str
 ) -> None:
-    """The database has forgotten three searches, of which the spool has one still; two more wait."""
+    """The database has lost three searches, of which the spool still has one; two more wait."""
     folder = settings.data_dir / "spool"
     recorder = Recorder(quick(settings, orphan_after_s=0.1))
     await recorder.start()
     for number in range(4):
         recorder.record([shown(number)])
     await carried(recorder)
-    path = recorder._own.spool.path
+    path = recorder._current.spool.path
     if damage == "gone":
         path.unlink()
     else:
@@ -433,7 +435,7 @@ async def test_a_spool_of_ones_own_that_is_damaged_is_set_aside_and_recording_go
 
 
 def test_a_spool_that_is_damaged_in_its_midst_is_recorded_up_to_there_and_set_aside(settings: Settings) -> None:
-    """What stands behind the damage may be readable to a person; an heir would have removed it."""
+    """A person may still be able to read what follows the damage; without this an heir would remove it."""
     owner = spool.Spool(settings.data_dir / "spool", uuid4())
     for number in range(4):
         owner.append(appearances.search_record([shown(number)], spool.NO_KEY, bytes(8), 1))
@@ -449,7 +451,7 @@ def test_a_spool_that_is_damaged_in_its_midst_is_recorded_up_to_there_and_set_as
 
 @pytest.mark.parametrize("bit", [6, 12, 19])
 def test_a_spool_whose_length_is_damaged_is_not_taken_for_one_that_ends_there(tmp_path: Path, bit: int) -> None:
-    """A length that reaches beyond the end looks like a torn search: but whole ones stand behind it."""
+    """A length that reaches beyond the end looks like a torn search, but whole searches follow it."""
     owner = spool.Spool(tmp_path, uuid4())
     for number in range(4):
         owner.append(appearances.search_record([shown(number)], spool.NO_KEY, bytes(8), 1))
@@ -470,7 +472,7 @@ def test_a_spool_whose_length_is_damaged_is_not_taken_for_one_that_ends_there(tm
 
 
 def abandoned(settings: Settings, count: int = 3) -> list[Path]:
-    """Spools of the dead, each with one search, in the order in which they are adopted."""
+    """Make spools of dead replicas, each with one search; return them in the order in which they are adopted."""
     numbers = sorted((uuid4() for _ in range(count)), key=str)
     paths = []
     for segment, number in enumerate(numbers):
@@ -542,7 +544,7 @@ def test_an_heir_holds_one_lock_at_a_time(settings: Settings) -> None:
     assert len(left(settings.data_dir / "spool")) == 3
 
 
-def test_a_spool_that_another_heir_removes_before_our_lock_is_nobodys(
+def test_a_spool_that_another_heir_removes_before_it_is_locked_is_skipped(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (path,) = abandoned(settings, 1)

@@ -1,4 +1,4 @@
-"""What is old leaves the tables for the archive, whole and proven; everything adds up as before, whatever breaks between."""
+"""Old rows move from the tables to the archive, complete and proven; all sums stay the same, whatever fails in between."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def shelf(s3: S3Endpoint, bucket: str, tmp_path: Path) -> Shelf:
 
 @pytest.fixture
 def old(journal: Conn) -> Conn:
-    """A ledger in which everything is old enough to go."""
+    """A ledger in which every row is old enough to be archived."""
     journal.execute("INSERT INTO ledger.archive_rules (least_age) VALUES ('-1 day')")
     journal.commit()
     return journal
@@ -94,7 +94,7 @@ def archive_journal(connection: Conn, shelf: Shelf) -> int:
 
 
 def put_away(connection: Conn, shelf: Shelf) -> None:
-    """Archive and forget all there is."""
+    """Archive everything and delete it from the tables."""
     archive_folds(connection, shelf)
     while rows := payments.due(connection, tomorrow()):
         assert payments.archive(connection, shelf, rows)
@@ -112,7 +112,7 @@ def count(connection: Conn, table: str) -> int:
 
 
 def shown_and_folded(connection: Conn, turns: int = 4) -> None:
-    """Some folds of several batches, and what of them has matured."""
+    """Fold several batches in some folds, and mature their earnings."""
     numbers = itertools.count(1 + count(connection, "entries") * 1_000)  # nobody has seen them yet
     for turn in range(turns):
         for _ in range(3):
@@ -129,7 +129,7 @@ def shown_and_folded(connection: Conn, turns: int = 4) -> None:
 
 
 def assert_proven(connection: Conn, shelf: Shelf) -> str:
-    """The full audit with the archive; what it says of that."""
+    """Run the full audit with the archive, expect it clean, and return what it says of the archive."""
     checks = {check.name: check for check in audit.run(connection, None, None, full=True, shelf=shelf)}
     assert [str(check) for check in checks.values() if not check.ok] == []
     return checks["archive"].detail
@@ -246,7 +246,7 @@ def test_a_balance_of_an_earlier_moment_is_known_as_far_as_postings_are_there(ol
         book.balance(old, pool, between - timedelta(hours=1))
 
 
-def test_counters_that_were_lost_are_counted_anew_over_the_archive(old: Conn, shelf: Shelf, redis_url: str) -> None:
+def test_counters_that_were_lost_are_counted_again_over_the_archive(old: Conn, shelf: Shelf, redis_url: str) -> None:
     client = cache.client(redis_url)
     client.delete(MARK + counters.PLACE, MARK + counters.EARNED)
     fund(old, 10**9)
@@ -269,7 +269,7 @@ def test_counters_that_were_lost_are_counted_anew_over_the_archive(old: Conn, sh
 
 @pytest.fixture
 def paid(old: Conn) -> Iterator[Rig]:
-    """Creators who were paid, whose payments are in the chain's history that was read; and a stranger's deposits."""
+    """Creators who were paid, with their payments in the chain's history as it was read; and a stranger's deposits."""
     settings = dataclasses.replace(EAGER, marker_accounts=False)
     rig = Rig(old, new_chain(), settings=settings)
     for creator in CREATORS:
@@ -314,7 +314,7 @@ def test_what_was_paid_leaves_the_tables_and_sums_stay(paid: Rig, shelf: Shelf) 
 
 
 class Forgetful(LocalNode):
-    """A node that has lost where we were: it names everything it has."""
+    """A node that does not know the last signature we read, and so lists everything it has."""
 
     async def call(self, method: str, params: list[Any]) -> Any:
         if method == "getSignaturesForAddress":
@@ -369,7 +369,7 @@ def test_payments_that_have_to_stay_keep_no_others_from_leaving(
 
 
 def test_the_number_of_reclaims_never_falls(old: Conn) -> None:
-    """Ids of the next ones follow from it."""
+    """The ids of the next reclaims follow from it."""
     before = batches.reclaims(old)
     change(
         old,
@@ -416,11 +416,11 @@ def test_what_changes_while_it_is_written_is_archived_as_it_is_afterwards(
 
 
 class Crash(BaseException):
-    """The process ends here."""
+    """Raised where the process is killed."""
 
 
 @pytest.mark.parametrize("where", ["put_file", "put_bytes", "commit", "check"])
-def test_wherever_it_is_killed_nothing_is_lost_and_twice_is_once(
+def test_a_kill_at_any_step_loses_nothing_and_a_repetition_changes_nothing(
     paid: Rig, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.setattr(journal, "LINES_MAX", 20)
@@ -433,7 +433,7 @@ def test_wherever_it_is_killed_nothing_is_lost_and_twice_is_once(
     next_death = next(dies_at)
 
     def dying(*args: Any, **more: Any) -> Any:
-        """Die after the thing was done, and the next time before it."""
+        """Raise `Killed` after the call, and the next time before it."""
         nonlocal next_death, calls
         number = next(calls)
         if number < next_death:
@@ -480,7 +480,7 @@ def test_a_part_that_is_not_what_was_written_deletes_nothing(old: Conn, shelf: S
 
 
 def spoil(shelf: Shelf, name: str) -> None:
-    """Somebody rewrites an object of the archive."""
+    """Overwrite an object of the archive with other content."""
     uri = f"s3://{shelf.bucket}/{FOLDER}/{name}"
     lines = gzip.decompress(shelf.storage.read(uri)).replace(b'"amount_pix"', b'"amount_xip"')
     shelf.storage.put_bytes(gzip.compress(lines), uri)
@@ -503,7 +503,7 @@ def test_a_statement_that_reaches_what_was_rewritten_says_so(old: Conn, shelf: S
         statement_of(old, shelf, 1)
 
 
-def test_what_is_not_right_is_not_archived(old: Conn, shelf: Shelf) -> None:
+def test_rows_that_fail_their_proof_are_not_archived(old: Conn, shelf: Shelf) -> None:
     fund(old, 10**9)
     shown_and_folded(old)
     change(
@@ -650,7 +650,7 @@ def test_an_older_backup_beside_a_newer_archive_goes_on_and_overwrites_nothing(o
 
 @pytest.fixture
 def working(settings: Settings, bucket: str, old: Conn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeping]:
-    """The part of the ledger that archives, as its own role, on a day when everything of now is old."""
+    """The ledger's `Keeping`, in its own role, on a day on which every row is old enough."""
     monkeypatch.setattr(retention, "before_of", lambda *_: tomorrow())
     monkeypatch.setattr("ledger.keeping.before_of", lambda *_: tomorrow())
     own = settings.with_section(dataclasses.replace(settings.section(LedgerSettings), archive_bucket=bucket))
@@ -708,7 +708,7 @@ def test_while_the_object_store_is_away_it_waits_and_says_so(working: Keeping, o
     assert (working.trouble, count(old, "folds")) == ("", 0)
 
 
-def test_what_is_not_right_keeps_nothing_else_from_being_archived(working: Keeping, old: Conn) -> None:
+def test_a_step_that_is_refused_keeps_no_other_step_from_archiving(working: Keeping, old: Conn) -> None:
     rig = Rig(old, new_chain(), settings=dataclasses.replace(EAGER, marker_accounts=False))
     rig.creator(1, 1000)
     rig.pay(3)
@@ -778,7 +778,7 @@ def test_what_a_killed_process_was_writing_is_removed(working: Keeping) -> None:
     assert not left.exists()
 
 
-def test_tables_that_are_not_archived_are_deleted_by_age_and_the_last_word_stays(
+def test_tables_that_are_not_archived_are_deleted_by_age_but_for_the_last_agreement(
     settings: Settings, journal: Conn
 ) -> None:
     fund(journal, 10**9)
@@ -830,7 +830,7 @@ def test_the_last_agreement_stays_however_old(settings: Settings, journal: Conn)
 
 
 def test_every_table_has_its_time_in_the_readme(old: Conn) -> None:
-    """Who adds a table says how long it keeps what it holds."""
+    """A change that adds a table states how long the table keeps its rows."""
     _, _, text = (ROOT / "README.md").read_text(encoding="utf-8").partition("**What is kept, and for how long.**")
     said = set(re.findall(r"`(?:app\.|ledger\.)?([a-z_]+)`", text.partition("**Run the benchmarks.**")[0]))
     rows = old.execute(
@@ -849,7 +849,7 @@ def test_days_that_cannot_be_kept_are_refused(wrong: dict[str, Any]) -> None:
         LedgerSettings(**wrong)
 
 
-def test_what_is_kept_for_ever_is(settings: Settings, old: Conn) -> None:
+def test_with_a_setting_of_0_days_no_row_leaves(settings: Settings, old: Conn) -> None:
     fund(old, 10**9)
     shown_and_folded(old)
     change(old, "UPDATE ledger.folds SET folded_at = now() - interval '9 years'")

@@ -1,4 +1,4 @@
-"""What is open for too long is measured in every state, noted, said in the log once an hour, and shown."""
+"""Things that are open for too long are measured in every state, noted, logged once an hour, and shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A journal that is rewritten whole, and right with itself, is not what was kept of it outside the database."""
+"""A journal that was rewritten consistently is found, since its heads were kept outside the database."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_journal_that_is_cut_off_is_named(rig: Rig, bucket: tuple[Storage, str
     assert "is not in the journal" in found["anchors"]
 
 
-def test_what_a_declared_restore_has_forgotten_is_no_rewriting_and_what_was_before_is(
+def test_entries_lost_by_a_declared_restore_are_no_rewriting_but_earlier_ones_are(
     rig: Rig, bucket: tuple[Storage, str]
 ) -> None:
     kept(rig, bucket)
@@ -128,7 +128,7 @@ def test_a_head_is_kept_when_it_has_moved_and_it_is_time(rig: Rig, bucket: tuple
     assert len(anchors.listing(*bucket)) == 2
 
 
-def test_a_store_that_is_away_keeps_nobody_waiting_and_is_asked_again_soon(
+def test_an_object_store_that_does_not_answer_delays_nothing_and_is_tried_again_soon(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     now_s = [0.0]
@@ -147,13 +147,13 @@ def test_a_store_that_is_away_keeps_nobody_waiting_and_is_asked_again_soon(
 
 
 class Faulty(Storage):
-    """A store whose client has a fault that nobody knows."""
+    """An object store whose client raises an error that Pixr does not know."""
 
     def put_bytes(self, *_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
 
-def test_a_fault_of_the_store_ends_nothing_and_is_said_whole(
+def test_a_bug_in_the_store_ends_nothing_and_is_logged_with_its_traceback(
     rig: Rig, bucket: tuple[Storage, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     now_s = [0.0]
@@ -167,7 +167,9 @@ def test_a_fault_of_the_store_ends_nothing_and_is_said_whole(
         now_s[0] += anchors.AGAIN_S
 
 
-def test_heads_that_cannot_be_read_are_no_clean_audit_and_none_is_one(rig: Rig, bucket: tuple[Storage, str]) -> None:
+def test_anchors_that_cannot_be_read_fail_the_audit_and_a_bucket_without_anchors_passes(
+    rig: Rig, bucket: tuple[Storage, str]
+) -> None:
     def away() -> list[Anchor]:
         raise Temporary("the store is away")
 

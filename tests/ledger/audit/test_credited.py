@@ -1,4 +1,4 @@
-"""The audit names what stands to another's name, though every sum and every hash is right."""
+"""The audit finds money that is credited or paid to the wrong creator, although every sum and every hash is right."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def earned(rig: Rig) -> Rig:
 
 @pytest.fixture
 def paid(earned: Rig) -> Rig:
-    """The same, paid, and a chain whose history was read."""
+    """The same creators, paid, and the chain's history read."""
     rig = earned
     rig.pay(4)
     rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))  # a deposit, after all that was paid
@@ -72,7 +72,7 @@ def account(rig: Rig, kind: str, owner: int = 0) -> int:
 
 
 def swapped_credits(rig: Rig) -> None:
-    """What 1 and 2 earned stands to each other's name."""
+    """Credit creator 1 with what creator 2 earned, and the other way round."""
     one, two = (rig.rows("SELECT account_id FROM ledger.postings p JOIN ledger.accounts a ON a.id = p.account_id"
                          f" WHERE p.entry_id = {ACCRUAL} AND a.owner = %s", owner)[0][0] for owner in (1, 2))  # fmt: skip
     run(
@@ -84,7 +84,7 @@ def swapped_credits(rig: Rig) -> None:
 
 
 def skimmed(rig: Rig) -> None:
-    """Some units of one creator's went to the platform."""
+    """Credit the platform with some units of one creator."""
     for kind, owner, change in (("payable", 1, -10), ("platform", 0, 10)):
         mine = rig.rows(
             f"SELECT line FROM ledger.postings p JOIN ledger.accounts a ON a.id = p.account_id WHERE p.entry_id = {ACCRUAL}"
@@ -134,7 +134,7 @@ def another_address(rig: Rig) -> None:
 
 
 def another_source(rig: Rig) -> None:
-    """The pending entry took from one creator what was paid to another."""
+    """Let the pending entry take from one creator what was paid to another."""
     one, two = account(rig, "payable", 1), account(rig, "payable", 2)
     run(rig, "UPDATE ledger.postings SET account_id = %s WHERE account_id = %s AND amount < 0", two, one)
 
@@ -155,7 +155,7 @@ def another_deposit(rig: Rig) -> None:
 
 
 def another_end(rig: Rig) -> None:
-    """A transaction that has paid is said to have been given up."""
+    """Mark the attempt of a transaction that has paid as expired."""
     run(rig, "UPDATE ledger.attempts SET state = 'expired', slot = NULL, lamports = NULL")
 
 
@@ -191,7 +191,7 @@ def test_what_is_forged_is_named(paid: Rig, forge: Callable[[Rig], None], check:
 
 
 @pytest.mark.parametrize("forge", [swapped_credits, skimmed])
-def test_credits_that_are_not_what_was_earned_are_named_and_nothing_else_is_wrong(
+def test_credits_that_differ_from_what_was_earned_are_named_and_no_other_check_fails(
     earned: Rig, forge: Callable[[Rig], None]
 ) -> None:
     assert failing(earned) == {}
@@ -237,8 +237,8 @@ def test_a_proof_that_is_another_creators_is_named(paid: Rig) -> None:
     assert "creator 1 has no proof" in failing(paid)["wallet proofs"]
 
 
-def test_rounding_is_nobodys_fault(rig: Rig) -> None:
-    """Many small amounts, whose shares are rounded one by one, and a creator whose every unit is rounded up."""
+def test_rounding_is_no_finding_of_the_audit(rig: Rig) -> None:
+    """Many small amounts, whose shares are rounded one by one, and a creator for whom every one is rounded up."""
     searches = [
         search(*(shown(1000 * n + m, 1 + m % 7, 1 + (n * m) % 9, who=f"{n}") for m in range(40))) for n in range(40)
     ]

@@ -53,7 +53,7 @@ def prove(
 
 
 def refused(connection: Connection[Any], act: Callable[[], object]) -> str:
-    """What an attempt is refused with, as the door does it: nothing of it stays."""
+    """Return the message with which an act is refused; it is rolled back, as the HTTP interface does."""
     connection.commit()
     with pytest.raises(Rejected) as refusal:
         act()
@@ -112,7 +112,7 @@ def test_a_wallet_that_an_older_release_changes_has_no_proof_and_waits_whatever_
     assert wallets.change(journal, ECONOMICS, 1, HIS, "creator", proof).hold_until is not None
 
 
-def test_the_proof_of_another_wallet_or_creator_is_none_of_this_one(journal: Connection[Any]) -> None:
+def test_the_proof_of_another_wallet_or_creator_is_refused(journal: Connection[Any]) -> None:
     made = asked(journal)
     proof = prove(journal, made.nonce, signed(made.message))
     wallets.change(journal, ECONOMICS, 2, HERS, "creator")
@@ -123,7 +123,7 @@ def test_the_proof_of_another_wallet_or_creator_is_none_of_this_one(journal: Con
         journal.rollback()
 
 
-def test_only_what_waits_for_nothing_is_due(journal: Connection[Any]) -> None:
+def test_a_creator_whose_wallet_is_on_hold_is_not_due(journal: Connection[Any]) -> None:
     pool = book.account(journal, "reward_pool")
     accounts = book.accounts_of(journal, "payable", "creator", [1, 2])
     book.post(journal, book.Entry("deposit", "d", [(book.account(journal, "chain"), -10), (pool, 10)]))
@@ -144,7 +144,7 @@ def test_a_nonce_is_good_once(journal: Connection[Any]) -> None:
     assert "no such challenge" in refused(journal, lambda: prove(journal, made.nonce, signature))
 
 
-def test_a_nonce_that_is_put_back_is_good_once_too(journal: Connection[Any]) -> None:
+def test_a_challenge_whose_row_is_put_back_is_still_good_only_once(journal: Connection[Any]) -> None:
     made = asked(journal)
     row = journal.execute("SELECT * FROM ledger.wallet_challenges").fetchone()
     assert row is not None
@@ -154,7 +154,7 @@ def test_a_nonce_that_is_put_back_is_good_once_too(journal: Connection[Any]) -> 
         prove(journal, made.nonce, signed(made.message))
 
 
-def test_two_who_answer_at_once_are_one(journal: Connection[Any], postgres_url: str) -> None:
+def test_of_two_simultaneous_answers_one_is_accepted(journal: Connection[Any], postgres_url: str) -> None:
     made = asked(journal)
     journal.commit()
     prove(journal, made.nonce, signed(made.message))
@@ -186,8 +186,8 @@ def test_a_challenge_is_for_one_creator_one_wallet_and_one_caller(journal: Conne
     assert prove(journal, made.nonce, hers) == made.nonce  # none of which has used it up
 
 
-def test_the_signature_for_another_creator_or_domain_is_none(journal: Connection[Any]) -> None:
-    """The owner of a wallet was made to sign elsewhere; what is verified is the message that was kept."""
+def test_the_signature_for_another_creator_or_domain_is_refused(journal: Connection[Any]) -> None:
+    """The owner of a wallet was made to sign on another site; the signature is verified against the stored message."""
     made = asked(journal)
     elsewhere = [
         made.message.replace("pixr.example", "evil.example"),
@@ -213,7 +213,7 @@ def test_the_signature_for_another_creator_or_domain_is_none(journal: Connection
         lambda _: "",
     ],
 )
-def test_the_signature_of_a_message_that_differs_by_a_line_or_a_letter_is_none(
+def test_the_signature_of_a_message_that_differs_by_a_line_or_a_letter_is_refused(
     journal: Connection[Any], change: Callable[[str], str]
 ) -> None:
     made = asked(journal)
@@ -237,7 +237,7 @@ def test_a_challenge_ends_by_the_databases_clock(journal: Connection[Any], monke
     assert "has expired" in refused(journal, lambda: prove(journal, made.nonce, signed(made.message)))
 
 
-def test_another_form_of_a_signature_is_none(journal: Connection[Any]) -> None:
+def test_another_form_of_a_signature_is_refused(journal: Connection[Any]) -> None:
     made = asked(journal)
     raw = bytes(OWNER.sign_message(made.message.encode()))
     scalar = int.from_bytes(raw[32:], "little")
@@ -249,7 +249,7 @@ def test_another_form_of_a_signature_is_none(journal: Connection[Any]) -> None:
 
 
 def keys_of_small_order() -> list[str]:
-    """Every encoding of a point whose order divides 8."""
+    """Return every encoding of a point whose order divides 8."""
     ys = {
         0,
         1,
@@ -263,7 +263,7 @@ def keys_of_small_order() -> list[str]:
 
 
 def doubled(y: int) -> int:
-    """The y of twice the point with this y: of -x² + y² = 1 + d x² y²."""
+    """Return the y coordinate of twice the point with this y, on the curve -x² + y² = 1 + d x² y²."""
     p = wallets.FIELD
     d = -121665 * pow(121666, -1, p) % p
     xx = (y * y - 1) * pow(d * y * y + 1, -1, p) % p
@@ -277,7 +277,7 @@ def test_the_keys_of_small_order_are_those_that_are_named() -> None:
 
 
 @pytest.mark.parametrize("wallet", keys_of_small_order())
-def test_a_key_that_everybody_holds_is_no_wallet(journal: Connection[Any], wallet: str) -> None:
+def test_the_address_of_a_key_of_small_order_is_refused(journal: Connection[Any], wallet: str) -> None:
     for act in (
         lambda: asked(journal, wallet=wallet),
         lambda: wallets.change(journal, ECONOMICS, 1, wallet, "creator"),
@@ -311,12 +311,12 @@ def test_without_a_domain_nothing_is_proven(journal: Connection[Any]) -> None:
 @pytest.mark.parametrize(
     "domain", ["https://pixr.example", "pixr.example/", "pixr example", "a\nb", "PIXR", ".", "a:x"]
 )
-def test_what_is_no_domain_is_no_setting(domain: str) -> None:
+def test_a_wallet_domain_that_is_not_a_host_is_refused(domain: str) -> None:
     with pytest.raises(ValueError, match="wallet_domain"):
         Economics(wallet_domain=domain)
 
 
-def test_a_challenge_is_not_for_long() -> None:
+def test_a_setting_for_challenges_of_more_than_an_hour_is_refused() -> None:
     for seconds in (0, CHALLENGE_MAX_S + 1):
         with pytest.raises(ValueError, match="wallet_challenge_s"):
             Economics(wallet_challenge_s=seconds)

@@ -40,7 +40,7 @@ def fold(journal: Conn, *appearances: Any) -> None:
     assert accountant.run_once() is not None
 
 
-def test_each_fold_is_counted_once_by_however_many_look(journal: Conn, client: redis.Redis) -> None:
+def test_each_fold_is_counted_once_however_many_processes_count(journal: Conn, client: redis.Redis) -> None:
     fund(journal, 10**6)
     one, two = Counters(client, "here", MARK), Counters(client, "here", MARK)
     fold(journal, shown(1), shown(2, creator=2))
@@ -52,7 +52,7 @@ def test_each_fold_is_counted_once_by_however_many_look(journal: Conn, client: r
     assert counters.earned(journal, 99) == 0
 
 
-def test_two_that_look_at_the_same_moment_take_one_step(journal: Conn, client: redis.Redis) -> None:
+def test_two_processes_that_count_at_the_same_moment_take_one_step(journal: Conn, client: redis.Redis) -> None:
     fund(journal, 10**6)
     fold(journal, shown(1))
     one = Counters(client, "here", MARK)
@@ -65,7 +65,7 @@ def test_two_that_look_at_the_same_moment_take_one_step(journal: Conn, client: r
 
 
 @pytest.mark.parametrize("loss", ["flushed", "counts gone", "torn", "another ledger's"])
-def test_what_was_dropped_is_counted_anew_from_the_journal(
+def test_counters_that_were_dropped_are_counted_again_from_the_journal(
     journal: Conn, client: redis.Redis, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters, "PIECE", 2)
@@ -98,12 +98,12 @@ def test_a_fold_that_comes_while_all_are_counted_is_counted_once(
     mine = Counters(client, "here", MARK)
     newest = mine._newest(journal)
     fold(journal, shown(3))
-    mine._anew(journal, newest)
+    mine._recount(journal, newest)
     mine.follow(journal)
     assert live(client) == earned(journal)
 
 
-def test_a_ledger_that_went_back_in_time_is_counted_anew(journal: Conn, client: redis.Redis) -> None:
+def test_a_ledger_that_went_back_in_time_is_counted_again(journal: Conn, client: redis.Redis) -> None:
     fund(journal, 10**6)
     fold(journal, shown(1))
     mine = Counters(client, "here", MARK)

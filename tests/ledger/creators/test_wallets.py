@@ -31,7 +31,7 @@ OURS = ["treasury", "gas", "mint", "the treasury's account", "the account of gas
 
 
 @pytest.mark.parametrize("wallet", NO_WALLETS)
-def test_what_is_no_wallet_is_refused_and_changes_nothing(journal: Connection[Any], wallet: str) -> None:
+def test_an_address_that_is_not_a_wallet_is_refused_and_changes_nothing(journal: Connection[Any], wallet: str) -> None:
     for act in (
         lambda: wallets.claim(journal, Economics(), 1, wallet),
         lambda: wallets.change(journal, Economics(), 1, wallet, "creator"),
@@ -90,13 +90,13 @@ def test_what_a_manifest_names_waits_until_the_creator_confirms_it(journal: Conn
     assert hold_h(journal, 3) is None
 
 
-def test_a_hold_is_not_for_ever() -> None:
+def test_a_setting_for_holds_of_more_than_a_year_is_refused() -> None:
     with pytest.raises(ValueError, match="manifest_wallet_hold_h"):
         Economics(manifest_wallet_hold_h=HOLD_H_MAX + 1)
 
 
 def own(rig: Rig, which: str) -> str:
-    """An address of the platform's, or of what it has made on chain."""
+    """Return an address of the platform's own, or of an account that it has made on chain."""
     payer = rig.treasury.payer
     if which == "a marker":
         (batch,) = rig.rows("SELECT id FROM ledger.batches WHERE kind = 'payout'")
@@ -161,7 +161,7 @@ def test_a_wallet_that_was_let_in_before_is_held_and_stops_nobody_else(rig: Rig,
     assert_paid(rig, {1: 1000, 2: 1000, 3: 1000})
 
 
-def test_a_wallet_that_a_program_owns_on_chain_is_held_by_the_word_of_every_node(rig: Rig) -> None:
+def test_a_wallet_that_a_program_owns_on_chain_is_held_if_every_node_says_so(rig: Rig) -> None:
     from solders.account import Account
 
     for creator in (1, 2):
@@ -175,7 +175,7 @@ def test_a_wallet_that_a_program_owns_on_chain_is_held_by_the_word_of_every_node
     assert_paid(rig, {1: 1000})
 
 
-def test_the_word_of_one_node_holds_nobodys_wallet(rig: Rig) -> None:
+def test_one_node_alone_cannot_hold_a_wallet(rig: Rig) -> None:
     class Liar(LocalNode):
         async def call(self, method: str, params: list[Any]) -> Any:
             told = await super().call(method, params)

@@ -134,7 +134,7 @@ def test_bad_entries_are_refused_by_name_and_change_nothing(journal: Conn, code:
 
 
 def long_entry(pool: int, accounts: list[int], key: str) -> Entry:
-    """One unit for each account, as the fold writes it: in an array, and long enough to be copied."""
+    """Return an entry of one unit for each account, as the fold writes it: an array, long enough to be sent by COPY."""
     lines = [(pool, -len(accounts)), *((account, 1) for account in accounts)]
     return Entry("accrual", key, np.array(lines, np.int64))
 
@@ -219,7 +219,7 @@ def test_an_entry_that_does_not_sum_to_zero_is_refused_at_commit(journal: Conn) 
     assert snapshot(journal) == before
 
 
-def test_zero_is_asked_of_each_asset(journal: Conn) -> None:
+def test_an_entry_sums_to_zero_in_each_asset(journal: Conn) -> None:
     fund(journal)
     pool, lamports = book.account(journal, "reward_pool"), book.account(journal, "platform", "SOL")
     book.post(journal, Entry("accrual", "b", [(pool, -5), (lamports, 5)]))

@@ -1,4 +1,4 @@
-"""A click farm among honest viewers: it earns next to nothing, and they lose next to nothing."""
+"""A click farm among honest viewers: the farm earns next to nothing, and honest creators lose next to nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def moment(creator: int, number: int) -> int:
 
 
 def honest(rng: random.Random) -> Iterator[bytes]:
-    """People who look for many things, now and then for one creator only, and sometimes see the farm's moments too."""
+    """Yield searches of people who look at many creators, some at one only, and sometimes see the farm's moments, too."""
     everybody = [*HONEST_CREATORS, *FARMERS]
     for viewer in range(HONEST_VIEWERS):
         fan = viewer % 20 == 0
@@ -61,7 +61,7 @@ def honest(rng: random.Random) -> Iterator[bytes]:
 
 
 def farm() -> Iterator[bytes]:
-    """A network for each of the farmers, with cookies by the hundred, that search for the farm's own moments all day."""
+    """Yield searches of a farm: a network for each farmer, with hundreds of cookies that show the farm's own moments."""
     for creator in FARMERS:
         yield from clicks(creator, COOKIES, networks=1, looks=SEGMENTS_EACH, first=creator - 900)
 
@@ -69,7 +69,7 @@ def farm() -> Iterator[bytes]:
 def clicks(
     creator: int, viewers: int, networks: int, looks: int = 4, *, first: int = 1, at_s: float | None = None
 ) -> Iterator[bytes]:
-    """Viewers without a key who look at one creator's moments only, from so many networks."""
+    """Yield searches of viewers without a key, from `networks` networks, who look at one creator's moments only."""
     at_ms = int((time.time() if at_s is None else at_s) * 1000)
     for viewer in range(viewers):
         origin = bytes([first + viewer % networks]) * 16
@@ -78,13 +78,13 @@ def clicks(
 
 
 def uncapped(searches: list[bytes]) -> int:
-    """What these appearances would earn their creators if every one counted."""
+    """Return what these appearances would earn their creators if every one counted."""
     _, rows = spool.unpack(spool.pack(searches).payload, spool.FORMAT)
     return int(rows["amount_pix"].astype(int).sum()) * 9 // 10
 
 
 def by_day(searches: list[bytes]) -> Iterator[tuple[float, list[bytes]]]:
-    """Parts of at most 100 searches of one day, in order, and when they were made."""
+    """Yield parts of at most 100 searches of one day, in order, each with the time of its last search."""
 
     def day_of(each: bytes) -> float:
         return int(np.frombuffer(each, spool.SEARCH, 1)["at_ms"][0]) // 1000 // DAY_S
@@ -98,7 +98,7 @@ def by_day(searches: list[bytes]) -> Iterator[tuple[float, list[bytes]]]:
 
 @contextmanager
 def clock_at(connection: Connection[Any], at_s: float, owner: Connection[Any] | None = None) -> Iterator[None]:
-    """The database's clock, as the ledger asks for it, stands there meanwhile; `owner` may make functions."""
+    """Stop the clock that the ledger reads from the database at `at_s`; `owner` is a connection that may make functions."""
     with (owner or connection).transaction():
         (owner or connection).execute(CLOCK)
     connection.execute("SELECT set_config('sim.now', %s, false)", (datetime.fromtimestamp(at_s, UTC).isoformat(),))
@@ -113,14 +113,14 @@ def clock_at(connection: Connection[Any], at_s: float, owner: Connection[Any] | 
 
 
 def day_after(connection: Connection[Any], days: int = 1) -> float:
-    """When the day that the database is in is over, and judged."""
+    """Return the time at which the database's day has ended and is due to be judged."""
     midnight_s = book.clock_s(connection) // DAY_S * DAY_S
     connection.commit()
     return midnight_s + days * DAY_S + JUDGED_AFTER_S + 60
 
 
 def run(connection: Connection[Any], searches: list[bytes], economics: Economics) -> dict[int, int]:
-    """In many folds, each reviewed, as the actor does, also when the day is over; what is in creators' accounts at the end."""
+    """Fold searches in many folds with a review after each, and one after the day; return what creators have maturing."""
     number, at = None, 0
     accountant = Fold(connection, economics, LedgerSettings(fold_batches_max=3))
     for at_s, part in by_day(searches):
@@ -164,7 +164,7 @@ def taken_back(connection: Connection[Any]) -> dict[int, int]:
 
 
 def fair_shares(people: list[bytes]) -> dict[int, int]:
-    """What honest people alone earn each creator: every viewer and moment once."""
+    """Return what honest people alone earn each creator: every viewer and moment once."""
     import numpy as np
 
     from ledger import money
@@ -183,7 +183,7 @@ def fair_shares(people: list[bytes]) -> dict[int, int]:
 
 
 def test_a_creator_cannot_be_ruined_by_clicking(journal: Connection[Any]) -> None:
-    """Bots that click for somebody else: he keeps what his own audience has earned him."""
+    """Bots click for a creator who is not theirs: the creator keeps what their own audience has earned them."""
     rng = random.Random(6)
     fund(journal, 10**12)
     people = list(honest(rng))
@@ -209,14 +209,14 @@ def test_what_has_matured_is_held_and_not_taken(journal: Connection[Any]) -> Non
     assert due_to(journal, 901) == FARMED
 
 
-def test_nobody_is_judged_where_that_is_switched_off(journal: Connection[Any]) -> None:
+def test_without_a_bound_of_sources_no_day_is_judged(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
     assert run(journal, list(clicks(901, 30, 1, 10)), Economics(source_day_pix=0)) == {901: 30 * 10 * 900}
     assert book.balance(journal, book.account(journal, "platform")) == 30 * 10 * 100
 
 
 def audience(creator: int) -> list[bytes]:
-    """What real viewers look at: this creator's moments among others'; worth 90,000 to him."""
+    """Return searches of real viewers, who look at this creator's moments among others'; worth 90,000 to the creator."""
     return [search(shown(moment(creator, n), creator, 1000, f"p {viewer}"), shown(moment(8, n), 8, 1000, f"p {viewer}"),
                    shown(moment(9, n), 9, 1000, f"p {viewer}"))
             for viewer in range(10) for n in range(10)]  # fmt: skip
@@ -242,8 +242,8 @@ def due_to(connection: Connection[Any], creator: int) -> int:
     return found.get(creator, 0)
 
 
-def test_who_is_clicked_at_is_paid_what_others_have_earned_them(journal: Connection[Any]) -> None:
-    """The griefer's clicks are held, and nothing else; after a person has looked more of them counts, up to a bound."""
+def test_a_creator_who_is_clicked_at_is_paid_what_others_have_earned_them(journal: Connection[Any]) -> None:
+    """Only the griefer's clicks are held; after a person has released the hold more of them count, up to a bound."""
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, maturity_s=0)
     counts = pytest.approx(130_000 * 16 // 10 * 9 // 10, abs=3)
@@ -266,7 +266,7 @@ def test_who_is_clicked_at_is_paid_what_others_have_earned_them(journal: Connect
 
 
 def test_a_family_keeps_what_it_earns_however_many_click_beside_it(journal: Connection[Any]) -> None:
-    """Bots that look at a small creator, whose own viewers look at nobody else either, cost them nothing."""
+    """Bots that look at a small creator, whose own viewers look at no other creator either, cost that creator nothing."""
     fund(journal, 10**12)
     family = [search(*(shown(moment(1, n), 1, 1000, f"friend {each}") for n in range(9))) for each in range(11)]
     got = run(journal, [*clicks(1, 30, 1), *family, *audience(7)], NARROW)
@@ -286,7 +286,7 @@ def test_a_ring_shares_what_its_sources_are_worth(journal: Connection[Any]) -> N
 
 
 def test_a_day_that_bots_have_filled_pays_what_people_would_have_earned(journal: Connection[Any]) -> None:
-    """A griefer who comes first fills the bound of a creator's day; what is taken back of that is not the creator's loss."""
+    """A griefer fills the cap of a creator's day first; what is taken back of that is not the creator's loss."""
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, creator_day_max_pix=400_000, beside_share_ppm=0)
     got = run(journal, [*clicks(7, 50, 1, 10), *audience(7)], economics)
@@ -295,8 +295,8 @@ def test_a_day_that_bots_have_filled_pays_what_people_would_have_earned(journal:
     assert_whole(journal)
 
 
-def test_what_was_crowded_out_is_of_its_viewers_day(journal: Connection[Any]) -> None:
-    """Else one viewer could crowd others out, and have a day of their own beside."""
+def test_appearances_that_a_full_cap_refused_count_in_their_viewers_day(journal: Connection[Any]) -> None:
+    """Otherwise one viewer could fill a creator's cap and still use their own cap on others."""
     fund(journal, 10**12)
     economics = Economics(segment_day_max_pix=1000, viewer_day_max_pix=2000)
     record(journal, search(shown(1, 1, who="first")))
@@ -309,7 +309,7 @@ def test_what_was_crowded_out_is_of_its_viewers_day(journal: Connection[Any]) ->
 
 
 def test_a_day_is_judged_when_it_is_over(journal: Connection[Any]) -> None:
-    """A network comes in the morning and all others later: nothing is taken from the network's part before that is known."""
+    """One network comes in the morning, all others later: nothing is taken back before the whole day is known."""
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, beside_share_ppm=PPM)
     accountant = Fold(journal, economics, LedgerSettings())
@@ -328,8 +328,8 @@ def test_a_day_is_judged_when_it_is_over(journal: Connection[Any]) -> None:
     assert not accountant.audience.is_unjudged
 
 
-def test_a_day_is_judged_by_who_begins_after_it(journal: Connection[Any]) -> None:
-    """The ledger that folded it has ended before the day did."""
+def test_a_day_is_judged_by_a_ledger_that_starts_after_it(journal: Connection[Any]) -> None:
+    """The process that folded the day has ended before the day did."""
     fund(journal, 10**12)
     record(journal, *clicks(901, 30, 1, 10))
     Fold(journal, NARROW, LedgerSettings()).run_once()
@@ -341,7 +341,7 @@ def test_a_day_is_judged_by_who_begins_after_it(journal: Connection[Any]) -> Non
 
 
 def test_where_a_day_is_judged_as_it_goes_nothing_is_taken_before_it_is_over(journal: Connection[Any]) -> None:
-    """Who is looked at from one network in the morning may be from everywhere in the evening."""
+    """A creator whom one network looks at in the morning may be looked at from everywhere in the evening."""
     fund(journal, 10**12)
     economics = dataclasses.replace(AT_ONCE, beside_share_ppm=PPM)
     accountant = Fold(journal, economics, LedgerSettings())
@@ -359,7 +359,7 @@ def test_where_a_day_is_judged_as_it_goes_nothing_is_taken_before_it_is_over(jou
 
 
 def test_what_was_taken_back_and_counts_after_all_comes_back(journal: Connection[Any]) -> None:
-    """A replica's spool is adopted a day late, with what others have looked at."""
+    """A replica's spool is adopted a day late, with what others have looked at: the example in the docstring of `review`."""
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, beside_share_ppm=PPM)
     accountant = Fold(journal, economics, LedgerSettings())
@@ -377,8 +377,8 @@ def test_what_was_taken_back_and_counts_after_all_comes_back(journal: Connection
     assert_whole(journal)
 
 
-def test_a_leap_keeps_nothing_that_was_earned_before_it_from_being_paid(journal: Connection[Any]) -> None:
-    """Its own money comes later, and waits from then on."""
+def test_a_leap_does_not_stop_payouts_of_earlier_earnings(journal: Connection[Any]) -> None:
+    """Money of the leap itself matures later, and is withheld from then on."""
     fund(journal, 10**12)
     paid = book.accounts_of(journal, "payable", "creator", [1])[1]
     book.post(journal, book.Entry("earned", "before", [(book.account(journal, "reward_pool"), -9_000), (paid, 9_000)]))
@@ -392,8 +392,8 @@ def test_a_leap_keeps_nothing_that_was_earned_before_it_from_being_paid(journal:
         assert journal.execute(withheld).fetchone() == (31 * 900 - 8_100,)
 
 
-def test_rules_that_begin_anew_hold_no_steady_creator(journal: Connection[Any]) -> None:
-    """Of the oldest days that are kept nobody knows the days before: an upgrade, or another rule, is no leap."""
+def test_totals_computed_again_hold_no_creator_with_steady_days(journal: Connection[Any]) -> None:
+    """The days before the oldest day that is kept are unknown: after an upgrade, or with other rules, it is no leap."""
     fund(journal, 10**12)
     searches = [each for days_ago in (3, 2, 1) for each in day(1, 20, days_ago)]
     run(journal, searches, BRISK)
@@ -415,8 +415,8 @@ def test_what_was_doubtful_and_is_no_longer_is_held_no_more(journal: Connection[
     assert due_to(journal, 7) == 180_000
 
 
-def test_what_is_taken_back_is_of_the_day_it_is_about(journal: Connection[Any]) -> None:
-    """A farm of yesterday does not cost what is earned today, be yesterday's earnings immature or paid.
+def test_only_earnings_of_the_judged_day_are_taken_back(journal: Connection[Any]) -> None:
+    """A farm's day yesterday costs nothing of today's earnings, whether yesterday's are immature or paid.
 
     At noon: what is folded in a day's first minutes ripens in one bucket with what was late of the day before.
     """
@@ -448,7 +448,7 @@ BRISK = Economics(velocity_ratio=3, velocity_min_pix=8_100, source_day_pix=0, ma
 
 
 def day(creator: int, moments: int, days_ago: int = 0) -> Iterator[bytes]:
-    """A creator's day: so many moments seen, each by somebody else, worth 900 to him."""
+    """Yield a creator's day: `moments` moments, each seen by another viewer and worth 900 to the creator."""
     at_s = time.time() - days_ago * DAY_S
     for n in range(moments):
         yield search(shown(creator * 1000 + n, creator, 1000, f"{creator} {n} {days_ago}"), at_s=at_s)
@@ -479,7 +479,7 @@ def test_a_leap_is_held_and_nothing_of_it_is_taken(journal: Connection[Any]) -> 
     assert got[1] == 50 * 900
 
 
-def test_a_day_leaps_beside_the_best_one_of_the_days_before() -> None:
+def test_a_day_leaps_if_it_is_many_times_the_best_of_the_days_before() -> None:
     earned, before = np.array([8_101, 8_100, 27_003, 27_000, 30_000]), np.array([0, 0, 9_000, 9_000, 20_000])
     found = velocity.leaps(np.arange(95, 100), np.arange(5), earned, before, BRISK)
     assert [(each.day, each.creator_id, each.above_pix) for each in found] == [(95, 0, 1), (97, 2, 3)]
@@ -507,7 +507,7 @@ def test_a_backlog_is_judged_once_and_then_too_old(journal: Connection[Any]) -> 
     assert accountant.audience.judge(today - 1, today - 1) is None
 
 
-def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connection[Any]) -> None:
+def test_a_released_creator_is_not_held_again_for_the_same_day(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
     run(journal, list(day(4, 10)), BRISK)
     (held,) = stops.in_force(journal)
@@ -519,7 +519,7 @@ def test_who_was_looked_at_is_not_held_again_for_the_same_day(journal: Connectio
 
 
 def test_what_is_in_proportion_is_paid_and_what_is_above_waits(journal: Connection[Any]) -> None:
-    """So whoever is pushed loses nothing by it: three times a usual day is paid, as without the push."""
+    """A creator who is pushed loses nothing by it: three times a usual day is paid, as without the push."""
     fund(journal, 10**12)
     economics = dataclasses.replace(BRISK, maturity_s=0)
     run(journal, [*day(1, 10, 1), *day(1, 45)], economics)
@@ -532,7 +532,7 @@ def test_what_is_in_proportion_is_paid_and_what_is_above_waits(journal: Connecti
 
 
 def test_a_day_that_leaps_no_longer_is_held_no_more(journal: Connection[Any]) -> None:
-    """What is shown on the day before comes late."""
+    """Appearances of the day before come late."""
     fund(journal, 10**12)
     economics = dataclasses.replace(BRISK, maturity_s=0)
     run(journal, list(day(1, 20)), economics)
@@ -546,7 +546,7 @@ def test_where_nothing_was_earned_nothing_is_judged(journal: Connection[Any]) ->
     assert stops.in_force(journal) == []
 
 
-def test_nobody_is_held_for_velocity_where_that_is_switched_off(journal: Connection[Any]) -> None:
+def test_without_a_velocity_ratio_no_creator_is_held_for_velocity(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
     run(journal, list(day(4, 10)), Economics(velocity_ratio=0, velocity_min_pix=0))
     assert stops.in_force(journal) == []
@@ -594,6 +594,6 @@ def test_a_day_is_judged_when_it_is_over_also_where_nothing_was_shown_since(sett
 
 
 @pytest.mark.parametrize("name", ["beside_share_ppm", "fan_in_trust_ppm"])
-def test_shares_of_the_review_are_shares(name: str) -> None:
+def test_a_share_of_the_review_above_a_whole_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         Economics(**{name: 1_000_001})

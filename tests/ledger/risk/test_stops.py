@@ -49,7 +49,7 @@ def test_a_creator_is_known_who_has_earned_or_has_a_wallet(journal: Conn) -> Non
         stops.require_known(journal, creator)
 
 
-def test_once_is_once_even_after_a_release(journal: Conn) -> None:
+def test_a_hold_that_is_placed_once_is_not_placed_again_after_its_release(journal: Conn) -> None:
     for _ in range(2):
         stops.hold(journal, 7, "velocity", once=True)
     (only,) = names(journal)
@@ -76,7 +76,7 @@ def test_a_hold_that_has_run_out_is_not_in_force(journal: Conn) -> None:
         "TRUNCATE ledger.holds",
     ],
 )
-def test_what_a_stop_said_stays_written(journal: Conn, change: str) -> None:
+def test_the_row_of_a_stop_is_never_changed_or_deleted(journal: Conn, change: str) -> None:
     stops.hold(journal, 7, "asked")
     stops.hold(journal, 8, "asked")
     stops.freeze(journal, "somebody looks", {"why": "a test"})

@@ -1,4 +1,4 @@
-"""Turns: several threads of which one runs at a time, and a seed says which goes on where one lets the others.
+"""Turns: several threads of which one runs at a time; a seed decides which goes on when one gives up its turn.
 
 So what the ledger's parts, the chain and people do at the same time happens in an order that a seed repeats.
 """
@@ -12,7 +12,7 @@ from types import TracebackType
 
 
 class Baton:
-    """Who holds it runs; the others wait until it is passed on to them."""
+    """The right to run: one thread has it, the others wait until it is passed to them."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -24,11 +24,11 @@ class Baton:
 
     @property
     def holder(self) -> str:
-        """The job that this thread does; empty outside of `run`, and in threads that a job has started."""
+        """The job that this thread runs; empty outside of `run`, and in threads that a job has started."""
         return self._names.get(threading.get_ident(), "")
 
     def run(self, jobs: Mapping[str, Callable[[], None]]) -> None:
-        """Do these jobs, each in a thread, until all have ended.
+        """Run these jobs, each in a thread, until all have ended.
 
         Raises:
             BaseException: what the first job has raised that raised anything.
@@ -46,7 +46,7 @@ class Baton:
             raise self._errors[0]
 
     def pass_on(self, chance: float = 1.0) -> None:
-        """Let another job go on, or this one, as it falls; nothing where this thread does none of them."""
+        """Let the seed choose whether another job goes on or this one; does nothing in a thread without a job."""
         me = self.holder
         if not me or len(self._live) < 2 or (chance < 1.0 and self._rng.random() >= chance):
             return
@@ -56,7 +56,7 @@ class Baton:
             self._turns[me].acquire()
 
     def wait(self) -> None:
-        """Let another job go on: this one waits for what only another one can do."""
+        """Let another job go on, since this one waits for it."""
         me = self.holder
         others = [name for name in self._live if name != me]
         assert me, "nobody else runs who could end this wait"
@@ -84,7 +84,7 @@ class Baton:
 
 
 class Hands:
-    """A lock among jobs: one that waits for it lets the others go on. `check` may end the wait by raising."""
+    """A lock among jobs: a job that waits for it lets the others go on. `check` may end the wait by raising."""
 
     def __init__(self, baton: Baton, check: Callable[[], None]) -> None:
         self._baton, self._check = baton, check

@@ -1,4 +1,4 @@
-"""The calm after the storm: nothing fails any more, the operator ends what was stopped, and everything comes to its end."""
+"""The calm after the storm: faults stop, the operator ends what was stopped, and everything comes to its end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ STANDING = """
 
 
 def settle(world: World) -> None:
-    """Rounds until nothing is under way any more, or so many of them; then the time of the markers comes."""
+    """Run rounds until nothing is under way, up to a limit; then move the clock to when markers are reclaimed."""
     _mend(world)
     for number in range(ROUNDS_MAX):
         _round(world, number)
@@ -76,12 +76,12 @@ def settle(world: World) -> None:
 
 
 def is_stopped_by_story(world: World) -> bool:
-    """Whether liars have told what was believed, and payouts are frozen for it: so it is expected to end."""
+    """Return whether liars were believed and payouts are frozen for it: a world may end so."""
     return world.story is not None and world.story.is_told and bool(still_open(world)["freezes"])
 
 
 def _find_liars(world: World) -> None:
-    """The operator has found who lies."""
+    """Remove the liars, as an operator who has found them."""
     for node in world.nodes:
         node.liar = False
     if world.story is not None:
@@ -89,22 +89,22 @@ def _find_liars(world: World) -> None:
 
 
 def still_open(world: World) -> dict[str, int]:
-    """What is under way, stopped or due, by name."""
+    """Return what is under way, stopped or due, by name."""
     return dict(zip(OPEN_NAMES, world.ground.rows(OPEN)[0], strict=True))
 
 
 def standing(world: World) -> list[str]:
-    """Batches whose markers should have been emptied by now, for some time."""
+    """Return the batches whose markers should have been reclaimed some time ago."""
     return _holding(world, world.climate.marker_retention_s + RECLAIM_LATE_S)
 
 
 def waiting(world: World) -> list[str]:
-    """Batches whose markers have not been emptied, be it their time or not."""
+    """Return the batches whose markers have not been reclaimed, due or not."""
     return _holding(world, 0)
 
 
 def _holding(world: World, since_s: float) -> list[str]:
-    """By what the chain has at their addresses. Of a batch whose id a restore has forgotten nobody finds the marker again."""
+    """Filter by what the chain holds at their addresses. The marker of a batch whose id a restore lost cannot be found."""
     made = world.opened_treasury()
     return [
         batch

@@ -1,4 +1,4 @@
-"""Climate: what a world is like. Drawn from its seed, or aimed at one kind of fault so that it comes soon.
+"""Climate: what a world is like. Drawn from its seed, or aimed at one kind of fault so that it occurs soon.
 
 Chances are of a round where a name says nothing else. `fierce` makes faults that many times as likely; what people do, and
 how large a world is, stays the same.
@@ -26,7 +26,7 @@ JUDGED: Mapping[str, int] = {
 
 
 class Restoring(StrEnum):
-    """How a database goes back to an earlier moment."""
+    """How a database goes back to an earlier time."""
 
     NEVER = ""
     DOCUMENTED = "pixr restore"
@@ -36,7 +36,7 @@ class Restoring(StrEnum):
 
 @dataclass(frozen=True)
 class Weather:
-    """What may be wrong with a node, as chances a call; `lag_max` in blocks."""
+    """What may be wrong with a node: chances per call; `lag_max` in blocks."""
 
     silent: float = 0.06
     refusing: float = 0.04
@@ -50,7 +50,7 @@ class Weather:
     changing: float = 0.1  # of a node's answers: by another lag than its last one
 
     def times(self, factor: float) -> Weather:
-        """The same, so many times as bad."""
+        """Return the same faults, `factor` times as likely."""
         names = ("silent", "refusing", "dropping", "delaying", "losing")
         changed = {name: min(CHANCE_MAX, getattr(self, name) * factor) for name in names}
         most = changed["dropping"] + changed["delaying"]
@@ -105,7 +105,7 @@ DEEDS: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class Climate:
-    """One world's size, weather and powers."""
+    """One world's size, faults and actors."""
 
     rounds: int = 30
     creators: int = 5
@@ -147,18 +147,18 @@ class Climate:
 
     @property
     def left_out(self) -> str:
-        """What this world leaves out of what others have, so that its outcome is whole."""
+        """What this world leaves out of what others have, so that its outcome is complete."""
         if not self.is_trusting:
             return ""
         return "no jump of the clock and no restore, with two liars or a plot"
 
     @property
     def is_trusting(self) -> bool:
-        """Whether nodes can together make the ledger give up what lands: two liars, or a plot of all."""
+        """Whether nodes can together make the ledger give up a transaction that lands: two liars, or all nodes."""
         return self.liars > 1 or self.plots > 0
 
     def economics(self) -> Economics:
-        """Bounds that nobody comes near, but for an audience that is bought."""
+        """Economics whose bounds no creator comes near, except with a bought audience."""
         return Economics(
             maturity_s=self.maturity_s,
             payout_min_pix=1,
@@ -192,7 +192,7 @@ class Climate:
 
 
 def drawn(seed: int, fierce: float = 1.0) -> Climate:
-    """The climate of a seed.
+    """Return the climate of a seed.
 
     That nodes do not lie together and that the database's clock does not jump are two walls, of which a world takes one away:
     with both gone a payment that was given up can land after the one that was made instead.
@@ -248,7 +248,7 @@ THICK = 0.15  # of the worlds: little that is sent lands, so that attempts are g
 
 
 def steady(made: Climate) -> Climate:
-    """Days of a world in which everybody earns much, and on each day as much."""
+    """Return a climate of several days on which every creator earns much, and as much on each day."""
     return replace(
         made,
         rounds=36,
@@ -262,7 +262,7 @@ def steady(made: Climate) -> Climate:
 
 
 def crowd(made: Climate) -> Climate:
-    """Thousands of creators, of whom many are paid at one wallet."""
+    """Return a climate of thousands of creators, many of whom are paid at one wallet."""
     return replace(
         made,
         rounds=12,
@@ -280,7 +280,7 @@ def crowd(made: Climate) -> Climate:
 
 
 def fiercer(made: Climate, factor: float) -> Climate:
-    """The same world with faults so many times as likely."""
+    """Return the same climate with faults `factor` times as likely."""
     if factor == 1.0:
         return made
     faults = {name: min(CHANCE_MAX, made.chance(name) * factor) for name in FAULTS}

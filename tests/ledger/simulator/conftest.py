@@ -1,4 +1,4 @@
-"""One ground for all tests of the simulation: making one reads the whole machine of the schema."""
+"""One ground for all tests of the simulation, since making one reads the whole state machine of the schema."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ CHECKED_MAX = 50  # creators, in each round
 
 
 def count_money(world: World) -> None:
-    """Every unit that was earned is paid or owed, once; and what the journal calls paid is on chain."""
+    """Check that every unit earned is paid or owed once, and that what the journal calls paid is on chain."""
     rows, truth = world.ground.rows, world.truth
     owned = {owner: payable + maturing for owner, payable, maturing in rows(OWNED)}
     paid = {creator: (posted + late, pending) for creator, posted, late, pending in rows(PAID)}
@@ -70,7 +70,7 @@ def count_money(world: World) -> None:
 
 
 def check_paid(world: World) -> None:
-    """At no time do wallets hold more than was earned till then: what is made up for later was paid twice all the same."""
+    """Check that wallets never hold more than was earned until then: what is made up for later was still paid twice."""
     if len(world.creators) > CHECKED_MAX:
         return
     corrected = dict[int, int](world.ground.rows(ADDED, CORRECTED))
@@ -88,7 +88,7 @@ def _named(group: Sequence[int]) -> str:
 
 
 def check_days(world: World) -> None:
-    """No day's payouts come to more than its limit, but for what a restore has made known again."""
+    """Check that no day's payouts exceed its limit, apart from those that a restore has made known again."""
     if world.climate.day_max_pix == NO_LIMIT_PIX or world.restores or world.truth.events["order to adopt"]:
         return
     rows = world.ground.rows(
@@ -111,12 +111,12 @@ WITHHELD = """
 
 
 def withheld(world: World) -> dict[int, int]:
-    """What is withheld of each creator of whom a part is."""
+    """Return what is withheld of each creator with a partial hold."""
     return {creator: part for creator, part, _ in world.ground.rows(WITHHELD)} if world.climate.is_folding else {}
 
 
 def is_overdrawn(world: World, creators: Sequence[int]) -> set[int]:
-    """Of these creators those who have been paid of what was withheld before this round, and still is."""
+    """Return those of some creators who were paid money that was withheld before this round and still is."""
     if not any(each in world.withheld_before for each in creators):
         return set()
     rows = world.ground.rows(WITHHELD)

@@ -1,4 +1,4 @@
-"""The end of a world: money is counted, what never ended is named, and the product's own audit has the last word."""
+"""The end of a world: money is counted, what never ended is named, and the product's own audit decides."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DIGESTED = """
 
 
 def count(world: World) -> Outcome:
-    """What came of it."""
+    """Return the outcome of a world."""
     world.advance(FINAL_BLOCKS)
     counting.count_money(world)
     treasury.check_booked(world)
@@ -59,7 +59,7 @@ def _excuse(world: World) -> None:
 
 
 def _name_late(world: World, left: dict[str, int]) -> None:
-    """What never ends, and which of it the alarms know by now."""
+    """Return what never ends, and which of it the alarms have logged by now."""
     world.ground.clock += timedelta(days=8)
     admin: Any = world.ground.admin
     late = sorted(each.state for each in ages.measure(admin, world.settings.section(LedgerSettings)) if each.late)
@@ -68,7 +68,7 @@ def _name_late(world: World, left: dict[str, int]) -> None:
 
 
 def _count_rent(world: World) -> None:
-    """Every marker that our payouts have made is known, and is taken back in time: the chain holds none at the end."""
+    """Check that every marker of our payouts is known and reclaimed in time: the chain holds none at the end."""
     if standing := calm.waiting(world):
         world.truth.found("rent", f"{len(standing)} markers are not taken back, as that of batch {standing[0]}")
     if not world.climate.is_marked or world.restores or world.truth.events["secret lost"]:
@@ -107,7 +107,7 @@ def _audit(world: World) -> None:
 
 
 def _is_known(world: World, check: audit.Check) -> bool:
-    """What the audit rightly names: what two liars have left out of the history, until it is read again."""
+    """Return what the audit rightly names: transactions that two liars left out of the history, until it is read again."""
     is_left_out = all(
         each.endswith("the chain's history that was read has it not") for each in check.detail.split("; ")
     )

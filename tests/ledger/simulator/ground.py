@@ -89,12 +89,12 @@ class Session:
         self.raw.rollback()
 
     def close(self) -> None:
-        """Give up what was begun; the session itself is used again."""
+        """Roll back; the session itself is used again."""
         self.closed = True
         self.raw.rollback()
 
     def setting(self, name: str, value: str) -> None:
-        """Set what a real session would have been begun with. Outside of transactions."""
+        """Set what a real session would have been started with. Outside of transactions."""
         self.raw.rollback()
         is_alone, self.raw.autocommit = self.raw.autocommit, True
         self.raw.execute("SELECT set_config(%s, %s, false)", (name, value))
@@ -107,7 +107,7 @@ class Session:
 
 
 class Ground:
-    """A database of the simulation's own; one world stands on it at a time."""
+    """A database of the simulation's own; one world uses it at a time."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -143,7 +143,7 @@ class Ground:
                 raw.close()
 
     def clear(self) -> None:
-        """An empty ledger, as the migrations leave it. Only here are the triggers that forbid this switched off."""
+        """Empty the ledger, as the migrations leave it. Only here are the triggers that forbid this switched off."""
         for each in self._raws:
             each.rollback()
         raw = self.admin.raw
@@ -165,7 +165,7 @@ class Ground:
         self.clock = BEGINNING
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """What is committed, by a session of nobody's."""
+        """Read committed rows through a session that belongs to no part of the world."""
         found: list[tuple[Any, ...]] = self._reader.execute(query, values).fetchall()
         return found
 
@@ -182,7 +182,7 @@ class Ground:
 
 
 def _prepare(connection: Connection[Any]) -> None:
-    """Once a database; again, it changes nothing."""
+    """Set up a database once; a second call changes nothing."""
     connection.execute(CLOCK)
     for query in (DEFAULTS, FUNCTIONS):
         for (statement,) in connection.execute(query).fetchall():
@@ -190,7 +190,7 @@ def _prepare(connection: Connection[Any]) -> None:
 
 
 def _administrator(connection: Connection[Any], name: str) -> str:
-    """An administrator of long standing; the key."""
+    """Add an administrator whose key is old enough to be used; return the key."""
     _, key = keys.create(connection, name, ["admin"])
     connection.execute("UPDATE app.principals SET created_at = '2026-01-01 UTC' WHERE name = %s", (name,))
     return key

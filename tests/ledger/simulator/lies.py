@@ -45,7 +45,7 @@ GIFTS_MAX = 2
 
 @dataclass
 class Plot:
-    """What all nodes tell, while it goes on. What is sent meanwhile lands after it: `in_order`, as it was sent."""
+    """What all nodes tell while a plot goes on. What is sent meanwhile lands after it: with `in_order`, as it was sent."""
 
     is_on: bool = False
     in_order: bool = False
@@ -58,7 +58,7 @@ class Plot:
         return height + delay
 
     def told(self, method: str, result: Any, slot: int) -> Any:
-        """`slot`: the newest one of the chain."""
+        """Begin a plot; `slot` is the newest slot of the chain."""
         told = copy.deepcopy(result)
         if method == "getEpochInfo":
             told["blockHeight"] += PLOT_BLOCKS
@@ -75,7 +75,7 @@ class Plot:
 
 
 class Liar:
-    """A node that answers at once, up to date and wrong; its lies are its own."""
+    """A node that answers at once, up to date and wrongly, with lies of its own."""
 
     def __init__(self, chain: blocks.LocalChain, slots: Slots, rng: random.Random) -> None:
         self._chain, self._slots, self._rng = chain, slots, rng
@@ -98,7 +98,7 @@ class Liar:
         return told
 
     def _getMultipleAccounts(self, told: Any) -> Any:  # noqa: N802
-        """A marker is not there, or the treasury holds another sum, or a token account has gone."""
+        """Lie about accounts: a marker is missing, the treasury holds another sum, or a token account is gone."""
         told["context"]["slot"] = self._slot
         if len(told["value"]) == 1 or self._rng.random() < 0.1:
             told["value"] = [None] * len(told["value"])
@@ -109,7 +109,7 @@ class Liar:
         return told
 
     def _getEpochInfo(self, told: Any) -> Any:  # noqa: N802
-        """Another height, and another slot, which has nothing to do with it."""
+        """Lie about height and slot, independently of each other."""
         told["blockHeight"] = max(0, told["blockHeight"] + self._rng.choice((500, 500, -200)))
         told["absoluteSlot"] = max(0, told["absoluteSlot"] + self._rng.choice(FAR_SLOTS))
         return told
@@ -119,7 +119,7 @@ class Liar:
         return told
 
     def _getTransaction(self, told: Any) -> Any:  # noqa: N802
-        """It is not there; or it did otherwise, as only this node says."""
+        """Lie about a transaction: it does not exist, or did something else, by this node alone."""
         if told is None or self._rng.random() < 0.6:
             return None
         meta = told["meta"]
@@ -135,7 +135,7 @@ class Liar:
         return told
 
     def _getSignaturesForAddress(self, told: Any) -> Any:  # noqa: N802
-        """Some are not told of; and now and then one is made up."""
+        """Lie about history: leave some transactions out, and now and then invent one."""
         kept = [each for each in told if self._rng.random() < 0.5]
         if self._invented is None and self._rng.random() < INVENTED:
             slot = self._slots.of(self._chain.height_at("finalized"))
@@ -156,7 +156,7 @@ class Liar:
 
 @dataclass
 class Tale:
-    """What is told of one transaction: as `getTransaction` answers, or nothing at all."""
+    """A lie about one transaction: an answer of `getTransaction`, or None for "does not exist"."""
 
     signature: str
     height: int
@@ -168,7 +168,7 @@ class Tale:
 
 @dataclass
 class Story:
-    """What liars who have agreed on it tell. `covers`: the treasury holds what follows from it."""
+    """What liars who have agreed on a story tell. `covers`: the treasury's balance follows from it."""
 
     chain: blocks.LocalChain
     slots: Slots
@@ -181,7 +181,7 @@ class Story:
     _heard: set[str] = field(default_factory=set)
 
     def hear(self, transaction: VersionedTransaction) -> None:
-        """Somebody has sent this: the liars agree on what they will say of it."""
+        """Note a sent transaction: the liars agree on what they will say of it."""
         signature, luck = str(transaction.signatures[0]), self.rng.random()
         if signature in self._heard or self.is_over:
             return
@@ -197,7 +197,7 @@ class Story:
             self.tales[signature] = self._tale(signature, at, transaction, refused(self.chain, transaction))
 
     def told(self, method: str, params: Sequence[Any], result: Any) -> Any:
-        """What all of them say."""
+        """Return what all of them say of a transaction."""
         tell: Callable[[Sequence[Any], Any], Any] | None = getattr(self, f"_{method}", None)
         if tell is None or (not self.tales and method != "getSignaturesForAddress"):
             return result
@@ -243,7 +243,7 @@ class Story:
         }
 
     def _getSignaturesForAddress(self, params: Sequence[Any], told: Any) -> Any:  # noqa: N802
-        """With what they have made up, the newest first; without what they say is not there."""
+        """Return the history with invented transactions, the newest first, and without those that they deny."""
         if params[0] not in (str(self.payer.token_account), str(self.payer.gas)):
             return told
         if self.rng.random() < GIFT and sum(each.pix > 0 for each in self.tales.values()) < GIFTS_MAX:
@@ -280,7 +280,7 @@ class Story:
         return told
 
     def _make_gift(self) -> None:
-        """A deposit that nobody has made."""
+        """Invent a deposit."""
         amount, key = self.rng.randint(10_000, 10**6), bytes(self.rng.getrandbits(8) for _ in range(32))
         stranger = Pubkey.from_bytes(key)
         giver = packing.Payer(stranger, stranger, packing.token_account(stranger, self.payer.mint), self.payer.mint, 6)
@@ -304,7 +304,7 @@ class Story:
 
 
 def pretended(chain: blocks.LocalChain, transaction: VersionedTransaction) -> dict[str, Any] | None:
-    """What a transaction would do now, as `getTransaction` says it; none where it would fail. Nothing is changed."""
+    """Return what a transaction would do now, as `getTransaction` says it; None if it would fail. Changes nothing."""
     svm, keys = chain.svm, transaction.message.account_keys
     before = [svm.get_account(key) for key in keys]
     result = svm.send_transaction(transaction)
@@ -321,7 +321,7 @@ def pretended(chain: blocks.LocalChain, transaction: VersionedTransaction) -> di
 
 
 def refused(chain: blocks.LocalChain, transaction: VersionedTransaction) -> dict[str, Any]:
-    """That the last recipient's account has refused it: all it did is cost its fee."""
+    """Return the lie that the last recipient's account refused the transaction: it only cost its fee."""
     message = transaction.message
     held = [account.lamports if (account := chain.svm.get_account(key)) else 0 for key in message.account_keys]
     fee = FEE_LAMPORTS * message.header.num_required_signatures
@@ -337,7 +337,7 @@ def refused(chain: blocks.LocalChain, transaction: VersionedTransaction) -> dict
 
 
 def changes(payer: packing.Payer, keys: Sequence[str], meta: dict[str, Any]) -> tuple[int, int]:
-    """By how much a transaction has changed the treasury's tokens, and the lamports of who pays its fees."""
+    """Return by how much a transaction has changed the treasury's tokens and the fee payer's lamports."""
     pix = lamports = 0
     if str(payer.gas) in keys:
         place = keys.index(str(payer.gas))
@@ -353,12 +353,12 @@ def changes(payer: packing.Payer, keys: Sequence[str], meta: dict[str, Any]) -> 
 
 
 def signature_of(rng: random.Random) -> str:
-    """One that nobody has made."""
+    """Return a signature that no transaction has."""
     return blocks.base58_of(bytes(rng.randint(1, 255) for _ in range(64)))
 
 
 def is_marker(told: Any) -> bool:
-    """An account of no size with no more lamports than a marker's rent comes to."""
+    """Return whether an account has no data and no more lamports than a marker's rent."""
     return told is not None and not told["space"] and told["lamports"] < 10**7
 
 

@@ -1,4 +1,4 @@
-"""The machine of the ledger's rows as the database itself says it: which states there are, and which follow on which.
+"""The state machine of the ledger's rows as the database enforces it: which states exist, and which may follow which.
 
 Nothing here is listed by hand. States are the values that a table's checks let a column have; transitions are those that its
 triggers let through, found by trying each on a copy of the table, as each role which may write that column, beside each value
@@ -79,7 +79,7 @@ OBSERVED = """
 
 @dataclass(frozen=True, order=True)
 class State:
-    """A value that a column has."""
+    """A value that a column may have."""
 
     relation: str
     field: str
@@ -104,7 +104,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that has states; `values` are those that its check names, or SET where it is written once."""
+    """A column that has states; `values` are those of its check, or SET if it is written once."""
 
     relation: str
     name: str
@@ -117,7 +117,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Machine:
-    """All of it."""
+    """All columns with their states and transitions."""
 
     columns: tuple[Column, ...] = ()
     transitions: frozenset[Transition] = field(default=frozenset())
@@ -144,7 +144,7 @@ class Machine:
         return cls(tuple(columns), frozenset(transitions), frozenset(first), left_out)
 
     def observe(self, connection: Conn) -> None:
-        """Have the database note what is reached, by triggers of the simulation's own."""
+        """Add triggers of the simulation's own that note what is reached."""
         connection.execute(OBSERVED)
         for relation in sorted({each.relation for each in self.columns}):
             names = [each.name for each in self.columns if each.relation == relation]
@@ -167,7 +167,7 @@ class Machine:
                 )
 
     def reached(self, rows: Iterable[Sequence[Any]]) -> tuple[set[State], set[Transition]]:
-        """What these rows of `sim.reached` show: states, and transitions."""
+        """Return the states and transitions in rows of `sim.reached`."""
         once = {(each.relation, each.name) for each in self.columns if each.is_written_once}
         states: set[State] = set()
         transitions: set[Transition] = set()
@@ -181,7 +181,7 @@ class Machine:
 
 
 class Probe:
-    """A copy of a table with its triggers, in which updates are tried."""
+    """A copy of a table with its triggers, on which updates are tried."""
 
     def __init__(self, connection: Conn, relation: str) -> None:
         self._connection, self._relation = connection, relation
@@ -210,7 +210,7 @@ class Probe:
         self._connection.execute("DROP TABLE sim.probe CASCADE")
 
     def columns(self) -> list[Column]:
-        """Columns whose check names their values, truths, and columns that are written once."""
+        """Return the columns whose check names their values, booleans, and columns that are written once."""
         found = [Column(self._relation, name, values) for name, values in self._named.items()]
         for name, kind in self._types.items():
             if name in self._named or name in self._keys:
@@ -239,13 +239,13 @@ class Probe:
         return found
 
     def _may_somehow(self, name: str, was: str | None, became: str | None) -> bool:
-        """Whether any role that may write a column may make this change, beside any value of one other column."""
+        """Return whether any role that may write a column may make a change, for any value of one other column."""
         return any(
             self._may(name, was, became, other, role) for role in self._writers(name) for other in self._others(name)
         )
 
     def _others(self, name: str) -> list[dict[str, str]]:
-        """Rows beside which a change is tried: as they are first, and with each value of each other column."""
+        """Yield rows in which a change is tried: as they are first, and with each value of each other column."""
         return [{}] + [{each: value} for each, values in self._named.items() if each != name for value in values]
 
     def _is_written_once(self, name: str) -> bool:
@@ -253,7 +253,7 @@ class Probe:
         return self._may_somehow(name, None, example) and not self._may_somehow(name, example, None)
 
     def _may(self, name: str, was: str | None, became: str | None, others: dict[str, str], role: str | None) -> bool:
-        """Whether the triggers let a row's column go from one value to another, and keep it so.
+        """Return whether the triggers let a row's column go from one value to another and keep it.
 
         Raises:
             psycopg.DatabaseError: neither a guard nor a check refuses it; the probe does not fit the table.
@@ -291,7 +291,7 @@ class Probe:
         return found == (True,)
 
     def _writers(self, name: str) -> list[str | None]:
-        """The roles that may write this column of the real table; its owner, whom none stands for, where there are none."""
+        """Return the roles that may write this column of the real table; None, for its owner, if there is none."""
         rows = self._connection.execute(
             "SELECT r FROM unnest(%s::text[]) AS r WHERE has_column_privilege(r, %s, %s, 'UPDATE') ORDER BY r",
             ([each.name for each in PARTS], f"ledger.{self._relation}", name),
@@ -300,7 +300,7 @@ class Probe:
 
 
 def _named(connection: Conn, relation: str, types: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Columns whose check lists their values. No column is left out of which a check names some."""
+    """Return the columns whose check lists their values; a check that this cannot parse is an error."""
     found: dict[str, tuple[str, ...]] = {}
     listed: set[str] = set()
     for (text,) in connection.execute(CHECKS, (relation,)).fetchall():

@@ -28,7 +28,7 @@ LEAST_PER_BYTE, MOST_PER_BYTE = 1000, 6000  # lamports; policies know a limit ab
 
 
 def pass_time(world: World) -> None:
-    """Blocks: a few, or many at once; many while no node answers."""
+    """Make blocks: a few, or many at once; many while no node answers."""
     leaps = world.luck("leap") or all(node.down_until > world.chain.height for node in world.nodes)
     count = world.rng.randint(60, 190) if leaps else world.rng.randint(0, 12)
     while count > 0:
@@ -44,17 +44,17 @@ def fork(world: World) -> None:
 
 
 def jump(world: World) -> None:
-    """The database's clock is set."""
+    """Set the database's clock."""
     world.ground.clock += timedelta(hours=world.rng.randint(-30, 30))
 
 
 def outage(world: World) -> None:
-    """One node is away for a while."""
+    """Take one node away for a while."""
     world.rng.choice(world.nodes).down_until = world.chain.height + world.rng.randint(20, 400)
 
 
 def stretch(world: World) -> None:
-    """All of them are, for minutes."""
+    """Take all nodes away for minutes."""
     until = world.chain.height + world.rng.randint(200, 900)
     for node in world.nodes:
         node.down_until = until
@@ -64,7 +64,7 @@ def stretch(world: World) -> None:
 
 
 def dust(world: World) -> None:
-    """Less than a deposit is worth, a few times."""
+    """Send less than a deposit is worth, a few times."""
     for _ in range(world.rng.randint(1, 4)):
         if world.rng.random() < 0.5:
             give_lamports(world, world.treasury.payer.gas, world.rng.randint(1, DUST_LAMPORTS))
@@ -80,12 +80,12 @@ def deposit(world: World) -> None:
 
 
 def touch(world: World) -> None:
-    """A transaction that names the treasury and fails."""
+    """Send a transaction that names the treasury and fails."""
     give_pix(world, 10**18)
 
 
 def prefund(world: World) -> None:
-    """Somebody who has seen the bytes of a payout pays for its marker, before it lands or after."""
+    """Pay for a payout's marker as a stranger who has seen its bytes, before it lands or after."""
     rows = world.ground.rows(
         "SELECT a.batch_id, a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE b.kind = 'payout' AND b.ended_at IS NULL ORDER BY 1, 2"
@@ -98,7 +98,7 @@ def prefund(world: World) -> None:
 
 
 def lamports(world: World) -> None:
-    """Somebody sends some to a marker that stands."""
+    """Send lamports to a marker that exists."""
     rows = world.ground.rows("SELECT address FROM ledger.markers WHERE reclaimed_by IS NULL ORDER BY 1")
     if rows:
         give_lamports(world, Pubkey.from_string(world.rng.choice(rows)[0]), world.rng.randint(1, DUST_LAMPORTS))
@@ -125,7 +125,7 @@ def give_pix(world: World, amount: int) -> None:
 
 
 def send(world: World, payer: Payer, instructions: Sequence[Instruction], signers: Sequence[Signer]) -> str:
-    """Put a transaction of somebody else's where the next block finds it; its signature. No two are the same."""
+    """Put a stranger's transaction into the next block and return its signature. No two are the same."""
     world.strangers_sent += 1
     blockhash, _ = world.chain.blockhash_at("confirmed")
     units = 200_000 + world.strangers_sent
@@ -138,14 +138,14 @@ def send(world: World, payer: Payer, instructions: Sequence[Instruction], signer
 
 
 def freeze_account(world: World) -> None:
-    """The mint's authority freezes a creator's token account."""
+    """Freeze a creator's token account, as the mint's authority."""
     creator = world.some_creator()
     if set_frozen(world, world.address_of(world.truth.wallets[creator][-1]), frozen=True):
         world.truth.touched |= world.sharing(creator)
 
 
 def close_account(world: World) -> None:
-    """A creator takes what is in their token account and closes it. No block that may be undone has changed it."""
+    """Empty and close a creator's token account, as its owner. No block that may be undone has changed it."""
     creator = world.some_creator()
     address = world.address_of(world.truth.wallets[creator][-1])
     account = world.chain.svm.get_account(address)
@@ -160,12 +160,12 @@ def close_account(world: World) -> None:
 
 
 def freeze_treasury(world: World) -> None:
-    """The mint's authority freezes the treasury's own account."""
+    """Freeze the treasury's own account, as the mint's authority."""
     set_frozen(world, world.treasury.payer.token_account, frozen=True)
 
 
 def set_frozen(world: World, address: Pubkey, *, frozen: bool) -> bool:
-    """Whether there is such a token account."""
+    """Return whether a token account exists."""
     account = world.chain.svm.get_account(address)
     if account is None or not account.lamports or len(account.data) <= STATE_AT:
         return False
@@ -176,14 +176,14 @@ def set_frozen(world: World, address: Pubkey, *, frozen: bool) -> bool:
 
 
 def is_frozen(world: World, address: Pubkey) -> bool:
-    """Whether a token account is frozen now, or at the end of a block that a node can still be at."""
+    """Return whether a token account is frozen now, or at the end of a block that a node can still be at."""
     accounts = [world.chain.svm.get_account(address)]
     accounts += [block.undo.get(address) for block in world.chain.blocks.values()]
     return any(each is not None and len(each.data) > STATE_AT and each.data[STATE_AT] == FROZEN for each in accounts)
 
 
 def thaw_all(world: World) -> None:
-    """Every account may be used again; and the blocks in which it could not are final."""
+    """Unfreeze every account, and make the blocks in which they were frozen final."""
     for address in [world.treasury.payer.token_account, *map(world.address_of, world.all_wallets())]:
         set_frozen(world, address, frozen=False)
     world.advance(FINAL_BLOCKS)
@@ -192,7 +192,7 @@ def thaw_all(world: World) -> None:
 
 
 def withdraw(world: World) -> None:
-    """The treasury's owner takes something out, by a transaction of their own."""
+    """Take an amount out of the treasury by a transaction of its owner."""
     payer = world.treasury.payer
     amount = world.rng.randint(1, 10**6)
     taken = [packing.pay(payer, world.stranger.token_account, amount)]
@@ -203,7 +203,7 @@ def withdraw(world: World) -> None:
 
 
 def tamper(world: World) -> None:
-    """Lamports come to who pays the fees, and no transaction brings them; no fork takes them back."""
+    """Add lamports to the fee payer without a transaction; no fork takes them back."""
     gas, more = world.treasury.payer.gas, world.rng.randint(1, 10**6)
     account = world.chain.svm.get_account(gas)
     assert account is not None
@@ -220,12 +220,12 @@ def _richer(account: Account, lamports: int) -> Account:
 
 
 def cheaper(world: World) -> None:
-    """The chain asks less for an account from now on; what was paid for those that stand stays in them."""
+    """Lower the rent of new accounts; what was paid for existing ones stays in them."""
     _ask(world, world.lamports_per_byte * world.rng.randint(60, 95) // 100)
 
 
 def dearer(world: World) -> None:
-    """It asks more; those that stand keep what they have."""
+    """Raise the rent of new accounts; existing ones keep what they have."""
     _ask(world, world.lamports_per_byte * world.rng.randint(105, 130) // 100)
 
 

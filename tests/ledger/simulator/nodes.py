@@ -133,7 +133,7 @@ class Node:
         return result
 
     def deliver(self) -> None:
-        """What was delayed arrives when its time has come."""
+        """Deliver what was delayed and is due."""
         if self.late:
             due = [each for height, each in self.late if height <= self.chain.height]
             self.late = [(height, each) for height, each in self.late if height > self.chain.height]
@@ -141,7 +141,7 @@ class Node:
                 self.chain.enqueue(transaction)
 
     def hurry(self) -> None:
-        """What was delayed arrives now."""
+        """Deliver now what was delayed."""
         self.late = [(0, each) for _, each in self.late]
         self.deliver()
 
@@ -188,7 +188,7 @@ class Node:
             raise RpcRefusal(error.code, error.message, error.data) from error
 
     def _remembered(self, method: str, result: Any) -> Any:
-        """What is left of an answer when old blocks are forgotten."""
+        """Return what is left of an answer when old blocks are forgotten."""
         first = self._slots.of(max(0, self.chain.height - MEMORY_BLOCKS))
         if method == "getFirstAvailableBlock":
             return first

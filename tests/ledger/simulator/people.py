@@ -47,7 +47,7 @@ STEADY_VIEWERS, STEADY_PIX = 60, 9_000  # a round of a steady world: who looks a
 
 @dataclass
 class Replica:
-    """One life of a replica of Serve, whose clock is so wrong."""
+    """One life of a replica of Serve; its clock may be wrong."""
 
     id: UUID
     skew_s: int
@@ -58,7 +58,7 @@ class Replica:
 
 @dataclass
 class Crowd:
-    """Who looks, through which replicas, and what has been shown."""
+    """The viewers, the replicas they search through, and what has been shown."""
 
     replicas: list[Replica] = field(default_factory=list)
     segments: int = 0
@@ -72,7 +72,7 @@ WORLDS: list[World] = []  # the one that is being run, for the screening, which 
 
 
 def screen(recipients: Sequence[Recipient]) -> dict[int, str]:
-    """The operator's screening: `[ledger] screening` names it."""
+    """The operator's screening, which `[ledger] screening` names."""
     world = WORLDS[-1]
     if world.crowd.is_away:
         raise ConnectionError("the list is away")
@@ -86,7 +86,7 @@ def screen(recipients: Sequence[Recipient]) -> dict[int, str]:
 
 
 def earn(world: World) -> None:
-    """A creator has earned something, without any search."""
+    """Credit a creator with an amount, without any search."""
     if not world.climate.is_folding:
         earned(world, world.rng.choice(world.creators), world.rng.choice(AMOUNTS))
 
@@ -101,7 +101,7 @@ def earned(world: World, creator: int, amount: int) -> None:
 
 
 def watch(world: World) -> None:
-    """A replica records a batch of searches: of some size, by a clock of its own, now and then damaged."""
+    """Record a batch of searches of some size, by the clock of a replica; now and then a damaged one."""
     if not world.climate.is_folding:
         return
     replica = _replica(world)
@@ -114,7 +114,7 @@ def watch(world: World) -> None:
 
 
 def buy_audience(world: World) -> None:
-    """A creator has viewers who look at nobody else."""
+    """Show a creator to viewers who look at no other creator."""
     if not world.climate.is_folding:
         return
     creator = world.rng.choice(world.creators)
@@ -130,7 +130,7 @@ def buy_audience(world: World) -> None:
 
 
 def earn_steadily(world: World) -> None:
-    """A round's part of a day on which everybody is found by as many as on any day."""
+    """Show creators for one round of a day on which every creator is seen by as many viewers as on any day."""
     replica = _replica(world)
     searches = [
         _shown_to(world, replica, viewer, [_appearance(world, viewer, each, STEADY_PIX) for each in world.creators])
@@ -140,7 +140,7 @@ def earn_steadily(world: World) -> None:
 
 
 def everybody_earns(world: World) -> None:
-    """One batch in which each creator is shown."""
+    """Record one batch in which each creator is shown."""
     replica = _replica(world)
     searches = [
         _shown_to(world, replica, viewer, [_appearance(world, viewer, creator, 1000)])
@@ -180,7 +180,7 @@ def _search(world: World, replica: Replica) -> bytes:
 
 
 def _appearance(world: World, viewer: int, creator: int, amount: int) -> Appearance:
-    """A moment that this viewer has never seen. Its number ends with its creator's."""
+    """Return the number of a moment that this viewer has never seen; it ends with its creator's number."""
     world.crowd.segments += 1
     segment = world.crowd.segments * 10_000 + creator
     world.crowd.amounts[segment] = amount
@@ -190,7 +190,7 @@ def _appearance(world: World, viewer: int, creator: int, amount: int) -> Appeara
 
 
 def invest(world: World, segment: int) -> None:
-    """Somebody has a part of what the platform earns by a moment."""
+    """Give an investor a stake in a moment."""
     query = "INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) VALUES (%s, 1, %s)"
     world.ground.admin.execute(query, (segment, world.rng.randint(1, 1000)))
     world.ground.admin.commit()
@@ -202,7 +202,7 @@ def _shown_to(world: World, replica: Replica, viewer: int, shown: Sequence[Appea
 
 
 def _day(world: World, at_ms: int) -> int:
-    """The UTC day of a search that is recorded now, by what its replica says of the time as far as that is believed."""
+    """Return the UTC day of a search that is recorded now: what its replica says, as far as the fold accepts it."""
     now_s = int(world.ground.clock.timestamp())
     return int(min(max(at_ms // 1000, now_s - EARLIEST_S), now_s + LATEST_S)) // DAY_S
 
@@ -216,7 +216,7 @@ def _number(viewer: int) -> int:
 
 
 def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> bool:
-    """Whether the batch is in the database: then what it earns is earned, if only once a newer version can read it."""
+    """Note a batch if it is in the database: then its amounts are earned, even if only a newer version can read it."""
     batch = spool.pack(searches)
     if replica.is_newer:
         batch = spool.AppearanceBatch(batch.searches, batch.appearances, batch.payload, NEWER)
@@ -236,14 +236,14 @@ def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> bool:
 
 
 def damaged(world: World, replica: Replica, searches: Sequence[bytes]) -> None:
-    """A batch that holds less than its row says."""
+    """Return a batch that holds less than its row says."""
     whole = spool.pack(searches)
     cut = world.rng.choice((whole.payload[:-3], whole.payload[: len(whole.payload) // 2], b""))
     _record(world, replica, spool.AppearanceBatch(whole.searches, whole.appearances, cut, whole.format))
 
 
 def _record(world: World, replica: Replica, batch: spool.AppearanceBatch) -> bool:
-    """Whether it is recorded. A replica that the database no longer knows as it was goes on as another one."""
+    """Record a batch; return whether that worked. A replica whose incarnation the database has lost goes on as another one."""
     serve = world.ground.serve
     try:
         done = serve.execute(RECORDED, parameters(replica.id, replica.recorded, batch)).rowcount == 1
@@ -260,7 +260,7 @@ def _record(world: World, replica: Replica, batch: spool.AppearanceBatch) -> boo
 
 
 def _count(world: World, viewer: bytes, segment: int, creator: int, amount: int) -> int:
-    """What an appearance earns its creator."""
+    """Return what an appearance earns its creator."""
     key = (int.from_bytes(viewer, "big"), segment)
     net = amount - amount // SHARE if key not in world.truth.kept.shown else 0
     if net:
@@ -273,7 +273,7 @@ def _count(world: World, viewer: bytes, segment: int, creator: int, amount: int)
 
 
 def new_wallet(world: World, creator: int | None = None) -> None:
-    """A creator names another wallet, or an administrator does; of some the token account exists."""
+    """Name another wallet, as a creator or an administrator; for some the token account exists."""
     creator = creator or world.rng.choice(world.creators)
     key = next_key(world)
     by = world.rng.choice(("creator", "creator", "admin"))
@@ -298,7 +298,7 @@ def named(world: World, creator: int, key: Key, *, has_account: bool) -> None:
 
 
 def put_account(world: World, wallet: str) -> None:
-    """A wallet's owner opens a token account, where there is none."""
+    """Open a token account for a wallet, as its owner, where there is none."""
     address = world.address_of(wallet)
     account = world.chain.svm.get_account(address)
     if account is None or not account.lamports:
@@ -307,7 +307,7 @@ def put_account(world: World, wallet: str) -> None:
 
 
 def bad_wallet(world: World) -> None:
-    """A creator has a wallet that cannot be paid, which an earlier release has let in."""
+    """Give a creator a wallet that cannot be paid, as an earlier release could have accepted it."""
     creator = world.rng.choice(world.creators)
     payer = world.treasury.payer
     bad = world.rng.choice((str(payer.treasury), str(payer.token_account), str(payer.mint)))
@@ -317,7 +317,7 @@ def bad_wallet(world: World) -> None:
 
 
 def begin(world: World) -> None:
-    """A creator who had none has a first wallet: by a manifest, or by themselves with a proof or without."""
+    """Set the first wallet of a creator: by a manifest, or by themselves with a proof or without."""
     waiting = [each for each in world.creators if not world.truth.wallets[each]]
     if not waiting:
         return
@@ -333,7 +333,7 @@ def begin(world: World) -> None:
 
 
 def prove_wallet(world: World) -> None:
-    """A creator proves the wallet that they have, which confirms a manifest's and ends the wait for a proof."""
+    """Prove the wallet that a creator has, which confirms a manifest's and ends the wait for a proof."""
     creator = world.some_creator()
     key, serve = world.keys[world.truth.wallets[creator][-1]], world.ground.serve
     now = serve.execute("SELECT wallet FROM ledger.wallets WHERE creator_id = %s", (creator,)).fetchone()
@@ -363,7 +363,7 @@ def hold(world: World) -> None:
 
 
 def release(world: World) -> None:
-    """One of the holds that the operator has asked for ends."""
+    """End one of the holds that the operator has asked for."""
     own: Any = world.ground.operator
     held = [each for each in stops.in_force(own) if each.reason == ASKED]
     own.commit()
@@ -386,7 +386,7 @@ def screening_away(world: World) -> None:
 
 
 def refuse_to_sign(world: World) -> None:
-    """The remote signer's policy refuses, until somebody has looked."""
+    """Let the remote signer's policy refuse, until a person has looked."""
     world.refuses_to_sign = True
 
 

@@ -46,7 +46,7 @@ TOGETHER: Mapping[Transition, str] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One seed under one protocol. `fierce`: so many times the faults; `weather`: the wrong protocol whose climate it is in."""
+    """One seed under one protocol. `fierce`: how many times the faults; `weather`: the wrong protocol whose climate it has."""
 
     seed: int
     fierce: float = 1.0
@@ -56,7 +56,7 @@ class Job:
 
 @dataclass
 class Tally:
-    """What many seeds came to."""
+    """The sum of the outcomes of many seeds."""
 
     machine: Machine = field(default_factory=Machine)
     seeds: int = 0
@@ -77,12 +77,12 @@ class Tally:
 
     @property
     def beyond(self) -> list[Transition]:
-        """What was seen and is not in the machine: changes that the triggers allow only together with others."""
+        """Return what was reached and is not in the machine: changes that triggers allow only together with others."""
         return sorted(self.transitions - self.machine.transitions - TOGETHER.keys())
 
     @property
     def share(self) -> float:
-        """Of the machine's transitions those that were seen."""
+        """Return which of the machine's transitions were reached."""
         return len(self.machine.transitions & self.transitions) / max(1, len(self.machine.transitions))
 
     def is_covered(self) -> bool:
@@ -90,7 +90,7 @@ class Tally:
         return self.states >= self.machine.states and self.share >= SHARE_MIN and not self.beyond
 
     def coverage(self) -> str:
-        """How much of the machine was reached, and what was not; what was reached beside it; what has no machine."""
+        """Return how much of the machine was reached, what was not, what was reached beside it, and what has no machine."""
         states, transitions = self.machine.states, self.machine.transitions
         missing = [*sorted(states - self.states), *sorted(transitions - self.transitions)]
         left = f"; not reached: {'; '.join(map(str, missing))}" if missing else ""
@@ -113,7 +113,7 @@ class Tally:
 
 
 def run(ground: Ground, job: Job, wrong: Wrong | None = None) -> Outcome:
-    """One seed on this ground."""
+    """Run one seed on this ground."""
     protocol = wrong or PROTOCOLS[job.protocol]
     aimed_at = PROTOCOLS[job.weather] if job.weather else protocol
     climate = None if aimed_at is OURS else aimed_at.climate
@@ -133,7 +133,7 @@ _GROUNDS: list[Ground] = []  # of a worker: one
 
 
 def side_by_side(urls: Sequence[str], jobs: Sequence[Job], notes: Path | None = None) -> Iterator[tuple[Job, Outcome]]:
-    """Run these jobs, a process for each database; those that `notes` has are not run again. As they end."""
+    """Run jobs, a process for each database, and yield them as they end; those that `notes` has are not run again."""
     done = dict(_noted(notes)) if notes is not None and notes.exists() else {}
     yield from ((job, done[job]) for job in jobs if job in done)
     left = [job for job in jobs if job not in done]
@@ -157,7 +157,7 @@ def _work(job: Job) -> tuple[Job, Outcome]:
 
 
 def version() -> str:
-    """Of what is simulated and of what simulates: another one has other outcomes."""
+    """Return a fingerprint of the code that is simulated and that simulates: other code has other outcomes."""
     digest = hashlib.sha256()
     files = [
         file for folder in VERSIONED for file in sorted((ROOT / folder).rglob("*")) if file.suffix in (".py", ".sql")

@@ -21,14 +21,14 @@ ALONE = ("getSlot", "getFirstAvailableBlock")  # and those that are a slot and n
 
 
 class Slots:
-    """The slot of each height, as a seed says."""
+    """The slot of each height, as a seed decides."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._slots = [rng.randint(FIRST_MIN, FIRST_MAX)]
 
     def of(self, height: int) -> int:
-        """The slot of a block."""
+        """Return the slot of a block."""
         while len(self._slots) <= height:
             luck = self._rng.random()
             skipped = self._rng.randint(1, MANY_MAX if luck < SKIPPED_LONG else FEW_MAX) if luck < SKIPPED else 0
@@ -36,7 +36,7 @@ class Slots:
         return self._slots[height]
 
     def height_since(self, slot: int) -> int:
-        """The first height whose slot is this one or later; of a slot that is far away, one that no chain is at."""
+        """Return the first height whose slot is this one or later; of a far slot, a height that no chain reaches."""
         for _ in range(AHEAD_MAX):
             if self._slots[-1] >= slot:
                 break
@@ -46,14 +46,14 @@ class Slots:
     # ── Questions and answers ──────────────────────────────────────────────────────────────────────────────────────
 
     def asked(self, params: Sequence[Any]) -> list[Any]:
-        """What the localnet is asked instead."""
+        """Translate a request: return what the localnet is asked instead."""
         *others, last = params or [None]
         if not isinstance(last, dict) or last.get("minContextSlot") is None:
             return list(params)
         return [*others, {**last, "minContextSlot": self.height_since(int(last["minContextSlot"]))}]
 
     def told(self, method: str, answer: Any) -> Any:
-        """What a node says instead."""
+        """Translate an answer: return what a node says instead."""
         if method in ALONE:
             return self.of(answer)
         if method == "getEpochInfo":

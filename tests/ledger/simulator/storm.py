@@ -1,4 +1,4 @@
-"""The storm: rounds in which the ledger's parts, the chain and people do everything at once, and anything may break."""
+"""The storm: rounds in which the ledger's parts, the chain and people do everything at once, and anything may fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEAD_BLOCKS = WINDOW_BLOCKS + 2 * FINAL_BLOCKS  # after which nothing that was s
 
 
 def rage(world: World) -> None:
-    """All of it."""
+    """Run the whole storm."""
     world.is_hostile = True
     for node in world.nodes:
         node.weather = node.storm
@@ -40,7 +40,7 @@ def rage(world: World) -> None:
 
 
 def _pass_hours(world: World) -> None:
-    """In a world of days: a part of the day's earnings, and of the day. A process may end in between."""
+    """In a world of days, let one part of the day's earnings and of the day pass. A process may end in between."""
     if world.climate.hours:
         people.earn_steadily(world)
         world.ground.clock += timedelta(hours=world.climate.hours)
@@ -49,7 +49,7 @@ def _pass_hours(world: World) -> None:
 
 
 def tick(world: World) -> None:
-    """Everything at once: a round of each of the ledger's parts, the chain, people."""
+    """Run one round of each of the ledger's parts, the chain and people, interleaved."""
     world.look_before()
     jobs = {**world.process.jobs(), "nature": lambda: _nature(world), "people": lambda: _people(world)}
     world.baton.run(jobs)
@@ -83,7 +83,7 @@ def _maybe(world: World, name: str, happen: Callable[[World], None]) -> None:
 
 
 def _plot_maybe(world: World) -> None:
-    """All nodes tell the same lie for some rounds, and the database's clock may help them."""
+    """Let all nodes tell the same lie for some rounds; the database's clock may help them."""
     was_on = world.plot.is_on
     world.plot.is_on = world.rng.random() < (PLOT_GOES_ON if was_on else world.climate.plots)
     if was_on and not world.plot.is_on:
@@ -95,7 +95,7 @@ def _plot_maybe(world: World) -> None:
 
 
 def _end_plot(world: World) -> None:
-    """What was kept back in order arrives before anything that is sent from now on."""
+    """Deliver, in order, what was kept back, before anything that is sent from now on."""
     if world.plot.in_order:
         for node in world.nodes:
             node.hurry()
@@ -106,7 +106,7 @@ def _end_plot(world: World) -> None:
 
 
 def _go_back_maybe(world: World) -> None:
-    """The database is restored to an earlier moment; the chain and whatever is on its way to it go on."""
+    """Restore the database to an earlier time; the chain, and what is on its way to it, go on."""
     climate = world.climate
     if climate.restoring is Restoring.NEVER:
         return
@@ -134,7 +134,7 @@ def _go_back(world: World, snapshot: Snapshot, kept: Kept) -> None:
 
 
 def _declare(world: World) -> None:
-    """What the way of restoring tells the ledger."""
+    """Tell the ledger of the restore, as its way of restoring does."""
     admin: Any = world.ground.admin
     if world.climate.restoring is Restoring.DOCUMENTED:
         adoption.begin(admin, {"by": "the simulation"})

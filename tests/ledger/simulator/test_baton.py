@@ -1,4 +1,4 @@
-"""Turns come in an order that a seed repeats, and a lock among them is waited for without anybody standing still."""
+"""Turns come in an order that a seed repeats, and a job that waits for a lock lets the others go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.ledger.simulator.baton import Baton, Hands
 
 
 def written(seed: int) -> str:
-    """What three jobs write, a letter a turn."""
+    """Return what three jobs write, a letter a turn."""
     baton, text = Baton(random.Random(seed)), []
 
     def write(letter: str) -> None:

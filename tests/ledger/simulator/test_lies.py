@@ -1,4 +1,4 @@
-"""Liars who have agreed tell one story; what is made up for it changes nothing; and what one of them invents ends nothing."""
+"""Liars who have agreed tell one story; what is invented for it changes nothing; one liar's invention ends nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def funded() -> tuple[blocks.LocalChain, Treasury]:
 
 
 def a_payment(chain: blocks.LocalChain, treasury: Treasury) -> bytes:
-    """To the treasury's own account: it can always be made."""
+    """Return a transfer to the treasury's own account, which can always be made."""
     blockhash, _ = chain.blockhash_at("confirmed")
     return treasury.signed([packing.pay(treasury.payer, treasury.payer.token_account, 7)], blockhash, 200_000)
 
@@ -77,7 +77,7 @@ def test_what_is_made_up_changes_nothing() -> None:
 
 
 class Inventor(LocalNode):
-    """It names in every history one signature that nobody else knows."""
+    """A node that names in every history one signature that no other node knows."""
 
     async def call(self, method: str, params: list[Any]) -> Any:
         told = await super().call(method, params)

@@ -1,4 +1,4 @@
-"""The machine is what the database says: states of its checks, transitions of its triggers."""
+"""The state machine is what the database enforces: states of its checks, transitions of its triggers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever breaks: nobody is paid twice, nothing is called paid that is not, no unit is lost; and wrong protocols fail."""
+"""No matter what fails, no creator is paid twice, nothing unpaid is called paid, no unit is lost; wrong protocols fail."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_payouts_are_exact_in_any_weather(stage: Ground) -> None:
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.name)
 def test_a_wrong_protocol_is_caught_where_ours_is_not(stage: Ground, wrong: Wrong) -> None:
-    """Within so many seeds of a world that is aimed at its fault; and in the same worlds ours shows nothing at all."""
+    """Each is caught within some seeds of a world aimed at its fault; in the same worlds the real protocol shows nothing."""
     for seed in range(wrong.seeds):
         caught = kinds_of(run(stage, Job(seed), wrong).problems) & set(wrong.kinds)
         assert run(stage, Job(seed, weather=wrong.name)).problems == ()
@@ -60,7 +60,7 @@ def test_ours_is_well_in_the_weather_of_a_wrong_protocol(stage: Ground, wrong: W
 
 
 def test_a_seed_replays_in_another_process(places: tuple[str, str]) -> None:
-    """Journal and transactions are the same to the bit, however Python mixes its hashes."""
+    """Journal and transactions are the same to the bit, with any hash seed of Python."""
     told = []
     for number, url in enumerate(places):
         done = subprocess.run(
@@ -82,13 +82,13 @@ def test_many_creators_share_wallets(stage: Ground) -> None:
 
 
 def test_days_on_which_everybody_earns_as_much_hold_nobody_twice(stage: Ground) -> None:
-    """Six days of steady earnings, with restarts: nobody is held for a day that is like the days before."""
+    """Six days of steady earnings, with restarts: no creator is held for a day that is like the days before."""
     outcomes = [World(stage, seed, steady(Climate(is_folding=True, maturity_s=600))).run() for seed in range(2)]
     assert [each.problems for each in outcomes] == [()] * len(outcomes)
 
 
 def test_liars_who_tell_one_story_are_not_believed_in_silence(stage: Ground) -> None:
-    """Two of three nodes lie together: what they say is booked, and payouts are frozen for it once they are found out."""
+    """Two of three nodes lie together: what they say is booked, and payouts are frozen once they are found out."""
     outcomes = [World(stage, seed, STORY).run() for seed in range(12)]
     assert [each.problems for each in outcomes] == [()] * len(outcomes)
     assert sum(each.counts.get("stopped, as a story demands", 0) for each in outcomes) > 0

@@ -1,4 +1,4 @@
-"""Slots run ahead of heights, each way is the other's, and answers say slots where nodes say them."""
+"""Slots run ahead of heights, each translation inverts the other, and answers say slots where nodes do."""
 
 from __future__ import annotations
 

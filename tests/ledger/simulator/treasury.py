@@ -38,7 +38,7 @@ CORRECTED = """
 
 
 def effects(world: World) -> dict[str, Change]:
-    """What each transaction that is final has changed, of those that have changed anything; the oldest first."""
+    """Return what each final transaction has changed on the treasury, if anything; the oldest first."""
     found: dict[str, Change] = {}
     payer, chain = world.treasury.payer, world.chain
     for address in {bytes(payer.token_account), bytes(payer.gas)}:
@@ -53,19 +53,19 @@ def effects(world: World) -> dict[str, Change]:
 
 
 def unbooked(world: World) -> dict[str, Change]:
-    """Of these what the journal has not booked."""
+    """Return those that the journal has not booked."""
     booked = {row[0] for row in world.ground.rows(BOOKED)}
     return {signature: change for signature, change in effects(world).items() if signature not in booked}
 
 
 def corrected(world: World) -> Change:
-    """By how much corrections have changed what the journal says that the chain holds."""
+    """Return by how much corrections have changed what the journal says that the chain holds."""
     pix, lamports = world.ground.rows(CORRECTED)[0]
     return pix, lamports
 
 
 def check_booked(world: World) -> None:
-    """The journal says of the chain what was there at first, what booked transactions have changed, and corrections."""
+    """Check that the journal's view of the chain is the first balance, booked transactions and corrections."""
     booked = {row[0] for row in world.ground.rows(BOOKED)}
     done = [change for signature, change in effects(world).items() if signature in booked]
     held, corrections = world.ground.rows(HELD)[0], corrected(world)
@@ -75,7 +75,7 @@ def check_booked(world: World) -> None:
 
 
 def is_sum_of(difference: Change, parts: Sequence[Change], others: Iterable[Change]) -> bool:
-    """Whether a difference is one of `others` and some of these parts; true where there are too many to try."""
+    """Return whether a difference is one of `others` plus some of these parts; True if there are too many to try."""
     if len(parts) > PARTS_MAX:
         return True
     for other in others:

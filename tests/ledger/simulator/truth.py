@@ -47,7 +47,7 @@ LEFT_OUT = "left out: "  # begins what is counted of worlds that have not all th
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one seed came to. `digest` is of the journal and of what has landed: the same seed has the same one."""
+    """The outcome of one seed. `digest` covers the journal and what has landed: the same seed has the same digest."""
 
     seed: int
     problems: tuple[str, ...]
@@ -63,7 +63,7 @@ class Outcome:
 
 
 class Earned(NamedTuple):
-    """What a recorded batch has earned creators, by creator and UTC day; `end` is where its incarnation stands after it."""
+    """What a recorded batch has earned creators, by creator and UTC day; `end` is the incarnation's count after it."""
 
     incarnation: UUID
     end: int
@@ -72,7 +72,7 @@ class Earned(NamedTuple):
 
 @dataclass
 class Kept:
-    """What the database has to know: it goes back with it."""
+    """What the database must contain: it goes back when the database does."""
 
     earned: dict[int, int] = field(default_factory=dict)
     shown: dict[tuple[int, int], datetime] = field(default_factory=dict)  # last time, by viewer and segment
@@ -83,14 +83,14 @@ class Kept:
         return Kept(dict(self.earned), dict(self.shown), Counter(self.days), list(self.batches))
 
     def folded(self, cursors: dict[UUID, int], creator: int, day: int) -> int:
-        """What surely was folded of a creator's day, by where the incarnations' cursors stand."""
+        """Return what was certainly folded of a creator's day, given the incarnations' cursors."""
         done = [each for each in self.batches if each.end <= cursors.get(each.incarnation, 0)]
         return sum(each.amounts.get((creator, day), 0) for each in done)
 
 
 @dataclass
 class Truth:
-    """What is so, whatever the database says."""
+    """What is true, no matter what the database says."""
 
     kept: Kept = field(default_factory=Kept)
     ever: Counter[int] = field(default_factory=Counter)  # earned, by creator
@@ -122,11 +122,11 @@ class Truth:
                 self.traces.append("".join(traceback.format_exception(error)))
 
     def note(self, name: str, about: object = "") -> None:
-        """It is so now."""
+        """Note that it is true now."""
         self.noted[name, about] = self.tick
 
     def is_recent(self, name: str, about: object = "", ticks: int = 1) -> bool:
-        """Whether it was so within so many rounds before this one."""
+        """Return whether it was true within some rounds before this one."""
         return self.tick - self.noted.get((name, about), -ticks - 1) <= ticks
 
     def earn(self, creator: int, amount: int) -> None:
@@ -134,7 +134,7 @@ class Truth:
         self.ever[creator] += amount
 
     def groups(self) -> list[list[int]]:
-        """Creators who have ever been paid at one wallet, together."""
+        """Return the groups of creators who have ever been paid at one wallet."""
         of_wallet: dict[str, int] = {}
         leader = {creator: creator for creator in self.wallets}
 

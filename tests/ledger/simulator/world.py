@@ -192,7 +192,7 @@ class World:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def do(self, name: str, happen: Callable[[World], None]) -> None:
-        """Let something happen; what is refused by name is refused."""
+        """Run an act; a named refusal of it is ignored."""
         self.truth.events[name] += 1
         try:
             happen(self)
@@ -212,7 +212,7 @@ class World:
     # ── The process ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def step(self, *, is_idle: bool = True) -> None:
-        """Between any two steps of the process: it may end, or another part of it goes on."""
+        """Called between any two steps of the process: it may be killed, or another part of it goes on."""
         if self.baton.holder not in PARTS:
             return
         self.process.check()
@@ -226,7 +226,7 @@ class World:
             self._hold_open()
 
     def _hold_open(self) -> None:
-        """Another part goes on while this one is in the midst of a transaction."""
+        """Let another part go on while this one is inside a transaction."""
         me = self.baton.holder
         self.held_open.add(me)
         self.truth.events["overlap"] += 1
@@ -243,14 +243,14 @@ class World:
         return self.is_hostile and self.baton.holder in PARTS and self.rng.random() < self.climate.losing
 
     def start_anew(self) -> None:
-        """The process has ended; the next one begins."""
+        """Start the next process after one has ended."""
         self.truth.events["crash"] += 1
         old = self.process
         old.end()
         self.begin_process(old)
 
     def begin_process(self, old: Process) -> None:
-        """Another process, while the old one may only have been slow."""
+        """Start another process, while the old one may only have been slow."""
         self.process = Process(self)
         if self.rng.random() < self.climate.haunting:
             with suppress(psycopg.OperationalError):
@@ -259,12 +259,12 @@ class World:
                 old.haunt()
 
     def upgrade(self) -> None:
-        """A newer version of the ledger begins, which can read what newer replicas have recorded."""
+        """Start a newer version of the ledger, which can read what newer replicas have recorded."""
         spool.SEARCHES[people.NEWER] = spool.SEARCH
         self.start_anew()
 
     def lose_secret(self, *, is_found: bool) -> None:
-        """The file of the batches' secret is gone, and another one was made; `is_found`: it comes back in time."""
+        """Lose the file of the batches' secret, so that another is made; with `is_found` it comes back in time."""
         self.secret, self.is_secret_found = NEW_SECRET, is_found
         self.truth.events["secret lost"] += 1
         self.start_anew()
@@ -276,12 +276,12 @@ class World:
         return self.wrong.chain(self.nodes)
 
     def opened_treasury(self) -> Treasury:
-        """As it is opened now, with the rents of now."""
+        """Open the treasury as it is now, with the current rents."""
         rents = [self.chain.svm.minimum_balance_for_rent_exemption(size) for size in (0, blocks.TOKEN_ACCOUNT_BYTES)]
         return replace(self.treasury, secret=self.secret, marker_rent=rents[0], account_rent=rents[1])
 
     def markers_of(self, batch: str) -> list[Pubkey]:
-        """Where the marker of a batch is, by the secret of now and by the one that was lost."""
+        """Return the possible addresses of a batch's marker: by the current secret and by the one that was lost."""
         both = dict.fromkeys((self.secret, SECRET))
         return [replace(self.treasury, secret=each).marker(batch).address for each in both]
 
@@ -290,7 +290,7 @@ class World:
         return self.secret != SECRET
 
     def writer(self) -> Any:
-        """The administrator's session, which may write as whoever holds the epoch: earnings have no other way in here."""
+        """The administrator's session, which may write under any epoch: earnings have no other way in here."""
         admin = self.ground.admin
         epoch = str(self.ground.rows("SELECT epoch FROM ledger.fence")[0][0])
         if epoch != self._written_under:
@@ -299,7 +299,7 @@ class World:
         return admin
 
     def _sent(self, transaction: VersionedTransaction) -> None:
-        """Bytes have reached a node: those that do for the first time pay nobody who was stopped before this round."""
+        """Note bytes that reach a node: at their first arrival they must pay no creator stopped before this round."""
         signature = str(transaction.signatures[0])
         if signature in self.truth.batch_of:
             return
@@ -323,7 +323,7 @@ class World:
                 self.truth.found("stopped", f"creator {creator} is paid by {signature[:16]} though {sorted(why)}")
 
     def look_before(self) -> None:
-        """What is so before a round."""
+        """Note what is true before a round."""
         self.stopped_before = self._stopped()
         self.withheld_before = counting.withheld(self)
         self.signed_before = set()
@@ -333,11 +333,11 @@ class World:
         causes.look_before(self)
 
     def left_by_tampering(self) -> int:
-        """Lamports that no transaction has brought, less what was booked as a correction."""
+        """Return the lamports that no transaction has brought, less what was booked as a correction."""
         return self.truth.tampered - treasury.corrected(self)[1] if self.truth.tampered else 0
 
     def _stopped(self) -> dict[int, set[str]]:
-        """Why creators may not be paid now: holds, wallets that wait, the screening; and which wallet is theirs."""
+        """Return why creators may not be paid now (holds, waiting wallets, the screening), and the wallet of each."""
         found: dict[int, set[str]] = {each: {"refused"} for each in self.crowd.refused}
         for creator, why in self.ground.rows(STOPPED):
             found.setdefault(creator, set()).add(why)
@@ -346,7 +346,7 @@ class World:
     # ── Hands ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def advance(self, count: int) -> None:
-        """Blocks, and the time that they take."""
+        """Make blocks, and let the time pass that they take."""
         for _ in range(count):
             for node in getattr(self, "nodes", ()):
                 node.deliver()
@@ -355,11 +355,11 @@ class World:
         self.monotonic_s += BLOCK_S * count
 
     def some_creator(self) -> int:
-        """One who has a wallet."""
+        """Return a creator who has a wallet."""
         return self.rng.choice([each for each in self.creators if self.truth.wallets[each]])
 
     def sharing(self, creator: int) -> set[int]:
-        """Creators who are, or were, paid at this one's wallet."""
+        """Return the creators who are, or were, paid at this one's wallet."""
         wallet = self.truth.wallets[creator][-1]
         return {each for each, named in self.truth.wallets.items() if wallet in named}
 
@@ -370,7 +370,7 @@ class World:
         return packing.token_account(Pubkey.from_string(wallet), self.treasury.payer.mint)
 
     def on_chain(self, wallet: str) -> int:
-        """What a wallet has received in all."""
+        """Return what a wallet has received in all."""
         address = self.address_of(wallet)
         found = blocks.token_amount(self.chain.svm.get_account(address))
         return (found[2] if found else 0) + self.truth.taken[str(address)]
