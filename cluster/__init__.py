@@ -1,1 +1,1 @@
-"""The ground: what every room stands on. Knows no video and no money, and imports none of the other packages."""
+"""What all other packages stand on: settings, database, object store, Ray, embedded services. Knows no video, no money."""

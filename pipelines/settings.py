@@ -15,17 +15,13 @@ DURATION_MOST_S = 2_000_000  # times are milliseconds in 32 bits
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The encoder: a bundled model, a folder in open_clip's format, `architecture/tag` or `hf-hub:…`.
-
-    `allowed` are other models that a job may ask for. `threads` 0 leaves the number to PyTorch; `device` is auto, cpu,
-    cuda or cuda:N.
-    """
+    """The encoder: a bundled model, a folder in open_clip's format, `architecture/tag` or `hf-hub:…`."""
 
     SECTION: ClassVar[str] = "model"
     name: str = "pixr-emoji"
-    allowed: tuple[str, ...] = ()
-    device: str = "auto"
-    threads: int = 0
+    allowed: tuple[str, ...] = ()  # other models that a job may ask for
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    threads: int = 0  # 0: PyTorch decides
     compile: bool = False  # the image tower of ingest by torch.compile: a minute at the start of each actor
 
     def __post_init__(self) -> None:
@@ -37,7 +33,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """Everything from an S3 object to rows of segments."""
+    """How ingest turns objects in S3 into segments."""
 
     SECTION: ClassVar[str] = "ingest"
 
@@ -48,7 +44,7 @@ class IngestSettings:
     shot_max_ms: int = 12_000
     fixed_segment_ms: int = 5000  # in the modes that look for no cuts
     thumbnail_side_px: int = 216  # the shorter side
-    frame_vectors: bool = False  # keep in S3 what moments are made of, so that they can be made anew without decoding
+    frame_vectors: bool = False  # keep in S3 what moments are made of, to make them again without decoding
 
     # How the work is spread. A chunk ends at the first key frame after this much video.
     chunk_ms: int = 60_000
@@ -61,16 +57,16 @@ class IngestSettings:
     embed_batch_frames: int = 32
     niceness: int = 10  # of the workers, 0 to 19 (nice(2)): a job leaves the CPU to searches on the same machine
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
-    start_timeout_s: int = 600  # for a round's encoders to have a process each; none of its videos is begun before
+    start_timeout_s: int = 600  # for a round's encoders to start; its videos are begun after that
     no_progress_timeout_s: int = 120  # of a round without a row or a sign of life
-    step_timeout_s: int = 3600  # how long a file, a chunk, a batch or loading the model gives signs of life at most
+    step_timeout_s: int = 3600  # for fetching a file, decoding a chunk, encoding a batch or loading the model
 
-    # What looking at a file, and decoding a chunk of it, may cost and do in the sandbox; what a file may be.
+    # Limits of probing a file and of decoding a chunk in the sandbox, and of files that are accepted.
     probe_cpu_max_s: int = 120
     probe_timeout_s: int = 120
     probe_memory_max_mb: int = 3072
     probe_output_max_mb: int = 512  # its answer
-    probe_file_max_mb: int = 1  # of each file that it writes: none, and in memory what libraries say
+    probe_file_max_mb: int = 1  # of each file that it writes: what libraries write to standard error
     probe_programs: tuple[str, ...] = ()  # that it may start
     decode_cpu_max_s: int = 900
     decode_timeout_s: int = 1200
@@ -78,15 +74,14 @@ class IngestSettings:
     decode_output_max_mb: int = 512
     decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
     decode_programs: tuple[str, ...] = ()
-    sandbox_uid: int = 65_100  # and group: whom decoders run as where workers are root; 0: as the worker
-    sandbox_threads_per_cpu: int = 128  # of all decoders of one user, where they have their own; 0: no limit
-    sandbox_weaker_accepted: bool = (
-        False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
-    )
+    sandbox_uid: int = 65_100  # user and group that decoders run as if workers are root; 0: the worker's own
+    sandbox_threads_per_cpu: int = 128  # for all decoders together, if they have their own user; 0: no limit
+    # Whether to decode where the kernel has no Landlock or no seccomp (`pixr status` says so).
+    sandbox_weaker_accepted: bool = False
     pixels_max: int = 40_000_000  # 8K has 33 million
     duration_max_s: int = 86_400  # DURATION_MOST_S at most
     file_max_mb: int = 100_000
-    decodable_share_min: float = 0.9  # of the declared frames of a file, and of those in its index; fewer: damaged
+    decodable_share_min: float = 0.9  # of a file's declared frames, and of those in its index
 
     # Scratch space for the files being decoded, one folder a machine.
     scratch_dir: str = ""  # empty: the system's temporary folder
@@ -95,9 +90,9 @@ class IngestSettings:
 
     # Jobs at once, each with a driver of some 300 MB; the others stay queued.
     jobs_at_work_max: int = 4
-    jobs_at_work_each_max: int = 2  # of those that speak for the same creators and no others
+    jobs_at_work_each_max: int = 2  # of the jobs that speak for exactly the same creators
 
-    # When to give up. A start is an attempt that was begun; one that a dying machine cut short is no failure.
+    # When to give up. A start is an attempt that was begun; if a dying machine cut it short, it is not a failure.
     failures_max: int = 3
     starts_max: int = 12
     backoff_base_s: float = 1.0
@@ -105,9 +100,9 @@ class IngestSettings:
     lease_s: int = 60
     submissions_max: int = 5
     watch_interval_s: float = 3.0
-    waited_max_s: float = 3600.0  # for videos that rest or that other jobs are at, with nothing else to do
-    handover_max_s: float = 60.0  # for Ray to take a submission, before it is taken for lost
-    jobs_keep_d: int = 180  # days after which a job that has ended is forgotten; 0: never
+    waited_max_s: float = 3600.0  # for videos that rest or that other jobs hold, if there is nothing else to do
+    handover_max_s: float = 60.0  # until Ray knows a submission; after that the submission counts as lost
+    jobs_keep_d: int = 180  # days after which a job that has ended is deleted; 0: never
 
     # What an hour costs, for the job's report.
     cpu_hour_usd: float = 0.04
@@ -133,6 +128,7 @@ class IngestSettings:
         self._check_least()
 
     def _check_least(self) -> None:
+        """Check the least value of each number."""
         ones = ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
                 "probe_cpu_max_s", "probe_timeout_s", "probe_memory_max_mb", "probe_output_max_mb",
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection
 from solders.pubkey import Pubkey
@@ -26,6 +26,8 @@ from cluster.errors import Rejected
 from ledger.settings import Economics
 
 UNPAYABLE = "the wallet cannot be paid"  # how the reason of such a hold begins
+# SQL fragment: whether the creator `c` of the query around it has no wallet.
+HAS_NO_WALLET: LiteralString = "NOT EXISTS (SELECT FROM ledger.wallets w WHERE w.creator_id = c.id)"
 ONES = "1" * 12  # in base58 no random key contains this; the chain's own programs and settings do
 PROGRAMS = frozenset((
     "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",

@@ -1,8 +1,8 @@
-"""Frame vectors: what a video's moments were made of, kept in S3 as Parquet, so that they can be made anew without
-decoding: under other rules for shots, or after the index was lost.
+"""Frame vectors: what a video's moments are made of, kept in S3 as Parquet, so moments can be remade without decoding.
 
-A folder a video, `frames/<video>/`: `measurements.parquet` has a row a frame, `model-<id>.parquet` one a candidate.
-Written before the moments are, read by `pixr index repool`. Knows objects and columns, not how moments are made.
+That serves new rules for shots, and an index that was lost. Each video has a folder, `frames/<video>/`:
+`measurements.parquet` has a row a frame, `model-<id>.parquet` a row a candidate. They are written before the moments
+and read by `pixr index repool`. Knows objects and columns, not how moments are made.
 """
 
 from __future__ import annotations
@@ -27,16 +27,24 @@ CONTENT_TYPE = "application/vnd.apache.parquet"
 
 @dataclass(frozen=True)
 class StoredFrameVectors:
-    """The frame vectors of a video, by one model; `mode` is how its frames were looked at."""
+    """The frame vectors of a video by one model, and the mode in which its frames were sampled."""
 
     staged: Staged
     mode: str
 
 
-def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: StoredFrameVectors) -> None:
-    """Keep them; again, they replace themselves."""
-    staged, folder = kept.staged, _folder(bucket, video_id)
-    about = {"pipeline_version": str(PIPELINE_VERSION), "mode": kept.mode}
+def write(storage: Storage, bucket: str, video_id: int, model_id: int, vectors: StoredFrameVectors) -> None:
+    """Store a video's frame vectors; writing again replaces them.
+
+    Args:
+        storage: Object store to write to.
+        bucket: Bucket of the frame vectors.
+        video_id: Number of the video.
+        model_id: Number of the model that made the vectors.
+        vectors: The frame vectors and the mode.
+    """
+    staged, folder = vectors.staged, _folder(bucket, video_id)
+    about = {"pipeline_version": str(PIPELINE_VERSION), "mode": vectors.mode}
     measurements = {"frame_ms": pa.array(staged.frame_ms), "features": _rows(staged.features)}
     candidates = {
         "candidate_ms": pa.array(staged.candidate_ms),
@@ -49,10 +57,19 @@ def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: Sto
 
 
 def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> StoredFrameVectors:
-    """What was kept.
+    """Read a video's frame vectors.
+
+    Args:
+        storage: Object store to read from.
+        bucket: Bucket of the frame vectors.
+        video_id: Number of the video.
+        model_id: Number of the model.
+
+    Returns:
+        The frame vectors and the mode.
 
     Raises:
-        Rejected: it was made by another version of the pipeline, whose measurements mean something else.
+        Rejected: another version of the pipeline wrote them, whose measurements mean something else.
     """
     folder = _folder(bucket, video_id)
     frames = _table(storage.read(f"{folder}{MEASUREMENTS}.parquet"))
@@ -73,42 +90,48 @@ def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> StoredF
 
 
 def listed(storage: Storage, bucket: str) -> Iterator[tuple[int, int]]:
-    """Videos and models whose frame vectors are there."""
-    for found in storage.list(f"s3://{bucket}/{FOLDER}/"):
-        video, _, name = found.uri.rpartition(f"/{FOLDER}/")[2].partition("/")
+    """Yield the video and model ids for which frame vectors are stored."""
+    for stored in storage.list(f"s3://{bucket}/{FOLDER}/"):
+        video, _, name = stored.uri.rpartition(f"/{FOLDER}/")[2].partition("/")
         if name.startswith("model-"):
             yield int(video), int(name.removeprefix("model-").removesuffix(".parquet"))
 
 
 def delete(storage: Storage, bucket: str, video_id: int) -> None:
-    """Remove all of a video's."""
-    for found in list(storage.list(_folder(bucket, video_id))):
-        storage.delete(found.uri)
+    """Delete all frame vectors of a video."""
+    for stored in list(storage.list(_folder(bucket, video_id))):
+        storage.delete(stored.uri)
 
 
 def _folder(bucket: str, video_id: int) -> str:
+    """Return the prefix of a video's frame vectors."""
     return f"s3://{bucket}/{FOLDER}/{video_id}/"
 
 
 def _rows(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> pa.Array:
+    """Return a matrix (rows, columns) as an Arrow array of fixed-size lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Return an Arrow column of fixed-size lists as a matrix (rows, columns)."""
     flat: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = column.combine_chunks().flatten().to_numpy()
     return flat.reshape(-1, column.type.list_size)
 
 
 def _parquet(columns: Mapping[str, pa.Array], about: Mapping[str, str]) -> bytes:
-    out = io.BytesIO()
+    """Return columns as a Parquet file with these metadata."""
+    buffer = io.BytesIO()
     table = pa.table(dict(columns)).replace_schema_metadata(dict(about))
-    parquet.write_table(table, out, compression="zstd")
-    return out.getvalue()
+    parquet.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def _about(table: pa.Table) -> dict[str, str]:
+    """Return the metadata of a Parquet file."""
     return {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
 
 
 def _table(data: bytes) -> pa.Table:
+    """Read a Parquet file."""
     return parquet.read_table(io.BytesIO(data))

@@ -1,6 +1,7 @@
-"""Paints scenes of the visual world: backgrounds from formulas, items from the artwork.
+"""Painting scenes of the visual world: backgrounds from formulas, items from the artwork.
 
-Used for the frames of sample videos and for the cached backgrounds of training. numpy and Pillow only.
+It paints the frames of sample videos and the cached backgrounds of training. numpy and Pillow only. Planes are float32
+(height, width): `x` and `y` are coordinates in units of the frame's shorter side.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
 
-def background(what: Background, width: int, height: int) -> Pixels:
-    """The background alone, RGB."""
-    rng = np.random.default_rng(what.seed)
+def background(wanted: Background, width: int, height: int) -> Pixels:
+    """Paint a background, uint8 (height, width, 3), RGB."""
+    rng = np.random.default_rng(wanted.seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(max(1, min(width, height) - 1))
-    painted = _flat(rng, COLOURS[what.name], y) if what.name in COLOURS else PAINTERS[what.name](rng, x, y)
+    painted = _flat(rng, COLOURS[wanted.name], y) if wanted.name in COLOURS else PAINTERS[wanted.name](rng, x, y)
     return np.clip(painted, 0, 255).astype(np.uint8)
 
 
 @dataclass
 class Painter:
-    """Paints scenes at one size; keeps the scaled pictures of the items it has painted."""
+    """Paints scenes at one size, and keeps the scaled pictures of the current scene's items."""
 
     artwork: Artwork
     width: int
@@ -36,7 +37,7 @@ class Painter:
     _sprites: dict[tuple[int, int, bool], Image.Image] = field(default_factory=dict)
 
     def paint(self, scene: Scene) -> Pixels:
-        """One frame, RGB."""
+        """Paint a frame, uint8 (height, width, 3), RGB."""
         if scene.background not in self._backgrounds:
             self._backgrounds.clear()
             self._sprites.clear()
@@ -50,6 +51,7 @@ class Painter:
         return np.asarray(canvas.convert("RGB"))
 
     def _sprite(self, item: Item) -> Image.Image:
+        """Return an item's picture, scaled and turned."""
         side = max(4, round(item.size * min(self.width, self.height)))
         key = (item.concept, side, item.flip)
         if key not in self._sprites:
@@ -59,57 +61,71 @@ class Painter:
 
 
 def over(canvas: Image.Image, sprite: Image.Image, left: int, top: int) -> None:
-    """Composite, also where the sprite reaches over the edge."""
-    cut = (
+    """Draw a sprite with transparency onto a canvas, also where it extends over the edge.
+
+    Args:
+        canvas: RGBA, changed in place.
+        sprite: RGBA.
+        left: Of the sprite on the canvas, in pixels.
+        top: Of the sprite on the canvas, in pixels.
+    """
+    visible = (
         max(0, -left),
         max(0, -top),
         min(sprite.width, canvas.width - left),
         min(sprite.height, canvas.height - top),
     )
-    if cut[0] < cut[2] and cut[1] < cut[3]:
-        canvas.alpha_composite(sprite, (max(0, left), max(0, top)), cut)
+    if visible[0] < visible[2] and visible[1] < visible[3]:
+        canvas.alpha_composite(sprite, (max(0, left), max(0, top)), visible)
 
 
 def _mix(low: NDArray[np.floating], high: NDArray[np.floating], share: Plane) -> Plane:
+    """Blend two colours (3,) or pictures (height, width, 3) by a share (height, width); return (height, width, 3)."""
     mixed: Plane = (low + (high - low) * np.clip(share, 0, 1)[..., None]).astype(np.float32)
     return mixed
 
 
 def _flat(rng: np.random.Generator, colour: tuple[int, int, int], y: Plane) -> Plane:
+    """Paint a plain colour, slightly darker towards the bottom."""
     tone = np.clip(np.array(colour) + rng.normal(0, 12, 3), 0, 255)
     return _mix(tone, tone * 0.94, y)
 
 
 def _any_colour(rng: np.random.Generator) -> NDArray[np.floating]:
+    """Return a random colour (3,)."""
     return rng.uniform(20, 245, 3)
 
 
 def _gradient(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a gradient between two colours."""
     turn = rng.uniform(0, 2 * np.pi)
     share = 0.5 + (np.cos(turn) * (x - x.max() / 2) + np.sin(turn) * (y - y.max() / 2)) / 1.4
     return _mix(_any_colour(rng), _any_colour(rng), share)
 
 
 def _stripes(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint stripes."""
     turn, count = rng.uniform(0, np.pi), rng.uniform(4, 10)
     wave = np.sin((np.cos(turn) * x + np.sin(turn) * y) * count * 2 * np.pi)
     return _mix(_any_colour(rng), _any_colour(rng), wave * 8 + 0.5)
 
 
 def _checks(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a checkerboard."""
     count = rng.uniform(3, 8)
     share = ((np.floor(x * count) + np.floor(y * count)) % 2).astype(np.float32)
     return _mix(_any_colour(rng), _any_colour(rng), share)
 
 
 def _dots(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint dots."""
     count, radius = rng.uniform(4, 9), rng.uniform(0.2, 0.35)
     distance = np.hypot(_part(x * count) - 0.5, _part(y * count) - 0.5)
     return _mix(_any_colour(rng), _any_colour(rng), (radius - distance) * 20)
 
 
 def _puffs(rng: np.random.Generator, x: Plane, y: Plane, count: int, below: float) -> Plane:
-    """Soft round shapes, 0..1."""
+    """Return soft round shapes, (height, width), above 0 inside."""
     share = np.zeros_like(x)
     for _ in range(count):
         cx, cy, r = rng.uniform(0, x.max()), rng.uniform(0, below), rng.uniform(0.06, 0.16)
@@ -118,12 +134,14 @@ def _puffs(rng: np.random.Generator, x: Plane, y: Plane, count: int, below: floa
 
 
 def _sky(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a sky with clouds."""
     blue = np.array([70, 140, 225]) + rng.normal(0, 12, 3)
     painted = _mix(blue, np.array([190, 220, 250]), y)
     return _mix(painted, np.array([250, 250, 252]), _puffs(rng, x, y, int(rng.integers(3, 7)), float(y.max())) * 1.5)
 
 
 def _sea(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint the sea below its horizon."""
     horizon = rng.uniform(0.25, 0.5) * y.max()
     waves = np.sin(x * rng.uniform(14, 26) + np.sin(y * 60) * 2) * np.sin(y * rng.uniform(40, 70))
     above = _mix(np.array([150, 200, 240]), np.array([235, 240, 245]), y / max(horizon, 1e-3))
@@ -133,6 +151,7 @@ def _sea(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _night(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a sky with stars."""
     painted = _mix(np.array([8, 8, 35]) + rng.uniform(0, 10, 3), np.array([40, 35, 85]), y)
     for _ in range(int(rng.integers(30, 60))):
         cx, cy, r = rng.uniform(0, x.max()), rng.uniform(0, y.max()), rng.uniform(0.003, 0.009)
@@ -141,6 +160,7 @@ def _night(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _forest(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint trees."""
     painted = _mix(np.array([170, 205, 170]), np.array([60, 95, 45]), y / y.max())
     for _ in range(int(rng.integers(7, 13))):
         cx, top, wide = rng.uniform(0, x.max()), rng.uniform(0, 0.4), rng.uniform(0.15, 0.3)
@@ -154,11 +174,15 @@ def _forest(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _part(values: Plane) -> Plane:
-    """What is behind the point. Not `% 1`, of which NumPy warns now and then though nothing is wrong with the values."""
+    """Return the fractional part.
+
+    NumPy's `% 1` sometimes warns although nothing is wrong with the values.
+    """
     return (values - np.floor(values)).astype(values.dtype)
 
 
 def _city(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a skyline."""
     painted = _mix(np.array([200, 190, 205]), np.array([235, 205, 180]), y)
     left = -0.1
     while left < x.max():

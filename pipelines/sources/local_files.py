@@ -1,8 +1,7 @@
-"""The videos of a local file or folder, with what the manifests in it say.
+"""The videos of a local file or folder, with the rows of the manifests in it.
 
-Symbolic links are left out unless they are asked for: what a folder holds is what lies in it, and a link may lead to
-anything that this user can read. So is what is hidden, since a disk's trash is no part of a catalogue. All that is left
-out is said.
+Symbolic links are skipped unless asked for, since a link may lead to anything this user can read. Hidden files are
+skipped too, since a disk's trash does not belong in a catalogue. Everything that is skipped is remarked on.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ from pathlib import Path
 
 from cluster.errors import Rejected
 from pipelines.sources import copies, manifest, selection
-from pipelines.sources.handles import Known, nobody
+from pipelines.sources.handles import Known, no_creator
 from pipelines.sources.manifest import Entry
 from pipelines.sources.remarks import LEFT_OUT, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks, shown
 from pipelines.sources.selection import Manifest, Selection
 
 FILES_MAX = 1_000_000
-SYSTEM_FOLDERS = ("$recycle.bin", "system volume information", "lost+found", "@eadir", "__macosx")  # small letters
+SYSTEM_FOLDERS = ("$recycle.bin", "system volume information", "lost+found", "@eadir", "__macosx")  # lower case
 HIDDEN = "it is hidden, or a system's own; `--hidden` takes such too"
 LINK = "it is a symbolic link; `--follow-links` takes what links lead to"
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What of a folder is taken beside its ordinary files."""
+    """What to take from a folder besides its ordinary files."""
 
     follow_links: bool = False
     hidden: bool = False
@@ -38,25 +37,36 @@ ORDINARY = Extent()
 
 
 def find(
-    path: Path, given: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = nobody
+    path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = no_creator
 ) -> list[tuple[Path, Entry]]:
-    """The videos under a path that was named, in the order of their names.
+    """Find the videos under a local path.
+
+    Args:
+        path: A video file or a folder.
+        manifest_path: The manifest for the whole path; None takes the manifests in the folder, or beside the file.
+        remarks: Collects what is skipped and why.
+        extent: Whether to take hidden files and the targets of symbolic links too.
+        is_known: Whether a creator with a handle exists.
+
+    Returns:
+        The files in the order of their names, each with its manifest row, or with a row that holds the name alone.
 
     Raises:
-        Rejected: there is no such path or no video in it, it cannot be read, or a manifest is none.
+        Rejected: the path does not exist, cannot be read or holds no video, or a manifest is invalid.
     """
     try:
-        return _found(path, given, remarks, extent, is_known)
-    except OSError as error:  # of the path itself: what lies in it and cannot be read is left out
-        detail = f"{error.filename or path} cannot be read: {why(error)}"
+        return _found(path, manifest_path, remarks, extent, is_known)
+    except OSError as error:  # for the path itself; unreadable files below it are skipped
+        detail = f"{error.filename or path} cannot be read: {reason_of(error)}"
         raise Rejected(
             detail, code="not-readable", hint="look at its rights, and those of the folders above it"
         ) from error
 
 
 def _found(
-    path: Path, given: Path | None, remarks: Remarks, extent: Extent, is_known: Known
+    path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent, is_known: Known
 ) -> list[tuple[Path, Entry]]:
+    """Do the work of `find`, which reports errors of the path itself."""
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
     if not (path.is_dir() or path.is_file()):
@@ -64,40 +74,36 @@ def _found(
     top = path if path.is_dir() else path.parent
     files = sorted(_files(path, remarks, extent)) if path.is_dir() else [path.name]
     files = [file for file in files if is_text(file, remarks)]
-    manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
-    found = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
-    chosen = copies.once(top, found, remarks)
+    manifests = _manifests(top, files if path.is_dir() else _beside(top), manifest_path, is_known)
+    selected = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
+    chosen = copies.without_copies(top, selected, remarks)
     if not chosen:
-        said = f" ({remarks.told()})" if remarks.told() else ""
+        skipped = f" ({remarks.summary()})" if remarks.summary() else ""
         endings = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
         hint = "mend these rows" if remarks.has(ROW_REFUSED) else endings
-        raise Rejected(f"no video in {path}{said}", code="nothing-to-do", hint=hint)
-    return [(top / file, said.entry if said else _plain(file)) for file, said in chosen]
+        raise Rejected(f"no video in {path}{skipped}", code="nothing-to-do", hint=hint)
+    return [(top / file, row.entry if row else Entry(shown(file.rpartition("/")[2]))) for file, row in chosen]
 
 
-def why(error: OSError) -> str:
-    """Why a file cannot be read, without its path."""
+def reason_of(error: OSError) -> str:
+    """Return why a file cannot be read, without its path."""
     return (error.strerror or type(error).__name__).lower()
 
 
-def _plain(file: str) -> Entry:
-    return Entry(shown(file.rpartition("/")[2]))
-
-
 def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> Selection:
-    """The one file that was named; rows of other files are no concern of it."""
-    own = Remarks()
-    found = selection.select([name], manifests, own, by_ending=False)
-    remarks.extend(row for row in own.rows() if row["kind"] != ROW_WITHOUT_FILE)
-    return found
+    """Select the one file that was named, without remarks on rows for other files."""
+    own_remarks = Remarks()
+    selected = selection.select([name], manifests, own_remarks, by_ending=False)
+    remarks.extend(row for row in own_remarks.rows() if row["kind"] != ROW_WITHOUT_FILE)
+    return selected
 
 
 def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
-    """Paths of files below a folder, relative to it; each folder once, whatever links lead to it."""
+    """Yield the paths of files below a folder, relative to it; a folder that several links lead to is read once."""
     seen = {_identity(folder)}
 
     def unreadable(error: OSError) -> None:
-        remarks.add(LEFT_OUT, why(error), os.path.relpath(error.filename or folder, folder))
+        remarks.add(LEFT_OUT, reason_of(error), os.path.relpath(error.filename or folder, folder))
 
     count = 0
     for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=extent.follow_links):
@@ -112,7 +118,7 @@ def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
 
 
 def _is_entered(inner: Path, folder: Path, seen: set[tuple[int, int]], remarks: Remarks, extent: Extent) -> bool:
-    """Whether a folder below the one that was named is looked into; `seen` are those that links must not lead to again."""
+    """Whether to read an inner folder; with links followed, `seen` holds the folders read so far."""
     if _is_hidden(inner.name) and not extent.hidden:
         remarks.add(LEFT_OUT, HIDDEN, str(inner.relative_to(folder)))
         return False
@@ -127,32 +133,35 @@ def _is_entered(inner: Path, folder: Path, seen: set[tuple[int, int]], remarks: 
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    """Return device and inode of a folder, which tell it apart whatever its path."""
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
+    """Whether to take a file; one that is skipped is remarked on."""
     if _is_hidden(file.name) and not extent.hidden:
-        if manifest.is_video(file.name):  # of the others, as a folder's settings are, nobody would be told
+        if manifest.is_video(file.name):  # other hidden files, such as a folder's settings, are of no interest
             remarks.add(LEFT_OUT, HIDDEN, name)
         return False
     try:
-        found = file.stat() if extent.follow_links else file.lstat()
+        state = file.stat() if extent.follow_links else file.lstat()
     except OSError as error:
-        remarks.add(LEFT_OUT, why(error), name)
+        remarks.add(LEFT_OUT, reason_of(error), name)
         return False
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(state.st_mode):
         return True
-    remarks.add(LEFT_OUT, LINK if stat.S_ISLNK(found.st_mode) else "it is no regular file", name)
+    remarks.add(LEFT_OUT, LINK if stat.S_ISLNK(state.st_mode) else "it is no regular file", name)
     return False
 
 
 def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden or an operating system's own."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def is_text(file: str, remarks: Remarks) -> bool:
-    """Whether a name can be kept as text; one that cannot is left out, and said."""
+    """Whether a name is valid UTF-8; one that is not gets a remark."""
     if manifest.is_text(file):
         return True
     remarks.add(LEFT_OUT, "its name is not UTF-8", file)
@@ -160,22 +169,25 @@ def is_text(file: str, remarks: Remarks) -> bool:
 
 
 def _beside(top: Path) -> list[str]:
-    return sorted(each.name for each in top.iterdir() if manifest.is_manifest(each.name) and not each.is_symlink())
+    """Return the names of the manifests in a folder."""
+    return sorted(file.name for file in top.iterdir() if manifest.is_manifest(file.name) and not file.is_symlink())
 
 
-def _manifests(top: Path, files: list[str], given: Path | None, is_known: Known) -> list[Manifest]:
-    if given is not None:
-        if not given.is_file():
-            raise Rejected(f"manifest {given} does not exist", code="not-found")
-        return [_read(given, given.name, "", is_known)]
+def _manifests(top: Path, files: list[str], manifest_path: Path | None, is_known: Known) -> list[Manifest]:
+    """Read the given manifest, for the whole folder, or else every manifest among the files, each for its own folder."""
+    if manifest_path is not None:
+        if not manifest_path.is_file():
+            raise Rejected(f"manifest {manifest_path} does not exist", code="not-found")
+        return [_read(manifest_path, manifest_path.name, "", is_known)]
     return [_read(top / file, file, file.rpartition("/")[0], is_known) for file in files if manifest.is_manifest(file)]
 
 
 def _read(path: Path, name: str, folder: str, is_known: Known) -> Manifest:
+    """Read a manifest."""
     try:
         if path.stat().st_size > manifest.BYTES_MAX:
             raise Rejected(f"manifest {path} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
         data = path.read_bytes()
     except OSError as error:
-        raise Rejected(f"manifest {path} cannot be read: {why(error)}") from error
+        raise Rejected(f"manifest {path} cannot be read: {reason_of(error)}") from error
     return Manifest(name, folder, manifest.parse(manifest.text_of(data, str(path)), str(path), is_known))

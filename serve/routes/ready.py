@@ -1,87 +1,106 @@
-"""Readiness: each dependency asked once, side by side, within a short time, and at most once a second.
+"""Readiness: whether each dependency of a replica answers, asked side by side and at most once a second.
 
-The answer is public: a reason says what kind of fault it is, never where a dependency is.
+The answer is public: a reason names the kind of fault, never the address of a dependency.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cluster.errors import Temporary
+from cluster.tasks import Tasks
+from ledger.appearances.recorder import Recorder
 from serve.http import deadlines
 from serve.routes.services import Services
 
-TIMEOUT_S = 2.0
-KEPT_S = 1.0
-NEEDED = ("postgres", "index", "tasks")
+Question = Callable[[], Awaitable[object]]
+
+TIMEOUT_S = 2.0  # of one question
+KEPT_S = 1.0  # for how long an answer is given again
+NEEDED = ("postgres", "index", "tasks")  # a replica without one of them is not ready
 
 
 class Readiness:
-    """One replica's readiness, as it was a moment ago; those that ask at once share an answer."""
+    """The readiness of one replica, at most `KEPT_S` old; callers who ask at the same time share an answer."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, questions: Mapping[str, Question], tasks: Tasks) -> None:
+        self._questions, self._tasks = questions, tasks
         self._until_s = float("-inf")
         self._looking: asyncio.Task[dict[str, Any]] | None = None
 
     async def now(self) -> dict[str, Any]:
-        """What `look` found, now or within the last second."""
+        """Return the document of `look`, now or within the last second."""
         if self._looking is None or (self._looking.done() and time.monotonic() >= self._until_s):
-            with deadlines.unlimited():  # shared by all who ask, so that it is nobody's request
-                self._looking = self._services.tasks.spawn("readiness", self._look())
+            with deadlines.unlimited():  # shared by all who ask, so that the deadline of none holds for it
+                self._looking = self._tasks.spawn("readiness", self._look())
         return await asyncio.shield(self._looking)
 
     async def _look(self) -> dict[str, Any]:
         try:
-            return await look(self._services)
+            return await look(self._questions)
         finally:
             self._until_s = time.monotonic() + KEPT_S
 
 
-async def look(services: Services) -> dict[str, Any]:
-    """`{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; ready when what is needed is there."""
-    asked = {
-        "postgres": _postgres(services),
-        "index": services.warming.look(),
-        "redis": services.store.ping(),
-        "s3": services.objects.run(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
-        "encoder": services.encoding.answers(),
-        "recorder": _recorder(services),
-        "tasks": _tasks(services),
+def questions_of(services: Services) -> Mapping[str, Question]:
+    """Return the question to each dependency of a replica, by name; one that is not answered raises."""
+    objects, storage, bucket = services.objects, services.storage, f"s3://{services.settings.s3.bucket}"
+    return {
+        "postgres": lambda: services.readers.primary(lambda connection: connection.execute("SELECT 1")),
+        "index": services.warming.look,
+        "redis": services.store.ping,
+        "s3": lambda: objects.run(storage.exists, bucket),
+        "encoder": services.encoding.answers,
+        "recorder": lambda: _recorder(services.recorder),
+        "tasks": lambda: _tasks(services.failing()),
     }
-    reasons = dict(zip(asked, await asyncio.gather(*(_reason(each) for each in asked.values())), strict=True))
+
+
+async def look(questions: Mapping[str, Question]) -> dict[str, Any]:
+    """Ask every dependency.
+
+    Returns:
+        `{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; ready when all that is needed answers.
+    """
+    answers = await asyncio.gather(*(_reason(question()) for question in questions.values()))
+    reasons = dict(zip(questions, answers, strict=True))
     return {
         "ready": not any(reasons[name] for name in NEEDED),
         "dependencies": {name: {"ok": not reason, "reason": reason} for name, reason in reasons.items()},
     }
 
 
-async def _postgres(services: Services) -> None:
-    await services.readers.primary(lambda connection: connection.execute("SELECT 1"))
+async def _tasks(failing: Mapping[str, str]) -> None:
+    """Check the background tasks: one that fails again and again is a fault, though requests are still answered.
 
-
-async def _tasks(services: Services) -> None:
-    """The background tasks: one that fails again and again is a fault, though requests are still answered."""
-    if failing := services.failing():
+    Raises:
+        Temporary: some fail.
+    """
+    if failing:
         raise Temporary(f"{', '.join(sorted(failing))} failed; the log says why")
 
 
-async def _recorder(services: Services) -> None:
-    """Appearances reach the database. Where they do not they wait in the spool, and searches go on until it is full."""
-    if failing := services.recorder.failing:
+async def _recorder(recorder: Recorder) -> None:
+    """Check that appearances reach the database; else they wait in the spool, and searches go on until it is full.
+
+    Raises:
+        Temporary: the recorder fails, or the spool is full.
+    """
+    if failing := recorder.failing:
         raise Temporary(f"{', '.join(sorted(failing))} failed; the log says why")
-    if services.recorder.is_full:
+    if recorder.is_full:
         raise Temporary("the spool is full")
 
 
-async def _reason(question: Awaitable[Any]) -> str:
+async def _reason(answer: Awaitable[object]) -> str:
+    """Return why a dependency does not answer; "" where it does."""
     try:
-        await asyncio.wait_for(question, TIMEOUT_S)
+        await asyncio.wait_for(answer, TIMEOUT_S)
     except Temporary as error:
         return error.public
-    except Exception as error:  # noqa: BLE001  whatever it is, it is the answer to the question
+    except Exception as error:  # noqa: BLE001  any failure is the answer to the question
         return type(error).__name__
     return ""

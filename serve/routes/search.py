@@ -1,4 +1,8 @@
-"""`/v1/search`, `/v1/segments/{id}/similar`, and what tells whether Pixr is well. Answers are serialised once."""
+"""`/v1/search`, `/v1/segments/{id}/similar`, and the routes for operators: `/healthz`, `/readyz`, `/metrics`.
+
+Answers of searches are bytes that are serialised once. Knows how parameters become a body, and nothing of how a search is
+made (`search.response` answers it).
+"""
 
 from __future__ import annotations
 
@@ -27,32 +31,34 @@ IdempotencyKey = Annotated[
 
 
 def json(document: Any, status: int = 200) -> Response:
+    """Return a JSON response."""
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     routes = APIRouter(route_class=Route)
-    anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
-    answering, readiness = Answering(services, services.metrics.observe), ready.Readiness(services)
+    anybody, parameters = Depends(keys.optional(services)), Depends(of_parameters)
+    answering = Answering(services, services.metrics.observe)
+    readiness = ready.Readiness(ready.questions_of(services), services.tasks)
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(
         request: Request,
-        body: Body = asked,
+        body: Body = parameters,
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
         query_string = request.scope["query_string"]
-        return await answering.to(request, body, principal, idempotency_key, remembered=query_string)
+        return await answering.respond(request, body, principal, idempotency_key, query_string=query_string)
 
     @routes.post("/v1/search", response_model=Answer, tags=["search"], summary="Search by text, image or moment")
     async def post_search(
         request: Request, body: Body, idempotency_key: IdempotencyKey = None, principal: Principal | None = anybody
     ) -> Response:
-        """The same with everything a search can say."""
-        return await answering.to(request, body, principal, idempotency_key)
+        """Search by a text, a picture, a moment to find more of, or several of them, with filters and weights."""
+        return await answering.respond(request, body, principal, idempotency_key)
 
     @routes.get("/v1/segments/{segment_id}/similar", response_model=Answer, tags=["search"])
     async def read_similar(
@@ -63,36 +69,37 @@ def router(services: Services) -> APIRouter:
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
-        """Moments that look like this one."""
+        """Find moments that look like this one."""
         body = Body(segment_id=segment_id, limit=limit, intent=intent)
-        return await answering.to(request, body, principal, idempotency_key)
+        return await answering.respond(request, body, principal, idempotency_key)
 
     @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
     async def read_health() -> Response:
-        """Alive. Asks nobody else, and is not affected by what is away for everybody."""
+        """Tell whether this replica is alive. No dependency is asked, so one that is away for all replicas changes nothing."""
         services.liveness.check()
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
     async def read_ready(request: Request) -> Response:
-        """Ready. Redis and the encoder may be away: they cost speed and vectors only.
+        """Tell whether this replica is ready. Redis and the encoder may be away: their loss costs speed, or vectors, alone.
 
         Administrators, and networks of `[search] operators_from`, are told each dependency.
         """
-        found = await readiness.now()
+        document = await readiness.now()
         if not request.scope.get("state", {}).get("is_operator", True):
-            found = {"ready": found["ready"]}
-        return json(found, 200 if found["ready"] else 503)
+            document = {"ready": document["ready"]}
+        return json(document, 200 if document["ready"] else 503)
 
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
-        """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
-        await asyncio.gather(opened.look(services), services.metrics.kept.look(services.readers))
+        """Return this replica's counters for Prometheus, to administrators and networks of `[search] operators_from`."""
+        metrics, readers = services.metrics, services.readers
+        await asyncio.gather(opened.look(metrics.open, readers), metrics.retention.look(readers))
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 
 
-async def of_parameters(given: Annotated[Parameters, Query()]) -> Body:
-    """The body that the parameters of a `GET` stand for. Awaited, since FastAPI would call it in a thread else."""
-    return given.body()
+async def of_parameters(parameters: Annotated[Parameters, Query()]) -> Body:
+    """Return the body that the parameters of a `GET` stand for. A coroutine, or FastAPI would call it in a thread."""
+    return parameters.body()
