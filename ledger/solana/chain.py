@@ -541,6 +541,7 @@ class Chain:
         options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
         effects: list[Effect] = []
         read = partial(_effect_or_none, signature)
+        effect: Effect | None
         for effect in await self._all("getTransaction", [signature, options], 1, read):
             if effect is not None:
                 effects.append(effect)
