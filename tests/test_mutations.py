@@ -58,7 +58,7 @@ def test_sql_is_changed_where_it_asks_and_not_where_it_sets() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["settling", "batches", "money"])
+@pytest.mark.parametrize("module", ["payouts.settling", "payouts.batches", "money"])
 def test_every_mutant_is_python_that_differs_and_has_a_key_of_its_own(module: str) -> None:
     found = mutants(module, TEXTS[module])
     texts = {each.applied(TEXTS[module]) for each in found}

@@ -546,7 +546,7 @@ class Chain:
             if effect is not None:
                 effects.append(effect)
                 if effects.count(effect) >= opinions:
-                    return effect
+                    return effects[-1]
         return None
 
     async def _effects(self, signatures: Sequence[str], opinions: int) -> list[Effect | Temporary | None]:
