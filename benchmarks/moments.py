@@ -35,7 +35,7 @@ from cluster.settings import Settings, load
 from pipelines import encoder, samples
 from pipelines.film import Form
 from pipelines.samples import Sample
-from pipelines.training.calibrate import shot_vectors
+from pipelines.training.questions import shot_vectors
 
 CLIPS = 500
 SEED = 20_261_124  # training never uses a seed of this kind: samples are seeded by text

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection, sql
 
-from cluster import database, embedded, health, migrations, runtime
+from cluster import database, health, migrations, runtime
+from cluster.embedded_postgres import Postgres
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from pipelines import index_admin
@@ -92,7 +93,7 @@ class Maker:
 @contextmanager
 def postgres(settings: Settings) -> Iterator[str]:
     """The embedded server with more memory than on a laptop's desk; the URL."""
-    server = embedded.Postgres(
+    server = Postgres(
         settings.with_section(dataclasses.replace(settings.postgres, shared_buffers_mb=SHARED_BUFFERS_MB))
     )
     (settings.data_dir / "run").mkdir(parents=True, exist_ok=True)

@@ -37,8 +37,8 @@ from pipelines.index import Plan
 from pipelines.relevance import general
 from pipelines.settings import ModelSettings
 from serve import encoding, keys
+from serve.encoder import Facts, Vector
 from serve.replicas import Replicas
-from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
 

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 
 from pipelines import fulltext, index
 from pipelines.index import Filters, Plan
-from serve.services import Vector
+from serve.encoder import Vector
 from serve.settings import SearchSettings
 
 SECONDS = 12.0

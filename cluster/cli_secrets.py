@@ -6,7 +6,7 @@ import click
 from rich.table import Table
 
 from cluster import fingerprints
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.roles import OWNER
 
 WORDS = {True: "as noted", False: "[red]another[/]", None: "[dim]not noted[/]"}

@@ -22,6 +22,7 @@ from cluster.errors import Rejected
 from cluster.roles import Role
 from cluster.settings import EMBEDDED, Settings
 
+LOOPBACK = "127.0.0.1"
 PORTS_TRIED_MAX = 200
 PREFERRED = {
     "postgres": 5432,

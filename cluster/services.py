@@ -1,4 +1,4 @@
-"""What a service is, and which there are.
+"""What a service is.
 
 A service is one foreground process with a health check. The ground brings PostgreSQL, Redis, S3, Ray and the one-shot
 `schema` step; packages add theirs under the entry point group `pixr.services`, as a factory that takes the settings and
@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -95,16 +94,6 @@ class Tidy(Protocol):
 
 
 Factory = Callable[[Settings], Service | None]
-
-
-def all_services(settings: Settings, only: Sequence[str] = ()) -> list[Service]:
-    """The services these settings run on this machine (or those named), in an order in which they can start."""
-    from cluster.embedded import FACTORIES
-
-    entries = [entry for entry in entry_points(group="pixr.services") if not only or entry.name in only]
-    factories: list[Factory] = [*FACTORIES, *(entry.load() for entry in entries)]
-    found = [service for factory in factories if (service := factory(settings)) is not None]
-    return ordered([service for service in found if not only or service.name in only])
 
 
 def ordered(services: Sequence[Service]) -> list[Service]:

@@ -29,8 +29,9 @@ from cluster import (
     supervisor,
     telemetry,
 )
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.door import certificate
+from cluster.embedded import all_services
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.roles import OWNER, PARTS
 from cluster.settings import Settings
@@ -145,17 +146,6 @@ def _shown(name: str, value: Any) -> Any:
     return telemetry.redact(value) if isinstance(value, str) else value
 
 
-@click.command()
-@click.argument("name", required=False)
-@click.option("--log/--no-log", "write", default=True, help="Append the figures to benchmarks/LOG.md.")
-@click.pass_obj
-def bench(context: Context, name: str | None, write: bool) -> None:
-    """Run a benchmark (all of them without NAME) and append its rows to benchmarks/LOG.md."""
-    from benchmarks import run
-
-    run.run(context.settings, name, write=write, say=context.console.print)
-
-
 def check_external(settings: Settings) -> None:
     """Reach what the settings name by URL, and look at the door's certificate.
 
@@ -177,7 +167,7 @@ def check_external(settings: Settings) -> None:
 
 
 def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], None]]]:
-    embedded = {service.name for service in services.all_services(settings)}
+    embedded = {service.name for service in all_services(settings)}
     checks: dict[str, tuple[str, Callable[[], None]]] = {}
     if "postgres" not in embedded:
         urls = [url for role in (OWNER, *PARTS) if (url := runtime.role_url(settings, role))]
@@ -208,7 +198,7 @@ def look(settings: Settings) -> dict[str, Any]:
     """
     known, is_running = supervisor.read_status(settings), supervisor.running(settings)
     rows: dict[str, Any] = known["services"] if is_running else {}  # type: ignore[assignment]
-    embedded = [each for each in services.all_services(settings) if each.name != "schema"]
+    embedded = [each for each in all_services(settings) if each.name != "schema"]
     away = {each.name: why for each in embedded if (why := _not_there(rows.get(each.name)))}
     ours = [each for each in embedded if each.name not in away]
     checks = {each.name: _check_of(each) for each in ours}
@@ -354,7 +344,7 @@ def _show(context: Context, as_json: bool, headline: str) -> None:
 def _moved_ports(settings: Settings) -> list[str]:
     """A line for each service that listens elsewhere than usual because somebody was there first."""
     preferred = runtime.preferred_ports(settings)
-    ours = {service.name for service in services.all_services(settings)}
+    ours = {service.name for service in all_services(settings)}
     moved = {name: runtime.known_port(settings, name) for name in preferred if runtime.OWNERS.get(name, name) in ours}
     return [
         f"port {preferred[name]} is taken by {keeper.owner_of(preferred[name])}; {name} listens on {number}"

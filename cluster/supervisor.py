@@ -24,7 +24,7 @@ from typing import IO
 
 import psutil
 
-from cluster import folders, leftovers, services, telemetry
+from cluster import embedded, folders, leftovers, telemetry
 from cluster import settings as settings_module
 from cluster.errors import Rejected, Temporary
 from cluster.keeper import Keeper, State, kill_tree
@@ -210,7 +210,7 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
 def _tidy(settings: Settings) -> None:
     """Remove what a stack that was killed has left outside of its data folder."""
     if leftovers.lock_path(settings.data_dir).exists() and not running(settings):
-        for service in services.all_services(settings):
+        for service in embedded.all_services(settings):
             Keeper(service, settings).tidy()
 
 
@@ -243,7 +243,7 @@ def main(only: Sequence[str]) -> int:
     settings = settings_module.load()
     lock = _lock(settings)
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    wanted = services.all_services(settings, only)
+    wanted = embedded.all_services(settings, only)
     succeeded = Supervisor(settings, [Keeper(service, settings) for service in wanted]).run()
     lock.close()
     return 0 if succeeded else 1

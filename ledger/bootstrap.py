@@ -16,10 +16,9 @@ from solders.pubkey import Pubkey
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from ledger import packing, signer
-from ledger.chain import Chain
+from ledger.chain import MINT_BYTES, Chain
 from ledger.packing import Instruction, Payer
 from ledger.settings import LedgerSettings
-from ledger.treasury import MINT_BYTES
 
 WAIT_S = 60.0
 POLL_S = 0.1

@@ -24,6 +24,9 @@ from cluster.resilience import Breaker
 
 log = logging.getLogger(__name__)
 
+# Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
+MINT_BYTES, MINT_DECIMALS_AT = 82, 44
+ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
 STATUSES_MAX = 256
 ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import LEDGER, READER
 from ledger import cli_archive, cli_orders, cli_stops, cli_wallets

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.errors import Temporary
 from cluster.roles import READER
 

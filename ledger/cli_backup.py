@@ -11,7 +11,7 @@ import click
 from psycopg import sql
 
 from cluster import database, logins, runtime, supervisor
-from cluster.cli import Context
+from cluster.cli_context import Context
 from cluster.errors import Rejected, Temporary
 from cluster.roles import OWNER
 from cluster.settings import EMBEDDED, Settings

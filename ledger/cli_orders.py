@@ -15,7 +15,7 @@ import click
 from rich.table import Table
 
 from cluster import runtime
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.errors import Rejected, Temporary
 from cluster.roles import LEDGER, READER
 

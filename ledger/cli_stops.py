@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.roles import LEDGER, READER
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.roles import READER, SERVE
 
 CREATOR = click.IntRange(1, 2**63 - 1)

@@ -21,12 +21,11 @@ from solders.transaction import VersionedTransaction
 from cluster.errors import Rejected, Temporary
 from ledger import batches, book, packing, screening, stops, verdict, wallets
 from ledger.batches import Batch
-from ledger.chain import Account, RpcRefusal, Simulation
+from ledger.chain import ACCOUNT_FROZEN, ACCOUNT_STATE_AT, Account, RpcRefusal, Simulation
 from ledger.packing import Instruction
 from ledger.planning import Planning
 from ledger.rail import PAID_UNKNOWN
 from ledger.settings import PPM
-from ledger.treasury import ACCOUNT_FROZEN, ACCOUNT_STATE_AT
 from ledger.verdict import Fault
 
 log = logging.getLogger(__name__)

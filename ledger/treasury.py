@@ -21,15 +21,12 @@ from cluster import runtime
 from cluster.errors import Rejected, Temporary
 from cluster.settings import EMBEDDED, Settings
 from ledger import packing, policy, signer
-from ledger.chain import TOKEN_ACCOUNT_BYTES, Chain
+from ledger.chain import ACCOUNT_FROZEN, ACCOUNT_STATE_AT, MINT_BYTES, MINT_DECIMALS_AT, TOKEN_ACCOUNT_BYTES, Chain
 from ledger.settings import Economics, LedgerSettings
 from ledger.signer import Signer
 
 REMOTE = "unix:"
 OTHER_MARKS = "other-secret"
-# Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
-MINT_BYTES, MINT_DECIMALS_AT = 82, 44
-ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
 FEE_LAMPORTS_MAX = 20_000  # two signatures and room; only to judge whether the payer can afford a batch
 
 

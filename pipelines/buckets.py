@@ -14,9 +14,9 @@ from cluster.storage import Storage, StoredObject
 from pipelines import manifest
 from pipelines.handles import Known
 from pipelines.lists import LISTS
+from pipelines.media import THUMBNAILS
 from pipelines.remarks import LEFT_OUT, Remarks
 from pipelines.selection import Manifest
-from pipelines.thumbnails import THUMBNAILS
 
 OBJECTS_MAX = 1_000_000
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.roles import JOBS
 
 if TYPE_CHECKING:

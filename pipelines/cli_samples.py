@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cluster.cli import json_option
+from cluster.cli_context import json_option
 
 if TYPE_CHECKING:
-    from cluster.cli import Context
+    from cluster.cli_context import Context
 
 
 @click.command("samples")

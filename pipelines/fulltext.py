@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg.sql import SQL, Composed
 
-from pipelines.index import VISIBLE, Connection, Filters, Model, Plan, configure, distance, to_text
+from pipelines.index import Connection, Filters, Model, Plan, configure, distance, to_text
+from pipelines.videos import VISIBLE
 
 EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|[^\s"]+)')  # as websearch_to_tsquery reads it: -word, -"two words"
 PHRASE = re.compile(r'"([^"]*)"')

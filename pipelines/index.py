@@ -25,9 +25,9 @@ from psycopg.sql import SQL, Composed, Identifier
 from psycopg.sql import Literal as Constant
 
 from cluster import characters
+from pipelines.videos import VISIBLE
 
 Connection = AsyncConnection[Any]
-VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
 EF_MAX = 1000  # pgvector's
 PAGE_BYTES, PAGE_USABLE_BYTES = 8192, 8160
 SAMPLED_PER_VIDEO = 10  # a page holds moments of one video or two

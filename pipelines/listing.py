@@ -15,8 +15,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL
 
 from cluster import characters
-from pipelines.index import VISIBLE
-from pipelines.videos import VIDEO, Video
+from pipelines.videos import VIDEO, VISIBLE, Video
 
 TOTAL_MAX = 100_000  # rows that are counted
 OF_EACH_MAX = 10_000  # videos that are counted of each creator of a page

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+THUMBNAILS = "thumbnails"
 PIPELINE_VERSION = 3  # raise it when the same video would give other segments
 
 # Codes of what is no fault of a video: a dependency is away (or the sandbox cannot be started), or this machine cannot

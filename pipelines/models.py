@@ -6,6 +6,7 @@ A model is loaded once to be asked, by a worker; from then on the digest of its 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -14,7 +15,17 @@ from psycopg import Connection
 from cluster.errors import Rejected
 from cluster.resilience import retry
 from pipelines.settings import ModelSettings
-from pipelines.stages import Model
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the stages must know of the encoder without loading it."""
+
+    id: int
+    name: str
+    image_size: int
+    fit: str
+    fingerprint: str
 
 
 def register(connection: Connection, named: ModelSettings, cpus: float) -> Model:

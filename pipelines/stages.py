@@ -29,6 +29,7 @@ from pipelines.confinement import profiles
 from pipelines.confinement.profiles import Profile
 from pipelines.losses import Losses
 from pipelines.media import TEMPORARY, UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
+from pipelines.models import Model
 from pipelines.sandbox import Result, Sandbox
 from pipelines.scratch import Scratch
 from pipelines.settings import IngestSettings, ModelSettings
@@ -39,17 +40,6 @@ if TYPE_CHECKING:
 TURN_TIMEOUT_S = 60.0
 FULL_HD = 1920 * 1080
 CHUNK_SHORTEST_MS = 20_000
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the stages must know of the encoder without loading it."""
-
-    id: int
-    name: str
-    image_size: int
-    fit: str
-    fingerprint: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cluster.errors import Rejected
 from cluster.storage import Storage
 from pipelines import catalog, frame_vectors
 from pipelines.lists import UPLOADS
-from pipelines.thumbnails import THUMBNAILS
+from pipelines.media import THUMBNAILS
 
 
 def remove(connection: Connection[Any], storage: Storage, bucket: str, video_id: int) -> None:

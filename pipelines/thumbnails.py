@@ -13,11 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from cluster.errors import Temporary
 from cluster.storage import Storage
-from pipelines.media import Segment
+from pipelines.media import THUMBNAILS, Segment
 
 log = logging.getLogger(__name__)
 
-THUMBNAILS = "thumbnails"
 CONTENT_TYPE = "image/webp"
 
 

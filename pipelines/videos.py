@@ -13,6 +13,7 @@ from psycopg.sql import SQL
 
 from pipelines import public_ids
 
+VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
 SEGMENTS_MAX = 1000
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import psycopg
@@ -25,13 +26,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import runtime
 from cluster.errors import Rejected, Temporary
+from cluster.settings import Settings
+from cluster.tasks import Tasks
 from serve import keys, limits, origins, problems
 from serve.deadlines import has_body, within
-from serve.keys import Principal
+from serve.gates import Gates
+from serve.keys import KeyReaders, Principal
 from serve.known_keys import KnownKeys
 from serve.leaving import HUNG_UP, Client
-from serve.limits import Standing
-from serve.services import Services
+from serve.limits import Limits, Standing
 from serve.transfer import Incoming
 
 EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
@@ -43,10 +46,26 @@ QUESTIONS_ADDRESS_MAX = 2
 SCOPES = "scopes"  # the attribute of a dependency that requires one of them
 
 
+class AdmissionContext(KeyReaders, Protocol):
+    """What it takes to let a request in."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def tasks(self) -> Tasks: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def gates(self) -> Gates: ...
+
+
 class Admission:
     """The middleware; `routes` are the application's."""
 
-    def __init__(self, app: ASGIApp, services: Services, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, services: AdmissionContext, routes: Sequence[BaseRoute]) -> None:
         self._app, self._services, self._routes = app, services, routes
         self._secret = runtime.secret(services.settings, origins.SECRET).encode()
         self._known = KnownKeys(services.readers, services.search, services.tasks)

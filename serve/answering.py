@@ -6,7 +6,7 @@ What takes requests apart, the routes and `shortcut`, shares it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -15,10 +15,10 @@ from fastapi.responses import Response
 
 from serve import ids, manners, origins, search, viewers
 from serve import query as queries
+from serve.context import SearchContext
 from serve.keys import Principal
 from serve.query import Body, Intent, Query
 from serve.search import Answer, Caller
-from serve.services import Services
 from serve.variants import Variants
 
 KEY_CHARS_MAX = 200  # of an Idempotency-Key
@@ -27,7 +27,8 @@ KEY_CHARS_MAX = 200  # of an Idempotency-Key
 class Answering:
     """Answers over one replica's services."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: SearchContext, observe: Callable[[Query, Answer, float], None]) -> None:
+        self._observe = observe  # each answer, with the seconds that it took
         self._services, self._variants = services, Variants(services)
         self._viewer_key = viewers.key_of(services.settings)
 
@@ -71,7 +72,7 @@ class Answering:
     def _sent(self, query: Query, found: Answer, began: float, more: Mapping[str, str] | None = None) -> Response:
         """An answer as it is sent, counted; `began` is when its making did, by the performance counter."""
         seconds = time.perf_counter() - began
-        self._services.metrics.observe(query, found, seconds)
+        self._observe(query, found, seconds)
         headers = {
             "x-pixr-degraded": ",".join(found.page.degraded),
             "x-pixr-cache": found.source,
@@ -90,7 +91,7 @@ def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, 
     return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share, client)
 
 
-def seen(request: Request, query: Query, caller: Caller, services: Services) -> Query:
+def seen(request: Request, query: Query, caller: Caller, services: SearchContext) -> Query:
     """The query; one that counts for nobody where nobody sees the answer: of a HEAD, or of another site's page, which makes
     strangers' browsers ask."""
     is_elsewhere = caller.principal is None and manners.is_from_another_site(request, services.search.cors_origins)
@@ -98,7 +99,7 @@ def seen(request: Request, query: Query, caller: Caller, services: Services) -> 
     return replace(query, intent=Intent.TYPING) if is_unseen else query
 
 
-async def check_repeated(services: Services, query: Query, caller: Caller) -> None:
+async def check_repeated(services: SearchContext, query: Query, caller: Caller) -> None:
     """Check that an Idempotency-Key is not sent with another search that counts.
 
     Raises:

@@ -47,6 +47,7 @@ from serve import (
 from serve.admission import Admission
 from serve.connections import Connections
 from serve.deadlines import Deadlines
+from serve.encoder import Encoding, Facts, Vector
 from serve.encoding import QueryEncoder
 from serve.feed import Feed
 from serve.generation import Generation
@@ -60,7 +61,7 @@ from serve.recall import Recall
 from serve.repeats import Repeats
 from serve.results import Results
 from serve.same_secrets import SameSecrets
-from serve.services import Encoding, Facts, Services, Vector
+from serve.services import Services
 from serve.settings import SearchSettings
 from serve.shortcut import Shortcut
 from serve.store import Store
@@ -103,7 +104,9 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     app.state.liveness, app.state.same_secrets = services.liveness, services.same_secrets
     routers = [routes.router(services) for routes in ROUTERS]
     found = [route for each in routers for route in each.routes]
-    app.add_middleware(Shortcut, services=services)  # each that is added stands outside of those before it
+    app.add_middleware(
+        Shortcut, services=services, observe=services.metrics.observe
+    )  # each that is added stands outside of those before it
     app.add_middleware(Manners, search=services.search, routes=found)
     app.add_middleware(Transfer, search=services.search, gates=services.gates)
     app.add_middleware(Admission, services=services, routes=found)

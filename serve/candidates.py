@@ -21,13 +21,14 @@ from pipelines import fulltext, index
 from pipelines.fulltext import Match, Named
 from pipelines.index import Hit, Looked, Model, Plan
 from serve import cut, relevance
+from serve.context import SearchContext
 from serve.cursors import Ranked
 from serve.cut import Cut, Passing
+from serve.encoder import Facts, Vector
 from serve.generation import State
 from serve.query import Query
 from serve.recall import Shadow
 from serve.relevance import Measured, Parts
-from serve.services import Facts, Services, Vector
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
@@ -58,7 +59,7 @@ class Candidates:
     cut: Cut = field(default_factory=Cut)
 
 
-async def gather(services: Services, query: Query, state: State) -> Candidates:
+async def gather(services: SearchContext, query: Query, state: State) -> Candidates:
     """Both lists, fused.
 
     Raises:
@@ -117,7 +118,7 @@ class Nearest:
     hurried: bool = False
 
 
-async def _encoded(services: Services, query: Query, state: State, watch: Stopwatch) -> Nearest | None:
+async def _encoded(services: SearchContext, query: Query, state: State, watch: Stopwatch) -> Nearest | None:
     """What both lists and relevance are measured by, the vector list still empty; None when the encoder is away.
 
     Raises:
@@ -142,7 +143,7 @@ async def _encoded(services: Services, query: Query, state: State, watch: Stopwa
 
 
 async def _by_vector(
-    services: Services, query: Query, state: State, encoded: Awaitable[Nearest | None], watch: Stopwatch
+    services: SearchContext, query: Query, state: State, encoded: Awaitable[Nearest | None], watch: Stopwatch
 ) -> Nearest | None:
     """The vector list; empty where it has no weight. None when the encoder or the list is away.
 
@@ -175,7 +176,7 @@ def _say_no_vectors(query: Query, error: Exception) -> None:
         raise error
 
 
-async def _looked(services: Services, query: Query, model: Model, vector: Vector) -> tuple[Looked, bool]:
+async def _looked(services: SearchContext, query: Query, model: Model, vector: Vector) -> tuple[Looked, bool]:
     """With the whole plan; when that takes too long, or has of late, with a hurried one, whose recall is lower."""
     plan, limit = plan_of(services), services.search.candidates_max
     breaker = services.patience
@@ -198,7 +199,7 @@ async def _looked(services: Services, query: Query, model: Model, vector: Vector
     return looked, True
 
 
-def _shadow(services: Services, query: Query, state: State, searched: Model) -> Shadow | None:
+def _shadow(services: SearchContext, query: Query, state: State, searched: Model) -> Shadow | None:
     names = [name for name in state.models if name != searched.name]
 
     async def vector(model: Model) -> Vector:
@@ -208,7 +209,7 @@ def _shadow(services: Services, query: Query, state: State, searched: Model) -> 
 
 
 async def _by_words(
-    services: Services, query: Query, encoded: Awaitable[Nearest | None], watch: Stopwatch
+    services: SearchContext, query: Query, encoded: Awaitable[Nearest | None], watch: Stopwatch
 ) -> list[Named] | None:
     """The moments that stand for the videos that words find, nearest first; None when these cannot be asked for.
 
@@ -227,13 +228,13 @@ async def _by_words(
         return None
 
 
-async def _matching(services: Services, query: Query) -> list[Match]:
+async def _matching(services: SearchContext, query: Query) -> list[Match]:
     """The videos that words find."""
     asked = (query.text, services.search.text_videos_max, query.filters, plan_of(services), query.language)
     return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
 
 
-async def _standing(services: Services, query: Query, nearest: Nearest, matches: list[Match]) -> list[Named]:
+async def _standing(services: SearchContext, query: Query, nearest: Nearest, matches: list[Match]) -> list[Named]:
     """The moments that stand for the videos that words find, nearest first."""
     if not matches:
         return []
@@ -243,7 +244,7 @@ async def _standing(services: Services, query: Query, nearest: Nearest, matches:
     return [named for named in found if named.segment_id != query.segment_id]
 
 
-def plan_of(services: Services) -> Plan:
+def plan_of(services: SearchContext) -> Plan:
     search = services.search
     return Plan(
         search.exact_rows_max,
@@ -278,7 +279,7 @@ def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k
 
 
 async def _measured(
-    services: Services, nearest: Nearest, by_words: Sequence[Named], segment_ids: Sequence[int]
+    services: SearchContext, nearest: Nearest, by_words: Sequence[Named], segment_ids: Sequence[int]
 ) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
     """The relevance of the candidates, which of them are near enough, and whether all cosines could be looked up.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cluster.cli import Context, json_option
+from cluster.cli_context import Context, json_option
 from cluster.roles import SERVE
 
 DAY_S = 86_400

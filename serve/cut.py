@@ -17,9 +17,9 @@ import numpy as np
 from pipelines.cutoff import Cutoff
 from pipelines.fulltext import Named
 from serve.cursors import Ranked
+from serve.encoder import Facts
 from serve.query import Query
 from serve.relevance import Cosines, Part, Parts
-from serve.services import Facts
 from serve.settings import SearchSettings
 
 CALIBRATED = -1

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import runtime
-from cluster.cli import Context
+from cluster.cli_context import Context
 from cluster.door import certificate
 from cluster.errors import Temporary
 from cluster.settings import Settings

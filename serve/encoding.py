@@ -29,7 +29,7 @@ from pipelines.cutoff import Cutoff
 from pipelines.relevance import Calibration
 from pipelines.settings import ModelSettings
 from serve import deadlines, dimensions, gates, memory
-from serve.services import Facts, Vector
+from serve.encoder import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
 

@@ -21,7 +21,8 @@ from cluster.errors import Temporary
 from cluster.seldom import Seldom
 from cluster.tasks import Tasks
 from pipelines import index
-from pipelines.index import VISIBLE, Found
+from pipelines.index import Found
+from pipelines.videos import VISIBLE
 from serve import deadlines
 from serve.cursors import Ranked
 from serve.generation import State

@@ -13,8 +13,8 @@ from psycopg import AsyncConnection
 
 from cluster.errors import Rejected
 from pipelines import index, public_ids
+from serve.context import SearchContext
 from serve.query import ID_MAX, IDS, MOMENT_IDS, Body, Narrowing
-from serve.services import Services
 
 NOBODY = "0"  # the number of no row
 VideoId = Annotated[str, Path(pattern=IDS, examples=["1"], description="A number, or a public id.")]
@@ -35,7 +35,7 @@ def key(text: str) -> int | str:
     return int(text)
 
 
-async def moment(services: Services, text: str) -> int:
+async def moment(services: SearchContext, text: str) -> int:
     """The number of a moment.
 
     Raises:
@@ -50,7 +50,7 @@ async def moment(services: Services, text: str) -> int:
     return number
 
 
-async def creator(services: Services, text: str) -> int:
+async def creator(services: SearchContext, text: str) -> int:
     """The number of a creator.
 
     Raises:
@@ -65,7 +65,7 @@ async def creator(services: Services, text: str) -> int:
     return numbers[found]
 
 
-async def resolved(services: Services, body: Body) -> Body:
+async def resolved(services: SearchContext, body: Body) -> Body:
     """The same search with numbers in the place of public ids; a filter by what does not exist leaves nothing.
 
     Raises:
@@ -80,7 +80,7 @@ async def resolved(services: Services, body: Body) -> Body:
     return body.model_copy(update=changed) if changed else body
 
 
-async def _searchable(services: Services, public_id: str) -> int:
+async def _searchable(services: SearchContext, public_id: str) -> int:
     """The number of a moment that a search may begin with.
 
     Raises:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from psycopg import AsyncConnection, Connection, OperationalError
@@ -29,7 +29,7 @@ from pipelines.creators import known_handles
 
 if TYPE_CHECKING:
     from serve.readers import Readers
-    from serve.services import Services
+    from serve.settings import SearchSettings
 
 SCOPES = ("search", "ingest", "creator", "admin")
 PREFIX = "pixr_"
@@ -49,6 +49,16 @@ ANY = "any"  # creator, that a key of scope ingest may speak for
 CREATORS_MAX = 1000
 KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.created_at, k.expires_at, k.revoked_at
           FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"""
+
+
+class KeyReaders(Protocol):
+    """Where keys are looked up, and for how long."""
+
+    @property
+    def readers(self) -> Readers: ...
+
+    @property
+    def search(self) -> SearchSettings: ...
 
 
 @dataclass(frozen=True)
@@ -341,7 +351,7 @@ class Checks:
 _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 
-async def identify(services: Services, token: str, *, afresh: bool = False) -> Principal | None:
+async def identify(services: KeyReaders, token: str, *, afresh: bool = False) -> Principal | None:
     """Whose key this is; None for one that is unknown, expired or revoked. `afresh`: as the database has it now, whatever
     was found out before.
 
@@ -371,7 +381,7 @@ async def identify(services: Services, token: str, *, afresh: bool = False) -> P
     return principal
 
 
-async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
+async def _asked(services: KeyReaders, key: bytes) -> tuple[Any, ...] | None:
     """From the primary: a replica would refuse a fresh key, and let a revoked one live on."""
 
     async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
@@ -388,7 +398,7 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
     return await services.readers.primary(look)
 
 
-def remembered(services: Services, token: str, grace_s: float = 0.0) -> Principal | None:
+def remembered(services: KeyReaders, token: str, grace_s: float = 0.0) -> Principal | None:
     """Whose key this is, if it was found out in the last seconds; `grace_s` longer, for one that must be asked again."""
     checks = _checks.setdefault(services.readers, Checks())
     known, principal = checks.get(digest_of(token), grace_s)
@@ -403,7 +413,7 @@ def token_of(request: Request) -> str | None:
     return request.headers.get("x-api-key") or None
 
 
-def optional(services: Services) -> Callable[[Request], Awaitable[Principal | None]]:
+def optional(services: KeyReaders) -> Callable[[Request], Awaitable[Principal | None]]:
     """A dependency for what is open to all: the caller, if a key says who that is. A wrong key is refused.
 
     `Admission` has found that out already, where it stands before the application.
@@ -424,7 +434,7 @@ def optional(services: Services) -> Callable[[Request], Awaitable[Principal | No
     return principal
 
 
-def require(services: Services, *scopes: str) -> Callable[[Request], Awaitable[Principal]]:
+def require(services: KeyReaders, *scopes: str) -> Callable[[Request], Awaitable[Principal]]:
     """A dependency for what needs a key with one of these scopes, which it carries as its attribute `scopes`.
 
     A request that changes something has its key looked up afresh: one that was revoked a moment ago makes no other key.

@@ -16,7 +16,6 @@ from pathlib import Path
 from cluster import runtime
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from serve.services import Services
 from serve.settings import SearchSettings
 
 LINK_STEP_S = 600
@@ -33,14 +32,14 @@ CONTENT_TYPES = {
 _keys: dict[Path, bytes] = {}
 
 
-def thumbnail_url(services: Services, segment_id: int, *, private: bool = False) -> str:
+def thumbnail_url(settings: Settings, segment_id: int, *, private: bool = False) -> str:
     """A link to a moment's picture; `private` when it is given to someone who may see a private video."""
-    return signed(services.settings, f"/media/thumbnails/{segment_id}", private=private)
+    return signed(settings, f"/media/thumbnails/{segment_id}", private=private)
 
 
-def play_url(services: Services, video_id: int, start_ms: int, end_ms: int, *, private: bool = False) -> str:
+def play_url(settings: Settings, video_id: int, start_ms: int, end_ms: int, *, private: bool = False) -> str:
     """A link that plays a moment: the video, with the media fragment `#t=start,end` in seconds."""
-    link = signed(services.settings, f"/media/videos/{video_id}", private=private)
+    link = signed(settings, f"/media/videos/{video_id}", private=private)
     return f"{link}#t={start_ms / 1000:.3f},{end_ms / 1000:.3f}"
 
 

@@ -14,10 +14,10 @@ from pipelines import public_ids
 from pipelines.index import Found
 from serve import media
 from serve.candidates import Candidates
+from serve.context import SearchContext
 from serve.cursors import Ranked
 from serve.facets import Facets
 from serve.query import GroupBy
-from serve.services import Services
 
 OTHERS_MAX = 5
 
@@ -128,7 +128,7 @@ class Answer(BaseModel):
     }
 
 
-def of(services: Services, ranked: Ranked, found: Found) -> dict[str, Any]:
+def of(services: SearchContext, ranked: Ranked, found: Found) -> dict[str, Any]:
     """One moment."""
     return {
         "segment_id": str(found.segment_id),
@@ -146,8 +146,8 @@ def of(services: Services, ranked: Ranked, found: Found) -> dict[str, Any]:
         "best_frame_ms": found.best_frame_ms,
         "score": round(ranked.score, 6),
         "relevance_ppm": ranked.relevance_ppm,
-        "thumbnail_url": media.thumbnail_url(services, found.segment_id),
-        "play_url": media.play_url(services, found.video_id, found.start_ms, found.end_ms),
+        "thumbnail_url": media.thumbnail_url(services.settings, found.segment_id),
+        "play_url": media.play_url(services.settings, found.video_id, found.start_ms, found.end_ms),
         "matched": list(ranked.matched),
     }
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 from cluster.errors import Rejected
 from cluster.storage import Storage
 from serve import dimensions, problems
+from serve.context import SearchContext
 from serve.deadlines import within
 from serve.query import Query
-from serve.services import Services
 
 NO_FILE = frozenset(("", ".", ".."))  # as a part of a path: a gateway may take it for another folder
 
 
-async def resolved(services: Services, query: Query) -> Query:
+async def resolved(services: SearchContext, query: Query) -> Query:
     """The same search with the picture that it names, or carries, found small enough to be decoded.
 
     Raises:

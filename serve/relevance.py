@@ -18,8 +18,9 @@ from cluster.errors import Rejected
 from pipelines import index
 from pipelines.index import Connection, Model
 from pipelines.relevance import Calibration
+from serve.context import SearchContext
+from serve.encoder import Vector
 from serve.query import Query
-from serve.services import Services, Vector
 
 LENGTH_MIN = 0.01  # of a blended vector, as a share of its weights: below it is rounding, not meaning
 Cosines = Mapping[int, float]  # by moment
@@ -79,7 +80,7 @@ class Measured:
         return self.ppm.get(segment_id, 0)
 
 
-async def parts_of(services: Services, query: Query, model: Model) -> Parts:
+async def parts_of(services: SearchContext, query: Query, model: Model) -> Parts:
     """The vectors of a query's parts, all encoded side by side.
 
     Raises:
@@ -107,7 +108,7 @@ async def parts_of(services: Services, query: Query, model: Model) -> Parts:
     return Parts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), creator_id)
 
 
-async def _moment(services: Services, segment_id: int, model: Model) -> tuple[Vector, int]:
+async def _moment(services: SearchContext, segment_id: int, model: Model) -> tuple[Vector, int]:
     """A moment's own vector, and its video."""
 
     async def look(connection: Connection) -> tuple[Vector, int] | None:
@@ -128,7 +129,7 @@ def known(parts: Parts, near: Cosines) -> list[Cosines]:
 
 
 async def looked_up(
-    services: Services, model: Model, parts: Parts, near: Cosines, segment_ids: Sequence[int]
+    services: SearchContext, model: Model, parts: Parts, near: Cosines, segment_ids: Sequence[int]
 ) -> list[Cosines]:
     """The cosines of moments with each wanted part. No round trip where the search has told all of them.
 

@@ -33,7 +33,7 @@ def router(services: Services) -> APIRouter:
     """The routes over one deployment's services."""
     routes = APIRouter(route_class=Route)
     anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
-    answering, readiness = Answering(services), ready.Readiness(services)
+    answering, readiness = Answering(services, services.metrics.observe), ready.Readiness(services)
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(

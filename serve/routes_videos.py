@@ -262,6 +262,6 @@ def _segment(services: Services, moment: Moment, private: bool) -> dict[str, Any
         "end_ms": moment.end_ms,
         "best_frame_ms": moment.best_frame_ms,
         "description": moment.description,
-        "thumbnail_url": media.thumbnail_url(services, moment.id, private=private),
-        "play_url": media.play_url(services, moment.video_id, moment.start_ms, moment.end_ms, private=private),
+        "thumbnail_url": media.thumbnail_url(services.settings, moment.id, private=private),
+        "play_url": media.play_url(services.settings, moment.video_id, moment.start_ms, moment.end_ms, private=private),
     }

@@ -34,6 +34,7 @@ from pipelines.highlights import Highlight
 from pipelines.index import Filters, Found
 from serve import candidates, cursors, facets, gates, moments, pictures, stakes
 from serve.candidates import Candidates
+from serve.context import SearchContext
 from serve.cursors import Ranked
 from serve.deadlines import left_s, within
 from serve.generation import State
@@ -41,7 +42,6 @@ from serve.keys import ADMIN, Principal
 from serve.leaving import Client, require_here
 from serve.query import OPERATING, GroupBy, Intent, Query
 from serve.results import EXPECTED, MADE, REPLICA, Page, Shown
-from serve.services import Services
 from serve.viewers import Viewer
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Caller:
     share: str = ""  # whose places at the gate it takes: the bucket that has paid for it
     client: Client | None = None
 
-    def weight(self, services: Services) -> float:
+    def weight(self, services: SearchContext) -> float:
         """Of its turn at the gate: those with a key come before strangers."""
         return 1.0 if self.principal is None else services.search.key_weight
 
@@ -118,7 +118,7 @@ class Answer:
         return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + orjson.dumps(rest)[1:]
 
 
-async def answer(services: Services, query: Query, caller: Caller) -> Answer:
+async def answer(services: SearchContext, query: Query, caller: Caller) -> Answer:
     """Answer a query within the deadline.
 
     Raises:
@@ -133,7 +133,7 @@ async def answer(services: Services, query: Query, caller: Caller) -> Answer:
     return recorded(services, query, caller, found)
 
 
-async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGenerator[tuple[str, Answer]]:
+async def streamed(services: SearchContext, query: Query, caller: Caller) -> AsyncGenerator[tuple[str, Answer]]:
     """What the words find, when that is there before the whole answer; then the whole answer.
 
     Only the whole answer makes appearances, at the moment it is given out: whoever leaves earlier has seen none.
@@ -172,7 +172,7 @@ def permit(query: Query, caller: Caller) -> None:
         raise Rejected(said, status=403, code="scope-missing", hint=hint)
 
 
-async def _resolved(services: Services, query: Query) -> Query:
+async def _resolved(services: SearchContext, query: Query) -> Query:
     """The same search with what it only names: a picture, the moments that have a stake."""
     return await pictures.resolved(services, await stakes.resolved(services, query))
 
@@ -203,7 +203,7 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
     await asyncio.gather(*started, return_exceptions=True)
 
 
-async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
+async def _passed(services: SearchContext, query: Query, caller: Caller) -> Answer:
     share, weight = caller.share, caller.weight(services)
     async with services.gate.passed(share, weight):
         await require_here(caller.client)
@@ -211,12 +211,12 @@ async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
             return await _asked(services, query)
 
 
-async def _asked(services: Services, query: Query) -> Answer:
+async def _asked(services: SearchContext, query: Query) -> Answer:
     work = _first(services, query) if query.cursor is None else _further(services, query, query.cursor)
     return await within(work, services.search.deadline_s, "the search takes too long at present")
 
 
-def recorded(services: Services, query: Query, caller: Caller, found: Answer) -> Answer:
+def recorded(services: SearchContext, query: Query, caller: Caller, found: Answer) -> Answer:
     """The answer, whose appearances are in the spool if it counts.
 
     Raises:
@@ -229,7 +229,7 @@ def recorded(services: Services, query: Query, caller: Caller, found: Answer) ->
     return found
 
 
-def kept(services: Services, query: Query) -> Answer | None:
+def kept(services: SearchContext, query: Query) -> Answer | None:
     """What this replica can answer at once, while it knows the generation."""
     state = services.generation.fresh()
     if state is None or query.cursor is not None:
@@ -242,7 +242,7 @@ def _name(state: State) -> str:
     return state.model.name if state.model else ""
 
 
-async def _first(services: Services, query: Query) -> Answer:
+async def _first(services: SearchContext, query: Query) -> Answer:
     state = await services.generation.now()
     services.feed.follow(state)
     try:
@@ -258,12 +258,12 @@ async def _first(services: Services, query: Query) -> Answer:
     return Answer(page, source, _name(state), query.asks_everything)
 
 
-async def _made(services: Services, query: Query, state: State) -> Page:
+async def _made(services: SearchContext, query: Query, state: State) -> Page:
     asked = await candidates.gather(services, query, state)
     return await _page(services, query, asked, asked.ranked)
 
 
-async def _further(services: Services, query: Query, cursor: str) -> Answer:
+async def _further(services: SearchContext, query: Query, cursor: str) -> Answer:
     """A further page is already in its cursor; what may no longer be shown is skipped.
 
     Raises:
@@ -279,7 +279,7 @@ async def _further(services: Services, query: Query, cursor: str) -> Answer:
     return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 
 
-async def _page(services: Services, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
+async def _page(services: SearchContext, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
     degraded = list(asked.degraded)
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
@@ -300,7 +300,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     )
 
 
-async def _extra(services: Services, name: str, degraded: list[str], work: Awaitable[Result]) -> Result | None:
+async def _extra(services: SearchContext, name: str, degraded: list[str], work: Awaitable[Result]) -> Result | None:
     """What an answer can do without: None where it cannot be had in half of the time that is left, and said so."""
     try:
         return await within(work, left_s(services.search.deadline_s) / 2)
@@ -311,7 +311,7 @@ async def _extra(services: Services, name: str, degraded: list[str], work: Await
 
 
 async def _highlights(
-    services: Services, query: Query, groups: Sequence[Sequence[Ranked]], found: Mapping[int, Found]
+    services: SearchContext, query: Query, groups: Sequence[Sequence[Ranked]], found: Mapping[int, Found]
 ) -> Mapping[int, Sequence[Highlight]]:
     """By moment the words of the text in what is shown of it, where that was asked for."""
     shown = [found[group[0].segment_id] for group in groups]
@@ -325,13 +325,13 @@ async def _highlights(
     return await asyncio.to_thread(highlights.marked, shown, matched)
 
 
-async def _facets(services: Services, query: Query, ranked: Sequence[Ranked]) -> Mapping[str, object] | None:
+async def _facets(services: SearchContext, query: Query, ranked: Sequence[Ranked]) -> Mapping[str, object] | None:
     """How all that was found is spread, where that was asked for."""
     return facets.of((await _found(services, ranked)).values()) if query.facets else None
 
 
 async def _groups(
-    services: Services, query: Query, ranked: Sequence[Ranked]
+    services: SearchContext, query: Query, ranked: Sequence[Ranked]
 ) -> tuple[list[list[Ranked]], list[Ranked], dict[int, Found]]:
     """The groups to show, the best of each that follows, and what is shown of them.
 
@@ -351,7 +351,7 @@ async def _groups(
     return moments.grouped(ranked[:taken], found, query.group_by), list(ranked[taken:]), found
 
 
-async def _found(services: Services, ranked: Sequence[Ranked]) -> dict[int, Found]:
+async def _found(services: SearchContext, ranked: Sequence[Ranked]) -> dict[int, Found]:
     if not ranked:
         return {}
     segment_ids = [each.segment_id for each in ranked]
@@ -359,7 +359,7 @@ async def _found(services: Services, ranked: Sequence[Ranked]) -> dict[int, Foun
 
 
 def _shown(
-    services: Services, query: Query, asked: Candidates, group: Sequence[Ranked], found: Mapping[int, Found]
+    services: SearchContext, query: Query, asked: Candidates, group: Sequence[Ranked], found: Mapping[int, Found]
 ) -> dict[str, object]:
     best, *others = group
     moment = moments.of(services, best, found[best.segment_id])
@@ -379,7 +379,7 @@ def _as_shown(ranked: Ranked, found: Found) -> Shown:
     return Shown(found.segment_id, found.creator_id, found.best_frame_ms, ranked.relevance_ppm)
 
 
-def _next(services: Services, query: Query, left: Sequence[Ranked], generation: int) -> str | None:
+def _next(services: SearchContext, query: Query, left: Sequence[Ranked], generation: int) -> str | None:
     """A cursor over what follows."""
     left = left[: services.search.cursor_ids_max]
     if not left:
@@ -388,7 +388,7 @@ def _next(services: Services, query: Query, left: Sequence[Ranked], generation: 
     return cursors.pack(left, generation, services.cursor_key, expires_s, by_video=by_video)
 
 
-def _popular(services: Services, query: Query, state: State) -> Page:
+def _popular(services: SearchContext, query: Query, state: State) -> Page:
     """What is popular, when nothing can be asked; it answers no filter, is of no relevance and earns nothing.
 
     Raises:
@@ -402,7 +402,7 @@ def _popular(services: Services, query: Query, state: State) -> Page:
     return Page(orjson.dumps(shown), (), None, ("vector", "text", POPULAR))
 
 
-def record(services: Services, query: Query, caller: Caller, shown: Sequence[Shown]) -> int:
+def record(services: SearchContext, query: Query, caller: Caller, shown: Sequence[Shown]) -> int:
     """Put the appearances of a committed search's first page into the spool; how many may earn."""
     hashes, viewer, economics = services.recorder.hashes, caller.viewer, services.economics
     hashed = hashes.viewer(viewer.kind, viewer.identity)

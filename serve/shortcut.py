@@ -9,7 +9,7 @@ the spool and metrics are as everywhere; whatever else comes goes the whole way,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import psycopg
 from fastapi import Request
@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cluster.errors import Rejected, Temporary
 from serve import keys, problems, search
 from serve.answering import KEY_CHARS_MAX, Answering
-from serve.query import Body
-from serve.services import Services
+from serve.context import SearchContext
+from serve.query import Body, Query
+from serve.search import Answer
 
 PATH = "/v1/search"
 
@@ -29,9 +30,9 @@ PATH = "/v1/search"
 class Shortcut:
     """The way around everything else, before the routes."""
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, services: SearchContext, observe: Callable[[Query, Answer, float], None]) -> None:
         self._app, self._services = app, services
-        self._answering, self._principal = Answering(services), keys.optional(services)
+        self._answering, self._principal = Answering(services, observe), keys.optional(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = None

@@ -11,13 +11,13 @@ from cluster.errors import Rejected
 from serve.query import Query
 
 if TYPE_CHECKING:
-    from serve.services import Services
+    from serve.context import SearchContext
 
 STAKED = """SELECT segment_id FROM ledger.segment_stakes GROUP BY segment_id HAVING sum(pix_invested) >= %s
             ORDER BY segment_id LIMIT %s"""
 
 
-async def resolved(services: Services, query: Query) -> Query:
+async def resolved(services: SearchContext, query: Query) -> Query:
     """The same search among the moments that have the stake it asks for; each has its own place among kept answers.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from serve.services import Services
+from serve.context import SearchContext
 from serve.settings import PPM
 from serve.viewers import Viewer
 
@@ -19,14 +19,14 @@ NONE = ""
 class Variants:
     """The variants of one deployment, with services that rank by them."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: SearchContext) -> None:
         self._plain = services
         self._made = [
             (each.name, each.share_ppm, replace(services, search=each.search)) for each in services.search.varied()
         ]
         self._salt = "\0".join(name for name, _, _ in self._made)
 
-    def of(self, viewer: Viewer) -> tuple[str, Services]:
+    def of(self, viewer: Viewer) -> tuple[str, SearchContext]:
         """A viewer's variant, "" for none, and the services that answer them."""
         if not self._made:
             return NONE, self._plain

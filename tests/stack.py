@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psutil
 
-from cluster import database, folders, roles, runtime, services
+from cluster import database, embedded, folders, roles, runtime
 from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
 from cluster.stack import _check_of, _reason
@@ -132,7 +132,7 @@ def outside(settings: Settings) -> list[Path]:
 
 def all_healthy(stack: Stack) -> bool:
     """Every service answers what `pixr status` asks it. The command itself takes seconds of CPU, most of it for more."""
-    ours = [each for each in services.all_services(stack.settings) if each.name != "schema"]
+    ours = [each for each in embedded.all_services(stack.settings) if each.name != "schema"]
     return not any(_reason(_check_of(each)) for each in ours)
 
 

@@ -1,6 +1,6 @@
 """Fits the cut of a model: which answers to a text are near enough to be shown (`pipelines.cutoff`).
 
-Asks what `calibrate` asks, what the catalogue does not show, and nonsense; then takes the line from what
+Asks what `questions` has, what the catalogue does not show, and nonsense; then takes the line from what
 a text could attain to the least cosine of its answers that hides the most of what is not there, of those that lose
 hardly a good answer.
 Writes the numbers into `calibration.json` and the reference beside it. On other clips it only measures:
@@ -25,9 +25,9 @@ from pipelines import encoder, world
 from pipelines.cutoff import REFERENCE, Cutoff, Reference
 from pipelines.relevance import FILE, Calibration
 from pipelines.samples import Sample
-from pipelines.training import calibrate
-from pipelines.training.calibrate import Catalogue
+from pipelines.training import questions
 from pipelines.training.pictures import Studio
+from pipelines.training.questions import Catalogue, Vectors
 from pipelines.training.words import Phrasebook
 
 PORTRAITS = 2  # painted of each concept; their mean direction is its reference
@@ -83,7 +83,7 @@ def groups(
     model: encoder.Encoder, held: Reference, catalogue: Catalogue, written: Sequence[Sample], seed: int
 ) -> dict[str, Asked]:
     """What is asked: `found` (with a right answer among the first), `absent`, `outside` the world, and `nonsense`."""
-    asked = calibrate.questions(written, seed)
+    asked = questions.questions(written, seed)
     vectors = model.texts([text for text, _ in asked])
     cosines = vectors @ catalogue.vectors.T
     first = np.argsort(-cosines, axis=1)[:, :FIRST]
@@ -99,7 +99,7 @@ def groups(
     return made
 
 
-def _asked(held: Reference, vectors: calibrate.Vectors, best: NDArray[np.floating]) -> Asked:
+def _asked(held: Reference, vectors: Vectors, best: NDArray[np.floating]) -> Asked:
     known, attainable = (vectors @ held.texts.T).max(1), (vectors @ held.pictures.T).max(1)
     return Asked(best.astype(np.float64), known.astype(np.float64), attainable.astype(np.float64))
 
@@ -153,7 +153,7 @@ def _hidden(line: Cutoff, asked: Mapping[str, Asked]) -> float:
 
 def least_of_pictures(model: encoder.Encoder, catalogue: Catalogue, calibration: Calibration, seed: int) -> int:
     """The relevance, in ppm, below which answers to pictures and moments are hidden, at the same loss."""
-    cosines, wanted = calibrate.pictured(model, catalogue, seed)
+    cosines, wanted = questions.pictured(model, catalogue, seed)
     first = np.argsort(-cosines, axis=1)[:, :FIRST]
     right = catalogue.right(first, wanted)
     best = np.where(right, np.take_along_axis(cosines, first, 1), -np.inf).max(1)
@@ -194,10 +194,10 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="its folder")
     parser.add_argument("--folder", type=Path, required=True, help="the clips; they are filmed if they are not there")
     parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--seed", type=int, default=calibrate.SEED)
+    parser.add_argument("--seed", type=int, default=questions.SEED)
     parser.add_argument("--measure", action="store_true", help="fit nothing: what the cut does on these clips")
     options = parser.parse_args()
-    written = calibrate.clips(options.folder, options.clips, options.seed)
+    written = questions.clips(options.folder, options.clips, options.seed)
     model = encoder.load(str(options.model), threads=1)
     catalogue = Catalogue.of(model, options.folder, written)
     if options.measure:

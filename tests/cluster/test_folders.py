@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import database, embedded, folders, postgres_programs, postgres_user, runtime, supervisor
+from cluster import database, embedded_ray, folders, postgres_programs, postgres_user, runtime, supervisor
 from cluster import settings as settings_module
+from cluster.embedded_ray import Ray
 from cluster.errors import Rejected
 from cluster.settings import ROOT, Settings
 from cluster.storage import Storage
@@ -203,10 +204,10 @@ def test_root_starts_postgresql_from_a_checkout_that_only_root_may_enter(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 def test_rays_folder_is_closed_to_strangers_where_the_data_folder_is_too_deep_for_sockets(tmp_path: Path) -> None:
     settings = throwaway_settings(tmp_path / ("deep" * 20))
-    ray = embedded.Ray(settings)
+    ray = Ray(settings)
     ray.prepare()
     folder = ray._folder
-    assert len(str(folder)) <= embedded.SOCKET_PATH_MAX
+    assert len(str(folder)) <= embedded_ray.SOCKET_PATH_MAX
     folder.chmod(0o777)  # as Ray does
     try:
         code = f"import os, sys; sys.exit(os.access({str(folder)!r}, os.R_OK))"

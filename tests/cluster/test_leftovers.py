@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import embedded, folders, leftovers, runtime, supervisor
+from cluster import folders, leftovers, runtime, supervisor
+from cluster.embedded_ray import Ray
 from cluster.settings import Settings
 from pipelines.scratch import Scratch, beginning
 from pipelines.service import Jobs
@@ -40,7 +41,7 @@ def cleared(folder: Path) -> Iterator[Settings]:
 
 def use(settings: Settings) -> None:
     """Leave outside of the data folder what Ray and ingest do."""
-    embedded.Ray(settings).prepare()
+    Ray(settings).prepare()
     (settings.data_dir / "run").mkdir(exist_ok=True)
     Jobs(settings).prepare()
     for folder in outside(settings):

@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster import database, embedded, postgres_programs, postgres_user, runtime, supervisor
+from cluster import database, postgres_programs, postgres_user, runtime, supervisor
+from cluster.embedded_postgres import Postgres
 from cluster.errors import Rejected, Temporary
 from cluster.settings import POSTGRES_PACKAGES, PostgresSettings, Settings
 from tests.conftest import supervised, throwaway_settings, until
@@ -139,7 +140,7 @@ def test_another_package_is_no_setting() -> None:
 @contextlib.contextmanager
 def alone(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """PostgreSQL without a supervisor, which would start it again; killed in the end, with all that it started."""
-    service = embedded.Postgres(settings)
+    service = Postgres(settings)
     service.prepare()
     command = service.command()
     process = subprocess.Popen(command.argv, cwd=command.cwd)
@@ -154,7 +155,7 @@ def alone(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(WITHIN_S)
 
 
-def answers(service: embedded.Postgres, process: subprocess.Popen[bytes]) -> bool:
+def answers(service: Postgres, process: subprocess.Popen[bytes]) -> bool:
     assert process.poll() is None
     try:
         service.check()

@@ -15,7 +15,8 @@ import psutil
 import psycopg
 import pytest
 
-from cluster import embedded, postgres_user, runtime, supervisor
+from cluster import postgres_user, runtime, supervisor
+from cluster.embedded_postgres import Postgres
 from cluster.errors import Temporary
 from cluster.settings import ROOT, Settings
 from tests.cluster.test_postgres_programs import alone, rows
@@ -116,8 +117,8 @@ def test_no_second_server_starts_in_a_folder_where_one_runs(tmp_path: Path, monk
     with alone(settings):
         monkeypatch.setattr(postgres_user, "LEAVES_WITHIN_S", 0.2)
         with pytest.raises(Temporary, match="without a supervisor"):
-            embedded.Postgres(settings).prepare()
-    embedded.Postgres(settings).prepare()  # its lock file is there still
+            Postgres(settings).prepare()
+    Postgres(settings).prepare()  # its lock file is there still
 
 
 def test_tablespaces_and_a_log_of_changes_elsewhere_are_its_own_too(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 from psycopg import Connection, sql
 from solders.keypair import Keypair
 
-from cluster import database, grants, logins, migrations, runtime, services
-from cluster.embedded import Postgres
+from cluster import database, embedded, grants, logins, migrations, runtime
+from cluster.embedded_postgres import Postgres
 from cluster.errors import Rejected, Temporary
 from cluster.roles import JOBS, LEDGER, OWNER, PARTS, READER, SERVE, Role
 from cluster.settings import ROOT, Settings
@@ -586,9 +586,9 @@ def test_a_machine_that_knows_no_url_for_a_part_says_which_setting_it_is(setting
 
 
 def test_a_machine_without_the_owners_url_makes_no_tables(settings: Settings, postgres_url: str) -> None:
-    names = {each.name for each in services.all_services(settings)}
+    names = {each.name for each in embedded.all_services(settings)}
     theirs = with_urls(settings, serve_url=as_role(postgres_url, SERVE))
-    assert names - {each.name for each in services.all_services(theirs)} == {"schema"}
+    assert names - {each.name for each in embedded.all_services(theirs)} == {"schema"}
     with pytest.raises(ValueError, match="no part has one"):
         with_urls(settings)
 

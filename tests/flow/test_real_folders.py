@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import embedded
+from cluster.embedded_ray import Ray
 from cluster.folders import OTHERS
 from pipelines import samples
 from pipelines.film import Form
@@ -32,7 +32,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_nothing_of_a_running_pixr_can_be_entered_by_another_user(stack: Stack, catalogue: list[Sample]) -> None:
     """Ray opens its folders, sockets and logs to everybody: the folder around them is closed."""
-    ray = embedded.Ray(stack.settings)._folder
+    ray = Ray(stack.settings)._folder
     for closed in (stack.settings.data_dir, ray.parent):
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     wide = [

@@ -14,7 +14,7 @@ from solders.account import Account
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from ledger import packing, signer, treasury
-from ledger.chain import Chain, HttpNode
+from ledger.chain import MINT_DECIMALS_AT, Chain, HttpNode
 from ledger.localnet.inside import RENT, LocalNode, advance, new_chain, token_account
 from ledger.settings import Economics, LedgerSettings
 from tests.ledger.chains import FINAL_BLOCKS, POOL, SECRET, Key, Rig
@@ -39,7 +39,7 @@ def other_decimals(rig: Rig) -> None:
     mint = rig.chain.svm.get_account(rig.treasury.payer.mint)
     assert mint is not None
     data = bytearray(mint.data)
-    data[treasury.MINT_DECIMALS_AT] = OTHER_DECIMALS
+    data[MINT_DECIMALS_AT] = OTHER_DECIMALS
     rig.chain.svm.set_account(rig.treasury.payer.mint, Account(RENT, bytes(data), packing.TOKEN_PROGRAM))
 
 

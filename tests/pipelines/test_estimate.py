@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from psycopg import Connection
 
 from cluster import database
-from cluster.cli import Context
+from cluster.cli_context import Context
 from cluster.errors import Rejected
 from cluster.settings import Settings
 from pipelines import catalog, estimate, remarks, source

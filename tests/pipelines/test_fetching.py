@@ -11,8 +11,9 @@ from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import catalog, stages
 from pipelines.listed import Listed
+from pipelines.models import Model
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import Model, Place, Plan, Refused, Task
+from pipelines.stages import Place, Plan, Refused, Task
 
 
 def test_a_dependency_that_refuses_us_is_no_fault_of_a_video() -> None:

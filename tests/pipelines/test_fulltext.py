@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
 from cluster import database
-from pipelines import fulltext, index
+from pipelines import fulltext, index, videos
 from pipelines.index import Filters, Plan
 from tests.pipelines.corpus import Catalogue
 
@@ -139,7 +139,7 @@ async def named(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
 async def passing(connection: AsyncConnection[Any], filters: Filters) -> set[int]:
     """The videos that filters leave to every list."""
     conditions, parameters = filters.conditions()
-    query = SQL(f"SELECT v.id FROM media.videos v WHERE {index.VISIBLE}{conditions}")
+    query = SQL(f"SELECT v.id FROM media.videos v WHERE {videos.VISIBLE}{conditions}")
     return {row[0] for row in await (await connection.execute(query, parameters)).fetchall()}
 
 

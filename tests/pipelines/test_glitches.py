@@ -14,8 +14,9 @@ from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import catalog, ingest, sink
 from pipelines.listed import Listed
+from pipelines.models import Model
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import Decode, Decoded, Done, Model, Place, Plan, Refused, Store, Task, chunk_row
+from pipelines.stages import Decode, Decoded, Done, Place, Plan, Refused, Store, Task, chunk_row
 from tests.pipelines import oddities
 from tests.pipelines.conftest import ffmpeg
 

@@ -10,8 +10,8 @@ from psycopg import Connection
 
 from cluster import database
 from pipelines import encoder, models
+from pipelines.models import Model
 from pipelines.settings import ModelSettings
-from pipelines.stages import Model
 
 
 class Loaded(Exception):

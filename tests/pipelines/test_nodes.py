@@ -16,7 +16,8 @@ import pytest
 import requests
 from psycopg import Connection
 
-from cluster import embedded, ray_cluster, runtime
+from cluster import ray_cluster, runtime
+from cluster.embedded_ray import Ray
 from cluster.keeper import kill_tree
 from cluster.settings import Settings
 from tests.conftest import until
@@ -38,7 +39,7 @@ def joined(settings: Settings, count: int, beside: int = 1) -> Iterator[list[psu
     environment = {**os.environ, **ray_cluster.environment(settings)}
     until(lambda: alive(settings) == beside, what=f"the first {beside} nodes")
     address = f"127.0.0.1:{runtime.known_port(settings, 'ray')}"
-    python = embedded.Ray(settings).command().argv[0]  # by a path without spaces, as Ray needs it
+    python = Ray(settings).command().argv[0]  # by a path without spaces, as Ray needs it
     argv = (python, "-m", "tests.pipelines.further_node", address, str(NODE_CPUS), str(NODE_STORE_MB << 20))
     running: list[subprocess.Popen[bytes]] = []
     try:

@@ -14,9 +14,10 @@ from cluster.runtime import S3Endpoint
 from pipelines import catalog, ingest
 from pipelines.ingest import Heartbeat, startable
 from pipelines.listed import Listed
+from pipelines.models import Model
 from pipelines.nodes import Survey
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import Model, Place
+from pipelines.stages import Place
 
 
 @pytest.fixture

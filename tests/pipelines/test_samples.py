@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cluster.cli import Context
+from cluster.cli_context import Context
 from cluster.errors import Rejected
 from pipelines import film, samples, world
 from pipelines.cli_samples import samples as command

@@ -11,8 +11,9 @@ import pytest
 
 from cluster.runtime import S3Endpoint
 from pipelines import ingest, signs
+from pipelines.models import Model
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import AT_WORK, Done, Model, Place
+from pipelines.stages import AT_WORK, Done, Place
 
 EVERY_S, MOST_S = 0.05, 60.0
 

@@ -22,9 +22,10 @@ from pipelines.leases import Lease
 from pipelines.listed import Listed
 from pipelines.losses import Losses
 from pipelines.media import Failure
+from pipelines.models import Model
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.sink import ChunkRow
-from pipelines.stages import Done, Model, Place, Plan, Refused, Store
+from pipelines.stages import Done, Place, Plan, Refused, Store
 
 SETTINGS = IngestSettings(shot_min_ms=500, shot_max_ms=2000)
 CHUNK_FRAMES = 60

@@ -18,6 +18,7 @@ from pipelines.relevance import PPM, Curve
 from pipelines.training import calibrate, shape, space, tokens
 from pipelines.training.course import Course, Plan
 from pipelines.training.pictures import Studio
+from pipelines.training.questions import Catalogue
 from pipelines.training.words import Phrasebook
 
 ART = world.artwork()
@@ -107,7 +108,7 @@ def test_a_curve_never_falls_where_the_shares_do() -> None:
 
 def test_an_answer_is_right_when_it_shows_one_of_each_group() -> None:
     shown = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1]], bool)
-    catalogue = calibrate.Catalogue(np.zeros((3, 2), np.float32), shown, np.arange(3))
+    catalogue = Catalogue(np.zeros((3, 2), np.float32), shown, np.arange(3))
     first = np.array([[0, 1, 2], [2, 1, 0]])
     right = catalogue.right(first, [[{0}, {1}], [{1, 2}]])
     assert right.tolist() == [[True, False, False], [True, False, True]]

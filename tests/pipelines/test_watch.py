@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from cluster.cli import Context
+from cluster.cli_context import Context
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from pipelines import cli, jobs, watch

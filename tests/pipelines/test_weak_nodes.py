@@ -29,9 +29,10 @@ from pipelines import catalog, jobs, nodes, stages
 from pipelines.confinement.layers import LANDLOCK
 from pipelines.listed import Listed
 from pipelines.media import TEMPORARY, UNCONFINED, Failure
+from pipelines.models import Model
 from pipelines.sandbox import Sandbox
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import Decode, Done, Model, Place, Plan, Refused, Store, Task
+from pipelines.stages import Decode, Done, Place, Plan, Refused, Store, Task
 from tests.conftest import supervised, throwaway_settings
 from tests.forgetting import forget_landlock
 from tests.pipelines import counted

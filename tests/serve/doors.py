@@ -32,8 +32,9 @@ from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import relevance
 from serve import app, keys
+from serve.encoder import Encoding, Facts, Vector
 from serve.encoding import QueryEncoder, RemoteEncoding
-from serve.services import Encoding, Facts, Services, Vector
+from serve.services import Services
 from serve.settings import SearchSettings
 
 VECTOR = "[" + ",".join(["0.5"] * 4) + "]"

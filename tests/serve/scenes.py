@@ -18,8 +18,8 @@ from psycopg import Connection
 
 from pipelines import world, world_paint
 from pipelines.world import Background, Scene
+from serve.encoder import Facts
 from serve.encoding import QueryEncoder
-from serve.services import Facts
 
 NAMES = (
     "apple", "banana", "rocket", "umbrella", "bicycle", "airplane", "penguin", "pizza", "castle", "octopus", "owl", "dog",

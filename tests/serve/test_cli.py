@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cluster import database, leftovers
-from cluster.cli import Context
+from cluster.cli_context import Context
 from cluster.settings import Settings
 from serve.cli import search
 from serve.encoding import QueryEncoder

@@ -21,8 +21,8 @@ from cluster import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from ledger.appearances import adopt
+from serve.encoder import Encoding, Facts, Vector
 from serve.encoding import QueryEncoder
-from serve.services import Encoding, Facts, Vector
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
 from tests.serve.relay import Relay, relayed

@@ -19,8 +19,8 @@ from cluster import cache
 from cluster.errors import Rejected, Temporary
 from pipelines.relevance import Calibration
 from serve import gates
+from serve.encoder import Facts, Vector
 from serve.encoding import RemoteEncoding, _decoded
-from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
 from tests.conftest import throwaway_settings

@@ -26,8 +26,8 @@ from ledger import book, spool
 from ledger.fold import Outcome
 from ledger.settings import Economics
 from serve import viewers
+from serve.encoder import Encoding
 from serve.encoding import QueryEncoder
-from serve.services import Encoding
 from serve.settings import SearchSettings
 from tests.ledger.test_book import fund
 from tests.ledger.test_fold import folded

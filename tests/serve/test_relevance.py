@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cluster.errors import Rejected
 from pipelines.relevance import general
 from serve import relevance
+from serve.encoder import Vector
 from serve.relevance import Measured, Part, Parts
-from serve.services import Vector
 
 EAST, NORTH = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
 CURVES = general()

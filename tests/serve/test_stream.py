@@ -19,8 +19,8 @@ from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from serve import origins
 from serve.client import Client
+from serve.encoder import Encoding, Facts, Vector
 from serve.encoding import QueryEncoder
-from serve.services import Encoding, Facts, Vector
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, MakeEncoding, listening, near, opened, uncut
 from tests.serve.relay import relayed
