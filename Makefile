@@ -29,8 +29,11 @@ check: $(STAMP) ## the fast gates: format, lint, types, import rules, dependenci
 test: check ## the gates and the suite on the real embedded services (about 40 minutes on 2 cores)
 	$(PY) -m pytest --durations=15
 
-MONEY := money book batches payouts planning signing settling resolving resolutions verdict rail packing treasury fold waiting groups directory caps \
-  review audience vouching shared_networks seen runs spool wallets counters stops velocity screening
+MONEY := money accrual.audience accrual.caps accrual.fold accrual.groups accrual.runs accrual.seen accrual.shared_networks \
+  accrual.velocity accrual.vouching accrual.waiting appearances.spool creators.counters creators.wallets \
+  journal.book journal.directory payouts.batches payouts.payouts payouts.planning payouts.rail payouts.resolutions \
+  payouts.resolving payouts.settling payouts.signing risk.review risk.screening risk.stops solana.packing \
+  solana.treasury solana.verdict
 cover: $(STAMP) ## branch coverage of the modules that handle money: 100 %
 	$(PY) -m pytest -q tests/ledger --ignore tests/ledger/simulator $(MONEY:%=--cov=ledger.%) --cov-branch \
 	  --cov-report=term-missing --cov-fail-under=100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cluster.cli_context import Context
+from cluster.cli.context import Context
 
 
 @click.command()

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.run import Figure
 from cluster.settings import Settings
-from pipelines import encoder
+from pipelines.models import encoder
 from pipelines.settings import ModelSettings
 
 REPEATS = 30

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster import ray_cluster, runtime, supervisor
+from cluster import ray_cluster, runtime
+from cluster.embedded import supervisor
 from cluster.errors import Temporary
 from cluster.settings import Settings
 

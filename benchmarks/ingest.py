@@ -25,14 +25,21 @@ from psycopg import Connection
 from benchmarks import ingest_files, ingest_meter
 from benchmarks.ingest_meter import Meter
 from benchmarks.run import Figure
-from cluster import database, runtime, supervisor
+from cluster import runtime
 from cluster import settings as settings_module
+from cluster.database import database
+from cluster.embedded import supervisor
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import chunks, encoder, jobs, lists, report, sandbox_child, source, stages
-from pipelines.local_files import Extent
+from pipelines import stages
+from pipelines.decode import chunks
+from pipelines.jobs import jobs, report
 from pipelines.media import Video
+from pipelines.models import encoder
+from pipelines.sandbox import child as sandbox_child
 from pipelines.settings import IngestSettings, ModelSettings
+from pipelines.sources import lists, source
+from pipelines.sources.local_files import Extent
 
 LONG = 60  # videos of SECONDS
 OTHER = 12  # of them for the approach of others
@@ -225,7 +232,7 @@ def bare_loop(files: Sequence[str]) -> tuple[int, float, float]:
     settings = settings_module.load()
     ingest = settings.section(IngestSettings)
     model = encoder.load(settings.section(ModelSettings).name, threads=1, batch_frames=ingest.embed_batch_frames)
-    from pipelines import frames  # decord first and torch second crashes
+    from pipelines.decode import frames  # decord first and torch second crashes
 
     total, began, before = 0, time.monotonic(), time.process_time()
     with heard():

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from cluster import settings as settings_module
-from pipelines import encoder
+from pipelines.models import encoder
 from pipelines.settings import IngestSettings, ModelSettings
 
 BATCH = 32

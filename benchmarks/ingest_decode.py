@@ -21,9 +21,11 @@ from typing import Any
 from benchmarks import ingest_files
 from benchmarks.run import Figure
 from cluster.settings import Settings
-from pipelines import chunks, film, stages
-from pipelines.leases import Lease
+from pipelines import stages
+from pipelines.decode import chunks
+from pipelines.jobs.leases import Lease
 from pipelines.media import Video
+from pipelines.samples import film
 from pipelines.settings import IngestSettings
 from pipelines.stages import Decoded, Task
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from cluster.settings import Settings
-from pipelines import film
+from pipelines.samples import film
 
 RATE = 30
 SCENE_S = 5

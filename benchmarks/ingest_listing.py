@@ -15,9 +15,11 @@ from cluster import runtime
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, jobs, source
-from pipelines.listed import Listed
+from pipelines.catalog import catalog
+from pipelines.jobs import jobs
 from pipelines.media import PIPELINE_VERSION
+from pipelines.sources import source
+from pipelines.sources.listed import Listed
 
 OBJECTS = 100_000
 AT_ONCE = 32

@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 
-from cluster import supervisor
+from cluster.embedded import supervisor
 from cluster.settings import Settings
 
 READ_INTERVAL_S = 1.0
 PROBE_MAX_S = 0.5  # of CPU: a child of a keeper that takes more is one that decodes
-KEEPER, DRIVER = "pipelines.sandbox_child", "pipelines.ingest"
+KEEPER, DRIVER = "pipelines.sandbox.child", "pipelines.ingest"
 STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray.scripts", "cluster.")
 
 

@@ -24,10 +24,13 @@ from benchmarks import ingest_files
 from benchmarks.run import Figure
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from pipelines import chunks, film, frames, shots, stages, world
+from pipelines import stages
+from pipelines.decode import chunks, frames
 from pipelines.media import Bytes8, Video
+from pipelines.moments import shots
+from pipelines.samples import film, world
+from pipelines.samples.world_paint import Painter
 from pipelines.settings import IngestSettings
-from pipelines.world_paint import Painter
 
 FILMS = 5
 SHOTS = 18  # a film

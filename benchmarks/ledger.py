@@ -21,17 +21,21 @@ from psycopg import Connection, sql
 from solders.pubkey import Pubkey
 
 from benchmarks.run import Figure
-from cluster import database, migrations, roles, runtime
+from cluster import roles, runtime
+from cluster.database import database, migrations
 from cluster.settings import Settings
-from ledger import batches, book, packing, spool, treasury
-from ledger.appearances import RECORDED, parameters
-from ledger.batches import Recipient
-from ledger.chain import Chain
-from ledger.fold import Fold
-from ledger.localnet import blocks, inside
-from ledger.payouts import Payouts
+from ledger.accrual.fold import Fold
+from ledger.appearances import spool
+from ledger.appearances.appearances import RECORDED, parameters
+from ledger.journal import book
+from ledger.payouts import batches
+from ledger.payouts.batches import Recipient
+from ledger.payouts.payouts import Payouts
 from ledger.settings import Economics, LedgerSettings
-from ledger.treasury import Treasury
+from ledger.solana import packing, treasury
+from ledger.solana.chain import Chain
+from ledger.solana.localnet import blocks, inside
+from ledger.solana.treasury import Treasury
 
 APPEARANCES = 6_000_000
 BARE_RUNS = 3  # of which the median counts

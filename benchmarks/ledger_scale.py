@@ -35,15 +35,18 @@ from solders.keypair import Keypair
 from benchmarks.ledger import SEARCH_APPEARANCES
 from benchmarks.run import Figure, append, row
 from benchmarks.scale_data import Size, fill
-from cluster import database, migrations, roles, runtime
+from cluster import roles, runtime
 from cluster import settings as settings_module
+from cluster.database import database, migrations
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from ledger import book, review, spool
 from ledger.actor import Ledger, Loop
-from ledger.appearances import RECORDED, parameters
+from ledger.appearances import spool
+from ledger.appearances.appearances import RECORDED, parameters
+from ledger.journal import book
+from ledger.risk import review
 from ledger.settings import Economics, LedgerSettings
-from ledger.treasury import Treasury
+from ledger.solana.treasury import Treasury
 
 SHARE = 0.01
 SLOT_MS = 50
@@ -131,7 +134,15 @@ def measure(settings: Settings) -> list[Figure]:
 @contextmanager
 def _localnet(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     port = runtime.port(settings, "solana", 8899)
-    argv = [sys.executable, "-m", "ledger.localnet", "--port", str(port), "--data", str(settings.data_dir / "localnet")]
+    argv = [
+        sys.executable,
+        "-m",
+        "ledger.solana.localnet",
+        "--port",
+        str(port),
+        "--data",
+        str(settings.data_dir / "localnet"),
+    ]
     process = subprocess.Popen([*argv, "--slot-ms", str(SLOT_MS)], stderr=subprocess.DEVNULL)
     try:
         _until(lambda: _answers(port))

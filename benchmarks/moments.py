@@ -30,11 +30,13 @@ from PIL import Image
 
 from benchmarks.questions import HITS, Hit, Question, Search, judge, overlap
 from benchmarks.run import Figure, append, row
-from cluster import database, roles, runtime
+from cluster import roles, runtime
+from cluster.database import database
 from cluster.settings import Settings, load
-from pipelines import encoder, samples
-from pipelines.film import Form
-from pipelines.samples import Sample
+from pipelines.models import encoder
+from pipelines.samples import samples
+from pipelines.samples.film import Form
+from pipelines.samples.samples import Sample
 from pipelines.training.questions import shot_vectors
 
 CLIPS = 500

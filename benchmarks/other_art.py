@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.run import Figure, append, row
-from pipelines import encoder, world
+from pipelines.models import encoder
+from pipelines.samples import world
+from pipelines.samples.world import Artwork
 from pipelines.training.artwork import CELLS, Icons, raster, sheet
 from pipelines.training.pictures import Studio
-from pipelines.world import Artwork
 
 CONCEPTS = 500
 AIM = 0.60  # of R@5

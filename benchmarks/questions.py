@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.run import Figure
-from pipelines import world, world_words
-from pipelines.relevance import PPM
-from pipelines.samples import Sample, Shot
+from pipelines.models.relevance import PPM
+from pipelines.samples import world, world_words
+from pipelines.samples.samples import Sample, Shot
 from pipelines.training.pictures import Studio
 
 HITS = 5

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from psycopg import Connection
 
-from ledger.seen import LATE_S
+from ledger.accrual.seen import LATE_S
 
 CREATORS, PAYOUTS, KEYS, PAIRS = 5_000_000, 20_000_000, 200_000_000, 50_000_000
 PER_BATCH = 58  # payouts of a transaction

@@ -24,10 +24,10 @@ from benchmarks.run import Figure
 from benchmarks.search_corpus import SHARES, Corpus
 from benchmarks.search_http import Costs
 from benchmarks.search_load import cpu_s
-from cluster import database
+from cluster.database import database
 from cluster.settings import Settings
-from pipelines import index
-from pipelines.index import Filters, Plan
+from pipelines.index import vectors
+from pipelines.index.vectors import Filters, Plan
 from serve.settings import SearchSettings
 
 ROWS, FEWER_ROWS = 1_000_000, 100_000
@@ -65,14 +65,14 @@ async def _ask(
     that it meets, once in its life, and a service's connections are old.
     """
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        _, model, *_ = await index.state(connection)
+        _, model, *_ = await vectors.state(connection)
         assert model is not None
         server = psutil.Process(connection.info.backend_pid)
         for vector in queries:
-            await index.nearest(connection, model, vector, limit, filters, plan)
+            await vectors.nearest(connection, model, vector, limit, filters, plan)
         before, found = cpu_s(server), []
         for vector in queries:
-            looked = await index.nearest(connection, model, vector, limit, filters, plan)
+            looked = await vectors.nearest(connection, model, vector, limit, filters, plan)
             found.append([hit.segment_id for hit in looked.hits[:LIMIT]])
         return found, (cpu_s(server) - before) * 1000 / len(queries)
 

@@ -21,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection, sql
 
-from cluster import database, health, migrations, runtime
-from cluster.embedded_postgres import Postgres
+from cluster import runtime
+from cluster.database import database, migrations
+from cluster.embedded.postgres import Postgres
 from cluster.errors import Temporary
+from cluster.observability import health
 from cluster.settings import Settings
-from pipelines import index_admin
+from pipelines.index import admin as index_admin
 
 DIMENSIONS = 512
 TOPICS = 5000

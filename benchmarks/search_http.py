@@ -30,17 +30,19 @@ from benchmarks.ground import ray_and_redis
 from benchmarks.run import Figure
 from benchmarks.search_corpus import QUERIES, WORDS, Corpus
 from benchmarks.search_load import SECONDS, WARM_S, Load, cpu_s, fresh_client, http_client, load, sql_client
-from cluster import database, runtime
+from cluster import runtime
+from cluster.database import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from pipelines.index import Plan
-from pipelines.relevance import general
+from pipelines.index.vectors import Plan
+from pipelines.models.relevance import general
 from pipelines.settings import ModelSettings
-from serve import encoding, keys
-from serve.encoder import Facts, Vector
+from serve.access import keys
+from serve.replica import encoding
+from serve.replica.encoder import Facts, Vector
+from serve.replica.store import Store
 from serve.replicas import Replicas
 from serve.settings import SearchSettings
-from serve.store import Store
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 from psycopg import AsyncConnection
 
-from pipelines import fulltext, index
-from pipelines.index import Filters, Plan
-from serve.encoder import Vector
+from pipelines.index import fulltext, vectors
+from pipelines.index.vectors import Filters, Plan
+from serve.replica.encoder import Vector
 from serve.settings import SearchSettings
 
 SECONDS = 12.0
@@ -141,17 +141,17 @@ def sql_client(
             await AsyncConnection.connect(url, autocommit=True) as one,
             await AsyncConnection.connect(url, autocommit=True) as other,
         ):
-            _, model, *_ = await index.state(one)
+            _, model, *_ = await vectors.state(one)
             assert model is not None
             while (now := time.time()) < until[1]:
                 vector, words = asked[number % len(asked)]
                 began = time.perf_counter()
                 looked, matching = await asyncio.gather(
-                    index.nearest(one, model, vector, CANDIDATES, Filters(), plan), _matching(other, words, plan)
+                    vectors.nearest(one, model, vector, CANDIDATES, Filters(), plan), _matching(other, words, plan)
                 )
                 if matching:
                     await fulltext.moments(other, matching, OF_ONE_VIDEO, model, vector)
-                await index.found(one, [hit.segment_id for hit in looked.hits[:shown]])
+                await vectors.found(one, [hit.segment_id for hit in looked.hits[:shown]])
                 if now >= until[0]:
                     latencies.append((time.perf_counter() - began) * 1000)
                 number += 1
@@ -160,5 +160,5 @@ def sql_client(
     out.put(asyncio.run(run()))
 
 
-async def _matching(connection: index.Connection, words: str, plan: Plan) -> list[fulltext.Match]:
+async def _matching(connection: vectors.Connection, words: str, plan: Plan) -> list[fulltext.Match]:
     return await fulltext.matching(connection, words, VIDEOS, Filters(), plan) if words else []

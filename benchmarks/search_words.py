@@ -20,10 +20,10 @@ from benchmarks.run import Figure
 from benchmarks.search_corpus import Corpus
 from benchmarks.search_http import LIMIT
 from benchmarks.search_load import cpu_s
-from cluster import database
+from cluster.database import database
 from cluster.settings import Settings
-from pipelines import fulltext
-from pipelines.index import Plan
+from pipelines.index import fulltext
+from pipelines.index.vectors import Plan
 from serve.settings import SearchSettings
 
 ROWS = (200_000, 1_000_000)

@@ -19,7 +19,7 @@ import httpx
 
 from benchmarks.run import Figure
 from cluster.settings import Settings
-from pipelines import samples
+from pipelines.samples import samples
 
 SEARCHES = 20
 SEED = 1

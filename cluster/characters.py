@@ -5,7 +5,7 @@ Refused are control characters and what turns the direction of the letters behin
 of Unicode TR 9). Left out is what shows nothing and no language needs to be written right: direction marks, word joiners,
 byte order marks. Zero-width joiners and non-joiners, which Persian, Indic scripts and emoji are written with, and the
 zero-width space between words of Thai and Khmer stay, as long as something is seen beside them. Of a creator's handle, by
-which money finds its way, more is asked (`pipelines.handles`).
+which money finds its way, more is asked (`pipelines.sources.handles`).
 """
 
 from __future__ import annotations

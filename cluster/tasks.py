@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from cluster.observability.seldom import Seldom
 from cluster.resilience import backoff_s
-from cluster.seldom import Seldom
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)

@@ -19,15 +19,15 @@ from typing import Any
 import psycopg
 
 from cluster import settings as settings_module
-from cluster import telemetry
 from cluster.errors import Temporary
+from cluster.observability import telemetry
 from cluster.resilience import backoff_s
 from cluster.settings import Settings
-from ledger.archive.keeping import Keeping
-from ledger.book import Fenced
-from ledger.chain import RpcRefusal
+from ledger.journal.book import Fenced
+from ledger.keeping import Keeping
 from ledger.rounds import Counting, Epoch, Folding, Part, Paying, Reconciling, Shared, Watching
 from ledger.settings import LedgerSettings
+from ledger.solana.chain import RpcRefusal
 
 log = logging.getLogger(__name__)
 

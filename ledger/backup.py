@@ -13,9 +13,10 @@ import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from cluster import database, migrations, postgres_programs
+from cluster.database import database, migrations
+from cluster.embedded import postgres_programs
 from cluster.errors import Rejected, Temporary
-from ledger import adoption
+from ledger.payouts import adoption
 
 DUMP_TIMEOUT_S = 3600
 # Numbers that were given after the dump stand in spools, links and other people's notes: they are not given again.

@@ -24,25 +24,32 @@ import psycopg
 import redis
 from psycopg import Connection
 
-from cluster import cache, database, logins, runtime
+from cluster import cache, runtime
+from cluster.database import database, logins
 from cluster.errors import Rejected, Temporary
+from cluster.observability.seldom import Seldom
 from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
-from cluster.seldom import Seldom
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger import adoption, appearances, book, fold, ordering, review, stops, wallets
-from ledger.alarms import AgeAlarm
-from ledger.anchors import Anchoring
-from ledger.book import Fenced
-from ledger.chain import Chain, Effect, HttpNode, RpcRefusal
-from ledger.counters import Counters
-from ledger.fold import Fold, Folded
-from ledger.payouts import Payouts
-from ledger.reconcile import Difference, Finding, reconcile
+from ledger.accrual import fold
+from ledger.accrual.fold import Fold, Folded
+from ledger.accrual.shared_networks import SharedNetworks
+from ledger.appearances import appearances
+from ledger.audit.alarms import AgeAlarm
+from ledger.audit.anchors import Anchoring
+from ledger.creators import wallets
+from ledger.creators.counters import Counters
+from ledger.journal import book
+from ledger.journal.book import Fenced
+from ledger.orders import ordering
+from ledger.payouts import adoption
+from ledger.payouts.payouts import Payouts
+from ledger.payouts.reconcile import Difference, Finding, reconcile
+from ledger.risk import review, stops
 from ledger.settings import Economics, LedgerSettings
-from ledger.shared_networks import SharedNetworks
-from ledger.treasury import OTHER_MARKS, Treasury, open_treasury
+from ledger.solana.chain import Chain, Effect, HttpNode, RpcRefusal
+from ledger.solana.treasury import OTHER_MARKS, Treasury, open_treasury
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import psycopg
 
-from cluster import database, logins, ray_cluster, runtime, telemetry
+from cluster import ray_cluster, runtime
 from cluster import settings as settings_module
+from cluster.database import database, logins
 from cluster.errors import Temporary
+from cluster.observability import telemetry
 from cluster.roles import READER
 from cluster.services import Command, Service
 from cluster.settings import Settings
@@ -63,7 +65,7 @@ class LedgerService:
 
     def notes(self) -> Mapping[str, str]:
         """What has been open for too long, a line each; and that nobody has looked, where the ledger does not."""
-        from ledger import ages  # with numpy, which commands that ask nothing do without
+        from ledger.audit import ages  # with numpy, which commands that ask nothing do without
 
         try:
             with database.session(logins.url(self.settings, READER)) as connection:

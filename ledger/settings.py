@@ -46,7 +46,7 @@ class Economics:
     creator_day_max_pix: int = 50_000_000
     repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
 
-    # What counts (see ledger/vouching.py). A source is a key, or all viewers without one of a network. What it earns
+    # What counts (see ledger/accrual/vouching.py). A source is a key, or all viewers without one of a network. What it earns
     # all creators together in a UTC day counts up to `source_day_pix` (0: nobody is judged); so much for each of its
     # people, where a network is listed in `shared_networks`: "PREFIX = PEOPLE", the prefix being one that `[search]`
     # brings viewers together by (/24, IPv6 /48). Of the rest of a creator's day, of which one source brings them
@@ -161,7 +161,7 @@ class LedgerSettings:
     gas_key: str = ""  # empty: the treasury pays its own fees
     transaction_version: str = "auto"
     screening: str = (
-        ""  # "package.module:function", asked about recipients before they are paid (see ledger/screening.py)
+        ""  # "package.module:function", asked about recipients before they are paid (see ledger/risk/screening.py)
     )
     marker_accounts: bool = True
     marker_retention_s: int = 30 * 86_400  # longer than the age of any backup that may be restored
@@ -176,11 +176,11 @@ class LedgerSettings:
     # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
     # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
     give_back_after_s: float = 600.0
-    # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
+    # Orders (see ledger/orders/orders.py): carried out only when a second administrator has approved them, within the time.
     orders_by_two: bool = False
     order_expires_s: int = 72 * 3600
     anchor_interval_s: float = 3600.0  # between heads of the journal that are kept in the object store; 0: none is
-    # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/ages.py).
+    # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/audit/ages.py).
     batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
     stop_open_max_s: float = 7 * 86_400.0  # a freeze or a hold that nobody has released, a batch that is set aside
     order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out

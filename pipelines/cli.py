@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cluster.cli_context import Context, json_option
+from cluster.cli.context import Context, json_option
 from cluster.roles import JOBS
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from pipelines.local_files import Extent
-    from pipelines.source import Sent
+    from pipelines.sources.local_files import Extent
+    from pipelines.sources.source import Sent
 
 POLL_S = 0.5
 DOCUMENT = "application/json"
@@ -57,8 +57,11 @@ def ingest(
     Exit codes: 0 every video is accounted for (ready, refused for good with its reason, or taken down before), 1 some
     failed or the job did, 2 nothing was begun: SOURCE, a manifest or an option is wrong.
     """
-    from pipelines import creators, jobs, lists, model_names
-    from pipelines.local_files import Extent
+    from pipelines.catalog import creators
+    from pipelines.jobs import jobs
+    from pipelines.models import names as model_names
+    from pipelines.sources import lists
+    from pipelines.sources.local_files import Extent
 
     extent = Extent(follow_links=follow_links, hidden=hidden)
     with context.connect(JOBS, autocommit=True) as connection:
@@ -90,7 +93,7 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
     """Ingest jobs, the newest first."""
     if ctx.invoked_subcommand is not None:
         return
-    from pipelines import jobs as table
+    from pipelines.jobs import jobs as table
 
     context: Context = ctx.obj
     with context.connect(JOBS, autocommit=True) as connection:
@@ -108,8 +111,8 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
 @click.pass_obj
 def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
     """One job: what became of its videos, what it cost, and why some were refused. Exit code 0 however it stands."""
-    from pipelines import jobs as table
-    from pipelines import report
+    from pipelines.jobs import jobs as table
+    from pipelines.jobs import report
 
     with context.connect(JOBS, autocommit=True) as connection:
         job = table.get(connection, job_id)
@@ -125,7 +128,7 @@ def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
 @click.pass_obj
 def cancel(context: Context, job_id: str, as_json: bool) -> None:
     """Stop a job. What it has finished stays searchable."""
-    from pipelines import jobs as table
+    from pipelines.jobs import jobs as table
 
     with context.connect(JOBS, autocommit=True) as connection:
         job = table.cancel(context.settings, connection, job_id)
@@ -139,7 +142,7 @@ def cancel(context: Context, job_id: str, as_json: bool) -> None:
 @click.pass_obj
 def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
     """A new job for what failed or was quarantined in an older one. Exit codes are those of `pixr ingest`."""
-    from pipelines import jobs as table
+    from pipelines.jobs import jobs as table
 
     with context.connect(JOBS, autocommit=True) as connection:
         job = table.retry(context.settings, connection, job_id)
@@ -164,8 +167,11 @@ def _plan(
     """Print what a job of this source would do."""
     from cluster import runtime
     from cluster.storage import Storage
-    from pipelines import creators, estimate, jobs, model_names, source
-    from pipelines.remarks import Remarks
+    from pipelines.catalog import creators
+    from pipelines.jobs import estimate, jobs
+    from pipelines.models import names as model_names
+    from pipelines.sources import source
+    from pipelines.sources.remarks import Remarks
 
     settings = context.settings
     known, is_known = creators.known_handles(connection, [creator]), creators.knows(connection)
@@ -193,7 +199,8 @@ def _plan(
 def _write_sheets(context: Context, connection: Connection, job_id: str, folder: Path) -> None:
     from cluster import runtime
     from cluster.storage import Storage
-    from pipelines import contact_sheet, jobs
+    from pipelines.jobs import jobs
+    from pipelines.moments import contact_sheet
 
     storage = Storage(runtime.endpoints(context.settings).s3)
     folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +217,8 @@ def _in_s3(
     from cluster.errors import Rejected
     from cluster.settings import EMBEDDED
     from cluster.storage import Storage
-    from pipelines import creators, source
+    from pipelines.catalog import creators
+    from pipelines.sources import source
 
     if given.startswith("s3://"):
         if manifest and not manifest.startswith("s3://"):
@@ -240,7 +248,7 @@ def _follow(context: Context, connection: Connection, job_id: str, quiet: bool) 
     """Show progress until the job is over; Ctrl-C leaves it running."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pipelines import jobs
+    from pipelines.jobs import jobs
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeElapsedColumn())
     with Progress(*columns, console=context.console, disable=quiet, transient=True) as progress:
@@ -292,7 +300,7 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
 
 def _say_remarks(context: Context, found: list[dict[str, Any]]) -> None:
     """What was left out, and rows and files that do not fit: one line a reason."""
-    from pipelines import remarks
+    from pipelines.sources import remarks
 
     for row in found:
         context.console.print(f"  {remarks.line(row)}", style="yellow", markup=False, soft_wrap=True)

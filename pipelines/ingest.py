@@ -27,22 +27,28 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cluster import database, logins, ray_cluster, runtime, telemetry
+from cluster import ray_cluster, runtime
 from cluster import settings as settings_module
+from cluster.database import database, logins
 from cluster.errors import PixrError, Rejected, Temporary
+from cluster.observability import telemetry
 from cluster.resilience import backoff_s
 from cluster.roles import JOBS
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, signs, source
-from pipelines.gauges import Gauges
-from pipelines.handles import ANYBODY, Rights
-from pipelines.listed import Note
-from pipelines.lists import UPLOADS
+from pipelines.catalog import catalog, creators
+from pipelines.index import admin as index_admin
+from pipelines.jobs import jobs, leases, signs
+from pipelines.jobs.gauges import Gauges
 from pipelines.media import UNCONFINED
+from pipelines.models import registry
 from pipelines.nodes import Survey
-from pipelines.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
+from pipelines.sources import lists, source
+from pipelines.sources.handles import ANYBODY, Rights
+from pipelines.sources.listed import Note
+from pipelines.sources.lists import UPLOADS
+from pipelines.sources.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
 from pipelines.stages import AT_WORK, Decode, Embed, Place, Plan, Refused, Store
 
 if TYPE_CHECKING:
@@ -234,7 +240,7 @@ def _prepared(
     survey.begin()  # a node answers after some seconds, as does a model that nobody has registered
     named = dataclasses.replace(named, name=options.model or named.name)
     leases.release(connection, job_id, except_owner=owner(job_id, submission))
-    model = models.register(connection, named, ingest.embedder_cpus)
+    model = registry.register(connection, named, ingest.embedder_cpus)
     if job_source == jobs.CATALOGUE:  # what is ingested from now on comes after what is filled in
         index_admin.follow(connection, named.name)
     s3 = dataclasses.replace(ends.s3, buckets=(settings.s3.bucket, *settings.s3.ingest_buckets))

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
-from pipelines import frame_vectors, segments, sink
+from pipelines.moments import frame_vectors, segments, sink
 from pipelines.settings import IngestSettings
 
 REFUSED_SHOWN_MAX = 20

@@ -9,13 +9,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster import leftovers, runtime
+from cluster import runtime
+from cluster.embedded import leftovers
 from cluster.errors import Temporary
 from cluster.services import Command
 from cluster.settings import EMBEDDED, ROOT, Settings
-from pipelines import scratch, watch
 from pipelines.confinement.layers import Found
-from pipelines.scratch import Scratch
+from pipelines.jobs import watch
+from pipelines.sandbox import scratch
+from pipelines.sandbox.scratch import Scratch
 from pipelines.settings import IngestSettings
 
 SILENT_MAX_S = 60.0
@@ -41,7 +43,7 @@ class Jobs:
             leftovers.note(folder, self.settings.data_dir)
 
     def command(self) -> Command:
-        return Command((sys.executable, "-m", "pipelines.watch"))
+        return Command((sys.executable, "-m", "pipelines.jobs.watch"))
 
     def check(self) -> None:
         try:

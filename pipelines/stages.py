@@ -19,23 +19,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psycopg import Connection
 
-from cluster import database
+from cluster.database import database
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import answers, chunks, jobs, leases, sink
 from pipelines.confinement import profiles
 from pipelines.confinement.profiles import Profile
-from pipelines.losses import Losses
+from pipelines.decode import chunks
+from pipelines.jobs import jobs, leases
 from pipelines.media import TEMPORARY, UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
-from pipelines.models import Model
-from pipelines.sandbox import Result, Sandbox
-from pipelines.scratch import Scratch
+from pipelines.models.registry import Model
+from pipelines.moments import sink
+from pipelines.moments.losses import Losses
+from pipelines.sandbox import answers
+from pipelines.sandbox.sandbox import Result, Sandbox
+from pipelines.sandbox.scratch import Scratch
 from pipelines.settings import IngestSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from pipelines.encoder import Encoder
+    from pipelines.models.encoder import Encoder
 
 TURN_TIMEOUT_S = 60.0
 FULL_HD = 1920 * 1080
@@ -205,7 +208,7 @@ class Embed:
     """Decoded chunks → rows for the sink. Holds the model; frames of several videos share its batches."""
 
     def __init__(self, place: Place) -> None:
-        from pipelines import encoder
+        from pipelines.models import encoder
 
         model = place.model_settings
         self._encoder: Encoder = encoder.load(

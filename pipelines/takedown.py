@@ -12,9 +12,10 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
-from pipelines import catalog, frame_vectors
-from pipelines.lists import UPLOADS
+from pipelines.catalog import catalog
 from pipelines.media import THUMBNAILS
+from pipelines.moments import frame_vectors
+from pipelines.sources.lists import UPLOADS
 
 
 def remove(connection: Connection[Any], storage: Storage, bucket: str, video_id: int) -> None:

@@ -16,58 +16,48 @@ from typing import Any
 import psycopg
 from fastapi import FastAPI
 
-from cluster import cache, logins, runtime, telemetry
+from cluster import cache, runtime
+from cluster.database import logins
 from cluster.errors import Rejected, Temporary
+from cluster.observability import telemetry
 from cluster.resilience import Breaker
 from cluster.roles import SERVE
 from cluster.settings import Settings
 from cluster.storage import Storage
 from cluster.tasks import Tasks
-from ledger.recorder import Recorder
+from ledger.appearances.recorder import Recorder
 from ledger.settings import Economics
-from pipelines import index
+from pipelines.index import vectors
 from pipelines.settings import ModelSettings
-from serve import (
-    encoding,
-    gates,
-    openapi,
-    problems,
-    retention,
-    routes_creators,
-    routes_feed,
-    routes_jobs,
-    routes_keys,
-    routes_media,
-    routes_page,
-    routes_search,
-    routes_stream,
-    routes_videos,
-    sockets,
-)
-from serve.admission import Admission
-from serve.connections import Connections
-from serve.deadlines import Deadlines
-from serve.encoder import Encoding, Facts, Vector
-from serve.encoding import QueryEncoder
-from serve.feed import Feed
-from serve.generation import Generation
-from serve.limits import Limits
-from serve.liveness import Liveness
-from serve.manners import Manners
+from serve import retention
+from serve.access.admission import Admission
+from serve.access.limits import Limits
+from serve.access.transfer import Transfer
+from serve.http import gates, problems, sockets
+from serve.http.deadlines import Deadlines
+from serve.http.manners import Manners
+from serve.http.threads import DatabaseThreads, Threads
 from serve.metrics import Means, Metrics, pool_states
-from serve.query import Remembered
-from serve.readers import Readers
-from serve.recall import Recall
-from serve.repeats import Repeats
-from serve.results import Results
-from serve.same_secrets import SameSecrets
-from serve.services import Services
+from serve.replica import encoding
+from serve.replica.connections import Connections
+from serve.replica.encoder import Encoding, Facts, Vector
+from serve.replica.encoding import QueryEncoder
+from serve.replica.generation import Generation
+from serve.replica.liveness import Liveness
+from serve.replica.readers import Readers
+from serve.replica.recall import Recall
+from serve.replica.repeats import Repeats
+from serve.replica.results import Results
+from serve.replica.same_secrets import SameSecrets
+from serve.replica.store import Store
+from serve.replica.warming import Warming
+from serve.routes import creators, feed, jobs, keys, media, openapi, page, stream, videos
+from serve.routes import search as routes_search
+from serve.routes.services import Services
+from serve.search.feed import Feed
+from serve.search.kept import Shortcut
+from serve.search.query import Remembered
 from serve.settings import SearchSettings
-from serve.shortcut import Shortcut
-from serve.store import Store
-from serve.threads import DatabaseThreads, Threads
-from serve.transfer import Transfer
-from serve.warming import Warming
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +65,14 @@ APP = "pixr"
 INGRESS, ENCODER = "SearchApi", "QueryEncoder"
 ROUTERS = (
     routes_search,
-    routes_stream,
-    routes_feed,
-    routes_videos,
-    routes_jobs,
-    routes_creators,
-    routes_keys,
-    routes_media,
-    routes_page,
+    stream,
+    feed,
+    videos,
+    jobs,
+    creators,
+    keys,
+    media,
+    page,
 )
 PREPARE_EVERY_S = 2.0
 GC_THRESHOLDS = (20_000, 10, 10)  # a search makes hundreds of objects that die with it; 700 takes a twelfth of its CPU
@@ -163,7 +153,7 @@ async def _prepare_models(services: Services) -> None:
     """
     while True:
         try:
-            services.encoding.prepare((await services.readers.ask(index.state))[2])
+            services.encoding.prepare((await services.readers.ask(vectors.state))[2])
         except (Temporary, psycopg.OperationalError) as error:
             log.warning("the models are not known: %s", error)
         await asyncio.sleep(PREPARE_EVERY_S)

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import runtime
-from cluster.cli_context import Context
+from cluster.cli.context import Context
 from cluster.door import certificate
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from pipelines import samples
+from pipelines.samples import samples
 
 QUERIES_MAX = 5
 MOMENTS_SHOWN = 3

@@ -18,12 +18,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cluster import tasks
-from serve.kept import Kept
+from serve.replica.kept import Kept
 
 if TYPE_CHECKING:
-    from ledger.ages import Age
-    from serve.query import Query
-    from serve.search import Answer
+    from ledger.audit.ages import Age
+    from serve.search.answer import Answer
+    from serve.search.query import Query
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 CACHES = ("replica", "redis")  # where an answer that was not made anew comes from

@@ -14,8 +14,8 @@ import psycopg
 from psycopg import Connection
 
 from cluster.errors import Temporary
-from serve import deadlines
-from serve.services import Services
+from serve.http import deadlines
+from serve.routes.services import Services
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,13 @@ from types import FrameType
 
 import httpx
 
-from cluster import database, fingerprints, health, logins, ray_cluster, runtime, telemetry
+from cluster import ray_cluster, runtime
 from cluster import settings as settings_module
+from cluster.database import database, fingerprints, logins
 from cluster.door import backends, certificate, config
 from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
+from cluster.observability import health, telemetry
 from cluster.roles import SERVE
 from cluster.services import Command
 from cluster.settings import EMBEDDED, Settings
@@ -183,14 +185,14 @@ class Keeper:
             raise ConnectionError(str(error)) from error
 
     def _register_admin(self) -> None:
-        from serve import keys
+        from serve.access import keys
 
         with database.session(logins.url(self._settings, SERVE)) as connection:
             keys.ensure_admin(connection, runtime.secret(self._settings, "api_admin_key"))
 
     def _carry_wallets(self) -> None:
         from ledger.settings import Economics
-        from serve import wallets
+        from serve.creators import wallets
 
         with database.session(logins.url(self._settings, SERVE)) as connection:
             wallets.copy_claims(connection, self._settings.section(Economics))

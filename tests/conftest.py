@@ -25,13 +25,15 @@ import psutil
 import pytest
 from psycopg import sql
 
-from cluster import database, folders, grants, leftovers, migrations, roles, runtime, supervisor
+from cluster import folders, roles, runtime
 from cluster import settings as settings_module
+from cluster.database import database, grants, migrations
+from cluster.embedded import leftovers, supervisor
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import samples
-from pipelines.scratch import Scratch
+from pipelines.samples import samples
+from pipelines.sandbox.scratch import Scratch
 from pipelines.settings import IngestSettings
 
 START_TIMEOUT_S = 120.0
@@ -232,7 +234,7 @@ def localnet_url(tmp_path: Path) -> Iterator[str]:
 @contextmanager
 def localnet(port: int, folder: Path, slot_ms: int = 100) -> Iterator[subprocess.Popen[bytes]]:
     """A localnet process, from what the folder has of an earlier one."""
-    argv = [sys.executable, "-m", "ledger.localnet", "--port", str(port), "--data", str(folder)]
+    argv = [sys.executable, "-m", "ledger.solana.localnet", "--port", str(port), "--data", str(folder)]
     process = subprocess.Popen([*argv, "--slot-ms", str(slot_ms)])
     try:
         _wait_listening(port, process)

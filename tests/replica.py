@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import database, health, postgres_programs, postgres_user, roles, runtime
+from cluster import roles, runtime
+from cluster.database import database
+from cluster.embedded import postgres_programs, postgres_user
 from cluster.errors import Temporary
+from cluster.observability import health
 from cluster.settings import Settings
 
 WITHIN_S = 30.0

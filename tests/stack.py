@@ -22,11 +22,13 @@ from typing import Any
 import httpx
 import psutil
 
-from cluster import database, embedded, folders, roles, runtime
+from cluster import folders, roles, runtime
 from cluster import settings as settings_module
+from cluster.cli.stack import _check_of, _reason
+from cluster.database import database
+from cluster.embedded import factories
 from cluster.settings import ROOT, Settings
-from cluster.stack import _check_of, _reason
-from pipelines.scratch import Scratch
+from pipelines.sandbox.scratch import Scratch
 from pipelines.settings import IngestSettings
 from tests.conftest import free_port
 from tests.replica import at_port
@@ -132,7 +134,7 @@ def outside(settings: Settings) -> list[Path]:
 
 def all_healthy(stack: Stack) -> bool:
     """Every service answers what `pixr status` asks it. The command itself takes seconds of CPU, most of it for more."""
-    ours = [each for each in embedded.all_services(stack.settings) if each.name != "schema"]
+    ours = [each for each in factories.all_services(stack.settings) if each.name != "schema"]
     return not any(_reason(_check_of(each)) for each in ours)
 
 

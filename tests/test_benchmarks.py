@@ -15,9 +15,9 @@ from benchmarks import moments, questions
 from benchmarks.questions import Hit, Question
 from benchmarks.run import Figure, row
 from cluster import settings
-from pipelines import world
-from pipelines.film import Form
-from pipelines.samples import Sample, Shot
+from pipelines.samples import world
+from pipelines.samples.film import Form
+from pipelines.samples.samples import Sample, Shot
 from tests.pipelines.conftest import X264, ffmpeg
 
 NAMES = [concept.name for concept in world.artwork().concepts[:40]]

@@ -72,8 +72,8 @@ def described(name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("decord", ("pipelines/plain_decord.py",)),
-        ("open_clip", ("pipelines/encoder.py", "pipelines/training/")),
+        ("decord", ("pipelines/decode/plain_decord.py",)),
+        ("open_clip", ("pipelines/models/encoder.py", "pipelines/training/")),
         ("solana", ("ledger/",)),
         ("solders", ("ledger/",)),
     ],
@@ -92,10 +92,10 @@ def test_only_the_settings_read_the_environment() -> None:
 def test_background_tasks_are_started_by_what_watches_over_them() -> None:
     """`cluster.tasks` logs and starts again what fails. Elsewhere a task is bare where its maker waits for it."""
     awaited = {
-        "serve/limits.py",  # one question to Redis, for all who wait for it
-        "serve/routes_stream.py",  # the parts of a search, which its reader takes
-        "serve/candidates.py",  # the query's vector, for both lists
-        "ledger/localnet/server.py",  # a program of its own, which ends with the first of the two
+        "serve/access/limits.py",  # one question to Redis, for all who wait for it
+        "serve/routes/stream.py",  # the parts of a search, which its reader takes
+        "serve/search/candidates.py",  # the query's vector, for both lists
+        "ledger/solana/localnet/server.py",  # a program of its own, which ends with the first of the two
     }
     bare = re.compile(r"\b(create_task|ensure_future)\(")
     users = {str(file.relative_to(ROOT)) for file in modules() if bare.search(file.read_text(encoding="utf-8"))}

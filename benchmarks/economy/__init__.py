@@ -25,7 +25,8 @@ from benchmarks.economy import compare, platform, report, rules, strategies
 from benchmarks.economy.compare import Paces, Result
 from benchmarks.economy.learning import Pace
 from benchmarks.run import Figure
-from cluster import database, migrations, roles, runtime
+from cluster import roles, runtime
+from cluster.database import database, migrations
 from cluster.settings import Settings
 from ledger.settings import PIX, Economics
 

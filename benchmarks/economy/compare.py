@@ -25,7 +25,7 @@ from benchmarks.economy.platform import FixedHashes
 from benchmarks.economy.strategies import Strategy
 from benchmarks.economy.towns import Town
 from benchmarks.economy.world import World
-from ledger.fold import Outcome
+from ledger.accrual.fold import Outcome
 from ledger.settings import PIX, PPM, Economics
 
 FARMS_EACH = 4  # of all strategies, in one economy

@@ -20,8 +20,8 @@ from benchmarks.economy.platform import Bytes, Searches
 from benchmarks.economy.towns import Town
 from benchmarks.economy.viewers import NICHES_OF, Viewer, Viewers
 from ledger import money
-from ledger.appearances import Hashes
-from ledger.caps import DAY_S
+from ledger.accrual.caps import DAY_S
+from ledger.appearances.appearances import Hashes
 from ledger.settings import PPM, Economics
 
 OWN_TOPICS = 0.75  # of what a viewer searches for

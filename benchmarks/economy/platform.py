@@ -18,13 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection, sql
 
-from ledger import book, owed, spool, stops, wallets
-from ledger.appearances import Hashes, parameters
-from ledger.caps import DAY_S
-from ledger.fold import Fold, Outcome, mature
-from ledger.localnet import inside
-from ledger.review import review
+from ledger.accrual.caps import DAY_S
+from ledger.accrual.fold import Fold, Outcome, mature
+from ledger.appearances import spool
+from ledger.appearances.appearances import Hashes, parameters
+from ledger.creators import wallets
+from ledger.journal import book
+from ledger.payouts import owed
+from ledger.risk import stops
+from ledger.risk.review import review
 from ledger.settings import PPM, Economics, LedgerSettings
+from ledger.solana.localnet import inside
 
 Ids = NDArray[np.int64]
 Bytes = NDArray[np.uint8]

@@ -17,10 +17,10 @@ from benchmarks.economy.learning import Pace
 from benchmarks.economy.people import People
 from benchmarks.economy.platform import HONEST, Ids, Platform, Searches, Sent
 from benchmarks.economy.strategies import Strategy
-from ledger.caps import DAY_S
-from ledger.fold import Outcome
+from ledger.accrual.caps import DAY_S
+from ledger.accrual.fold import Outcome
 from ledger.settings import PPM, Economics
-from pipelines import relevance
+from pipelines.models import relevance
 
 SLOT_ENDS_S = (50 * 60, 12 * 3600, DAY_S - 10 * 60)  # whole buckets of maturity
 NOON = 1

@@ -1,4 +1,4 @@
-"""What the door itself answers: problem documents of the shape that the interface has everywhere (serve/problems.py).
+"""What the door itself answers: problem documents of the shape that the interface has everywhere (serve/http/problems.py).
 
 HAProxy 2.8 makes errors in two places. What it cannot read as a request at all it refuses before any rule, in HTML, and
 the one thing that can be said against that is that the connection is closed without an answer (`UNREAD`); every other

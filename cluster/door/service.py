@@ -19,7 +19,7 @@ from cluster import runtime
 from cluster.door import backends, certificate, config, sockets
 from cluster.door.backends import Backend
 from cluster.errors import PixrError, Rejected, Temporary
-from cluster.seldom import Seldom
+from cluster.observability.seldom import Seldom
 from cluster.services import Command
 from cluster.settings import EMBEDDED, Settings
 

@@ -14,9 +14,9 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import Connection
 
-from ledger import book
 from ledger.archive import parts
 from ledger.archive.shelf import Shelf
+from ledger.journal import book
 
 Conn = Connection[Any]
 Named = tuple[str, datetime]  # what a row is found by, and when it came to its end

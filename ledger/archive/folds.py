@@ -16,12 +16,13 @@ import numpy as np
 from psycopg import Connection
 
 from cluster.errors import Rejected
-from ledger import book, spool
+from ledger.accrual.fold import Outcome
+from ledger.appearances import spool
 from ledger.archive import parts
 from ledger.archive.journal import UNPROVEN
 from ledger.archive.parts import FOLDS
 from ledger.archive.shelf import Row, Shelf, bytes_of
-from ledger.fold import Outcome
+from ledger.journal import book
 
 Conn = Connection[Any]
 

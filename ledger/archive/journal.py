@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.errors import Rejected
-from ledger import book
 from ledger.archive import accounts, parts
 from ledger.archive.parts import JOURNAL
 from ledger.archive.shelf import Row, Shelf, bytes_of
+from ledger.journal import book
 
 Conn = Connection[Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger import book
 from ledger.archive.shelf import Written
+from ledger.journal import book
 
 Conn = Connection[Any]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger import book
 from ledger.archive import exchange, parts
 from ledger.archive.exchange import Named, Table
 from ledger.archive.parts import PAYMENTS
 from ledger.archive.shelf import Row, Shelf
+from ledger.journal import book
 
 Conn = Connection[Any]
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.errors import Rejected
-from ledger import book
 from ledger.archive import accounts, folds, history, journal, parts, payments
 from ledger.archive.accounts import Kept
 from ledger.archive.journal import Entry
 from ledger.archive.parts import FOLDS, JOURNAL, KINDS, Part
 from ledger.archive.shelf import Row, Shelf
+from ledger.journal import book
 
 Conn = Connection[Any]
 Numbers = NDArray[np.int64]

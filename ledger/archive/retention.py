@@ -12,9 +12,9 @@ from typing import Any, LiteralString
 
 from psycopg import Connection
 
-from ledger import book
 from ledger.archive import folds, history, journal, parts, payments
 from ledger.archive.parts import CHAIN, FOLDS, JOURNAL, PAYMENTS
+from ledger.journal import book
 from ledger.settings import LedgerSettings
 
 Conn = Connection[Any]

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipelines import compounds, world, world_words
+from pipelines.models import compounds
+from pipelines.samples import world, world_words
 from pipelines.training import shape, tokens
 from pipelines.training.course import JOINT_FROM, Course, Plan, normal
 from pipelines.training.pictures import Lesson, Studio, paint

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.world import ARTWORK
+from pipelines.samples.world import ARTWORK
 
 CELLS = {"noto": 128, "noto-v1": 72, "fluent-emoji-flat": 72, "fxemoji": 72}
 COLUMNS = 25

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import encoder
-from pipelines.relevance import FILE, PPM
-from pipelines.samples import Sample
+from pipelines.models import encoder
+from pipelines.models.relevance import FILE, PPM
+from pipelines.samples.samples import Sample
 from pipelines.training import cut
 from pipelines.training.questions import SEED, Catalogue, Meaning, Vectors, clips, pictured, questions
 

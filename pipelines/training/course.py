@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from pipelines.samples.world import BACKGROUNDS, Scene
 from pipelines.training import space
 from pipelines.training.words import Phrasebook
-from pipelines.world import BACKGROUNDS, Scene
 
 SIZES = (
     (0.15, 48),

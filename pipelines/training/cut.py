@@ -1,4 +1,4 @@
-"""Fits the cut of a model: which answers to a text are near enough to be shown (`pipelines.cutoff`).
+"""Fits the cut of a model: which answers to a text are near enough to be shown (`pipelines.models.cutoff`).
 
 Asks what `questions` has, what the catalogue does not show, and nonsense; then takes the line from what
 a text could attain to the least cosine of its answers that hides the most of what is not there, of those that lose
@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import encoder, world
-from pipelines.cutoff import REFERENCE, Cutoff, Reference
-from pipelines.relevance import FILE, Calibration
-from pipelines.samples import Sample
+from pipelines.models import encoder
+from pipelines.models.cutoff import REFERENCE, Cutoff, Reference
+from pipelines.models.relevance import FILE, Calibration
+from pipelines.samples import world
+from pipelines.samples.samples import Sample
 from pipelines.training import questions
 from pipelines.training.pictures import Studio
 from pipelines.training.questions import Catalogue, Vectors

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipelines import world, world_paint, world_words
-from pipelines.world import SEEN, Artwork, Item, Scene
+from pipelines.samples import world, world_paint, world_words
+from pipelines.samples.world import SEEN, Artwork, Item, Scene
 
 FRAMES = (
     16 / 9,

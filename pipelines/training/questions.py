@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import encoder, film, samples, world, world_words
-from pipelines.film import Form
-from pipelines.samples import Sample
+from pipelines.models import encoder
+from pipelines.samples import film, samples, world, world_words
+from pipelines.samples.film import Form
+from pipelines.samples.samples import Sample
 from pipelines.training.pictures import Studio
 from pipelines.training.words import Phrasebook
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.world import BACKGROUNDS, Concept
+from pipelines.samples.world import BACKGROUNDS, Concept
 
 SHARED = 0.35  # of a concept's direction that follows from its keywords
 BEHIND = 0.35  # weight of the background beside what is in front of it

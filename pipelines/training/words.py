@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.world import BACKGROUNDS, Concept
-from pipelines.world_words import BEHIND, TEMPLATES, queries, with_article
+from pipelines.samples.world import BACKGROUNDS, Concept
+from pipelines.samples.world_words import BEHIND, TEMPLATES, queries, with_article
 
 Rows = NDArray[np.float32]
 PART_LETTERS_MIN = 3  # of a part of a compound: "the me" and "me at" are none

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import database, embedded_ray, folders, postgres_programs, postgres_user, runtime, supervisor
+from cluster import folders, runtime
 from cluster import settings as settings_module
-from cluster.embedded_ray import Ray
+from cluster.database import database
+from cluster.embedded import postgres_programs, postgres_user, supervisor
+from cluster.embedded import ray as embedded_ray
+from cluster.embedded.ray import Ray
 from cluster.errors import Rejected
 from cluster.settings import ROOT, Settings
 from cluster.storage import Storage
@@ -125,7 +128,7 @@ def supervised_by_stranger(settings: Settings, *services: str) -> Iterator[None]
     """The services that are named, run by another user."""
     environment = os.environ | {"PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": str(settings.data_dir)}
     supervisor.status_path(settings).unlink()
-    argv = as_stranger(sys.executable, "-m", "cluster.supervisor", *services)
+    argv = as_stranger(sys.executable, "-m", "cluster.embedded.supervisor", *services)
     process = subprocess.Popen(argv, env=environment, cwd=ROOT)
     try:
         wait_up(settings, process)

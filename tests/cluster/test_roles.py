@@ -15,12 +15,14 @@ import pytest
 from psycopg import Connection, sql
 from solders.keypair import Keypair
 
-from cluster import database, embedded, grants, logins, migrations, runtime
-from cluster.embedded_postgres import Postgres
+from cluster import runtime
+from cluster.database import database, grants, logins, migrations
+from cluster.embedded import factories
+from cluster.embedded.postgres import Postgres
 from cluster.errors import Rejected, Temporary
 from cluster.roles import JOBS, LEDGER, OWNER, PARTS, READER, SERVE, Role
 from cluster.settings import ROOT, Settings
-from ledger import challenges, wallets
+from ledger.creators import challenges, wallets
 from ledger.settings import Economics
 from serve.settings import SearchSettings
 from tests.cluster.privileges import assert_as_stated, found
@@ -586,9 +588,9 @@ def test_a_machine_that_knows_no_url_for_a_part_says_which_setting_it_is(setting
 
 
 def test_a_machine_without_the_owners_url_makes_no_tables(settings: Settings, postgres_url: str) -> None:
-    names = {each.name for each in embedded.all_services(settings)}
+    names = {each.name for each in factories.all_services(settings)}
     theirs = with_urls(settings, serve_url=as_role(postgres_url, SERVE))
-    assert names - {each.name for each in embedded.all_services(theirs)} == {"schema"}
+    assert names - {each.name for each in factories.all_services(theirs)} == {"schema"}
     with pytest.raises(ValueError, match="no part has one"):
         with_urls(settings)
 
@@ -634,13 +636,13 @@ NEEDS = {"INSERT INTO": "INSERT", "UPDATE": "UPDATE", "DELETE FROM": "DELETE", "
 # Whose statements a module holds; of several roles where more than one part runs it.
 WORKS_AS: dict[str, tuple[Role, ...]] = {
     "cluster": (OWNER,),
-    "cluster/fingerprints.py": (OWNER,),  # noted by Serve, forgotten by the owner
+    "cluster/database/fingerprints.py": (OWNER,),  # noted by Serve, forgotten by the owner
     "ledger": (LEDGER,),
-    "ledger/appearances.py": (LEDGER, SERVE),
+    "ledger/appearances/appearances.py": (LEDGER, SERVE),
     "ledger/backup.py": (OWNER,),
-    "ledger/challenges.py": (SERVE,),
-    "ledger/localnet": (),  # a database of its own
-    "ledger/recorder.py": (SERVE,),
+    "ledger/creators/challenges.py": (SERVE,),
+    "ledger/solana/localnet": (),  # a database of its own
+    "ledger/appearances/recorder.py": (SERVE,),
     "pipelines": (JOBS,),
     "serve": (SERVE,),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import samples
+from pipelines.samples import samples
 from tests.stack import Stack, running
 
 

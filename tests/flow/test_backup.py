@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import database, roles, runtime
+from cluster import roles, runtime
+from cluster.database import database
 from ledger.rounds import open_chain
-from pipelines.samples import Sample
-from serve import keys
+from pipelines.samples.samples import Sample
+from serve.access import keys
 from tests.conftest import until
 from tests.flow.test_flow import PAID_WITHIN_S, recorded
 from tests.stack import Stack

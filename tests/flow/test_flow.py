@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cluster.settings import ROOT
-from pipelines.samples import Sample
+from pipelines.samples.samples import Sample
 from serve.client import Client
 from serve.settings import SearchSettings
 from tests.conftest import until

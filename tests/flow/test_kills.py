@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from cluster import runtime
-from pipelines.samples import Sample
-from serve.search import UNPAID
+from pipelines.samples.samples import Sample
+from serve.search.answer import UNPAID
 from serve.settings import SearchSettings
 from tests.conftest import until
 from tests.flow.test_soak import SETTLED_WITHIN_S, compare, everything_recorded, settled

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.embedded_ray import Ray
+from cluster.embedded.ray import Ray
 from cluster.folders import OTHERS
-from pipelines import samples
-from pipelines.film import Form
-from pipelines.samples import Sample
+from pipelines.samples import samples
+from pipelines.samples.film import Form
+from pipelines.samples.samples import Sample
 from tests.stack import Stack
 
 REASON_WITHIN_S = 20.0

@@ -17,10 +17,10 @@ import psycopg
 import pytest
 
 from cluster import runtime
-from ledger import spool
-from ledger.appearances import Hashes
+from ledger.appearances import spool
+from ledger.appearances.appearances import Hashes
 from ledger.settings import Economics
-from pipelines.samples import Sample
+from pipelines.samples.samples import Sample
 from tests.conftest import until
 from tests.stack import Stack, all_healthy, family, is_ledger_actor, near_enough
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.encoder import MODELS
-from pipelines.samples import Sample
+from pipelines.models.encoder import MODELS
+from pipelines.samples.samples import Sample
 from tests.conftest import until
 from tests.flow.test_kills import viewers
 from tests.stack import Stack

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from cluster import runtime
-from pipelines import samples
+from pipelines.samples import samples
 from tests.conftest import until
 from tests.hostile import gauges
 from tests.hostile.wire import Door

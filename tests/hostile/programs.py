@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from cluster import keeper
+from cluster.embedded import keeper
 from cluster.settings import ROOT
 
 END_TIMEOUT_S = 60.0

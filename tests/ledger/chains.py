@@ -1,6 +1,6 @@
 """A chain inside the test's own process, and a ledger that settles on it: blocks are made when the test says so.
 
-The chain and its accounts are those of `ledger.localnet.inside`.
+The chain and its accounts are those of `ledger.solana.localnet.inside`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from typing import Any
 from psycopg import Connection
 from solders.pubkey import Pubkey
 
-from ledger import audit, batches, book, packing, treasury
-from ledger.batches import Recipient
-from ledger.chain import Chain
-from ledger.localnet import blocks, inside
-from ledger.localnet.inside import RENT, Key, LocalNode, new_chain, token_account
-from ledger.payouts import Payouts
+from ledger.audit import audit
+from ledger.journal import book
+from ledger.payouts import batches
+from ledger.payouts.batches import Recipient
+from ledger.payouts.payouts import Payouts
 from ledger.settings import Economics, LedgerSettings
-from ledger.treasury import Treasury
+from ledger.solana import packing, treasury
+from ledger.solana.chain import Chain
+from ledger.solana.localnet import blocks, inside
+from ledger.solana.localnet.inside import RENT, Key, LocalNode, new_chain, token_account
+from ledger.solana.treasury import Treasury
 
 __all__ = ["RENT", "Key", "LocalNode", "new_chain", "token_account"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from cluster import database
-from ledger import book
+from cluster.database import database
+from ledger.journal import book
 from tests.ledger.chains import Rig, new_chain
 
 

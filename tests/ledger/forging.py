@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from ledger import book
+from ledger.journal import book
 
 Conn = Connection[Any]
 

@@ -12,19 +12,23 @@ import pytest
 from psycopg import Connection
 from solders.pubkey import Pubkey
 
-from cluster import database, runtime
+from cluster import runtime
+from cluster.database import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger import actor, anchors, audit, orders, stops
+from ledger import actor
 from ledger.actor import Ledger, Loop
-from ledger.book import Fenced
+from ledger.audit import anchors, audit
+from ledger.journal.book import Fenced
+from ledger.orders import orders
+from ledger.risk import stops
 from ledger.rounds import IDS_LOST, SILENT_MAX_S, Counting, Epoch, Part, Watching, open_chain
 from ledger.settings import Economics, LedgerSettings
-from serve import keys
+from serve.access import keys
 from tests.conftest import localnet, until
+from tests.ledger.accrual.test_fold import record, search, shown
 from tests.ledger.chains import Key
-from tests.ledger.test_fold import record, search, shown
 
 EARNED = 900  # of one appearance
 SLOT_MS = 25

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from cluster import database, runtime
+from cluster import runtime
+from cluster.database import database
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import adoption, audit, backup, book, stops
-from ledger.payouts import Payouts
-from ledger.reconcile import UNKNOWN, Finding, reconcile
+from ledger import backup
+from ledger.audit import audit
+from ledger.journal import book
+from ledger.payouts import adoption
+from ledger.payouts.payouts import Payouts
+from ledger.payouts.reconcile import UNKNOWN, Finding, reconcile
+from ledger.risk import stops
 from tests.cluster.privileges import assert_as_stated
 from tests.conftest import supervised, throwaway_settings
 from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, Rig

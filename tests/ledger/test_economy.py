@@ -19,7 +19,7 @@ from benchmarks.economy import compare, platform, report, rules, towns
 from benchmarks.economy.compare import CreatorResult, FarmResult, GriefResult, Paces, Result
 from benchmarks.economy.learning import Learner, Pace, Tactic
 from benchmarks.economy.strategies import BY_NAME, LOOKS_A_DAY, SEARCHES_A_DAY, STRATEGIES, look_pix
-from cluster import database
+from cluster.database import database
 from ledger.settings import PIX, PPM
 
 SEED = 3

@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ledger import book, caps, packing, seen
-from ledger.book import Entry
-from ledger.packing import Payer
+from ledger.accrual import caps, seen
+from ledger.journal import book
+from ledger.journal.book import Entry
+from ledger.solana import packing
+from ledger.solana.packing import Payer
 from tests.ledger.chains import Key
 
 DAYS = np.array([20_000, 20_001], np.uint16)

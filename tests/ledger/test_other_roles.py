@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 from psycopg import Connection
 
-from cluster import database
+from cluster.database import database
 from cluster.roles import SERVE
-from ledger import spool
-from ledger.appearances import BEGUN, CLOSED, HELD, RECORDED, parameters
+from ledger.appearances import spool
+from ledger.appearances.appearances import BEGUN, CLOSED, HELD, RECORDED, parameters
+from tests.ledger.accrual.test_fold import assert_whole, change, earned, folded, open_incarnation, record, search, shown
 from tests.ledger.chains import Rig, assert_paid
-from tests.ledger.test_book import fund
-from tests.ledger.test_fold import assert_whole, change, earned, folded, open_incarnation, record, search, shown
+from tests.ledger.journal.test_book import fund
 
 Conn = Connection[Any]
 

@@ -14,26 +14,32 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from cluster import database, runtime
+from cluster import runtime
+from cluster.database import database
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger import adoption, anchors, book, fold, orders, stops
-from ledger import reconcile as reconciling
-from ledger.chain import Chain, Effect
-from ledger.reconcile import reconcile
+from ledger.accrual import fold
+from ledger.audit import anchors
+from ledger.journal import book
+from ledger.orders import orders
+from ledger.payouts import adoption
+from ledger.payouts import reconcile as reconciling
+from ledger.payouts.reconcile import reconcile
+from ledger.risk import stops
 from ledger.settings import Economics
+from ledger.solana.chain import Chain, Effect
 from tests.conftest import until
+from tests.ledger.accrual.test_fold import assert_whole, earned, folded, record, search, shown
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, GAS, LocalNode, Rig, assert_paid, new_chain
+from tests.ledger.journal.test_book import fund
+from tests.ledger.orders.test_orders import carried_out, key_of, placed
+from tests.ledger.payouts.test_resolving import ask_for, cut
+from tests.ledger.payouts.test_restored import assert_paid_once, go_back, work
+from tests.ledger.payouts.test_two_walls import given_up
 from tests.ledger.snapshots import Snapshot
 from tests.ledger.test_actor import at_work, unfolded
 from tests.ledger.test_actor import connection as connection
 from tests.ledger.test_actor import eager as eager
-from tests.ledger.test_book import fund
-from tests.ledger.test_fold import assert_whole, earned, folded, record, search, shown
-from tests.ledger.test_orders import carried_out, key_of, placed
-from tests.ledger.test_resolving import ask_for, cut
-from tests.ledger.test_restored import assert_paid_once, go_back, work
-from tests.ledger.test_two_walls import given_up
 
 DUST = 5_000  # lamports
 

@@ -13,13 +13,14 @@ import imageio_ffmpeg
 import pytest
 from psycopg import AsyncConnection, Connection
 
-from cluster import database, ray_cluster, roles, runtime
+from cluster import ray_cluster, roles, runtime
 from cluster import settings as settings_module
+from cluster.database import database
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import encoder, models
-from pipelines.encoder import MODELS
+from pipelines.models import encoder, registry
+from pipelines.models.encoder import MODELS
 from pipelines.settings import ModelSettings
 from tests.conftest import fresh_database, supervised, throwaway_settings
 from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, clustered, load
@@ -104,7 +105,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_facts(tiny_model: Path) -> dict[str, Any]:
     """What it is: a job that does not know has a worker load it, which takes seconds."""
-    return models.facts_of(ModelSettings(name=str(tiny_model)))
+    return registry.facts_of(ModelSettings(name=str(tiny_model)))
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def deployment(
     The model is known there, as after any job; a back-fill's model, and those of `tests/flow`, are not.
     """
     with database.connect(postgres_url, autocommit=True) as connection:
-        models.remember(connection, str(tiny_model), tiny_facts, encoder.digest(str(tiny_model)))
+        registry.remember(connection, str(tiny_model), tiny_facts, encoder.digest(str(tiny_model)))
     for name, preferred in (("serve", 8000), ("solana", 8899)):
         runtime.port(ray_head, name, preferred)
     file = tmp_path / "deployment.toml"

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import chunks, stages
-from pipelines.leases import Lease
+from pipelines import stages
+from pipelines.decode import chunks
+from pipelines.jobs.leases import Lease
 from pipelines.media import Failure, Video
 from pipelines.settings import IngestSettings
 from pipelines.stages import Decoded, Task

@@ -10,8 +10,9 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from pipelines import index_admin, jobs
-from pipelines.encoder import MODELS
+from pipelines.index import admin as index_admin
+from pipelines.jobs import jobs
+from pipelines.models.encoder import MODELS
 from tests.conftest import until
 from tests.pipelines.test_ingest import copied, submit, wait
 

@@ -13,7 +13,7 @@ import pytest
 from psycopg import Connection
 
 from cluster.settings import Settings
-from pipelines import jobs, watch
+from pipelines.jobs import jobs, watch
 from tests.pipelines.test_ingest import WHOLE, multiplied, processes, rows, submit, wait
 
 KILLS, INTERVAL_S = 20, 30.0
@@ -23,7 +23,7 @@ VICTIMS = (
     "EmbedBatches",
     "ray::Map",
     "ray::FlatMap",
-    "pipelines.sandbox_child",
+    "pipelines.sandbox.child",
     "child of a keeper",
 )
 DRIVER_KILLS_MAX = 3  # a job's driver may die five times
@@ -70,11 +70,11 @@ class Killer:
     def _find(self, name: str) -> list[psutil.Process]:
         if name != "child of a keeper":
             return processes(self._settings, name) or self._unmarked(name)
-        return [child for keeper in self._unmarked("pipelines.sandbox_child") for child in _children(keeper)]
+        return [child for keeper in self._unmarked("pipelines.sandbox.child") for child in _children(keeper)]
 
     def _unmarked(self, name: str) -> list[psutil.Process]:
         """Processes without our variables in their environment, as keepers are: by their ancestors."""
-        if name != "pipelines.sandbox_child":
+        if name != "pipelines.sandbox.child":
             return []
         workers = processes(self._settings, "ray::")
         return [child for worker in workers for child in _children(worker) if _is(child, name)]

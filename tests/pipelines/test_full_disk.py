@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from cluster import folders, runtime
-from cluster.cli_context import Context
+from cluster.cli.context import Context
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage

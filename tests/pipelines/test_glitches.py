@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from psycopg import Connection
 
-from cluster import database
+from cluster.database import database
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
-from pipelines import catalog, ingest, sink
-from pipelines.listed import Listed
-from pipelines.models import Model
+from pipelines import ingest
+from pipelines.catalog import catalog
+from pipelines.models.registry import Model
+from pipelines.moments import sink
 from pipelines.settings import IngestSettings, ModelSettings
+from pipelines.sources.listed import Listed
 from pipelines.stages import Decode, Decoded, Done, Place, Plan, Refused, Store, Task, chunk_row
 from tests.pipelines import oddities
 from tests.pipelines.conftest import ffmpeg

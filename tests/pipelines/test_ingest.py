@@ -20,9 +20,10 @@ from psycopg import Connection
 from cluster import runtime
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import jobs, lists, report, source, watch
-from pipelines.scratch import Scratch
+from pipelines.jobs import jobs, report, watch
+from pipelines.sandbox.scratch import Scratch
 from pipelines.settings import IngestSettings
+from pipelines.sources import lists, source
 from tests.conftest import until
 
 TIMEOUT_S = 240.0

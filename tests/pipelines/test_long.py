@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import manifest, source, stages
+from pipelines import stages
 from pipelines.media import Failure
+from pipelines.sources import manifest, source
 from tests.pipelines import counted
 from tests.pipelines.conftest import ffmpeg
 

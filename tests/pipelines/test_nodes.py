@@ -17,14 +17,14 @@ import requests
 from psycopg import Connection
 
 from cluster import ray_cluster, runtime
-from cluster.embedded_ray import Ray
-from cluster.keeper import kill_tree
+from cluster.embedded.keeper import kill_tree
+from cluster.embedded.ray import Ray
 from cluster.settings import Settings
 from tests.conftest import until
 from tests.pipelines.test_ingest import WHOLE, multiplied, rows, submit, wait
 
 NODES, NODE_CPUS, NODE_STORE_MB = 2, 2, 128
-KEEPER = "pipelines.sandbox_child"
+KEEPER = "pipelines.sandbox.child"
 COPIES = 6  # of each file
 
 

@@ -20,18 +20,21 @@ import pytest
 from psycopg import Connection
 from ray._private.authentication_test_utils import reset_auth_token_state
 
-from cluster import database, ray_cluster
+from cluster import ray_cluster
+from cluster.database import database
+from cluster.embedded.keeper import kill_tree
 from cluster.errors import Rejected
-from cluster.keeper import kill_tree
 from cluster.runtime import S3Endpoint
 from cluster.settings import Settings
-from pipelines import catalog, jobs, nodes, stages
+from pipelines import nodes, stages
+from pipelines.catalog import catalog
 from pipelines.confinement.layers import LANDLOCK
-from pipelines.listed import Listed
+from pipelines.jobs import jobs
 from pipelines.media import TEMPORARY, UNCONFINED, Failure
-from pipelines.models import Model
-from pipelines.sandbox import Sandbox
+from pipelines.models.registry import Model
+from pipelines.sandbox.sandbox import Sandbox
 from pipelines.settings import IngestSettings, ModelSettings
+from pipelines.sources.listed import Listed
 from pipelines.stages import Decode, Done, Place, Plan, Refused, Store, Task
 from tests.conftest import supervised, throwaway_settings
 from tests.forgetting import forget_landlock

@@ -35,7 +35,7 @@ WITHIN_S = 180.0
 FILM = """
 import sys
 from pathlib import Path
-from pipelines import film, samples
+from pipelines.samples import film, samples
 out, count, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 form = film.Form(width=256, height=144, fps=12, sound=False)
 samples.write(out, count, seed, forms=(form,), creators=2, shots=(2, 2), seconds=(2.0, 2.5), concepts=(1, 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import migrations
+from cluster.database import migrations
 from tests.releases import folders
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import database, migrations, runtime, supervisor
+from cluster import runtime
 from cluster import settings as settings_module
+from cluster.database import database, migrations
+from cluster.embedded import supervisor
 from cluster.settings import ROOT, Settings
 from tests.conftest import supervised, until, wait_up
 from tests.releases import folders

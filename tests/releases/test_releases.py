@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster import database, roles, runtime
+from cluster import roles, runtime
+from cluster.database import database
 from tests.cluster.privileges import assert_as_stated
 from tests.conftest import until
 from tests.releases import folders

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster import database, runtime
+from cluster import runtime
 from cluster import settings as settings_module
+from cluster.database import database
 from cluster.settings import Settings
 from pipelines.settings import ModelSettings
-from serve.encoding import QueryEncoder
+from serve.replica.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.conftest import fresh_database, on_ground
 from tests.serve import scenes

@@ -25,16 +25,18 @@ from psycopg import AsyncConnection, Connection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cluster import database, runtime
+from cluster import runtime
+from cluster.database import database
 from cluster.door.config import HEALTH_PATH
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import relevance
-from serve import app, keys
-from serve.encoder import Encoding, Facts, Vector
-from serve.encoding import QueryEncoder, RemoteEncoding
-from serve.services import Services
+from pipelines.models import relevance
+from serve import app
+from serve.access import keys
+from serve.replica.encoder import Encoding, Facts, Vector
+from serve.replica.encoding import QueryEncoder, RemoteEncoding
+from serve.routes.services import Services
 from serve.settings import SearchSettings
 
 VECTOR = "[" + ",".join(["0.5"] * 4) + "]"

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from psycopg import Connection
 
-from pipelines import world, world_paint
-from pipelines.world import Background, Scene
-from serve.encoder import Facts
-from serve.encoding import QueryEncoder
+from pipelines.samples import world, world_paint
+from pipelines.samples.world import Background, Scene
+from serve.replica.encoder import Facts
+from serve.replica.encoding import QueryEncoder
 
 NAMES = (
     "apple", "banana", "rocket", "umbrella", "bicycle", "airplane", "penguin", "pizza", "castle", "octopus", "owl", "dog",

@@ -19,16 +19,17 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from cluster import cache, database
+from cluster import cache
+from cluster.database import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.tasks import uncancelled_running
-from serve import deadlines
-from serve.connections import Busy, Connections, Late, Slow
-from serve.readers import Readers
+from serve.http import deadlines
+from serve.http.threads import DatabaseThreads
+from serve.replica.connections import Busy, Connections, Late, Slow
+from serve.replica.readers import Readers
+from serve.replica.store import Store
 from serve.settings import SearchSettings
-from serve.store import Store
-from serve.threads import DatabaseThreads
 from tests.serve.doors import answers, listening, opened
 from tests.serve.relay import Relay, relayed
 
@@ -196,10 +197,10 @@ async def _until_answered(readers: Readers) -> None:
 
 
 async def test_what_a_search_sets_in_its_session_is_not_found_by_the_next_question(readers: Readers) -> None:
-    from pipelines import index
+    from pipelines.index import vectors
 
     async def search(connection: AsyncConnection[Any]) -> None:
-        await index.configure(connection, {"statement_timeout": 77, "enable_seqscan": "off"})
+        await vectors.configure(connection, {"statement_timeout": 77, "enable_seqscan": "off"})
 
     async def found(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
         cursor = await connection.execute(

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from cluster import database
+from cluster.database import database
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from serve import client_values, keys
+from serve import client_values
+from serve.access import keys
 from serve.client import CALL, Client
-from serve.query import Parameters
+from serve.search.query import Parameters
 from tests.serve.doors import fill, listening, opened, tiny
 
 NOT_CALLED = ("/healthz", "/readyz", "/metrics", "/media/")  # for operators' own tools, and for <video>

@@ -26,10 +26,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from cluster import database
+from cluster.database import database
 from cluster.settings import Settings
-from serve import keys
-from serve.encoding import QueryEncoder
+from serve.access import keys
+from serve.replica.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import listening, near
 from tests.serve.scenes import Gallery, Scenes, hang

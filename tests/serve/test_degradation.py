@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster import database
+from cluster.database import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from ledger.appearances import adopt
-from serve.encoder import Encoding, Facts, Vector
-from serve.encoding import QueryEncoder
+from ledger.appearances.appearances import adopt
+from serve.replica.encoder import Encoding, Facts, Vector
+from serve.replica.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
 from tests.serve.relay import Relay, relayed

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.settings import Settings
 from serve import app
-from serve.encoder import Facts, Vector
+from serve.replica.encoder import Facts, Vector
 from tests.serve.doors import Tiny, bearer, fill, services_of
 from tests.serve.relay import relayed
 

@@ -12,10 +12,10 @@ import pytest
 from cluster import cache
 from cluster.errors import Temporary
 from cluster.tasks import uncancelled
-from serve.connections import Connections
-from serve.readers import Readers
+from serve.replica.connections import Connections
+from serve.replica.readers import Readers
+from serve.replica.store import Store
 from serve.settings import SearchSettings
-from serve.store import Store
 from tests.conftest import throwaway_settings
 
 REQUESTS = 60
@@ -31,7 +31,7 @@ async def test_a_redis_that_is_away(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         assert set(await asyncio.gather(*(store.get(f"{number}") for number in range(REQUESTS)))) == {None}
     await client.aclose()
-    assert 1 <= len(lines(caplog, "serve.store")) <= 10
+    assert 1 <= len(lines(caplog, "serve.replica.store")) <= 10
 
 
 async def test_a_redis_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,7 +42,7 @@ async def test_a_redis_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFix
         with caplog.at_level(logging.WARNING):
             await asyncio.gather(*(store.get(f"{number}") for number in range(REQUESTS)))
     await client.aclose()
-    assert 1 <= len(lines(caplog, "serve.store")) <= 10
+    assert 1 <= len(lines(caplog, "serve.replica.store")) <= 10
 
 
 async def test_a_database_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
@@ -59,7 +59,7 @@ async def test_a_database_that_is_away(caplog: pytest.LogCaptureFixture) -> None
         found = await asyncio.gather(*(asked() for _ in range(REQUESTS)), return_exceptions=True)
     await readers.close()
     assert all(isinstance(each, Temporary) for each in found)
-    assert 1 <= len(lines(caplog, "serve.readers")) <= 10
+    assert 1 <= len(lines(caplog, "serve.replica.readers")) <= 10
 
 
 async def test_work_that_fails_behind_callers_who_have_gone(caplog: pytest.LogCaptureFixture) -> None:

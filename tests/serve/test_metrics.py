@@ -11,9 +11,9 @@ from prometheus_client import generate_latest
 
 from cluster import tasks
 from cluster.tasks import Tasks
-from serve.connections import Connections
 from serve.metrics import Means, Metrics, pool_states
-from serve.readers import Readers
+from serve.replica.connections import Connections
+from serve.replica.readers import Readers
 from serve.settings import SearchSettings
 
 

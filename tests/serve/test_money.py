@@ -20,17 +20,18 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cluster import database
+from cluster.database import database
 from cluster.settings import Settings
-from ledger import book, spool
-from ledger.fold import Outcome
+from ledger.accrual.fold import Outcome
+from ledger.appearances import spool
+from ledger.journal import book
 from ledger.settings import Economics
-from serve import viewers
-from serve.encoder import Encoding
-from serve.encoding import QueryEncoder
+from serve.access import viewers
+from serve.replica.encoder import Encoding
+from serve.replica.encoding import QueryEncoder
 from serve.settings import SearchSettings
-from tests.ledger.test_book import fund
-from tests.ledger.test_fold import folded
+from tests.ledger.accrual.test_fold import folded
+from tests.ledger.journal.test_book import fund
 from tests.serve.doors import Doors, near, opened, uncut
 from tests.serve.scenes import Gallery, Scenes, hang
 from tests.serve.test_degradation import Switched

@@ -32,9 +32,9 @@ from typing import Any
 import pytest
 
 from cluster.settings import Settings
-from pipelines import catalog
-from serve.encoding import QueryEncoder
-from serve.query import REMEMBERED_MAX, Body, Remembered, of
+from pipelines.catalog import catalog
+from serve.replica.encoding import QueryEncoder
+from serve.search.query import REMEMBERED_MAX, Body, Remembered, of
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
 from tests.serve.scenes import NAMES, Gallery, Scenes, hang

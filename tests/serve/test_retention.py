@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster import database
+from cluster.database import database
 from cluster.settings import Settings
 from serve import retention
 from serve.settings import SearchSettings

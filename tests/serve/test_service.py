@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster import ray_cluster, runtime, stack
+from cluster import ray_cluster, runtime
+from cluster.cli import stack
 from cluster.door import backends, direct, service
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings

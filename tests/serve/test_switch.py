@@ -11,12 +11,12 @@ from typing import Any
 
 from psycopg import Connection
 
-from cluster import database
+from cluster.database import database
 from cluster.settings import Settings
-from pipelines import index_admin
-from pipelines.encoder import MODELS
+from pipelines.index import admin as index_admin
+from pipelines.models.encoder import MODELS
 from pipelines.settings import ModelSettings
-from serve.encoding import QueryEncoder
+from serve.replica.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
 from tests.serve.scenes import Scenes, hang

@@ -10,7 +10,7 @@ from typing import Any
 import redis as redis_client
 from psycopg import Connection, sql
 
-from cluster import database
+from cluster.database import database
 from cluster.settings import Settings
 from tests.serve.doors import Doors, Shelf, fill, one, opened, tiny, without_store
 

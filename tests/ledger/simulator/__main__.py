@@ -16,7 +16,9 @@ import click
 
 from benchmarks import run as benchmarks
 from benchmarks.run import Figure
-from cluster import database, migrations, runtime, supervisor
+from cluster import runtime
+from cluster.database import database, migrations
+from cluster.embedded import supervisor
 from cluster.settings import ROOT
 from tests.conftest import throwaway_settings, wait_for_no_disk, wait_up
 from tests.ledger.simulator.ground import Ground

@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from ledger import adoption, orders, reconcile, review, settling, signing, wallets
-from ledger.rail import PAID_UNKNOWN
-from ledger.resolving import PAID_TWICE
+from ledger.creators import wallets
+from ledger.orders import orders
+from ledger.payouts import adoption, reconcile, settling, signing
+from ledger.payouts.rail import PAID_UNKNOWN
+from ledger.payouts.resolving import PAID_TWICE
+from ledger.risk import review
 from ledger.rounds import IDS_LOST
 from tests.ledger.simulator import nature, treasury
 from tests.ledger.simulator.climate import LEAP_PIX, LEAP_RATIO

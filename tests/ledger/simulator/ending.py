@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from ledger import ages, audit
-from ledger.chain import Chain
+from ledger.audit import ages, audit
 from ledger.settings import LedgerSettings
+from ledger.solana.chain import Chain
 from tests.ledger.chains import FINAL_BLOCKS
 from tests.ledger.simulator import calm, counting, treasury
 from tests.ledger.simulator.nodes import Node

@@ -16,9 +16,9 @@ import psycopg
 from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
 
-from cluster import database
+from cluster.database import database
 from cluster.roles import LEDGER, SERVE, Role
-from serve import keys
+from serve.access import keys
 from tests.ledger.simulator.machine import Machine
 from tests.ledger.snapshots import Snapshot
 

@@ -24,9 +24,9 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata
 
-from ledger import packing
-from ledger.localnet import blocks, methods
-from ledger.localnet.store import Landed
+from ledger.solana import packing
+from ledger.solana.localnet import blocks, methods
+from ledger.solana.localnet.store import Landed
 from tests.ledger.simulator.slots import Slots
 
 # What a liar says of a transaction that would succeed.

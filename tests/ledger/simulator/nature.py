@@ -11,9 +11,9 @@ from solders.account import Account
 from solders.pubkey import Pubkey
 from solders.rent import Rent
 
-from ledger import packing
-from ledger.packing import Instruction, Payer
-from ledger.signer import Signer
+from ledger.solana import packing
+from ledger.solana.packing import Instruction, Payer
+from ledger.solana.signer import Signer
 from tests.ledger.chains import FINAL_BLOCKS
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Temporary
-from ledger.chain import RpcRefusal
-from ledger.localnet import blocks
-from ledger.localnet.methods import RpcError, answer
-from ledger.localnet.store import Landed
+from ledger.solana.chain import RpcRefusal
+from ledger.solana.localnet import blocks
+from ledger.solana.localnet.methods import RpcError, answer
+from ledger.solana.localnet.store import Landed
 from tests.ledger.simulator.climate import CALM, Weather
 from tests.ledger.simulator.lies import Liar, Plot, Story
 from tests.ledger.simulator.slots import Slots

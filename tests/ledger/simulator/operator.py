@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import Rejected
-from ledger import adoption, orders, reconcile, resolutions, settling, signing, stops, wallets
-from ledger.rail import PAID_UNKNOWN
-from ledger.resolving import PAID_TWICE
+from ledger.creators import wallets
+from ledger.orders import orders
+from ledger.payouts import adoption, reconcile, resolutions, settling, signing
+from ledger.payouts.rail import PAID_UNKNOWN
+from ledger.payouts.resolving import PAID_TWICE
+from ledger.risk import stops
+from ledger.risk.stops import Stop
 from ledger.rounds import IDS_LOST
-from ledger.stops import Stop
 from tests.ledger.simulator import nature
 from tests.ledger.simulator.causes import ONE_ACCOUNT, OTHERWISE
 

@@ -15,11 +15,14 @@ from uuid import UUID
 
 import psycopg
 
-from ledger import book, challenges, spool, stops, wallets
-from ledger.appearances import BEGUN, RECORDED, Appearance, parameters, search_record
-from ledger.challenges import Answer
-from ledger.localnet.inside import Key, token_account
-from ledger.screening import Recipient
+from ledger.appearances import spool
+from ledger.appearances.appearances import BEGUN, RECORDED, Appearance, parameters, search_record
+from ledger.creators import challenges, wallets
+from ledger.creators.challenges import Answer
+from ledger.journal import book
+from ledger.risk import stops
+from ledger.risk.screening import Recipient
+from ledger.solana.localnet.inside import Key, token_account
 from tests.ledger.simulator import operator
 from tests.ledger.simulator.causes import ASKED
 from tests.ledger.simulator.climate import BOUGHT_PIX

@@ -18,14 +18,18 @@ import psycopg
 from psycopg import Connection
 
 from cluster.errors import Rejected, Temporary
-from ledger import book, fold, review, rounds, runstore, treasury
-from ledger import reconcile as reconciling
-from ledger.book import Fenced
-from ledger.chain import Chain, RpcRefusal
-from ledger.fold import Fold
-from ledger.payouts import Payouts
-from ledger.reconcile import reconcile
+from ledger import rounds
+from ledger.accrual import fold, runstore
+from ledger.accrual.fold import Fold
+from ledger.journal import book
+from ledger.journal.book import Fenced
+from ledger.payouts import reconcile as reconciling
+from ledger.payouts.payouts import Payouts
+from ledger.payouts.reconcile import reconcile
+from ledger.risk import review
 from ledger.rounds import Epoch, Folding, Part, Paying, Reconciling, Shared
+from ledger.solana import treasury
+from ledger.solana.chain import Chain, RpcRefusal
 from tests.ledger.simulator.baton import Hands
 from tests.ledger.simulator.ground import Session
 

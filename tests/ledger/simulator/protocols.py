@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 from unittest.mock import patch
 
-from ledger import adoption, batches, book, owed, packing, rail, reconcile, settling, stops
-from ledger.batches import Attempt, Batch, Recipient
-from ledger.chain import Blockhash, Chain, Effect, Look, _blockhash, _effect, _epoch
-from ledger.payouts import Payouts
-from ledger.reconcile import Finding, Held
+from ledger.journal import book
+from ledger.payouts import adoption, batches, owed, rail, reconcile, settling
+from ledger.payouts.batches import Attempt, Batch, Recipient
+from ledger.payouts.payouts import Payouts
+from ledger.payouts.reconcile import Finding, Held
+from ledger.risk import stops
+from ledger.solana import packing
+from ledger.solana.chain import Blockhash, Chain, Effect, Look, _blockhash, _effect, _epoch
 from tests.ledger.simulator.climate import DEEDS, FAULTS, Climate, Restoring, Weather
 
 
@@ -92,7 +95,7 @@ class PlansWhileFrozen(Payouts):
     """Begins new payouts before the chain was compared, and whatever has stopped them."""
 
     def run_once(self, *, plan: bool = True) -> None:  # noqa: ARG002
-        with patch("ledger.stops.frozen", return_value=None):
+        with patch("ledger.risk.stops.frozen", return_value=None):
             super().run_once(plan=True)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ledger import adoption
-from ledger.localnet.blocks import WINDOW_BLOCKS
+from ledger.payouts import adoption
+from ledger.solana.localnet.blocks import WINDOW_BLOCKS
 from tests.ledger.chains import FINAL_BLOCKS
 from tests.ledger.simulator import causes, counting, nature, people
 from tests.ledger.simulator.climate import Restoring

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from ledger import packing
-from ledger.localnet import blocks
-from ledger.localnet.inside import LocalNode, new_chain, put_treasury
-from ledger.reconcile import reconcile
-from ledger.treasury import Treasury
+from ledger.payouts.reconcile import reconcile
+from ledger.solana import packing
+from ledger.solana.localnet import blocks
+from ledger.solana.localnet.inside import LocalNode, new_chain, put_treasury
+from ledger.solana.treasury import Treasury
 from tests.ledger.chains import FINAL_BLOCKS, GAS, POOL, SECRET, Rig
 from tests.ledger.simulator.climate import Weather
 from tests.ledger.simulator.lies import Story, pretended, signature_of

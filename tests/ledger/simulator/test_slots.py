@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from ledger.localnet.inside import new_chain
-from ledger.localnet.methods import answer
+from ledger.solana.localnet.inside import new_chain
+from ledger.solana.localnet.methods import answer
 from tests.ledger.simulator.slots import Slots
 
 

@@ -23,11 +23,13 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected
-from ledger import book, packing, spool
-from ledger.chain import Chain
-from ledger.localnet import blocks, inside
-from ledger.localnet.inside import Key, new_chain, token_account
-from ledger.treasury import Treasury
+from ledger.appearances import spool
+from ledger.journal import book
+from ledger.solana import packing
+from ledger.solana.chain import Chain
+from ledger.solana.localnet import blocks, inside
+from ledger.solana.localnet.inside import Key, new_chain, token_account
+from ledger.solana.treasury import Treasury
 from tests.conftest import throwaway_settings
 from tests.ledger.chains import FINAL_BLOCKS, GAS, POOL
 from tests.ledger.simulator import calm, causes, counting, ending, nature, people, storm, treasury

@@ -1,0 +1,1 @@
+"""The command line `pixr`: its commands, and what every package's commands are given."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, migrations, and as whom each part of Pixr comes there."""

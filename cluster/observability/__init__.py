@@ -1,0 +1,1 @@
+"""What tells how a process fares: JSON logs, health checks, a stopwatch."""

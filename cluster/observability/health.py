@@ -1,0 +1,102 @@
+"""Is a dependency there? One short question each, bounded in time; no answer, or `Temporary` with the reason.
+
+The same questions are asked of embedded services and of those a user named by URL.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from urllib.parse import urlsplit
+
+import httpx
+import redis as redis_client
+
+from cluster.database import database
+from cluster.errors import Temporary
+from cluster.runtime import S3Endpoint
+
+TIMEOUT_S = 3.0
+GET_HEALTH = {"jsonrpc": "2.0", "id": 1, "method": "getHealth"}
+
+
+def postgres(url: str) -> None:
+    with database.session(url, autocommit=True) as connection:
+        connection.execute("SELECT 1")
+
+
+def redis(url: str) -> None:
+    where = database.where_of(url)
+    try:
+        with redis_client.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+            client.ping()
+    except redis_client.RedisError as error:
+        raise Temporary(f"Redis at {where} is unreachable: {error}") from error
+
+
+def s3(endpoint: S3Endpoint) -> None:
+    """Any HTTP answer below 500 will do: without a signature the right answer is 403."""
+    _get(endpoint.url + "/", "S3", accept_below=500)
+
+
+def solana(url: str) -> None:
+    try:
+        answer = httpx.post(url, json=GET_HEALTH, timeout=TIMEOUT_S, verify=_tls())
+        answer.raise_for_status()
+        result = answer.json().get("result")
+    except (httpx.HTTPError, ValueError) as error:
+        raise Temporary(f"Solana RPC at {where(url)} is unreachable: {_line(error)}") from error
+    if result != "ok":
+        raise Temporary(f"Solana RPC at {where(url)} says it is {result!r}")
+
+
+def ray(dashboard_url: str, token: str = "") -> None:
+    """A cluster that can run something: its dashboard answers before any node has joined."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    _get(f"{dashboard_url}/api/gcs_healthz", "Ray", headers=headers)
+    answer = _get(f"{dashboard_url}/api/v0/nodes", "Ray", headers=headers)
+    try:
+        states = [node["state"] for node in answer.json()["data"]["result"]["result"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Temporary(f"Ray at {dashboard_url} does not say which nodes it has") from error
+    if "ALIVE" not in states:
+        raise Temporary(f"Ray at {dashboard_url} has no node yet")
+
+
+def serve(url: str, verify: ssl.SSLContext | bool = True) -> None:
+    """`verify`: how its certificate is verified, as httpx takes it."""
+    _get(f"{url}/healthz", "Serve", verify=verify)
+
+
+def where(url: str) -> str:
+    """Scheme, host and port of a URL: never a user or a password, nor a key in its path or query."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}"
+
+
+def _get(
+    url: str,
+    what: str,
+    *,
+    accept_below: int = 400,
+    headers: dict[str, str] | None = None,
+    verify: ssl.SSLContext | bool = True,
+) -> httpx.Response:
+    try:
+        answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls() if verify is True else verify)
+    except httpx.HTTPError as error:
+        raise Temporary(f"{what} at {where(url)} is unreachable: {_line(error)}") from error
+    if answer.status_code >= accept_below:
+        raise Temporary(f"{what} at {where(url)} answers {answer.status_code}")
+    return answer
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Made once: reading the certificates takes longer than any of the questions."""
+    return httpx.create_ssl_context()
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,1 @@
+"""Accrual: recorded appearances become journal entries, within bounds."""

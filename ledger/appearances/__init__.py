@@ -1,0 +1,1 @@
+"""Appearances: what was shown to whom, from the spool of a replica into the database."""

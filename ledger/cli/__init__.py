@@ -1,0 +1,1 @@
+"""The commands `pixr payouts`, `pixr audit`, `pixr backup` and `pixr restore`."""

@@ -1,0 +1,1 @@
+"""Creators, as far as money goes: earnings, wallets, live counters."""

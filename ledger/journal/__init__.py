@@ -1,0 +1,1 @@
+"""The journal: accounts, entries and postings, written once and never changed."""

@@ -1,0 +1,207 @@
+"""Keeping: the part of the ledger that archives what is old, and lets it leave the tables (see `retention`).
+
+Each round takes one step of each kind, bounded in what it touches; nothing is deleted that was not read back from the object
+store by this process. While a restore is not over nothing is archived: what the tables hold may have to be compared with.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from cluster.errors import Rejected, Temporary
+from cluster.resilience import backoff_s
+from cluster.settings import Settings
+from ledger.archive import accounts, folds, history, journal, parts, payments, retention
+from ledger.archive.parts import FOLDS, JOURNAL, Part
+from ledger.archive.payments import BEGIN
+from ledger.archive.retention import before_of
+from ledger.archive.shelf import Shelf
+from ledger.journal import book
+from ledger.payouts import adoption
+from ledger.risk import stops
+from ledger.rounds import Epoch
+from ledger.rounds import Part as Work
+
+log = logging.getLogger(__name__)
+
+Conn = Connection[Any]
+
+PAUSE_MAX_S = 300.0  # after what went wrong
+LOOK_AGAIN_S = 3600.0  # at what has had to stay
+CLOCKS_APART_MAX_S = 3600.0  # this machine's and the database's: beyond, one of them is wrong
+CHANGED_MAX = 10  # times that rows have changed while they were written, before that is said
+# Of one step: what a person has to look at. Never the end of a process that pays.
+REFUSED = (Rejected, psycopg.Error, ValueError, KeyError, AssertionError)
+
+
+class Keeping(Work):
+    """What is old is archived, and then leaves the tables."""
+
+    name = "archive"
+
+    def __init__(self, settings: Settings, epoch: Epoch, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(settings, epoch)
+        self._clock, self._again_at, self._failures = clock, 0.0, 0
+        self._made: Shelf | None = None
+        self._proved: set[int] = set()  # parts that this process has read to their end
+        self._since: dict[str, datetime] = {}  # of what is deleted: everything before has been looked at
+        self._refused: dict[str, tuple[str, float]] = {}  # steps that are not right: why, and until when they rest
+        self._behind = BEGIN  # payments up to there have to stay, or are archived
+        self._begin_at = clock() + LOOK_AGAIN_S  # when they are looked at from the beginning again
+        self._delete_at = clock()  # when what is not archived is looked at again
+        self._changed = 0  # times in a row that rows have changed while they were written
+
+    @property
+    def shelf(self) -> Shelf:
+        if self._made is None:
+            self._made = Shelf.of(self.settings)
+            self._made.tidy()
+        return self._made
+
+    def begin(self, connection: Conn) -> None:
+        super().begin(connection)
+        connection.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+    def work(self, connection: Conn) -> bool:
+        if self._clock() < self._again_at:
+            return False
+        try:
+            more = self.step(connection)
+            if not more:
+                retention.note(connection, retention.measure(connection, self.own))
+        except Temporary as error:
+            connection.rollback()
+            self._failures += 1
+            self._again_at = self._clock() + max(1.0, backoff_s(min(self._failures, 10), 1.0, PAUSE_MAX_S))
+            self.trouble = f"nothing is archived: {error}"
+            log.warning("%s", self.trouble)
+            return False
+        self._failures = 0
+        self.trouble = next(iter(self._refused.values()), ("", 0.0))[0]
+        if not more:
+            self._again_at = self._clock() + self.own.keep_interval_s
+        return more
+
+    def step(self, connection: Conn) -> bool:
+        """One step of each kind; whether any of them did something. One that is refused keeps no other one waiting.
+
+        Raises:
+            Temporary: the object store is away.
+        """
+        if abs(book.clock_s(connection) - time.time()) > CLOCKS_APART_MAX_S:
+            connection.commit()
+            raise Temporary("the database's clock is not this machine's")
+        if stops.is_frozen_for(connection, adoption.RESTORED):
+            connection.commit()
+            return False
+        steps = (self._delete, self._forget_folds, self._archive_folds, self._forget_journal, self._archive_journal,
+                 self._archive_payments, self._archive_history, self._forget_rest)  # fmt: skip
+        done = [
+            self._taken(connection, step) for step in steps
+        ]  # each of them, also where an earlier one did something
+        return any(done)
+
+    def _taken(self, connection: Conn, step: Callable[[Conn], bool]) -> bool:
+        """Take a step, unless it was refused a while ago: what is wrong is a person's to explain."""
+        name = step.__name__
+        if self._clock() < self._refused.get(name, ("", 0.0))[1]:
+            return False
+        self._refused.pop(name, None)
+        try:
+            return step(connection)
+        except (psycopg.OperationalError, book.Fenced):
+            raise
+        except REFUSED as refusal:
+            connection.rollback()
+            self._refused[name] = f"something is not archived: {refusal}", self._clock() + PAUSE_MAX_S
+            log.error("%s", self._refused[name][0])
+            return False
+
+    # ── Steps ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _archive_folds(self, connection: Conn) -> bool:
+        before = before_of(connection, self.own.folds_keep_d)
+        numbers = folds.due(connection, before) if before else None
+        if numbers is not None:
+            folds.archive(connection, self.shelf, numbers)
+        return numbers is not None
+
+    def _archive_journal(self, connection: Conn) -> bool:
+        before = before_of(connection, self.own.journal_keep_d)
+        numbers = journal.due(connection, before) if before else None
+        if numbers is not None:
+            journal.archive(connection, self.shelf, numbers)
+        return numbers is not None
+
+    def _archive_payments(self, connection: Conn) -> bool:
+        before = before_of(connection, self.own.payments_keep_d)
+        if before is None:
+            return False
+        if self._clock() >= self._begin_at:
+            self._behind, self._begin_at = BEGIN, self._clock() + LOOK_AGAIN_S
+        rows, self._behind, is_more = payments.looked(connection, before, self._behind)
+        if not rows:
+            connection.commit()
+            return is_more
+        return self._exchanged(payments.archive(connection, self.shelf, rows))
+
+    def _archive_history(self, connection: Conn) -> bool:
+        before = before_of(connection, self.own.payments_keep_d)
+        rows = history.due(connection, before) if before else []
+        return bool(rows) and self._exchanged(history.archive(connection, self.shelf, rows))
+
+    def _exchanged(self, is_done: bool) -> bool:
+        """Whether to go on at once: also where rows have changed meanwhile, for some times.
+
+        Raises:
+            Rejected: they have changed each time.
+        """
+        self._changed = 0 if is_done else self._changed + 1
+        if self._changed >= CHANGED_MAX:
+            self._changed = 0
+            raise Rejected(f"rows have changed {CHANGED_MAX} times while they were written")
+        return True
+
+    def _forget_folds(self, connection: Conn) -> bool:
+        part = self._proven(connection, FOLDS, parts.forgotten(connection, FOLDS))
+        return part is not None and folds.forget(connection, part.last)
+
+    def _forget_journal(self, connection: Conn) -> bool:
+        part = self._proven(connection, JOURNAL, parts.forgotten(connection, JOURNAL))
+        return part is not None and journal.forget(connection, JOURNAL, part.last) > 0
+
+    def _forget_rest(self, connection: Conn) -> bool:
+        before = before_of(connection, self.own.payments_keep_d)
+        until, since = journal.rest_until(connection, before) if before else 0, parts.forgotten(connection, "rest")
+        if until <= since:
+            return False
+        part = self._proven(connection, JOURNAL, since)
+        return part is not None and journal.forget(connection, "rest", min(until, part.last)) > 0
+
+    def _proven(self, connection: Conn, kind: str, number: int) -> Part | None:
+        """The part that holds the next number, read to its end before the first of its rows leaves the tables."""
+        part = parts.after(connection, kind, number)
+        connection.commit()
+        if part is not None and part.id not in self._proved:
+            self.shelf.check(part.written)
+            if kind == JOURNAL:
+                accounts.check(connection, self.shelf, part.id)
+            connection.commit()
+            self._proved.add(part.id)
+        return part
+
+    def _delete(self, connection: Conn) -> bool:
+        if self._clock() < self._delete_at:
+            return False
+        is_more = retention.delete(connection, self.own, self._since)
+        if not is_more:
+            self._delete_at = self._clock() + self.own.keep_interval_s
+        return is_more

@@ -1,0 +1,1 @@
+"""Orders of administrators: placed, approved, carried out by the ledger."""

@@ -1,0 +1,1 @@
+"""Payouts: planned, signed, sent, settled; and what ends those that have no end by themselves."""

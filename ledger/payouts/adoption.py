@@ -1,0 +1,453 @@
+"""Adoption: after a restored backup, what the chain has paid and the journal has forgotten is written down again.
+
+Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed and whose
+every recipient is a creator of ours; anything else stays unknown and needs a person. A payment becomes what it was: a
+posted batch with its attempt, so that earnings, audit and the next plan know it.
+
+What was signed and is forgotten may still land: nothing new is planned before it no longer can (see `end`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection
+from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
+
+from cluster.errors import Rejected, Temporary
+from ledger.journal import book
+from ledger.payouts import batches
+from ledger.payouts.batches import Attempt, Batch
+from ledger.payouts.owed import Due
+from ledger.payouts.payouts import Payouts
+from ledger.payouts.rail import is_over
+from ledger.payouts.reconcile import Finding
+from ledger.risk import stops
+from ledger.solana import packing
+from ledger.solana.chain import LIFE_BLOCKS, Blockhash, Effect
+
+log = logging.getLogger(__name__)
+
+OWNER_AT = slice(32, 64)  # in a token account's bytes
+SEAT = """SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
+                        left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+                        (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+# Of a server that does not let its role ask, or knows no such place.
+UNSAID = (
+    psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported
+)  # fmt: skip
+BATCH_ID = re.compile("[0-9a-f]{32}")
+RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
+
+
+class Owner(NamedTuple):
+    """A creator who is or was paid at a wallet. `owed_pix`: what they have payable now, in base units."""
+
+    creator_id: int
+    wallet: str
+    is_current: bool
+    account_id: int
+    owed_pix: int
+
+
+# ── How long ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def begin(connection: Connection[Any], detail: Mapping[str, Any]) -> None:
+    """Freeze payouts after the database has gone back; the wait begins anew where one was under way. Commits nothing."""
+    stops.thaw(connection, RESTORED)
+    stops.freeze(connection, RESTORED, detail)
+
+
+def watch(connection: Connection[Any]) -> None:
+    """Freeze payouts where the database does not lie where it did, whoever has restored it; remember where it lies."""
+    row = connection.execute("SELECT seat FROM ledger.chain").fetchone()
+    seat = _seat(connection)
+    if seat is not None and row is not None and row[0] not in (None, seat):
+        log.error("the database was restored, or a standby has taken over", extra={"was": row[0], "is": seat})
+        begin(connection, {"was": row[0], "is": seat})
+    sit(connection)
+
+
+def sit(connection: Connection[Any]) -> None:
+    """Remember where the database lies."""
+    seat = _seat(connection)
+    if seat is not None:
+        connection.execute("UPDATE ledger.chain SET seat = %s WHERE seat IS DISTINCT FROM %s", (seat, seat))
+    book.commit(connection)
+
+
+def _seat(connection: Connection[Any]) -> str | None:
+    """Server, timeline and database; None where the server does not say."""
+    try:
+        with connection.transaction():
+            row = connection.execute(SEAT).fetchone()
+    except UNSAID as error:
+        log.warning("the server does not say where the database lies: %s", str(error).strip())
+        return None
+    return str(row[0]) if row else None
+
+
+def end(payouts: Payouts, finding: Finding) -> bool:
+    """Let payouts go on after a restore, once the journal is the chain's again and will stay so; whether it was done.
+
+    What was signed before the restore and forgotten can land until its blockhash is over: until the finalized height is
+    that far past the one which the chain had when this process first asked, and, since heights are what nodes say, until
+    the freeze is `give_back_after_s` old by the database's clock. The finding must be of a slot after that: nodes that lag
+    show the treasury as the restored journal knows it.
+    """
+    connection = payouts.connection
+    freeze = stops.age_of(connection, RESTORED)
+    if freeze is None:
+        return False
+    number, age_s = freeze
+    if payouts.restored is None or payouts.restored[0] != number:
+        payouts.restored = (number, payouts.chain.highest(payouts.opinions) + LIFE_BLOCKS, None)
+    _, until, since_slot = payouts.restored
+    height, slot = payouts.chain.finalized_height(payouts.opinions)
+    if height <= until or age_s < payouts.settings.give_back_after_s:
+        return False
+    if since_slot is None:
+        payouts.restored = (number, until, slot)
+        return False
+    if not finding.conclusive or not finding.ok or finding.slot < since_slot:
+        return False
+    stops.thaw(connection, RESTORED)
+    book.commit(connection)
+    return True
+
+
+def retry(payouts: Payouts) -> None:
+    """Adopt what was unknown when it was read: before the restore was declared, or while something was missing."""
+    connection = payouts.connection
+    rows = connection.execute(
+        "SELECT t.signature, a.state FROM ledger.chain_transactions t"
+        " LEFT JOIN ledger.attempts a ON a.signature = t.signature WHERE t.kind = 'unknown' ORDER BY t.slot, t.seen_at"
+    ).fetchall()
+    if not rows or not stops.is_frozen_for(connection, RESTORED):
+        connection.commit()
+        return
+    for signature, state in rows:
+        effect = payouts.chain.effect(signature, payouts.opinions)
+        if effect is None or (state not in ("landed", "failed") and not adopt(payouts, effect)):
+            connection.rollback()
+            continue
+        connection.execute("UPDATE ledger.chain_transactions SET kind = 'attempt' WHERE signature = %s", (signature,))
+        book.commit(connection)
+
+
+# ── One transaction ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def adopt(payouts: Payouts, effect: Effect) -> bool:
+    """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours.
+
+    Raises:
+        Temporary: nodes do not tell enough now, or not everything that is due is payable yet.
+    """
+    connection = payouts.connection
+    if not stops.is_frozen_for(connection, RESTORED):
+        return False
+    if batches.known(connection, [effect.signature]):
+        return False  # it has landed after its batch had ended: to be resolved
+    _require_payable(connection)
+    try:
+        transaction = VersionedTransaction.from_bytes(payouts.chain.raw(effect.signature))
+    except ValueError as error:
+        raise Temporary(f"a node gives bytes for {effect.signature} that are no transaction: {error}") from error
+    if str(transaction.signatures[0]) != effect.signature or not all(transaction.verify_with_results()):
+        return False  # one node's word; signatures need no other
+    message = transaction.message
+    if payouts.treasury.payer.treasury not in message.account_keys[: message.header.num_required_signatures]:
+        return False
+    try:
+        with connection.transaction():
+            return _book(payouts, effect, transaction)
+    except Rejected as refusal:
+        log.warning("a payment on chain cannot be adopted: %s", refusal, extra={"signature": effect.signature})
+        return False
+
+
+def _require_payable(connection: Connection[Any]) -> None:
+    """That what was earned and due when the database was restored is payable, however long that takes.
+
+    What is adopted is taken from there: else it would come from the pool of rewards, and be paid again once it is payable.
+    """
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM ledger.maturing WHERE matures_at <= f.placed_at AND matures_at <= now()),"
+        " EXISTS (SELECT FROM ledger.unfolded i JOIN ledger.appearance_batches b ON b.incarnation = i.id"
+        "         AND b.seq >= i.folded WHERE b.recorded_at <= f.placed_at)"
+        " FROM ledger.freezes f WHERE f.reason = %s AND f.released_at IS NULL",
+        (RESTORED,),
+    ).fetchone()
+    if row is not None and any(row):
+        raise Temporary("what the chain has paid is adopted once all that was due is folded and payable")
+
+
+def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -> bool:
+    spent = -effect.tokens.get(payouts.treasury.token_account, 0)
+    if spent == 0 or effect.error is not None:
+        lines = payouts._cost_lines(effect)
+        payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
+        return True
+    paid = {address: change for address, change in effect.tokens.items() if change > 0}
+    wallets = _wallets(payouts, paid.keys())
+    owners = _owners(payouts, wallets)
+    if sum(paid.values()) != spent or not paid.keys() <= owners.keys():
+        return False
+    batch = _open_batch(payouts, transaction)
+    if batch is None:
+        creators = [each.creator_id for several in owners.values() for each in several]
+        numbers = dict.fromkeys((*_called_back(payouts, transaction), *batches.open_of(payouts.connection, creators)))
+        for number in numbers:  # nodes are asked before anything is written: the fold goes on beside this
+            _require_over(payouts, number)
+        for number in numbers:
+            _give_back(payouts, number)
+        batch = _forgotten(payouts, effect, transaction, paid, wallets)
+    _settle(payouts, batch, effect, transaction)
+    log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
+    return True
+
+
+def _wallets(payouts: Payouts, addresses: Collection[str]) -> dict[str, str]:
+    """The wallet of each of these token accounts, of those there are or were.
+
+    The chain says whose an account is, and the address follows from that: no node can make it up. Only where an account has
+    been closed since is every wallet tried.
+    """
+    told = _told(payouts, sorted(addresses))
+    found = {payouts.treasury.token_account_of(wallet): wallet for wallet in told}
+    if not found.keys() >= set(addresses):
+        rows = payouts.connection.execute("SELECT DISTINCT new_wallet FROM ledger.wallet_changes")
+        found = {payouts.treasury.token_account_of(wallet): wallet for (wallet,) in rows}
+    return {address: found[address] for address in addresses if address in found}
+
+
+def _told(payouts: Payouts, addresses: Sequence[str]) -> set[str]:
+    """Wallets that own these token accounts, by any node."""
+    seen = payouts.chain.seen_accounts(addresses, "confirmed", opinions=1)
+    told = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
+    return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
+
+
+def _owners(payouts: Payouts, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
+    """Who is or was paid at these token accounts, by address. `wallets`: of each address."""
+    address_of = {wallet: address for address, wallet in wallets.items()}
+    rows = payouts.connection.execute(
+        "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
+        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id"
+        " WHERE c.new_wallet = ANY(%s) ORDER BY 1, 2",
+        (list(address_of),),
+    ).fetchall()
+    accounts = book.accounts_of(payouts.connection, "payable", "creator", [creator for creator, _, _ in rows])
+    found: dict[str, list[Owner]] = {}
+    for creator, wallet, is_now in rows:
+        account = accounts[creator]
+        owed = book.balance(payouts.connection, account)
+        found.setdefault(address_of[wallet], []).append(Owner(creator, wallet, is_now, account, owed))
+    return found
+
+
+def _open_batch(payouts: Payouts, transaction: VersionedTransaction) -> Batch | None:
+    """The batch that the backup still knows, by the marker that the transaction has made last, or its memo: its own.
+
+    What the batch had signed itself can never land any more.
+    """
+    known = _open_markers(payouts)
+    *_, own = _markers(transaction) or [""]
+    number = known.get(own) or _memo(transaction)
+    return _given_up(payouts, number) if number in known.values() else None
+
+
+def _called_back(payouts: Payouts, transaction: VersionedTransaction) -> list[str]:
+    """Batches that the backup knows as open and that were called back since, whose payouts the transaction repeats.
+
+    It makes their markers before its own. Their money goes back first.
+    """
+    known = _open_markers(payouts)
+    *above, _ = _markers(transaction) or [""]
+    return [known[address] for address in above if address in known]
+
+
+def _open_markers(payouts: Payouts) -> dict[str, str]:
+    """The payout batches without an end, by the addresses of their markers."""
+    rows = payouts.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
+    return {str(payouts.treasury.marker(number).address): number for (number,) in rows.fetchall()}
+
+
+def _require_over(payouts: Payouts, batch_id: str) -> None:
+    """That what a batch has signed is past its last block and unseen; else settling ends it first.
+
+    Raises:
+        Temporary: it may still land.
+    """
+    attempts = [each for each in batches.live_attempts(payouts.connection) if each.batch.id == batch_id]
+    if attempts:
+        height, slot = payouts.chain.finalized_height(payouts.opinions)
+        looks = payouts._looks_since(attempts, slot)
+        if not all(is_over(each, height) and payouts._nobody_knows(each, looks) for each in attempts):
+            raise Temporary(f"batch {batch_id} of the backup may still land, and its recipients have been paid since")
+
+
+def _give_back(payouts: Payouts, batch_id: str) -> None:
+    """The chain shows that its recipients were paid otherwise since the backup, or that it was called back: void it."""
+    batch = _given_up(payouts, batch_id)
+    batches.cancel(payouts.connection, batch)
+    payouts._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
+
+
+def _given_up(payouts: Payouts, batch_id: str) -> Batch:
+    """A batch of which nothing is live any more."""
+    for attempt in batches.live_attempts(payouts.connection):
+        if attempt.batch.id == batch_id:
+            batches.expire(payouts.connection, attempt)
+    return batches.one(payouts.connection, batch_id)
+
+
+def _memo(transaction: VersionedTransaction) -> str:
+    """The batch that a transaction without a marker names; empty where it names none."""
+    message = transaction.message
+    for each in message.instructions:
+        if message.account_keys[each.program_id_index] == packing.MEMO_PROGRAM:
+            text = bytes(each.data).decode("ascii", "replace")
+            return text if BATCH_ID.fullmatch(text) else ""
+    return ""
+
+
+def _markers(transaction: VersionedTransaction) -> list[str]:
+    """Accounts that a transaction makes with a seed, in its order."""
+    message, kind = transaction.message, packing.CREATE_WITH_SEED.to_bytes(4, "little")
+    return [
+        str(message.account_keys[each.accounts[1]])
+        for each in message.instructions
+        if message.account_keys[each.program_id_index] == packing.SYSTEM_PROGRAM and each.data[:4] == kind
+    ]
+
+
+def _forgotten(
+    payouts: Payouts,
+    effect: Effect,
+    transaction: VersionedTransaction,
+    paid: Mapping[str, int],
+    wallets: Mapping[str, str],
+) -> Batch:
+    """A batch that was planned after the backup: made again, from what its recipients are owed and else `reward_pool`."""
+    connection = payouts.connection
+    book.hold_end(connection)  # what they are owed stays what it is: the fold goes on beside this
+    owners = _owners(payouts, wallets)  # with what has just gone back
+    dues = [
+        _due(connection, owner, address, amount)
+        for address, total in sorted(paid.items())
+        for owner, amount in _shares(owners[address], total)
+    ]
+    missing = {each.account_id: each.amount_pix - book.balance(connection, each.account_id) for each in dues}
+    early = _earned_again(connection, {each.creator_id: missing[each.account_id] for each in dues})
+    for account, lines in early.items():
+        missing[account] -= sum(amount for _, amount in lines)
+        lines = [(maturing, -amount) for maturing, amount in lines] + [(account, sum(amount for _, amount in lines))]
+        payouts._post(f"early:{effect.signature}:{account}", "maturity", lines, {"signature": effect.signature})
+    lost = [(account, amount) for account, amount in missing.items() if amount > 0]
+    if lost:  # earned after the backup, and lost with it
+        lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in lost)), *lost]
+        payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
+    number = _memo(transaction)
+    if not number or batches.is_known(connection, number):  # the batch of the backup has gone back by now
+        number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
+    recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
+    batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
+    batches.add(connection, [batch])
+    batches.pend(connection, [(batch, dues)])
+    *_, own = _markers(transaction) or [""]
+    if own:
+        batches.add_marker(connection, batch, own, max(effect.lamports.get(own, 0), 0))
+    return batch
+
+
+def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
+    """Who was paid at one wallet: those who are owed it, so that the wallet is not paid for the same again.
+
+    Who is paid there now comes before who was once; what nobody is owed was earned after the backup.
+    """
+    queue = sorted(
+        owners, key=lambda each: (each.owed_pix != total, not each.is_current, -each.owed_pix, each.creator_id)
+    )
+    shares: dict[Owner, int] = {}
+    left = total
+    for each in queue:
+        if taken := min(each.owed_pix, left):
+            shares[each] = taken
+            left -= taken
+    if left:
+        shares[queue[0]] = shares.get(queue[0], 0) + left
+    return list(shares.items())
+
+
+def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
+    """What of these creators' missing money matures only later, because it was folded again after the restore.
+
+    It had matured in the time that is forgotten, and was paid. Taken from the youngest earnings, and from no more than what
+    such folds have brought; by the account that it is payable at, as (maturing account, amount).
+    """
+    wanted = {creator: amount for creator, amount in missing.items() if amount > 0}
+    rows = connection.execute(
+        "WITH again AS (SELECT DISTINCT d.entry_id FROM ledger.freezes z JOIN ledger.folds d ON d.folded_at >= z.placed_at"
+        "   JOIN ledger.outcomes o ON o.fold_id = d.id JOIN ledger.appearance_batches b USING (incarnation, seq)"
+        "   WHERE z.reason = %(reason)s AND z.released_at IS NULL AND b.recorded_at <= z.placed_at)"
+        " SELECT a.owner, a.id, least(a.balance, sum(p.amount))::bigint FROM ledger.accounts a"
+        " JOIN ledger.postings p ON p.account_id = a.id JOIN again USING (entry_id)"
+        " WHERE a.kind = 'maturing' AND a.party = 'creator' AND a.owner = ANY(%(creators)s) AND a.balance > 0"
+        " GROUP BY a.owner, a.id ORDER BY a.owner",
+        {"reason": RESTORED, "creators": list(wanted)},
+    ).fetchall()
+    payable = book.accounts_of(connection, "payable", "creator", [row[0] for row in rows])
+    found: dict[int, list[tuple[int, int]]] = {}
+    for creator, maturing, most in rows:
+        taken = _take_youngest(connection, maturing, min(most, wanted[creator]))
+        if taken:
+            found[payable[creator]] = [(maturing, taken)]
+    return found
+
+
+def _take_youngest(connection: Connection[Any], account: int, most: int) -> int:
+    """Take this much out of an account's earnings that mature last; returns how much there was."""
+    buckets = connection.execute(
+        "SELECT matures_at, amount_pix FROM ledger.maturing WHERE account_id = %s AND amount_pix > 0"
+        " ORDER BY matures_at DESC",
+        (account,),
+    ).fetchall()
+    taken = 0
+    for matures_at, amount in buckets:
+        part = min(amount, most - taken)
+        connection.execute(
+            "UPDATE ledger.maturing SET amount_pix = amount_pix - %s WHERE account_id = %s AND matures_at = %s",
+            (part, account, matures_at),
+        )
+        taken += part
+    return taken
+
+
+def _due(connection: Connection[Any], owner: Owner, address: str, amount: int) -> Due:
+    row = connection.execute(
+        "SELECT (now() AT TIME ZONE 'utc')::date, (SELECT count(*) FROM ledger.payouts p WHERE p.creator_id = %s"
+        " AND p.period = (now() AT TIME ZONE 'utc')::date)::int",
+        (owner.creator_id,),
+    ).fetchone()
+    assert row is not None
+    return Due(owner.creator_id, owner.account_id, owner.wallet, amount, row[0], row[1], address)
+
+
+def _settle(payouts: Payouts, batch: Batch, effect: Effect, transaction: VersionedTransaction) -> None:
+    raw, message = bytes(transaction), transaction.message
+    blockhash = Blockhash(str(message.recent_blockhash), effect.slot + LIFE_BLOCKS, effect.slot)
+    if not payouts._is_as_planned(batch, effect):
+        raise Rejected(f"batch {batch.id} was to pay something else", status=409, code="batch-differs")
+    batches.persist(payouts.connection, [(batch, effect.signature, raw)], blockhash)
+    attempt = Attempt(batch, 1, effect.signature, raw, blockhash.last_valid_block_height)
+    batches.land(payouts.connection, attempt, effect.slot, effect.fee)
+    payouts._take_note(attempt, effect)

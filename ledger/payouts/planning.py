@@ -1,0 +1,297 @@
+"""Planning: what is due is put into batches, and its money out of `payable`, in one transaction.
+
+First the token accounts that are missing, then payouts. A batch that the chain refuses is taken apart by halving, until
+the recipient at fault stands alone and is held. Knows no signature.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cluster.errors import Temporary
+from ledger.creators import wallets
+from ledger.journal import book
+from ledger.payouts import batches, owed
+from ledger.payouts.batches import Batch, Recipient
+from ledger.payouts.owed import Due
+from ledger.payouts.rail import Rail
+from ledger.risk import screening, stops
+from ledger.solana import packing
+from ledger.solana.treasury import opening_cost_pix
+
+log = logging.getLogger(__name__)
+
+
+RECLAIM_READ = 4  # times as many markers are read as one transaction empties
+DOUBTED_S = 600.0  # before a marker of which nodes differ is looked at again
+
+
+class Planning(Rail):
+    """The first step of a payout."""
+
+    def plan(self) -> list[Batch]:
+        """Put what is due into batches, at its time: first open the token accounts that are missing, then pay."""
+        if not batches.is_payday(self.connection, self.economics):
+            return []
+        opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
+        owed.fit(self.connection, self.economics.payout_min_pix, opening_pix)
+        wallets.release_mended(self.connection, owed.wake(self.connection))
+        book.commit(self.connection)
+        room = self.settings.batches_live_max - batches.live_count(self.connection)
+        made: list[Batch] = []
+        if room > 0 and self._left_today() >= self.economics.payout_min_pix:  # else nobody need be looked at
+            ready, missing = self._due()
+            book.commit(self.connection)  # before nodes are asked
+            self._find_accounts(missing)
+            made = self._pend(self._parts(ready)[:room])
+            book.commit(self.connection)
+        self._reclaim()
+        book.commit(self.connection)
+        self.planned_now = frozenset(each.id for each in made)
+        return made
+
+    def _left_today(self) -> int:
+        """What may still be planned this UTC day."""
+        return self.economics.payout_day_max_pix - owed.planned_today(self.connection)
+
+    def _parts(self, ready: Sequence[Due]) -> list[list[Due]]:
+        """As many recipients together as one transaction holds beside the markers that guard them.
+
+        Who has been through so many transactions that were given up that their markers do not fit waits for their time.
+        """
+        marked = self.settings.marker_accounts
+        lineage = batches.lineage_of(self.connection, [each.creator_id for each in ready]) if marked else {}
+        parts: list[list[Due]] = []
+        together: set[str] = set()
+        for each in ready:
+            above = set(lineage.get(each.creator_id, ()))
+            if not self.treasury.capacity("payout", len(above)):
+                log.error("too many transactions of a creator were given up", extra={"creator": each.creator_id})
+                owed.look_again(self.connection, [each.creator_id])
+                continue
+            together |= above
+            if not parts or len(parts[-1]) >= self.treasury.capacity("payout", len(together)):
+                parts.append([])
+                together = above
+            parts[-1].append(each)
+        return [sorted(part, key=lambda each: each.creator_id) for part in parts]
+
+    def _pend(self, chunks: Sequence[Sequence[Due]], parent: str | None = None) -> list[Batch]:
+        """A batch for each chunk, its money in flight."""
+        made = self._unmarked([self.payout_batch(chunk, tag=parent or "") for chunk in chunks])
+        batches.add(self.connection, made, parent)
+        batches.pend(self.connection, list(zip(made, chunks, strict=True)))
+        return made
+
+    def _unmarked(self, made: Sequence[Batch]) -> list[Batch]:
+        """The same batches, under other ids where the marker of one is on chain: adopted after a restore, which forgot it."""
+        taken = batches.marked(self.connection, [str(self.treasury.marker(each.id).address) for each in made])
+        while taken:
+            made = [
+                replace(each, id=self._id(each.id)) if str(self.treasury.marker(each.id).address) in taken else each
+                for each in made
+            ]
+            taken = batches.marked(self.connection, [str(self.treasury.marker(each.id).address) for each in made])
+        return list(made)
+
+    def _reclaim(self) -> None:
+        """Take back the rent of markers that have done their duty, once a transaction is worth its fee."""
+        size = self.treasury.capacity("reclaim")
+        least = min(self.settings.reclaim_min, size)
+        own = self.settings
+        rows = batches.reclaimable(self.connection, own.marker_retention_s, own.reclaim_pause_s, RECLAIM_READ * size)
+        if len(rows) < least:
+            return
+        recipients = self._held_by_markers(rows)[:size]
+        if len(recipients) >= least:
+            named = ",".join(each.wallet for each in recipients)
+            number = self._unused(f"reclaim|{named}|{batches.reclaims(self.connection)}")
+            batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, tuple(recipients))])
+
+    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
+        """What is to be emptied: to the last lamport that nodes agree is there, for strangers can send more.
+
+        A marker that holds less than its rent, or is of a batch that is forgotten, waits as long again behind the others, and
+        one of which nodes differ a moment, so that however many of them there are, none of those is kept waiting.
+        """
+        try:
+            found = self.chain.seen_accounts([address for _, address in rows], opinions=self.opinions)
+        except Temporary as error:
+            log.warning("no marker is emptied now: %s", error)
+            return []
+        recipients, empty, doubted = [], [], []
+        for (batch_id, address), seen in zip(rows, found, strict=True):
+            if str(self.treasury.marker(batch_id).address) != address:
+                empty.append(batch_id)  # adopted after a restore, which forgot the id that its seed follows from
+                continue
+            held = [each.lamports if each is not None else 0 for each in seen]
+            if max(held) < self.treasury.marker_rent:
+                empty.append(batch_id)
+            elif min(held) == max(held):
+                recipients.append(Recipient(0, batch_id, address, held[0]))
+            else:
+                doubted.append(batch_id)
+        batches.look_later(self.connection, empty)
+        batches.look_later(self.connection, doubted, max(0.0, self.settings.marker_retention_s - DOUBTED_S))
+        return recipients
+
+    def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:
+        """The batch that pays these creators; its id follows from who, when and which, and the secret."""
+        named = ",".join(f"{each.creator_id}:{each.seq}" for each in dues)
+        number = self._id(f"payout|{dues[0].period}|{named}|{tag}")
+        recipients = tuple(Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
+        return Batch(number, "payout", "planned", sum(each.amount_pix for each in dues), recipients)
+
+    def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
+        """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without."""
+        limit = self.settings.payouts_per_plan_max
+        wallets.release_mended(self.connection, creators or ())
+        found, waiting = owed.look(self.connection, self.economics, self.treasury.mint, limit, creators)
+        owed.park(self.connection, waiting)
+        due = self._screened(self._payable(found))
+        left = self._left_today()
+        ready: list[Due] = []
+        for each in due:
+            if each.address is not None and each.amount_pix <= left:
+                ready.append(each)
+                left -= each.amount_pix
+        return ready, [each for each in due if each.address is None]
+
+    def _payable(self, due: Sequence[Due]) -> list[Due]:
+        """Those whose wallet can be paid; the others are held until they name another one."""
+        reasons = wallets.unpayable_of(self.connection, {each.creator_id: each.wallet for each in due})
+        for each in due:
+            if each.creator_id in reasons:
+                self._hold_wallet(each.creator_id, each.wallet, reasons[each.creator_id])
+        return [each for each in due if each.creator_id not in reasons]
+
+    def _hold_wallet(self, creator_id: int, wallet: str, why: str) -> None:
+        stops.hold(self.connection, creator_id, f"{wallets.UNPAYABLE}: {wallet} {why}")
+
+    def _screened(self, due: Sequence[Due]) -> list[Due]:
+        """Those whom the operator's screening lets pass; the others are held."""
+        refused = self._screen([screening.Recipient(each.creator_id, each.wallet, each.amount_pix) for each in due])
+        return [each for each in due if each.creator_id not in refused]
+
+    def _screen(self, asked: Sequence[screening.Recipient]) -> set[int]:
+        """Creators whom the operator's screening does not let pass; they are held now."""
+        reasons = screening.ask(self.screening, asked)
+        for creator_id, reason in reasons.items():
+            stops.hold(self.connection, creator_id, f"screening: {reason}")
+        return set(reasons)
+
+    def _find_accounts(self, missing: Sequence[Due]) -> None:
+        """Look up the token accounts of new recipients; open those that the chain does not have."""
+        if not missing:
+            return
+        recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
+        try:
+            found = self.chain.seen_accounts([each.address for each in recipients], opinions=self.opinions)
+        except Temporary as error:
+            log.warning("no token account is looked up now: %s", error)
+            return
+        unknown, too_small = [], []
+        opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
+        for due, recipient, seen in zip(missing, recipients, found, strict=True):
+            is_there = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]
+            if all(is_there):
+                batches.know_account(self.connection, self.treasury.mint, recipient, None)
+            elif any(is_there):
+                log.warning("nodes differ on a token account", extra={"address": recipient.address})
+            elif due.amount_pix >= opening_pix:
+                unknown.append(recipient)
+            else:
+                too_small.append(due.creator_id)
+        owed.look_again(self.connection, too_small)
+        taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
+        for each in unknown:
+            if taken.get(each.creator_id, each.wallet) != each.wallet:
+                stops.hold(self.connection, each.creator_id, "one token account was opened for this creator already")
+        self._open(self._of_people([each for each in unknown if each.creator_id not in taken]))
+        book.commit(self.connection)
+
+    def _forget_gone(self, batch: Batch) -> bool:
+        """Whether the chain no longer has a token account that a batch was to pay, by every node that answers.
+
+        Its owner has closed it, which is no reason to hold them. One that the platform has not opened is forgotten, and
+        opened like any other; the platform opens one a creator, ever.
+        """
+        if batch.kind != "payout":
+            return False
+        known = batches.not_opened_by_us(self.connection, [each.address for each in batch.recipients])
+        found = self.chain.seen_accounts(known, "confirmed", opinions=self.opinions)
+        gone = [address for address, seen in zip(known, found, strict=True) if all(each is None for each in seen)]
+        batches.forget_accounts(self.connection, gone)
+        return bool(gone)
+
+    def _of_people(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+        """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""
+        if not recipients:
+            return []
+        try:
+            strange = self.chain.not_wallets([each.wallet for each in recipients], self.opinions)
+        except Temporary as error:
+            log.warning("no token account is opened now: %s", error)
+            return []
+        for each in recipients:
+            if each.wallet in strange:
+                self._hold_wallet(each.creator_id, each.wallet, f"belongs to the program {strange[each.wallet]}")
+        return [each for each in recipients if each.wallet not in strange]
+
+    def _open(self, recipients: Sequence[Recipient], parent: str | None = None) -> None:
+        made = []
+        size = self.treasury.capacity("accounts")
+        for start in range(0, len(recipients), size):
+            chunk = tuple(recipients[start : start + size])
+            number = self._unused(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
+            made.append(Batch(number, "accounts", "planned", 0, chunk))
+        batches.add(self.connection, made, parent)
+
+    def _unused(self, text: str) -> str:
+        """An id that follows from a text; the same accounts may be tried again after a batch of them has failed."""
+        number = self._id(text)
+        while batches.is_known(self.connection, number):
+            number = self._id(number)
+        return number
+
+    # ── Taking back ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _give_back(self, batch: Batch, key: str, lines: list[tuple[int, int]], document: dict[str, Any]) -> None:
+        """Void a batch: its money returns to where it came from. Fees, if any, are the platform's."""
+        if batch.kind == "payout":
+            back = batches.payable_lines(self.connection, batch)
+            in_flight = book.account(self.connection, "in_flight")
+            lines = [(in_flight, -batch.amount_pix), *back, *lines]
+        entry = self._post(key, f"{batch.kind}_voided", lines, document)
+        if batch.kind == "payout" and entry is not None:
+            batches.end_transfers(self.connection, batch, "voided", entry.id)
+
+    def _take_apart(self, batch: Batch, reason: str) -> None:
+        """Find the recipient at fault by halving; a batch of one names its culprit, who is held."""
+        if batch.kind == "reclaim":
+            return  # nobody's fault; the markers are tried again
+        if len(batch.recipients) == 1:
+            stops.hold(self.connection, batch.recipients[0].creator_id, reason)
+            return
+        middle = len(batch.recipients) // 2
+        for half in (batch.recipients[:middle], batch.recipients[middle:]):
+            if batch.kind == "accounts":
+                self._open(half, batch.id)
+            else:
+                self._pay_again(batch, {each.creator_id for each in half})
+
+    def _pay_again(self, parent: Batch, creators: set[int]) -> None:
+        """Plan a part of a batch that was given back, under the rules of any payout; else it is due like any other.
+
+        How many batches wait is no matter here: a part that were forgotten would come again with who is at fault.
+        """
+        if not batches.is_payday(self.connection, self.economics):
+            return
+        try:
+            ready, _ = self._due(creators)
+        except Temporary:  # nobody is paid unscreened, and what has ended is booked all the same
+            return
+        self._pend(self._parts(ready), parent.id)

@@ -1,0 +1,96 @@
+"""A localnet inside the caller's own process, for tests and benchmarks: blocks are made when the caller says so.
+
+Programs, signatures, fees and heights are the localnet's own (LiteSVM); only HTTP is left out, and accounts are put
+where they are wanted instead of being opened by transactions. Keys follow from words, so that runs repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from solders.account import Account
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.token.state import Mint, TokenAccount, TokenAccountState
+
+from ledger.solana import packing
+from ledger.solana.chain import RpcRefusal
+from ledger.solana.localnet import blocks
+from ledger.solana.localnet.methods import RpcError, answer
+from ledger.solana.localnet.store import Store
+from ledger.solana.treasury import Treasury
+
+RENT = 1_488_440
+DECIMALS = 6
+
+
+class Key:
+    """A signer whose key follows from a word."""
+
+    def __init__(self, word: str) -> None:
+        self._keypair = Keypair.from_seed(hashlib.sha256(word.encode()).digest())
+
+    @property
+    def pubkey(self) -> Pubkey:
+        return self._keypair.pubkey()
+
+    def sign(self, message: bytes) -> bytes:
+        return bytes(self._keypair.sign_message(message))
+
+
+class LocalNode:
+    """A node that knows the chain as it is."""
+
+    def __init__(self, name: str, chain: blocks.Chain) -> None:
+        self.name, self.chain = name, chain
+        self.calls: list[str] = []
+
+    async def call(self, method: str, params: list[Any]) -> Any:
+        self.calls.append(method)
+        try:
+            return answer(self.chain, method, params)
+        except RpcError as error:
+            raise RpcRefusal(error.code, error.message, error.data) from error
+
+
+def new_chain(seed: bytes = b"test") -> blocks.Chain:
+    return blocks.Chain(Store(":memory:"), seed=seed)
+
+
+def advance(chain: blocks.Chain, count: int) -> None:
+    """Make some blocks."""
+    for _ in range(count):
+        chain.produce(chain.height)
+
+
+def token_account(mint: Pubkey, owner: Pubkey, amount: int = 0, *, frozen: bool = False) -> Account:
+    state = TokenAccountState.Frozen if frozen else TokenAccountState.Initialized
+    data = bytes(TokenAccount(mint, owner, amount, None, state, None, 0))
+    return Account(RENT, data, packing.TOKEN_PROGRAM)
+
+
+def put_treasury(
+    chain: blocks.Chain,
+    secret: str,
+    pool_pix: int,
+    gas_lamports: int,
+    *,
+    version: str = "v1",
+    separate_gas: bool = False,
+    word: str = "",
+) -> Treasury:
+    """A mint, a treasury that holds all of it, and a payer of fees, who is the treasury unless it is to be separate.
+
+    `word` begins the words that their keys follow from.
+    """
+    owner, gas = Key(f"{word}treasury"), Key(f"{word}gas" if separate_gas else f"{word}treasury")
+    mint = Key(f"{word}mint").pubkey
+    account = packing.token_account(owner.pubkey, mint)
+    payer = packing.Payer(gas.pubkey, owner.pubkey, account, mint, DECIMALS)
+    rents = chain.svm.minimum_balance_for_rent_exemption(0), RENT
+    minted = bytes(Mint(None, pool_pix, DECIMALS, True, mint))
+    chain.svm.set_account(mint, Account(RENT, minted, packing.TOKEN_PROGRAM))
+    chain.svm.set_account(account, token_account(mint, owner.pubkey, pool_pix))
+    chain.svm.set_account(gas.pubkey, Account(gas_lamports, b"", packing.SYSTEM_PROGRAM))
+    return Treasury(payer, (gas, owner) if separate_gas else (owner,), version, *rents, secret)

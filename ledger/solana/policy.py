@@ -1,0 +1,171 @@
+"""What a signer signs for a treasury: its payouts, instruction for instruction, up to a ceiling of PIX and of lamports.
+
+Each instruction is decoded and built again by `packing`: what is not, byte for byte and account for account, one that the
+ledger builds for this treasury and this mint is refused. What a message can cost in SOL (fees, rents) is counted like
+what it pays. Knows messages and numbers, no key.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from solders.message import Message, MessageV1, from_bytes_versioned
+from solders.pubkey import Pubkey
+
+from cluster.errors import Rejected
+from ledger.solana import packing
+from ledger.solana.chain import TOKEN_ACCOUNT_BYTES
+from ledger.solana.packing import Instruction, Marker, Payer
+
+SIGNATURE_LAMPORTS = 5000
+# Rent is 6,960 lamports for a byte of an account and of 128 bytes beside it. Steps that are decided only lower it.
+BYTE_LAMPORTS_MAX, BESIDE_BYTES = 6960, 128
+SEED_CHARACTERS = 32
+MEMO_BYTES_MAX = 64
+PRICE_SCALE = 1_000_000  # micro-lamports in a lamport
+UNIT_LIMIT, UNIT_PRICE = 2, 3  # of the compute budget's instructions
+
+
+class Spent(NamedTuple):
+    """What a message can move at most: PIX to recipients, in base units, and lamports for fees and rents."""
+
+    pix: int
+    lamports: int
+
+
+class Made(NamedTuple):
+    """An account that a message pays for, and how much; below zero what it takes back from there."""
+
+    address: Pubkey
+    lamports: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction with its accounts' addresses."""
+
+    program: Pubkey
+    accounts: tuple[Pubkey, ...]
+    data: bytes
+
+    def is_like(self, built: Instruction) -> bool:
+        return (self.program, self.accounts, self.data) == (built.program, tuple(built.accounts), built.data)
+
+
+def rent_max(size: int) -> int:
+    """The most that an account of so many bytes may cost, in lamports."""
+    return (BESIDE_BYTES + size) * BYTE_LAMPORTS_MAX
+
+
+def spent(content: bytes, payer: Payer) -> Spent:
+    """What a message of this treasury's can move.
+
+    Raises:
+        Rejected: it is no transaction, or does what no payout does.
+    """
+    message = _message(content)
+    keys = message.account_keys
+    if list(keys[: message.header.num_required_signatures]) != payer.signers:
+        raise Rejected("it is to be signed by others than the treasury and its payer of fees")
+    steps = [
+        Step(keys[each.program_id_index], tuple(keys[index] for index in each.accounts), bytes(each.data))
+        for each in message.instructions
+    ]
+    limits = [each for each in steps if each.program == packing.COMPUTE_BUDGET]
+    fee = SIGNATURE_LAMPORTS * len(payer.signers) + _priority(message, limits)
+    pix, paid_for = 0, dict[Pubkey, int]()
+    for step in steps:
+        if step.program == packing.COMPUTE_BUDGET:
+            continue
+        amount, account = _read(step, payer)
+        pix += amount
+        if account is not None:  # what is made and emptied at once costs nothing
+            paid_for[account.address] = paid_for.get(account.address, 0) + account.lamports
+    return Spent(pix, fee + sum(max(each, 0) for each in paid_for.values()))
+
+
+def _message(content: bytes) -> Message | MessageV1:
+    """The message, of a form that the ledger builds: none that looks addresses up in tables."""
+    try:
+        message = from_bytes_versioned(content)
+        keys = len(message.account_keys)
+        whole = all(max((each.program_id_index, *each.accounts)) < keys for each in message.instructions)
+    except (ValueError, TypeError) as error:
+        raise Rejected("not the message of a transaction") from error
+    if not isinstance(message, Message | MessageV1) or not whole:
+        raise Rejected("it is of a form that no payout has")
+    return message
+
+
+def _priority(message: Message | MessageV1, limits: Sequence[Step]) -> int:
+    """What a message pays for being preferred, in lamports."""
+    if isinstance(message, MessageV1):
+        if limits:
+            raise Rejected(_foreign(limits[0]))
+        return int(message.config.priority_fee or 0)
+    found: dict[int, int] = {}
+    for each in limits:
+        kind = each.data[0] if each.data else 0
+        form = {UNIT_LIMIT: "<BI", UNIT_PRICE: "<BQ"}.get(kind)
+        if form is None or len(each.data) != struct.calcsize(form) or each.accounts or kind in found:
+            raise Rejected(_foreign(each))
+        found[kind] = struct.unpack(form, each.data)[1]
+    if UNIT_PRICE in found and UNIT_LIMIT not in found:
+        raise Rejected("it pays for units without a limit to them, as no payout does")
+    return -(-found.get(UNIT_LIMIT, 0) * found.get(UNIT_PRICE, 0) // PRICE_SCALE)
+
+
+def _read(step: Step, payer: Payer) -> tuple[int, Made | None]:
+    """The PIX that an instruction moves, and the account that it pays for."""
+    if step.program == packing.MEMO_PROGRAM and not step.accounts and len(step.data) <= MEMO_BYTES_MAX:
+        return 0, None
+    readers: dict[Pubkey, Callable[[Step, Payer], tuple[int, Made | None] | None]] = {
+        packing.TOKEN_PROGRAM: _paid,
+        packing.ATA_PROGRAM: _opened,
+        packing.SYSTEM_PROGRAM: _marked,
+    }
+    try:
+        found = readers[step.program](step, payer) if step.program in readers else None
+    except (ValueError, IndexError, struct.error):
+        found = None
+    if found is None:
+        raise Rejected(_foreign(step))
+    return found
+
+
+def _foreign(step: Step) -> str:
+    return f"it calls {step.program} in a way that no payout does"
+
+
+def _paid(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
+    amount = int.from_bytes(step.data[1:9], "little")
+    to = step.accounts[1 if payer.gas != payer.treasury else 2]
+    return (amount, None) if step.is_like(packing.pay(payer, to, amount)) else None
+
+
+def _opened(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
+    built = packing.open_account(payer, step.accounts[2])
+    return (0, Made(step.accounts[1], rent_max(TOKEN_ACCOUNT_BYTES))) if step.is_like(built) else None
+
+
+def _marked(step: Step, payer: Payer) -> tuple[int, Made | None] | None:
+    if int.from_bytes(step.data[:4], "little") == packing.CREATE_WITH_SEED:
+        length, at = struct.unpack_from("<Q", step.data, 36)[0], 44
+        mark = _mark(payer, step.data[at : at + length], struct.unpack_from("<Q", step.data, at + length)[0])
+        if not 0 < mark.lamports <= rent_max(0) or not step.is_like(packing.create_marker(payer, mark)):
+            return None
+        return 0, Made(mark.address, mark.lamports)
+    lamports, length = struct.unpack_from("<QQ", step.data, 4)
+    mark = _mark(payer, step.data[20 : 20 + length], lamports)
+    return (0, Made(mark.address, -mark.lamports)) if step.is_like(packing.reclaim_marker(payer, mark)) else None
+
+
+def _mark(payer: Payer, seed: bytes, lamports: int) -> Marker:
+    """A marker by its seed; the address follows from it."""
+    text = seed.decode("ascii")
+    if len(text) != SEED_CHARACTERS:
+        raise ValueError(f"a seed of {len(text)} characters")
+    return Marker(Pubkey.create_with_seed(payer.treasury, text, packing.SYSTEM_PROGRAM), text, lamports)

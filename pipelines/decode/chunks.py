@@ -1,0 +1,101 @@
+"""Cuts a probed video into chunks at key frames, and says what to decode of each. Pure arithmetic on the index.
+
+A chunk decodes a little into the next one and answers for a little less at its start, so that every owned frame has
+the neighbours that `shots` looks at, without ever decoding backwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from pipelines.media import Chunk, Video
+from pipelines.moments import shots
+
+SHIFT = shots.BEFORE + shots.SETTLE  # frames at a chunk's start that belong to the chunk before
+TAIL_FRAMES_MIN = 4 * SHIFT
+COUNTED_MS_MIN = 1_200_000
+KEY_FRAMES_MAX = 1200  # of one chunk
+
+
+def plan(video: Video, chunk_ms: int, mode: str = "frames") -> list[Chunk]:
+    """Chunks of at least `chunk_ms`, each from a key frame on; every frame is owned once."""
+    if mode == "key-frames":
+        return _runs(len(video.key_frames))
+    total = len(video.frame_ms)
+    starts = _counted_starts(video, chunk_ms, total) if video.counted else _starts(video, chunk_ms, total)
+    chunks = []
+    for number, first in enumerate(starts):
+        final = number + 1 == len(starts)
+        own_first = first + SHIFT if number else 0
+        own_stop = total if final else starts[number + 1] + SHIFT
+        stop = total if final else min(total, own_stop + shots.AFTER)
+        chunks.append(Chunk(number, len(starts), first, stop, own_first, own_stop))
+    return chunks
+
+
+def _runs(total: int) -> list[Chunk]:
+    """Key frames need no neighbours: nobody looks for cuts among them."""
+    edges = [*range(0, total, KEY_FRAMES_MAX), total]
+    count = len(edges) - 1
+    return [Chunk(number, count, *edge, *edge) for number, edge in enumerate(itertools.pairwise(edges))]
+
+
+def _counted_starts(video: Video, chunk_ms: int, total: int) -> list[int]:
+    """Frames that are told by their order are decoded from the start of the file each time: few, long chunks."""
+    length_ms = max(chunk_ms, COUNTED_MS_MIN)
+    wanted = np.arange(video.frame_ms[0], video.frame_ms[-1], length_ms)
+    starts = np.unique(np.searchsorted(video.frame_ms, wanted)).tolist()
+    far_enough = [0]
+    for start in starts:
+        if start - far_enough[-1] >= TAIL_FRAMES_MIN and total - start >= TAIL_FRAMES_MIN:
+            far_enough.append(start)
+    return far_enough
+
+
+def _starts(video: Video, chunk_ms: int, total: int) -> list[int]:
+    starts = [0]
+    for key in video.key_frames.tolist():
+        long_enough = video.frame_ms[key] - video.frame_ms[starts[-1]] >= chunk_ms
+        if long_enough and key - starts[-1] >= TAIL_FRAMES_MIN and total - key >= TAIL_FRAMES_MIN:
+            starts.append(key)
+    return starts
+
+
+def order(video: Video, chunk: Chunk, mode: str = "frames") -> dict[str, Any]:
+    """The part of a `decoders.Order` that the chunk and the mode decide."""
+    key_frames_only = mode == "key-frames"
+    frame_ms, frame_pts = video.frame_ms, video.frame_pts
+    if key_frames_only:
+        frame_ms, frame_pts = frame_ms[video.key_frames], frame_pts[video.key_frames]
+    return {
+        "whole": chunk.count == 1,
+        "frame_ms": frame_ms[chunk.first : chunk.stop].tolist(),
+        "frame_pts": frame_pts[chunk.first : chunk.stop].tolist(),
+        "own_first": chunk.own_first - chunk.first,
+        "own_stop": chunk.own_stop - chunk.first,
+        "previous_ms": int(frame_ms[chunk.own_first - 1]) if chunk.own_first else -1,
+        "decoder": video.decoder if mode == "interval" else "av",
+        "rotation": video.rotation,
+        "mirrored": video.mirrored,
+        "track": video.track,
+        "key_frames_only": key_frames_only,
+        "cuts": mode == "frames",
+        "counted": video.counted and not key_frames_only,
+        "before": chunk.first if video.counted else 0,
+    }
+
+
+def decode_size(video: Video, side: int) -> tuple[int, int]:
+    """Width and height of a decoded frame before it is turned: the shorter side `side`, even, never enlarged."""
+    width, height = (video.height, video.width) if video.rotation in (90, 270) else (video.width, video.height)
+    scale = min(1.0, side / min(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def thumbnails(sizes: np.ndarray[Any, Any], data: np.ndarray[Any, Any]) -> list[bytes]:
+    """The pictures that a decode task has put behind each other."""
+    ends = np.cumsum(sizes)
+    return [data[end - size : end].tobytes() for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]

@@ -1,0 +1,202 @@
+"""The one place that decodes. A chunk is decoded once, in the order of presentation, and becomes two things: a
+measurement of every frame, and pictures of the candidates at the size that is needed.
+
+Which of the two decoders gives the pictures, `decoders` says. A frame is let go as soon as the next one comes: what is
+kept of it is a small plane, and its pixels only where it is a sample or may become one. Runs inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.decode import decoders, orientation
+from pipelines.decode.decoders import Order, Picture
+from pipelines.media import Bytes8, Floats
+from pipelines.moments import shots
+
+MEASURED_AT_ONCE = 64  # frames
+DOUBT = 0.01  # of a change; by so much one frame alone may be measured otherwise than in a batch
+WEBP_QUALITY = 78
+WEBP_METHOD = 2  # 0 fast .. 6 small
+
+
+def warm() -> None:
+    """Load what a first picture loads, once for all children that will be forked: a tenth of a second each."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    _webp(fitted(picture, 8, "squash"), 8)
+
+
+def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+    """Measurements of the owned frames where cuts are looked for, and their candidates at the model's size.
+
+    `decoded` counts owned frames that the decoder gave, `concealed` those of them that it made up.
+
+    Raises:
+        Undecodable: nothing could be decoded, or the decoder gives another number of frames than the index.
+    """
+    return _decode(Order(**order))
+
+
+def _decode(order: Order) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+    samples = _Samples(order)
+    cuts = _Cuts(samples) if order.cuts else None
+    own_first, own_last = order.frame_ms[order.own_first], order.frame_ms[order.own_stop - 1]
+    concealed = 0
+    for time_ms, picture in decoders.pictures(order):
+        owned = own_first <= time_ms <= own_last
+        if picture is None:
+            concealed += owned
+            continue
+        if owned:
+            samples.see(time_ms, picture)
+        if cuts:
+            cuts.see(time_ms, picture, owned)
+    features = cuts.features() if cuts else np.zeros((0, shots.FEATURES), np.float32)
+    found = len(samples.frame_ms) + concealed
+    skipped = order.decoder == "decord"  # it has looked at samples, and the file is as the index says
+    return {"decoded": order.own_stop - order.own_first if skipped else found, "concealed": concealed}, {
+        "frame_ms": np.array(samples.frame_ms, np.int32),
+        "features": features,
+        **samples.arrays(),
+    }
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What is kept of a candidate."""
+
+    sharpness: float
+    picture: Bytes8
+    thumbnail: bytes
+
+
+class _Samples:
+    """Keeps the first frame of each interval, and those that a cut asks for."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._previous_ms = order.previous_ms
+        self._kept: dict[int, _Sample] = {}
+        self.frame_ms: list[int] = []  # of owned frames
+
+    def see(self, time_ms: int, picture: Picture) -> None:
+        """The next owned frame."""
+        if self._order.on_grid(time_ms, self._previous_ms):
+            self.keep(time_ms, picture.pixels())
+        self._previous_ms = time_ms
+        self.frame_ms.append(time_ms)
+
+    def keep(self, time_ms: int, pixels: Bytes8) -> None:
+        """Make a candidate of a frame; the same one again changes nothing."""
+        if time_ms in self._kept:
+            return
+        order, pixels = self._order, orientation.shown(pixels, self._order.rotation, self._order.mirrored)
+        self._kept[time_ms] = _Sample(
+            sharpness(pixels), fitted(pixels, order.model_side, order.fit), _webp(pixels, order.thumbnail_side)
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        side, times = self._order.model_side, sorted(self._kept)
+        kept = [self._kept[time_ms] for time_ms in times]
+        return {
+            "candidate_ms": np.array(times, np.int32),
+            "sharpness": np.array([sample.sharpness for sample in kept], np.float32),
+            "candidates": np.array([sample.picture for sample in kept], np.uint8).reshape(-1, side, side, 3),
+            "thumbnail_sizes": np.array([len(sample.thumbnail) for sample in kept], np.int32),
+            "thumbnails": np.frombuffer(b"".join(sample.thumbnail for sample in kept), np.uint8),
+        }
+
+
+class _Cuts:
+    """Measures all frames, and asks for a sample a little after each that a cut may lie before.
+
+    Whether a frame stands out is known REACH frames later. Until then the pixels of those are held that stand out of
+    what was seen so far.
+    """
+
+    def __init__(self, samples: _Samples) -> None:
+        self._samples = samples
+        self._planes: list[Floats] = []  # of frames that a coming measurement looks at
+        self._owned: list[bool] = []  # of the same frames
+        self._dropped = 0  # frames before these
+        self._measured = 0  # frames so far, those of other chunks too
+        self._features: list[Floats] = []
+        self._changes: list[float] = []  # of the last frames
+        self._held: dict[int, tuple[int, Bytes8]] = {}  # by number: time and pixels
+
+    def see(self, time_ms: int, picture: Picture, owned: bool) -> None:
+        """The next frame."""
+        plane = picture.small()
+        self._changes.append(shots.change(self._planes[-1], plane) if self._planes else 0.0)
+        del self._changes[: -shots.REACH - shots.SETTLE - 1]
+        if owned and self._stands_out():
+            self._held[self._dropped + len(self._planes)] = (time_ms, picture.pixels())
+        self._planes.append(plane)
+        self._owned.append(owned)
+        if len(self._planes) + self._dropped - self._measured >= MEASURED_AT_ONCE + shots.AFTER:
+            self._measure(shots.AFTER)
+
+    def features(self) -> Floats:
+        """A row for each owned frame, after the last of all."""
+        self._measure(0)
+        return np.concatenate([np.zeros((0, shots.FEATURES), np.float32), *self._features])
+
+    def _stands_out(self) -> bool:
+        """Whether the frame SETTLE frames ago may turn out to be a peak."""
+        if len(self._changes) <= shots.SETTLE:
+            return False
+        change = self._changes[-1 - shots.SETTLE] + DOUBT
+        return change > shots.PEAK_CHANGE_MIN and change >= max(self._changes)
+
+    def _measure(self, after: int) -> None:
+        """All frames but the last `after`, that have too few neighbours yet."""
+        begin, stop = self._measured - self._dropped, len(self._planes) - after
+        if stop <= begin:
+            return
+        measured = shots.measure(np.stack(self._planes))
+        for at in np.flatnonzero(shots.peaks(measured[:, shots.CHANGE])[begin:stop]) + begin + self._dropped:
+            if held := self._held.get(int(at) + shots.SETTLE):
+                self._samples.keep(*held)
+        self._features.append(measured[begin:stop][self._owned[begin:stop]])
+        self._measured = self._dropped + stop
+        self._held = {number: held for number, held in self._held.items() if number >= self._measured + shots.SETTLE}
+        drop = max(0, stop - shots.BEFORE)
+        del self._planes[:drop], self._owned[:drop]
+        self._dropped += drop
+
+
+def fitted(pixels: Bytes8, side: int, fit: str) -> Bytes8:
+    """A picture as the model's own preprocessing would see it: [side, side, 3]."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    width, height = image.size
+    if fit == "squash":
+        return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+    edge = min(width, height) if fit == "shortest" else max(width, height)
+    width, height = max(1, round(width * side / edge)), max(1, round(height * side / edge))
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def sharpness(pixels: Bytes8) -> float:
+    """Variance of the Laplacian of the luma; blurred and flat pictures have little."""
+    luma = pixels[..., 1].astype(np.int16)
+    inner = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
+    return float(inner.var(dtype=np.float64)) if inner.size else 0.0
+
+
+def _webp(pixels: Bytes8, side: int) -> bytes:
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    scale = side / min(image.size)
+    if scale < 1:
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
+    return out.getvalue()

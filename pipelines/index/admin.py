@@ -1,0 +1,288 @@
+"""Looks after the vector indexes: what they would cost, building them beside the traffic, and changing the model.
+
+Figures per row follow from pgvector's page layout and were measured on PostgreSQL 18 with pgvector 0.8.5 (512 and 1536
+dimensions, m = 16): heap 1,171 B, HNSW 1,366 B and 1,739 B of build memory a row at 512 dimensions. A graph that does
+not fit into memory while it is built takes days instead of hours, so such a build is refused with the figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from cluster.errors import Rejected
+from pipelines.catalog.catalog import bump_generation
+from pipelines.index.vectors import PAGE_BYTES, PAGE_USABLE_BYTES, Profile, bytes_per_row
+
+PROFILES: tuple[Profile, ...] = ("hnsw", "bit", "ivfflat")
+
+M = 16
+# How well a graph is built grows with its rows, so that a search finds as much with about as many steps: at a million rows
+# 200 finds with half the steps what 64 finds, and takes half as long again to build; 400 finds little more than 200 and
+# takes twice as long (benchmarks/LOG.md).
+EF_CONSTRUCTION, EF_CONSTRUCTION_MAX = 64, 400
+EF_CONSTRUCTION_ROWS = 100_000
+BUILT_FOR_FEWER = 1.5  # by so much less a graph should have been built anew
+DIMENSIONS_MAX = {"hnsw": 4000, "bit": 64_000, "ivfflat": 4000}
+LISTS_MAX = 32_768
+HALVES = "(embedding::halfvec({})) halfvec_ip_ops"
+SAMPLES_PER_LIST = 50
+MEMORY_MARGIN = 1.1
+MEMORY_MIN_MB = 64
+MB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one profile would cost for so many rows. Bytes; `lists` only for IVFFlat."""
+
+    profile: Profile
+    rows: int
+    dimensions: int
+    heap_bytes: int
+    index_bytes: int
+    build_bytes: int
+    lists: int | None
+    refused: str | None
+
+    @property
+    def build_mb(self) -> int:
+        """Memory to build with, a margin included."""
+        return max(MEMORY_MIN_MB, math.ceil(self.build_bytes * MEMORY_MARGIN / MB))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model, and how much of the catalogue it covers."""
+
+    id: int
+    name: str
+    dimensions: int
+    active: bool
+    followed: bool
+    fingerprint: str
+    rows: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of a model's partition."""
+
+    name: str
+    method: str
+    valid: bool
+    bytes: int
+    ef_construction: int | None  # of a graph
+
+    def advice(self, rows: int) -> str:
+        """What to do about it, with so many rows; nothing for most."""
+        if not self.valid:
+            return "its build was interrupted: build it again"
+        wanted = ef_construction(rows)
+        if self.ef_construction is not None and self.ef_construction * BUILT_FOR_FEWER < wanted:
+            return f"built for fewer rows (ef_construction {self.ef_construction}, {wanted} is better): build it again"
+        return ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build has come; `total` is 0 while it is unknown."""
+
+    phase: str
+    done: int
+    total: int
+
+
+def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> Plan:
+    """The cost of a profile, from rows, dimensions and type."""
+    lists = max(1, min(LISTS_MAX, math.isqrt(rows))) if profile == "ivfflat" else None
+    made = Plan(
+        profile=profile,
+        rows=rows,
+        dimensions=dimensions,
+        heap_bytes=rows * bytes_per_row(dimensions),
+        index_bytes=rows * _per_row(_index_tuple_bytes(profile, dimensions)),
+        build_bytes=_build_bytes(profile, rows, dimensions, lists or 0),
+        lists=lists,
+        refused=None,
+    )
+    return Plan(**{**vars(made), "refused": _refusal(made, memory_max_mb)})
+
+
+def ef_construction(rows: int) -> int:
+    """How many candidates a row's neighbours are chosen from while a graph of so many rows is built."""
+    grown = round(EF_CONSTRUCTION * math.sqrt(rows / EF_CONSTRUCTION_ROWS))
+    return max(EF_CONSTRUCTION, min(EF_CONSTRUCTION_MAX, grown))
+
+
+def _index_tuple_bytes(profile: Profile, dimensions: int) -> int:
+    # A graph element with its neighbours: 100 bytes and 12 a neighbour, beside the vector itself.
+    vector = dimensions // 8 if profile == "bit" else 2 * dimensions
+    return vector + 24 if profile == "ivfflat" else vector + 100 + 12 * M
+
+
+def _per_row(tuple_bytes: int) -> int:
+    return math.ceil(PAGE_BYTES / max(1, PAGE_USABLE_BYTES // tuple_bytes))
+
+
+def _build_bytes(profile: Profile, rows: int, dimensions: int, lists: int) -> int:
+    if profile == "ivfflat":  # k-means keeps lower bounds of every sample to every list
+        samples = min(rows, SAMPLES_PER_LIST * lists)
+        return 4 * samples * lists + samples * 2 * dimensions + 4 * lists * dimensions
+    vector = dimensions // 8 if profile == "bit" else 2 * dimensions
+    return rows * (vector + 203 + 32 * M)
+
+
+def _refusal(made: Plan, memory_max_mb: int) -> str | None:
+    if made.dimensions > DIMENSIONS_MAX[made.profile]:
+        return f"{made.profile} takes at most {DIMENSIONS_MAX[made.profile]:,} dimensions"
+    if made.build_mb > memory_max_mb:
+        return f"needs {made.build_mb:,} MB to build, {memory_max_mb:,} MB are allowed"
+    return None
+
+
+# ── What there is ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def models(connection: Connection[Any]) -> list[Model]:
+    """Every model; `missing` counts segments that it has no vector for."""
+    with connection.cursor(row_factory=class_row(Model)) as cursor:
+        return cursor.execute(
+            "SELECT m.id, m.name, m.dimensions, m.active, m.followed, m.fingerprint,"
+            " (SELECT count(*) FROM media.embeddings e WHERE e.model_id = m.id) AS rows,"
+            " (SELECT count(*) FROM media.segments s WHERE NOT EXISTS (SELECT FROM media.embeddings e"
+            "  WHERE e.model_id = m.id AND e.segment_id = s.id)) AS missing FROM media.models m ORDER BY m.id"
+        ).fetchall()
+
+
+def model(connection: Connection[Any], name: str) -> Model:
+    """A model by name; the active one for "".
+
+    Raises:
+        Rejected: there is no such model.
+    """
+    known = models(connection)
+    found = [each for each in known if (each.name == name if name else each.active)]
+    if not found:
+        hint = f"known: {', '.join(each.name for each in known)}" if known else "ingest something first"
+        raise Rejected(f"there is no model {name!r}" if name else "no model is active", code="not-found", hint=hint)
+    return found[0]
+
+
+def indexes(connection: Connection[Any], model_id: int) -> list[Index]:
+    """The vector indexes of a model's partition."""
+    with connection.cursor(row_factory=class_row(Index)) as cursor:
+        return cursor.execute(
+            "SELECT c.relname AS name, a.amname AS method, i.indisvalid AS valid, pg_relation_size(c.oid) AS bytes,"
+            " CASE a.amname WHEN 'hnsw' THEN coalesce((SELECT option_value::int FROM pg_options_to_table(c.reloptions)"
+            "  WHERE option_name = 'ef_construction'), %s) END AS ef_construction"
+            " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
+            " WHERE i.indrelid = to_regclass(%s) AND a.amname IN ('hnsw', 'ivfflat') ORDER BY c.relname",
+            (EF_CONSTRUCTION, f"media.embeddings_m{model_id}"),
+        ).fetchall()
+
+
+def progress(connection: Connection[Any], model_id: int) -> Progress | None:
+    """Of a build that is under way."""
+    row = connection.execute(
+        "SELECT phase, greatest(blocks_done, tuples_done), greatest(blocks_total, tuples_total)"
+        " FROM pg_stat_progress_create_index WHERE relid = to_regclass(%s)",
+        (f"media.embeddings_m{model_id}",),
+    ).fetchone()
+    return Progress(*row) if row else None
+
+
+# ── Changing it ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def build(connection: Connection[Any], target: Model, profile: Profile, memory_max_mb: int) -> str:
+    """Build an index beside the traffic, or build it anew; returns its name. The connection is in autocommit mode.
+
+    An index of another profile is dropped once the new one is valid: the planner would go on using it.
+
+    Raises:
+        Rejected: the build cannot succeed within the memory that is allowed.
+    """
+    cost = plan(profile, target.rows, target.dimensions, memory_max_mb)
+    if cost.refused:
+        hint = "allow more with --memory-mb, or take another profile (`pixr index plan`)"
+        raise Rejected(f"{profile} for {target.rows:,} rows {cost.refused}", code="build-refused", hint=hint)
+    name = f"embeddings_m{target.id}_{profile}"
+    before = {index.name: index for index in indexes(connection, target.id)}
+    connection.execute(sql.SQL("SET maintenance_work_mem = {}").format(sql.Literal(f"{cost.build_mb}MB")))
+    for statement in _statements(name, before, target, cost):
+        connection.execute(statement)
+    return name
+
+
+def _statements(name: str, before: dict[str, Index], target: Model, cost: Plan) -> Iterator[sql.Composed]:
+    known = before.get(name)
+    # A build that was interrupted leaves an invalid index, under its own name or that of the rebuilding.
+    for index in before.values():
+        if not index.valid:
+            yield _drop(index.name)
+    if known is not None and known.valid and cost.profile != "ivfflat":
+        yield sql.SQL("ALTER INDEX media.{} SET (ef_construction = {})").format(
+            sql.Identifier(name), sql.Literal(ef_construction(cost.rows))
+        )
+        yield sql.SQL("REINDEX INDEX CONCURRENTLY media.{}").format(sql.Identifier(name))
+    else:
+        if known is not None and known.valid:  # the number of lists follows the rows, so IVFFlat is made anew
+            yield _drop(name)
+        yield _create(name, target, cost)
+    for index in before.values():
+        if index.valid and index.name != name:
+            yield _drop(index.name)
+
+
+def _create(name: str, target: Model, cost: Plan) -> sql.Composed:
+    options = f"lists = {cost.lists}" if cost.lists else f"m = {M}, ef_construction = {ef_construction(cost.rows)}"
+    indexed = "(binary_quantize(embedding)::bit({})) bit_hamming_ops" if cost.profile == "bit" else HALVES
+    return sql.SQL("CREATE INDEX CONCURRENTLY {} ON media.{} USING {} ({}) WITH ({})").format(
+        sql.Identifier(name),
+        sql.Identifier(f"embeddings_m{target.id}"),
+        sql.SQL("ivfflat" if cost.profile == "ivfflat" else "hnsw"),
+        sql.SQL(indexed).format(sql.Literal(target.dimensions)),
+        sql.SQL(options),
+    )
+
+
+def _drop(name: str) -> sql.Composed:
+    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS media.{}").format(sql.Identifier(name))
+
+
+def switch(connection: Connection[Any], name: str, *, force: bool = False) -> Model:
+    """Make a model the one that searches use, in one transaction. Switching to the active one changes nothing.
+
+    Raises:
+        Rejected: there is no such model, or it does not cover the catalogue.
+    """
+    target = model(connection, name)
+    if target.active:
+        return target
+    if target.missing and not force:
+        detail = f"model {name!r} has no vector for {target.missing:,} segments"
+        hint = f"`pixr index backfill {name}` embeds them, or use --force"
+        raise Rejected(detail, status=409, code="not-covered", hint=hint)
+    with connection.transaction():
+        # The one before follows from now on: whoever goes back finds it whole.
+        connection.execute("UPDATE media.models SET active = false, followed = true WHERE active")
+        connection.execute("UPDATE media.models SET active = true, followed = false WHERE id = %s", (target.id,))
+        bump_generation(connection)
+    return Model(**{**vars(target), "active": True, "followed": False})
+
+
+def follow(connection: Connection[Any], name: str, *, on: bool = True) -> None:
+    """Have a model get a vector of every new moment, or no longer; the one that searches use gets them anyhow.
+
+    Raises:
+        Rejected: there is no such model.
+    """
+    target = model(connection, name)
+    connection.execute("UPDATE media.models SET followed = %s WHERE id = %s AND NOT active", (on, target.id))

@@ -1,0 +1,299 @@
+"""Full text: the videos whose title, tags and description match words, and the moments that stand for them.
+
+Words belong to a video and are kept once for it (`media.texts`, `media.impacts`, `media.completions`; a trigger keeps them
+in step, see `schema/0007_words.sql`). Words that a sign joins ("node.js") are those between the signs, in a video as in a
+query (`schema/0016_parts.sql`). Ranking is BM25 over impacts that were computed when the words were written: of each
+word the best videos are read in order, so a common word costs what a rare one does. Videos with all words come first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, LiteralString, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg.sql import SQL, Composed
+
+from pipelines.catalog.videos import VISIBLE
+from pipelines.index.vectors import Connection, Filters, Model, Plan, configure, distance, to_text
+
+EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|[^\s"]+)')  # as websearch_to_tsquery reads it: -word, -"two words"
+PHRASE = re.compile(r'"([^"]*)"')
+WORDS_MAX = 32  # of a text, that are looked for
+SCORED_PER_HIT = 4  # videos whose every word is looked up, for each one that is wanted
+FITTING_MAX = 5000  # videos that pass the filters: up to here they are looked up, above the words' lists are filtered
+COMPLETION_CHARS_MAX = 64  # what the table keeps
+COMPLETIONS_READ_MAX = 64  # of each kind: those that begin the title or tag, those inside
+LAST = chr(0x10FFFF)  # sorts after every text that begins alike
+
+# The lists by word, best first. `{source}` differs by filters; it is cut only where several words are asked for.
+MATCHING: LiteralString = """
+    WITH asked AS MATERIALIZED (SELECT media.asked(%(language)s::regconfig, %(text)s) AS query),
+    words AS MATERIALIZED (
+        SELECT lexeme COLLATE "C" AS lexeme, count(*) OVER () AS words
+        FROM unnest(media.words(%(language)s::regconfig, %(text)s)) ORDER BY positions[1] LIMIT %(words)s),
+    lists AS MATERIALIZED (SELECT w.lexeme, w.words, l.video_id, l.impact FROM words w CROSS JOIN LATERAL ({source}) l),
+    read AS MATERIALIZED (
+        SELECT lexeme, count(*) AS read, min(impact) AS least, words > 1 AND count(*) >= {depth} AS cut
+        FROM lists GROUP BY lexeme, words),
+    frequent AS MATERIALIZED (
+        SELECT value, share * (SELECT reltuples FROM pg_class WHERE oid = 'media.impacts'::regclass) AS videos
+        FROM (SELECT unnest(most_common_vals::text::text[]) AS value, unnest(most_common_freqs) AS share FROM pg_stats
+              WHERE schemaname = 'media' AND tablename = 'impacts' AND attname = 'lexeme') AS known),
+    found AS (  -- in how many videos a word is: counted where its list was read to the end, else estimated
+        SELECT lexeme, least, cut, greatest(read, CASE WHEN cut THEN
+            (SELECT f.videos FROM frequent f WHERE f.value = read.lexeme) END)::float8 AS videos FROM read),
+    heads AS MATERIALIZED (
+        SELECT lexeme, least, cut, ln(1 + (total - videos + 0.5) / (videos + 0.5)) AS weight,
+               count(*) FILTER (WHERE cut) OVER () AS cuts
+        FROM (SELECT *, greatest((SELECT reltuples FROM pg_class WHERE oid = 'media.texts'::regclass)::float8,
+                                 max(videos) OVER ()) AS total FROM found) AS counted),
+    partial AS MATERIALIZED (
+        SELECT l.video_id, sum(h.weight * l.impact) AS got, count(*) AS seen, count(*) FILTER (WHERE h.cut) AS seen_cut,
+               sum(CASE WHEN h.cut THEN h.weight * h.least ELSE 0 END) AS bound, min(h.cuts) AS cuts, min(l.words) AS words
+        FROM lists l JOIN heads h USING (lexeme) GROUP BY l.video_id),
+    best AS MATERIALIZED (  -- by the most that a video could have, with what cut lists did not say of it
+        SELECT video_id, got, seen, words, seen_cut < cuts AS lacking FROM partial
+        ORDER BY seen + cuts - seen_cut = words DESC, got - bound DESC, video_id DESC LIMIT %(scored)s),
+    whole AS MATERIALIZED (
+        SELECT b.video_id, sum(h.weight * i.impact) AS got, count(*) AS seen FROM best b CROSS JOIN heads h
+        CROSS JOIN LATERAL (SELECT impact FROM media.impacts i
+                            WHERE i.video_id = b.video_id AND i.lexeme = h.lexeme OFFSET 0) i
+        WHERE b.lacking GROUP BY b.video_id),
+    ranked AS MATERIALIZED (
+        SELECT b.video_id, b.words, coalesce(w.got, b.got) AS score, coalesce(w.seen, b.seen) >= b.words AS complete
+        FROM best b LEFT JOIN whole w USING (video_id) ORDER BY 4 DESC, 3 DESC, 1 DESC LIMIT %(limit)s)
+    SELECT r.video_id, r.score + CASE WHEN r.complete THEN 1000 ELSE 0 END,
+           r.words = 1 AND numnode((SELECT query FROM asked)) <= 1 OR EXISTS (  -- as it was asked: with its phrases, the
+               -- parts of a joined word one behind the other, and either side of an "or"
+               SELECT FROM media.texts t WHERE t.video_id = r.video_id AND t.segment_id IS NULL
+               AND t.search @@ (SELECT query FROM asked) OFFSET 0)
+    FROM ranked r ORDER BY 2 DESC, 1 DESC"""
+
+BEST: LiteralString = """
+    SELECT i.video_id, i.impact FROM media.impacts i WHERE i.lexeme = w.lexeme{among}
+    ORDER BY i.impact DESC, i.video_id DESC LIMIT CASE WHEN w.words = 1 THEN %(limit)s ELSE {depth} END"""
+EACH_FITTING: LiteralString = """
+    SELECT f.id AS video_id, i.impact FROM fitting f CROSS JOIN LATERAL (
+        SELECT impact FROM media.impacts i WHERE i.video_id = f.id AND i.lexeme = w.lexeme OFFSET 0) i"""
+
+# Titles and tags step by step, each the next one behind the last: whatever is typed, as many steps as are wanted.
+COMPLETIONS: LiteralString = """
+    WITH RECURSIVE typed AS (SELECT left(lower(%(typed)s), %(chars)s) COLLATE "C" AS start),
+    kinds AS (SELECT false AS inner_word UNION ALL SELECT true),
+    steps (inner_word, start, whole, step) AS (
+        SELECT k.inner_word, first.start, first.whole, 1 FROM typed t CROSS JOIN kinds k CROSS JOIN LATERAL (
+            SELECT c.start, c.whole FROM media.completions c
+            WHERE c.inner_word = k.inner_word AND c.start >= t.start AND c.start < t.start || %(last)s
+            ORDER BY c.start, c.whole LIMIT 1) AS first
+        UNION ALL
+        SELECT s.inner_word, next.start, next.whole, s.step + 1 FROM steps s CROSS JOIN typed t CROSS JOIN LATERAL (
+            SELECT c.start, c.whole FROM media.completions c
+            WHERE c.inner_word = s.inner_word AND (c.start, c.whole) > (s.start, s.whole) AND c.start < t.start || %(last)s
+            ORDER BY c.start, c.whole LIMIT 1) AS next
+        WHERE s.step < %(most)s)
+    SELECT whole FROM steps GROUP BY whole ORDER BY bool_and(inner_word), length(whole), whole LIMIT %(limit)s"""
+
+
+class Match(NamedTuple):
+    """A video that words have found. `value` ranks it; `is_complete`: all that was asked for is there, as it was asked."""
+
+    video_id: int
+    value: float
+    is_complete: bool
+
+
+class Named(NamedTuple):
+    """A moment of a video that words have found.
+
+    `rank` counts from 1: first the best moment of each video in the order of the videos, then the second of each. A
+    title so counts once for its video. `cosine` is None where there was no vector to compare by.
+    """
+
+    segment_id: int
+    video_id: int
+    rank: int
+    is_complete: bool
+    cosine: float | None
+
+
+def excluded(text: str) -> list[str]:
+    """The words that a text excludes."""
+    return [match.group(1).strip('"') for match in EXCLUDED.finditer(text)]
+
+
+def wanted(text: str) -> str:
+    """A text without what it excludes."""
+    return " ".join(EXCLUDED.sub(" ", text).split())
+
+
+def phrases(text: str) -> list[str]:
+    """The phrases in quotes that a text asks for: each must be in the words of a video as it stands."""
+    found = (" ".join(match.group(1).split()) for match in PHRASE.finditer(EXCLUDED.sub(" ", text)))
+    return [phrase for phrase in found if phrase]
+
+
+def strict(filters: Filters, text: str, without: Sequence[str], language: str) -> Filters:
+    """The filters with what a text says of words: its phrases must be there, what it excludes may not.
+
+    Both hold for every list, whatever else is asked for. Letter case makes no difference.
+    """
+    quoted = tuple(phrases(text.lower()))
+    gone = tuple(dict.fromkeys(each.lower() for each in (*excluded(text), *without)))
+    if not quoted and not gone:
+        return filters
+    return replace(filters, phrases=quoted, without=gone, language=language)
+
+
+async def matching(
+    connection: Connection,
+    text: str,
+    limit: int,
+    filters: Filters | None = None,
+    plan: Plan | None = None,
+    language: str = "english",
+) -> list[Match]:
+    """The videos that match best, those with all words before those with any. Filters hold before anything is cut.
+
+    Several words: of each the best `plan.text_rows` videos are read, and the best of them all are looked up for every word.
+    One word: its order is the answer.
+
+    Raises:
+        psycopg.errors.QueryCanceled: it took longer than the plan allows.
+    """
+    filters, plan = filters or Filters(), plan or Plan()
+    await configure(connection, {"statement_timeout": plan.timeout_ms})
+    query, parameters = await _matching(connection, filters)
+    asked = {"text": wanted(text), "language": language, "words": WORDS_MAX, "depth": max(limit, plan.text_rows)}
+    limits = {"limit": limit, "scored": SCORED_PER_HIT * limit, "fitting_max": FITTING_MAX}
+    rows = await (await connection.execute(query, parameters | asked | limits)).fetchall()
+    if not rows and filters.phrases:
+        rows = await (await connection.execute(_unranked(filters), parameters | asked | limits)).fetchall()
+    return [Match(*row) for row in rows]
+
+
+def _unranked(filters: Filters) -> SQL:
+    """What has the phrases of a text that is nothing but stop words ("The Who"): all of it is there, the shortest first."""
+    conditions, _ = _conditions(filters)
+    return SQL(
+        f"SELECT v.id, -length(v.title)::float8, true FROM media.videos v WHERE {VISIBLE}{conditions}"
+        " AND numnode(media.asked(%(language)s::regconfig, %(text)s)) = 0 ORDER BY 2 DESC, 1 DESC LIMIT %(limit)s"
+    )
+
+
+async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict[str, Any]]:
+    """The statement for these filters: where few videos pass, each is looked up; where many do, lists are filtered."""
+    conditions, parameters = _conditions(filters)
+    passing, depth, statement = f"{VISIBLE}{conditions}", "%(depth)s", MATCHING
+    source = BEST.format(among="", depth=depth)
+    if conditions and await _fitting(connection, passing, parameters) < FITTING_MAX:
+        fitting = f"WITH fitting AS MATERIALIZED (SELECT v.id FROM media.videos v WHERE {passing}), "
+        source, depth, statement = EACH_FITTING, "%(fitting_max)s", MATCHING.replace("WITH ", fitting, 1)
+    elif conditions:
+        among = f" AND EXISTS (SELECT FROM media.videos v WHERE v.id = i.video_id AND {passing} OFFSET 0)"
+        source = BEST.format(among=among, depth=depth)
+    return SQL(statement.format(source=source, depth=depth)), parameters
+
+
+def _conditions(filters: Filters) -> tuple[str, dict[str, Any]]:
+    """Over `v`, with those on moments."""
+    conditions, parameters = filters.conditions()
+    if filters.segment_ids is not None:
+        conditions += " AND v.id IN (SELECT video_id FROM media.segments WHERE id = ANY(%(segment_ids)s))"
+        parameters["segment_ids"] = list(filters.segment_ids)
+    return conditions, parameters
+
+
+async def _fitting(connection: Connection, passing: str, parameters: dict[str, Any]) -> int:
+    """How many videos pass, counted no further than is asked."""
+    query = SQL(f"SELECT count(*) FROM (SELECT FROM media.videos v WHERE {passing} LIMIT %(most)s) AS counted")
+    row = await (await connection.execute(query, parameters | {"most": FITTING_MAX})).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def moments(
+    connection: Connection,
+    matches: Sequence[Match],
+    each: int,
+    model: Model | None = None,
+    vector: NDArray[np.float32] | None = None,
+    segment_ids: Sequence[int] | None = None,
+    plan: Plan | None = None,
+) -> list[Named]:
+    """Moments that stand for videos, at most `each` of one: its nearest to a vector, or without one its first in time.
+
+    A video whose moments have no vectors of the model yet is stood for by its first ones.
+    """
+    await configure(connection, {"statement_timeout": (plan or Plan()).timeout_ms})
+    found: dict[int, list[tuple[int, float | None]]] = {}
+    video_ids = [match.video_id for match in matches]
+    if model is not None and vector is not None:
+        await _collect(connection, found, _nearest(model), video_ids, each, segment_ids, {"vector": to_text(vector)})
+    if missing := [video_id for video_id in video_ids if video_id not in found]:
+        await _collect(connection, found, _first(), missing, each, segment_ids, {})
+    return _in_turns(matches, found, each)
+
+
+async def _collect(
+    connection: Connection,
+    found: dict[int, list[tuple[int, float | None]]],
+    query: Composed,
+    video_ids: Sequence[int],
+    each: int,
+    segment_ids: Sequence[int] | None,
+    more: dict[str, Any],
+) -> None:
+    among = list(segment_ids) if segment_ids is not None else None
+    parameters = {"videos": list(video_ids), "each": each, "among": among} | more
+    for video_id, segment_id, cosine in await (await connection.execute(query, parameters)).fetchall():
+        found.setdefault(video_id, []).append((segment_id, cosine))
+
+
+def _nearest(model: Model) -> Composed:
+    """All moments of a video are compared: the sign keeps the planner off the vector index."""
+    return SQL(
+        "SELECT w.video_id, m.segment_id, m.cosine FROM unnest(%(videos)s::bigint[]) AS w (video_id) CROSS JOIN LATERAL ("
+        "SELECT e.segment_id, -({distance}) AS cosine FROM {leaf} e WHERE e.video_id = w.video_id"
+        " AND (%(among)s::bigint[] IS NULL OR e.segment_id = ANY(%(among)s))"
+        " ORDER BY 2 DESC, 1 LIMIT %(each)s) m"
+    ).format(distance=distance(model), leaf=model.leaf)
+
+
+def _first() -> Composed:
+    return SQL(
+        "SELECT w.video_id, m.id, NULL::float8 FROM unnest(%(videos)s::bigint[]) AS w (video_id) CROSS JOIN LATERAL ("
+        "SELECT s.id FROM media.segments s WHERE s.video_id = w.video_id"
+        " AND (%(among)s::bigint[] IS NULL OR s.id = ANY(%(among)s)) ORDER BY s.start_ms, s.id LIMIT %(each)s) m"
+    ).format()
+
+
+def _in_turns(matches: Sequence[Match], found: dict[int, list[tuple[int, float | None]]], each: int) -> list[Named]:
+    """The best moment of each video, then the second of each. Videos of equal value share a rank, as their words do."""
+    ranks: list[int] = []
+    rank, last = 0, None
+    for match in matches:
+        if match.value != last:
+            rank, last = rank + 1, match.value
+        ranks.append(rank)
+    named = []
+    for place in range(each):
+        for match, rank_of_video in zip(matches, ranks, strict=True):
+            of_video = found.get(match.video_id, [])
+            if place < len(of_video):
+                segment_id, cosine = of_video[place]
+                named.append(Named(segment_id, match.video_id, place * rank + rank_of_video, match.is_complete, cosine))
+    return named
+
+
+async def completions(connection: Connection, text: str, limit: int) -> list[str]:
+    """Titles and tags with a word at which they go on as typed, those that begin so first; of a few read in order."""
+    typed = " ".join(text.split())
+    if not typed:
+        return []
+    parameters = {
+        "typed": typed, "last": LAST, "chars": COMPLETION_CHARS_MAX, "most": COMPLETIONS_READ_MAX, "limit": limit
+    }  # fmt: skip
+    return [row[0] for row in await (await connection.execute(COMPLETIONS, parameters)).fetchall()]

@@ -1,0 +1,612 @@
+"""The table of ingest jobs: made, watched, cancelled, retried; and how a job stands, as `GET /v1/jobs/{id}` tells it.
+
+A job is a row in PostgreSQL first and a submission to Ray second: Ray may forget it, the row remains, and `watch`
+submits it again. `submissions` fences drivers: one that is not the latest ends itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from cluster import jobs as submissions
+from cluster import ray_cluster, runtime
+from cluster.errors import Rejected, Temporary
+from cluster.observability import telemetry
+from cluster.settings import Settings
+from cluster.storage import Storage
+from pipelines.catalog import catalog, creators
+from pipelines.jobs import leases
+from pipelines.models import names as model_names
+from pipelines.settings import MODES, IngestSettings
+from pipelines.sources import handles, lists, ownership, source
+from pipelines.sources.handles import Rights
+
+log = logging.getLogger(__name__)
+
+FAILURES_SHOWN_MAX = 100
+LISTED_MAX = 200
+TOTAL_MAX = 100_000  # rows that are counted
+ALIVE_S = 30  # since a driver's last sign of life
+LOOK_S = 1.0  # between looks at more urgent jobs
+UNFINISHED = ("queued", "running")
+NOTHING_COUNTED = (0,) * 10  # of a job without videos
+CATALOGUE = "catalogue"  # the source of a back-fill
+# Jobs that speak for these creators and no others; a job that speaks for any is of those who do so alone.
+THEIRS = "(%(creators)s::text[] IS NULL OR options->'speaks_for' <@ to_jsonb(%(creators)s::text[]))"
+
+# Other jobs that are at work, or on their way there; fewer than may be, and fewer of those for the same creators alone.
+AT_WORK = """
+FROM media.jobs other WHERE other.finished_at IS NULL AND other.submission_id IS NOT NULL AND other.id <> jobs.id
+  AND (other.heartbeat_at > now() - make_interval(secs => %(alive_s)s)
+       OR other.submitted_at > now() - make_interval(secs => %(handover_s)s))
+"""
+HAS_ROOM = f"""
+SELECT count(*) < %(most)s AND count(*) FILTER (WHERE other.options->'speaks_for' = jobs.options->'speaks_for') < %(each)s
+{AT_WORK}"""
+# What a job waits for that nobody is at: as it was noted when it was to be submitted, else Ray.
+PLACE = "a free place: no more than {most} jobs are at work at once ([ingest] jobs_at_work_max)"
+PLACE_OF_EACH = (
+    "a free place: no more than {each} jobs for the same creators are at work at once ([ingest] jobs_at_work_each_max)"
+)
+CLUSTER_AWAY = "the Ray cluster, which does not answer"
+WAITS_FOR = f"""
+CASE WHEN finished_at IS NULL AND NOT coalesce(heartbeat_at > now() - make_interval(secs => {ALIVE_S}), false)
+     THEN coalesce(report->>'waits_for', CASE WHEN submission_id IS NULL THEN 'the Ray cluster'
+                                              ELSE 'its driver, which the Ray cluster starts' END) END
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a job was asked for beyond its source."""
+
+    creator: str = ""
+    manifest: str = ""
+    model: str = ""
+    mode: str = ""
+    origin: str = ""  # the local path that was uploaded
+    speaks_for: Sequence[str] | None = None  # handles of the creators whose videos it may list; None: any
+    reassign: bool = False  # videos that were shown as another creator's, too
+    known: InitVar[Collection[str]] = ()  # handles that creators have, whatever they hold
+
+    def __post_init__(self, known: Collection[str]) -> None:
+        if self.mode and self.mode not in MODES:
+            raise Rejected(f"mode {self.mode!r} is unknown", code="bad-mode", hint=f"known: {', '.join(MODES)}")
+        if not self.creator:
+            return
+        if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
+            object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
+        if said := self.rights.refusal(self.creator):
+            raise Rejected(f"creator {self.creator!r}: {said}", status=403, code="not-yours")
+
+    @property
+    def rights(self) -> Rights:
+        """For whom the job may speak."""
+        return Rights(None if self.speaks_for is None else frozenset(self.speaks_for), self.reassign)
+
+
+def create(
+    settings: Settings,
+    connection: Connection,
+    job_source: str,
+    options: Options | None = None,
+    *,
+    priority: int = 0,
+    storage: Storage | None = None,
+) -> dict[str, Any]:
+    """Make a job of an S3 source and submit it. When Ray is away, or as many are at work as may be, it stays queued, and is
+    submitted by the watch when its turn comes.
+
+    `storage` is the caller's, where it has one: making another takes most of a second of CPU.
+
+    Raises:
+        Rejected: the source is no S3 address, its bucket may not be read or does not exist, or the model is unknown.
+    """
+    options = options or Options()
+    _check(settings, connection, job_source, options, storage)
+    job_id = _insert(connection, job_source, options, priority)
+    connection.commit()
+    return _submitted(settings, connection, job_id)
+
+
+def queue(
+    settings: Settings,
+    connection: Connection,
+    job_source: str,
+    options: Options,
+    *,
+    priority: int = 0,
+    storage: Storage | None = None,
+    repeat_key: str = "",
+) -> dict[str, Any]:
+    """Make a job as `create` does, which the watch submits: nothing here waits for the cluster, and the caller commits.
+
+    With a `repeat_key`, asked again, it is the same job.
+
+    Raises:
+        Rejected: as by `create`; or 422, the key stands for another job.
+    """
+    job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
+    if not _is_known(connection, job_id):
+        _check(settings, connection, job_source, options, storage)
+        with contextlib.suppress(psycopg.errors.UniqueViolation), connection.transaction():  # sent twice at once
+            _insert(connection, job_source, options, priority, job_id)
+    job = get(connection, job_id)
+    if (job["source"], job["options"], job["priority"]) != (job_source, _said(options), priority):
+        hint = "send a key of its own with each job"
+        raise Rejected("this Idempotency-Key was sent with another job", 422, "idempotency-key-reused", hint)
+    return job
+
+
+def _is_known(connection: Connection, job_id: str) -> bool:
+    return connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is not None
+
+
+def _check(
+    settings: Settings, connection: Connection, job_source: str, options: Options, storage: Storage | None = None
+) -> None:
+    """Refuse a job that would end before it has begun, for the reasons of `create`."""
+    model_names.require_known(settings, connection, options.model)
+    storage = storage or Storage(runtime.endpoints(settings).s3)
+    for each in filter(None, (job_source, options.manifest)):
+        ownership.require_open(each, options.rights, settings.s3.bucket)  # before it is said whether anything is there
+        source.check(each, storage, settings.s3.ingest_buckets)
+    lists.require_known(connection, job_source)
+
+
+def _insert(connection: Connection, job_source: str, options: Options, priority: int, job_id: str = "") -> str:
+    """A job's row; its id."""
+    job_id = job_id or _new_id("ingest")
+    connection.execute(
+        "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
+        (job_id, job_source, Jsonb(_said(options)), priority),
+    )
+    return job_id
+
+
+def _said(options: Options) -> dict[str, Any]:
+    """Options as they are kept: what is not said is left out, but for a job that may speak for nobody."""
+    said = {key: value for key, value in vars(options).items() if value}
+    return said if options.speaks_for is None else {**said, "speaks_for": list(options.speaks_for)}
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def _submitted(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
+    try:
+        submit(settings, connection, job_id)
+    except Temporary as error:
+        log.warning("job waits for the cluster: %s", error, extra={"job_id": job_id})
+    return get(connection, job_id)
+
+
+def backfill(settings: Settings, connection: Connection, model: str, *, priority: int = 0) -> dict[str, Any] | None:
+    """A job that gives a model's vectors to every video that searches can find; None when it lacks none.
+
+    Moments keep their ids, and stay as visible as they are.
+    """
+    job_id = _new_id("backfill")
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO media.jobs (id, source, options, priority, listed) VALUES (%s, %s, %s, %s, true)",
+            (job_id, CATALOGUE, Jsonb({"model": model}), priority),
+        )
+        lacking = catalog.add_lacking(connection, job_id, model)
+        connection.execute("UPDATE media.jobs SET total = %s WHERE id = %s", (lacking, job_id))
+        if not lacking:
+            raise psycopg.Rollback
+    return _submitted(settings, connection, job_id) if lacking else None
+
+
+def fill_followed(settings: Settings, connection: Connection, model: str) -> None:
+    """After a job by one model: back-fills of the others that have to keep up, which is all that are used or followed."""
+    rows = connection.execute(
+        "SELECT name FROM media.models WHERE (active OR followed) AND name <> %s ORDER BY id", (model,)
+    ).fetchall()
+    for (name,) in rows:
+        made = backfill(settings, connection, name)
+        if made is not None:
+            log.info("model %s follows with job %s", name, made["id"])
+
+
+def submit(settings: Settings, connection: Connection, job_id: str) -> bool:
+    """Hand an unfinished job to Ray, under a new submission number; False while there is no room for it.
+
+    While it is handed over the job names a submission that Ray does not know yet (see `watch`).
+
+    Raises:
+        Temporary: the cluster does not answer; the number is used up all the same.
+    """
+    ingest = settings.section(IngestSettings)
+    bounds = {"most": ingest.jobs_at_work_max, "each": ingest.jobs_at_work_each_max}
+    asked = {"id": job_id, "alive_s": ALIVE_S, "handover_s": ingest.handover_max_s, **bounds}
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('media.jobs at work'))")  # one that submits at a time
+        row = connection.execute(
+            "UPDATE media.jobs SET submissions = submissions + 1, submitted_at = now(), report = report - 'waits_for',"
+            f" submission_id = id || '-' || (submissions + 1) WHERE id = %(id)s AND finished_at IS NULL AND ({HAS_ROOM})"
+            " RETURNING submission_id, submissions",
+            asked,
+        ).fetchone()
+        if row is None:
+            _note_place(connection, asked)
+    connection.commit()
+    if row is None:
+        return False
+    try:
+        submissions.submit(
+            dashboard(settings),
+            f"{shlex.quote(sys.executable)} -m pipelines.ingest --job {job_id} --submission {row[1]}",
+            row[0],
+            metadata={"pixr_job": job_id},
+            env={key: value for key, value in ray_cluster.environment(settings).items() if key.startswith("PIXR_")},
+        )
+    except Temporary:
+        connection.execute(
+            "UPDATE media.jobs SET submission_id = NULL, report = report || %s WHERE id = %s AND submissions = %s",
+            (Jsonb({"waits_for": CLUSTER_AWAY}), job_id, row[1]),
+        )
+        connection.commit()
+        raise
+    return True
+
+
+def _note_place(connection: Connection, asked: Mapping[str, Any]) -> None:
+    """Note of which kind of place an unfinished job has found none."""
+    said = {"all": PLACE.format(**asked), "own": PLACE_OF_EACH.format(**asked)}
+    connection.execute(
+        "UPDATE media.jobs SET report = report || jsonb_build_object('waits_for', place) FROM"
+        f" (SELECT id, CASE WHEN (SELECT count(*) >= %(most)s {AT_WORK}) THEN %(all)s::text ELSE %(own)s END AS place"
+        "  FROM media.jobs WHERE id = %(id)s AND finished_at IS NULL) found"
+        " WHERE jobs.id = found.id AND report->>'waits_for' IS DISTINCT FROM place",
+        {**asked, **said},
+    )
+
+
+def dashboard(settings: Settings) -> str:
+    """The address of Ray's job server, once this process knows how to authenticate."""
+    os.environ.update(ray_cluster.environment(settings))
+    return runtime.endpoints(settings).ray_dashboard_url
+
+
+def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Options]:
+    """A driver's first step: its source and options. A job of another release whose options are refused is failed.
+
+    Raises:
+        Rejected: the job is unknown, finished, or a later submission has taken over; or its options are refused.
+    """
+    row = connection.execute(
+        "UPDATE media.jobs SET status = 'running', started_at = coalesce(started_at, now()), heartbeat_at = now()"
+        " WHERE id = %s AND finished_at IS NULL AND NOT cancel AND submissions <= %s RETURNING source, options",
+        (job_id, submission),
+    ).fetchone()
+    connection.commit()
+    if row is None:
+        raise Rejected(f"job {job_id} is not there to be run by submission {submission}")
+    try:
+        return row[0], _options(connection, row[1])
+    except Rejected as refused:
+        finish(connection, job_id, submission, "failed", str(refused))
+        connection.commit()
+        raise
+
+
+def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
+    """Options as they were kept.
+
+    Raises:
+        Rejected: one of them is refused, or only another release knows it.
+    """
+    if unknown := sorted(said.keys() - {each.name for each in dataclasses.fields(Options)}):
+        raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")
+    return Options(**said, known=creators.known_handles(connection, [said.get("creator", "")]))
+
+
+def beat(connection: Connection, job_id: str, submission: int) -> bool:
+    """A driver's sign of life; False when it shall stop: cancelled, or another one has taken over."""
+    done = connection.execute(
+        "UPDATE media.jobs SET heartbeat_at = now()"
+        " WHERE id = %s AND finished_at IS NULL AND NOT cancel AND submissions = %s",
+        (job_id, submission),
+    )
+    return done.rowcount == 1
+
+
+def note(connection: Connection, job_id: str, seen: Mapping[str, Any]) -> None:
+    """Add to a job's report what its driver has seen."""
+    connection.execute("UPDATE media.jobs SET report = report || %s WHERE id = %s", (Jsonb(dict(seen)), job_id))
+
+
+def is_outranked(connection: Connection, job_id: str) -> bool:
+    """Whether a job of a higher priority is at work and has videos that nobody has begun."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM media.jobs mine JOIN media.jobs other ON other.priority > mine.priority
+            WHERE mine.id = %s AND other.finished_at IS NULL AND other.heartbeat_at > now() - make_interval(secs => %s)
+              AND EXISTS (SELECT FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id
+                          WHERE j.job_id = other.id AND j.outcome IS NULL AND v.lease_token IS NULL
+                            AND (v.retry_at IS NULL OR v.retry_at <= now())))
+        """,
+        (job_id, ALIVE_S),
+    ).fetchone()
+    return row == (True,)
+
+
+def give_way(connection: Connection, job_id: str, timeout_s: float) -> None:
+    """Wait while a job is outranked; after `timeout_s` go on, so that the least urgent job gets somewhere too."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and is_outranked(connection, job_id):
+        time.sleep(LOOK_S)
+
+
+def mark_listed(connection: Connection, job_id: str) -> None:
+    connection.execute(
+        "UPDATE media.jobs SET listed = true, total = (SELECT count(*) FROM media.job_videos WHERE job_id = %s)"
+        " WHERE id = %s",
+        (job_id, job_id),
+    )
+
+
+def is_listed(connection: Connection, job_id: str) -> bool:
+    row = connection.execute("SELECT listed FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
+    return bool(row and row[0])
+
+
+def settle(connection: Connection, job_id: str, model_id: int) -> None:
+    """Write down what became of videos that are finished, by this job or another one at work on the same video."""
+    connection.execute(
+        """
+        UPDATE media.job_videos j SET
+            outcome = CASE WHEN v.status = 'ready' THEN 'ready' ELSE v.status END,
+            segments = CASE WHEN v.status = 'ready'
+                            THEN (SELECT count(*) FROM media.segments s WHERE s.video_id = v.id) ELSE 0 END,
+            error = CASE WHEN v.status <> 'ready' THEN v.error END,
+            error_code = CASE WHEN v.status <> 'ready' THEN v.error_code END
+        FROM media.videos v, media.jobs o
+        WHERE j.job_id = %(job)s AND o.id = j.job_id AND v.id = j.video_id AND j.outcome IS NULL
+          AND v.lease_token IS NULL
+          AND (v.status IN ('quarantined', 'failed', 'removed') OR (v.status = 'ready' AND v.ready_at >= o.created_at
+               AND EXISTS (SELECT FROM media.embeddings e WHERE e.video_id = v.id AND e.model_id = %(model)s)))
+        """,
+        {"job": job_id, "model": model_id},
+    )
+
+
+def open_videos(connection: Connection, job_id: str) -> tuple[list[int], int, float]:
+    """Videos that can be begun now, how many must wait, and for how long (seconds) at least."""
+    rows = connection.execute(
+        "SELECT v.id, v.lease_until > now(), extract(epoch FROM greatest(v.retry_at, v.lease_until) - now())::float8"
+        " FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
+        " WHERE j.job_id = %s AND j.outcome IS NULL ORDER BY j.position",
+        (job_id,),
+    ).fetchall()
+    ready = [row[0] for row in rows if row[2] is None or row[2] <= 0]
+    waits = [row[2] for row in rows if row[2] is not None and row[2] > 0]
+    return ready, len(waits), min(waits, default=0.0)
+
+
+def ready_videos(connection: Connection, job_id: str) -> list[tuple[int, str]]:
+    """Ids and addresses of a job's videos that are searchable, in the order of work."""
+    return connection.execute(
+        "SELECT v.id, v.source_uri FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
+        " WHERE j.job_id = %s AND j.outcome IN ('ready', 'skipped') ORDER BY j.position",
+        (job_id,),
+    ).fetchall()
+
+
+def finish(connection: Connection, job_id: str, submission: int, status: str, error: str | None) -> None:
+    """Close the books of a job, its error as one line; only its latest driver can."""
+    error = telemetry.public_line(error) if error else error
+    connection.execute(
+        "UPDATE media.jobs SET status = %s, finished_at = now(), error = %s"
+        " WHERE id = %s AND finished_at IS NULL AND submissions <= %s",
+        (status, error, job_id, submission),
+    )
+
+
+def cancel(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
+    """Stop a job; what it has finished stays, what it was at is free for another job. Cancelling again is no error."""
+    row = connection.execute(
+        "UPDATE media.jobs SET cancel = true, status = 'cancelled', finished_at = now()"
+        " WHERE id = %s AND finished_at IS NULL RETURNING submission_id",
+        (job_id,),
+    ).fetchone()
+    connection.commit()
+    if row is not None:
+        try:
+            if row[0]:
+                submissions.stop(dashboard(settings), row[0])
+        except Temporary as error:  # the driver sees the mark by itself
+            log.warning("cancelled, but Ray does not answer: %s", error, extra={"job_id": job_id})
+        leases.release(connection, job_id)
+        connection.commit()
+    return get(connection, job_id)
+
+
+def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
+    """A new job for what failed or was quarantined, or was never begun, in an older one.
+
+    Raises:
+        Rejected: the job is unknown, or still at work, or a back-fill: that is simply made again. Or `create` refuses its
+            source by now, and nothing has changed.
+    """
+    before = get(connection, job_id)
+    if before["source"] == CATALOGUE:
+        hint = f"`pixr index backfill {before['options']['model']}` takes up what is missing"
+        raise Rejected(f"job {job_id} is a back-fill", status=409, code="back-fill", hint=hint)
+    if before["status"] in UNFINISHED:
+        detail = f"job {job_id} is still {before['status']}"
+        raise Rejected(detail, status=409, code="not-finished", hint="cancel it first")
+    row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
+    assert row is not None  # `get` has just found it
+    options = _options(connection, row[1])
+    _check(settings, connection, row[0], options)
+    with connection.transaction():
+        rows = connection.execute(
+            "SELECT video_id FROM media.job_videos WHERE job_id = %s"
+            " AND (outcome IS NULL OR outcome IN ('failed', 'quarantined'))",
+            (job_id,),
+        ).fetchall()
+        catalog.requeue(connection, [video_id for (video_id,) in rows])
+        new_id = _insert(connection, row[0], options, row[2])
+    connection.commit()
+    return _submitted(settings, connection, new_id)
+
+
+def get(connection: Connection, job_id: str, speaks_for: Sequence[str] | None = None) -> dict[str, Any]:
+    """How a job stands.
+
+    Raises:
+        Rejected: there is no such job, or it speaks for other creators than `speaks_for`.
+    """
+    found = _documents(connection, [job_id])
+    if not found or not _is_theirs(found[0], speaks_for):
+        raise Rejected(f"there is no job {job_id!r}", status=404, code="not-found", hint="`pixr jobs` lists them")
+    return found[0]
+
+
+def _is_theirs(job: Mapping[str, Any], speaks_for: Sequence[str] | None) -> bool:
+    """As `THEIRS` says it."""
+    if speaks_for is None:
+        return True
+    of = job["options"].get("speaks_for")
+    return of is not None and set(of) <= set(speaks_for)
+
+
+def listing(
+    connection: Connection, limit: int = 20, before: Sequence[str] = (), speaks_for: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The newest jobs first; `before` is the instant and the id of one to go on from. With `speaks_for` only those that
+    speak for no other creators.
+    """
+    condition = "AND (created_at, id) < (%(at)s::timestamptz, %(id)s)" if before else ""
+    place = {"at": before[0], "id": before[1]} if before else {}
+    rows = connection.execute(
+        f"SELECT id FROM media.jobs WHERE {THEIRS} {condition} ORDER BY created_at DESC, id DESC LIMIT %(limit)s",
+        {"creators": _array(speaks_for), "limit": max(1, min(limit, LISTED_MAX + 1)), **place},
+    ).fetchall()
+    return _documents(connection, [row[0] for row in rows])
+
+
+def _array(speaks_for: Sequence[str] | None) -> list[str] | None:
+    return None if speaks_for is None else list(speaks_for)
+
+
+def count(connection: Connection, speaks_for: Sequence[str] | None = None) -> int:
+    """How many jobs there are, up to `TOTAL_MAX`."""
+    asked = {"creators": _array(speaks_for), "most": TOTAL_MAX}
+    counted = f"SELECT count(*) FROM (SELECT FROM media.jobs WHERE {THEIRS} LIMIT %(most)s) counted"
+    row = connection.execute(counted, asked).fetchone()
+    assert row is not None  # of a count
+    return int(row[0])
+
+
+def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """How jobs stand, in the order of their ids, by three questions however many they are."""
+    rows = connection.execute(
+        "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
+        " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8, coalesce(report->'remarks', '[]'),"
+        f" {WAITS_FOR} FROM media.jobs WHERE id = ANY(%s)"
+        " ORDER BY array_position(%s, id)",
+        (list(job_ids), list(job_ids)),
+    ).fetchall()
+    counted, failures = _counted(connection, job_ids), _failures(connection, job_ids)
+    return [_document(row, counted.get(row[0], NOTHING_COUNTED), failures.get(row[0], [])) for row in rows]
+
+
+def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[str, Any]]) -> dict[str, Any]:
+    names = ("id", "source", "options", "status", "priority", "submissions", "total", "listed", "created_at",
+             "started_at", "finished_at", "error", "seconds", "remarks", "waits_for")  # fmt: skip
+    job = dict(zip(names, row, strict=True))
+    total = job.pop("total")
+    job["videos"], job["segments"], job["progress"] = _counts(counted, total, job["seconds"])
+    for name in ("created_at", "started_at", "finished_at"):
+        job[name] = job[name].isoformat() if job[name] else None
+    job["failures"] = failures
+    return job
+
+
+def _counted(connection: Connection, job_ids: Sequence[str]) -> dict[str, Sequence[int]]:
+    rows = connection.execute(
+        "SELECT job_id, count(*), count(*) FILTER (WHERE outcome IN ('ready', 'skipped')),"
+        " count(*) FILTER (WHERE outcome = 'skipped'), count(*) FILTER (WHERE outcome = 'failed'),"
+        " count(*) FILTER (WHERE outcome = 'removed'), count(*) FILTER (WHERE outcome = 'quarantined'),"
+        " coalesce(sum(segments), 0)::bigint, coalesce(sum(frames), 0)::bigint, coalesce(sum(bytes), 0)::bigint,"
+        " count(*) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'skipped')"
+        " FROM media.job_videos WHERE job_id = ANY(%s) GROUP BY job_id",
+        (list(job_ids),),
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[dict[str, int], int, dict[str, Any]]:
+    known, ready, skipped, failed, removed, quarantined, segments, frames, size, worked = counted
+    total = max(total, known)
+    left = total - ready - failed - quarantined - removed
+    eta_s = round(seconds / worked * left, 1) if seconds and worked and left else (0.0 if not left else None)
+    videos = {"total": total, "ready": ready, "failed": failed, "quarantined": quarantined, "skipped": skipped}
+    videos["removed"] = removed  # taken down, before or meanwhile: nothing is wrong with that
+    rate = round(frames / seconds, 1) if seconds else 0.0
+    return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": left, "eta_s": eta_s}
+
+
+def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The first failures of each job."""
+    rows = connection.execute(
+        "SELECT j.job_id, v.id::text, v.source_uri, v.title, j.outcome, j.error_code, j.error"
+        " FROM unnest(%s::text[]) asked (id) CROSS JOIN LATERAL (SELECT * FROM media.job_videos WHERE job_id = asked.id"
+        "   AND outcome IN ('failed', 'quarantined') ORDER BY position LIMIT %s) j"
+        " JOIN media.videos v ON v.id = j.video_id ORDER BY j.position",
+        (list(job_ids), FAILURES_SHOWN_MAX),
+    ).fetchall()
+    names = ("video_id", "source_uri", "title", "outcome", "code", "reason")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for job_id, *row in rows:
+        found.setdefault(job_id, []).append(dict(zip(names, row, strict=True)))
+    return found
+
+
+def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float, bool]]:
+    """Jobs that are not over: id, submission, number of submissions, seconds since the last one, and whether its driver
+    has begun; urgent ones first.
+    """
+    return connection.execute(
+        "SELECT id, submission_id, submissions, coalesce(extract(epoch FROM now() - submitted_at), 1e9)::float8,"
+        " coalesce(heartbeat_at >= submitted_at, false)"
+        " FROM media.jobs WHERE finished_at IS NULL ORDER BY priority DESC, created_at"
+    ).fetchall()
+
+
+def reconcile(job: Mapping[str, Any]) -> str | None:
+    """What is wrong with a finished job's counts, if anything: every video must be accounted for."""
+    videos = job["videos"]
+    accounted = videos["ready"] + videos["failed"] + videos["quarantined"] + videos["removed"]
+    if accounted != videos["total"]:
+        return f"{videos['total'] - accounted} of {videos['total']} videos are neither ready nor refused"
+    if videos["failed"]:
+        return f"{videos['failed']} of {videos['total']} videos could not be ingested"
+    return None
+
+
+def section(settings: Settings, options: Options) -> IngestSettings:
+    """The ingest settings with a job's own mode."""
+    ingest = settings.section(IngestSettings)
+    return dataclasses.replace(ingest, mode=options.mode) if options.mode else ingest

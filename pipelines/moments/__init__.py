@@ -1,0 +1,1 @@
+"""Moments: shots found, segments made of them, and the transaction that stores them."""

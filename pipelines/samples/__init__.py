@@ -1,0 +1,1 @@
+"""Sample videos of a painted world, with the exact truth. No production code."""

@@ -1,0 +1,192 @@
+"""The visual world: what can be seen in a sample video or a training picture, and the scenes made of it.
+
+A scene is a background and a few items, each one concept of the artwork at a place, size and angle, moving. Scenes are
+values: everything about them follows from a seed. `world_words` names them, `world_paint` paints them, `samples` makes
+videos of them, `training` makes batches of pictures. Knows nothing about models, files of videos or databases.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+from PIL import Image
+
+ARTWORK = Path(__file__).resolve().parents[2] / "configs" / "artwork"
+SEEN = "noto"  # the set of artwork the samples show; the others only teach
+
+COLOURS = {
+    "red": (200, 40, 40),
+    "orange": (240, 140, 40),
+    "yellow": (245, 215, 70),
+    "green": (60, 160, 70),
+    "blue": (50, 90, 200),
+    "purple": (130, 60, 170),
+    "pink": (245, 150, 185),
+    "grey": (140, 140, 140),
+    "white": (245, 245, 245),
+    "black": (25, 25, 25),
+}
+PLACES = ("sky", "sea", "night", "forest", "city")
+PATTERNS = ("gradient", "stripes", "checks", "dots")
+BACKGROUNDS = (*COLOURS, *PLACES, *PATTERNS)
+
+SIZES = {1: (0.55, 0.95), 2: (0.45, 0.70), 3: (0.38, 0.55), 4: (0.32, 0.45), 5: (0.28, 0.38), 6: (0.25, 0.34)}
+ITEMS_MAX = 6
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing that can be seen: its code point, its name, the words that also find it, its kind."""
+
+    index: int
+    code: str
+    name: str
+    keywords: tuple[str, ...]
+    kind: str
+    sets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is behind the items; `seed` decides the details."""
+
+    name: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKGROUNDS:
+            raise ValueError(f"no background {self.name!r}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A concept in a scene. Places are fractions of the frame, the size one of its shorter side, moves per second."""
+
+    concept: int
+    x: float
+    y: float
+    size: float
+    angle: float = 0.0
+    flip: bool = False
+    dx: float = 0.0
+    dy: float = 0.0
+    spin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One shot: what is to be seen in it."""
+
+    background: Background
+    items: tuple[Item, ...]
+
+    @property
+    def concepts(self) -> tuple[int, ...]:
+        """The concepts to be seen, each once, in order of appearance."""
+        return tuple(dict.fromkeys(item.concept for item in self.items))
+
+    def at(self, second: float) -> Scene:
+        """The scene after a while of moving; items turn back before they leave the frame."""
+        return replace(self, items=tuple(_moved(item, second) for item in self.items))
+
+
+@dataclass(frozen=True)
+class Artwork:
+    """The bundled pictures and the concepts they show."""
+
+    folder: Path
+
+    @cached_property
+    def _document(self) -> dict[str, object]:
+        document: dict[str, object] = json.loads((self.folder / "concepts.json").read_text(encoding="utf-8"))
+        return document
+
+    @cached_property
+    def concepts(self) -> tuple[Concept, ...]:
+        rows = self._document["concepts"]
+        assert isinstance(rows, list)
+        return tuple(
+            Concept(i, r["code"], r["name"], tuple(r["keywords"]), r["kind"], tuple(r["sets"]))
+            for i, r in enumerate(rows)
+        )
+
+    @cached_property
+    def _sheets(self) -> dict[str, Image.Image]:
+        return {}
+
+    def sprite(self, concept: int, name: str = SEEN) -> Image.Image:
+        """The picture of a concept, square, with transparency."""
+        if name not in self._sheets:
+            self._sheets[name] = Image.open(self.folder / f"{name}.webp").convert("RGBA")
+        cells, columns = self._document["cells"], self._document["columns"]
+        assert isinstance(cells, dict)
+        assert isinstance(columns, int)
+        side = int(cells[name])
+        left, top = concept % columns * side, concept // columns * side
+        return self._sheets[name].crop((left, top, left + side, top + side))
+
+
+@cache
+def artwork() -> Artwork:
+    """The artwork that comes with Pixr."""
+    return Artwork(ARTWORK)
+
+
+def background(rng: random.Random) -> Background:
+    """Any background; places as often as plain colours."""
+    name = rng.choice(rng.choice((tuple(COLOURS), PLACES, PLACES, PATTERNS)))
+    return Background(name, rng.randrange(1 << 30))
+
+
+def compose(rng: random.Random, concepts: Sequence[int], *, wide: float = 1.0, moving: bool = True) -> Scene:
+    """A scene of these concepts in a frame `wide` times as wide as high, some of them shown more than once."""
+    shown = list(concepts)
+    while len(shown) < ITEMS_MAX and rng.random() < 0.25:
+        shown.append(rng.choice(list(concepts)))
+    rng.shuffle(shown)
+    low, high = SIZES[max(1, len(shown))]
+    places = _places(rng, len(shown), wide)
+    placed = zip(shown, places, strict=True)
+    items = tuple(_item(rng, concept, place, rng.uniform(low, high), moving) for concept, place in placed)
+    return Scene(background(rng), items)
+
+
+def _item(rng: random.Random, concept: int, place: tuple[float, float], size: float, moving: bool) -> Item:
+    x, y = place
+    angle = rng.gauss(0, 10) if rng.random() < 0.8 else rng.uniform(-35, 35)
+    speed = rng.choice((0.0, 0.03, 0.06, 0.1)) if moving else 0.0
+    dx, dy = rng.uniform(-speed, speed), rng.uniform(-speed, speed)
+    spin = rng.uniform(-12, 12) if moving and rng.random() < 0.3 else 0.0
+    return Item(concept, x, y, size, angle, rng.random() < 0.5, dx, dy, spin)
+
+
+def _places(rng: random.Random, count: int, wide: float) -> list[tuple[float, float]]:
+    """Centres on a loose grid whose cells are about square in the frame."""
+    if count == 0:
+        return []
+    options = [(columns, -(-count // columns)) for columns in range(1, count + 1)]
+    columns, rows = min(options, key=lambda grid: abs(wide * grid[1] / grid[0] - 1))
+    cells = [(c, r) for r in range(rows) for c in range(columns)]
+    rng.shuffle(cells)
+    jitter = 0.22
+    return [
+        ((c + 0.5 + rng.uniform(-jitter, jitter)) / columns, (r + 0.5 + rng.uniform(-jitter, jitter)) / rows)
+        for c, r in cells[:count]
+    ]
+
+
+def _moved(item: Item, second: float) -> Item:
+    x, y = _bounced(item.x + item.dx * second), _bounced(item.y + item.dy * second)
+    return replace(item, x=x, y=y, angle=item.angle + item.spin * second)
+
+
+def _bounced(place: float, low: float = 0.12, high: float = 0.88) -> float:
+    """A place folded back into the frame."""
+    if low <= place <= high:
+        return place
+    return max(low, min(high, 2 * high - place if place > high else 2 * low - place))

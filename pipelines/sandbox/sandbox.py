@@ -1,0 +1,269 @@
+"""Runs what touches untrusted bytes in a child process, and takes a crash or a hang for a result.
+
+The parent keeps one small process that has the decoders loaded and nothing else (no torch, no Ray, no credentials); it
+forks a child for each task, so a task starts in milliseconds. The child is confined to its profile: limits on CPU time,
+memory, files and wall-clock time, and the layers of `confinement`, so that a decoder that was taken over reads its own
+video and nothing else. It answers through a sealed piece of shared memory that the parent made and sized: arrays are
+never sent, and more than that cannot be written. Knows how to run a task, not what tasks do; see `child`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import mmap
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.confinement import layers
+from pipelines.confinement.layers import Found
+from pipelines.confinement.profiles import Profile
+from pipelines.media import NO_FAULT, TEMPORARY, UNCONFINED, Failure
+
+log = logging.getLogger(__name__)
+
+HEADER = struct.Struct("<QQ")  # where the reply's JSON starts, and how long it is; written last
+MEGABYTE = 1024 * 1024
+GRACE_S = 15.0  # for the keeper to report a child that it has killed
+KEEPER_STARTS_MAX = 2
+KEEPER_START_MAX_S = 120.0  # with all that it loads, on a busy machine
+REPLY_MAX = 4 * MEGABYTE  # of JSON; what is large comes as arrays
+REASON_CHARS_MAX = 300
+CODE = re.compile(r"[a-z0-9-]{1,40}")
+DTYPE = re.compile(r"[<|][iuf][1248]")  # of arrays that a child may send: numbers, as this machine keeps them
+# What a mean answer comes to.
+UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError)
+ROOT = Path(__file__).resolve().parents[2]
+
+Array = NDArray[Any]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task returned, and what it cost."""
+
+    values: Mapping[str, Any]
+    arrays: Mapping[str, Array]
+    cpu_seconds: float
+    memory_mb: float
+
+
+class Sandbox:
+    """One keeper process and the tasks it runs, one at a time. Not shared between threads at once: calls queue."""
+
+    def __init__(self, tasks: str = "pipelines.sandbox.tasks", without: Sequence[str] = ()) -> None:
+        """`tasks` is a module with TASKS and `warm`; layers named in `without` are left out, to try the others alone."""
+        self._tasks, self._without = tasks, tuple(without)
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._uid = 0
+        self._lock = threading.Lock()
+        self.found: Found | None = None  # what confines children, once a keeper has been started
+
+    def run(self, task: str, arguments: Mapping[str, Any], profile: Profile) -> Result | Failure:
+        """Run `task` on JSON-able arguments, confined to a profile.
+
+        It is refused, by no fault of the file, where this machine has only the weaker mode and the profile wants more.
+        """
+        request = {"task": task, "arguments": arguments, "profile": profile.as_json()}
+
+        def ask(channel: socket.socket) -> Result | Failure:
+            memory = sealed_memory("pixr-frames", profile.output_max_mb * MEGABYTE)
+            try:
+                return _judge(_ask(channel, request, memory, profile), memory, profile)
+            finally:
+                os.close(memory)
+
+        return self._with_keeper(profile, ask)
+
+    def refusal(self, profile: Profile) -> Failure | None:
+        """Why this machine would run no task of a profile; to be asked before its files are fetched."""
+        return self._with_keeper(profile, lambda _: None)
+
+    def _with_keeper(self, profile: Profile, action: Callable[[socket.socket], Answer]) -> Answer | Failure:
+        """Do something with a keeper that can confine children to a profile.
+
+        Where none can be started nothing of the file was touched: that is no fault of it.
+        """
+        lost = Failure(TEMPORARY, "the process that keeps the decoders cannot be started on this machine")
+        with self._lock:
+            for _ in range(KEEPER_STARTS_MAX):
+                try:
+                    channel, found = self._opened(profile.uid)
+                    if not (found.is_strong or profile.weaker_accepted):
+                        return _too_weak(found)
+                    lost = Failure("sandbox-lost", "the process that keeps the decoders was killed")
+                    return action(channel)
+                except (ConnectionError, TimeoutError):  # the keeper itself was killed: a fresh one tries again
+                    self._close()
+        return lost
+
+    def close(self) -> None:
+        """End the keeper and whatever it runs."""
+        with self._lock:
+            self._close()
+
+    def _opened(self, uid: int) -> tuple[socket.socket, Found]:
+        if self._channel is not None and self._uid != uid:
+            self._close()
+        if self._channel is None or self.found is None:
+            layers.hide()  # what this process holds in its environment and memory is no child's to read
+            ours, theirs = socket.socketpair()
+            # Nothing of the parent's environment: it may name tokens. One thread, so that forking is safe.
+            environment = {
+                "PATH": os.defpath,
+                "PYTHONPATH": str(ROOT),
+                "LC_ALL": "C.UTF-8",
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+            }
+            arguments = (str(theirs.fileno()), self._tasks, str(uid), *self._without)
+            with theirs:
+                self._keeper = subprocess.Popen(
+                    [sys.executable, "-m", "pipelines.sandbox.child", *arguments],
+                    pass_fds=(theirs.fileno(),),
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            self._channel, self._uid = ours, uid
+            ours.settimeout(KEEPER_START_MAX_S)
+            self._note(Found.from_json(_hear(ours)))
+        assert self.found is not None
+        return self._channel, self.found
+
+    def _note(self, found: Found) -> None:
+        if found != self.found:
+            log.log(logging.INFO if found.is_strong else logging.WARNING, "decoders are confined: %s", found.line())
+        self.found = found
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()  # the keeper reads the end of file and goes
+            self._channel = None
+        if self._keeper is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._keeper.kill()
+            self._keeper.wait()
+            self._keeper = None
+
+
+def _ask(channel: socket.socket, request: Mapping[str, Any], memory: int, profile: Profile) -> dict[str, Any]:
+    channel.settimeout(profile.timeout_s + GRACE_S)
+    body = json.dumps(request).encode()
+    socket.send_fds(channel, [struct.pack("<I", len(body))], [memory])
+    channel.sendall(body)
+    return _hear(channel)
+
+
+def _hear(channel: socket.socket) -> dict[str, Any]:
+    """One message of the keeper."""
+    message: dict[str, Any] = json.loads(_receive(channel, struct.unpack("<I", _receive(channel, 4))[0]))
+    return message
+
+
+def _too_weak(found: Found) -> Failure:
+    """The machine is at fault, not the file: another one may take it."""
+    missing = ", ".join(f"no {name} ({found.missing[name]})" for name in found.missing if name in layers.STRONG)
+    hint = "[ingest] sandbox_weaker_accepted = true accepts that"
+    return Failure(UNCONFINED, f"this machine cannot confine a decoder: {missing}; {hint}")
+
+
+def sealed_memory(name: str, size: int) -> int:
+    """Anonymous memory of a fixed size; pages exist once they are written."""
+    memory = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, size)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    return memory
+
+
+def _receive(channel: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = channel.recv(size - len(data))
+        if not part:
+            raise ConnectionResetError("the keeper is gone")
+        data += part
+    return bytes(data)
+
+
+def _judge(ended: Mapping[str, Any], memory: int, profile: Profile) -> Result | Failure:
+    """Sort how a child ended."""
+    if ended["timed_out"]:
+        return Failure("out-of-time", f"decoding did not end within {profile.timeout_s:g} s")
+    if ended["signal"] == signal.SIGXCPU or (ended["signal"] and ended["cpu_seconds"] >= profile.cpu_max_s):
+        return Failure("out-of-time", f"decoding took more than {profile.cpu_max_s} s of CPU time")
+    if ended["signal"]:
+        return Failure("decoder-crashed", f"the decoder was ended by {_signal_name(ended['signal'])}")
+    try:
+        reply = _reply(memory)
+        if reply is None:
+            return Failure("decoder-crashed", f"the decoder ended with exit code {ended['exit']} and no answer")
+        if "failure" in reply:
+            return _failure(*reply["failure"])
+        values: Mapping[str, Any] = dict(reply["values"].items())
+        return Result(values, _arrays(memory, reply["arrays"]), ended["cpu_seconds"], ended["memory_mb"])
+    except UNREADABLE as error:
+        return unreadable(type(error).__name__)
+
+
+def _signal_name(number: int) -> str:
+    """A child may end itself by any signal, and those for real time have no name."""
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
+
+
+def unreadable(what: str) -> Failure:
+    """A decoder that was taken over, or is broken in a way that nobody foresaw, gives no sound answer."""
+    return Failure("decoder-crashed", f"the decoder gave an answer that cannot be read ({what})")
+
+
+def _failure(code: str, reason: str, final: bool) -> Failure:
+    """What a child says went wrong. It speaks of the file: that a machine is at fault is not for it to say."""
+    if not CODE.fullmatch(code) or code in NO_FAULT or not isinstance(final, bool):
+        raise ValueError("no code of a failure")
+    return Failure(code, "".join(c for c in reason if c.isprintable())[:REASON_CHARS_MAX], final)
+
+
+def _reply(memory: int) -> dict[str, Any] | None:
+    """The JSON part of the answer, None where there is none; what a child wrote is checked like any other input."""
+    where, size = HEADER.unpack(os.pread(memory, HEADER.size, 0))
+    if not 0 < size <= REPLY_MAX or where + size > os.fstat(memory).st_size:
+        return None
+    reply: dict[str, Any] = json.loads(os.pread(memory, size, where))
+    return reply
+
+
+def _arrays(memory: int, described: Mapping[str, Any]) -> dict[str, Array]:
+    total = 0
+    for dtype, shape, count, offset in described.values():
+        if not DTYPE.fullmatch(dtype) or any(
+            type(number) is not int or number < 0 for number in (*shape, count, offset)
+        ):
+            raise ValueError("an array of numbers has a type and a shape")
+        total += np.dtype(dtype).itemsize * count
+    if total > os.fstat(memory).st_size:  # they would lie over each other, and each is copied
+        raise ValueError("the arrays are larger than what they lie in")
+    with mmap.mmap(memory, 0, prot=mmap.PROT_READ) as view:
+        return {
+            name: np.frombuffer(view, dtype, count, offset).reshape(shape).copy()
+            for name, (dtype, shape, count, offset) in described.items()
+        }

@@ -1,0 +1,1 @@
+"""Where videos come from: buckets, folders, uploads, and what manifests say of them."""

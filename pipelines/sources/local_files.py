@@ -1,0 +1,181 @@
+"""The videos of a local file or folder, with what the manifests in it say.
+
+Symbolic links are left out unless they are asked for: what a folder holds is what lies in it, and a link may lead to
+anything that this user can read. So is what is hidden, since a disk's trash is no part of a catalogue. All that is left
+out is said.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import Rejected
+from pipelines.sources import copies, manifest, selection
+from pipelines.sources.handles import Known, nobody
+from pipelines.sources.manifest import Entry
+from pipelines.sources.remarks import LEFT_OUT, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks, shown
+from pipelines.sources.selection import Manifest, Selection
+
+FILES_MAX = 1_000_000
+SYSTEM_FOLDERS = ("$recycle.bin", "system volume information", "lost+found", "@eadir", "__macosx")  # small letters
+HIDDEN = "it is hidden, or a system's own; `--hidden` takes such too"
+LINK = "it is a symbolic link; `--follow-links` takes what links lead to"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What of a folder is taken beside its ordinary files."""
+
+    follow_links: bool = False
+    hidden: bool = False
+
+
+ORDINARY = Extent()
+
+
+def find(
+    path: Path, given: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = nobody
+) -> list[tuple[Path, Entry]]:
+    """The videos under a path that was named, in the order of their names.
+
+    Raises:
+        Rejected: there is no such path or no video in it, it cannot be read, or a manifest is none.
+    """
+    try:
+        return _found(path, given, remarks, extent, is_known)
+    except OSError as error:  # of the path itself: what lies in it and cannot be read is left out
+        detail = f"{error.filename or path} cannot be read: {why(error)}"
+        raise Rejected(
+            detail, code="not-readable", hint="look at its rights, and those of the folders above it"
+        ) from error
+
+
+def _found(
+    path: Path, given: Path | None, remarks: Remarks, extent: Extent, is_known: Known
+) -> list[tuple[Path, Entry]]:
+    if not path.exists():
+        raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
+    if not (path.is_dir() or path.is_file()):
+        raise Rejected(f"{path} is neither a file nor a folder", code="not-found", hint="name a video file or a folder")
+    top = path if path.is_dir() else path.parent
+    files = sorted(_files(path, remarks, extent)) if path.is_dir() else [path.name]
+    files = [file for file in files if is_text(file, remarks)]
+    manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
+    found = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
+    chosen = copies.once(top, found, remarks)
+    if not chosen:
+        said = f" ({remarks.told()})" if remarks.told() else ""
+        endings = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
+        hint = "mend these rows" if remarks.has(ROW_REFUSED) else endings
+        raise Rejected(f"no video in {path}{said}", code="nothing-to-do", hint=hint)
+    return [(top / file, said.entry if said else _plain(file)) for file, said in chosen]
+
+
+def why(error: OSError) -> str:
+    """Why a file cannot be read, without its path."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _plain(file: str) -> Entry:
+    return Entry(shown(file.rpartition("/")[2]))
+
+
+def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> Selection:
+    """The one file that was named; rows of other files are no concern of it."""
+    own = Remarks()
+    found = selection.select([name], manifests, own, by_ending=False)
+    remarks.extend(row for row in own.rows() if row["kind"] != ROW_WITHOUT_FILE)
+    return found
+
+
+def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
+    """Paths of files below a folder, relative to it; each folder once, whatever links lead to it."""
+    seen = {_identity(folder)}
+
+    def unreadable(error: OSError) -> None:
+        remarks.add(LEFT_OUT, why(error), os.path.relpath(error.filename or folder, folder))
+
+    count = 0
+    for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=extent.follow_links):
+        folders[:] = [name for name in folders if _is_entered(Path(root) / name, folder, seen, remarks, extent)]
+        for name in names:
+            file = Path(root) / name
+            if _is_taken(file, str(file.relative_to(folder)), remarks, extent):
+                count += 1
+                if count > FILES_MAX:
+                    raise Rejected(f"more than {FILES_MAX} files in {folder}", hint="ingest its folders one by one")
+                yield file.relative_to(folder).as_posix()
+
+
+def _is_entered(inner: Path, folder: Path, seen: set[tuple[int, int]], remarks: Remarks, extent: Extent) -> bool:
+    """Whether a folder below the one that was named is looked into; `seen` are those that links must not lead to again."""
+    if _is_hidden(inner.name) and not extent.hidden:
+        remarks.add(LEFT_OUT, HIDDEN, str(inner.relative_to(folder)))
+        return False
+    if not extent.follow_links:
+        if inner.is_symlink():
+            remarks.add(LEFT_OUT, LINK, str(inner.relative_to(folder)))
+        return not inner.is_symlink()
+    if (identity := _identity(inner)) in seen:
+        return False
+    seen.add(identity)
+    return True
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
+    if _is_hidden(file.name) and not extent.hidden:
+        if manifest.is_video(file.name):  # of the others, as a folder's settings are, nobody would be told
+            remarks.add(LEFT_OUT, HIDDEN, name)
+        return False
+    try:
+        found = file.stat() if extent.follow_links else file.lstat()
+    except OSError as error:
+        remarks.add(LEFT_OUT, why(error), name)
+        return False
+    if stat.S_ISREG(found.st_mode):
+        return True
+    remarks.add(LEFT_OUT, LINK if stat.S_ISLNK(found.st_mode) else "it is no regular file", name)
+    return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def is_text(file: str, remarks: Remarks) -> bool:
+    """Whether a name can be kept as text; one that cannot is left out, and said."""
+    if manifest.is_text(file):
+        return True
+    remarks.add(LEFT_OUT, "its name is not UTF-8", file)
+    return False
+
+
+def _beside(top: Path) -> list[str]:
+    return sorted(each.name for each in top.iterdir() if manifest.is_manifest(each.name) and not each.is_symlink())
+
+
+def _manifests(top: Path, files: list[str], given: Path | None, is_known: Known) -> list[Manifest]:
+    if given is not None:
+        if not given.is_file():
+            raise Rejected(f"manifest {given} does not exist", code="not-found")
+        return [_read(given, given.name, "", is_known)]
+    return [_read(top / file, file, file.rpartition("/")[0], is_known) for file in files if manifest.is_manifest(file)]
+
+
+def _read(path: Path, name: str, folder: str, is_known: Known) -> Manifest:
+    try:
+        if path.stat().st_size > manifest.BYTES_MAX:
+            raise Rejected(f"manifest {path} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
+        data = path.read_bytes()
+    except OSError as error:
+        raise Rejected(f"manifest {path} cannot be read: {why(error)}") from error
+    return Manifest(name, folder, manifest.parse(manifest.text_of(data, str(path)), str(path), is_known))

@@ -1,0 +1,1 @@
+"""The commands `pixr search`, `pixr index` and `pixr keys`."""

@@ -1,0 +1,226 @@
+"""`pixr index`: plan, build and follow the vector indexes, and change the model. Asks the database; decides nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cluster.cli.context import Context, json_option
+from cluster.roles import JOBS, OWNER, READER
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from rich.table import Table
+
+    from pipelines.index.admin import Model, Plan
+    from pipelines.index.vectors import Profile
+
+
+MEMORY_MAX_MB = 2048
+POLL_S = 0.5
+
+
+@click.group()
+def index() -> None:
+    """The vector indexes: what they cost, building them, changing the model."""
+
+
+@index.command("plan")
+@click.option("--rows", type=click.IntRange(1), help="For so many rows (else: as many as there are).")
+@click.option("--dimensions", type=click.IntRange(1, 64_000), help="(else: the model's).")
+@click.option("--model", default="", help="(else: the active one).")
+@click.option("--memory-mb", default=MEMORY_MAX_MB, show_default=True, type=click.IntRange(1), help="To build with.")
+@json_option
+@click.pass_obj
+def plan_command(
+    context: Context, rows: int | None, dimensions: int | None, model: str, memory_mb: int, as_json: bool
+) -> None:
+    """What each kind of index would cost; asks the database only for what is not given."""
+    from pipelines.index import admin as index_admin
+
+    if rows is None or dimensions is None:
+        with context.connect(READER, autocommit=True) as connection:
+            target = index_admin.model(connection, model)
+        rows, dimensions = rows or target.rows, dimensions or target.dimensions
+    plans = [index_admin.plan(profile, rows, dimensions, memory_mb) for profile in index_admin.PROFILES]
+    if as_json:
+        context.emit({"plans": [dataclasses.asdict(each) | {"build_mb": each.build_mb} for each in plans]})
+    else:
+        context.console.print(_plans(plans))
+
+
+def _plans(plans: list[Plan]) -> Table:
+    from rich.table import Table
+
+    title = f"{plans[0].rows:,} rows of {plans[0].dimensions:,} dimensions"
+    table = Table("profile", "vectors", "index", "build memory", "lists", "verdict", title=title, box=None)
+    for each in plans:
+        lists = f"{each.lists:,}" if each.lists else ""
+        sizes = (_size(each.heap_bytes), _size(each.index_bytes), f"{each.build_mb:,} MB")
+        table.add_row(each.profile, *sizes, lists, each.refused or "can be built")
+    return table
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+@index.command("build")
+@click.option("--model", default="", help="(else: the active one).")
+@click.option("--profile", default="hnsw", type=click.Choice(["hnsw", "bit", "ivfflat"]), show_default=True)
+@click.option("--memory-mb", default=MEMORY_MAX_MB, show_default=True, type=click.IntRange(1), help="To build with.")
+@json_option
+@click.pass_obj
+def build_command(context: Context, model: str, profile: Profile, memory_mb: int, as_json: bool) -> None:
+    """Build an index beside the traffic; one that is there is built anew."""
+    from pipelines.index import admin as index_admin
+
+    with context.connect(OWNER, autocommit=True) as connection, context.connect(OWNER, autocommit=True) as other:
+        target = index_admin.model(other, model)
+        work = (connection, target, profile, memory_mb)
+        name = index_admin.build(*work) if as_json else _followed(context, other, work)
+        built = [each for each in index_admin.indexes(other, target.id) if each.name == name]
+    if as_json:
+        context.emit({"index": dataclasses.asdict(built[0]), "model": target.name, "rows": target.rows})
+    else:
+        context.console.print(f"{name}: {target.rows:,} rows, {_size(built[0].bytes)}")
+
+
+def _followed(context: Context, connection: Connection[Any], work: tuple[Any, ...]) -> str:
+    """Build in a thread and show how far it is."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    from rich.progress import Progress
+
+    from pipelines.index import admin as index_admin
+
+    with ThreadPoolExecutor(1) as threads, Progress(console=context.console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        future = threads.submit(index_admin.build, *work)
+        while not wait([future], POLL_S).done:
+            if now := index_admin.progress(connection, work[1].id):
+                bar.update(task, description=now.phase, completed=now.done, total=now.total or None)
+        return future.result()
+
+
+@index.command("status")
+@json_option
+@click.pass_obj
+def status_command(context: Context, as_json: bool) -> None:
+    """The models, how much of the catalogue they cover, and their indexes."""
+    from rich.table import Table
+
+    from pipelines.index import admin as index_admin
+
+    with context.connect(READER, autocommit=True) as connection:
+        found = [(each, index_admin.indexes(connection, each.id)) for each in index_admin.models(connection)]
+    if as_json:
+        documents = [
+            dataclasses.asdict(each) | {"indexes": [vars(one) | {"advice": one.advice(each.rows)} for one in own]}
+            for each, own in found
+        ]
+        context.emit({"models": documents})
+        return
+    table = Table("model", "dimensions", "used", "rows", "missing", "indexes", box=None)
+    for each, own in found:
+        names = ", ".join(f"{one.name} {_size(one.bytes)}{'' if one.valid else ' (invalid)'}" for one in own)
+        counts = (f"{each.rows:,}", f"{each.missing:,}")
+        table.add_row(each.name, str(each.dimensions), _use(each), *counts, names or "none")
+    context.console.print(table)
+    for each, own in found:
+        for advice in (f"{one.name}: {one.advice(each.rows)}" for one in own if one.advice(each.rows)):
+            context.console.print(f"[yellow]{advice}[/]")
+
+
+def _use(model: Model) -> str:
+    return "searched" if model.active else "followed" if model.followed else ""
+
+
+@index.command("backfill")
+@click.argument("model")
+@click.option("--priority", default=0, help="Jobs with a higher one are resubmitted first.")
+@json_option
+@click.pass_obj
+def backfill_command(context: Context, model: str, priority: int, as_json: bool) -> None:
+    """Give MODEL a vector of every moment beside the traffic, and from then on of every new one (`pixr jobs`)."""
+    from pipelines.index import admin as index_admin
+    from pipelines.jobs import jobs
+    from pipelines.models import encoder
+
+    with context.connect(JOBS, autocommit=True) as connection:
+        if model not in {known.name for known in index_admin.models(connection)}:
+            encoder.locate(model)  # refuses a name that is none, before there is a job
+        job = jobs.backfill(context.settings, connection, model, priority=priority)
+    if as_json:
+        context.emit({"job": job})
+    elif job is None:
+        context.console.print(f"{model} has a vector of every moment")
+    else:
+        context.console.print(f"{job['id']}: {job['videos']['total']:,} videos to embed")
+
+
+@index.command("repool")
+@json_option
+@click.pass_obj
+def repool_command(context: Context, as_json: bool) -> None:
+    """Make moments and vectors anew of kept frame vectors ([ingest] frame_vectors), by today's rules for shots."""
+    from cluster import runtime
+    from cluster.storage import Storage
+    from pipelines import repool
+    from pipelines.settings import IngestSettings
+
+    storage, ingest = Storage(runtime.endpoints(context.settings).s3), context.settings.section(IngestSettings)
+    with context.connect(JOBS, autocommit=True) as connection:
+        done = repool.run(connection, storage, context.settings.s3.bucket, ingest)
+    if as_json:
+        context.emit(done)
+    else:
+        context.console.print(
+            f"{done['videos']:,} videos with {done['segments']:,} moments; {done['skipped']:,} left as they are"
+        )
+    for reason in () if as_json else done["refused"]:
+        context.console.print(f"  {reason}", style="yellow")
+    raise SystemExit(1 if done["refused"] else 0)
+
+
+@index.command("unfollow")
+@click.argument("model")
+@click.pass_obj
+def unfollow_command(context: Context, model: str) -> None:
+    """Let MODEL no longer get vectors of new moments. Those that it has stay."""
+    from pipelines.index import admin as index_admin
+
+    with context.connect(JOBS, autocommit=True) as connection:
+        index_admin.follow(connection, model, on=False)
+    context.console.print(f"{model} is not followed any more")
+
+
+@index.command("switch")
+@click.argument("model")
+@click.option("--force", is_flag=True, help="Even where it does not cover the catalogue.")
+@json_option
+@click.pass_obj
+def switch_command(context: Context, model: str, force: bool, as_json: bool) -> None:
+    """Make MODEL the one that searches use, at once and for all of them; back again is the same command.
+
+    Refused while it lacks moments, or while its index finds too little of what is nearest.
+    """
+    import asyncio
+
+    from cluster.database import database, logins
+    from pipelines.index import admin as index_admin
+    from serve.replica import warming
+    from serve.settings import SearchSettings
+
+    if not force:
+        url = logins.url(context.settings, READER)
+        with database.translate(url):
+            asyncio.run(warming.require_recall(url, model, context.settings.section(SearchSettings)))
+    with context.connect(OWNER, autocommit=True) as connection:
+        target = index_admin.switch(connection, model, force=force)
+    if as_json:
+        context.emit({"model": dataclasses.asdict(target)})
+    else:
+        context.console.print(f"searches use {target.name}: {target.rows:,} rows, {target.missing:,} missing")

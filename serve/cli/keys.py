@@ -1,0 +1,115 @@
+"""`pixr keys`: making, listing, rotating and revoking API keys. Asks the database; decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cluster.cli.context import Context, json_option
+from cluster.roles import SERVE
+
+DAY_S = 86_400
+
+
+@click.group()
+def keys() -> None:
+    """API keys: who may call, and what they may do."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, help="search, ingest, creator or admin; can be repeated."
+)
+@click.option("--creator", "creator_id", type=click.IntRange(1), help="Whose things a key of scope creator opens.")
+@click.option(
+    "--for", "creators", multiple=True, help="Handle that a key of scope ingest may speak for; can be repeated."
+)
+@click.option(
+    "--for-any", is_flag=True, help="A key of scope ingest may speak for every creator, and set first wallets."
+)
+@click.option("--expires-days", type=click.FloatRange(0, min_open=True), help="(else: it does not expire).")
+@json_option
+@click.pass_obj
+def create(
+    context: Context,
+    name: str,
+    scopes: tuple[str, ...],
+    creator_id: int | None,
+    creators: tuple[str, ...],
+    for_any: bool,
+    expires_days: float | None,
+    as_json: bool,
+) -> None:
+    """Make a key for NAME, a program or a person. It is shown once and kept nowhere."""
+    from cluster.errors import Rejected
+    from serve.access import keys as own
+
+    seconds = None if expires_days is None else max(1, int(expires_days * DAY_S))
+    if for_any and creators:
+        raise Rejected("--for names creators and --for-any all of them", code="bad-creators", hint="give one of them")
+    speaks_for = own.ANY if for_any else creators or None
+    with context.connect(SERVE) as connection:
+        number, token = own.create(
+            connection, name, scopes, creator_id=creator_id, creators=speaks_for, expires_in_s=seconds
+        )
+        _show_new(context, own.one(connection, number), token, as_json)
+
+
+@keys.command("list")
+@json_option
+@click.pass_obj
+def list_command(context: Context, as_json: bool) -> None:
+    """List keys, the newest first; never the keys themselves."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from serve.access import keys as own
+
+    with context.connect(SERVE) as connection:
+        found = own.listing(connection)
+    if as_json:
+        context.emit([each.document() for each in found])
+        return
+    table = Table("id", "name", "scopes", "creator", "made", "ends", box=None, header_style="dim")
+    for each in found:
+        ends = "revoked" if each.revoked_at else f"{each.expires_at:%Y-%m-%d %H:%M}" if each.expires_at else ""
+        creator = ", ".join(each.creators or ()) or str(each.creator_id or "")
+        made = f"{each.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(str(each.id), escape(each.name), " ".join(each.scopes), escape(creator), made, ends)
+    context.console.print(table if found else "no keys yet")
+
+
+@keys.command("rotate")
+@click.argument("key_id", type=click.IntRange(1))
+@click.option("--grace-hours", type=click.FloatRange(0), default=24.0, show_default=True, help="The old one lives on.")
+@json_option
+@click.pass_obj
+def rotate(context: Context, key_id: int, grace_hours: float, as_json: bool) -> None:
+    """Make a key like KEY_ID, which lives on for a while, so that its users can change over."""
+    from serve.access import keys as own
+
+    with context.connect(SERVE) as connection:
+        number, token = own.rotate(connection, key_id, grace_s=int(grace_hours * 3600))
+        _show_new(context, own.one(connection, number), token, as_json)
+
+
+@keys.command("revoke")
+@click.argument("key_id", type=click.IntRange(1))
+@click.pass_obj
+def revoke(context: Context, key_id: int) -> None:
+    """End a key, within seconds."""
+    from serve.access import keys as own
+
+    with context.connect(SERVE) as connection:
+        own.revoke(connection, key_id)
+    context.console.print(f"key {key_id} is revoked")
+
+
+def _show_new(context: Context, key: Any, token: str, as_json: bool) -> None:
+    if as_json:
+        context.emit(key.document() | {"key": token})
+        return
+    click.echo(token)
+    context.console.print(f"key {key.id} of {key.name}: keep it, it is not shown again", style="dim", markup=False)

@@ -1,0 +1,1 @@
+"""What the HTTP interface shows of creators' earnings, and the wallets that manifests claim."""

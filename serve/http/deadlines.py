@@ -1,0 +1,147 @@
+"""One deadline for a whole request: set at the door, spent by everything that the request waits for.
+
+Identification, limits, the gate, the database and the search itself each have a time of their own, which sum up to
+several deadlines when things are slow. Here the request carries its end with it (a context variable, which tasks that it
+starts inherit), and each step asks how much is `left_s`. Work that outlives its request on purpose says `unlimited`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from http import HTTPStatus
+from typing import TypeVar
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster.errors import Temporary
+from serve.http import problems
+from serve.settings import SearchSettings
+
+Result = TypeVar("Result")
+
+LATE = "this takes too long at present"
+SLACK_S = 0.5  # for a step that ends at the deadline to say what it lacks, before the request is ended from outside
+SEARCH_PATH = "/v1/search"
+READS = ("GET", "HEAD", "OPTIONS")
+_UNTIL_S: ContextVar[float | None] = ContextVar("pixr_deadline", default=None)
+
+
+def left_s(most_s: float) -> float:
+    """How long a step may take: `most_s`, or what is left of the request where that is less; at least 0."""
+    until_s = _UNTIL_S.get()
+    return most_s if until_s is None else max(0.0, min(most_s, until_s - time.monotonic()))
+
+
+@contextmanager
+def limited(deadline_s: float) -> Iterator[None]:
+    """What is done inside has a deadline of its own, whatever the caller's is."""
+    token = _UNTIL_S.set(time.monotonic() + deadline_s)
+    try:
+        yield
+    finally:
+        _UNTIL_S.reset(token)
+
+
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """What is done inside belongs to no request, though one has started it."""
+    token = _UNTIL_S.set(None)
+    try:
+        yield
+    finally:
+        _UNTIL_S.reset(token)
+
+
+async def within(work: Awaitable[Result], most_s: float, late: str = LATE) -> Result:
+    """The result of some work, in at most `most_s` and within what is left of the request.
+
+    Raises:
+        Temporary: it takes longer. The work is cancelled; what it holds gives itself back (`cluster.tasks.uncancelled`).
+    """
+    timer = asyncio.timeout(left_s(most_s))
+    try:
+        async with timer:
+            return await work
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise Temporary(late) from error
+
+
+class Deadlines:
+    """Middleware that gives each request its deadline, and ends one that has not begun to answer a little after it.
+
+    The time starts when the body has arrived: how slowly a client may send is the door's matter. It ends with the first
+    byte of the answer: how long a video plays, or a stream goes on, is its own.
+    """
+
+    def __init__(self, app: ASGIApp, search: SearchSettings) -> None:
+        self._app, self._search = app, search
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await _Request(scope, receive, send, self._deadline_s(scope)).run(self._app)
+
+    def _deadline_s(self, scope: Scope) -> float:
+        quick = scope["method"] in READS or scope["path"] == SEARCH_PATH
+        return self._search.deadline_s if quick else self._search.change_deadline_s
+
+
+class _Request:
+    """One request under its deadline."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, deadline_s: float) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._deadline_s = deadline_s
+        self._timer = asyncio.timeout(None)
+        self._answering = False
+
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            async with self._timer:
+                if has_body(self._scope):
+                    await app(self._scope, self._received, self._sent)
+                else:
+                    self._begin()
+                    await app(self._scope, self._receive, self._sent)
+        except TimeoutError:
+            if self._answering or not self._timer.expired():
+                raise
+            late = problems.problem(self._scope, HTTPStatus.SERVICE_UNAVAILABLE, LATE, code="temporary")
+            await late(self._scope, self._receive, self._send)
+        finally:
+            _UNTIL_S.set(None)
+
+    def _begin(self) -> None:
+        now_s = time.monotonic()
+        _UNTIL_S.set(now_s + self._deadline_s)
+        self._timer.reschedule(asyncio.get_running_loop().time() + self._deadline_s + SLACK_S)
+
+    async def _received(self) -> Message:
+        message = await self._receive()
+        begun = self._timer.when() is not None
+        if message["type"] == "http.request" and not message.get("more_body") and not (begun or self._answering):
+            self._begin()
+        return message
+
+    async def _sent(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._answering = True
+            _UNTIL_S.set(None)
+            if not self._timer.expired():
+                self._timer.reschedule(None)
+        await self._send(message)
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a request announces a body."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
+        for name, value in scope["headers"]
+    )

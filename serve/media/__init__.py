@@ -1,0 +1,1 @@
+"""Links to pictures and videos, and the objects that they lead to."""

@@ -1,0 +1,125 @@
+"""Recall as it is on real queries: now and then a search that the index answered is made again by comparing everything.
+
+Beside the traffic, one at a time and not more often than is allowed, on a replica where there is one; the mean of the
+last looks is a metric. Alert on it: an index loses recall silently, as rows come and queries change. The same query is
+put to the indexes of other models too, which nobody is shown: what a switch to one of them would find is known before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from cluster.errors import PixrError
+from cluster.tasks import Tasks
+from pipelines.index import vectors
+from pipelines.index.vectors import Filters, Hit, Looked, Model, Plan
+from serve.http import deadlines
+from serve.replica.readers import Readers
+from serve.settings import SearchSettings
+
+log = logging.getLogger(__name__)
+
+Vector = NDArray[np.float32]
+AT = 10
+EXACT = "exact"  # the manner of questions that compare everything
+SLACK_S = 1.0  # for the server to end a comparison that takes too long
+KEPT = 100
+CLOSE_WAIT_S = 1.0  # for the look that is under way
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """The other models that a query can be put to: their names, its vector in one of them, and how to look."""
+
+    names: Sequence[str]
+    vector: Callable[[Model], Awaitable[Vector]]
+    plan: Plan
+
+
+class Recall:
+    """One replica's looks. `follow` never waits and never fails."""
+
+    def __init__(self, readers: Readers, search: SearchSettings) -> None:
+        self._readers = readers
+        self._search = search
+        self._looks: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._looked_at = float("-inf")
+        self._took_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self.tasks = Tasks("recall")
+
+    @property
+    def means(self) -> Mapping[str, float]:
+        """Of the last looks, by model; a model that was not looked at is not there."""
+        return {name: sum(looks) / len(looks) for name, looks in self._looks.items()}
+
+    def looks(self, model: str) -> int:
+        return len(self._looks[model])
+
+    def follow(
+        self, model: Model, vector: Vector, filters: Filters, looked: Looked, shadow: Shadow | None = None
+    ) -> None:
+        """Look again at what the index found, if it is time to, and at what those of other models find."""
+        every_s = self._search.recall_interval_s
+        due = every_s > 0 and time.monotonic() - self._looked_at >= max(
+            every_s, self._took_s / self._search.recall_share_max
+        )
+        if looked.mode == "index" and looked.hits and due and (self._task is None or self._task.done()):
+            self._looked_at = time.monotonic()
+            self._task = self.tasks.spawn("a look", self._look(model, vector, filters, looked, shadow))
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=CLOSE_WAIT_S)
+        await self.tasks.close()
+
+    async def _look(
+        self, model: Model, vector: Vector, filters: Filters, looked: Looked, shadow: Shadow | None
+    ) -> None:
+        began = time.monotonic()
+        try:
+            with deadlines.unlimited():
+                await self._compare(model, vector, filters, looked)
+                if shadow is not None:
+                    for name in shadow.names:
+                        await self._look_aside(name, filters, shadow)
+        except (PixrError, psycopg.Error) as error:
+            log.warning("recall is not known: %s", error)
+        finally:
+            self._took_s = time.monotonic() - began
+
+    async def _compare(self, model: Model, vector: Vector, filters: Filters, looked: Looked) -> None:
+        timeout_ms = self._search.recall_timeout_ms
+        true = await self._readers.ask(
+            lambda connection: vectors.exact(connection, model, vector, AT, filters, timeout_ms),
+            manner=EXACT,
+            limit_s=timeout_ms / 1000 + SLACK_S,
+        )
+        self._looks[model.name].append(share_of(looked.hits, true))
+
+    async def _look_aside(self, name: str, filters: Filters, shadow: Shadow) -> None:
+        """Of a model that is not searched; one that was removed, or whose vectors are compared whole, is passed over."""
+        model = await self._readers.ask(lambda connection: vectors.named(connection, name))
+        if model is None:
+            return
+        vector = await shadow.vector(model)
+        looked = await self._readers.ask(
+            lambda connection: vectors.nearest(connection, model, vector, AT, filters, shadow.plan), manner=EXACT
+        )
+        if looked.mode == "index":
+            await self._compare(model, vector, filters, looked)
+
+
+def share_of(hits: Sequence[Hit], true: Sequence[Hit]) -> float:
+    """How many of the true nearest are among the first that were found, from 0 to 1."""
+    found = {hit.segment_id for hit in hits[: len(true)]}
+    return len(found & {hit.segment_id for hit in true}) / max(1, len(true))

@@ -1,0 +1,107 @@
+"""What replicas share for a while, in Redis: bytes by name, behind one breaker. Losing it costs speed and nothing else.
+
+Names begin with the deployment's own mark, so that deployments can share a server. Each call runs in a task of its own,
+bounded in time, so that a caller who goes away half way leaves no connection in the middle of a reply: redis-py drops
+such a connection, but gives it back only if it is not cancelled once more while it does. Knows nothing of what is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from cluster import cache, runtime
+from cluster.errors import Temporary
+from cluster.observability.seldom import Seldom
+from cluster.resilience import Breaker
+from cluster.settings import Settings
+from cluster.tasks import uncancelled
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+FORGET_PAGE = 500
+CALL_TIMEOUT_S = 2 * cache.TIMEOUT_S  # a connection may have to be made first
+FORGET_TIMEOUT_S = 10.0  # of a walk through all names
+CALLS_MAX = 64
+
+
+class Store:
+    """One replica's way to Redis, under names that begin with `prefix`, which is the deployment's own.
+
+    Every call answers None when Redis is away, at once while the breaker is open.
+    """
+
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis, calls_max: int = CALLS_MAX) -> None:
+        self.prefix = runtime.mark(settings)
+        self._redis = client
+        self._breaker = Breaker("Redis", failures_max=3, reset_s=1.0)
+        self._seldom = Seldom(log)
+        self._places_max, self._places = calls_max, asyncio.Semaphore(calls_max)
+
+    async def ping(self) -> None:
+        """For readiness.
+
+        Raises:
+            Temporary: Redis does not answer.
+        """
+        if not await self._guarded(self._redis.ping):
+            raise Temporary("Redis does not answer")
+
+    async def get(self, name: str) -> bytes | None:
+        found = await self._guarded(lambda: self._redis.get(self.prefix + name))
+        return found if isinstance(found, bytes) else None
+
+    async def put(self, name: str, data: bytes, lasts_s: int) -> None:
+        await self._guarded(lambda: self._redis.set(self.prefix + name, data, ex=lasts_s))
+
+    async def put_all(self, named: Mapping[str, bytes], lasts_s: int) -> None:
+        """Several at once, in one round trip."""
+        together = self._redis.pipeline(transaction=False)
+        for name, data in named.items():
+            together.set(self.prefix + name, data, ex=lasts_s)
+        await self._guarded(together.execute)
+
+    async def run(self, script: str, name: str, *arguments: float | str) -> list[Any] | None:
+        """A script over one name, atomically."""
+        found = await self._guarded(lambda: self._redis.eval(script, 1, self.prefix + name, *map(str, arguments)))
+        return found if isinstance(found, list) else None
+
+    async def forget(self, start: str) -> None:
+        """Remove every name that begins so."""
+
+        async def remove() -> None:
+            async for name in self._redis.scan_iter(f"{self.prefix}{start}*", count=FORGET_PAGE):
+                await self._redis.unlink(name)
+
+        await self._guarded(remove, FORGET_TIMEOUT_S)
+
+    async def _guarded(self, call: Callable[[], Awaitable[Result]], limit_s: float = CALL_TIMEOUT_S) -> Result | None:
+        """The result of a call, None while Redis is away. Waiting for a place can be cancelled, the call cannot."""
+        if not self._breaker.allow():
+            return None
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._places.acquire()
+        except TimeoutError:
+            self._seldom.warning(f"Redis: {self._places_max} calls are under way")
+            return None
+        return await uncancelled(self._called(call, limit_s))
+
+    async def _called(self, call: Callable[[], Awaitable[Result]], limit_s: float) -> Result | None:
+        try:
+            async with asyncio.timeout(limit_s):
+                result = await call()
+        except (TimeoutError, RedisError, OSError) as error:
+            self._breaker.failure()
+            self._seldom.warning(f"Redis: {type(error).__name__}")
+            return None
+        finally:
+            self._places.release()
+        self._breaker.success()
+        return result

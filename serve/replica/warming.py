@@ -1,0 +1,152 @@
+"""Warming: a replica takes searches once the graph is in the database's memory and finds what it should find.
+
+Right after a start each step through the graph waits for the disk. With `pg_prewarm` the index is read whole, without
+it probes read what searches read. Then some probes are made again by comparing everything. Probes are moments moved
+away by noise: a moment itself is found too easily. Catalogues that are compared whole need none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import AsyncConnection
+
+from cluster.errors import Rejected, Temporary
+from cluster.tasks import Tasks
+from pipelines.index import vectors
+from pipelines.index.vectors import Connection, Filters, Model, Plan
+from serve.replica.readers import Readers
+from serve.replica.recall import AT, EXACT, share_of
+from serve.settings import SearchSettings
+
+log = logging.getLogger(__name__)
+
+WARM_TIMEOUT_S = 1800.0  # of reading an index whole and comparing everything for a few probes
+AGAIN_S = 5.0  # after what went wrong
+
+
+class Warming:
+    """One replica's. `reason` says why it should not be searched yet; empty once it should."""
+
+    def __init__(self, readers: Readers, search: SearchSettings) -> None:
+        self._readers, self._search = readers, search
+        self.tasks = Tasks("warming")
+        self._tried = asyncio.Event()
+        self.reason = "the index is being warmed"
+        self.recall = float("nan")
+
+    async def start(self) -> None:
+        """Begin, and wait for the first attempt, though no longer than is allowed."""
+        self.tasks.spawn("the index", self._until_warm())
+        try:
+            await asyncio.wait_for(self._tried.wait(), self._search.warm_wait_s)
+        except TimeoutError:
+            log.warning("searches are taken before the index is warm: %.0f s are over", self._search.warm_wait_s)
+
+    async def close(self) -> None:
+        await self.tasks.close()
+
+    async def look(self) -> None:
+        """For readiness.
+
+        Raises:
+            Temporary: it is not warm yet, or finds too little.
+        """
+        if self.reason:
+            raise Temporary(self.reason)
+
+    async def _until_warm(self) -> None:
+        while self.reason:
+            try:
+                self.reason = await self._attempt()
+            except (Temporary, psycopg.Error) as error:
+                self.reason = f"the index is not warm yet: {str(error).strip() or type(error).__name__}"
+            except Exception as error:
+                log.exception("the index cannot be warmed")
+                self.reason = f"the index cannot be warmed: {type(error).__name__}"
+            if self.reason:
+                log.warning("%s", self.reason)
+            self._tried.set()
+            if self.reason:
+                await asyncio.sleep(AGAIN_S)
+
+    async def _attempt(self) -> str:
+        """Warm every database that answers; what is wrong with the index, or nothing."""
+        _, model, *_ = await self._readers.ask(vectors.state)
+        if model is None or model.rows <= self._search.exact_rows_max:
+            return ""
+        warmed = model
+
+        async def warm(connection: Connection) -> float:
+            await prewarm(connection, warmed)
+            return await recall_of(connection, warmed, self._search)
+
+        recalls = await self._readers.each(warm, manner=EXACT, limit_s=WARM_TIMEOUT_S)
+        if not recalls:
+            raise Temporary("no database answers")
+        self.recall = min(recalls)
+        log.info("the index of %d rows is warm, recall@10 of its probes is %.3f", model.rows, self.recall)
+        if self.recall < self._search.warm_recall_min:
+            wanted = self._search.warm_recall_min
+            return f"the index finds {self.recall:.2f} of the nearest, {wanted:.2f} are wanted: run `pixr index build`"
+        return ""
+
+
+async def recall_of(connection: Connection, model: Model, search: SearchSettings) -> float:
+    """Ask an index what searches could; the share of the true nearest that it finds, 1 where comparing takes too long."""
+    plan = Plan(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
+    found: list[float] = []
+    for number, vector in enumerate(await probes(connection, model, search.warm_probes)):
+        looked = await vectors.nearest(connection, model, vector, search.candidates_max, None, plan)
+        if number < search.warm_recall_probes:
+            try:
+                true = await vectors.exact(connection, model, vector, AT, Filters(), search.recall_timeout_ms)
+            except psycopg.errors.QueryCanceled:
+                log.warning("recall is not known: comparing everything takes more than recall_timeout_ms")
+                continue
+            found.append(share_of(looked.hits, true))
+    return sum(found) / len(found) if found else 1.0
+
+
+async def require_recall(url: str, name: str, search: SearchSettings) -> None:
+    """Before searches change to a model: its index must find the nearest, warm as it is after this.
+
+    Raises:
+        Rejected: it finds too little.
+    """
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        model = await vectors.named(connection, name)
+        if model is None or model.rows <= search.exact_rows_max:
+            return
+        await prewarm(connection, model)
+        found, wanted = await recall_of(connection, model, search), search.warm_recall_min
+    if found < wanted:
+        detail = f"the index of {name!r} finds {found:.2f} of the nearest, {wanted:.2f} are wanted"
+        hint = f"`pixr index build --model {name}`, or use --force"
+        raise Rejected(detail, status=409, code="low-recall", hint=hint)
+
+
+async def prewarm(connection: Connection, model: Model) -> None:
+    """Read the model's index and vectors into memory, where the server has the extension for it."""
+    row = await (await connection.execute("SELECT to_regproc('pg_prewarm') IS NOT NULL")).fetchone()
+    if row is not None and row[0]:
+        await vectors.configure(connection, {"statement_timeout": 0})  # reading a large index takes minutes
+        await connection.execute(
+            "SELECT pg_prewarm(i.indexrelid), pg_prewarm(i.indrelid) FROM pg_index i"
+            " WHERE i.indrelid = to_regclass(%s) AND i.indisvalid",
+            (f"media.embeddings_m{model.id}",),
+        )
+
+
+async def probes(connection: Connection, model: Model, count: int) -> list[NDArray[np.float32]]:
+    """Unit vectors near moments of all over the catalogue: each is one of them plus as much noise. Always the same."""
+    rng, made = np.random.default_rng(model.id), []
+    for vector in await vectors.sampled(connection, model, count):
+        noise = rng.standard_normal(len(vector)).astype(np.float32)
+        moved = vector + noise / np.linalg.norm(noise)
+        made.append((moved / np.linalg.norm(moved)).astype(np.float32))
+    return made

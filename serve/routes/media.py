@@ -1,0 +1,68 @@
+"""`/media/…`: signed links to pictures and videos, each of which redirects to the object in the store.
+
+A link opens what it names until it expires, unless the video has been taken down or made private since: that is decided
+here, at each redirect, by what `sources` knows; the link to the store that was given before lives on for
+`object_link_expires_s` at most. The bytes, with ranges and what a browser has already, are the store's concern: no replica
+holds a place for as long as somebody watches.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from cluster import presign
+from cluster.errors import Rejected
+from serve.media import links, objects
+from serve.media.sources import Sources
+from serve.routes.routing import Route
+from serve.routes.services import Services
+
+KEPT_MAX_S = 60  # by a browser, of where an object is
+Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Expires = Annotated[int, Query(ge=0, le=2**53)]
+Signature = Annotated[str, Query(max_length=64)]
+Private = Annotated[bool, Query()]
+REDIRECTS: dict[int | str, dict[str, object]] = {307: {"description": "Where the object is, by a link that expires"}}
+
+
+def router(services: Services) -> APIRouter:
+    """The routes over one deployment's services."""
+    routes = APIRouter(prefix="/media", tags=["media"], route_class=Route)
+    settings, endpoint = services.settings, services.storage.endpoint
+    sources = Sources(services.readers, services.generation, services.search.sources_kept_max)
+    kept_s = min(KEPT_MAX_S, services.search.object_link_expires_s // presign.STEPS)  # it is of use for a while then
+
+    def redirect(request: Request, uri: str, content_type: str) -> Response:
+        host = request.headers.get("host", "")
+        where = objects.location(settings, endpoint, uri, host=host, content_type=content_type, method=request.method)
+        headers = {"Location": where, "Cache-Control": f"private, max-age={kept_s}", "Vary": "Host"}
+        return Response(status_code=307, headers=headers)
+
+    @routes.head("/thumbnails/{segment_id}", include_in_schema=False)
+    @routes.get("/thumbnails/{segment_id}", status_code=307, response_class=Response, responses=REDIRECTS)
+    async def thumbnail(
+        request: Request, segment_id: Id, expires: Expires, signature: Signature, private: Private = False
+    ) -> Response:
+        """The picture of a moment (WebP)."""
+        links.check(settings, request.url.path, expires, signature, private=private)
+        picture = await sources.picture(segment_id, private=private)
+        if picture is None:
+            raise Rejected("there is no such picture", status=404, code="not-found")
+        return redirect(request, picture.uri, "image/webp")
+
+    @routes.head("/videos/{video_id}", include_in_schema=False)
+    @routes.get("/videos/{video_id}", status_code=307, response_class=Response, responses=REDIRECTS)
+    async def video(
+        request: Request, video_id: Id, expires: Expires, signature: Signature, private: Private = False
+    ) -> Response:
+        """A video; the store answers ranges of it."""
+        links.check(settings, request.url.path, expires, signature, private=private)
+        found = await sources.video(video_id, private=private)
+        if found is None:
+            raise Rejected("there is no such video", status=404, code="not-found")
+        return redirect(request, found.uri, links.content_type(found.uri))
+
+    return routes

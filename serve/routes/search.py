@@ -1,0 +1,98 @@
+"""`/v1/search`, `/v1/segments/{id}/similar`, and what tells whether Pixr is well. Answers are serialised once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from serve.access import keys
+from serve.access.keys import Principal
+from serve.routes import opened, ready
+from serve.routes.routing import Route
+from serve.routes.services import Services
+from serve.search.ids import SegmentId
+from serve.search.moments import Answer
+from serve.search.query import Body, Intent, Parameters
+from serve.search.response import KEY_CHARS_MAX, Answering
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(max_length=KEY_CHARS_MAX, description="A search that is sent again with the same key counts once."),
+]
+
+
+def json(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+def router(services: Services) -> APIRouter:
+    """The routes over one deployment's services."""
+    routes = APIRouter(route_class=Route)
+    anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
+    answering, readiness = Answering(services, services.metrics.observe), ready.Readiness(services)
+
+    @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
+    async def read_search(
+        request: Request,
+        body: Body = asked,
+        idempotency_key: IdempotencyKey = None,
+        principal: Principal | None = anybody,
+    ) -> Response:
+        """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
+        query_string = request.scope["query_string"]
+        return await answering.to(request, body, principal, idempotency_key, remembered=query_string)
+
+    @routes.post("/v1/search", response_model=Answer, tags=["search"], summary="Search by text, image or moment")
+    async def post_search(
+        request: Request, body: Body, idempotency_key: IdempotencyKey = None, principal: Principal | None = anybody
+    ) -> Response:
+        """The same with everything a search can say."""
+        return await answering.to(request, body, principal, idempotency_key)
+
+    @routes.get("/v1/segments/{segment_id}/similar", response_model=Answer, tags=["search"])
+    async def read_similar(
+        request: Request,
+        segment_id: SegmentId,
+        limit: Annotated[int | None, Query(ge=1)] = None,
+        intent: Intent = Intent.SEARCH,
+        idempotency_key: IdempotencyKey = None,
+        principal: Principal | None = anybody,
+    ) -> Response:
+        """Moments that look like this one."""
+        body = Body(segment_id=segment_id, limit=limit, intent=intent)
+        return await answering.to(request, body, principal, idempotency_key)
+
+    @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
+    async def read_health() -> Response:
+        """Alive. Asks nobody else, and is not affected by what is away for everybody."""
+        services.liveness.check()
+        return json({"status": "ok"})
+
+    @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
+    async def read_ready(request: Request) -> Response:
+        """Ready. Redis and the encoder may be away: they cost speed and vectors only.
+
+        Administrators, and networks of `[search] operators_from`, are told each dependency.
+        """
+        found = await readiness.now()
+        if not request.scope.get("state", {}).get("is_operator", True):
+            found = {"ready": found["ready"]}
+        return json(found, 200 if found["ready"] else 503)
+
+    @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+    async def read_metrics() -> Response:
+        """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
+        await asyncio.gather(opened.look(services), services.metrics.kept.look(services.readers))
+        return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+async def of_parameters(given: Annotated[Parameters, Query()]) -> Body:
+    """The body that the parameters of a `GET` stand for. Awaited, since FastAPI would call it in a thread else."""
+    return given.body()

@@ -1,0 +1,1 @@
+"""A search: from the query to the answer."""

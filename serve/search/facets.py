@@ -1,0 +1,66 @@
+"""Facets: how the moments that a search has found are spread over creators and tags.
+
+Counted are all candidates of the search (`[search] candidates_max` at most), the ones on further pages too, after filters
+and the cut: what a filter by one of them would leave of this answer. Counts and asks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipelines.index.vectors import Found
+
+FACETS_MAX = 20  # of a kind, the most frequent ones
+
+
+class CreatorFacet(BaseModel):
+    creator_id: str
+    creator_public_id: str
+    creator: str
+    moments: int
+    videos: int
+
+
+class TagFacet(BaseModel):
+    tag: str
+    moments: int
+    videos: int
+
+
+class Facets(BaseModel):
+    """What was found, by creator and by tag, the most frequent first; `moments` counts all of it."""
+
+    moments: int
+    videos: int
+    creators: list[CreatorFacet]
+    tags: list[TagFacet]
+
+
+def of(found: Iterable[Found]) -> dict[str, Any]:
+    """The document of `Facets`."""
+    each = list(found)
+    named = {moment.creator_id: moment for moment in each}
+    creators = [
+        {"creator_id": str(key), "creator_public_id": named[key].creator_public_id, "creator": named[key].creator}
+        | counts
+        for key, counts in _counted((moment.creator_id, moment) for moment in each)
+    ]
+    tags = [
+        {"tag": tag} | counts for tag, counts in _counted((tag, moment) for moment in each for tag in set(moment.tags))
+    ]
+    videos = len({moment.video_id for moment in each})
+    return {"moments": len(each), "videos": videos, "creators": creators, "tags": tags}
+
+
+def _counted(pairs: Iterable[tuple[Any, Found]]) -> list[tuple[Any, dict[str, int]]]:
+    """By key, moments and videos; the most frequent first, those alike in the order of their keys."""
+    moments: dict[Any, int] = {}
+    videos: dict[Any, set[int]] = {}
+    for key, moment in pairs:
+        moments[key] = moments.get(key, 0) + 1
+        videos.setdefault(key, set()).add(moment.video_id)
+    ordered = sorted(moments, key=lambda key: (-moments[key], key))[:FACETS_MAX]
+    return [(key, {"moments": moments[key], "videos": len(videos[key])}) for key in ordered]

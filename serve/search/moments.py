@@ -1,0 +1,184 @@
+"""Moments: what an answer shows, as the HTTP contract names it. Ids are strings, offsets are milliseconds.
+
+Takes ranked candidates and what the index knows of them; signs the links. Ranks and fetches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from pipelines.catalog import public_ids
+from pipelines.index.vectors import Found
+from serve.media import links
+from serve.search.candidates import Candidates
+from serve.search.context import SearchContext
+from serve.search.cursors import Ranked
+from serve.search.facets import Facets
+from serve.search.query import GroupBy
+
+OTHERS_MAX = 5
+
+
+class Explanation(BaseModel):
+    """Why a moment is where it is."""
+
+    ranks: dict[str, int] = Field(description="Its place in each list, from 1.")
+    cosine: float | None = Field(
+        description="Between its vector and the part of the query that its relevance comes from."
+    )
+    mode: str | None = Field(description="How vectors were compared: exact, index, or both one after another.")
+    rows: int | None = Field(description="About how many rows passed the filters.")
+    above_cut: bool | None = Field(
+        description="Whether it is near enough to be shown for its vector; if not, all words of the query are its own. "
+        "Null where that was not asked."
+    )
+
+
+class Highlight(BaseModel):
+    """A word of the query in what is shown: characters `start` to `end` (exclusive, Unicode code points) of a field."""
+
+    field: Literal["title", "tags", "description"]
+    index: int = Field(description="Which of the tags, from 0; 0 elsewhere.")
+    start: int
+    end: int
+    text: str
+
+
+class Span(BaseModel):
+    """Another moment of the same video (`group_by=video`)."""
+
+    segment_id: str
+    public_id: str
+    start_ms: int
+    end_ms: int
+    relevance_ppm: int
+
+
+class Segment(BaseModel):
+    """One moment of a video."""
+
+    segment_id: str
+    public_id: str
+    video_id: str
+    video_public_id: str
+    creator_id: str
+    creator_public_id: str
+    start_ms: int
+    end_ms: int
+    best_frame_ms: int
+    description: str
+    thumbnail_url: str
+    play_url: str
+
+
+class Moment(Segment):
+    """One answer. `score` ranks within one answer; `relevance_ppm` (0 to 1,000,000) is calibrated across answers.
+
+    It is the cosine with the text, picture or moment that was asked for, whatever the weights, and the least of several;
+    0 where it is not known.
+    """
+
+    creator: str
+    title: str
+    tags: list[str]
+    score: float
+    relevance_ppm: int
+    matched: list[Literal["vector", "text", "some_words"]] = Field(
+        description="`vector`: it is among the moments nearest to the query. `text`: it stands for a video that has all "
+        "words of the query as it asks for them, with its phrases, or one side of an `or`; such moments are shown "
+        "whatever their cosine. `some_words`: it stands for a video that has some of them, which alone shows nothing."
+    )
+    others: list[Span] | None = None
+    highlights: list[Highlight] | None = Field(
+        default=None, description="The first 50; null where `degraded` names highlights."
+    )
+    explain: Explanation | None = None
+
+
+class Answer(BaseModel):
+    """A search's answer. `degraded` names what could not be asked; "highlights" and "facets" among it change nothing else.
+
+    `nothing_matches`: everything was asked, no moment has all the words, and none is near enough to be shown. An answer
+    that is degraded never says so, nor does one to a search that leaves a list out (a weight of 0).
+    """
+
+    query: str
+    moments: list[Moment]
+    next_cursor: str | None = None
+    degraded: list[str] = []
+    nothing_matches: bool = False
+    facets: Facets | None = None
+    took_ms: float
+    model_config = {
+        "json_schema_extra": {
+            "examples": [
+                {
+                    "query": "asdfghjkl",
+                    "moments": [],
+                    "next_cursor": None,
+                    "degraded": [],
+                    "nothing_matches": True,
+                    "took_ms": 7.4,
+                }
+            ]
+        }
+    }
+
+
+def of(services: SearchContext, ranked: Ranked, found: Found) -> dict[str, Any]:
+    """One moment."""
+    return {
+        "segment_id": str(found.segment_id),
+        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
+        "video_id": str(found.video_id),
+        "video_public_id": found.video_public_id,
+        "creator_id": str(found.creator_id),
+        "creator_public_id": found.creator_public_id,
+        "creator": found.creator,
+        "title": found.title,
+        "description": found.description,
+        "tags": found.tags,
+        "start_ms": found.start_ms,
+        "end_ms": found.end_ms,
+        "best_frame_ms": found.best_frame_ms,
+        "score": round(ranked.score, 6),
+        "relevance_ppm": ranked.relevance_ppm,
+        "thumbnail_url": links.thumbnail_url(services.settings, found.segment_id),
+        "play_url": links.play_url(services.settings, found.video_id, found.start_ms, found.end_ms),
+        "matched": list(ranked.matched),
+    }
+
+
+def grouped(ranked: Sequence[Ranked], found: Mapping[int, Found], group_by: GroupBy) -> list[list[Ranked]]:
+    """The candidates that can be shown, each by itself or by video, best first."""
+    visible = [each for each in ranked if each.segment_id in found]
+    if group_by is GroupBy.MOMENT:
+        return [[each] for each in visible]
+    groups: dict[int, list[Ranked]] = {}
+    for each in visible:
+        groups.setdefault(found[each.segment_id].video_id, []).append(each)
+    return list(groups.values())
+
+
+def span(ranked: Ranked, found: Found) -> dict[str, Any]:
+    return {
+        "segment_id": str(found.segment_id),
+        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
+        "start_ms": found.start_ms,
+        "end_ms": found.end_ms,
+        "relevance_ppm": ranked.relevance_ppm,
+    }
+
+
+def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
+    cosine = candidates.cosines.get(segment_id)
+    return {
+        "ranks": {name: places[segment_id] for name, places in candidates.ranks.items() if segment_id in places},
+        "cosine": round(cosine, 6) if cosine is not None else None,
+        "mode": candidates.looked.mode if candidates.looked else None,
+        "rows": candidates.looked.rows if candidates.looked else None,
+        "above_cut": candidates.cut.is_near(segment_id) if candidates.cut.passing is not None else None,
+    }

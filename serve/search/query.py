@@ -1,0 +1,432 @@
+"""What is asked, checked once at the door: a `Query` that exists is one that can be answered.
+
+Comes from the parameters of `GET /v1/search` or the body of `POST /v1/search`; both name the same fields.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import hashlib
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster import characters
+from cluster.errors import Rejected
+from pipelines.index import fulltext
+from pipelines.index.vectors import Filters
+from pipelines.sources import languages
+from serve.http import texts
+from serve.settings import SearchSettings
+
+STORED = "s3://"
+ID_MAX = 2**63 - 1
+TAGS_MAX = 20
+IDS_MAX = 100
+NEGATIVES_MAX = 5
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
+NARROWED_ALIKE = ("duration_min_ms", "duration_max_ms", "created_after", "created_before", "height_min")
+IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22})$"  # a number, or a public id
+MOMENT_IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22}\.[0-9]{1,10})$"
+Id = Annotated[str, Field(pattern=IDS, examples=["42"])]
+SegmentId = Annotated[str, Field(pattern=MOMENT_IDS, examples=["42"])]
+Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class Intent(StrEnum):
+    """Why a search is made. Only a committed search (`search`) counts as an appearance.
+
+    `typing`, `suggestion` and `feed` are open to all and pay nobody, as further pages do: a key that is given to an
+    integrator says by contract what it is for. `probe`, `admin` and `benchmark` are for keys of scope admin alone.
+    """
+
+    SEARCH = "search"
+    TYPING = "typing"
+    SUGGESTION = "suggestion"
+    FEED = "feed"
+    PROBE = "probe"
+    ADMIN = "admin"
+    BENCHMARK = "benchmark"
+
+
+OPERATING = frozenset((Intent.PROBE, Intent.ADMIN, Intent.BENCHMARK))  # what only administrators may say
+
+
+class GroupBy(StrEnum):
+    """`video` answers with the best moment of each video."""
+
+    MOMENT = "moment"
+    VIDEO = "video"
+
+
+class Narrowing(BaseModel):
+    """Filters: all of them must hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    creator_id: tuple[Id, ...] = Field(default=(), max_length=IDS_MAX)
+    video_id: tuple[Id, ...] = Field(default=(), max_length=IDS_MAX)
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(default=(), max_length=TAGS_MAX)
+    duration_min_ms: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    duration_max_ms: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    created_after: dt.datetime | None = None
+    created_before: dt.datetime | None = None
+    height_min: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    stake_min_pix: int | None = Field(default=None, ge=1, le=ID_MAX, description="At least so much is invested in it.")
+
+
+class Weights(BaseModel):
+    """How much each list counts; without one, the deployment's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    vector: Weight | None = None
+    text: Weight | None = None
+
+
+class Blend(BaseModel):
+    """How much each part of a composed query counts in its vector; what is negative is subtracted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: Weight = 1.0
+    image: Weight = 1.0
+    segment: Weight = 1.0
+    negative: Weight = 0.5
+
+
+class Asked(BaseModel):
+    """What `GET` and `POST` name alike; a sequence is a parameter that is given several times."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    image: str | None = Field(
+        default=None,
+        description="A picture (JPEG, PNG, WebP): base64, or the address of one in the deployment's store, `s3://…`.",
+    )
+    segment_id: SegmentId | None = None
+    negative: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(), max_length=NEGATIVES_MAX, description="What it should not show. `-word` in the text says the same."
+    )
+    limit: int | None = Field(default=None, ge=1)
+    cursor: str | None = Field(
+        default=None,
+        max_length=16_384,
+        description="Carries its search: no filter, weight or text stands beside it, and `group_by` as it was alone.",
+    )
+    group_by: GroupBy = GroupBy.MOMENT
+    explain: bool = False
+    intent: Intent = Intent.SEARCH
+    relevance_min_ppm: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Show nothing below it; 0 shows everything. Without it: what matches all words, and what the model's "
+        "calibration says is near enough.",
+    )
+    language: str = Field(
+        default="english", max_length=100, description=f"Of the words of the text: {languages.KNOWN}."
+    )
+    highlight: bool = Field(default=False, description="Say where the words of the text stand in each moment's own.")
+    facets: bool = Field(default=False, description="Count what was found by creator and by tag.")
+
+
+class Body(Asked):
+    """The body of `POST /v1/search`: a text, an image, a moment to find more of, any of them together; or a cursor."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"text": "a red apple", "limit": 3},
+                {"segment_id": "42", "text": "at night", "negative": ["rain"]},
+            ]
+        },
+    )
+    text: str = ""
+    blend: Blend = Blend()
+    weights: Weights = Weights()
+    filters: Narrowing = Narrowing()
+
+
+class Parameters(Asked, Narrowing):
+    """The parameters of `GET /v1/search`: a `Body` laid flat.
+
+    `q` is its text, filters keep their names, a weight is `vector_weight` or `text_weight`, a part of the blend ends in
+    `_blend`. One model, which is checked in a third of the time of as many parameters.
+    """
+
+    q: Annotated[str, Field(examples=["a red apple"])] = ""
+    vector_weight: Weight | None = None
+    text_weight: Weight | None = None
+    text_blend: Weight | None = None
+    image_blend: Weight | None = None
+    segment_blend: Weight | None = None
+    negative_blend: Weight | None = None
+
+    def body(self) -> Body:
+        """The body that says the same."""
+        nested: dict[str, Any] = {
+            "filters": Narrowing(**{name: getattr(self, name) for name in Narrowing.model_fields}),
+            "weights": Weights(**self._ending("_weight", Weights)),
+            "blend": Blend(**self._ending("_blend", Blend)),
+        }
+        alike: dict[str, Any] = {name: getattr(self, name) for name in Asked.model_fields}
+        given = self.model_fields_set & Asked.model_fields.keys()
+        return Body.model_construct(given, text=self.q, **alike, **nested)  # each part of it has been checked
+
+    def _ending(self, ending: str, kind: type[BaseModel]) -> dict[str, float]:
+        """The fields of a nested model that are given, by their names in it."""
+        given = {name: getattr(self, name + ending) for name in kind.model_fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+PARTS = {  # what each of these speaks of
+    "blend.text": "a text", "blend.image": "an image", "blend.segment": "a segment_id", "blend.negative": "something negative",
+    "weights.text": "a text", "language": "a text or something negative",
+}  # fmt: skip
+RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
+BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing; `group_by` it knows itself
+    "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
+    "highlight": False, "facets": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Query:
+    """One search, checked: a cursor, or one or more of text, image and segment_id. `negative` is what to keep away from."""
+
+    limit: int
+    text: str = ""
+    image: bytes | None = None
+    image_uri: str | None = None  # until it is read
+    segment_id: int | None = None
+    negative: tuple[str, ...] = ()
+    blend: Blend = field(default_factory=Blend)
+    cursor: str | None = None
+    filters: Filters = field(default_factory=Filters)
+    vector_weight: float = 1.0
+    text_weight: float = 1.0
+    group_by: GroupBy = GroupBy.MOMENT
+    stated_group_by: GroupBy | None = field(default=None, repr=False)  # beside a cursor, which knows it itself
+    explain: bool = False
+    intent: Intent = Intent.SEARCH
+    relevance_min_ppm: int | None = None  # None: words that match, and what the calibrated cut lets through
+    language: str = "english"
+    stake_min_pix: int | None = None  # until it is looked up which moments that leaves
+    highlight: bool = False
+    facets: bool = False
+    variant: str = ""
+    is_early: bool = False  # the words' part of a stream: it is there before any relevance is known, and shows 0
+
+    @cached_property
+    def wanted(self) -> str:
+        """The text without the words it excludes; those are in `negative`."""
+        return fulltext.wanted(self.text)
+
+    @cached_property
+    def encoded(self) -> str:
+        """What is encoded of the text: the wanted words in lower case, so that letter case changes no relevance."""
+        return fulltext.wanted(self.text.lower())
+
+    @cached_property
+    def identity(self) -> str:
+        """The same for searches that have the same answer: whatever is asked, but for letter case and intent."""
+        image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
+        plain = replace(self, text=self.text.lower(), image=None, intent=Intent.SEARCH)
+        return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
+
+    @property
+    def asks_everything(self) -> bool:
+        """Is it looked for in every list that could find it? Without a text there is nothing for the list of words."""
+        return self.vector_weight > 0 and not self.is_early and (self.text_weight > 0 or not self.wanted)
+
+    @property
+    def is_picture_alone(self) -> bool:
+        """Is a picture all that is asked with, so that nothing is found where it cannot be looked at?"""
+        return self.image is not None and not self.wanted and self.segment_id is None
+
+    @property
+    def counts(self) -> bool:
+        """Does its first page make appearances?"""
+        return self.intent is Intent.SEARCH and self.cursor is None
+
+
+class Remembered:
+    """What query strings mean. Where viewers have variants the same string means several things: none is remembered."""
+
+    def __init__(self, *, used: bool) -> None:
+        self._used = used
+        self._queries: OrderedDict[bytes, Query] = OrderedDict()
+
+    def get(self, text: bytes) -> Query | None:
+        query = self._queries.get(text)
+        if query is not None:
+            self._queries.move_to_end(text)
+        return query
+
+    def put(self, text: bytes, query: Query) -> None:
+        """Remember a query; not one whose meaning changes (a stake) or that is asked once (a cursor)."""
+        if self._used and len(text) <= REMEMBERED_BYTES_MAX and query.cursor is None and query.stake_min_pix is None:
+            self._queries[text] = query
+            if len(self._queries) > REMEMBERED_MAX:
+                self._queries.popitem(last=False)
+
+
+def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
+    """Check a body against this deployment's limits; `variant` names whose weights the settings have.
+
+    Raises:
+        Rejected: one clear detail.
+    """
+    text, negatives = _sought("text", body.text), tuple(_sought("negative", each) for each in body.negative)
+    limit, language = body.limit or settings.limit_default, _language(body.language)
+    _check(body, text, negatives, limit, settings)
+    _check_sense(body, text, settings)
+    stored = body.image is not None and body.image.startswith(STORED)
+    negative = tuple(dict.fromkeys((*fulltext.excluded(text), *negatives)))
+    return Query(
+        limit=limit,
+        text=text,
+        negative=negative[:NEGATIVES_MAX],
+        blend=body.blend,
+        image=_image(body.image, settings) if body.image is not None and not stored else None,
+        image_uri=body.image if stored else None,
+        segment_id=_id(body.segment_id) if body.segment_id is not None else None,
+        cursor=body.cursor,
+        filters=fulltext.strict(_filters(body.filters), text, negatives, language),
+        vector_weight=settings.vector_weight if body.weights.vector is None else body.weights.vector,
+        text_weight=settings.text_weight if body.weights.text is None else body.weights.text,
+        group_by=body.group_by,
+        stated_group_by=body.group_by if body.cursor and "group_by" in body.model_fields_set else None,
+        explain=body.explain,
+        intent=body.intent,
+        relevance_min_ppm=body.relevance_min_ppm,
+        language=language,
+        highlight=body.highlight,
+        facets=body.facets,
+        stake_min_pix=body.filters.stake_min_pix,
+        variant=variant,
+    )
+
+
+def _sought(name: str, text: str) -> str:
+    """A text as it is looked for: composed letters (NFC), one space between words."""
+    spaced = " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(texts.sought(name, spaced).split())
+
+
+def _check(body: Body, text: str, negatives: Sequence[str], limit: int, settings: SearchSettings) -> None:
+    led = bool(fulltext.wanted(text)) or body.image is not None or body.segment_id is not None
+    if led == (body.cursor is not None):
+        hint = "give q (a text), image, segment_id, or a cursor alone"
+        said = "a cursor carries its own search" if led else "a search needs something to look for"
+        raise Rejected(said, status=422, code="bad-query", hint=hint)
+    if len(text) > settings.query_chars_max:
+        raise Rejected(f"the text has {len(text)} characters, {settings.query_chars_max} are allowed", 422, "bad-query")
+    if (text and not characters.shows(text)) or not all(characters.shows(each) for each in negatives):
+        raise Rejected("a text shows nothing: it has invisible characters only", status=422, code="bad-query")
+    if limit > settings.limit_max:
+        raise Rejected(f"limit is {limit}, at most {settings.limit_max} is allowed", status=422, code="bad-query")
+
+
+def _language(given: str) -> str:
+    name = languages.known(given)
+    if not name:
+        raise Rejected(f"language {given!r} is unknown", 422, "bad-query", f"known: {languages.KNOWN}")
+    return name
+
+
+def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
+    """Refuse what contradicts itself, so that nothing found means that there is nothing.
+
+    Raises:
+        Rejected: what it is.
+    """
+    if body.cursor is not None:
+        beside = [name for name, plain in BESIDE_CURSOR.items() if getattr(body, name) != plain]
+        if text or beside:
+            said = f"a cursor carries its own search, {(*beside, 'a text')[0]} cannot stand beside it"
+            raise Rejected(said, status=422, code="bad-query", hint="give the cursor with limit, or search again")
+        return
+    _check_parts(body, text)
+    vector_weight = settings.vector_weight if body.weights.vector is None else body.weights.vector
+    text_weight = settings.text_weight if body.weights.text is None else body.weights.text
+    if vector_weight == 0 and (text_weight == 0 or not fulltext.wanted(text)):
+        said = "nothing can be found: neither vectors nor words count"
+        raise Rejected(said, status=422, code="bad-query", hint="give one of the weights a value above 0")
+    for least, most in RANGES:
+        low, high = getattr(body.filters, least), getattr(body.filters, most)
+        if low is not None and high is not None and _is_empty(low, high):
+            raise Rejected(f"{least} is after {most}: nothing is between", status=422, code="bad-query")
+
+
+def _check_parts(body: Body, text: str) -> None:
+    """Refuse what is said of a part that the search does not have.
+
+    Raises:
+        Rejected: it names the field, as `POST` and as `GET` have it.
+    """
+    has = {
+        "text": bool(fulltext.wanted(text)),
+        "image": body.image is not None,
+        "segment": body.segment_id is not None,
+        "negative": bool(body.negative or fulltext.excluded(text)),
+    }
+    said = [(f"blend.{part}", f"{part}_blend", has[part]) for part in sorted(body.blend.model_fields_set)]
+    said.append(("weights.text", "text_weight", has["text"] or body.weights.text is None))
+    has_words = has["text"] or has["negative"] or "language" not in body.model_fields_set
+    said.append(("language", "language", has_words))
+    for field_name, parameter, has_meaning in said:
+        if not has_meaning:
+            detail = f"{field_name} has no meaning here: the search does not have that part"
+            hint = f"leave out {field_name} (in a GET: {parameter}), or give {PARTS[field_name]}"
+            raise Rejected(detail, status=422, code="bad-query", hint=hint)
+
+
+def _is_empty(low: int | dt.datetime, high: int | dt.datetime) -> bool:
+    """Is nothing between two ends of a range? The end of a time is outside of it."""
+    if isinstance(low, dt.datetime) and isinstance(high, dt.datetime):
+        return low.tzinfo is not None and high.tzinfo is not None and low >= high
+    return bool(low > high)  # type: ignore[operator]
+
+
+def _image(text: str, settings: SearchSettings) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        hint = "send base64, or name a picture in the store as s3://bucket/key"
+        raise Rejected("image is not base64", status=422, code="bad-image", hint=hint) from error
+    if not 0 < len(data) <= settings.image_max_bytes:
+        allowed = settings.image_max_bytes
+        raise Rejected(f"image has {len(data)} bytes, 1 to {allowed} are allowed", status=422, code="bad-image")
+    return data
+
+
+def _filters(narrowing: Narrowing) -> Filters:
+    given = {name: getattr(narrowing, name) for name in NARROWED_ALIKE}
+    for name in ("created_after", "created_before"):
+        if given[name] is not None and given[name].tzinfo is None:
+            raise Rejected(f"{name} needs a time zone", 422, "bad-query", "write it like 2026-01-31T00:00:00Z")
+    return Filters(
+        creator_ids=tuple(_id(each) for each in narrowing.creator_id),
+        video_ids=tuple(_id(each) for each in narrowing.video_id),
+        tags=tuple(_tag(each) for each in narrowing.tags),
+        **given,
+    )
+
+
+def _tag(text: str) -> str:
+    """As it is given: an older release may have kept it so, with what is left out where tags come in now."""
+    texts.sought("a tag", text)
+    return text
+
+
+def _id(text: str) -> int:
+    number = int(text)
+    if number > ID_MAX:
+        raise Rejected(f"{text} is no id", status=422, code="bad-query")
+    return number

@@ -1,0 +1,74 @@
+"""No secret reaches a log line, wherever in the record it stands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+
+from cluster.observability import telemetry
+from cluster.observability.telemetry import JsonFormatter, redact
+
+SECRET = "hunter2hunter2hunter2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://pixr:{SECRET}@127.0.0.1:5432/pixr",
+        f"password={SECRET} host=db",
+        f'{{"api_key": "{SECRET}"}}',
+        f"Authorization: Bearer {SECRET}",
+        f"pixr_{SECRET}",
+        f"s3_secret = {SECRET}",
+        "-----BEGIN PRIVATE KEY-----\nhunter2hunter2hunter2\n-----END PRIVATE KEY-----",
+        str([int(byte) for byte in bytes(range(64))]),
+    ],
+)
+def test_secrets_are_taken_out_of_text(text: str) -> None:
+    assert SECRET not in redact(text)
+    assert "***" in redact(text)
+
+
+def test_what_is_no_secret_stays() -> None:
+    assert redact("job 17 wrote 12 segments to s3://pixr/thumbnails/1.webp") == (
+        "job 17 wrote 12 segments to s3://pixr/thumbnails/1.webp"
+    )
+
+
+def record(message: str, **extra: object) -> logging.LogRecord:
+    try:
+        raise ValueError(f"password={SECRET}")
+    except ValueError:
+        made = logging.LogRecord("test", logging.ERROR, __file__, 1, message, None, sys.exc_info())
+    vars(made).update(extra)
+    return made
+
+
+def test_a_line_is_json_with_its_fields_and_without_secrets() -> None:
+    line = JsonFormatter("test").format(record(f"token={SECRET}", job_id="j1", url=f"redis://:{SECRET}@h/0"))
+    fields = json.loads(line)
+    assert fields["job_id"] == "j1"
+    assert fields["level"] == "error"
+    assert fields["time"].endswith("Z")
+    assert "ValueError" in fields["exception"]
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("only 3 of 4 frames, 1/2 s; a ratio 4:3", "only 3 of 4 frames, 1/2 s; a ratio 4:3"),
+        ("no video under s3://pixr/a b/c.mp4", "no video under s3://pixr/a b/c.mp4"),
+        ("model /srv/models/own is missing", "model … is missing"),
+        ("~/models/own: no", "…: no"),
+        ("at https://s3.internal:9000/x?X-Amz-Signature=1: no", "at … no"),
+        ("redis://:pw@10.0.0.7:6379/0 and 10.0.0.7:6379", "… and …"),
+        ("\x1b[31mred\x1b[0m\n  second\x07 line", "red second line"),
+        ("x" * 5000, "x" * 500),
+    ],
+)
+def test_a_public_line_is_one_line_without_places(text: str, line: str) -> None:
+    assert telemetry.public_line(text) == line

@@ -1,0 +1,399 @@
+"""A database that has gone back: nobody is paid twice by what it has forgotten, and what it cannot know a person ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import pytest
+from psycopg import Connection
+
+from ledger.accrual.fold import mature
+from ledger.audit import audit
+from ledger.journal import book
+from ledger.payouts import adoption, batches
+from ledger.payouts.batches import Recipient
+from ledger.payouts.reconcile import UNKNOWN, Finding, reconcile
+from ledger.risk import stops
+from ledger.solana.chain import RpcRefusal
+from ledger.solana.localnet import blocks
+from ledger.solana.localnet.methods import RpcError, answer
+from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, LocalNode, Rig, new_chain, wallet_of
+from tests.ledger.simulator.nodes import View
+from tests.ledger.snapshots import Snapshot
+
+
+def go_back(rig: Rig, snapshot: Snapshot, *, declared: bool = True) -> None:
+    """The database is restored, and the ledger's process begins on it."""
+    snapshot.bring_back(rig.connection)
+    if declared:
+        adoption.begin(rig.connection, {"file": "test"})
+    book.take_epoch(rig.connection, "after")
+    rig.payouts = rig.fresh()
+
+
+def work(rig: Rig, rounds: int = 8, step: int = FINAL_BLOCKS) -> Finding:
+    """What the actor does, a round at a time: nothing new before the chain was compared once."""
+    reconciled = False
+    for _ in range(rounds):
+        rig.payouts.run_once(plan=reconciled)
+        adoption.retry(rig.payouts)
+        finding = reconcile(rig.connection, rig.rpc, rig.treasury, partial(adoption.adopt, rig.payouts))
+        adoption.end(rig.payouts, finding)
+        reconciled = finding.ok if finding.conclusive else reconciled
+        rig.advance(step)
+    return finding
+
+
+def total_paid(rig: Rig) -> dict[int, int]:
+    """What the journal says was paid, to each creator."""
+    rows = rig.rows(
+        "SELECT creator_id, coalesce(sum(on_chain_pix), 0)::bigint FROM ledger.payouts GROUP BY 1 ORDER BY 1"
+    )
+    return dict(rows)  # type: ignore[arg-type]
+
+
+def minted(rig: Rig) -> int:
+    """What adoption took from the pool of rewards because it was earned after the backup."""
+    rows = rig.rows(
+        "SELECT coalesce(-sum(p.amount), 0)::bigint FROM ledger.postings p JOIN ledger.entries e ON e.id = p.entry_id"
+        " JOIN ledger.accounts a ON a.id = p.account_id WHERE e.kind = 'adopted_accrual' AND a.kind = 'reward_pool'"
+    )
+    return int(rows[0][0])
+
+
+def assert_paid_once(rig: Rig, amounts: dict[int, int]) -> None:
+    assert {creator: rig.on_chain(creator) for creator in amounts} == amounts
+    assert total_paid(rig) == amounts
+    assert rig.freezes() == []
+    assert rig.balance("in_flight") == 0
+    checks = audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True)
+    assert all(check.ok for check in checks), checks
+
+
+def test_bytes_that_were_signed_before_a_restore_land_before_anything_new_is_planned(rig: Rig) -> None:
+    """The backup knows nothing of them, and who is due has changed: a plan of now has another marker."""
+    rig.creator(1, 1000)
+    snapshot = Snapshot(rig.connection)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    raw = rig.rows("SELECT raw FROM ledger.attempts")[0][0]
+    go_back(rig, snapshot)
+    rig.creator(2, 70)
+    work(rig, 3)
+    rig.rpc.send([bytes(raw)])  # a node was slow
+    work(rig, 8)
+    assert_paid_once(rig, {1: 1000, 2: 70})
+
+
+def test_a_restore_of_a_backup_that_was_made_while_a_restore_was_waited_for_is_waited_for_anew(rig: Rig) -> None:
+    adoption.begin(rig.connection, {"file": "first"})
+    rig.connection.commit()
+    first = stops.in_force(rig.connection)[0].name
+    snapshot = Snapshot(rig.connection)
+    go_back(rig, snapshot)
+    (again,) = stops.in_force(rig.connection)
+    assert again.reason == adoption.RESTORED
+    assert again.name != first
+
+
+class Behind(LocalNode):
+    """A node that has seen nothing since a height."""
+
+    def __init__(self, name: str, chain: blocks.Chain, height: int) -> None:
+        super().__init__(name, chain)
+        self._height = height
+
+    async def call(self, method: str, params: list[Any]) -> Any:
+        if method == "sendTransaction":
+            return await super().call(method, params)
+        try:
+            return answer(cast("Any", View(self.chain, self.chain.height - self._height)), method, params)
+        except RpcError as error:
+            raise RpcRefusal(error.code, error.message, error.data) from error
+
+
+def test_nodes_that_lag_behind_what_was_paid_do_not_end_the_wait(rig: Rig) -> None:
+    """The database has forgotten which slot it had seen last."""
+    rig.creator(1, 0)
+    rig.creator(2, 0)
+    work(rig, 2)
+    rig.earn(1, 500)
+    snapshot = Snapshot(rig.connection)
+    behind = rig.chain.height
+    rig.payouts.run_once()
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.run_once()
+    assert rig.on_chain(1) == 500
+    go_back(rig, snapshot)
+    rig.earn(2, 70)
+    rig.rpc.nodes = [Behind(node.name, rig.chain, behind) for node in rig.rpc.nodes]
+    work(rig, 4, step=0)
+    assert rig.freezes() == [adoption.RESTORED]
+    rig.rpc.nodes = [LocalNode(node.name, rig.chain) for node in rig.rpc.nodes]
+    work(rig, 14)
+    assert_paid_once(rig, {1: 500, 2: 70})
+
+
+@pytest.mark.parametrize("state", ["planned", "signed", "given up"])
+def test_a_batch_of_the_backup_whose_halves_have_paid_since_is_not_paid_too(rig: Rig, state: str) -> None:
+    """The chain shows the halves, under markers that the backup does not know."""
+    for creator in (1, 2, 3):
+        rig.creator(creator, 1000 * creator)
+    rig.payouts.plan()
+    if state != "planned":
+        rig.payouts.sign()
+        rig.advance(EXPIRED_BLOCKS)
+    if state == "given up":
+        rig.payouts.settle()
+    snapshot = Snapshot(rig.connection)
+    rig.payouts.settle()
+    rig.put_frozen(3)
+    work(rig, 10)
+    assert [rig.on_chain(creator) for creator in (1, 2, 3)] == [1000, 2000, 0]
+    assert list(rig.holds()) == [3]
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert [rig.on_chain(creator) for creator in (1, 2, 3)] == [1000, 2000, 0]
+    assert minted(rig) == 0
+    assert rig.balance("payable", 3) == 3000
+    assert list(rig.holds()) == [3]  # it is found again
+
+
+def put_on_one_wallet(rig: Rig, creator: int, other: int, amount: int) -> None:
+    """A creator who is paid at another one's wallet."""
+    rig.connection.execute(
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'creator')",
+        (creator, wallet_of(other)),
+    )
+    rig.earn(creator, amount)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_what_was_paid_at_a_wallet_of_two_creators_is_taken_from_those_who_were_owed_it(rig: Rig, first: int) -> None:
+    rig.creator(1, 0)
+    put_on_one_wallet(rig, 2, 1, 1)
+    work(rig, 3)
+    snapshot = Snapshot(rig.connection)
+    rig.earn(first, 1000)
+    snapshot_of_one = Snapshot(rig.connection)
+    work(rig, 4)
+    assert rig.on_chain(1) == 1001
+    go_back(rig, snapshot_of_one)
+    work(rig, 14)
+    assert rig.on_chain(1) == 1001
+    assert minted(rig) == 0
+    assert rig.freezes() == []
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert (rig.on_chain(1), minted(rig)) == (1001, 1000)
+
+
+def test_where_there_are_no_markers_the_batch_is_known_by_its_memo(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain(), settings=replace(EAGER, marker_accounts=False))
+    for creator in (1, 2):
+        rig.creator(creator, 1000)
+    rig.payouts.plan()
+    snapshot = Snapshot(rig.connection)
+    (number,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    work(rig, 6)
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert_paid_once(rig, {1: 1000, 2: 1000})
+    assert rig.rows("SELECT id FROM ledger.batches") == [(number,)]
+    rig.rpc.close()
+
+
+def test_without_markers_a_batch_that_has_gone_back_before_its_payment_is_read_has_another_id(
+    journal: Connection[Any],
+) -> None:
+    rig = Rig(journal, new_chain(), settings=replace(EAGER, marker_accounts=False))
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    snapshot = Snapshot(rig.connection)
+    (number,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    work(rig, 6)
+    go_back(rig, snapshot)
+    adoption._give_back(rig.payouts, number)  # as where another payment to its recipient is adopted first
+    book.commit(rig.connection)
+    work(rig, 14)
+    assert_paid_once(rig, {1: 1000})
+    assert len(rig.rows("SELECT id FROM ledger.batches")) == 2
+    rig.rpc.close()
+
+
+def earned_late(rig: Rig, creator: int, amount: int, matures: str) -> int:
+    """Earned, and payable when it has matured; the entry."""
+    accounts = book.accounts_of(rig.connection, "maturing", "creator", [creator])
+    lines = [(book.account(rig.connection, "reward_pool"), -amount), (accounts[creator], amount)]
+    last = rig.connection.execute("SELECT entry_id FROM ledger.chain_head").fetchone()
+    assert last is not None
+    entry = book.post(rig.connection, book.Entry("accrual", f"late:{last[0]}", lines))
+    rig.connection.execute(
+        f"INSERT INTO ledger.maturing (account_id, matures_at, amount_pix) VALUES (%s, {matures}, %s)",
+        (accounts[creator], amount),
+    )
+    book.commit(rig.connection)
+    return entry.id
+
+
+def test_nothing_is_adopted_before_all_that_is_due_is_payable(rig: Rig) -> None:
+    """Else it would be paid out of the pool of rewards now, and again when it is payable."""
+    rig.creator(1, 0)
+    earned_late(rig, 1, 1000, "now() - interval '1 hour'")
+    snapshot = Snapshot(rig.connection)
+    mature(rig.connection)
+    work(rig, 4)
+    assert rig.on_chain(1) == 1000
+    go_back(rig, snapshot)
+    with pytest.raises(adoption.Temporary, match="payable"):
+        work(rig, 1)
+    mature(rig.connection)
+    work(rig, 14)
+    assert_paid_once(rig, {1: 1000})
+    assert minted(rig) == 0
+
+
+def test_an_id_whose_marker_is_on_chain_already_is_not_used_again(rig: Rig) -> None:
+    """What was given back in the time that is forgotten has moved the numbers of a day's payouts on."""
+    rig.creator(1, 1000)
+    snapshot = Snapshot(rig.connection)
+    rig.payouts.plan()
+    stops.hold(rig.connection, 1, "a while")
+    rig.connection.commit()
+    work(rig, 1)
+    work(rig, 2)
+    assert rig.states() == {"cancelled": 1}
+    rig.connection.execute("UPDATE ledger.holds SET released_at = now()")
+    work(rig, 4)
+    assert rig.on_chain(1) == 1000
+    go_back(rig, snapshot)
+    work(rig, 14)
+    rig.earn(1, 500)
+    work(rig, 8)
+    assert_paid_once(rig, {1: 1500})
+
+
+def test_a_marker_that_was_adopted_is_the_one_on_chain(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    snapshot = Snapshot(rig.connection)
+    work(rig, 4)
+    before = rig.rows("SELECT address FROM ledger.markers")
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert rig.rows("SELECT address FROM ledger.markers") == before
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+def test_a_restore_by_hand_is_declared_later_and_adopted(rig: Rig, is_released: bool) -> None:
+    rig.creator(1, 1000)
+    snapshot = Snapshot(rig.connection)
+    work(rig, 6)
+    go_back(rig, snapshot, declared=False)
+    work(rig, 4)
+    assert UNKNOWN in rig.freezes()
+    if is_released:  # by somebody who takes it for nothing
+        for each in stops.in_force(rig.connection):
+            stops.release(rig.connection, each.name, "test")
+        rig.connection.commit()
+        rig.payouts.run_once(plan=False)
+    adoption.begin(rig.connection, {"by": "test"})
+    rig.connection.commit()
+    work(rig, 14)
+    for each in stops.in_force(rig.connection):
+        stops.release(rig.connection, each.name, "test")
+    rig.connection.commit()
+    rig.earn(1, 77)
+    work(rig, 6)
+    assert_paid_once(rig, {1: 1077})
+
+
+def test_a_payment_at_a_wallet_that_is_forgotten_is_adopted_once_the_wallet_is_named_again(rig: Rig) -> None:
+    rig.creator(1, 0)
+    snapshot = Snapshot(rig.connection)
+    rig.connection.execute("UPDATE ledger.wallets SET wallet = %s", (wallet_of(2),))
+    rig.put_account(2)
+    rig.earn(1, 1000)
+    known = Recipient(1, wallet_of(2), str(rig.address_of(2)))
+    batches.know_account(rig.connection, rig.treasury.mint, known, None)
+    work(rig, 6)
+    assert rig.on_chain(2) == 1000
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert {UNKNOWN, adoption.RESTORED} <= set(rig.freezes())
+    rig.connection.execute("UPDATE ledger.wallets SET wallet = %s", (wallet_of(2),))
+    work(rig, 6)
+    assert adoption.RESTORED not in rig.freezes()
+    assert total_paid(rig) == {1: 1000}
+
+
+def test_an_epoch_of_a_forgotten_time_does_not_come_again(rig: Rig) -> None:
+    """The writer of then may still be there, and holds it."""
+    snapshot = Snapshot(rig.connection)
+    held = [book.take_epoch(rig.connection, "forgotten") for _ in range(3)]
+    snapshot.bring_back(rig.connection)
+    assert book.take_epoch(rig.connection, "after") > max(held)
+
+
+def test_a_database_that_lies_elsewhere_was_restored(rig: Rig) -> None:
+    """By whatever means, or a standby has taken over: the ledger finds out when it begins."""
+    adoption.watch(rig.connection)
+    assert rig.freezes() == []
+    (seat,) = rig.rows("SELECT seat FROM ledger.chain")[0]
+    assert seat is not None
+    adoption.watch(rig.connection)
+    assert rig.freezes() == []
+    rig.connection.execute("UPDATE ledger.chain SET seat = '1/00000001/1'")
+    adoption.watch(rig.connection)
+    assert rig.freezes() == [adoption.RESTORED]
+    assert rig.rows("SELECT seat FROM ledger.chain") == [(seat,)]
+
+
+def test_the_ledgers_own_role_sees_where_the_database_lies(rig: Rig) -> None:
+    rig.connection.execute("SET ROLE pixr_ledger")
+    adoption.watch(rig.connection)
+    assert rig.rows("SELECT seat IS NULL FROM ledger.chain") == [(False,)]
+    rig.connection.execute("RESET ROLE")
+    rig.connection.commit()
+
+
+def test_who_folds_again_what_was_paid_is_not_paid_for_it_again(rig: Rig) -> None:
+    """What the backup had not folded yet matures later now than it did: what was paid is taken from there."""
+    rig.creator(1, 0)
+    snapshot = Snapshot(rig.connection)
+    rig.earn(1, 1000)
+    work(rig, 4)
+    assert rig.on_chain(1) == 1000
+    go_back(rig, snapshot)
+    entry = earned_late(rig, 1, 1000, "now() + interval '72 hours'")
+    put_fold(rig, entry)
+    work(rig, 14)
+    assert (rig.on_chain(1), total_paid(rig), rig.freezes()) == (1000, {1: 1000}, [])
+    assert minted(rig) == 0
+    assert rig.balance("maturing", 1) == 0
+    assert rig.rows("SELECT sum(amount_pix)::bigint FROM ledger.maturing") == [(0,)]
+
+
+def put_fold(rig: Rig, entry: int) -> None:
+    """The rows of a fold that has made an entry of a batch which was recorded before the restore."""
+    number = "11111111-1111-1111-1111-111111111111"
+    rig.connection.execute(
+        "INSERT INTO ledger.incarnations (id, spool, recorded, folded) VALUES (%s, 'spool', 1, 1)", (number,)
+    )
+    rig.connection.execute(
+        "INSERT INTO ledger.appearance_batches (incarnation, seq, searches, appearances, format, payload, sha256, recorded_at)"
+        " VALUES (%s, 0, 1, 1, 2, ''::bytea, sha256(''::bytea), now() - interval '1 hour')",
+        (number,),
+    )
+    row = rig.connection.execute(
+        "INSERT INTO ledger.folds (entry_id, batches, appearances, funded, unfunded, amount_pix)"
+        " VALUES (%s, 1, 1, 1, 0, 1000) RETURNING id",
+        (entry,),
+    ).fetchone()
+    assert row is not None
+    rig.connection.execute(
+        "INSERT INTO ledger.outcomes (incarnation, seq, fold_id, outcome) VALUES (%s, 0, %s, ''::bytea)",
+        (number, row[0]),
+    )
+    rig.connection.commit()

@@ -1,0 +1,62 @@
+"""A model is loaded once to be asked what it is; then its files answer for it, until they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import Connection
+
+from cluster.database import database
+from pipelines.models import encoder, registry
+from pipelines.models.registry import Model
+from pipelines.settings import ModelSettings
+
+
+class Loaded(Exception):
+    """Somebody wanted to load it."""
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[Connection]:
+    with database.connect(postgres_url, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> Model:
+        raise Loaded
+
+    monkeypatch.setattr(registry, "_registered", load)
+
+
+def know(connection: Connection, name: str) -> None:
+    connection.execute("SELECT media.register_model(%s, 256, 'print')", (name,))
+    connection.execute("UPDATE media.models SET files = %s, image_size = 64, fit = 'squash'", (encoder.digest(name),))
+
+
+def test_a_model_whose_files_are_the_same_is_not_loaded(
+    connection: Connection, tiny_model: Path, unloadable: None
+) -> None:
+    know(connection, str(tiny_model))
+    made = registry.register(connection, ModelSettings(name=str(tiny_model)), 0.5)
+    assert made == Model(1, str(tiny_model), 64, "squash", "print")
+
+
+def test_a_model_that_is_new_or_whose_files_have_changed_is_loaded(
+    connection: Connection, tiny_model: Path, unloadable: None
+) -> None:
+    with pytest.raises(Loaded):
+        registry.register(connection, ModelSettings(name=str(tiny_model)), 0.5)
+    know(connection, str(tiny_model))
+    connection.execute("UPDATE media.models SET files = 'other'")
+    with pytest.raises(Loaded):
+        registry.register(connection, ModelSettings(name=str(tiny_model)), 0.5)
+
+
+def test_a_model_without_a_folder_is_always_loaded(connection: Connection, unloadable: None) -> None:
+    know(connection, "ViT-B-32/laion2b_s34b_b79k")
+    with pytest.raises(Loaded):
+        registry.register(connection, ModelSettings(name="ViT-B-32/laion2b_s34b_b79k"), 0.5)

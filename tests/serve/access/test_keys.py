@@ -1,0 +1,307 @@
+"""A key opens what its scopes say, for as long as it lives, and is never kept as it is."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from cluster.database import database
+from cluster.errors import Rejected
+from cluster.settings import Settings
+from serve.access import keys
+from tests.cluster.cli.test_main import assert_refused, pixr
+from tests.serve.doors import Doors, bearer, opened
+
+ADMIN = "any text at all / even ümlauts"
+
+
+async def status(doors: Doors, headers: dict[str, str]) -> int:
+    return (await doors.http.get("/v1/jobs", headers=headers)).status_code
+
+
+async def test_a_door_needs_a_key_of_its_scope(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        assert await status(doors, {}) == 401
+        assert await status(doors, bearer("pixr_wrong")) == 401
+        assert await status(doors, {"X-API-Key": "pixr_wrong"}) == 401
+        assert await status(doors, doors.key("search")) == 403
+        assert await status(doors, doors.key("ingest")) == 200
+        assert await status(doors, doors.key("admin")) == 200
+        refused = await doors.http.get("/v1/jobs")
+        assert refused.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_wrong_key_is_refused_where_none_is_needed(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        assert (await doors.http.get("/v1/videos/1", headers=bearer("pixr_wrong"))).status_code == 401
+        assert (await doors.http.get("/v1/videos/1")).status_code == 404
+
+
+async def test_the_first_admin_key_can_be_any_text_and_is_made_once(settings: Settings) -> None:
+    with database.connect(settings.postgres.url) as connection:
+        for _ in range(2):
+            keys.ensure_admin(connection, ADMIN)
+        assert [key.scopes for key in keys.listing(connection)] == [("admin",)]
+    async with opened(settings) as doors:
+        found = await keys.identify(doors.services, ADMIN)
+        assert found is not None
+        assert found.may("ingest")
+        assert await keys.identify(doors.services, ADMIN + " ") is None
+
+
+async def test_a_revoked_or_expired_key_is_refused(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            number, revoked = keys.create(connection, "short", ["ingest"], creators=keys.ANY)
+            keys.revoke(connection, number)
+            expired = keys.create(connection, "late", ["ingest"], creators=keys.ANY, expires_in_s=-1)[1]
+        assert await status(doors, bearer(revoked)) == 401
+        assert await status(doors, bearer(expired)) == 401
+
+
+async def test_a_rotated_key_lives_on_for_its_grace_only(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            first, _ = keys.create(connection, "robot", ["ingest"], creators=keys.ANY)
+            second, token = keys.rotate(connection, first, grace_s=3600)
+            assert await status(doors, bearer(token)) == 200
+            left = {key.id: key.expires_at for key in keys.listing(connection)}
+            assert left[first] is not None
+            assert left[second] is None
+            keys.revoke(connection, second)
+            with pytest.raises(Rejected):
+                keys.rotate(connection, second)
+
+
+async def test_a_revocation_is_felt_when_the_check_is_forgotten(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(settings) as doors:
+        monkeypatch.setattr(keys, "REMEMBERED_S", 0.0001)
+        with doors.database() as connection:
+            number, token = keys.create(connection, "robot", ["ingest"], creators=keys.ANY)
+            assert await status(doors, bearer(token)) == 200
+            keys.revoke(connection, number)
+        assert await status(doors, bearer(token)) == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/keys", {"name": "more", "scopes": ["admin"]}),
+        ("POST", "/v1/keys/1/rotate", {"grace_s": 3600}),
+        ("DELETE", "/v1/keys/1", None),
+        ("DELETE", "/v1/videos/1", None),
+        ("PATCH", "/v1/videos/1", {"title": "Theirs"}),
+        ("PUT", "/v1/creators/1/wallet", {"wallet": "1" * 32}),
+        ("POST", "/v1/jobs", {"source": "s3://pixr/incoming/"}),
+    ],
+)
+async def test_a_revoked_key_changes_nothing_though_its_check_is_remembered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: Any
+) -> None:
+    monkeypatch.setattr(keys, "REMEMBERED_S", 600.0)
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            keys.create(connection, "other", ["search"])
+            number, token = keys.create(connection, "leaver", ["admin"])
+            assert await status(doors, bearer(token)) == 200
+            keys.revoke(connection, number)
+            assert await status(doors, bearer(token)) == 200  # remembered
+            answer = await doors.http.request(method, path, json=body, headers=bearer(token))
+            assert (answer.status_code, answer.json()["code"]) == (401, "key-invalid"), answer.text
+            rows = connection.execute("SELECT revoked_at IS NULL, expires_at IS NULL FROM app.api_keys ORDER BY id")
+            assert rows.fetchall() == [(True, True), (False, True)]
+
+
+async def test_a_key_costs_no_query_each_time(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            token = keys.create(connection, "robot", ["ingest"], creators=keys.ANY)[1]
+            assert await keys.identify(doors.services, token)
+            connection.execute("DELETE FROM app.api_keys")
+        assert await keys.identify(doors.services, token)
+
+
+def test_no_key_is_kept_as_it_is(postgres_url: str) -> None:
+    with database.connect(postgres_url) as connection:
+        token = keys.create(connection, "robot", ["search"])[1]
+        rows = connection.execute("SELECT k::text, p::text FROM app.api_keys k, app.principals p").fetchall()
+    assert token not in str(rows)
+    assert token.removeprefix(keys.PREFIX) not in str(rows)
+
+
+@pytest.mark.parametrize(("scopes", "creator_id"), [((), None), (("root",), None), (("creator",), None)])
+def test_a_key_that_makes_no_sense_is_refused(
+    postgres_url: str, scopes: tuple[str, ...], creator_id: int | None
+) -> None:
+    with database.connect(postgres_url) as connection, pytest.raises(Rejected):
+        keys.create(connection, "robot", scopes, creator_id=creator_id)
+
+
+def test_a_name_stands_for_one_creator(postgres_url: str) -> None:
+    with database.connect(postgres_url) as connection:
+        connection.execute("INSERT INTO media.creators (handle, name) VALUES ('ada', 'Ada'), ('bo', 'Bo')")
+        keys.create(connection, "ada", ["creator"], creator_id=1)
+        with pytest.raises(Rejected, match="another creator"):
+            keys.create(connection, "ada", ["creator"], creator_id=2)
+
+
+@pytest.mark.parametrize("scopes", [["creator"], ["search"], ["ingest"], ["admin"]])
+def test_there_is_no_key_for_a_creator_who_does_not_exist(postgres_url: str, scopes: list[str]) -> None:
+    with database.connect(postgres_url) as connection:
+        with pytest.raises(Rejected, match="there is no creator 999") as refusal:
+            keys.create(connection, "nobody's", scopes, creator_id=999, creators=None)
+        assert (refusal.value.status, refusal.value.code) == (404, "not-found")
+        assert connection.execute("SELECT count(*) FROM app.principals").fetchone() == (0,)
+
+
+async def test_a_key_for_nobody_is_one_clear_error_over_http(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+        for creator in (999, "999", "A" * 22):
+            asked = {"name": "k", "scopes": ["creator"], "creator_id": creator}
+            answer = await doors.http.post("/v1/keys", headers=admin, json=asked)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+            assert answer.json()["detail"] == f"there is no creator {creator}"
+        assert [each["name"] for each in (await doors.http.get("/v1/keys", headers=admin)).json()["keys"]] == [
+            "admin-None"
+        ]
+
+
+async def test_keys_are_made_listed_rotated_and_revoked_over_http(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "REMEMBERED_S", 0.0001)
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+        made = await doors.http.post(
+            "/v1/keys",
+            headers=admin,
+            json={"name": "robot", "scopes": ["ingest"], "creators": "any", "expires_in_s": 7200},
+        )
+        assert made.status_code == 201, made.text
+        key = made.json()
+        assert await status(doors, bearer(key["key"])) == 200
+        rotated = (await doors.http.post(f"/v1/keys/{key['id']}/rotate", headers=admin, json={"grace_s": 0})).json()
+        assert await status(doors, bearer(rotated["key"])) == 200
+        assert await status(doors, bearer(key["key"])) == 401
+        assert lifetime_s(rotated) == lifetime_s(key) == 7200
+        listed = (await doors.http.get("/v1/keys", headers=admin)).json()["keys"]
+        assert [each["id"] for each in listed][:2] == [rotated["id"], key["id"]]
+        assert {each["key"] for each in listed} == {None}
+        for _ in range(2):
+            ended = await doors.http.delete(f"/v1/keys/{rotated['id']}", headers=admin)
+            assert ended.json()["revoked_at"] is not None
+        assert await status(doors, bearer(rotated["key"])) == 401
+        again = await doors.http.post(f"/v1/keys/{rotated['id']}/rotate", headers=admin, json={})
+        assert again.status_code == 404
+
+
+def lifetime_s(key: dict[str, str]) -> float:
+    made, ends = (datetime.fromisoformat(key[name]) for name in ("created_at", "expires_at"))
+    return (ends - made).total_seconds()
+
+
+async def test_only_an_administrator_deals_in_keys(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        for headers, code in (({}, 401), (doors.key("ingest"), 403), (doors.key("search"), 403)):
+            asked = {"name": "mine", "scopes": ["admin"]}
+            assert (await doors.http.post("/v1/keys", headers=headers, json=asked)).status_code == code
+            assert (await doors.http.get("/v1/keys", headers=headers)).status_code == code
+            assert (await doors.http.delete("/v1/keys/1", headers=headers)).status_code == code
+            assert (await doors.http.post("/v1/keys/1/rotate", headers=headers, json={})).status_code == code
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"name": "", "scopes": ["search"]},
+        {"name": "x" * 201, "scopes": ["search"]},
+        {"name": "x\0", "scopes": ["search"]},
+        {"name": "x", "scopes": []},
+        {"name": "x", "scopes": ["root"]},
+        {"name": "x", "scopes": ["creator"]},
+        {"name": "x", "scopes": ["search"], "expires_in_s": 0},
+        {"name": "x", "scopes": ["search"], "expires_in_s": 2**40},
+        {"name": "x", "scopes": ["search"], "key": "mine"},
+    ],
+)
+async def test_a_key_that_makes_no_sense_is_refused_over_http(settings: Settings, asked: dict[str, Any]) -> None:
+    async with opened(settings) as doors:
+        refused = await doors.http.post("/v1/keys", headers=doors.key("admin"), json=asked)
+        assert refused.status_code in (400, 422), refused.text
+        with doors.database() as connection:
+            assert [each.scopes for each in keys.listing(connection)] == [("admin",)]
+
+
+def test_the_command_line_makes_lists_rotates_and_revokes(settings: Settings) -> None:
+    environ, folder = {"PIXR_POSTGRES_URL": settings.postgres.url}, settings.data_dir
+    assert "no keys yet" in pixr(folder, "keys", "list", **environ).stdout
+    made = pixr(folder, "keys", "create", "web", "--scope", "search", "--scope", "ingest", "--for-any", **environ)
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.splitlines()[0]
+    assert token.startswith(keys.PREFIX)
+    rotated = json.loads(pixr(folder, "keys", "rotate", "1", "--grace-hours", "0", "--json", **environ).stdout)
+    assert rotated["scopes"] == ["search", "ingest"]
+    assert rotated["expires_at"] is None
+    assert pixr(folder, "keys", "revoke", rotated["id"], **environ).returncode == 0
+    listed = pixr(folder, "keys", "list", **environ).stdout
+    assert "web" in listed
+    assert "revoked" in listed
+    assert token not in listed
+    assert_refused(pixr(folder, "keys", "create", "x", "--scope", "root", **environ), "known: search, ingest")
+    assert_refused(pixr(folder, "keys", "create", " ", "--scope", "search", **environ), "1 to 200 characters")
+    assert_refused(pixr(folder, "keys", "revoke", "999", **environ), "no living key 999")
+    for_nobody = pixr(folder, "keys", "create", "x", "--scope", "creator", "--creator", "999", **environ)
+    assert_refused(for_nobody, "there is no creator 999")
+
+
+async def test_a_key_of_scope_ingest_says_for_whom_it_speaks(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+
+        async def make(**asked: Any) -> tuple[int, Any]:
+            answer = await doors.http.post("/v1/keys", headers=admin, json={"name": "k", "scopes": ["ingest"], **asked})
+            return answer.status_code, answer.json().get("creators", answer.json().get("code"))
+
+        assert await make() == (422, "bad-creators")
+        assert await make(creators="any") == (201, "any")
+        assert await make(creators=["bo", "ana", "bo"]) == (201, ["bo", "ana"])
+        assert (await make(creators=["Al\u200bice"]))[0] == 422
+        assert (await make(creators=[]))[0] == 422
+        assert await make(scopes=["search"], creators=["ana"]) == (422, "bad-creators")
+        assert await make(scopes=["search"]) == (201, None)
+        assert await make(name="a", scopes=["admin", "ingest"]) == (201, "any")
+        with doors.database() as connection:
+            connection.execute("INSERT INTO media.creators (handle, name) VALUES ('cy', 'cy')")
+            connection.execute("INSERT INTO media.creators (handle, name) VALUES (%s, 'odd')", ("Zoe\u0308 \u200b",))
+        assert await make(name="cy", scopes=["ingest", "creator"], creator_id=1) == (201, ["cy"])
+        assert await make(name="odd", scopes=["ingest", "creator"], creator_id=2) == (201, ["Zoe\u0308 \u200b"])
+        assert await make(name="as kept", creators=["Zoe\u0308 \u200b"]) == (201, ["Zoe\u0308 \u200b"])
+
+
+async def test_a_rotated_key_speaks_for_the_same_creators_and_an_old_one_for_any(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        with doors.database() as connection:
+            number, token = keys.create(connection, "robot", ["ingest"], creators=["ana"])
+            _, rotated = keys.rotate(connection, number)
+            before = "INSERT INTO app.api_keys (principal_id, hash, scopes) VALUES (1, %s, '{ingest}')"  # of a release before
+            connection.execute(before, (keys.digest("pixr_old"),))
+        for each, speaks_for in ((token, ("ana",)), (rotated, ("ana",)), ("pixr_old", None)):
+            found = await keys.identify(doors.services, each)
+            assert found is not None
+            assert found.speaks_for == speaks_for
+
+
+def test_the_command_line_makes_a_key_for_creators(settings: Settings) -> None:
+    environ, folder = {"PIXR_POSTGRES_URL": settings.postgres.url}, settings.data_dir
+    made = pixr(folder, "keys", "create", "k", "--scope", "ingest", "--for", "ana", "--for", "bo", "--json", **environ)
+    assert json.loads(made.stdout)["creators"] == ["ana", "bo"]
+    assert_refused(pixr(folder, "keys", "create", "k", "--scope", "ingest", **environ), "for whom")
+    both = pixr(folder, "keys", "create", "k", "--scope", "ingest", "--for", "ana", "--for-any", **environ)
+    assert_refused(both, "give one of them")
+    assert "ana, bo" in pixr(folder, "keys", "list", **environ).stdout

@@ -1,0 +1,91 @@
+"""A search can name a picture of the deployment's own store, and nothing else that lies there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.settings import Settings
+from serve.replica.encoding import QueryEncoder
+from serve.settings import SearchSettings
+from tests.serve.doors import Doors, near, opened, without_store
+from tests.serve.scenes import Gallery, Scenes
+from tests.serve.search.test_answer import Room, videos
+
+
+@pytest.fixture
+async def room(hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes) -> AsyncIterator[Room]:
+    small = dataclasses.replace(hung[0].section(SearchSettings), image_max_bytes=100_000)
+    async with opened(hung[0].with_section(small), near(model)) as doors:
+        doors.services.storage.ensure_bucket(doors.settings.s3.bucket)
+        yield Room(doors, hung[1], painted)
+
+
+def put(doors: Doors, key: str, data: bytes) -> str:
+    uri = f"s3://{doors.settings.s3.bucket}/{key}"
+    doors.services.storage.put_bytes(data, uri)
+    return uri
+
+
+async def asked(doors: Doors, **body: Any) -> httpx.Response:
+    return await doors.http.post("/v1/search", json={"intent": "typing", **body})
+
+
+async def test_a_picture_of_the_store_finds_its_like(room: Room) -> None:
+    uri = put(room.doors, "queries/yellow/banana.png", room.painted.picture("banana"))
+    answer = await asked(room.doors, image=uri, limit=2)
+    assert answer.status_code == 200
+    assert videos(answer.json())[0] == room.gallery.videos["banana"]
+    assert answer.json()["degraded"] == []
+
+
+async def test_another_picture_at_the_same_address_is_another_search(room: Room) -> None:
+    uri = put(room.doors, "queries/changing.png", room.painted.picture("banana"))
+    first = await asked(room.doors, image=uri, limit=1)
+    put(room.doors, "queries/changing.png", room.painted.picture("rocket"))
+    second = await asked(room.doors, image=uri, limit=1)
+    assert [videos(each.json()) for each in (first, second)] == [
+        [room.gallery.videos["banana"]], [room.gallery.videos["rocket"]],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("uri", "status", "said"),
+    [
+        ("s3://{bucket}/thumbnails/1.webp", 422, "no picture that a search can name"),
+        ("s3://elsewhere/queries/a.png", 422, "no picture that a search can name"),
+        ("s3://{bucket}/queries", 422, "no picture that a search can name"),
+        ("s3://{bucket}/queries/", 422, "no picture that a search can name"),
+        ("s3://{bucket}/queries/../thumbnails/1.webp", 422, "no picture that a search can name"),
+        ("s3://", 422, "no picture that a search can name"),
+        ("s3://{bucket}/queries/none.png", 404, "there is no such picture"),
+        ("s3://{bucket}/queries/empty.png", 422, "has 0 bytes"),
+        ("s3://{bucket}/queries/large.png", 422, "has 100001 bytes"),
+        ("s3://{bucket}/queries/words.png", 422, "the image cannot be read"),
+    ],
+)
+async def test_what_is_no_such_picture_is_refused(room: Room, uri: str, status: int, said: str) -> None:
+    put(room.doors, "queries/empty.png", b"")
+    put(room.doors, "queries/large.png", bytes(100_001))
+    put(room.doors, "queries/words.png", b"no picture at all")
+    answer = await asked(room.doors, image=uri.format(bucket=room.doors.settings.s3.bucket))
+    assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
+
+
+async def test_a_store_that_is_away_is_said(room: Room) -> None:
+    async with without_store(room.doors) as http:
+        body = {"image": f"s3://{room.doors.settings.s3.bucket}/queries/a.png", "intent": "typing"}
+        answer = await http.post("/v1/search", json=body)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "127.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("folder", ["queries", "/queries/", "/"])
+def test_a_folder_that_would_open_others_is_refused(folder: str) -> None:
+    with pytest.raises(ValueError, match="image_folder"):
+        SearchSettings(image_folder=folder)
