@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 from coverage import CoverageData
 
+from benchmarks.mutations.draw import name_of
 from cluster import runtime
 from tests import conftest
 
@@ -141,7 +142,8 @@ def _lines(path: str) -> dict[str, dict[str, list[int]]]:
     for file in data.measured_files():
         for line, contexts in data.contexts_by_lineno(file).items():
             for test in {context.rpartition("|")[0] for context in contexts if context}:
-                found.setdefault(test, {}).setdefault(Path(file).stem, []).append(line)
+                below = file.rpartition(f"{os.sep}ledger{os.sep}")[2]
+                found.setdefault(test, {}).setdefault(name_of(Path(below)), []).append(line)
     return found
 
 

@@ -127,12 +127,6 @@ def test_the_readme_names_every_section_of_settings() -> None:
     assert missing == []
 
 
-def test_the_readme_names_every_module() -> None:
-    text = README.read_text(encoding="utf-8")
-    files = [file for file in modules() if file.name != "__init__.py"]
-    assert [str(file.relative_to(ROOT)) for file in files if f"`{file.name}`" not in text] == []
-
-
 def test_settings_are_frozen_and_have_a_docstring() -> None:
     for kind in settings.section_types().values():
         assert kind.__doc__

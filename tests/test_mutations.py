@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.mutations import Score, survivors
-from benchmarks.mutations.draw import Plan, Uses, equivalents, sample, sources
+from benchmarks.mutations.draw import Plan, Uses, equivalents, modules, sample, sources
 from benchmarks.mutations.operators import Mutant, mutants
 from benchmarks.mutations.runner import Runner
 from benchmarks.mutations.session import Mapped, Session
@@ -16,7 +16,7 @@ from cluster.settings import ROOT, Settings
 from tests.conftest import RUNNING_GROUND
 
 PLAN = Plan.load()
-TEXTS = sources(ROOT, [path.stem for path in (ROOT / "ledger").glob("*.py") if path.stem != "__init__"])
+TEXTS = sources(ROOT, modules(ROOT))
 PYTHON = '''
 MOST = 2
 

@@ -16,7 +16,7 @@ from cluster.errors import Temporary
 
 @click.command()
 @click.option("--minutes", type=float, default=10**6, help="When to stop; the next run goes on from there.")
-@click.option("--module", "modules", multiple=True, help="Only this one's mutants, such as settling.")
+@click.option("--module", "modules", multiple=True, help="Only this one's mutants, such as payouts.settling.")
 @click.option("--tests", multiple=True, help="Ask these files of tests alone; the next run asks the others.")
 @click.option("--survivors", is_flag=True, help="Run nothing: list what no test has noticed.")
 @click.option("--write", is_flag=True, help="Append the report to benchmarks/LOG.md.")

@@ -56,8 +56,24 @@ def equivalents(path: Path = HERE / "equivalent.toml") -> dict[str, Equivalent]:
     return {key: Equivalent(**value) for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()}
 
 
-def sources(root: Path, modules: Sequence[str]) -> dict[str, str]:
-    return {each: (root / LEDGER / f"{each}.py").read_text(encoding="utf-8") for each in modules}
+def modules(root: Path) -> list[str]:
+    """The modules of the ledger by their names below it (`payouts.batches`), but for the localnet's."""
+    found = [path.relative_to(root / LEDGER) for path in sorted((root / LEDGER).rglob("*.py"))]
+    return [name_of(path) for path in found if path.stem != "__init__" and "localnet" not in path.parts]
+
+
+def name_of(path: Path) -> str:
+    """The name of a module, of its path below the ledger."""
+    return ".".join(path.with_suffix("").parts)
+
+
+def file_of(root: Path, module: str) -> Path:
+    """Where a module lies, by its name below the ledger."""
+    return (root / LEDGER).joinpath(*module.split(".")).with_suffix(".py")
+
+
+def sources(root: Path, names: Sequence[str]) -> dict[str, str]:
+    return {each: file_of(root, each).read_text(encoding="utf-8") for each in names}
 
 
 def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mutations.draw import LEDGER, Plan, Uses, sample, sources
+from benchmarks.mutations.draw import Plan, Uses, file_of, modules, sample, sources
 from benchmarks.mutations.operators import Mutant
 from benchmarks.mutations.session import Mapped, Session
 from cluster.errors import Rejected, Temporary
@@ -37,8 +37,7 @@ class Runner:
         self.session = Session(folder / "session.sqlite")
         self.tree = folder / "tree"
         copy_tree(ROOT, self.tree)
-        names = [path.stem for path in sorted((self.tree / LEDGER).glob("*.py")) if path.stem != "__init__"]
-        self.texts = sources(self.tree, names)
+        self.texts = sources(self.tree, modules(self.tree))
         self.hashes = {name: _hash(text) for name, text in self.texts.items()}
         self.sample = sample(plan, self.texts)
         self._uses = Uses(self.texts)
@@ -128,7 +127,7 @@ class Runner:
     @contextmanager
     def _changed(self, mutant: Mutant) -> Iterator[None]:
         """The copy with one change; what Python has compiled of the module goes, since it is known by size and second."""
-        path = self.tree / LEDGER / f"{mutant.module}.py"
+        path = file_of(self.tree, mutant.module)
         text = self.texts[mutant.module]
         try:
             _write(path, mutant.applied(text))

@@ -87,7 +87,3 @@ def _usage_hint(error: click.ClickException) -> str:
 def _refuse(line: str) -> None:
     click.echo(f"pixr: {printable(' '.join(line.split()))}", err=True)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,8 @@ KEPT_HEADERS = (
 )  # fmt: skip
 PROBLEM_WAIT_S = 2  # its first byte was there already
 ROOMS = ("bodies", "bodies_with_key")
-# What has a key here has one for a replica too, which judges it (`token_of` of serve/access/keys.py reads the first of each header).
+# What has a key here has one for a replica too, which judges it (`token_of` of serve/access/keys.py reads the first of each
+# header).
 BEARER = "^bearer .*[!-~]"
 ADDRESS, NETWORK = "src,ipmask(32,64)", "src,ipmask(24,48)"
 BY_ADDRESS, BY_ADDRESS_WITH_KEY, BY_NETWORK = "addresses_of_bodies", "addresses_of_keyed_bodies", "networks_of_bodies"

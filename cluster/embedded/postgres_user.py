@@ -3,8 +3,8 @@
 PostgreSQL refuses root. It runs as a user of its own, whom no other process of the machine is, and who has one right: to
 pass closed folders, since its data folder lies in one that only root may enter, and so may the checkout. By that right it
 could open every file; Landlock holds it, and all that it starts, to the data folder, its programs and what a program reads
-of the system. `python -m cluster.embedded.postgres_user FILES… -- PROGRAM…` does so and becomes the program. Where the kernel has no
-Landlock, or the trial of a program fails under it, PostgreSQL runs without, and the log says so.
+of the system. `python -m cluster.embedded.postgres_user FILES… -- PROGRAM…` does so and becomes the program. Where the
+kernel has no Landlock, or the trial of a program fails under it, PostgreSQL runs without, and the log says so.
 """
 
 from __future__ import annotations

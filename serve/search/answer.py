@@ -4,10 +4,10 @@
       → State    the catalogue's generation and model, known to within a second       generation
       → Page     kept from the same query at the same generation, or made:            results
           vector   by the encoder, batched and cached                                 encoding
-          lists    the nearest vectors and the matching words, side by side           pipelines.index.vectors, pipelines.index.fulltext
+          lists    the nearest vectors and the matching words, side by side           pipelines.index
           ranked   fused by reciprocal rank; what could not be asked is `degraded`    candidates
           moments  the first page shown, the rest frozen into a cursor                moments, cursors
-      → appearances of the moments on the first page of a committed search,           ledger.appearances.appearances
+      → appearances of the moments on the first page of a committed search,           ledger.appearances
         in the spool before the answer leaves
 
 What fails is left out step by step, and said: a kept answer, lower recall, words alone, what is popular; then 503.

@@ -30,7 +30,10 @@ def pixr(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedP
 
 def test_commands_load_neither_the_web_framework_nor_the_client_of_s3() -> None:
     """Each takes about a second, of every command that a person waits for."""
-    commands = "cluster.cli.stack, ledger.audit.audit, ledger.payouts.listing, pipelines.index.admin, pipelines.jobs.jobs, serve.client, serve.access.keys"
+    commands = (
+        "cluster.cli.stack, ledger.audit.audit, ledger.payouts.listing, pipelines.index.admin, pipelines.jobs.jobs"
+    )
+    commands += ", serve.client, serve.access.keys"
     script = f"import sys, {commands}; print(*({{'fastapi', 'ray', 's3fs', 'torch'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

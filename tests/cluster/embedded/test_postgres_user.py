@@ -133,7 +133,7 @@ def test_tablespaces_and_a_log_of_changes_elsewhere_are_its_own_too(tmp_path: Pa
 def test_an_initdb_that_was_killed_in_the_middle_is_done_again(tmp_path: Path) -> None:
     """It writes PG_VERSION first, by which a folder was taken for whole."""
     settings = throwaway_settings(tmp_path / "data")
-    code = "from cluster.embedded import factories as embedded; from cluster import settings; embedded.Postgres(settings.load()).prepare()"
+    code = "from cluster import settings; from cluster.embedded.postgres import Postgres; Postgres(settings.load()).prepare()"
     environment = os.environ | {"PIXR_DATA_DIR": str(settings.data_dir)}
     process = subprocess.Popen((sys.executable, "-c", code), env=environment, cwd=ROOT, start_new_session=True)
     until(lambda: list(settings.data_dir.glob("*/PG_VERSION")) or process.poll() is not None, 60, "initdb has begun")
