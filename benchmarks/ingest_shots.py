@@ -134,7 +134,7 @@ def _detector_ms() -> float:
     for _ in range(FRAME_PLANE_ROUNDS):
         began, planes = time.process_time(), []
         for frame in zip(luma, blue, red, strict=True):
-            first, second, third = (shots.Samples(rows, rows.shape[1]) for rows in frame)
+            first, second, third = (shots.Plane(rows, rows.shape[1]) for rows in frame)
             planes.append(shots.plane(first, second, third, cells))
             shots.change(planes[0], planes[-1])
         measured = shots.measure(np.stack(planes))

@@ -29,7 +29,7 @@ from ledger.appearances import spool
 from ledger.appearances.appearances import RECORDED, parameters
 from ledger.journal import book
 from ledger.payouts import batches
-from ledger.payouts.batches import Recipient
+from ledger.payouts.batches import BatchLine
 from ledger.payouts.payouts import Payouts
 from ledger.settings import Economics, LedgerSettings
 from ledger.solana import packing, treasury
@@ -124,7 +124,7 @@ def _stages(accountant: Fold, fold_s: float) -> Figure:
     return Figure("fold, ms per 100,000 accruals", value)
 
 
-def _batches() -> Iterator[spool.Batch]:
+def _batches() -> Iterator[spool.AppearanceBatch]:
     """Zipf-distributed moments in searches of twenty, as replicas record them."""
     rng = np.random.default_rng(1)
     at_ms = int(time.time() * 1000)
@@ -140,10 +140,10 @@ def _batches() -> Iterator[spool.Batch]:
         rows["relevance_ppm"] = rng.integers(0, 1_000_000, per_batch)
         rows["amount_pix"] = rows["relevance_ppm"] // 1000
         payload = spool.HEAD.pack(BATCH_SEARCHES, per_batch) + heads.tobytes() + rows.tobytes()
-        yield spool.Batch(BATCH_SEARCHES, per_batch, payload)
+        yield spool.AppearanceBatch(BATCH_SEARCHES, per_batch, payload)
 
 
-def _bare(connection: Connection[Any], payloads: list[spool.Batch]) -> float:
+def _bare(connection: Connection[Any], payloads: list[spool.AppearanceBatch]) -> float:
     connection.execute("CREATE TABLE bare (id bigint PRIMARY KEY, payload bytea)")
     connection.execute("ALTER TABLE bare ALTER payload SET STORAGE EXTERNAL")
     connection.commit()
@@ -219,7 +219,7 @@ def _simulation(payouts: Payouts) -> float:
     return time.perf_counter() - began
 
 
-def _payees(connection: Connection[Any], chain: blocks.Chain, mint: Pubkey) -> list[Recipient]:
+def _payees(connection: Connection[Any], chain: blocks.LocalChain, mint: Pubkey) -> list[BatchLine]:
     """Creators with a wallet, a token account and something to be paid."""
     numbers = range(1, PAYEES + 1)
     accounts = book.accounts_of(connection, "payable", "creator", list(numbers))
@@ -231,7 +231,7 @@ def _payees(connection: Connection[Any], chain: blocks.Chain, mint: Pubkey) -> l
         wallet = inside.Key(f"creator {number}").pubkey
         address = packing.token_account(wallet, mint)
         chain.svm.set_account(address, inside.token_account(mint, wallet))
-        found.append(Recipient(number, str(wallet), str(address), PAYOUT_PIX))
+        found.append(BatchLine(number, str(wallet), str(address), PAYOUT_PIX))
     with connection.cursor() as cursor:
         cursor.executemany(
             "WITH w AS (INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'manifest')"
@@ -253,7 +253,7 @@ def _settle(connection: Connection[Any]) -> None:
     connection.commit()
 
 
-def _packing(settled: Treasury, payees: list[Recipient], payer: str) -> Figure:
+def _packing(settled: Treasury, payees: list[BatchLine], payer: str) -> Figure:
     """Only the arithmetic: batch ids, markers, instructions, bytes, signatures."""
     size = settled.capacity("payout")
     began = time.perf_counter()

@@ -401,7 +401,9 @@ class _Replica:
         rows_shown["segment_id"] = self._rng.integers(1, 10**7, count)
         rows_shown["creator_id"] = rows_shown["segment_id"] % 1_000 + 1
         rows_shown["relevance_ppm"], rows_shown["amount_pix"] = 1_000, 1
-        batch = spool.Batch(searches, count, spool.HEAD.pack(searches, count) + heads.tobytes() + rows_shown.tobytes())
+        batch = spool.AppearanceBatch(
+            searches, count, spool.HEAD.pack(searches, count) + heads.tobytes() + rows_shown.tobytes()
+        )
         self._connection.execute(RECORDED, parameters(self._number, self._seq, batch))
         self._connection.commit()
         self._seq += searches

@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.run import Figure
 from pipelines.models.relevance import PPM
 from pipelines.samples import world, world_words
-from pipelines.samples.samples import Sample, Shot
+from pipelines.samples.samples import FilmedShot, Sample
 from pipelines.training.pictures import Studio
 
 HITS = 5
@@ -42,7 +42,7 @@ class Question:
     """A shot, what an answer must show to be right as well, and a text or a picture; with neither: more like this."""
 
     file: str
-    shot: Shot
+    shot: FilmedShot
     concepts: frozenset[str]
     text: str = ""
     picture: Image.Image | None = None
@@ -99,7 +99,7 @@ def likenesses(written: Sequence[Sample], seed: int) -> list[Question]:
     return questions
 
 
-def overlap(hit: Hit, shot: Shot) -> float:
+def overlap(hit: Hit, shot: FilmedShot) -> float:
     """Intersection over union of a hit and a shot, in time."""
     common = min(hit.end_ms, shot.end_ms) - max(hit.start_ms, shot.start_ms)
     union = max(hit.end_ms, shot.end_ms) - min(hit.start_ms, shot.start_ms)

@@ -27,7 +27,7 @@ from benchmarks.search_load import cpu_s
 from cluster.database import database
 from cluster.settings import Settings
 from pipelines.index import vectors
-from pipelines.index.vectors import Filters, Plan
+from pipelines.index.vectors import Filters, SearchLimits
 from serve.settings import SearchSettings
 
 ROWS, FEWER_ROWS = 1_000_000, 100_000
@@ -52,12 +52,12 @@ class Point:
     cpu_ms: float
 
 
-def _plan(ef: int) -> Plan:
-    return Plan(ef_search=ef, timeout_ms=60_000)
+def _plan(ef: int) -> SearchLimits:
+    return SearchLimits(ef_search=ef, timeout_ms=60_000)
 
 
 async def _ask(
-    url: str, queries: NDArray[np.float32], plan: Plan, filters: Filters, limit: int
+    url: str, queries: NDArray[np.float32], plan: SearchLimits, filters: Filters, limit: int
 ) -> tuple[list[list[int]], float]:
     """Answers, and the CPU milliseconds that the server's process spent on each.
 
@@ -132,7 +132,7 @@ def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator
         asked = corpus.near[:100]
         truth = corpus.truth(asked, every=every)
         found, cpu_ms = asyncio.run(
-            _ask(corpus.url, asked, Plan(timeout_ms=60_000), Filters(tags=(tag,)), DEFAULTS.candidates_max)
+            _ask(corpus.url, asked, SearchLimits(timeout_ms=60_000), Filters(tags=(tag,)), DEFAULTS.candidates_max)
         )
         full = sum(len(ids) == LIMIT for ids in found) / len(found)
         yield Figure(

@@ -34,12 +34,12 @@ from cluster import runtime
 from cluster.database import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
-from pipelines.index.vectors import Plan
+from pipelines.index.vectors import SearchLimits
 from pipelines.models.relevance import general
 from pipelines.settings import ModelSettings
 from serve.access import keys
 from serve.replica import encoding
-from serve.replica.encoder import Facts, Vector
+from serve.replica.encoder import EncoderInfo, Vector
 from serve.replica.store import Store
 from serve.replicas import Replicas
 from serve.settings import SearchSettings
@@ -62,7 +62,7 @@ class Prepared:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._facts = Facts(search_corpus.MODEL, search_corpus.DIMENSIONS, search_corpus.MODEL, general())
+        self._facts = EncoderInfo(search_corpus.MODEL, search_corpus.DIMENSIONS, search_corpus.MODEL, general())
         self._table: NDArray[np.float32] | None = None
 
     def prepare(self, models: Iterable[str]) -> None:
@@ -74,7 +74,7 @@ class Prepared:
     async def close(self) -> None:
         """Nothing is open."""
 
-    async def facts(self, _model: str = "") -> Facts:
+    async def facts(self, _model: str = "") -> EncoderInfo:
         return self._facts
 
     async def text(self, text: str, _model: str = "") -> Vector:
@@ -335,7 +335,7 @@ def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Genera
     table = np.concatenate([corpus.near, corpus.far])
     sql = [[(table[place(text)], text if asked.hybrid else "") for text in each] for each in said]
     search = settings.section(SearchSettings)
-    plan = Plan(ef_search=search.ef_search, text_rows=search.text_rows_max, timeout_ms=60_000)
+    plan = SearchLimits(ef_search=search.ef_search, text_rows=search.text_rows_max, timeout_ms=60_000)
     bare = load(sql_client, [(corpus.url, each, plan, LIMIT) for each in sql])
     before = Spent.now(corpus.url)
     served = load(fresh_client, [(port, [asked.body(text) for text in each]) for each in said])

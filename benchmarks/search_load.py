@@ -16,7 +16,7 @@ import psutil
 from psycopg import AsyncConnection
 
 from pipelines.index import fulltext, vectors
-from pipelines.index.vectors import Filters, Plan
+from pipelines.index.vectors import Filters, SearchLimits
 from serve.replica.encoder import Vector
 from serve.settings import SearchSettings
 
@@ -131,7 +131,7 @@ def fresh_client(port: int, bodies: Sequence[bytes], until: tuple[float, float],
 
 
 def sql_client(
-    url: str, asked: Sequence[tuple[Vector, str]], plan: Plan, shown: int, until: tuple[float, float], out: Any
+    url: str, asked: Sequence[tuple[Vector, str]], plan: SearchLimits, shown: int, until: tuple[float, float], out: Any
 ) -> None:
     """Runs the SQL of searches by itself: nearest and, where there are words, matches side by side, then what is shown."""
 
@@ -160,5 +160,5 @@ def sql_client(
     out.put(asyncio.run(run()))
 
 
-async def _matching(connection: vectors.Connection, words: str, plan: Plan) -> list[fulltext.Match]:
+async def _matching(connection: vectors.Connection, words: str, plan: SearchLimits) -> list[fulltext.Match]:
     return await fulltext.matching(connection, words, VIDEOS, Filters(), plan) if words else []

@@ -23,7 +23,7 @@ from benchmarks.search_load import cpu_s
 from cluster.database import database
 from cluster.settings import Settings
 from pipelines.index import fulltext
-from pipelines.index.vectors import Plan
+from pipelines.index.vectors import SearchLimits
 from serve.settings import SearchSettings
 
 ROWS = (200_000, 1_000_000)
@@ -49,7 +49,7 @@ def words(corpus: Corpus) -> Iterator[Figure]:
 
     The truth is the same score over every video that has any of the words, summed here; equal scores are as good.
     """
-    name, plan = f"{corpus.rows:,} moments, words", Plan(text_rows=DEFAULTS.text_rows_max, timeout_ms=60_000)
+    name, plan = f"{corpus.rows:,} moments, words", SearchLimits(text_rows=DEFAULTS.text_rows_max, timeout_ms=60_000)
     scores = _Scores(corpus.url)
     for kind, texts in word_texts().items():
         found, cpu_ms = asyncio.run(_matched(corpus.url, texts, plan))
@@ -76,7 +76,7 @@ def word_texts(count: int = 200) -> dict[str, list[str]]:
     }
 
 
-async def _matched(url: str, texts: Sequence[str], plan: Plan) -> tuple[list[list[int]], float]:
+async def _matched(url: str, texts: Sequence[str], plan: SearchLimits) -> tuple[list[list[int]], float]:
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         server = psutil.Process(connection.info.backend_pid)
         for text in texts[:30]:

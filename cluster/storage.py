@@ -103,27 +103,27 @@ class Storage:
             return self._made
 
     def ensure_bucket(self, name: str) -> None:
-        with _sorted(f"s3://{name}", self.endpoint):
+        with _translated_errors(f"s3://{name}", self.endpoint):
             if not self.filesystem().exists(name):
                 self.filesystem().mkdir(name)
 
     def put_file(self, path: Path, uri: str) -> None:
         """Upload a local file (multipart when large)."""
-        with _sorted(uri, self.endpoint):
+        with _translated_errors(uri, self.endpoint):
             self.filesystem().put_file(str(path), uri)
 
     def put_bytes(self, data: bytes, uri: str, content_type: str = "application/octet-stream") -> None:
-        with _sorted(uri, self.endpoint):
+        with _translated_errors(uri, self.endpoint):
             self.filesystem().pipe_file(uri, data, ContentType=content_type)
 
     def get_file(self, uri: str, path: Path) -> None:
         """Download to a local file."""
-        with _sorted(uri, self.endpoint):
+        with _translated_errors(uri, self.endpoint):
             self.filesystem().get_file(uri, str(path), max_concurrency=STREAMS)
 
     def read(self, uri: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive), as one ranged request."""
-        with _sorted(uri, self.endpoint):
+        with _translated_errors(uri, self.endpoint):
             # No range where the whole is meant: an empty object has none, and its store would refuse it.
             data: bytes = self.filesystem().cat_file(uri, start=start or None, end=end)
             return data
@@ -133,11 +133,11 @@ class Storage:
         return self.info(uri).size
 
     def info(self, uri: str) -> StoredObject:
-        with _sorted(uri, self.endpoint):
+        with _translated_errors(uri, self.endpoint):
             return _stored(self.filesystem().info(uri))
 
     def exists(self, uri: str) -> bool:
-        with _sorted(uri, self.endpoint):
+        with _translated_errors(uri, self.endpoint):
             found: bool = self.filesystem().exists(uri)
             return found
 
@@ -148,7 +148,7 @@ class Storage:
             Rejected: the bucket does not exist.
         """
         bucket, _ = split(prefix)
-        with _sorted(f"s3://{bucket}", self.endpoint):
+        with _translated_errors(f"s3://{bucket}", self.endpoint):
             if not self.filesystem().exists(bucket):
                 raise FileNotFoundError(bucket)
         is_empty = True
@@ -172,7 +172,7 @@ class Storage:
     def _asked(self, asked: dict[str, str]) -> Iterator[tuple[StoredObject, ...]]:
         bucket = asked["Bucket"]
         while True:
-            with _sorted(f"s3://{bucket}/{asked['Prefix']}", self.endpoint):
+            with _translated_errors(f"s3://{bucket}/{asked['Prefix']}", self.endpoint):
                 page: dict[str, Any] = self.filesystem().call_s3("list_objects_v2", **asked)
             rows = ({**row, "name": f"{bucket}/{row['Key']}", "size": row["Size"]} for row in page.get("Contents", []))
             yield tuple(_stored(row) for row in rows if not row["name"].endswith("/"))
@@ -182,7 +182,7 @@ class Storage:
 
     def delete(self, uri: str) -> None:
         """Remove one object; removing what is gone already is no error."""
-        with _sorted(uri, self.endpoint):
+        with _translated_errors(uri, self.endpoint):
             if self.filesystem().exists(uri):
                 self.filesystem().rm_file(uri)
 
@@ -193,7 +193,7 @@ def _stored(info: dict[str, Any]) -> StoredObject:
 
 
 @contextmanager
-def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
+def _translated_errors(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
     """Sort what s3fs raises by what the caller can do."""
     from botocore.exceptions import BotoCoreError
 

@@ -49,7 +49,7 @@ from pipelines.sources.handles import ANYBODY, Rights
 from pipelines.sources.listed import Note
 from pipelines.sources.lists import UPLOADS
 from pipelines.sources.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
-from pipelines.stages import AT_WORK, Decode, Embed, Place, Plan, Refused, Store
+from pipelines.stages import AT_WORK, Decode, Embed, JobContext, Plan, Refused, Store
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -75,14 +75,14 @@ RETRIED = (psycopg.OperationalError, psycopg.InterfaceError, OSError, MemoryErro
 Row = dict[str, Any]
 
 
-def pipeline(video_ids: list[int], place: Place, survey: Survey) -> Dataset:
+def pipeline(video_ids: list[int], place: JobContext, survey: Survey) -> Dataset:
     """The whole of it. What looks at files runs only on nodes that can confine a decoder."""
     import ray
 
     warnings.filterwarnings("ignore", message="`ray_remote_args`")  # finite retries have no other way yet
     ingest = place.ingest
     encoders = ray.data.ActorPoolStrategy(min_size=ingest.embedders_min, max_size=ingest.embedders_max)
-    planners, decoders, storers = (ray.data.TaskPoolStrategy(size) for size in crews(ingest, survey.cpus()))
+    planners, decoders, storers = (ray.data.TaskPoolStrategy(size) for size in pool_sizes(ingest, survey.cpus()))
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
         .flat_map(
@@ -102,7 +102,7 @@ def pipeline(video_ids: list[int], place: Place, survey: Survey) -> Dataset:
     )  # fmt: skip
 
 
-def crews(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
+def pool_sizes(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
     """How many may plan, decode and store at once, where this many CPUs decode; None is as many as there are CPUs.
 
     A stage without a bound of its own takes an equal part of all CPUs from the others, whether it has work or not: only
@@ -113,12 +113,12 @@ def crews(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
     return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
 
-def one(stage: Callable[[Any], Any], place: Place) -> Callable[[Row], Iterator[Row]]:
+def one(stage: Callable[[Any], Any], place: JobContext) -> Callable[[Row], Iterator[Row]]:
     """A stage of one row to one row, as Ray wants it."""
     return many(lambda row: (stage(row),), place)
 
 
-def many(stage: Callable[[Any], Iterable[Any]], place: Place) -> Callable[[Row], Iterator[Row]]:
+def many(stage: Callable[[Any], Iterable[Any]], place: JobContext) -> Callable[[Row], Iterator[Row]]:
     """A stage of one row to several. While it takes long, signs of life come first."""
     store = Store(place)
 
@@ -130,7 +130,7 @@ def many(stage: Callable[[Any], Iterable[Any]], place: Place) -> Callable[[Row],
     return call
 
 
-def alive(step: Callable[[], Iterable[Any]], place: Place) -> Iterator[Any]:
+def alive(step: Callable[[], Iterable[Any]], place: JobContext) -> Iterator[Any]:
     """What a step of this job gives, with signs of life that come often enough for `no_progress_timeout_s`."""
     ingest = place.ingest
     every_s = ingest.no_progress_timeout_s / SIGNS_A_TIMEOUT
@@ -160,7 +160,7 @@ def unpack(data: bytes) -> Any:
 class EmbedBatches:
     """`Embed` as an actor. It is there at once, and loads its model while videos are looked at."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: JobContext) -> None:
         give_way(place.ingest.niceness)
         self._place = place
         self._embed = signs.begin(lambda: Embed(place))
@@ -207,7 +207,7 @@ def prepare(
     job_source: str,
     options: jobs.Options,
     survey: Survey,
-) -> Place:
+) -> JobContext:
     """List the source once, take over from drivers that died, and learn what the model is. The nodes are asked meanwhile.
 
     Raises:
@@ -234,7 +234,7 @@ def _prepared(
     job_source: str,
     options: jobs.Options,
     survey: Survey,
-) -> Place:
+) -> JobContext:
     ends = runtime.endpoints(settings)
     ingest, named = survey.ingest, settings.section(ModelSettings)
     survey.begin()  # a node answers after some seconds, as does a model that nobody has registered
@@ -247,7 +247,7 @@ def _prepared(
     if not jobs.is_listed(connection, job_id):
         list_source(connection, Storage(s3), settings.s3.bucket, job_id, job_source, options, model.id)
     name = owner(job_id, submission)
-    return Place(job_id, name, logins.url(settings, JOBS), s3, settings.s3.bucket, ingest, named, model)
+    return JobContext(job_id, name, logins.url(settings, JOBS), s3, settings.s3.bucket, ingest, named, model)
 
 
 def list_source(
@@ -315,7 +315,7 @@ def owner(job_id: str, submission: int) -> str:
     return f"{job_id}/{submission}"
 
 
-def rounds(connection: Connection, place: Place, heart: Heartbeat, survey: Survey) -> None:
+def rounds(connection: Connection, place: JobContext, heart: Heartbeat, survey: Survey) -> None:
     """Run the pipeline over what is open, again for what was put back, until nothing is; every wait is bounded.
 
     A round that was cut short is followed by smaller ones: what brought it down soon stands alone, and is refused when
@@ -345,7 +345,7 @@ def rounds(connection: Connection, place: Place, heart: Heartbeat, survey: Surve
         leases.give_up(connection, place.job_id)
 
 
-def startable(connection: Connection, place: Place, heart: Heartbeat) -> list[int]:
+def startable(connection: Connection, place: JobContext, heart: Heartbeat) -> list[int]:
     """Wait for videos that can be begun; none where all are finished, the job shall stop, or waiting comes to nothing.
 
     Waiting is no round: videos rest after a failure, and another job may be at them.
@@ -360,7 +360,7 @@ def startable(connection: Connection, place: Place, heart: Heartbeat) -> list[in
     return []
 
 
-def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int, survey: Survey) -> bool:
+def execute(video_ids: list[int], place: JobContext, heart: Heartbeat, number: int, survey: Survey) -> bool:
     """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up.
 
     Raises:
@@ -390,7 +390,7 @@ def execute(video_ids: list[int], place: Place, heart: Heartbeat, number: int, s
     return whole
 
 
-def configure(place: Place) -> None:
+def configure(place: JobContext) -> None:
     """Ray Data's settings for this driver; nothing may be retried for ever, dropped in silence or wait in vain."""
     import ray
 

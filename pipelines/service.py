@@ -14,7 +14,7 @@ from cluster.embedded import leftovers
 from cluster.errors import Temporary
 from cluster.services import Command
 from cluster.settings import EMBEDDED, ROOT, Settings
-from pipelines.confinement.layers import Found
+from pipelines.confinement.layers import AvailableLayers
 from pipelines.jobs import watch
 from pipelines.sandbox import scratch
 from pipelines.sandbox.scratch import Scratch
@@ -74,7 +74,7 @@ class Jobs:
             done = subprocess.run(argv, capture_output=True, cwd=ROOT, timeout=TRIAL_MAX_S, check=True)
         except subprocess.SubprocessError as error:
             raise Temporary(f"how decoders are confined cannot be found out: {error}") from error
-        found = Found.from_json(json.loads(done.stdout))
+        found = AvailableLayers.from_json(json.loads(done.stdout))
         refused = (
             "" if found.is_strong or ingest.sandbox_weaker_accepted else "; jobs are refused (sandbox_weaker_accepted)"
         )

@@ -29,7 +29,7 @@ from pipelines.confinement.profiles import Profile
 from pipelines.decode import chunks
 from pipelines.jobs import jobs, leases
 from pipelines.media import TEMPORARY, UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
-from pipelines.models.registry import Model
+from pipelines.models.registry import ModelInfo
 from pipelines.moments import sink
 from pipelines.moments.losses import Losses
 from pipelines.sandbox import answers
@@ -46,7 +46,7 @@ CHUNK_SHORTEST_MS = 20_000
 
 
 @dataclass(frozen=True)
-class Place:
+class JobContext:
     """Where a job reads and writes, and by which rules. `owner` names this run of the job in leases."""
 
     job_id: str
@@ -56,7 +56,7 @@ class Place:
     bucket: str
     ingest: IngestSettings
     model_settings: ModelSettings
-    model: Model
+    model: ModelInfo
     files_ahead_max: int = 16
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ AT_WORK = Done(0, "at work")  # of no video: a stage that takes long is alive
 class Plan:
     """A video's id → its chunks: begins the attempt, fetches the file, probes it, cuts it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: JobContext) -> None:
         self._place = place
 
     def __call__(self, video_id: int) -> Iterator[Task | Refused | Done]:
@@ -166,7 +166,7 @@ class Plan:
 class Decode:
     """A chunk to decode → a chunk decoded, in the sandbox; the second decoder has its turn where the first gives up."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: JobContext) -> None:
         self._place = place
 
     def __call__(self, row: Task | Refused | Done) -> Decoded | Refused | Done:
@@ -207,7 +207,7 @@ class Decode:
 class Embed:
     """Decoded chunks → rows for the sink. Holds the model; frames of several videos share its batches."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: JobContext) -> None:
         from pipelines.models import encoder
 
         model = place.model_settings
@@ -245,7 +245,7 @@ class Store:
     attempt is counted.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: JobContext) -> None:
         self._place = place
 
     def __call__(self, row: sink.ChunkRow | Refused | Done) -> Done:
@@ -378,7 +378,7 @@ def chunk_ms(video: Video, settings: IngestSettings) -> int:
     return max(min(CHUNK_SHORTEST_MS, settings.chunk_ms), int(settings.chunk_ms * scale))
 
 
-def picture_sizes(video: Video, place: Place) -> dict[str, Any]:
+def picture_sizes(video: Video, place: JobContext) -> dict[str, Any]:
     side = max(place.model.image_size, place.ingest.thumbnail_side_px)
     width, height = chunks.decode_size(video, side)
     return {
@@ -421,5 +421,5 @@ def storage_of(endpoint: S3Endpoint) -> Storage:
     return Storage(endpoint)
 
 
-def scratch_of(place: Place) -> Scratch:
+def scratch_of(place: JobContext) -> Scratch:
     return Scratch.of(place.ingest, place.s3.url, place.bucket, place.files_ahead_max)

@@ -37,10 +37,10 @@ from serve.http import gates, problems, sockets
 from serve.http.deadlines import Deadlines
 from serve.http.manners import Manners
 from serve.http.threads import DatabaseThreads, Threads
-from serve.metrics import Means, Metrics, pool_states
+from serve.metrics import Metrics, ReplicaGauges, pool_states
 from serve.replica import encoding
 from serve.replica.connections import Connections
-from serve.replica.encoder import Encoding, Facts, Vector
+from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.encoding import QueryEncoder
 from serve.replica.generation import Generation
 from serve.replica.liveness import Liveness
@@ -56,7 +56,7 @@ from serve.routes import search as routes_search
 from serve.routes.services import Services
 from serve.search.feed import Feed
 from serve.search.kept import Shortcut
-from serve.search.query import Remembered
+from serve.search.query import QueryCache
 from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
     recorder = Recorder(settings)
     storage = Storage(ends.s3)
     storage.filesystem()  # its library takes a second to load: at the start, not in somebody's request
-    means = Means(
+    means = ReplicaGauges(
         lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others), lambda: recorder.set_aside
     )
     return Services(
@@ -193,7 +193,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         recall=recall,
         warming=Warming(readings, search),
         metrics=Metrics(lambda: recall.means, means),
-        remembered=Remembered(used=not search.variants),
+        remembered=QueryCache(used=not search.variants),
         repeats=Repeats(store, search),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),
@@ -310,7 +310,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
             async with self._decoding:
                 return await asyncio.to_thread(self.image, data, model)
 
-        async def described(self, model: str) -> Facts:
+        async def described(self, model: str) -> EncoderInfo:
             return await asyncio.to_thread(self.facts, model)
 
     model = settings.section(ModelSettings)

@@ -22,7 +22,7 @@ from serve.replica.kept import Kept
 
 if TYPE_CHECKING:
     from ledger.audit.ages import Age
-    from serve.search.answer import Answer
+    from serve.search.answer import SearchResult
     from serve.search.query import Query
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -31,7 +31,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
-class Means:
+class ReplicaGauges:
     """What a replica works with, each asked when Prometheus asks."""
 
     pool: Callable[[], Mapping[str, float]] = dict  # database connections by state: used, idle, waiting …
@@ -49,10 +49,10 @@ def pool_states(readers: Mapping[str, float]) -> dict[str, float]:
 class Metrics:
     """One replica's counters. `recall` gives the share of right answers among the last that were checked, by model."""
 
-    def __init__(self, recall: Callable[[], Mapping[str, float]], means: Means | None = None) -> None:
+    def __init__(self, recall: Callable[[], Mapping[str, float]], means: ReplicaGauges | None = None) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Recall(recall))
-        self.registry.register(_Means(means or Means()))
+        self.registry.register(_RecallCollector(recall))
+        self.registry.register(_ReplicaGaugesCollector(means or ReplicaGauges()))
         self.open = Opened()
         self.registry.register(self.open)
         self.kept = Kept()
@@ -68,7 +68,7 @@ class Metrics:
         self._hits.set_function(lambda: self._kept / self._all if self._all else 0.0)
         self._kept = self._all = 0
 
-    def observe(self, query: Query, answer: Answer, seconds: float) -> None:
+    def observe(self, query: Query, answer: SearchResult, seconds: float) -> None:
         """One search was answered."""
         degraded = ",".join(answer.page.degraded)
         self._searches.labels(query.intent.value, degraded, answer.source, query.variant).inc()
@@ -80,7 +80,7 @@ class Metrics:
         self._kept += answer.source in CACHES
 
 
-class _Recall(Collector):
+class _RecallCollector(Collector):
     """A gauge for every model that was looked at, which are known only when they are asked for."""
 
     def __init__(self, recall: Callable[[], Mapping[str, float]]) -> None:
@@ -122,10 +122,10 @@ class Opened(Collector):
             yield _gauge("pixr_ledger_looked_seconds", "How long ago the ledger looked.", since_s)
 
 
-class _Means(Collector):
+class _ReplicaGaugesCollector(Collector):
     """Gauges of what the replica works with."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: ReplicaGauges) -> None:
         self._means = means
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

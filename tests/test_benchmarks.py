@@ -17,14 +17,16 @@ from benchmarks.run import Figure, row
 from cluster import settings
 from pipelines.samples import world
 from pipelines.samples.film import Form
-from pipelines.samples.samples import Sample, Shot
+from pipelines.samples.samples import FilmedShot, Sample
 from tests.pipelines.conftest import X264, ffmpeg
 
 NAMES = [concept.name for concept in world.artwork().concepts[:40]]
 
 
 def clip(number: int, *shots: tuple[str, ...]) -> Sample:
-    seen = tuple(Shot(2000 * i, 2000 * (i + 1), f"clip {number}.{i}", names, "sky") for i, names in enumerate(shots))
+    seen = tuple(
+        FilmedShot(2000 * i, 2000 * (i + 1), f"clip {number}.{i}", names, "sky") for i, names in enumerate(shots)
+    )
     return Sample(f"{number}.mp4", "", "", (), "ana", "", Form(), 2000 * len(shots), seen)
 
 

@@ -335,7 +335,7 @@ def _number_on(connection: Connection[Any], table: str) -> None:
         )  # fmt: skip
 
 
-def _batch(searches: Searches, at_ms: Ids) -> spool.Batch:
+def _batch(searches: Searches, at_ms: Ids) -> spool.AppearanceBatch:
     heads = np.zeros(len(searches), spool.SEARCH)
     for name in ("viewer", "origin", "key"):
         heads[name] = np.ascontiguousarray(getattr(searches, f"{name}s")).view("V16").reshape(-1)
@@ -344,7 +344,7 @@ def _batch(searches: Searches, at_ms: Ids) -> spool.Batch:
     rows["segment_id"], rows["creator_id"] = searches.segments, searches.creators
     rows["relevance_ppm"], rows["amount_pix"] = np.minimum(searches.amounts * 1000, PPM), searches.amounts
     payload = spool.HEAD.pack(len(heads), len(rows)) + heads.tobytes() + rows.tobytes()
-    return spool.Batch(len(heads), len(rows), payload)
+    return spool.AppearanceBatch(len(heads), len(rows), payload)
 
 
 def _wallet(creator: int, number: int) -> str:

@@ -166,7 +166,9 @@ def _adopt_one(connection: Connection[Any], orphan: spool.Orphan) -> int:
     return at - first
 
 
-def parameters(incarnation: UUID, seq: int, batch: spool.Batch, *, adopted: bool = False) -> dict[str, object]:
+def parameters(
+    incarnation: UUID, seq: int, batch: spool.AppearanceBatch, *, adopted: bool = False
+) -> dict[str, object]:
     """Of `RECORDED`, for a batch whose first search is number `seq` of its incarnation.
 
     `adopted`: an heir records it, or its replica long after it was made, so that it may be as old as the incarnation.

@@ -49,7 +49,7 @@ NO_ORIGIN = bytes(16)  # of a viewer with a key, and of format 1
 
 
 @dataclass(frozen=True)
-class Batch:
+class AppearanceBatch:
     """Some searches on their way to the database."""
 
     searches: int
@@ -58,14 +58,14 @@ class Batch:
     format: int = FORMAT
 
 
-def pack(records: Sequence[bytes], number: int = FORMAT) -> Batch:
+def pack(records: Sequence[bytes], number: int = FORMAT) -> AppearanceBatch:
     """One batch of searches as they stand in a spool of format `number`."""
     size = SEARCHES[number].itemsize
     heads = [record[:size] for record in records]
     bodies = [record[size:] for record in records]
     appearances = sum(len(body) for body in bodies) // SHOWN.itemsize
     payload = HEAD.pack(len(records), appearances) + b"".join(heads) + b"".join(bodies)
-    return Batch(len(records), appearances, payload, number)
+    return AppearanceBatch(len(records), appearances, payload, number)
 
 
 def unpack(payload: bytes, number: int) -> tuple[NDArray[np.void], NDArray[np.void]]:

@@ -359,7 +359,7 @@ def _forgotten(
     number = _memo(transaction)
     if not number or batches.is_known(connection, number):  # the batch of the backup has gone back by now
         number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
-    recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
+    recipients = tuple(batches.BatchLine(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
     batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
     batches.add(connection, [batch])
     batches.pend(connection, [(batch, dues)])

@@ -22,7 +22,7 @@ from ledger.settings import Economics
 Conn = Connection[Any]
 
 
-class Recipient(NamedTuple):
+class BatchLine(NamedTuple):
     """One line of a batch: a payout (amount above 0), an account to open (0), or a marker to empty (lamports)."""
 
     creator_id: int
@@ -39,7 +39,7 @@ class Batch:
     kind: str
     state: str
     amount_pix: int
-    recipients: tuple[Recipient, ...]
+    recipients: tuple[BatchLine, ...]
     attempts: int = 0
 
 
@@ -113,7 +113,7 @@ def live_count(connection: Conn) -> int:
     return int(row[0]) if row else 0
 
 
-def know_account(connection: Conn, mint: str, recipient: Recipient, batch_id: str | None) -> None:
+def know_account(connection: Conn, mint: str, recipient: BatchLine, batch_id: str | None) -> None:
     """A token account exists on chain; `batch_id` is the batch in which the platform opened it."""
     connection.execute(
         "INSERT INTO ledger.token_accounts (wallet, mint, address, creator_id, batch_id) VALUES (%s, %s, %s, %s, %s)"
@@ -603,5 +603,5 @@ def _attempt(row: Sequence[Any]) -> Attempt:
 
 
 def _batch(row: Sequence[Any]) -> Batch:
-    recipients = tuple(Recipient(*each) for each in row[4])
+    recipients = tuple(BatchLine(*each) for each in row[4])
     return Batch(row[0], row[1], row[2], row[3], recipients, row[5])

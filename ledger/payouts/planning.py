@@ -15,7 +15,7 @@ from cluster.errors import Temporary
 from ledger.creators import wallets
 from ledger.journal import book
 from ledger.payouts import batches, owed
-from ledger.payouts.batches import Batch, Recipient
+from ledger.payouts.batches import Batch, BatchLine
 from ledger.payouts.owed import Due
 from ledger.payouts.rail import Rail
 from ledger.risk import screening, stops
@@ -111,7 +111,7 @@ class Planning(Rail):
             number = self._unused(f"reclaim|{named}|{batches.reclaims(self.connection)}")
             batches.add(self.connection, [Batch(number, "reclaim", "planned", 0, tuple(recipients))])
 
-    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
+    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
         """What is to be emptied: to the last lamport that nodes agree is there, for strangers can send more.
 
         A marker that holds less than its rent, or is of a batch that is forgotten, waits as long again behind the others, and
@@ -131,7 +131,7 @@ class Planning(Rail):
             if max(held) < self.treasury.marker_rent:
                 empty.append(batch_id)
             elif min(held) == max(held):
-                recipients.append(Recipient(0, batch_id, address, held[0]))
+                recipients.append(BatchLine(0, batch_id, address, held[0]))
             else:
                 doubted.append(batch_id)
         batches.look_later(self.connection, empty)
@@ -142,7 +142,7 @@ class Planning(Rail):
         """The batch that pays these creators; its id follows from who, when and which, and the secret."""
         named = ",".join(f"{each.creator_id}:{each.seq}" for each in dues)
         number = self._id(f"payout|{dues[0].period}|{named}|{tag}")
-        recipients = tuple(Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
+        recipients = tuple(BatchLine(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
         return Batch(number, "payout", "planned", sum(each.amount_pix for each in dues), recipients)
 
     def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
@@ -187,7 +187,7 @@ class Planning(Rail):
         """Look up the token accounts of new recipients; open those that the chain does not have."""
         if not missing:
             return
-        recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
+        recipients = [BatchLine(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
         try:
             found = self.chain.seen_accounts([each.address for each in recipients], opinions=self.opinions)
         except Temporary as error:
@@ -227,7 +227,7 @@ class Planning(Rail):
         batches.forget_accounts(self.connection, gone)
         return bool(gone)
 
-    def _of_people(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+    def _of_people(self, recipients: Sequence[BatchLine]) -> list[BatchLine]:
         """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""
         if not recipients:
             return []
@@ -241,7 +241,7 @@ class Planning(Rail):
                 self._hold_wallet(each.creator_id, each.wallet, f"belongs to the program {strange[each.wallet]}")
         return [each for each in recipients if each.wallet not in strange]
 
-    def _open(self, recipients: Sequence[Recipient], parent: str | None = None) -> None:
+    def _open(self, recipients: Sequence[BatchLine], parent: str | None = None) -> None:
         made = []
         size = self.treasury.capacity("accounts")
         for start in range(0, len(recipients), size):

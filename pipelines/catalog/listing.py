@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL
 
 from cluster import characters
-from pipelines.catalog.videos import VIDEO, VISIBLE, Video
+from pipelines.catalog.videos import VIDEO, VISIBLE, VideoDetails
 
 TOTAL_MAX = 100_000  # rows that are counted
 OF_EACH_MAX = 10_000  # videos that are counted of each creator of a page
@@ -107,7 +107,7 @@ class Creator:
 
 async def videos(
     connection: AsyncConnection[Any], wanted: Wanted, seen: Seen, *, sort: str, after: Sequence[Any], limit: int
-) -> tuple[list[Video], int]:
+) -> tuple[list[VideoDetails], int]:
     """A page of videos, and how many there are in all, up to `TOTAL_MAX`; `after` is the place of the last one."""
     expression, kind = VIDEO_SORTS[sort.removeprefix("-")]
     where: LiteralString = f"{seen.videos} AND {wanted.condition()}"
@@ -122,7 +122,7 @@ async def videos(
     asked |= _behind(after)
     query: LiteralString = f"{VIDEO}, {expression}::text AS place FROM media.videos v JOIN media.creators c"
     query += f" ON c.id = v.creator_id WHERE {where}{_page(expression, kind, 'v.id', sort, after)}"
-    async with connection.cursor(row_factory=class_row(Video)) as cursor:
+    async with connection.cursor(row_factory=class_row(VideoDetails)) as cursor:
         found = await (await cursor.execute(SQL(query), asked)).fetchall()
     return found, await _total(connection, f"SELECT FROM media.videos v WHERE {where}", asked)
 

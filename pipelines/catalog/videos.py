@@ -31,7 +31,7 @@ MOMENT: LiteralString = (
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoDetails:
     """One video, however far it has come."""
 
     id: int
@@ -83,20 +83,20 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ThumbnailLocation:
     """Where the thumbnail of a moment lies, and whether it may be shown."""
 
     uri: str | None
     visibility: str
 
 
-async def get(connection: AsyncConnection[Any], key: int | str) -> Video | None:
+async def get(connection: AsyncConnection[Any], key: int | str) -> VideoDetails | None:
     """A video by its number or its public id."""
     named: LiteralString = "v.id" if isinstance(key, int) else "v.public_id"
     query: LiteralString = (
         f"{VIDEO} FROM media.videos v JOIN media.creators c ON c.id = v.creator_id WHERE {named} = %s"
     )
-    async with connection.cursor(row_factory=class_row(Video)) as cursor:
+    async with connection.cursor(row_factory=class_row(VideoDetails)) as cursor:
         await cursor.execute(SQL(query), (key,))
         return await cursor.fetchone()
 
@@ -124,9 +124,9 @@ async def moment(connection: AsyncConnection[Any], segment_id: int) -> Moment | 
         return await cursor.fetchone()
 
 
-async def picture(connection: AsyncConnection[Any], segment_id: int) -> Picture | None:
+async def picture(connection: AsyncConnection[Any], segment_id: int) -> ThumbnailLocation | None:
     """The thumbnail of a moment whose video is in the catalogue; a moment that went elsewhere leads there."""
-    async with connection.cursor(row_factory=class_row(Picture)) as cursor:
+    async with connection.cursor(row_factory=class_row(ThumbnailLocation)) as cursor:
         await cursor.execute(
             "SELECT s.thumbnail_uri AS uri, v.visibility FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
             " WHERE v.status = 'ready' AND s.id = coalesce((SELECT l.new_id FROM media.segment_lineage l"

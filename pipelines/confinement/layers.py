@@ -44,14 +44,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
-class Found:
+class AvailableLayers:
     """The layers that hold on this machine, and why others do not."""
 
     layers: tuple[str, ...]
     missing: Mapping[str, str]
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Found:
+    def from_json(cls, document: Mapping[str, Any]) -> AvailableLayers:
         return cls(tuple(document["layers"]), dict(document["missing"]))
 
     @property
@@ -95,7 +95,7 @@ def leave_network() -> str:
     return "" if OWN_NETWORK_FILE.stat().st_ino != before else "the namespace is the same"
 
 
-def find(uid: int, without: Sequence[str] = ()) -> Found:
+def find(uid: int, without: Sequence[str] = ()) -> AvailableLayers:
     """Try every layer but `without`, each in a child, on a process that has one thread. Leaves the network for good."""
     missing = dict.fromkeys(without, "left out")
     if OWN_NETWORK not in missing and (reason := leave_network()):
@@ -105,7 +105,7 @@ def find(uid: int, without: Sequence[str] = ()) -> Found:
     for name, trial in TRIALS.items():
         if name not in missing and (reason := _tried(Confinement((name,), uid, (), False), trial)):
             missing[name] = reason
-    return Found(tuple(name for name in LAYERS if name not in missing), missing)
+    return AvailableLayers(tuple(name for name in LAYERS if name not in missing), missing)
 
 
 def counts_alone(found: Sequence[str]) -> bool:

@@ -38,7 +38,7 @@ PICKED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Order:
+class DecodeRequest:
     """Which frames of a file to decode, and what to make of them. All frames are named by index; see `media.Chunk`."""
 
     path: str
@@ -69,7 +69,7 @@ class Order:
         return previous_ms < 0 or time_ms // self.interval_ms != previous_ms // self.interval_ms
 
 
-class Picture(Protocol):
+class DecodedFrame(Protocol):
     """A decoded frame."""
 
     def small(self) -> Floats:
@@ -79,7 +79,7 @@ class Picture(Protocol):
         """RGB at the order's size, before it is turned."""
 
 
-def pictures(order: Order) -> Iterator[tuple[int, Picture | None]]:
+def pictures(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
     """Times and pictures: every frame of the order by PyAV, those on its grid alone by decord.
 
     None stands for a frame that is shown, but that a decoder has made up: it is made of what was lost.
@@ -96,7 +96,7 @@ def pictures(order: Order) -> Iterator[tuple[int, Picture | None]]:
 class _Native:
     """A frame as the codec left it."""
 
-    def __init__(self, frame: av.VideoFrame, order: Order, scaler: VideoReformatter) -> None:
+    def __init__(self, frame: av.VideoFrame, order: DecodeRequest, scaler: VideoReformatter) -> None:
         self._frame, self._order, self._scaler = frame, order, scaler
 
     def small(self) -> Floats:
@@ -116,12 +116,12 @@ class _Native:
         return np.asarray(scaled.to_ndarray(), np.uint8)
 
 
-def _samples(plane: Any, depth: int) -> shots.Samples:
+def _samples(plane: Any, depth: int) -> shots.Plane:
     """A plane's samples, where they are."""
-    return shots.Samples(np.frombuffer(plane, np.uint8 if depth <= 8 else "<u2").reshape(plane.height, -1), plane.width)
+    return shots.Plane(np.frombuffer(plane, np.uint8 if depth <= 8 else "<u2").reshape(plane.height, -1), plane.width)
 
 
-def _with_av(order: Order) -> Iterator[tuple[int, Picture | None]]:
+def _with_av(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
     """From the key frame before the chunk on; ends where the picture data ends."""
     wanted, at, scaler = order.frame_pts, 0, VideoReformatter()
     with open_container(order.path) as container:
@@ -232,7 +232,7 @@ class _Ready:
         return self.rgb
 
 
-def _with_decord(order: Order) -> Iterator[tuple[int, Picture]]:
+def _with_decord(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame]]:
     """On the whole file, or on a copy of the chunk's packets, so that a chunk costs what it contains."""
     path, skip, total = order.path, 0, len(order.frame_ms)
     if not order.whole:
@@ -254,7 +254,7 @@ def _with_decord(order: Order) -> Iterator[tuple[int, Picture]]:
         raise Undecodable("decoder-failed", f"decord: {error}") from error
 
 
-def _on_grid(order: Order) -> Sequence[int]:
+def _on_grid(order: DecodeRequest) -> Sequence[int]:
     """Owned frames that are the first of their interval; indices into `frame_ms`."""
     owned = range(order.own_first, order.own_stop)
     before = [order.previous_ms, *order.frame_ms[order.own_first : order.own_stop - 1]]
@@ -278,7 +278,7 @@ def _complaints() -> Iterator[list[str]]:
             found.append(line)
 
 
-def _copy_packets(order: Order) -> NDArray[np.int64]:
+def _copy_packets(order: DecodeRequest) -> NDArray[np.int64]:
     """Copy the packets that the ordered frames need into a file of their own; their times, ascending."""
     copied: list[int] = []
     with open_container(order.path) as source, av.open(order.scratch, "w", format="matroska") as target:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.decode import decoders, orientation
-from pipelines.decode.decoders import Order, Picture
+from pipelines.decode.decoders import DecodedFrame, DecodeRequest
 from pipelines.media import Bytes8, Floats
 from pipelines.moments import shots
 
@@ -41,11 +41,11 @@ def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]
     Raises:
         Undecodable: nothing could be decoded, or the decoder gives another number of frames than the index.
     """
-    return _decode(Order(**order))
+    return _decode(DecodeRequest(**order))
 
 
-def _decode(order: Order) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
-    samples = _Samples(order)
+def _decode(order: DecodeRequest) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+    samples = _FrameSampler(order)
     cuts = _Cuts(samples) if order.cuts else None
     own_first, own_last = order.frame_ms[order.own_first], order.frame_ms[order.own_stop - 1]
     concealed = 0
@@ -69,7 +69,7 @@ def _decode(order: Order) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _KeptFrame:
     """What is kept of a candidate."""
 
     sharpness: float
@@ -77,16 +77,16 @@ class _Sample:
     thumbnail: bytes
 
 
-class _Samples:
+class _FrameSampler:
     """Keeps the first frame of each interval, and those that a cut asks for."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: DecodeRequest) -> None:
         self._order = order
         self._previous_ms = order.previous_ms
-        self._kept: dict[int, _Sample] = {}
+        self._kept: dict[int, _KeptFrame] = {}
         self.frame_ms: list[int] = []  # of owned frames
 
-    def see(self, time_ms: int, picture: Picture) -> None:
+    def see(self, time_ms: int, picture: DecodedFrame) -> None:
         """The next owned frame."""
         if self._order.on_grid(time_ms, self._previous_ms):
             self.keep(time_ms, picture.pixels())
@@ -98,7 +98,7 @@ class _Samples:
         if time_ms in self._kept:
             return
         order, pixels = self._order, orientation.shown(pixels, self._order.rotation, self._order.mirrored)
-        self._kept[time_ms] = _Sample(
+        self._kept[time_ms] = _KeptFrame(
             sharpness(pixels), fitted(pixels, order.model_side, order.fit), _webp(pixels, order.thumbnail_side)
         )
 
@@ -121,7 +121,7 @@ class _Cuts:
     what was seen so far.
     """
 
-    def __init__(self, samples: _Samples) -> None:
+    def __init__(self, samples: _FrameSampler) -> None:
         self._samples = samples
         self._planes: list[Floats] = []  # of frames that a coming measurement looks at
         self._owned: list[bool] = []  # of the same frames
@@ -131,7 +131,7 @@ class _Cuts:
         self._changes: list[float] = []  # of the last frames
         self._held: dict[int, tuple[int, Bytes8]] = {}  # by number: time and pixels
 
-    def see(self, time_ms: int, picture: Picture, owned: bool) -> None:
+    def see(self, time_ms: int, picture: DecodedFrame, owned: bool) -> None:
         """The next frame."""
         plane = picture.small()
         self._changes.append(shots.change(self._planes[-1], plane) if self._planes else 0.0)

@@ -41,7 +41,7 @@ class Clock:
         return int((pts - self.start) * 1000 * self.base.numerator // self.base.denominator)
 
     def all_ms(self, pts: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Of stamps whose first and last are within bounds (`Index`): nothing runs over then."""
+        """Of stamps whose first and last are within bounds (`PacketIndex`): nothing runs over then."""
         return ((pts - self.start) * 1000 * self.base.numerator // self.base.denominator).astype(np.int32)
 
 
@@ -63,7 +63,7 @@ def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
     return Clock(base, round(Fraction(start, av.time_base) / base))
 
 
-class Index:
+class PacketIndex:
     """The packets of the picture, in the order of presentation. `frame_ms` rises strictly unless `repeats`.
 
     Raises:
@@ -214,7 +214,7 @@ class Facts:
 
 def index_of(
     container: InputContainer, stream: VideoStream, duration_max_s: int, first: FirstPictures | None = None
-) -> Index:
+) -> PacketIndex:
     """Read all packets; `first` is what a decoder has made of them.
 
     Raises:
@@ -246,7 +246,7 @@ def index_of(
         rows = shown.frames(rows, first.interlaced_pace)
     if first and first.pts is not None and not (facts.jumps or facts.guessed or facts.unstamped):
         rows, facts.headless = shown.from_first(rows, first.pts)
-    return Index(rows, clock_of(container, stream), facts, duration_max_s)
+    return PacketIndex(rows, clock_of(container, stream), facts, duration_max_s)
 
 
 def _placed(rows: list[Row], timeless: int) -> list[Row]:
@@ -262,7 +262,7 @@ def no_data() -> Undecodable:
     return Undecodable("damaged", "the file has a header but no picture data", final=True)
 
 
-def frame_rate(stream: VideoStream, index: Index) -> float:
+def frame_rate(stream: VideoStream, index: PacketIndex) -> float:
     """Frames a second: as declared where that is true, else as the times of the frames have it."""
     declared = float(stream.average_rate or stream.guessed_rate or 0)
     steps, span_ms = len(index.frame_ms) - 1, index.last_ms - int(index.frame_ms[0])
@@ -278,7 +278,7 @@ def _rounding(steps: int, span_ms: int) -> float:
     return steps * 1000 / max(1, span_ms - 1) - steps * 1000 / (span_ms + 1)
 
 
-def duration_ms(container: InputContainer, stream: VideoStream, index: Index) -> int:
+def duration_ms(container: InputContainer, stream: VideoStream, index: PacketIndex) -> int:
     """What plays: until the last picture has been shown for as long as it says, or the sound has ended."""
     end = index.last_ms + _held_ms(container, stream, index)
     sound_s = index.facts.sound_end_s()
@@ -293,7 +293,7 @@ def duration_ms(container: InputContainer, stream: VideoStream, index: Index) ->
     return sound_ms if sound_ms > end + SOUND_TAIL_MS else end
 
 
-def _held_ms(container: InputContainer, stream: VideoStream, index: Index) -> int:
+def _held_ms(container: InputContainer, stream: VideoStream, index: PacketIndex) -> int:
     """How long the last picture is shown: at least 1. What its packet says is true in MOV, a guess elsewhere."""
     pace, facts = _pace_ms(stream, index), index.facts
     if index.counted or not facts.pts_known or facts.picture_end is None:
@@ -309,14 +309,14 @@ def _held_ms(container: InputContainer, stream: VideoStream, index: Index) -> in
     return left if 0 < left < pace else pace
 
 
-def _declared_ms(container: InputContainer, index: Index) -> int:
+def _declared_ms(container: InputContainer, index: PacketIndex) -> int:
     """How long the file is by its own header; -1 where FFmpeg has estimated it."""
     if not container.duration or not (index.facts.mov or index.facts.matroska):
         return -1
     return int(container.duration * 1000 // av.time_base)
 
 
-def _declared_end_ms(container: InputContainer, index: Index) -> int:
+def _declared_end_ms(container: InputContainer, index: PacketIndex) -> int:
     """Where the picture ends by the header at the least, on a player's clock; below 0 where that does not say.
 
     Muxers of Matroska disagree on whether its length counts from 0 or from the first picture.
@@ -325,7 +325,7 @@ def _declared_end_ms(container: InputContainer, index: Index) -> int:
     return _declared_ms(container, index) - start_ms
 
 
-def _pace_ms(stream: VideoStream, index: Index) -> int:
+def _pace_ms(stream: VideoStream, index: PacketIndex) -> int:
     """The usual time from one picture to the next."""
     steps = np.diff(index.frame_ms)
     rate = float(stream.average_rate or stream.guessed_rate or RATE_UNKNOWN)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipelines.decode import orientation, packets, tonemap
 from pipelines.decode.containers import Undecodable, best_picture, container_name, open_container, picture
 from pipelines.decode.orientation import Orientation
-from pipelines.decode.packets import Index
+from pipelines.decode.packets import PacketIndex
 from pipelines.decode.shown import FirstPictures
 
 FIRST_PACKETS_MAX = 600  # tried until a first frame comes out
@@ -126,7 +126,7 @@ def _decoded(packet: Any) -> list[av.VideoFrame]:
         return []
 
 
-def _describe(container: InputContainer, stream: VideoStream, index: Index, first: FirstFrame) -> dict[str, Any]:
+def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex, first: FirstFrame) -> dict[str, Any]:
     codec, facts, lies = stream.codec_context, index.facts, first.orientation
     shape = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)
     width, height = max(1, round(codec.width * (shape if shape > 0 else 1))), codec.height
@@ -157,7 +157,7 @@ def _describe(container: InputContainer, stream: VideoStream, index: Index, firs
     }
 
 
-def _whole_enough(index: Index, values: dict[str, Any], share_min: float) -> str:
+def _whole_enough(index: PacketIndex, values: dict[str, Any], share_min: float) -> str:
     """A file that lost little is kept, with a warning; one that lost more is damaged.
 
     What a file declares is its number of frames (MP4, AVI) or its length; what is there is what the packets say.

@@ -38,7 +38,7 @@ MB = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Plan:
+class IndexCost:
     """What one profile would cost for so many rows. Bytes; `lists` only for IVFFlat."""
 
     profile: Profile
@@ -57,7 +57,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelCoverage:
     """A registered model, and how much of the catalogue it covers."""
 
     id: int
@@ -71,7 +71,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Index:
+class VectorIndex:
     """An index of a model's partition."""
 
     name: str
@@ -99,10 +99,10 @@ class Progress:
     total: int
 
 
-def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> Plan:
+def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> IndexCost:
     """The cost of a profile, from rows, dimensions and type."""
     lists = max(1, min(LISTS_MAX, math.isqrt(rows))) if profile == "ivfflat" else None
-    made = Plan(
+    made = IndexCost(
         profile=profile,
         rows=rows,
         dimensions=dimensions,
@@ -112,7 +112,7 @@ def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> Pl
         lists=lists,
         refused=None,
     )
-    return Plan(**{**vars(made), "refused": _refusal(made, memory_max_mb)})
+    return IndexCost(**{**vars(made), "refused": _refusal(made, memory_max_mb)})
 
 
 def ef_construction(rows: int) -> int:
@@ -139,7 +139,7 @@ def _build_bytes(profile: Profile, rows: int, dimensions: int, lists: int) -> in
     return rows * (vector + 203 + 32 * M)
 
 
-def _refusal(made: Plan, memory_max_mb: int) -> str | None:
+def _refusal(made: IndexCost, memory_max_mb: int) -> str | None:
     if made.dimensions > DIMENSIONS_MAX[made.profile]:
         return f"{made.profile} takes at most {DIMENSIONS_MAX[made.profile]:,} dimensions"
     if made.build_mb > memory_max_mb:
@@ -150,9 +150,9 @@ def _refusal(made: Plan, memory_max_mb: int) -> str | None:
 # ── What there is ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def models(connection: Connection[Any]) -> list[Model]:
+def models(connection: Connection[Any]) -> list[ModelCoverage]:
     """Every model; `missing` counts segments that it has no vector for."""
-    with connection.cursor(row_factory=class_row(Model)) as cursor:
+    with connection.cursor(row_factory=class_row(ModelCoverage)) as cursor:
         return cursor.execute(
             "SELECT m.id, m.name, m.dimensions, m.active, m.followed, m.fingerprint,"
             " (SELECT count(*) FROM media.embeddings e WHERE e.model_id = m.id) AS rows,"
@@ -161,7 +161,7 @@ def models(connection: Connection[Any]) -> list[Model]:
         ).fetchall()
 
 
-def model(connection: Connection[Any], name: str) -> Model:
+def model(connection: Connection[Any], name: str) -> ModelCoverage:
     """A model by name; the active one for "".
 
     Raises:
@@ -175,9 +175,9 @@ def model(connection: Connection[Any], name: str) -> Model:
     return found[0]
 
 
-def indexes(connection: Connection[Any], model_id: int) -> list[Index]:
+def indexes(connection: Connection[Any], model_id: int) -> list[VectorIndex]:
     """The vector indexes of a model's partition."""
-    with connection.cursor(row_factory=class_row(Index)) as cursor:
+    with connection.cursor(row_factory=class_row(VectorIndex)) as cursor:
         return cursor.execute(
             "SELECT c.relname AS name, a.amname AS method, i.indisvalid AS valid, pg_relation_size(c.oid) AS bytes,"
             " CASE a.amname WHEN 'hnsw' THEN coalesce((SELECT option_value::int FROM pg_options_to_table(c.reloptions)"
@@ -201,7 +201,7 @@ def progress(connection: Connection[Any], model_id: int) -> Progress | None:
 # ── Changing it ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def build(connection: Connection[Any], target: Model, profile: Profile, memory_max_mb: int) -> str:
+def build(connection: Connection[Any], target: ModelCoverage, profile: Profile, memory_max_mb: int) -> str:
     """Build an index beside the traffic, or build it anew; returns its name. The connection is in autocommit mode.
 
     An index of another profile is dropped once the new one is valid: the planner would go on using it.
@@ -221,7 +221,9 @@ def build(connection: Connection[Any], target: Model, profile: Profile, memory_m
     return name
 
 
-def _statements(name: str, before: dict[str, Index], target: Model, cost: Plan) -> Iterator[sql.Composed]:
+def _statements(
+    name: str, before: dict[str, VectorIndex], target: ModelCoverage, cost: IndexCost
+) -> Iterator[sql.Composed]:
     known = before.get(name)
     # A build that was interrupted leaves an invalid index, under its own name or that of the rebuilding.
     for index in before.values():
@@ -241,7 +243,7 @@ def _statements(name: str, before: dict[str, Index], target: Model, cost: Plan) 
             yield _drop(index.name)
 
 
-def _create(name: str, target: Model, cost: Plan) -> sql.Composed:
+def _create(name: str, target: ModelCoverage, cost: IndexCost) -> sql.Composed:
     options = f"lists = {cost.lists}" if cost.lists else f"m = {M}, ef_construction = {ef_construction(cost.rows)}"
     indexed = "(binary_quantize(embedding)::bit({})) bit_hamming_ops" if cost.profile == "bit" else HALVES
     return sql.SQL("CREATE INDEX CONCURRENTLY {} ON media.{} USING {} ({}) WITH ({})").format(
@@ -257,7 +259,7 @@ def _drop(name: str) -> sql.Composed:
     return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS media.{}").format(sql.Identifier(name))
 
 
-def switch(connection: Connection[Any], name: str, *, force: bool = False) -> Model:
+def switch(connection: Connection[Any], name: str, *, force: bool = False) -> ModelCoverage:
     """Make a model the one that searches use, in one transaction. Switching to the active one changes nothing.
 
     Raises:
@@ -275,7 +277,7 @@ def switch(connection: Connection[Any], name: str, *, force: bool = False) -> Mo
         connection.execute("UPDATE media.models SET active = false, followed = true WHERE active")
         connection.execute("UPDATE media.models SET active = true, followed = false WHERE id = %s", (target.id,))
         bump_generation(connection)
-    return Model(**{**vars(target), "active": True, "followed": False})
+    return ModelCoverage(**{**vars(target), "active": True, "followed": False})
 
 
 def follow(connection: Connection[Any], name: str, *, on: bool = True) -> None:

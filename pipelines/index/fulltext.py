@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from psycopg.sql import SQL, Composed
 
 from pipelines.catalog.videos import VISIBLE
-from pipelines.index.vectors import Connection, Filters, Model, Plan, configure, distance, to_text
+from pipelines.index.vectors import Connection, Filters, SearchLimits, SearchModel, configure, distance, to_text
 
 EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|[^\s"]+)')  # as websearch_to_tsquery reads it: -word, -"two words"
 PHRASE = re.compile(r'"([^"]*)"')
@@ -153,7 +153,7 @@ async def matching(
     text: str,
     limit: int,
     filters: Filters | None = None,
-    plan: Plan | None = None,
+    plan: SearchLimits | None = None,
     language: str = "english",
 ) -> list[Match]:
     """The videos that match best, those with all words before those with any. Filters hold before anything is cut.
@@ -164,7 +164,7 @@ async def matching(
     Raises:
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
-    filters, plan = filters or Filters(), plan or Plan()
+    filters, plan = filters or Filters(), plan or SearchLimits()
     await configure(connection, {"statement_timeout": plan.timeout_ms})
     query, parameters = await _matching(connection, filters)
     asked = {"text": wanted(text), "language": language, "words": WORDS_MAX, "depth": max(limit, plan.text_rows)}
@@ -218,16 +218,16 @@ async def moments(
     connection: Connection,
     matches: Sequence[Match],
     each: int,
-    model: Model | None = None,
+    model: SearchModel | None = None,
     vector: NDArray[np.float32] | None = None,
     segment_ids: Sequence[int] | None = None,
-    plan: Plan | None = None,
+    plan: SearchLimits | None = None,
 ) -> list[Named]:
     """Moments that stand for videos, at most `each` of one: its nearest to a vector, or without one its first in time.
 
     A video whose moments have no vectors of the model yet is stood for by its first ones.
     """
-    await configure(connection, {"statement_timeout": (plan or Plan()).timeout_ms})
+    await configure(connection, {"statement_timeout": (plan or SearchLimits()).timeout_ms})
     found: dict[int, list[tuple[int, float | None]]] = {}
     video_ids = [match.video_id for match in matches]
     if model is not None and vector is not None:
@@ -252,7 +252,7 @@ async def _collect(
         found.setdefault(video_id, []).append((segment_id, cosine))
 
 
-def _nearest(model: Model) -> Composed:
+def _nearest(model: SearchModel) -> Composed:
     """All moments of a video are compared: the sign keeps the planner off the vector index."""
     return SQL(
         "SELECT w.video_id, m.segment_id, m.cosine FROM unnest(%(videos)s::bigint[]) AS w (video_id) CROSS JOIN LATERAL ("

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import LiteralString
 
 from pipelines.index.fulltext import wanted
-from pipelines.index.vectors import Connection, Found, Plan, configure
+from pipelines.index.vectors import Connection, MomentDetails, SearchLimits, configure
 
 WORD = re.compile(r"[^\W_]+")  # as full text has them: a sign parts words, `_` too
 CHARS_MAX = 2000  # of a title, of a description, of all tags; words behind them are not marked
@@ -49,14 +49,14 @@ class Highlight:
 
 
 @dataclass(frozen=True)
-class Asked:
+class VideoWords:
     """The distinct words of each video, with a space between; `videos` names the video of each."""
 
     videos: str
     words: str
 
 
-def asked(moments: Sequence[Found]) -> Asked:
+def asked(moments: Sequence[MomentDetails]) -> VideoWords:
     """What is to be compared, each word once a video: all titles first, then tags, then descriptions, up to `WORDS_MAX`."""
     texts: dict[tuple[int, str], None] = {}
     for field in FIELDS:
@@ -69,23 +69,23 @@ def asked(moments: Sequence[Found]) -> Asked:
         if len(pairs) >= WORDS_MAX:
             break
     first = list(islice(pairs, WORDS_MAX))
-    return Asked(" ".join(str(video_id) for video_id, _ in first), " ".join(word for _, word in first))
+    return VideoWords(" ".join(str(video_id) for video_id, _ in first), " ".join(word for _, word in first))
 
 
 async def matched(
-    connection: Connection, asked: Asked, text: str, language: str, plan: Plan | None = None
+    connection: Connection, asked: VideoWords, text: str, language: str, plan: SearchLimits | None = None
 ) -> set[tuple[int, str]]:
     """Which of the words are those of a query, each with its video.
 
     Raises:
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
-    await configure(connection, {"statement_timeout": (plan or Plan()).timeout_ms})
+    await configure(connection, {"statement_timeout": (plan or SearchLimits()).timeout_ms})
     parameters = {"videos": asked.videos, "words": asked.words, "language": language, "text": wanted(text)}
     return set(await (await connection.execute(MATCHED, parameters)).fetchall())
 
 
-def marked(moments: Sequence[Found], matched: Set[tuple[int, str]]) -> Mapping[int, list[Highlight]]:
+def marked(moments: Sequence[MomentDetails], matched: Set[tuple[int, str]]) -> Mapping[int, list[Highlight]]:
     """By moment its words that are in `matched`, in the order of the fields, `MARKS_MAX` at most."""
     return {
         each.segment_id: list(
@@ -95,7 +95,7 @@ def marked(moments: Sequence[Found], matched: Set[tuple[int, str]]) -> Mapping[i
     }
 
 
-def _words(moment: Found) -> Iterator[Highlight]:
+def _words(moment: MomentDetails) -> Iterator[Highlight]:
     """Every word of what is shown of a moment."""
     for field in FIELDS:
         for index, text in _texts(moment, field):
@@ -103,7 +103,7 @@ def _words(moment: Found) -> Iterator[Highlight]:
                 yield Highlight(field, index, *word.span(), word.group())
 
 
-def _texts(moment: Found, field: str) -> Iterator[tuple[int, str]]:
+def _texts(moment: MomentDetails, field: str) -> Iterator[tuple[int, str]]:
     """The texts of a field with the index of each, `CHARS_MAX` of all of them together."""
     given = {"title": [moment.title], "tags": moment.tags, "description": [moment.description]}[field]
     left = CHARS_MAX

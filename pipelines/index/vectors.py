@@ -91,7 +91,7 @@ STATE: LiteralString = """
 
 
 @dataclass(frozen=True)
-class Model:
+class SearchModel:
     """A row of media.models: whose vectors are compared."""
 
     id: int
@@ -157,7 +157,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchLimits:
     """Limits of one look: up to `exact_rows` everything is compared, whatever the graph would cost."""
 
     exact_rows: int = 20_000
@@ -183,7 +183,7 @@ class Hit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Looked:
+class VectorHits:
     """The nearest, best first, how they were found ("exact", "index", or "index, exact") and of about how many rows."""
 
     hits: list[Hit]
@@ -192,7 +192,7 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Found:
+class MomentDetails:
     """A moment with what an answer shows of it and of its video."""
 
     segment_id: int
@@ -209,7 +209,7 @@ class Found:
     creator_public_id: str = ""
 
 
-async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...], int]:
+async def state(connection: Connection) -> tuple[int, SearchModel | None, tuple[str, ...], int]:
     """The generation, which grows with every change that a search could see, the model whose vectors are searched,
     the names of all models that are registered, and how many of those changes only added moments.
 
@@ -220,45 +220,52 @@ async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, .
     return int(row[0]), _model(row), tuple(row[6]), int(row[8])
 
 
-async def named(connection: Connection, name: str) -> Model | None:
+async def named(connection: Connection, name: str) -> SearchModel | None:
     """A model by its name."""
     row = await (await connection.execute(STATE + "m.name = %s", (name,))).fetchone()
     return _model(row) if row is not None else None
 
 
-def _model(row: Sequence[Any]) -> Model | None:
+def _model(row: Sequence[Any]) -> SearchModel | None:
     if row[1] is None:
         return None
     model_id, name, dimensions, fingerprint, size = row[1:6]
     rows = (size or 0) // bytes_per_row(dimensions)
-    return Model(model_id, name, dimensions, fingerprint, rows, row[7] or "hnsw")
+    return SearchModel(model_id, name, dimensions, fingerprint, rows, row[7] or "hnsw")
 
 
 async def nearest(
     connection: Connection,
-    model: Model,
+    model: SearchModel,
     vector: NDArray[np.float32],
     limit: int,
     filters: Filters | None = None,
-    plan: Plan | None = None,
-) -> Looked:
+    plan: SearchLimits | None = None,
+) -> VectorHits:
     """The moments whose vectors have the largest cosine with a unit vector, best first.
 
     Raises:
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
-    filters, plan = filters or Filters(), plan or Plan()
+    filters, plan = filters or Filters(), plan or SearchLimits()
     fitting = await fit(connection, model, filters)
     if not plan.exact(fitting, model.rows, limit):
         met = await _walk(connection, model, vector, limit, filters, plan)
         if len(met) == limit or not plan.whole:
-            return Looked(met, "index", fitting)
-        return Looked(await exact(connection, model, vector, limit, filters, plan.timeout_ms), "index, exact", fitting)
-    return Looked(await exact(connection, model, vector, limit, filters, plan.timeout_ms), "exact", fitting)
+            return VectorHits(met, "index", fitting)
+        return VectorHits(
+            await exact(connection, model, vector, limit, filters, plan.timeout_ms), "index, exact", fitting
+        )
+    return VectorHits(await exact(connection, model, vector, limit, filters, plan.timeout_ms), "exact", fitting)
 
 
 async def exact(
-    connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters, timeout_ms: int
+    connection: Connection,
+    model: SearchModel,
+    vector: NDArray[np.float32],
+    limit: int,
+    filters: Filters,
+    timeout_ms: int,
 ) -> list[Hit]:
     """The nearest by comparing every row that passes, whatever it costs within the time."""
     await configure(connection, {"statement_timeout": timeout_ms, "enable_seqscan": "on"})
@@ -286,7 +293,7 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
         known |= wanted
 
 
-async def fit(connection: Connection, model: Model, filters: Filters) -> int:
+async def fit(connection: Connection, model: SearchModel, filters: Filters) -> int:
     """About how many rows pass the filters. Filters of videos, which are few beside their moments, are counted."""
     named = model.rows if filters.segment_ids is None else len(filters.segment_ids)
     # What excluded words leave is nearly everything, and to count it would be to look at every video's words.
@@ -308,13 +315,18 @@ def bytes_per_row(dimensions: int) -> int:
     return math.ceil(PAGE_BYTES / max(1, PAGE_USABLE_BYTES // (2 * dimensions + 84)))
 
 
-def distance(model: Model) -> Composed:
+def distance(model: SearchModel) -> Composed:
     """As the index has it: the same expression, or the index is not used. `<#>` is minus the inner product."""
     return SQL("(e.embedding::halfvec({d})) <#> %(vector)s::halfvec({d})").format(d=Constant(model.dimensions))
 
 
 async def _walk(
-    connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters, plan: Plan
+    connection: Connection,
+    model: SearchModel,
+    vector: NDArray[np.float32],
+    limit: int,
+    filters: Filters,
+    plan: SearchLimits,
 ) -> list[Hit]:
     """By the index: once where nothing is filtered, and on and on only when so much is hidden that too few are left.
 
@@ -329,11 +341,11 @@ async def _walk(
 
 async def _by_index(
     connection: Connection,
-    model: Model,
+    model: SearchModel,
     vector: NDArray[np.float32],
     limit: int,
     filters: Filters,
-    plan: Plan,
+    plan: SearchLimits,
     *,
     on: bool,
 ) -> list[Hit]:
@@ -353,7 +365,7 @@ async def _by_index(
     return await hits(connection, query, parameters | {"vector": to_text(vector), "limit": limit, "some": some})
 
 
-def _scan(model: Model, plan: Plan, rows: int, *, on: bool) -> dict[str, Any]:
+def _scan(model: SearchModel, plan: SearchLimits, rows: int, *, on: bool) -> dict[str, Any]:
     """How the index is walked: once, for so many rows, or `on` until they have passed."""
     common = {"statement_timeout": plan.timeout_ms, "enable_seqscan": "off"}
     going = "relaxed_order" if on else "off"
@@ -368,7 +380,7 @@ def _scan(model: Model, plan: Plan, rows: int, *, on: bool) -> dict[str, Any]:
     }
 
 
-def _signs(model: Model) -> Composed:
+def _signs(model: SearchModel) -> Composed:
     """How many signs differ, as the bit index has it."""
     return SQL(
         "(binary_quantize(e.embedding)::bit({d})) <~> binary_quantize(%(vector)s::halfvec({d}))::bit({d})"
@@ -376,7 +388,7 @@ def _signs(model: Model) -> Composed:
 
 
 async def _exact(
-    connection: Connection, model: Model, vector: NDArray[np.float32], limit: int, filters: Filters
+    connection: Connection, model: SearchModel, vector: NDArray[np.float32], limit: int, filters: Filters
 ) -> list[Hit]:
     """Every row that passes the filter is compared; the materialised step keeps the planner off the index."""
     conditions, parameters = filters.conditions("e.segment_id")
@@ -391,7 +403,7 @@ async def _exact(
 
 
 async def cosines(
-    connection: Connection, model: Model, vector: NDArray[np.float32], segment_ids: Sequence[int]
+    connection: Connection, model: SearchModel, vector: NDArray[np.float32], segment_ids: Sequence[int]
 ) -> dict[int, float]:
     """The cosine of certain moments (those that only full text has found)."""
     query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE e.segment_id = ANY(%(ids)s)").format(
@@ -401,7 +413,7 @@ async def cosines(
     return {hit.segment_id: hit.value for hit in found}
 
 
-async def vector_of(connection: Connection, model: Model, segment_id: int) -> NDArray[np.float32] | None:
+async def vector_of(connection: Connection, model: SearchModel, segment_id: int) -> NDArray[np.float32] | None:
     """A moment's own vector ("more like this"); None where there is none or it may not be seen."""
     query = SQL(
         "SELECT e.embedding::text FROM {leaf} e JOIN media.videos v ON v.id = e.video_id"
@@ -411,7 +423,7 @@ async def vector_of(connection: Connection, model: Model, segment_id: int) -> ND
     return _vector(row[0]) if row else None
 
 
-async def sampled(connection: Connection, model: Model, count: int) -> list[NDArray[np.float32]]:
+async def sampled(connection: Connection, model: SearchModel, count: int) -> list[NDArray[np.float32]]:
     """The vectors of at most so many moments from all over the catalogue, one a video, from a few of its pages."""
     share = min(100.0, 100.0 * SAMPLED_PER_VIDEO * count / max(1, model.rows))
     query = SQL(
@@ -421,9 +433,9 @@ async def sampled(connection: Connection, model: Model, count: int) -> list[NDAr
     return [_vector(text) for (text,) in rows]
 
 
-async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int, Found]:
+async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int, MomentDetails]:
     """What an answer shows of moments; those that may not be seen (any more) are left out."""
-    async with connection.cursor(row_factory=class_row(Found)) as cursor:
+    async with connection.cursor(row_factory=class_row(MomentDetails)) as cursor:
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
             " s.best_frame_ms, c.name AS creator, v.public_id AS video_public_id,"

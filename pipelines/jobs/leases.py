@@ -42,7 +42,7 @@ def claim(
 
     The same owner asking again gets the lease it has: a task that is repeated is no new attempt.
     """
-    with connection.transaction(), connection.cursor(row_factory=class_row(_Row)) as cursor:
+    with connection.transaction(), connection.cursor(row_factory=class_row(_LeaseRow)) as cursor:
         # The lock decides between two that ask at once.
         row = cursor.execute(
             f"SELECT id, status, {SEARCHABLE} AS searchable, attempts, lease_owner, lease_token,"
@@ -74,7 +74,7 @@ def claim(
 
 
 @dataclass(frozen=True)
-class _Row:
+class _LeaseRow:
     id: int
     status: str
     searchable: bool

@@ -18,7 +18,7 @@ from pipelines.settings import ModelSettings
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelInfo:
     """What the stages must know of the encoder without loading it."""
 
     id: int
@@ -28,7 +28,7 @@ class Model:
     fingerprint: str
 
 
-def register(connection: Connection, named: ModelSettings, cpus: float) -> Model:
+def register(connection: Connection, named: ModelSettings, cpus: float) -> ModelInfo:
     """The model of these settings, with a partition for its vectors. `cpus` are those of the worker that loads it.
 
     Raises:
@@ -40,16 +40,16 @@ def register(connection: Connection, named: ModelSettings, cpus: float) -> Model
     return _known(connection, named.name, files) or retry(lambda: _registered(connection, named, cpus, files))
 
 
-def _known(connection: Connection, name: str, files: str) -> Model | None:
+def _known(connection: Connection, name: str, files: str) -> ModelInfo | None:
     row = connection.execute(
         "SELECT id, name, image_size, fit, fingerprint FROM media.models"
         " WHERE name = %s AND files = %s AND files <> '' AND image_size IS NOT NULL",
         (name, files),
     ).fetchone()
-    return Model(*row) if row else None
+    return ModelInfo(*row) if row else None
 
 
-def _registered(connection: Connection, named: ModelSettings, cpus: float, files: str) -> Model:
+def _registered(connection: Connection, named: ModelSettings, cpus: float, files: str) -> ModelInfo:
     import ray
 
     try:
@@ -59,7 +59,7 @@ def _registered(connection: Connection, named: ModelSettings, cpus: float, files
     return remember(connection, named.name, facts, files)
 
 
-def remember(connection: Connection, name: str, facts: Mapping[str, Any], files: str) -> Model:
+def remember(connection: Connection, name: str, facts: Mapping[str, Any], files: str) -> ModelInfo:
     """Write down what a model is (`facts`), for as long as its files have this digest.
 
     Raises:
@@ -80,7 +80,7 @@ def remember(connection: Connection, name: str, facts: Mapping[str, Any], files:
         "UPDATE media.models SET files = %s, image_size = %s, fit = %s WHERE id = %s",
         (files, facts["image_size"], facts["fit"], row[0]),
     )
-    return Model(row[0], name, facts["image_size"], facts["fit"], facts["fingerprint"])
+    return ModelInfo(row[0], name, facts["image_size"], facts["fit"], facts["fingerprint"])
 
 
 def facts_of(named: ModelSettings) -> dict[str, Any]:

@@ -26,14 +26,14 @@ CONTENT_TYPE = "application/vnd.apache.parquet"
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredFrameVectors:
     """The frame vectors of a video, by one model; `mode` is how its frames were looked at."""
 
     staged: Staged
     mode: str
 
 
-def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: Kept) -> None:
+def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: StoredFrameVectors) -> None:
     """Keep them; again, they replace themselves."""
     staged, folder = kept.staged, _folder(bucket, video_id)
     about = {"pipeline_version": str(PIPELINE_VERSION), "mode": kept.mode}
@@ -48,7 +48,7 @@ def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: Kep
     storage.put_bytes(_parquet(candidates, about), f"{folder}model-{model_id}.parquet", CONTENT_TYPE)
 
 
-def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> Kept:
+def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> StoredFrameVectors:
     """What was kept.
 
     Raises:
@@ -69,7 +69,7 @@ def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> Kept:
         _matrix(candidates["vector"]),
         candidates["thumbnail"].to_pylist(),
     )
-    return Kept(staged, _about(frames)["mode"])
+    return StoredFrameVectors(staged, _about(frames)["mode"])
 
 
 def listed(storage: Storage, bucket: str) -> Iterator[tuple[int, int]]:

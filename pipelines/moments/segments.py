@@ -33,7 +33,7 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SegmentsWritten:
     """What became of a video's moments."""
 
     segments: int
@@ -83,7 +83,7 @@ def thumbnails(connection: Connection, video_id: int) -> list[str]:
 
 def replace(
     connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment], uris: Sequence[str]
-) -> Kept:
+) -> SegmentsWritten:
     """Make these the moments of a video, within the caller's transaction; the same ones again change nothing."""
     before = connection.execute(
         "SELECT id, start_ms, end_ms FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
@@ -95,7 +95,7 @@ def replace(
         connection.execute("DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in gone],))
         connection.execute("DELETE FROM media.segments WHERE id = ANY(%s)", ([row[0] for row in gone],))
     _write_vectors(connection, video_id, model_id, moments, ids)
-    return Kept(len(ids), len(gone), len(before))
+    return SegmentsWritten(len(ids), len(gone), len(before))
 
 
 def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], uris: Sequence[str]) -> list[int]:

@@ -62,7 +62,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Samples:
+class Plane:
     """One of a frame's planes as it lies in memory: rows [height, at least `width`], of 8 bits a sample or of 16."""
 
     rows: NDArray[np.uint8] | NDArray[np.uint16]
@@ -75,7 +75,7 @@ def grid(*, upright: bool) -> tuple[int, int]:
 
 
 def plane(
-    luma: Samples, blue: Samples, red: Samples, cells: tuple[int, int], *, depth: int = 8, full: bool = False
+    luma: Plane, blue: Plane, red: Plane, cells: tuple[int, int], *, depth: int = 8, full: bool = False
 ) -> Floats:
     """A small float RGB plane [3, cells], 0 to 255, of a frame's Y'CbCr planes of `depth` bits.
 
@@ -92,7 +92,7 @@ def plane(
     return colours
 
 
-def _means(samples: Samples, cells: tuple[int, int], points: int) -> Floats:
+def _means(samples: Plane, cells: tuple[int, int], points: int) -> Floats:
     places = _places(samples.rows.shape, samples.width, cells, points)
     total = samples.rows.reshape(-1).take(places, mode="clip").sum(axis=0, dtype=np.uint32)
     means: Floats = total * np.float32(1 / points**2)

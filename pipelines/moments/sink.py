@@ -22,7 +22,7 @@ from pipelines.catalog import catalog
 from pipelines.jobs import leases
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Times
 from pipelines.moments import frame_vectors, segments
-from pipelines.moments.frame_vectors import Kept
+from pipelines.moments.frame_vectors import StoredFrameVectors
 from pipelines.moments.losses import Losses
 from pipelines.moments.segments import Staged
 from pipelines.moments.shots import FEATURES, Rules
@@ -112,16 +112,16 @@ def finalise(
     bucket: str,
     settings: IngestSettings,
     job_id: str,
-) -> segments.Kept | None:
+) -> segments.SegmentsWritten | None:
     """Decide the shots, store the thumbnails, write the moments. None: the lease has passed on."""
     staged, duration_ms = _staged(connection, video_id, token)
     if staged is None:
         return None
-    moments = _moments(Kept(staged, settings.mode), duration_ms, settings)
+    moments = _moments(StoredFrameVectors(staged, settings.mode), duration_ms, settings)
     pictures = Thumbnails(storage, bucket, video_id, token)
     with _taken_away(connection, pictures, video_id, token):
         if settings.frame_vectors:
-            frame_vectors.write(storage, bucket, video_id, model_id, Kept(staged, settings.mode))
+            frame_vectors.write(storage, bucket, video_id, model_id, StoredFrameVectors(staged, settings.mode))
         uris = pictures.put(moments)
         with connection.transaction():
             is_ours = _leased(connection, video_id, token)
@@ -147,7 +147,7 @@ def repool(
     bucket: str,
     settings: IngestSettings,
     spared: Sequence[str] = (),
-) -> segments.Kept | None:
+) -> segments.SegmentsWritten | None:
     """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready, or
     another one has made them meanwhile, or ingested it again. Thumbnails that are `spared` stay, beside those that were
     shown until now.
@@ -232,7 +232,7 @@ def tidy(connection: Connection, storage: Storage, bucket: str, video_id: int) -
         pictures.keep(segments.thumbnails(connection, video_id))
 
 
-def _moments(kept: Kept, duration_ms: int, settings: IngestSettings) -> list[Segment]:
+def _moments(kept: StoredFrameVectors, duration_ms: int, settings: IngestSettings) -> list[Segment]:
     rules = Rules(settings.shot_min_ms, settings.shot_max_ms)
     found = segments.find_shots(kept.staged, kept.mode, duration_ms, rules, settings.fixed_segment_ms)
     return segments.assemble(kept.staged, found)
@@ -278,7 +278,7 @@ def losses(connection: Connection, video_id: int, token: int) -> Losses:
     return Losses(*map(int, row))
 
 
-def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.Kept) -> None:
+def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.SegmentsWritten) -> None:
     said = losses(connection, video_id, token).warning() or None
     connection.execute(
         "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s, error = NULL,"

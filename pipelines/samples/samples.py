@@ -35,7 +35,7 @@ TRUTH = "truth.jsonl"
 
 
 @dataclass(frozen=True)
-class Shot:
+class FilmedShot:
     """What is seen from when to when."""
 
     start_ms: int
@@ -57,7 +57,7 @@ class Sample:
     wallet: str
     form: Form
     duration_ms: int
-    shots: tuple[Shot, ...]
+    shots: tuple[FilmedShot, ...]
     fault: str = ""
 
 
@@ -69,13 +69,13 @@ class Script:
     frames: tuple[int, ...]
     dissolves: bool
 
-    def shots(self, form: Form) -> tuple[Shot, ...]:
+    def shots(self, form: Form) -> tuple[FilmedShot, ...]:
         """The truth; a dissolve belongs to the shot it leads to."""
         concepts, shots, start = world.artwork().concepts, [], 0
         for scene, count in zip(self.scenes, self.frames, strict=True):
             names = tuple(concepts[index].name for index in scene.concepts)
             bounds = form.ms(start), form.ms(start + count)
-            shots.append(Shot(*bounds, world_words.plain(scene, concepts), names, scene.background.name))
+            shots.append(FilmedShot(*bounds, world_words.plain(scene, concepts), names, scene.background.name))
             start += count
         return tuple(shots)
 
@@ -179,7 +179,7 @@ def describe(out: Path, samples: Sequence[Sample]) -> None:
 
 
 def _sample(row: dict[str, Any]) -> Sample:
-    shots = tuple(Shot(**shot | {"concepts": tuple(shot["concepts"])}) for shot in row["shots"])
+    shots = tuple(FilmedShot(**shot | {"concepts": tuple(shot["concepts"])}) for shot in row["shots"])
     return Sample(**row | {"shots": shots, "form": Form(**row["form"]), "tags": tuple(row["tags"])})
 
 

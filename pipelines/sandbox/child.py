@@ -31,7 +31,7 @@ import numpy as np
 from cluster import landlock
 from cluster.landlock import Rule
 from pipelines.confinement import layers
-from pipelines.confinement.layers import OWN_USER, Confinement, Found
+from pipelines.confinement.layers import OWN_USER, AvailableLayers, Confinement
 from pipelines.confinement.profiles import Profile
 from pipelines.decode.containers import Undecodable
 from pipelines.sandbox.sandbox import HEADER, Array, sealed_memory
@@ -56,7 +56,7 @@ def main() -> None:
             return
         memory = descriptors[0]
         request = json.loads(_receive(channel, struct.unpack("<I", head)[0]))
-        order = Order(tasks.TASKS[request["task"]], request["arguments"], Profile(**request["profile"]), found)
+        order = TaskRequest(tasks.TASKS[request["task"]], request["arguments"], Profile(**request["profile"]), found)
         answer = _supervise(channel, order, memory)
         os.close(memory)
         _send(channel, answer)
@@ -70,13 +70,13 @@ class Sealed(importlib.abc.MetaPathFinder):
 
 
 @dataclass(frozen=True)
-class Order:
+class TaskRequest:
     """What a child is to do, and how it is held."""
 
     task: Any
     arguments: Mapping[str, Any]
     profile: Profile
-    found: Found
+    found: AvailableLayers
 
     def files(self, names: Sequence[str]) -> Mapping[str, str]:
         """The arguments of these names that are given."""
@@ -98,7 +98,7 @@ def _receive(channel: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def _supervise(channel: socket.socket, order: Order, memory: int) -> dict[str, Any]:
+def _supervise(channel: socket.socket, order: TaskRequest, memory: int) -> dict[str, Any]:
     """Fork a child, wait for its end, the time limit or the parent's."""
     keeper, child = os.getpid(), os.fork()
     if child == 0:
@@ -129,7 +129,7 @@ def _supervise(channel: socket.socket, order: Order, memory: int) -> dict[str, A
     }
 
 
-def _work(order: Order, memory: int, keeper: int) -> None:
+def _work(order: TaskRequest, memory: int, keeper: int) -> None:
     """In the child: confined first, then the task, then the answer. Never returns."""
     try:
         try:
@@ -153,7 +153,7 @@ def _work(order: Order, memory: int, keeper: int) -> None:
         os._exit(1)
 
 
-def _confined(order: Order, memory: int, keeper: int) -> dict[str, Any]:
+def _confined(order: TaskRequest, memory: int, keeper: int) -> dict[str, Any]:
     """Open what the task is given, let go of all else, and confine this process; the task's arguments.
 
     A file is named by its open descriptor (/proc/self/fd/N), so that no folder on the way to it need be entered.

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.confinement import layers
-from pipelines.confinement.layers import Found
+from pipelines.confinement.layers import AvailableLayers
 from pipelines.confinement.profiles import Profile
 from pipelines.media import NO_FAULT, TEMPORARY, UNCONFINED, Failure
 
@@ -74,7 +74,7 @@ class Sandbox:
         self._channel: socket.socket | None = None
         self._uid = 0
         self._lock = threading.Lock()
-        self.found: Found | None = None  # what confines children, once a keeper has been started
+        self.found: AvailableLayers | None = None  # what confines children, once a keeper has been started
 
     def run(self, task: str, arguments: Mapping[str, Any], profile: Profile) -> Result | Failure:
         """Run `task` on JSON-able arguments, confined to a profile.
@@ -119,7 +119,7 @@ class Sandbox:
         with self._lock:
             self._close()
 
-    def _opened(self, uid: int) -> tuple[socket.socket, Found]:
+    def _opened(self, uid: int) -> tuple[socket.socket, AvailableLayers]:
         if self._channel is not None and self._uid != uid:
             self._close()
         if self._channel is None or self.found is None:
@@ -146,11 +146,11 @@ class Sandbox:
                 )
             self._channel, self._uid = ours, uid
             ours.settimeout(KEEPER_START_MAX_S)
-            self._note(Found.from_json(_hear(ours)))
+            self._note(AvailableLayers.from_json(_hear(ours)))
         assert self.found is not None
         return self._channel, self.found
 
-    def _note(self, found: Found) -> None:
+    def _note(self, found: AvailableLayers) -> None:
         if found != self.found:
             log.log(logging.INFO if found.is_strong else logging.WARNING, "decoders are confined: %s", found.line())
         self.found = found
@@ -180,7 +180,7 @@ def _hear(channel: socket.socket) -> dict[str, Any]:
     return message
 
 
-def _too_weak(found: Found) -> Failure:
+def _too_weak(found: AvailableLayers) -> Failure:
     """The machine is at fault, not the file: another one may take it."""
     missing = ", ".join(f"no {name} ({found.missing[name]})" for name in found.missing if name in layers.STRONG)
     hint = "[ingest] sandbox_weaker_accepted = true accepts that"

@@ -34,7 +34,7 @@ PAGE_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Row:
+class UploadRow:
     """An upload, and what is said of it."""
 
     uri: str
@@ -47,7 +47,7 @@ def is_list(uri: str) -> bool:
     return key.startswith(f"{LISTS}/") and key.endswith(".jsonl")
 
 
-def write(storage: Storage, bucket: str, rows: Iterable[Row], remarks: Iterable[Remark]) -> str:
+def write(storage: Storage, bucket: str, rows: Iterable[UploadRow], remarks: Iterable[Remark]) -> str:
     """Put a list into S3 and return its address; `remember` makes it one that jobs read."""
     lines: list[dict[str, Any]] = [{"uri": row.uri, "entry": dataclasses.asdict(row.entry)} for row in rows]
     lines += [{"remark": row} for row in remarks]
@@ -100,7 +100,7 @@ def read(storage: Storage, uri: str, remarks: Remarks, is_known: Known = nobody)
     return found
 
 
-def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known: Known) -> Row | None:
+def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known: Known) -> UploadRow | None:
     if "remark" in line:
         remarks.extend([line["remark"]])
         return None
@@ -110,7 +110,7 @@ def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known
     said["creator"] = handles.meant(said.get("creator", ""), is_known)  # an earlier release left it as it was written
     try:
         said["language"] = languages.named(said.get("language", ""))  # an earlier release left it as it was written
-        return Row(line["uri"], require_creator(Entry(**said), is_known))
+        return UploadRow(line["uri"], require_creator(Entry(**said), is_known))
     except ValueError as error:  # a release before this one took more
         remarks.add(LEFT_OUT, str(error), str(said["file"]))
         return None

@@ -105,7 +105,7 @@ COLUMNS = frozenset(field.name for field in fields(Entry))
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """A row that can be used, and the line it begins on."""
 
     line: int
@@ -125,7 +125,7 @@ class RefusedRow:
 class Rows:
     """What a manifest says."""
 
-    good: tuple[Row, ...]
+    good: tuple[ManifestRow, ...]
     refused: tuple[RefusedRow, ...] = ()
 
     @property
@@ -147,14 +147,14 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
         Rejected: it is no such file at all, or has a column that nothing knows.
     """
     read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
-    good, refused = list[Row](), list[RefusedRow]()
+    good, refused = list[ManifestRow](), list[RefusedRow]()
     for count, (line, row) in enumerate(read):
         if count >= ROWS_MAX:
             raise Rejected(f"manifest {name} has more than {ROWS_MAX} rows", hint="split the folder")
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            good.append(Row(line, require_creator(_entry(row, is_known), is_known)))
+            good.append(ManifestRow(line, require_creator(_entry(row, is_known), is_known)))
         except (ValueError, TypeError) as error:
             refused.append(RefusedRow(line, str(error), _file_of(row)))
     return Rows(tuple(good), tuple(refused))

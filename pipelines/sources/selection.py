@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pipelines.sources import manifest
-from pipelines.sources.manifest import Entry, RefusedRow, Row, Rows
+from pipelines.sources.manifest import Entry, ManifestRow, RefusedRow, Rows
 from pipelines.sources.remarks import FILE_WITHOUT_ROW, LEFT_OUT, MANIFEST_EMPTY, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks
 
 
@@ -28,7 +28,7 @@ class Manifest:
     folder: str
     rows: Rows
 
-    def place_of(self, row: Row | RefusedRow) -> str:
+    def place_of(self, row: ManifestRow | RefusedRow) -> str:
         """Where a row stands, as remarks name it."""
         return f"{self.name}, line {row.line}"
 

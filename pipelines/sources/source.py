@@ -178,11 +178,11 @@ def upload(
     remarks = Remarks()
     found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
     storage.ensure_bucket(bucket)
-    rows = list[lists.Row]()
+    rows = list[lists.UploadRow]()
     for done, file in enumerate(_each_once(found, path, bucket, remarks)):
         progress(shown(file.path.name), done, len(found))
         if _put(file, storage, require_room):
-            rows.append(lists.Row(file.uri, file.entry))
+            rows.append(lists.UploadRow(file.uri, file.entry))
         else:
             remarks.add(LEFT_OUT, CHANGING, file.name)
     if not rows:

@@ -23,7 +23,7 @@ from torch.nn import functional
 from pipelines.models import compounds
 from pipelines.samples import world, world_words
 from pipelines.training import shape, tokens
-from pipelines.training.course import JOINT_FROM, Course, Plan, normal
+from pipelines.training.course import JOINT_FROM, Course, TrainingSchedule, normal
 from pipelines.training.pictures import Lesson, Studio, paint
 from pipelines.training.words import Phrasebook
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--backbone", default=shape.BACKBONE, help="any vision model timm knows")
-    parser.add_argument("--words-share", type=float, default=Plan.words_share)
+    parser.add_argument("--words-share", type=float, default=TrainingSchedule.words_share)
     parser.add_argument("--note-every-s", type=float, default=240)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -115,7 +115,7 @@ def main() -> None:
     phrases = Phrasebook(world.artwork().concepts)
     words = tokens.build(phrases.corpus())
     cfg = shape.config(words.get_vocab_size(), backbone=options.backbone)
-    plan = Plan(options.minutes, words_share=options.words_share)
+    plan = TrainingSchedule(options.minutes, words_share=options.words_share)
     tokenizer = tokens.encoder(words, shape.CONTEXT)
     course = Course(shape.create(cfg).to(memory_format=torch.channels_last), tokenizer, phrases, plan)
     if (options.out / "state.pt").is_file():

@@ -34,7 +34,7 @@ LEVEL_BY = ((0.25, 0.0), (0.45, 1.0), (0.65, 2.0))  # the least level by that sh
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSchedule:
     """How long, how much at once, how fast."""
 
     minutes: float
@@ -49,7 +49,7 @@ class Plan:
 class Course:
     """The state of a training and its steps."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer: Any, phrases: Phrasebook, plan: Plan) -> None:
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, phrases: Phrasebook, plan: TrainingSchedule) -> None:
         self.model, self.tokenizer, self.phrases, self.plan = model, tokenizer, phrases, plan
         self.table = space.directions(phrases.concepts, _dimensions(model))
         self.scale = torch.nn.Parameter(torch.tensor(math.log(16.0)))

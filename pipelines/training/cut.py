@@ -52,7 +52,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Asked:
+class LabelledTexts:
     """Texts with what decides about their answers: the best cosine that should be shown, or the best there is."""
 
     best: Floats
@@ -82,7 +82,7 @@ def reference(model: encoder.Encoder) -> Reference:
 
 def groups(
     model: encoder.Encoder, held: Reference, catalogue: Catalogue, written: Sequence[Sample], seed: int
-) -> dict[str, Asked]:
+) -> dict[str, LabelledTexts]:
     """What is asked: `found` (with a right answer among the first), `absent`, `outside` the world, and `nonsense`."""
     asked = questions.questions(written, seed)
     vectors = model.texts([text for text, _ in asked])
@@ -93,16 +93,16 @@ def groups(
     found = _asked(held, vectors, best)
     has = np.isfinite(best)
     others = {"absent": absent(catalogue), "outside": OUTSIDE, "nonsense": nonsense(random.Random(seed), NONSENSE)}
-    made = {"found": Asked(found.best[has], found.known[has], found.attainable[has])}
+    made = {"found": LabelledTexts(found.best[has], found.known[has], found.attainable[has])}
     for name, texts in others.items():
         vectors = model.texts(list(texts))
         made[name] = _asked(held, vectors, (vectors @ catalogue.vectors.T).max(1))
     return made
 
 
-def _asked(held: Reference, vectors: Vectors, best: NDArray[np.floating]) -> Asked:
+def _asked(held: Reference, vectors: Vectors, best: NDArray[np.floating]) -> LabelledTexts:
     known, attainable = (vectors @ held.texts.T).max(1), (vectors @ held.pictures.T).max(1)
-    return Asked(best.astype(np.float64), known.astype(np.float64), attainable.astype(np.float64))
+    return LabelledTexts(best.astype(np.float64), known.astype(np.float64), attainable.astype(np.float64))
 
 
 def absent(catalogue: Catalogue) -> list[str]:
@@ -128,7 +128,7 @@ def nonsense(rng: random.Random, count: int) -> list[str]:
     return [kinds[number % len(kinds)]() for number in range(count)]
 
 
-def fit(model: encoder.Encoder, held: Reference, asked: Mapping[str, Asked]) -> Cutoff:
+def fit(model: encoder.Encoder, held: Reference, asked: Mapping[str, LabelledTexts]) -> Cutoff:
     """The cut that hides the most of what is absent and of nonsense, of those that lose at most LOSS_MAX of what is found."""
     phrases, found = Phrasebook(world.artwork().concepts), asked["found"]
     texts = model.texts(phrases.texts(random.Random(1), KNOWN_TEXTS)[0])
@@ -147,7 +147,7 @@ def fit(model: encoder.Encoder, held: Reference, asked: Mapping[str, Asked]) -> 
     return max(lines, key=lambda each: each[0])[1]
 
 
-def _hidden(line: Cutoff, asked: Mapping[str, Asked]) -> float:
+def _hidden(line: Cutoff, asked: Mapping[str, LabelledTexts]) -> float:
     """How good a cut is, once it loses little enough. Nonsense counts twice: no answer to it is even nearly right."""
     return float(asked["absent"].lost(line).mean() + 2 * asked["nonsense"].lost(line).mean())
 
@@ -162,7 +162,7 @@ def least_of_pictures(model: encoder.Encoder, catalogue: Catalogue, calibration:
     return int(np.quantile(ppm, LOSS_MAX)) // 1000 * 1000
 
 
-def report(cutoff: Cutoff, asked: Mapping[str, Asked]) -> None:
+def report(cutoff: Cutoff, asked: Mapping[str, LabelledTexts]) -> None:
     """Print the share of each group that gets no answer, also for lines that lose more or less."""
     names = list(asked)
     print(" | ".join(["base", *(f"{name} ({len(asked[name].best)})" for name in names)]))

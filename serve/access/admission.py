@@ -36,7 +36,7 @@ from serve.access.transfer import Incoming
 from serve.http import problems
 from serve.http.deadlines import has_body, within
 from serve.http.gates import Gates
-from serve.http.leaving import HUNG_UP, Client
+from serve.http.leaving import HUNG_UP, ClientConnection
 
 EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
 METRICS = "/metrics"
@@ -102,7 +102,7 @@ class Admission:
             await problems.refusal(scope, error, headers=headers)(scope, receive, send)
             return
         if self._under_way >= self._services.search.searches_max and not has_body(scope):
-            client = Client(receive)
+            client = ClientConnection(receive)
             if await client.has_left():  # it has paid its token; what costs more is not begun
                 await Response(status_code=HUNG_UP)(scope, receive, send)
                 return

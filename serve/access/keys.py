@@ -98,7 +98,7 @@ class Principal:
 
 
 @dataclass(frozen=True)
-class Key:
+class KeyRow:
     """A key as it is listed: never the key itself."""
 
     id: int
@@ -294,10 +294,10 @@ def revoke(connection: Connection[Any], key_id: int) -> None:
         raise _unknown(key_id)
 
 
-def listing(connection: Connection[Any], limit: int = LISTED_MAX, before: int = 2**63 - 1) -> list[Key]:
+def listing(connection: Connection[Any], limit: int = LISTED_MAX, before: int = 2**63 - 1) -> list[KeyRow]:
     """Every key, the newest first; `before` is the id of one to go on from."""
     rows = connection.execute(f"{KEYS} WHERE k.id < %s ORDER BY k.id DESC LIMIT %s", (before, limit))
-    return [Key(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows]
+    return [KeyRow(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows]
 
 
 def count(connection: Connection[Any]) -> int:
@@ -309,12 +309,12 @@ def count(connection: Connection[Any]) -> int:
     return int(row[0])
 
 
-def one(connection: Connection[Any], key_id: int) -> Key:
+def one(connection: Connection[Any], key_id: int) -> KeyRow:
     """One key, living or not."""
     row = connection.execute(f"{KEYS} WHERE k.id = %s", (key_id,)).fetchone()
     if row is None:
         raise _unknown(key_id)
-    return Key(row[0], row[1], tuple(row[2]), *row[3:])
+    return KeyRow(row[0], row[1], tuple(row[2]), *row[3:])
 
 
 def _unknown(key_id: int) -> Rejected:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from rich.table import Table
 
-    from pipelines.index.admin import Model, Plan
+    from pipelines.index.admin import IndexCost, ModelCoverage
     from pipelines.index.vectors import Profile
 
 
@@ -51,7 +51,7 @@ def plan_command(
         context.console.print(_plans(plans))
 
 
-def _plans(plans: list[Plan]) -> Table:
+def _plans(plans: list[IndexCost]) -> Table:
     from rich.table import Table
 
     title = f"{plans[0].rows:,} rows of {plans[0].dimensions:,} dimensions"
@@ -134,7 +134,7 @@ def status_command(context: Context, as_json: bool) -> None:
             context.console.print(f"[yellow]{advice}[/]")
 
 
-def _use(model: Model) -> str:
+def _use(model: ModelCoverage) -> str:
     return "searched" if model.active else "followed" if model.followed else ""
 
 

@@ -55,7 +55,7 @@ class _Rank:
         self.turn, self.served, self.held = 0.0, 0, 0
 
 
-class _Caller:
+class _CallerShare:
     """What one caller has of a gate: the places held, who waits for another, and how much came before, as a turn."""
 
     __slots__ = ("held", "places_max", "queue", "rank", "turn", "waiting_max")
@@ -97,8 +97,8 @@ class Gate:
         self._share_max = share_max or places_max
         self._stranger_max = stranger_max or self._share_max
         self._ranks: dict[float, _Rank] = {}
-        self._callers: dict[str, _Caller] = {}
-        self._queued: dict[_Caller, None] = {}  # those who wait, by how long their first has waited
+        self._callers: dict[str, _CallerShare] = {}
+        self._queued: dict[_CallerShare, None] = {}  # those who wait, by how long their first has waited
         self._waiting = self._held = 0
         self._turn = 0.0
 
@@ -134,7 +134,7 @@ class Gate:
         finally:
             self._give_back(caller)
 
-    async def _place(self, caller: _Caller) -> None:
+    async def _place(self, caller: _CallerShare) -> None:
         """Wait in the caller's queue until a place is handed over."""
         none_is_free = self._held >= self._places_max or caller.rank.held >= caller.rank.places_max
         is_full = none_is_free and self._waiting >= self._waiting_max
@@ -157,7 +157,7 @@ class Gate:
                 raise self._full() from error
             raise
 
-    def _has_made_room(self, caller: _Caller) -> bool:
+    def _has_made_room(self, caller: _CallerShare) -> bool:
         """Send away the last in the longest queue of less weight, while such have more than a part of the room; else in
         the longest of equal weight, if that is longer than the caller's will be."""
         last_first = list(reversed(self._queued))
@@ -174,7 +174,7 @@ class Gate:
             place.set_exception(self._full())
         return True
 
-    def _take(self, caller: _Caller) -> None:
+    def _take(self, caller: _CallerShare) -> None:
         rank = caller.rank
         self._held += 1
         caller.held += 1
@@ -184,7 +184,7 @@ class Gate:
         rank.turn += 1 / rank.weight
         self._turn = max(self._turn, rank.turn)
 
-    def _give_back(self, caller: _Caller) -> None:
+    def _give_back(self, caller: _CallerShare) -> None:
         self._held -= 1
         caller.held -= 1
         caller.rank.held -= 1
@@ -203,7 +203,7 @@ class Gate:
                 self._take(served)
                 place.set_result(None)
 
-    def _leave(self, caller: _Caller, place: asyncio.Future[None]) -> None:
+    def _leave(self, caller: _CallerShare, place: asyncio.Future[None]) -> None:
         """Take one who waits out of the queue; behind the first, the caller's next has waited less than others' first."""
         was_first = caller.queue[0] is place
         caller.queue.remove(place)
@@ -213,7 +213,7 @@ class Gate:
             if caller.queue:
                 self._queued[caller] = None
 
-    def _caller(self, whose: str, weight: float) -> _Caller:
+    def _caller(self, whose: str, weight: float) -> _CallerShare:
         if weight not in self._ranks:
             self._ranks[weight] = _Rank(weight, self._places_max if weight > STRANGER else self._strangers_max)
         rank = self._ranks[weight]
@@ -223,7 +223,7 @@ class Gate:
         if caller is None or caller.rank is not rank:
             share_max = self._share_max if weight > STRANGER else self._stranger_max
             places_max = share_max if whose else self._places_max
-            caller = _Caller(rank, places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
+            caller = _CallerShare(rank, places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
             if whose:
                 self._forget()
                 self._callers[whose] = caller
@@ -239,7 +239,7 @@ class Gate:
         return Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
 
 
-def _order(caller: _Caller) -> tuple[float, int, int]:
+def _order(caller: _CallerShare) -> tuple[float, int, int]:
     """Who is served next: by where a place would take the rank, then by how much the caller has had, and has now."""
     return caller.rank.turn + 1 / caller.rank.weight, caller.turn, caller.held
 

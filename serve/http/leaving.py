@@ -18,7 +18,7 @@ LOOP_TURNS = 2  # that an ended connection takes to be known: one reads it, the 
 HUNG_UP = 499  # the status in Serve's figures of what has no reader, as nginx has it
 
 
-class Client:
+class ClientConnection:
     """The other end of one request without a body. `received` takes the place of what the request came with."""
 
     def __init__(self, receive: Receive) -> None:
@@ -51,7 +51,7 @@ class Client:
         self._has_left = message["type"] == "http.disconnect"
 
 
-async def require_here(client: Client | None) -> None:
+async def require_here(client: ClientConnection | None) -> None:
     """Go on only for a client who is still there; None is one who is not watched.
 
     Raises:

@@ -259,7 +259,7 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
     """
     task = asyncio.current_task()
     assert task is not None
-    cut = _Cut(task, min(limit_s, deadlines.left_s(limit_s) + CANCEL_GRACE_S))
+    cut = _QuestionTimeout(task, min(limit_s, deadlines.left_s(limit_s) + CANCEL_GRACE_S))
     try:
         return await work
     except BaseException as error:
@@ -274,7 +274,7 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
         cut.timer.cancel()
 
 
-class _Cut:
+class _QuestionTimeout:
     """Cancels a task at its limit, and again a moment later."""
 
     __slots__ = ("task", "timer", "times")

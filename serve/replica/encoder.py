@@ -19,7 +19,7 @@ Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Facts:
+class EncoderInfo:
     """What a replica must know of the model that encodes queries."""
 
     name: str
@@ -38,7 +38,7 @@ class Encoding(Protocol):
     async def answers(self) -> None:
         """Ask the encoder itself, whatever is known of it."""
 
-    async def facts(self, model: str = "") -> Facts: ...
+    async def facts(self, model: str = "") -> EncoderInfo: ...
 
     def prepare(self, models: Iterable[str]) -> None: ...
 

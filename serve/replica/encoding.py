@@ -30,7 +30,7 @@ from pipelines.models.relevance import Calibration
 from pipelines.settings import ModelSettings
 from serve.http import deadlines, gates
 from serve.replica import dimensions, memory
-from serve.replica.encoder import Facts, Vector
+from serve.replica.encoder import EncoderInfo, Vector
 from serve.replica.store import Store
 from serve.settings import SearchSettings
 
@@ -51,7 +51,7 @@ class Loaded:
     """A model in memory."""
 
     encoder: encoder.Encoder
-    facts: Facts
+    facts: EncoderInfo
 
 
 class QueryEncoder:
@@ -67,7 +67,7 @@ class QueryEncoder:
         self._own = self._load(model.name)
         self._others: OrderedDict[str, Loaded] = OrderedDict()
 
-    def facts(self, model: str = "") -> Facts:
+    def facts(self, model: str = "") -> EncoderInfo:
         """Of a model, which is loaded if it is not yet.
 
         Raises:
@@ -93,7 +93,7 @@ class QueryEncoder:
     def _load(self, name: str) -> Loaded:
         made = encoder.load(name, device=self._settings.device, threads=self._settings.threads or 1)
         folder = encoder.locate(name).folder
-        facts = Facts(made.name, made.dimensions, made.fingerprint, Calibration.of(folder), Cutoff.of(folder))
+        facts = EncoderInfo(made.name, made.dimensions, made.fingerprint, Calibration.of(folder), Cutoff.of(folder))
         return Loaded(made, facts)
 
     def image(self, data: bytes, model: str = "") -> Vector:
@@ -153,14 +153,14 @@ class RemoteEncoding:
         self,
         search: SearchSettings,
         store: Store,
-        facts: Callable[[str], Awaitable[Facts]],
+        facts: Callable[[str], Awaitable[EncoderInfo]],
         text: Callable[[str, str], Awaitable[Vector]],
         image: Callable[[bytes, str], Awaitable[Vector]],
     ) -> None:
         self._search = search
         self._store = store
         self._calls = (facts, text, image)
-        self._facts: dict[str, Facts] = {}
+        self._facts: dict[str, EncoderInfo] = {}
         self._failed_at: dict[str, float] = {}
         self._preparing: dict[str, asyncio.Task[None]] = {}
         self.tasks = Tasks("encoding")
@@ -174,7 +174,7 @@ class RemoteEncoding:
         """Ask the encoder itself: what is known of it stays known while it is away. Counts for no breaker."""
         await self._calls[0]("")
 
-    async def facts(self, model: str = "") -> Facts:
+    async def facts(self, model: str = "") -> EncoderInfo:
         """Of a model. One that is not prepared yet is waited for as long as a search waits for the encoder.
 
         Raises:
@@ -284,8 +284,8 @@ class RemoteEncoding:
 def of_handle(search: SearchSettings, store: Store, handle: Any) -> RemoteEncoding:
     """Over a Serve deployment's handle."""
 
-    async def facts(model: str) -> Facts:
-        answer: Facts = await handle.described.remote(model)
+    async def facts(model: str) -> EncoderInfo:
+        answer: EncoderInfo = await handle.described.remote(model)
         return answer
 
     async def text(asked: str, model: str) -> Vector:

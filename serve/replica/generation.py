@@ -23,7 +23,7 @@ from cluster.errors import Temporary
 from cluster.observability.seldom import Seldom
 from cluster.tasks import Tasks
 from pipelines.index import vectors
-from pipelines.index.vectors import Model
+from pipelines.index.vectors import SearchModel
 from serve.http import deadlines
 from serve.replica.readers import Readers
 from serve.settings import SearchSettings
@@ -41,13 +41,13 @@ class State:
     """
 
     generation: int
-    model: Model | None
+    model: SearchModel | None
     models: tuple[str, ...] = ()
     changed: int = 0
     stale: bool = False
 
     @classmethod
-    def of(cls, generation: int, model: Model | None, models: tuple[str, ...], grown: int) -> State:
+    def of(cls, generation: int, model: SearchModel | None, models: tuple[str, ...], grown: int) -> State:
         """What `index.state` tells."""
         return cls(generation, model, models, generation - grown)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cluster.errors import PixrError
 from cluster.tasks import Tasks
 from pipelines.index import vectors
-from pipelines.index.vectors import Filters, Hit, Looked, Model, Plan
+from pipelines.index.vectors import Filters, Hit, SearchLimits, SearchModel, VectorHits
 from serve.http import deadlines
 from serve.replica.readers import Readers
 from serve.settings import SearchSettings
@@ -41,8 +41,8 @@ class Shadow:
     """The other models that a query can be put to: their names, its vector in one of them, and how to look."""
 
     names: Sequence[str]
-    vector: Callable[[Model], Awaitable[Vector]]
-    plan: Plan
+    vector: Callable[[SearchModel], Awaitable[Vector]]
+    plan: SearchLimits
 
 
 class Recall:
@@ -66,7 +66,7 @@ class Recall:
         return len(self._looks[model])
 
     def follow(
-        self, model: Model, vector: Vector, filters: Filters, looked: Looked, shadow: Shadow | None = None
+        self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits, shadow: Shadow | None = None
     ) -> None:
         """Look again at what the index found, if it is time to, and at what those of other models find."""
         every_s = self._search.recall_interval_s
@@ -83,7 +83,7 @@ class Recall:
         await self.tasks.close()
 
     async def _look(
-        self, model: Model, vector: Vector, filters: Filters, looked: Looked, shadow: Shadow | None
+        self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits, shadow: Shadow | None
     ) -> None:
         began = time.monotonic()
         try:
@@ -97,7 +97,7 @@ class Recall:
         finally:
             self._took_s = time.monotonic() - began
 
-    async def _compare(self, model: Model, vector: Vector, filters: Filters, looked: Looked) -> None:
+    async def _compare(self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits) -> None:
         timeout_ms = self._search.recall_timeout_ms
         true = await self._readers.ask(
             lambda connection: vectors.exact(connection, model, vector, AT, filters, timeout_ms),

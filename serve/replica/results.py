@@ -44,7 +44,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Page:
+class ResultPage:
     """One page of an answer: its moments as JSON, and the rest of what is sent."""
 
     moments: bytes
@@ -74,7 +74,7 @@ class Page:
         return orjson.dumps([self.next_cursor, rows, self.facets, self.made_at_s]) + b"\n" + self.moments
 
     @classmethod
-    def load(cls, data: bytes) -> Page:
+    def load(cls, data: bytes) -> ResultPage:
         head, _, moments = data.partition(b"\n")
         next_cursor, rows, *more = orjson.loads(head)
         facets, made_at_s = (*more, None, None)[:2]  # neither from a replica of the release before this one
@@ -89,17 +89,17 @@ class Results:
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store = store
         self._search = search
-        self._kept: OrderedDict[str, Page] = OrderedDict()
+        self._kept: OrderedDict[str, ResultPage] = OrderedDict()
         self._bytes = 0
         self._generation = 0
-        self._making: dict[str, asyncio.Task[tuple[Page, str]]] = {}
-        self._unshared: dict[str, Page] = {}
+        self._making: dict[str, asyncio.Task[tuple[ResultPage, str]]] = {}
+        self._unshared: dict[str, ResultPage] = {}
         self._sharing: asyncio.Task[None] | None = None
         self.tasks = Tasks("results")
 
     async def get(
-        self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, Page]]
-    ) -> tuple[Page, str]:
+        self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, ResultPage]]
+    ) -> tuple[ResultPage, str]:
         """The answer to a query, and where it comes from; one that is too old only where none can be made.
 
         Raises:
@@ -130,13 +130,13 @@ class Results:
         most_s = deadlines.left_s(self._search.deadline_s)
         return max(most_s - ANSWER_S, most_s / 2)
 
-    def kept(self, identity: str, generation: int) -> Page | None:
+    def kept(self, identity: str, generation: int) -> ResultPage | None:
         """What this replica has, and was made within `result_cache_s`."""
         if generation != self._generation:
             self._clear(generation)
         return self._kept_since(identity, generation, self._search.result_cache_s)
 
-    def _kept_since(self, identity: str, generation: int, age_max_s: float) -> Page | None:
+    def _kept_since(self, identity: str, generation: int, age_max_s: float) -> ResultPage | None:
         page = self._kept.get(identity) if generation == self._generation else None
         if page is None or time.time() - page.made_at_s >= age_max_s:
             return None
@@ -160,12 +160,12 @@ class Results:
             await asyncio.shield(self._sharing)  # who goes away does not take it from Redis, or from others who wait
 
     async def _fetch(
-        self, generation: int, identity: str, make: Callable[[], Coroutine[Any, Any, Page]]
-    ) -> tuple[Page, str]:
+        self, generation: int, identity: str, make: Callable[[], Coroutine[Any, Any, ResultPage]]
+    ) -> tuple[ResultPage, str]:
         name = f"{PREFIX}{generation}:{identity}"
         data = await self._store.get(name)
         if data is not None:
-            page = Page.load(data)
+            page = ResultPage.load(data)
         else:
             page = await deadlines.within(make(), self._most_s())
         if page.degraded:
@@ -190,7 +190,7 @@ class Results:
         finally:
             self._sharing = None
 
-    def _keep(self, identity: str, page: Page) -> None:
+    def _keep(self, identity: str, page: ResultPage) -> None:
         before = self._kept.pop(identity, None)
         self._kept[identity] = page
         self._bytes += len(page.moments) - (len(before.moments) if before is not None else 0)

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from cluster.errors import Rejected, Temporary
 from cluster.tasks import Tasks
 from pipelines.index import vectors
-from pipelines.index.vectors import Connection, Filters, Model, Plan
+from pipelines.index.vectors import Connection, Filters, SearchLimits, SearchModel
 from serve.replica.readers import Readers
 from serve.replica.recall import AT, EXACT, share_of
 from serve.settings import SearchSettings
@@ -96,9 +96,9 @@ class Warming:
         return ""
 
 
-async def recall_of(connection: Connection, model: Model, search: SearchSettings) -> float:
+async def recall_of(connection: Connection, model: SearchModel, search: SearchSettings) -> float:
     """Ask an index what searches could; the share of the true nearest that it finds, 1 where comparing takes too long."""
-    plan = Plan(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
+    plan = SearchLimits(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
     found: list[float] = []
     for number, vector in enumerate(await probes(connection, model, search.warm_probes)):
         looked = await vectors.nearest(connection, model, vector, search.candidates_max, None, plan)
@@ -130,7 +130,7 @@ async def require_recall(url: str, name: str, search: SearchSettings) -> None:
         raise Rejected(detail, status=409, code="low-recall", hint=hint)
 
 
-async def prewarm(connection: Connection, model: Model) -> None:
+async def prewarm(connection: Connection, model: SearchModel) -> None:
     """Read the model's index and vectors into memory, where the server has the extension for it."""
     row = await (await connection.execute("SELECT to_regproc('pg_prewarm') IS NOT NULL")).fetchone()
     if row is not None and row[0]:
@@ -142,7 +142,7 @@ async def prewarm(connection: Connection, model: Model) -> None:
         )
 
 
-async def probes(connection: Connection, model: Model, count: int) -> list[NDArray[np.float32]]:
+async def probes(connection: Connection, model: SearchModel, count: int) -> list[NDArray[np.float32]]:
     """Unit vectors near moments of all over the catalogue: each is one of them plus as much noise. Always the same."""
     rng, made = np.random.default_rng(model.id), []
     for vector in await vectors.sampled(connection, model, count):

@@ -107,7 +107,7 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def _listed(connection: Connection[Any], limit: int, before: int = 2**63 - 1) -> tuple[list[keys.Key], int]:
+def _listed(connection: Connection[Any], limit: int, before: int = 2**63 - 1) -> tuple[list[keys.KeyRow], int]:
     return keys.listing(connection, limit, before), keys.count(connection)
 
 

@@ -28,7 +28,7 @@ Cursor = Annotated[
 
 
 @dataclass(frozen=True)
-class Place:
+class PageStart:
     """Where a page begins: what was asked, and what the last row before it was sorted by; nothing at the start."""
 
     asked: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Pages:
         self._key, self._expires_s = services.cursor_key, services.search.cursor_expires_s
         self._name = name
 
-    def begun(self, cursor: str | None, asked: Mapping[str, Any] | None = None, of: object = "") -> Place:
+    def begun(self, cursor: str | None, asked: Mapping[str, Any] | None = None, of: object = "") -> PageStart:
         """Where to begin; `of` is what the list belongs to.
 
         Raises:
@@ -51,11 +51,11 @@ class Pages:
         """
         given = {name: value for name, value in (asked or {}).items() if value not in (None, "")}
         if cursor is None:
-            return Place(given)
+            return PageStart(given)
         if given:
             said = f"a cursor carries its own filters, {next(iter(given))} cannot stand beside it"
             raise Rejected(said, status=422, code="bad-cursor", hint="give the cursor with limit alone")
-        return Place(*cursors.unpack_place(self._name, str(of), cursor, self._key))
+        return PageStart(*cursors.unpack_place(self._name, str(of), cursor, self._key))
 
     async def read(
         self,
@@ -76,6 +76,6 @@ class Pages:
         """The rows of a page, of one more that were asked for; and whether more follow."""
         return rows[:limit], len(rows) > limit
 
-    def next(self, place: Place, after: Sequence[Any], of: object = "") -> str:
+    def next(self, place: PageStart, after: Sequence[Any], of: object = "") -> str:
         """The cursor of what follows a row."""
         return cursors.pack_place(self._name, str(of), place.asked, after, self._key, self._expires_s)

@@ -26,7 +26,7 @@ from serve.search.query import Body
 from serve.search.response import caller_of, check_repeated, seen
 from serve.search.variants import Variants
 
-Part = tuple[str, answer.Answer]
+Part = tuple[str, answer.SearchResult]
 
 
 class EventStream(StreamingResponse):
@@ -49,7 +49,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-class Parts:
+class StreamedParts:
     """The parts of a search, made as quickly as they can be and kept here for a client that reads slowly.
 
     So a search has its place among searches for as long as it takes, not for as long as somebody reads.
@@ -125,7 +125,7 @@ def router(services: Services) -> APIRouter:
         await check_repeated(services, query, caller)
         async with AsyncExitStack() as held:
             held.enter_context(services.gates.streams.passed(caller.share, caller.weight(services)))
-            parts = Parts(services, answer.streamed(own, query, caller))
+            parts = StreamedParts(services, answer.streamed(own, query, caller))
             held.push_async_callback(parts.close)
             first = await parts.next()  # what goes wrong before is answered as everywhere
             release = held.pop_all()

@@ -217,7 +217,7 @@ def seen_by(caller: Principal | None) -> Seen:
     return Seen(everything=True) if handles is None else Seen(creator_id=own, handles=handles)
 
 
-async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.Video:
+async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.VideoDetails:
     """A video, if the caller may see it; an unlisted one by its public id alone, since numbers can be counted through.
 
     As the primary has it: who may see and change a video changes at once.
@@ -234,18 +234,18 @@ async def _seen(services: Services, key: int | str, caller: Principal | None) ->
     return video
 
 
-async def _changeable(services: Services, key: int | str, caller: Principal) -> videos.Video:
+async def _changeable(services: Services, key: int | str, caller: Principal) -> videos.VideoDetails:
     video = await _seen(services, key, caller)
     if not _may_change(video, caller):
         raise Rejected("this video belongs to another creator", status=403, code="not-yours")
     return video
 
 
-def _may_change(video: videos.Video, caller: Principal | None) -> bool:
+def _may_change(video: videos.VideoDetails, caller: Principal | None) -> bool:
     return caller is not None and (caller.covers(video.creator) or caller.owns(video.creator_id))
 
 
-def _document(video: videos.Video, caller: Principal | None) -> dict[str, Any]:
+def _document(video: videos.VideoDetails, caller: Principal | None) -> dict[str, Any]:
     shown = {name: getattr(video, name) for name in Video.model_fields}
     shown |= {"id": str(video.id), "creator_id": str(video.creator_id), "created_at": video.created_at.isoformat()}
     shown["ready_at"] = video.ready_at.isoformat() if video.ready_at else None

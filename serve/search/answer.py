@@ -32,14 +32,14 @@ from ledger.appearances import spool
 from ledger.appearances.appearances import Appearance
 from pipelines.index import highlights, vectors
 from pipelines.index.highlights import Highlight
-from pipelines.index.vectors import Filters, Found
+from pipelines.index.vectors import Filters, MomentDetails
 from serve.access.keys import ADMIN, Principal
 from serve.access.viewers import Viewer
 from serve.http import gates
 from serve.http.deadlines import left_s, within
-from serve.http.leaving import Client, require_here
+from serve.http.leaving import ClientConnection, require_here
 from serve.replica.generation import State
-from serve.replica.results import EXPECTED, MADE, REPLICA, Page, Shown
+from serve.replica.results import EXPECTED, MADE, REPLICA, ResultPage, Shown
 from serve.search import candidates, cursors, facets, moments, pictures, stakes
 from serve.search.candidates import Candidates
 from serve.search.context import SearchContext
@@ -72,7 +72,7 @@ class Caller:
     principal: Principal | None = None
     idempotency_key: str | None = None
     share: str = ""  # whose places at the gate it takes: the bucket that has paid for it
-    client: Client | None = None
+    client: ClientConnection | None = None
 
     def weight(self, services: SearchContext) -> float:
         """Of its turn at the gate: those with a key come before strangers."""
@@ -80,10 +80,10 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchResult:
     """A page, where it comes from ("miss", "replica", "redis" or "cursor"), and the model it was made with."""
 
-    page: Page
+    page: ResultPage
     source: str
     model: str = ""
     is_whole: bool = True  # every list was asked that could find something
@@ -120,7 +120,7 @@ class Answer:
         return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + orjson.dumps(rest)[1:]
 
 
-async def answer(services: SearchContext, query: Query, caller: Caller) -> Answer:
+async def answer(services: SearchContext, query: Query, caller: Caller) -> SearchResult:
     """Answer a query within the deadline.
 
     Raises:
@@ -135,7 +135,7 @@ async def answer(services: SearchContext, query: Query, caller: Caller) -> Answe
     return recorded(services, query, caller, found)
 
 
-async def streamed(services: SearchContext, query: Query, caller: Caller) -> AsyncGenerator[tuple[str, Answer]]:
+async def streamed(services: SearchContext, query: Query, caller: Caller) -> AsyncGenerator[tuple[str, SearchResult]]:
     """What the words find, when that is there before the whole answer; then the whole answer.
 
     Only the whole answer makes appearances, at the moment it is given out: whoever leaves earlier has seen none.
@@ -188,7 +188,7 @@ def _of_words(query: Query) -> Query:
     return replace(query, vector_weight=0.0, intent=Intent.TYPING, is_early=True)
 
 
-async def _early(words: asyncio.Task[Answer], whole: asyncio.Task[Answer]) -> Answer | None:
+async def _early(words: asyncio.Task[SearchResult], whole: asyncio.Task[SearchResult]) -> SearchResult | None:
     """What the words find, if they find something, whole, and before the whole answer is there."""
     await asyncio.wait({words, whole}, return_when=asyncio.FIRST_COMPLETED)
     if whole.done() or words.exception() is not None:
@@ -197,7 +197,7 @@ async def _early(words: asyncio.Task[Answer], whole: asyncio.Task[Answer]) -> An
     return found if found.page.shown and not found.page.degraded else None
 
 
-async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
+async def _ended(*tasks: asyncio.Task[SearchResult] | None) -> None:
     """Nothing goes on behind a stream that has ended; what went wrong in it was said, or is nobody's concern."""
     started = [each for each in tasks if each is not None]
     for each in started:
@@ -205,7 +205,7 @@ async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
     await asyncio.gather(*started, return_exceptions=True)
 
 
-async def _passed(services: SearchContext, query: Query, caller: Caller) -> Answer:
+async def _passed(services: SearchContext, query: Query, caller: Caller) -> SearchResult:
     share, weight = caller.share, caller.weight(services)
     async with services.gate.passed(share, weight):
         await require_here(caller.client)
@@ -213,12 +213,12 @@ async def _passed(services: SearchContext, query: Query, caller: Caller) -> Answ
             return await _asked(services, query)
 
 
-async def _asked(services: SearchContext, query: Query) -> Answer:
+async def _asked(services: SearchContext, query: Query) -> SearchResult:
     work = _first(services, query) if query.cursor is None else _further(services, query, query.cursor)
     return await within(work, services.search.deadline_s, "the search takes too long at present")
 
 
-def recorded(services: SearchContext, query: Query, caller: Caller, found: Answer) -> Answer:
+def recorded(services: SearchContext, query: Query, caller: Caller, found: SearchResult) -> SearchResult:
     """The answer, whose appearances are in the spool if it counts.
 
     Raises:
@@ -231,20 +231,20 @@ def recorded(services: SearchContext, query: Query, caller: Caller, found: Answe
     return found
 
 
-def kept(services: SearchContext, query: Query) -> Answer | None:
+def kept(services: SearchContext, query: Query) -> SearchResult | None:
     """What this replica can answer at once, while it knows the generation."""
     state = services.generation.fresh()
     if state is None or query.cursor is not None:
         return None
     page = services.results.kept(query.identity, state.generation)
-    return Answer(page, REPLICA, _name(state), query.asks_everything) if page is not None else None
+    return SearchResult(page, REPLICA, _name(state), query.asks_everything) if page is not None else None
 
 
 def _name(state: State) -> str:
     return state.model.name if state.model else ""
 
 
-async def _first(services: SearchContext, query: Query) -> Answer:
+async def _first(services: SearchContext, query: Query) -> SearchResult:
     state = await services.generation.now()
     services.feed.follow(state)
     try:
@@ -257,15 +257,15 @@ async def _first(services: SearchContext, query: Query) -> Answer:
         page, source = _popular(services, query, state), MADE
     if state.stale:
         page = replace(page, degraded=(STALE, *page.degraded))
-    return Answer(page, source, _name(state), query.asks_everything)
+    return SearchResult(page, source, _name(state), query.asks_everything)
 
 
-async def _made(services: SearchContext, query: Query, state: State) -> Page:
+async def _made(services: SearchContext, query: Query, state: State) -> ResultPage:
     asked = await candidates.gather(services, query, state)
     return await _page(services, query, asked, asked.ranked)
 
 
-async def _further(services: SearchContext, query: Query, cursor: str) -> Answer:
+async def _further(services: SearchContext, query: Query, cursor: str) -> SearchResult:
     """A further page is already in its cursor; what may no longer be shown is skipped.
 
     Raises:
@@ -278,10 +278,10 @@ async def _further(services: SearchContext, query: Query, cursor: str) -> Answer
         raise Rejected(said, status=422, code="bad-query", hint="search again")
     query = replace(query, group_by=group_by)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
-    return Answer(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
+    return SearchResult(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
 
 
-async def _page(services: SearchContext, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> Page:
+async def _page(services: SearchContext, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> ResultPage:
     degraded = list(asked.degraded)
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
@@ -292,7 +292,7 @@ async def _page(services: SearchContext, query: Query, asked: Candidates, ranked
         for moment, group in zip(shown, groups, strict=True):
             moment["highlights"] = None if marked is None else marked[group[0].segment_id]
     best = [(group[0], found[group[0].segment_id]) for group in groups]
-    return Page(
+    return ResultPage(
         orjson.dumps(shown),
         tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
         _next(services, query, rest, asked.generation),
@@ -313,7 +313,7 @@ async def _extra(services: SearchContext, name: str, degraded: list[str], work: 
 
 
 async def _highlights(
-    services: SearchContext, query: Query, groups: Sequence[Sequence[Ranked]], found: Mapping[int, Found]
+    services: SearchContext, query: Query, groups: Sequence[Sequence[Ranked]], found: Mapping[int, MomentDetails]
 ) -> Mapping[int, Sequence[Highlight]]:
     """By moment the words of the text in what is shown of it, where that was asked for."""
     shown = [found[group[0].segment_id] for group in groups]
@@ -334,7 +334,7 @@ async def _facets(services: SearchContext, query: Query, ranked: Sequence[Ranked
 
 async def _groups(
     services: SearchContext, query: Query, ranked: Sequence[Ranked]
-) -> tuple[list[list[Ranked]], list[Ranked], dict[int, Found]]:
+) -> tuple[list[list[Ranked]], list[Ranked], dict[int, MomentDetails]]:
     """The groups to show, the best of each that follows, and what is shown of them.
 
     Moments are looked up a page at a time, since all were visible when they were found; videos need all of theirs.
@@ -353,7 +353,7 @@ async def _groups(
     return moments.grouped(ranked[:taken], found, query.group_by), list(ranked[taken:]), found
 
 
-async def _found(services: SearchContext, ranked: Sequence[Ranked]) -> dict[int, Found]:
+async def _found(services: SearchContext, ranked: Sequence[Ranked]) -> dict[int, MomentDetails]:
     if not ranked:
         return {}
     segment_ids = [each.segment_id for each in ranked]
@@ -361,7 +361,11 @@ async def _found(services: SearchContext, ranked: Sequence[Ranked]) -> dict[int,
 
 
 def _shown(
-    services: SearchContext, query: Query, asked: Candidates, group: Sequence[Ranked], found: Mapping[int, Found]
+    services: SearchContext,
+    query: Query,
+    asked: Candidates,
+    group: Sequence[Ranked],
+    found: Mapping[int, MomentDetails],
 ) -> dict[str, object]:
     best, *others = group
     moment = moments.of(services, best, found[best.segment_id])
@@ -372,12 +376,12 @@ def _shown(
     return moment
 
 
-def _pays(asked: Candidates, moment: Found) -> bool:
+def _pays(asked: Candidates, moment: MomentDetails) -> bool:
     """Whether it makes an appearance: not as more of its own creator's, and not where only a parameter has it shown."""
     return moment.creator_id != asked.creator_id and asked.cut.pays(moment.segment_id)
 
 
-def _as_shown(ranked: Ranked, found: Found) -> Shown:
+def _as_shown(ranked: Ranked, found: MomentDetails) -> Shown:
     return Shown(found.segment_id, found.creator_id, found.best_frame_ms, ranked.relevance_ppm)
 
 
@@ -390,7 +394,7 @@ def _next(services: SearchContext, query: Query, left: Sequence[Ranked], generat
     return cursors.pack(left, generation, services.cursor_key, expires_s, by_video=by_video)
 
 
-def _popular(services: SearchContext, query: Query, state: State) -> Page:
+def _popular(services: SearchContext, query: Query, state: State) -> ResultPage:
     """What is popular, when nothing can be asked; it answers no filter, is of no relevance and earns nothing.
 
     Raises:
@@ -401,7 +405,7 @@ def _popular(services: SearchContext, query: Query, state: State) -> Page:
     if not worth or query.filters != Filters() or led or query.relevance_min_ppm:
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
     shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
-    return Page(orjson.dumps(shown), (), None, ("vector", "text", POPULAR))
+    return ResultPage(orjson.dumps(shown), (), None, ("vector", "text", POPULAR))
 
 
 def record(services: SearchContext, query: Query, caller: Caller, shown: Sequence[Shown]) -> int:

@@ -19,8 +19,8 @@ from cluster.observability.seldom import Seldom
 from cluster.observability.stopwatch import Stopwatch
 from pipelines.index import fulltext, vectors
 from pipelines.index.fulltext import Match, Named
-from pipelines.index.vectors import Hit, Looked, Model, Plan
-from serve.replica.encoder import Facts, Vector
+from pipelines.index.vectors import Hit, SearchLimits, SearchModel, VectorHits
+from serve.replica.encoder import EncoderInfo, Vector
 from serve.replica.generation import State
 from serve.replica.recall import Shadow
 from serve.search import cut, relevance
@@ -28,7 +28,7 @@ from serve.search.context import SearchContext
 from serve.search.cursors import Ranked
 from serve.search.cut import Cut, Passing
 from serve.search.query import Query
-from serve.search.relevance import Measured, Parts
+from serve.search.relevance import Measured, QueryParts
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
@@ -53,7 +53,7 @@ class Candidates:
     degraded: list[str] = field(default_factory=list)
     ranks: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     cosines: Mapping[int, float] = field(default_factory=dict)
-    looked: Looked | None = None
+    looked: VectorHits | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     creator_id: int | None = None
     cut: Cut = field(default_factory=Cut)
@@ -110,11 +110,11 @@ class Nearest:
     """The vector list with what it was made from; empty before the first ingest, and where nobody has asked for it."""
 
     hits: Sequence[Hit] = ()
-    model: Model | None = None
-    parts: Parts | None = None
+    model: SearchModel | None = None
+    parts: QueryParts | None = None
     vector: Vector | None = None  # that moments are nearest to
-    facts: Facts | None = None
-    looked: Looked | None = None
+    facts: EncoderInfo | None = None
+    looked: VectorHits | None = None
     hurried: bool = False
 
 
@@ -176,7 +176,7 @@ def _say_no_vectors(query: Query, error: Exception) -> None:
         raise error
 
 
-async def _looked(services: SearchContext, query: Query, model: Model, vector: Vector) -> tuple[Looked, bool]:
+async def _looked(services: SearchContext, query: Query, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
     """With the whole plan; when that takes too long, or has of late, with a hurried one, whose recall is lower."""
     plan, limit = plan_of(services), services.search.candidates_max
     breaker = services.patience
@@ -200,10 +200,10 @@ async def _looked(services: SearchContext, query: Query, model: Model, vector: V
     return looked, True
 
 
-def _shadow(services: SearchContext, query: Query, state: State, searched: Model) -> Shadow | None:
+def _shadow(services: SearchContext, query: Query, state: State, searched: SearchModel) -> Shadow | None:
     names = [name for name in state.models if name != searched.name]
 
-    async def vector(model: Model) -> Vector:
+    async def vector(model: SearchModel) -> Vector:
         return (await relevance.parts_of(services, query, model)).blended()
 
     return Shadow(names, vector, plan_of(services)) if names else None
@@ -245,9 +245,9 @@ async def _standing(services: SearchContext, query: Query, nearest: Nearest, mat
     return [named for named in found if named.segment_id != query.segment_id]
 
 
-def plan_of(services: SearchContext) -> Plan:
+def plan_of(services: SearchContext) -> SearchLimits:
     search = services.search
-    return Plan(
+    return SearchLimits(
         search.exact_rows_max,
         search.ef_search,
         search.scan_tuples_max,

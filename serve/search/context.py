@@ -22,7 +22,7 @@ from serve.replica.recall import Recall
 from serve.replica.repeats import Repeats
 from serve.replica.results import Results
 from serve.search.feed import Feed
-from serve.search.query import Remembered
+from serve.search.query import QueryCache
 from serve.settings import SearchSettings
 
 
@@ -42,7 +42,7 @@ class SearchContext:
     feed: Feed
     gate: Gate  # of searches
     recall: Recall
-    remembered: Remembered
+    remembered: QueryCache
     repeats: Repeats  # what an Idempotency-Key stands for
     cursor_key: bytes  # that signs cursors
     patience: Breaker  # with searches at full recall

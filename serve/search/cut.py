@@ -16,10 +16,10 @@ import numpy as np
 
 from pipelines.index.fulltext import Named
 from pipelines.models.cutoff import Cutoff
-from serve.replica.encoder import Facts
+from serve.replica.encoder import EncoderInfo
 from serve.search.cursors import Ranked
 from serve.search.query import Query
-from serve.search.relevance import Cosines, Part, Parts
+from serve.search.relevance import Cosines, Part, QueryParts
 from serve.settings import SearchSettings
 
 CALIBRATED = -1
@@ -67,7 +67,7 @@ def of(search: SearchSettings, query: Query, words: Sequence[Named], passing: tu
 
 
 def passing(
-    search: SearchSettings, facts: Facts, parts: Parts, cosines: Sequence[Cosines], unknown: Collection[int]
+    search: SearchSettings, facts: EncoderInfo, parts: QueryParts, cosines: Sequence[Cosines], unknown: Collection[int]
 ) -> tuple[Passing, ...]:
     """By part, the moments that are near enough; what could not be looked up is given the benefit of the doubt."""
     level = search.relevance_min_ppm

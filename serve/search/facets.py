@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipelines.index.vectors import Found
+from pipelines.index.vectors import MomentDetails
 
 FACETS_MAX = 20  # of a kind, the most frequent ones
 
@@ -39,7 +39,7 @@ class Facets(BaseModel):
     tags: list[TagFacet]
 
 
-def of(found: Iterable[Found]) -> dict[str, Any]:
+def of(found: Iterable[MomentDetails]) -> dict[str, Any]:
     """The document of `Facets`."""
     each = list(found)
     named = {moment.creator_id: moment for moment in each}
@@ -55,7 +55,7 @@ def of(found: Iterable[Found]) -> dict[str, Any]:
     return {"moments": len(each), "videos": videos, "creators": creators, "tags": tags}
 
 
-def _counted(pairs: Iterable[tuple[Any, Found]]) -> list[tuple[Any, dict[str, int]]]:
+def _counted(pairs: Iterable[tuple[Any, MomentDetails]]) -> list[tuple[Any, dict[str, int]]]:
     """By key, moments and videos; the most frequent first, those alike in the order of their keys."""
     moments: dict[Any, int] = {}
     videos: dict[Any, set[int]] = {}

@@ -22,7 +22,7 @@ from cluster.observability.seldom import Seldom
 from cluster.tasks import Tasks
 from pipelines.catalog.videos import VISIBLE
 from pipelines.index import vectors
-from pipelines.index.vectors import Found
+from pipelines.index.vectors import MomentDetails
 from serve.http import deadlines
 from serve.replica.generation import State
 from serve.replica.readers import Readers
@@ -68,7 +68,7 @@ SCORED: LiteralString = f"""
 class Worth:
     """A moment of the feed with its score."""
 
-    found: Found
+    found: MomentDetails
     score: float
 
 

@@ -21,7 +21,7 @@ from cluster.errors import Rejected, Temporary
 from serve.access import keys
 from serve.http import problems
 from serve.search import answer as search
-from serve.search.answer import Answer
+from serve.search.answer import SearchResult
 from serve.search.context import SearchContext
 from serve.search.query import Body, Query
 from serve.search.response import KEY_CHARS_MAX, Answering
@@ -32,7 +32,9 @@ PATH = "/v1/search"
 class Shortcut:
     """The way around everything else, before the routes."""
 
-    def __init__(self, app: ASGIApp, services: SearchContext, observe: Callable[[Query, Answer, float], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, services: SearchContext, observe: Callable[[Query, SearchResult, float], None]
+    ) -> None:
         self._app, self._services = app, services
         self._answering, self._principal = Answering(services, observe), keys.optional(services)
 

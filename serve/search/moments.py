@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from pipelines.catalog import public_ids
-from pipelines.index.vectors import Found
+from pipelines.index.vectors import MomentDetails
 from serve.media import links
 from serve.search.candidates import Candidates
 from serve.search.context import SearchContext
@@ -128,7 +128,7 @@ class Answer(BaseModel):
     }
 
 
-def of(services: SearchContext, ranked: Ranked, found: Found) -> dict[str, Any]:
+def of(services: SearchContext, ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
     """One moment."""
     return {
         "segment_id": str(found.segment_id),
@@ -152,7 +152,7 @@ def of(services: SearchContext, ranked: Ranked, found: Found) -> dict[str, Any]:
     }
 
 
-def grouped(ranked: Sequence[Ranked], found: Mapping[int, Found], group_by: GroupBy) -> list[list[Ranked]]:
+def grouped(ranked: Sequence[Ranked], found: Mapping[int, MomentDetails], group_by: GroupBy) -> list[list[Ranked]]:
     """The candidates that can be shown, each by itself or by video, best first."""
     visible = [each for each in ranked if each.segment_id in found]
     if group_by is GroupBy.MOMENT:
@@ -163,7 +163,7 @@ def grouped(ranked: Sequence[Ranked], found: Mapping[int, Found], group_by: Grou
     return list(groups.values())
 
 
-def span(ranked: Ranked, found: Found) -> dict[str, Any]:
+def span(ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
     return {
         "segment_id": str(found.segment_id),
         "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),

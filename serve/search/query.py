@@ -255,7 +255,7 @@ class Query:
         return self.intent is Intent.SEARCH and self.cursor is None
 
 
-class Remembered:
+class QueryCache:
     """What query strings mean. Where viewers have variants the same string means several things: none is remembered."""
 
     def __init__(self, *, used: bool) -> None:

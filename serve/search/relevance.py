@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.errors import Rejected
 from pipelines.index import vectors as index
-from pipelines.index.vectors import Connection, Model
+from pipelines.index.vectors import Connection, SearchModel
 from pipelines.models.relevance import Calibration
 from serve.replica.encoder import Vector
 from serve.search.context import SearchContext
@@ -36,7 +36,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parts:
+class QueryParts:
     """What a query asks for (at least one part) and what it should keep away from (weights above 0 move away).
 
     `creator_id` is whose the moment to find more of is: their moments, also copies, are found and pay nothing.
@@ -80,7 +80,7 @@ class Measured:
         return self.ppm.get(segment_id, 0)
 
 
-async def parts_of(services: SearchContext, query: Query, model: Model) -> Parts:
+async def parts_of(services: SearchContext, query: Query, model: SearchModel) -> QueryParts:
     """The vectors of a query's parts, all encoded side by side.
 
     Raises:
@@ -105,10 +105,10 @@ async def parts_of(services: SearchContext, query: Query, model: Model) -> Parts
     ]
     similar = [Part(vector, blend.segment, is_text=False) for vector, _ in moments]
     creator_id = moments[0][1] if moments else None
-    return Parts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), creator_id)
+    return QueryParts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), creator_id)
 
 
-async def _moment(services: SearchContext, segment_id: int, model: Model) -> tuple[Vector, int]:
+async def _moment(services: SearchContext, segment_id: int, model: SearchModel) -> tuple[Vector, int]:
     """A moment's own vector, and its video."""
 
     async def look(connection: Connection) -> tuple[Vector, int] | None:
@@ -123,13 +123,13 @@ async def _moment(services: SearchContext, segment_id: int, model: Model) -> tup
     return moment
 
 
-def known(parts: Parts, near: Cosines) -> list[Cosines]:
+def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
     """What the search itself has told: of each wanted part the cosines, if it was searched by that part alone."""
     return [near] if parts.is_plain else [{} for _ in parts.wanted]
 
 
 async def looked_up(
-    services: SearchContext, model: Model, parts: Parts, near: Cosines, segment_ids: Sequence[int]
+    services: SearchContext, model: SearchModel, parts: QueryParts, near: Cosines, segment_ids: Sequence[int]
 ) -> list[Cosines]:
     """The cosines of moments with each wanted part. No round trip where the search has told all of them.
 
@@ -147,7 +147,7 @@ async def looked_up(
     return [{**first, **more} for first, more in zip(told, await services.readers.ask(look), strict=True)]
 
 
-def measured(calibration: Calibration, parts: Parts, cosines: Sequence[Cosines]) -> Measured:
+def measured(calibration: Calibration, parts: QueryParts, cosines: Sequence[Cosines]) -> Measured:
     """The relevance of each moment: the least of what the wanted parts give it, each by the curve of its own kind.
 
     `cosines` are of each wanted part, in order; a moment that one of them lacks has relevance 0.

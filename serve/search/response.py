@@ -18,7 +18,7 @@ from serve.access.keys import Principal
 from serve.http import manners
 from serve.search import answer, ids
 from serve.search import query as queries
-from serve.search.answer import Answer, Caller
+from serve.search.answer import Caller, SearchResult
 from serve.search.context import SearchContext
 from serve.search.query import Body, Intent, Query
 from serve.search.variants import Variants
@@ -29,7 +29,7 @@ KEY_CHARS_MAX = 200  # of an Idempotency-Key
 class Answering:
     """Answers over one replica's services."""
 
-    def __init__(self, services: SearchContext, observe: Callable[[Query, Answer, float], None]) -> None:
+    def __init__(self, services: SearchContext, observe: Callable[[Query, SearchResult, float], None]) -> None:
         self._observe = observe  # each answer, with the seconds that it took
         self._services, self._variants = services, Variants(services)
         self._viewer_key = viewers.key_of(services.settings)
@@ -61,7 +61,12 @@ class Answering:
         return self._sent(query, found, began, self._variants.headers(variant))
 
     async def kept(
-        self, request: Request, query: Query, found: Answer, principal: Principal | None, idempotency_key: str | None
+        self,
+        request: Request,
+        query: Query,
+        found: SearchResult,
+        principal: Principal | None,
+        idempotency_key: str | None,
     ) -> Response:
         """A kept answer to a query that is known already, where viewers have no variants."""
         began = time.perf_counter()
@@ -71,7 +76,7 @@ class Answering:
         answer.recorded(self._services, query, caller, found)
         return self._sent(query, found, began)
 
-    def _sent(self, query: Query, found: Answer, began: float, more: Mapping[str, str] | None = None) -> Response:
+    def _sent(self, query: Query, found: SearchResult, began: float, more: Mapping[str, str] | None = None) -> Response:
         """An answer as it is sent, counted; `began` is when its making did, by the performance counter."""
         seconds = time.perf_counter() - began
         self._observe(query, found, seconds)

@@ -15,7 +15,7 @@ from solders.pubkey import Pubkey
 from ledger.audit import audit
 from ledger.journal import book
 from ledger.payouts import batches
-from ledger.payouts.batches import Recipient
+from ledger.payouts.batches import BatchLine
 from ledger.payouts.payouts import Payouts
 from ledger.settings import Economics, LedgerSettings
 from ledger.solana import packing, treasury
@@ -44,7 +44,7 @@ class Rig:
     """A funded treasury on a chain of its own, the ledger's connection, and the hands to move both."""
 
     connection: Connection[Any]
-    chain: blocks.Chain
+    chain: blocks.LocalChain
     nodes: Sequence[Any] = ()
     economics: Economics = SMALL
     settings: LedgerSettings = EAGER
@@ -92,7 +92,7 @@ class Rig:
         )
         if account:
             self.put_account(creator_id)
-            known = Recipient(creator_id, wallet, str(self.address_of(creator_id)))
+            known = BatchLine(creator_id, wallet, str(self.address_of(creator_id)))
             batches.know_account(self.connection, self.treasury.mint, known, None)
         if amount:
             self.earn(creator_id, amount)

@@ -14,11 +14,11 @@ from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import ingest
 from pipelines.catalog import catalog
-from pipelines.models.registry import Model
+from pipelines.models.registry import ModelInfo
 from pipelines.moments import sink
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.sources.listed import Listed
-from pipelines.stages import Decode, Decoded, Done, Place, Plan, Refused, Store, Task, chunk_row
+from pipelines.stages import Decode, Decoded, Done, JobContext, Plan, Refused, Store, Task, chunk_row
 from tests.pipelines import oddities
 from tests.pipelines.conftest import ffmpeg
 
@@ -26,10 +26,10 @@ Spoil = Callable[[bytearray, list[tuple[int, int]]], None]  # the bytes of a fil
 
 
 @pytest.fixture
-def place(postgres_url: str, s3: S3Endpoint, bucket: str, tmp_path: Path) -> Place:
+def place(postgres_url: str, s3: S3Endpoint, bucket: str, tmp_path: Path) -> JobContext:
     ingest = IngestSettings(chunk_ms=8000, scratch_dir=str(tmp_path), backoff_base_s=0.0)
-    model = Model(1, "m", 64, "squash", "f")
-    return Place("j", "j/1", postgres_url, s3, bucket, ingest, ModelSettings(), model)
+    model = ModelInfo(1, "m", 64, "squash", "f")
+    return JobContext("j", "j/1", postgres_url, s3, bucket, ingest, ModelSettings(), model)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def connection(postgres_url: str) -> Iterator[Connection]:
         yield opened
 
 
-def planned(place: Place, connection: Connection, path: Path) -> list[Task | Refused | Done]:
+def planned(place: JobContext, connection: Connection, path: Path) -> list[Task | Refused | Done]:
     """A file in the store, registered, and cut into chunks."""
     uri = f"s3://{place.bucket}/{path.name}"
     Storage(place.s3).put_bytes(path.read_bytes(), uri)
@@ -92,7 +92,7 @@ def all_but_key_frames_gone(data: bytearray, frames: list[tuple[int, int]]) -> N
 
 @pytest.mark.parametrize("spoil", [one_glitch, a_tenth_gone])
 def test_a_film_with_a_glitch_becomes_ready_with_a_warning(
-    place: Place, connection: Connection, tmp_path: Path, spoil: Spoil
+    place: JobContext, connection: Connection, tmp_path: Path, spoil: Spoil
 ) -> None:
     tasks = planned(place, connection, spoiled(tmp_path, spoil))
     assert len(tasks) > 3
@@ -106,7 +106,7 @@ def test_a_film_with_a_glitch_becomes_ready_with_a_warning(
 
 
 def test_a_film_of_which_most_is_lost_is_refused_and_leaves_nothing_behind(
-    place: Place, connection: Connection, tmp_path: Path
+    place: JobContext, connection: Connection, tmp_path: Path
 ) -> None:
     tasks = planned(place, connection, spoiled(tmp_path, all_but_key_frames_gone))
     assert len(tasks) > 3
@@ -125,7 +125,7 @@ def test_a_film_of_which_most_is_lost_is_refused_and_leaves_nothing_behind(
 
 
 def test_a_film_is_refused_as_soon_as_too_much_of_it_is_lost(
-    place: Place, connection: Connection, tmp_path: Path
+    place: JobContext, connection: Connection, tmp_path: Path
 ) -> None:
     """Before its other chunks are decoded, and whoever waits behind them."""
     tasks = planned(place, connection, spoiled(tmp_path, all_but_key_frames_gone))
@@ -137,7 +137,7 @@ def test_a_film_is_refused_as_soon_as_too_much_of_it_is_lost(
 
 
 def test_a_chunk_of_an_attempt_that_has_ended_is_not_fetched(
-    place: Place, connection: Connection, tmp_path: Path
+    place: JobContext, connection: Connection, tmp_path: Path
 ) -> None:
     path = oddities.film(tmp_path / "film.mp4", *oddities.X264, "-g", "50", seconds=20)
     tasks = planned(place, connection, path)
@@ -146,14 +146,14 @@ def test_a_chunk_of_an_attempt_that_has_ended_is_not_fetched(
     assert [file for file in tmp_path.rglob("*") if file.is_file() and not file.suffix] == []
 
 
-def test_a_flat_film_is_one_moment(place: Place, connection: Connection, tmp_path: Path) -> None:
+def test_a_flat_film_is_one_moment(place: JobContext, connection: Connection, tmp_path: Path) -> None:
     path = ffmpeg(tmp_path / "flat.mp4", "-f", "lavfi", "-i", "color=gray:s=160x120:r=25:d=8", *oddities.X264)
     for task in planned(place, connection, path):
         Store(place)(staged(Decode(place)(task)))
     assert connection.execute("SELECT start_ms, end_ms FROM media.segments").fetchall() == [(0, 8000)]
 
 
-def test_twelve_hours_in_two_frames_are_two_moments(place: Place, connection: Connection, tmp_path: Path) -> None:
+def test_twelve_hours_in_two_frames_are_two_moments(place: JobContext, connection: Connection, tmp_path: Path) -> None:
     for task in planned(place, connection, oddities.RECIPES["twelve_hours.mp4"](tmp_path).path):
         Store(place)(staged(Decode(place)(task)))
     assert connection.execute("SELECT count(*) FROM media.segments").fetchone() == (2,)

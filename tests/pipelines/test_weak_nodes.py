@@ -31,11 +31,11 @@ from pipelines.catalog import catalog
 from pipelines.confinement.layers import LANDLOCK
 from pipelines.jobs import jobs
 from pipelines.media import TEMPORARY, UNCONFINED, Failure
-from pipelines.models.registry import Model
+from pipelines.models.registry import ModelInfo
 from pipelines.sandbox.sandbox import Sandbox
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.sources.listed import Listed
-from pipelines.stages import Decode, Done, Place, Plan, Refused, Store, Task
+from pipelines.stages import Decode, Done, JobContext, Plan, Refused, Store, Task
 from tests.conftest import supervised, throwaway_settings
 from tests.forgetting import forget_landlock
 from tests.pipelines import counted
@@ -55,13 +55,15 @@ def weak(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def place(postgres_url: str, s3: S3Endpoint, bucket: str, tmp_path: Path) -> Place:
+def place(postgres_url: str, s3: S3Endpoint, bucket: str, tmp_path: Path) -> JobContext:
     ingest = IngestSettings(scratch_dir=str(tmp_path / "scratch"), backoff_base_s=0.0)
-    return Place("j", "j/1", postgres_url, s3, bucket, ingest, ModelSettings(), Model(1, "m", 64, "squash", "f"))
+    return JobContext(
+        "j", "j/1", postgres_url, s3, bucket, ingest, ModelSettings(), ModelInfo(1, "m", 64, "squash", "f")
+    )
 
 
 @pytest.fixture
-def catalogued(place: Place) -> Iterator[Connection]:
+def catalogued(place: JobContext) -> Iterator[Connection]:
     """A database that knows a video which is not there: whoever fetches it says so."""
     with database.connect(place.postgres_url, autocommit=True) as opened:
         opened.execute("SELECT media.register_model('m', 3, 'f')")
@@ -70,7 +72,7 @@ def catalogued(place: Place) -> Iterator[Connection]:
         yield opened
 
 
-def test_nothing_is_fetched_for_a_probe(weak: Sandbox, place: Place, catalogued: Connection) -> None:
+def test_nothing_is_fetched_for_a_probe(weak: Sandbox, place: JobContext, catalogued: Connection) -> None:
     (row,) = Plan(place)(1)
     assert isinstance(row, Refused)
     assert row.failure.code == UNCONFINED
@@ -83,7 +85,7 @@ def test_nothing_is_fetched_for_a_probe(weak: Sandbox, place: Place, catalogued:
 
 
 def test_nothing_is_fetched_for_a_chunk(
-    place: Place, catalogued: Connection, clips: Path, monkeypatch: pytest.MonkeyPatch
+    place: JobContext, catalogued: Connection, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = counted.tasks(counted.probed(clips / "cuts.mp4"), 60_000)[0]
     box = Sandbox(without=(LANDLOCK,))
@@ -104,7 +106,7 @@ def test_a_job_ends_where_every_node_has_refused() -> None:
 
 
 def test_a_machine_where_no_keeper_starts_is_no_fault_of_the_video(
-    place: Place, catalogued: Connection, monkeypatch: pytest.MonkeyPatch
+    place: JobContext, catalogued: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = Sandbox(tasks="tests.pipelines.nothing_of_this_name")
     monkeypatch.setattr(stages, "sandbox", lambda: box)

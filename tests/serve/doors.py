@@ -34,7 +34,7 @@ from cluster.storage import Storage
 from pipelines.models import relevance
 from serve import app
 from serve.access import keys
-from serve.replica.encoder import Encoding, Facts, Vector
+from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.encoding import QueryEncoder, RemoteEncoding
 from serve.routes.services import Services
 from serve.settings import SearchSettings
@@ -49,7 +49,7 @@ class Away:
     async def answers(self) -> None:
         raise Temporary("the encoder is away")
 
-    async def facts(self, _model: str = "") -> Facts:
+    async def facts(self, _model: str = "") -> EncoderInfo:
         raise Temporary("the encoder is away")
 
     def prepare(self, _models: Iterable[str]) -> None:
@@ -71,8 +71,8 @@ class Tiny(Away):
     async def answers(self) -> None:
         pass
 
-    async def facts(self, _model: str = "") -> Facts:
-        return Facts("tiny", 4, "print", relevance.general())
+    async def facts(self, _model: str = "") -> EncoderInfo:
+        return EncoderInfo("tiny", 4, "print", relevance.general())
 
     async def text(self, _text: str, _model: str = "") -> Vector:
         return np.full(4, 0.5, np.float32)
@@ -92,7 +92,7 @@ def tiny(_search: Any, _redis: Any) -> Encoding:
 def near(model: QueryEncoder) -> MakeEncoding:
     """The encoder in threads of this process, behind the same caches, limits and breakers as a deployment's."""
 
-    async def facts(name: str) -> Facts:
+    async def facts(name: str) -> EncoderInfo:
         return await asyncio.to_thread(model.facts, name)
 
     async def text(asked: str, name: str) -> Vector:

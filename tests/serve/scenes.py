@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from pipelines.samples import world, world_paint
 from pipelines.samples.world import Background, Scene
-from serve.replica.encoder import Facts
+from serve.replica.encoder import EncoderInfo
 from serve.replica.encoding import QueryEncoder
 
 NAMES = (
@@ -33,7 +33,7 @@ SHOT_MS = 2000
 class Scenes:
     """`vectors[n]` and `pictures[n]` (PNG) are of the concept `names[n]`, seen twice in different places."""
 
-    facts: Facts
+    facts: EncoderInfo
     names: tuple[str, ...]
     pictures: tuple[bytes, ...]
     vectors: NDArray[np.float32]  # [concept, shot, dimensions]

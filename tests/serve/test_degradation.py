@@ -21,7 +21,7 @@ from cluster.database import database
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from ledger.appearances.appearances import adopt
-from serve.replica.encoder import Encoding, Facts, Vector
+from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
@@ -42,7 +42,7 @@ class Switched:
     async def answers(self) -> None:
         self._check()
 
-    async def facts(self, model: str = "") -> Facts:
+    async def facts(self, model: str = "") -> EncoderInfo:
         self._check()
         return await self.inner.facts(model)
 

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.settings import Settings
 from serve import app
-from serve.replica.encoder import Facts, Vector
+from serve.replica.encoder import EncoderInfo, Vector
 from tests.serve.doors import Tiny, bearer, fill, services_of
 from tests.serve.relay import relayed
 
@@ -25,7 +25,7 @@ PATHS = (
 class Slow(Tiny):
     """An encoder that is still at it when the replica ends."""
 
-    async def facts(self, _model: str = "") -> Facts:
+    async def facts(self, _model: str = "") -> EncoderInfo:
         await asyncio.sleep(1.0)
         return await super().facts(_model)
 

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 
 from cluster import tasks
 from cluster.tasks import Tasks
-from serve.metrics import Means, Metrics, pool_states
+from serve.metrics import Metrics, ReplicaGauges, pool_states
 from serve.replica.connections import Connections
 from serve.replica.readers import Readers
 from serve.settings import SearchSettings
@@ -25,7 +25,7 @@ async def test_a_connection_that_is_held_is_counted_as_used_until_it_is_given_ba
     readers = Readers(Connections(postgres_url, SearchSettings()), [], SearchSettings())
     await readers.start()
     metrics, held, go = (
-        Metrics(dict, Means(pool=lambda: pool_states(readers.gauges()))),
+        Metrics(dict, ReplicaGauges(pool=lambda: pool_states(readers.gauges()))),
         asyncio.Event(),
         asyncio.Event(),
     )
@@ -79,7 +79,7 @@ async def test_a_background_task_is_counted_until_it_has_ended() -> None:
 
 
 def test_gates_and_memory_are_shown() -> None:
-    metrics = Metrics(dict, Means(gates=lambda: {"searches": {"taken": 3, "waiting": 1}}))
+    metrics = Metrics(dict, ReplicaGauges(gates=lambda: {"searches": {"taken": 3, "waiting": 1}}))
     assert sample(metrics, "pixr_gate_places", gate="searches", state="taken") == 3
     assert (sample(metrics, "pixr_resident_bytes") or 0) > 10_000_000
     assert b'pixr_gate_places{gate="searches",state="waiting"} 1.0' in generate_latest(metrics.registry)

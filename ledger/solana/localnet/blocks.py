@@ -65,7 +65,7 @@ class Block:
     undo: dict[Pubkey, Account | None] = field(default_factory=dict)
 
 
-class Chain:
+class LocalChain:
     """One chain as its leader sees it."""
 
     def __init__(self, store: Store, *, seed: bytes | None = None, alpenglow: bool = False) -> None:

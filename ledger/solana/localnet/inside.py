@@ -42,7 +42,7 @@ class Key:
 class LocalNode:
     """A node that knows the chain as it is."""
 
-    def __init__(self, name: str, chain: blocks.Chain) -> None:
+    def __init__(self, name: str, chain: blocks.LocalChain) -> None:
         self.name, self.chain = name, chain
         self.calls: list[str] = []
 
@@ -54,11 +54,11 @@ class LocalNode:
             raise RpcRefusal(error.code, error.message, error.data) from error
 
 
-def new_chain(seed: bytes = b"test") -> blocks.Chain:
-    return blocks.Chain(Store(":memory:"), seed=seed)
+def new_chain(seed: bytes = b"test") -> blocks.LocalChain:
+    return blocks.LocalChain(Store(":memory:"), seed=seed)
 
 
-def advance(chain: blocks.Chain, count: int) -> None:
+def advance(chain: blocks.LocalChain, count: int) -> None:
     """Make some blocks."""
     for _ in range(count):
         chain.produce(chain.height)
@@ -71,7 +71,7 @@ def token_account(mint: Pubkey, owner: Pubkey, amount: int = 0, *, frozen: bool 
 
 
 def put_treasury(
-    chain: blocks.Chain,
+    chain: blocks.LocalChain,
     secret: str,
     pool_pix: int,
     gas_lamports: int,

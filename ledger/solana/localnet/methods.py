@@ -17,7 +17,15 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata
 
-from ledger.solana.localnet.blocks import TOKEN_PROGRAM, Chain, Refused, error_of, token_amount, ui_amount, version_of
+from ledger.solana.localnet.blocks import (
+    TOKEN_PROGRAM,
+    LocalChain,
+    Refused,
+    error_of,
+    token_amount,
+    ui_amount,
+    version_of,
+)
 from ledger.solana.localnet.store import Landed
 
 VERSION = {"solana-core": "4.2.0", "feature-set": 0}
@@ -38,7 +46,7 @@ class RpcError(Exception):
         self.code, self.message, self.data = code, message, data
 
 
-def answer(chain: Chain, method: str, params: Params) -> Answer:
+def answer(chain: LocalChain, method: str, params: Params) -> Answer:
     """What the node answers; an RpcError says what it refuses."""
     function = METHODS.get(method)
     if function is None:
@@ -68,20 +76,20 @@ def _commitment(options: Mapping[str, Any]) -> str:
     return str(level)
 
 
-def _with_context(chain: Chain, options: Mapping[str, Any], value: object) -> dict[str, object]:
+def _with_context(chain: LocalChain, options: Mapping[str, Any], value: object) -> dict[str, object]:
     return {"context": {"slot": chain.height_at(_commitment(options)), "apiVersion": "4.2.0"}, "value": value}
 
 
-def _height(chain: Chain, _: Params, options: dict[str, Any]) -> int:
+def _height(chain: LocalChain, _: Params, options: dict[str, Any]) -> int:
     return chain.height_at(_commitment(options))
 
 
-def _latest_blockhash(chain: Chain, _: Params, options: dict[str, Any]) -> Answer:
+def _latest_blockhash(chain: LocalChain, _: Params, options: dict[str, Any]) -> Answer:
     blockhash, last = chain.blockhash_at(_commitment(options))
     return _with_context(chain, options, {"blockhash": blockhash, "lastValidBlockHeight": last})
 
 
-def _is_blockhash_valid(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _is_blockhash_valid(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     return _with_context(chain, options, chain.is_valid(params[0]))
 
 
@@ -96,14 +104,14 @@ def _raw(params: Params, options: Mapping[str, Any]) -> bytes:
         raise RpcError(-32602, f"invalid {encoding} encoding: {error}") from error
 
 
-def _send_transaction(chain: Chain, params: Params, options: dict[str, Any]) -> str:
+def _send_transaction(chain: LocalChain, params: Params, options: dict[str, Any]) -> str:
     transaction = chain.parse(_raw(params, options))
     if not options.get("skipPreflight", False):
         chain.preflight(transaction)
     return chain.enqueue(transaction)
 
 
-def _simulate_transaction(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _simulate_transaction(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     transaction = chain.parse(_raw(params, options))
     blockhash, last = chain.blockhash_at("processed")
     replaced = {"blockhash": blockhash, "lastValidBlockHeight": last} if options.get("replaceRecentBlockhash") else None
@@ -127,14 +135,14 @@ def _simulation(error: object, logs: list[str], units: int = 0) -> dict[str, obj
     return {"err": error, "logs": logs, "unitsConsumed": units, **nothing}
 
 
-def _signature_statuses(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _signature_statuses(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     if len(params[0]) > STATUSES_MAX:
         raise RpcError(-32602, f"Too many inputs provided; max {STATUSES_MAX}")
     found = [_status(chain, signature, options) for signature in params[0]]
     return {"context": {"slot": chain.height, "apiVersion": "4.2.0"}, "value": found}
 
 
-def _status(chain: Chain, signature: str, options: Mapping[str, Any]) -> Answer:
+def _status(chain: LocalChain, signature: str, options: Mapping[str, Any]) -> Answer:
     landed = chain.store.transaction(signature)
     recent = landed is not None and landed.height > chain.height - 300
     if landed is None or not (recent or options.get("searchTransactionHistory")):
@@ -150,7 +158,7 @@ def _status(chain: Chain, signature: str, options: Mapping[str, Any]) -> Answer:
     }
 
 
-def _transaction(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _transaction(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     if len(params) > 1 and isinstance(params[1], str):
         options = {"encoding": params[1]}
     landed = chain.store.transaction(params[0])
@@ -199,7 +207,7 @@ def _encoded(landed: Landed, transaction: VersionedTransaction, encoding: str) -
     }
 
 
-def _signatures_for_address(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _signatures_for_address(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     limit = min(int(options.get("limit", SIGNATURES_MAX)), SIGNATURES_MAX)
     found = chain.store.mentions(
         bytes(Pubkey.from_string(params[0])),
@@ -221,12 +229,12 @@ def _signatures_for_address(chain: Chain, params: Params, options: dict[str, Any
     ]
 
 
-def _request_airdrop(chain: Chain, params: Params, _: dict[str, Any]) -> str:
+def _request_airdrop(chain: LocalChain, params: Params, _: dict[str, Any]) -> str:
     transaction = chain.airdrop(Pubkey.from_string(params[0]), int(params[1]))
     return chain.enqueue(transaction)
 
 
-def _fee_for_message(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _fee_for_message(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     message = from_bytes_versioned(base64.b64decode(params[0]))
     known = chain.is_valid(str(message.recent_blockhash))
     return _with_context(chain, options, 5000 * message.header.num_required_signatures if known else None)
@@ -235,12 +243,12 @@ def _fee_for_message(chain: Chain, params: Params, options: dict[str, Any]) -> A
 # ── Accounts ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _account_info(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _account_info(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     account = chain.account(Pubkey.from_string(params[0]), _commitment(options))
     return _with_context(chain, options, _account_json(account, options))
 
 
-def _multiple_accounts(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _multiple_accounts(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     if len(params[0]) > ACCOUNTS_MAX:
         raise RpcError(-32602, f"Too many inputs provided; max {ACCOUNTS_MAX}")
     level = _commitment(options)
@@ -269,26 +277,26 @@ def _account_json(account: Account | None, options: Mapping[str, Any]) -> Answer
     }
 
 
-def _balance(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _balance(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     account = chain.account(Pubkey.from_string(params[0]), _commitment(options))
     return _with_context(chain, options, account.lamports if account else 0)
 
 
-def _token_account_balance(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _token_account_balance(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     token = token_amount(chain.account(Pubkey.from_string(params[0]), _commitment(options)))
     if token is None:
         raise RpcError(-32602, "Invalid param: could not find account")
     return _with_context(chain, options, ui_amount(token[2], chain.decimals(token[0])))
 
 
-def _token_supply(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _token_supply(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     mint = chain.account(Pubkey.from_string(params[0]), _commitment(options))
     if mint is None or mint.owner != TOKEN_PROGRAM or len(mint.data) != 82:
         raise RpcError(-32602, "Invalid param: not a Token mint")
     return _with_context(chain, options, ui_amount(int.from_bytes(mint.data[36:44], "little"), mint.data[44]))
 
 
-def _token_accounts_by_owner(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _token_accounts_by_owner(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     owner, wanted, level = Pubkey.from_string(params[0]), params[1].get("mint"), _commitment(options)
     found = []
     for pubkey, _ in chain.svm.get_program_accounts(TOKEN_PROGRAM):
@@ -299,7 +307,7 @@ def _token_accounts_by_owner(chain: Chain, params: Params, options: dict[str, An
     return _with_context(chain, options, found)
 
 
-def _program_accounts(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
+def _program_accounts(chain: LocalChain, params: Params, options: dict[str, Any]) -> Answer:
     level = _commitment(options)
     found = []
     for pubkey, _ in chain.svm.get_program_accounts(Pubkey.from_string(params[0])):
@@ -319,14 +327,14 @@ def _matches(account: Account, condition: Mapping[str, Any]) -> bool:
     return bytes(account.data[offset : offset + len(wanted)]) == wanted
 
 
-def _epoch_info(chain: Chain, _: Params, options: dict[str, Any]) -> Answer:
+def _epoch_info(chain: LocalChain, _: Params, options: dict[str, Any]) -> Answer:
     height = chain.height_at(_commitment(options))
     epoch, index = divmod(height, SLOTS_PER_EPOCH)
     place = {"epoch": epoch, "slotIndex": index, "slotsInEpoch": SLOTS_PER_EPOCH}
     return {"absoluteSlot": height, "blockHeight": height, "transactionCount": 0, **place}
 
 
-METHODS: dict[str, Callable[[Chain, Params, dict[str, Any]], Answer]] = {
+METHODS: dict[str, Callable[[LocalChain, Params, dict[str, Any]], Answer]] = {
     "getAccountInfo": _account_info,
     "getAgGenesisCert": lambda chain, _, __: {"slot": 0} if chain.alpenglow else None,
     "getBalance": _balance,

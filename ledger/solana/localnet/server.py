@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import web
 
-from ledger.solana.localnet.blocks import Chain
+from ledger.solana.localnet.blocks import LocalChain
 from ledger.solana.localnet.methods import RpcError, answer
 from ledger.solana.localnet.store import Store
 
@@ -32,10 +32,10 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 ACCEPTING = ("sendTransaction", "requestAirdrop")
 
 
-class Node:
+class LocalnetServer:
     """One chain, its clock and its door."""
 
-    def __init__(self, chain: Chain, slot_ms: int) -> None:
+    def __init__(self, chain: LocalChain, slot_ms: int) -> None:
         self.chain = chain
         self._slot_s = slot_ms / 1000
         self._promised = chain.height
@@ -143,7 +143,7 @@ async def _text(text: str) -> web.Response:
 async def serve(port: int, folder: Path, slot_ms: int) -> None:
     """Run until SIGTERM or SIGINT."""
     store = Store(str(folder / "localnet.db"))
-    node = Node(Chain(store), slot_ms)
+    node = LocalnetServer(LocalChain(store), slot_ms)
     node.tick(int(time.time()))
     runner = web.AppRunner(node.application(), access_log=None)
     await runner.setup()

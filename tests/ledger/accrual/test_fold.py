@@ -659,7 +659,7 @@ def put(
     connection: Conn, number: UUID, seq: int, payload: bytes, form: int = spool.FORMAT, appearances: int = 1
 ) -> None:
     """A batch as another version, or a fault, has left it."""
-    batch = spool.Batch(1, appearances, payload, form)
+    batch = spool.AppearanceBatch(1, appearances, payload, form)
     assert connection.execute(RECORDED, parameters(number, seq, batch)).rowcount == 1
     connection.commit()
 

@@ -177,7 +177,7 @@ async def test_a_recorder_that_fails_in_a_way_nobody_thought_of_goes_on(
 ) -> None:
     real, failures = spool.pack, iter([AssertionError("unthought of")])
 
-    def pack(*arguments: Any) -> spool.Batch:
+    def pack(*arguments: Any) -> spool.AppearanceBatch:
         for failure in failures:
             raise failure
         return real(*arguments)
@@ -600,7 +600,7 @@ def test_batches_of_both_formats_are_folded_together(settings: Settings, journal
         [appearances.search_record([shown(9, 3, 300)], spool.NO_KEY, bytes(8), 1_790_000_000_000, b"o" * 16)]
     )
     journal.execute("INSERT INTO ledger.incarnations (id, spool) VALUES (%s, 'x')", (number,))
-    for seq, batch in ((0, spool.Batch(2, 4, BATCH_OF_FORMAT_1, 1)), (2, new)):
+    for seq, batch in ((0, spool.AppearanceBatch(2, 4, BATCH_OF_FORMAT_1, 1)), (2, new)):
         assert journal.execute(appearances.RECORDED, appearances.parameters(number, seq, batch)).rowcount == 1
     journal.commit()
     assert folded(journal) == [Outcome.FUNDED] * 5

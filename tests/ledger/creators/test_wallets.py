@@ -145,7 +145,7 @@ def test_a_wallet_that_was_let_in_before_is_held_and_stops_nobody_else(rig: Rig,
     rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 2", (bad,))
     if known:  # a release that did not ask has opened or found its token account
         address = rig.treasury.token_account_of(bad)
-        batches.know_account(rig.connection, rig.treasury.mint, batches.Recipient(2, bad, address), None)
+        batches.know_account(rig.connection, rig.treasury.mint, batches.BatchLine(2, bad, address), None)
     rig.connection.commit()
     rig.pay(4)
     assert list(rig.holds()) == [2]

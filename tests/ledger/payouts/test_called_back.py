@@ -362,7 +362,7 @@ def test_a_plan_of_an_earlier_release_that_pays_the_treasury_itself_is_called_ba
     for creator in (1, 2, 3):
         rig.creator(creator, 500)
     rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 1", (bad,))
-    there = batches.Recipient(1, bad, rig.treasury.token_account)
+    there = batches.BatchLine(1, bad, rig.treasury.token_account)
     batches.know_account(rig.connection, rig.treasury.mint, there, None)
     rig.connection.commit()
     with monkeypatch.context() as earlier:

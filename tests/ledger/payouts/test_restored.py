@@ -13,7 +13,7 @@ from ledger.accrual.fold import mature
 from ledger.audit import audit
 from ledger.journal import book
 from ledger.payouts import adoption, batches
-from ledger.payouts.batches import Recipient
+from ledger.payouts.batches import BatchLine
 from ledger.payouts.reconcile import UNKNOWN, Finding, reconcile
 from ledger.risk import stops
 from ledger.solana.chain import RpcRefusal
@@ -101,7 +101,7 @@ def test_a_restore_of_a_backup_that_was_made_while_a_restore_was_waited_for_is_w
 class Behind(LocalNode):
     """A node that has seen nothing since a height."""
 
-    def __init__(self, name: str, chain: blocks.Chain, height: int) -> None:
+    def __init__(self, name: str, chain: blocks.LocalChain, height: int) -> None:
         super().__init__(name, chain)
         self._height = height
 
@@ -315,7 +315,7 @@ def test_a_payment_at_a_wallet_that_is_forgotten_is_adopted_once_the_wallet_is_n
     rig.connection.execute("UPDATE ledger.wallets SET wallet = %s", (wallet_of(2),))
     rig.put_account(2)
     rig.earn(1, 1000)
-    known = Recipient(1, wallet_of(2), str(rig.address_of(2)))
+    known = BatchLine(1, wallet_of(2), str(rig.address_of(2)))
     batches.know_account(rig.connection, rig.treasury.mint, known, None)
     work(rig, 6)
     assert rig.on_chain(2) == 1000

@@ -77,7 +77,7 @@ class Plot:
 class Liar:
     """A node that answers at once, up to date and wrong; its lies are its own."""
 
-    def __init__(self, chain: blocks.Chain, slots: Slots, rng: random.Random) -> None:
+    def __init__(self, chain: blocks.LocalChain, slots: Slots, rng: random.Random) -> None:
         self._chain, self._slots, self._rng = chain, slots, rng
         self._invented: dict[str, Any] | None = None
 
@@ -170,7 +170,7 @@ class Tale:
 class Story:
     """What liars who have agreed on it tell. `covers`: the treasury holds what follows from it."""
 
-    chain: blocks.Chain
+    chain: blocks.LocalChain
     slots: Slots
     payer: packing.Payer
     rng: random.Random
@@ -303,7 +303,7 @@ class Story:
         self.tales[signature] = self._tale(signature, self.chain.height_at("finalized"), transaction, meta)
 
 
-def pretended(chain: blocks.Chain, transaction: VersionedTransaction) -> dict[str, Any] | None:
+def pretended(chain: blocks.LocalChain, transaction: VersionedTransaction) -> dict[str, Any] | None:
     """What a transaction would do now, as `getTransaction` says it; none where it would fail. Nothing is changed."""
     svm, keys = chain.svm, transaction.message.account_keys
     before = [svm.get_account(key) for key in keys]
@@ -320,7 +320,7 @@ def pretended(chain: blocks.Chain, transaction: VersionedTransaction) -> dict[st
     return dict(json.loads(json.dumps(told)))
 
 
-def refused(chain: blocks.Chain, transaction: VersionedTransaction) -> dict[str, Any]:
+def refused(chain: blocks.LocalChain, transaction: VersionedTransaction) -> dict[str, Any]:
     """That the last recipient's account has refused it: all it did is cost its fee."""
     message = transaction.message
     held = [account.lamports if (account := chain.svm.get_account(key)) else 0 for key in message.account_keys]

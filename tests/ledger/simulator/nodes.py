@@ -29,7 +29,7 @@ MEMORY_BLOCKS = 400  # of a forgetful node
 class View:
     """The chain as a node sees it that is some blocks behind."""
 
-    def __init__(self, chain: blocks.Chain, lag: int) -> None:
+    def __init__(self, chain: blocks.LocalChain, lag: int) -> None:
         self._chain = chain
         self.height = max(0, chain.height - lag)
         self.store, self.svm = self, Machine(self)
@@ -101,7 +101,7 @@ class Node:
     def __init__(
         self,
         name: str,
-        chain: blocks.Chain,
+        chain: blocks.LocalChain,
         rng: random.Random,
         step: Callable[[], None],
         *,

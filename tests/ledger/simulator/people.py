@@ -219,7 +219,7 @@ def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> bool:
     """Whether the batch is in the database: then what it earns is earned, if only once a newer version can read it."""
     batch = spool.pack(searches)
     if replica.is_newer:
-        batch = spool.Batch(batch.searches, batch.appearances, batch.payload, NEWER)
+        batch = spool.AppearanceBatch(batch.searches, batch.appearances, batch.payload, NEWER)
     if not _record(world, replica, batch):
         return False
     heads, bodies = spool.unpack(batch.payload, spool.FORMAT)
@@ -239,10 +239,10 @@ def damaged(world: World, replica: Replica, searches: Sequence[bytes]) -> None:
     """A batch that holds less than its row says."""
     whole = spool.pack(searches)
     cut = world.rng.choice((whole.payload[:-3], whole.payload[: len(whole.payload) // 2], b""))
-    _record(world, replica, spool.Batch(whole.searches, whole.appearances, cut, whole.format))
+    _record(world, replica, spool.AppearanceBatch(whole.searches, whole.appearances, cut, whole.format))
 
 
-def _record(world: World, replica: Replica, batch: spool.Batch) -> bool:
+def _record(world: World, replica: Replica, batch: spool.AppearanceBatch) -> bool:
     """Whether it is recorded. A replica that the database no longer knows as it was goes on as another one."""
     serve = world.ground.serve
     try:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from ledger.journal import book
 from ledger.payouts import adoption, batches, owed, rail, reconcile, settling
-from ledger.payouts.batches import Attempt, Batch, Recipient
+from ledger.payouts.batches import Attempt, Batch, BatchLine
 from ledger.payouts.payouts import Payouts
 from ledger.payouts.reconcile import Finding, Held
 from ledger.risk import stops
@@ -118,14 +118,14 @@ class BlamesForOneNode(Payouts):
 class ReclaimsByTheBook(Payouts):
     """Empties markers of what they were made with, not of what they hold."""
 
-    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
-        return [Recipient(0, batch, address, self.treasury.marker_rent) for batch, address in rows]
+    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
+        return [BatchLine(0, batch, address, self.treasury.marker_rent) for batch, address in rows]
 
 
 class TakesMarkersForEmpty(Payouts):
     """Finds nothing in any marker, and looks again after as long as any other."""
 
-    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[Recipient]:
+    def _held_by_markers(self, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
         batches.look_later(self.connection, [batch for batch, _ in rows])
         return []
 

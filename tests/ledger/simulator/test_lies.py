@@ -23,7 +23,7 @@ from tests.ledger.simulator.slots import Slots
 from tests.ledger.simulator.treasury import is_sum_of
 
 
-def funded() -> tuple[blocks.Chain, Treasury]:
+def funded() -> tuple[blocks.LocalChain, Treasury]:
     chain = new_chain(b"lies")
     treasury = put_treasury(chain, SECRET, POOL, GAS)
     for _ in range(FINAL_BLOCKS):
@@ -31,7 +31,7 @@ def funded() -> tuple[blocks.Chain, Treasury]:
     return chain, treasury
 
 
-def a_payment(chain: blocks.Chain, treasury: Treasury) -> bytes:
+def a_payment(chain: blocks.LocalChain, treasury: Treasury) -> bytes:
     """To the treasury's own account: it can always be made."""
     blockhash, _ = chain.blockhash_at("confirmed")
     return treasury.signed([packing.pay(treasury.payer, treasury.payer.token_account, 7)], blockhash, 200_000)

@@ -23,7 +23,7 @@ from cluster import landlock, roles, runtime
 from cluster.cli import stack
 from cluster.settings import Settings
 from pipelines.confinement import layers, profiles
-from pipelines.confinement.layers import LANDLOCK, LAYERS, OWN_NETWORK, OWN_USER, SECCOMP, Found
+from pipelines.confinement.layers import LANDLOCK, LAYERS, OWN_NETWORK, OWN_USER, SECCOMP, AvailableLayers
 from pipelines.media import Failure
 from pipelines.sandbox.sandbox import Result, Sandbox
 from pipelines.service import Jobs
@@ -69,11 +69,11 @@ def box() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Found:
+def machine() -> AvailableLayers:
     """What this machine has, as it says itself."""
     argv = [sys.executable, "-m", "pipelines.confinement", str(PROFILE.uid)]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    return Found.from_json(json.loads(said))
+    return AvailableLayers.from_json(json.loads(said))
 
 
 def may(capability: int) -> bool:
@@ -142,7 +142,9 @@ def attempt(box: Sandbox, aims: dict[str, Any], profile: profiles.Profile = PROF
 # ── The strong mode ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_this_machine_has_the_strong_mode_with_every_layer(box: Sandbox, machine: Found, aims: dict[str, Any]) -> None:
+def test_this_machine_has_the_strong_mode_with_every_layer(
+    box: Sandbox, machine: AvailableLayers, aims: dict[str, Any]
+) -> None:
     """As root, and with the capability for it, a user and a network of its own too."""
     attempt(box, aims)
     assert box.found is not None
@@ -170,7 +172,7 @@ def test_a_child_cannot_become_another_program(box: Sandbox, aims: dict[str, Any
     assert result.values == {"outcome": "EPERM"}
 
 
-def test_the_kernel_agrees(box: Sandbox, machine: Found, aims: dict[str, Any]) -> None:
+def test_the_kernel_agrees(box: Sandbox, machine: AvailableLayers, aims: dict[str, Any]) -> None:
     """Seen from outside, while a child is at work."""
     with waiting(box, aims):
         status, child = status_of(box), child_of(box)
@@ -258,7 +260,7 @@ def test_a_file_that_grows_beyond_its_limit_ends_the_child(box: Sandbox, aims: d
     assert not Path(arguments["scratch"]).exists()
 
 
-def test_threads_are_bounded(box: Sandbox, machine: Found, aims: dict[str, Any]) -> None:
+def test_threads_are_bounded(box: Sandbox, machine: AvailableLayers, aims: dict[str, Any]) -> None:
     """All children of a machine share a user: what one starts is missing to the others."""
     if not layers.counts_alone(machine.layers):
         pytest.skip("children are not counted apart from this user's other processes here")
@@ -346,7 +348,7 @@ def test_seccomp_alone_refuses_calls(aims: dict[str, Any]) -> None:
         assert attempt(box, aims, ACCEPTING)["calls"] == CALLS_REFUSED
 
 
-def test_an_own_user_alone_reads_no_secret_and_signals_nobody(machine: Found, aims: dict[str, Any]) -> None:
+def test_an_own_user_alone_reads_no_secret_and_signals_nobody(machine: AvailableLayers, aims: dict[str, Any]) -> None:
     if OWN_USER not in machine.layers:
         pytest.skip(f"no {OWN_USER} here: {machine.missing[OWN_USER]}")
     with boxed(*alone(OWN_USER)) as box:
@@ -359,7 +361,7 @@ def test_an_own_user_alone_reads_no_secret_and_signals_nobody(machine: Found, ai
     }
 
 
-def test_an_own_network_alone_reaches_no_server(machine: Found, aims: dict[str, Any]) -> None:
+def test_an_own_network_alone_reaches_no_server(machine: AvailableLayers, aims: dict[str, Any]) -> None:
     if OWN_NETWORK not in machine.layers:
         pytest.skip(f"no {OWN_NETWORK} here: {machine.missing[OWN_NETWORK]}")
     with boxed(*alone(OWN_NETWORK)) as box:
@@ -388,7 +390,7 @@ def test_the_weaker_mode_is_refused_unless_it_is_accepted(
     assert "weaker" in said[0].message
 
 
-def test_what_a_machine_has_can_be_asked_for(machine: Found) -> None:
+def test_what_a_machine_has_can_be_asked_for(machine: AvailableLayers) -> None:
     assert {LANDLOCK, SECCOMP} <= set(machine.layers)
 
 

@@ -13,7 +13,7 @@ from psycopg.sql import SQL
 from cluster.database import database
 from pipelines.catalog import videos
 from pipelines.index import fulltext, vectors
-from pipelines.index.vectors import Filters, Plan
+from pipelines.index.vectors import Filters, SearchLimits
 from tests.pipelines.corpus import Catalogue
 
 VIDEOS = 3000
@@ -47,7 +47,7 @@ def ids(matches: Sequence[fulltext.Match]) -> list[int]:
 
 async def test_every_match_is_ranked_before_anything_is_cut(shelf: AsyncConnection[Any]) -> None:
     assert ids(await fulltext.matching(shelf, "harbour", 1)) == [VIDEOS]
-    assert ids(await fulltext.matching(shelf, "harbour day", 1, None, Plan(text_rows=10))) == [VIDEOS]
+    assert ids(await fulltext.matching(shelf, "harbour day", 1, None, SearchLimits(text_rows=10))) == [VIDEOS]
 
 
 async def test_filters_hold_before_anything_is_cut(shelf: AsyncConnection[Any]) -> None:
@@ -57,7 +57,7 @@ async def test_filters_hold_before_anything_is_cut(shelf: AsyncConnection[Any]) 
         (Filters(segment_ids=(9,)), [9]),
         (Filters(segment_ids=()), []),
     ):
-        assert ids(await fulltext.matching(shelf, "harbour", 10, filters, Plan(text_rows=1))) == expected
+        assert ids(await fulltext.matching(shelf, "harbour", 10, filters, SearchLimits(text_rows=1))) == expected
 
 
 async def test_filters_hold_also_where_many_videos_pass_them(
@@ -89,7 +89,7 @@ async def test_what_is_excluded_is_in_neither_list(reading: AsyncConnection[Any]
     for text, without in (("common -rare", []), ('common -"rare thing"', []), ("common", ["rare"])):
         filters = fulltext.strict(Filters(), text, without, "english")
         assert not rare & set(ids(await fulltext.matching(reading, text, 2000, filters)))
-        for plan in (Plan(), Plan(exact_rows=0)):
+        for plan in (SearchLimits(), SearchLimits(exact_rows=0)):
             for vector in corpus.corpus.queries[:5]:
                 looked = await vectors.nearest(reading, model, vector, 100, filters, plan)
                 assert len(looked.hits) == 100

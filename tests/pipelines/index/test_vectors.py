@@ -17,15 +17,15 @@ from cluster.database import database
 from cluster.settings import Settings
 from pipelines.index import admin as index_admin
 from pipelines.index import fulltext, vectors
-from pipelines.index.vectors import Filters, Model, Plan
+from pipelines.index.vectors import Filters, SearchLimits, SearchModel
 from tests.conftest import fresh_database
 from tests.pipelines.corpus import DIMENSIONS, ROWS, Catalogue, Corpus, clustered, load
 
-EXACT, INDEXED = Plan(exact_rows=10**9), Plan(exact_rows=0, ef_search=100)
+EXACT, INDEXED = SearchLimits(exact_rows=10**9), SearchLimits(exact_rows=0, ef_search=100)
 
 
 @pytest.fixture
-async def model(reading: AsyncConnection[Any]) -> Model:
+async def model(reading: AsyncConnection[Any]) -> SearchModel:
     _, found, *_ = await vectors.state(reading)
     assert found is not None
     return found
@@ -44,7 +44,7 @@ def recall(hits: list[vectors.Hit], wanted: list[int]) -> float:
 
 @pytest.mark.parametrize(("plan", "least"), [(EXACT, 0.99), (INDEXED, 0.95)])
 async def test_the_nearest_are_found(
-    reading: AsyncConnection[Any], model: Model, corpus: Catalogue, plan: Plan, least: float
+    reading: AsyncConnection[Any], model: SearchModel, corpus: Catalogue, plan: SearchLimits, least: float
 ) -> None:
     everything = np.ones(ROWS, bool)
     found = []
@@ -58,7 +58,7 @@ async def test_the_nearest_are_found(
 @pytest.mark.parametrize("plan", [EXACT, INDEXED])
 @pytest.mark.parametrize("share", [0.5, 0.05, 0.01, 0.001])
 async def test_a_filter_loses_no_row_whatever_its_selectivity(
-    reading: AsyncConnection[Any], model: Model, corpus: Catalogue, plan: Plan, share: float
+    reading: AsyncConnection[Any], model: SearchModel, corpus: Catalogue, plan: SearchLimits, share: float
 ) -> None:
     made = corpus.corpus
     tag, fits = made.tagged(share)
@@ -82,11 +82,11 @@ async def test_a_filter_loses_no_row_whatever_its_selectivity(
     ],
 )
 def test_what_few_rows_pass_is_compared_whole(fitting: int, rows: int, exact: bool) -> None:
-    assert Plan().exact(fitting, rows, 200) is exact
+    assert SearchLimits().exact(fitting, rows, 200) is exact
 
 
 async def test_how_many_rows_pass_is_known_within_a_factor_of_two(
-    reading: AsyncConnection[Any], model: Model, corpus: Catalogue
+    reading: AsyncConnection[Any], model: SearchModel, corpus: Catalogue
 ) -> None:
     for share in (1.0, 0.5, 0.1, 0.01):
         filters = Filters(tags=(f"share{share}",)) if share < 1 else Filters()
@@ -95,16 +95,16 @@ async def test_how_many_rows_pass_is_known_within_a_factor_of_two(
 
 
 async def test_an_index_that_gives_too_little_is_not_believed(
-    reading: AsyncConnection[Any], model: Model, corpus: Catalogue
+    reading: AsyncConnection[Any], model: SearchModel, corpus: Catalogue
 ) -> None:
-    plan = Plan(exact_rows=0, ef_search=10, scan_tuples=1)
+    plan = SearchLimits(exact_rows=0, ef_search=10, scan_tuples=1)
     tag, fits = corpus.corpus.tagged(0.1)
     looked = await vectors.nearest(reading, model, corpus.corpus.queries[0], 100, Filters(tags=(tag,)), plan)
     assert len(looked.hits) == 100 <= fits.sum()
     assert looked.mode in ("exact", "index, exact")
 
 
-async def test_every_filter_means_what_it_says(reading: AsyncConnection[Any], model: Model) -> None:
+async def test_every_filter_means_what_it_says(reading: AsyncConnection[Any], model: SearchModel) -> None:
     async def count(condition: str) -> int:
         row = await (
             await reading.execute(
@@ -133,9 +133,9 @@ async def test_every_filter_means_what_it_says(reading: AsyncConnection[Any], mo
 
 
 async def test_a_statement_that_takes_too_long_is_ended(
-    reading: AsyncConnection[Any], model: Model, corpus: Catalogue
+    reading: AsyncConnection[Any], model: SearchModel, corpus: Catalogue
 ) -> None:
-    vector, plan = corpus.corpus.queries[0], Plan(timeout_ms=50)
+    vector, plan = corpus.corpus.queries[0], SearchLimits(timeout_ms=50)
     with database.connect(corpus.url) as other:
         other.execute("LOCK TABLE media.embeddings_m1, media.impacts IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(psycopg.errors.QueryCanceled):

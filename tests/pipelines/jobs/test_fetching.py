@@ -11,10 +11,10 @@ from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import stages
 from pipelines.catalog import catalog
-from pipelines.models.registry import Model
+from pipelines.models.registry import ModelInfo
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.sources.listed import Listed
-from pipelines.stages import Place, Plan, Refused, Task
+from pipelines.stages import JobContext, Plan, Refused, Task
 
 
 def test_a_dependency_that_refuses_us_is_no_fault_of_a_video() -> None:
@@ -39,9 +39,9 @@ def test_a_video_outside_the_configured_buckets_is_not_fetched(
         catalog.register(connection, "j", listed, 1)
         ids = dict(connection.execute("SELECT source_uri, id FROM media.videos").fetchall())
     ingest = IngestSettings(scratch_dir=str(tmp_path / "scratch"))
-    model = Model(1, "m", 64, "squash", "f")
+    model = ModelInfo(1, "m", 64, "squash", "f")
     only = dataclasses.replace(s3, buckets=(bucket,))
-    plan = Plan(Place("j", "j/1", postgres_url, only, bucket, ingest, ModelSettings(), model))
+    plan = Plan(JobContext("j", "j/1", postgres_url, only, bucket, ingest, ModelSettings(), model))
     allowed, refused = (list(plan(ids[each.source_uri])) for each in listed)
     assert all(isinstance(row, Task) for row in allowed)
     (row,) = refused

@@ -258,7 +258,7 @@ def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
     connection.execute("UPDATE media.videos SET source_uri = %s", (upload,))
     catalog.remove(connection, 1)
     storage.put_bytes(b"1", upload)
-    listing = lists.write(storage, bucket, [lists.Row(upload, Entry("a.mp4", creator="ana"))], [])
+    listing = lists.write(storage, bucket, [lists.UploadRow(upload, Entry("a.mp4", creator="ana"))], [])
     lists.remember(connection, listing)
     connection.execute("INSERT INTO media.jobs (id, source) VALUES ('again', %s)", (listing,))
     with pytest.raises(Temporary):

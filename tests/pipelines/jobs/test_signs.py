@@ -12,9 +12,9 @@ import pytest
 from cluster.runtime import S3Endpoint
 from pipelines import ingest
 from pipelines.jobs import signs
-from pipelines.models.registry import Model
+from pipelines.models.registry import ModelInfo
 from pipelines.settings import IngestSettings, ModelSettings
-from pipelines.stages import AT_WORK, Done, Place
+from pipelines.stages import AT_WORK, Done, JobContext
 
 EVERY_S, MOST_S = 0.05, 60.0
 
@@ -64,9 +64,9 @@ def test_a_step_that_is_cancelled_keeps_nobody_waiting(gate: threading.Event) ->
 def test_an_embedder_is_there_before_its_model_is_and_says_that_it_loads(
     gate: threading.Event, s3: S3Endpoint, tiny_model: Path, tiny_facts: dict[str, Any]
 ) -> None:
-    model = Model(1, "tiny", tiny_facts["image_size"], tiny_facts["fit"], tiny_facts["fingerprint"])
+    model = ModelInfo(1, "tiny", tiny_facts["image_size"], tiny_facts["fit"], tiny_facts["fingerprint"])
     settings = IngestSettings(no_progress_timeout_s=1)
-    place = Place("j", "j/1", "", s3, "b", settings, ModelSettings(name=str(tiny_model)), model)
+    place = JobContext("j", "j/1", "", s3, "b", settings, ModelSettings(name=str(tiny_model)), model)
     signs.begin(gate.wait)  # the model is loaded behind this
     embed = ingest.EmbedBatches(place)
     given = embed({"row": [ingest.pack(Done(7, "busy"))["row"]]})

@@ -13,7 +13,7 @@ import pytest
 from pipelines.models import encoder, relevance
 from pipelines.models.cutoff import PLAIN_PPM, REFERENCE, Cutoff, Reference
 from pipelines.models.relevance import Calibration
-from pipelines.training.cut import Asked, nonsense
+from pipelines.training.cut import LabelledTexts, nonsense
 
 EAST, NORTH, WEST = np.array([1, 0], np.float32), np.array([0, 1], np.float32), np.array([-1, 0], np.float32)
 COSINES = np.linspace(-1, 1, 41)
@@ -69,7 +69,7 @@ def test_what_the_fit_counts_as_lost_is_what_the_cut_hides() -> None:
     cutoff = Cutoff(known_min=0.5, floor=0.3, base=0.1, slope=0.5, reference=HELD)
     texts = np.stack([EAST, NORTH, (EAST + NORTH) / 2**0.5]).astype(np.float32)
     best = np.array([0.61, 0.9, 0.4])
-    asked = Asked(best, (texts @ HELD.texts.T).max(1), (texts @ HELD.pictures.T).max(1))
+    asked = LabelledTexts(best, (texts @ HELD.texts.T).max(1), (texts @ HELD.pictures.T).max(1))
     hidden = [
         not cutoff.passes(relevance.general(), text, np.array([cosine]), asked_by_text=True)[0]
         for text, cosine in zip(texts, best, strict=True)

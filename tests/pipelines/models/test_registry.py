@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from cluster.database import database
 from pipelines.models import encoder, registry
-from pipelines.models.registry import Model
+from pipelines.models.registry import ModelInfo
 from pipelines.settings import ModelSettings
 
 
@@ -26,7 +26,7 @@ def connection(postgres_url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*_: object) -> Model:
+    def load(*_: object) -> ModelInfo:
         raise Loaded
 
     monkeypatch.setattr(registry, "_registered", load)
@@ -42,7 +42,7 @@ def test_a_model_whose_files_are_the_same_is_not_loaded(
 ) -> None:
     know(connection, str(tiny_model))
     made = registry.register(connection, ModelSettings(name=str(tiny_model)), 0.5)
-    assert made == Model(1, str(tiny_model), 64, "squash", "print")
+    assert made == ModelInfo(1, str(tiny_model), 64, "squash", "print")
 
 
 def test_a_model_that_is_new_or_whose_files_have_changed_is_loaded(

@@ -188,7 +188,7 @@ def test_a_plane_shows_the_colours_of_a_frame(
         down, across = -(-height // half), -(-width // half)
         rows = np.full((down, across + 13), rest)
         rows[:, :across] = code << (depth - 8)
-        planes.append(shots.Samples(rows, across))
+        planes.append(shots.Plane(rows, across))
     plane = shots.plane(*planes, shots.grid(upright=False), depth=depth)
     assert plane.shape == (3, shots.SHORT_SIDE * shots.LONG_SIDE)
     assert np.abs(plane - np.array(colour)[:, None]).max() < 4
@@ -198,8 +198,8 @@ def test_each_cell_of_a_plane_is_its_part_of_the_frame() -> None:
     rows, columns = cells = shots.grid(upright=True)
     steps = np.linspace(16, 235, rows * columns).reshape(rows, columns)
     luma = np.repeat(np.repeat(steps, 20, 0), 20, 1).astype(np.uint8)
-    grey = shots.Samples(np.full((rows * 10, columns * 10), 128, np.uint8), columns * 10)
-    plane = shots.plane(shots.Samples(luma, columns * 20), grey, grey, cells)
+    grey = shots.Plane(np.full((rows * 10, columns * 10), 128, np.uint8), columns * 10)
+    plane = shots.plane(shots.Plane(luma, columns * 20), grey, grey, cells)
     assert np.abs(plane[1] - ((steps - 16) * 1.164).ravel()).max() < 2
 
 

@@ -22,13 +22,13 @@ from pipelines.catalog import catalog
 from pipelines.jobs import leases
 from pipelines.jobs.leases import Lease
 from pipelines.media import Failure
-from pipelines.models.registry import Model
+from pipelines.models.registry import ModelInfo
 from pipelines.moments import segments, shots, sink
 from pipelines.moments.losses import Losses
 from pipelines.moments.sink import ChunkRow
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.sources.listed import Listed
-from pipelines.stages import Done, Place, Plan, Refused, Store
+from pipelines.stages import Done, JobContext, Plan, Refused, Store
 
 SETTINGS = IngestSettings(shot_min_ms=500, shot_max_ms=2000)
 CHUNK_FRAMES = 60
@@ -93,12 +93,12 @@ def finalise(
     lease: Lease,
     settings: IngestSettings = SETTINGS,
     model: int = 1,
-) -> segments.Kept | None:
+) -> segments.SegmentsWritten | None:
     place = {"model_id": model, "bucket": bucket, "settings": settings, "job_id": "j"}
     return sink.finalise(connection, storage, lease.video_id, lease.token, **place)  # type: ignore[arg-type]
 
 
-def ingest(connection: Connection, storage: Storage, bucket: str, **options: object) -> segments.Kept | None:
+def ingest(connection: Connection, storage: Storage, bucket: str, **options: object) -> segments.SegmentsWritten | None:
     lease = begin(connection)
     sink.stage(connection, "j", chunk(lease, 0))
     assert sink.stage(connection, "j", chunk(lease, 1))
@@ -118,7 +118,7 @@ def test_the_last_chunk_makes_the_video_whole_in_any_order(
     lease = begin(connection)
     assert not sink.stage(connection, "j", chunk(lease, 1))
     assert sink.stage(connection, "j", chunk(lease, 0))
-    assert finalise(connection, storage, bucket, lease) == segments.Kept(2, 0)
+    assert finalise(connection, storage, bucket, lease) == segments.SegmentsWritten(2, 0)
     assert [row[1:3] for row in rows(connection)] == [(0, 2000), (2000, 4000)]
     assert storage.read(f"s3://{bucket}/thumbnails/1/{lease.token}/0.webp").startswith(b"webp")
     status = connection.execute("SELECT status, lease_token, error FROM media.videos").fetchone()
@@ -180,7 +180,7 @@ def test_other_moments_leave_a_way_from_the_old_ids(connection: Connection, stor
     ingest(connection, storage, bucket)
     old = [row[0] for row in rows(connection)]
     kept = ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=4000))
-    assert kept == segments.Kept(1, 1, 2)
+    assert kept == segments.SegmentsWritten(1, 1, 2)
     now = [row[0] for row in rows(connection)]
     assert now == [old[0]]
     assert [segments.current(connection, int(str(each))) for each in old] == [old[0], old[0]]
@@ -222,7 +222,7 @@ def test_moments_that_are_only_added_are_counted_apart_from_every_other_change(
     assert kept.replaced > 0
     assert moved() == (start + 2, 1)  # what was shown has gone
     kept = ingest(connection, storage, bucket, settings=dataclasses.replace(SETTINGS, shot_max_ms=4000))
-    assert kept == segments.Kept(1, 0, 1)
+    assert kept == segments.SegmentsWritten(1, 0, 1)
     assert moved() == (start + 3, 1)  # the same moments of another source, which show something else
     assert catalog.change(connection, 1, visibility="private")
     assert catalog.remove(connection, 1)
@@ -321,7 +321,7 @@ def test_what_is_shown_stays_when_nobody_learns_that_it_was_committed(
 
     written, replace = list[bool](), segments.replace
 
-    def watched(*arguments: Any) -> segments.Kept:
+    def watched(*arguments: Any) -> segments.SegmentsWritten:
         kept = replace(*arguments)
         written.append(True)
         return kept
@@ -475,7 +475,9 @@ def test_a_video_that_is_quarantined_keeps_no_picture_of_its_attempts(
     with pytest.raises(Temporary, match="full"):
         finalise(connection, Full(storage.endpoint), bucket, lease)
     assert len(pictures(storage, bucket)) == 1  # the next attempt takes it away
-    place = Place("j", "j/1", postgres_url, s3, bucket, SETTINGS, ModelSettings(), Model(1, "m", 64, "squash", "f"))
+    place = JobContext(
+        "j", "j/1", postgres_url, s3, bucket, SETTINGS, ModelSettings(), ModelInfo(1, "m", 64, "squash", "f")
+    )
     failed = Failure("unreadable", "no frame can be decoded", final=True)
     assert Store(place)(Refused(1, lease.token, failed)) == Done(1, "quarantined")
     assert pictures(storage, bucket) == {}
@@ -490,7 +492,9 @@ FULL_DISK = """
 def test_a_database_whose_disk_is_full_costs_a_video_no_attempt(
     connection: Connection, storage: Storage, bucket: str, postgres_url: str, s3: S3Endpoint
 ) -> None:
-    place = Place("j", "j/1", postgres_url, s3, bucket, SETTINGS, ModelSettings(), Model(1, "m", 64, "squash", "f"))
+    place = JobContext(
+        "j", "j/1", postgres_url, s3, bucket, SETTINGS, ModelSettings(), ModelInfo(1, "m", 64, "squash", "f")
+    )
     connection.execute(FULL_DISK)
     for _ in range(SETTINGS.starts_max + 1):
         assert Store(place)(chunk(begin(connection), 0)) == Done(1, "queued")
@@ -498,7 +502,7 @@ def test_a_database_whose_disk_is_full_costs_a_video_no_attempt(
     found = connection.execute("SELECT status, attempts, failures, error FROM media.videos").fetchone()
     assert found == ("queued", 0, 0, "the database has no space left on its disk")
     connection.execute("DROP TRIGGER full_disk ON media.staging")
-    assert ingest(connection, storage, bucket) == segments.Kept(2, 0)
+    assert ingest(connection, storage, bucket) == segments.SegmentsWritten(2, 0)
 
 
 def test_a_video_that_was_lost_too_often_keeps_no_picture_of_its_attempts(
@@ -509,6 +513,8 @@ def test_a_video_that_was_lost_too_often_keeps_no_picture_of_its_attempts(
         finalise(connection, Full(storage.endpoint), bucket, lease)
     connection.execute("UPDATE media.videos SET lease_until = now() - interval '1 second'")
     settings = dataclasses.replace(SETTINGS, starts_max=1, scratch_dir=str(tmp_path / "scratch"))
-    place = Place("j", "j/2", postgres_url, s3, bucket, settings, ModelSettings(), Model(1, "m", 64, "squash", "f"))
+    place = JobContext(
+        "j", "j/2", postgres_url, s3, bucket, settings, ModelSettings(), ModelInfo(1, "m", 64, "squash", "f")
+    )
     assert list(Plan(place)(1)) == [Done(1, "quarantined")]
     assert pictures(storage, bucket) == {}

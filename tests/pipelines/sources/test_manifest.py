@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import Rejected
 from pipelines.sources import manifest
-from pipelines.sources.manifest import Entry, Row, Rows
+from pipelines.sources.manifest import Entry, ManifestRow, Rows
 
 WALLET = base58.b58encode(bytes(range(32))).decode()
 
@@ -23,12 +23,12 @@ def test_csv_and_json_lines_say_the_same() -> None:
         {"file": "a/one.mp4", "title": "One", "tags": ["red", "blue"], "creator": "ana", "wallet": WALLET}
     )
     expected = Entry("a/one.mp4", title="One", tags=("red", "blue"), creator="ana", wallet=WALLET)
-    assert manifest.parse(table, "manifest.csv") == Rows((Row(2, expected), Row(3, Entry("two.mp4"))))
-    assert manifest.parse(lines, "manifest.jsonl") == Rows((Row(1, expected),))
+    assert manifest.parse(table, "manifest.csv") == Rows((ManifestRow(2, expected), ManifestRow(3, Entry("two.mp4"))))
+    assert manifest.parse(lines, "manifest.jsonl") == Rows((ManifestRow(1, expected),))
 
 
 def test_a_byte_order_mark_does_no_harm() -> None:
-    assert manifest.parse("\ufefffile\na.mp4\n", "manifest.csv") == Rows((Row(2, Entry("a.mp4")),))
+    assert manifest.parse("\ufefffile\na.mp4\n", "manifest.csv") == Rows((ManifestRow(2, Entry("a.mp4")),))
 
 
 @pytest.mark.parametrize(

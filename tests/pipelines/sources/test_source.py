@@ -405,7 +405,7 @@ def test_what_an_older_release_wrote_into_a_list_is_checked_as_a_row_is(storage:
     for number in range(2):
         uri = f"s3://{bucket}/uploads/00/{number:064x}/a.mp4"
         storage.put_bytes(b"1", uri)
-        rows.append(lists.Row(uri, Entry(f"{number}.mp4", title=f"No. {number}", creator="ana", wallet=WALLET)))
+        rows.append(lists.UploadRow(uri, Entry(f"{number}.mp4", title=f"No. {number}", creator="ana", wallet=WALLET)))
     body = storage.read(lists.write(storage, bucket, rows, []))
     odd = body.replace(WALLET.encode(), b"W1", 1)
     uri = f"s3://{bucket}/uploads/lists/{hashlib.sha256(odd).hexdigest()[:32]}.jsonl"
@@ -443,7 +443,7 @@ def test_the_objects_of_a_list_are_looked_at_side_by_side(storage: Storage, buck
                 busy -= 1
             return StoredObject(uri, 1, "e")
 
-    rows = [lists.Row(f"s3://{bucket}/uploads/00/{n:064x}/a.mp4", Entry(f"{n}.mp4")) for n in range(20)]
+    rows = [lists.UploadRow(f"s3://{bucket}/uploads/00/{n:064x}/a.mp4", Entry(f"{n}.mp4")) for n in range(20)]
     uri = lists.write(storage, bucket, rows, [])
     found = source.listed(uri, Slow(storage.endpoint))
     assert [video.source_uri for video in found.videos] == [row.uri for row in rows]

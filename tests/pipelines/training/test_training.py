@@ -17,7 +17,7 @@ from pipelines.models import encoder
 from pipelines.models.relevance import PPM, Curve
 from pipelines.samples import world
 from pipelines.training import calibrate, shape, space, tokens
-from pipelines.training.course import Course, Plan
+from pipelines.training.course import Course, TrainingSchedule
 from pipelines.training.pictures import Studio
 from pipelines.training.questions import Catalogue
 from pipelines.training.words import Phrasebook
@@ -34,7 +34,7 @@ def course(phrases: Phrasebook, minutes: float = 60.0) -> Course:
     torch.manual_seed(1)
     words = tokens.build(phrases.corpus())
     cfg = shape.config(words.get_vocab_size(), backbone="mobilenetv4_conv_small_035", width=64, layers=1)
-    return Course(shape.create(cfg), tokens.encoder(words, shape.CONTEXT), phrases, Plan(minutes))
+    return Course(shape.create(cfg), tokens.encoder(words, shape.CONTEXT), phrases, TrainingSchedule(minutes))
 
 
 def test_every_text_has_a_target_of_weight_one(phrases: Phrasebook) -> None:

@@ -18,7 +18,7 @@ from cluster.errors import Temporary
 from cluster.settings import Settings
 from serve.access.admission import Admission
 from serve.access.viewers import Viewer
-from serve.http.leaving import HUNG_UP, Client
+from serve.http.leaving import HUNG_UP, ClientConnection
 from serve.search import answer as search
 from serve.search import query as queries
 from serve.search.answer import Caller
@@ -46,7 +46,7 @@ class Asking:
             return
         self.begun.set()
         await self.told.wait()
-        client = Client(receive)
+        client = ClientConnection(receive)
         self.left += [await client.has_left(), await client.has_left()]
         assert self.left[0] or await Request(scope, client.received).body() == b""  # what was looked at still comes
         assert await client.has_left() is self.left[0]
@@ -150,7 +150,7 @@ async def test_who_has_left_while_waiting_for_a_place_is_not_searched_for(hung: 
 
     async with opened(hung[0]) as doors:
         query = queries.of(Body(text="banana", intent=Intent.TYPING), doors.services.search)
-        caller = Caller(Viewer("address", "192.0.2.1", "192.0.2.1"), client=Client(receive))
+        caller = Caller(Viewer("address", "192.0.2.1", "192.0.2.1"), client=ClientConnection(receive))
         with pytest.raises(Temporary, match="has left"):
             await search.answer(doors.services, query, caller)
         assert doors.services.gate.held == 0

@@ -19,9 +19,9 @@ from cluster.settings import Settings
 from cluster.storage import split
 from pipelines.sources import manifest
 from serve import app
-from serve.replica.results import MADE, REPLICA, Page
+from serve.replica.results import MADE, REPLICA, ResultPage
 from serve.routes import feed
-from serve.search.answer import CURSOR, Answer
+from serve.search.answer import CURSOR, SearchResult
 from serve.search.cursors import Ranked
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, Shelf, fill, opened, tiny
@@ -245,11 +245,11 @@ async def test_keys_that_strangers_make_up_are_kept_for_a_short_while(settings: 
 
 async def test_an_empty_first_page_and_an_empty_further_page_have_tags_of_their_own() -> None:
     """One says that nothing matches, the other only that nothing follows."""
-    page = Page(b"[]", (), None)
-    first, further = Answer(page, MADE), Answer(page, CURSOR)
+    page = ResultPage(b"[]", (), None)
+    first, further = SearchResult(page, MADE), SearchResult(page, CURSOR)
     assert (first.nothing_matches, further.nothing_matches) == (True, False)
     assert first.tag != further.tag
-    assert first.tag == Answer(page, REPLICA).tag
+    assert first.tag == SearchResult(page, REPLICA).tag
 
 
 async def test_large_answers_are_compressed_for_who_takes_it(room: Room) -> None:

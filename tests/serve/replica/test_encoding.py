@@ -19,7 +19,7 @@ from cluster import cache
 from cluster.errors import Rejected, Temporary
 from pipelines.models.relevance import Calibration
 from serve.http import gates
-from serve.replica.encoder import Facts, Vector
+from serve.replica.encoder import EncoderInfo, Vector
 from serve.replica.encoding import RemoteEncoding, _decoded
 from serve.replica.store import Store
 from serve.settings import SearchSettings
@@ -39,11 +39,11 @@ class Encoder:
         self.loaded: set[str] = set()
         self._loading_s = loading_s
 
-    async def facts(self, model: str) -> Facts:
+    async def facts(self, model: str) -> EncoderInfo:
         if model not in self.loaded:
             await asyncio.sleep(self._loading_s)
             self.loaded.add(model)
-        return Facts(model or "tiny", 4, "print", Calibration.of(Path("nowhere")))
+        return EncoderInfo(model or "tiny", 4, "print", Calibration.of(Path("nowhere")))
 
     async def text(self, _text: str, _model: str) -> Vector:
         return UNIT

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from cluster.database import database
 from cluster.settings import Settings
 from pipelines.index import vectors
-from pipelines.index.vectors import Filters, Hit, Looked, Model, Plan
+from pipelines.index.vectors import Filters, Hit, SearchLimits, SearchModel, VectorHits
 from serve.replica.connections import Connections
 from serve.replica.encoding import QueryEncoder
 from serve.replica.readers import Readers
@@ -38,10 +38,10 @@ async def test_recall_is_the_share_of_the_true_ten_that_were_found(postgres_url:
         true = await vectors.exact(connection, model, corpus.queries[0], 10, Filters(), 1000)
     for right in (10, 5):
         found = [*true[:right], *(Hit(10_000 + number, 0.0) for number in range(10 - right))]
-        recall.follow(model, corpus.queries[0], Filters(), Looked(found, "index", 300))
+        recall.follow(model, corpus.queries[0], Filters(), VectorHits(found, "index", 300))
         await recall.close()
     assert recall.means == {model.name: pytest.approx(0.75)}
-    recall.follow(model, corpus.queries[0], Filters(), Looked(true, "exact", 300))
+    recall.follow(model, corpus.queries[0], Filters(), VectorHits(true, "exact", 300))
     assert recall.looks(model.name) == 2  # an exact search needs no look
     await readers.close()
 
@@ -64,7 +64,7 @@ async def test_recall_is_a_metric_of_the_searches_that_were_made(
         true = await doors.services.readers.ask(
             lambda connection: vectors.exact(connection, searched, vector, 10, Filters(), 1000), manner=EXACT
         )
-        doors.services.recall.follow(state.model, vector, Filters(), Looked(true, "index", 24))
+        doors.services.recall.follow(state.model, vector, Filters(), VectorHits(true, "index", 24))
         await doors.services.recall.close()
         text = (await doors.http.get("/metrics")).text
     assert 'pixr_recall_at_10{model="pixr-emoji"} 1.0' in text
@@ -87,7 +87,7 @@ async def test_a_model_that_nobody_is_shown_is_looked_at_with_the_same_query(pos
     recall = Recall(readers, SEARCH)
     asked: list[str] = []
 
-    async def vector(model: Model) -> Vector:
+    async def vector(model: SearchModel) -> Vector:
         asked.append(model.name)
         return other.queries[0]
 
@@ -96,9 +96,9 @@ async def test_a_model_that_nobody_is_shown_is_looked_at_with_the_same_query(pos
         assert model is not None
         true = await vectors.exact(connection, model, corpus.queries[0], 10, Filters(), 1000)
     shadow = Shadow(
-        [name for name in names if name != model.name] + ["gone"], vector, Plan(exact_rows=0, ef_search=300)
+        [name for name in names if name != model.name] + ["gone"], vector, SearchLimits(exact_rows=0, ef_search=300)
     )
-    recall.follow(model, corpus.queries[0], Filters(), Looked(true, "index", 300), shadow)
+    recall.follow(model, corpus.queries[0], Filters(), VectorHits(true, "index", 300), shadow)
     await recall.close()
     await readers.close()
     assert asked == ["next"]

@@ -15,22 +15,22 @@ from hypothesis import strategies as st
 from cluster import cache
 from cluster.errors import Temporary
 from serve.http import deadlines
-from serve.replica.results import Page, Results, Shown
+from serve.replica.results import ResultPage, Results, Shown
 from serve.replica.store import Store
 from serve.settings import SearchSettings
 from tests.conftest import throwaway_settings
 
-WHOLE = Page(b'[{"a":1}]', (Shown(1, 2, 3, 4),), "cursor")
+WHOLE = ResultPage(b'[{"a":1}]', (Shown(1, 2, 3, 4),), "cursor")
 
 
 class Maker:
     """Makes a page, and counts how often."""
 
-    def __init__(self, page: Page | None = None) -> None:
+    def __init__(self, page: ResultPage | None = None) -> None:
         self.page = page or aged(WHOLE, 0)  # which was made when this file was read
         self.made = 0
 
-    async def __call__(self) -> Page:
+    async def __call__(self) -> ResultPage:
         self.made += 1
         await asyncio.sleep(0.01)
         return self.page
@@ -91,14 +91,14 @@ async def test_many_who_ask_at_once_wait_for_one(store: Store) -> None:
 
 
 async def test_a_degraded_answer_is_not_kept(store: Store) -> None:
-    make, results = Maker(Page(b"[]", (), None, ("vector",))), Results(store, SearchSettings())
+    make, results = Maker(ResultPage(b"[]", (), None, ("vector",))), Results(store, SearchSettings())
     for _ in range(2):
         assert (await results.get("q", 1, make))[1] == "miss"
     assert make.made == 2
 
 
 async def test_what_fails_fails_for_all_who_wait_and_is_tried_again(store: Store) -> None:
-    async def fail() -> Page:
+    async def fail() -> ResultPage:
         await asyncio.sleep(0.01)
         raise Temporary("away")
 
@@ -131,18 +131,18 @@ async def test_a_replica_keeps_so_many_answers_and_no_more(store: Store) -> None
     st.binary(max_size=50),
 )
 def test_a_kept_page_is_the_page(shown: list[Shown], cursor: str | None, moments: bytes) -> None:
-    page = Page(moments, tuple(shown), cursor)
-    assert Page.load(page.dump()) == page
+    page = ResultPage(moments, tuple(shown), cursor)
+    assert ResultPage.load(page.dump()) == page
 
 
 async def test_who_joins_an_answer_does_not_share_the_time_of_who_asked_first(store: Store) -> None:
     results = Results(store, SearchSettings())
 
-    async def make() -> Page:
+    async def make() -> ResultPage:
         await asyncio.sleep(0.6)
         return aged(WHOLE, 0)
 
-    async def ask(left_s: float) -> tuple[Page, str]:
+    async def ask(left_s: float) -> tuple[ResultPage, str]:
         with deadlines.limited(left_s):
             return await results.get("shared", 1, make)
 
@@ -155,9 +155,9 @@ async def test_who_joins_an_answer_does_not_share_the_time_of_who_asked_first(st
 
 async def test_an_answer_of_an_older_generation_is_not_kept_for_a_newer_one(store: Store) -> None:
     results = Results(store, SearchSettings())
-    await store.put("result:5:q", Page(b'["taken down"]', (), None).dump(), 60)
+    await store.put("result:5:q", ResultPage(b'["taken down"]', (), None).dump(), 60)
 
-    async def make() -> Page:
+    async def make() -> ResultPage:
         return aged(WHOLE, 0)
 
     # Both in one turn of the loop: the second moves the replica on before the first has begun.
@@ -166,7 +166,7 @@ async def test_an_answer_of_an_older_generation_is_not_kept_for_a_newer_one(stor
     await results.close()
 
 
-def aged(page: Page, age_s: float) -> Page:
+def aged(page: ResultPage, age_s: float) -> ResultPage:
     return replace(page, made_at_s=time.time() - age_s)
 
 
@@ -190,7 +190,7 @@ async def test_an_answer_is_made_again_once_it_is_too_old_wherever_it_was_kept(s
 
 
 async def test_an_answer_that_is_too_old_is_shown_while_none_can_be_made(store: Store) -> None:
-    async def fail() -> Page:
+    async def fail() -> ResultPage:
         raise Temporary("the database does not answer")
 
     results = Results(store, SearchSettings(result_cache_s=1, stale_max_s=30.0))

@@ -19,7 +19,7 @@ from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from serve.access import origins
 from serve.client import Client
-from serve.replica.encoder import Encoding, Facts, Vector
+from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.encoding import QueryEncoder
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, MakeEncoding, listening, near, opened, uncut
@@ -40,7 +40,7 @@ class Slow:
     async def answers(self) -> None:
         await self.inner.answers()
 
-    async def facts(self, model: str = "") -> Facts:
+    async def facts(self, model: str = "") -> EncoderInfo:
         return await self.inner.facts(model)
 
     def prepare(self, models: Iterable[str]) -> None:

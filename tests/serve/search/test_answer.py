@@ -212,7 +212,7 @@ async def test_moments_that_stand_for_videos_are_looked_for_beside_the_vector_li
 ) -> None:
     nearest, moments, has_stood = vectors.nearest, fulltext.moments, asyncio.Event()
 
-    async def after_the_moments(*asked: Any) -> vectors.Looked:
+    async def after_the_moments(*asked: Any) -> vectors.VectorHits:
         await has_stood.wait()
         return await nearest(*asked)
 

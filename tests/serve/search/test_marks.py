@@ -13,7 +13,7 @@ import pytest
 from cluster.settings import Settings
 from pipelines.catalog import catalog
 from pipelines.index import highlights, vectors
-from pipelines.index.vectors import Found
+from pipelines.index.vectors import MomentDetails
 from serve.replica.encoding import QueryEncoder
 from serve.search import answer as search
 from serve.search.answer import UNPAID
@@ -140,7 +140,7 @@ async def test_a_count_that_fails_takes_no_search_with_it(room: Room, monkeypatc
     plain = vectors.found
     limit = 3
 
-    async def refused(connection: vectors.Connection, segment_ids: Sequence[int]) -> dict[int, vectors.Found]:
+    async def refused(connection: vectors.Connection, segment_ids: Sequence[int]) -> dict[int, vectors.MomentDetails]:
         if len(segment_ids) > limit:  # all candidates: the count
             await vectors.configure(connection, {"statement_timeout": 10})
             await connection.execute("SELECT pg_sleep(5)")
@@ -153,10 +153,10 @@ async def test_a_count_that_fails_takes_no_search_with_it(room: Room, monkeypatc
     assert len(found["moments"]) == limit
 
 
-def long_moments(count: int) -> list[Found]:
+def long_moments(count: int) -> list[MomentDetails]:
     """Moments of one video, with texts as long as a release before took them."""
     text = " ".join(f"word{number}" for number in range(40_000))
-    return [Found(number, 1, 1, text, text, [text] * 20) for number in range(count)]
+    return [MomentDetails(number, 1, 1, text, text, [text] * 20) for number in range(count)]
 
 
 def test_marking_is_bounded_however_long_the_texts_are_and_many_the_moments() -> None:
@@ -170,7 +170,7 @@ def test_marking_is_bounded_however_long_the_texts_are_and_many_the_moments() ->
 
 def test_titles_are_compared_before_anything_else() -> None:
     text = " ".join(f"w{number}" for number in range(1000))
-    moments = [Found(number, number, 1, f"title{number}", text, [text]) for number in range(100)]
+    moments = [MomentDetails(number, number, 1, f"title{number}", text, [text]) for number in range(100)]
     words = highlights.asked(moments).words.split(" ")
     assert words[:100] == [f"title{number}" for number in range(100)]
     assert len(words) == highlights.WORDS_MAX

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.index.vectors import Found
+from pipelines.index.vectors import MomentDetails
 from serve.search import moments
 from serve.search.cursors import Ranked
 from serve.search.query import GroupBy
@@ -15,9 +15,9 @@ def ranked(*ids: int) -> list[Ranked]:
     return [Ranked(each, 1.0 / place, 500_000, ("vector",)) for place, each in enumerate(ids, 1)]
 
 
-def found(**videos: int) -> dict[int, Found]:
+def found(**videos: int) -> dict[int, MomentDetails]:
     """`_7=1`: moment 7 is of video 1."""
-    return {int(name[1:]): Found(int(name[1:]), video, 1, "", "") for name, video in videos.items()}
+    return {int(name[1:]): MomentDetails(int(name[1:]), video, 1, "", "") for name, video in videos.items()}
 
 
 def test_each_moment_stands_for_itself() -> None:
@@ -34,7 +34,7 @@ def test_a_video_stands_where_its_best_moment_is() -> None:
 def test_what_may_not_be_shown_is_left_out_and_the_rest_keeps_its_order(
     ids: list[int], visible: set[int], group_by: GroupBy
 ) -> None:
-    known = {each: Found(each, each % 5, 1, "", "") for each in visible}
+    known = {each: MomentDetails(each, each % 5, 1, "", "") for each in visible}
     groups = moments.grouped(ranked(*ids), known, group_by)
     assert sorted(each.segment_id for group in groups for each in group) == sorted(set(ids) & visible)
     firsts = [group[0].score for group in groups]

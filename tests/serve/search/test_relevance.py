@@ -11,7 +11,7 @@ from cluster.errors import Rejected
 from pipelines.models.relevance import general
 from serve.replica.encoder import Vector
 from serve.search import relevance
-from serve.search.relevance import Measured, Part, Parts
+from serve.search.relevance import Measured, Part, QueryParts
 
 EAST, NORTH = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
 CURVES = general()
@@ -30,7 +30,7 @@ def ppm(cosine: float, *, is_text: bool) -> int:
 def test_no_part_and_no_weight_raises_what_another_part_gives(
     asked: list[tuple[dict[int, float], bool, float]],
 ) -> None:
-    parts = Parts(tuple(part(weight=weight, is_text=is_text) for _, is_text, weight in asked))
+    parts = QueryParts(tuple(part(weight=weight, is_text=is_text) for _, is_text, weight in asked))
     measured = relevance.measured(CURVES, parts, [cosines for cosines, _, _ in asked])
     for segment_id in range(1, 7):
         given = [ppm(c[segment_id], is_text=is_text) if segment_id in c else 0 for c, is_text, _ in asked]
@@ -42,24 +42,28 @@ def test_no_part_and_no_weight_raises_what_another_part_gives(
 
 def test_what_is_not_known_is_of_no_relevance() -> None:
     assert Measured().of(1) == 0
-    assert relevance.measured(CURVES, Parts((part(),)), [{}]) == Measured()
+    assert relevance.measured(CURVES, QueryParts((part(),)), [{}]) == Measured()
 
 
 def test_a_cosine_that_the_search_tells_is_believed_of_a_search_by_one_part_alone() -> None:
     near = {7: 0.9}
-    assert relevance.known(Parts((part(),)), near) == [near]
+    assert relevance.known(QueryParts((part(),)), near) == [near]
     for blended in (
-        Parts((part(), part(NORTH))), Parts((part(),), (part(NORTH),)), Parts((part(weight=0.0), part(NORTH, 0.0))),
-        Parts((part(),), (part(NORTH, 0.0),)),
+        QueryParts((part(), part(NORTH))), QueryParts((part(),), (part(NORTH),)), QueryParts((part(weight=0.0), part(NORTH, 0.0))),
+        QueryParts((part(),), (part(NORTH, 0.0),)),
     ):  # fmt: skip
         assert relevance.known(blended, near) == [{} for _ in blended.wanted]
 
 
 def test_the_wanted_parts_are_added_up_and_the_unwanted_ones_taken_away() -> None:
-    assert Parts((part(weight=7.0),)).blended() is EAST
-    assert Parts((part(), part(NORTH))).blended() == pytest.approx([0.5**0.5, 0.5**0.5])
-    assert Parts((part(),), (part(NORTH),)).blended() == pytest.approx([0.5**0.5, -(0.5**0.5)])
-    assert Parts((part(weight=3.0), part(NORTH, 4.0))).blended() == pytest.approx([0.6, 0.8])
-    for nothing in (Parts((part(),), (part(),)), Parts((part(weight=0.0),)), Parts((part(),), (part(weight=0.995),))):
+    assert QueryParts((part(weight=7.0),)).blended() is EAST
+    assert QueryParts((part(), part(NORTH))).blended() == pytest.approx([0.5**0.5, 0.5**0.5])
+    assert QueryParts((part(),), (part(NORTH),)).blended() == pytest.approx([0.5**0.5, -(0.5**0.5)])
+    assert QueryParts((part(weight=3.0), part(NORTH, 4.0))).blended() == pytest.approx([0.6, 0.8])
+    for nothing in (
+        QueryParts((part(),), (part(),)),
+        QueryParts((part(weight=0.0),)),
+        QueryParts((part(),), (part(weight=0.995),)),
+    ):
         with pytest.raises(Rejected, match="cancel each other out"):
             nothing.blended()
