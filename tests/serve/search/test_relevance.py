@@ -49,9 +49,11 @@ def test_a_cosine_that_the_search_tells_is_believed_of_a_search_by_one_part_alon
     near = {7: 0.9}
     assert relevance.known(QueryParts((part(),)), near) == [near]
     for blended in (
-        QueryParts((part(), part(NORTH))), QueryParts((part(),), (part(NORTH),)), QueryParts((part(weight=0.0), part(NORTH, 0.0))),
+        QueryParts((part(), part(NORTH))),
+        QueryParts((part(),), (part(NORTH),)),
+        QueryParts((part(weight=0.0), part(NORTH, 0.0))),
         QueryParts((part(),), (part(NORTH, 0.0),)),
-    ):  # fmt: skip
+    ):
         assert relevance.known(blended, near) == [{} for _ in blended.wanted]
 
 
