@@ -133,6 +133,11 @@ def measure(connection: Conn, settings: LedgerSettings) -> list[Retention]:
     return found
 
 
+# What `note` has kept, in rows (name, keep_s, oldest_s, parts, bytes): 0 for what is kept for ever, or is empty.
+NOTED: LiteralString = """SELECT name, keep_d * 86400, coalesce(extract(epoch FROM now() - oldest_at), 0)::float, parts, bytes
+    FROM ledger.retention ORDER BY name"""
+
+
 def note(connection: Conn, found: Sequence[Retention]) -> None:
     """Keep what was found, for who shows it; commits."""
     for each in found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import Connection
@@ -268,6 +268,11 @@ def requeue(connection: Connection, video_ids: Sequence[int]) -> int:
         (list(video_ids),),
     )
     return done.rowcount
+
+
+GENERATION: LiteralString = (
+    "(SELECT value FROM media.generation)"  # a subquery: the number that `bump_generation` raises
+)
 
 
 def bump_generation(connection: Connection, *, only_grown: bool = False) -> None:

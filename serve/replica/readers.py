@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -23,6 +23,7 @@ from cluster.errors import Temporary
 from cluster.observability.seldom import Seldom
 from cluster.resilience import Breaker
 from cluster.tasks import Tasks
+from pipelines.catalog.catalog import GENERATION
 from serve.http import deadlines
 from serve.replica.connections import PLAIN, Away, Busy, Connections, Late, Question, Slow, works
 from serve.settings import SearchSettings
@@ -32,12 +33,12 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 BEHIND_S = 0.1  # between looks at a replica that has not replayed a generation that is known
-LAG = """
+LAG: LiteralString = f"""
     SELECT CASE WHEN NOT pg_is_in_recovery() THEN 0
                 WHEN NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN 'infinity'
                 WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
                 ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 'infinity')
-           END::float8, (SELECT value FROM media.generation)"""
+           END::float8, {GENERATION}"""
 
 
 class Reader:

@@ -1,8 +1,8 @@
-"""The feed: moments worth seeing without a query, by what is watched, new and invested in. Owns `app.watch_events`
-and `app.watched`, which a trigger keeps in step with it.
+"""The feed: moments worth seeing without a query, by what is watched, new and invested in.
 
-It is also the last thing that a search can be answered with, so a replica keeps the feed of the generation it knows.
-Viewers are keyed hashes; an event says what was watched and nothing of who or where.
+Owns `app.watch_events`, and `app.watched`, which a trigger keeps in step with it. A search for which nothing else can be
+asked is answered from the feed, so a replica keeps that of the generation it knows. Viewers are keyed hashes: an event
+says what was watched, and nothing of who watched or where.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from psycopg import AsyncConnection, Connection
 from cluster.errors import Temporary
 from cluster.observability.seldom import Seldom
 from cluster.tasks import Tasks
-from pipelines.catalog.videos import VISIBLE
+from ledger.creators.stakes import INVESTED
+from pipelines.catalog.videos import (
+    NEWEST_SEGMENTS,
+    OF_CANDIDATES,
+    SEGMENT_IS_VISIBLE,
+    SEGMENT_LENGTH,
+    VISIBLE,
+)
 from pipelines.index import vectors
 from pipelines.index.vectors import MomentDetails
 from serve.http import deadlines
@@ -31,42 +38,39 @@ from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
-SPARE = 4  # times what a feed can show is scored of each kind
-COLD_HALF_LIVES = 14  # a moment that one viewer watched so long ago counts as a ten-thousandth of one
-CLOSE_WAIT_S = 1.0  # for what is being fetched
-AGAIN_S = 3600
-# The newest videos by their first moment, what is watched most and what most is invested in: each bounded before anything
-# is scored. Those who watched count the less the longer ago it was (`app.watched`, whose first rows are read by an index,
-# however many events there are); what this viewer has seen comes last.
-# Only what may be seen counts toward those bounds, or what is hidden would crowd out all else; it is looked up row by row.
-SEEN: LiteralString = f"""EXISTS (
-            SELECT FROM media.segments s JOIN media.videos v ON v.id = s.video_id
-            WHERE s.id = segment_id AND {VISIBLE} OFFSET 0)"""
+SPARE = 4  # of each kind, this many times the moments that a feed can show are scored
+COLD_HALF_LIVES = (
+    14  # after which one viewer of a moment counts as a ten-thousandth of a viewer (2 to the power of -14)
+)
+CLOSE_WAIT_S = 1.0  # for a feed that is being fetched
+AGAIN_S = 3600  # within which an event of one viewer, moment and kind counts once
+# The newest videos by their first moment, the moments watched most and those with the largest stakes: each bounded before
+# anything is scored. A viewer counts the less the longer ago they watched (`app.watched`, whose first rows are read by an
+# index, however many events there are); what the viewer of this feed has seen comes last. Only moments that may be seen
+# count toward those bounds, or hidden ones would crowd out the others.
 SCORED: LiteralString = f"""
     WITH watched AS (
         SELECT segment_id, power(2, heat - app.half_lives(now())) AS viewers FROM app.watched
-        WHERE heat > app.half_lives(now()) - %(cold)s AND {SEEN} ORDER BY heat DESC LIMIT %(most)s),
+        WHERE heat > app.half_lives(now()) - %(cold)s AND {SEGMENT_IS_VISIBLE} ORDER BY heat DESC LIMIT %(most)s),
     newest AS (
-        SELECT first.id AS segment_id FROM
-            (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video
-            CROSS JOIN LATERAL (SELECT id FROM media.segments WHERE video_id = video.id ORDER BY start_ms LIMIT 1) first),
+        {NEWEST_SEGMENTS}),
     staked AS (
-        SELECT segment_id, sum(pix_invested) / 1e6 AS invested FROM ledger.segment_stakes
-        WHERE {SEEN} GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s),
+        {INVESTED}
+        WHERE {SEGMENT_IS_VISIBLE} GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s),
     candidates AS (
         SELECT segment_id FROM watched UNION SELECT segment_id FROM newest UNION SELECT segment_id FROM staked)
     SELECT s.id, (%(watched)s * ln(1 + coalesce(w.viewers, 0)) + %(staked)s * ln(1 + coalesce(i.invested, 0))::float8
                   + %(fresh)s * power(0.5, extract(epoch FROM now() - v.created_at) / %(half_life_s)s))::float8
                  - CASE WHEN EXISTS (SELECT FROM app.watch_events e WHERE e.viewer = %(viewer)s AND e.segment_id = s.id)
                         THEN 1000 ELSE 0 END AS score
-    FROM candidates c JOIN media.segments s ON s.id = c.segment_id JOIN media.videos v ON v.id = s.video_id
+    FROM candidates c {OF_CANDIDATES}
     LEFT JOIN watched w ON w.segment_id = s.id LEFT JOIN staked i ON i.segment_id = s.id
     WHERE {VISIBLE} ORDER BY score DESC, s.id DESC LIMIT %(limit)s"""
 
 
 @dataclass(frozen=True)
 class Worth:
-    """A moment of the feed with its score."""
+    """A moment of the feed, with what is shown of it and its score."""
 
     found: MomentDetails
     score: float
@@ -75,12 +79,22 @@ class Worth:
 async def scored(
     connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
 ) -> list[Worth]:
-    """The feed, best first; for a viewer, what they have not seen before what they have."""
+    """Return the feed, best first; for a viewer, what they have not seen before what they have.
+
+    Args:
+        connection: to the primary or a replica.
+        search: the weights of what is watched, new and invested in, and the limits.
+        limit: the most moments to return.
+        viewer: the keyed hash of the viewer; empty for nobody in particular.
+
+    Returns:
+        The moments with their scores.
+    """
     return await shown(connection, await ranked(connection, search, limit, viewer))
 
 
 async def shown(connection: AsyncConnection[Any], ranks: Sequence[Ranked]) -> list[Worth]:
-    """What an answer shows of moments in their order; what may not be seen (any more) is left out."""
+    """Look up what is shown of ranked moments, in their order; those that may not be seen any more are left out."""
     found = await vectors.found(connection, [each.segment_id for each in ranks])
     return [Worth(found[each.segment_id], each.score) for each in ranks if each.segment_id in found]
 
@@ -88,13 +102,23 @@ async def shown(connection: AsyncConnection[Any], ranks: Sequence[Ranked]) -> li
 async def ranked(
     connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
 ) -> list[Ranked]:
-    """The moments of the feed, best first."""
-    rows = await (await connection.execute(SCORED, given(search, limit, viewer))).fetchall()
+    """Return the moments of the feed, best first, without what is shown of them.
+
+    Args:
+        connection: to the primary or a replica.
+        search: the weights of what is watched, new and invested in, and the limits.
+        limit: the most moments to return.
+        viewer: the keyed hash of the viewer; empty for nobody in particular.
+
+    Returns:
+        The moments with their scores; their relevance is 0.
+    """
+    rows = await (await connection.execute(SCORED, parameters(search, limit, viewer))).fetchall()
     return [Ranked(row[0], float(row[1]), 0, ()) for row in rows]
 
 
-def given(search: SearchSettings, limit: int, viewer: bytes) -> dict[str, Any]:
-    """The parameters of `SCORED`."""
+def parameters(search: SearchSettings, limit: int, viewer: bytes) -> dict[str, Any]:
+    """Return the parameters of `SCORED`."""
     return {
         "cold": COLD_HALF_LIVES,
         "watched": search.feed_watched_weight,
@@ -107,13 +131,11 @@ def given(search: SearchSettings, limit: int, viewer: bytes) -> dict[str, Any]:
     }
 
 
-# What is claimed to be watched is at most the moment's length, and a viewer's event of a kind counts once in a while, so
-# that nobody steers the feed, or fills the table, by saying it again.
-WATCHED: LiteralString = """
+# Nobody watches more of a moment than its length, and a viewer's event of a kind counts once in `AGAIN_S`, so that nobody
+# steers the feed, or fills the table, by sending an event again.
+WATCHED: LiteralString = f"""
     WITH visible AS (
-        SELECT s.id, s.end_ms - s.start_ms AS lasts_ms
-        FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %(segment_id)s
-            AND v.status = 'ready' AND v.visibility = ANY(%(visibilities)s)),
+        {SEGMENT_LENGTH}),
     noted AS (
         INSERT INTO app.watch_events (viewer, segment_id, kind, watched_ms)
         SELECT %(viewer)s, id, %(kind)s, least(%(watched_ms)s, lasts_ms) FROM visible
@@ -125,25 +147,33 @@ WATCHED: LiteralString = """
 def watch(
     connection: Connection[Any], viewer: bytes, segment_id: int, kind: str, watched_ms: int, *, unlisted: bool = False
 ) -> bool:
-    """Note that a viewer watched a moment that they may see; False when there is none.
+    """Note that a viewer watched a moment, at most once an hour for each kind of event.
 
-    Noted once an hour for each kind; `watched_ms` above the moment's length is the whole moment.
-    `unlisted` when it was named by its public id.
+    Args:
+        connection: to the primary; the caller commits.
+        viewer: the keyed hash of the viewer.
+        segment_id: the moment.
+        kind: "play", "finish" or "like".
+        watched_ms: how much was watched; more than the moment's length is taken for the whole moment.
+        unlisted: whether the moment was named by its public id, so that its video may be unlisted.
+
+    Returns:
+        Whether there is such a moment that the viewer may see.
     """
-    given: dict[str, Any] = {
+    event: dict[str, Any] = {
         "viewer": viewer,
         "segment_id": segment_id,
         "kind": kind,
         "watched_ms": watched_ms,
         "again_s": AGAIN_S,
+        "visibilities": ["public", "unlisted"] if unlisted else ["public"],
     }
-    given["visibilities"] = ["public", "unlisted"] if unlisted else ["public"]
-    row = connection.execute(WATCHED, given).fetchone()
+    row = connection.execute(WATCHED, event).fetchone()
     return row is not None and row[0] == 1
 
 
 class Feed:
-    """One replica's last feed, for when nothing else can be asked."""
+    """The last feed that one replica has fetched, for when no list of a search can be asked."""
 
     def __init__(self, readers: Readers, search: SearchSettings) -> None:
         self._readers = readers
@@ -155,18 +185,19 @@ class Feed:
         self.tasks = Tasks("feed")
 
     def of(self, state: State) -> Sequence[Worth]:
-        """What was worth seeing at this very generation; empty when that is not known."""
+        """Return the feed of exactly this generation; empty when it is not known."""
         return self._known[1] if self._known is not None and self._known[0] == state.generation else ()
 
     def follow(self, state: State) -> None:
-        """Fetch the feed of a generation beside the search that noticed it, not too often."""
-        late = time.monotonic() - self._tried_at >= self._search.feed_interval_s
-        behind = self._known is None or self._known[0] != state.generation
-        if behind and late and not state.stale:
+        """Fetch the feed of a new generation, beside the search that noticed it, once in `feed_interval_s`."""
+        is_due = time.monotonic() - self._tried_at >= self._search.feed_interval_s
+        is_behind = self._known is None or self._known[0] != state.generation
+        if is_behind and is_due and not state.stale:
             self._tried_at = time.monotonic()
             self._task = self.tasks.spawn("fetching", self._fetch(state))
 
     async def close(self) -> None:
+        """Wait a moment for a feed that is being fetched, then end."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=CLOSE_WAIT_S)
         await self.tasks.close()
@@ -174,9 +205,9 @@ class Feed:
     async def _fetch(self, state: State) -> None:
         try:
             with deadlines.unlimited():
-                found = await self._readers.ask(
+                feed = await self._readers.ask(
                     lambda connection: scored(connection, self._search, self._search.feed_limit_max)
                 )
-            self._known = (state.generation, found)
+            self._known = (state.generation, feed)
         except (Temporary, psycopg.Error) as error:
             self._seldom.warning(f"no feed: {error}")

@@ -100,7 +100,9 @@ async def test_a_feed_reads_as_little_of_many_events_as_of_few(room: Room) -> No
         connection.execute(SHOTS, {"video": room.shelf.video, "shots": 2000})
         connection.execute(MANY, {"viewers": 5_000, "first": room.shelf.moments[0], "shots": 2000})
         connection.execute("ANALYZE app.watch_events; ANALYZE app.watched")
-        plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + feed.SCORED, feed.given(search, 20, bytes(16)))
+        plan = connection.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + feed.SCORED, feed.parameters(search, 20, bytes(16))
+        )
         (row,) = plan.fetchall()
     read = {name: sum(rows for each, rows in read_rows(row[0][0]["Plan"]) if each == name) for name in TABLES}
     assert read["watched"] <= feed.SPARE * search.feed_limit_max
