@@ -94,9 +94,8 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
     app.state.liveness, app.state.same_secrets = services.liveness, services.same_secrets
     routers = [routes.router(services) for routes in ROUTERS]
     found = [route for each in routers for route in each.routes]
-    app.add_middleware(
-        Shortcut, services=services, observe=services.metrics.observe
-    )  # each that is added stands outside of those before it
+    # Each middleware stands outside of those that were added before it.
+    app.add_middleware(Shortcut, context=services, observe=services.metrics.observe)
     app.add_middleware(Manners, search=services.search, routes=found)
     app.add_middleware(Transfer, search=services.search, gates=services.gates)
     app.add_middleware(Admission, services=services, routes=found)
@@ -193,7 +192,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         recall=recall,
         warming=Warming(readings, search),
         metrics=Metrics(lambda: recall.means, means),
-        remembered=QueryCache(used=not search.variants),
+        query_cache=QueryCache(used=not search.variants),
         repeats=Repeats(store, search),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
         patience=Breaker("searching at full recall", failures_max=3, reset_s=2.0),

@@ -18,11 +18,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cluster import tasks
-from serve.replica.kept import Kept
+from serve.replica.kept import RetentionCollector
 
 if TYPE_CHECKING:
     from ledger.audit.ages import Age
-    from serve.search.answer import SearchResult
+    from serve.search.page import SearchResult
     from serve.search.query import Query
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -55,7 +55,7 @@ class Metrics:
         self.registry.register(_ReplicaGaugesCollector(means or ReplicaGauges()))
         self.open = Opened()
         self.registry.register(self.open)
-        self.kept = Kept()
+        self.kept = RetentionCollector()
         self.registry.register(self.kept)
         labels = ("intent", "degraded", "source", "variant")
         self._searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)

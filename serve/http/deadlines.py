@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
 from typing import TypeVar
@@ -54,6 +54,23 @@ def unlimited() -> Iterator[None]:
         yield
     finally:
         _UNTIL_S.reset(token)
+
+
+@asynccontextmanager
+async def at_most(most_s: float, late: str = LATE) -> AsyncIterator[None]:
+    """Limit what is done inside as `within` limits an awaitable.
+
+    Raises:
+        Temporary: it takes longer than `most_s` seconds, or than what is left of the request.
+    """
+    timer = asyncio.timeout(left_s(most_s))
+    try:
+        async with timer:
+            yield
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise Temporary(late) from error
 
 
 async def within(work: Awaitable[Result], most_s: float, late: str = LATE) -> Result:

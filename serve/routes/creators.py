@@ -1,6 +1,6 @@
-"""`/v1/creators/…`: who they are; earnings, statement, payouts, and the wallet they go to.
+"""`/v1/creators/…`: creators, their earnings, statement and payouts, and the wallet that payouts go to.
 
-Who they are is open to all, the rest is for the creator's own key, or an administrator's.
+Creators are listed to all; their money is for their own key, or for an administrator's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from serve.routes.videos import LISTED_MAX, seen_by
 from serve.search import ids
 from serve.search.ids import CreatorId
 
-BASE58 = r"^[1-9A-HJ-NP-Za-km-z]*$"  # in the document; what is none is refused by the ledger, with a code of its own
+BASE58 = r"^[1-9A-HJ-NP-Za-km-z]*$"  # for the OpenAPI document; the ledger refuses other text, with a code of its own
 Amount = Annotated[str, Field(pattern=r"^-?\d+$", examples=["125000"], description="Base units.")]
 
 
@@ -152,7 +152,7 @@ class Wallet(BaseModel):
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     routes = APIRouter(prefix="/v1/creators", tags=["creators"], route_class=Route)
     needs_key, anybody = Depends(keys.require(services, "creator")), Depends(keys.optional(services))
     listed, paid = Pages(services, "creators"), Pages(services, "payouts")
@@ -166,25 +166,25 @@ def router(services: Services) -> APIRouter:
         caller: Principal | None = anybody,
     ) -> Any:
         """Creators with a public video that is ready, by name; administrators and scope ingest see all."""
-        place = listed.begun(cursor, {"sort": sort})
+        place = listed.start(cursor, {"sort": sort})
         by, seen = place.asked.get("sort", "name"), seen_by(caller)
-        found, total = await listed.read(
+        rows, total = await listed.read(
             request,
             caller,
             lambda connection: creators.creators(connection, seen, sort=by, after=place.after, limit=limit + 1),
         )
-        shown, more = listed.cut(found, limit)
-        following = listed.next(place, (shown[-1].place, shown[-1].id)) if more else None
-        return {"creators": [_document(each) for each in shown], "total": total, "next_cursor": following}
+        shown, is_more = listed.cut(rows, limit)
+        following = listed.cursor_after(place, (shown[-1].place, shown[-1].id)) if is_more else None
+        return {"creators": [_document(creator) for creator in shown], "total": total, "next_cursor": following}
 
     @routes.get("/{creator_id}", response_model=Creator)
     async def read_creator(request: Request, creator_id: CreatorId, caller: Principal | None = anybody) -> Any:
         """A creator: by number if they have a public video, by public id also if all are unlisted."""
         key, seen = ids.key(creator_id), seen_by(caller)
-        found = await listed.read(request, caller, lambda connection: creators.creator(connection, key, seen))
-        if found is None:
+        creator = await listed.read(request, caller, lambda connection: creators.creator(connection, key, seen))
+        if creator is None:
             raise ids.missing("creator", creator_id)
-        return _document(found)
+        return _document(creator)
 
     @routes.get("/{creator_id}/earnings", response_model=Earnings)
     async def read_earnings(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
@@ -196,19 +196,19 @@ def router(services: Services) -> APIRouter:
         """What the creator has earned so far, for a page that asks every second: from a counter, or from the journal."""
         number = await _own(services, caller, creator_id)
         counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, number))
-        whose = await services.threads.ask(earnings.check_creator, number)
+        public_id = await services.threads.ask(earnings.check_creator, number)
         source = "journal" if counted is None else "counter"
         if counted is None:
             counted = await services.threads.ask(earnings.earned, number)
-        said = {"creator_id": str(number), "creator_public_id": whose, "earned": str(counted), "source": source}
-        return said | earnings.MONEY
+        live = {"creator_id": str(number), "creator_public_id": public_id, "earned": str(counted), "source": source}
+        return live | earnings.MONEY
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
     async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:
         """Every movement of the creator's money, newest first, however many there are."""
         number = await _own(services, caller, creator_id)
         shelf = Shelf.of(services.settings, services.storage)
-        # What goes wrong here is answered as everywhere.
+        # Before the response begins, so that a failure of the first part has the status of an error.
         first = await services.threads.ask(earnings.statement_csv, shelf, number)
         headers = {"Content-Disposition": f'attachment; filename="pixr-{number}.csv"', "Cache-Control": "no-store"}
         whole = _statement(services, shelf, number, *first)
@@ -223,11 +223,11 @@ def router(services: Services) -> APIRouter:
     ) -> Any:
         """The creator's payouts, newest first."""
         number = await _own(services, caller, creator_id)
-        place = paid.begun(cursor, of=number)
+        place = paid.start(cursor, of=number)
         before = place.after[0] if place.after else None
-        found, total = await services.threads.ask(earnings.payouts, number, before, limit + 1)
-        shown, more = paid.cut(found, limit)
-        following = paid.next(place, (int(shown[-1]["id"]),), of=number) if more else None
+        rows, total = await services.threads.ask(earnings.payouts, number, before, limit + 1)
+        shown, is_more = paid.cut(rows, limit)
+        following = paid.cursor_after(place, (int(shown[-1]["id"]),), of=number) if is_more else None
         return {"payouts": shown, "total": total, "next_cursor": following}
 
     _add_wallet(routes, services)
@@ -235,7 +235,7 @@ def router(services: Services) -> APIRouter:
 
 
 def _add_wallet(routes: APIRouter, services: Services) -> None:
-    """The routes of a creator's wallet."""
+    """Add the routes of a creator's wallet."""
     needs_key = Depends(keys.require(services, "creator"))
 
     @routes.post("/{creator_id}/wallet/challenge", response_model=WalletChallenge, status_code=201)
@@ -253,12 +253,12 @@ def _add_wallet(routes: APIRouter, services: Services) -> None:
 
 
 async def _own(services: Services, caller: Principal, creator_id: str) -> int:
-    """The number of a creator whose money the caller may see.
+    """Return the number of a creator whose money the caller may see.
 
     Raises:
-        Rejected: 403, it is another's; 404, there is no such public id.
+        Rejected: 403, the key belongs to another creator; 404, no creator has this public id.
     """
-    number = await ids.creator(services, creator_id)
+    number = await ids.creator(services.readers, creator_id)
     if not (caller.owns(number) or caller.may(keys.ADMIN)):
         raise Rejected("this key belongs to another creator", status=403, code="not-yours")
     return number
@@ -267,36 +267,40 @@ async def _own(services: Services, caller: Principal, creator_id: str) -> int:
 async def _statement(
     services: Services, shelf: Shelf, creator_id: int, text: str, place: Place | None
 ) -> AsyncIterator[str]:
-    """A statement part by part; one that cannot be read on breaks off the answer, so that nobody takes it for whole."""
+    """Yield a statement part by part, the first of which is `text`; `place` is where the second begins.
+
+    A part that cannot be read breaks off the response, so that a client does not take the statement for complete.
+    """
     yield text
     while place is not None:
-        with deadlines.unlimited():  # each part has the time that a call in a thread has
+        with deadlines.unlimited():  # each part may take as long as any call in a thread
             text, place = await services.threads.ask(earnings.statement_csv, shelf, creator_id, place)
         yield text
 
 
-def _document(found: creators.Creator) -> dict[str, Any]:
-    shown = {name: getattr(found, name) for name in Creator.model_fields}
-    return shown | {"id": str(found.id), "created_at": found.created_at.isoformat()}
+def _document(creator: creators.Creator) -> dict[str, Any]:
+    shown = {name: getattr(creator, name) for name in Creator.model_fields}
+    return shown | {"id": str(creator.id), "created_at": creator.created_at.isoformat()}
 
 
 def _asked_by(caller: Principal) -> str:
-    """Whose challenge it is: all keys of one principal have the same."""
+    """Return the name that challenges are issued to: all keys of one principal share it."""
     return f"principal {caller.id}"
 
 
 def _challenge(
     connection: Connection[Any], economics: Economics, creator_id: int, wallet: str, asked_by: str
 ) -> dict[str, Any]:
+    """Issue a challenge for a wallet, as `WalletChallenge` describes it."""
     public_id = earnings.check_creator(connection, creator_id)
-    made = dataclasses.asdict(challenges.issue(connection, economics, creator_id, wallet, asked_by))
-    return made | {"creator_id": str(creator_id), "creator_public_id": public_id}
+    challenge = dataclasses.asdict(challenges.issue(connection, economics, creator_id, wallet, asked_by))
+    return challenge | {"creator_id": str(creator_id), "creator_public_id": public_id}
 
 
 def _change(
     connection: Connection[Any], economics: Economics, creator_id: int, new: NewWallet, caller: Principal
 ) -> dict[str, Any]:
-    """Set the wallet in one transaction with its proof, where there is one: what is refused uses no challenge up."""
+    """Set the wallet in one transaction with its proof, if one is given: a refused change leaves the challenge unused."""
     public_id = earnings.check_creator(connection, creator_id)
     proof = None
     if new.proof is not None:

@@ -1,6 +1,6 @@
-"""`/v1/feed`, `/v1/events`, `/v1/completions`: what is worth seeing, what was watched, how a search might go on.
+"""`/v1/feed`, `/v1/events`, `/v1/completions`: the feed, events of viewers, completions of what is being typed.
 
-None of them makes appearances: nothing here was searched for.
+None of them makes appearances, since nothing here was searched for. The feed itself is made by `search.feed`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.index import fulltext
@@ -48,13 +47,13 @@ class Completions(BaseModel):
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     routes = APIRouter(prefix="/v1", tags=["feed"], route_class=Route)
     anybody = Depends(keys.optional(services))
-    viewer_key, variants = viewers.key_of(services.settings), Variants(services)
+    viewer_key, variants = viewers.key_of(services.settings), Variants(services.search)
     hashes = services.recorder.hashes
     limited = Query(20, ge=1, le=services.search.feed_limit_max)
-    cursor_key = services.cursor_key + b" feed"  # a cursor of the feed is none of a search
+    cursor_key = services.cursor_key + b" feed"  # so that a cursor of the feed is refused by a search
 
     @routes.get("/feed", response_model=Answer)
     async def read_feed(
@@ -67,21 +66,21 @@ def router(services: Services) -> APIRouter:
         began = time.perf_counter()
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
-        variant, own = variants.of(viewer)
+        variant, search = variants.of(viewer)
         if cursor is not None:
             ranks, *_ = cursors.unpack(cursor, cursor_key)
         else:
             most = limit + services.search.cursor_ids_max
-            ranks = await services.readers.ask(lambda connection: feed.ranked(connection, own.search, most, seen_by))
+            ranks = await services.readers.ask(lambda connection: feed.ranked(connection, search, most, seen_by))
         worth = await services.readers.ask(lambda connection: feed.shown(connection, ranks[:limit]))
-        following = (
-            cursors.pack(ranks[limit:], 0, cursor_key, services.search.cursor_expires_s) if ranks[limit:] else None
-        )
-        shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
+        remaining, expires_s = ranks[limit:], services.search.cursor_expires_s
+        following = cursors.pack(remaining, 0, cursor_key, expires_s) if remaining else None
+        shown = [
+            moments.of(services.links, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth
+        ]
         took_ms = round((time.perf_counter() - began) * 1000, 1)
         document = {"query": "", "moments": shown, "next_cursor": following, "degraded": [], "took_ms": took_ms}
-        further = _further(ranks[limit:], services.search.cursor_expires_s)
-        headers = variants.headers(variant) | {"ETag": manners.tag(orjson.dumps(shown), further)}
+        headers = variants.headers(variant) | {"ETag": manners.tag(orjson.dumps(shown), _tagged(remaining, expires_s))}
         return Response(orjson.dumps(document), headers=headers, media_type="application/json")
 
     @routes.post("/events", status_code=204)
@@ -89,8 +88,9 @@ def router(services: Services) -> APIRouter:
         """Note that a moment was watched. The viewer is kept as a keyed hash, and only for the feed."""
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
-        noted = (seen_by, await ids.moment(services, event.segment_id), event.kind, event.watched_ms)
-        if not await services.threads.ask(_watch, noted, not event.segment_id.isdecimal()):
+        number = await ids.moment(services.readers, event.segment_id)
+        by_name = not event.segment_id.isdecimal()
+        if not await services.threads.ask(feed.watch, seen_by, number, event.kind, event.watched_ms, unlisted=by_name):
             raise ids.missing("segment", event.segment_id)
 
     @routes.get("/completions", response_model=Completions)
@@ -99,20 +99,19 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=COMPLETIONS_MAX)] = 8,
     ) -> Any:
         """How a search might go on: titles and tags of public videos that begin with what was typed."""
-        begun = texts.sought("q", q)
-        found = await services.readers.ask(lambda connection: fulltext.completions(connection, begun, limit))
-        return {"completions": found}
+        typed = texts.sought("q", q)
+        completions = await services.readers.ask(lambda connection: fulltext.completions(connection, typed, limit))
+        return {"completions": completions}
 
     return routes
 
 
-def _further(rest: Sequence[Ranked], expires_s: int) -> bytes:
-    """What the tag of an answer says of its cursor: what that leads to, and a time of half its life.
+def _tagged(remaining: Sequence[Ranked], expires_s: int) -> bytes:
+    """Return what the entity tag depends on beside the moments shown: those that the cursor leads to, and the time.
 
-    Else a client that is told that it has the answer already would keep a cursor until it has expired.
+    The time counts in steps of half a cursor's life: else a client that is answered 304 again and again would keep a
+    cursor until it has expired.
     """
-    return orjson.dumps([*(each.segment_id for each in rest), 2 * time.time() // expires_s]) if rest else b""
-
-
-def _watch(connection: Connection[Any], noted: tuple[bytes, int, str, int], unlisted: bool) -> bool:
-    return feed.watch(connection, *noted, unlisted=unlisted)
+    if not remaining:
+        return b""
+    return orjson.dumps([*(each.segment_id for each in remaining), 2 * time.time() // expires_s])

@@ -1,4 +1,7 @@
-"""`/v1/jobs`: submit an ingest job, see how jobs stand, cancel one. Needs a key of scope ingest."""
+"""`/v1/jobs`: submit an ingest job, see how jobs stand, cancel one. Needs a key of scope ingest.
+
+A key speaks for some creators or for all, and so does each job that it submits. Queues jobs and runs none.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import Rejected
 from cluster.settings import Settings
+from cluster.storage import Storage
 from pipelines.catalog import creators
 from pipelines.jobs import jobs
 from serve.access import keys
@@ -84,7 +88,7 @@ class Jobs(BaseModel):
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     needs_key = Depends(keys.require(services, keys.INGEST))
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[needs_key], route_class=Route)
 
@@ -95,7 +99,8 @@ def router(services: Services) -> APIRouter:
         request: JobRequest, response: Response, idempotency_key: JobKey = None, caller: Principal = needs_key
     ) -> Any:
         """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone."""
-        job = await services.threads.ask(_create, services, request, caller, idempotency_key)
+        settings, storage = services.settings, services.storage
+        job = await services.threads.ask(_create, settings, storage, request, caller, idempotency_key)
         response.headers["Location"] = f"/v1/jobs/{job['id']}"
         return job
 
@@ -106,10 +111,10 @@ def router(services: Services) -> APIRouter:
         caller: Principal = needs_key,
     ) -> Any:
         """The newest jobs first: those that speak for no other creators than the key."""
-        place = pages.begun(cursor)
-        found, total = await services.threads.ask(_listed, limit + 1, place.after, caller.speaks_for)
-        shown, more = pages.cut(found, limit)
-        following = pages.next(place, (shown[-1]["created_at"], shown[-1]["id"])) if more else None
+        place = pages.start(cursor)
+        rows, total = await services.threads.ask(_listed, limit + 1, place.after, caller.speaks_for)
+        shown, is_more = pages.cut(rows, limit)
+        following = pages.cursor_after(place, (shown[-1]["created_at"], shown[-1]["id"])) if is_more else None
         return {"jobs": shown, "total": total, "next_cursor": following}
 
     @routes.get("/{job_id}", response_model=Job)
@@ -119,18 +124,28 @@ def router(services: Services) -> APIRouter:
 
     @routes.delete("/{job_id}", response_model=Job)
     async def cancel(job_id: JobId, caller: Principal = needs_key) -> Any:
-        """Stop a job; what it has finished stays. Cancelling again is no error."""
+        """Stop a job; what it has finished stays. Cancelling again is not an error."""
         return await services.threads.ask(_cancel, services.settings, job_id, caller.speaks_for)
 
     return routes
 
 
 def _create(
-    connection: Connection[Any], services: Services, request: JobRequest, caller: Principal, idempotency_key: str | None
+    connection: Connection[Any],
+    settings: Settings,
+    storage: Storage,
+    request: JobRequest,
+    caller: Principal,
+    idempotency_key: str | None,
 ) -> dict[str, Any]:
+    """Queue a job in the name of the caller; without a creator, for the only one that their key speaks for.
+
+    Raises:
+        Rejected: the caller may not let the job go first, or as `jobs.queue`.
+    """
     speaks_for = caller.speaks_for
-    only = speaks_for[0] if speaks_for is not None and len(speaks_for) == 1 else ""  # of whom else would it speak
-    asked = jobs.Options(
+    only = speaks_for[0] if speaks_for is not None and len(speaks_for) == 1 else ""
+    options = jobs.Options(
         creator=request.creator or only,
         manifest=request.manifest,
         model=request.model,
@@ -139,15 +154,15 @@ def _create(
         reassign=request.options.reassign,
         known=creators.known_handles(connection, [request.creator]),
     )
-    priority, storage = request.options.priority, services.storage
+    priority = request.options.priority
     if priority > 0 and speaks_for is not None:
         hint = "leave it out, or ask with a key for any creator"
         raise Rejected("only a key for any creator may go ahead of others", status=403, code="not-yours", hint=hint)
     return jobs.queue(
-        services.settings,
+        settings,
         connection,
         request.source,
-        asked,
+        options,
         priority=priority,
         storage=storage,
         repeat_key=f"{caller.id} {idempotency_key}" if idempotency_key else "",

@@ -1,4 +1,7 @@
-"""`/v1/keys`: making, listing, rotating and revoking API keys. For administrators."""
+"""`/v1/keys`: making, listing, rotating and revoking API keys. For administrators.
+
+The keys themselves are `access.keys`; here they become documents.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ class Keys(BaseModel):
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     needs_admin = Depends(keys.require(services, keys.ADMIN))
     routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs_admin], route_class=Route)
 
@@ -82,16 +85,16 @@ def router(services: Services) -> APIRouter:
         cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=keys.LISTED_MAX)] = keys.LISTED_MAX
     ) -> Any:
         """Every key, the newest first, with what it may do; never the key itself."""
-        place = pages.begun(cursor)
-        found, total = await services.threads.ask(_listed, limit + 1, *place.after)
-        shown, more = pages.cut(found, limit)
-        following = pages.next(place, (shown[-1].id,)) if more else None
-        return {"keys": [each.document() for each in shown], "total": total, "next_cursor": following}
+        place = pages.start(cursor)
+        rows, total = await services.threads.ask(_listed, limit + 1, *place.after)
+        shown, is_more = pages.cut(rows, limit)
+        following = pages.cursor_after(place, (shown[-1].id,)) if is_more else None
+        return {"keys": [row.document() for row in shown], "total": total, "next_cursor": following}
 
     @routes.post("", response_model=Key, status_code=201)
     async def create_key(new: NewKey) -> Any:
         """Make a key. It is in this answer and nowhere else."""
-        creator_id = None if new.creator_id is None else await ids.creator(services, str(new.creator_id))
+        creator_id = None if new.creator_id is None else await ids.creator(services.readers, str(new.creator_id))
         return await services.threads.ask(_created, new, creator_id)
 
     @routes.post("/{key_id}/rotate", response_model=Key, status_code=201)
@@ -101,7 +104,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.delete("/{key_id}", response_model=Key)
     async def revoke_key(key_id: KeyId) -> Any:
-        """End a key: at once for what changes something, within seconds for the rest; ending it again is no error."""
+        """End a key: at once for what changes something, within seconds for the rest; ending it again is not an error."""
         return await services.threads.ask(_revoked, key_id)
 
     return routes

@@ -1,9 +1,8 @@
 """`/media/…`: signed links to pictures and videos, each of which redirects to the object in the store.
 
-A link opens what it names until it expires, unless the video has been taken down or made private since: that is decided
-here, at each redirect, by what `sources` knows; the link to the store that was given before lives on for
-`object_link_expires_s` at most. The bytes, with ranges and what a browser has already, are the store's concern: no replica
-holds a place for as long as somebody watches.
+A link is good until it expires, unless its video has been taken down or made private since: each redirect asks `Sources`. A
+link to the store that was given before stays good for `object_link_expires_s` at most. The store sends the bytes, with
+ranges and conditional requests, so that no replica holds a place while a video plays.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from serve.media.sources import Sources
 from serve.routes.routing import Route
 from serve.routes.services import Services
 
-KEPT_MAX_S = 60  # by a browser, of where an object is
+KEPT_MAX_S = 60  # for which a browser may keep a redirect
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Expires = Annotated[int, Query(ge=0, le=2**53)]
 Signature = Annotated[str, Query(max_length=64)]
@@ -29,11 +28,13 @@ REDIRECTS: dict[int | str, dict[str, object]] = {307: {"description": "Where the
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     routes = APIRouter(prefix="/media", tags=["media"], route_class=Route)
     settings, endpoint = services.settings, services.storage.endpoint
     sources = Sources(services.readers, services.generation, services.search.sources_kept_max)
-    kept_s = min(KEPT_MAX_S, services.search.object_link_expires_s // presign.STEPS)  # it is of use for a while then
+    kept_s = min(
+        KEPT_MAX_S, services.search.object_link_expires_s // presign.STEPS
+    )  # the link then lasts longer than it is kept
 
     def redirect(request: Request, uri: str, content_type: str) -> Response:
         host = request.headers.get("host", "")

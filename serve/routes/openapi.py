@@ -1,8 +1,8 @@
 """The OpenAPI 3.1 document at `/openapi.json`: what FastAPI knows of the routes, completed.
 
-Adds what a reader needs and FastAPI cannot know: who may call what, every error as a problem document, examples of
-answers. Made from the routes as they are, so that it cannot fall behind them, before the first request comes: it takes
-longer than a request may on a busy machine.
+Adds what a reader needs and FastAPI cannot know: the scopes that each call needs, every error as a problem document,
+examples of answers. The document is made from the routes themselves, so that it cannot fall behind them, and before the
+first request comes, since making it takes longer than a request may on a busy machine.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ LIMIT_HEADERS: dict[str, Any] = {
     "RateLimit": {"schema": {"type": "string", "examples": ['"address";r=0;t=10']}},
 }
 MADE_MAX = 4
-_MADE: dict[tuple[object, ...], bytes] = {}
+_MADE: dict[tuple[object, ...], bytes] = {}  # documents of this process, by the limit and the routes that are in them
 METHODS = ("get", "put", "post", "delete", "patch")
-NEEDS_KEY = {"/v1/jobs": "ingest", "/v1/creators": "creator", "/v1/keys": "admin"}
-OPEN = ("/v1/creators", "/v1/creators/{creator_id}")  # though what is below them is not
+NEEDS_KEY = {"/v1/jobs": "ingest", "/v1/creators": "creator", "/v1/keys": "admin"}  # scopes by the beginning of a path
+OPEN = ("/v1/creators", "/v1/creators/{creator_id}")  # need no key, though the paths below them do
 CHANGES = ("put", "patch", "delete")
 
 PROBLEM = {
@@ -86,7 +86,7 @@ JOB = {
         }
     ],
 }
-VIDEO_NAME, CREATOR_NAME = "Vx3nQ8bTjK2mZr5cL0aWdw", "Cq7YtR1uEo9sHf4gXk6iPw"  # public ids
+VIDEO_NAME, CREATOR_NAME = "Vx3nQ8bTjK2mZr5cL0aWdw", "Cq7YtR1uEo9sHf4gXk6iPw"  # public ids, of the examples
 VIDEO = {
     "id": "7", "public_id": VIDEO_NAME, "creator_id": "2", "creator_public_id": CREATOR_NAME,
     "creator": "ada", "title": "Orchard", "description": "", "tags": ["fruit"],
@@ -144,7 +144,7 @@ EXAMPLES: dict[tuple[str, str, str], Any] = {
 
 
 def install(app: FastAPI, limit_max: int) -> list[BaseRoute]:
-    """Make the document of this application, whose routes are all there, and serve it; the route that does."""
+    """Make the document of an application that has all its routes, add a route that serves it, and return that route."""
     made = _made(app, limit_max)
 
     async def read(_: Request) -> Response:
@@ -157,7 +157,7 @@ def install(app: FastAPI, limit_max: int) -> list[BaseRoute]:
 
 
 def _made(app: FastAPI, limit_max: int) -> bytes:
-    """The document as it is sent. Applications of one process that have the same routes share it."""
+    """Return the document as it is sent. Applications of one process that have the same routes share it."""
     routes = [(route.path, *sorted(route.methods or ())) for route in app.routes if isinstance(route, APIRoute)]
     known = (limit_max, *routes)
     if known not in _MADE:
@@ -168,13 +168,13 @@ def _made(app: FastAPI, limit_max: int) -> bytes:
 
 
 def document(app: FastAPI, limit_max: int) -> dict[str, Any]:
-    """The whole document."""
-    found: dict[str, Any] = copy.deepcopy(
+    """Return the complete document; `limit_max` is the most moments that a search may ask for."""
+    made: dict[str, Any] = copy.deepcopy(
         get_openapi(
             title="Pixr", version=version("pixr"), openapi_version="3.1.0", description=DESCRIPTION, routes=app.routes
         )
     )
-    parts = found.setdefault("components", {})
+    parts = made.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -183,31 +183,33 @@ def document(app: FastAPI, limit_max: int) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, as a header."},
     }
-    found["servers"] = [{"url": "/"}]
-    for path, method, operation in _operations(found):
+    made["servers"] = [{"url": "/"}]
+    for path, method, operation in _operations(made):
         _complete(path, method, operation)
-    _bound(found, limit_max)
-    return found
+    _bound(made, limit_max)
+    return made
 
 
-def _bound(found: dict[str, Any], limit_max: int) -> None:
-    """Say the most that a search may ask for, which is a setting."""
-    schemas = [found["components"]["schemas"]["Body"]["properties"]["limit"]]
+def _bound(document: dict[str, Any], limit_max: int) -> None:
+    """Add the most moments that a search may ask for, which is a setting, to every schema of `limit`."""
+    schemas = [document["components"]["schemas"]["Body"]["properties"]["limit"]]
     for path in ("/v1/search", "/v1/search/stream", "/v1/segments/{segment_id}/similar"):
-        named = found["paths"][path]["get"]["parameters"]
-        schemas += [each["schema"] for each in named if each["name"] == "limit"]
+        parameters = document["paths"][path]["get"]["parameters"]
+        schemas += [parameter["schema"] for parameter in parameters if parameter["name"] == "limit"]
     for schema in schemas:
         next(each for each in schema["anyOf"] if each.get("type") == "integer")["maximum"] = limit_max
 
 
-def _operations(found: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for path, item in found["paths"].items():
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the path, method and object of each operation."""
+    for path, item in document["paths"].items():
         for method in METHODS:
             if method in item:
                 yield path, method, item[method]
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Add to an operation who may call it, the request id, an example, and every error."""
     scope = _scope(path, method)
     either: list[dict[str, list[str]]] = [{"bearer": []}, {"header": []}]
     if scope:
@@ -222,11 +224,12 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         if example is not None:
             response["content"]["application/json"]["example"] = example
     for status in _errors(path, method, operation, scope):
-        if path != "/readyz" or status != 503:  # readiness tells each dependency instead
+        if path != "/readyz" or status != 503:  # whose 503 is a document of its dependencies
             responses[str(status)] = _problem(status)
 
 
 def _scope(path: str, method: str) -> str:
+    """Return the scope that an operation needs, as readers see it; "" for none."""
     for prefix, scope in NEEDS_KEY.items():
         if path not in OPEN and path.startswith(prefix):
             return scope
@@ -234,11 +237,11 @@ def _scope(path: str, method: str) -> str:
 
 
 def _errors(path: str, method: str, operation: dict[str, Any], scope: str) -> list[int]:
-    """Every status that this operation can end with, beside success."""
+    """Return every status of an error that an operation can end with."""
     if path == admission.EXEMPT:
         return [422, 500, 503]
     errors = [401, 429, 500, 503]
-    errors.append(422)  # a parameter that is not known, at the least
+    errors.append(422)  # of an unknown parameter, at the least
     if path == admission.METRICS:
         errors.append(403)
     if not path.startswith(("/v1/", "/media/")):
@@ -248,7 +251,7 @@ def _errors(path: str, method: str, operation: dict[str, Any], scope: str) -> li
     if "{" in path or method == "post":
         errors.append(404)
     if path.startswith("/v1/search") or path.endswith("/similar"):
-        errors += [403, 404]  # an intent that is not the caller's to say; a moment or a picture that is not there
+        errors += [403, 404]  # an intent that the caller may not state; a moment or a picture that does not exist
     if "requestBody" in operation:
         errors += [400, 408, 413, 415]
     if method in ("put", "post", "patch", "delete"):
@@ -257,6 +260,7 @@ def _errors(path: str, method: str, operation: dict[str, Any], scope: str) -> li
 
 
 def _problem(status: int) -> dict[str, Any]:
+    """Return the response object of an error."""
     title = HTTPStatus(status).phrase
     headers: dict[str, Any] = {"X-Request-Id": {"schema": {"type": "string"}}}
     if status in (429, 503):

@@ -1,4 +1,7 @@
-"""The web page at `/`, the documentation at `/docs`: static files, read once, whose headers keep them from asking others."""
+"""The web page at `/` and the documentation at `/docs`: static files, read once when the routes are made.
+
+Their headers keep a browser from asking any other site. Knows nothing of what the pages show.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +44,18 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class File:
+    """A static file as it is sent."""
+
     content: bytes
     media_type: str
     etag: str
 
 
 def router(services: Services) -> APIRouter:
-    """The routes. A browser that opens the page is given its signed name, by which it is one viewer from then on."""
+    """Return the routes. A browser that opens the page gets a signed cookie, by which it is one viewer from then on."""
     routes = APIRouter(include_in_schema=False)
     viewer_key = viewers.key_of(services.settings)
-    media = f"'self' {objects.public_origin(services.settings.s3)}".strip()  # links to pictures and videos lead there
+    media = f"'self' {objects.public_origin(services.settings.s3)}".strip()  # where pictures and videos are loaded from
     guard = HEADERS | {"Content-Security-Policy": POLICY.format(media=media)}
     files = {path: _read(name, media_type) for path, (name, media_type) in FILES.items()}
 

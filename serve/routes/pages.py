@@ -1,8 +1,8 @@
-"""Pages of a list: each goes on behind the last row of the one before, by a signed cursor that carries what was asked.
+"""Pages of a list: each begins after the last row of the page before, by a signed cursor that carries the filters.
 
-A cursor stands alone: filters beside it are refused, as beside that of a search. Whose cursor it was says nothing of what
-its bearer may see, which each page decides anew. What anybody may list waits at a gate of its own, so that it leaves the
-connections to searches. Knows nothing of what is listed.
+A cursor stands alone: filters beside it are refused, as beside the cursor of a search. A cursor gives no rights: each page
+checks what its caller may see. Lists that are open to all wait at a gate of their own, so that searches find connections.
+Knows nothing of what is listed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Cursor = Annotated[
 
 @dataclass(frozen=True)
 class PageStart:
-    """Where a page begins: what was asked, and what the last row before it was sorted by; nothing at the start."""
+    """Where a page begins: the filters and order, and what the last row before it was sorted by; () for the first page."""
 
     asked: Mapping[str, Any]
     after: Sequence[Any] = ()
@@ -43,17 +43,22 @@ class Pages:
         self._key, self._expires_s = services.cursor_key, services.search.cursor_expires_s
         self._name = name
 
-    def begun(self, cursor: str | None, asked: Mapping[str, Any] | None = None, of: object = "") -> PageStart:
-        """Where to begin; `of` is what the list belongs to.
+    def start(self, cursor: str | None, asked: Mapping[str, Any] | None = None, of: object = "") -> PageStart:
+        """Return where a page begins.
+
+        Args:
+            cursor: the cursor that the caller sent, if any.
+            asked: the filters and order that the caller sent, by name; None and "" stand for none.
+            of: what the list belongs to, for instance the id of a video.
 
         Raises:
-            Rejected: the cursor is not one of this list, has expired, or something stands beside it.
+            Rejected: the cursor is not one of this list or has expired, or filters stand beside it.
         """
-        given = {name: value for name, value in (asked or {}).items() if value not in (None, "")}
+        filters = {name: value for name, value in (asked or {}).items() if value not in (None, "")}
         if cursor is None:
-            return PageStart(given)
-        if given:
-            said = f"a cursor carries its own filters, {next(iter(given))} cannot stand beside it"
+            return PageStart(filters)
+        if filters:
+            said = f"a cursor carries its own filters, {next(iter(filters))} cannot stand beside it"
             raise Rejected(said, status=422, code="bad-cursor", hint="give the cursor with limit alone")
         return PageStart(*cursors.unpack_place(self._name, str(of), cursor, self._key))
 
@@ -63,7 +68,15 @@ class Pages:
         caller: Principal | None,
         look: Callable[[AsyncConnection[Any]], Awaitable[Found]],
     ) -> Found:
-        """What a look finds, once the caller has a place at the gate of lists.
+        """Ask the database for a list, once the caller has a place at the gate of lists.
+
+        Args:
+            request: the request, for its address.
+            caller: who asks, if they sent a key.
+            look: the question.
+
+        Returns:
+            What the question returns.
 
         Raises:
             Temporary: too many lists are read at once, or the database does not answer.
@@ -73,9 +86,9 @@ class Pages:
             return await self._services.readers.ask(look)
 
     def cut(self, rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
-        """The rows of a page, of one more that were asked for; and whether more follow."""
+        """Return the first `limit` rows, and whether more follow; one row more than `limit` is to be asked for."""
         return rows[:limit], len(rows) > limit
 
-    def next(self, place: PageStart, after: Sequence[Any], of: object = "") -> str:
-        """The cursor of what follows a row."""
+    def cursor_after(self, place: PageStart, after: Sequence[Any], of: object = "") -> str:
+        """Return the cursor of the page after a row, which was sorted by `after`."""
         return cursors.pack_place(self._name, str(of), place.asked, after, self._key, self._expires_s)

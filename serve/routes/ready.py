@@ -1,6 +1,6 @@
-"""Readiness: each dependency asked once, side by side, within a short time, and at most once a second.
+"""Readiness: whether each dependency of a replica answers, asked side by side and at most once a second.
 
-The answer is public: a reason says what kind of fault it is, never where a dependency is.
+The answer is public: a reason names the kind of fault, never the address of a dependency.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cluster.errors import Temporary
 from serve.http import deadlines
 from serve.routes.services import Services
 
-TIMEOUT_S = 2.0
-KEPT_S = 1.0
-NEEDED = ("postgres", "index", "tasks")
+TIMEOUT_S = 2.0  # of one question
+KEPT_S = 1.0  # for how long an answer is given again
+NEEDED = ("postgres", "index", "tasks")  # a replica without one of them is not ready
 
 
 class Readiness:
-    """One replica's readiness, as it was a moment ago; those that ask at once share an answer."""
+    """The readiness of one replica, at most `KEPT_S` old; callers who ask at the same time share an answer."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -28,9 +28,9 @@ class Readiness:
         self._looking: asyncio.Task[dict[str, Any]] | None = None
 
     async def now(self) -> dict[str, Any]:
-        """What `look` found, now or within the last second."""
+        """Return the document of `look`, now or within the last second."""
         if self._looking is None or (self._looking.done() and time.monotonic() >= self._until_s):
-            with deadlines.unlimited():  # shared by all who ask, so that it is nobody's request
+            with deadlines.unlimited():  # shared by all who ask, so that the deadline of none holds for it
                 self._looking = self._services.tasks.spawn("readiness", self._look())
         return await asyncio.shield(self._looking)
 
@@ -42,8 +42,12 @@ class Readiness:
 
 
 async def look(services: Services) -> dict[str, Any]:
-    """`{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; ready when what is needed is there."""
-    asked = {
+    """Ask every dependency.
+
+    Returns:
+        `{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; ready when all that is needed answers.
+    """
+    questions = {
         "postgres": _postgres(services),
         "index": services.warming.look(),
         "redis": services.store.ping(),
@@ -52,7 +56,8 @@ async def look(services: Services) -> dict[str, Any]:
         "recorder": _recorder(services),
         "tasks": _tasks(services),
     }
-    reasons = dict(zip(asked, await asyncio.gather(*(_reason(each) for each in asked.values())), strict=True))
+    answers = await asyncio.gather(*(_reason(question) for question in questions.values()))
+    reasons = dict(zip(questions, answers, strict=True))
     return {
         "ready": not any(reasons[name] for name in NEEDED),
         "dependencies": {name: {"ok": not reason, "reason": reason} for name, reason in reasons.items()},
@@ -64,13 +69,21 @@ async def _postgres(services: Services) -> None:
 
 
 async def _tasks(services: Services) -> None:
-    """The background tasks: one that fails again and again is a fault, though requests are still answered."""
+    """Check the background tasks: one that fails again and again is a fault, though requests are still answered.
+
+    Raises:
+        Temporary: some fail.
+    """
     if failing := services.failing():
         raise Temporary(f"{', '.join(sorted(failing))} failed; the log says why")
 
 
 async def _recorder(services: Services) -> None:
-    """Appearances reach the database. Where they do not they wait in the spool, and searches go on until it is full."""
+    """Check that appearances reach the database; else they wait in the spool, and searches go on until it is full.
+
+    Raises:
+        Temporary: the recorder fails, or the spool is full.
+    """
     if failing := services.recorder.failing:
         raise Temporary(f"{', '.join(sorted(failing))} failed; the log says why")
     if services.recorder.is_full:
@@ -78,10 +91,11 @@ async def _recorder(services: Services) -> None:
 
 
 async def _reason(question: Awaitable[Any]) -> str:
+    """Return why a question fails; "" where it is answered."""
     try:
         await asyncio.wait_for(question, TIMEOUT_S)
     except Temporary as error:
         return error.public
-    except Exception as error:  # noqa: BLE001  whatever it is, it is the answer to the question
+    except Exception as error:  # noqa: BLE001  any failure is the answer to the question
         return type(error).__name__
     return ""

@@ -1,7 +1,7 @@
-"""Routes that say what they do not understand: a parameter that is not theirs, a body of another kind.
+"""Routes that refuse what they do not understand: an unknown parameter, a body that is not announced as JSON.
 
-FastAPI leaves out a parameter it does not know, so that a filter with a typing error filters nothing. Here it is refused
-with the name that is nearest. Every router of JSON is made of these routes; the page's are not.
+FastAPI ignores a parameter that it does not know, so that a filter with a typing error filters nothing. Here it is refused,
+with the nearest known name as a hint. Every router of JSON has these routes; that of the web page has not.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pydantic import BaseModel
 
 from cluster.errors import Rejected
 
-SIMILAR_MIN = 0.5  # as difflib counts it
-SEQUENCES = ("list", "tuple")
+SIMILAR_MIN = 0.5  # of a name that is offered as a hint: difflib's ratio, 0 to 1
+SEQUENCES = ("list", "tuple")  # types of parameters that may be given several times
 
 
 class Route(APIRoute):
@@ -41,29 +41,31 @@ class Route(APIRoute):
 
 
 def parameters(route: APIRoute) -> dict[str, bool]:
-    """The names of a route's query parameters, each with whether it may be given several times."""
+    """Return the names of a route's query parameters, each with whether it may be given several times."""
     known: dict[str, bool] = {}
-    for each in (field for dependant in _dependants(route.dependant) for field in dependant.query_params):
-        kind = each.field_info.annotation
+    for parameter in (field for dependant in _dependants(route.dependant) for field in dependant.query_params):
+        kind = parameter.field_info.annotation
         if isclass(kind) and issubclass(kind, BaseModel):
             known |= {name: _is_sequence(field.annotation) for name, field in kind.model_fields.items()}
         else:
-            known[each.alias] = _is_sequence(kind)
+            known[parameter.alias] = _is_sequence(kind)
     return known
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
-    """What a route depends on, itself first."""
+    """Yield a route's own dependant, then those of its dependencies at any depth."""
     yield dependant
     for each in dependant.dependencies:
         yield from _dependants(each)
 
 
 def check_names(given: Sequence[str], known: Mapping[str, bool]) -> None:
-    """Refuse parameters that are unknown, and values that are given twice where there is one.
+    """Refuse unknown parameters, and parameters that are given twice though they take one value.
+
+    `known` has, by name, whether a parameter may be given several times.
 
     Raises:
-        Rejected: 422, with the nearest name that is known.
+        Rejected: 422; for an unknown parameter, with the nearest known name.
     """
     for name in given:
         if name not in known:
@@ -83,7 +85,7 @@ def check_kind(request: Request) -> None:
     """
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-        return  # there is none, which is said where it is missed
+        return  # a body that is missing is refused where it is parsed
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         said = f"the body is announced as {kind[:100]!r}" if kind else "the body's kind is not announced"

@@ -1,4 +1,8 @@
-"""`/v1/search`, `/v1/segments/{id}/similar`, and what tells whether Pixr is well. Answers are serialised once."""
+"""`/v1/search`, `/v1/segments/{id}/similar`, and the routes for operators: `/healthz`, `/readyz`, `/metrics`.
+
+Answers of searches are bytes that are serialised once. Knows how parameters become a body, and nothing of how a search is
+made (`search.response` answers it).
+"""
 
 from __future__ import annotations
 
@@ -27,32 +31,33 @@ IdempotencyKey = Annotated[
 
 
 def json(document: Any, status: int = 200) -> Response:
+    """Return a JSON response."""
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     routes = APIRouter(route_class=Route)
-    anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
+    anybody, parameters = Depends(keys.optional(services)), Depends(of_parameters)
     answering, readiness = Answering(services, services.metrics.observe), ready.Readiness(services)
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(
         request: Request,
-        body: Body = asked,
+        body: Body = parameters,
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
         """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
         query_string = request.scope["query_string"]
-        return await answering.to(request, body, principal, idempotency_key, remembered=query_string)
+        return await answering.respond(request, body, principal, idempotency_key, query_string=query_string)
 
     @routes.post("/v1/search", response_model=Answer, tags=["search"], summary="Search by text, image or moment")
     async def post_search(
         request: Request, body: Body, idempotency_key: IdempotencyKey = None, principal: Principal | None = anybody
     ) -> Response:
         """The same with everything a search can say."""
-        return await answering.to(request, body, principal, idempotency_key)
+        return await answering.respond(request, body, principal, idempotency_key)
 
     @routes.get("/v1/segments/{segment_id}/similar", response_model=Answer, tags=["search"])
     async def read_similar(
@@ -65,7 +70,7 @@ def router(services: Services) -> APIRouter:
     ) -> Response:
         """Moments that look like this one."""
         body = Body(segment_id=segment_id, limit=limit, intent=intent)
-        return await answering.to(request, body, principal, idempotency_key)
+        return await answering.respond(request, body, principal, idempotency_key)
 
     @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
     async def read_health() -> Response:
@@ -79,20 +84,21 @@ def router(services: Services) -> APIRouter:
 
         Administrators, and networks of `[search] operators_from`, are told each dependency.
         """
-        found = await readiness.now()
+        document = await readiness.now()
         if not request.scope.get("state", {}).get("is_operator", True):
-            found = {"ready": found["ready"]}
-        return json(found, 200 if found["ready"] else 503)
+            document = {"ready": document["ready"]}
+        return json(document, 200 if document["ready"] else 503)
 
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
-        await asyncio.gather(opened.look(services), services.metrics.kept.look(services.readers))
+        metrics, readers = services.metrics, services.readers
+        await asyncio.gather(opened.look(metrics.open, readers), metrics.kept.look(readers))
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 
 
 async def of_parameters(given: Annotated[Parameters, Query()]) -> Body:
-    """The body that the parameters of a `GET` stand for. Awaited, since FastAPI would call it in a thread else."""
+    """Return the body that the parameters of a `GET` stand for. A coroutine, or FastAPI would call it in a thread."""
     return given.body()

@@ -1,4 +1,8 @@
-"""What every route works with, made once a replica and passed on. Holds connections; decides nothing."""
+"""What the routes work with: the settings, connections, limits and counters of one replica.
+
+Made once by `app` and passed on. Only the routes and `app` know all of it; what they call takes what it needs. Decides
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +24,20 @@ from serve.search.context import SearchContext
 
 @dataclass(frozen=True)
 class Services(SearchContext):
-    """One replica's settings and connections."""
+    """Everything that one replica works with."""
 
     redis: redis.asyncio.Redis
     store: Store
     limits: Limits
-    gates: Gates  # of everything else
+    gates: Gates  # limit everything but searches
     warming: Warming
     metrics: Metrics
-    threads: DatabaseThreads  # for rare calls that block
+    threads: DatabaseThreads  # for calls that block, which are rare
     liveness: Liveness
     same_secrets: SameSecrets
 
     def failing(self) -> Mapping[str, str]:
-        """The background tasks that failed and have not been well since, each with the reason."""
+        """Return the reason of each background task that failed and has not run well since, by its name."""
         owners = {"": self.tasks, "readers": self.readers.tasks, "warming": self.warming.tasks}
         owners["liveness"] = self.liveness.tasks
         return {

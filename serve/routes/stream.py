@@ -1,4 +1,8 @@
-"""`/v1/search/stream`: a search in parts, as server-sent events. The first words are there while pictures are compared."""
+"""`/v1/search/stream`: a search in parts, as server-sent events: what words find is sent while vectors are compared.
+
+`StreamedParts` makes the parts as fast as they can be made, `EventStream` sends them as fast as the client reads. Knows nothing
+of how a part is made (`search.answer.streamed`).
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,16 @@ from serve.routes.search import IdempotencyKey, of_parameters
 from serve.routes.services import Services
 from serve.search import answer, ids
 from serve.search import query as queries
+from serve.search.page import SearchResult
 from serve.search.query import Body
 from serve.search.response import caller_of, check_repeated, seen
 from serve.search.variants import Variants
 
-Part = tuple[str, answer.SearchResult]
+Part = tuple[str, SearchResult]
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; what they hold is released when the last is sent, or the client has gone."""
+    """A response of server-sent events, which releases what it holds when the last is sent or the client has gone."""
 
     media_type = "text/event-stream"
 
@@ -39,8 +44,16 @@ class EventStream(StreamingResponse):
         events: AsyncIterator[bytes],
         held: AsyncExitStack,
         headers: Mapping[str, str],
-        status_code: int = 200,  # FastAPI looks here for what the document says
+        status_code: int = 200,
     ) -> None:
+        """Make a response that is not sent yet.
+
+        Args:
+            events: the events, as the bytes to send.
+            held: what to release at the end.
+            headers: the headers of the response.
+            status_code: the status; FastAPI reads its default for the OpenAPI document.
+        """
         super().__init__(events, status_code, headers)
         self._held = held
 
@@ -50,9 +63,9 @@ class EventStream(StreamingResponse):
 
 
 class StreamedParts:
-    """The parts of a search, made as quickly as they can be and kept here for a client that reads slowly.
+    """The parts of a search, made as fast as they can be, and kept here for a client that reads slowly.
 
-    So a search has its place among searches for as long as it takes, not for as long as somebody reads.
+    So a search holds its place at the gate while it is made, not while its answer is read.
     """
 
     def __init__(self, services: Services, parts: AsyncGenerator[Part]) -> None:
@@ -61,10 +74,10 @@ class StreamedParts:
         self._task = asyncio.create_task(self._make(parts), name="the parts of a search")
 
     async def next(self) -> Part | None:
-        """The next part; None after the last.
+        """Return the next part; None after the last.
 
         Raises:
-            Rejected, Temporary, psycopg.OperationalError: as the search; or it takes too long.
+            Rejected, Temporary, psycopg.OperationalError: what ended the search; Temporary also where it takes too long.
         """
         try:
             async with asyncio.timeout_at(self._deadline_s):
@@ -72,12 +85,13 @@ class StreamedParts:
         except TimeoutError as error:
             raise Temporary("the stream takes too long at present") from error
         if part is None:
-            await self._task  # it has ended: this raises what ended it
+            await self._task  # has ended; raises what ended it
         return part
 
     async def close(self) -> None:
+        """End the search, if it is still being made."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)  # what went wrong was said, or nobody reads it
+        await asyncio.gather(self._task, return_exceptions=True)  # its failure was sent, or the client has gone
 
     async def _make(self, parts: AsyncGenerator[Part]) -> None:
         try:
@@ -101,15 +115,15 @@ STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EventStream.media_t
 
 
 def router(services: Services) -> APIRouter:
-    """The route over one deployment's services."""
+    """Return the route over one replica's services."""
     routes = APIRouter(prefix="/v1/search", tags=["search"], route_class=Route)
-    anybody, asked = Depends(keys.optional(services)), Depends(of_parameters)
-    viewer_key, variants = viewers.key_of(services.settings), Variants(services)
+    anybody, parameters = Depends(keys.optional(services)), Depends(of_parameters)
+    viewer_key, variants = viewers.key_of(services.settings), Variants(services.search)
 
     @routes.get("/stream", response_class=EventStream, responses=STREAM, summary="Search by text, in parts")
     async def read_stream(
         request: Request,
-        body: Body = asked,
+        body: Body = parameters,
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
@@ -120,14 +134,15 @@ def router(services: Services) -> APIRouter:
         """
         began = time.perf_counter()
         caller = caller_of(request, principal, viewer_key, idempotency_key)
-        variant, own = variants.of(caller.viewer)
-        query = seen(request, queries.of(await ids.resolved(services, body), own.search, variant), caller, own)
-        await check_repeated(services, query, caller)
+        variant, search = variants.of(caller.viewer)
+        parsed = queries.of(await ids.resolved(services.readers, body), search, variant)
+        query = seen(request, parsed, caller, search.cors_origins)
+        await check_repeated(services.recorder.hashes, services.repeats, query, caller)
         async with AsyncExitStack() as held:
-            held.enter_context(services.gates.streams.passed(caller.share, caller.weight(services)))
-            parts = StreamedParts(services, answer.streamed(own, query, caller))
+            held.enter_context(services.gates.streams.passed(caller.share, caller.weight(search)))
+            parts = StreamedParts(services, answer.streamed(services, search, query, caller))
             held.push_async_callback(parts.close)
-            first = await parts.next()  # what goes wrong before is answered as everywhere
+            first = await parts.next()  # a failure before it has the status of an error
             release = held.pop_all()
 
         async def events() -> AsyncIterator[bytes]:
@@ -149,5 +164,5 @@ def router(services: Services) -> APIRouter:
 
 
 def event(name: str, data: bytes) -> bytes:
-    """One server-sent event (WHATWG HTML, 9.2); its data is JSON on one line."""
+    """Return the bytes of one server-sent event (WHATWG HTML, 9.2); `data` is JSON on one line."""
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

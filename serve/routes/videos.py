@@ -1,7 +1,7 @@
 """`/v1/videos/…` and `/v1/segments/{id}`: lists, a video, its moments, changing its words and visibility, taking it down.
 
-Public videos that are ready are open to all, unlisted ones to those who know their public id. The rest is for their creator's
-key and for keys of scope ingest; to everybody else it does not exist.
+Public videos that are ready are open to all, unlisted ones to callers who know their public id. All others are for the key of
+their creator and for keys of scope ingest; for every other caller they do not exist (404).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.errors import Rejected
+from cluster.settings import Settings
 from pipelines import takedown
 from pipelines.catalog import catalog, listing, videos
 from pipelines.catalog.listing import Seen
@@ -118,7 +119,7 @@ class Removed(BaseModel):
 
 
 def router(services: Services) -> APIRouter:
-    """The routes over one deployment's services."""
+    """Return the routes over one replica's services."""
     routes = APIRouter(prefix="/v1", tags=["videos"], route_class=Route)
     anybody = Depends(keys.optional(services))
     needs_key = Depends(keys.require(services, "ingest", "creator"))
@@ -129,19 +130,19 @@ def router(services: Services) -> APIRouter:
         request: Request, wanted: Annotated[Wanted, Query()], caller: Principal | None = anybody
     ) -> Any:
         """Videos, the newest first: what is public and ready; for their creator's key, and for scope ingest, the rest too."""
-        place = listed.begun(wanted.cursor, wanted.model_dump(exclude={"cursor", "limit"}, exclude_unset=True))
+        place = listed.start(wanted.cursor, wanted.model_dump(exclude={"cursor", "limit"}, exclude_unset=True))
         filters = {name: value for name, value in place.asked.items() if name != "sort"}
         sort, seen = place.asked.get("sort", NEWEST), seen_by(caller)
-        found, total = await listed.read(
+        rows, total = await listed.read(
             request,
             caller,
             lambda connection: listing.videos(
                 connection, listing.Wanted(**filters), seen, sort=sort, after=place.after, limit=wanted.limit + 1
             ),
         )
-        shown, more = listed.cut(found, wanted.limit)
-        cursor = listed.next(place, (shown[-1].place, shown[-1].id)) if more else None
-        return {"videos": [_document(each, caller) for each in shown], "total": total, "next_cursor": cursor}
+        shown, is_more = listed.cut(rows, wanted.limit)
+        cursor = listed.cursor_after(place, (shown[-1].place, shown[-1].id)) if is_more else None
+        return {"videos": [_document(video, caller) for video in shown], "total": total, "next_cursor": cursor}
 
     @routes.get("/videos/{video_id}", response_model=Video)
     async def read(video_id: VideoId, caller: Principal | None = anybody) -> Any:
@@ -157,18 +158,18 @@ def router(services: Services) -> APIRouter:
     ) -> Any:
         """The moments of a video, in the order of time."""
         video = await _seen(services, ids.key(video_id), caller)
-        place = parts.begun(cursor, of=video.id)
+        place = parts.start(cursor, of=video.id)
         after = place.after or (-1, 0)
-        found = await services.readers.ask(lambda c: videos.segments(c, video.id, limit + 1, after))
-        shown, more = parts.cut(found, limit)
-        following = parts.next(place, (shown[-1].start_ms, shown[-1].id), of=video.id) if more else None
-        moments = [_segment(services, moment, video.visibility == "private") for moment in shown]
+        rows = await services.readers.ask(lambda connection: videos.segments(connection, video.id, limit + 1, after))
+        shown, is_more = parts.cut(rows, limit)
+        following = parts.cursor_after(place, (shown[-1].start_ms, shown[-1].id), of=video.id) if is_more else None
+        moments = [_segment(services.settings, moment, video.visibility == "private") for moment in shown]
         return {"segments": moments, "total": video.segments, "next_cursor": following}
 
     @routes.get("/segments/{segment_id}", response_model=Segment)
     async def read_segment(segment_id: SegmentId, caller: Principal | None = anybody) -> Any:
         """One moment. An id that a later ingest has replaced leads to the moment that took over most of it."""
-        number = await ids.moment(services, segment_id)
+        number = await ids.moment(services.readers, segment_id)
         moment = await services.readers.ask(lambda connection: videos.moment(connection, number))
         if moment is None:
             raise ids.missing("segment", segment_id)
@@ -176,8 +177,8 @@ def router(services: Services) -> APIRouter:
         try:
             video = await _seen(services, moment.video_id if by_number else moment.video_public_id, caller)
         except Rejected as error:
-            raise ids.missing("segment", segment_id) from error  # of which video is not said
-        return _segment(services, moment, video.visibility == "private")
+            raise ids.missing("segment", segment_id) from error  # without naming the video
+        return _segment(services.settings, moment, video.visibility == "private")
 
     @routes.patch("/videos/{video_id}", response_model=Video)
     async def change(video_id: VideoId, new: Change, caller: Principal = needs_key) -> Any:
@@ -196,7 +197,7 @@ def router(services: Services) -> APIRouter:
         bucket = services.settings.s3.bucket
         try:
             await services.threads.ask(takedown.remove, services.storage, bucket, video.id)
-        finally:  # it is out of search before its objects are deleted, which a store that is away stops
+        finally:  # the video is out of search before its objects are deleted, which fails while the store is away
             services.generation.expire()
             await services.results.forget()
         return {"id": str(video.id), "public_id": video.public_id, "status": "removed"}
@@ -209,21 +210,21 @@ def _change(connection: Connection[Any], video_id: int, words: dict[str, Any]) -
 
 
 def seen_by(caller: Principal | None) -> Seen:
-    """What a caller sees in lists beside what is public and ready."""
+    """Return what a caller sees in lists beside what is public and ready."""
     if caller is None:
         return Seen()
     handles = caller.speaks_for
-    own = caller.creator_id if "creator" in caller.scopes else None
-    return Seen(everything=True) if handles is None else Seen(creator_id=own, handles=handles)
+    creator_id = caller.creator_id if "creator" in caller.scopes else None
+    return Seen(everything=True) if handles is None else Seen(creator_id=creator_id, handles=handles)
 
 
 async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.VideoDetails:
-    """A video, if the caller may see it; an unlisted one by its public id alone, since numbers can be counted through.
+    """Return a video, if the caller may see it; an unlisted one by its public id alone: numbers can be counted through.
 
-    As the primary has it: who may see and change a video changes at once.
+    The primary is asked, so that a change of visibility holds at once.
 
     Raises:
-        Rejected: 404.
+        Rejected: 404, the video does not exist, or the caller may not see it.
     """
     video = await services.readers.primary(lambda connection: videos.get(connection, key))
     if video is None:
@@ -235,6 +236,11 @@ async def _seen(services: Services, key: int | str, caller: Principal | None) ->
 
 
 async def _changeable(services: Services, key: int | str, caller: Principal) -> videos.VideoDetails:
+    """Return a video that the caller may change.
+
+    Raises:
+        Rejected: 403, it belongs to another creator; 404 as `_seen`.
+    """
     video = await _seen(services, key, caller)
     if not _may_change(video, caller):
         raise Rejected("this video belongs to another creator", status=403, code="not-yours")
@@ -254,7 +260,8 @@ def _document(video: videos.VideoDetails, caller: Principal | None) -> dict[str,
     return shown
 
 
-def _segment(services: Services, moment: Moment, private: bool) -> dict[str, Any]:
+def _segment(settings: Settings, moment: Moment, private: bool) -> dict[str, Any]:
+    """Return the document of a moment; `private` links also open the video of a creator who has made it private."""
     return {
         "segment_id": str(moment.id),
         "public_id": moment.public_id,
@@ -266,6 +273,6 @@ def _segment(services: Services, moment: Moment, private: bool) -> dict[str, Any
         "end_ms": moment.end_ms,
         "best_frame_ms": moment.best_frame_ms,
         "description": moment.description,
-        "thumbnail_url": links.thumbnail_url(services.settings, moment.id, private=private),
-        "play_url": links.play_url(services.settings, moment.video_id, moment.start_ms, moment.end_ms, private=private),
+        "thumbnail_url": links.thumbnail_url(settings, moment.id, private=private),
+        "play_url": links.play_url(settings, moment.video_id, moment.start_ms, moment.end_ms, private=private),
     }

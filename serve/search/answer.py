@@ -1,172 +1,102 @@
-"""The story of a search.
+"""The story of a search, from a checked query to the answer.
 
-    Query        what is asked, checked at the door                                   query
-      → State    the catalogue's generation and model, known to within a second       generation
-      → Page     kept from the same query at the same generation, or made:            results
-          vector   by the encoder, batched and cached                                 encoding
-          lists    the nearest vectors and the matching words, side by side           pipelines.index
-          ranked   fused by reciprocal rank; what could not be asked is `degraded`    candidates
-          moments  the first page shown, the rest frozen into a cursor                moments, cursors
-      → appearances of the moments on the first page of a committed search,           ledger.appearances
-        in the spool before the answer leaves
+    Query        checked (`query`), with the picture and the moments that it only names (`references`)
+      → State    of the catalogue: its generation and model, at most a second or so old        replica.generation
+      → page     kept from the same query at the same generation, or made:                     replica.results
+          lists    the nearest vectors ∥ the matching words                                    candidates
+          fused    by reciprocal rank, with relevance, and cut; what was not asked is `degraded`
+          page     the best of them with words and links, the rest frozen into a cursor        page, cursors
+      → record   the appearances of a committed search's first page, into the spool            ledger.appearances
 
-What fails is left out step by step, and said: a kept answer, lower recall, words alone, what is popular; then 503.
-Everything here reads, but for the spool; the search path writes to no database.
+What fails is left out step by step, and the answer says so: a kept page, lower recall, words alone, what is popular; then
+503. A search reads from the database and writes to the spool alone. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import TypeVar
-
-import orjson
-import psycopg
 
 from cluster.errors import Rejected, Temporary
-from cluster.observability.seldom import Seldom
 from ledger import money
 from ledger.appearances import spool
 from ledger.appearances.appearances import Appearance
-from pipelines.index import highlights, vectors
-from pipelines.index.highlights import Highlight
-from pipelines.index.vectors import Filters, MomentDetails
+from ledger.appearances.recorder import Recorder
+from ledger.settings import Economics
 from serve.access.keys import ADMIN, Principal
 from serve.access.viewers import Viewer
 from serve.http import gates
-from serve.http.deadlines import left_s, within
+from serve.http.deadlines import at_most
 from serve.http.leaving import ClientConnection, require_here
 from serve.replica.generation import State
-from serve.replica.results import EXPECTED, MADE, REPLICA, ResultPage, Shown
-from serve.search import candidates, cursors, facets, moments, pictures, stakes
-from serve.search.candidates import Candidates
+from serve.replica.results import EXPECTED, MADE, REPLICA, ResultPage
+from serve.search import cursors, references
+from serve.search import page as pages
+from serve.search.candidates import Candidates, Lists
 from serve.search.context import SearchContext
-from serve.search.cursors import Ranked
+from serve.search.page import CURSOR, POPULAR, SearchResult
 from serve.search.query import OPERATING, GroupBy, Intent, Query
+from serve.settings import SearchSettings
 
-log = logging.getLogger(__name__)
-seldom = Seldom(log)
-
-Result = TypeVar("Result")
-
-HIGHLIGHTS, FACETS = "highlights", "facets"  # in `degraded`: what an answer lacks that changes nothing of what is found
-STALE, POPULAR = "database", "popular"  # names in `degraded`, beside those of the lists
-# What an answer lacks that makes no appearances: nobody knows how relevant its moments are. The same search a little
-# later, whole, is the first that the viewer has seen.
+STALE = "database"  # in `degraded`: the state of the catalogue could not be asked
+# Answers that lack one of these make no appearances: the relevance of their moments is not known. The same search a
+# little later, when nothing is missing, is the first that the viewer has seen.
 UNPAID = frozenset((POPULAR, "vector", "relevance"))
-CURSOR = "cursor"
 TEXT, FUSED = "text", "fused"  # parts of a streamed answer
-FILL_ROUNDS_MAX = 4
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a viewer, with the key's principal where there is one, and the Idempotency-Key where one was sent.
-
-    `client` is the connection that they wait at, where it is watched.
-    """
+    """Who searches: a viewer, with the principal of their key and their Idempotency-Key, where they sent one."""
 
     viewer: Viewer
     principal: Principal | None = None
     idempotency_key: str | None = None
-    share: str = ""  # whose places at the gate it takes: the bucket that has paid for it
-    client: ClientConnection | None = None
+    share: str = ""  # the bucket that has paid for the request; its places at the gate are taken
+    client: ClientConnection | None = None  # the connection that they wait at, where it is watched
 
-    def weight(self, services: SearchContext) -> float:
-        """Of its turn at the gate: those with a key come before strangers."""
-        return 1.0 if self.principal is None else services.search.key_weight
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A page, where it comes from ("miss", "replica", "redis" or "cursor"), and the model it was made with."""
-
-    page: ResultPage
-    source: str
-    model: str = ""
-    is_whole: bool = True  # every list was asked that could find something
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """By stage, of making it; nothing for what was kept."""
-        return self.page.seconds if self.source in (MADE, CURSOR) else {}
-
-    @property
-    def nothing_matches(self) -> bool:
-        """Whether everything was asked, and nothing is there to show.
-
-        Never of a degraded answer, of a further page, or where a list was left out (a weight of 0).
-        """
-        return self.is_whole and self.page.is_empty and not self.page.degraded and self.source != CURSOR
-
-    @property
-    def tag(self) -> str:
-        """The entity tag: the same for answers that differ in how long they took alone."""
-        return self.page.tag(nothing_matches=self.nothing_matches)
-
-    def body(self, text: str, took_ms: float) -> bytes:
-        """The JSON that is sent; the moments are in it as they were kept."""
-        page = self.page
-        rest: dict[str, object] = {
-            "next_cursor": page.next_cursor,
-            "degraded": page.degraded,
-            "nothing_matches": self.nothing_matches,
-            "took_ms": round(took_ms, 1),
-        }
-        if page.facets is not None:
-            rest["facets"] = page.facets
-        return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + orjson.dumps(rest)[1:]
+    def weight(self, search: SearchSettings) -> float:
+        """Return the weight of their turn at the gate: callers with a key come before strangers."""
+        return 1.0 if self.principal is None else search.key_weight
 
 
-async def answer(services: SearchContext, query: Query, caller: Caller) -> SearchResult:
+async def answer(context: SearchContext, search: SearchSettings, query: Query, caller: Caller) -> SearchResult:
     """Answer a query within the deadline.
 
-    Raises:
-        Rejected: the cursor is not valid, the segment to look like does not exist, or the intent is not the caller's to say.
-        Temporary: nothing can be asked at present.
-    """
-    permit(query, caller)
-    query = await within(_resolved(services, query), services.search.deadline_s)
-    found = kept(services, query)
-    if found is None:
-        found = await within(_passed(services, query, caller), services.search.deadline_s)
-    return recorded(services, query, caller, found)
+    Args:
+        context: the replica's connections and caches.
+        search: the settings to search by, of the caller's variant.
+        query: the checked query.
+        caller: who searches.
 
-
-async def streamed(services: SearchContext, query: Query, caller: Caller) -> AsyncGenerator[tuple[str, SearchResult]]:
-    """What the words find, when that is there before the whole answer; then the whole answer.
-
-    Only the whole answer makes appearances, at the moment it is given out: whoever leaves earlier has seen none.
+    Returns:
+        The page, whose appearances are in the spool if the search counts.
 
     Raises:
-        Rejected, Temporary: as `answer`, also after the first part.
+        Rejected: the cursor is not valid, something that the query names does not exist, or the caller may not state
+            this intent.
+        Temporary: nothing can be asked at present, or appearances cannot be recorded.
     """
     permit(query, caller)
-    query = await within(_resolved(services, query), services.search.deadline_s)
-    found = kept(services, query)
-    if found is None:
-        async with services.gate.passed(caller.share, caller.weight(services)):
-            with gates.asked_by(caller.share, caller.weight(services)):
-                whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
-            words = None
-            if _has_words(query):
-                words = services.tasks.spawn("a search by words", _asked(services, _of_words(query)), expected=EXPECTED)
-            try:
-                if words is not None and (early := await _early(words, whole)) is not None:
-                    yield TEXT, early
-                found = await whole
-            finally:
-                await _ended(whole, words)
-    yield FUSED, recorded(services, query, caller, found)
+    async with at_most(search.deadline_s):
+        query = await references.resolved(context.readers, context.pictures, search, query)
+    result = kept(context, query)
+    if result is None:
+        share, weight = caller.share, caller.weight(search)
+        async with at_most(search.deadline_s), context.gate.passed(share, weight):
+            await require_here(caller.client)
+            with gates.asked_by(share, weight):
+                result = await find(context, search, query)
+    record(context.recorder, context.economics, query, caller, result)
+    return result
 
 
 def permit(query: Query, caller: Caller) -> None:
-    """Check that the caller may say this intent.
+    """Check that the caller may state the intent of a query.
 
     Raises:
-        Rejected: it is one of operations, which answers in full and pays nobody, and the key has not scope admin.
+        Rejected: the intent is one of operations, which pays nobody, and the key has not scope admin.
     """
     if query.intent in OPERATING and (caller.principal is None or not caller.principal.may(ADMIN)):
         hint = "leave intent out, or use an administrator's key"
@@ -174,243 +104,97 @@ def permit(query: Query, caller: Caller) -> None:
         raise Rejected(said, status=403, code="scope-missing", hint=hint)
 
 
-async def _resolved(services: SearchContext, query: Query) -> Query:
-    """The same search with what it only names: a picture, the moments that have a stake."""
-    return await pictures.resolved(services, await stakes.resolved(services, query))
-
-
-def _has_words(query: Query) -> bool:
-    return bool(query.wanted) and query.text_weight > 0 and query.vector_weight > 0 and query.cursor is None
-
-
-def _of_words(query: Query) -> Query:
-    """The same search by its words alone, whose relevance is not waited for."""
-    return replace(query, vector_weight=0.0, intent=Intent.TYPING, is_early=True)
-
-
-async def _early(words: asyncio.Task[SearchResult], whole: asyncio.Task[SearchResult]) -> SearchResult | None:
-    """What the words find, if they find something, whole, and before the whole answer is there."""
-    await asyncio.wait({words, whole}, return_when=asyncio.FIRST_COMPLETED)
-    if whole.done() or words.exception() is not None:
-        return None
-    found = words.result()
-    return found if found.page.shown and not found.page.degraded else None
-
-
-async def _ended(*tasks: asyncio.Task[SearchResult] | None) -> None:
-    """Nothing goes on behind a stream that has ended; what went wrong in it was said, or is nobody's concern."""
-    started = [each for each in tasks if each is not None]
-    for each in started:
-        each.cancel()
-    await asyncio.gather(*started, return_exceptions=True)
-
-
-async def _passed(services: SearchContext, query: Query, caller: Caller) -> SearchResult:
-    share, weight = caller.share, caller.weight(services)
-    async with services.gate.passed(share, weight):
-        await require_here(caller.client)
-        with gates.asked_by(share, weight):
-            return await _asked(services, query)
-
-
-async def _asked(services: SearchContext, query: Query) -> SearchResult:
-    work = _first(services, query) if query.cursor is None else _further(services, query, query.cursor)
-    return await within(work, services.search.deadline_s, "the search takes too long at present")
-
-
-def recorded(services: SearchContext, query: Query, caller: Caller, found: SearchResult) -> SearchResult:
-    """The answer, whose appearances are in the spool if it counts.
-
-    Raises:
-        Rejected: as `permit`.
-        Temporary: what counts cannot be recorded at present.
-    """
-    permit(query, caller)
-    if query.counts and UNPAID.isdisjoint(found.page.degraded):
-        record(services, query, caller, found.page.shown)
-    return found
-
-
-def kept(services: SearchContext, query: Query) -> SearchResult | None:
-    """What this replica can answer at once, while it knows the generation."""
-    state = services.generation.fresh()
+def kept(context: SearchContext, query: Query) -> SearchResult | None:
+    """Return the page that this replica has kept for a query; None if it has none, or must ask for the generation."""
+    state = context.generation.fresh()
     if state is None or query.cursor is not None:
         return None
-    page = services.results.kept(query.identity, state.generation)
-    return SearchResult(page, REPLICA, _name(state), query.asks_everything) if page is not None else None
+    page = context.results.kept(query.identity, state.generation)
+    return SearchResult(page, REPLICA, _model_name(state), query.asks_everything) if page is not None else None
 
 
-def _name(state: State) -> str:
-    return state.model.name if state.model else ""
+async def find(context: SearchContext, search: SearchSettings, query: Query) -> SearchResult:
+    """Find a page: shared with searches for the same, or made; what is popular where no list can be asked.
 
+    Args:
+        context: the replica's connections and caches.
+        search: the settings to search by.
+        query: the query, with what it names resolved.
 
-async def _first(services: SearchContext, query: Query) -> SearchResult:
-    state = await services.generation.now()
-    services.feed.follow(state)
-    try:
-        page, source = await services.results.get(
-            query.identity, state.generation, lambda: _made(services, query, state)
-        )
-    except Temporary:
-        if query.is_picture_alone:
-            raise  # what is popular is no answer to it
-        page, source = _popular(services, query, state), MADE
-    if state.stale:
-        page = replace(page, degraded=(STALE, *page.degraded))
-    return SearchResult(page, source, _name(state), query.asks_everything)
-
-
-async def _made(services: SearchContext, query: Query, state: State) -> ResultPage:
-    asked = await candidates.gather(services, query, state)
-    return await _page(services, query, asked, asked.ranked)
-
-
-async def _further(services: SearchContext, query: Query, cursor: str) -> SearchResult:
-    """A further page is already in its cursor; what may no longer be shown is skipped.
+    Returns:
+        The page and where it comes from.
 
     Raises:
-        Rejected: the cursor is not valid, or goes by the one of moments and videos where the other is stated.
+        Rejected: as `answer`.
+        Temporary: nothing can be asked at present.
     """
-    ranked, generation, by_video = cursors.unpack(cursor, services.cursor_key)
+    async with at_most(search.deadline_s, "the search takes too long at present"):
+        if query.cursor is not None:
+            return SearchResult(await _further_page(context, search, query, query.cursor), CURSOR)
+        state = await context.generation.now()
+        context.feed.follow(state)
+        try:
+            page, source = await context.results.get(
+                query.identity, state.generation, lambda: _first_page(context, search, query, state)
+            )
+        except Temporary:
+            if query.is_picture_alone:
+                raise  # what is popular does not answer a picture
+            page, source = pages.popular(context.links, query, context.feed.of(state)), MADE
+        if state.stale:
+            page = replace(page, degraded=(STALE, *page.degraded))
+        return SearchResult(page, source, _model_name(state), query.asks_everything)
+
+
+async def _first_page(context: SearchContext, search: SearchSettings, query: Query, state: State) -> ResultPage:
+    """Make the first page of an answer: both lists side by side, fused and cut, with what is shown of the best."""
+    lists = Lists(context.sources, search, query, state)
+    encoding = asyncio.create_task(lists.encoded())
+    try:
+        nearest, named = await asyncio.gather(lists.by_vector(encoding), lists.by_words(encoding))
+    finally:
+        encoding.cancel()  # where neither list has begun to wait for it, it does not outlive the search
+    candidates = await lists.fused(nearest, named)
+    return await pages.made(context.readers, context.links, context.cursor_key, search, query, candidates)
+
+
+async def _further_page(context: SearchContext, search: SearchSettings, query: Query, cursor: str) -> ResultPage:
+    """Make a further page, whose candidates are in its cursor; those that may no longer be shown are skipped.
+
+    Raises:
+        Rejected: the cursor is not valid, or groups by moment where the caller states video, or the other way round.
+    """
+    ranked, generation, by_video = cursors.unpack(cursor, context.cursor_key)
     group_by = GroupBy.VIDEO if by_video else GroupBy.MOMENT
     if query.stated_group_by not in (None, group_by):
         said = f"the cursor goes by {group_by}, group_by={query.stated_group_by} cannot stand beside it"
         raise Rejected(said, status=422, code="bad-query", hint="search again")
     query = replace(query, group_by=group_by)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
-    return SearchResult(await _page(services, query, Candidates(ranked, generation), ranked), CURSOR)
+    candidates = Candidates(ranked, generation)
+    return await pages.made(context.readers, context.links, context.cursor_key, search, query, candidates)
 
 
-async def _page(services: SearchContext, query: Query, asked: Candidates, ranked: Sequence[Ranked]) -> ResultPage:
-    degraded = list(asked.degraded)
-    with asked.watch.time("moments"):
-        groups, rest, found = await _groups(services, query, ranked)
-        marked = await _extra(services, HIGHLIGHTS, degraded, _highlights(services, query, groups, found))
-        counted = await _extra(services, FACETS, degraded, _facets(services, query, ranked))
-    shown = [_shown(services, query, asked, group, found) for group in groups]
-    if query.highlight:
-        for moment, group in zip(shown, groups, strict=True):
-            moment["highlights"] = None if marked is None else marked[group[0].segment_id]
-    best = [(group[0], found[group[0].segment_id]) for group in groups]
-    return ResultPage(
-        orjson.dumps(shown),
-        tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
-        _next(services, query, rest, asked.generation),
-        tuple(degraded),
-        asked.watch.spent_s,
-        counted,
-    )
+def _model_name(state: State) -> str:
+    return state.model.name if state.model else ""
 
 
-async def _extra(services: SearchContext, name: str, degraded: list[str], work: Awaitable[Result]) -> Result | None:
-    """What an answer can do without: None where it cannot be had in half of the time that is left, and said so."""
-    try:
-        return await within(work, left_s(services.search.deadline_s) / 2)
-    except (Temporary, psycopg.OperationalError) as error:
-        seldom.warning(f"no {name}: {error}")
-        degraded.append(name)
-        return None
+def record(recorder: Recorder, economics: Economics, query: Query, caller: Caller, result: SearchResult) -> None:
+    """Put the appearances of an answer into the spool, if the search counts and the relevance of its moments is known.
 
-
-async def _highlights(
-    services: SearchContext, query: Query, groups: Sequence[Sequence[Ranked]], found: Mapping[int, MomentDetails]
-) -> Mapping[int, Sequence[Highlight]]:
-    """By moment the words of the text in what is shown of it, where that was asked for."""
-    shown = [found[group[0].segment_id] for group in groups]
-    if not query.highlight or not shown:
-        return {}
-    plan, asked = candidates.plan_of(services), await asyncio.to_thread(highlights.asked, shown)
-    matched = await services.readers.ask(
-        lambda connection: highlights.matched(connection, asked, query.text, query.language, plan),
-        manner=candidates.MATCHING,
-    )
-    return await asyncio.to_thread(highlights.marked, shown, matched)
-
-
-async def _facets(services: SearchContext, query: Query, ranked: Sequence[Ranked]) -> Mapping[str, object] | None:
-    """How all that was found is spread, where that was asked for."""
-    return facets.of((await _found(services, ranked)).values()) if query.facets else None
-
-
-async def _groups(
-    services: SearchContext, query: Query, ranked: Sequence[Ranked]
-) -> tuple[list[list[Ranked]], list[Ranked], dict[int, MomentDetails]]:
-    """The groups to show, the best of each that follows, and what is shown of them.
-
-    Moments are looked up a page at a time, since all were visible when they were found; videos need all of theirs.
-    """
-    if query.group_by is GroupBy.VIDEO:
-        found = await _found(services, ranked)
-        groups = moments.grouped(ranked, found, query.group_by)
-        return groups[: query.limit], [group[0] for group in groups[query.limit :]], found
-    found, taken = {}, 0
-    for _ in range(FILL_ROUNDS_MAX):
-        missing = query.limit - len(found)
-        if not missing or taken == len(ranked):
-            break
-        found |= await _found(services, ranked[taken : taken + missing])
-        taken = min(len(ranked), taken + missing)
-    return moments.grouped(ranked[:taken], found, query.group_by), list(ranked[taken:]), found
-
-
-async def _found(services: SearchContext, ranked: Sequence[Ranked]) -> dict[int, MomentDetails]:
-    if not ranked:
-        return {}
-    segment_ids = [each.segment_id for each in ranked]
-    return await services.readers.ask(lambda connection: vectors.found(connection, segment_ids))
-
-
-def _shown(
-    services: SearchContext,
-    query: Query,
-    asked: Candidates,
-    group: Sequence[Ranked],
-    found: Mapping[int, MomentDetails],
-) -> dict[str, object]:
-    best, *others = group
-    moment = moments.of(services, best, found[best.segment_id])
-    if others:
-        moment["others"] = [moments.span(each, found[each.segment_id]) for each in others[: moments.OTHERS_MAX]]
-    if query.explain:
-        moment["explain"] = moments.explanation(asked, best.segment_id)
-    return moment
-
-
-def _pays(asked: Candidates, moment: MomentDetails) -> bool:
-    """Whether it makes an appearance: not as more of its own creator's, and not where only a parameter has it shown."""
-    return moment.creator_id != asked.creator_id and asked.cut.pays(moment.segment_id)
-
-
-def _as_shown(ranked: Ranked, found: MomentDetails) -> Shown:
-    return Shown(found.segment_id, found.creator_id, found.best_frame_ms, ranked.relevance_ppm)
-
-
-def _next(services: SearchContext, query: Query, left: Sequence[Ranked], generation: int) -> str | None:
-    """A cursor over what follows."""
-    left = left[: services.search.cursor_ids_max]
-    if not left:
-        return None
-    by_video, expires_s = query.group_by is GroupBy.VIDEO, services.search.cursor_expires_s
-    return cursors.pack(left, generation, services.cursor_key, expires_s, by_video=by_video)
-
-
-def _popular(services: SearchContext, query: Query, state: State) -> ResultPage:
-    """What is popular, when nothing can be asked; it answers no filter, is of no relevance and earns nothing.
+    Args:
+        recorder: the replica's spool.
+        economics: what an appearance earns.
+        query: the search that was made; only the first page of a committed search counts.
+        caller: whose search it was; moments of their own creators earn nothing.
+        result: the answer, with the moments that may earn.
 
     Raises:
-        Temporary: there is not even that.
+        Temporary: the spool cannot be written.
     """
-    worth = services.feed.of(state)[: query.limit]
-    led = query.segment_id is not None or query.image is not None  # what is popular is no answer to a picture
-    if not worth or query.filters != Filters() or led or query.relevance_min_ppm:
-        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
-    shown = [moments.of(services, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth]
-    return ResultPage(orjson.dumps(shown), (), None, ("vector", "text", POPULAR))
-
-
-def record(services: SearchContext, query: Query, caller: Caller, shown: Sequence[Shown]) -> int:
-    """Put the appearances of a committed search's first page into the spool; how many may earn."""
-    hashes, viewer, economics = services.recorder.hashes, caller.viewer, services.economics
+    if not query.counts or not UNPAID.isdisjoint(result.page.degraded):
+        return
+    hashes, viewer, principal = recorder.hashes, caller.viewer, caller.principal
     hashed = hashes.viewer(viewer.kind, viewer.identity)
     appearances = [
         Appearance(
@@ -421,13 +205,82 @@ def record(services: SearchContext, query: Query, caller: Caller, shown: Sequenc
             relevance_ppm=each.relevance_ppm,
             amount_pix=money.appearance_amount(economics, each.relevance_ppm, anonymous=viewer.anonymous),
         )
-        for each in shown
+        for each in result.page.shown
     ]
-    return services.recorder.record(
+    recorder.record(
         appearances,
         origin=hashes.origin(viewer.origin) if viewer.anonymous else spool.NO_ORIGIN,
         idempotency_key=caller.idempotency_key,
         request=query.identity,
-        principal_id=caller.principal.id if caller.principal else None,
-        own_creator_ids=caller.principal.own_ids if caller.principal else (),
+        principal_id=principal.id if principal else None,
+        own_creator_ids=principal.own_ids if principal else (),
     )
+
+
+async def streamed(
+    context: SearchContext, search: SearchSettings, query: Query, caller: Caller
+) -> AsyncGenerator[tuple[str, SearchResult]]:
+    """Yield what the words find, if that is there before the whole answer; then the whole answer.
+
+    Only the whole answer makes appearances, when it is yielded: a caller who leaves earlier has not seen it.
+
+    Args:
+        context: the replica's connections and caches.
+        search: the settings to search by, of the caller's variant.
+        query: the checked query.
+        caller: who searches.
+
+    Returns:
+        One or two parts, each with its name: `TEXT` for the words, then `FUSED` for the whole.
+
+    Raises:
+        Rejected, Temporary: as `answer`, also after the first part.
+    """
+    permit(query, caller)
+    async with at_most(search.deadline_s):
+        query = await references.resolved(context.readers, context.pictures, search, query)
+    result = kept(context, query)
+    if result is None:
+        share, weight = caller.share, caller.weight(search)
+        async with context.gate.passed(share, weight):
+            with gates.asked_by(share, weight):
+                whole = context.tasks.spawn("a search", find(context, search, query), expected=EXPECTED)
+            words = None
+            if _has_words(query):
+                by_words = find(context, search, _of_words(query))
+                words = context.tasks.spawn("a search by words", by_words, expected=EXPECTED)
+            try:
+                if words is not None and (early := await _early(words, whole)) is not None:
+                    yield TEXT, early
+                result = await whole
+            finally:
+                await _cancelled(whole, words)
+    record(context.recorder, context.economics, query, caller, result)
+    yield FUSED, result
+
+
+def _has_words(query: Query) -> bool:
+    """Whether words and vectors both count, so that the words alone may be there earlier."""
+    return bool(query.wanted) and query.text_weight > 0 and query.vector_weight > 0 and query.cursor is None
+
+
+def _of_words(query: Query) -> Query:
+    """Return the same search by its words alone, which does not wait for their relevance."""
+    return replace(query, vector_weight=0.0, intent=Intent.TYPING, is_early=True)
+
+
+async def _early(words: asyncio.Task[SearchResult], whole: asyncio.Task[SearchResult]) -> SearchResult | None:
+    """Return what the words find, if they find something, nothing is degraded, and the whole answer is not there yet."""
+    await asyncio.wait({words, whole}, return_when=asyncio.FIRST_COMPLETED)
+    if whole.done() or words.exception() is not None:
+        return None
+    result = words.result()
+    return result if result.page.shown and not result.page.degraded else None
+
+
+async def _cancelled(*tasks: asyncio.Task[SearchResult] | None) -> None:
+    """Cancel what goes on behind a stream that has ended, and wait for its end; its failures were said or concern nobody."""
+    started = [task for task in tasks if task is not None]
+    for task in started:
+        task.cancel()
+    await asyncio.gather(*started, return_exceptions=True)

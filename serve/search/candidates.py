@@ -1,13 +1,13 @@
-"""Candidates: the two lists of a search, made side by side, and their fusion by reciprocal rank.
+"""The two lists of a search, vectors and words, and their fusion by reciprocal rank into candidates.
 
 A list that cannot be made (the encoder or the database is away, or too slow) is left out and named in `degraded`; only
 when none can be made does the search fail. Reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009. Relevance
-is no part of the fusion (see `relevance`): without vectors, or where cosines cannot be looked up, it is 0.
+has no part in the order (see `relevance`): without vectors, or where cosines cannot be looked up, it is 0. Knows nothing
+of what an answer shows.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,18 +17,20 @@ import psycopg
 from cluster.errors import Temporary
 from cluster.observability.seldom import Seldom
 from cluster.observability.stopwatch import Stopwatch
+from cluster.resilience import Breaker
 from pipelines.index import fulltext, vectors
-from pipelines.index.fulltext import Match, Named
+from pipelines.index.fulltext import Named
 from pipelines.index.vectors import Hit, SearchLimits, SearchModel, VectorHits
-from serve.replica.encoder import EncoderInfo, Vector
+from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.generation import State
-from serve.replica.recall import Shadow
+from serve.replica.readers import Readers
+from serve.replica.recall import Recall, Shadow
 from serve.search import cut, relevance
-from serve.search.context import SearchContext
 from serve.search.cursors import Ranked
 from serve.search.cut import Cut, Passing
 from serve.search.query import Query
 from serve.search.relevance import Measured, QueryParts
+from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
@@ -38,14 +40,45 @@ MATCHED: dict[tuple[bool, bool | None], tuple[str, ...]] = {
     (True, None): ("vector",), (True, True): ("vector", "text"), (True, False): ("vector", "some_words"),
     (False, True): ("text",), (False, False): ("some_words",),
 }  # fmt: skip
-NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: connections keep what each sets
+NEAREST, MATCHING = "nearest", "matching"  # manners of questions: a connection keeps the session settings of each
+
+
+@dataclass(frozen=True)
+class ListSources:
+    """What lists are made from: one replica's database, encoder, and watch over recall."""
+
+    readers: Readers
+    encoding: Encoding
+    recall: Recall  # makes some searches again by comparing everything, beside the traffic
+    patience: Breaker  # open while searches at full recall take too long
+
+
+@dataclass(frozen=True)
+class EncodedQuery:
+    """A query in the model of the catalogue; all fields are None before the first ingest, and where no vector is needed."""
+
+    model: SearchModel | None = None
+    parts: QueryParts | None = None
+    vector: Vector | None = None  # (dimensions,), of unit length: moments are searched near it
+    info: EncoderInfo | None = None
+
+
+@dataclass(frozen=True)
+class VectorList:
+    """The moments nearest to a query, best first, and how they were found; empty where the query has no vector."""
+
+    encoded: EncodedQuery = field(default_factory=EncodedQuery)
+    hits: Sequence[Hit] = ()
+    found: VectorHits | None = None
+    is_hurried: bool = False  # found with less recall than usual, to be in time
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
+    """The fused list, best first and cut, with what explains it and what could not be asked (`degraded`).
 
-    `creator_id` is whose the moment to find more of is: theirs pay nothing. `cut` has left out what is far.
+    `ranks` are by list, then by moment. `creator_id` is the creator of the moment that the query wants more of: that
+    creator's own moments pay nothing.
     """
 
     ranked: list[Ranked]
@@ -53,200 +86,240 @@ class Candidates:
     degraded: list[str] = field(default_factory=list)
     ranks: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     cosines: Mapping[int, float] = field(default_factory=dict)
-    looked: VectorHits | None = None
+    found: VectorHits | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     creator_id: int | None = None
     cut: Cut = field(default_factory=Cut)
 
 
-async def gather(services: SearchContext, query: Query, state: State) -> Candidates:
-    """Both lists, fused.
-
-    Raises:
-        Temporary: no list could be made.
-    """
-    watch = Stopwatch()
-    encoded = asyncio.create_task(_encoded(services, query, state, watch))
-    try:
-        by_vector, by_words = await asyncio.gather(
-            _by_vector(services, query, state, encoded, watch), _by_words(services, query, encoded, watch)
-        )
-    finally:
-        encoded.cancel()  # where neither list has begun to wait for it, it does not outlive the search
-    nearest = by_vector or Nearest()
-    if by_vector is None and (by_words is None or not query.wanted):
-        raise Temporary("search is unavailable: neither vectors nor full text can be asked")
-    ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in by_words or []}}
-    weights = {"vector": query.vector_weight, "text": query.text_weight}
-    scores = fuse(ranks, weights, services.search.rrf_k)
-    with watch.time("relevance"):
-        measured, passing, is_measured = await _measured(services, nearest, by_words or (), list(scores))
-    skipped = {
-        "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
-    }  # fmt: skip
-    near, has_all = ranks["vector"], {each.segment_id: each.is_complete for each in by_words or ()}
-    fused = [
-        Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, has_all.get(segment_id)])
-        for segment_id, score in scores.items()
-    ]
-    own = cut.of(services.search, query, by_words or (), passing)
-    fused = list(filter(own.shows, fused))
-    fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
-    return Candidates(
-        fused[: services.search.candidates_max],
-        state.generation,
-        [name for name, is_so in skipped.items() if is_so],
-        ranks,
-        measured.cosines,
-        nearest.looked,
-        watch,
-        nearest.parts.creator_id if nearest.parts else None,
-        own,
-    )
-
-
 @dataclass(frozen=True)
-class Nearest:
-    """The vector list with what it was made from; empty before the first ingest, and where nobody has asked for it."""
+class Lists:
+    """The two lists of one query at one state of the catalogue; `watch` times their stages."""
 
-    hits: Sequence[Hit] = ()
-    model: SearchModel | None = None
-    parts: QueryParts | None = None
-    vector: Vector | None = None  # that moments are nearest to
-    facts: EncoderInfo | None = None
-    looked: VectorHits | None = None
-    hurried: bool = False
+    sources: ListSources
+    search: SearchSettings
+    query: Query
+    state: State
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
+    async def encoded(self) -> EncodedQuery | None:
+        """Encode the query, for both lists and for relevance; None when the encoder is away.
 
-async def _encoded(services: SearchContext, query: Query, state: State, watch: Stopwatch) -> Nearest | None:
-    """What both lists and relevance are measured by, the vector list still empty; None when the encoder is away.
-
-    Raises:
-        Temporary: the same where only a picture is asked for, with the reason: its caller can act on it.
-    """
-    model = state.model
-    if model is None or query.is_early:
-        return Nearest()
-    try:
-        facts = await services.encoding.facts(model.name)
-        if (facts.name, facts.fingerprint) != (model.name, model.fingerprint):
-            seldom.error(f"the encoder has other weights than the index was made by ({model.name})")
+        Raises:
+            Rejected: the segment to find more of does not exist, or the parts of the query cancel each other out.
+            Temporary: the encoder is away and the query is a picture alone, so that the caller should know the reason.
+        """
+        query, model = self.query, self.state.model
+        if model is None or query.is_early:
+            return EncodedQuery()
+        try:
+            info = await self.sources.encoding.facts(model.name)
+            if (info.name, info.fingerprint) != (model.name, model.fingerprint):
+                seldom.error(f"the encoder has other weights than the index was made by ({model.name})")
+                return None
+            with self.watch.time("encode"):
+                parts = await relevance.parts_of(self.sources.encoding, self.sources.readers, query, model)
+            if query.vector_weight == 0:
+                return EncodedQuery(model, parts, parts.wanted[0].vector if parts.wanted else None, info)
+            return EncodedQuery(model, parts, parts.blended(), info)
+        except (Temporary, psycopg.OperationalError) as error:
+            _warn_of_no_vectors(query, error)
             return None
-        with watch.time("encode"):
-            parts = await relevance.parts_of(services, query, model)
-        if query.vector_weight == 0:
-            return Nearest((), model, parts, parts.wanted[0].vector if parts.wanted else None, facts)
-        return Nearest((), model, parts, parts.blended(), facts)
-    except (Temporary, psycopg.OperationalError) as error:
-        _say_no_vectors(query, error)
-        return None
+
+    async def by_vector(self, encoding: Awaitable[EncodedQuery | None]) -> VectorList | None:
+        """Find the moments nearest to the query; an empty list where vectors have no weight.
+
+        Args:
+            encoding: the result of `encoded`, while it is being made.
+
+        Returns:
+            The vector list; None when the encoder or the index is away.
+
+        Raises:
+            Rejected, Temporary: as `encoded`.
+        """
+        query, encoded = self.query, await encoding
+        if encoded is None:
+            return None
+        if encoded.model is None or encoded.vector is None or query.vector_weight == 0:
+            return VectorList(encoded)
+        try:
+            with self.watch.time("vector"):
+                found, is_hurried = await self._nearest(encoded.model, encoded.vector)
+        except (Temporary, psycopg.OperationalError) as error:
+            _warn_of_no_vectors(query, error)
+            return None
+        self.sources.recall.follow(encoded.model, encoded.vector, query.filters, found, self._shadow(encoded.model))
+        hits = [hit for hit in found.hits if hit.segment_id != query.segment_id]
+        return VectorList(encoded, hits, found, is_hurried)
+
+    async def _nearest(self, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
+        """Ask with all the limits that recall needs; where that takes too long, or has of late, with hurried ones.
+
+        Returns:
+            What was found, and whether it was found in a hurry, with lower recall.
+        """
+        search, patience, readers = self.search, self.sources.patience, self.sources.readers
+        filters, most, limits = self.query.filters, search.candidates_max, limits_of(search)
+        if patience.allow():
+            try:
+                found = await readers.ask(
+                    lambda connection: vectors.nearest(connection, model, vector, most, filters, limits),
+                    manner=NEAREST,
+                )
+            except psycopg.errors.QueryCanceled:
+                patience.failure()
+            else:
+                patience.success()
+                return found, False
+        hurried = replace(
+            limits,
+            ef_search=search.hurried_ef_search,
+            exact_rows=0,
+            whole=False,
+            timeout_ms=limits.timeout_ms // 2,
+        )
+        found = await readers.ask(
+            lambda connection: vectors.nearest(connection, model, vector, most, filters, hurried), manner=NEAREST
+        )
+        return found, True
+
+    def _shadow(self, searched: SearchModel) -> Shadow | None:
+        """Return how the same query is put to the catalogue's other models, whose recall is watched too."""
+        names = [name for name in self.state.models if name != searched.name]
+
+        async def vector_in(model: SearchModel) -> Vector:
+            parts = await relevance.parts_of(self.sources.encoding, self.sources.readers, self.query, model)
+            return parts.blended()
+
+        return Shadow(names, vector_in, limits_of(self.search)) if names else None
+
+    async def by_words(self, encoding: Awaitable[EncodedQuery | None]) -> list[Named] | None:
+        """Find the moments that stand for the videos whose words match, nearest first.
+
+        The videos are looked for while the query is being encoded, their moments while the vector list is made.
+
+        Args:
+            encoding: the result of `encoded`, while it is being made.
+
+        Returns:
+            The list of words, empty where words have no weight; None when full text cannot be asked.
+        """
+        query, search, readers = self.query, self.search, self.sources.readers
+        if not query.wanted or query.text_weight == 0:
+            return []
+        limits, videos_max, moments_max = limits_of(search), search.text_videos_max, search.text_moments_max
+        try:
+            with self.watch.time("text"):
+                matches = await readers.ask(
+                    lambda connection: fulltext.matching(
+                        connection, query.text, videos_max, query.filters, limits, query.language
+                    ),
+                    manner=MATCHING,
+                )
+            encoded = await encoding or EncodedQuery()
+            if not matches:
+                return []
+            model, vector, among = encoded.model, encoded.vector, query.filters.segment_ids
+            with self.watch.time("text"):
+                named = await readers.ask(
+                    lambda connection: fulltext.moments(connection, matches, moments_max, model, vector, among, limits),
+                    manner=MATCHING,
+                )
+        except (Temporary, psycopg.OperationalError) as error:
+            seldom.warning(f"no full text: {error}")
+            return None
+        return [each for each in named if each.segment_id != query.segment_id]
+
+    async def fused(self, nearest: VectorList | None, named: Sequence[Named] | None) -> Candidates:
+        """Fuse both lists, look up what relevance needs, and cut what is too far from the query.
+
+        Args:
+            nearest: the vector list; None when it could not be made.
+            named: the list of words; None when it could not be made.
+
+        Returns:
+            At most `candidates_max` candidates, by score, then relevance, then id.
+
+        Raises:
+            Temporary: neither list could be made.
+        """
+        query, search = self.query, self.search
+        if nearest is None and (named is None or not query.wanted):
+            raise Temporary("search is unavailable: neither vectors nor full text can be asked")
+        skipped = [name for name, made in (("vector", nearest), ("text", named)) if made is None]
+        nearest, named = nearest or VectorList(), named or ()
+        ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in named}}
+        scores = fuse(ranks, {"vector": query.vector_weight, "text": query.text_weight}, search.rrf_k)
+        with self.watch.time("relevance"):
+            measured, passing, is_measured = await self._measured(nearest, named, list(scores))
+        rule = cut.of(search, query, named, passing)
+        near, has_all = ranks["vector"], {each.segment_id: each.is_complete for each in named}
+        fused = [
+            Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, has_all.get(segment_id)])
+            for segment_id, score in scores.items()
+        ]
+        fused = list(filter(rule.shows, fused))
+        fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
+        if nearest.is_hurried:
+            skipped.append("recall")
+        if not is_measured:
+            skipped.append("relevance")
+        parts = nearest.encoded.parts
+        return Candidates(
+            fused[: search.candidates_max],
+            self.state.generation,
+            skipped,
+            ranks,
+            measured.cosines,
+            nearest.found,
+            self.watch,
+            parts.creator_id if parts else None,
+            rule,
+        )
+
+    async def _measured(
+        self, nearest: VectorList, named: Sequence[Named], segment_ids: Sequence[int]
+    ) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
+        """Measure the relevance of candidates, and which of them are near enough to each part of the query.
+
+        Both lists tell cosines with the vector that was searched by. A moment whose cosine cannot be looked up is not
+        cut: the answer is degraded, and says so.
+
+        Returns:
+            The relevance; the moments that pass by part, None where there is nothing to judge by; whether every cosine
+            could be looked up.
+        """
+        encoded = nearest.encoded
+        model, parts, info = encoded.model, encoded.parts, encoded.info
+        if model is None or parts is None or info is None:
+            return Measured(), None, True
+        told = {each.segment_id: each.cosine for each in named if each.cosine is not None}
+        told |= {hit.segment_id: hit.value for hit in nearest.hits}
+        try:
+            cosines = await relevance.looked_up(self.sources.readers, model, parts, told, segment_ids)
+            is_complete = True
+        except (Temporary, psycopg.OperationalError) as error:
+            seldom.warning(f"no cosines: {error}")
+            cosines, is_complete = relevance.known(parts, told), False
+        measured = relevance.measured(info.calibration, parts, cosines)
+        unknown = () if is_complete else set(segment_ids) - measured.ppm.keys()
+        return measured, cut.passing(self.search, info, parts, cosines, unknown), is_complete
 
 
-async def _by_vector(
-    services: SearchContext, query: Query, state: State, encoded: Awaitable[Nearest | None], watch: Stopwatch
-) -> Nearest | None:
-    """The vector list; empty where it has no weight. None when the encoder or the list is away.
+def _warn_of_no_vectors(query: Query, error: Exception) -> None:
+    """Log why a search has no vectors.
 
     Raises:
-        Temporary: as `_encoded`.
-    """
-    nearest = await encoded
-    if nearest is None or nearest.model is None or nearest.vector is None or query.vector_weight == 0:
-        return nearest
-    model, vector = nearest.model, nearest.vector
-    try:
-        with watch.time("vector"):
-            looked, hurried = await _looked(services, query, model, vector)
-    except (Temporary, psycopg.OperationalError) as error:
-        _say_no_vectors(query, error)
-        return None
-    services.recall.follow(model, vector, query.filters, looked, _shadow(services, query, state, model))
-    hits = [hit for hit in looked.hits if hit.segment_id != query.segment_id]
-    return replace(nearest, hits=hits, looked=looked, hurried=hurried)
-
-
-def _say_no_vectors(query: Query, error: Exception) -> None:
-    """Say why there are no vectors.
-
-    Raises:
-        Temporary: the error, where nothing else could find anything.
+        Temporary: the error, where nothing but vectors could find anything.
     """
     seldom.warning(f"no vectors: {error}")
     if query.is_picture_alone and isinstance(error, Temporary):
         raise error
 
 
-async def _looked(services: SearchContext, query: Query, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
-    """With the whole plan; when that takes too long, or has of late, with a hurried one, whose recall is lower."""
-    plan, limit = plan_of(services), services.search.candidates_max
-    breaker = services.patience
-    if breaker.allow():
-        try:
-            looked = await services.readers.ask(
-                lambda connection: vectors.nearest(connection, model, vector, limit, query.filters, plan),
-                manner=NEAREST,
-            )
-        except psycopg.errors.QueryCanceled:
-            breaker.failure()
-        else:
-            breaker.success()
-            return looked, False
-    hurried = replace(
-        plan, ef_search=services.search.hurried_ef_search, exact_rows=0, whole=False, timeout_ms=plan.timeout_ms // 2
-    )
-    looked = await services.readers.ask(
-        lambda connection: vectors.nearest(connection, model, vector, limit, query.filters, hurried), manner=NEAREST
-    )
-    return looked, True
-
-
-def _shadow(services: SearchContext, query: Query, state: State, searched: SearchModel) -> Shadow | None:
-    names = [name for name in state.models if name != searched.name]
-
-    async def vector(model: SearchModel) -> Vector:
-        return (await relevance.parts_of(services, query, model)).blended()
-
-    return Shadow(names, vector, plan_of(services)) if names else None
-
-
-async def _by_words(
-    services: SearchContext, query: Query, encoded: Awaitable[Nearest | None], watch: Stopwatch
-) -> list[Named] | None:
-    """The moments that stand for the videos that words find, nearest first; None when these cannot be asked for.
-
-    The videos are looked for while the query is encoded, their moments beside the vector list.
-    """
-    if not query.wanted or query.text_weight == 0:
-        return []
-    try:
-        with watch.time("text"):
-            matches = await _matching(services, query)
-        nearest = await encoded or Nearest()
-        with watch.time("text"):
-            return await _standing(services, query, nearest, matches)
-    except (Temporary, psycopg.OperationalError) as error:
-        seldom.warning(f"no full text: {error}")
-        return None
-
-
-async def _matching(services: SearchContext, query: Query) -> list[Match]:
-    """The videos that words find."""
-    asked = (query.text, services.search.text_videos_max, query.filters, plan_of(services), query.language)
-    return await services.readers.ask(lambda connection: fulltext.matching(connection, *asked), manner=MATCHING)
-
-
-async def _standing(services: SearchContext, query: Query, nearest: Nearest, matches: list[Match]) -> list[Named]:
-    """The moments that stand for the videos that words find, nearest first."""
-    if not matches:
-        return []
-    each, among = services.search.text_moments_max, query.filters.segment_ids
-    asked = (matches, each, nearest.model, nearest.vector, among, plan_of(services))
-    found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
-    return [named for named in found if named.segment_id != query.segment_id]
-
-
-def plan_of(services: SearchContext) -> SearchLimits:
-    search = services.search
+def limits_of(search: SearchSettings) -> SearchLimits:
+    """Return the limits of one question to the index, as the settings have them."""
     return SearchLimits(
         search.exact_rows_max,
         search.ef_search,
@@ -259,7 +332,7 @@ def plan_of(services: SearchContext) -> SearchLimits:
 
 
 def ranked(hits: Sequence[Hit]) -> dict[int, int]:
-    """Ranks from 1; equal values share one."""
+    """Return the rank of each hit by moment, from 1, of hits in order; equal values share a rank."""
     ranks: dict[int, int] = {}
     rank, last = 0, None
     for hit in hits:
@@ -270,33 +343,13 @@ def ranked(hits: Sequence[Hit]) -> dict[int, int]:
 
 
 def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k: int) -> dict[int, float]:
-    """Weighted reciprocal rank: the sum over the lists of weight / (k + rank)."""
+    """Return the weighted reciprocal rank of each moment: the sum over the lists of weight / (k + rank).
+
+    `ranks` are by list, then by moment; `weights` by list. A list of weight 0 adds nothing.
+    """
     scores: dict[int, float] = {}
     for name, places in ranks.items():
         if weights[name] > 0:
             for segment_id, rank in places.items():
                 scores[segment_id] = scores.get(segment_id, 0.0) + weights[name] / (k + rank)
     return scores
-
-
-async def _measured(
-    services: SearchContext, nearest: Nearest, by_words: Sequence[Named], segment_ids: Sequence[int]
-) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
-    """The relevance of the candidates, which of them are near enough, and whether all cosines could be looked up.
-
-    Both lists tell cosines with the vector that was searched by. What could not be looked up is not cut: the answer is
-    degraded, and says so.
-    """
-    parts, facts, model = nearest.parts, nearest.facts, nearest.model
-    if parts is None or facts is None or model is None:
-        return Measured(), None, True
-    near = {each.segment_id: each.cosine for each in by_words if each.cosine is not None}
-    near |= {hit.segment_id: hit.value for hit in nearest.hits}
-    try:
-        cosines, is_whole = await relevance.looked_up(services, model, parts, near, segment_ids), True
-    except (Temporary, psycopg.OperationalError) as error:
-        seldom.warning(f"no cosines: {error}")
-        cosines, is_whole = relevance.known(parts, near), False
-    measured = relevance.measured(facts.calibration, parts, cosines)
-    unknown = () if is_whole else set(segment_ids) - measured.ppm.keys()
-    return measured, cut.passing(services.search, facts, parts, cosines, unknown), is_whole

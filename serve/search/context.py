@@ -1,11 +1,13 @@
-"""What a search works with: the database, the encoder, what is kept, gates and keys. Made once a replica; decides nothing.
+"""What searches work with: the settings, connections and caches of one replica, made once and passed on.
 
-The routes' `Services` is one of these with more in it. Knows no request.
+Only the story (`answer`) and the HTTP side of it take the whole context; each step that they call takes what it needs.
+The routes' `Services` is a context with more in it. Knows no request and decides nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cluster.resilience import Breaker
 from cluster.settings import Settings
@@ -21,14 +23,17 @@ from serve.replica.readers import Readers
 from serve.replica.recall import Recall
 from serve.replica.repeats import Repeats
 from serve.replica.results import Results
+from serve.search.candidates import ListSources
 from serve.search.feed import Feed
+from serve.search.moments import MomentLinks
 from serve.search.query import QueryCache
+from serve.search.references import PictureStore
 from serve.settings import SearchSettings
 
 
 @dataclass(frozen=True)
 class SearchContext:
-    """One replica's settings and connections, as far as searches use them."""
+    """The settings and connections of one replica, as far as searches use them."""
 
     settings: Settings
     search: SearchSettings
@@ -36,15 +41,30 @@ class SearchContext:
     readers: Readers
     storage: Storage
     encoding: Encoding
-    recorder: Recorder
+    recorder: Recorder  # of appearances
     generation: Generation
-    results: Results
+    results: Results  # pages that were made for earlier queries
     feed: Feed
-    gate: Gate  # of searches
+    gate: Gate  # limits how many searches are made at once
     recall: Recall
-    remembered: QueryCache
-    repeats: Repeats  # what an Idempotency-Key stands for
-    cursor_key: bytes  # that signs cursors
-    patience: Breaker  # with searches at full recall
+    query_cache: QueryCache
+    repeats: Repeats  # remembers for which search each Idempotency-Key was sent
+    cursor_key: bytes  # signs cursors
+    patience: Breaker  # open while searches at full recall take too long
     objects: Threads  # for calls to the object store
-    tasks: Tasks  # that belong to no part alone
+    tasks: Tasks  # background tasks that belong to no component
+
+    @cached_property
+    def sources(self) -> ListSources:
+        """What the two lists of a search are made from."""
+        return ListSources(self.readers, self.encoding, self.recall, self.patience)
+
+    @cached_property
+    def pictures(self) -> PictureStore:
+        """Where pictures lie that a query names."""
+        return PictureStore(self.storage, self.objects, self.settings.s3.bucket)
+
+    @cached_property
+    def links(self) -> MomentLinks:
+        """How answers link to the thumbnails and videos of moments."""
+        return MomentLinks.of(self.settings)

@@ -1,7 +1,8 @@
 """Cursors: the further pages of an answer, frozen when it was given and signed, so that pages neither shift nor repeat.
 
-A cursor carries what is left to show (id, score, relevance, why it was found), whether that is a moment of each video, and
-the index generation it was made at. Opaque to callers; a forged or expired one is refused.
+A search's cursor carries the candidates that are left to show (id, score, relevance, why each was found), whether they are
+grouped by video, and the generation of the catalogue. A list's cursor carries its filters and the place of its last row.
+Both are opaque to callers; a forged or expired one is refused.
 """
 
 from __future__ import annotations
@@ -21,25 +22,23 @@ import orjson
 from cluster.errors import Rejected
 
 HEADER = struct.Struct("<BQQ")  # version, expiry in seconds since 1970, generation
-ENTRY = struct.Struct("<qfIB")
-OF_MOMENTS, OF_VIDEOS = 1, 2  # versions: what is left are moments, or the best of each video
+ENTRY = struct.Struct("<qfIB")  # segment id, score, relevance in ppm, why it was found as bits
+OF_MOMENTS, OF_VIDEOS = 1, 2  # versions: the candidates are moments, or the best moment of each video
 SIGNATURE_BYTES = 16
 PLAIN_BYTES_MAX = 1 << 16
-MATCHED = {"vector": 1, "text": 2, "some_words": 4}  # the bit of each
-LIST, LIST_AGAIN = (
-    b"list ",
-    "begin the list again",
-)  # what is signed of a list's cursor is not what is signed of a search's
-COMPRESSION = 1  # more takes three times as long for a tenth
+MATCHED = {"vector": 1, "text": 2, "some_words": 4}  # the bit of each reason
+LIST = b"list "  # is signed before a list's cursor, so that it cannot be passed off as one of a search
+LIST_AGAIN = "begin the list again"
+COMPRESSION = 1  # a higher level takes three times as long and makes a tenth less
 
 
 class Ranked(NamedTuple):
-    """A moment in its place: the fused score, the calibrated relevance, and why it was found."""
+    """A candidate of a search, or a moment of the feed, in its place."""
 
     segment_id: int
-    score: float
-    relevance_ppm: int
-    matched: tuple[str, ...]
+    score: float  # fused of the lists: ranks within one answer
+    relevance_ppm: int  # calibrated, parts per million
+    matched: tuple[str, ...]  # why it was found: names of `MATCHED`
 
 
 def pack(
@@ -51,7 +50,19 @@ def pack(
     *,
     by_video: bool = False,
 ) -> str:
-    """A cursor over what is left."""
+    """Pack the candidates that are left into a cursor.
+
+    Args:
+        ranked: the candidates, best first.
+        generation: the generation of the catalogue that they were found at.
+        key: the key to sign with.
+        expires_in_s: for how long the cursor is good.
+        now_s: the time, in seconds since 1970; the clock's where it is None.
+        by_video: whether the candidates are the best moments of a video each.
+
+    Returns:
+        The cursor, as URL-safe base64.
+    """
     version = OF_VIDEOS if by_video else OF_MOMENTS
     expires_s = int((time.time() if now_s is None else now_s) + expires_in_s)
     entries = (ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, _bits(each.matched)) for each in ranked)
@@ -60,10 +71,10 @@ def pack(
 
 
 def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Ranked], int, bool]:
-    """What a cursor carries, the generation it was made at, and whether it goes by video.
+    """Return the candidates in a cursor, the generation that they were found at, and whether they go by video.
 
     Raises:
-        Rejected: it is not ours, or too old.
+        Rejected: the cursor was not signed with this key, or has expired.
     """
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -82,16 +93,37 @@ def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Rank
 def pack_place(
     name: str, of: str, asked: Mapping[str, Any], after: Sequence[Any], key: bytes, expires_in_s: int
 ) -> str:
-    """A cursor of a list: its name and what it belongs to, what was asked, and the place of the last row."""
+    """Pack the place of a list's last row into a cursor.
+
+    Args:
+        name: the list's name.
+        of: what the list belongs to, for instance the id of a video; "" where it stands alone.
+        asked: the filters and the order, by name.
+        after: what the last row was sorted by.
+        key: the key to sign with.
+        expires_in_s: for how long the cursor is good.
+
+    Returns:
+        The cursor, as URL-safe base64.
+    """
     body = orjson.dumps([int(time.time()) + expires_in_s, name, of, asked, after])
     return base64.urlsafe_b64encode(_signature(LIST + body, key) + body).decode().rstrip("=")
 
 
 def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, Any], list[Any]]:
-    """What was asked, and the place of the last row.
+    """Read a cursor of a list.
+
+    Args:
+        name: the list's name.
+        of: what the list belongs to.
+        text: the cursor.
+        key: the key that it was signed with.
+
+    Returns:
+        The filters and the order by name, and what the last row was sorted by.
 
     Raises:
-        Rejected: it is not ours, of another list, or too old.
+        Rejected: the cursor was not signed with this key, is of another list, or has expired.
     """
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,10 +1,10 @@
-"""The cut: which candidates are near enough to be shown. Changes neither order nor relevance.
+"""The cut: which candidates are near enough to the query to be shown. Changes neither order nor relevance.
 
-A moment whose video has all words of the query, as they were asked, is shown whatever its picture; every other one only
-if it is near enough to one of the parts that were asked for, by the model's calibration (`pipelines.models.cutoff`) or by the
-least relevance that the deployment sets. A caller who names a least relevance gets just that of every moment. Below the
-cut nothing earns, however it came to be shown: no parameter raises what a moment earns. Where there is nothing to judge
-by, because the encoder is away or nothing was ingested yet, nothing is cut.
+A moment whose video has all words of the query is shown whatever its picture. Any other moment is shown only if it is
+near enough to one of the query's parts, by the model's calibration (`pipelines.models.cutoff`) or by the least relevance
+that the deployment sets. A caller who names a least relevance gets exactly the moments that reach it. A moment below the
+cut earns nothing, whatever made it appear: no parameter raises what a moment earns. Where there is nothing to judge by,
+because the encoder is away or nothing was ingested yet, nothing is cut.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from serve.search.query import Query
 from serve.search.relevance import Cosines, Part, QueryParts
 from serve.settings import SearchSettings
 
-CALIBRATED = -1
+CALIBRATED = -1  # as `relevance_min_ppm`: the model's own calibration decides
 
 
 @dataclass(frozen=True)
@@ -30,36 +30,51 @@ class Passing:
     """The moments that are near enough to one part of a query."""
 
     part: Part
-    moments: frozenset[int]
+    moments: frozenset[int]  # segment ids
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What decides about each moment. `passing`: by part, None where that was not asked. `named`: it has all words."""
+    """The rule that decides about each moment of one search."""
 
-    passing: tuple[Passing, ...] | None = None
-    named: frozenset[int] = frozenset()
-    least_ppm: int | None = None
+    passing: tuple[Passing, ...] | None = None  # by part of the query; None where there is nothing to judge by
+    named: frozenset[int] = frozenset()  # segment ids of the moments that stand for a video with all words
+    least_ppm: int | None = None  # the least relevance that the caller names
 
     def is_near(self, segment_id: int) -> bool:
-        """Whether it is near enough to one part. A part without weight does not count, beside others."""
+        """Whether a moment is near enough to one part; parts of weight 0 count only where all have weight 0."""
         parts = self.passing or ()
         weighed = any(each.part.weight > 0 for each in parts)
         return any(segment_id in each.moments for each in parts if each.part.weight > 0 or not weighed)
 
     def shows(self, ranked: Ranked) -> bool:
+        """Whether a candidate is shown."""
         if self.least_ppm is not None:
             return ranked.relevance_ppm >= self.least_ppm
         return self.passing is None or ranked.segment_id in self.named or self.is_near(ranked.segment_id)
 
     def pays(self, segment_id: int) -> bool:
-        """Whether it is near enough to each part. Words that match have it shown and no more: which words do depends on
-        what a caller says beside the text (a language, a filter, a blend)."""
+        """Whether a moment may earn: it is near enough to every part of the query.
+
+        That its words match shows a moment but earns nothing: which words match depends on what the caller adds to the
+        text (a language, a filter, a blend).
+        """
         return self.passing is None or all(segment_id in each.moments for each in self.passing)
 
 
 def of(search: SearchSettings, query: Query, words: Sequence[Named], passing: tuple[Passing, ...] | None) -> Cut:
-    """The cut of a query. The early part of a stream, of which nothing is measured, has what is shown in any case."""
+    """Return the cut of a query.
+
+    Args:
+        search: whose `relevance_min_ppm` is `CALIBRATED`, a least relevance, or 0 to show everything.
+        query: the checked query; of the early part of a stream, where nothing is measured, only what is shown in any
+            case passes.
+        words: the list of words.
+        passing: the moments that are near enough, by part; None where there is nothing to judge by.
+
+    Returns:
+        The rule for all candidates of the query.
+    """
     if search.relevance_min_ppm == 0:
         return Cut(least_ppm=query.relevance_min_ppm)
     named = frozenset(each.segment_id for each in words if each.is_complete)
@@ -67,15 +82,26 @@ def of(search: SearchSettings, query: Query, words: Sequence[Named], passing: tu
 
 
 def passing(
-    search: SearchSettings, facts: EncoderInfo, parts: QueryParts, cosines: Sequence[Cosines], unknown: Collection[int]
+    search: SearchSettings, info: EncoderInfo, parts: QueryParts, cosines: Sequence[Cosines], unknown: Collection[int]
 ) -> tuple[Passing, ...]:
-    """By part, the moments that are near enough; what could not be looked up is given the benefit of the doubt."""
+    """Return the moments that are near enough to each wanted part of a query.
+
+    Args:
+        search: whose `relevance_min_ppm` is the least relevance, or `CALIBRATED` for the model's own cutoff.
+        info: the model's calibration and cutoff.
+        parts: the parts of the query.
+        cosines: the cosines with each wanted part, in order.
+        unknown: segment ids of moments whose cosine could not be looked up; they pass.
+
+    Returns:
+        The passing moments of each wanted part, in order.
+    """
     level = search.relevance_min_ppm
-    cutoff = facts.cutoff if level == CALIBRATED else Cutoff(level, level)
-    found = []
+    cutoff = info.cutoff if level == CALIBRATED else Cutoff(level, level)
+    passing_parts = []
     for part, known in zip(parts.wanted, cosines, strict=True):
-        values = np.array(list(known.values()), np.float64)
-        passed = cutoff.passes(facts.calibration, part.vector, values, asked_by_text=part.is_text)
+        values = np.array(list(known.values()), np.float64)  # (moments,)
+        passed = cutoff.passes(info.calibration, part.vector, values, asked_by_text=part.is_text)  # (moments,)
         near = {segment_id for segment_id, is_near in zip(known, passed.tolist(), strict=True) if is_near}
-        found.append(Passing(part, frozenset(near.union(unknown))))
-    return tuple(found)
+        passing_parts.append(Passing(part, frozenset(near.union(unknown))))
+    return tuple(passing_parts)

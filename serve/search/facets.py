@@ -1,7 +1,7 @@
-"""Facets: how the moments that a search has found are spread over creators and tags.
+"""Facets: how many of the moments that a search has found belong to each creator and each tag.
 
-Counted are all candidates of the search (`[search] candidates_max` at most), the ones on further pages too, after filters
-and the cut: what a filter by one of them would leave of this answer. Counts and asks nothing.
+All candidates of the search count (`[search] candidates_max` at most), those on further pages too, after filters and the
+cut: a count is what a filter by that creator or tag would leave of this answer. Asks no database.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ class Facets(BaseModel):
 
 
 def of(found: Iterable[MomentDetails]) -> dict[str, Any]:
-    """The document of `Facets`."""
-    each = list(found)
-    named = {moment.creator_id: moment for moment in each}
+    """Return the document that `Facets` describes."""
+    moments = list(found)
+    named = {moment.creator_id: moment for moment in moments}
     creators = [
         {"creator_id": str(key), "creator_public_id": named[key].creator_public_id, "creator": named[key].creator}
         | counts
-        for key, counts in _counted((moment.creator_id, moment) for moment in each)
+        for key, counts in _counted((moment.creator_id, moment) for moment in moments)
     ]
     tags = [
-        {"tag": tag} | counts for tag, counts in _counted((tag, moment) for moment in each for tag in set(moment.tags))
+        {"tag": tag} | counts
+        for tag, counts in _counted((tag, moment) for moment in moments for tag in set(moment.tags))
     ]
-    videos = len({moment.video_id for moment in each})
-    return {"moments": len(each), "videos": videos, "creators": creators, "tags": tags}
+    videos = len({moment.video_id for moment in moments})
+    return {"moments": len(moments), "videos": videos, "creators": creators, "tags": tags}
 
 
 def _counted(pairs: Iterable[tuple[Any, MomentDetails]]) -> list[tuple[Any, dict[str, int]]]:
-    """By key, moments and videos; the most frequent first, those alike in the order of their keys."""
+    """Count moments and videos by key; the most frequent first, equal ones in the order of their keys."""
     moments: dict[Any, int] = {}
     videos: dict[Any, set[int]] = {}
     for key, moment in pairs:

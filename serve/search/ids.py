@@ -1,7 +1,7 @@
-"""Ids as callers write them: the number of a row, or a public id that nobody guesses. Both name the same thing.
+"""Ids as callers write them: the number of a row, or a public id that cannot be guessed. Both name the same thing.
 
-What is unlisted has no number for those who do not own it: numbers can be counted through. Knows how names become
-numbers; who may see what they name is decided where it is shown.
+An unlisted video is found by its public id alone, unless its owner asks: numbers can be counted through. Knows how ids
+become numbers; who may see what they name is decided where it is shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from cluster.errors import Rejected
 from pipelines.catalog import public_ids
 from pipelines.index import vectors
-from serve.search.context import SearchContext
+from serve.replica.readers import Readers
 from serve.search.query import ID_MAX, IDS, MOMENT_IDS, Body, Narrowing
 
 NOBODY = "0"  # the number of no row
@@ -24,7 +24,7 @@ SegmentId = Annotated[str, Path(pattern=MOMENT_IDS, examples=["1"], description=
 
 
 def key(text: str) -> int | str:
-    """What a row is looked up by: its number, or its public id.
+    """Return what a row is looked up by: its number as an int, or its public id as it is.
 
     Raises:
         Rejected: the number is larger than any id.
@@ -36,64 +36,64 @@ def key(text: str) -> int | str:
     return int(text)
 
 
-async def moment(services: SearchContext, text: str) -> int:
-    """The number of a moment.
+async def moment(readers: Readers, text: str) -> int:
+    """Return the number of a moment; a number is not looked up.
 
     Raises:
-        Rejected: 404, there is none of this public id.
+        Rejected: 404, no moment has this public id.
     """
-    found = key(text)
-    if isinstance(found, int):
-        return found
-    number = await services.readers.ask(lambda connection: public_ids.moment(connection, found))
+    number_or_name = key(text)
+    if isinstance(number_or_name, int):
+        return number_or_name
+    number = await readers.ask(lambda connection: public_ids.moment(connection, number_or_name))
     if number is None:
         raise missing("segment", text)
     return number
 
 
-async def creator(services: SearchContext, text: str) -> int:
-    """The number of a creator.
+async def creator(readers: Readers, text: str) -> int:
+    """Return the number of a creator, as the primary knows it; a number is not looked up.
 
     Raises:
-        Rejected: 404, there is none of this public id.
+        Rejected: 404, no creator has this public id.
     """
-    found = key(text)
-    if isinstance(found, int):
-        return found
-    numbers = await services.readers.primary(lambda connection: public_ids.creators(connection, [found]))
-    if found not in numbers:
+    number_or_name = key(text)
+    if isinstance(number_or_name, int):
+        return number_or_name
+    numbers = await readers.primary(lambda connection: public_ids.creators(connection, [number_or_name]))
+    if number_or_name not in numbers:
         raise missing("creator", text)
-    return numbers[found]
+    return numbers[number_or_name]
 
 
-async def resolved(services: SearchContext, body: Body) -> Body:
-    """The same search with numbers in the place of public ids; a filter by what does not exist leaves nothing.
+async def resolved(readers: Readers, body: Body) -> Body:
+    """Return the same search with numbers in place of public ids; a filter by an id that does not exist leaves nothing.
 
     Raises:
-        Rejected: there is no such moment to find more of.
+        Rejected: 404, the moment to find more of does not exist.
     """
     changed: dict[str, Any] = {}
     if body.segment_id is not None and not body.segment_id.isdecimal():
-        changed["segment_id"] = str(await _searchable(services, body.segment_id))
+        changed["segment_id"] = str(await _searchable(readers, body.segment_id))
     narrowing = body.filters
     if not all(each.isdecimal() for each in (*narrowing.creator_id, *narrowing.video_id)):
-        changed["filters"] = await services.readers.ask(lambda connection: _narrowed(connection, narrowing))
+        changed["filters"] = await readers.ask(lambda connection: _narrowed(connection, narrowing))
     return body.model_copy(update=changed) if changed else body
 
 
-async def _searchable(services: SearchContext, public_id: str) -> int:
-    """The number of a moment that a search may begin with.
+async def _searchable(readers: Readers, public_id: str) -> int:
+    """Return the number of a moment that a search may begin with.
 
     Raises:
-        Rejected: 404, there is none of this public id, or a search does not show it: its number is not said.
+        Rejected: 404, no moment has this public id, or a search does not show it, so that its number is not told.
     """
-    number = await moment(services, public_id)
+    number = await moment(readers, public_id)
 
     async def look(connection: AsyncConnection[Any]) -> bool:
         current = await vectors.redirected(connection, number)
         return current in await vectors.found(connection, [current])
 
-    if not await services.readers.ask(look):
+    if not await readers.ask(look):
         raise missing("segment", public_id)
     return number
 
@@ -111,4 +111,5 @@ async def _narrowed(connection: AsyncConnection[Any], narrowing: Narrowing) -> N
 
 
 def missing(what: str, name: int | str) -> Rejected:
+    """Return the 404 for a thing of a kind ("video", "segment" …) that does not exist, or that the caller may not see."""
     return Rejected(f"there is no {what} {name}", status=404, code="not-found")

@@ -1,25 +1,27 @@
 """Moments: what an answer shows, as the HTTP contract names it. Ids are strings, offsets are milliseconds.
 
-Takes ranked candidates and what the index knows of them; signs the links. Ranks and fetches nothing.
+Takes ranked candidates and what the index knows of them, and adds signed links. Ranks and fetches nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from cluster.settings import Settings
 from pipelines.catalog import public_ids
 from pipelines.index.vectors import MomentDetails
 from serve.media import links
 from serve.search.candidates import Candidates
-from serve.search.context import SearchContext
 from serve.search.cursors import Ranked
 from serve.search.facets import Facets
 from serve.search.query import GroupBy
 
-OTHERS_MAX = 5
+OTHERS_MAX = 5  # further moments of one video, where an answer is grouped by video
 
 
 class Explanation(BaseModel):
@@ -128,8 +130,21 @@ class Answer(BaseModel):
     }
 
 
-def of(services: SearchContext, ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
-    """One moment."""
+@dataclass(frozen=True)
+class MomentLinks:
+    """How an answer links to moments: by signed links that expire."""
+
+    thumbnail_url: Callable[[int], str]  # of (segment_id)
+    play_url: Callable[[int, int, int], str]  # of (video_id, start_ms, end_ms)
+
+    @classmethod
+    def of(cls, settings: Settings) -> MomentLinks:
+        """Return the link makers of a deployment."""
+        return cls(partial(links.thumbnail_url, settings), partial(links.play_url, settings))
+
+
+def of(linked: MomentLinks, ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
+    """Return the document of a moment, as `Moment` describes it."""
     return {
         "segment_id": str(found.segment_id),
         "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
@@ -146,14 +161,14 @@ def of(services: SearchContext, ranked: Ranked, found: MomentDetails) -> dict[st
         "best_frame_ms": found.best_frame_ms,
         "score": round(ranked.score, 6),
         "relevance_ppm": ranked.relevance_ppm,
-        "thumbnail_url": links.thumbnail_url(services.settings, found.segment_id),
-        "play_url": links.play_url(services.settings, found.video_id, found.start_ms, found.end_ms),
+        "thumbnail_url": linked.thumbnail_url(found.segment_id),
+        "play_url": linked.play_url(found.video_id, found.start_ms, found.end_ms),
         "matched": list(ranked.matched),
     }
 
 
 def grouped(ranked: Sequence[Ranked], found: Mapping[int, MomentDetails], group_by: GroupBy) -> list[list[Ranked]]:
-    """The candidates that can be shown, each by itself or by video, best first."""
+    """Group the candidates that may be shown (those that were found), each by itself or by video, best first."""
     visible = [each for each in ranked if each.segment_id in found]
     if group_by is GroupBy.MOMENT:
         return [[each] for each in visible]
@@ -164,6 +179,7 @@ def grouped(ranked: Sequence[Ranked], found: Mapping[int, MomentDetails], group_
 
 
 def span(ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
+    """Return the document of a further moment of a video, as `Span` describes it."""
     return {
         "segment_id": str(found.segment_id),
         "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
@@ -174,11 +190,12 @@ def span(ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
 
 
 def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
+    """Return why a moment is where it is, as `Explanation` describes it."""
     cosine = candidates.cosines.get(segment_id)
     return {
         "ranks": {name: places[segment_id] for name, places in candidates.ranks.items() if segment_id in places},
         "cosine": round(cosine, 6) if cosine is not None else None,
-        "mode": candidates.looked.mode if candidates.looked else None,
-        "rows": candidates.looked.rows if candidates.looked else None,
+        "mode": candidates.found.mode if candidates.found else None,
+        "rows": candidates.found.rows if candidates.found else None,
         "above_cut": candidates.cut.is_near(segment_id) if candidates.cut.passing is not None else None,
     }

@@ -1,6 +1,7 @@
-"""What is asked, checked once at the door: a `Query` that exists is one that can be answered.
+"""Queries: what a caller searches for, checked once, so that every `Query` that exists can be answered.
 
-Comes from the parameters of `GET /v1/search` or the body of `POST /v1/search`; both name the same fields.
+A query comes from the parameters of `GET /v1/search` or from the body of `POST /v1/search`; both name the same fields. Asks
+no database: what a query only names is looked up later (`references`).
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from pipelines.sources import languages
 from serve.http import texts
 from serve.settings import SearchSettings
 
-STORED = "s3://"
+STORED = "s3://"  # begins the address of a picture in the store; any other picture is base64
 ID_MAX = 2**63 - 1
 TAGS_MAX = 20
 IDS_MAX = 100
 NEGATIVES_MAX = 5
-REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
+CACHED_MAX, CACHED_BYTES_MAX = 4096, 2048  # query strings, and the length of one
+# Filters that have the same name and value in `Narrowing` and in the index's `Filters`.
 NARROWED_ALIKE = ("duration_min_ms", "duration_max_ms", "created_after", "created_before", "height_min")
 IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22})$"  # a number, or a public id
 MOMENT_IDS = r"^([0-9]{1,19}|[A-Za-z0-9_-]{22}\.[0-9]{1,10})$"
@@ -57,7 +59,7 @@ class Intent(StrEnum):
     BENCHMARK = "benchmark"
 
 
-OPERATING = frozenset((Intent.PROBE, Intent.ADMIN, Intent.BENCHMARK))  # what only administrators may say
+OPERATING = frozenset((Intent.PROBE, Intent.ADMIN, Intent.BENCHMARK))  # that only administrators may state
 
 
 class GroupBy(StrEnum):
@@ -79,7 +81,9 @@ class Narrowing(BaseModel):
     created_after: dt.datetime | None = None
     created_before: dt.datetime | None = None
     height_min: int | None = Field(default=None, ge=1, le=2**31 - 1)
-    stake_min_pix: int | None = Field(default=None, ge=1, le=ID_MAX, description="At least so much is invested in it.")
+    stake_min_pix: int | None = Field(
+        default=None, ge=1, le=ID_MAX, description="At least this much is invested in it."
+    )
 
 
 class Weights(BaseModel):
@@ -101,7 +105,7 @@ class Blend(BaseModel):
 
 
 class Asked(BaseModel):
-    """What `GET` and `POST` name alike; a sequence is a parameter that is given several times."""
+    """The fields that `GET` and `POST` name alike; a sequence is a parameter that is given several times."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     image: str | None = Field(
@@ -168,28 +172,31 @@ class Parameters(Asked, Narrowing):
     negative_blend: Weight | None = None
 
     def body(self) -> Body:
-        """The body that says the same."""
+        """Return the body that stands for the same search."""
         nested: dict[str, Any] = {
             "filters": Narrowing(**{name: getattr(self, name) for name in Narrowing.model_fields}),
             "weights": Weights(**self._ending("_weight", Weights)),
             "blend": Blend(**self._ending("_blend", Blend)),
         }
         alike: dict[str, Any] = {name: getattr(self, name) for name in Asked.model_fields}
-        given = self.model_fields_set & Asked.model_fields.keys()
-        return Body.model_construct(given, text=self.q, **alike, **nested)  # each part of it has been checked
+        fields_set = self.model_fields_set & Asked.model_fields.keys()
+        return Body.model_construct(fields_set, text=self.q, **alike, **nested)  # every part has been checked
 
     def _ending(self, ending: str, kind: type[BaseModel]) -> dict[str, float]:
-        """The fields of a nested model that are given, by their names in it."""
-        given = {name: getattr(self, name + ending) for name in kind.model_fields}
-        return {name: value for name, value in given.items() if value is not None}
+        """Return the fields of a nested model that the caller has given, by their names in that model."""
+        values = {name: getattr(self, name + ending) for name in kind.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-PARTS = {  # what each of these speaks of
+PARTS = {  # by field, the part of a query without which the field has no meaning
     "blend.text": "a text", "blend.image": "an image", "blend.segment": "a segment_id", "blend.negative": "something negative",
     "weights.text": "a text", "language": "a text or something negative",
 }  # fmt: skip
-RANGES = (("duration_min_ms", "duration_max_ms"), ("created_after", "created_before"))
-BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with what says nothing; `group_by` it knows itself
+RANGES = (  # of filters: the lower end and the upper one
+    ("duration_min_ms", "duration_max_ms"),
+    ("created_after", "created_before"),
+)
+BESIDE_CURSOR: dict[str, object] = {  # fields that a cursor carries itself, each with the value that states nothing
     "filters": Narrowing(), "weights": Weights(), "blend": Blend(), "negative": (), "language": "english",
     "highlight": False, "facets": False,
 }  # fmt: skip
@@ -197,12 +204,15 @@ BESIDE_CURSOR: dict[str, object] = {  # what a cursor has in it already, with wh
 
 @dataclass(frozen=True)
 class Query:
-    """One search, checked: a cursor, or one or more of text, image and segment_id. `negative` is what to keep away from."""
+    """One search, checked: a cursor, or one or more of text, image and segment_id.
+
+    `negative` are texts to keep away from.
+    """
 
     limit: int
     text: str = ""
     image: bytes | None = None
-    image_uri: str | None = None  # until it is read
+    image_uri: str | None = None  # None once the picture is read
     segment_id: int | None = None
     negative: tuple[str, ...] = ()
     blend: Blend = field(default_factory=Blend)
@@ -211,78 +221,87 @@ class Query:
     vector_weight: float = 1.0
     text_weight: float = 1.0
     group_by: GroupBy = GroupBy.MOMENT
-    stated_group_by: GroupBy | None = field(default=None, repr=False)  # beside a cursor, which knows it itself
+    stated_group_by: GroupBy | None = field(default=None, repr=False)  # stated beside a cursor, which carries its own
     explain: bool = False
     intent: Intent = Intent.SEARCH
-    relevance_min_ppm: int | None = None  # None: words that match, and what the calibrated cut lets through
+    relevance_min_ppm: int | None = None  # None: moments whose words match, and those that pass the calibrated cut
     language: str = "english"
-    stake_min_pix: int | None = None  # until it is looked up which moments that leaves
+    stake_min_pix: int | None = None  # base units; None once the moments with such a stake are looked up
     highlight: bool = False
     facets: bool = False
-    variant: str = ""
-    is_early: bool = False  # the words' part of a stream: it is there before any relevance is known, and shows 0
+    variant: str = ""  # the name of the variant whose weights the query has
+    is_early: bool = False  # the part of a stream that words alone find, before any relevance is known: it shows 0
 
     @cached_property
     def wanted(self) -> str:
-        """The text without the words it excludes; those are in `negative`."""
+        """The text without the words that it excludes, which are in `negative`."""
         return fulltext.wanted(self.text)
 
     @cached_property
     def encoded(self) -> str:
-        """What is encoded of the text: the wanted words in lower case, so that letter case changes no relevance."""
+        """The part of the text that is encoded: the wanted words in lower case, so that letter case changes no relevance."""
         return fulltext.wanted(self.text.lower())
 
     @cached_property
     def identity(self) -> str:
-        """The same for searches that have the same answer: whatever is asked, but for letter case and intent."""
+        """A hash of everything but letter case and intent: searches that have the same answer have the same."""
         image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
         plain = replace(self, text=self.text.lower(), image=None, intent=Intent.SEARCH)
         return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
 
     @property
     def asks_everything(self) -> bool:
-        """Is it looked for in every list that could find it? Without a text there is nothing for the list of words."""
+        """Whether every list is asked that could find something; a query without a text needs no list of words."""
         return self.vector_weight > 0 and not self.is_early and (self.text_weight > 0 or not self.wanted)
 
     @property
     def is_picture_alone(self) -> bool:
-        """Is a picture all that is asked with, so that nothing is found where it cannot be looked at?"""
+        """Whether the query is a picture and nothing else, so that nothing is found when it cannot be encoded."""
         return self.image is not None and not self.wanted and self.segment_id is None
 
     @property
     def counts(self) -> bool:
-        """Does its first page make appearances?"""
+        """Whether the answer makes appearances: the first page of a committed search."""
         return self.intent is Intent.SEARCH and self.cursor is None
 
 
 class QueryCache:
-    """What query strings mean. Where viewers have variants the same string means several things: none is remembered."""
+    """Parsed queries by raw query string, the last `CACHED_MAX` that were used.
+
+    Args:
+        used: False where viewers have variants, so that one string means several queries: nothing is cached then.
+    """
 
     def __init__(self, *, used: bool) -> None:
         self._used = used
         self._queries: OrderedDict[bytes, Query] = OrderedDict()
 
-    def get(self, text: bytes) -> Query | None:
-        query = self._queries.get(text)
+    def get(self, query_string: bytes) -> Query | None:
+        """Return the query of a query string; None if it is not cached."""
+        query = self._queries.get(query_string)
         if query is not None:
-            self._queries.move_to_end(text)
+            self._queries.move_to_end(query_string)
         return query
 
-    def put(self, text: bytes, query: Query) -> None:
-        """Remember a query; not one whose meaning changes (a stake) or that is asked once (a cursor)."""
-        if self._used and len(text) <= REMEMBERED_BYTES_MAX and query.cursor is None and query.stake_min_pix is None:
-            self._queries[text] = query
-            if len(self._queries) > REMEMBERED_MAX:
+    def put(self, query_string: bytes, query: Query) -> None:
+        """Cache a query, unless its meaning changes with time (a stake) or it is asked only once (a cursor)."""
+        is_short = len(query_string) <= CACHED_BYTES_MAX
+        if self._used and is_short and query.cursor is None and query.stake_min_pix is None:
+            self._queries[query_string] = query
+            if len(self._queries) > CACHED_MAX:
                 self._queries.popitem(last=False)
 
 
 def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
-    """Check a body against this deployment's limits; `variant` names whose weights the settings have.
+    """Check a body against this deployment's limits.
+
+    `variant` is the name of the variant whose weights the settings have.
 
     Raises:
-        Rejected: one clear detail.
+        Rejected: the first thing that is wrong.
     """
-    text, negatives = _sought("text", body.text), tuple(_sought("negative", each) for each in body.negative)
+    text = _normalised("text", body.text)
+    negatives = tuple(_normalised("negative", negative) for negative in body.negative)
     limit, language = body.limit or settings.limit_default, _language(body.language)
     _check(body, text, negatives, limit, settings)
     _check_sense(body, text, settings)
@@ -313,17 +332,22 @@ def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:
     )
 
 
-def _sought(name: str, text: str) -> str:
-    """A text as it is looked for: composed letters (NFC), one space between words."""
+def _normalised(name: str, text: str) -> str:
+    """Return a text as it is searched for: composed letters (NFC), one space between words."""
     spaced = " ".join(unicodedata.normalize("NFC", text).split())
     return " ".join(texts.sought(name, spaced).split())
 
 
 def _check(body: Body, text: str, negatives: Sequence[str], limit: int, settings: SearchSettings) -> None:
-    led = bool(fulltext.wanted(text)) or body.image is not None or body.segment_id is not None
-    if led == (body.cursor is not None):
+    """Check that a body asks for something, and that its texts and limit are within bounds.
+
+    Raises:
+        Rejected: the first thing that is wrong.
+    """
+    asks = bool(fulltext.wanted(text)) or body.image is not None or body.segment_id is not None
+    if asks == (body.cursor is not None):
         hint = "give q (a text), image, segment_id, or a cursor alone"
-        said = "a cursor carries its own search" if led else "a search needs something to look for"
+        said = "a cursor carries its own search" if asks else "a search needs something to look for"
         raise Rejected(said, status=422, code="bad-query", hint=hint)
     if len(text) > settings.query_chars_max:
         raise Rejected(f"the text has {len(text)} characters, {settings.query_chars_max} are allowed", 422, "bad-query")
@@ -333,18 +357,18 @@ def _check(body: Body, text: str, negatives: Sequence[str], limit: int, settings
         raise Rejected(f"limit is {limit}, at most {settings.limit_max} is allowed", status=422, code="bad-query")
 
 
-def _language(given: str) -> str:
-    name = languages.known(given)
+def _language(text: str) -> str:
+    name = languages.known(text)
     if not name:
-        raise Rejected(f"language {given!r} is unknown", 422, "bad-query", f"known: {languages.KNOWN}")
+        raise Rejected(f"language {text!r} is unknown", 422, "bad-query", f"known: {languages.KNOWN}")
     return name
 
 
 def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
-    """Refuse what contradicts itself, so that nothing found means that there is nothing.
+    """Refuse a body that contradicts itself, so that an empty answer means that nothing matches.
 
     Raises:
-        Rejected: what it is.
+        Rejected: the first contradiction.
     """
     if body.cursor is not None:
         beside = [name for name, plain in BESIDE_CURSOR.items() if getattr(body, name) != plain]
@@ -365,10 +389,10 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
 
 
 def _check_parts(body: Body, text: str) -> None:
-    """Refuse what is said of a part that the search does not have.
+    """Refuse a field about a part that the query does not have.
 
     Raises:
-        Rejected: it names the field, as `POST` and as `GET` have it.
+        Rejected: it names the field, as `POST` and as `GET` write it.
     """
     has = {
         "text": bool(fulltext.wanted(text)),
@@ -376,11 +400,11 @@ def _check_parts(body: Body, text: str) -> None:
         "segment": body.segment_id is not None,
         "negative": bool(body.negative or fulltext.excluded(text)),
     }
-    said = [(f"blend.{part}", f"{part}_blend", has[part]) for part in sorted(body.blend.model_fields_set)]
-    said.append(("weights.text", "text_weight", has["text"] or body.weights.text is None))
+    stated = [(f"blend.{part}", f"{part}_blend", has[part]) for part in sorted(body.blend.model_fields_set)]
+    stated.append(("weights.text", "text_weight", has["text"] or body.weights.text is None))
     has_words = has["text"] or has["negative"] or "language" not in body.model_fields_set
-    said.append(("language", "language", has_words))
-    for field_name, parameter, has_meaning in said:
+    stated.append(("language", "language", has_words))
+    for field_name, parameter, has_meaning in stated:
         if not has_meaning:
             detail = f"{field_name} has no meaning here: the search does not have that part"
             hint = f"leave out {field_name} (in a GET: {parameter}), or give {PARTS[field_name]}"
@@ -388,7 +412,7 @@ def _check_parts(body: Body, text: str) -> None:
 
 
 def _is_empty(low: int | dt.datetime, high: int | dt.datetime) -> bool:
-    """Is nothing between two ends of a range? The end of a time is outside of it."""
+    """Whether a range from `low` to `high` is empty; a range of time does not contain its end."""
     if isinstance(low, dt.datetime) and isinstance(high, dt.datetime):
         return low.tzinfo is not None and high.tzinfo is not None and low >= high
     return bool(low > high)  # type: ignore[operator]
@@ -407,20 +431,20 @@ def _image(text: str, settings: SearchSettings) -> bytes:
 
 
 def _filters(narrowing: Narrowing) -> Filters:
-    given = {name: getattr(narrowing, name) for name in NARROWED_ALIKE}
+    alike = {name: getattr(narrowing, name) for name in NARROWED_ALIKE}
     for name in ("created_after", "created_before"):
-        if given[name] is not None and given[name].tzinfo is None:
+        if alike[name] is not None and alike[name].tzinfo is None:
             raise Rejected(f"{name} needs a time zone", 422, "bad-query", "write it like 2026-01-31T00:00:00Z")
     return Filters(
         creator_ids=tuple(_id(each) for each in narrowing.creator_id),
         video_ids=tuple(_id(each) for each in narrowing.video_id),
         tags=tuple(_tag(each) for each in narrowing.tags),
-        **given,
+        **alike,
     )
 
 
 def _tag(text: str) -> str:
-    """As it is given: an older release may have kept it so, with what is left out where tags come in now."""
+    """Return a tag as it is given, unchanged: an older release stored tags with characters that are left out now."""
     texts.sought("a tag", text)
     return text
 

@@ -1,9 +1,9 @@
-"""How relevant a moment is to a query: the one number that an answer shows and money is computed from.
+"""How relevant a moment is to a query: the one number that an answer shows and that money is computed from.
 
-It is the calibrated cosine of the moment with what the caller asks for: the text as it stands, the picture, the moment to
-find more of; of several the least, so that adding a part can only lower it. Weights, `blend`, `negative` and filters
-decide the order of an answer and never this number. A moment without a vector, or whose cosine cannot be looked up, has
-relevance 0.
+Relevance is the calibrated cosine of the moment with what the caller asks for: the text as it stands, the picture, the
+moment to find more of. Of several parts the least counts, so that adding a part can only lower it. Weights, `blend`,
+`negative` and filters decide the order of an answer and never this number. A moment without a vector, or whose cosine
+cannot be looked up, has relevance 0.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from cluster.errors import Rejected
 from pipelines.index import vectors as index
 from pipelines.index.vectors import Connection, SearchModel
 from pipelines.models.relevance import Calibration
-from serve.replica.encoder import Vector
-from serve.search.context import SearchContext
+from serve.replica.encoder import Encoding, Vector
+from serve.replica.readers import Readers
 from serve.search.query import Query
 
 LENGTH_MIN = 0.01  # of a blended vector, as a share of its weights: below it is rounding, not meaning
-Cosines = Mapping[int, float]  # by moment
+Cosines = Mapping[int, float]  # by segment id
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that is asked for, as a unit vector, and how much it counts in the blended one."""
+    """One part of a query, as a unit vector, and how much it counts in the blended vector."""
 
-    vector: Vector
+    vector: Vector  # (dimensions,)
     weight: float
     is_text: bool
 
 
 @dataclass(frozen=True)
 class QueryParts:
-    """What a query asks for (at least one part) and what it should keep away from (weights above 0 move away).
+    """The parts that a query asks for (at least one) and those to keep away from (the more, the higher their weight).
 
-    `creator_id` is whose the moment to find more of is: their moments, also copies, are found and pay nothing.
+    `creator_id` is the creator of the moment to find more of: their moments, copies too, are found and pay nothing.
     """
 
     wanted: tuple[Part, ...]
@@ -48,14 +48,14 @@ class QueryParts:
 
     @property
     def is_plain(self) -> bool:
-        """Is the one wanted part all that is searched by?"""
+        """Whether the search goes by one wanted part alone."""
         return len(self.wanted) == 1 and not self.unwanted and self.wanted[0].weight > 0
 
     def blended(self) -> Vector:
-        """The unit vector to search near: the wanted parts added up by their weights, less the unwanted ones.
+        """Return the unit vector to search near: the weighted sum of the wanted parts, less that of the unwanted ones.
 
         Raises:
-            Rejected: nothing is left of the sum.
+            Rejected: the parts cancel each other out.
         """
         if self.is_plain:
             return self.wanted[0].vector
@@ -71,31 +71,42 @@ class QueryParts:
 
 @dataclass(frozen=True)
 class Measured:
-    """By moment: the cosine that decided, and the relevance in parts per million. What is missing has relevance 0."""
+    """By segment id, the cosine that decided and the relevance. A moment that is missing has relevance 0."""
 
     cosines: Cosines = field(default_factory=dict)
-    ppm: Mapping[int, int] = field(default_factory=dict)
+    ppm: Mapping[int, int] = field(default_factory=dict)  # parts per million
 
     def of(self, segment_id: int) -> int:
+        """Return the relevance of a moment in parts per million."""
         return self.ppm.get(segment_id, 0)
 
 
-async def parts_of(services: SearchContext, query: Query, model: SearchModel) -> QueryParts:
-    """The vectors of a query's parts, all encoded side by side.
+async def parts_of(encoding: Encoding, readers: Readers, query: Query, model: SearchModel) -> QueryParts:
+    """Encode the parts of a query, all of them side by side.
+
+    Args:
+        encoding: encodes the texts and the picture.
+        readers: where the vector of the moment to find more of is looked up.
+        query: the checked query.
+        model: the model to encode with.
+
+    Returns:
+        The wanted parts in the order text, picture, moment; the negative texts as unwanted parts, which share the
+        weight `blend.negative`.
 
     Raises:
-        Rejected: there is no such segment.
+        Rejected: the moment to find more of does not exist.
         Temporary: the encoder is away.
     """
-    encode, blend = services.encoding, query.blend
+    blend = query.blend
     wanted: list[tuple[float, bool, Awaitable[Vector]]] = []
     if query.wanted:
-        wanted.append((blend.text, True, encode.text(query.encoded, model.name)))
+        wanted.append((blend.text, True, encoding.text(query.encoded, model.name)))
     if query.image is not None:
-        wanted.append((blend.image, False, encode.image(query.image, model.name)))
+        wanted.append((blend.image, False, encoding.image(query.image, model.name)))
     share = blend.negative / max(1, len(query.negative))
-    unwanted = [(share, True, encode.text(negative, model.name)) for negative in query.negative]
-    named = [_moment(services, query.segment_id, model)] if query.segment_id is not None else []
+    unwanted = [(share, True, encoding.text(negative, model.name)) for negative in query.negative]
+    named = [_vector_and_creator(readers, query.segment_id, model)] if query.segment_id is not None else []
     vectors, moments = await asyncio.gather(
         asyncio.gather(*(vector for _, _, vector in (*wanted, *unwanted))), asyncio.gather(*named)
     )
@@ -108,8 +119,12 @@ async def parts_of(services: SearchContext, query: Query, model: SearchModel) ->
     return QueryParts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), creator_id)
 
 
-async def _moment(services: SearchContext, segment_id: int, model: SearchModel) -> tuple[Vector, int]:
-    """A moment's own vector, and its video."""
+async def _vector_and_creator(readers: Readers, segment_id: int, model: SearchModel) -> tuple[Vector, int]:
+    """Look up the vector of a moment that can be shown, and the id of its creator.
+
+    Raises:
+        Rejected: the moment does not exist, or a search does not show it.
+    """
 
     async def look(connection: Connection) -> tuple[Vector, int] | None:
         current = await index.redirected(connection, segment_id)
@@ -117,21 +132,34 @@ async def _moment(services: SearchContext, segment_id: int, model: SearchModel) 
         found = await index.found(connection, [current]) if vector is not None else {}
         return (vector, found[current].creator_id) if vector is not None and current in found else None
 
-    moment = await services.readers.ask(look)
+    moment = await readers.ask(look)
     if moment is None:
         raise Rejected(f"there is no segment {segment_id}", status=404, code="not-found")
     return moment
 
 
 def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
-    """What the search itself has told: of each wanted part the cosines, if it was searched by that part alone."""
+    """Return the cosines with each wanted part that the search itself has told (`near`).
+
+    They are cosines with the vector that was searched by, so only a search by one part alone tells any.
+    """
     return [near] if parts.is_plain else [{} for _ in parts.wanted]
 
 
 async def looked_up(
-    services: SearchContext, model: SearchModel, parts: QueryParts, near: Cosines, segment_ids: Sequence[int]
+    readers: Readers, model: SearchModel, parts: QueryParts, near: Cosines, segment_ids: Sequence[int]
 ) -> list[Cosines]:
-    """The cosines of moments with each wanted part. No round trip where the search has told all of them.
+    """Look up the cosines of moments with each wanted part, without a round trip where the search has told all of them.
+
+    Args:
+        readers: where cosines are looked up.
+        model: the model whose vectors are compared.
+        parts: the parts of the query.
+        near: the cosines that the search has told, with the vector that it was made by.
+        segment_ids: the moments to look up.
+
+    Returns:
+        One mapping for each wanted part, in order; a moment without a vector is missing in it.
 
     Raises:
         Temporary, psycopg.OperationalError: the database does not answer.
@@ -144,22 +172,22 @@ async def looked_up(
     async def look(connection: Connection) -> list[dict[int, float]]:
         return [await index.cosines(connection, model, part.vector, missing) for part in parts.wanted]
 
-    return [{**first, **more} for first, more in zip(told, await services.readers.ask(look), strict=True)]
+    return [{**first, **added} for first, added in zip(told, await readers.ask(look), strict=True)]
 
 
 def measured(calibration: Calibration, parts: QueryParts, cosines: Sequence[Cosines]) -> Measured:
-    """The relevance of each moment: the least of what the wanted parts give it, each by the curve of its own kind.
+    """Return the relevance of each moment: the least that the wanted parts give it, each by the curve of its own kind.
 
-    `cosines` are of each wanted part, in order; a moment that one of them lacks has relevance 0.
+    `cosines` are those with each wanted part, in order; a moment that is missing for one part has relevance 0.
     """
     segment_ids = [segment_id for segment_id in cosines[0] if all(segment_id in each for each in cosines)]
     if not segment_ids:
         return Measured()
-    values = np.array([[each[segment_id] for segment_id in segment_ids] for each in cosines])  # (part, moment)
-    ppm = np.array([
+    values = np.array([[each[segment_id] for segment_id in segment_ids] for each in cosines])  # (parts, moments)
+    ppm = np.array([  # (parts, moments)
         calibration.ppm(row, asked_by_text=part.is_text) for row, part in zip(values, parts.wanted, strict=True)
     ])  # fmt: skip
-    least = ppm.argmin(axis=0)
+    least = ppm.argmin(axis=0)  # (moments,): the part that decides
     columns = np.arange(len(segment_ids))
     return Measured(
         dict(zip(segment_ids, values[least, columns].tolist(), strict=True)),

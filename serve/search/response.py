@@ -1,25 +1,28 @@
-"""A search over HTTP, once it is known who asks: their variant, the answer and its headers, the metrics.
+"""A search over HTTP, once the key is known: the caller and their variant, the answer with its headers, the metrics.
 
-What takes requests apart, the routes and `kept`, shares it.
+The routes and the shortcut before them (`kept`) take requests apart, and share this. Knows no route.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import Response
 
+from ledger.appearances.appearances import Hashes
 from serve.access import origins, viewers
 from serve.access.keys import Principal
 from serve.http import manners
+from serve.replica.repeats import Repeats
 from serve.search import answer, ids
 from serve.search import query as queries
-from serve.search.answer import Caller, SearchResult
+from serve.search.answer import Caller
 from serve.search.context import SearchContext
+from serve.search.page import SearchResult
 from serve.search.query import Body, Intent, Query
 from serve.search.variants import Variants
 
@@ -27,97 +30,160 @@ KEY_CHARS_MAX = 200  # of an Idempotency-Key
 
 
 class Answering:
-    """Answers over one replica's services."""
+    """Answers searches of one replica.
 
-    def __init__(self, services: SearchContext, observe: Callable[[Query, SearchResult, float], None]) -> None:
-        self._observe = observe  # each answer, with the seconds that it took
-        self._services, self._variants = services, Variants(services)
-        self._viewer_key = viewers.key_of(services.settings)
+    Args:
+        context: the replica's connections and caches.
+        observe: is called with each query, its answer and the seconds that it took.
+    """
 
-    async def to(
+    def __init__(self, context: SearchContext, observe: Callable[[Query, SearchResult, float], None]) -> None:
+        self._context, self._observe = context, observe
+        self._variants = Variants(context.search)
+        self._viewer_key = viewers.key_of(context.settings)
+
+    async def respond(
         self,
         request: Request,
         body: Body,
         principal: Principal | None,
         idempotency_key: str | None,
         *,
-        remembered: bytes = b"",
+        query_string: bytes = b"",
     ) -> Response:
-        """The answer to a body; what it means is `remembered` by a query string, where there is one.
+        """Run a search and build the HTTP response; cache the parsed query under the raw query string.
+
+        Args:
+            request: the request, for where it comes from.
+            body: the search as the caller wrote it.
+            principal: who calls, if they sent a key.
+            idempotency_key: the header of that name.
+            query_string: the raw query string that the body was parsed from; empty where it came otherwise.
+
+        Returns:
+            The answer as JSON, with its headers.
 
         Raises:
-            Rejected: as `query.of` and `search.answer`.
+            Rejected: the body contradicts itself or a limit, or as `answer.answer`.
             Temporary: nothing can be asked at present.
         """
         began = time.perf_counter()
         caller = caller_of(request, principal, self._viewer_key, idempotency_key)
-        variant, own = self._variants.of(caller.viewer)
-        asked = queries.of(await ids.resolved(own, body), own.search, variant)
-        query = seen(request, asked, caller, own)
-        await check_repeated(self._services, query, caller)
-        found = await answer.answer(own, query, caller)
-        if remembered:
-            self._services.remembered.put(remembered, asked)
-        return self._sent(query, found, began, self._variants.headers(variant))
+        variant, search = self._variants.of(caller.viewer)
+        parsed = queries.of(await ids.resolved(self._context.readers, body), search, variant)
+        query = seen(request, parsed, caller, search.cors_origins)
+        await check_repeated(self._context.recorder.hashes, self._context.repeats, query, caller)
+        result = await answer.answer(self._context, search, query, caller)
+        if query_string:
+            self._context.query_cache.put(query_string, parsed)
+        return self._response(query, result, began, self._variants.headers(variant))
 
-    async def kept(
+    async def respond_kept(
         self,
         request: Request,
         query: Query,
-        found: SearchResult,
+        result: SearchResult,
         principal: Principal | None,
         idempotency_key: str | None,
     ) -> Response:
-        """A kept answer to a query that is known already, where viewers have no variants."""
-        began = time.perf_counter()
-        caller = caller_of(request, principal, self._viewer_key, idempotency_key)
-        query = seen(request, query, caller, self._services)
-        await check_repeated(self._services, query, caller)
-        answer.recorded(self._services, query, caller, found)
-        return self._sent(query, found, began)
+        """Build the response to a query that is parsed already, from a page that was kept.
 
-    def _sent(self, query: Query, found: SearchResult, began: float, more: Mapping[str, str] | None = None) -> Response:
-        """An answer as it is sent, counted; `began` is when its making did, by the performance counter."""
+        Queries are cached only where viewers have no variants, so that the settings are those of the deployment.
+
+        Args:
+            request: the request, for where it comes from.
+            query: the query that its query string stands for.
+            result: the kept page.
+            principal: who calls, if they sent a key.
+            idempotency_key: the header of that name.
+
+        Returns:
+            The answer as JSON, with its headers.
+
+        Raises:
+            Rejected: the intent is not the caller's to state, or the Idempotency-Key was sent with another search.
+            Temporary: appearances cannot be recorded.
+        """
+        began = time.perf_counter()
+        context = self._context
+        caller = caller_of(request, principal, self._viewer_key, idempotency_key)
+        query = seen(request, query, caller, context.search.cors_origins)
+        await check_repeated(context.recorder.hashes, context.repeats, query, caller)
+        answer.permit(query, caller)
+        answer.record(context.recorder, context.economics, query, caller, result)
+        return self._response(query, result, began)
+
+    def _response(
+        self, query: Query, result: SearchResult, began: float, variant: Mapping[str, str] | None = None
+    ) -> Response:
+        """Build and count the response; `began` is when its making did, by the performance counter."""
         seconds = time.perf_counter() - began
-        self._observe(query, found, seconds)
+        self._observe(query, result, seconds)
         headers = {
-            "x-pixr-degraded": ",".join(found.page.degraded),
-            "x-pixr-cache": found.source,
-            "etag": found.tag,
-            "x-pixr-model": quote(found.model),
-            "server-timing": server_timing({**found.seconds, "total": seconds}),
-            **(more or {}),
+            "x-pixr-degraded": ",".join(result.page.degraded),
+            "x-pixr-cache": result.source,
+            "etag": result.tag,
+            "x-pixr-model": quote(result.model),
+            "server-timing": server_timing({**result.seconds, "total": seconds}),
+            **(variant or {}),
         }
-        return Response(found.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
+        return Response(result.body(query.text, seconds * 1000), headers=headers, media_type="application/json")
 
 
 def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, idempotency_key: str | None) -> Caller:
-    """Who asks, whose places at the gate they take: those of their key, else of their address."""
+    """Return who searches.
+
+    Args:
+        request: the request, for its cookie, address and connection.
+        principal: who calls, if they sent a key.
+        viewer_key: the key that signs viewers' cookies.
+        idempotency_key: the header of that name.
+
+    Returns:
+        The caller, whose places at the gate are those of their key, else of their address.
+    """
     share = origins.share(request, principal.id if principal is not None else None)
     client = request.scope.get("state", {}).get("client")
     return Caller(viewers.of(request, principal, viewer_key), principal, idempotency_key, share, client)
 
 
-def seen(request: Request, query: Query, caller: Caller, services: SearchContext) -> Query:
-    """The query; one that counts for nobody where nobody sees the answer: of a HEAD, or of another site's page, which makes
-    strangers' browsers ask."""
-    is_elsewhere = caller.principal is None and manners.is_from_another_site(request, services.search.cors_origins)
+def seen(request: Request, query: Query, caller: Caller, cors_origins: Sequence[str]) -> Query:
+    """Return a query that counts only if a person may see its answer.
+
+    A HEAD shows nothing, and the page of another site can make strangers' browsers search without their knowing.
+
+    Args:
+        request: the request, for its method and origin.
+        query: the query as it was parsed.
+        caller: who searches; a caller with a key is taken to see the answer, whatever the page.
+        cors_origins: the sites whose pages may search.
+
+    Returns:
+        The query itself, or one whose intent is `typing`, which makes no appearances.
+    """
+    is_elsewhere = caller.principal is None and manners.is_from_another_site(request, cors_origins)
     is_unseen = (manners.is_head(request) or is_elsewhere) and query.intent is Intent.SEARCH
     return replace(query, intent=Intent.TYPING) if is_unseen else query
 
 
-async def check_repeated(services: SearchContext, query: Query, caller: Caller) -> None:
-    """Check that an Idempotency-Key is not sent with another search that counts.
+async def check_repeated(hashes: Hashes, repeats: Repeats, query: Query, caller: Caller) -> None:
+    """Check that an Idempotency-Key was not sent with another search that counts.
+
+    Args:
+        hashes: makes the keyed hash of a viewer.
+        repeats: remembers for which search each key was sent.
+        query: the query; only one that counts is checked.
+        caller: who searches, with the key.
 
     Raises:
-        Rejected: it is.
+        Rejected: the viewer has sent the key with another search.
     """
     if caller.idempotency_key and query.counts:
-        viewer = services.recorder.hashes.viewer(caller.viewer.kind, caller.viewer.identity)
+        viewer = hashes.viewer(caller.viewer.kind, caller.viewer.identity)
         is_named = caller.viewer.kind != "address"
-        await services.repeats.check(viewer, caller.idempotency_key, query.identity, is_named=is_named)
+        await repeats.check(viewer, caller.idempotency_key, query.identity, is_named=is_named)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:
-    """As the header `Server-Timing` (W3C Server Timing), in milliseconds."""
+    """Return the value of the header `Server-Timing` (W3C Server Timing), in milliseconds, of seconds by stage."""
     return ", ".join(f"{name};dur={1000 * spent:.1f}" for name, spent in seconds.items())

@@ -1,46 +1,42 @@
 """Variants: other weights for a share of the viewers, so that two rankings can be compared on real traffic.
 
-Which variant a viewer has follows from a hash of who they are and the variants' names: it is the same on every replica
-and every day, is kept nowhere, and changes when the comparison does.
+Which variant a viewer has follows from a hash of the viewer and of the variants' names: it is the same on every replica and
+every day, is stored nowhere, and changes when other variants are compared.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 from serve.access.viewers import Viewer
-from serve.search.context import SearchContext
-from serve.settings import PPM
+from serve.settings import PPM, SearchSettings
 
 NONE = ""
 
 
 class Variants:
-    """The variants of one deployment, with services that rank by them."""
+    """The variants of one deployment, with the settings that each searches by."""
 
-    def __init__(self, services: SearchContext) -> None:
-        self._plain = services
-        self._made = [
-            (each.name, each.share_ppm, replace(services, search=each.search)) for each in services.search.varied()
-        ]
-        self._salt = "\0".join(name for name, _, _ in self._made)
+    def __init__(self, search: SearchSettings) -> None:
+        self._plain, self._variants = search, search.varied()
+        self._salt = "\0".join(variant.name for variant in self._variants)
 
-    def of(self, viewer: Viewer) -> tuple[str, SearchContext]:
-        """A viewer's variant, "" for none, and the services that answer them."""
-        if not self._made:
+    def of(self, viewer: Viewer) -> tuple[str, SearchSettings]:
+        """Return the name of a viewer's variant, "" for none, and the settings to search by for them."""
+        if not self._variants:
             return NONE, self._plain
         place = self._place(viewer)
-        for name, share_ppm, services in self._made:
-            if place < share_ppm:
-                return name, services
-            place -= share_ppm
+        for variant in self._variants:
+            if place < variant.share_ppm:
+                return variant.name, variant.search
+            place -= variant.share_ppm
         return NONE, self._plain
 
     def headers(self, name: str) -> dict[str, str]:
-        """What an answer says of its variant, where there are any."""
-        return {"x-pixr-variant": name or "none"} if self._made else {}
+        """Return the headers that name the variant of an answer; none where nothing is compared."""
+        return {"x-pixr-variant": name or "none"} if self._variants else {}
 
     def _place(self, viewer: Viewer) -> int:
+        """Return where a viewer's hash lies, from 0 to PPM - 1; each variant has a range of `share_ppm`."""
         digest = hashlib.sha256("\0".join((self._salt, viewer.kind, viewer.identity)).encode()).digest()
         return int.from_bytes(digest[:8]) * PPM >> 64

@@ -34,7 +34,7 @@ import pytest
 from cluster.settings import Settings
 from pipelines.catalog import catalog
 from serve.replica.encoding import QueryEncoder
-from serve.search.query import REMEMBERED_MAX, Body, QueryCache, of
+from serve.search.query import CACHED_MAX, Body, QueryCache, of
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, near, opened
 from tests.serve.scenes import NAMES, Gallery, Scenes, hang
@@ -198,7 +198,7 @@ async def test_by_hand_a_compound_may_be_written_as_two_words(room: Room) -> Non
 
 def test_qdrant_7600_and_5250_what_is_kept_of_queries_is_bounded() -> None:
     search, kept = SearchSettings(), QueryCache(used=True)
-    for number in range(REMEMBERED_MAX + 500):
+    for number in range(CACHED_MAX + 500):
         kept.put(str(number).encode(), of(Body(text=f"query {number}"), search))
     assert kept.get(b"0") is None
-    assert len(kept._queries) == REMEMBERED_MAX
+    assert len(kept._queries) == CACHED_MAX

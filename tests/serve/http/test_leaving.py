@@ -152,5 +152,5 @@ async def test_who_has_left_while_waiting_for_a_place_is_not_searched_for(hung: 
         query = queries.of(Body(text="banana", intent=Intent.TYPING), doors.services.search)
         caller = Caller(Viewer("address", "192.0.2.1", "192.0.2.1"), client=ClientConnection(receive))
         with pytest.raises(Temporary, match="has left"):
-            await search.answer(doors.services, query, caller)
+            await search.answer(doors.services, doors.services.search, query, caller)
         assert doors.services.gate.held == 0

@@ -21,8 +21,8 @@ from pipelines.sources import manifest
 from serve import app
 from serve.replica.results import MADE, REPLICA, ResultPage
 from serve.routes import feed
-from serve.search.answer import CURSOR, SearchResult
 from serve.search.cursors import Ranked
+from serve.search.page import CURSOR, SearchResult
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, Shelf, fill, opened, tiny
 
@@ -220,7 +220,7 @@ async def test_the_tag_of_the_feed_knows_what_follows_and_is_younger_than_its_cu
         assert (second.status_code, second.json()["moments"]) == (200, first.json()["moments"])
         shown = int(first.json()["moments"][0]["video_id"])
         hidden = shelf.other if shown == shelf.video else shelf.video
-        assert feed._further([Ranked(1, 1.0, 0, ())], 900) != feed._further([Ranked(2, 1.0, 0, ())], 900)
+        assert feed._tagged([Ranked(1, 1.0, 0, ())], 900) != feed._tagged([Ranked(2, 1.0, 0, ())], 900)
         with doors.database() as connection:
             connection.execute("UPDATE media.videos SET visibility = 'private' WHERE id = %s", (hidden,))
         third = await ask(1, second.headers["etag"])

@@ -15,8 +15,8 @@ from pipelines.catalog import catalog
 from pipelines.index import highlights, vectors
 from pipelines.index.vectors import MomentDetails
 from serve.replica.encoding import QueryEncoder
-from serve.search import answer as search
 from serve.search.answer import UNPAID
+from serve.search.page import FACETS, HIGHLIGHTS
 from tests.serve.doors import Doors, near, opened, uncut
 from tests.serve.scenes import Gallery, Scenes, hang
 
@@ -122,7 +122,7 @@ async def test_what_cannot_be_marked_or_counted_is_left_out_and_the_search_stand
         found = await ask(room, q="banana number2", highlight="true", limit=3)
     assert found["degraded"] == ["highlights"]
     assert [each["highlights"] for each in found["moments"]] == [None] * 3
-    assert not UNPAID & {search.HIGHLIGHTS, search.FACETS}
+    assert not UNPAID & {HIGHLIGHTS, FACETS}
     with room[0].database() as connection:
         for _ in range(500):
             rows = connection.execute("SELECT sum(searches)::int FROM ledger.appearance_batches").fetchall()

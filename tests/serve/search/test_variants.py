@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from cluster.settings import Settings
 from serve.access.viewers import Viewer
 from serve.replica.encoding import QueryEncoder
-from serve.routes.services import Services
 from serve.search.variants import Variants
 from serve.settings import SearchSettings
-from tests.serve.doors import near, opened, services_of
+from tests.serve.doors import near, opened
 from tests.serve.scenes import Scenes, hang
 
 VIEWERS = 10_000
 TWO = SearchSettings(variants=("words 200000 text_weight=5 rrf_k=10", "fresh 300000 feed_fresh_weight=9"))
 
 
-def of_settings(settings: Settings, search: SearchSettings) -> Variants:
-    return Variants(services_of(settings.with_section(search)))
-
-
 def names(variants: Variants, viewers: list[Viewer]) -> list[str]:
     return [variants.of(each)[0] for each in viewers]
 
 
-def test_shares_are_as_said_and_every_viewer_keeps_his(settings: Settings) -> None:
+def test_shares_are_as_said_and_every_viewer_keeps_his() -> None:
     viewers = [Viewer("cookie", str(number)) for number in range(VIEWERS)]
-    first, again = (names(of_settings(settings, TWO), viewers) for _ in range(2))
+    first, again = (names(Variants(TWO), viewers) for _ in range(2))
     assert first == again
     counts = Counter(first)
     for name, share in (("words", 0.2), ("fresh", 0.3), ("", 0.5)):
@@ -38,20 +33,18 @@ def test_shares_are_as_said_and_every_viewer_keeps_his(settings: Settings) -> No
         assert abs(counts[name] - VIEWERS * share) < 5 * sigma, counts
 
 
-def test_another_comparison_shuffles_the_viewers(settings: Settings) -> None:
+def test_another_comparison_shuffles_the_viewers() -> None:
     viewers = [Viewer("cookie", str(number)) for number in range(1000)]
     one, other = (
-        names(of_settings(settings, SearchSettings(variants=(f"{name} 500000 rrf_k=10",))), viewers)
-        for name in ("spring", "autumn")
+        names(Variants(SearchSettings(variants=(f"{name} 500000 rrf_k=10",))), viewers) for name in ("spring", "autumn")
     )
     both = sum(bool(a) and bool(b) for a, b in zip(one, other, strict=True))
     assert 180 < both < 320  # a quarter, if they have nothing to do with each other
 
 
-def test_a_variant_has_its_own_weights_and_the_rest_of_the_deployment(settings: Settings) -> None:
+def test_a_variant_has_its_own_weights_and_the_rest_of_the_deployment() -> None:
     everybody = SearchSettings(limit_default=7, variants=("all 1000000 text_weight=5 rrf_k=10 feed_half_life_s=60",))
-    name, services = of_settings(settings, everybody).of(Viewer("key", "1"))
-    search = services.search
+    name, search = Variants(everybody).of(Viewer("key", "1"))
     assert (name, search.text_weight, search.rrf_k, search.feed_half_life_s) == ("all", 5.0, 10, 60.0)
     assert (search.limit_default, search.vector_weight) == (7, everybody.vector_weight)
 
@@ -101,5 +94,5 @@ def named(doors: Any, number: int) -> dict[str, str]:
 async def test_without_variants_nothing_is_said_of_them(settings: Settings) -> None:
     async with opened(settings) as doors:
         assert "x-pixr-variant" not in (await doors.http.get("/v1/feed")).headers
-        services = cast("Services", doors.services)
-        assert Variants(services).of(Viewer("key", "1")) == ("", services)
+        search = doors.services.search
+        assert Variants(search).of(Viewer("key", "1")) == ("", search)
