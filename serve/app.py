@@ -1,7 +1,7 @@
-"""The wiring of Serve: the FastAPI application over its services, and the two deployments that carry it.
+"""The wiring of Serve: one replica's services, the FastAPI application over them, and the two deployments on Ray Serve.
 
-`build` makes the application from what it is given and can be used without Ray; the rest wraps plain classes into
-deployments. Imported by replicas; importing it does nothing.
+`build` makes the application from services that it is given, without Ray; `application` wraps it and the encoder, which are
+plain classes, into deployments. Imported by replicas; importing it does nothing.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ GC_THRESHOLDS = (20_000, 10, 10)  # a search makes hundreds of objects that die 
 
 
 def build(services: Services, *, stamped: bool = True) -> FastAPI:
-    """The application over its services; connections are opened when it starts and closed when it ends.
+    """Return the application over a replica's services; connections are opened when it starts and closed when it ends.
 
-    `stamped` answers carry their request id; behind Serve they do without our doing.
+    `stamped` answers carry their request id; behind Ray Serve that adds the id itself.
     """
     app = FastAPI(
         title="Pixr",
@@ -92,25 +92,25 @@ def build(services: Services, *, stamped: bool = True) -> FastAPI:
         lifespan=_lifespan(services),
     )
     app.state.liveness, app.state.same_secrets = services.liveness, services.same_secrets
-    routers = [routes.router(services) for routes in ROUTERS]
-    found = [route for each in routers for route in each.routes]
+    routers = [module.router(services) for module in ROUTERS]
+    routes = [route for router in routers for route in router.routes]
     # Each middleware stands outside of those that were added before it.
     app.add_middleware(Shortcut, context=services, observe=services.metrics.observe)
-    app.add_middleware(Manners, search=services.search, routes=found)
+    app.add_middleware(Manners, search=services.search, routes=routes)
     app.add_middleware(Transfer, search=services.search, gates=services.gates)
-    app.add_middleware(Admission, services=services, routes=found)
+    app.add_middleware(Admission, services=services, routes=routes)
     app.add_middleware(Deadlines, search=services.search)
     problems.install(app, cors_origins=services.search.cors_origins, stamped=stamped)
     for router in routers:
         app.include_router(router)
-    found += openapi.install(app, services.search.limit_max)
+    routes += openapi.install(app, services.search.limit_max)
     return app
 
 
 def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await services.readers.start()  # waits for none: a database that is away must not keep a replica from saying so
+        await services.readers.start()  # waits for no database, so that the replica can report that one is away
         try:
             await services.same_secrets.start()
         except Rejected:
@@ -132,7 +132,7 @@ def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextMan
 
 
 async def _close(services: Services) -> None:
-    """What asks others ends before those that are asked."""
+    """Close the services, each before those that it calls."""
     await services.tasks.close()
     await services.liveness.close()
     await services.recorder.close()
@@ -146,9 +146,10 @@ async def _close(services: Services) -> None:
 
 
 async def _prepare_models(services: Services) -> None:
-    """Have every model of the catalogue loaded, also while nobody searches: a change to one of them finds it there.
+    """Have every model of the catalogue loaded, also while nobody searches, so that searches can switch to any of them.
 
-    Asks by itself, since a look by `generation` would make a quiet replica's first search believe what is a second old.
+    Asks the database itself: if it asked `generation`, the first search of a quiet replica would go by a state that is a
+    second old.
     """
     while True:
         try:
@@ -159,39 +160,39 @@ async def _prepare_models(services: Services) -> None:
 
 
 def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding]) -> Services:
-    """One replica's services, which know the database by the replicas' own role; nothing is connected yet."""
+    """Make one replica's services, which log in to the database in the role of the replicas; nothing connects yet."""
     url = logins.held(settings, SERVE)
-    ends, search = runtime.endpoints(settings), settings.section(SearchSettings)
-    redis = cache.async_client(ends.redis_url)
+    endpoints, search = runtime.endpoints(settings), settings.section(SearchSettings)
+    redis = cache.async_client(endpoints.redis_url)
     store = Store(settings, redis, search.redis_calls_max)
-    replicas = [Connections(url, search) for url in settings.postgres.replica_urls]
-    readings = Readers(Connections(url, search), replicas, search)
-    recall, gate, others = Recall(readings, search), gates.searches(search), gates.of(search)
+    standbys = [Connections(url, search) for url in settings.postgres.replica_urls]
+    readers = Readers(Connections(url, search), standbys, search)
+    recall, gate, other_gates = Recall(readers, search), gates.searches(search), gates.of(search)
     recorder = Recorder(settings)
-    storage = Storage(ends.s3)
-    storage.filesystem()  # its library takes a second to load: at the start, not in somebody's request
-    means = ReplicaGauges(
-        lambda: pool_states(readings.gauges()), lambda: gates.places(gate, others), lambda: recorder.set_aside
+    storage = Storage(endpoints.s3)
+    storage.filesystem()  # its library takes a second to load, which must not happen in a request
+    gauges = ReplicaGauges(
+        lambda: pool_states(readers.gauges()), lambda: gates.places(gate, other_gates), lambda: recorder.set_aside
     )
     return Services(
         settings=settings,
         search=search,
         economics=settings.section(Economics),
-        readers=readings,
+        readers=readers,
         redis=redis,
         store=store,
         storage=storage,
         encoding=make_encoding(search, store),
         recorder=recorder,
-        generation=Generation(readings, search),
+        generation=Generation(readers, search),
         results=Results(store, search),
-        feed=Feed(readings, search),
+        feed=Feed(readers, search),
         limits=Limits(store, search),
         gate=gate,
-        gates=others,
+        gates=other_gates,
         recall=recall,
-        warming=Warming(readings, search),
-        metrics=Metrics(lambda: recall.means, means),
+        warming=Warming(readers, search),
+        metrics=Metrics(lambda: recall.means, gauges),
         query_cache=QueryCache(used=not search.variants),
         repeats=Repeats(store, search),
         cursor_key=runtime.secret(settings, "cursor_key").encode(),
@@ -200,16 +201,17 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         objects=Threads(
             "calls to the object store", search.store_threads_max, search.thread_wait_s, search.store_timeout_s
         ),
-        liveness=Liveness(readings, search.liveness_s),
-        same_secrets=SameSecrets(settings, readings),
+        liveness=Liveness(readers, search.liveness_s),
+        same_secrets=SameSecrets(settings, readers),
         tasks=Tasks("serve"),
     )
 
 
 def application(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding] | None = None) -> Any:
-    """The Serve application: the ingress `SearchApi`, and `QueryEncoder` behind it, unless something else encodes.
+    """Return the application for Ray Serve: the ingress `SearchApi`, and `QueryEncoder` behind it.
 
-    Replicas are given the URL of their own role, and no other of the database.
+    `make_encoding` makes what encodes in each replica; without it, calls of `QueryEncoder`. Replicas are given the database
+    URL of their own role, and of no other.
 
     Raises:
         Rejected, Temporary: as `logins.url`.
@@ -236,7 +238,7 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=5,
-        # Serve makes a line for each request and throws it away when it has no access log, unless it is silent altogether.
+        # Below this level Serve formats a log line for each request, and throws it away where there is no access log.
         logging_config={"log_level": "WARNING", "enable_access_log": False},
         ray_actor_options={"num_cpus": search.replica_cpus},
     )
@@ -244,29 +246,31 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
 
 
 class Checked:
-    """What Serve asks of a replica of the ingress, beside its requests; a replica that raises is replaced."""
+    """The class of the ingress: its health check, beside the requests that FastAPI answers."""
 
     _asgi_app: FastAPI  # that `ray.serve.ingress` puts there
 
     def __init__(self, *_handles: object) -> None:
-        """Take the deployments that are bound to this one, so that Serve runs them; who needs one asks for it by name."""
+        """Take the deployments that are bound to this one, so that Serve runs them; they are called by name."""
 
     async def check_health(self) -> None:
+        """Check this replica; Serve replaces a replica that raises."""
         self._asgi_app.state.same_secrets.check()
         self._asgi_app.state.liveness.check()
 
 
 def encoded_remotely(search: SearchSettings, store: Store) -> encoding.RemoteEncoding:
-    """By the application's own `QueryEncoder`; inside a replica of it."""
+    """Return the encoding by the application's own `QueryEncoder`; only inside a replica of the application."""
     from ray import serve as ray_serve
 
     return encoding.of_handle(search, store, ray_serve.get_deployment_handle(ENCODER, app_name=APP))
 
 
 def _scale(search: SearchSettings, least: int, most: int, busy: int) -> dict[str, Any]:
-    """How many replicas a deployment has: so many, or between two bounds, as many as keep each at `busy` calls or fewer.
+    """Return the options of a deployment that say how many replicas it has.
 
-    Serve's own delays of half a minute are longer than most bursts; what comes before a new replica is there is shed.
+    There are `least` replicas; where `most` is larger, up to `most`, so that each has at most `busy` calls at a time. The
+    delays are settings, since Serve's own of half a minute are longer than most bursts.
     """
     if most <= least:
         return {"num_replicas": least}
@@ -287,7 +291,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
     from ray import serve as ray_serve
 
     class Batched(QueryEncoder):
-        """`QueryEncoder` with its calls gathered into batches and kept off the event loop."""
+        """`QueryEncoder` whose calls are gathered into batches and run in threads."""
 
         def __init__(self, *arguments: Any) -> None:
             sockets.stay_on_node()
@@ -296,20 +300,21 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
-            """Vectors of (model, text): those of one model together."""
-            found: dict[int, Vector] = {}
+            """Encode pairs of (model, text), those of one model as one batch."""
+            by_place: dict[int, Vector] = {}  # of `asked`
             for model in dict.fromkeys(model for model, _ in asked):
                 places = [place for place, each in enumerate(asked) if each[0] == model]
-                made = await asyncio.to_thread(self.texts, [asked[place][1] for place in places], model)
-                found |= dict(zip(places, made, strict=True))
-            return [found[place] for place in range(len(asked))]
+                encoded = await asyncio.to_thread(self.texts, [asked[place][1] for place in places], model)
+                by_place |= dict(zip(places, encoded, strict=True))
+            return [by_place[place] for place in range(len(asked))]
 
         async def picture(self, data: bytes, model: str) -> Vector:
-            """Few at once; one whose caller has gone while it waits is not begun, since Serve cancels this then."""
+            """Encode a picture, few at once; Serve cancels the call, also while it waits, where its caller has gone."""
             async with self._decoding:
                 return await asyncio.to_thread(self.image, data, model)
 
         async def described(self, model: str) -> EncoderInfo:
+            """Return the facts of a model."""
             return await asyncio.to_thread(self.facts, model)
 
     model = settings.section(ModelSettings)

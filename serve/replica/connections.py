@@ -1,13 +1,13 @@
-"""Connections to one database, so many at most, that no caller can lose: what goes away mid-question gives them back.
+"""A pool of connections to one database that loses none of them, however its callers are cancelled.
 
-A caller waits for a *place*, and may be cancelled at any moment. From then on there are two points where it can be
-interrupted, while a connection is made and under its own question; taking an idle connection and giving it back wait for
-nothing, so nothing can come between. A connection that is being made is made all the same, and kept for the next caller.
-One under whose question the caller was interrupted is closed, not kept: the wish to end a statement may reach the server
-late and end another one. The next question opens a new one, so that a database that is back is used at once.
+A caller waits for a *place*, of which there are `search.pool_max`. A caller with a place can be interrupted at two points
+alone: while its connection is made, and while its question runs. Taking an idle connection and giving it back await nothing.
+A connection whose caller is interrupted while it is made is made all the same and kept for the next caller. A connection
+whose question is interrupted is closed: the request to cancel a statement may reach the server late and end the next one.
+The next question opens a new connection, so that a database that is back is used at once.
 
-Made here rather than with psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg
-#509, #1208, #1214, #1275, #1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
+Not psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg #509, #1208, #1214, #1275,
+#1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 Question = Callable[[AsyncConnection[Any]], Awaitable[Answer]]
 
-PLAIN = ""  # of a question that sets nothing in its session
+# The manner of a question is the name of the settings that it gives its session; an idle connection keeps those of its last
+# question, and is given to one of the same manner first.
+PLAIN = ""  # the manner of questions that set nothing
 CONNECT_TIMEOUT_S = 2
-HANG_TIMEOUT_MS = 5000  # of bytes that a server does not acknowledge
-LIFETIME_S = 3600.0  # so that a server that was added behind a name gets its share
-CANCEL_GRACE_S = 0.3  # for the server to end a statement that it is asked to end
-SERVER_LEAD_S = 0.5  # by which the server ends a statement before the question is cut off here
+HANG_TIMEOUT_MS = 5000  # after which bytes that the server does not acknowledge end the connection
+LIFETIME_S = 3600.0  # of a connection, so that a server that is added behind a name gets its share
+CANCEL_GRACE_S = 0.3  # within which the server is to end a statement that it is asked to end
+SERVER_LEAD_S = 0.5  # the server ends a statement this much earlier than the question is cut off here
 CLOSE_TIMEOUT_S = 5.0
 
 
 class Busy(Temporary):
-    """Every place was taken for as long as could be waited."""
+    """No place became free while the caller could wait."""
 
 
 class Away(Temporary):
@@ -55,11 +57,11 @@ class Away(Temporary):
 
 
 class Slow(Temporary):
-    """The question took longer than there was time; the server ended it when it was asked to, so it is well."""
+    """The question was cut off, and the server ended it when it was asked to: the server is well."""
 
 
 class Late(Temporary):
-    """The question took longer than there was time, and the server did not end it when it was asked to: it hangs."""
+    """The question was cut off, and the server did not end it when it was asked to: the server hangs."""
 
 
 class Connections:
@@ -72,14 +74,15 @@ class Connections:
         self._max = search.pool_max
         self._places = asyncio.Semaphore(search.pool_max)
         self._waiting = self._used = self._replaced = 0
-        self._idle: deque[_Kept] = deque()
+        self._idle: deque[_PooledConnection] = deque()
         self._closed = False
-        self._making = Tasks("connections")
+        self._connecting = Tasks("connections")
 
     @property
     def gauges(self) -> dict[str, float]:
-        """Connections that are open, those that are idle, places that are free, callers that wait for one, and how many
-        connections were closed since they were of no use any more."""
+        """By name: connections that are open and that are idle, places that are free, callers who wait for a place, and
+        how many connections were closed so far because they could not be used again.
+        """
         return {
             "open": len(self._idle) + self._used,
             "idle": len(self._idle),
@@ -91,58 +94,62 @@ class Connections:
     async def use(
         self, question: Question[Answer], wait_s: float, limit_s: float | None = None, manner: str = PLAIN
     ) -> Answer:
-        """Put a question to the database, and answer what it answers.
+        """Ask the database a question.
 
         Args:
-            wait_s: the longest wait for a place.
-            limit_s: the longest time for the question; `search.question_timeout_s` where it is None.
-            manner: which settings the question gives its session; it gets a connection that has them, where there is one.
+            question: is called with a connection in autocommit mode.
+            wait_s: the longest wait for a place, in seconds.
+            limit_s: the longest time for the question, in seconds; `search.question_timeout_s` where it is None.
+            manner: the settings that the question gives its session; it gets a connection that has them, if one is idle.
+
+        Returns:
+            What the question returns.
 
         Raises:
-            Busy, Away, Slow, Late: see there.
+            Busy, Away, Slow, Late: as these classes say.
             psycopg.Error: what the question raises.
         """
-        await self._place(wait_s)
-        making: asyncio.Task[_Kept] | None = None
+        await self._wait_for_place(wait_s)
+        connecting: asyncio.Task[_PooledConnection] | None = None
         try:
-            kept = await self._taken(manner)
-            if kept is None:
-                making = self._making.spawn("a connection", self._made(manner), expected=(Away,))
-                kept = await asyncio.shield(making)
-                making = None
-            return await self._put(question, kept, limit_s or self._question_s, manner)
+            pooled = await self._idle_connection(manner)
+            if pooled is None:
+                connecting = self._connecting.spawn("a connection", self._connected(manner), expected=(Away,))
+                pooled = await asyncio.shield(connecting)
+                connecting = None
+            return await self._ask(question, pooled, limit_s or self._question_s, manner)
         finally:
-            if making is None:
-                self._leave()
+            if connecting is None:
+                self._free_place()
             else:
-                making.add_done_callback(self._made_for_others)
+                connecting.add_done_callback(self._keep_for_others)
 
-    async def _put(self, question: Question[Answer], kept: _Kept, limit_s: float, manner: str) -> Answer:
-        """Put a question to a connection, and give that back whatever happens."""
-        is_whole = False
+    async def _ask(self, question: Question[Answer], pooled: _PooledConnection, limit_s: float, manner: str) -> Answer:
+        """Ask a question over a connection, and give the connection back whatever happens."""
+        is_complete = False
         try:
-            answer = await bounded(question(kept.connection), limit_s)
-            is_whole = True
+            answer = await bounded(question(pooled.connection), limit_s)
+            is_complete = True
         except psycopg.Error:
-            is_whole = True
+            is_complete = True
             raise
         finally:
-            self._given_back(kept, manner, is_whole=is_whole)
+            self._give_back(pooled, manner, is_complete=is_complete)
         return answer
 
-    def _made_for_others(self, making: asyncio.Task[_Kept]) -> None:
-        """Keep a connection whose caller went away, or was late, while it was made; its place is held until then."""
-        if not making.cancelled() and making.exception() is None:
-            kept = making.result()
-            self._given_back(kept, kept.manner, is_whole=True)
-        self._leave()
+    def _keep_for_others(self, connecting: asyncio.Task[_PooledConnection]) -> None:
+        """Keep a connection whose caller was interrupted while it was made; the place is held until then."""
+        if not connecting.cancelled() and connecting.exception() is None:
+            pooled = connecting.result()
+            self._give_back(pooled, pooled.manner, is_complete=True)
+        self._free_place()
 
-    def _leave(self) -> None:
+    def _free_place(self) -> None:
         self._used -= 1
         self._places.release()
 
     async def close(self) -> None:
-        """Close what is idle at once and what is used when it comes back, for which this waits a while."""
+        """Close idle connections at once and used ones when they are given back, for which this waits a while."""
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -151,8 +158,12 @@ class Connections:
         while self._idle:
             self._idle.pop().connection.pgconn.finish()
 
-    async def _place(self, wait_s: float) -> None:
-        """Wait for a place; nothing is held before this returns, and a cancelled wait leaves nothing behind."""
+    async def _wait_for_place(self, wait_s: float) -> None:
+        """Wait for a place; a wait that is cancelled holds none.
+
+        Raises:
+            Busy: none became free in time.
+        """
         if self._places.locked():
             self._waiting += 1
             try:
@@ -166,63 +177,66 @@ class Connections:
             await self._places.acquire()  # at once
         self._used += 1
 
-    async def _taken(self, manner: str) -> _Kept | None:
-        """An idle connection that is well: one of this manner, else none while there may be more, else any."""
+    async def _idle_connection(self, manner: str) -> _PooledConnection | None:
+        """Take an idle connection that is well: one of this manner, or any where no more may be opened; else None."""
         while self._idle:
-            kept = next((each for each in reversed(self._idle) if each.manner == manner), None)
-            if kept is None and len(self._idle) + self._used <= self._max:
+            pooled = next((each for each in reversed(self._idle) if each.manner == manner), None)
+            if pooled is None and len(self._idle) + self._used <= self._max:
                 break
-            kept = kept or self._idle[0]
-            self._idle.remove(kept)
-            if kept.is_well() and await self._prepared(kept, manner):
-                return kept
-            self._replace(kept)
+            pooled = pooled or self._idle[0]
+            self._idle.remove(pooled)
+            if pooled.is_well() and await self._is_reset(pooled, manner):
+                return pooled
+            self._discard(pooled)
         return None
 
-    async def _made(self, manner: str) -> _Kept:
-        return _Kept(await self._connected(), manner, time.monotonic())
-
-    async def _prepared(self, kept: _Kept, manner: str) -> bool:
-        """Whether a connection has no settings of another manner left. A search says all that it needs by itself."""
-        if manner != PLAIN or kept.manner == PLAIN:
+    async def _is_reset(self, pooled: _PooledConnection, manner: str) -> bool:
+        """Reset the session for a plain question; False where that fails. Other questions set all that they need."""
+        if manner != PLAIN or pooled.manner == PLAIN:
             return True
         try:
-            await bounded(vectors.configure(kept.connection, {}), CONNECT_TIMEOUT_S)
+            await bounded(vectors.configure(pooled.connection, {}), CONNECT_TIMEOUT_S)
         except (psycopg.OperationalError, Slow, Late):
             return False
         except BaseException:
-            self._replace(kept)
+            self._discard(pooled)
             raise
         return True
 
-    async def _connected(self) -> AsyncConnection[Any]:
+    async def _connected(self, manner: str) -> _PooledConnection:
+        """Open a connection.
+
+        Raises:
+            Away: the database does not take it in time.
+        """
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S + 1.0):  # of which resolving a name is a part
-                return await AsyncConnection.connect(
+            async with asyncio.timeout(CONNECT_TIMEOUT_S + 1.0):  # which includes resolving the host's name
+                connection = await AsyncConnection.connect(
                     self._session,
                     autocommit=True,
                     connect_timeout=CONNECT_TIMEOUT_S,
                     tcp_user_timeout=HANG_TIMEOUT_MS,
                 )
+            return _PooledConnection(connection, manner, time.monotonic())
         except (psycopg.OperationalError, TimeoutError) as error:
             detail = str(database.of(error, self.url)) if isinstance(error, psycopg.OperationalError) else "no answer"
             raise Away(f"no connection: {detail}", public="the database does not answer") from error
 
-    def _given_back(self, kept: _Kept, manner: str, *, is_whole: bool) -> None:
-        """Keep a connection that is idle and well; close any other. Waits for nothing."""
-        kept.manner = manner
-        if is_whole and not self._closed and kept.is_idle():
-            self._idle.append(kept)
+    def _give_back(self, pooled: _PooledConnection, manner: str, *, is_complete: bool) -> None:
+        """Keep a connection whose question came to its end and that is idle; close any other. Awaits nothing."""
+        pooled.manner = manner
+        if is_complete and not self._closed and pooled.is_idle():
+            self._idle.append(pooled)
         else:
-            self._replace(kept)
+            self._discard(pooled)
 
-    def _replace(self, kept: _Kept) -> None:
+    def _discard(self, pooled: _PooledConnection) -> None:
         self._replaced += not self._closed
-        kept.connection.pgconn.finish()  # what `close` does, without being a coroutine
+        pooled.connection.pgconn.finish()  # what `close` does, without being a coroutine
 
 
-class _Kept:
-    """A connection with what is known of it."""
+class _PooledConnection:
+    """A connection, the manner of its last question, and when it was made."""
 
     __slots__ = ("connection", "made_at", "manner")
 
@@ -230,11 +244,13 @@ class _Kept:
         self.connection, self.manner, self.made_at = connection, manner, made_at
 
     def is_idle(self) -> bool:
-        """Between transactions; one in the middle of something is of no use to others."""
+        """Whether it is between transactions, so that another caller may use it."""
         return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def is_well(self) -> bool:
-        """A server says nothing to an idle connection but that it ends, or that its configuration has changed."""
+        """Whether it is idle, young, and has received nothing: a server writes to an idle connection only when it ends
+        the connection, or when its configuration has changed.
+        """
         if not self.is_idle() or time.monotonic() - self.made_at > LIFETIME_S:
             return False
         look = select.poll()
@@ -243,18 +259,19 @@ class _Kept:
 
 
 def _server_ms(limit_s: float) -> int:
+    """Return the server's own limit for a statement, in milliseconds, for questions that are cut off after `limit_s`."""
     return max(1, int(1000 * max(limit_s - SERVER_LEAD_S, limit_s / 2)))
 
 
 async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
-    """The result of a question, which is cut off after `limit_s` or a little after its request's deadline.
+    """Await a question, which is cut off after `limit_s` or a little after its request's deadline.
 
-    psycopg takes one cancellation for the wish to end the statement, for which it waits up to ten seconds, and a second
-    one for the end of the connection: a server that does not even end a statement is not waited for, whether the first
-    was ours or the caller's.
+    psycopg takes a first cancellation as the wish to end the statement, for which it waits up to ten seconds, and a second
+    one as the wish to end the connection. So a question is cancelled twice, and a server that does not end its statement is
+    not waited for; this holds too where the first cancellation is the caller's.
 
     Raises:
-        Slow, Late: it was cut off; see there.
+        Slow, Late: it was cut off, as these classes say.
         asyncio.CancelledError: the caller was cancelled.
     """
     task = asyncio.current_task()
@@ -275,7 +292,7 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
 
 
 class _QuestionTimeout:
-    """Cancels a task at its limit, and again a moment later."""
+    """Cancels a task at its limit, and again `CANCEL_GRACE_S` later; `times` counts both."""
 
     __slots__ = ("task", "timer", "times")
 
@@ -291,7 +308,7 @@ class _QuestionTimeout:
 
 
 async def works(url: str, limit_s: float) -> bool:
-    """Whether a database answers a connection that is nobody else's."""
+    """Whether a database answers over a fresh connection of its own, within `limit_s` seconds."""
     with suppress(psycopg.Error, OSError, TimeoutError):
         async with asyncio.timeout(limit_s):
             connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""What a picture says of itself before it is decoded: its format, its size, how a JPEG is built up.
+"""The format and size of a picture, read from its header without decoding it.
 
-Reads the first bytes of PNG and WebP and the markers of a JPEG, in microseconds and without a decoder, so that a
-picture of 132 kB that would be 160 MB of pixels is refused where it comes in. Whoever decodes checks again.
+Reads the first bytes of a PNG or WebP and the markers of a JPEG, in microseconds, so that a picture of 132 kB that would
+become 160 MB of pixels is refused where it comes in. A header may lie: the decoder checks again.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from cluster.errors import Rejected
 
 PNG, RIFF, WEBP, JPEG = b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP", b"\xff\xd8"
 MARKERS_MAX = 1000  # before the first scan of a JPEG; a camera writes some twenty
-FILL_MAX = 4096  # bytes before markers that stand for nothing; most encoders write none
+FILL_MAX = 4096  # fill bytes before the markers of a JPEG; most encoders write none
 SCAN = 0xDA
 RATIO_MAX = 40  # of the longer side to the shorter: a model scales a picture until the shorter one fits its input
 SCANS_MAX = 100  # of a progressive JPEG, each of which goes through all its blocks; encoders write about ten
+# Markers of a JPEG that begin a frame, and that begin a progressive one (ITU T.81, table B.1).
 FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
@@ -24,20 +25,21 @@ ALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
 
 @dataclass(frozen=True)
 class Dimensions:
-    """`kind` is "JPEG", "PNG" or "WEBP"; width and height are in pixels."""
+    """The format and size of a picture."""
 
-    kind: str
-    width: int
-    height: int
-    progressive: bool = False
+    kind: str  # "JPEG", "PNG" or "WEBP"
+    width: int  # pixels
+    height: int  # pixels
+    progressive: bool = False  # a JPEG of several scans
 
     @property
     def pixels(self) -> int:
+        """The area in pixels."""
         return self.width * self.height
 
 
 def of(data: bytes) -> Dimensions:
-    """What the header of a picture says.
+    """Read the header of a picture.
 
     Raises:
         Rejected: it is not a JPEG, PNG or WebP, or its header ends too early.
@@ -55,14 +57,16 @@ def of(data: bytes) -> Dimensions:
 
 
 def checked(data: bytes, pixels_max: int, jpeg_pixels_max: int) -> Dimensions:
-    """The same, refused where decoding would take too much.
+    """Read the header of a picture, and refuse a picture that would take too much to decode.
+
+    `pixels_max` holds for all pictures, `jpeg_pixels_max` instead where it is more, for a JPEG that is not progressive.
 
     Raises:
-        Rejected: as `of`; or it has too many pixels, or scans, or is a line rather than a picture.
+        Rejected: as `of`; or it has too many pixels or scans, or one side is much longer than the other.
     """
     found = of(data)
-    scaled = found.kind == "JPEG" and not found.progressive  # a progressive one is held whole to be scaled
-    most = max(pixels_max, jpeg_pixels_max) if scaled else pixels_max
+    is_scaled = found.kind == "JPEG" and not found.progressive  # as it is decoded; a progressive one is decoded first
+    most = max(pixels_max, jpeg_pixels_max) if is_scaled else pixels_max
     if not 0 < found.pixels <= most:
         hint = f"scale it down: a search sees no more in it; a JPEG may have {max(pixels_max, jpeg_pixels_max)} pixels"
         detail = f"the image has {found.width} by {found.height} pixels, a {found.kind} may have {most}"
@@ -79,10 +83,12 @@ def checked(data: bytes, pixels_max: int, jpeg_pixels_max: int) -> Dimensions:
 
 
 def unreadable() -> Rejected:
+    """Return the refusal of a picture whose header or data cannot be read."""
     return Rejected("the image cannot be read", status=422, code="bad-image", hint="send a JPEG, PNG or WebP")
 
 
 def _webp(data: bytes) -> tuple[int, int]:
+    """Return width and height in pixels (RFC 9649)."""
     kind = data[12:16]
     if kind == b"VP8X":  # the canvas: 24 bits each, less one
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
@@ -96,7 +102,10 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg(data: bytes) -> Dimensions:
-    """All markers up to the first scan are looked at: a decoder goes through what lies between them byte by byte, in Python."""
+    """Read all markers up to the first scan, and return the dimensions of the frame before it.
+
+    Bytes between markers are refused: Pillow goes through them one by one, in Python.
+    """
     at, filled, frame = 2, 0, None
     for _ in range(MARKERS_MAX):
         while data[at] == 0xFF and data[at + 1] == 0xFF:  # fill bytes

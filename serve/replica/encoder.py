@@ -1,6 +1,6 @@
-"""The encoder as the replicas see it: what they must know of its model, and what they may ask it.
+"""The encoder as replicas see it: the facts of its model, and the calls that it answers.
 
-Wherever it runs; `encoding` is the deployment that holds it and the way there.
+`encoding` has the deployment that holds the model, and the implementation that calls it. Knows not where the encoder runs.
 """
 
 from __future__ import annotations
@@ -15,35 +15,56 @@ from numpy.typing import NDArray
 from pipelines.models.cutoff import Cutoff
 from pipelines.models.relevance import Calibration
 
-Vector = NDArray[np.float32]
+Vector = NDArray[np.float32]  # (dimensions,), of unit length
 
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What a replica must know of the model that encodes queries."""
+    """The facts that a replica must know of a model that encodes queries."""
 
     name: str
     dimensions: int
-    fingerprint: str
-    calibration: Calibration
-    cutoff: Cutoff = field(default_factory=Cutoff, compare=False)  # what is too far to be shown
+    fingerprint: str  # of the weights: embeddings of other weights are not compared
+    calibration: Calibration  # of cosines to relevance
+    cutoff: Cutoff = field(default_factory=Cutoff, compare=False)  # decides which moments are too far to be shown
 
 
 class Encoding(Protocol):
-    """The encoder, wherever it runs. A model is named as in the catalogue, "" is the encoder's own.
+    """The encoder, wherever it runs. Models are named as in the catalogue; "" is the encoder's own.
 
-    Every call may raise `Temporary`.
+    Every call may raise `Temporary`: the encoder does not answer.
     """
 
     async def answers(self) -> None:
-        """Ask the encoder itself, whatever is known of it."""
+        """Check that the encoder answers, whatever was known of it before."""
 
-    async def facts(self, model: str = "") -> EncoderInfo: ...
+    async def facts(self, model: str = "") -> EncoderInfo:
+        """Return the facts of a model."""
 
-    def prepare(self, models: Iterable[str]) -> None: ...
+    def prepare(self, models: Iterable[str]) -> None:
+        """Have models loaded in the background, so that searches can switch to one of them."""
 
-    async def text(self, text: str, model: str = "") -> Vector: ...
+    async def text(self, text: str, model: str = "") -> Vector:
+        """Encode a text.
 
-    async def image(self, data: bytes, model: str = "") -> Vector: ...
+        Args:
+            text: the text.
+            model: the model to encode with.
 
-    async def close(self) -> None: ...
+        Returns:
+            The vector, (dimensions,), float32, of unit length.
+        """
+
+    async def image(self, data: bytes, model: str = "") -> Vector:
+        """Encode a picture.
+
+        Args:
+            data: a JPEG, PNG or WebP file.
+            model: the model to encode with.
+
+        Returns:
+            The vector, (dimensions,), float32, of unit length.
+        """
+
+    async def close(self) -> None:
+        """End the background tasks."""

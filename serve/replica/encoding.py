@@ -1,7 +1,8 @@
-"""Encoding of queries: the deployment that holds the model, and the replicas' way to it.
+"""Encoding of queries: `QueryEncoder` holds the model, `RemoteEncoding` is how replicas call it.
 
-`QueryEncoder` answers in batches; its methods run in threads of its own. `RemoteEncoding` puts a bounded cache, a
-time limit and a circuit breaker before it, so that a model that is away costs a search its vectors, never its answer.
+`QueryEncoder` is deployed by `app`, which gathers its calls into batches and runs them in threads. `RemoteEncoding` puts a
+bounded cache, a time limit and a circuit breaker before it, so that an encoder that is away costs a search its vectors, never
+its answer.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from serve.settings import SearchSettings
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-CACHED_S = 3600
-OTHERS_MAX = 1  # models beside the deployment's own: the one that is changed to
+CACHED_S = 3600  # of a text's vector in Redis
+OTHERS_MAX = 1  # models in memory beside the deployment's own: the one that searches are about to switch to
 PREPARE_TIMEOUT_S = 300.0
-PREPARE_AGAIN_S = 30.0
+PREPARE_AGAIN_S = 30.0  # after a model could not be loaded
 HINT = "ask again, or send a smaller one: a search sees no more than some hundred pixels each way"
-LATE_RETRY_S = 2.0
-OVERSIZE = 2  # times the side that a model sees: so large a picture stays, and the model's own scaling does the rest
+LATE_RETRY_S = 2.0  # after which a caller may send a picture again
+OVERSIZE = 2  # a picture is scaled down to about this many times the side that a model sees; the model scales the rest
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Loaded:
 
 
 class QueryEncoder:
-    """The model, loaded once a replica, and the one that searches are about to change to. `app` makes a deployment of it.
+    """The deployment's model, loaded once a replica of the encoder, and the model that searches are about to switch to.
 
-    A model is named as the catalogue names it; "" is the deployment's own.
+    Models are named as in the catalogue; "" is the deployment's own. Methods block, and may be called from several threads.
     """
 
     def __init__(self, model: ModelSettings, image_pixels_max: int, image_jpeg_pixels_max: int = 0) -> None:
@@ -68,15 +69,23 @@ class QueryEncoder:
         self._others: OrderedDict[str, Loaded] = OrderedDict()
 
     def facts(self, model: str = "") -> EncoderInfo:
-        """Of a model, which is loaded if it is not yet.
+        """Return the facts of a model, which is loaded if it is not yet.
 
         Raises:
-            Rejected: there is no such model here.
+            Rejected: this deployment does not have the model.
         """
         return self._of(model).facts
 
     def texts(self, texts: list[str], model: str = "") -> list[Vector]:
-        """One vector a text."""
+        """Encode texts as one batch.
+
+        Args:
+            texts: the texts.
+            model: the model to encode with.
+
+        Returns:
+            One vector a text, (dimensions,), float32, of unit length.
+        """
         return list(self._of(model).encoder.texts(texts))
 
     def _of(self, model: str) -> Loaded:
@@ -97,10 +106,17 @@ class QueryEncoder:
         return Loaded(made, facts)
 
     def image(self, data: bytes, model: str = "") -> Vector:
-        """The vector of an encoded picture.
+        """Decode and encode a picture.
+
+        Args:
+            data: a JPEG, PNG or WebP file.
+            model: the model to encode with.
+
+        Returns:
+            The vector, (dimensions,), float32, of unit length.
 
         Raises:
-            Rejected: it is no picture, or one that takes too much to decode.
+            Rejected: the data is not a picture, or would take too much to decode.
         """
         dimensions.checked(data, *self._pixels_max)
         try:
@@ -114,13 +130,13 @@ class QueryEncoder:
 
 
 def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
-    """A picture as RGB, made smaller as early as can be: no more of it is seen than its shorter side at `side_px`.
+    """Decode a picture to RGB, scaled down as early as possible until its shorter side is about `side_px`.
 
-    A JPEG is decoded at a lower scale; all others are averaged down before the model, which copies and scales each pixel
-    that it is given as a float, touches them.
+    A JPEG is decoded at a lower scale. Other pictures are averaged down afterwards, before the model copies and scales each
+    of their pixels as floats.
 
     Raises:
-        Rejected: it cannot be read.
+        Rejected: the picture cannot be read.
     """
     from PIL import Image
 
@@ -131,7 +147,7 @@ def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
                 scale *= 2
             if scale > 1:
                 picture.draft("RGB", (picture.width // scale, picture.height // scale))
-            if picture.width * picture.height > pixels_max:  # another size than the header's, or no such scale
+            if picture.width * picture.height > pixels_max:  # a size that the header did not have, or no such scale
                 raise dimensions.unreadable()
             picture.load()
             whole = picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -142,12 +158,12 @@ def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
 
 
 def _is_large(size: tuple[int, int], scale: int, pixels_max: int, side_px: int) -> bool:
-    """Is a picture, at a scale, more than may be decoded, or at least twice what is seen of it?"""
+    """Whether a picture of `size` (width, height), scaled down by `scale`, is too large to decode, or twice `side_px`."""
     return size[0] * size[1] > pixels_max * scale**2 or min(size) >= side_px * scale * 2
 
 
 class RemoteEncoding:
-    """`Encoding` over calls that may fail or hang (the deployment's handle)."""
+    """`Encoding` over calls that may fail or hang (those of the deployment's handle)."""
 
     def __init__(
         self,
@@ -157,6 +173,15 @@ class RemoteEncoding:
         text: Callable[[str, str], Awaitable[Vector]],
         image: Callable[[bytes, str], Awaitable[Vector]],
     ) -> None:
+        """Call nothing yet.
+
+        Args:
+            search: the limits in time, of the cache and of pictures.
+            store: where vectors of texts are shared with other replicas.
+            facts: returns the facts of a model (name).
+            text: encodes (text, model) to a vector, (dimensions,), float32.
+            image: encodes (file, model) to a vector, (dimensions,), float32.
+        """
         self._search = search
         self._store = store
         self._calls = (facts, text, image)
@@ -166,19 +191,19 @@ class RemoteEncoding:
         self.tasks = Tasks("encoding")
         self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
-        # Pictures have their own: those that take too long must not keep anybody from searching by words.
+        # Pictures have a breaker of their own: slow ones must not stop searches by text.
         self._image_breaker = Breaker("pictures", failures_max=3, reset_s=2.0)
         self._images = gates.pictures(search)
 
     async def answers(self) -> None:
-        """Ask the encoder itself: what is known of it stays known while it is away. Counts for no breaker."""
+        """Ask the encoder itself, past the cache and the breakers, since its facts stay known while it is away."""
         await self._calls[0]("")
 
     async def facts(self, model: str = "") -> EncoderInfo:
-        """Of a model. One that is not prepared yet is waited for as long as a search waits for the encoder.
+        """Return the facts of a model; wait for one that is being loaded as long as a search waits for the encoder.
 
         Raises:
-            Temporary: it is not loaded by then.
+            Temporary: the model is not loaded by then.
         """
         if model not in self._facts:
             own = self._facts.get("")
@@ -190,9 +215,10 @@ class RemoteEncoding:
         return self._facts[model]
 
     def prepare(self, models: Iterable[str]) -> None:
-        """Have models loaded beside the traffic, so that a change to one of them finds it there.
+        """Have models loaded in the background, so that searches can switch to one of them.
 
-        Those that are loaded are asked for again each time: an encoder that has started since has its own model alone.
+        Models that are loaded already are asked for again each time: an encoder that has been restarted since has only its
+        own model in memory.
         """
         for model in models:
             if model not in self._preparing and time.monotonic() - self._failed_at.get(model, -inf) > PREPARE_AGAIN_S:
@@ -201,7 +227,7 @@ class RemoteEncoding:
     async def _prepare(self, model: str) -> None:
         try:
             self._facts[model] = await asyncio.wait_for(self._calls[0](model), PREPARE_TIMEOUT_S)
-        except Exception as error:  # noqa: BLE001  whatever it is, the model cannot be used and is tried again later
+        except Exception as error:  # noqa: BLE001  after any failure the model is not usable, and is tried again later
             self._failed_at[model] = time.monotonic()
             log.warning("model %s is not loaded: %s", model, error)
         finally:
@@ -215,7 +241,18 @@ class RemoteEncoding:
             raise Temporary(f"model {model} is not loaded yet")
 
     async def text(self, text: str, model: str = "") -> Vector:
-        """A text's vector: from this replica's cache, from Redis, or from the encoder."""
+        """Return the vector of a text: from this replica's cache, from Redis, or from the encoder.
+
+        Args:
+            text: the text.
+            model: the model to encode with.
+
+        Returns:
+            The vector, (dimensions,), float32, of unit length.
+
+        Raises:
+            Temporary: the encoder does not answer in time.
+        """
         facts = await self.facts(model)
         known = self._known.get((facts.fingerprint, text))
         if known is not None:
@@ -234,11 +271,20 @@ class RemoteEncoding:
         return vector
 
     async def image(self, data: bytes, model: str = "") -> Vector:
-        """A picture's vector, from the encoder, which gets none that it would refuse, and few at once: whose the picture is
-        (`gates.asked_by`) says who comes first.
+        """Have the encoder encode a picture, of which it gets few at once.
+
+        Callers wait at a gate of their own, in the order that the gate gives to the caller of the search
+        (`gates.asked_by`). Pictures that the encoder would refuse are refused here.
+
+        Args:
+            data: a JPEG, PNG or WebP file.
+            model: the model to encode with.
+
+        Returns:
+            The vector, (dimensions,), float32, of unit length.
 
         Raises:
-            Rejected: it is no picture, or one that takes too much to decode.
+            Rejected: the data is not a picture, or would take too much to decode.
             Temporary: no place was free within `gate_wait_s`, or the encoder does not answer.
         """
         search = self._search
@@ -253,14 +299,17 @@ class RemoteEncoding:
                 raise Temporary(f"the picture was not looked at in time; {HINT}", LATE_RETRY_S) from error
 
     async def close(self) -> None:
+        """End the background tasks."""
         await self.tasks.close()
 
     async def _guarded(
         self, call: Callable[[], Awaitable[Result]], breaker: Breaker | None = None, timeout_s: float = 0.0
     ) -> Result:
-        """Call under a breaker and the time limit; whatever goes wrong on the way is `Temporary`.
+        """Call under a breaker and a time limit; a call that is late is cancelled, so that the encoder does not begin it.
 
-        A call that is late is cancelled, so that the encoder does not begin what nobody waits for.
+        Raises:
+            Rejected: the encoder refuses what it is given.
+            Temporary: anything else goes wrong.
         """
         breaker = breaker or self._breaker
         if not breaker.allow():
@@ -282,7 +331,7 @@ class RemoteEncoding:
 
 
 def of_handle(search: SearchSettings, store: Store, handle: Any) -> RemoteEncoding:
-    """Over a Serve deployment's handle."""
+    """Return the encoding over the handle of a Serve deployment."""
 
     async def facts(model: str) -> EncoderInfo:
         answer: EncoderInfo = await handle.described.remote(model)

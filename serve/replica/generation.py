@@ -1,13 +1,12 @@
-"""Which catalogue is searched: its generation and the model whose vectors are compared, looked at once a second or so.
+"""The state of the catalogue that is searched: its generation, and the model whose vectors are compared.
 
-A takedown or a change of model is felt within `generation_interval_s`. While the database is away the last look stands
-for `stale_max_s`, so that what is cached can still be shown; nothing can be taken down meanwhile, since that is a write.
+The state is asked for about once a second: a takedown or a change of model takes effect within `generation_interval_s`.
+While the database is away the last state holds for `stale_max_s`, so that kept answers can still be shown; nothing can be
+taken down meanwhile, since that is a write.
 
-Videos that are ingested one after another each change the catalogue, and answers that are kept need not go with each
-of them: what only adds moments is taken in at once after a quiet time and then every `growth_interval_s`.
-
-It never goes backwards: what a replica of the database answers that is behind what is known is asked of the primary,
-and replicas that are behind are not read until they have caught up.
+Each video that is ingested changes the catalogue, but kept answers need not be dropped for each: a change that only adds
+moments takes effect at once after a quiet time, and then every `growth_interval_s`. The generation never goes backwards: an
+older one that a standby answers is asked of the primary, and standbys that are behind are not read until they have caught up.
 """
 
 from __future__ import annotations
@@ -30,30 +29,37 @@ from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.5  # after a look that failed: callers before then are told what was known
+RETRY_S = 0.5  # after a look that failed; until then callers get the last state that was known
 
 
 @dataclass(frozen=True)
 class State:
-    """`stale` when the database could not be asked. `model` is None before the first ingest; `models` names them all.
+    """The state of the catalogue, as one replica knows it."""
 
-    `generation` is what kept answers go by: at least as old as `changed`, the changes that hide or rearrange something.
-    """
-
-    generation: int
-    model: SearchModel | None
-    models: tuple[str, ...] = ()
-    changed: int = 0
-    stale: bool = False
+    generation: int  # that kept answers belong to
+    model: SearchModel | None  # whose vectors are compared; None before the first ingest
+    models: tuple[str, ...] = ()  # the names of all models
+    changed: int = 0  # how many changes of the catalogue did more than add moments
+    stale: bool = False  # the database could not be asked, and this is the last state that was known
 
     @classmethod
     def of(cls, generation: int, model: SearchModel | None, models: tuple[str, ...], grown: int) -> State:
-        """What `index.state` tells."""
+        """Return the state that a row of `vectors.state` stands for.
+
+        Args:
+            generation: the number of the catalogue's changes.
+            model: the model that is searched.
+            models: the names of all models.
+            grown: how many of the changes only added moments.
+
+        Returns:
+            The state, not stale.
+        """
         return cls(generation, model, models, generation - grown)
 
 
 class Generation:
-    """One replica's view. Calls that come while a look is under way wait for that look, as long as they have time."""
+    """The state as one replica knows it. Callers who come while it is being asked for share that look, and wait for it."""
 
     def __init__(self, readers: Readers, search: SearchSettings) -> None:
         self._readers = readers
@@ -62,73 +68,75 @@ class Generation:
         self._looked_at = self._known_at = self._failed_at = float("-inf")
         self._changed_at = self._primary_at = self._grown_at = float("-inf")
         self._seen = 0  # the catalogue's own generation
-        self._look: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._seldom = Seldom(log)
         self.tasks = Tasks("generation")
 
     async def now(self) -> State:
-        """The state, at most `generation_interval_s` old; an older one, `stale`, where the look takes too long.
+        """Return the state, at most `generation_interval_s` old; an older one, `stale`, where asking takes too long.
 
         Raises:
-            Temporary: the database has been away for too long.
+            Temporary: the database has been away for longer than `stale_max_s`.
         """
         if (known := self.fresh()) is not None:
             return known
-        if self._look is None or self._look.done():
+        if self._looking is None or self._looking.done():
             if time.monotonic() - self._failed_at < RETRY_S:
                 return self._last()
-            self._look = self.tasks.spawn("a look at the generation", self._looked())
+            self._looking = self.tasks.spawn("a look at the generation", self._look())
         wait_s = self._search.deadline_s if self._known is None else self._search.connection_wait_s
-        await asyncio.wait({self._look}, timeout=deadlines.left_s(wait_s))
+        await asyncio.wait({self._looking}, timeout=deadlines.left_s(wait_s))
         return self.fresh() or self._last()
 
     def expire(self) -> None:
-        """Look again before the next answer, at the primary: this replica has just changed something."""
+        """Have the primary asked before the next answer, because this replica has just changed the catalogue."""
         self._looked_at = self._failed_at = float("-inf")
         self._changed_at = time.monotonic()
-        self._look = None  # one that is under way may have been answered before the change
+        self._looking = None  # a look that is under way may have been answered before the change
 
     def fresh(self) -> State | None:
-        """The state, if it is known well enough without asking."""
+        """Return the state if it was asked for within `generation_interval_s`; else None."""
         return self._known if time.monotonic() - self._looked_at < self._search.generation_interval_s else None
 
     async def close(self) -> None:
         await self.tasks.close()
 
-    async def _looked(self) -> None:
-        """Ask for the state, once for all who wait; belongs to none of their requests."""
+    async def _look(self) -> None:
+        """Ask for the state, once for all who wait; the deadline of none of them holds for it."""
         began = time.monotonic()
         try:
             with deadlines.unlimited():
-                found, of_primary = await self._asked()
+                state, of_primary = await self._ask()
         except (Temporary, psycopg.OperationalError) as error:
             self._seldom.warning(f"the generation is not known: {error}")
             self._failed_at = time.monotonic()
             return
         if began < self._known_at:
-            return  # a later look has come back before this one
-        if found.generation < self._seen:
-            log.warning("the primary is at generation %d after %d: was it restored?", found.generation, self._seen)
-        self._readers.at_least(found.generation)
-        self._seen = found.generation
-        self._known, self._known_at = self._taken_in(found), began
+            return  # a look that began later has come back before this one
+        if state.generation < self._seen:
+            log.warning("the primary is at generation %d after %d: was it restored?", state.generation, self._seen)
+        self._readers.at_least(state.generation)
+        self._seen = state.generation
+        self._known, self._known_at = self._growth_delayed(state), began
         self._primary_at = began if of_primary else self._primary_at
         if began >= self._changed_at:
             self._looked_at = began
 
-    def _taken_in(self, found: State) -> State:
-        """What was found, at the generation before where moments were only added since, a short while ago."""
+    def _growth_delayed(self, state: State) -> State:
+        """Return a new state, with the generation that was known where only moments were added since, a short while ago."""
         now_s, known = time.monotonic(), self._known
-        is_growth = known is not None and found.generation > known.generation and found.changed == known.changed
+        is_growth = known is not None and state.generation > known.generation and state.changed == known.changed
         if known is not None and is_growth and now_s - self._grown_at < self._search.growth_interval_s:
-            return replace(found, generation=known.generation)
+            return replace(state, generation=known.generation)
         if is_growth:
             self._grown_at = now_s
-        return found
+        return state
 
-    async def _asked(self) -> tuple[State, bool]:
-        """What a database says, and whether it is the primary: that is asked after a change of this replica's own, and
-        where another database is behind what is known."""
+    async def _ask(self) -> tuple[State, bool]:
+        """Return the state in the database, and whether the primary was asked for it.
+
+        The primary is asked after a change of this replica's own, and where a standby is behind what is known.
+        """
         if self._primary_at >= self._changed_at or self._changed_at == float("-inf"):
             state = State.of(*await self._readers.ask(vectors.state))
             if state.generation >= self._seen:
@@ -136,6 +144,11 @@ class Generation:
         return State.of(*await self._readers.primary(vectors.state)), True
 
     def _last(self) -> State:
+        """Return the last state that was known, as stale.
+
+        Raises:
+            Temporary: it is older than `stale_max_s`.
+        """
         if self._known is None or time.monotonic() - self._known_at > self._search.stale_max_s:
             raise Temporary("the database does not answer")
         return replace(self._known, stale=True)

@@ -1,9 +1,9 @@
-"""Liveness: whether this replica itself is of use, or should be replaced.
+"""Liveness: whether this replica should be replaced by another one.
 
-A database that is away for everybody is no reason: another replica would fare no better. But where no question of this
-replica has been answered for `liveness_s` while a fresh connection of its own kind is, its means are exhausted (lost
-connections, a descriptor limit, a fault of ours), and where the event loop is late all the time it answers nobody in
-time. `/healthz` says so, and so does `check` to Serve, which starts another replica.
+It should be where none of its questions has been answered for `liveness_s` although a fresh connection is answered: its
+connections are exhausted (lost, a descriptor limit, a fault of ours). It should be too where the event loop is late all the
+time. A database that does not answer anyone is not a reason: another replica would fare no better. `/healthz` reports it,
+and so does `check` to Serve, which then starts another replica.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from serve.replica.readers import Readers
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-LATE_S = 1.0  # of a tick: more than that is not a busy moment but a loop that is blocked
-DIRECT_TIMEOUT_S = 3.0
+LATE_S = 1.0  # of a tick: later than that the loop is not busy but blocked
+DIRECT_TIMEOUT_S = 3.0  # of a fresh connection
 MEANS, LOOP = "the database answers others and not this replica", "the event loop is late all the time"
 
 
 class Liveness:
-    """One replica's. `start` once the loop runs; `check` at any time."""
+    """The watch over one replica. `start` once the loop runs; `check` at any time."""
 
     def __init__(self, readers: Readers, liveness_s: float) -> None:
         self._readers, self._liveness_s = readers, liveness_s
@@ -37,6 +37,7 @@ class Liveness:
         self.tasks = Tasks("liveness")
 
     def start(self) -> None:
+        """Begin to watch the loop and the database."""
         self._on_time_at = time.monotonic()
         self.tasks.keep("the clock", self._tick)
         self.tasks.keep("the database", self._watch)
@@ -45,10 +46,10 @@ class Liveness:
         await self.tasks.close()
 
     def check(self) -> None:
-        """For `/healthz` and for Serve.
+        """Check that this replica is of use; for `/healthz` and for Serve.
 
         Raises:
-            Temporary: this replica should be replaced.
+            Temporary: it should be replaced.
         """
         if self._reason:
             raise Temporary(self._reason)
@@ -56,6 +57,7 @@ class Liveness:
             raise Temporary(LOOP)
 
     async def _tick(self) -> None:
+        """Note when the loop was on time last."""
         while True:
             began = time.monotonic()
             await asyncio.sleep(min(TICK_S, self._liveness_s / 5))
@@ -63,7 +65,7 @@ class Liveness:
                 self._on_time_at = time.monotonic()
 
     async def _watch(self) -> None:
-        """Ask now and then, so that a replica that nobody asks knows too; and ask otherwise when nothing comes back."""
+        """Ask the database now and then, also without traffic; where it does not answer, try a fresh connection."""
         while True:
             await asyncio.sleep(self._liveness_s / 5)
             if await self._is_answered():
@@ -75,7 +77,7 @@ class Liveness:
                 self._reason = MEANS if exhausted else ""
 
     async def _is_answered(self) -> bool:
-        """Whether a database has answered of late, or does now."""
+        """Whether a database has answered a moment ago, or does now."""
         if time.monotonic() - self._readers.answered_at < self._liveness_s / 5:
             return True
         try:

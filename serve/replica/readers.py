@@ -1,8 +1,9 @@
-"""Where searches read: the primary and its replicas, each behind a breaker, the replicas only while they keep up.
+"""The databases that are read from: the primary and its standbys, each behind a breaker.
 
-A replica that is away, no longer streaming, further behind than is allowed, or behind a generation of the catalogue that
-is known already is left out until it is well again; when none is left the primary answers. What must see the newest
-write (keys, permissions, a writer's own change) asks the primary alone. Knows nothing of what is asked.
+A standby is used only while it keeps up: one that is away, no longer streaming, further behind than is allowed, or behind a
+generation of the catalogue that is known already is left out until it has caught up. When none is left the primary answers.
+Questions that must see the newest write (keys, permissions, a writer's own change) ask the primary alone. Knows nothing of
+what is asked. In settings, logs and metrics a standby is called a replica, as PostgreSQL calls it too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-BEHIND_S = 0.1  # between looks at a replica that has not replayed a generation that is known
+BEHIND_S = 0.1  # between looks at a standby that has not replayed a generation that is known
+# How many seconds behind a standby is (infinity where it streams no more), and its generation of the catalogue.
 LAG: LiteralString = f"""
     SELECT CASE WHEN NOT pg_is_in_recovery() THEN 0
                 WHEN NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN 'infinity'
@@ -42,30 +44,30 @@ LAG: LiteralString = f"""
 
 
 class Reader:
-    """One database: `fit` while a replica keeps up, the primary always."""
+    """One database, with what is known of it: the primary is always `fit`, a standby while it keeps up."""
 
     def __init__(self, name: str, connections: Connections, *, is_replica: bool) -> None:
         self.name = name
         self.is_replica = is_replica
         self.connections = connections
         self.fit = True
-        self.generation = 0  # of the catalogue, when a replica was looked at last
+        self.generation = 0  # of the catalogue, when a standby was looked at last
         self.breaker = Breaker(name, failures_max=3, reset_s=1.0)
         self.answered_at = time.monotonic()
 
     def failed(self) -> None:
-        """It went away: a replica is asked nothing more before it has been looked at."""
+        """Mark the database as failed; a standby is skipped until the next lag check."""
         self.breaker.failure()
         self.fit = not self.is_replica
 
     def answered(self) -> None:
-        """Also with an error of the question's own: the server is there."""
+        """Mark the database as answering, also where the answer is an error of the question's own."""
         self.breaker.success()
         self.answered_at = time.monotonic()
 
 
 class Readers:
-    """Used inside one event loop: `await start()`, `ask(question)`, `await close()`."""
+    """The databases of one replica of Serve. Used inside one event loop: `start`, then `ask`, then `close`."""
 
     def __init__(self, primary: Connections, replicas: list[Connections], search: SearchSettings) -> None:
         self._primary = Reader("the primary", primary, is_replica=False)
@@ -78,70 +80,79 @@ class Readers:
         self.tasks = Tasks("readers")
 
     async def start(self) -> None:
-        """Begin to watch the replicas; waits for no database."""
+        """Begin to watch the standbys; waits for no database."""
         for reader in self._replicas:
             reader.fit = False  # until it has been looked at
         if self._replicas:
             self.tasks.keep("the watch of the replicas", self._watch)
 
     async def close(self) -> None:
+        """End the watch and close every connection."""
         await self.tasks.close()
         for reader in (self._primary, *self._replicas):
             await reader.connections.close()
 
     async def ask(self, question: Question[Answer], *, manner: str = PLAIN, limit_s: float | None = None) -> Answer:
-        """What a database answers, a replica first; asked once more where one goes away under the question.
+        """Ask a standby that keeps up, else the primary; ask once more where a database goes away during the question.
 
-        The caller may be cancelled at any moment: what the question holds is given back at once.
+        The caller may be cancelled at any moment: the connection is given back at once.
+
+        Args:
+            question: is called with a connection.
+            manner: the settings that the question gives its session (`connections`).
+            limit_s: the longest time for the question, in seconds; the setting `question_timeout_s` where it is None.
+
+        Returns:
+            What the question returns.
 
         Raises:
-            Temporary: none gives a connection, or the one that did hangs.
+            Temporary: no database gives a connection, or the one that did hangs.
             psycopg.Error: what the question raises; `QueryCanceled` where it took longer than its statements may.
         """
-        return await self._asked(self._order, question, manner, limit_s)
+        return await self._ask_twice(self._order, question, manner, limit_s)
 
     async def primary(self, question: Question[Answer], *, manner: str = PLAIN, limit_s: float | None = None) -> Answer:
-        """What the primary answers, which every write is in.
+        """Ask the primary, which has every write; otherwise as `ask`.
 
         Raises:
             Temporary, psycopg.Error: as `ask`.
         """
-        return await self._asked(lambda: iter((self._primary,)), question, manner, limit_s)
+        return await self._ask_twice(lambda: iter((self._primary,)), question, manner, limit_s)
 
     async def each(self, question: Question[Answer], *, manner: str = PLAIN, limit_s: float) -> list[Answer]:
-        """What every database answers that gives a connection, one after another."""
+        """Ask all databases one after another, and return the answers of those that give one."""
         answers = []
         for reader in (self._primary, *self._replicas):
             try:
-                answers.append(await self._of(reader, question, manner, limit_s))
+                answers.append(await self._ask_one(reader, question, manner, limit_s))
             except (Away, Busy, Slow, Late) as error:
                 self._seldom.warning(f"{reader.name}: {error}")
         return answers
 
     def at_least(self, generation: int) -> None:
-        """Leave out the replicas that have not this generation of the catalogue yet, and look at them at once."""
+        """Skip the standbys that have not replayed this generation of the catalogue yet, and look at them at once."""
         if generation != self._generation:  # less only after the primary was restored
             self._generation = generation
             self._behind.set()
 
     @property
     def answered_at(self) -> float:
-        """When a database answered last, by the monotonic clock."""
+        """The time of the last answer of any database, by the monotonic clock."""
         return max(reader.answered_at for reader in (self._primary, *self._replicas))
 
     async def works_directly(self, limit_s: float) -> bool:
-        """Whether the primary answers a fresh connection that needs none of the means here."""
+        """Whether the primary answers over a fresh connection outside of the pools."""
         return await works(self._primary.connections.url, limit_s)
 
     def gauges(self) -> Mapping[str, float]:
-        """The sums over all databases of `Connections.gauges`, as `connections_…`, and the replicas that are used."""
+        """Return the sums of `Connections.gauges` over all databases, as `connections_…`, and the standbys in use."""
         summed: dict[str, float] = {"replicas_fit": sum(self._is_used(each) for each in self._replicas)}
         for reader in (self._primary, *self._replicas):
             for name, value in reader.connections.gauges.items():
                 summed[f"connections_{name}"] = summed.get(f"connections_{name}", 0.0) + value
         return summed
 
-    async def _asked(
+    async def _ask_twice(
         self,
         order: Callable[[], Iterable[Reader]],
         question: Question[Answer],
@@ -149,30 +160,34 @@ class Readers:
         limit_s: float | None,
     ) -> Answer:
         try:
-            return await self._first(order(), question, manner, limit_s)
+            return await self._ask_first(order(), question, manner, limit_s)
         except psycopg.OperationalError as error:
             if not database.is_away(error):
                 raise
             self._seldom.warning(f"a database went away under a question, which is asked again: {type(error).__name__}")
-        return await self._first(order(), question, manner, limit_s)
+        return await self._ask_first(order(), question, manner, limit_s)
 
-    async def _first(
+    async def _ask_first(
         self, readers: Iterable[Reader], question: Question[Answer], manner: str, limit_s: float | None
     ) -> Answer:
-        """What the first reader answers that gives a connection."""
+        """Ask the first database that gives a connection.
+
+        Raises:
+            Temporary: none gives one.
+        """
         reason: Temporary = Away("the database does not answer")
         for reader in readers:
             if not reader.breaker.allow():
                 continue
             try:
-                return await self._of(reader, question, manner, limit_s)
+                return await self._ask_one(reader, question, manner, limit_s)
             except (Away, Busy) as error:
                 self._seldom.warning(f"{reader.name}: {error}")
                 reason = error
         raise reason
 
-    async def _of(self, reader: Reader, question: Question[Answer], manner: str, limit_s: float | None) -> Answer:
-        """What one reader answers, as its breaker sees it: a question that fails by itself is an answer too."""
+    async def _ask_one(self, reader: Reader, question: Question[Answer], manner: str, limit_s: float | None) -> Answer:
+        """Ask one database, and tell its breaker: a question that fails by its own fault is an answer too."""
         wait_s = deadlines.left_s(self._search.connection_wait_s)
         try:
             answer = await reader.connections.use(question, wait_s, limit_s, manner)
@@ -195,6 +210,7 @@ class Readers:
         return reader.fit and reader.generation >= self._generation
 
     def _order(self) -> Iterator[Reader]:
+        """Yield the databases to ask: the standbys in use, which take turns, then the primary."""
         fit = [reader for reader in self._replicas if self._is_used(reader)]
         turn = next(self._turns) % len(fit) if fit else 0
         yield from (*fit[turn:], *fit[:turn], self._primary)
@@ -212,7 +228,7 @@ class Readers:
         try:
             lag_s, generation = await reader.connections.use(_lag, self._search.connection_wait_s)
         except Busy:
-            return  # it answers others, and nothing new is known of it
+            return  # it answers other callers, and nothing new is known of it
         except (psycopg.Error, Temporary):
             lag_s, generation = float("inf"), 0
         fit = lag_s <= self._search.replica_lag_max_s

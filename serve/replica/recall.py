@@ -1,8 +1,9 @@
-"""Recall as it is on real queries: now and then a search that the index answered is made again by comparing everything.
+"""Recall on real queries: now and then a search that the index answered is made again by comparing every vector.
 
-Beside the traffic, one at a time and not more often than is allowed, on a replica where there is one; the mean of the
-last looks is a metric. Alert on it: an index loses recall silently, as rows come and queries change. The same query is
-put to the indexes of other models too, which nobody is shown: what a switch to one of them would find is known before.
+These checks run beside the traffic, one at a time and not more often than is allowed, on a standby where there is one. The
+mean recall of the last checks is a metric to alert on: an index loses recall silently, as rows come and queries change. The
+indexes of the catalogue's other models get the same query, so that the recall of each is known before searches switch to it.
+Shows nobody anything.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ from serve.settings import SearchSettings
 log = logging.getLogger(__name__)
 
 Vector = NDArray[np.float32]
-AT = 10
-EXACT = "exact"  # the manner of questions that compare everything
+AT = 10  # moments that are compared of each search: recall@10
+EXACT = "exact"  # the manner of questions that compare every vector
 SLACK_S = 1.0  # for the server to end a comparison that takes too long
-KEPT = 100
-CLOSE_WAIT_S = 1.0  # for the look that is under way
+KEPT = 100  # checks of one model that the mean is taken of
+CLOSE_WAIT_S = 1.0  # for the check that is under way
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """The other models that a query can be put to: their names, its vector in one of them, and how to look."""
+    """How the same query is put to models that are not searched."""
 
-    names: Sequence[str]
-    vector: Callable[[SearchModel], Awaitable[Vector]]
+    names: Sequence[str]  # of the models
+    vector: Callable[[SearchModel], Awaitable[Vector]]  # encodes the query in one of them
     plan: SearchLimits
 
 
 class Recall:
-    """One replica's looks. `follow` never waits and never fails."""
+    """The recall of one replica's searches, as its checks have found it. `follow` never waits and never fails."""
 
     def __init__(self, readers: Readers, search: SearchSettings) -> None:
         self._readers = readers
@@ -59,16 +60,25 @@ class Recall:
 
     @property
     def means(self) -> Mapping[str, float]:
-        """Of the last looks, by model; a model that was not looked at is not there."""
+        """The mean recall of the last checks, from 0 to 1, by name of the model; only of models that were checked."""
         return {name: sum(looks) / len(looks) for name, looks in self._looks.items()}
 
     def looks(self, model: str) -> int:
+        """Return how many checks of a model the mean is taken of."""
         return len(self._looks[model])
 
     def follow(
         self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits, shadow: Shadow | None = None
     ) -> None:
-        """Look again at what the index found, if it is time to, and at what those of other models find."""
+        """Begin a check of a search that the index has answered, if it is time for one.
+
+        Args:
+            model: the model that was searched.
+            vector: the query, (dimensions,), of unit length.
+            filters: what the search was narrowed to.
+            looked: what the index found.
+            shadow: how the query is put to the catalogue's other models; None where there are none.
+        """
         every_s = self._search.recall_interval_s
         due = every_s > 0 and time.monotonic() - self._looked_at >= max(
             every_s, self._took_s / self._search.recall_share_max
@@ -78,6 +88,7 @@ class Recall:
             self._task = self.tasks.spawn("a look", self._look(model, vector, filters, looked, shadow))
 
     async def close(self) -> None:
+        """Wait a moment for the check that is under way, then end."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=CLOSE_WAIT_S)
         await self.tasks.close()
@@ -85,6 +96,7 @@ class Recall:
     async def _look(
         self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits, shadow: Shadow | None
     ) -> None:
+        """Check the search, then the other models."""
         began = time.monotonic()
         try:
             with deadlines.unlimited():
@@ -98,6 +110,7 @@ class Recall:
             self._took_s = time.monotonic() - began
 
     async def _compare(self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits) -> None:
+        """Compare every vector, and note the recall of what the index found."""
         timeout_ms = self._search.recall_timeout_ms
         true = await self._readers.ask(
             lambda connection: vectors.exact(connection, model, vector, AT, filters, timeout_ms),
@@ -107,7 +120,7 @@ class Recall:
         self._looks[model.name].append(share_of(looked.hits, true))
 
     async def _look_aside(self, name: str, filters: Filters, shadow: Shadow) -> None:
-        """Of a model that is not searched; one that was removed, or whose vectors are compared whole, is passed over."""
+        """Check a model that is not searched; skip one that was removed, or whose vectors are all compared anyway."""
         model = await self._readers.ask(lambda connection: vectors.named(connection, name))
         if model is None:
             return
@@ -120,6 +133,6 @@ class Recall:
 
 
 def share_of(hits: Sequence[Hit], true: Sequence[Hit]) -> float:
-    """How many of the true nearest are among the first that were found, from 0 to 1."""
+    """Return the share of the true nearest moments that are among the first that were found, from 0 to 1."""
     found = {hit.segment_id for hit in hits[: len(true)]}
     return len(found & {hit.segment_id for hit in true}) / max(1, len(true))

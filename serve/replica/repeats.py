@@ -1,9 +1,10 @@
-"""An Idempotency-Key stands for one search: sent again with another it is refused (as draft-ietf-httpapi-idempotency-key-header
-asks). What a key stands for is kept for each viewer in Redis, and in this replica: for `idempotency_s`, for viewers that have
-neither a key nor a cookie of ours for `idempotency_address_s`, so that what strangers make up does not fill Redis for a day.
+"""Idempotency keys of searches: a key stands for one search, and is refused with another one.
 
-Guaranteed: the same replica refuses while it remembers (the last keys), all replicas while Redis is there. While Redis is
-away two replicas may answer two searches with one key; the ledger counts only the first of them.
+So draft-ietf-httpapi-idempotency-key-header asks. The search that a key stands for is kept by viewer, in Redis and in this
+replica, for `idempotency_s`; of viewers without an API key and a cookie of ours only for `idempotency_address_s`, so that
+keys that strangers make up do not fill Redis for a day. A replica refuses a second search while it remembers the key, all
+replicas do while Redis answers. While Redis is away two replicas may answer two searches with one key; the ledger counts
+only the first of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from serve.replica.store import Store
 from serve.settings import SearchSettings
 
 PREFIX = "idempotency:"
-KEPT_MAX = 20_000
+KEPT_MAX = 20_000  # keys in this replica
+# Return the search that a key stands for and for how many seconds; a key that is new stands for the search in ARGV[1].
 FIRST = """local known = redis.call('GET', KEYS[1])
 if known then return {known, redis.call('TTL', KEYS[1])} end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
@@ -25,24 +27,30 @@ return {ARGV[1], tonumber(ARGV[2])}"""
 
 
 class Repeats:
-    """What the keys of one replica's callers stand for. Used inside one event loop."""
+    """The search that each Idempotency-Key of one replica's callers stands for. Used inside one event loop."""
 
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store, self._search = store, search
-        self._kept: OrderedDict[str, tuple[str, float]] = OrderedDict()  # and until when, monotonic
+        self._kept: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by name: a query's identity, until when
 
     async def check(self, viewer: bytes, key: str, identity: str, *, is_named: bool) -> None:
-        """Note that the key of a viewer, who is a keyed hash, stands for a search; named are those with a key or cookie.
+        """Check that a key stands for no other search; from now on it stands for this one.
+
+        Args:
+            viewer: the keyed hash of the viewer.
+            key: the Idempotency-Key.
+            identity: the identity of the query.
+            is_named: whether the viewer is known by an API key or a cookie, and not by the address alone.
 
         Raises:
-            Rejected: 422, it stands for another one.
+            Rejected: 422, the key stands for another search.
         """
         name = PREFIX + hashlib.blake2b(viewer + key.encode(), digest_size=16).hexdigest()
         known, until_s = self._kept.get(name, (identity, 0.0))
         if time.monotonic() >= until_s:
             lasts_s = self._search.idempotency_s if is_named else self._search.idempotency_address_s
-            found = await self._store.run(FIRST, name, identity, lasts_s)
-            known, left_s = (found[0].decode(), int(found[1])) if found else (identity, lasts_s)
+            stored = await self._store.run(FIRST, name, identity, lasts_s)
+            known, left_s = (stored[0].decode(), int(stored[1])) if stored else (identity, lasts_s)
             self._kept.pop(name, None)
             self._kept[name] = known, time.monotonic() + left_s
             if len(self._kept) > KEPT_MAX:

@@ -1,10 +1,9 @@
-"""Answers that are kept: first in this replica (bounded), then in Redis for all of them, by query and generation.
+"""Pages that are kept, by query and generation: first in this replica (bounded), then in Redis for all replicas.
 
-An answer is kept as the bytes that are sent, with what its appearances need; searches for the same at the same moment
-are made once and shared. Nobody waits until Redis has an answer, and what is made within a moment is given to it
-together. Only whole answers are kept, never degraded ones. Both copies are as old as the answer: after `result_cache_s`
-it is made again, since its cursor and its links hold for a while only; an older one is shown when that fails. Knows
-nothing of how an answer is made.
+A page is kept as the bytes that are sent, with what its appearances need. Equal searches at the same time are made once
+and shared. No caller waits until Redis has a page; pages that are made within a moment are sent to it together. Degraded
+pages are never kept. A page is made again after `result_cache_s`, since its cursor and its links expire; an older one is
+shown when making it fails. Knows nothing of how a page is made.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from serve.settings import SearchSettings
 
 MADE, REPLICA, SHARED = "miss", "replica", "redis"
 PREFIX = "result:"
-GATHER_S = 0.02  # for what is made, before Redis is given all of it
-ANSWER_S = 0.2  # of a request's deadline, kept to answer with something else when the search is not made in time
-EXPECTED = (PixrError, psycopg.Error)  # of the making of an answer; each caller who waits gets it
+GATHER_S = 0.02  # during which pages are gathered before they are sent to Redis together
+ANSWER_S = 0.2  # of a request's deadline, left to answer with something else when the page is not made in time
+EXPECTED = (PixrError, psycopg.Error)  # that making a page may raise; every caller who waits gets the error
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A moment on the page, as far as money is concerned."""
+    """A moment on a page that may earn, with what its appearance records."""
 
     segment_id: int
     creator_id: int
@@ -45,46 +44,50 @@ class Shown:
 
 @dataclass(frozen=True)
 class ResultPage:
-    """One page of an answer: its moments as JSON, and the rest of what is sent."""
+    """One page of an answer: its moments as JSON, and everything else that is sent."""
 
-    moments: bytes
-    shown: tuple[Shown, ...]
+    moments: bytes  # a JSON array
+    shown: tuple[Shown, ...]  # the moments that may earn
     next_cursor: str | None
     degraded: tuple[str, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # by stage, of making it
-    facets: Mapping[str, Any] | None = None  # of what was found, where they were asked for
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)  # that each stage of making it took
+    facets: Mapping[str, Any] | None = None  # None where they were not asked for
     made_at_s: float = field(default_factory=time.time, compare=False)  # since 1970
 
     def tag(self, *, nothing_matches: bool) -> str:
-        """The entity tag of an answer that shows this page, and says or does not say that nothing matches."""
+        """Return the entity tag of an answer that shows this page and states `nothing_matches`."""
         return self._tags[nothing_matches]
 
     @cached_property
     def _tags(self) -> tuple[str, str]:
-        rest = [self.next_cursor, self.degraded, self.facets]
-        said, unsaid = (manners.tag(self.moments, orjson.dumps([*rest, each])) for each in (False, True))
-        return said, unsaid
+        """The entity tags of answers with `nothing_matches` False and True."""
+        stated = [self.next_cursor, self.degraded, self.facets]
+        matching, nothing = (manners.tag(self.moments, orjson.dumps([*stated, each])) for each in (False, True))
+        return matching, nothing
 
     @property
     def is_empty(self) -> bool:
+        """Whether neither this page nor a further one shows a moment."""
         return self.moments == b"[]" and self.next_cursor is None
 
     def dump(self) -> bytes:
+        """Return the bytes that stand for this page in Redis: a line of JSON, then the moments."""
         rows = [(each.segment_id, each.creator_id, each.best_frame_ms, each.relevance_ppm) for each in self.shown]
         return orjson.dumps([self.next_cursor, rows, self.facets, self.made_at_s]) + b"\n" + self.moments
 
     @classmethod
     def load(cls, data: bytes) -> ResultPage:
+        """Return the page that `dump` has written, here or in a replica of the release before this one."""
         head, _, moments = data.partition(b"\n")
-        next_cursor, rows, *more = orjson.loads(head)
-        facets, made_at_s = (*more, None, None)[:2]  # neither from a replica of the release before this one
+        next_cursor, rows, *added = orjson.loads(head)
+        facets, made_at_s = (*added, None, None)[:2]  # which an earlier release did not write
         shown = tuple(Shown(*row) for row in rows)
-        # Never of the future, by whatever clock: it would be kept for longer.
+        # A time in the future, by another machine's clock, would keep the page for longer.
         return cls(moments, shown, next_cursor, facets=facets, made_at_s=min(made_at_s or time.time(), time.time()))
 
 
 class Results:
-    """One replica's answers. Used inside one event loop."""
+    """The pages that one replica keeps. Used inside one event loop."""
 
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store = store
@@ -100,38 +103,46 @@ class Results:
     async def get(
         self, identity: str, generation: int, make: Callable[[], Coroutine[Any, Any, ResultPage]]
     ) -> tuple[ResultPage, str]:
-        """The answer to a query, and where it comes from; one that is too old only where none can be made.
+        """Return the page of a query: kept, shared with an equal search that is being made, or made.
+
+        Args:
+            identity: the identity of the query.
+            generation: the generation of the catalogue.
+            make: makes the page.
+
+        Returns:
+            The page and where it comes from; a page that is too old only where none can be made.
 
         Raises:
-            Temporary: none can be made, and none was kept.
+            Temporary: no page can be made in time, and none was kept.
         """
-        kept = self.kept(identity, generation)
-        if kept is not None:
-            return kept, REPLICA
+        page = self.kept(identity, generation)
+        if page is not None:
+            return page, REPLICA
         name = f"{PREFIX}{generation}:{identity}"
         task = self._making.get(name)
         if task is None:
-            # Its time is its own: the first who asks may have little left, and those who join it more.
+            # With a deadline of its own: the first caller may have little time left, and those who join more.
             with deadlines.limited(self._search.deadline_s):
                 task = self.tasks.spawn("an answer", self._fetch(generation, identity, make), expected=EXPECTED)
             self._making[name] = task
             task.add_done_callback(lambda _: self._making.pop(name, None))
-        # A caller who goes away, or whose time is over, does not take the answer from those who wait for it.
+        # A caller who goes away, or whose time is over, does not end the search for others who wait for it.
         try:
             return await deadlines.within(asyncio.shield(task), self._most_s())
         except Temporary:
-            old = self._kept_since(identity, generation, self._search.result_cache_s + self._search.stale_max_s)
-            if old is None:
+            page = self._kept_since(identity, generation, self._search.result_cache_s + self._search.stale_max_s)
+            if page is None:
                 raise
-            return old, REPLICA
+            return page, REPLICA
 
     def _most_s(self) -> float:
-        """How long an answer may take, so that there is time left to answer with what is popular."""
+        """Return how long making a page may take, so that there is time left to answer with what is popular."""
         most_s = deadlines.left_s(self._search.deadline_s)
         return max(most_s - ANSWER_S, most_s / 2)
 
     def kept(self, identity: str, generation: int) -> ResultPage | None:
-        """What this replica has, and was made within `result_cache_s`."""
+        """Return the page that this replica has made or loaded within `result_cache_s`; None if there is none."""
         if generation != self._generation:
             self._clear(generation)
         return self._kept_since(identity, generation, self._search.result_cache_s)
@@ -144,24 +155,25 @@ class Results:
         return page
 
     async def forget(self) -> None:
-        """Remove every answer, here and in Redis; other replicas follow by the generation."""
+        """Remove every page, here and in Redis; other replicas follow by the generation."""
         self._clear(self._generation)
         await self.shared()
         await self._store.forget(PREFIX)
 
     async def close(self) -> None:
-        """Give Redis what it has not got yet, and end what is being made."""
+        """Send Redis the pages that it has not got yet, and end those that are being made."""
         await self.shared()
         await self.tasks.close()
 
     async def shared(self) -> None:
-        """Until Redis has, or has refused, what was made so far."""
+        """Wait until Redis has, or has refused, the pages that were made so far."""
         while self._sharing is not None:
-            await asyncio.shield(self._sharing)  # who goes away does not take it from Redis, or from others who wait
+            await asyncio.shield(self._sharing)  # a caller who is cancelled does not end the sharing
 
     async def _fetch(
         self, generation: int, identity: str, make: Callable[[], Coroutine[Any, Any, ResultPage]]
     ) -> tuple[ResultPage, str]:
+        """Load a page from Redis, or make and keep it."""
         name = f"{PREFIX}{generation}:{identity}"
         data = await self._store.get(name)
         if data is not None:
@@ -170,7 +182,7 @@ class Results:
             page = await deadlines.within(make(), self._most_s())
         if page.degraded:
             return page, MADE
-        if generation == self._generation:  # of the replica now, which may have moved on while this was made
+        if generation == self._generation:  # the replica may have moved on while the page was made
             self._keep(identity, page)
         if data is not None:
             return page, SHARED
@@ -180,7 +192,7 @@ class Results:
         return page, MADE
 
     async def _share(self) -> None:
-        """Give Redis what was made, and what is made meanwhile."""
+        """Send Redis the pages that were made, and those that are made meanwhile."""
         try:
             while self._unshared:
                 await asyncio.sleep(GATHER_S)

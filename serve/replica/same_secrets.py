@@ -1,7 +1,8 @@
-"""Whether a replica has the secrets of its deployment; one with others is of no use, and what it records would be paid again.
+"""Whether a replica has the secrets of its deployment. With other secrets what it records would be paid twice.
 
-The database is asked before the first request, and where it does not answer, until it does. What it has not noted is no concern
-here: Serve's keeper notes it before there is a replica (see `cluster.database.fingerprints`).
+The database, which has noted fingerprints of the secrets, is asked before the first request and, where it does not answer,
+until it does. Secrets that it has not noted are not compared: Serve's keeper notes all of them before there is a replica
+(`cluster.database.fingerprints`).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from serve.replica.readers import Readers
 
 log = logging.getLogger(__name__)
 
-START_S = 1.0  # for the first look: a database that is away must not keep a replica from saying so
-AGAIN_S = 2.0
+START_S = 1.0  # for a look, so that a replica starts, and can report it, while the database is away
+AGAIN_S = 2.0  # between looks
 
 
 class SameSecrets:
-    """One replica's. Used inside one event loop: `await start()` before the first request, `until_known` beside them."""
+    """The comparison of one replica's secrets. Used inside one event loop: `start` before the first request, then
+    `until_known` in the background.
+    """
 
     def __init__(self, settings: Settings, readers: Readers) -> None:
         self._here = fingerprints.of(settings)
@@ -34,7 +37,7 @@ class SameSecrets:
         self._refusal: Rejected | None = None
 
     async def start(self) -> None:
-        """Look once, for a moment.
+        """Compare the secrets once, for `START_S` at most.
 
         Raises:
             Rejected: the deployment has other secrets.
@@ -46,7 +49,7 @@ class SameSecrets:
             log.warning("whether the secrets are the deployment's is not known yet: %s", error)
 
     async def until_known(self) -> None:
-        """Go on looking until the database has answered; `check` says what came of it."""
+        """Try until the database has answered; `check` raises what came of it."""
         while not self._is_known:
             await asyncio.sleep(AGAIN_S)
             try:
@@ -56,7 +59,7 @@ class SameSecrets:
                 self._is_known, self._refusal = True, error
 
     def check(self) -> None:
-        """For Serve, which ends a replica of which this raises.
+        """Check that the secrets are those of the deployment; Serve replaces a replica that raises.
 
         Raises:
             Rejected: the deployment has other secrets.

@@ -1,8 +1,8 @@
-"""What replicas share for a while, in Redis: bytes by name, behind one breaker. Losing it costs speed and nothing else.
+"""The store that replicas share, in Redis: bytes by name, for a while, behind one breaker. Its loss costs speed alone.
 
-Names begin with the deployment's own mark, so that deployments can share a server. Each call runs in a task of its own,
-bounded in time, so that a caller who goes away half way leaves no connection in the middle of a reply: redis-py drops
-such a connection, but gives it back only if it is not cancelled once more while it does. Knows nothing of what is kept.
+Names begin with the mark of the deployment, so that deployments can share a server. Each call runs in a task of its own,
+limited in time, so that a caller who is cancelled leaves no connection in the middle of a reply: redis-py drops such a
+connection, but gives it back only if it is not cancelled once more while it does. Knows nothing of what is stored.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from cluster.tasks import uncancelled
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-FORGET_PAGE = 500
+FORGET_PAGE = 500  # names that Redis looks at in one step of a walk
 CALL_TIMEOUT_S = 2 * cache.TIMEOUT_S  # a connection may have to be made first
 FORGET_TIMEOUT_S = 10.0  # of a walk through all names
-CALLS_MAX = 64
+CALLS_MAX = 64  # at the same time
 
 
 class Store:
-    """One replica's way to Redis, under names that begin with `prefix`, which is the deployment's own.
+    """The connection of one replica to Redis; every name is stored under the deployment's own `prefix`.
 
-    Every call answers None when Redis is away, at once while the breaker is open.
+    Every call returns None when Redis is away, at once while the breaker is open.
     """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, calls_max: int = CALLS_MAX) -> None:
@@ -45,35 +45,37 @@ class Store:
         self._places_max, self._places = calls_max, asyncio.Semaphore(calls_max)
 
     async def ping(self) -> None:
-        """For readiness.
+        """Check that Redis answers.
 
         Raises:
-            Temporary: Redis does not answer.
+            Temporary: it does not.
         """
         if not await self._guarded(self._redis.ping):
             raise Temporary("Redis does not answer")
 
     async def get(self, name: str) -> bytes | None:
-        found = await self._guarded(lambda: self._redis.get(self.prefix + name))
-        return found if isinstance(found, bytes) else None
+        """Return the bytes of a name; None if there are none."""
+        data = await self._guarded(lambda: self._redis.get(self.prefix + name))
+        return data if isinstance(data, bytes) else None
 
     async def put(self, name: str, data: bytes, lasts_s: int) -> None:
+        """Store bytes under a name for `lasts_s` seconds."""
         await self._guarded(lambda: self._redis.set(self.prefix + name, data, ex=lasts_s))
 
     async def put_all(self, named: Mapping[str, bytes], lasts_s: int) -> None:
-        """Several at once, in one round trip."""
-        together = self._redis.pipeline(transaction=False)
+        """Store bytes under several names for `lasts_s` seconds, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
         for name, data in named.items():
-            together.set(self.prefix + name, data, ex=lasts_s)
-        await self._guarded(together.execute)
+            pipeline.set(self.prefix + name, data, ex=lasts_s)
+        await self._guarded(pipeline.execute)
 
     async def run(self, script: str, name: str, *arguments: float | str) -> list[Any] | None:
-        """A script over one name, atomically."""
-        found = await self._guarded(lambda: self._redis.eval(script, 1, self.prefix + name, *map(str, arguments)))
-        return found if isinstance(found, list) else None
+        """Run a Lua script over one name (KEYS[1]), atomically, and return the list that it returns."""
+        values = await self._guarded(lambda: self._redis.eval(script, 1, self.prefix + name, *map(str, arguments)))
+        return values if isinstance(values, list) else None
 
     async def forget(self, start: str) -> None:
-        """Remove every name that begins so."""
+        """Remove every name that begins with `start`."""
 
         async def remove() -> None:
             async for name in self._redis.scan_iter(f"{self.prefix}{start}*", count=FORGET_PAGE):
@@ -82,7 +84,7 @@ class Store:
         await self._guarded(remove, FORGET_TIMEOUT_S)
 
     async def _guarded(self, call: Callable[[], Awaitable[Result]], limit_s: float = CALL_TIMEOUT_S) -> Result | None:
-        """The result of a call, None while Redis is away. Waiting for a place can be cancelled, the call cannot."""
+        """Return the result of a call; None while Redis is away. The wait for a place can be cancelled, the call cannot."""
         if not self._breaker.allow():
             return None
         try:

@@ -1,8 +1,9 @@
-"""Warming: a replica takes searches once the graph is in the database's memory and finds what it should find.
+"""Warming: a replica is ready once the index is in the database's memory and its recall is as it should be.
 
-Right after a start each step through the graph waits for the disk. With `pg_prewarm` the index is read whole, without
-it probes read what searches read. Then some probes are made again by comparing everything. Probes are moments moved
-away by noise: a moment itself is found too easily. Catalogues that are compared whole need none of it.
+Right after a start each step through the index waits for the disk. `pg_prewarm` reads all of the index; where the server
+does not have it, probes read the parts that searches read. Some probes are then made again by comparing every vector, which
+tells recall. A probe is the vector of a moment moved away by noise: a moment's own vector is found too easily. A catalogue
+that is small enough to be compared every time needs no warming.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
-WARM_TIMEOUT_S = 1800.0  # of reading an index whole and comparing everything for a few probes
-AGAIN_S = 5.0  # after what went wrong
+WARM_TIMEOUT_S = 1800.0  # of reading all of an index and comparing every vector for a few probes
+AGAIN_S = 5.0  # between attempts
 
 
 class Warming:
-    """One replica's. `reason` says why it should not be searched yet; empty once it should."""
+    """The warming of the index that one replica searches."""
 
     def __init__(self, readers: Readers, search: SearchSettings) -> None:
         self._readers, self._search = readers, search
         self.tasks = Tasks("warming")
         self._tried = asyncio.Event()
-        self.reason = "the index is being warmed"
-        self.recall = float("nan")
+        self.reason = "the index is being warmed"  # why the replica is not ready; empty once it is
+        self.recall = float("nan")  # the lowest of all databases, from 0 to 1
 
     async def start(self) -> None:
-        """Begin, and wait for the first attempt, though no longer than is allowed."""
+        """Begin, and wait for the end of the first attempt, `warm_wait_s` at most."""
         self.tasks.spawn("the index", self._until_warm())
         try:
             await asyncio.wait_for(self._tried.wait(), self._search.warm_wait_s)
@@ -51,10 +52,10 @@ class Warming:
         await self.tasks.close()
 
     async def look(self) -> None:
-        """For readiness.
+        """Check that the index is warm.
 
         Raises:
-            Temporary: it is not warm yet, or finds too little.
+            Temporary: it is not warm yet, or its recall is too low.
         """
         if self.reason:
             raise Temporary(self.reason)
@@ -75,7 +76,7 @@ class Warming:
                 await asyncio.sleep(AGAIN_S)
 
     async def _attempt(self) -> str:
-        """Warm every database that answers; what is wrong with the index, or nothing."""
+        """Warm every database that answers, and return what is wrong with the index; "" if nothing is."""
         _, model, *_ = await self._readers.ask(vectors.state)
         if model is None or model.rows <= self._search.exact_rows_max:
             return ""
@@ -97,9 +98,9 @@ class Warming:
 
 
 async def recall_of(connection: Connection, model: SearchModel, search: SearchSettings) -> float:
-    """Ask an index what searches could; the share of the true nearest that it finds, 1 where comparing takes too long."""
+    """Search an index by probes, and return its recall, from 0 to 1; 1 where comparing every vector takes too long."""
     plan = SearchLimits(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
-    found: list[float] = []
+    recalls: list[float] = []
     for number, vector in enumerate(await probes(connection, model, search.warm_probes)):
         looked = await vectors.nearest(connection, model, vector, search.candidates_max, None, plan)
         if number < search.warm_recall_probes:
@@ -108,30 +109,30 @@ async def recall_of(connection: Connection, model: SearchModel, search: SearchSe
             except psycopg.errors.QueryCanceled:
                 log.warning("recall is not known: comparing everything takes more than recall_timeout_ms")
                 continue
-            found.append(share_of(looked.hits, true))
-    return sum(found) / len(found) if found else 1.0
+            recalls.append(share_of(looked.hits, true))
+    return sum(recalls) / len(recalls) if recalls else 1.0
 
 
 async def require_recall(url: str, name: str, search: SearchSettings) -> None:
-    """Before searches change to a model: its index must find the nearest, warm as it is after this.
+    """Warm the index of a model and check its recall, before searches switch to the model.
 
     Raises:
-        Rejected: it finds too little.
+        Rejected: its recall is lower than `warm_recall_min`.
     """
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         model = await vectors.named(connection, name)
         if model is None or model.rows <= search.exact_rows_max:
             return
         await prewarm(connection, model)
-        found, wanted = await recall_of(connection, model, search), search.warm_recall_min
-    if found < wanted:
-        detail = f"the index of {name!r} finds {found:.2f} of the nearest, {wanted:.2f} are wanted"
+        recall, wanted = await recall_of(connection, model, search), search.warm_recall_min
+    if recall < wanted:
+        detail = f"the index of {name!r} finds {recall:.2f} of the nearest, {wanted:.2f} are wanted"
         hint = f"`pixr index build --model {name}`, or use --force"
         raise Rejected(detail, status=409, code="low-recall", hint=hint)
 
 
 async def prewarm(connection: Connection, model: SearchModel) -> None:
-    """Read the model's index and vectors into memory, where the server has the extension for it."""
+    """Read the index and the vectors of a model into memory, if the server has `pg_prewarm`."""
     row = await (await connection.execute("SELECT to_regproc('pg_prewarm') IS NOT NULL")).fetchone()
     if row is not None and row[0]:
         await vectors.configure(connection, {"statement_timeout": 0})  # reading a large index takes minutes
@@ -143,9 +144,18 @@ async def prewarm(connection: Connection, model: SearchModel) -> None:
 
 
 async def probes(connection: Connection, model: SearchModel, count: int) -> list[NDArray[np.float32]]:
-    """Unit vectors near moments of all over the catalogue: each is one of them plus as much noise. Always the same."""
+    """Return vectors near moments from all over the catalogue, always the same for one catalogue.
+
+    Args:
+        connection: to the database.
+        model: the model whose vectors are taken.
+        count: how many probes to make; fewer where the catalogue has fewer moments.
+
+    Returns:
+        Unit vectors (dimensions,), each the sum of a moment's vector and noise of the same length, normalised.
+    """
     rng, made = np.random.default_rng(model.id), []
-    for vector in await vectors.sampled(connection, model, count):
+    for vector in await vectors.sampled(connection, model, count):  # (dimensions,), of unit length
         noise = rng.standard_normal(len(vector)).astype(np.float32)
         moved = vector + noise / np.linalg.norm(noise)
         made.append((moved / np.linalg.norm(moved)).astype(np.float32))
