@@ -18,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cluster import tasks
-from serve.replica.kept import RetentionCollector
+from serve.replica.ledger_retention import RetentionCollector
 
 if TYPE_CHECKING:
     from ledger.audit.ages import Age
@@ -55,8 +55,8 @@ class Metrics:
         self.registry.register(_ReplicaGaugesCollector(means or ReplicaGauges()))
         self.open = Opened()
         self.registry.register(self.open)
-        self.kept = RetentionCollector()
-        self.registry.register(self.kept)
+        self.retention = RetentionCollector()
+        self.registry.register(self.retention)
         labels = ("intent", "degraded", "source", "variant")
         self._searches = Counter("pixr_searches", "Searches answered.", labels, registry=self.registry)
         self._seconds = Histogram("pixr_search_seconds", "Time to answer.", buckets=BUCKETS_S, registry=self.registry)

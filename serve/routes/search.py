@@ -93,7 +93,7 @@ def router(services: Services) -> APIRouter:
     async def read_metrics() -> Response:
         """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
         metrics, readers = services.metrics, services.readers
-        await asyncio.gather(opened.look(metrics.open, readers), metrics.kept.look(readers))
+        await asyncio.gather(opened.look(metrics.open, readers), metrics.retention.look(readers))
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
