@@ -99,6 +99,7 @@ class Generation:
         return self._known if time.monotonic() - self._looked_at < self._search.generation_interval_s else None
 
     async def close(self) -> None:
+        """End a look that is under way."""
         await self.tasks.close()
 
     async def _look(self) -> None:

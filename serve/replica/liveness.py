@@ -43,6 +43,7 @@ class Liveness:
         self.tasks.keep("the database", self._watch)
 
     async def close(self) -> None:
+        """End the watch."""
         await self.tasks.close()
 
     def check(self) -> None:

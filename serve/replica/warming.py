@@ -49,6 +49,7 @@ class Warming:
             log.warning("searches are taken before the index is warm: %.0f s are over", self._search.warm_wait_s)
 
     async def close(self) -> None:
+        """End the warming, if it is under way."""
         await self.tasks.close()
 
     async def look(self) -> None:

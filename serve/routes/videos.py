@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.errors import Rejected
@@ -185,7 +184,7 @@ def router(services: Services) -> APIRouter:
         """Change title, description, tags, visibility or language. Search follows at once."""
         video = await _changeable(services, ids.key(video_id), caller)
         words = new.model_dump(exclude_none=True)
-        if video.status == "removed" or not await services.threads.ask(_change, video.id, words):
+        if video.status == "removed" or not await services.threads.ask(catalog.change, video.id, **words):
             raise Rejected(f"video {video_id} has been removed", status=409, code="removed")
         services.generation.expire()
         return _document(await _changeable(services, video.id, caller), caller)
@@ -203,10 +202,6 @@ def router(services: Services) -> APIRouter:
         return {"id": str(video.id), "public_id": video.public_id, "status": "removed"}
 
     return routes
-
-
-def _change(connection: Connection[Any], video_id: int, words: dict[str, Any]) -> bool:
-    return catalog.change(connection, video_id, **words)
 
 
 def seen_by(caller: Principal | None) -> Seen:

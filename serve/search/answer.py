@@ -246,8 +246,8 @@ async def streamed(
             with gates.asked_by(share, weight):
                 whole = context.tasks.spawn("a search", find(context, search, query), expected=EXPECTED)
             words = None
-            if _has_words(query):
-                by_words = find(context, search, _of_words(query))
+            if (alone := _words_alone(query)) is not None:
+                by_words = find(context, search, alone)
                 words = context.tasks.spawn("a search by words", by_words, expected=EXPECTED)
             try:
                 if words is not None and (early := await _early(words, whole)) is not None:
@@ -259,13 +259,10 @@ async def streamed(
     yield FUSED, result
 
 
-def _has_words(query: Query) -> bool:
-    """Whether words and vectors both count, so that the words alone may be there earlier."""
-    return bool(query.wanted) and query.text_weight > 0 and query.vector_weight > 0 and query.cursor is None
-
-
-def _of_words(query: Query) -> Query:
-    """Return the same search by its words alone, which does not wait for their relevance."""
+def _words_alone(query: Query) -> Query | None:
+    """Return the same search by its words alone, which waits for no vectors; None where not both of them count."""
+    if not (query.wanted and query.text_weight > 0 and query.vector_weight > 0 and query.cursor is None):
+        return None
     return replace(query, vector_weight=0.0, intent=Intent.TYPING, is_early=True)
 
 

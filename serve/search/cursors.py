@@ -65,7 +65,10 @@ def pack(
     """
     version = OF_VIDEOS if by_video else OF_MOMENTS
     expires_s = int((time.time() if now_s is None else now_s) + expires_in_s)
-    entries = (ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, _bits(each.matched)) for each in ranked)
+    entries = (
+        ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, sum(MATCHED[name] for name in each.matched))
+        for each in ranked
+    )
     body = zlib.compress(HEADER.pack(version, expires_s, generation) + b"".join(entries), COMPRESSION)
     return base64.urlsafe_b64encode(_signature(body, key) + body).decode().rstrip("=")
 
@@ -138,10 +141,6 @@ def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, A
     if time.time() > expires_s:
         raise _refused("the cursor has expired", LIST_AGAIN)
     return asked, after
-
-
-def _bits(matched: tuple[str, ...]) -> int:
-    return sum(MATCHED[name] for name in matched)
 
 
 def _ranked(segment_id: int, score: float, relevance_ppm: int, bits: int) -> Ranked:
