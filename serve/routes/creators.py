@@ -54,7 +54,7 @@ class Earnings(BaseModel):
 
 
 class Live(BaseModel):
-    """Earned by appearances so far, before what was taken back; counted within a second or so of the fold."""
+    """The sum that appearances have earned so far, without later reversals; about a second behind the ledger."""
 
     creator_id: str
     creator_public_id: str
@@ -116,7 +116,7 @@ class WalletProof(BaseModel):
 
 
 class NewWallet(BaseModel):
-    """A wallet without a proof, as of an exchange, is taken, and payouts to it wait."""
+    """The wallet to pay to. One without a proof, for instance of an exchange, is accepted, and payouts to it wait."""
 
     model_config = ConfigDict(extra="forbid")
     wallet: Address
@@ -129,7 +129,7 @@ class ToProve(BaseModel):
 
 
 class WalletChallenge(BaseModel):
-    """What the wallet's key has to sign: `message`, byte for byte as UTF-8, before `expires_at`; it is good once."""
+    """A message that the wallet's key has to sign, byte for byte as UTF-8, before `expires_at`. It can be used once."""
 
     creator_id: str
     creator_public_id: str
@@ -188,12 +188,12 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/{creator_id}/earnings", response_model=Earnings)
     async def read_earnings(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
-        """What the creator has earned, and where it is now."""
+        """Return the sums that the creator has earned: pending, payable, in flight and paid."""
         return await services.threads.ask(earnings.of, await _own(services, caller, creator_id))
 
     @routes.get("/{creator_id}/earnings/live", response_model=Live)
     async def read_live(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
-        """What the creator has earned so far, for a page that asks every second: from a counter, or from the journal."""
+        """Return the sum earned so far, for a page that asks every second: from a counter, else from the journal."""
         number = await _own(services, caller, creator_id)
         counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, number))
         public_id = await services.threads.ask(earnings.check_creator, number)
@@ -205,7 +205,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
     async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:
-        """Every movement of the creator's money, newest first, however many there are."""
+        """Return a CSV of every movement of the creator's money, newest first, however many there are."""
         number = await _own(services, caller, creator_id)
         shelf = Shelf.of(services.settings, services.storage)
         # Before the response begins, so that a failure of the first part has the status of an error.
@@ -240,14 +240,14 @@ def _add_wallet(routes: APIRouter, services: Services) -> None:
 
     @routes.post("/{creator_id}/wallet/challenge", response_model=WalletChallenge, status_code=201)
     async def challenge_wallet(creator_id: CreatorId, asked: ToProve, caller: Principal = needs_key) -> dict[str, Any]:
-        """Ask for the message by whose signature a wallet is proven. An earlier one of the same key's is void then."""
+        """Issue the message whose signature proves a wallet. It replaces an earlier message of the same caller."""
         number = await _own(services, caller, creator_id)
         economics = services.settings.section(Economics)
         return await services.threads.ask(_challenge, economics, number, asked.wallet, _asked_by(caller))
 
     @routes.put("/{creator_id}/wallet", response_model=Wallet)
     async def change_wallet(creator_id: CreatorId, new: NewWallet, caller: Principal = needs_key) -> dict[str, Any]:
-        """Change where the creator is paid; payouts wait for a while, unless it is the first wallet, and proven."""
+        """Change the wallet that the creator is paid at. Payouts then wait for a while, unless it is the first and proven."""
         number = await _own(services, caller, creator_id)
         return await services.threads.ask(_change, services.settings.section(Economics), number, new, caller)
 

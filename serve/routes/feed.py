@@ -32,7 +32,7 @@ DAY_MS = 86_400_000
 
 
 class Event(BaseModel):
-    """Something that a viewer watched."""
+    """A moment that a viewer watched, finished or liked."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"segment_id": "42", "kind": "play"}]})
     segment_id: SegmentId

@@ -35,7 +35,7 @@ Text = Annotated[str, Field(max_length=2000, pattern=texts.LINE)]
 
 
 class JobOptions(BaseModel):
-    """How to sample a video, which jobs go first, and whether videos move that were shown as another creator's."""
+    """How to sample videos, which jobs go first, and whether videos of another creator are moved to this one."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["", "frames", "key-frames", "interval"] = ""
@@ -66,7 +66,7 @@ class JobVideos(BaseModel):
 
 
 class Job(BaseModel):
-    """How a job stands."""
+    """The state of a job, with counts of its videos."""
 
     model_config = ConfigDict(extra="allow")
     id: str
@@ -110,7 +110,7 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20,
         caller: Principal = needs_key,
     ) -> Any:
-        """The newest jobs first: those that speak for no other creators than the key."""
+        """List jobs, the newest first: those that speak only for creators that the key speaks for too."""
         place = pages.start(cursor)
         rows, total = await services.threads.ask(_listed, limit + 1, place.after, caller.speaks_for)
         shown, is_more = pages.cut(rows, limit)
@@ -119,12 +119,12 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/{job_id}", response_model=Job)
     async def read(job_id: JobId, caller: Principal = needs_key) -> Any:
-        """How one job stands, with the reasons of what was refused."""
+        """Return the state of one job, with the reason of each file that was refused."""
         return await services.threads.ask(jobs.get, job_id, caller.speaks_for)
 
     @routes.delete("/{job_id}", response_model=Job)
     async def cancel(job_id: JobId, caller: Principal = needs_key) -> Any:
-        """Stop a job; what it has finished stays. Cancelling again is not an error."""
+        """Stop a job; videos that it has finished stay. Cancelling may be repeated."""
         return await services.threads.ask(_cancel, services.settings, job_id, caller.speaks_for)
 
     return routes

@@ -27,7 +27,7 @@ Scope = Literal["search", "ingest", "creator", "admin"]
 
 
 class NewKey(BaseModel):
-    """Whose key it is to be and what it may do.
+    """The key to make: its name, its scopes, and the creators that it stands for.
 
     A key of scope creator names the creator; one of scope ingest names the handles of those it may speak for, or says "any".
     """
@@ -47,14 +47,14 @@ class NewKey(BaseModel):
 
 
 class Rotation(BaseModel):
-    """How long the old key lives on."""
+    """For how many seconds the old key stays good."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"grace_s": 3600}]})
     grace_s: Annotated[int, Field(ge=0, le=keys.LIFETIME_MAX_S)] = keys.ROTATION_GRACE_S
 
 
 class Key(BaseModel):
-    """A key as it is listed; `key` itself only when it was just made, and never again."""
+    """A key as it is listed. `key` is the secret itself, which only the answer that made it shows."""
 
     id: str
     name: str
@@ -84,7 +84,7 @@ def router(services: Services) -> APIRouter:
     async def list_keys(
         cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=keys.LISTED_MAX)] = keys.LISTED_MAX
     ) -> Any:
-        """Every key, the newest first, with what it may do; never the key itself."""
+        """List all keys, the newest first, with their scopes; never the secrets themselves."""
         place = pages.start(cursor)
         rows, total = await services.threads.ask(_listed, limit + 1, *place.after)
         shown, is_more = pages.cut(rows, limit)
@@ -93,18 +93,18 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("", response_model=Key, status_code=201)
     async def create_key(new: NewKey) -> Any:
-        """Make a key. It is in this answer and nowhere else."""
+        """Make a key. Only this answer shows the secret."""
         creator_id = None if new.creator_id is None else await ids.creator(services.readers, str(new.creator_id))
         return await services.threads.ask(_created, new, creator_id)
 
     @routes.post("/{key_id}/rotate", response_model=Key, status_code=201)
     async def rotate_key(key_id: KeyId, rotation: Rotation) -> Any:
-        """Make a key with the same scopes and lifetime; the old one lives on for a while."""
+        """Make a key with the same scopes and lifetime in place of an old one, which stays good for `grace_s` seconds."""
         return await services.threads.ask(_rotated, key_id, rotation.grace_s)
 
     @routes.delete("/{key_id}", response_model=Key)
     async def revoke_key(key_id: KeyId) -> Any:
-        """End a key: at once for what changes something, within seconds for the rest; ending it again is not an error."""
+        """Revoke a key: at once for calls that change something, within seconds for all others. It may be repeated."""
         return await services.threads.ask(_revoked, key_id)
 
     return routes

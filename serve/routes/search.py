@@ -56,7 +56,7 @@ def router(services: Services) -> APIRouter:
     async def post_search(
         request: Request, body: Body, idempotency_key: IdempotencyKey = None, principal: Principal | None = anybody
     ) -> Response:
-        """The same with everything a search can say."""
+        """Search by a text, a picture, a moment to find more of, or several of them, with filters and weights."""
         return await answering.respond(request, body, principal, idempotency_key)
 
     @routes.get("/v1/segments/{segment_id}/similar", response_model=Answer, tags=["search"])
@@ -68,19 +68,19 @@ def router(services: Services) -> APIRouter:
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
-        """Moments that look like this one."""
+        """Find moments that look like this one."""
         body = Body(segment_id=segment_id, limit=limit, intent=intent)
         return await answering.respond(request, body, principal, idempotency_key)
 
     @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
     async def read_health() -> Response:
-        """Alive. Asks nobody else, and is not affected by what is away for everybody."""
+        """Tell whether this replica is alive. No dependency is asked, so one that is away for all replicas changes nothing."""
         services.liveness.check()
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
     async def read_ready(request: Request) -> Response:
-        """Ready. Redis and the encoder may be away: they cost speed and vectors only.
+        """Tell whether this replica is ready. Redis and the encoder may be away: their loss costs speed, or vectors, alone.
 
         Administrators, and networks of `[search] operators_from`, are told each dependency.
         """
@@ -91,7 +91,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def read_metrics() -> Response:
-        """This replica's counters, for Prometheus: for administrators, and networks of `[search] operators_from`."""
+        """Return this replica's counters for Prometheus, to administrators and networks of `[search] operators_from`."""
         metrics, readers = services.metrics, services.readers
         await asyncio.gather(opened.look(metrics.open, readers), metrics.retention.look(readers))
         return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -93,7 +93,7 @@ class Wanted(BaseModel):
 
 
 class Change(BaseModel):
-    """What to change; what is left out stays."""
+    """The fields to change; those that are left out stay as they are."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"visibility": "private"}], "minProperties": 1}
@@ -181,7 +181,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.patch("/videos/{video_id}", response_model=Video)
     async def change(video_id: VideoId, new: Change, caller: Principal = needs_key) -> Any:
-        """Change title, description, tags, visibility or language. Search follows at once."""
+        """Change title, description, tags, visibility or language. Searches find the new words at once."""
         video = await _changeable(services, ids.key(video_id), caller)
         words = new.model_dump(exclude_none=True)
         if video.status == "removed" or not await services.threads.ask(catalog.change, video.id, **words):
@@ -191,7 +191,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.delete("/videos/{video_id}", response_model=Removed)
     async def remove(video_id: VideoId, caller: Principal = needs_key) -> Any:
-        """Take a video down for good: out of every answer at once, then what was made of it is deleted."""
+        """Take a video down for good: it leaves every answer at once, then its file and thumbnails are deleted."""
         video = await _changeable(services, ids.key(video_id), caller)
         bucket = services.settings.s3.bucket
         try:
