@@ -173,7 +173,7 @@ class RemoteEncoding:
         text: Callable[[str, str], Awaitable[Vector]],
         image: Callable[[bytes, str], Awaitable[Vector]],
     ) -> None:
-        """Call nothing yet.
+        """Keep the calls; none is made yet.
 
         Args:
             search: the limits in time, of the cache and of pictures.

@@ -47,7 +47,7 @@ class Liveness:
         await self.tasks.close()
 
     def check(self) -> None:
-        """Check that this replica is of use; for `/healthz` and for Serve.
+        """Check that this replica need not be replaced; for `/healthz` and for Serve.
 
         Raises:
             Temporary: it should be replaced.

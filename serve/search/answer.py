@@ -114,7 +114,7 @@ def kept(context: SearchContext, query: Query) -> SearchResult | None:
 
 
 async def find(context: SearchContext, search: SearchSettings, query: Query) -> SearchResult:
-    """Find a page: shared with searches for the same, or made; what is popular where no list can be asked.
+    """Find a page: kept, shared with an equal search, or made; a page of the feed where no list can be asked.
 
     Args:
         context: the replica's connections and caches.
@@ -260,7 +260,7 @@ async def streamed(
 
 
 def _words_alone(query: Query) -> Query | None:
-    """Return the same search by its words alone, which waits for no vectors; None where not both of them count."""
+    """Return the same search by its words alone, which waits for no vectors; None unless words and vectors both count."""
     if not (query.wanted and query.text_weight > 0 and query.vector_weight > 0 and query.cursor is None):
         return None
     return replace(query, vector_weight=0.0, intent=Intent.TYPING, is_early=True)
@@ -276,7 +276,7 @@ async def _early(words: asyncio.Task[SearchResult], whole: asyncio.Task[SearchRe
 
 
 async def _cancelled(*tasks: asyncio.Task[SearchResult] | None) -> None:
-    """Cancel what goes on behind a stream that has ended, and wait for its end; its failures were said or concern nobody."""
+    """Cancel the searches of a stream that has ended, and wait until they have ended too, whatever they raise."""
     started = [task for task in tasks if task is not None]
     for task in started:
         task.cancel()
