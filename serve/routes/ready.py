@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cluster.errors import Temporary
+from cluster.tasks import Tasks
+from ledger.appearances.recorder import Recorder
 from serve.http import deadlines
 from serve.routes.services import Services
+
+Question = Callable[[], Awaitable[object]]
 
 TIMEOUT_S = 2.0  # of one question
 KEPT_S = 1.0  # for how long an answer is given again
@@ -22,8 +26,8 @@ NEEDED = ("postgres", "index", "tasks")  # a replica without one of them is not 
 class Readiness:
     """The readiness of one replica, at most `KEPT_S` old; callers who ask at the same time share an answer."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, questions: Mapping[str, Question], tasks: Tasks) -> None:
+        self._questions, self._tasks = questions, tasks
         self._until_s = float("-inf")
         self._looking: asyncio.Task[dict[str, Any]] | None = None
 
@@ -31,32 +35,37 @@ class Readiness:
         """Return the document of `look`, now or within the last second."""
         if self._looking is None or (self._looking.done() and time.monotonic() >= self._until_s):
             with deadlines.unlimited():  # shared by all who ask, so that the deadline of none holds for it
-                self._looking = self._services.tasks.spawn("readiness", self._look())
+                self._looking = self._tasks.spawn("readiness", self._look())
         return await asyncio.shield(self._looking)
 
     async def _look(self) -> dict[str, Any]:
         try:
-            return await look(self._services)
+            return await look(self._questions)
         finally:
             self._until_s = time.monotonic() + KEPT_S
 
 
-async def look(services: Services) -> dict[str, Any]:
+def questions_of(services: Services) -> Mapping[str, Question]:
+    """Return the question to each dependency of a replica, by name; one that is not answered raises."""
+    objects, storage, bucket = services.objects, services.storage, f"s3://{services.settings.s3.bucket}"
+    return {
+        "postgres": lambda: services.readers.primary(lambda connection: connection.execute("SELECT 1")),
+        "index": services.warming.look,
+        "redis": services.store.ping,
+        "s3": lambda: objects.run(storage.exists, bucket),
+        "encoder": services.encoding.answers,
+        "recorder": lambda: _recorder(services.recorder),
+        "tasks": lambda: _tasks(services.failing()),
+    }
+
+
+async def look(questions: Mapping[str, Question]) -> dict[str, Any]:
     """Ask every dependency.
 
     Returns:
         `{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; ready when all that is needed answers.
     """
-    questions = {
-        "postgres": _postgres(services),
-        "index": services.warming.look(),
-        "redis": services.store.ping(),
-        "s3": services.objects.run(services.storage.exists, f"s3://{services.settings.s3.bucket}"),
-        "encoder": services.encoding.answers(),
-        "recorder": _recorder(services),
-        "tasks": _tasks(services),
-    }
-    answers = await asyncio.gather(*(_reason(question) for question in questions.values()))
+    answers = await asyncio.gather(*(_reason(question()) for question in questions.values()))
     reasons = dict(zip(questions, answers, strict=True))
     return {
         "ready": not any(reasons[name] for name in NEEDED),
@@ -64,36 +73,32 @@ async def look(services: Services) -> dict[str, Any]:
     }
 
 
-async def _postgres(services: Services) -> None:
-    await services.readers.primary(lambda connection: connection.execute("SELECT 1"))
-
-
-async def _tasks(services: Services) -> None:
+async def _tasks(failing: Mapping[str, str]) -> None:
     """Check the background tasks: one that fails again and again is a fault, though requests are still answered.
 
     Raises:
         Temporary: some fail.
     """
-    if failing := services.failing():
+    if failing:
         raise Temporary(f"{', '.join(sorted(failing))} failed; the log says why")
 
 
-async def _recorder(services: Services) -> None:
+async def _recorder(recorder: Recorder) -> None:
     """Check that appearances reach the database; else they wait in the spool, and searches go on until it is full.
 
     Raises:
         Temporary: the recorder fails, or the spool is full.
     """
-    if failing := services.recorder.failing:
+    if failing := recorder.failing:
         raise Temporary(f"{', '.join(sorted(failing))} failed; the log says why")
-    if services.recorder.is_full:
+    if recorder.is_full:
         raise Temporary("the spool is full")
 
 
-async def _reason(question: Awaitable[Any]) -> str:
-    """Return why a question fails; "" where it is answered."""
+async def _reason(answer: Awaitable[object]) -> str:
+    """Return why a dependency does not answer; "" where it does."""
     try:
-        await asyncio.wait_for(question, TIMEOUT_S)
+        await asyncio.wait_for(answer, TIMEOUT_S)
     except Temporary as error:
         return error.public
     except Exception as error:  # noqa: BLE001  any failure is the answer to the question

@@ -39,7 +39,8 @@ def router(services: Services) -> APIRouter:
     """Return the routes over one replica's services."""
     routes = APIRouter(route_class=Route)
     anybody, parameters = Depends(keys.optional(services)), Depends(of_parameters)
-    answering, readiness = Answering(services, services.metrics.observe), ready.Readiness(services)
+    answering = Answering(services, services.metrics.observe)
+    readiness = ready.Readiness(ready.questions_of(services), services.tasks)
 
     @routes.get("/v1/search", response_model=Answer, tags=["search"], summary="Search by text")
     async def read_search(

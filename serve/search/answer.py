@@ -29,8 +29,8 @@ from serve.access.viewers import Viewer
 from serve.http import gates
 from serve.http.deadlines import at_most
 from serve.http.leaving import ClientConnection, require_here
-from serve.replica.generation import State
-from serve.replica.results import EXPECTED, MADE, REPLICA, ResultPage
+from serve.replica.generation import Generation, State
+from serve.replica.results import EXPECTED, MADE, REPLICA, ResultPage, Results
 from serve.search import cursors, references
 from serve.search import page as pages
 from serve.search.candidates import Candidates, Lists
@@ -81,7 +81,7 @@ async def answer(context: SearchContext, search: SearchSettings, query: Query, c
     permit(query, caller)
     async with at_most(search.deadline_s):
         query = await references.resolved(context.readers, context.pictures, search, query)
-    result = kept(context, query)
+    result = kept(context.generation, context.results, query)
     if result is None:
         share, weight = caller.share, caller.weight(search)
         async with at_most(search.deadline_s), context.gate.passed(share, weight):
@@ -104,12 +104,12 @@ def permit(query: Query, caller: Caller) -> None:
         raise Rejected(said, status=403, code="scope-missing", hint=hint)
 
 
-def kept(context: SearchContext, query: Query) -> SearchResult | None:
+def kept(generation: Generation, results: Results, query: Query) -> SearchResult | None:
     """Return the page that this replica has kept for a query; None if it has none, or must ask for the generation."""
-    state = context.generation.fresh()
+    state = generation.fresh()
     if state is None or query.cursor is not None:
         return None
-    page = context.results.kept(query.identity, state.generation)
+    page = results.kept(query.identity, state.generation)
     return SearchResult(page, REPLICA, _model_name(state), query.asks_everything) if page is not None else None
 
 
@@ -239,7 +239,7 @@ async def streamed(
     permit(query, caller)
     async with at_most(search.deadline_s):
         query = await references.resolved(context.readers, context.pictures, search, query)
-    result = kept(context, query)
+    result = kept(context.generation, context.results, query)
     if result is None:
         share, weight = caller.share, caller.weight(search)
         async with context.gate.passed(share, weight):

@@ -61,8 +61,9 @@ class Shortcut:
 
     async def _hot(self, request: Request) -> Response | None:
         """Answer a search that was asked a moment ago and whose page is kept; None for any other."""
-        query = self._context.query_cache.get(request.scope["query_string"])
-        result = answer.kept(self._context, query) if query is not None else None
+        context = self._context
+        query = context.query_cache.get(request.scope["query_string"])
+        result = answer.kept(context.generation, context.results, query) if query is not None else None
         if query is None or result is None:
             return None
         try:

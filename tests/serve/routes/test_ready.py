@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from cluster import cache
 from cluster.settings import Settings
 from serve.replica.store import Store
 from serve.routes import ready
-from serve.routes.services import Services
 from tests.ledger.appearances.test_recorder import fixture_no_room  # noqa: F401
 from tests.serve.doors import Doors, fill, opened, tiny
 
@@ -28,10 +27,10 @@ async def doors(settings: Settings) -> AsyncIterator[Doors]:
 async def test_those_who_ask_at_once_share_an_answer(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
     looks, look = 0, ready.look
 
-    async def counted(services: Services) -> dict[str, Any]:
+    async def counted(questions: Mapping[str, ready.Question]) -> dict[str, Any]:
         nonlocal looks
         looks += 1
-        return await look(services)
+        return await look(questions)
 
     monkeypatch.setattr(ready, "look", counted)
     answers = await asyncio.gather(*(doors.http.get("/readyz") for _ in range(50)))
@@ -47,7 +46,7 @@ async def test_those_who_ask_at_once_share_an_answer(doors: Doors, monkeypatch: 
 async def test_a_dependency_that_is_away_is_named_without_its_address(doors: Doors) -> None:
     nowhere = cache.async_client("redis://:secret@127.0.0.1:1/0")
     away = dataclasses.replace(doors.services, store=Store(doors.settings, nowhere, calls_max=1))
-    found = await ready.look(away)
+    found = await ready.look(ready.questions_of(away))
     assert not found["dependencies"]["redis"]["ok"]
     assert found["dependencies"]["redis"]["reason"] == "Redis does not answer"
     assert "127.0.0.1" not in str(found)
