@@ -155,7 +155,7 @@ async def _first_page(context: SearchContext, search: SearchSettings, query: Que
     finally:
         encoding.cancel()  # where neither list has begun to wait for it, it does not outlive the search
     candidates = await lists.fused(nearest, named)
-    return await pages.made(context.readers, context.links, context.cursor_key, search, query, candidates)
+    return await pages.make(context.readers, context.links, context.cursor_key, search, query, candidates)
 
 
 async def _further_page(context: SearchContext, search: SearchSettings, query: Query, cursor: str) -> ResultPage:
@@ -172,7 +172,7 @@ async def _further_page(context: SearchContext, search: SearchSettings, query: Q
     query = replace(query, group_by=group_by)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
     candidates = Candidates(ranked, generation)
-    return await pages.made(context.readers, context.links, context.cursor_key, search, query, candidates)
+    return await pages.make(context.readers, context.links, context.cursor_key, search, query, candidates)
 
 
 def _model_name(state: State) -> str:

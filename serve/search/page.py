@@ -85,7 +85,7 @@ class SearchResult:
         return b'{"query":' + orjson.dumps(text) + b',"moments":' + page.moments + b"," + closing
 
 
-async def made(
+async def make(
     readers: Readers,
     links: MomentLinks,
     cursor_key: bytes,
@@ -109,7 +109,9 @@ async def made(
     Raises:
         Temporary, psycopg.Error: the moments cannot be looked up.
     """
-    degraded, marked, counted = list(candidates.degraded), None, None
+    degraded = list(candidates.degraded)
+    marked: Mapping[int, Sequence[Highlight]] | None = None
+    counted: Mapping[str, object] | None = None
     with candidates.watch.time("moments"):
         groups, remaining, details = await _grouped(readers, query, candidates.ranked)
         if query.highlight:
