@@ -184,7 +184,9 @@ def router(services: Services) -> APIRouter:
         """Change title, description, tags, visibility or language. Searches find the new words at once."""
         video = await _changeable(services, ids.key(video_id), caller)
         words = new.model_dump(exclude_none=True)
-        if video.status == "removed" or not await services.threads.ask(catalog.change, video.id, **words):
+        if video.status == "removed" or not await services.threads.ask(
+            lambda connection: catalog.change(connection, video.id, **words)
+        ):
             raise Rejected(f"video {video_id} has been removed", status=409, code="removed")
         services.generation.expire()
         return _document(await _changeable(services, video.id, caller), caller)
