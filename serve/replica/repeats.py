@@ -56,7 +56,7 @@ class Repeats:
             if len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)
         if known != identity:
-            said = "this Idempotency-Key was sent with another search"
+            detail = "this Idempotency-Key was sent with another search"
             raise Rejected(
-                said, status=422, code="idempotency-key-reused", hint="send a key of its own with each search"
+                detail, status=422, code="idempotency-key-reused", hint="send a key of its own with each search"
             )

@@ -167,7 +167,7 @@ def router(services: Services) -> APIRouter:
     ) -> Any:
         """Creators with a public video that is ready, by name; administrators and scope ingest see all."""
         place = listed.start(cursor, {"sort": sort})
-        by, seen = place.asked.get("sort", "name"), seen_by(caller)
+        by, seen = place.filters.get("sort", "name"), seen_by(caller)
         rows, total = await listed.read(
             request,
             caller,
@@ -239,11 +239,13 @@ def _add_wallet(routes: APIRouter, services: Services) -> None:
     needs_key = Depends(keys.require(services, "creator"))
 
     @routes.post("/{creator_id}/wallet/challenge", response_model=WalletChallenge, status_code=201)
-    async def challenge_wallet(creator_id: CreatorId, asked: ToProve, caller: Principal = needs_key) -> dict[str, Any]:
+    async def challenge_wallet(
+        creator_id: CreatorId, to_prove: ToProve, caller: Principal = needs_key
+    ) -> dict[str, Any]:
         """Issue the message whose signature proves a wallet. It replaces an earlier message of the same caller."""
         number = await _own(services, caller, creator_id)
         economics = services.settings.section(Economics)
-        return await services.threads.ask(_challenge, economics, number, asked.wallet, _asked_by(caller))
+        return await services.threads.ask(_challenge, economics, number, to_prove.wallet, _asked_by(caller))
 
     @routes.put("/{creator_id}/wallet", response_model=Wallet)
     async def change_wallet(creator_id: CreatorId, new: NewWallet, caller: Principal = needs_key) -> dict[str, Any]:

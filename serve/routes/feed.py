@@ -76,7 +76,8 @@ def router(services: Services) -> APIRouter:
         remaining, expires_s = ranks[limit:], services.search.cursor_expires_s
         following = cursors.pack(remaining, 0, cursor_key, expires_s) if remaining else None
         shown = [
-            moments.of(services.links, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in worth
+            moments.of(services.links, Ranked(each.details.segment_id, each.score, 0, ()), each.details)
+            for each in worth
         ]
         took_ms = round((time.perf_counter() - began) * 1000, 1)
         document = {"query": "", "moments": shown, "next_cursor": following, "degraded": [], "took_ms": took_ms}

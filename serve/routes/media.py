@@ -61,9 +61,9 @@ def router(services: Services) -> APIRouter:
     ) -> Response:
         """A video; the store answers ranges of it."""
         links.check(settings, request.url.path, expires, signature, private=private)
-        found = await sources.video(video_id, private=private)
-        if found is None:
+        source = await sources.video(video_id, private=private)
+        if source is None:
             raise Rejected("there is no such video", status=404, code="not-found")
-        return redirect(request, found.uri, links.content_type(found.uri))
+        return redirect(request, source.uri, links.content_type(source.uri))
 
     return routes

@@ -31,7 +31,7 @@ Cursor = Annotated[
 class PageStart:
     """Where a page begins: the filters and order, and what the last row before it was sorted by; () for the first page."""
 
-    asked: Mapping[str, Any]
+    filters: Mapping[str, Any]
     after: Sequence[Any] = ()
 
 
@@ -43,23 +43,23 @@ class Pages:
         self._key, self._expires_s = services.cursor_key, services.search.cursor_expires_s
         self._name = name
 
-    def start(self, cursor: str | None, asked: Mapping[str, Any] | None = None, of: object = "") -> PageStart:
+    def start(self, cursor: str | None, filters: Mapping[str, Any] | None = None, of: object = "") -> PageStart:
         """Return where a page begins.
 
         Args:
             cursor: the cursor that the caller sent, if any.
-            asked: the filters and order that the caller sent, by name; None and "" stand for none.
+            filters: the filters and order that the caller sent, by name; None and "" stand for none.
             of: what the list belongs to, for instance the id of a video.
 
         Raises:
             Rejected: the cursor is not one of this list or has expired, or filters stand beside it.
         """
-        filters = {name: value for name, value in (asked or {}).items() if value not in (None, "")}
+        stated = {name: value for name, value in (filters or {}).items() if value not in (None, "")}
         if cursor is None:
-            return PageStart(filters)
-        if filters:
-            said = f"a cursor carries its own filters, {next(iter(filters))} cannot stand beside it"
-            raise Rejected(said, status=422, code="bad-cursor", hint="give the cursor with limit alone")
+            return PageStart(stated)
+        if stated:
+            detail = f"a cursor carries its own filters, {next(iter(stated))} cannot stand beside it"
+            raise Rejected(detail, status=422, code="bad-cursor", hint="give the cursor with limit alone")
         return PageStart(*cursors.unpack_place(self._name, str(of), cursor, self._key))
 
     async def read(
@@ -91,4 +91,4 @@ class Pages:
 
     def cursor_after(self, place: PageStart, after: Sequence[Any], of: object = "") -> str:
         """Return the cursor of the page after a row, which was sorted by `after`."""
-        return cursors.pack_place(self._name, str(of), place.asked, after, self._key, self._expires_s)
+        return cursors.pack_place(self._name, str(of), place.filters, after, self._key, self._expires_s)

@@ -59,7 +59,7 @@ def _dependants(dependant: Dependant) -> Iterator[Dependant]:
         yield from _dependants(each)
 
 
-def check_names(given: Sequence[str], known: Mapping[str, bool]) -> None:
+def check_names(names: Sequence[str], known: Mapping[str, bool]) -> None:
     """Refuse unknown parameters, and parameters that are given twice though they take one value.
 
     `known` has, by name, whether a parameter may be given several times.
@@ -67,14 +67,14 @@ def check_names(given: Sequence[str], known: Mapping[str, bool]) -> None:
     Raises:
         Rejected: 422; for an unknown parameter, with the nearest known name.
     """
-    for name in given:
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, SIMILAR_MIN)
             hint = f"did you mean {near[0]}? " if near else ""
             hint += f"known: {', '.join(sorted(known))}" if known else "there are none here"
             raise Rejected(f"the parameter {name[:100]!r} is unknown", 422, "unknown-parameter", hint)
-        if not known[name] and given.count(name) > 1:
-            raise Rejected(f"{name} is given {given.count(name)} times", status=422, code="repeated-parameter")
+        if not known[name] and names.count(name) > 1:
+            raise Rejected(f"{name} is given {names.count(name)} times", status=422, code="repeated-parameter")
 
 
 def check_kind(request: Request) -> None:
@@ -88,8 +88,8 @@ def check_kind(request: Request) -> None:
         return  # a body that is missing is refused where it is parsed
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        said = f"the body is announced as {kind[:100]!r}" if kind else "the body's kind is not announced"
-        raise Rejected(said, status=415, code="unsupported-media-type", hint="send Content-Type: application/json")
+        detail = f"the body is announced as {kind[:100]!r}" if kind else "the body's kind is not announced"
+        raise Rejected(detail, status=415, code="unsupported-media-type", hint="send Content-Type: application/json")
 
 
 def _is_sequence(annotation: Any) -> bool:

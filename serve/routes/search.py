@@ -100,6 +100,6 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-async def of_parameters(given: Annotated[Parameters, Query()]) -> Body:
+async def of_parameters(parameters: Annotated[Parameters, Query()]) -> Body:
     """Return the body that the parameters of a `GET` stand for. A coroutine, or FastAPI would call it in a thread."""
-    return given.body()
+    return parameters.body()

@@ -130,8 +130,8 @@ def router(services: Services) -> APIRouter:
     ) -> Any:
         """Videos, the newest first: what is public and ready; for their creator's key, and for scope ingest, the rest too."""
         place = listed.start(wanted.cursor, wanted.model_dump(exclude={"cursor", "limit"}, exclude_unset=True))
-        filters = {name: value for name, value in place.asked.items() if name != "sort"}
-        sort, seen = place.asked.get("sort", NEWEST), seen_by(caller)
+        filters = {name: value for name, value in place.filters.items() if name != "sort"}
+        sort, seen = place.filters.get("sort", NEWEST), seen_by(caller)
         rows, total = await listed.read(
             request,
             caller,

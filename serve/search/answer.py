@@ -100,8 +100,8 @@ def permit(query: Query, caller: Caller) -> None:
     """
     if query.intent in OPERATING and (caller.principal is None or not caller.principal.may(ADMIN)):
         hint = "leave intent out, or use an administrator's key"
-        said = f"intent={query.intent} needs a key of scope {ADMIN}"
-        raise Rejected(said, status=403, code="scope-missing", hint=hint)
+        detail = f"intent={query.intent} needs a key of scope {ADMIN}"
+        raise Rejected(detail, status=403, code="scope-missing", hint=hint)
 
 
 def kept(generation: Generation, results: Results, query: Query) -> SearchResult | None:
@@ -167,8 +167,8 @@ async def _further_page(context: SearchContext, search: SearchSettings, query: Q
     ranked, generation, by_video = cursors.unpack(cursor, context.cursor_key)
     group_by = GroupBy.VIDEO if by_video else GroupBy.MOMENT
     if query.stated_group_by not in (None, group_by):
-        said = f"the cursor goes by {group_by}, group_by={query.stated_group_by} cannot stand beside it"
-        raise Rejected(said, status=422, code="bad-query", hint="search again")
+        detail = f"the cursor goes by {group_by}, group_by={query.stated_group_by} cannot stand beside it"
+        raise Rejected(detail, status=422, code="bad-query", hint="search again")
     query = replace(query, group_by=group_by)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
     candidates = Candidates(ranked, generation)

@@ -69,7 +69,7 @@ class VectorList:
 
     encoded: EncodedQuery = field(default_factory=EncodedQuery)
     hits: Sequence[Hit] = ()
-    found: VectorHits | None = None
+    vector_hits: VectorHits | None = None
     is_hurried: bool = False  # found with less recall than usual, to be in time
 
 
@@ -86,7 +86,7 @@ class Candidates:
     degraded: list[str] = field(default_factory=list)
     ranks: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     cosines: Mapping[int, float] = field(default_factory=dict)
-    found: VectorHits | None = None
+    vector_hits: VectorHits | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     creator_id: int | None = None
     cut: Cut = field(default_factory=Cut)
@@ -145,13 +145,15 @@ class Lists:
             return VectorList(encoded)
         try:
             with self.watch.time("vector"):
-                found, is_hurried = await self._nearest(encoded.model, encoded.vector)
+                vector_hits, is_hurried = await self._nearest(encoded.model, encoded.vector)
         except (Temporary, psycopg.OperationalError) as error:
             _warn_of_no_vectors(query, error)
             return None
-        self.sources.recall.follow(encoded.model, encoded.vector, query.filters, found, self._shadow(encoded.model))
-        hits = [hit for hit in found.hits if hit.segment_id != query.segment_id]
-        return VectorList(encoded, hits, found, is_hurried)
+        self.sources.recall.follow(
+            encoded.model, encoded.vector, query.filters, vector_hits, self._shadow(encoded.model)
+        )
+        hits = [hit for hit in vector_hits.hits if hit.segment_id != query.segment_id]
+        return VectorList(encoded, hits, vector_hits, is_hurried)
 
     async def _nearest(self, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
         """Ask with all the limits that recall needs; where that takes too long, or has of late, with hurried ones.
@@ -163,7 +165,7 @@ class Lists:
         filters, most, limits = self.query.filters, search.candidates_max, limits_of(search)
         if patience.allow():
             try:
-                found = await readers.ask(
+                vector_hits = await readers.ask(
                     lambda connection: vectors.nearest(connection, model, vector, most, filters, limits),
                     manner=NEAREST,
                 )
@@ -171,7 +173,7 @@ class Lists:
                 patience.failure()
             else:
                 patience.success()
-                return found, False
+                return vector_hits, False
         hurried = replace(
             limits,
             ef_search=search.hurried_ef_search,
@@ -179,10 +181,10 @@ class Lists:
             whole=False,
             timeout_ms=limits.timeout_ms // 2,
         )
-        found = await readers.ask(
+        vector_hits = await readers.ask(
             lambda connection: vectors.nearest(connection, model, vector, most, filters, hurried), manner=NEAREST
         )
-        return found, True
+        return vector_hits, True
 
     def _shadow(self, searched: SearchModel) -> Shadow | None:
         """Return how the same query is put to the catalogue's other models, whose recall is watched too."""
@@ -272,7 +274,7 @@ class Lists:
             skipped,
             ranks,
             measured.cosines,
-            nearest.found,
+            nearest.vector_hits,
             self.watch,
             parts.creator_id if parts else None,
             rule,

@@ -94,14 +94,14 @@ def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Rank
 
 
 def pack_place(
-    name: str, of: str, asked: Mapping[str, Any], after: Sequence[Any], key: bytes, expires_in_s: int
+    name: str, of: str, filters: Mapping[str, Any], after: Sequence[Any], key: bytes, expires_in_s: int
 ) -> str:
     """Pack the place of a list's last row into a cursor.
 
     Args:
         name: the list's name.
         of: what the list belongs to, for instance the id of a video; "" where it stands alone.
-        asked: the filters and the order, by name.
+        filters: the filters and the order, by name.
         after: what the last row was sorted by.
         key: the key to sign with.
         expires_in_s: for how long the cursor is good.
@@ -109,7 +109,7 @@ def pack_place(
     Returns:
         The cursor, as URL-safe base64.
     """
-    body = orjson.dumps([int(time.time()) + expires_in_s, name, of, asked, after])
+    body = orjson.dumps([int(time.time()) + expires_in_s, name, of, filters, after])
     return base64.urlsafe_b64encode(_signature(LIST + body, key) + body).decode().rstrip("=")
 
 
@@ -135,12 +135,12 @@ def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, A
     signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
     if not hmac.compare_digest(signature, _signature(LIST + body, key)):
         raise _refused("the cursor is not one of ours", LIST_AGAIN)
-    expires_s, *listed, asked, after = orjson.loads(body)
+    expires_s, *listed, filters, after = orjson.loads(body)
     if listed != [name, of]:
         raise _refused("the cursor is of another list", LIST_AGAIN)
     if time.time() > expires_s:
         raise _refused("the cursor has expired", LIST_AGAIN)
-    return asked, after
+    return filters, after
 
 
 def _ranked(segment_id: int, score: float, relevance_ppm: int, bits: int) -> Ranked:

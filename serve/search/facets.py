@@ -39,9 +39,9 @@ class Facets(BaseModel):
     tags: list[TagFacet]
 
 
-def of(found: Iterable[MomentDetails]) -> dict[str, Any]:
+def of(details: Iterable[MomentDetails]) -> dict[str, Any]:
     """Return the document that `Facets` describes."""
-    moments = list(found)
+    moments = list(details)
     named = {moment.creator_id: moment for moment in moments}
     creators = [
         {"creator_id": str(key), "creator_public_id": named[key].creator_public_id, "creator": named[key].creator}

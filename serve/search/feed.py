@@ -72,7 +72,7 @@ SCORED: LiteralString = f"""
 class Worth:
     """A moment of the feed, with what is shown of it and its score."""
 
-    found: MomentDetails
+    details: MomentDetails
     score: float
 
 
@@ -95,8 +95,8 @@ async def scored(
 
 async def shown(connection: AsyncConnection[Any], ranks: Sequence[Ranked]) -> list[Worth]:
     """Look up what is shown of ranked moments, in their order; those that may not be seen any more are left out."""
-    found = await vectors.found(connection, [each.segment_id for each in ranks])
-    return [Worth(found[each.segment_id], each.score) for each in ranks if each.segment_id in found]
+    details = await vectors.found(connection, [each.segment_id for each in ranks])
+    return [Worth(details[each.segment_id], each.score) for each in ranks if each.segment_id in details]
 
 
 async def ranked(

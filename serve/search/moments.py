@@ -143,48 +143,48 @@ class MomentLinks:
         return cls(partial(links.thumbnail_url, settings), partial(links.play_url, settings))
 
 
-def of(linked: MomentLinks, ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
+def of(linked: MomentLinks, ranked: Ranked, details: MomentDetails) -> dict[str, Any]:
     """Return the document of a moment, as `Moment` describes it."""
     return {
-        "segment_id": str(found.segment_id),
-        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
-        "video_id": str(found.video_id),
-        "video_public_id": found.video_public_id,
-        "creator_id": str(found.creator_id),
-        "creator_public_id": found.creator_public_id,
-        "creator": found.creator,
-        "title": found.title,
-        "description": found.description,
-        "tags": found.tags,
-        "start_ms": found.start_ms,
-        "end_ms": found.end_ms,
-        "best_frame_ms": found.best_frame_ms,
+        "segment_id": str(details.segment_id),
+        "public_id": public_ids.of_moment(details.video_public_id, details.start_ms),
+        "video_id": str(details.video_id),
+        "video_public_id": details.video_public_id,
+        "creator_id": str(details.creator_id),
+        "creator_public_id": details.creator_public_id,
+        "creator": details.creator,
+        "title": details.title,
+        "description": details.description,
+        "tags": details.tags,
+        "start_ms": details.start_ms,
+        "end_ms": details.end_ms,
+        "best_frame_ms": details.best_frame_ms,
         "score": round(ranked.score, 6),
         "relevance_ppm": ranked.relevance_ppm,
-        "thumbnail_url": linked.thumbnail_url(found.segment_id),
-        "play_url": linked.play_url(found.video_id, found.start_ms, found.end_ms),
+        "thumbnail_url": linked.thumbnail_url(details.segment_id),
+        "play_url": linked.play_url(details.video_id, details.start_ms, details.end_ms),
         "matched": list(ranked.matched),
     }
 
 
-def grouped(ranked: Sequence[Ranked], found: Mapping[int, MomentDetails], group_by: GroupBy) -> list[list[Ranked]]:
+def grouped(ranked: Sequence[Ranked], details: Mapping[int, MomentDetails], group_by: GroupBy) -> list[list[Ranked]]:
     """Group the candidates that may be shown (those that were found), each by itself or by video, best first."""
-    visible = [each for each in ranked if each.segment_id in found]
+    visible = [each for each in ranked if each.segment_id in details]
     if group_by is GroupBy.MOMENT:
         return [[each] for each in visible]
     groups: dict[int, list[Ranked]] = {}
     for each in visible:
-        groups.setdefault(found[each.segment_id].video_id, []).append(each)
+        groups.setdefault(details[each.segment_id].video_id, []).append(each)
     return list(groups.values())
 
 
-def span(ranked: Ranked, found: MomentDetails) -> dict[str, Any]:
+def span(ranked: Ranked, details: MomentDetails) -> dict[str, Any]:
     """Return the document of a further moment of a video, as `Span` describes it."""
     return {
-        "segment_id": str(found.segment_id),
-        "public_id": public_ids.of_moment(found.video_public_id, found.start_ms),
-        "start_ms": found.start_ms,
-        "end_ms": found.end_ms,
+        "segment_id": str(details.segment_id),
+        "public_id": public_ids.of_moment(details.video_public_id, details.start_ms),
+        "start_ms": details.start_ms,
+        "end_ms": details.end_ms,
         "relevance_ppm": ranked.relevance_ppm,
     }
 
@@ -195,7 +195,7 @@ def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
     return {
         "ranks": {name: places[segment_id] for name, places in candidates.ranks.items() if segment_id in places},
         "cosine": round(cosine, 6) if cosine is not None else None,
-        "mode": candidates.found.mode if candidates.found else None,
-        "rows": candidates.found.rows if candidates.found else None,
+        "mode": candidates.vector_hits.mode if candidates.vector_hits else None,
+        "rows": candidates.vector_hits.rows if candidates.vector_hits else None,
         "above_cut": candidates.cut.is_near(segment_id) if candidates.cut.passing is not None else None,
     }

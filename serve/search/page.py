@@ -236,5 +236,5 @@ def popular(links: MomentLinks, query: Query, worth: Sequence[Worth]) -> ResultP
     is_led = query.segment_id is not None or query.image is not None  # what is popular does not answer a picture
     if not shown or query.filters != Filters() or is_led or query.relevance_min_ppm:
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
-    documents = [moments.of(links, Ranked(each.found.segment_id, each.score, 0, ()), each.found) for each in shown]
+    documents = [moments.of(links, Ranked(each.details.segment_id, each.score, 0, ()), each.details) for each in shown]
     return ResultPage(orjson.dumps(documents), (), None, ("vector", "text", POPULAR))

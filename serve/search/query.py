@@ -347,8 +347,8 @@ def _check(body: Body, text: str, negatives: Sequence[str], limit: int, settings
     asks = bool(fulltext.wanted(text)) or body.image is not None or body.segment_id is not None
     if asks == (body.cursor is not None):
         hint = "give q (a text), image, segment_id, or a cursor alone"
-        said = "a cursor carries its own search" if asks else "a search needs something to look for"
-        raise Rejected(said, status=422, code="bad-query", hint=hint)
+        detail = "a cursor carries its own search" if asks else "a search needs something to look for"
+        raise Rejected(detail, status=422, code="bad-query", hint=hint)
     if len(text) > settings.query_chars_max:
         raise Rejected(f"the text has {len(text)} characters, {settings.query_chars_max} are allowed", 422, "bad-query")
     if (text and not characters.shows(text)) or not all(characters.shows(each) for each in negatives):
@@ -373,15 +373,15 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
     if body.cursor is not None:
         beside = [name for name, plain in BESIDE_CURSOR.items() if getattr(body, name) != plain]
         if text or beside:
-            said = f"a cursor carries its own search, {(*beside, 'a text')[0]} cannot stand beside it"
-            raise Rejected(said, status=422, code="bad-query", hint="give the cursor with limit, or search again")
+            detail = f"a cursor carries its own search, {(*beside, 'a text')[0]} cannot stand beside it"
+            raise Rejected(detail, status=422, code="bad-query", hint="give the cursor with limit, or search again")
         return
     _check_parts(body, text)
     vector_weight = settings.vector_weight if body.weights.vector is None else body.weights.vector
     text_weight = settings.text_weight if body.weights.text is None else body.weights.text
     if vector_weight == 0 and (text_weight == 0 or not fulltext.wanted(text)):
-        said = "nothing can be found: neither vectors nor words count"
-        raise Rejected(said, status=422, code="bad-query", hint="give one of the weights a value above 0")
+        detail = "nothing can be found: neither vectors nor words count"
+        raise Rejected(detail, status=422, code="bad-query", hint="give one of the weights a value above 0")
     for least, most in RANGES:
         low, high = getattr(body.filters, least), getattr(body.filters, most)
         if low is not None and high is not None and _is_empty(low, high):

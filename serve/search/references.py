@@ -82,8 +82,8 @@ async def _with_staked_moments(readers: Readers, query: Query, least_pix: int, s
     """
     segment_ids = await readers.ask(lambda connection: stakes.segments(connection, least_pix, segments_max + 1))
     if len(segment_ids) > segments_max:
-        said = f"more than {segments_max} moments have a stake of {least_pix}"
-        raise Rejected(said, status=422, code="bad-query", hint="ask for a larger stake")
+        detail = f"more than {segments_max} moments have a stake of {least_pix}"
+        raise Rejected(detail, status=422, code="bad-query", hint="ask for a larger stake")
     return replace(query, filters=replace(query.filters, segment_ids=tuple(segment_ids)), stake_min_pix=None)
 
 

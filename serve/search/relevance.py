@@ -129,8 +129,8 @@ async def _vector_and_creator(readers: Readers, segment_id: int, model: SearchMo
     async def look(connection: Connection) -> tuple[Vector, int] | None:
         current = await index.redirected(connection, segment_id)
         vector = await index.vector_of(connection, model, current)
-        found = await index.found(connection, [current]) if vector is not None else {}
-        return (vector, found[current].creator_id) if vector is not None and current in found else None
+        details = await index.found(connection, [current]) if vector is not None else {}
+        return (vector, details[current].creator_id) if vector is not None and current in details else None
 
     moment = await readers.ask(look)
     if moment is None:
