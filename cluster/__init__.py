@@ -1,1 +1,3 @@
-"""The ground: what every room stands on. Knows no video and no money, and imports none of the other packages."""
+"""The package that all others stand on: settings, database, object store, Ray, embedded services. Knows no video, no
+money.
+"""

@@ -1,4 +1,7 @@
-"""Redis (or Valkey) clients. What is kept there can be lost at any time without losing anything but speed."""
+"""Clients for Redis (or Valkey).
+
+Pixr keeps only caches and counters there: losing everything in it costs speed, never data. Knows no key.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ TIMEOUT_S = 0.5
 
 
 def client(url: str) -> redis.Redis:
-    """A client with short timeouts: a cache that hangs is worse than none."""
+    """Return a client with short timeouts: waiting for a cache that hangs is worse than having none."""
     return redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
 def async_client(url: str) -> redis.asyncio.Redis:
-    """The same for an event loop."""
+    """Return a client with the same short timeouts for use inside an event loop."""
     made: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
         url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
     )

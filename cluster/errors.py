@@ -1,24 +1,25 @@
-"""The errors of Pixr, sorted by what the caller can do about them.
+"""The exceptions of Pixr, sorted by what the caller can do about them.
 
 PixrError
 ├── Temporary   try again, with backoff and a bound
 └── Rejected    the caller's fault: HTTP 4xx as problem+json, exit code 2 with one clear line
 
-Anything else is a bug and is allowed to crash its process. All of them survive pickling, because they cross
-process borders inside Ray.
+Any other exception is a bug and may crash its process. Exceptions here can be pickled (they pass all arguments to
+`super().__init__`), because they cross process borders inside Ray.
 """
 
 from __future__ import annotations
 
 
 class PixrError(Exception):
-    """What Pixr itself raises."""
+    """Base class of the exceptions that Pixr raises itself."""
 
 
 class Temporary(PixrError):
     """A dependency is away or busy; the same call may succeed later.
 
-    `public` says it to callers over HTTP where `detail` names an address, which is for who runs Pixr alone.
+    `detail` goes to logs and operators and may name an address. `public` is what HTTP callers read instead (default:
+    `detail`).
     """
 
     def __init__(self, detail: str, retry_after_s: float = 1.0, public: str = "") -> None:
@@ -32,9 +33,17 @@ class Temporary(PixrError):
 
 
 class Rejected(PixrError):
-    """The request cannot be served as it stands. `hint` says what to do instead."""
+    """The request cannot be carried out as it stands; `hint` says what to do instead."""
 
     def __init__(self, detail: str, status: int = 400, code: str = "bad-request", hint: str = "") -> None:
+        """Make a refusal.
+
+        Args:
+            detail: What is wrong, as a sentence without a full stop.
+            status: The HTTP status that it becomes, 4xx.
+            code: The last part of the problem's `type` URI, in kebab case.
+            hint: What the caller can do; empty when there is nothing to suggest.
+        """
         super().__init__(detail, status, code, hint)
         self.detail = detail
         self.status = status

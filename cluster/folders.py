@@ -1,7 +1,7 @@
-"""Folders that their owner alone may enter: the data folder, and short ones in /tmp where sockets need a short path.
+"""Folders that only their owner may enter: the data folder, and short ones in /tmp for sockets that need a short path.
 
-What lies inside may be as open as other programs make it (Ray opens its folders to everybody): the door is the folder's
-own mode. Knows no service.
+The mode 0700 of the folder itself keeps other users out; files inside may have any mode (Ray opens its folders to
+everyone). Knows no service.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ log = logging.getLogger(__name__)
 
 OTHERS = 0o077  # the bits of group and others
 UMASK = 0o077  # of every process of ours
-OURS = ("run/ports.json", "run/supervisor.lock", "secrets")  # one of them is in every data folder that was used
+OURS = ("run/ports.json", "run/supervisor.lock", "secrets")  # every data folder that was used has at least one
 
 
 def close_data_folder(folder: Path) -> None:
-    """Make the data folder with mode 0700, or close one that is wider, with a warning.
+    """Create the data folder with mode 0700, or take the rights of group and others away from an existing one, with a
+    warning.
 
     Raises:
-        Rejected: it is another user's, or it is open and holds what is not ours, so that closing it may lock others out.
+        Rejected: the folder is another user's, or it is open and holds files that are not Pixr's, whose users would be
+            locked
+            out.
     """
     try:
         if not folder.exists():
@@ -54,7 +57,7 @@ def close_data_folder(folder: Path) -> None:
 
 
 def refusal(folder: Path) -> Rejected:
-    """What to say of a data folder that this user may not use: whose it is, as far as that can be seen, and what to do."""
+    """Return the error for a data folder that this user may not use: who owns it, as far as visible, and what to do."""
     elsewhere = "choose another with PIXR_DATA_DIR"
     other = next(_of_others(folder), None)
     if other is None:
@@ -65,10 +68,15 @@ def refusal(folder: Path) -> Rejected:
 
 
 def require_space(folder: Path, kept_mb: int, coming_bytes: int = 0) -> None:
-    """Refuse to begin what would fill the disk of the data folder.
+    """Check the free space on the disk of the data folder before work begins that would fill it.
+
+    Args:
+        folder: Any folder on that disk.
+        kept_mb: Free space that must be left, in MiB.
+        coming_bytes: How much the work will write, in bytes.
 
     Raises:
-        Rejected: with `coming_bytes` more in it less than `kept_mb` would be free.
+        Rejected: less than `kept_mb` would be left.
     """
     free_mb, needed_mb = shutil.disk_usage(folder).free >> 20, kept_mb + -(-coming_bytes >> 20)
     if free_mb < needed_mb:
@@ -77,25 +85,29 @@ def require_space(folder: Path, kept_mb: int, coming_bytes: int = 0) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that its owner alone may enter (0700), or close one of ours.
+    """Create a folder that only its owner may enter (mode 0700), or set that mode on an existing one of this user.
 
     Raises:
-        Rejected: another user made it before us, or something else lies there.
+        Rejected: the folder is another user's, or something else has this path.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise Rejected(f"{folder} belongs to another user", hint="remove it, or choose a shorter PIXR_DATA_DIR")
     folder.chmod(0o700)
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open`: a file that is made is its owner's alone, whatever the umask."""
+    """Open a file for `open(…, opener=opener)`: a file that is created has mode 0600, whatever the umask."""
     return os.open(path, flags, 0o600)
 
 
 def short(data_dir: Path, purpose: str) -> Path:
-    """The path of a folder in /tmp, for sockets and Ray where a path is too long or has spaces; to be made private."""
+    """Return the path of a folder in /tmp for sockets and for Ray, where the data folder's path is too long or has
+    spaces.
+
+    The path depends on the data folder and the user; the caller creates the folder with `make_private`.
+    """
     digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:10]
     return Path("/tmp") / f"pixr-{purpose}-{os.geteuid()}-{digest}"  # noqa: S108  the one short path every Linux has
 
@@ -105,12 +117,12 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether Pixr ran in a folder, as far as this user may know."""
+    """Return whether Pixr ran in a folder before, as far as this user may see."""
     return any(os.path.exists(folder / name) for name in OURS)  # noqa: PTH110  Path.exists raises where it may not look
 
 
 def _of_others(folder: Path) -> Iterator[Path]:
-    """Paths that are another user's: the folder, what is in it, and what is one level below. To root all are its own."""
+    """Yield paths that are another user's: the folder, what is in it, and one level below. Yields nothing for root."""
     user = os.geteuid()
     for path in (folder, *folder.glob("*"), *folder.glob("*/*")) if user else ():
         with contextlib.suppress(OSError):  # removed since it was listed, or below what cannot be entered

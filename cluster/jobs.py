@@ -1,6 +1,7 @@
-"""Programs submitted to a Ray cluster through its job submission API. Knows entry points, not what they do.
+"""Programs submitted to a Ray cluster through its job submission API.
 
-Ray neither retries a job nor keeps it across a restart of the cluster; whoever submits keeps the books.
+Ray neither retries a job nor keeps it across a restart of the cluster, so the caller has to keep a record of its
+submissions. Knows command lines, not what they do.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Submission(StrEnum):
-    """How Ray sees a submission; `LOST` when the cluster no longer knows it."""
+    """The state of a submission in Ray; `LOST` when the cluster no longer knows it."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -28,6 +29,7 @@ class Submission(StrEnum):
 
     @property
     def alive(self) -> bool:
+        """Whether the submission is waiting or running."""
         return self in (Submission.PENDING, Submission.RUNNING)
 
 
@@ -40,13 +42,19 @@ def submit(
     env: Mapping[str, str] | None = None,
     cpus: float = 0.0,
 ) -> None:
-    """Hand a command line to the cluster; submitting an id again is no second run.
+    """Submit a command line to the cluster; submitting the same id again does nothing.
 
-    `metadata` and `env` are readable by anybody who can see the cluster: never put a secret there.
+    Args:
+        dashboard_url: The cluster's dashboard, e.g. `http://127.0.0.1:8265`.
+        entrypoint: The command line, run by a shell on the head node.
+        submission_id: An id that the caller chose; unique in the cluster.
+        metadata: Texts shown beside the job. Never a secret: everyone who can see the cluster can read them.
+        env: Variables added to the job's environment. Never a secret, for the same reason.
+        cpus: Logical CPUs that the driver reserves.
 
     Raises:
         Temporary: the cluster does not answer.
-        Rejected: it runs another version of Ray or Python.
+        Rejected: the cluster runs another version of Ray.
     """
     with _client(dashboard_url) as client:
         _require_same_ray(client)
@@ -62,14 +70,14 @@ def submit(
 
 
 def status(dashboard_url: str, submission_id: str) -> Submission:
-    """How a submission stands."""
+    """Return the state of a submission."""
     with _client(dashboard_url) as client:
-        found = [job for job in client.list_jobs() if job.submission_id == submission_id]
-        return Submission(found[0].status.value.lower()) if found else Submission.LOST
+        jobs = [job for job in client.list_jobs() if job.submission_id == submission_id]
+        return Submission(jobs[0].status.value.lower()) if jobs else Submission.LOST
 
 
 def stop(dashboard_url: str, submission_id: str) -> bool:
-    """Ask a submission to end; False when there was nothing to end."""
+    """Ask a submission to end; return False when it is not running."""
     if not status(dashboard_url, submission_id).alive:
         return False
     with _client(dashboard_url) as client:
@@ -77,13 +85,14 @@ def stop(dashboard_url: str, submission_id: str) -> bool:
 
 
 def logs(dashboard_url: str, submission_id: str) -> str:
-    """What its driver printed."""
+    """Return what the job's driver printed."""
     with _client(dashboard_url) as client:
         return str(client.get_job_logs(submission_id))
 
 
 @contextmanager
 def _client(dashboard_url: str) -> Iterator[JobSubmissionClient]:
+    """Yield a client of the cluster; connection errors inside become `Temporary`."""
     import requests
     from ray.job_submission import JobSubmissionClient
 
@@ -95,6 +104,7 @@ def _client(dashboard_url: str) -> Iterator[JobSubmissionClient]:
 
 
 def _require_same_ray(client: JobSubmissionClient) -> None:
+    """Raise `Rejected` when the cluster runs another version of Ray than this program."""
     import ray
 
     theirs = client._do_request("GET", "/api/version").json()["ray_version"]  # the client has no public call for it

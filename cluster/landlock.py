@@ -1,8 +1,8 @@
-"""Landlock: a process says which files it will open from now on, and the kernel holds it to that (landlock(7)).
+"""Landlock: let a process give up access to files, sockets and signals for good, enforced by the kernel (landlock(7)).
 
-Everything that this kernel's Landlock knows is handled, so what no rule allows is refused: files, folders, devices, TCP
-ports (but for a server), abstract UNIX sockets and signals to processes outside. It needs no privilege, and cannot be
-taken back. Root and its capabilities are held to it as anybody is.
+Everything that this kernel's Landlock can control is denied unless a rule allows it: files, folders, devices, TCP ports
+(optional), abstract UNIX sockets, and signals to processes outside. A process needs no privilege to restrict itself and
+cannot undo it; root and its capabilities are restricted in the same way. Knows no program.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dataclasses import dataclass
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the numbers are the same on every machine
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
 
-# Rights on files, by bit: linux/landlock.h.
+# Rights on files, one bit each: linux/landlock.h.
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
-FILE_RIGHTS = ((1, (1 << 13) - 1), (2, 1 << 13), (3, TRUNCATE), (5, 1 << 15))  # since which version
-NET_RIGHTS, NET_SINCE = 0b11, 4  # to bind and to connect TCP
-SCOPES, SCOPES_SINCE = 0b11, 6  # abstract UNIX sockets, signals
+FILE_RIGHTS = ((1, (1 << 13) - 1), (2, 1 << 13), (3, TRUNCATE), (5, 1 << 15))  # (first version that knows them, bits)
+NET_RIGHTS, NET_SINCE = 0b11, 4  # bind and connect TCP; the first version that knows them
+SCOPES, SCOPES_SINCE = 0b11, 6  # abstract UNIX sockets, signals; the first version that knows them
 
 READ = READ_FILE
 WRITE = READ_FILE | WRITE_FILE | TRUNCATE
 RUN = READ_FILE | EXECUTE
 FOLDER = READ_FILE | READ_DIR | EXECUTE
-OWN = sum(rights for _, rights in FILE_RIGHTS) & ~EXECUTE  # of a folder: everything, but to start what lies in it
+OWN = sum(rights for _, rights in FILE_RIGHTS) & ~EXECUTE  # on a folder: everything except executing files in it
 
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -35,7 +35,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Rule:
-    """An open file or folder (O_PATH is enough), and what may be done with it and what lies in it."""
+    """A file or folder, and the rights that stay allowed on it and, for a folder, on everything inside.
+
+    `descriptor` is an open file descriptor (O_PATH is enough); `rights` is a bit mask such as `READ` or `FOLDER`.
+    """
 
     descriptor: int
     rights: int
@@ -55,16 +58,16 @@ class _PathBeneath(ctypes.Structure):
 
 
 def version() -> int:
-    """The version of the kernel's Landlock, 1 or more.
+    """Return the version of the kernel's Landlock, 1 or more.
 
     Raises:
-        OSError: the kernel has none (ENOSYS), or it is switched off (EOPNOTSUPP).
+        OSError: the kernel has no Landlock (ENOSYS), or it is switched off (EOPNOTSUPP).
     """
     return _call(CREATE_RULESET, None, 0, CREATE_RULESET_VERSION)
 
 
 def give_up_privileges() -> None:
-    """Have nothing that this process starts gain rights by being started (PR_SET_NO_NEW_PRIVS).
+    """Make sure that no program started by this process gains rights by being started (PR_SET_NO_NEW_PRIVS).
 
     Raises:
         OSError: the kernel refuses.
@@ -75,7 +78,11 @@ def give_up_privileges() -> None:
 
 
 def restrict(rules: Iterable[Rule], network: bool = False) -> None:
-    """Confine the calling thread, which has given up its privileges, for good. `network` leaves TCP as it is.
+    """Restrict the calling thread to what the rules allow, for good; `give_up_privileges` must have been called before.
+
+    Args:
+        rules: The files and folders that stay accessible.
+        network: Leave TCP unrestricted.
 
     Raises:
         OSError: the kernel has no Landlock, or refuses a rule.
@@ -84,7 +91,7 @@ def restrict(rules: Iterable[Rule], network: bool = False) -> None:
     handled = sum(rights for since, rights in FILE_RIGHTS if since <= known)
     ports = NET_RIGHTS if known >= NET_SINCE and not network else 0
     attributes = _Ruleset(handled, ports, SCOPES if known >= SCOPES_SINCE else 0)
-    size = 24 if known >= SCOPES_SINCE else 16 if known >= NET_SINCE else 8  # what this version has of the structure
+    size = 24 if known >= SCOPES_SINCE else 16 if known >= NET_SINCE else 8  # bytes of the struct in this version
     with _closing(_call(CREATE_RULESET, ctypes.byref(attributes), size, 0)) as ruleset:
         for rule in rules:
             beneath = _PathBeneath(rule.rights & handled, rule.descriptor)
@@ -101,9 +108,10 @@ def _closing(descriptor: int) -> Iterator[int]:
 
 
 def _call(number: int, *arguments: object) -> int:
-    words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    answer = int(libc.syscall(ctypes.c_long(number), *words))
-    if answer < 0:
+    """Call a system call with integers and pointers; raise `OSError` when it fails."""
+    words = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    result = int(libc.syscall(ctypes.c_long(number), *words))
+    if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"landlock: {os.strerror(error)}")
-    return answer
+    return result

@@ -1,4 +1,5 @@
-"""Reaching the Ray cluster: the environment its processes need, a driver's connection, and how full its object store is.
+"""Access to the Ray cluster: the environment that its processes need, a driver's connection, and its object store's
+use.
 
 Knows no actor.
 """
@@ -16,22 +17,22 @@ from cluster.settings import EMBEDDED, Settings
 NAMESPACE = "pixr"
 MEGABYTE = 1024 * 1024
 STORE_TIMEOUT_S = 5.0
-# Below the range that the kernel takes for outgoing connections, above Ray's own ports.
+# Ports of Serve's replicas: below the kernel's range for outgoing connections, above Ray's own ports.
 REPLICA_PORTS_FROM, REPLICA_PORTS_BLOCK, REPLICA_PORTS_BLOCKS = 23_000, 100, 90
-PORT_QUARANTINE_S = 30  # before another replica may have the port of one that has gone
+PORT_QUARANTINE_S = 30  # before the port of a replica that has ended is given to another
 MESSAGE_BYTES_MAX = (
     256 * 2**20
-)  # from one of Serve's replicas to another; what a picture may be is `[search] image_max_bytes`
-DRAIN_S = 1  # of a replica that is told to end; the door hears of it within a tenth of that
+)  # largest message between two replicas of Serve; the size of a picture is bounded by `[search] image_max_bytes`
+DRAIN_S = 1  # how long a replica that was told to end goes on answering; the door learns of it within a tenth of that
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Variables for every process that starts or joins the cluster.
+    """Return the variables for every process that starts or joins the cluster.
 
-    On Linux Ray replaces 127.0.0.1 by the interface's address unless RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0, and turns
-    token authentication on by itself when it finds a token file, unless RAY_AUTH_MODE is set. Its workers have a niceness
-    of 15 unless told otherwise, replicas too: searches would get what every other process of the machine leaves. Jobs
-    give way by themselves (`[ingest] niceness`).
+    On Linux, Ray replaces 127.0.0.1 by the interface's address unless RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0, and turns
+    token authentication on by itself when it finds a token file, unless RAY_AUTH_MODE is set. Ray starts its workers,
+    replicas of Serve among them, with a niceness of 15 unless RAY_worker_niceness is set: searches would get only the
+    CPU time that all other processes leave. Ingest jobs lower their own priority (`[ingest] niceness`).
     """
     variables = {
         "PIXR_CONFIG": str(settings.path),
@@ -48,11 +49,11 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def _serve(settings: Settings) -> dict[str, str]:
-    """Serve without a proxy of its own: each replica has an HTTP server, and the door sends requests to them.
+    """Return the variables that make Serve run without its own proxy: each replica has an HTTP server for the door.
 
-    Ports are a hundred of this deployment's own, so that a door that still knows a replica of yesterday does not meet
-    another Pixr's there. A server that believed X-Forwarded-For would believe any process of the machine; who asked is
-    the application's to find out.
+    Each deployment has its own block of a hundred ports, derived from its data folder, so that a door with an outdated
+    list of replicas does not reach another deployment's. Uvicorn must not believe X-Forwarded-For (any process of the
+    machine could forge it); the application determines the client's address itself (`serve.access.origins`).
     """
     digest = hashlib.sha256(str(settings.data_dir).encode()).digest()
     first = REPLICA_PORTS_FROM + int.from_bytes(digest[:4], "big") % REPLICA_PORTS_BLOCKS * REPLICA_PORTS_BLOCK
@@ -70,14 +71,14 @@ def _serve(settings: Settings) -> dict[str, str]:
 
 
 def token(settings: Settings) -> str:
-    """The cluster's token, empty where authentication is off or somebody else's affair."""
+    """Return the cluster's token; empty where authentication is off. For a cluster that is not ours: RAY_AUTH_TOKEN."""
     if settings.ray.auth_mode != "token" or settings.ray.address != EMBEDDED:
         return os.environ.get("RAY_AUTH_TOKEN", "")
     return runtime.secret(settings, "ray_token")
 
 
 def connect(settings: Settings, namespace: str = NAMESPACE) -> None:
-    """Join the cluster as a driver; joining twice is no error.
+    """Join the cluster as a driver; does nothing when this process has joined already.
 
     Raises:
         Temporary: the cluster does not answer.
@@ -96,7 +97,11 @@ def connect(settings: Settings, namespace: str = NAMESPACE) -> None:
 
 
 class ObjectStore:
-    """The object store of all nodes together, as it was seen at each look since the first."""
+    """The use of Ray's object store, all nodes together, over the measurements since the first.
+
+    `peak_share` is the highest share in use (0 to 1); `spilled_mb` is what was spilled to disk since the first
+    measurement, in MiB.
+    """
 
     def __init__(self) -> None:
         self._spilled_before: int | None = None
@@ -104,7 +109,7 @@ class ObjectStore:
         self.spilled_mb = 0.0
 
     def look(self) -> None:
-        """See how full it is now.
+        """Measure how full the store is now and update the figures.
 
         Raises:
             Temporary: no node answers.

@@ -1,12 +1,11 @@
-"""Retries and circuit breakers, both bounded. Only `Temporary` is retried; anything else passes through at once."""
+"""Retries and circuit breakers, both bounded. Only `Temporary` is retried; any other exception passes through at once."""
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,12 +15,28 @@ Result = TypeVar("Result")
 
 
 def backoff_s(attempt: int, base_s: float, max_s: float) -> float:
-    """Full jitter: uniform between 0 and the capped exponential (AWS Architecture Blog, 2015)."""
+    """Return how long to wait before a retry: uniform between 0 and `min(max_s, base_s · 2^attempt)`.
+
+    That is "full jitter" (AWS Architecture Blog, "Exponential Backoff and Jitter", 2015). `attempt` counts from 0.
+    """
     return random.uniform(0.0, min(max_s, base_s * 2.0**attempt))
 
 
 def retry(call: Callable[[], Result], *, attempts: int = 5, base_s: float = 0.1, max_s: float = 5.0) -> Result:
-    """Call until it succeeds, at most `attempts` times; the last `Temporary` is raised."""
+    """Call a function until it succeeds.
+
+    Args:
+        call: The function; `Temporary` means try again.
+        attempts: How often it is called at most.
+        base_s: The first backoff in seconds, at most; it doubles with each attempt.
+        max_s: The longest backoff in seconds.
+
+    Returns:
+        What `call` returned.
+
+    Raises:
+        Temporary: the last attempt raised it.
+    """
     for attempt in range(attempts - 1):
         try:
             return call()
@@ -30,23 +45,13 @@ def retry(call: Callable[[], Result], *, attempts: int = 5, base_s: float = 0.1,
     return call()
 
 
-async def aretry(
-    call: Callable[[], Awaitable[Result]], *, attempts: int = 5, base_s: float = 0.1, max_s: float = 5.0
-) -> Result:
-    """`retry` for coroutines."""
-    for attempt in range(attempts - 1):
-        try:
-            return await call()
-        except Temporary:
-            await asyncio.sleep(backoff_s(attempt, base_s, max_s))
-    return await call()
-
-
 @dataclass
 class Breaker:
-    """Closed, then open after `failures_max` failures in a row, then one trial call every `reset_s` seconds.
+    """A circuit breaker: closed, then open after `failures_max` failures in a row, then one trial call every `reset_s`
+    seconds.
 
-    Safe to share between threads: no failure is lost, and of many that ask at once one is let through as the trial.
+    May be shared between threads: failures are counted under a lock, and of several threads that ask at once only one
+    may make the trial call.
     """
 
     name: str
@@ -59,10 +64,11 @@ class Breaker:
 
     @property
     def open(self) -> bool:
+        """Whether calls are refused at present, trial calls aside."""
         return self._failures >= self.failures_max
 
     def allow(self) -> bool:
-        """May a call be made now? When open, one trial is let through each `reset_s` seconds."""
+        """Return whether a call may be made now. An open breaker allows one trial call every `reset_s` seconds."""
         if not self.open:
             return True
         with self._lock:
@@ -73,17 +79,19 @@ class Breaker:
             return True
 
     def success(self) -> None:
+        """Close the breaker after a call that succeeded."""
         with self._lock:
             self._failures = 0
 
     def failure(self) -> None:
+        """Count a failed call; the failure number `failures_max` in a row opens the breaker."""
         with self._lock:
             self._failures += 1
             if self._failures == self.failures_max:
                 self._opened_at = self.clock()
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """Run `function` under the breaker.
+        """Run `function` under the breaker and return its result; only `Temporary` counts as a failure.
 
         Raises:
             Temporary: the breaker is open, or `function` raised it.

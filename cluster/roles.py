@@ -1,7 +1,8 @@
-"""Roles: as whom each part of Pixr knows the database. A role is a name in PostgreSQL, and what it may.
+"""Roles in PostgreSQL: one for each part of Pixr, with only the rights that this part needs.
 
-The owner makes and changes tables; no part that answers strangers, reads their files or moves money works as it. What
-the others may do with each table stands in `schema/grants.sql` of each package. Knows no address and no connection.
+The owner creates and changes tables. Parts that answer requests from the internet, read uploaded files or move money
+work as other roles, whose rights on each table stand in `schema/grants.sql` of each package. Knows no address and no
+connection.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from dataclasses import dataclass
 class Role:
     """One role of the database.
 
-    `setting` of `[postgres]` names the URL of a member of it; `secret` is its password where the database is embedded.
+    `part` is the part of Pixr that works as it, `name` its name in PostgreSQL. `setting` is the key in `[postgres]`
+    with the URL of a login that is a member of the role; `secret` names the file with its password where the database
+    is embedded. `may` tells people what the role may do. `bounds` are settings that its sessions start with where the
+    database is embedded.
     """
 
-    part: str  # of Pixr, that works as it
-    name: str  # in PostgreSQL
+    part: str
+    name: str
     setting: str
     secret: str
-    may: str  # do, in words
-    # What its sessions begin with where the database is embedded. The times are for mistakes, since a session may set others;
-    # `temp_file_limit`, which bounds what one sorts on disk, no role can lift.
+    may: str
+    # The timeouts guard against mistakes only, since a session may change them. `temp_file_limit`, the disk space that
+    # sorting may take, can be changed by no role but a superuser.
     bounds: tuple[tuple[str, str], ...] = ()
 
 

@@ -1,8 +1,8 @@
 """What this deployment's settings resolve to: addresses, ports and secrets under one data folder.
 
-An embedded service keeps its port from run to run (`run/ports.json`) and its password in `secrets/` (mode 0600), so
-its address can be computed by any process that has the settings; nothing has to be handed over. Knows nothing of how
-the services are started.
+An embedded service keeps its port from run to run (`run/ports.json`) and its password in `secrets/` (mode 0600). Every
+process that has the settings can therefore compute its address; processes hand nothing over to each other. Does not
+know how the services are started.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ PREFERRED = {
     "ray-dashboard": 8265,
     "serve": 8000,
 }
-OWNERS = {"serve": "door"}  # the service of a port, where it is not the one that the port is named after
+OWNERS = {"serve": "door"}  # the service that listens on a port, where it is not the one that the port is named after
 DATABASE = "pixr"
 
 
 @dataclass(frozen=True)
 class S3Endpoint:
-    """Where objects live. `secret` never appears in a repr. `buckets` are those that may be touched; empty: any."""
+    """The address and credentials of an S3 store.
+
+    `buckets` are those that may be used; empty means all. The repr leaves out the secret.
+    """
 
     url: str
     key: str
@@ -53,9 +56,9 @@ class S3Endpoint:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The address of every dependency but the database, whose URL depends on the role (`logins`).
+    """The addresses of all dependencies except the database, whose URL depends on the role (`cluster.database.logins`).
 
-    URLs may carry passwords, so the repr names none.
+    URLs may carry passwords, so the repr leaves them out.
     """
 
     postgres_replica_urls: tuple[str, ...]
@@ -71,59 +74,64 @@ class Endpoints:
 
 
 def endpoints(settings: Settings) -> Endpoints:
-    """Resolve every address.
+    """Return the addresses of all dependencies but the database.
 
     Raises:
-        Rejected: something is embedded and this data folder was never started.
+        Rejected: a dependency is embedded, and Pixr was never started with this data folder.
     """
     s3 = settings.s3
     return Endpoints(
         postgres_replica_urls=settings.postgres.replica_urls,
-        redis_url=_given(settings.redis.url)
+        redis_url=_external(settings.redis.url)
         or f"redis://:{secret(settings, 'redis')}@127.0.0.1:{known_port(settings, 'redis')}/0",
         s3=S3Endpoint(s3.url, s3.key, s3.secret, s3.region)
-        if _given(s3.url)
+        if _external(s3.url)
         else S3Endpoint(f"http://127.0.0.1:{known_port(settings, 's3')}", "pixr", secret(settings, "s3"), s3.region),
         solana_urls=tuple(
-            _given(url) or f"http://127.0.0.1:{known_port(settings, 'solana')}" for url in settings.solana.urls
+            _external(url) or f"http://127.0.0.1:{known_port(settings, 'solana')}" for url in settings.solana.urls
         ),
-        ray_address=_given(settings.ray.address) or f"127.0.0.1:{known_port(settings, 'ray')}",
+        ray_address=_external(settings.ray.address) or f"127.0.0.1:{known_port(settings, 'ray')}",
         ray_dashboard_url=settings.ray.dashboard_url or f"http://127.0.0.1:{known_port(settings, 'ray-dashboard')}",
         serve_url=serve_url(settings),
     )
 
 
 def postgres_url(settings: Settings, database: str, role: Role = roles.OWNER) -> str:
-    """The embedded PostgreSQL's URL for one of its databases; by default as the owner of everything in it."""
+    """Return the embedded PostgreSQL's URL for one of its databases and a role (default: the owner of all its tables)."""
     password, port_number = secret(settings, role.secret), known_port(settings, "postgres")
     return f"postgresql://{role.name}:{password}@127.0.0.1:{port_number}/{database}"
 
 
 def role_url(settings: Settings, role: Role) -> str:
-    """The URL by which a role logs in: that of the settings, else the embedded PostgreSQL's; empty where it has none."""
-    given: str = getattr(settings.postgres, role.setting)
-    if given and given != EMBEDDED:
-        return given
+    """Return the URL that a role logs in with: the settings' own, else the embedded PostgreSQL's; empty where it has
+    none.
+    """
+    url: str = getattr(settings.postgres, role.setting)
+    if url and url != EMBEDDED:
+        return url
     return postgres_url(settings, DATABASE, role) if settings.postgres.url == EMBEDDED else ""
 
 
 def serve_url(settings: Settings) -> str:
+    """Return the URL of the HTTP interface, as a program on this machine reaches it."""
     host = "127.0.0.1" if settings.serve.host in ("0.0.0.0", "::") else settings.serve.host  # noqa: S104  a comparison
-    named = f"[{host}]" if ":" in host else host
+    quoted_host = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.serve.certificate else "http"
-    return f"{scheme}://{named}:{known_port(settings, 'serve')}"
+    return f"{scheme}://{quoted_host}:{known_port(settings, 'serve')}"
 
 
-def _given(url: str) -> str:
+def _external(url: str) -> str:
+    """Return a URL of the settings that names a service elsewhere; empty for an embedded one."""
     return "" if url == EMBEDDED else url
 
 
 def secret_path(settings: Settings, name: str) -> Path:
+    """Return the path of a secret's file."""
     return settings.data_dir / "secrets" / name
 
 
 def secret(settings: Settings, name: str) -> str:
-    """A random secret of this deployment, made the first time it is asked for (32 bytes, URL-safe)."""
+    """Return a random secret of this deployment (32 bytes, URL-safe base64), created by the first call with this name."""
     path = secret_path(settings, name)
     with _locked(settings):
         if not path.exists():
@@ -133,17 +141,17 @@ def secret(settings: Settings, name: str) -> str:
 
 
 def mark(settings: Settings) -> str:
-    """What the names of a deployment begin with in a Redis that it may share with others: `pixr:…:`."""
+    """Return the prefix of this deployment's keys in Redis, which it may share with other deployments: `pixr:…:`."""
     return f"pixr:{hashlib.sha256(secret(settings, 'cursor_key').encode()).hexdigest()[:12]}:"
 
 
 def private_path(settings: Settings, name: str) -> Path:
-    """A file of this deployment's own in `run/`."""
+    """Return the path of a file in `run/`, for the state of this machine's processes."""
     return settings.data_dir / "run" / name
 
 
 def port(settings: Settings, name: str, preferred: int) -> int:
-    """The port of an embedded service: the one it had, else the first free one from `preferred` on."""
+    """Return the port of an embedded service: the one it had before, else the first free one from `preferred` on."""
     with _locked(settings):
         ports = _ports(settings)
         if name not in ports:
@@ -153,7 +161,7 @@ def port(settings: Settings, name: str, preferred: int) -> int:
 
 
 def move_port(settings: Settings, name: str) -> int:
-    """Give a service another free port, because a stranger has taken its own while Pixr was down."""
+    """Give a service another free port, because another program took its port while Pixr was down."""
     with _locked(settings):
         ports = _ports(settings)
         ports[name] = _free_port(ports[name] + 1, taken=set(ports.values()))
@@ -162,10 +170,10 @@ def move_port(settings: Settings, name: str) -> int:
 
 
 def known_port(settings: Settings, name: str) -> int:
-    """The port an embedded service was given, or will be.
+    """Return the port that an embedded service has, or will have when it starts.
 
     Raises:
-        Rejected: this data folder was never started.
+        Rejected: Pixr was never started with this data folder.
     """
     ports = _ports(settings)
     if not ports:
@@ -175,11 +183,12 @@ def known_port(settings: Settings, name: str) -> int:
 
 
 def preferred_ports(settings: Settings) -> dict[str, int]:
-    """By service the port that it has where nobody else has it: whoever asks first, it is the same."""
+    """Return by service the port that it takes if it is free, the same in whatever order services ask."""
     return PREFERRED | {"serve": settings.serve.port}
 
 
 def port_is_free(number: int) -> bool:
+    """Return whether a TCP port of the loopback address can be bound."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -199,6 +208,7 @@ def _ports(settings: Settings) -> dict[str, int]:
 
 
 def _free_port(first: int, taken: set[int]) -> int:
+    """Return the first port from `first` on that is free and not in `taken`."""
     for number in range(first, first + PORTS_TRIED_MAX):
         if number not in taken and port_is_free(number):
             return number
@@ -206,7 +216,7 @@ def _free_port(first: int, taken: set[int]) -> int:
 
 
 def replace_private(path: Path, text: str) -> None:
-    """Write whole or not at all, readable by its owner alone."""
+    """Write a file with mode 0600 atomically: readers see the old text or the new one, never a part."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.touch(mode=0o600)
@@ -216,7 +226,7 @@ def replace_private(path: Path, text: str) -> None:
 
 @contextmanager
 def _locked(settings: Settings) -> Iterator[None]:
-    """One process at a time hands out ports and secrets."""
+    """Hold the lock under which ports and secrets are created, one process at a time."""
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(settings.data_dir / ".lock", "w", encoding="ascii", opener=folders.opener) as handle:

@@ -1,8 +1,9 @@
-"""What a service is.
+"""The interface of a service: what to run, how its health is checked, what it needs.
 
-A service is one foreground process with a health check. The ground brings PostgreSQL, Redis, S3, Ray and the one-shot
-`schema` step; packages add theirs under the entry point group `pixr.services`, as a factory that takes the settings and
-returns a `Service`, or None when the user named a URL of his own. Knows what to run, not how it is kept running.
+A service is one foreground process with a health check. This package brings PostgreSQL, Redis, S3, Ray and the one-shot
+step `schema`; other packages add theirs under the entry point group `pixr.services`, as a factory that takes the
+settings and returns a `Service`, or None when the settings name an external one. Does not know how services are kept
+running.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from cluster.settings import Settings
 
 @dataclass(frozen=True)
 class Command:
-    """A process to run in the foreground. `env` is added to the supervisor's environment.
+    """A process to run in the foreground.
 
-    It is ended by `stop_signal` and, if it is still there after `stop_timeout_s` (default: the supervisor's), killed.
+    `env` is added to the supervisor's environment. To end the process, `stop_signal` is sent; after `stop_timeout_s`
+    seconds (default: the supervisor's) it is killed.
     """
 
     argv: tuple[str, ...]
@@ -33,77 +35,93 @@ class Command:
 
 @runtime_checkable
 class Service(Protocol):
-    """See the module's text. `needs` are names that must be healthy first; those that run elsewhere are skipped."""
+    """What the supervisor runs.
+
+    `needs` are the names of services that must be healthy before this one starts; those that run elsewhere are skipped.
+    `start_timeout_s` is how many seconds after its start it must be healthy.
+    """
 
     name: str
     needs: tuple[str, ...]
     start_timeout_s: float
 
     def prepare(self) -> None:
-        """Make folders, keys and ports; safe to run again. Called before every start."""
+        """Create folders, keys and ports. Called before every start, so running it again must be safe."""
 
     def command(self) -> Command | None:
-        """What to run; None when `prepare` was all there is to do."""
+        """Return what to run; None when `prepare` is all there is to do."""
 
     def check(self) -> None:
         """Return when healthy; raise `Temporary` with the reason when not."""
 
     def address(self) -> str:
-        """Where it is, for the table. Never contains a password."""
+        """Return the address to show in `pixr status`, without a password."""
 
 
 @runtime_checkable
 class Dependent(Protocol):
-    """A service that cannot live without others: when it ends, it is started again only while those are healthy."""
+    """A service that cannot work without others: when it ends, it is restarted only while the services in `lives_on`
+    are healthy.
+    """
 
     lives_on: tuple[str, ...]
 
 
 @runtime_checkable
 class Patient(Protocol):
-    """A service that mends by itself what its check finds missing; only after so many failed checks it is ended."""
+    """A service that repairs by itself what its check finds missing; it is restarted only after `check_failures_max`
+    failures in a row.
+    """
 
     check_failures_max: int
 
 
 @runtime_checkable
 class Degradable(Protocol):
-    """A service that also answers while something behind it is away."""
+    """A service that goes on answering, with less, while one of its dependencies is away."""
 
     def check_alive(self) -> None:
-        """Return when it answers, whatever it lacks; raise `Temporary` with the reason when not."""
+        """Return when it answers, whatever dependency is missing; raise `Temporary` with the reason when it does not."""
 
     def degraded(self) -> tuple[str, ...]:
-        """Return the names of what it lacks at present; raise `Temporary` when it does not say."""
+        """Return the names of the dependencies that are missing at present; raise `Temporary` when it cannot tell."""
 
 
 @runtime_checkable
 class Talkative(Protocol):
-    """A service with more to say in `pixr status` than whether it is well."""
+    """A service that shows further lines in `pixr status`."""
 
     def notes(self) -> Mapping[str, str]:
-        """Return lines by what they are about; raise `Temporary` when they cannot be had."""
+        """Return the lines by their titles; raise `Temporary` when they cannot be had."""
 
 
 @runtime_checkable
 class Tidy(Protocol):
-    """A service that leaves something outside of the data folder."""
+    """A service that leaves files outside of the data folder."""
 
     def tidy(self) -> None:
-        """Remove what only the process needed; called after the end of all, when none is to be started again."""
+        """Remove files that only the running process needed. Called when all services have ended and none will be
+        restarted.
+        """
 
 
 Factory = Callable[[Settings], Service | None]
 
 
 def ordered(services: Sequence[Service]) -> list[Service]:
-    """Topological order; services at the same depth keep their place."""
+    """Return the services in the order in which to start them (topological by `needs`; otherwise as given).
+
+    Raises:
+        Rejected: services need each other in a circle.
+    """
     waiting, done, names = list(services), list[Service](), {service.name for service in services}
     while waiting:
-        placed = {service.name for service in done}
-        ready = [each for each in waiting if all(need in placed or need not in names for need in each.needs)]
+        done_names = {service.name for service in done}
+        ready = [
+            service for service in waiting if all(need in done_names or need not in names for need in service.needs)
+        ]
         if not ready:
-            raise Rejected(f"services wait for each other: {', '.join(each.name for each in waiting)}")
+            raise Rejected(f"services wait for each other: {', '.join(service.name for service in waiting)}")
         done += ready
-        waiting = [each for each in waiting if each not in ready]
+        waiting = [service for service in waiting if service not in ready]
     return done

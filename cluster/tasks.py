@@ -1,11 +1,12 @@
-"""Background tasks of one event loop, under supervision; and work that a caller's cancellation does not reach.
+"""Supervised background tasks of one event loop, and work that goes on when its caller is cancelled.
 
-A bare `asyncio.create_task` dies in silence: nobody logs why, nobody starts it again, and readiness stays green. Here a
-task that is *kept* is logged when it ends, started again with backoff, and named by `failing` until it has been well
-for a while; one that is *spawned* runs once, is held by a reference and logged when it fails. `close` ends them all.
+A bare `asyncio.create_task` fails silently: nothing logs the reason, nothing starts it again, and readiness stays
+green. Here a task that is *kept* is logged when it ends, restarted with backoff, and listed by `failing` until it has
+run well for a while; one that is *spawned* runs once, is held by a reference, and is logged when it fails. `close`
+cancels them all.
 
-`uncancelled` is for whatever holds a resource of others (a connection, a lock): the caller may go away at any await, the
-work goes on in a task of its own to its own end. Knows nothing of what the tasks do.
+`uncancelled` is for work that holds a shared resource (a connection, a lock): the caller may be cancelled at any await,
+while the work runs to its end in a task of its own. Does not know what the tasks do.
 """
 
 from __future__ import annotations
@@ -27,24 +28,27 @@ seldom = Seldom(log)
 Result = TypeVar("Result")
 
 RESTART_BASE_S, RESTART_MAX_S = 0.1, 5.0
-WELL_AFTER_S = 10.0  # of running without a failure
+WELL_AFTER_S = 10.0  # how long a task that failed must run without failing to count as well again
 CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclass
 class _Kept:
-    """One task that is kept: why it failed last, how often in a row, and since when it runs."""
+    """The state of a kept task: the reason of its last failure, how many failures in a row, and when it was last
+    started.
+    """
 
     reason: str = ""
     failures: int = 0
     started_at: float = 0.0
 
     def is_well(self) -> bool:
+        """Return whether the task has never failed, or has run for `WELL_AFTER_S` since."""
         return not self.reason or (self.started_at > 0 and time.monotonic() - self.started_at >= WELL_AFTER_S)
 
 
 class Tasks:
-    """The background tasks of one component. Used inside one event loop."""
+    """The background tasks of one component. For use inside one event loop; `owner` names the component in logs."""
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
@@ -54,35 +58,41 @@ class Tasks:
         _OWNERS.add(self)
 
     def __len__(self) -> int:
-        """How many run at present."""
+        """Return how many tasks are running."""
         return len(self._running)
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """The kept tasks that failed and have not been well since, each with the reason."""
+        """The kept tasks that failed and have not been well since: reasons by task name."""
         return {name: kept.reason for name, kept in self._kept.items() if not kept.is_well()}
 
     def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Run `work()` for good: whenever it raises or returns it is logged and started again, with backoff."""
+        """Run `work()` until `close`: whenever it raises or returns, that is logged and it is started again, with
+        backoff.
+        """
         self._kept[name] = _Kept()
         return self._started(name, self._for_good(name, work))
 
     def spawn(
         self, name: str, work: Coroutine[Any, Any, Result], *, expected: tuple[type[Exception], ...] = ()
     ) -> asyncio.Task[Result]:
-        """Run `work` once, beside the caller; a failure is logged, but for those `expected` by a caller who awaits it."""
+        """Run `work` once, beside the caller. A failure is logged, except the `expected` ones, which the awaiting
+        caller handles.
+        """
         task = self._started(name, work)
         task.add_done_callback(lambda done: self._log_failure(done, expected))
         return task
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Cancel what runs and wait for its end; what is still there after `timeout_s` is logged and left."""
+        """Cancel all tasks and wait until they have ended; a task that still runs after `timeout_s` is logged and
+        abandoned.
+        """
         self._closed = True
         for task in self._running:
             task.cancel()
         if self._running:
-            _, left = await asyncio.wait(set(self._running), timeout=timeout_s)
-            for task in left:
+            _, unfinished = await asyncio.wait(set(self._running), timeout=timeout_s)
+            for task in unfinished:
                 log.error("%s does not end", task.get_name())
 
     def _started(self, name: str, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
@@ -113,15 +123,17 @@ class Tasks:
 
 
 def running() -> int:
-    """How many background tasks run in this process, of all owners; a gauge that must come back."""
+    """Return how many background tasks run in this process, of all owners; for a gauge that must fall back when load
+    ends.
+    """
     return sum(len(owner) for owner in _OWNERS)
 
 
 async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
-    """Await `work` in a task of its own, which goes on to its end also when the caller is cancelled.
+    """Await `work` in a task of its own, which runs to its end even when the caller is cancelled.
 
-    The work itself must be bounded in time: nobody can end it from outside. A failure after the caller has gone is
-    logged.
+    The work must be bounded in time, because nothing can cancel it from outside. A failure after the caller was
+    cancelled is logged.
     """
     task = asyncio.create_task(work)
     _ORPHANS.add(task)
@@ -135,11 +147,11 @@ async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 _OWNERS: WeakSet[Tasks] = WeakSet()
-_ORPHANS: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks weakly
+_ORPHANS: set[asyncio.Task[Any]] = set()  # strong references; the event loop has only weak ones
 
 
 def uncancelled_running() -> int:
-    """How many calls of `uncancelled` run at present; a gauge that must come back to 0."""
+    """Return how many calls of `uncancelled` run at present; for a gauge that must fall back to 0."""
     return len(_ORPHANS)
 
 

@@ -9,7 +9,7 @@ from threading import Barrier, BrokenBarrierError
 import pytest
 
 from cluster.errors import Rejected, Temporary
-from cluster.resilience import Breaker, aretry, backoff_s, retry
+from cluster.resilience import Breaker, backoff_s, retry
 
 
 class Flaky:
@@ -24,18 +24,10 @@ class Flaky:
             raise Temporary("not yet")
         return "done"
 
-    async def later(self) -> str:
-        return self()
-
 
 def test_a_retry_ends_with_the_first_success() -> None:
     flaky = Flaky(2)
     assert (retry(flaky, attempts=5, base_s=0.0), flaky.calls) == ("done", 3)
-
-
-async def test_a_coroutine_is_retried_the_same_way() -> None:
-    flaky = Flaky(2)
-    assert (await aretry(flaky.later, attempts=5, base_s=0.0), flaky.calls) == ("done", 3)
 
 
 def test_a_retry_gives_up_after_its_attempts() -> None:
