@@ -1,3 +1,1 @@
-"""The package that all others stand on: settings, database, object store, Ray, embedded services. Knows no video, no
-money.
-"""
+"""What all other packages stand on: settings, database, object store, Ray, embedded services. Knows no video, no money."""

@@ -27,8 +27,7 @@ OURS = ("run/ports.json", "run/supervisor.lock", "secrets")  # every data folder
 
 
 def close_data_folder(folder: Path) -> None:
-    """Create the data folder with mode 0700, or take the rights of group and others away from an existing one, with a
-    warning.
+    """Create the data folder with mode 0700, or close an existing one to group and others, with a warning.
 
     Raises:
         Rejected: the folder is another user's, or it is open and holds files that are not Pixr's, whose users would be
@@ -103,8 +102,7 @@ def opener(path: str, flags: int) -> int:
 
 
 def short(data_dir: Path, purpose: str) -> Path:
-    """Return the path of a folder in /tmp for sockets and for Ray, where the data folder's path is too long or has
-    spaces.
+    """Return the path of a folder in /tmp, for sockets and Ray where the data folder's path is too long or has spaces.
 
     The path depends on the data folder and the user; the caller creates the folder with `make_private`.
     """

@@ -1,5 +1,4 @@
-"""Access to the Ray cluster: the environment that its processes need, a driver's connection, and its object store's
-use.
+"""Access to the Ray cluster: its processes' environment, a driver's connection, and the use of its object store.
 
 Knows no actor.
 """

@@ -47,11 +47,10 @@ def retry(call: Callable[[], Result], *, attempts: int = 5, base_s: float = 0.1,
 
 @dataclass
 class Breaker:
-    """A circuit breaker: closed, then open after `failures_max` failures in a row, then one trial call every `reset_s`
-    seconds.
+    """A circuit breaker: closed, then open after `failures_max` failures in a row; a trial call may close it again.
 
-    May be shared between threads: failures are counted under a lock, and of several threads that ask at once only one
-    may make the trial call.
+    An open breaker allows one trial call every `reset_s` seconds. May be shared between threads: failures are counted
+    under a lock, and of several threads that ask at once only one may make the trial call.
     """
 
     name: str

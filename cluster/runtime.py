@@ -103,8 +103,9 @@ def postgres_url(settings: Settings, database: str, role: Role = roles.OWNER) ->
 
 
 def role_url(settings: Settings, role: Role) -> str:
-    """Return the URL that a role logs in with: the settings' own, else the embedded PostgreSQL's; empty where it has
-    none.
+    """Return the URL that a role logs in with; empty where it has none.
+
+    That is the settings' own for this role, or else the embedded PostgreSQL's.
     """
     url: str = getattr(settings.postgres, role.setting)
     if url and url != EMBEDDED:

@@ -60,17 +60,16 @@ class Service(Protocol):
 
 @runtime_checkable
 class Dependent(Protocol):
-    """A service that cannot work without others: when it ends, it is restarted only while the services in `lives_on`
-    are healthy.
-    """
+    """A service that cannot work without others: it is restarted only while the services in `lives_on` are healthy."""
 
     lives_on: tuple[str, ...]
 
 
 @runtime_checkable
 class Patient(Protocol):
-    """A service that repairs by itself what its check finds missing; it is restarted only after `check_failures_max`
-    failures in a row.
+    """A service that repairs by itself what its check finds missing.
+
+    It is restarted only after `check_failures_max` failed checks in a row.
     """
 
     check_failures_max: int
@@ -100,9 +99,7 @@ class Tidy(Protocol):
     """A service that leaves files outside of the data folder."""
 
     def tidy(self) -> None:
-        """Remove files that only the running process needed. Called when all services have ended and none will be
-        restarted.
-        """
+        """Remove files that only the running process needed. Called when all services have ended for good."""
 
 
 Factory = Callable[[Settings], Service | None]

@@ -321,9 +321,7 @@ class Settings:
 
 @functools.cache
 def section_types() -> Mapping[str, type]:
-    """Return every section's type by name: those of this package and those that installed packages register. Looked up
-    once.
-    """
+    """Return every section's type by name: this package's and those that installed packages register; looked up once."""
     kinds = {kind.SECTION: kind for kind in GROUND_SECTIONS}  # type: ignore[attr-defined]
     for entry in entry_points(group="pixr.settings"):
         kinds[entry.name] = entry.load()

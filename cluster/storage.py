@@ -69,8 +69,9 @@ def _session() -> AioSession:
 
 
 class Storage:
-    """A client of one S3 endpoint. Safe to share between threads; pickled as its endpoint, it connects again on first
-    use.
+    """A client of one S3 endpoint.
+
+    Safe to share between threads. It is pickled as its endpoint and connects again at its first use.
     """
 
     def __init__(self, endpoint: S3Endpoint) -> None:

@@ -34,9 +34,7 @@ CLOSE_TIMEOUT_S = 5.0
 
 @dataclass
 class _Kept:
-    """The state of a kept task: the reason of its last failure, how many failures in a row, and when it was last
-    started.
-    """
+    """The state of a kept task: why it last failed, how many failures in a row, when it was last started."""
 
     reason: str = ""
     failures: int = 0
@@ -67,26 +65,20 @@ class Tasks:
         return {name: kept.reason for name, kept in self._kept.items() if not kept.is_well()}
 
     def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Run `work()` until `close`: whenever it raises or returns, that is logged and it is started again, with
-        backoff.
-        """
+        """Run `work()` until `close`: whenever it raises or returns, log that and start it again, with backoff."""
         self._kept[name] = _Kept()
         return self._started(name, self._for_good(name, work))
 
     def spawn(
         self, name: str, work: Coroutine[Any, Any, Result], *, expected: tuple[type[Exception], ...] = ()
     ) -> asyncio.Task[Result]:
-        """Run `work` once, beside the caller. A failure is logged, except the `expected` ones, which the awaiting
-        caller handles.
-        """
+        """Run `work` once, beside the caller; log a failure, except of the `expected` types, which its caller handles."""
         task = self._started(name, work)
         task.add_done_callback(lambda done: self._log_failure(done, expected))
         return task
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Cancel all tasks and wait until they have ended; a task that still runs after `timeout_s` is logged and
-        abandoned.
-        """
+        """Cancel all tasks and wait until they have ended; a task that still runs after `timeout_s` is logged and left."""
         self._closed = True
         for task in self._running:
             task.cancel()
@@ -123,9 +115,7 @@ class Tasks:
 
 
 def running() -> int:
-    """Return how many background tasks run in this process, of all owners; for a gauge that must fall back when load
-    ends.
-    """
+    """Return how many background tasks run in this process, of all owners; a gauge that must fall back after load."""
     return sum(len(owner) for owner in _OWNERS)
 
 

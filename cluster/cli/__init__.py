@@ -1,1 +1,1 @@
-"""The command line `pixr`: its commands, and what every package's commands are given."""
+"""The command line `pixr`: its commands, and the context that every package's commands receive."""

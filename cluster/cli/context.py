@@ -1,6 +1,6 @@
-"""What every command is given: the settings, a console, connections to the database; and the option `--json`.
+"""What every command receives: the settings, a console, connections to the database; and the option `--json`.
 
-Read by the commands of every package. Knows no command.
+Used by the commands of every package. Knows no command.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def json_option(command: Function) -> Function:
-    """`--json`: for programs."""
+    """Add the option `--json` to a command, as its argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
 
 
 class Context:
-    """What every command gets: settings, read when first asked for, and a console."""
+    """The object that every command receives: settings, read at first use, and a console."""
 
     def __init__(self, config: Path | None) -> None:
         self._config = config
@@ -42,10 +42,11 @@ class Context:
         return settings_module.load(self._config)
 
     def connect(self, role: Role, *, autocommit: bool = False) -> Connection[Any]:
-        """A connection to the deployment's database, as one of its roles.
+        """Connect to the deployment's database as one of its roles.
 
         Raises:
-            Rejected: the database is that of a data folder in which Pixr is down.
+            Rejected: the database is embedded and Pixr is not running.
+            Temporary: the database does not answer.
         """
         from cluster.database import database, logins
         from cluster.embedded import supervisor
@@ -56,5 +57,5 @@ class Context:
         return database.connect(url, autocommit=autocommit)
 
     def emit(self, document: Any) -> None:
-        """One JSON document on standard output."""
+        """Print a document as JSON on standard output."""
         click.echo(json.dumps(document, indent=2, default=str))

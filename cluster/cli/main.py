@@ -1,7 +1,8 @@
-"""The command line: `pixr`. Owns up, down, status, migrate and config; packages add theirs under `pixr.commands`.
+"""The command line `pixr`: its root, and the one place where errors become exit codes.
 
-Tables for people, `--json` for programs. Exit codes: 0 done, 1 found something wrong, 2 your input (one clear line on
-standard error, no traceback).
+Has the commands up, down, status, migrate and config; packages add theirs under the entry point group `pixr.commands`.
+Prints tables for people and, with `--json`, JSON for programs. Exit codes: 0 done, 1 something is wrong, 2 the user's
+input is wrong (one clear line on standard error, no traceback).
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from cluster.errors import Rejected, Temporary
 
 
 class Commands(click.Group):
-    """The ground's commands and, loaded only when named, those of the packages."""
+    """The commands of this package and, imported only when they are called, those of the other packages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         registered = {entry.name for entry in entry_points(group="pixr.commands")}
         return sorted({*super().list_commands(ctx), *registered})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            return command
         for entry in entry_points(group="pixr.commands", name=cmd_name):
             loaded: click.Command = entry.load()
             return loaded
@@ -45,13 +46,13 @@ def pixr(ctx: click.Context, config: Path | None) -> None:
 
 
 def main() -> None:
-    """The console script; the one place where errors become exit codes."""
+    """Run the console script; the one place where errors become exit codes."""
     from cluster.cli import stack
 
     for command in (stack.up, stack.down, stack.status, stack.migrate, stack.config):
         pixr.add_command(command)
     try:
-        _require_said(sys.argv[1:])
+        _refuse_empty(sys.argv[1:])
         sys.exit(pixr.main(prog_name="pixr", standalone_mode=False))
     except click.ClickException as error:
         _refuse(error.format_message() + _usage_hint(error))
@@ -61,19 +62,19 @@ def main() -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()  # `pixr … | head`: the reader has seen enough
+        sys.stderr.close()  # `pixr … | head`: the reader has closed the pipe
         sys.exit(0)
 
 
-def _require_said(arguments: Sequence[str]) -> None:
-    """Refuse what was left empty: `pixr ingest "$FOLDER"` without such a variable would take the folder it is called in.
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty arguments: with an unset variable, `pixr ingest "$FOLDER"` would ingest the current folder.
 
     Raises:
         UsageError: an argument, or the value of an option, is the empty text.
     """
     for before, argument in zip(("", *arguments), arguments, strict=False):
-        name, sets, value = argument.partition("=")
-        if argument == "" or (name.startswith("--") and sets and not value):
+        name, equals, value = argument.partition("=")
+        if argument == "" or (name.startswith("--") and equals and not value):
             what = argument or f"what follows `{before}`" if before else "an argument"
             raise click.UsageError(f"{what} is empty; is a variable of the shell not set?")
 
@@ -85,5 +86,6 @@ def _usage_hint(error: click.ClickException) -> str:
 
 
 def _refuse(line: str) -> None:
+    """Print one line on standard error and exit with code 2."""
     click.echo(f"pixr: {printable(' '.join(line.split()))}", err=True)
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""`pixr config secrets`: whether this machine's secrets are those that the deployment's database knows."""
+"""`pixr config secrets`: compare this machine's secrets with the fingerprints in the deployment's database."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ WORDS = {True: "as noted", False: "[red]another[/]", None: "[dim]not noted[/]"}
 @json_option
 @click.pass_obj
 def secrets(context: Context, forget: tuple[str, ...], as_json: bool) -> None:
-    """Compare the secrets that all machines share with what the database noted of them; exit code 1 on another one.
+    """Compare this machine's secrets with the fingerprints in the database; exit code 1 when one differs.
 
-    One that is forgotten is noted again at the next start.
+    A secret that is forgotten is noted again at the next start.
     """
     with context.connect(OWNER) as connection:
         fingerprints.forget(connection, forget)
-        found = fingerprints.compared(connection, context.settings)
+        compared = fingerprints.compared(connection, context.settings)
     if as_json:
-        context.emit({"secrets": found})
+        context.emit({"secrets": compared})
     else:
         table = Table("secret", "this machine's", box=None, header_style="dim")
-        for name, same in found.items():
-            table.add_row(name, WORDS[same])
+        for name, is_same in compared.items():
+            table.add_row(name, WORDS[is_same])
         context.console.print(table)
-    if False in found.values():
+    if False in compared.values():
         raise SystemExit(1)

@@ -1,4 +1,8 @@
-"""The commands that run the stack: up, down, status, migrate, config check, and bench."""
+"""The commands that run the stack: up, down, status, migrate and config.
+
+They start and stop the supervisor, read the status file that it writes, and ask each service for its health. They do
+not know how a service is run.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ def up(context: Context, as_json: bool) -> None:
         _show(context, as_json, "Pixr is already up")
         return
     check_external(settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to end is to be interrupted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM raises KeyboardInterrupt, as Ctrl-C does
     began = time.monotonic()
     process = None if supervisor.running(settings) else supervisor.start(settings)
     try:
@@ -69,22 +73,22 @@ def down(context: Context) -> None:
 @json_option
 @click.pass_obj
 def status(context: Context, as_json: bool) -> None:
-    """Ask every service how it is; exit code 1 when one is not well."""
-    found = look(context.settings)
+    """Ask every service for its health; exit code 1 when one is not healthy."""
+    document = ask_services(context.settings)
     if as_json:
-        context.emit(found)
+        context.emit(document)
     else:
-        context.console.print(_table(found["services"]))
-        for line in _notes(found["services"]):
+        context.console.print(_table(document["services"]))
+        for line in _notes(document["services"]):
             context.console.print(line)
-    if not all(row["healthy"] for row in found["services"].values()):
+    if not all(row["healthy"] for row in document["services"].values()):
         raise SystemExit(1)
 
 
 @click.command()
 @click.pass_obj
 def migrate(context: Context) -> None:
-    """Bring the database's tables to the present."""
+    """Apply the migrations that the database does not have yet."""
     applied = migrations.migrate(logins.url(context.settings, OWNER))
     for migration in applied:
         context.console.print(f"applied {migration.package}/{migration.name}")
@@ -94,13 +98,13 @@ def migrate(context: Context) -> None:
 
 @click.group()
 def config() -> None:
-    """Settings."""
+    """Show and check the settings."""
 
 
 @config.command("check")
 @click.pass_obj
 def config_check(context: Context) -> None:
-    """Read the settings and reach every dependency they name by URL."""
+    """Read the settings and connect to every dependency that they name by URL."""
     settings = context.settings
     check_external(settings)
     context.console.print(f"{settings.path} is valid: {len(settings.sections)} sections, data in {settings.data_dir}")
@@ -110,7 +114,7 @@ def config_check(context: Context) -> None:
 @json_option
 @click.pass_obj
 def config_show(context: Context, as_json: bool) -> None:
-    """Every setting with its value and its default; secrets are not shown."""
+    """Show every setting with its value and its default; secrets are masked."""
     shown = {
         name: {field.name: _shown(field.name, getattr(section, field.name)) for field in dataclasses.fields(section)}
         for name, section in context.settings.sections.items()
@@ -131,6 +135,7 @@ config.add_command(cli_secrets.secrets)
 
 
 def _shown(name: str, value: Any) -> Any:
+    """Return a setting's value as it may be printed: secrets masked, passwords in URLs removed."""
     if name in ("secret", "key", "password", "token") and value:
         return "***"
     if isinstance(value, tuple):
@@ -139,10 +144,10 @@ def _shown(name: str, value: Any) -> Any:
 
 
 def check_external(settings: Settings) -> None:
-    """Reach what the settings name by URL, and look at the door's certificate.
+    """Connect to every dependency that the settings name by URL, and check the door's certificate.
 
     Raises:
-        Rejected: something does not answer, or cannot be used; the line says which setting names it.
+        Rejected: a dependency does not answer or cannot be used; the message names the setting.
     """
     if settings.serve.certificate:
         certificate.read(settings.serve.certificate)
@@ -152,19 +157,20 @@ def check_external(settings: Settings) -> None:
         except Temporary as error:
             hint = f"check {setting} in {settings.path} or its PIXR_ variable"
             raise Rejected(str(error), code="unreachable", hint=hint) from error
-        except Exception as error:  # noqa: BLE001  a malformed URL fails in its client's own way
+        except Exception as error:  # noqa: BLE001  each client raises its own exceptions for a malformed URL
             hint = f"check {setting} in {settings.path} or its PIXR_ variable"
-            said = f"{setting} of {name} cannot be used ({type(error).__name__})"  # what the client says may hold a password
-            raise Rejected(said, hint=hint) from None
+            # Without the client's own message, which may contain a password.
+            raise Rejected(f"{setting} of {name} cannot be used ({type(error).__name__})", hint=hint) from None
 
 
 def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], None]]]:
+    """Return for each dependency that is not embedded the name of its setting and a check that raises when it is away."""
     embedded = {service.name for service in all_services(settings)}
     checks: dict[str, tuple[str, Callable[[], None]]] = {}
     if "postgres" not in embedded:
         urls = [url for role in (OWNER, *PARTS) if (url := runtime.role_url(settings, role))]
-        named = "[postgres] url" if len(urls) == 1 else "the URLs of [postgres]"
-        checks["postgres"] = (named, lambda: _each(health.postgres, urls))
+        setting = "[postgres] url" if len(urls) == 1 else "the URLs of [postgres]"
+        checks["postgres"] = (setting, lambda: _each(health.postgres, urls))
     if "redis" not in embedded:
         checks["redis"] = ("[redis] url", lambda: health.redis(settings.redis.url))
     if "s3" not in embedded:
@@ -183,31 +189,32 @@ def _each(check: Callable[[str], None], urls: Sequence[str]) -> None:
         check(url)
 
 
-def look(settings: Settings) -> dict[str, Any]:
-    """Ask every dependency now, side by side: `{"services": {name: {url, healthy, reason, degraded, …}}}`.
+def ask_services(settings: Settings) -> dict[str, Any]:
+    """Ask every dependency for its health, in parallel: `{"services": {name: {url, healthy, reason, degraded, …}}}`.
 
-    `degraded` names what a service lacks that answers all the same, `notes` are lines of a service about itself.
+    `degraded` names the dependencies that a service lacks while it goes on answering; `notes` are further lines about it.
+
+    Raises:
+        Rejected: Pixr was never started with this data folder.
     """
     known, is_running = supervisor.read_status(settings), supervisor.running(settings)
     rows: dict[str, Any] = known["services"] if is_running else {}  # type: ignore[assignment]
-    embedded = [each for each in all_services(settings) if each.name != "schema"]
-    away = {each.name: why for each in embedded if (why := _not_there(rows.get(each.name)))}
-    ours = [each for each in embedded if each.name not in away]
-    checks = {each.name: _check_of(each) for each in ours}
-    lacking = {each.name: each.degraded for each in ours if isinstance(each, services.Degradable)}
-    talking = {each.name: each.notes for each in ours if isinstance(each, services.Talkative)}
-    if "postgres" not in away:
-        talking["postgres"] = lambda: logins.notes(settings)
+    embedded = [service for service in all_services(settings) if service.name != "schema"]
+    absent = {service.name: reason for service in embedded if (reason := _why_absent(rows.get(service.name)))}
+    present = [service for service in embedded if service.name not in absent]
+    checks = {service.name: _check_of(service) for service in present}
+    degradable = {service.name: service.degraded for service in present if isinstance(service, services.Degradable)}
+    talkative = {service.name: service.notes for service in present if isinstance(service, services.Talkative)}
+    if "postgres" not in absent:
+        talkative["postgres"] = lambda: logins.notes(settings)
     checks |= {name: check for name, (_, check) in _external_checks(settings).items()}
     if not is_running:
-        runtime.endpoints(settings)  # refuses when nothing was ever started
-    with ThreadPoolExecutor(max_workers=max(1, len(checks) + len(lacking) + len(talking))) as threads:
-        looked = {name: threads.submit(_lacking, question) for name, question in lacking.items()}
-        said = {name: threads.submit(_said, question) for name, question in talking.items()}
+        runtime.endpoints(settings)  # refuses when Pixr was never started with this data folder
+    with ThreadPoolExecutor(max_workers=max(1, len(checks) + len(degradable) + len(talkative))) as threads:
+        degraded = {name: threads.submit(_degraded, question) for name, question in degradable.items()}
+        notes = {name: threads.submit(_notes_of, question) for name, question in talkative.items()}
         answers = dict(zip(checks, threads.map(_reason, checks.values()), strict=True))
-    reasons = {each.name: away.get(each.name) or answers[each.name] for each in embedded} | answers
-    degraded = {name: each.result() for name, each in looked.items()}
-    notes = {name: each.result() for name, each in said.items()}
+    reasons = {service.name: absent.get(service.name) or answers[service.name] for service in embedded} | answers
     urls = _urls(settings)
     return {
         "phase": known["phase"],
@@ -217,8 +224,8 @@ def look(settings: Settings) -> dict[str, Any]:
                 "url": urls.get(name, ""),
                 "healthy": not reason,
                 "reason": reason,
-                "degraded": [] if reason else list(degraded.get(name, ())),
-                "notes": dict(notes.get(name, {})),
+                "degraded": list(degraded[name].result()) if name in degraded and not reason else [],
+                "notes": dict(notes[name].result()) if name in notes else {},
                 "pid": rows.get(name, {}).get("pid"),
                 "restarts": rows.get(name, {}).get("restarts", 0),
             }
@@ -227,19 +234,23 @@ def look(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _not_there(row: Mapping[str, Any] | None) -> str:
-    """Why a service of this data folder is not asked, by what its supervisor wrote: another Pixr may answer at its port."""
+def _why_absent(row: Mapping[str, Any] | None) -> str:
+    """Return why an embedded service is not running, by its supervisor's status; empty when it runs.
+
+    A service that does not run must not be asked: another deployment's may answer at its port.
+    """
     if row is None:
         return "not running"
     return str(row["reason"] or row["state"]) if row["state"] in NOT_THERE else ""
 
 
 def _check_of(service: services.Service) -> Callable[[], None]:
-    """What tells whether a service that has been started is well."""
+    """Return the check that decides whether a service that was started is healthy."""
     return service.check_alive if isinstance(service, services.Degradable) else service.check
 
 
 def _reason(check: Callable[[], None]) -> str:
+    """Return why a check fails; empty when it passes."""
     try:
         check()
     except PixrError as error:
@@ -247,16 +258,16 @@ def _reason(check: Callable[[], None]) -> str:
     return ""
 
 
-def _lacking(question: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
-    """What a service lacks; nothing where it does not say, which its check does."""
+def _degraded(question: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """Return what a service lacks; nothing where it cannot tell, since its check then gives the reason."""
     try:
         return question()
     except PixrError:
         return ()
 
 
-def _said(question: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
-    """What a service says of itself, or why it says nothing."""
+def _notes_of(question: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
+    """Return a service's notes, or one that says why it has none."""
     try:
         return question()
     except PixrError as error:
@@ -264,35 +275,42 @@ def _said(question: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
 
 
 def _notes(rows: dict[str, Any]) -> list[str]:
-    """A line for each note, in colour where it warns."""
-    lines = [(about, text) for row in rows.values() for about, text in row["notes"].items()]
-    return [f"[{'dim' if text.startswith('strong') else 'yellow'}]{about}: {escape(text)}[/]" for about, text in lines]
+    """Return a line for each note, coloured where it is a warning."""
+    notes = [(title, text) for row in rows.values() for title, text in row["notes"].items()]
+    return [f"[{'dim' if text.startswith('strong') else 'yellow'}]{title}: {escape(text)}[/]" for title, text in notes]
 
 
 def _urls(settings: Settings) -> dict[str, str]:
-    ends, known = runtime.endpoints(settings), (runtime.role_url(settings, role) for role in (OWNER, *PARTS))
+    """Return the address of each service, without passwords."""
+    endpoints = runtime.endpoints(settings)
+    postgres_urls = (runtime.role_url(settings, role) for role in (OWNER, *PARTS))
     return {
-        "serve": ends.serve_url,
-        "door": ends.serve_url,
-        "postgres": f"postgresql://{database.where_of(next(filter(None, known), ''))}",
-        "redis": f"redis://{database.where_of(ends.redis_url)}",
-        "s3": ends.s3.url,
-        "solana": ends.solana_urls[0],
-        "ray": ends.ray_dashboard_url,
+        "serve": endpoints.serve_url,
+        "door": endpoints.serve_url,
+        "postgres": f"postgresql://{database.where_of(next(filter(None, postgres_urls), ''))}",
+        "redis": f"redis://{database.where_of(endpoints.redis_url)}",
+        "s3": endpoints.s3.url,
+        "solana": endpoints.solana_urls[0],
+        "ray": endpoints.ray_dashboard_url,
     }
 
 
 def _wait(
     context: Context, settings: Settings, process: subprocess.Popen[bytes] | None, *, quiet: bool
 ) -> dict[str, Any]:
+    """Wait until the stack is up or has failed, show its progress unless `quiet`, and return the last status.
+
+    Raises:
+        Temporary: it was not up in time; it has been stopped again.
+    """
     deadline = time.monotonic() + settings.supervisor.start_timeout_s
     with Live(console=context.console, transient=True, refresh_per_second=8, auto_refresh=not quiet) as live:
         while True:
             status: dict[str, Any] = supervisor.read_status(settings)
             if not quiet:
                 live.update(_progress(status))
-            ended = process.poll() is not None if process else not supervisor.running(settings)
-            if status["phase"] in ("up", "failed") or ended:
+            has_ended = process.poll() is not None if process else not supervisor.running(settings)
+            if status["phase"] in ("up", "failed") or has_ended:
                 return status
             if time.monotonic() > deadline:
                 _stop(settings, process)
@@ -303,7 +321,7 @@ def _wait(
 
 
 def _stop(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
-    """Undo a start, also one whose supervisor has not taken its lock yet."""
+    """Stop a supervisor, also one that was just started and does not hold its lock yet."""
     if process is not None and process.poll() is None:
         os.kill(process.pid, signal.SIGTERM)
         process.wait(settings.supervisor.stop_timeout_s * 3)
@@ -311,6 +329,7 @@ def _stop(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
 
 
 def _progress(status: dict[str, Any]) -> Table:
+    """Make the table that is shown while services start."""
     table = Table.grid(padding=(0, 2))
     for name, row in status["services"].items():
         table.add_row(MARKS.get(row["state"], "[yellow]●[/]"), name, row["state"], f"[dim]{row['reason'][:90]}[/]")
@@ -318,34 +337,38 @@ def _progress(status: dict[str, Any]) -> Table:
 
 
 def _show(context: Context, as_json: bool, headline: str) -> None:
-    found = look(context.settings)
+    """Print the state of the stack, the page's address, and where the admin key and the logs are."""
+    document = ask_services(context.settings)
     if as_json:
-        context.emit(found)
+        context.emit(document)
         return
     context.console.print(headline)
-    context.console.print(_table(found["services"]))
-    for line in _notes(found["services"]):
+    context.console.print(_table(document["services"]))
+    for line in _notes(document["services"]):
         context.console.print(line)
     for line in _moved_ports(context.settings):
         context.console.print(f"[yellow]{line}[/]")
     key_file = runtime.secret_path(context.settings, "api_admin_key")
-    context.console.print(f"page: {found['services'].get('serve', {}).get('url', 'none')}/")
+    context.console.print(f"page: {document['services'].get('serve', {}).get('url', 'none')}/")
     context.console.print(f"admin key: {key_file}\nlogs: {context.settings.data_dir / 'logs'}", soft_wrap=True)
 
 
 def _moved_ports(settings: Settings) -> list[str]:
-    """A line for each service that listens elsewhere than usual because somebody was there first."""
+    """Return a line for each service that has another port than usual because another program uses that one."""
     preferred = runtime.preferred_ports(settings)
-    ours = {service.name for service in all_services(settings)}
-    moved = {name: runtime.known_port(settings, name) for name in preferred if runtime.OWNERS.get(name, name) in ours}
+    embedded = {service.name for service in all_services(settings)}
+    ports = {
+        name: runtime.known_port(settings, name) for name in preferred if runtime.OWNERS.get(name, name) in embedded
+    }
     return [
         f"port {preferred[name]} is taken by {keeper.owner_of(preferred[name])}; {name} listens on {number}"
-        for name, number in moved.items()
+        for name, number in ports.items()
         if number != preferred[name] and not runtime.port_is_free(preferred[name])
     ]
 
 
 def _table(rows: dict[str, Any]) -> Table:
+    """Make the table of `pixr status`."""
     table = Table("service", "address", "state", "pid", "restarts", box=None, pad_edge=False, header_style="dim")
     for name, row in rows.items():
         table.add_row(name, row["url"], _state(row), str(row["pid"] or ""), str(row["restarts"]))

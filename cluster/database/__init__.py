@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, migrations, and as whom each part of Pixr comes there."""
+"""PostgreSQL: connections, migrations, and the roles that the parts of Pixr work as."""

@@ -1,4 +1,4 @@
-"""PostgreSQL connections. Knows how to reach the database and how its faults are sorted; owns no table."""
+"""PostgreSQL connections: how to reach the database and how its errors are sorted. Owns no table."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cluster.errors import PixrError, Rejected, Temporary
 
 CONNECT_TIMEOUT_S = 5
 POOL_WAIT_S = 10.0
-RECONNECT_TIMEOUT_S = 2.0  # then the next caller tries again, so that a server that is back is used at once
-PORTS = {"redis": 6379, "rediss": 6379}  # where a URL names none; else PostgreSQL's
+RECONNECT_TIMEOUT_S = 2.0  # short: afterwards the next caller tries again and finds a server that is back
+PORTS = {"redis": 6379, "rediss": 6379}  # default port by URL scheme; all others have PostgreSQL's
 FULL = "53100"
-# By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html): worth another try, with the words for it.
+# Errors worth another try, by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 BUSY: Mapping[str, str] = {
     "40001": "refused two transactions that exclude each other",
     "40P01": "ended a deadlock",
@@ -29,14 +29,14 @@ BUSY: Mapping[str, str] = {
     "55P03": "did not get a lock in time",
     "57014": "stopped a statement that took too long",
 }
-# Not worth another try: the settings are wrong.
+# Errors that no retry helps against: the settings are wrong.
 REFUSED: Mapping[str, str] = {
     "28000": "does not let this user in",
     "28P01": "does not accept the password",
     "3D000": "has no database of this name",
 }
-AWAY = ("08", "57P01", "57P02", "57P03")  # connection lost or never made, shut down, crashed, starting
-# A server that refuses a connection says so in words only, which libpq passes on without a SQLSTATE.
+AWAY = ("08", "57P01", "57P02", "57P03")  # connection lost or never made; server shut down, crashed, starting
+# Refused connections: libpq passes on the server's message without its SQLSTATE, so the text is matched.
 REFUSALS = (
     (re.compile(r"password authentication failed|no password supplied"), "28P01"),
     (
@@ -51,11 +51,11 @@ REFUSALS = (
 
 
 def connect(url: str, *, autocommit: bool = False) -> Connection:
-    """One connection.
+    """Open one connection.
 
     Raises:
-        Temporary: the server does not answer; the line names host and port, never the password.
-        Rejected: it answers and refuses user, password or database.
+        Temporary: the server does not answer; the message names host and port, never the password.
+        Rejected: the server refuses the user, the password or the database.
     """
     with translate(url):
         return psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S)
@@ -63,17 +63,27 @@ def connect(url: str, *, autocommit: bool = False) -> Connection:
 
 @contextmanager
 def session(url: str, *, autocommit: bool = False) -> Iterator[Connection]:
-    """A connection for a block of statements; committed when the block ends, rolled back when it raises.
+    """Yield a connection for a block of statements; commit at the end of the block, roll back when it raises.
 
     Raises:
-        Temporary, Rejected: as `translate` sorts what goes wrong.
+        Temporary: the server is away or busy (see `translate`).
+        Rejected: the server refuses the user, the password or the database.
     """
     with translate(url), connect(url, autocommit=autocommit) as connection:
         yield connection
 
 
 def pool(url: str, *, max_size: int = 4, wait_s: float = POOL_WAIT_S) -> ConnectionPool:
-    """An open pool whose connections are checked before use, so that a restarted server costs no error."""
+    """Return an open pool that checks connections before use, so that a restart of the server causes no error.
+
+    Args:
+        url: The database.
+        max_size: Connections at most.
+        wait_s: How many seconds a caller waits for a free connection at most.
+
+    Returns:
+        The pool; the caller closes it.
+    """
     return ConnectionPool(
         url,
         min_size=1,
@@ -87,18 +97,21 @@ def pool(url: str, *, max_size: int = 4, wait_s: float = POOL_WAIT_S) -> Connect
 
 
 def with_statement_timeout(url: str, timeout_ms: int) -> str:
-    """The connection string for sessions in which no statement takes longer, unless it sets a time of its own."""
+    """Return a connection string whose sessions end statements that take longer than `timeout_ms`.
+
+    A session may still set another timeout for itself.
+    """
     options = conninfo_to_dict(url).get("options") or ""
     return make_conninfo(url, options=f"{options} -c statement_timeout={timeout_ms}".strip())
 
 
 @contextmanager
 def translate(url: str = "") -> Iterator[None]:
-    """Sort operational errors of PostgreSQL by what the caller can do; every other database error is left as it is.
+    """Turn operational errors of PostgreSQL into `Temporary` or `Rejected`; other database errors pass through.
 
     Raises:
-        Temporary: the server is away, or what was asked may succeed later; the words say which.
-        Rejected: user, password or database are wrong, which no retry mends.
+        Temporary: the server is away, or the statement may succeed later; the message says which.
+        Rejected: user, password or database name are wrong, which no retry helps against.
     """
     try:
         yield
@@ -107,7 +120,7 @@ def translate(url: str = "") -> Iterator[None]:
 
 
 def of(error: psycopg.OperationalError, url: str = "") -> PixrError:
-    """The error of ours that an operational error stands for."""
+    """Return the `Temporary` or `Rejected` that stands for an operational error."""
     where = f" at {where_of(url)}" if url else ""
     line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     code = code_of(error)
@@ -123,21 +136,21 @@ def of(error: psycopg.OperationalError, url: str = "") -> PixrError:
 
 
 def is_away(error: psycopg.OperationalError) -> bool:
-    """Whether the server, or the connection to it, is gone: another connection or server may answer."""
+    """Return whether the server or the connection is gone, so that another connection or server may answer."""
     code = code_of(error)
     return not code or code.startswith(AWAY)
 
 
 def code_of(error: psycopg.OperationalError) -> str:
-    """The SQLSTATE, also of a connection that the server refused; empty where there was no answer of the server's."""
+    """Return the SQLSTATE of an error, also of a refused connection; empty where the server did not answer."""
     if error.sqlstate:
         return error.sqlstate
-    said = str(error)
-    return next((code for words, code in REFUSALS if words.search(said)), "")
+    message = str(error)
+    return next((code for pattern, code in REFUSALS if pattern.search(message)), "")
 
 
 def where_of(url: str) -> str:
-    """`host:port/database` of a URL, of each host where it names several, without user and password."""
+    """Return `host:port/database` of a URL, without user and password; all hosts where it names several."""
     parts = urlsplit(url)
     default = PORTS.get(parts.scheme, 5432)
     hosts = [_with_port(host, default) for host in parts.netloc.rpartition("@")[2].split(",")]

@@ -1,8 +1,9 @@
-"""Fingerprints of the secrets that every machine of a deployment has to share, kept in its database.
+"""Fingerprints of the secrets that all machines of a deployment must share, kept in the database.
 
-A machine that made secrets of its own would call the same viewer by another name, so that what they were shown would be paid
-again, and would refuse the links and cursors of the others. The first that is used is noted, any other is refused. A
-fingerprint says nothing of its secret, which is 32 random bytes. What the ids of payouts derive from is noted by the ledger.
+A machine with secrets of its own would hash the same viewer to another value, so that the same appearances would be
+paid twice, and would refuse the links and cursors that other machines signed. The first secrets that are used are
+noted; a machine with others is refused. A fingerprint reveals nothing about its secret, 32 random bytes. The secret
+that ids of payouts derive from is noted by the ledger.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PURPOSE = b"what a deployment's machines share: "
 NOTE = """
     INSERT INTO pixr.fingerprints (name, fingerprint) SELECT * FROM unnest(%(names)s::text[], %(prints)s::text[])
     ON CONFLICT DO NOTHING"""
-# Each secret with whether it is the noted one; NULL where none is.
+# Whether each secret is the one that was noted; NULL where none was.
 COMPARED = """
     SELECT name, noted.fingerprint = here.fingerprint
     FROM unnest(%(names)s::text[], %(prints)s::text[]) AS here (name, fingerprint)
@@ -30,38 +31,38 @@ FORGET = "DELETE FROM pixr.fingerprints WHERE name = ANY(%s)"
 
 
 def of(settings: Settings) -> Mapping[str, list[str]]:
-    """The names and fingerprints of this machine's secrets, as the statements here take them."""
+    """Return the names and fingerprints of this machine's secrets, as parameters for the statements of this module."""
     prints = [_fingerprint(name, runtime.secret(settings, name)) for name in SHARED]
     return {"names": list(SHARED), "prints": prints}
 
 
 def note(connection: Connection, settings: Settings) -> None:
-    """Note this machine's secrets where none are, in the caller's transaction.
+    """Note this machine's secrets where none are noted, in the caller's transaction.
 
     Raises:
-        Rejected: others are noted.
+        Rejected: other secrets are noted.
     """
     connection.execute(NOTE, of(settings))
     refuse(compared(connection, settings))
 
 
 def compared(connection: Connection, settings: Settings) -> dict[str, bool | None]:
-    """By the name of each secret whether this machine's is the noted one; None where none is."""
+    """Return by name whether each of this machine's secrets is the noted one; None where none is noted."""
     return dict(connection.execute(COMPARED, of(settings)).fetchall())
 
 
 def forget(connection: Connection, names: Sequence[str]) -> None:
-    """Let the next that is used be noted anew: a secret was replaced on purpose."""
+    """Forget the fingerprints of secrets that were replaced on purpose, so that the next ones used are noted."""
     connection.execute(FORGET, (list(names),))
 
 
-def refuse(found: Mapping[str, bool | None]) -> None:
-    """Refuse secrets that were `compared` and are others.
+def refuse(same_by_name: Mapping[str, bool | None]) -> None:
+    """Refuse secrets that differ from the noted ones.
 
     Raises:
-        Rejected: there are some; they are named.
+        Rejected: at least one differs; the message names them.
     """
-    others = ", ".join(f"secrets/{name}" for name, same in found.items() if same is False)
+    others = ", ".join(f"secrets/{name}" for name, is_same in same_by_name.items() if is_same is False)
     if others:
         hint = "put back those of the other machines; replaced on purpose: `pixr config secrets --forget NAME`"
         raise Rejected(f"{others}: not what this database was used with", code="other-secrets", hint=hint)

@@ -1,8 +1,8 @@
-"""Makes the roles in a database and grants each what its part of Pixr needs, again at every migration.
+"""Creates the roles in a database and grants each the rights that its part of Pixr needs, again at every migration.
 
-Each package says in `schema/grants.sql` what its tables let whom do: first everything is taken back, then what is needed
-is given, so that what a release no longer needs is gone and new tables are not forgotten. A server on which the migrating
-role may not create roles keeps one role for everything, which is logged, and shown by `pixr status`.
+The grants on a package's tables stand in its `schema/grants.sql`. First all rights are revoked, then the needed ones
+are granted: a right that a release no longer needs is gone, and a new table without grants is noticed. On a server
+where the migrating user may not create roles, all parts work as that user; that is logged and shown by `pixr status`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MAY_CREATE = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = cur
 MISSING = (
     "SELECT name FROM unnest(%s::text[]) AS wanted (name) WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)"
 )
-# What no package owns: Serve notes the secrets that it works with, once each.
+# Rights on the tables of this package: Serve inserts the fingerprints of its secrets and never changes one.
 OWN = """
     REVOKE ALL ON SCHEMA pixr FROM pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
     REVOKE ALL ON ALL TABLES IN SCHEMA pixr FROM pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
     GRANT USAGE ON SCHEMA pixr TO pixr_serve, pixr_reader;
     GRANT SELECT, INSERT ON pixr.fingerprints TO pixr_serve;
     GRANT SELECT ON pixr.fingerprints TO pixr_reader"""
-# What PostgreSQL lets everybody do in every database and no part of Pixr needs: temporary tables, which hide others of
-# their name and may have triggers, and large objects, which nobody would find or remove.
-OF_EVERYBODY = """
+# Rights that PostgreSQL gives PUBLIC in every database and no part of Pixr needs: temporary tables, which hide others of
+# the same name and may have triggers, and large objects, which would stay unnoticed.
+REVOKE_FROM_PUBLIC = """
     DO $$ DECLARE
         large text;
     BEGIN
@@ -42,8 +42,9 @@ OF_EVERYBODY = """
             EXECUTE format('REVOKE EXECUTE ON FUNCTION pg_catalog.%s FROM PUBLIC', large);
         END LOOP;
     END $$"""
-# Triggers' functions with their owner's rights: who may call one could make it a trigger of a table of their own.
-OF_TRIGGERS = """
+# Trigger functions that run with their owner's rights (SECURITY DEFINER): a role that may execute one could attach it to a
+# table of its own.
+REVOKE_TRIGGER_FUNCTIONS = """
     DO $$ DECLARE
         called text;
     BEGIN
@@ -53,8 +54,8 @@ OF_TRIGGERS = """
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', called);
         END LOOP;
     END $$"""
-# Databases of a server that nobody has a business in but who administers it.
-OF_THE_SERVER = "REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC"
+# Databases of the server that only its administrator needs.
+REVOKE_OTHER_DATABASES = "REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC"
 SET_BY_ITSELF = """
     SELECT d.datname FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
     WHERE s.setrole = (SELECT oid FROM pg_roles WHERE rolname = %s)"""
@@ -62,32 +63,37 @@ MAY_ASSUME = "SELECT pg_has_role(%s, 'SET')"
 
 
 def grant(connection: Connection, grants: Sequence[str]) -> bool:
-    """Create the roles where they are missing and run every package's grants; False where that is not allowed.
+    """Create missing roles and run every package's grants; return False where this user may not create a missing role.
 
-    The connection must be in autocommit mode; running it again changes nothing.
+    Args:
+        connection: In autocommit mode, as the owner of the tables.
+        grants: The SQL of each package. Running it again changes nothing.
+
+    Returns:
+        Whether the roles exist and have their rights.
     """
     if not ensure(connection):
         return False
     with connection.transaction():
-        for text in (OWN, *grants, OF_TRIGGERS):
+        for text in (OWN, *grants, REVOKE_TRIGGER_FUNCTIONS):
             connection.execute(SQL(text))  # our own files
     try:
         with connection.transaction():
-            connection.execute(SQL(OF_EVERYBODY))
+            connection.execute(SQL(REVOKE_FROM_PUBLIC))
     except psycopg.errors.InsufficientPrivilege as error:
         log.warning("every user of the database may make temporary tables and large objects in it: %s", error)
     return True
 
 
 def ensure(connection: Connection) -> bool:
-    """Create the roles that are missing; False where one is and may not be made. They belong to the whole server."""
+    """Create the roles that are missing, for all databases of the server; return False where this user may not."""
     missing = {name for (name,) in connection.execute(MISSING, ([role.name for role in PARTS],))}
     row = connection.execute(MAY_CREATE).fetchone()
     if missing and not (row and row[0]):
-        said = (
-            "there is no role %s and none may be made: parts without one work as the owner, and nothing is granted anew"
+        log.warning(
+            "there is no role %s and none may be made: parts without one work as the owner, and nothing is granted anew",
+            ", ".join(sorted(missing)),
         )
-        log.warning(said, ", ".join(sorted(missing)))
         return False
     for role in PARTS:
         if role.name in missing:
@@ -96,18 +102,24 @@ def ensure(connection: Connection) -> bool:
 
 
 def allow_login(url: str, passwords: Mapping[Role, str], connections_max: Mapping[str, int] | None = None) -> None:
-    """Let roles log in by passwords (the embedded server's; elsewhere the operator makes members of them).
+    """Let roles log in by password, on the embedded server (elsewhere the operator creates logins that are members of
+    them).
 
-    A role can change its own password and what its sessions begin with, which PostgreSQL lets no one forbid: both are what
-    they were after this. `connections_max` says by part how many connections each may have; one without has no limit.
+    PostgreSQL lets every role change its own password and the settings that its sessions start with; this resets both.
+    Running it again changes nothing more.
+
+    Args:
+        url: The embedded database, as its owner.
+        passwords: The password of each role.
+        connections_max: How many connections each part may have at once; a part that is not named has no limit.
     """
     limits = connections_max or {}
     with database.session(url, autocommit=True) as connection, connection.transaction():
-        connection.execute(OF_THE_SERVER)
+        connection.execute(REVOKE_OTHER_DATABASES)
         for role, password in passwords.items():
-            name, most = Identifier(role.name), Literal(limits.get(role.part, -1))
+            name, limit = Identifier(role.name), Literal(limits.get(role.part, -1))
             # Utility statements take no parameters.
-            text = SQL("ALTER ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT {}").format(name, Literal(password), most)
+            text = SQL("ALTER ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT {}").format(name, Literal(password), limit)
             connection.execute(text)
             connection.execute(SQL("ALTER ROLE {} RESET ALL").format(name))
             for (elsewhere,) in connection.execute(SET_BY_ITSELF, (role.name,)).fetchall():
@@ -123,14 +135,14 @@ def _create(connection: Connection, role: Role) -> None:
     except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
         return  # another database of the same server was migrated at the same moment
     may_assume = connection.execute(MAY_ASSUME, (role.name,)).fetchone()
-    if may_assume != (True,):  # who creates a role and is no superuser may grant it, and has to
+    if may_assume != (True,):  # a user that is not a superuser has to grant itself SET on the roles that it creates
         connection.execute(SQL("GRANT {} TO CURRENT_USER WITH INHERIT FALSE, SET TRUE").format(name))
     if role is SERVE:
         _let_see_replicas(connection, name)
 
 
 def _let_see_replicas(connection: Connection, name: Identifier) -> None:
-    """A replica of the database says only to who may read all figures whether it still streams."""
+    """Let Serve see whether a standby still streams: PostgreSQL shows that only to roles with pg_read_all_stats."""
     try:
         connection.execute(SQL("GRANT pg_read_all_stats TO {}").format(name))
     except psycopg.errors.InsufficientPrivilege:

@@ -1,8 +1,8 @@
-"""By which URL a part of Pixr reaches the database as its role, and what that is worth.
+"""The URL by which a part of Pixr reaches the database as its role, and how well that separates the parts.
 
-The best is a URL for each role: a part then holds no other's password. Where the settings name one URL for all and its
-user may, a session begins with SET ROLE: that keeps a part from mistakes, and whoever takes it over can undo it. Else a
-part works as that user. `notes` asks the database which it is, whatever was meant.
+Best is one URL per role: then a part holds no other part's password. Where the settings name one URL for all parts and
+its user may, sessions begin with SET ROLE: that protects against mistakes, but an attacker inside the part can undo it.
+Otherwise the part works as that user. `notes` asks the database which of these holds, instead of trusting the settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cluster.settings import EMBEDDED, Settings
 
 NOTE = "database roles"
 MAY_ASSUME = "SELECT FROM pg_roles WHERE rolname = %s AND pg_has_role(session_user, oid, 'SET')"
-# Roles of PostgreSQL's own that see or write past what is granted.
+# Predefined roles of PostgreSQL that read or write regardless of grants.
 POWERFUL = (
     "pg_read_all_data",
     "pg_write_all_data",
@@ -28,8 +28,8 @@ POWERFUL = (
     "pg_write_server_files",
     "pg_execute_server_program",
 )
-# Who logged in and as whom the session works; whether each of them is, or may become, more than one role: another part's,
-# the owner of the tables, a powerful one or a superuser.
+# The login and the role that the session works as; whether each of them is a member of another part's role, of the owner
+# of the tables or of a powerful role, or is a superuser; whether the session has its part's role.
 STANDING = """
     SELECT session_user, current_user, more.login, more.role,
            (SELECT pg_has_role(current_user, oid, 'USAGE') FROM pg_roles WHERE rolname = %(role)s)
@@ -40,10 +40,11 @@ STANDING = """
 
 
 def url(settings: Settings, role: Role) -> str:
-    """The URL by which a part works as its role; where it has none of its own, the database is asked what is allowed.
+    """Return the URL by which a part works as its role; where it has none of its own, the database is asked what is
+    allowed.
 
     Raises:
-        Rejected: the settings name no URL that would do.
+        Rejected: the settings name neither a URL for the role nor the owner's.
         Temporary: the database has to be asked and does not answer.
     """
     own = runtime.role_url(settings, role)
@@ -59,12 +60,12 @@ def url(settings: Settings, role: Role) -> str:
 
 
 def held(settings: Settings, role: Role) -> str:
-    """The URL of a process that was given the settings of one part (`only`); asks nobody."""
+    """Return the URL of a process that was given the settings of one part (see `only`), without asking the database."""
     return runtime.role_url(settings, role) or settings.postgres.url
 
 
 def assuming(shared: str, role: Role) -> str:
-    """A URL whose sessions begin with SET ROLE."""
+    """Return a URL whose sessions begin with SET ROLE."""
     parts = urlsplit(shared)
     query = dict(parse_qsl(parts.query))
     query["options"] = f"{query.get('options', '')} -c role={role.name}".strip()
@@ -72,48 +73,46 @@ def assuming(shared: str, role: Role) -> str:
 
 
 def only(settings: Settings, role: Role) -> Settings:
-    """The settings for a process of one part: of the database's URLs they hold that of its role alone.
+    """Return the settings for a process of one part: of all database URLs they hold only that of its role.
 
     Raises:
-        Rejected, Temporary: as `url`.
+        Rejected: see `url`.
+        Temporary: see `url`.
     """
     urls: dict[str, Any] = {each.setting: "" for each in PARTS if each is not role}
-    if settings.postgres.url != EMBEDDED:  # there is none to hold: a process makes its own of the secret of its role
+    if settings.postgres.url != EMBEDDED:  # for the embedded database a process derives the URL from its role's secret
         urls |= dict.fromkeys(("url", role.setting), url(settings, role))
     return settings.with_section(dataclasses.replace(settings.postgres, **urls))
 
 
 def notes(settings: Settings) -> Mapping[str, str]:
-    """One line on how far the parts are kept apart in the database, as it says itself; it begins with how far.
+    """Return one line on how well the parts are separated in the database, as the database itself says.
 
-    A part whose URL this machine does not know is left out.
+    The line begins with "strong" or "weaker". A part whose URL this machine does not know is left out.
     """
-    weaker, own = [], []
+    weaker, strong = [], []
     for role in PARTS:
         if not runtime.role_url(settings, role) and not runtime.role_url(settings, OWNER):
             continue
-        if why := _weakness(settings, role):
-            weaker.append(f"{role.part} {why}")
+        if weakness := _weakness(settings, role):
+            weaker.append(f"{role.part} {weakness}")
         else:
-            own.append(role.part)
+            strong.append(role.part)
     if not weaker:
-        return {NOTE: f"strong: a login of its own for {', '.join(own)}"}
+        return {NOTE: f"strong: a login of its own for {', '.join(strong)}"}
     return {NOTE: f"weaker: {'; '.join(weaker)}"}
 
 
 def _weakness(settings: Settings, role: Role) -> str:
-    """Why a part may more than its role; empty where it may not."""
+    """Return why a part has more rights than its role, or cannot work; empty where neither holds."""
     try:
         with database.session(url(settings, role), autocommit=True) as connection:
             others = [*POWERFUL, *(each.name for each in PARTS if each is not role)]
             row = connection.execute(STANDING, {"role": role.name, "others": others}).fetchone()
     except PixrError as error:
         return f"cannot log in: {error}"
-    assert row is not None  # of aggregates
-    return _said(*row, role=role)
-
-
-def _said(login: str, current: str, login_more: Any, current_more: Any, has_role: Any, *, role: Role) -> str:
+    assert row is not None  # aggregates always give a row
+    login, current, login_more, current_more, has_role = row
     if current_more:
         return f"works as {current}, who may do more than {role.may}: name a member of {role.name} by [postgres] {role.setting}"
     if not has_role:

@@ -1,9 +1,10 @@
-"""The migration runner: numbered SQL files, each applied whole, once, in order, under an advisory lock.
+"""The migration runner: applies numbered SQL files, each once and in one transaction, in order, under an advisory lock.
 
 A package registers its folder (`<package>/schema/000N_*.sql`) under the entry point group `pixr.migrations`. A file
-that was applied must never change, move or take another name: its checksum is kept, and a difference stops the start before
-anything is applied. Changes follow expand, then contract, so that the old code still runs while the new one starts, and
-starts again itself: files that only a newer release has are no difference. `grants.sql` beside them is no migration.
+that was applied must never change, move or get another name: its checksum is stored, and a difference stops the start
+before anything is applied. Changes expand first and contract in a later release, so that old code runs while new code
+starts, and an old release can be started again: files that only a newer release has are not treated as missing.
+`grants.sql` beside the numbered files is not a migration.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from cluster.errors import Rejected, Temporary
 log = logging.getLogger(__name__)
 
 LOCK = 0x70697872  # "pixr": one migrating process at a time per database
-MIGRATING_WAIT_S = 50.0  # for another process that migrates, within what the supervisor lets a start take
+MIGRATING_WAIT_S = 50.0  # for another migrating process; shorter than the supervisor's start_timeout_s
 MIGRATING_PAUSE_S = 0.5
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
 KEEP = "restore the file and put the change into a new migration"
-GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what each role may do
+GRANTS = "grants.sql"  # beside the numbered files: the rights of each role, run again at every migration
 PGVECTOR_MIN = (0, 8, 4)
-# A statement that waits for a lock stops everybody who comes after it and wants one on the same table, searches too. So it
-# gives up soon, lets them through, and tries again.
+# A statement that waits for a lock blocks all later ones that need a lock on the same table, searches too. So it gives up
+# soon, lets them through, and tries again.
 LOCK_TIMEOUT_MS = 2000
 LOCK_TRIES_MAX = 10
 LOCK_PAUSE_S = 1.0
-# Whose transactions are open that hold a lock on a table, a view or an index of ours, the oldest first.
+# The oldest open transactions that hold a lock on a table, a view or an index of ours.
 HOLDERS = """
     SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename, '?'), a.state,
            extract(epoch FROM clock_timestamp() - a.xact_start)::int, left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100)
@@ -51,7 +52,7 @@ HOLDERS = """
     ORDER BY a.xact_start LIMIT 3"""
 
 
-# Who holds the lock of the migrations, in this database.
+# The sessions that hold the advisory lock of the migrations in this database.
 MIGRATING = """
     SELECT a.pid, coalesce(a.usename, '?'), coalesce(nullif(a.application_name, ''), 'no name'),
            coalesce(host(a.client_addr), 'local'), extract(epoch FROM clock_timestamp() - a.backend_start)::int
@@ -62,7 +63,7 @@ MIGRATING = """
 
 @dataclass(frozen=True)
 class Migration:
-    """One file: `package` owns it, `name` orders it."""
+    """One SQL file of a package; files are applied in the order of their names."""
 
     package: str
     name: str
@@ -70,28 +71,37 @@ class Migration:
 
     @property
     def sha256(self) -> str:
+        """The checksum of the text, as stored when it is applied."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def registered() -> list[Migration]:
-    """Every package's files, packages in the order of their names' entry points, files by number."""
+    """Return all packages' migrations, ordered by package name and then by number."""
     return [migration for name, folder in folders() for migration in in_folder(name, folder)]
 
 
 def folders() -> list[tuple[str, Path]]:
-    """The name and the folder of each package's migrations, by name."""
-    found: list[tuple[str, Path]] = []
+    """Return the name and the migrations folder of each package, ordered by name.
+
+    Raises:
+        Rejected: a registered package is not installed.
+    """
+    named_folders: list[tuple[str, Path]] = []
     for entry in sorted(entry_points(group="pixr.migrations"), key=lambda entry: entry.name):
         package, folder = entry.value.split(":")
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             raise Rejected(f"package {package} of the migrations {entry.name!r} is not installed")
-        found.append((entry.name, Path(spec.origin).parent / folder))
-    return found
+        named_folders.append((entry.name, Path(spec.origin).parent / folder))
+    return named_folders
 
 
 def in_folder(package: str, folder: Path) -> list[Migration]:
-    """The migrations of one folder, ordered by number."""
+    """Return the migrations of one folder, ordered by number.
+
+    Raises:
+        Rejected: a file's name is not of the form `0001_words.sql`.
+    """
     files = sorted(file for file in folder.glob("*.sql") if file.name != GRANTS)
     for file in files:
         if not NAME.fullmatch(file.name):
@@ -100,33 +110,40 @@ def in_folder(package: str, folder: Path) -> list[Migration]:
 
 
 def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Migration]:
-    """Bring the database to the present; returns what was applied (empty when there was nothing to do).
+    """Apply the migrations that the database does not have yet, then the grants; return those that were applied.
+
+    `migrations` replaces the registered ones in tests; then no grants are run.
 
     Raises:
         Rejected: an applied file was changed, moved, renamed or removed, or pgvector is missing or too old.
-        Temporary: the database is unreachable, or a transaction that does not end holds what a migration has to lock, or
-            another session the lock of the migrations itself, which any user of the database can take.
+        Temporary: the database is unreachable; or a transaction that does not end holds a lock that a migration needs;
+            or
+            another session holds the migrations' advisory lock, which every user of the database can take.
     """
     wanted = registered() if migrations is None else list(migrations)
     with database.session(url, autocommit=True) as connection:
-        connection.add_notice_handler(_say)
-        _begin(connection)
+        connection.add_notice_handler(_log_warning)
+        _lock(connection)
         _require_pgvector(connection)
-        _ensure_table(connection)
+        _ensure_tables(connection)
         rows = connection.execute("SELECT package, name, sha256 FROM pixr.migrations ORDER BY package, name")
         applied = {(package, name): digest for package, name, digest in rows}
-        _require_kept(wanted, applied)
-        done = [each for each in wanted if (each.package, each.name) not in applied]
-        for each in done:
-            _apply(connection, each)
+        _require_unchanged(wanted, applied)
+        pending = [migration for migration in wanted if (migration.package, migration.name) not in applied]
+        for migration in pending:
+            _apply(connection, migration)
         if migrations is None:
             grants.grant(connection, [(folder / GRANTS).read_text(encoding="utf-8") for _, folder in folders()])
-        return done
+        return pending
 
 
-def _begin(connection: Connection) -> None:
-    """Take the lock of the migrations, for the life of this session; a process that migrates just now is waited for."""
-    deadline, said = time.monotonic() + MIGRATING_WAIT_S, ""
+def _lock(connection: Connection) -> None:
+    """Take the migrations' advisory lock for the life of this session; wait while another process migrates.
+
+    Raises:
+        Temporary: the lock was not free in time; the message names the session that holds it.
+    """
+    deadline, was_logged = time.monotonic() + MIGRATING_WAIT_S, False
     while connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone() != (True,):
         rows = connection.execute(MIGRATING, (LOCK,)).fetchall()
         held_by = "; ".join(
@@ -138,35 +155,39 @@ def _begin(connection: Connection) -> None:
                 f"the lock of the migrations was not free within {MIGRATING_WAIT_S:.0f} s: it is held by"
                 f" {held_by or 'nobody any more'}. Where that is no migration, end it: SELECT pg_terminate_backend(PID)"
             )
-        if held_by and not said:
+        if held_by and not was_logged:
             log.warning("migrations wait for who migrates already: %s", held_by)
-        said = said or held_by
+            was_logged = True
         time.sleep(MIGRATING_PAUSE_S)
 
 
-def _say(notice: Diagnostic) -> None:
-    """Log what a migration warns of: rows that it leaves to people."""
+def _log_warning(notice: Diagnostic) -> None:
+    """Log a migration's warnings, about rows that people have to decide on."""
     if notice.severity_nonlocalized == "WARNING":
         log.warning("%s", notice.message_primary)
 
 
-def _require_kept(wanted: Sequence[Migration], applied: Mapping[tuple[str, str], str]) -> None:
-    """Refuse to start with files other than those that were applied.
+def _require_unchanged(wanted: Sequence[Migration], applied: Mapping[tuple[str, str], str]) -> None:
+    """Compare the files with those that were applied.
 
     Raises:
-        Rejected: an applied file was changed, renamed, moved or removed; the first one is named.
+        Rejected: an applied file was changed, renamed, moved or removed; the message names the first one.
     """
-    here = {(each.package, each.name): each.sha256 for each in wanted}
+    here = {(migration.package, migration.name): migration.sha256 for migration in wanted}
     newest: dict[str, str] = {}
     for package, name in here:
         newest[package] = max(newest.get(package, ""), _number(name))
-    added = {each.sha256: f"{each.package}/{each.name}" for each in wanted if (each.package, each.name) not in applied}
+    pending = {
+        migration.sha256: f"{migration.package}/{migration.name}"
+        for migration in wanted
+        if (migration.package, migration.name) not in applied
+    }
     for (package, name), digest in applied.items():
-        # What is not here and has a higher number is a newer release's: this is an older one, started again.
-        missing = (package, name) not in here and _number(name) <= newest.get(package, "")
-        if digest in added and (package, name) not in here:
-            happened = f"was renamed to {added[digest]} after it was applied"
-        elif missing:
+        # A file that is not here and has a higher number belongs to a newer release: this older one was started again.
+        is_missing = (package, name) not in here and _number(name) <= newest.get(package, "")
+        if digest in pending and (package, name) not in here:
+            happened = f"was renamed to {pending[digest]} after it was applied"
+        elif is_missing:
             happened = "was applied and is not there any more"
         elif here.get((package, name), digest) != digest:
             happened = "was changed after it was applied"
@@ -180,6 +201,11 @@ def _number(name: str) -> str:
 
 
 def _apply(connection: Connection, migration: Migration) -> None:
+    """Apply one migration, trying again where it does not get its locks.
+
+    Raises:
+        Temporary: it did not get them in `LOCK_TRIES_MAX` tries.
+    """
     for number in range(LOCK_TRIES_MAX):
         try:
             _apply_once(connection, migration)
@@ -195,6 +221,7 @@ def _apply(connection: Connection, migration: Migration) -> None:
 
 
 def _apply_once(connection: Connection, migration: Migration) -> None:
+    """Run a migration's SQL and note it as applied, in one transaction."""
     with connection.transaction():
         connection.execute(SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
         connection.execute(SQL(migration.text))  # our own files, not a user's text
@@ -205,13 +232,14 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
 
 
 def _holders(connection: Connection) -> str:
-    """Who holds locks on tables, in words; that it is no longer there is said too."""
+    """Return the open transactions that hold locks on tables, as text."""
     rows = connection.execute(HOLDERS).fetchall()
-    told = [f"pid {pid} ({name}, {state}, for {seconds} s: {query})" for pid, name, state, seconds, query in rows]
-    return "; ".join(told) or "none any more"
+    lines = [f"pid {pid} ({name}, {state}, for {seconds} s: {query})" for pid, name, state, seconds, query in rows]
+    return "; ".join(lines) or "none any more"
 
 
-def _ensure_table(connection: Connection) -> None:
+def _ensure_tables(connection: Connection) -> None:
+    """Create the tables of this package, which have no migrations of their own."""
     connection.execute("CREATE SCHEMA IF NOT EXISTS pixr")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS pixr.migrations (package text, name text, sha256 text NOT NULL,"
@@ -224,7 +252,11 @@ def _ensure_table(connection: Connection) -> None:
 
 
 def _require_pgvector(connection: Connection) -> None:
-    """0.8.3 and 0.8.4 repair HNSW graphs that older versions could damage."""
+    """Create the extension and check its version: 0.8.3 and 0.8.4 repair HNSW graphs that older versions could damage.
+
+    Raises:
+        Rejected: pgvector is older than `PGVECTOR_MIN`.
+    """
     connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
     row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
     version = row[0] if row else "none"
