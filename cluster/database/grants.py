@@ -102,8 +102,7 @@ def ensure(connection: Connection) -> bool:
 
 
 def allow_login(url: str, passwords: Mapping[Role, str], connections_max: Mapping[str, int] | None = None) -> None:
-    """Let roles log in by password, on the embedded server (elsewhere the operator creates logins that are members of
-    them).
+    """Let roles log in by password, on the embedded server; elsewhere the operator creates their logins.
 
     PostgreSQL lets every role change its own password and the settings that its sessions start with; this resets both.
     Running it again changes nothing more.

@@ -40,8 +40,9 @@ STANDING = """
 
 
 def url(settings: Settings, role: Role) -> str:
-    """Return the URL by which a part works as its role; where it has none of its own, the database is asked what is
-    allowed.
+    """Return the URL by which a part works as its role.
+
+    Where the settings have none for the role, it is the owner's URL, with SET ROLE where the database allows that.
 
     Raises:
         Rejected: the settings name neither a URL for the role nor the owner's.

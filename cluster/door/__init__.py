@@ -1,1 +1,1 @@
-"""The HTTP door: HAProxy as a service of ours, before the replicas of Serve and the object store."""
+"""The HTTP door: HAProxy, run as a service, in front of the replicas and the object store."""

@@ -1,8 +1,8 @@
-"""What the door itself answers: problem documents of the shape that the interface has everywhere (serve/http/problems.py).
+"""The door's own responses: problem documents of the same shape as everywhere in the interface (`serve.http.problems`).
 
-HAProxy 2.8 makes errors in two places. What it cannot read as a request at all it refuses before any rule, in HTML, and
-the one thing that can be said against that is that the connection is closed without an answer (`UNREAD`); every other
-error goes through rules, which know the request's id. Knows nothing of where they stand.
+HAProxy 2.8 makes errors in two places. A request that it cannot parse is refused before any rule runs, in HTML; the
+only remedy is to close the connection without a response (`UNREAD`). Every other error passes through rules, which know
+the request's id. Does not know where in the configuration the responses are used.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import json
 from dataclasses import dataclass
 
 MEDIA_TYPE = "application/problem+json"
-REQUEST_ID = "%[var(txn.request_id)]"  # HAProxy puts it in
+REQUEST_ID = "%[var(txn.request_id)]"  # replaced by HAProxy
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One problem. `status` is what the client sees; `retried` ones come with Retry-After."""
+    """A problem document. `status` is what the client sees; with `retried` the response has a Retry-After header."""
 
     status: int
     title: str
@@ -25,7 +25,7 @@ class Answer:
     retried: bool = False
 
     def document(self) -> str:
-        """The body, for HAProxy to put the request's id into."""
+        """Return the JSON body, with a placeholder for the request's id."""
         document = {
             "type": f"urn:pixr:problem:{self.code}",
             "title": self.title,
@@ -37,7 +37,7 @@ class Answer:
         return json.dumps(document)
 
     def rule(self, retry_after_s: int) -> str:
-        """The arguments of `http-error` and `http-request return` after the status."""
+        """Return the arguments that follow the status in `http-error` and `http-request return`."""
         retry = f" hdr Retry-After {retry_after_s}" if self.retried else ""
         return (
             f"content-type {MEDIA_TYPE} lf-string {quoted(self.document())}"
@@ -46,7 +46,7 @@ class Answer:
 
 
 def quoted(value: object) -> str:
-    """One word for HAProxy, whatever stands in it."""
+    """Return a value as one quoted word of HAProxy's configuration, whatever characters it has."""
     return "'" + str(value).replace("'", "'\\''") + "'"
 
 
@@ -106,7 +106,7 @@ HEADERS_TOO_LARGE = Answer(
     431, "Request Header Fields Too Large", "the request's headers are too large", "headers-too-large"
 )
 
-# Of requests that cannot be read, or not in time. Before its headers are whole, a request has no answer.
+# Requests that cannot be parsed, or do not arrive in time. Until its headers are complete, a request gets no response.
 UNREAD: dict[int, Answer] = {
     400: Answer(400, "Bad Request", "the request cannot be read", "bad-request"),
     408: Answer(408, "Request Timeout", "the request did not come in time", "request-timeout", retried=True),
@@ -114,7 +114,7 @@ UNREAD: dict[int, Answer] = {
     422: Answer(422, "Unprocessable Content", "the request cannot be understood", "bad-request"),
     501: Answer(501, "Not Implemented", "the request asks for something that is not implemented", "not-implemented"),
 }
-# HAProxy's own errors. Callers know one status for "ask again", so that 502 and 504 are said as 503.
+# HAProxy's own errors. Callers know one status for "ask again", so 502 and 504 are sent as 503.
 FAILED: dict[int, Answer] = {
     403: Answer(403, "Forbidden", "the request is not allowed", "forbidden"),
     429: TOO_MANY,
@@ -123,7 +123,7 @@ FAILED: dict[int, Answer] = {
     503: UNAVAILABLE,
     504: LATE,
 }
-# Everything else that HAProxy has a text of its own for, though no rule of ours leads to it.
+# All statuses that HAProxy has a text of its own for, including those that no rule of ours leads to.
 ALL: dict[int, Answer] = {
     401: Answer(401, "Unauthorized", "the request needs a key", "unauthorized"),
     404: NOT_FOUND,
@@ -135,7 +135,7 @@ ALL: dict[int, Answer] = {
     **UNREAD,
     **FAILED,
 }
-# What Serve and its servers say by themselves, as a text: a request that cannot be read, too many that wait, one that took
-# too long or was cancelled with its replica, or something that went wrong of which callers must not read the details.
+# Plain-text errors of Ray Serve and uvicorn, by status: a request that cannot be parsed, too many that wait, one that took
+# too long or was cancelled with its replica, or a failure whose details callers must not see.
 OF_SERVE: dict[int, Answer] = {503: BUSY, 408: LATE, 499: ENDED, 404: NOT_FOUND, 405: NO_METHOD, 500: FAILED[500]}
 OTHERS_OF_SERVE = {"400:499": UNREAD[400], "500:599": BUSY}

@@ -1,8 +1,8 @@
-"""The replicas that the door may send requests to: a file that Serve's state feeds, and the slots of a running HAProxy.
+"""The replicas that the door may send requests to: a file with their addresses, and the slots of a running HAProxy.
 
-The file is what counts: HAProxy starts from it, also while Ray is away, and `apply` brings a running one to it through
-its admin socket, without a reload. A replica keeps its slot as long as it stays; one that has gone leaves its slot
-without ending what it still answers. Knows nothing of Serve.
+The file is authoritative: HAProxy starts from it, even while Ray is away, and `apply` makes a running HAProxy match it
+through the admin socket, without a reload. A replica keeps its slot as long as it exists; the slot of one that has gone
+is switched off, and responses in progress are finished. Knows nothing of Ray Serve.
 """
 
 from __future__ import annotations
@@ -21,32 +21,39 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
 ANSWER_BYTES_MAX = 4 << 20
-MAINTENANCE = 0b1  # of `srv_admin_state`: switched off through the socket or the configuration
+MAINTENANCE = 0b1  # bit of `srv_admin_state`: switched off through the socket or the configuration
 ROOMS = ("pixr", "bodies", "bodies_with_key", "streams")
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One replica: its name in Serve and its `host:port`."""
+    """A replica: its name in Serve and its address (`host:port`)."""
 
     name: str
     address: str
 
     def __post_init__(self) -> None:
         host, _, port = self.address.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536 or any(each.isspace() for each in host):
+        if (
+            not host
+            or not port.isdecimal()
+            or not 0 < int(port) < 65536
+            or any(character.isspace() for character in host)
+        ):
             raise ValueError(f"{self.address!r} is not an address like 127.0.0.1:30000")
 
 
 @dataclass(frozen=True)
 class _Slot:
+    """A server of HAProxy's configuration; `is_on` when it is not switched off."""
+
     name: str
     address: str
     is_on: bool
 
 
 def read(path: Path) -> tuple[Backend, ...]:
-    """What the file names; nothing when there is none yet."""
+    """Return the replicas in the file; none when it does not exist or cannot be parsed."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["backends"]
         return tuple(Backend(str(row["name"]), str(row["address"])) for row in rows)
@@ -58,35 +65,37 @@ def read(path: Path) -> tuple[Backend, ...]:
 
 
 def write(path: Path, backends: Sequence[Backend]) -> None:
-    """Replace the file, whole or not at all."""
+    """Replace the file atomically."""
     runtime.replace_private(path, json.dumps({"backends": [asdict(each) for each in backends]}, indent=1))
 
 
 def apply(admin_socket: Path, backends: Sequence[Backend]) -> bool:
-    """Bring a running HAProxy to what is named; whether there was anything to do.
+    """Make a running HAProxy match a list of replicas; return whether anything had to be changed.
 
     Raises:
-        Temporary: HAProxy does not answer, or does not do what it is told.
+        Temporary: HAProxy does not answer, or did not carry out the commands.
     """
     slots = _slots(admin_socket)
     commands = _commands(slots, backends)
     if not commands:
         return False
-    said = [line for line in ask(admin_socket, *commands).splitlines() if line.strip()]
+    replies = [line for line in ask(admin_socket, *commands).splitlines() if line.strip()]
     if _commands(_slots(admin_socket), backends):
-        raise Temporary(f"HAProxy did not take its backends: {'; '.join(said)[:300]}")
+        raise Temporary(f"HAProxy did not take its backends: {'; '.join(replies)[:300]}")
     return True
 
 
 def _commands(slots: Sequence[_Slot], backends: Sequence[Backend]) -> list[str]:
-    """The fewest commands: what stays is left alone, what has gone is switched off, what is new takes a free slot."""
+    """Return the fewest commands: slots that stay are left alone, the others switched off, and new replicas put into
+    free ones.
+    """
     if len(backends) > len(slots):
         log.warning("%d replicas, but [door] replicas_max leaves room for %d", len(backends), len(slots))
-    wanted = {each.address for each in backends[: len(slots)]}
+    wanted = {backend.address for backend in backends[: len(slots)]}
     staying = {slot.name for slot in slots if slot.is_on and slot.address in wanted}
     missing = sorted(wanted - {slot.address for slot in slots if slot.name in staying})
     commands = [
-        f"set server {ROOMS[0]}/{each.name} state maint" for each in slots if each.is_on and each.name not in staying
+        f"set server {ROOMS[0]}/{slot.name} state maint" for slot in slots if slot.is_on and slot.name not in staying
     ]
     free = [slot for slot in slots if slot.name not in staying]
     for slot, address in zip(free, missing, strict=False):
@@ -97,6 +106,7 @@ def _commands(slots: Sequence[_Slot], backends: Sequence[Backend]) -> list[str]:
 
 
 def _slots(admin_socket: Path) -> list[_Slot]:
+    """Return the slots of a running HAProxy."""
     lines = ask(admin_socket, f"show servers state {ROOMS[0]}").splitlines()
     header = next((line for line in lines if line.startswith("# ")), "")
     names = header.removeprefix("# ").split()
@@ -112,7 +122,7 @@ def _slots(admin_socket: Path) -> list[_Slot]:
 
 
 def ask(admin_socket: Path, *commands: str) -> str:
-    """What HAProxy answers to commands on its admin socket.
+    """Send commands to HAProxy's admin socket and return its answer.
 
     Raises:
         Temporary: it does not answer.

@@ -1,8 +1,9 @@
-"""The door's certificate: one PEM file with it, those that lead to its issuer, and its key, as `[serve] certificate` names it.
+"""The door's TLS certificate: one PEM file with certificate, intermediates and key, named by `[serve] certificate`.
 
-Looked at before HAProxy starts, and by `pixr config check`, so that what is wrong with it is said in words; a running door
-is given the content of a file that has changed (a renewal), and goes on with what it has while the new one cannot be used.
-Programs of this machine that ask the door trust the certificate of the settings and no other, for whatever name it was issued.
+The file is checked before HAProxy starts and by `pixr config check`, so that errors are reported in words. When the
+file changes (a renewal), a running door gets its new content; while that cannot be used, the door keeps the old one.
+Programs on this machine that call the door trust exactly the certificate of the settings, whatever host name it was
+issued for.
 """
 
 from __future__ import annotations
@@ -20,40 +21,45 @@ HINT = "one PEM file: `cat fullchain.pem privkey.pem`, the key without a passwor
 
 
 def read(path: str) -> str:
-    """The PEM blocks of a file that a server can use.
+    """Return the PEM blocks of a file that a server can use.
 
     Raises:
-        Rejected: it cannot be read, holds no certificate or no key, or they do not belong together.
+        Rejected: the file cannot be read, has no certificate or no key, or they do not belong together.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password="")
-    except (OSError, ValueError) as error:  # an error of OpenSSL is one of them
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Rejected(f"[serve] certificate {path} cannot be used: {reason}", hint=HINT) from error
     return "\n".join(block.group() for block in BLOCK.finditer(text))
 
 
 def renew(admin_socket: Path, path: str, content: str) -> None:
-    """Give a running HAProxy what the file holds now; connections that are there already keep what they have.
+    """Give a running HAProxy a new certificate; open connections keep the old one.
+
+    Args:
+        admin_socket: HAProxy's admin socket.
+        path: The certificate's file as named in HAProxy's configuration.
+        content: PEM blocks, as `read` returns them.
 
     Raises:
-        Temporary: HAProxy does not answer, or does not take it.
+        Temporary: HAProxy does not answer, or refuses the certificate.
     """
     name = re.sub(r"([\\ ;])", r"\\\1", path)
-    said = backends.ask(admin_socket, f"set ssl cert {name} <<\n{content}\n")
-    said += backends.ask(admin_socket, f"commit ssl cert {name}")
-    if "Success" not in said:
-        raise Temporary(f"HAProxy did not take its certificate: {' '.join(said.split())[:300]}")
+    reply = backends.ask(admin_socket, f"set ssl cert {name} <<\n{content}\n")
+    reply += backends.ask(admin_socket, f"commit ssl cert {name}")
+    if "Success" not in reply:
+        raise Temporary(f"HAProxy did not take its certificate: {' '.join(reply.split())[:300]}")
 
 
 def trust(settings: Settings) -> ssl.SSLContext | bool:
-    """What a client on this machine verifies the door by (httpx's `verify`); True where the door has no certificate."""
+    """Return how a client on this machine verifies the door (httpx's `verify`); True where the door has no certificate."""
     if not settings.serve.certificate:
         return True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # the door is asked by its address
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be its own issuer
+    context.check_hostname = False  # the door is called by its IP address
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust the certificate itself, whoever issued it
     context.load_verify_locations(cadata=_certificates(read(settings.serve.certificate)))
     return context
 

@@ -1,10 +1,10 @@
-"""HAProxy's configuration, written whole from what the door is to do.
+"""HAProxy's configuration, written as a whole from the values in `Door`.
 
-A pure function of `Door`: the same values give the same text. How it is to be read: a client's connection is counted
-by address before anything is kept for it; a request is read whole, within a deadline, before a replica hears of it;
-it goes to one of five rooms, each with bounds of its own, so that none takes another's place: `pixr` (whatever is
-small and answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (answers that last) and `objects`
-(media, from the object store). Knows no file but those it names, and starts nothing.
+A pure function: the same values give the same text. To read it: a client's connection is counted by address before
+anything else happens; a request with a small body is received completely, within a deadline, before a replica sees it;
+then it goes to one of five backends, each with its own limits, so that none takes another's capacity: `pixr` (small
+requests that are answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (responses that last) and
+`objects` (media, from the object store). Knows no file but those it names, and starts nothing.
 """
 
 from __future__ import annotations
@@ -20,26 +20,30 @@ from cluster.door.backends import ROOMS, Backend
 from cluster.settings import DoorSettings
 
 SEARCH_PATH, STREAM_PATH = "/v1/search", "/v1/search/stream"
-HEALTH_PATH = "/-/healthz"  # of a replica, outside of its queue; fails as soon as it drains
+HEALTH_PATH = "/-/healthz"  # answered by a replica outside of its queue; fails as soon as the replica drains
 SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
-OVERREAD_BYTES = 32_768  # of headers above the limit that are still read, so as to answer 431
+OVERREAD_BYTES = 32_768  # read of headers that are too large, so that 431 can be answered
 HEADERS_READ_MAX = 1024
-COUNTERS = 4  # a connection's address, an object's, a body's, and its network
+COUNTERS = 4  # sc0: a connection's address, sc1: an object's, sc2: a body's, sc3: a body's network
 RATE_S = 10  # over which new connections are counted
-HANG_UPS_S = 3  # likewise requests and their answers: what comes before they are many, a replica has to do
-# Older versions are deprecated (RFC 8996). The ciphers are those of TLS 1.2; 1.3 has none that are weak.
+HANG_UPS_S = 3  # over which requests and responses are counted; short, since a replica works until the limit is reached
+# Older versions are deprecated (RFC 8996). The ciphers are for TLS 1.2; all those of TLS 1.3 are strong.
 TLS = "ssl-min-ver TLSv1.2 ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
 COUNTED = f"conn_cur,conn_rate({RATE_S}s),http_req_rate({HANG_UPS_S}s),gpc0_rate({HANG_UPS_S}s)"
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
-# Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
+# Headers that Ray Serve obeys: the request's timeout, whether a disconnect cancels it, the multiplexed model.
 SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
-# What a 503 of HAProxy's own means in a room while a replica is known: no place became free in time, or it has just died.
+# The answer for HAProxy's own 503 in a backend while a replica is known: no place became free in time, or it just died.
 FULL = dict.fromkeys(bodies.ROOMS, answers.BODIES_FULL) | {"streams": answers.STREAMS_FULL}
 
 
 @dataclass(frozen=True)
 class Door:
-    """Everything a configuration depends on. `connections_max` is what the machine allows of the settings' value."""
+    """All values that a configuration depends on.
+
+    `connections_max` is the settings' value, or less where the machine does not allow as many. `secret` is sent to
+    replicas with each request, so that they can tell the door from other clients.
+    """
 
     settings: DoorSettings
     host: str
@@ -49,17 +53,18 @@ class Door:
     own_socket: Path
     secret: str
     backends: Sequence[Backend]
-    objects: str = ""  # `host:port` of the object store; empty: media are somebody else's affair
+    objects: str = ""  # `host:port` of the object store; empty: it is external, and browsers reach it directly
     buckets: Sequence[str] = ()
     certificate: str = ""  # a PEM file; empty: without TLS
 
     @property
     def connections_per_address_max(self) -> int:
+        """Connections that one address may have: the settings' value, and at most half of all."""
         return max(1, min(self.settings.connections_per_address_max, self.connections_max // 2))
 
 
 def config(door: Door) -> str:
-    """The text of `haproxy.cfg`."""
+    """Return the text of `haproxy.cfg`."""
     sections = [_global(door), _defaults(door), _tables(door), _frontend(door), _own(door)]
     sections += [_replicas(door, room) for room in ROOMS]
     if door.objects:
@@ -68,48 +73,50 @@ def config(door: Door) -> str:
 
 
 def slot(number: int) -> str:
-    """The name of a server that a replica can take."""
+    """Return the name of a server slot that a replica can take."""
     return f"r{number}"
 
 
 def bind_addresses(host: str, port: int) -> tuple[str, ...]:
-    """What `bind` takes for a host of the settings."""
+    """Return the arguments of `bind` for a host of the settings."""
     if host == "::":
         return (f"ipv6@:::{port} v4v6",)
     return (f"ipv6@[{host}]:{port}" if ":" in host else f"ipv4@{host}:{port}",)
 
 
 def _global(door: Door) -> list[str]:
-    wanted = door.settings
-    buffer_bytes = wanted.header_bytes_max + max(wanted.url_bytes_max, wanted.small_body_bytes_max) + OVERREAD_BYTES
+    settings = door.settings
+    buffer_bytes = (
+        settings.header_bytes_max + max(settings.url_bytes_max, settings.small_body_bytes_max) + OVERREAD_BYTES
+    )
     return [
         "global",
         f"    maxconn {door.connections_max + SPARE_CONNECTIONS}",
-        f"    nbthread {wanted.threads}",
-        f"    hard-stop-after {_ms(wanted.stop_timeout_s)}",
+        f"    nbthread {settings.threads}",
+        f"    hard-stop-after {_ms(settings.stop_timeout_s)}",
         f"    stats socket {quoted(door.admin_socket)} mode 600 level admin",
         "    stats timeout 10s",
-        "    log stdout format raw daemon notice",  # servers that come and go; a line a request would be at `info`
+        "    log stdout format raw daemon notice",  # servers going up and down; requests are logged at `info`
         f"    tune.bufsize {buffer_bytes}",
-        f"    tune.http.maxhdr {max(HEADERS_READ_MAX, wanted.headers_max + 1)}",
+        f"    tune.http.maxhdr {max(HEADERS_READ_MAX, settings.headers_max + 1)}",
         f"    tune.stick-counters {COUNTERS}",
     ]
 
 
 def _defaults(door: Door) -> list[str]:
-    wanted = door.settings
-    retry = wanted.retry_after_s
+    settings = door.settings
+    retry = settings.retry_after_s
     return [
         "defaults",
         "    mode http",
         "    log global",
-        f"    timeout http-request {_ms(wanted.request_timeout_s)}",
-        f"    timeout http-keep-alive {_ms(wanted.idle_timeout_s)}",
-        f"    timeout client {_ms(wanted.client_timeout_s)}",
-        f"    timeout queue {_ms(wanted.queue_timeout_s)}",
-        f"    timeout connect {_ms(wanted.connect_timeout_s)}",
-        f"    timeout server {_ms(wanted.answer_timeout_s)}",
-        f"    timeout check {_ms(wanted.check_timeout_s)}",
+        f"    timeout http-request {_ms(settings.request_timeout_s)}",
+        f"    timeout http-keep-alive {_ms(settings.idle_timeout_s)}",
+        f"    timeout client {_ms(settings.client_timeout_s)}",
+        f"    timeout queue {_ms(settings.queue_timeout_s)}",
+        f"    timeout connect {_ms(settings.connect_timeout_s)}",
+        f"    timeout server {_ms(settings.answer_timeout_s)}",
+        f"    timeout check {_ms(settings.check_timeout_s)}",
         "    option http-ignore-probes",
         "    option http-restrict-req-hdr-names delete",
         "    option redispatch 1",
@@ -119,7 +126,7 @@ def _defaults(door: Door) -> list[str]:
 
 
 def _tables(door: Door) -> list[str]:
-    """Connections of each address; entries are kept only while they count something."""
+    """Return the stick tables that count connections by address; HAProxy keeps an entry only while it counts something."""
     size = 4 * (door.connections_max + SPARE_CONNECTIONS)
     return [
         "backend addresses",
@@ -132,26 +139,26 @@ def _tables(door: Door) -> list[str]:
 
 
 def _frontend(door: Door) -> list[str]:
-    wanted = door.settings
+    settings = door.settings
     binds = [f"    bind {address} proto h1{_encryption(door)}" for address in bind_addresses(door.host, door.port)]
     lines = ["frontend door", *binds, f"    maxconn {door.connections_max}", *_counting(door), *_cleaning(door)]
     lines += [
-        *_counting_answers(wanted),
-        *refusals.rules(wanted),
+        *_counting_answers(settings),
+        *refusals.rules(settings),
         "    http-after-response set-status 503 if { status 502 504 }",
-        *bodies.rules(wanted),
+        *bodies.rules(settings),
     ]
     if door.objects:
         lines += _to_objects(door)
-    unavailable = answers.UNAVAILABLE.rule(wanted.retry_after_s)
+    unavailable = answers.UNAVAILABLE.rule(settings.retry_after_s)
     return [
         *lines,
-        # Said here, so that what a room says by itself can be what is full there.
+        # Answered here, so that a backend's own 503 can say that its places are taken.
         f"    http-request return status 503 {unavailable} if {{ nbsrv({ROOMS[0]}) lt 1 }} !{{ var(txn.object) -m bool }}",
         "    http-request set-var(txn.at_door) bool(false)",
         f"    http-request set-header {SECRET_HEADER} {quoted(door.secret)} unless {{ var(txn.object) -m bool }}",
         f"    http-request set-header X-Request-Disconnect-Disabled ?1 if {{ path,url_dec {SEARCH_PATH} }}",
-        f"    http-request set-header X-Request-Timeout-Seconds {wanted.body_timeout_s:g} if has_body_to_come",
+        f"    http-request set-header X-Request-Timeout-Seconds {settings.body_timeout_s:g} if has_body_to_come",
         *(["    use_backend objects if to_objects"] if door.objects else []),
         "    use_backend bodies_with_key if has_body_to_come has_key",
         "    use_backend bodies if has_body_to_come",
@@ -161,34 +168,37 @@ def _frontend(door: Door) -> list[str]:
 
 
 def _encryption(door: Door) -> str:
-    """HTTP/1.1 alone is offered: what an address may have at once is counted by its connections."""
+    """Return the TLS arguments of `bind`. Only HTTP/1.1 is offered, since limits by address count connections."""
     return f" ssl crt {quoted(door.certificate)} alpn http/1.1 {TLS}" if door.certificate else ""
 
 
 def _counting(door: Door) -> list[str]:
-    """One address has so many connections, and makes so many anew; the next is closed before it costs more than an `accept`."""
+    """Return the rules that bound an address's open and new connections.
+
+    A connection above a limit is closed right after `accept`, before it costs anything more.
+    """
     trusted = " ".join(door.settings.forwarded_from)
-    often = door.settings.new_connections_per_address_per_s * RATE_S
+    new_max = math.ceil(door.settings.new_connections_per_address_per_s * RATE_S)
     lines = [f"    tcp-request connection accept if {{ src {trusted} }}"] if trusted else []
     return [
         *lines,
-        # Looked at before it is counted: who makes too many is served as many as it may, not none.
-        f"    tcp-request connection reject if {{ src,ipmask(32,64),table_conn_rate(addresses) ge {math.ceil(often)} }}",
+        # Checked before it is counted, so that an address above the rate still gets as many connections as it may have.
+        f"    tcp-request connection reject if {{ src,ipmask(32,64),table_conn_rate(addresses) ge {new_max} }}",
         "    tcp-request connection track-sc0 src,ipmask(32,64) table addresses",
         f"    tcp-request connection reject if {{ sc0_conn_cur gt {door.connections_per_address_max} }}",
     ]
 
 
-def _counting_answers(wanted: DoorSettings) -> list[str]:
-    """Refuse an address whose requests were ended by their client, before an answer, too often in the last seconds.
+def _counting_answers(settings: DoorSettings) -> list[str]:
+    """Refuse an address that has ended too many of its requests in the last seconds before they were answered.
 
-    HAProxy forgets such a request, but the replica does most of its work, so that no bound on what is under way counts it.
-    Counted are the address's requests, less its answers (refusals too), less its connections, each of which may have one
-    request under way. HAProxy ends a request that is given up with a 400 that nobody reads: no rule of the door (`at_door`)
-    and no replica (`replied`) has made that one, and it is no answer.
+    HAProxy forgets such a request, while the replica still does most of its work, so that limits on requests in progress do
+    not count it. Hang-ups are counted as the address's requests, minus its responses (refusals too), minus its connections,
+    each of which may have one request in progress. HAProxy ends an abandoned request with a 400 that no client reads; that
+    one comes neither from a rule of the door (`at_door`) nor from a replica (`replied`), and does not count as a response.
     """
-    most = math.ceil(wanted.hang_ups_per_address_per_s * HANG_UPS_S)
-    refused = answers.TOO_MANY_HANG_UPS.rule(wanted.retry_after_s)
+    hang_ups_max = math.ceil(settings.hang_ups_per_address_per_s * HANG_UPS_S)
+    refused = answers.TOO_MANY_HANG_UPS.rule(settings.retry_after_s)
     answered = "{ var(txn.at_door) -m bool } || { var(txn.replied) -m bool } || !{ status 400 }"
     return [
         "    http-request set-var(txn.at_door) bool(true)",
@@ -197,25 +207,28 @@ def _counting_answers(wanted: DoorSettings) -> list[str]:
         "    http-request set-var(txn.answered) sc0_gpc0_rate",
         "    http-request set-var(txn.under_way) sc0_conn_cur",
         "    http-request set-var(txn.hung_up) sc0_http_req_rate,sub(txn.answered),sub(txn.under_way)",
-        f"    http-request return status 429 {refused} if {{ var(txn.hung_up) -m int gt {most} }}",
+        f"    http-request return status 429 {refused} if {{ var(txn.hung_up) -m int gt {hang_ups_max} }}",
     ]
 
 
 def _cleaning(door: Door) -> list[str]:
-    """A client says nothing of who it is, and nothing to Serve; its request has one well-formed id."""
+    """Replace headers about the client's address, remove those that Serve obeys, and give each request one valid id.
+
+    X-Forwarded-For and X-Forwarded-Proto are believed only from the networks in `forwarded_from`.
+    """
     trusted = " ".join(door.settings.forwarded_from)
-    believed = ["    http-request set-var(txn.scheme) str(https) if { ssl_fc }"]
+    origin = ["    http-request set-var(txn.scheme) str(https) if { ssl_fc }"]
     if trusted:
-        said_scheme = "{ var(txn.trusted) -m bool } { req.hdr(x-forwarded-proto) -m found }"
-        believed += [
+        has_scheme = "{ var(txn.trusted) -m bool } { req.hdr(x-forwarded-proto) -m found }"
+        origin += [
             f"    http-request set-var(txn.trusted) bool(true) if {{ src {trusted} }}",
             "    http-request set-src req.hdr_ip(x-forwarded-for,-1) if { var(txn.trusted) -m bool }",
-            f"    http-request set-var(txn.scheme) req.hdr(x-forwarded-proto,-1),lower if {said_scheme}",
+            f"    http-request set-var(txn.scheme) req.hdr(x-forwarded-proto,-1),lower if {has_scheme}",
         ]
     many = "{ req.fhdr_cnt(x-request-id) gt 1 }"
     malformed = "!{ req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,64}$ }"
     return [
-        *believed,
+        *origin,
         "    http-request del-header x-forwarded- -m beg",
         "    http-request del-header forwarded",
         "    http-request del-header x-real-ip",
@@ -230,9 +243,11 @@ def _cleaning(door: Door) -> list[str]:
 
 
 def _to_objects(door: Door) -> list[str]:
-    """Presigned reads go to the object store as they came: the signature covers Host, path and query."""
+    """Return the rules that send presigned reads to the object store as they are: the signature covers Host, path and
+    query.
+    """
     folders = " ".join(quoted(f"/{bucket}/") for bucket in door.buckets)
-    most = door.settings.objects_per_address_max
+    connections_max = door.settings.objects_per_address_max
     refused = answers.TOO_MANY.rule(door.settings.retry_after_s)
     return [
         f"    acl is_object path_beg {folders}",
@@ -243,67 +258,70 @@ def _to_objects(door: Door) -> list[str]:
         "    http-request del-header Authorization if to_objects",
         "    http-request del-header Cookie if to_objects",
         "    http-request track-sc1 src,ipmask(32,64) table addresses_of_objects if to_objects",
-        f"    http-request return status 429 {refused} if to_objects {{ sc1_conn_cur gt {most} }}",
+        f"    http-request return status 429 {refused} if to_objects {{ sc1_conn_cur gt {connections_max} }}",
     ]
 
 
 def _replicas(door: Door, room: str) -> list[str]:
-    wanted = door.settings
-    own = dict.fromkeys(bodies.ROOMS, wanted.bodies_per_replica_max) | {"streams": wanted.streams_per_replica_max}
-    retry, full = wanted.retry_after_s, FULL.get(room)
+    """Return one of the backends that lead to the replicas."""
+    settings = door.settings
+    places = dict.fromkeys(bodies.ROOMS, settings.bodies_per_replica_max) | {
+        "streams": settings.streams_per_replica_max
+    }
+    retry, full = settings.retry_after_s, FULL.get(room)
     lines = [f"backend {room}", "    balance leastconn", "    http-response del-header Server"]
     lines += [f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.UNREAD.items()]
     if room in bodies.ROOMS:
-        lines += bodies.ended_by_an_error()
+        lines += bodies.refused_bodies()
     if full is not None:
         lines.append(f"    http-error status 503 {full.rule(retry)}")
-    if room not in bodies.ROOMS:  # too large to be kept until they are whole
+    if room not in bodies.ROOMS:  # larger bodies do not fit into HAProxy's buffer
         lines.append("    option http-buffer-request")
     if room == ROOMS[0]:
         lines += [
             "    retry-on conn-failure empty-response",
             "    http-request disable-l7-retry unless { method GET HEAD }",
-            f"    http-request set-timeout server {_ms(wanted.search_timeout_s)} if {{ path,url_dec {SEARCH_PATH} }}",
+            f"    http-request set-timeout server {_ms(settings.search_timeout_s)} if {{ path,url_dec {SEARCH_PATH} }}",
             "    option httpchk",
             f"    http-check send meth GET uri {HEALTH_PATH} ver HTTP/1.1 hdr Host door",
             "    http-check expect status 200",
         ]
     lines += refusals.of_replicas(retry)
-    return lines + [_server(door, room, number, own.get(room)) for number in range(1, wanted.replicas_max + 1)]
+    return lines + [_server(door, room, number, places.get(room)) for number in range(1, settings.replicas_max + 1)]
 
 
 def _server(door: Door, room: str, number: int, connections_max: int | None) -> str:
-    """A slot: what is known takes one each, the others wait without an address."""
-    wanted = door.settings
-    known = door.backends[number - 1].address if number <= len(door.backends) else ""
-    line = f"    server {slot(number)} {known or '127.0.0.1:1'}"
+    """Return a server slot: known replicas take one each; the others wait, disabled, without an address."""
+    settings = door.settings
+    address = door.backends[number - 1].address if number <= len(door.backends) else ""
+    line = f"    server {slot(number)} {address or '127.0.0.1:1'}"
     line += f" maxconn {connections_max}" if connections_max else ""
     if room != ROOMS[0]:
         return f"{line} track {ROOMS[0]}/{slot(number)}"
-    line += f" check inter {_ms(wanted.check_interval_s)} fastinter 250ms downinter 250ms"
-    line += f" fall {wanted.check_failures_max} rise 1 observe layer4 error-limit 3 on-error mark-down"
-    return line if known else f"{line} disabled"
+    line += f" check inter {_ms(settings.check_interval_s)} fastinter 250ms downinter 250ms"
+    line += f" fall {settings.check_failures_max} rise 1 observe layer4 error-limit 3 on-error mark-down"
+    return line if address else f"{line} disabled"
 
 
 def _objects(door: Door) -> list[str]:
-    wanted = door.settings
+    settings = door.settings
     return [
         "backend objects",
-        f"    http-error status 503 {answers.STORE_AWAY.rule(wanted.retry_after_s)}",
-        f"    http-error status 502 {answers.STORE_ENDED.rule(wanted.retry_after_s)}",
+        f"    http-error status 503 {answers.STORE_AWAY.rule(settings.retry_after_s)}",
+        f"    http-error status 502 {answers.STORE_ENDED.rule(settings.retry_after_s)}",
         "    retry-on conn-failure empty-response",
-        f"    timeout server {_ms(wanted.objects_timeout_s)}",
+        f"    timeout server {_ms(settings.objects_timeout_s)}",
         "    http-request del-header X-Forwarded-For",
         "    http-request del-header X-Forwarded-Proto",
         "    http-response del-header Server",
-        "    http-response del-header access-control- -m beg",  # it would let pages of any site read with cookies
+        "    http-response del-header access-control- -m beg",  # the store's would let pages of any site read with cookies
         "    http-response set-header X-Content-Type-Options nosniff",
-        f"    server s3 {door.objects} maxconn {wanted.objects_connections_max}",
+        f"    server s3 {door.objects} maxconn {settings.objects_connections_max}",
     ]
 
 
 def _own(door: Door) -> list[str]:
-    """What only the owner may ask, whatever happens at the door itself: does it live, and its figures."""
+    """Return the frontend on a private socket, for the health check and HAProxy's own metrics."""
     return [
         "frontend own",
         f"    bind unix@{quoted(door.own_socket)} mode 600",

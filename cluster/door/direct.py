@@ -1,7 +1,7 @@
-"""Serve's controller without proxies: the door takes their place, so that none is started beside it.
+"""A callback that keeps Serve's controller from starting proxies: the door takes their place.
 
-In direct ingress Serve still starts a proxy on the head node, and has no setting against it: told that proxies are
-disabled, replicas open no HTTP server either. Knows nothing of the door.
+With direct ingress, Serve still starts a proxy on the head node and has no setting against it; with proxies disabled,
+replicas would open no HTTP server either. Knows nothing of the door.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def without_proxies() -> None:
-    """Have the controller that calls this start no proxy. Called by Serve while it makes its controller."""
+    """Make the controller of this process start no proxy. Serve calls this while it creates its controller."""
     proxy_state: Any = importlib.import_module("ray.serve._private.proxy_state")
     manager = proxy_state.ProxyStateManager
     assert hasattr(manager, "_get_target_nodes"), "another release of Ray: see how it starts its proxies"

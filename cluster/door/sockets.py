@@ -1,8 +1,8 @@
-"""Where the door's sockets lie: in a folder of ours alone, beside the data or, where that path is too long, in `/tmp`.
+"""The folder of the door's sockets: beside the data or, where that path is too long for a socket, in `/tmp`.
 
-A folder in `/tmp` is outlived by nobody: it is removed when the door has stopped, and what doors that were killed have
-left is removed before the next one starts. There others may write beside us, so that no link is followed and nothing is
-touched that is not ours, private, and made of sockets that nobody answers. Knows nothing of HAProxy.
+A folder in `/tmp` is removed when the door has stopped; folders that killed doors have left are removed before the next
+start. Other users can write to `/tmp` too, so links are not followed, and only private folders of this user are touched
+whose sockets nothing listens on. Knows nothing of HAProxy.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SOCKET_PATH_MAX = 80  # HAProxy takes paths of 97, and adds a suffix while it binds
+SOCKET_PATH_MAX = 80  # characters; HAProxy takes paths of 97, and adds a suffix while it binds
 SHORT = Path("/tmp")  # noqa: S108  the one short path every Linux has
 PRIVATE = 0o700
-STALE_AFTER_S = 60.0  # longer than a door takes from its folder to its first socket
-LOOKED_AT_MAX = 2000  # folders, before one start
+STALE_AFTER_S = 60.0  # longer than a door takes from creating its folder to its first socket
+STALE_CHECKED_MAX = 2000  # folders that are checked before one start
 ANSWER_TIMEOUT_S = 0.5
 
 
 def folder(settings: Settings) -> Path:
-    """The folder of a deployment's sockets."""
-    own = settings.data_dir / "run" / "door"
-    if len(str(own / "admin.sock")) <= SOCKET_PATH_MAX:
-        return own
+    """Return the path of the folder of a deployment's sockets."""
+    beside_data = settings.data_dir / "run" / "door"
+    if len(str(beside_data / "admin.sock")) <= SOCKET_PATH_MAX:
+        return beside_data
     digest = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
     return SHORT / f"{_prefix()}{digest}"
 
 
 def make_private(path: Path) -> None:
-    """Make a folder of ours alone.
+    """Create a folder that only this user may enter, or make an existing one private.
 
     Raises:
-        Rejected: another user made it before us, or something else lies there.
+        Rejected: the folder is another user's, or something else has this path.
     """
     folders.make_private(path)
-    os.utime(path)  # it is about to be used, however old it is
+    os.utime(path)  # so that an old folder does not count as stale before its sockets exist
 
 
 def remove(settings: Settings) -> None:
-    """Remove a deployment's own folder in `/tmp`; its door has ended."""
+    """Remove a deployment's folder in `/tmp`, if it has one; called after its door has ended."""
     path = folder(settings)
     if path.parent == SHORT:
         _remove(path)
 
 
 def remove_stale() -> int:
-    """Remove the folders in `/tmp` that doors of this user have left; returns how many."""
+    """Remove the folders in `/tmp` that killed doors of this user have left; return how many."""
     name = re.compile(re.escape(_prefix()) + "[0-9a-f]{10}")
     entries = (entry for entry in os.scandir(SHORT) if name.fullmatch(entry.name))
     removed = 0
-    for entry in itertools.islice(entries, LOOKED_AT_MAX):
-        with contextlib.suppress(FileNotFoundError):  # another start was quicker
+    for entry in itertools.islice(entries, STALE_CHECKED_MAX):
+        with contextlib.suppress(FileNotFoundError):  # another start has removed it
             is_old = time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_AFTER_S
             removed += is_old and _remove(Path(entry.path))
     if removed:
@@ -72,20 +72,20 @@ def remove_stale() -> int:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a folder of dead sockets, if that is what it is."""
+    """Remove a private folder of this user with nothing but dead sockets in it; return whether it was one."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # not there, a link, no folder, or another user's
+    except OSError:  # does not exist, is a link or a file, or is another user's
         return False
     try:
-        found = os.fstat(descriptor)
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != PRIVATE:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != PRIVATE:
             return False
-        names = os.listdir(descriptor)  # noqa: PTH208  of the folder that was looked at, not of its path
-        if not all(_is_dead_socket(path / each) for each in names):
+        names = os.listdir(descriptor)  # noqa: PTH208  of the open folder; its path may lead elsewhere by now
+        if not all(_is_dead_socket(path / name) for name in names):
             return False
-        for each in names:
-            os.unlink(each, dir_fd=descriptor)
+        for name in names:
+            os.unlink(name, dir_fd=descriptor)
         path.rmdir()
     except OSError as error:
         log.warning("%s stays: %s", path, error)
@@ -96,6 +96,7 @@ def _remove(path: Path) -> bool:
 
 
 def _is_dead_socket(path: Path) -> bool:
+    """Return whether a path is a UNIX socket that nothing listens on."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -104,7 +105,7 @@ def _is_dead_socket(path: Path) -> bool:
             connection.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return True
-        except OSError:  # too many wait to be answered, which somebody does then
+        except OSError:  # e.g. the listener's queue is full, so there is a listener
             return False
     return False
 

@@ -1,1 +1,1 @@
-"""What tells how a process fares: JSON logs, health checks, a stopwatch."""
+"""Tools that show how a process is doing: JSON logs, health checks, a stopwatch."""

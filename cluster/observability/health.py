@@ -1,6 +1,6 @@
-"""Is a dependency there? One short question each, bounded in time; no answer, or `Temporary` with the reason.
+"""Health checks of dependencies: one short request each, bounded in time, which raises `Temporary` with the reason.
 
-The same questions are asked of embedded services and of those a user named by URL.
+The same checks serve embedded services and external ones. Knows no service's name in the settings.
 """
 
 from __future__ import annotations
@@ -21,11 +21,18 @@ GET_HEALTH = {"jsonrpc": "2.0", "id": 1, "method": "getHealth"}
 
 
 def postgres(url: str) -> None:
+    """Check that PostgreSQL runs a statement.
+
+    Raises:
+        Temporary: it does not answer.
+        Rejected: it refuses the login.
+    """
     with database.session(url, autocommit=True) as connection:
         connection.execute("SELECT 1")
 
 
 def redis(url: str) -> None:
+    """Check that Redis answers a PING; raise `Temporary` when it does not."""
     where = database.where_of(url)
     try:
         with redis_client.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
@@ -35,11 +42,14 @@ def redis(url: str) -> None:
 
 
 def s3(endpoint: S3Endpoint) -> None:
-    """Any HTTP answer below 500 will do: without a signature the right answer is 403."""
+    """Check that the store answers below 500; raise `Temporary` otherwise. Without a signature the correct answer is
+    403.
+    """
     _get(endpoint.url + "/", "S3", accept_below=500)
 
 
 def solana(url: str) -> None:
+    """Check that a Solana RPC node says that it is healthy; raise `Temporary` otherwise."""
     try:
         answer = httpx.post(url, json=GET_HEALTH, timeout=TIMEOUT_S, verify=_tls())
         answer.raise_for_status()
@@ -51,7 +61,11 @@ def solana(url: str) -> None:
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
-    """A cluster that can run something: its dashboard answers before any node has joined."""
+    """Check that a Ray cluster has a node that is alive: its dashboard answers before any node has joined.
+
+    Raises:
+        Temporary: the cluster does not answer, or has no node yet.
+    """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     _get(f"{dashboard_url}/api/gcs_healthz", "Ray", headers=headers)
     answer = _get(f"{dashboard_url}/api/v0/nodes", "Ray", headers=headers)
@@ -64,12 +78,12 @@ def ray(dashboard_url: str, token: str = "") -> None:
 
 
 def serve(url: str, verify: ssl.SSLContext | bool = True) -> None:
-    """`verify`: how its certificate is verified, as httpx takes it."""
+    """Check that Serve answers; raise `Temporary` otherwise. `verify` is httpx's, for its certificate."""
     _get(f"{url}/healthz", "Serve", verify=verify)
 
 
 def where(url: str) -> str:
-    """Scheme, host and port of a URL: never a user or a password, nor a key in its path or query."""
+    """Return scheme, host and port of a URL: never a user, a password, a path or a query, which may contain a key."""
     parts = urlsplit(url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname or ''}{port}"
@@ -83,6 +97,7 @@ def _get(
     headers: dict[str, str] | None = None,
     verify: ssl.SSLContext | bool = True,
 ) -> httpx.Response:
+    """Send a GET request and return a response below `accept_below`; raise `Temporary` otherwise."""
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls() if verify is True else verify)
     except httpx.HTTPError as error:
@@ -94,9 +109,10 @@ def _get(
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Made once: reading the certificates takes longer than any of the questions."""
+    """Return a TLS context with the system's certificates; made once, since loading them takes longer than any request."""
     return httpx.create_ssl_context()
 
 
 def _line(error: Exception) -> str:
+    """Return the first line of an error's message."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,6 +1,6 @@
-"""Log lines that may come by the hundred: each text is written once in a while, with how often it was left out since.
+"""Log lines that may repeat hundreds of times a second: each text is written once a second, with a count of omissions.
 
-A refusal must cost less than what is refused, and a line of a log costs as much as either.
+Refusing a request must cost less than serving it, and writing a log line costs as much as either.
 """
 
 from __future__ import annotations
@@ -10,37 +10,42 @@ import time
 from dataclasses import dataclass
 
 EVERY_S = 1.0
-TEXTS_MAX = 200  # that are remembered; the rest is written
+TEXTS_MAX = 200  # texts that are remembered; when there are more, all are forgotten and written again
 
 
 @dataclass
-class _Said:
-    until_s: float
-    left_out: int = 0
+class _Written:
+    """When a text may be written again (monotonic seconds), and how often it was omitted since it was written."""
+
+    again_at_s: float
+    omitted: int = 0
 
 
 class Seldom:
-    """Warnings of one logger. Used by one thread, or by several that may write a line too many."""
+    """A logger that writes each text at most once every `every_s` seconds.
+
+    Threads may share it; they may then write a line more often.
+    """
 
     def __init__(self, log: logging.Logger, every_s: float = EVERY_S) -> None:
         self._log, self._every_s = log, every_s
-        self._said: dict[str, _Said] = {}
+        self._written: dict[str, _Written] = {}
 
     def warning(self, text: str, request_id: str = "") -> None:
-        """Write a text that was not written of late."""
+        """Log a warning unless the same text was written a short while ago."""
         self._write(logging.WARNING, text, request_id)
 
     def error(self, text: str, request_id: str = "") -> None:
-        """The same for what is wrong here, and not with who asks."""
+        """Log an error in the same way, for faults of this process rather than of its callers."""
         self._write(logging.ERROR, text, request_id)
 
     def _write(self, level: int, text: str, request_id: str) -> None:
-        now_s, said = time.monotonic(), self._said.get(text)
-        if said is not None and now_s < said.until_s:
-            said.left_out += 1
+        now_s, before = time.monotonic(), self._written.get(text)
+        if before is not None and now_s < before.again_at_s:
+            before.omitted += 1
             return
-        more = f" (and {said.left_out} times more before)" if said is not None and said.left_out else ""
-        if len(self._said) >= TEXTS_MAX:
-            self._said.clear()
-        self._said[text] = _Said(now_s + self._every_s)
-        self._log.log(level, "%s%s", text, more, extra={"request_id": request_id})
+        suffix = f" (and {before.omitted} times more before)" if before is not None and before.omitted else ""
+        if len(self._written) >= TEXTS_MAX:
+            self._written.clear()
+        self._written[text] = _Written(now_s + self._every_s)
+        self._log.log(level, "%s%s", text, suffix, extra={"request_id": request_id})

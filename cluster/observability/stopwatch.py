@@ -1,4 +1,4 @@
-"""A stopwatch with a column for each stage of some work. Knows no stage by name."""
+"""A stopwatch that adds up time by stage of some work. Knows no stage by name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds by stage, added up. Stages may run side by side, so that their sum is more than the whole."""
+    """Seconds spent, by stage. Stages may overlap, so their sum may be more than the time that passed."""
 
     def __init__(self) -> None:
         self.spent_s: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Time what is done inside, also of what fails."""
+        """Add the time spent inside the block to a stage, also when the block raises."""
         began = time.perf_counter()
         try:
             yield

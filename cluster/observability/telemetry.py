@@ -1,7 +1,7 @@
-"""JSON logs to standard error, one line an event, with secrets taken out wherever they stand.
+"""JSON logs to standard error, one line per event, with secrets removed wherever they appear.
 
-`extra={"job_id": …}` adds fields. Redaction works on the finished line, so a secret inside an exception's text or a
-third party's message goes too. Knows nothing of where logs are kept.
+`extra={"job_id": …}` adds fields. Redaction works on the finished text, so that a secret inside an exception's message
+or a third party's log line is removed too. Does not know where logs are stored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import sys
 import time
 from typing import Any
 
-# user:password@ in URLs; key=value and "key": "value" pairs whose name tells; bearer tokens; PEM and byte-array keys.
+# user:password@ in URLs; bearer tokens; key=value and "key": "value" pairs with a telling name; PEM keys; keys as arrays of
+# 64 bytes; Pixr's own API keys.
 _SECRETS = (
     (re.compile(r"(\w+://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
     (re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}"), r"\1***"),
@@ -29,7 +30,7 @@ _SECRETS = (
 )
 LINE_MAX = 500  # characters
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# Addresses of services (not s3://bucket/key, which who asked has named) and absolute paths.
+# Addresses of services and absolute paths; not s3://bucket/key, which the caller has named.
 _PLACES = (
     (re.compile(r"\b(?:https?|postgres(?:ql)?|rediss?)://[^\s'\")\]]+"), "…"),
     (re.compile(r"(?<![\w:/.~])~?/(?:[^\s/'\":,;()]+/)+[^\s/'\":,;()]*"), "…"),
@@ -39,14 +40,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def redact(text: str) -> str:
-    """`text` without passwords, tokens and keys."""
+    """Return `text` without passwords, tokens and keys."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
 
 
 def public_line(text: str) -> str:
-    """An error as whoever asked may see it: one line without colours, secrets, addresses of services and host paths."""
+    """Return an error's text as its caller may see it: one line without colours, secrets, addresses and host paths."""
     plain = _COLOURS.sub("", redact(text))
     for pattern, replacement in _PLACES:
         plain = pattern.sub(replacement, plain)
@@ -55,7 +56,7 @@ def public_line(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339 UTC), level, process, logger, message, extra fields."""
+    """A formatter for one JSON object a line: time (RFC 3339 UTC), level, process, logger, message, extra fields."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -77,7 +78,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(process: str, level: int = logging.INFO) -> None:
-    """Send every logger's lines to standard error as JSON; called once, by a process's entry point."""
+    """Send all log lines of this process to standard error as JSON. Called once, by the process's entry point.
+
+    Args:
+        process: The process's name in each line.
+        level: The lowest level that is written.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(process))
     root = logging.getLogger()

@@ -31,4 +31,4 @@ def test_texts_without_end_take_no_memory() -> None:
     said = Seldom(logging.getLogger("test"))
     for number in range(3 * seldom.TEXTS_MAX):
         said.warning(f"text {number}")
-        assert len(said._said) <= seldom.TEXTS_MAX
+        assert len(said._written) <= seldom.TEXTS_MAX
