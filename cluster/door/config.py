@@ -243,9 +243,7 @@ def _cleaning(door: Door) -> list[str]:
 
 
 def _to_objects(door: Door) -> list[str]:
-    """Return the rules that send presigned reads to the object store as they are: the signature covers Host, path and
-    query.
-    """
+    """Return the rules that send presigned reads to the object store unchanged: the signature covers host, path, query."""
     folders = " ".join(quoted(f"/{bucket}/") for bucket in door.buckets)
     connections_max = door.settings.objects_per_address_max
     refused = answers.TOO_MANY.rule(door.settings.retry_after_s)

@@ -1,7 +1,7 @@
 """The door as a service: HAProxy in the foreground, with its configuration written before each start.
 
-It needs neither Ray nor Serve and keeps running without both, answering 503 while there is no replica. Serve's keeper
-writes the replicas to `run/door/backends.json`; the addresses, the folder and the health check are here.
+It needs neither Ray nor Serve and keeps running without both; without a replica it answers 503. Serve's keeper writes
+the replicas to `run/door/backends.json`; the addresses, the folder and the health check are here.
 """
 
 from __future__ import annotations

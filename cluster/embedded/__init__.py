@@ -1,1 +1,1 @@
-"""The services that Pixr starts itself, and the supervisor that keeps them running."""
+"""The services that Pixr runs itself, and the supervisor that keeps them running."""

@@ -1,7 +1,7 @@
-"""Which services this machine runs: the embedded ones that its settings name, and those of the packages.
+"""The services that this machine runs: the embedded ones that its settings name, and those of the other packages.
 
-Each comes from a wheel and needs no root, container or account. Everything listens on 127.0.0.1 and keeps its state
-under the data folder. How they are watched and restarted is the supervisor's affair.
+Each comes from a Python wheel and needs no root, container or account. All listen on 127.0.0.1 and keep their state in
+the data folder. Does not know how they are watched and restarted (`supervisor`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cluster.settings import EMBEDDED, Settings
 
 
 def _when_embedded(url: Callable[[Settings], str], kind: Callable[[Settings], Service]) -> Factory:
+    """Return a factory that makes a service only where the setting says "embedded"."""
     return lambda settings: kind(settings) if url(settings) == EMBEDDED else None
 
 
@@ -28,14 +29,14 @@ FACTORIES: tuple[Factory, ...] = (
     _when_embedded(lambda settings: settings.redis.url, Valkey),
     _when_embedded(lambda settings: settings.s3.url, S3Gateway),
     _when_embedded(lambda settings: settings.ray.address, Ray),
-    lambda settings: Schema(settings) if settings.postgres.url else None,  # who owns no table makes none
+    lambda settings: Schema(settings) if settings.postgres.url else None,  # only with the owner's URL
     door.service,
 )
 
 
 def all_services(settings: Settings, only: Sequence[str] = ()) -> list[Service]:
-    """The services these settings run on this machine (or those named), in an order in which they can start."""
+    """Return the services that run on this machine (or those named in `only`), in an order in which they can start."""
     entries = [entry for entry in entry_points(group="pixr.services") if not only or entry.name in only]
     factories: list[Factory] = [*FACTORIES, *(entry.load() for entry in entries)]
-    found = [service for factory in factories if (service := factory(settings)) is not None]
-    return ordered([service for service in found if not only or service.name in only])
+    services = [service for factory in factories if (service := factory(settings)) is not None]
+    return ordered([service for service in services if not only or service.name in only])

@@ -1,8 +1,8 @@
-"""A keeper: one service, started, asked how it is, restarted when it dies, stopped.
+"""A keeper: starts one service, checks it, restarts it when it dies, and stops it.
 
-A small state machine that whoever holds it moves on by `step`. A service's processes die with their keeper's (they
-carry a parent-death signal), and a port that a stranger has taken is left to him. Knows nothing of other services but
-their names.
+A small state machine that its owner advances by calling `step`. The processes of a service die with their keeper's
+process (they carry a parent-death signal). Where another program has taken a service's port before its first start, the
+service moves to another one. Knows other services by name only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 STARTING_CHECK_S = 0.5
 FIRST_STARTS_MAX = 3
-HEALTHY_AFTER_S = 60.0  # a service that lived this long starts again without backoff
+HEALTHY_AFTER_S = 60.0  # a service that lived this long is restarted with the shortest backoff
 LOG_BYTES_MAX = 16 << 20
 PR_SET_PDEATHSIG = 1
 
@@ -37,7 +37,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class State(StrEnum):
-    """Of one service, as the supervisor sees it."""
+    """The state of one service, as the supervisor sees it."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -49,7 +49,10 @@ class State(StrEnum):
 
 @dataclass
 class Keeper:
-    """One service, kept running: a small state machine that `step` moves on."""
+    """One service, kept running by a state machine that `step` advances.
+
+    `reason` says why the service is not healthy; `restarts` counts its deaths. Times are monotonic seconds.
+    """
 
     service: Service
     settings: Settings
@@ -67,7 +70,13 @@ class Keeper:
     _ever_healthy: bool = False
 
     def step(self, now: float, healthy: set[str], known: set[str]) -> None:
-        """Look once at the service and do the one thing that is due."""
+        """Check the service if that is due, and start or restart it if it may start now.
+
+        Args:
+            now: Monotonic seconds.
+            healthy: Names of the services that are healthy.
+            known: Names of the services that run on this machine; needs that run elsewhere are ignored.
+        """
         if self.process is not None and self.process.poll() is not None:
             self._died(now, f"ended with code {self.process.returncode}{self._last_words()}")
         may_start = all(need in healthy for need in self.service.needs if need in known)
@@ -80,7 +89,7 @@ class Keeper:
 
     @property
     def failed_start(self) -> str:
-        """Why the first start is given up, or empty."""
+        """Why the first start was given up; empty while it goes on or after it has succeeded."""
         if self._ever_healthy or self.state is not State.DEAD:
             return ""
         return self.reason if self._quick_deaths >= FIRST_STARTS_MAX else ""
@@ -88,13 +97,13 @@ class Keeper:
     def _start(self, now: float) -> None:
         self.state, self._started_at, self._check_at, self._failed_checks = State.STARTING, now, now, 0
         try:
-            if not self._ever_healthy:  # later its address is known to others, and has to stay
+            if not self._ever_healthy:  # later its address must stay, since other processes know it
                 _leave_taken_ports(self.settings, self.service.name)
             self.service.prepare()
             command = self.service.command()
             self.process = self._spawn(command) if command is not None else None
         except Rejected as error:
-            self._quick_deaths = FIRST_STARTS_MAX  # it will say the same again
+            self._quick_deaths = FIRST_STARTS_MAX  # a second try would be rejected too
             self._died(now, str(error))
         except (PixrError, OSError) as error:
             self._died(now, str(error))
@@ -117,7 +126,7 @@ class Keeper:
         try:
             self.service.check()
         except PixrError as error:
-            # Also a refusal: a server of somebody else that was quicker to take the port refuses our key.
+            # `Rejected` too: another program's server that took the port first may refuse our key.
             self._check_failed(now, str(error))
         else:
             self.state, self.reason, self._failed_checks, self._ever_healthy = State.HEALTHY, "", 0, True
@@ -126,9 +135,9 @@ class Keeper:
 
     @property
     def _start_timeout_s(self) -> float:
-        """The service's own; on a machine that is given longer for all of them, each has so many times longer."""
-        longer = self.settings.supervisor.start_timeout_s / SupervisorSettings.start_timeout_s
-        return self.service.start_timeout_s * max(1.0, longer)
+        """The service's own timeout, longer in proportion where `[supervisor] start_timeout_s` is above its default."""
+        factor = self.settings.supervisor.start_timeout_s / SupervisorSettings.start_timeout_s
+        return self.service.start_timeout_s * max(1.0, factor)
 
     def _check_failed(self, now: float, reason: str) -> None:
         self.reason = reason
@@ -141,8 +150,8 @@ class Keeper:
             return
         self.state, self._check_at = State.UNHEALTHY, now + self.settings.supervisor.check_interval_s
         self._failed_checks += 1
-        own = self.service.check_failures_max if isinstance(self.service, Patient) else 0
-        if self._failed_checks >= max(own, self.settings.supervisor.check_failures_max):
+        patience = self.service.check_failures_max if isinstance(self.service, Patient) else 0
+        if self._failed_checks >= max(patience, self.settings.supervisor.check_failures_max):
             self.kill()
             self._died(now, f"failed {self._failed_checks} health checks: {reason}")
 
@@ -156,13 +165,13 @@ class Keeper:
         log.warning("%s %s; again in %.1f s", self.service.name, reason, backoff_s)
 
     def kill(self) -> None:
-        """End the whole process group at once."""
+        """Kill the service's process and all its descendants."""
         if self.process is not None:
             kill_tree(self.process.pid)
             self.process.wait()
 
     def stop(self, timeout_s: float) -> None:
-        """End it politely, then for certain."""
+        """Send the stop signal, wait for at most `timeout_s` (or the command's own timeout), then kill what is left."""
         if self.process is not None and self._command is not None:
             timeout_s = min(timeout_s, self._command.stop_timeout_s or timeout_s)
             self.process.send_signal(self._command.stop_signal)
@@ -174,7 +183,7 @@ class Keeper:
         self.process, self.state, self.reason = None, State.STOPPED, ""
 
     def tidy(self) -> None:
-        """Remove what it has left outside of the data folder; all have been stopped."""
+        """Remove what the service has left outside of the data folder; called after all services have stopped."""
         if isinstance(self.service, Tidy):
             try:
                 self.service.tidy()
@@ -182,7 +191,7 @@ class Keeper:
                 log.warning("what %s has left outside of the data folder stays: %s", self.service.name, error)
 
     def row(self) -> dict[str, object]:
-        """What `run/status.json` says of it."""
+        """Return the service's row in `run/status.json`."""
         return {
             "state": self.state.value,
             "healthy": self.state is State.HEALTHY,
@@ -193,29 +202,32 @@ class Keeper:
         }
 
     def _log_path(self) -> Path:
+        """Return the path of the service's log, rotated first where it is too large."""
         path = self.settings.data_dir / "logs" / f"{self.service.name}.log"
         if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
             path.replace(path.with_suffix(".log.1"))
         return path
 
     def _last_words(self) -> str:
+        """Return the last line of the service's log, to append to an error."""
         path = self._log_path()
         if not path.exists():
             return ""
         with open(path, "rb") as handle:
             handle.seek(max(0, path.stat().st_size - 2000))
             lines = [line.strip() for line in handle.read().decode(errors="replace").splitlines() if line.strip()]
-        said = telemetry.redact(lines[-1])[:300] if lines else ""
-        return f": {said} (see {path})" if said else f" (see {path})"
+        last_line = telemetry.redact(lines[-1])[:300] if lines else ""
+        return f": {last_line} (see {path})" if last_line else f" (see {path})"
 
 
 def owner_of(port: int) -> str:
-    """`pid 123 (python)` of who listens on a port, as far as this user may know."""
+    """Return `pid 123 (python)` of the process that listens on a port, as far as this user may see."""
     pid = _listener(port)
     return f"pid {pid} ({psutil.Process(pid).name()})" if pid else "another user's process"
 
 
 def _listener(port: int) -> int | None:
+    """Return the pid of the process that listens on a port; None where this user may not see it."""
     for connection in psutil.net_connections("tcp"):
         local: tuple[str, int] | tuple[()] = connection.laddr
         if connection.status == psutil.CONN_LISTEN and local and local[1] == port and connection.pid:
@@ -224,9 +236,10 @@ def _listener(port: int) -> int | None:
 
 
 def _leave_taken_ports(settings: Settings, service: str) -> None:
-    """Give a service that is about to start other ports where strangers have taken its own.
+    """Give a service that is about to start other ports where other programs have taken its own.
 
-    A port that was free when it was chosen can be taken by now, by another Pixr that starts at the same time.
+    A port that was free when it was chosen can be taken by now, e.g. by another deployment that starts at the same
+    time.
     """
     path = settings.data_dir / "run" / "ports.json"
     ports: dict[str, int] = json.loads(path.read_text(encoding="ascii")) if path.exists() else {}
@@ -241,16 +254,17 @@ def _leave_taken_ports(settings: Settings, service: str) -> None:
 
 
 def die_with_parent(stop_signal: int) -> None:
-    """Have the kernel send this process a signal when its parent ends; it stays through an `exec`."""
+    """Make the kernel send this process a signal when its parent ends; the setting survives an `exec`."""
     _libc.prctl(PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
 
 
 def kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants."""
     try:
         root = psutil.Process(pid)
         family = [*root.children(recursive=True), root]
     except psutil.NoSuchProcess:
         return
     for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself between the look and the signal
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
             process.kill()

@@ -1,8 +1,8 @@
-"""What a stack has outside of its data folder: Ray's short folder, files being decoded. It is removed with the stack.
+"""Folders that a stack has outside of its data folder (Ray's short one, files being decoded), removed with the stack.
 
-Each such folder has a note of the data folder that it belongs to. When the stack stops, its own are removed; when one
-was killed, the next stack of the same user that starts removes them, be it in the same data folder or in another. There
-others may write beside us, so that nothing is touched that is not this user's own folder. Knows no service.
+Each such folder contains a note of the data folder that it belongs to. When a stack stops, its folders are removed;
+those of a stack that was killed are removed by the next stack of the same user that starts, in whatever data folder.
+Other users may write to the same parent folder, so only this user's own folders are touched. Knows no service.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-NOTE = ".data-folder"  # in the folder, with the path of the data folder in it
-LOOKED_AT_MAX = 2000  # folders, before one start
+NOTE = ".data-folder"  # name of the file that contains the path of the data folder
+STALE_CHECKED_MAX = 2000  # folders that are checked before one start
 
 
 def lock_path(data_dir: Path) -> Path:
-    """The file that a data folder's supervisor has locked."""
+    """Return the path of the file that a data folder's supervisor locks."""
     return data_dir / "run" / "supervisor.lock"
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process has locked a file.
+    """Return whether a process has locked a file.
 
     Raises:
-        PermissionError: this user may not open it.
+        PermissionError: this user may not open the file.
     """
     if not path.exists():
         return False
@@ -43,20 +43,20 @@ def is_locked(path: Path) -> bool:
 
 
 def note(folder: Path, data_dir: Path) -> None:
-    """Write down in a private folder whose it is."""
+    """Write into a private folder which data folder it belongs to."""
     (folder / NOTE).write_text(str(data_dir), encoding="utf-8", errors="surrogateescape")
 
 
 def remove(folder: Path, data_dir: Path) -> None:
-    """Remove a folder with all that is in it, if it is noted as this data folder's, whose stack has ended."""
+    """Remove a folder and its content, if its note names this data folder; called after the stack has ended."""
     if _owner(folder) == data_dir:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale(parent: Path, beginning: str) -> int:
-    """Remove the folders with such a name whose stacks do not run any more; returns how many."""
+    """Remove the folders in `parent` whose names start with `beginning` and whose stacks have ended; return how many."""
     entries = (Path(entry.path) for entry in os.scandir(parent) if entry.name.startswith(beginning))
-    stale = [folder for folder in itertools.islice(entries, LOOKED_AT_MAX) if _is_stale(folder)]
+    stale = [folder for folder in itertools.islice(entries, STALE_CHECKED_MAX) if _is_stale(folder)]
     for folder in stale:
         shutil.rmtree(folder, ignore_errors=True)
     if stale:
@@ -65,7 +65,7 @@ def remove_stale(parent: Path, beginning: str) -> int:
 
 
 def _is_stale(folder: Path) -> bool:
-    """Whether the supervisor of the data folder that is noted in a folder has ended. Without a note nobody knows."""
+    """Return whether a folder's note names a data folder whose supervisor has ended; False without a note."""
     data_dir = _owner(folder)
     try:
         return data_dir is not None and not is_locked(lock_path(data_dir))
@@ -74,10 +74,10 @@ def _is_stale(folder: Path) -> bool:
 
 
 def _owner(folder: Path) -> Path | None:
-    """The data folder that is noted in a folder of this user's."""
+    """Return the data folder that the note in one of this user's folders names; None without one."""
     try:
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             return None
         return Path((folder / NOTE).read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError:

@@ -1,8 +1,8 @@
-"""Whose the objects of the embedded S3 are: JuiceFS keeps owners and modes in its meta file, as a file system does.
+"""The owners of objects in the embedded S3: JuiceFS keeps a user and a mode for each, as a file system does.
 
-The gateway may write into the folders of the user who runs it, and root into all. A data folder that another user
-goes on with (after `chown -R`, a copy, a restore, a container with another user) holds the number of the one before in
-its meta file, which changes no owner of files; every upload would be refused. Knows one table of JuiceFS, of 1.4.
+The gateway may write only into folders whose owner is the user that runs it; root may write into all. When another user
+takes over a data folder (after `chown -R`, a copy, a restore, in another container), the meta file still names the old
+user, and every upload would be refused. Knows one table of JuiceFS 1.4 (`jfs_node`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from cluster.errors import Rejected, Temporary
 
 log = logging.getLogger(__name__)
 
-WAIT_MAX_S = 10.0  # for a process of JuiceFS that is about to end
+WAIT_MAX_S = 10.0  # for the lock of a JuiceFS process that is about to end
 STRANGERS = "SELECT uid FROM jfs_node WHERE uid <> ? LIMIT 1"
 TAKE_OVER = "UPDATE jfs_node SET uid = ?, gid = ? WHERE uid <> ?"
 
 
 def take_over(meta_file: Path) -> None:
-    """Have the present user own all objects of a meta file whose gateway does not run. Root needs to own none.
+    """Make the current user the owner of all objects in the meta file of a stopped gateway. Does nothing for root.
 
     Raises:
-        Temporary: somebody else writes into the meta file.
-        Rejected: it cannot be read or written.
+        Temporary: another process writes to the meta file.
+        Rejected: the meta file cannot be read or written.
     """
     user, group = os.geteuid(), os.getegid()
     if user == 0:

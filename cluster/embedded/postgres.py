@@ -1,6 +1,7 @@
-"""The embedded PostgreSQL 18 with pgvector: made once by initdb, started in the foreground, one database of ours.
+"""The embedded PostgreSQL 18 with pgvector: created once by initdb, run in the foreground, with one database of ours.
 
-Comes from a wheel (`postgres_programs`) and runs as a user that may (`postgres_user`). Knows no table.
+Its programs come from a Python package (`postgres_programs`); it runs as a user that PostgreSQL accepts
+(`postgres_user`). Knows no table.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from cluster.runtime import LOOPBACK
 from cluster.services import Command
 from cluster.settings import ROOT, Settings
 
-OWNERS_CONNECTIONS = 20  # beside those of the roles: migrations, indexes, dumps, the server's own and people
+OWNERS_CONNECTIONS = 20  # besides those of the roles: for migrations, indexes, dumps, the server itself and people
 
 
 @dataclass
 class Postgres:
-    """PostgreSQL 18 with pgvector, from one of two wheels (`postgres_programs`)."""
+    """The service `postgres`."""
 
     settings: Settings
     name: str = "postgres"
@@ -48,7 +49,10 @@ class Postgres:
         self._make(self._folder.with_name("postgres.new")).rename(self._folder)
 
     def _make(self, folder: Path) -> Path:
-        """Run initdb in a folder beside its own: one that was interrupted in the middle has a PG_VERSION too."""
+        """Run initdb in a folder of another name, which the caller renames.
+
+        A folder in which initdb was interrupted has a PG_VERSION too, and could not be told from a complete one.
+        """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         password_file = self.settings.data_dir / "run" / "postgres.initial"
@@ -77,9 +81,10 @@ class Postgres:
         flags = tuple(f"--{key.replace('_', '-')}={value}" for key, value in options.items())
         postgres = (str(self._program("postgres")), "-D", str(self._folder), *flags)
         argv = postgres_user.command(postgres, postgres_user.of_server(), self._folder)
-        return Command(argv, cwd=ROOT, stop_signal=signal.SIGINT)  # "fast": does not wait for clients to leave
+        return Command(argv, cwd=ROOT, stop_signal=signal.SIGINT)  # "fast" shutdown: does not wait for clients
 
     def check(self) -> None:
+        """Check that the database answers; create it after the first start."""
         try:
             health.postgres(runtime.postgres_url(self.settings, runtime.DATABASE))
         except Rejected as error:
@@ -101,5 +106,5 @@ class Postgres:
 def _run(argv: tuple[str, ...]) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise Rejected(f"initdb failed: {said[-1] if said else done.returncode}")
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise Rejected(f"initdb failed: {lines[-1] if lines else done.returncode}")

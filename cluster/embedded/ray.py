@@ -1,4 +1,8 @@
-"""The embedded Ray head: on the loopback address, with ports, a folder and a token of its own."""
+"""The embedded Ray head: on the loopback address, with ports, a folder and a token of its own.
+
+Ray needs short paths without spaces; where the data folder's path is not like that, Ray's folder lies in /tmp. Knows no
+actor.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,13 @@ from cluster.runtime import LOOPBACK
 from cluster.services import Command
 from cluster.settings import Settings
 
-PYTHON = "python"  # a link to the virtual environment, in Ray's short folder
-SOCKET_PATH_MAX = 40  # Ray appends about 64 characters to its folder, and a Unix socket's path ends at 107
+PYTHON = "python"  # name of the link to the virtual environment, in Ray's folder in /tmp
+SOCKET_PATH_MAX = 40  # characters of Ray's folder: Ray appends about 64, and a UNIX socket's path has at most 107
 
 
 @dataclass
 class Ray:
-    """A Ray head on the loopback address, with its own ports, folder and token."""
+    """The service `ray`: the head node of the cluster."""
 
     settings: Settings
     name: str = "ray"
@@ -32,7 +36,7 @@ class Ray:
 
     STOP_TIMEOUT_S: ClassVar[float] = 3.0
 
-    # Below the range that the kernel takes for outgoing connections, or a restart might find its port in use.
+    # Below the kernel's range for outgoing connections, one of which might have the port when Ray restarts.
     PORTS: ClassVar[dict[str, int]] = {
         "ray": 6380,
         "ray-dashboard": 8265,
@@ -51,10 +55,8 @@ class Ray:
         runtime.secret(self.settings, "ray_token")
         short = folders.short(self.settings.data_dir, "ray")
         leftovers.remove_stale(short.parent, f"{short.name.rpartition('-')[0]}-")
-        before = short.with_name(
-            short.name.replace(f"-{os.geteuid()}-", "-")
-        )  # where releases before had it, open to all
-        shutil.rmtree(before, ignore_errors=True)
+        old_folder = short.with_name(short.name.replace(f"-{os.geteuid()}-", "-"))  # of earlier releases, open to all
+        shutil.rmtree(old_folder, ignore_errors=True)
         if self._folder.parent == short or self._python != Path(sys.executable):
             folders.make_private(short)
             leftovers.note(short, self.settings.data_dir)
@@ -62,7 +64,7 @@ class Ray:
             link = short / PYTHON
             link.unlink(missing_ok=True)
             link.symlink_to(sys.prefix)
-        shutil.rmtree(self._folder, ignore_errors=True)  # sessions of earlier runs hold nothing that is needed again
+        shutil.rmtree(self._folder, ignore_errors=True)  # nothing of earlier sessions is needed again
         self._folder.mkdir(mode=0o700)
 
     def tidy(self) -> None:
@@ -70,14 +72,14 @@ class Ray:
 
     @property
     def _folder(self) -> Path:
-        """Ray opens it to every user (0777), so it lies in a folder that no other user can enter."""
-        own = self.settings.data_dir / "ray"
-        fits = len(str(own)) <= SOCKET_PATH_MAX and _is_one_word(own)
-        return own if fits else folders.short(self.settings.data_dir, "ray") / "r"
+        """Ray's own folder. Ray opens it to every user (0777), so it lies in a folder that no other user can enter."""
+        beside_data = self.settings.data_dir / "ray"
+        fits = len(str(beside_data)) <= SOCKET_PATH_MAX and _is_one_word(beside_data)
+        return beside_data if fits else folders.short(self.settings.data_dir, "ray") / "r"
 
     @property
     def _python(self) -> Path:
-        """The interpreter by a path that is one word: Ray starts its processes by command lines for the shell, unquoted."""
+        """The interpreter's path without spaces: Ray starts processes by shell command lines and does not quote it."""
         python = Path(sys.executable)
         if _is_one_word(python):
             return python
@@ -97,7 +99,7 @@ class Ray:
             "node-manager-port": number["ray-node-manager"],
             "object-manager-port": number["ray-object-manager"],
             "ray-client-server-port": number["ray-client"],
-            "min-worker-port": "0",  # any free one: two clusters on one machine would share the default range
+            "min-worker-port": "0",  # any free port: two clusters on one machine would share the default range
             "max-worker-port": "0",
             "num-cpus": str(self.settings.ray.cpus or max(os.cpu_count() or 1, 4)),
             "object-store-memory": str(self.settings.ray.object_store_mb << 20),
@@ -109,17 +111,17 @@ class Ray:
         environment = ray_cluster.environment(self.settings) | {
             "RAY_idle_worker_killing_time_threshold_ms": str(round(self.settings.ray.idle_worker_s * 1000)),
         }
-        # It would drain for half a minute; what runs on it was stopped before it, and it keeps nothing.
+        # A short timeout: Ray would drain for half a minute, though all that ran on it was stopped before.
         return Command(argv, environment, stop_timeout_s=self.STOP_TIMEOUT_S)
 
     def check(self) -> None:
-        ends = runtime.endpoints(self.settings)
-        health.ray(ends.ray_dashboard_url, ray_cluster.token(self.settings))
+        dashboard_url = runtime.endpoints(self.settings).ray_dashboard_url
+        health.ray(dashboard_url, ray_cluster.token(self.settings))
 
     def address(self) -> str:
         return f"http://{LOOPBACK}:{runtime.known_port(self.settings, 'ray-dashboard')}"
 
 
 def _is_one_word(path: Path) -> bool:
-    """Whether a shell takes a path as it is."""
+    """Return whether a shell takes a path as one word without quotes."""
     return shlex.quote(str(path)) == str(path)

@@ -1,4 +1,7 @@
-"""The embedded S3 gateway: JuiceFS over a folder of blocks and a SQLite meta file, both in the data folder."""
+"""The embedded S3 gateway: JuiceFS over a folder of blocks and a SQLite meta file, both in the data folder.
+
+Creates the deployment's buckets. Knows no object.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ from cluster.storage import Storage
 log = logging.getLogger(__name__)
 
 
-IO_RETRIES = 1  # of a block that the disk does not take: it is full, and callers try again by themselves
+IO_RETRIES = 1  # for a block that cannot be written: the disk is full, and callers retry by themselves
 JUICEFS_TIMEOUT_S = 30.0
 
 
 @dataclass
 class S3Gateway:
-    """An S3 gateway (JuiceFS) over a folder of blocks and a SQLite meta file."""
+    """The service `s3`."""
 
     settings: Settings
     name: str = "s3"
@@ -53,16 +56,15 @@ class S3Gateway:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         formatted = self._folder / "formatted"
         if formatted.exists():
-            self._come_along()
+            self._follow_data_folder()
             object_owners.take_over(self._folder / "meta.db")
             return
-        (self._folder / "meta.db").unlink(missing_ok=True)  # a format that was interrupted
+        (self._folder / "meta.db").unlink(missing_ok=True)  # left by an interrupted `juicefs format`
         _juice("format", "--storage", "file", "--bucket", self._blocks, "--trash-days", "0", self._meta, "pixr")
         formatted.touch()
 
-    def _come_along(self) -> None:
-        """Have the gateway use the blocks beside its meta file: JuiceFS keeps their absolute path, and the data folder may
-        have been moved or copied since."""
+    def _follow_data_folder(self) -> None:
+        """Correct the absolute path of the blocks in JuiceFS's meta file after the data folder was moved or copied."""
         if json.loads(_juice("config", self._meta))["Bucket"] != self._blocks:
             _juice("config", self._meta, "--bucket", self._blocks, "--yes")
             log.warning("the data folder was moved or copied: objects are kept in %s from now on", self._blocks)
@@ -86,6 +88,7 @@ class S3Gateway:
         return Command((_juicefs(), "gateway", *options, *cache, self._meta, listen), environment)
 
     def check(self) -> None:
+        """Check that the gateway answers; create the buckets after the first start."""
         endpoint = runtime.endpoints(self.settings).s3
         health.s3(endpoint)
         marker = self._folder / f"bucket-{self.settings.s3.bucket}"
@@ -103,13 +106,18 @@ def _juicefs() -> str:
 
 
 def _juice(verb: str, *arguments: str) -> str:
-    """Run a command of JuiceFS to its end; what it prints."""
+    """Run a command of JuiceFS to its end and return its output.
+
+    Raises:
+        Temporary: it did not end in time.
+        Rejected: it failed.
+    """
     argv = (_juicefs(), verb, *arguments)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=JUICEFS_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise Temporary(f"`juicefs {verb}` did not end within {JUICEFS_TIMEOUT_S:.0f} s") from error
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise Rejected(f"the S3 gateway's `juicefs {verb}` failed: {said[-1] if said else done.returncode}")
+        lines = done.stderr.strip().splitlines()
+        raise Rejected(f"the S3 gateway's `juicefs {verb}` failed: {lines[-1] if lines else done.returncode}")
     return done.stdout

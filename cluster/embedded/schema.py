@@ -1,4 +1,7 @@
-"""The service `schema`: a step between the database and those who need its tables, which applies the migrations."""
+"""The service `schema`: a step that applies the migrations before the services that need the tables start.
+
+On the embedded database it also updates pgvector and lets the roles log in. Knows no table.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from cluster.settings import EMBEDDED, Settings
 
 @dataclass
 class Schema:
-    """The migrations, as a step between the database and whatever needs its tables."""
+    """The service `schema`. It runs no process: all its work is done in `prepare`."""
 
     settings: Settings
     name: str = "schema"
@@ -33,7 +36,7 @@ class Schema:
         return None
 
     def check(self) -> None:
-        """Nothing runs, so nothing can fail."""
+        """Do nothing: no process runs that could fail."""
 
     def address(self) -> str:
         return f"{len(migrations.registered())} migrations"

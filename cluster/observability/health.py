@@ -42,9 +42,7 @@ def redis(url: str) -> None:
 
 
 def s3(endpoint: S3Endpoint) -> None:
-    """Check that the store answers below 500; raise `Temporary` otherwise. Without a signature the correct answer is
-    403.
-    """
+    """Check that the store answers below 500 (unsigned requests rightly get a 403); raise `Temporary` otherwise."""
     _get(endpoint.url + "/", "S3", accept_below=500)
 
 
