@@ -1,12 +1,17 @@
-"""A small typed client of the HTTP interface. Knows nothing of the server's insides.
+"""A typed client of the HTTP interface. Knows nothing of the server's insides.
 
-    with Client("http://127.0.0.1:8000") as pixr:
-        for moment in pixr.search("a red bicycle").moments:
+    with Client("http://127.0.0.1:8000", key="pixr_…") as pixr:
+        for moment in pixr.search("a red bicycle", tags=["city"]).moments:
             print(moment.title, moment.start_ms)
+        page = pixr.videos(limit=100)
+        while page.next_cursor:
+            page = pixr.videos(limit=100, cursor=page.next_cursor)
+        job = pixr.submit("s3://pixr/incoming/", creator="ada", idempotency_key="2026-11-30")
 
-Ids are numbers or public ids, as strings. Problems become the same errors as everywhere: `Rejected` for the caller's fault,
-`Temporary` for what may pass. Each call names its operation of the OpenAPI document (`call`); a test walks the document and
-finds every one of them here.
+Ids are numbers or public ids, as strings; a list goes on by the `next_cursor` of its last page. Problem documents
+become the errors of `cluster.errors`: every call raises `Temporary` when the server is away or busy (429, 5xx), and
+`Rejected` when the request is wrong or not allowed (other 4xx). Each method names its operations of the OpenAPI
+document (`call`); a test checks that every operation has a method.
 """
 
 from __future__ import annotations
@@ -39,26 +44,41 @@ from serve.client_values import (
 )
 
 TIMEOUT_S = 30.0
-CALL = "call"  # the attribute of a method that names its operations
+CALL = "call"  # name of the attribute in which a method keeps its operations
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def call(*operations: str) -> Callable[[Method], Method]:
-    """Name the operations of the document that a method calls: `GET /v1/videos/{video_id}`."""
+    """Note which operations of the OpenAPI document a method calls.
 
-    def named(method: Method) -> Method:
+    Args:
+        operations: Such as `GET /v1/videos/{video_id}`.
+
+    Returns:
+        A decorator that returns the method itself.
+    """
+
+    def decorate(method: Method) -> Method:
         setattr(method, CALL, operations)
         return method
 
-    return named
+    return decorate
 
 
 class Client:
-    """One server. `key` is an API key; a search needs none. `verify` is how its certificate is verified, as httpx takes it."""
+    """A connection to one server. Threads may share it. `close` it, or use it in a `with` block."""
 
     def __init__(
         self, url: str, key: str = "", *, timeout_s: float = TIMEOUT_S, verify: ssl.SSLContext | bool = True
     ) -> None:
+        """Make a client; the first call connects.
+
+        Args:
+            url: The server, e.g. `https://pixr.example`.
+            key: An API key; searching needs none.
+            timeout_s: How many seconds a call may wait for the server at a time (to connect, to send, to receive).
+            verify: How the server's certificate is verified, as httpx takes it: True uses the system's certificates.
+        """
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = url
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=verify)
@@ -72,6 +92,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     # ── Searching ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,38 +107,68 @@ class Client:
         cursor: str = "",
         intent: str = "search",
         idempotency_key: str = "",
-        **narrowed: Any,
+        **parameters: Any,
     ) -> Answer:
-        """The moments that match a text or a picture best, or those after them by the cursor of an earlier answer.
+        """Find the moments that match a text, a picture or both best.
 
-        `image` is a picture's bytes, or its address in the deployment's own store (`s3://…`). Searches with the same
-        Idempotency-Key count as one, however often they are sent. `narrowed` is whatever else `GET /v1/search` knows:
-        `tags=["fruit"]`, `height_min=720`, `vector_weight=0`, `segment_id="42"`, `group_by="video"` …
+        Args:
+            text: What the moments should show, in words.
+            image: A picture's bytes (JPEG, PNG, WebP), or its address in the deployment's own store (`s3://…`).
+            limit: Moments at most; the deployment bounds it.
+            cursor: The `next_cursor` of an earlier answer, for its next page; then without text and picture.
+            intent: What the search is for, e.g. `search` or `typing`; only `search` earns for creators.
+            idempotency_key: Searches with the same key count once, however often they are sent.
+            parameters: Other parameters of `GET /v1/search`: `tags=["fruit"]`, `height_min=720`, `vector_weight=0`,
+                `segment_id="42"`, `group_by="video"` …
+
+        Returns:
+            The moments, the best first, and the cursor of the next page.
+
+        Raises:
+            Rejected: a parameter is unknown or wrong, there is no query, or `parameters` stand beside a picture's bytes.
+            Temporary: the server is away or busy.
         """
         headers = _keyed(idempotency_key)
         if isinstance(image, bytes) and image:
-            if narrowed:
+            if parameters:
                 raise Rejected("a search by a picture's bytes takes no filters here; name it as s3://…")
             encoded = base64.b64encode(image).decode()
             body = {"text": text, "image": encoded, "limit": limit, "intent": intent}
             return answer_of(self._call("POST", "/v1/search", json=body, headers=headers))
-        led_by = {"cursor": cursor} if cursor else {"q": text, "image": image}
-        asked = _given(led_by | {"limit": limit, "intent": intent} | narrowed)
-        return answer_of(self._call("GET", "/v1/search", params=asked, headers=headers))
+        query = {"cursor": cursor} if cursor else {"q": text, "image": image}
+        params = _nonempty(query | {"limit": limit, "intent": intent} | parameters)
+        return answer_of(self._call("GET", "/v1/search", params=params, headers=headers))
 
     @call("GET /v1/search/stream")
     def stream(
-        self, text: str, *, limit: int = 20, intent: str = "search", idempotency_key: str = "", **narrowed: Any
+        self, text: str, *, limit: int = 20, intent: str = "search", idempotency_key: str = "", **parameters: Any
     ) -> Iterator[tuple[str, Answer]]:
-        """The same in parts: `text` with what the words find, if that is there first, then `fused` with everything."""
-        asked = _given({"q": text, "limit": limit, "intent": intent} | narrowed)
+        """Search in parts: yield what the words find as soon as it is there, then the whole answer.
+
+        Args:
+            text: What the moments should show, in words.
+            limit: Moments at most.
+            intent: As of `search`.
+            idempotency_key: As of `search`.
+            parameters: As of `search`.
+
+        Yields:
+            `("text", answer)` with what the words have found, unless the vectors were as quick; then `("fused", answer)`.
+
+        Raises:
+            Rejected: a parameter is unknown or wrong.
+            Temporary: the server is away or busy, or ended the stream with an error.
+        """
+        params = _nonempty({"q": text, "limit": limit, "intent": intent} | parameters)
         try:
-            with self._http.stream("GET", "/v1/search/stream", params=asked, headers=_keyed(idempotency_key)) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise problem(answer)
+            with self._http.stream(
+                "GET", "/v1/search/stream", params=params, headers=_keyed(idempotency_key)
+            ) as response:
+                if response.is_error:
+                    response.read()
+                    raise problem(response)
                 name = ""
-                for line in answer.iter_lines():
+                for line in response.iter_lines():
                     if line.startswith("event: "):
                         name = line.removeprefix("event: ")
                     elif line.startswith("data: "):
@@ -130,24 +181,72 @@ class Client:
 
     @call("GET /v1/segments/{segment_id}/similar")
     def similar(self, segment_id: str, *, limit: int = 20, intent: str = "search", idempotency_key: str = "") -> Answer:
-        """Moments that look like one."""
-        asked, path = {"limit": limit, "intent": intent}, f"/v1/segments/{segment_id}/similar"
-        return answer_of(self._call("GET", path, params=asked, headers=_keyed(idempotency_key)))
+        """Find moments that look like a given one.
+
+        Args:
+            segment_id: The moment's number or public id.
+            limit: Moments at most.
+            intent: As of `search`.
+            idempotency_key: As of `search`.
+
+        Returns:
+            The moments, the most similar first.
+
+        Raises:
+            Rejected: the moment does not exist, or may not be seen.
+            Temporary: the server is away or busy.
+        """
+        params, path = {"limit": limit, "intent": intent}, f"/v1/segments/{segment_id}/similar"
+        return answer_of(self._call("GET", path, params=params, headers=_keyed(idempotency_key)))
 
     @call("GET /v1/completions")
     def completions(self, text: str, *, limit: int = 8) -> list[str]:
-        """How a search might go on."""
-        found: list[str] = self._call("GET", "/v1/completions", params={"q": text, "limit": limit})["completions"]
-        return found
+        """Suggest how a search might go on.
+
+        Args:
+            text: What was typed, 1 to 100 characters.
+            limit: Suggestions at most, 1 to 20.
+
+        Returns:
+            Titles and tags of public videos that begin with the text.
+
+        Raises:
+            Rejected: the text is empty or too long.
+            Temporary: the server is away or busy.
+        """
+        texts: list[str] = self._call("GET", "/v1/completions", params={"q": text, "limit": limit})["completions"]
+        return texts
 
     @call("GET /v1/feed")
     def feed(self, *, limit: int = 20, cursor: str = "") -> Answer:
-        """What is worth seeing without a query."""
-        return answer_of(self._call("GET", "/v1/feed", params=_given({"limit": limit, "cursor": cursor})))
+        """List moments worth seeing, without a query.
+
+        Args:
+            limit: Moments at most.
+            cursor: The `next_cursor` of an earlier answer, for its next page.
+
+        Returns:
+            The moments, the best first.
+
+        Raises:
+            Rejected: the cursor is not the feed's, or has expired.
+            Temporary: the server is away or busy.
+        """
+        return answer_of(self._call("GET", "/v1/feed", params=_nonempty({"limit": limit, "cursor": cursor})))
 
     @call("POST /v1/events")
     def note(self, segment_id: str, *, kind: str = "play", watched_ms: int = 0) -> None:
-        """Note that a moment was watched ("play", "finish", "like")."""
+        """Note that a moment was watched; it influences the feed only.
+
+        Args:
+            segment_id: The moment's number or public id.
+            kind: `play`, `finish` or `like`.
+            watched_ms: How long it was watched, in milliseconds.
+
+        Raises:
+            Rejected: the moment does not exist, or may not be seen.
+            Temporary: the server is away or busy.
+        """
         self._call("POST", "/v1/events", json={"segment_id": segment_id, "kind": kind, "watched_ms": watched_ms})
 
     # ── Videos and creators ────────────────────────────────────────────────────────────────────────────────────────
@@ -164,23 +263,79 @@ class Client:
         limit: int = 20,
         cursor: str = "",
     ) -> Page[Video]:
-        """Videos, the newest first; with a cursor alone, the page behind an earlier one."""
-        asked = {"creator": creator, "status": status, "visibility": visibility, "tag": tag, "sort": sort}
-        found = self._call("GET", "/v1/videos", params=_given(asked | {"limit": limit, "cursor": cursor}))
-        return page_of(Video, "videos", found)
+        """List videos, the newest first: public ones that are ready, and all that the key may change.
+
+        Args:
+            creator: Only those of a creator: a number, a public id or a handle.
+            status: Only those with a status, such as `ready`.
+            visibility: Only `public`, `unlisted` or `private` ones.
+            tag: Only those with a tag.
+            sort: `created_at`, `title` or `duration`, with `-` before it for descending order.
+            limit: Videos at most, 1 to 100.
+            cursor: The `next_cursor` of an earlier page; it keeps that page's filters and order, so give none beside
+                it.
+
+        Returns:
+            A page of videos.
+
+        Raises:
+            Rejected: a value is wrong, or the cursor has expired.
+            Temporary: the server is away or busy.
+        """
+        filters = {"creator": creator, "status": status, "visibility": visibility, "tag": tag, "sort": sort}
+        params = _nonempty(filters | {"limit": limit, "cursor": cursor})
+        return page_of(Video, "videos", self._call("GET", "/v1/videos", params=params))
 
     @call("GET /v1/videos/{video_id}")
     def video(self, video_id: str) -> Video:
+        """Read one video.
+
+        Args:
+            video_id: Its number or public id; an unlisted video is found by its public id only.
+
+        Returns:
+            The video.
+
+        Raises:
+            Rejected: it does not exist, or may not be seen.
+            Temporary: the server is away or busy.
+        """
         return of(Video, self._call("GET", f"/v1/videos/{video_id}"))
 
     @call("GET /v1/videos/{video_id}/segments")
     def segments(self, video_id: str, *, limit: int = 1000, cursor: str = "") -> Page[Segment]:
-        """The moments of a video, in the order of time."""
-        asked = _given({"limit": limit, "cursor": cursor})
-        return page_of(Segment, "segments", self._call("GET", f"/v1/videos/{video_id}/segments", params=asked))
+        """List the moments of a video, ordered by time.
+
+        Args:
+            video_id: The video's number or public id.
+            limit: Moments at most, 1 to 1000.
+            cursor: The `next_cursor` of an earlier page.
+
+        Returns:
+            A page of moments.
+
+        Raises:
+            Rejected: the video does not exist, or may not be seen.
+            Temporary: the server is away or busy.
+        """
+        params = _nonempty({"limit": limit, "cursor": cursor})
+        return page_of(Segment, "segments", self._call("GET", f"/v1/videos/{video_id}/segments", params=params))
 
     @call("GET /v1/segments/{segment_id}")
     def segment(self, segment_id: str) -> Segment:
+        """Read one moment.
+
+        Args:
+            segment_id: Its number or public id. A number that a later ingest has replaced leads to the moment that took
+                its place.
+
+        Returns:
+            The moment.
+
+        Raises:
+            Rejected: it does not exist, or may not be seen.
+            Temporary: the server is away or busy.
+        """
         return of(Segment, self._call("GET", f"/v1/segments/{segment_id}"))
 
     @call("PATCH /v1/videos/{video_id}")
@@ -194,54 +349,166 @@ class Client:
         visibility: str | None = None,
         language: str | None = None,
     ) -> Video:
-        """Change what is given; needs the creator's own key, or scope ingest."""
+        """Change a video; what is None stays. Needs the creator's own key, or one of scope `ingest`.
+
+        Args:
+            video_id: Its number or public id.
+            title: The new title.
+            description: The new description.
+            tags: All new tags.
+            visibility: `public`, `unlisted` or `private`.
+            language: The language of its words, e.g. `german`.
+
+        Returns:
+            The changed video.
+
+        Raises:
+            Rejected: there is nothing to change, a value is wrong, the video was removed, or it is another creator's.
+            Temporary: the server is away or busy.
+        """
         new = {"title": title, "description": description, "tags": tags, "visibility": visibility, "language": language}
-        body = {name: value for name, value in new.items() if value is not None}
+        body = {name: value for name, value in new.items() if value is not None}  # an empty text is a value
         return of(Video, self._call("PATCH", f"/v1/videos/{video_id}", json=body))
 
     @call("DELETE /v1/videos/{video_id}")
     def remove(self, video_id: str) -> None:
-        """Take a video down for good."""
+        """Take a video down for good. Needs the creator's own key, or one of scope `ingest`.
+
+        Args:
+            video_id: Its number or public id.
+
+        Raises:
+            Rejected: it does not exist, or is another creator's.
+            Temporary: the server is away or busy.
+        """
         self._call("DELETE", f"/v1/videos/{video_id}")
 
     @call("GET /v1/creators")
     def creators(self, *, sort: str = "", limit: int = 20, cursor: str = "") -> Page[Creator]:
-        """Creators by name; with a cursor alone, the page behind an earlier one."""
-        asked = _given({"sort": sort, "limit": limit, "cursor": cursor})
-        return page_of(Creator, "creators", self._call("GET", "/v1/creators", params=asked))
+        """List creators with a public video that is ready, by name; a key's own creators are listed without one too.
+
+        Args:
+            sort: `name` or `created_at`, with `-` before it for descending order.
+            limit: Creators at most, 1 to 100.
+            cursor: The `next_cursor` of an earlier page; it keeps that page's order, so give none beside it.
+
+        Returns:
+            A page of creators.
+
+        Raises:
+            Rejected: a value is wrong, or the cursor has expired.
+            Temporary: the server is away or busy.
+        """
+        params = _nonempty({"sort": sort, "limit": limit, "cursor": cursor})
+        return page_of(Creator, "creators", self._call("GET", "/v1/creators", params=params))
 
     @call("GET /v1/creators/{creator_id}")
     def creator(self, creator_id: str) -> Creator:
+        """Read one creator.
+
+        Args:
+            creator_id: Their number or public id.
+
+        Returns:
+            The creator.
+
+        Raises:
+            Rejected: they do not exist, or have no video that may be seen.
+            Temporary: the server is away or busy.
+        """
         return of(Creator, self._call("GET", f"/v1/creators/{creator_id}"))
 
-    # ── Money: needs the creator's own key, or an administrator's ──────────────────────────────────────────────────
+    # ── Money: needs the creator's own key, or one of scope admin ──────────────────────────────────────────────────
 
     @call("GET /v1/creators/{creator_id}/earnings")
     def earnings(self, creator_id: str) -> Earnings:
-        found = self._call("GET", f"/v1/creators/{creator_id}/earnings")
-        amounts = {name: int(found[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
-        creator_id, public_id, wallet = (found[name] for name in ("creator_id", "creator_public_id", "wallet"))
-        return Earnings(creator_id=creator_id, creator_public_id=public_id, wallet=wallet, **amounts)
+        """Read what a creator has earned and where it is now.
+
+        Args:
+            creator_id: Their number or public id.
+
+        Returns:
+            The amounts, in base units (10^-6 PIX).
+
+        Raises:
+            Rejected: the key is another creator's, or the creator does not exist.
+            Temporary: the server is away or busy.
+        """
+        document = self._call("GET", f"/v1/creators/{creator_id}/earnings")
+        amounts = {name: int(document[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
+        texts = {name: document[name] for name in ("creator_id", "creator_public_id", "wallet")}
+        return Earnings(**texts, **amounts)
 
     @call("GET /v1/creators/{creator_id}/earnings/live")
     def earned(self, creator_id: str) -> int:
-        """Earned so far, in base units."""
+        """Read what a creator's appearances have earned so far, before reversals; quick enough to ask every second.
+
+        Args:
+            creator_id: Their number or public id.
+
+        Returns:
+            The amount in base units (10^-6 PIX).
+
+        Raises:
+            Rejected: the key is another creator's, or the creator does not exist.
+            Temporary: the server is away or busy.
+        """
         return int(self._call("GET", f"/v1/creators/{creator_id}/earnings/live")["earned"])
 
     @call("GET /v1/creators/{creator_id}/statement.csv")
     def statement(self, creator_id: str) -> str:
-        """Every movement of the creator's money, as CSV."""
-        return self._asked("GET", f"/v1/creators/{creator_id}/statement.csv").text
+        """Read every movement of a creator's money, the newest first.
+
+        Args:
+            creator_id: Their number or public id.
+
+        Returns:
+            CSV (RFC 4180) with a header; amounts in base units (10^-6 PIX).
+
+        Raises:
+            Rejected: the key is another creator's, or the creator does not exist.
+            Temporary: the server is away or busy, or broke off the response.
+        """
+        return self._response("GET", f"/v1/creators/{creator_id}/statement.csv").text
 
     @call("GET /v1/creators/{creator_id}/payouts")
     def payouts(self, creator_id: str, *, limit: int = 100, cursor: str = "") -> Page[Payout]:
-        """The newest first."""
-        asked = _given({"limit": limit, "cursor": cursor})
-        return page_of(Payout, "payouts", self._call("GET", f"/v1/creators/{creator_id}/payouts", params=asked))
+        """List a creator's payouts, the newest first.
+
+        Args:
+            creator_id: Their number or public id.
+            limit: Payouts at most.
+            cursor: The `next_cursor` of an earlier page.
+
+        Returns:
+            A page of payouts.
+
+        Raises:
+            Rejected: the key is another creator's, or the creator does not exist.
+            Temporary: the server is away or busy.
+        """
+        params = _nonempty({"limit": limit, "cursor": cursor})
+        return page_of(Payout, "payouts", self._call("GET", f"/v1/creators/{creator_id}/payouts", params=params))
 
     @call("PUT /v1/creators/{creator_id}/wallet")
     def change_wallet(self, creator_id: str, wallet: str, *, nonce: str = "", signature: str = "") -> Wallet:
-        """Name a wallet; with the signature (in base58) of a challenge's message, as one whose key the creator holds."""
+        """Change the address that a creator is paid at, with or without proof that they hold its key.
+
+        Payouts then wait for a while, unless it is the creator's first wallet and proven.
+
+        Args:
+            creator_id: Their number or public id.
+            wallet: A Solana address, in base58.
+            nonce: The `nonce` of a `wallet_challenge`, for a proof.
+            signature: The wallet's signature (ed25519, in base58) of that challenge's `message`.
+
+        Returns:
+            The wallet, and until when payouts wait.
+
+        Raises:
+            Rejected: the wallet cannot be paid, the proof is wrong or expired, or the key is another creator's.
+            Temporary: the server is away or busy.
+        """
         body: dict[str, Any] = {"wallet": wallet}
         if nonce or signature:
             body["proof"] = {"nonce": nonce, "signature": signature}
@@ -249,7 +516,19 @@ class Client:
 
     @call("POST /v1/creators/{creator_id}/wallet/challenge")
     def wallet_challenge(self, creator_id: str, wallet: str) -> WalletChallenge:
-        """The message that the wallet's key has to sign."""
+        """Request a message whose signature proves that a creator holds a wallet's key.
+
+        Args:
+            creator_id: Their number or public id.
+            wallet: A Solana address, in base58.
+
+        Returns:
+            The challenge, for `change_wallet`; it replaces the caller's earlier one.
+
+        Raises:
+            Rejected: the wallet cannot be paid, or the key is another creator's.
+            Temporary: the server is away or busy.
+        """
         path = f"/v1/creators/{creator_id}/wallet/challenge"
         return of(WalletChallenge, self._call("POST", path, json={"wallet": wallet}))
 
@@ -266,31 +545,95 @@ class Client:
         options: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
     ) -> Job:
-        """Submit an ingest job. Sent again with the same `idempotency_key` it is the same job."""
+        """Submit a job that ingests all videos under an S3 prefix.
+
+        Args:
+            source: The prefix, e.g. `s3://pixr/incoming/`.
+            creator: The handle of the creator of videos for which the manifest names none.
+            manifest: The address of a manifest that is not beside the videos.
+            model: The encoder's name; the deployment's own by default.
+            options: Further options: `mode`, `priority` (-1000 to 1000), `reassign`.
+            idempotency_key: Submitting again with the same key returns the same job.
+
+        Returns:
+            The job, queued or further.
+
+        Raises:
+            Rejected: a value is wrong, or the key may not act for the creators.
+            Temporary: the server is away or busy.
+        """
         body = {"source": source, "creator": creator, "manifest": manifest, "model": model, "options": options}
-        said = {name: each for name, each in body.items() if each}
-        return of(Job, self._call("POST", "/v1/jobs", json=said, headers=_keyed(idempotency_key)))
+        given = {name: value for name, value in body.items() if value}
+        return of(Job, self._call("POST", "/v1/jobs", json=given, headers=_keyed(idempotency_key)))
 
     @call("GET /v1/jobs/{job_id}")
     def job(self, job_id: str) -> Job:
+        """Read the state of one job.
+
+        Args:
+            job_id: Its id.
+
+        Returns:
+            The job.
+
+        Raises:
+            Rejected: it does not exist, or acts for creators that the key may not act for.
+            Temporary: the server is away or busy.
+        """
         return of(Job, self._call("GET", f"/v1/jobs/{job_id}"))
 
     @call("GET /v1/jobs")
     def jobs(self, limit: int = 20, *, cursor: str = "") -> Page[Job]:
-        """The newest first."""
-        asked = _given({"limit": limit, "cursor": cursor})
-        return page_of(Job, "jobs", self._call("GET", "/v1/jobs", params=asked))
+        """List jobs, the newest first.
+
+        Args:
+            limit: Jobs at most.
+            cursor: The `next_cursor` of an earlier page.
+
+        Returns:
+            A page of jobs.
+
+        Raises:
+            Rejected: the key is not of scope `ingest`, or the cursor has expired.
+            Temporary: the server is away or busy.
+        """
+        params = _nonempty({"limit": limit, "cursor": cursor})
+        return page_of(Job, "jobs", self._call("GET", "/v1/jobs", params=params))
 
     @call("DELETE /v1/jobs/{job_id}")
     def cancel(self, job_id: str) -> Job:
+        """Stop a job; videos that it has finished stay. Cancelling twice does nothing more.
+
+        Args:
+            job_id: Its id.
+
+        Returns:
+            The job.
+
+        Raises:
+            Rejected: it does not exist, or acts for creators that the key may not act for.
+            Temporary: the server is away or busy.
+        """
         return of(Job, self._call("DELETE", f"/v1/jobs/{job_id}"))
 
     # ── Keys: need a key of scope admin ────────────────────────────────────────────────────────────────────────────
 
     @call("GET /v1/keys")
     def keys(self, *, limit: int = 1000, cursor: str = "") -> Page[Key]:
-        """Every key, the newest first."""
-        return page_of(Key, "keys", self._call("GET", "/v1/keys", params=_given({"limit": limit, "cursor": cursor})))
+        """List API keys, the newest first, without the secrets.
+
+        Args:
+            limit: Keys at most, 1 to 1000.
+            cursor: The `next_cursor` of an earlier page.
+
+        Returns:
+            A page of keys.
+
+        Raises:
+            Rejected: the caller's key is not of scope `admin`.
+            Temporary: the server is away or busy.
+        """
+        return page_of(Key, "keys", self._call("GET", "/v1/keys", params=_nonempty({"limit": limit, "cursor": cursor})))
 
     @call("POST /v1/keys")
     def make_key(
@@ -302,58 +645,107 @@ class Client:
         creators: Sequence[str] | None = None,
         expires_in_s: int | None = None,
     ) -> Key:
-        """A new key; it is in this answer and nowhere else. One of scope ingest speaks for `creators` (handles), or "any"."""
+        """Create an API key.
+
+        Args:
+            name: What it is for, as text for people.
+            scopes: What it may do: any of `search`, `ingest`, `creator`, `admin`.
+            creator_id: The creator who uses it, as a number or public id; scope `creator` needs one.
+            creators: The handles that scope `ingest` may act for, or "any"; None: the creator's own.
+            expires_in_s: Its lifetime in seconds; None: it does not expire.
+
+        Returns:
+            The key, with its secret in `key`; no later call returns the secret again.
+
+        Raises:
+            Rejected: a value is wrong, or the caller's key is not of scope `admin`.
+            Temporary: the server is away or busy.
+        """
         body = {"name": name, "scopes": list(scopes), "creator_id": creator_id, "expires_in_s": expires_in_s}
         body["creators"] = creators if creators is None or isinstance(creators, str) else list(creators)
         return of(Key, self._call("POST", "/v1/keys", json=body))
 
     @call("POST /v1/keys/{key_id}/rotate")
     def rotate_key(self, key_id: str, *, grace_s: int = 86_400) -> Key:
-        """A key with the same scopes; the old one lives on for a while."""
+        """Create a key with the scopes and lifetime of another one, which goes on working for a while.
+
+        Args:
+            key_id: The old key's id.
+            grace_s: How many seconds the old key goes on working.
+
+        Returns:
+            The new key, with its secret in `key`.
+
+        Raises:
+            Rejected: the old key does not exist, or was revoked.
+            Temporary: the server is away or busy.
+        """
         return of(Key, self._call("POST", f"/v1/keys/{key_id}/rotate", json={"grace_s": grace_s}))
 
     @call("DELETE /v1/keys/{key_id}")
     def revoke_key(self, key_id: str) -> Key:
+        """Revoke a key: at once for changes, within seconds for the rest. Revoking twice does nothing more.
+
+        Args:
+            key_id: Its id.
+
+        Returns:
+            The key.
+
+        Raises:
+            Rejected: it does not exist.
+            Temporary: the server is away or busy.
+        """
         return of(Key, self._call("DELETE", f"/v1/keys/{key_id}"))
 
     # ── Calling ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _call(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        answer = self._asked(method, path, **how)
-        found: dict[str, Any] = answer.json() if answer.content else {}
-        return found
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        """Send a request and return the JSON document of the response; empty where it has none."""
+        response = self._response(method, path, **arguments)
+        document: dict[str, Any] = response.json() if response.content else {}
+        return document
 
-    def _asked(self, method: str, path: str, **how: Any) -> httpx.Response:
+    def _response(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send a request, with httpx's arguments, and return the response; errors are raised."""
         try:
-            answer = self._http.request(method, path, **how)
+            response = self._http.request(method, path, **arguments)
         except httpx.TransportError as error:
             raise Temporary(f"Pixr does not answer at {self._url}: {type(error).__name__}") from error
-        if answer.is_error:
-            raise problem(answer)
-        return answer
+        if response.is_error:
+            raise problem(response)
+        return response
 
 
-def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that say something."""
-    return {name: value for name, value in asked.items() if value not in ("", None)}
+def _nonempty(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that have a value."""
+    return {name: value for name, value in parameters.items() if value not in ("", None)}
 
 
 def _keyed(idempotency_key: str) -> dict[str, str]:
     return {"Idempotency-Key": idempotency_key} if idempotency_key else {}
 
 
-def problem(answer: httpx.Response) -> Rejected | Temporary:
-    """The error that an answer stands for."""
+def problem(response: httpx.Response) -> Rejected | Temporary:
+    """Make the error that an error response stands for.
+
+    Args:
+        response: One with a status of 400 or more, completely read.
+
+    Returns:
+        `Temporary` for 429, 500, 502, 503 and 504, with the seconds of Retry-After; `Rejected` for all others.
+    """
     try:
-        document = answer.json()
+        document = response.json()
     except ValueError:
         document = {}
-    document.setdefault("detail", f"HTTP {answer.status_code} {answer.reason_phrase}")
-    after = answer.headers.get("retry-after", "")
-    return _error(answer.status_code, document, float(after) if after.isdigit() else 1.0)
+    document.setdefault("detail", f"HTTP {response.status_code} {response.reason_phrase}")
+    retry_after = response.headers.get("retry-after", "")
+    return _error(response.status_code, document, float(retry_after) if retry_after.isdigit() else 1.0)
 
 
 def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Rejected | Temporary:
+    """Make the error of a problem document."""
     detail = str(document["detail"])
     if status in (429, 500, 502, 503, 504):
         return Temporary(detail, retry_after_s=retry_after_s)

@@ -1,6 +1,8 @@
-"""What the typed client (`client`) gives back: the documents of the HTTP interface as values, with the names they have there.
+"""The values that the typed client (`client`) returns: the HTTP interface's documents, with the same names.
 
-A field that the server adds is left out until it is named here; one that it takes away is an error at the first answer.
+Ids are strings: `id` is a number, `public_id` cannot be guessed, and calls take either. Times are RFC 3339 texts in
+UTC, positions in a video are milliseconds (`_ms`). A field that the server adds later is ignored until it is named
+here; a field that it removes raises `KeyError`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,17 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Segment:
-    """One moment of a video, as the video has it."""
+    """One moment of a video, without a search.
+
+    Attributes:
+        segment_id: Its number; a later ingest of the video may replace it.
+        public_id: The video's public id, a dot and `start_ms`.
+        start_ms: Where it starts in the video.
+        end_ms: Where it ends, exclusive.
+        best_frame_ms: The frame that the thumbnail shows.
+        thumbnail_url: A signed link to the thumbnail, relative to the server; it expires within hours.
+        play_url: A signed link to the video that plays this moment, likewise.
+    """
 
     segment_id: str
     public_id: str
@@ -32,7 +44,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Moment(Segment):
-    """One moment of a video that matches."""
+    """One moment that matches a search.
+
+    Attributes:
+        score: Ranks the moments of one answer; it has no meaning beyond that.
+        relevance_ppm: How near it is to the query, calibrated, in parts per million (0 to 1,000,000).
+        matched: The lists that found it: `vector`, `text` (all words) or `some_words`.
+    """
 
     creator: str
     title: str
@@ -44,9 +62,15 @@ class Moment(Segment):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found. `degraded` names what was skipped; `document` is the answer as it came.
+    """The result of a search.
 
-    `nothing_matches`: everything was asked, and nothing has the words or is near enough to be shown.
+    Attributes:
+        moments: The best matches, the best first.
+        next_cursor: Leads to the next page; None on the last one.
+        degraded: The parts of the search that could not be carried out, e.g. `vector` while no encoder answers.
+        nothing_matches: Everything was searched, and nothing is near enough to be shown.
+        took_ms: How long the server worked on it.
+        document: The JSON document as it was received.
     """
 
     moments: list[Moment]
@@ -59,7 +83,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Page(Generic[Kind]):
-    """A page of a list; `next_cursor` gives the page behind it, None after the last."""
+    """One page of a list.
+
+    Attributes:
+        rows: The rows of this page.
+        total: How many rows the list has; some lists stop counting at a limit.
+        next_cursor: Leads to the next page; None on the last one.
+    """
 
     rows: list[Kind]
     total: int
@@ -68,7 +98,15 @@ class Page(Generic[Kind]):
 
 @dataclass(frozen=True)
 class Video:
-    """One video, however far it has come."""
+    """One video, in whatever state of ingest.
+
+    Attributes:
+        duration_ms: None until the video was read.
+        visibility: `public`, `unlisted` or `private`.
+        status: `queued`, `processing`, `ready`, `failed`, `quarantined` or `removed`.
+        error: Why it failed; None for callers who may not change the video.
+        segments: How many moments it has.
+    """
 
     id: str
     public_id: str
@@ -90,7 +128,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Creator:
-    """A creator, with how many of their videos are public and ready."""
+    """A creator. `videos` counts their public videos that are ready."""
 
     id: str
     public_id: str
@@ -102,7 +140,15 @@ class Creator:
 
 @dataclass(frozen=True)
 class Job:
-    """How an ingest job stands."""
+    """An ingest job.
+
+    Attributes:
+        status: `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+        videos: How many videos are in which state, and `total`.
+        segments: How many moments it has found.
+        error: Why the job as a whole failed.
+        failures: A row for each video that failed, with the reason.
+    """
 
     id: str
     status: str
@@ -116,12 +162,22 @@ class Job:
 
     @property
     def finished(self) -> bool:
+        """Whether the job has ended, with or without success."""
         return self.status in ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
 class Earnings:
-    """Base units (six decimals)."""
+    """A creator's earnings, as integers in base units (10^-6 PIX).
+
+    Attributes:
+        pending: Earned, but it can still be reversed, so it is not payable yet.
+        accrued: Everything earned, less reversals: pending, payable, in flight and paid.
+        in_flight: In payouts that are not settled yet.
+        paid: Settled, according to the journal.
+        on_chain: Received, according to the finalized transactions themselves.
+        wallet: The address that payouts go to; None without one.
+    """
 
     creator_id: str
     creator_public_id: str
@@ -135,7 +191,14 @@ class Earnings:
 
 @dataclass(frozen=True)
 class Payout:
-    """One payment to a creator's wallet; `amount_pix` in base units."""
+    """One payment to a creator's wallet.
+
+    Attributes:
+        amount_pix: The amount as a text: an integer in base units (10^-6 PIX).
+        state: `paid`, or how far its batch has come, e.g. `planned` or `signed`, or how it ended.
+        signature: The transaction's signature on chain; None until it is signed.
+        slot: The slot that the transaction was confirmed in; None until then.
+    """
 
     id: str
     creator_id: str
@@ -151,7 +214,13 @@ class Payout:
 
 @dataclass(frozen=True)
 class Wallet:
-    """Where a creator is paid; payouts wait until `hold_until`. `proven`: its key has signed that it is the creator's."""
+    """The address that a creator is paid at.
+
+    Attributes:
+        set_by: Who set it, e.g. `creator` or `admin`.
+        hold_until: Payouts wait until then; None when they do not wait.
+        proven: Whether the wallet's key has signed that it is the creator's.
+    """
 
     creator_id: str
     creator_public_id: str
@@ -164,7 +233,13 @@ class Wallet:
 
 @dataclass(frozen=True)
 class WalletChallenge:
-    """What a wallet's key has to sign: `message`, byte for byte as UTF-8, before `expires_at`; it is good once."""
+    """A message that a wallet's key has to sign, to prove that the creator holds it.
+
+    Attributes:
+        nonce: Names the challenge when the proof is sent; it can be used once.
+        message: The text to sign, byte for byte as UTF-8.
+        expires_at: The proof must arrive before this time.
+    """
 
     creator_id: str
     creator_public_id: str
@@ -176,7 +251,15 @@ class WalletChallenge:
 
 @dataclass(frozen=True)
 class Key:
-    """An API key; `key` itself only when it was just made. `creators` are handles that scope ingest holds for, or "any"."""
+    """An API key.
+
+    Attributes:
+        scopes: What it may do: `search`, `ingest`, `creator`, `admin`.
+        creator_id: The creator who uses it; None for none.
+        creators: The handles that scope `ingest` may act for, or "any".
+        expires_at: None when it does not expire.
+        key: The secret itself; only in the answer that created it, else None.
+    """
 
     id: str
     name: str
@@ -190,15 +273,46 @@ class Key:
 
 
 def of(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
-    """A value of what is known of a document; fields that are added later do no harm."""
+    """Make a value of a document; fields that the value does not have are ignored.
+
+    Args:
+        kind: A dataclass of this module.
+        document: A JSON object with at least its fields.
+
+    Returns:
+        The value.
+    """
     return kind(**{field.name: document[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def page_of(kind: type[Kind], name: str, document: Mapping[str, Any]) -> Page[Kind]:
-    return Page([of(kind, each) for each in document[name]], document["total"], document["next_cursor"])
+    """Make a page of a list's document.
+
+    Args:
+        kind: The dataclass of a row.
+        name: The document's field with the rows, e.g. `videos`.
+        document: A JSON object with `total` and `next_cursor` too.
+
+    Returns:
+        The page.
+    """
+    return Page([of(kind, row) for row in document[name]], document["total"], document["next_cursor"])
 
 
 def answer_of(document: dict[str, Any]) -> Answer:
-    moments = [of(Moment, each) for each in document["moments"]]
-    told = {name: document[name] for name in ("next_cursor", "degraded", "took_ms")}
-    return Answer(moments, **told, nothing_matches=document.get("nothing_matches", False), document=document)
+    """Make an answer of a search's document.
+
+    Args:
+        document: A JSON object of the schema `Answer`.
+
+    Returns:
+        The answer.
+    """
+    return Answer(
+        moments=[of(Moment, moment) for moment in document["moments"]],
+        next_cursor=document["next_cursor"],
+        degraded=document["degraded"],
+        nothing_matches=document.get("nothing_matches", False),
+        took_ms=document["took_ms"],
+        document=document,
+    )
