@@ -1,14 +1,15 @@
-"""The table of videos: which there are, which a job is to look at, what is said of them.
+"""The table of videos, `media.videos`: registering listed files, choosing a job's videos, changing and removing them.
 
-Run again, a listing changes nothing; what is done is skipped without a look at any object. Who works on a video and
-how that ended is written by `leases`; whose videos are, by `creators`. Knows SQL and nothing of decoding.
+Registering the same listing again changes nothing; a video that is already ingested is skipped without reading its
+object. Leases and their outcomes are written by `jobs/leases.py`, creators by `creators.py`. Knows SQL and nothing of
+decoding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import Connection
@@ -23,67 +24,78 @@ from pipelines.sources.listed import Listed, Note
 from pipelines.sources.remarks import LEFT_OUT, STAYS, TAKEN_DOWN
 
 PAGE_ROWS = 1000
+# The generation as a scalar subquery, for a reader that asks for other values in the same round trip.
+GENERATION: LiteralString = "(SELECT value FROM media.generation)"
 
 
 @dataclass(frozen=True)
 class Registered:
-    """What became of a listing: videos that the database does not keep, and what there is to say of others."""
+    """The outcome of registering a listing: videos that were not stored, and remarks on videos that were."""
 
-    refused: list[Note] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    refused: list[Note] = field(default_factory=list)  # videos that are not part of the job, with the reason
+    notes: list[Note] = field(default_factory=list)  # remarks on stored videos: what of a manifest was not applied
 
 
-# What PostgreSQL refuses of a row whatever is asked of it again: half characters, values that no type or index takes.
+# Errors that a row causes again on every attempt: half characters, values that do not fit a type or an index.
 UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, UnicodeEncodeError)
 
 
 def register(
     connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int, rights: Rights = ANYBODY
 ) -> Registered:
-    """Make every listed video known and part of the job, and have what manifests say now take effect (see `mending`).
+    """Store every listed video, add it to the job, and apply what the manifests say now (see `sources/mending.py`).
 
-    Run again, it changes nothing. An object whose content has changed starts anew. What the database refuses is returned
-    with its reasons, and so is what may not take effect.
+    Idempotent. An object whose content has changed is ingested again from the first attempt.
+
+    Args:
+        connection: Connection to the primary; each page of `PAGE_ROWS` videos is one transaction.
+        job_id: Job that the videos are added to.
+        videos: Videos as the source was listed.
+        model_id: Model of the job; videos that have its embeddings already are marked as skipped.
+        rights: Creators that the job may speak for, and whether it may move videos between creators.
+
+    Returns:
+        The videos that could not be stored, with reasons, and remarks on what was not applied.
     """
-    done = Registered()
+    outcome = Registered()
     for start in range(0, len(videos), PAGE_ROWS):
-        if page := _own(connection, videos[start : start + PAGE_ROWS], rights, done):
-            _register_page(connection, job_id, page, model_id, rights, done)
+        if page := _own(connection, videos[start : start + PAGE_ROWS], rights, outcome):
+            _register_page(connection, job_id, page, model_id, rights, outcome)
     with connection.transaction():
-        if len(videos) > PAGE_ROWS:  # without statistics of what has just come, the joins below and later take hours
+        if len(videos) > PAGE_ROWS:  # without fresh statistics the joins below, and later ones, take hours
             connection.execute("ANALYZE media.job_videos, media.videos")
         _take_turns(connection, job_id)
-    if rights.creators is None:  # others were told for whom they speak, and need not hear who else is there
-        done.notes.extend(creators.alike(connection, videos))
-    return done
+    if rights.creators is None:  # a job bound to some creators must not learn which other creators exist
+        outcome.notes.extend(creators.alike(connection, videos))
+    return outcome
 
 
 def _register_page(
-    connection: Connection, job_id: str, page: Sequence[Listed], model_id: int, rights: Rights, done: Registered
+    connection: Connection, job_id: str, page: Sequence[Listed], model_id: int, rights: Rights, outcome: Registered
 ) -> None:
-    """A page whole; where a row in it is refused, its halves, so that the others get in."""
+    """Register a page in one transaction; if PostgreSQL refuses a row, register each half, so that other rows get in."""
     try:
         with connection.transaction():
             notes = creators.register(connection, page)
             _register_videos(connection, page)
-            mended, is_felt = mending.apply(connection, page, rights)
+            mended, is_visible = mending.apply(connection, page, rights)
             _add_to_job(connection, job_id, page, model_id)
             notes += [*mended, *_taken_down(connection, job_id, page)]
-            if is_felt:
+            if is_visible:
                 bump_generation(connection)
     except UNSTORABLE as error:
         if len(page) == 1:
             reason = f"the database does not keep it: {str(error).splitlines()[0]}"
-            done.refused.append(Note(LEFT_OUT, reason, page[0]))
+            outcome.refused.append(Note(LEFT_OUT, reason, page[0]))
             return
-        for part in (page[: len(page) // 2], page[len(page) // 2 :]):
-            _register_page(connection, job_id, part, model_id, rights, done)
+        for half in (page[: len(page) // 2], page[len(page) // 2 :]):
+            _register_page(connection, job_id, half, model_id, rights, outcome)
         return
-    done.notes.extend(notes)
+    outcome.notes.extend(notes)
 
 
-def _own(connection: Connection, page: Sequence[Listed], rights: Rights, done: Registered) -> Sequence[Listed]:
-    """A page without videos of creators that the job does not speak for: it neither changes them nor works on them."""
+def _own(connection: Connection, page: Sequence[Listed], rights: Rights, outcome: Registered) -> Sequence[Listed]:
+    """Return the page without videos of creators that the job does not speak for; those are noted as refused."""
     if rights.creators is None:
         return page
     rows = connection.execute(
@@ -91,20 +103,23 @@ def _own(connection: Connection, page: Sequence[Listed], rights: Rights, done: R
         " WHERE v.source_uri = ANY(%s) AND c.handle <> ALL(%s)",
         ([video.source_uri for video in page], list(rights.creators)),
     ).fetchall()
-    others = {uri for (uri,) in rows}
+    foreign_uris = {uri for (uri,) in rows}
     reason = "it is a creator's whom this job does not speak for"
-    done.refused.extend(Note(LEFT_OUT, reason, video, is_named=False) for video in page if video.source_uri in others)
-    return [video for video in page if video.source_uri not in others]
+    outcome.refused.extend(
+        Note(LEFT_OUT, reason, video, is_named=False) for video in page if video.source_uri in foreign_uris
+    )
+    return [video for video in page if video.source_uri not in foreign_uris]
 
 
 def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> list[Note]:
+    """Return a remark for each video of the page that was taken down and therefore stays removed."""
     rows = connection.execute(
         "SELECT v.source_uri FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
         " WHERE j.job_id = %s AND j.outcome = 'removed' AND v.source_uri = ANY(%s)",
         (job_id, [video.source_uri for video in page]),
     ).fetchall()
-    gone = {uri for (uri,) in rows}
-    return [Note(TAKEN_DOWN, STAYS, video) for video in page if video.source_uri in gone]
+    removed_uris = {uri for (uri,) in rows}
+    return [Note(TAKEN_DOWN, STAYS, video) for video in page if video.source_uri in removed_uris]
 
 
 def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
@@ -116,7 +131,7 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
         }
         for video in page
     ]  # fmt: skip
-    # A removed video stays removed; everything else starts anew when its object is another one.
+    # A removed video stays removed; every other video is queued again when the ETag of its object has changed.
     connection.execute(
         """
         INSERT INTO media.videos AS v (creator_id, source_uri, source_etag, source_bytes, title, description, tags,
@@ -137,7 +152,7 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
 
 
 def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], model_id: int) -> None:
-    # What is done already is skipped here, in one statement for a page, without looking at a single object.
+    # Videos that are ingested already are skipped here, in one statement a page, without reading any object.
     connection.execute(
         """
         INSERT INTO media.job_videos (job_id, video_id, position, outcome, error, error_code)
@@ -158,7 +173,7 @@ def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], mod
         " WHERE status = 'failed' AND source_uri = ANY(%s)",
         ([video.source_uri for video in page],),
     )
-    connection.execute(  # one that is ready and looked at again has attempts of its own for that
+    connection.execute(  # a ready video that is ingested again gets a fresh count of attempts
         "UPDATE media.videos v SET failures = 0, attempts = 0 FROM media.job_videos j WHERE v.source_uri = ANY(%s)"
         " AND v.status = 'ready' AND v.lease_token IS NULL AND j.job_id = %s AND j.video_id = v.id AND j.outcome IS NULL",
         ([video.source_uri for video in page], job_id),
@@ -166,8 +181,11 @@ def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], mod
 
 
 def add_lacking(connection: Connection, job_id: str, model: str) -> int:
-    """Make a job's all ready videos with a moment that a model has no vector of; how many. Each may be begun anew."""
-    done = connection.execute(
+    """Add to a job every ready video with a segment that lacks an embedding by this model; return how many were added.
+
+    Their attempts are counted from zero.
+    """
+    inserted = connection.execute(
         """
         WITH lacking AS (
             SELECT v.id FROM media.videos v WHERE v.status = 'ready' AND EXISTS (
@@ -181,16 +199,16 @@ def add_lacking(connection: Connection, job_id: str, model: str) -> int:
         """,
         {"job": job_id, "model": model},
     )
-    return done.rowcount
+    return inserted.rowcount
 
 
 def finished(connection: Connection, videos: Sequence[Listed], model: str) -> dict[str, str]:
-    """Those that a job would leave as they are, by their addresses: "ready", "quarantined" or "removed"."""
-    found: dict[str, str] = {}
+    """Return the videos that a job would leave as they are, by source URI: "ready", "quarantined" or "removed"."""
+    statuses: dict[str, str] = {}
     for start in range(0, len(videos), PAGE_ROWS):
         page = videos[start : start + PAGE_ROWS]
-        # The same question as `_add_to_job` asks, of contents that have not changed. No ETag: the address names it. What
-        # was taken down stays so with any content.
+        # The condition of `_add_to_job`, for objects that have not changed. An empty ETag means that the URI holds the
+        # content's hash. A removed video stays removed whatever its content.
         rows = connection.execute(
             """
             SELECT v.source_uri, v.status FROM media.videos v
@@ -202,14 +220,14 @@ def finished(connection: Connection, videos: Sequence[Listed], model: str) -> di
             """,
             ([video.source_uri for video in page], [video.etag for video in page], PIPELINE_VERSION, model),
         ).fetchall()
-        found.update(rows)
-    return found
+        statuses.update(rows)
+    return statuses
 
 
 def _take_turns(connection: Connection, job_id: str) -> None:
-    """Creators take turns: the first video of each, then the second of each.
+    """Order a job's videos so that creators take turns: the first video of each, then the second of each.
 
-    Of each the largest come first, so that no long one is left to be worked on alone at a job's end.
+    Each creator's largest videos come first, so that no long video is left to run alone at the end of the job.
     """
     connection.execute(
         """
@@ -226,7 +244,13 @@ def _take_turns(connection: Connection, job_id: str) -> None:
 
 
 def change(connection: Connection, video_id: int, **words: Any) -> bool:
-    """Change title, description, tags, visibility or language; what search finds follows in the same transaction."""
+    """Change title, description, tags, visibility or language of a video; search sees it from the same transaction on.
+
+    Returns False if the video does not exist or was removed.
+
+    Raises:
+        Rejected: `words` names a column that cannot be changed.
+    """
     allowed = ("title", "description", "tags", "visibility", "language")
     if unknown := [name for name in words if name not in allowed]:
         raise Rejected(f"{unknown[0]!r} cannot be changed", hint=f"these can: {', '.join(allowed)}")
@@ -245,7 +269,10 @@ def change(connection: Connection, video_id: int, **words: Any) -> bool:
 
 
 def remove(connection: Connection, video_id: int) -> bool:
-    """Take a video out of search for good. Its row stays, so that a later listing does not bring it back."""
+    """Take a video out of search for good; return False if it does not exist or was removed before.
+
+    Its row stays, so that a later listing of the source does not bring the video back.
+    """
     with connection.transaction():
         row = connection.execute(
             "UPDATE media.videos SET status = 'removed', lease_owner = NULL, lease_token = NULL, lease_until = NULL"
@@ -260,20 +287,39 @@ def remove(connection: Connection, video_id: int) -> bool:
         return True
 
 
+def uris(connection: Connection, video_id: int) -> tuple[str, str | None] | None:
+    """Return the source URI and the playback URI of a video, or None if the video does not exist."""
+    query = "SELECT source_uri, playback_uri FROM media.videos WHERE id = %s"
+    return connection.execute(query, (video_id,)).fetchone()
+
+
+def clear_words(connection: Connection, video_id: int) -> None:
+    """Empty the title, description and tags of a video, what its manifest said, and the text of its error."""
+    connection.execute(
+        "UPDATE media.videos SET title = '', description = '', tags = '{}', manifest_words = NULL,"
+        " error = coalesce(error_code, error) WHERE id = %s",
+        (video_id,),
+    )
+
+
 def requeue(connection: Connection, video_ids: Sequence[int]) -> int:
-    """Give quarantined and failed videos a fresh set of attempts."""
-    done = connection.execute(
+    """Queue quarantined and failed videos again, with attempts counted from zero; return how many were queued."""
+    updated = connection.execute(
         "UPDATE media.videos SET status = 'queued', attempts = 0, failures = 0, error = NULL, error_code = NULL,"
         " retry_at = NULL WHERE id = ANY(%s) AND status IN ('quarantined', 'failed')",
         (list(video_ids),),
     )
-    return done.rowcount
+    return updated.rowcount
 
 
 def bump_generation(connection: Connection, *, only_grown: bool = False) -> None:
-    """Tell caches and cursors that something has changed. Last in its transaction, for it locks a row.
+    """Raise the generation, which tells caches and cursors that the catalogue has changed.
 
-    `only_grown`: moments were added and none that could be shown has gone, so that answers that are kept may stay a
-    little longer (`growth_interval_s`).
+    Call it last in a transaction, because it locks a row. `only_grown` says that moments were added and no moment that
+    could be shown has gone, so cached answers may stay a little longer (`growth_interval_s`).
     """
     connection.execute("UPDATE media.generation SET value = value + 1, grown = grown + %s", (int(only_grown),))
+
+
+# The generation as a scalar subquery, for a reader that asks for other values in the same round trip.
+GENERATION: LiteralString = "(SELECT value FROM media.generation)"

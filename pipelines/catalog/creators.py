@@ -1,13 +1,15 @@
-"""The table of creators, as jobs see it: who is there, and whose wallet is whose.
+"""The table of creators, `media.creators`: registering them, looking them up by handle or id, the wallets they claim.
 
-Handles are compared as they are: two that differ in case, or in a way of writing that an older release kept, are two
-creators with earnings of their own. That is said, and never mended by itself. Knows SQL and no manifest.
+Handles are compared character by character: two that differ in case, or in their Unicode form, are two creators with
+earnings of their own. `alike` reports such pairs; nothing merges them. Knows SQL, no manifest, and not which wallet the
+ledger pays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any, LiteralString
 
 from psycopg import Connection
 
@@ -16,20 +18,26 @@ from pipelines.sources.listed import Listed, Note
 from pipelines.sources.manifest import DEFAULT_CREATOR, is_address, is_text
 from pipelines.sources.remarks import CREATOR_ALIKE, WALLET_KEPT
 
-KNOWN_MAX = 10_000  # handles of which an answer is remembered
-ALIKE_MAX = 200  # pairs that are spoken of
+KNOWN_MAX = 10_000  # handles whose lookup is cached
+ALIKE_MAX = 200  # pairs of similar handles that are reported
+
+# The ids of the creators that a row `k` of API keys (`creators`: handles) of a principal `p` (`creator_id`) speaks for.
+# A fragment, so that checking a key stays one round trip.
+IDS_OF_KEY: LiteralString = (
+    "ARRAY(SELECT c.id FROM media.creators c WHERE c.handle = ANY(k.creators) OR c.id = p.creator_id)"
+)
 
 
 def register(connection: Connection, page: Sequence[Listed]) -> list[Note]:
-    """Make the creators of a page known, with their wallets where they have none; the wallets that are not taken."""
+    """Store the creators of a page of videos, and the claimed wallet where a creator has none; return refused claims."""
     claims = {video.creator: video.wallet for video in page if video.wallet and _is_theirs(video)}
     handles = list({video.creator: None for video in page})
-    if claims:  # releases before this one took any text, and what is none keeps no wallet out
+    if claims:  # earlier releases stored any text as a wallet; an invalid one must not block a valid claim
         rows = connection.execute("SELECT handle, wallet FROM media.creators WHERE handle = ANY(%s)", (list(claims),))
-        wrong = [handle for handle, wallet in rows.fetchall() if wallet and not is_address(wallet)]
-        if wrong:
-            connection.execute("UPDATE media.creators SET wallet = NULL WHERE handle = ANY(%s)", (wrong,))
-    # The first wallet stands: a manifest may fill an empty one and never replace another.
+        invalid = [handle for handle, wallet in rows.fetchall() if wallet and not is_address(wallet)]
+        if invalid:
+            connection.execute("UPDATE media.creators SET wallet = NULL WHERE handle = ANY(%s)", (invalid,))
+    # The first claim stands: a manifest may set a missing wallet and never replaces one.
     rows = connection.execute(
         "INSERT INTO media.creators (handle, name, wallet) SELECT handle, handle, wallet"
         " FROM unnest(%s::text[], %s::text[]) AS given (handle, wallet)"
@@ -46,63 +54,83 @@ def register(connection: Connection, page: Sequence[Listed]) -> list[Note]:
 
 
 def _is_theirs(video: Listed) -> bool:
-    """Whether a row says whose its wallet is: the job's creator is only whose video it is."""
+    """Whether the row claims the wallet for a creator it names; the job's default creator cannot claim one."""
     return video.is_named and video.creator != DEFAULT_CREATOR
 
 
 def _why_kept(video: Listed) -> str:
-    """Of the catalogue's wallets alone: where a creator is paid is the ledger's to know."""
+    """Return why a claimed wallet was not stored in the catalogue; whom the ledger pays is not known here."""
     if not _is_theirs(video):
         return "its row names no creator whose wallet it would be"
     return f"an earlier row named another one for {video.creator}, and the first stands; their own key changes it"
 
 
 def alike(connection: Connection, videos: Iterable[Listed]) -> list[Note]:
-    """Creators of a listing beside whom there is another whose handle differs in case or in its way of writing alone.
+    """Return a remark for each listed creator beside whom another has the same handle but for case or Unicode form.
 
-    One note for each pair, at the first video of the one that is listed. A typing error makes a creator of its own, to
-    whom earnings go from then on.
+    One remark a pair, at the first video of the listed creator. A typing error makes a second creator, who earns from
+    then on.
     """
-    first: dict[str, Listed] = {}
+    first_videos: dict[str, Listed] = {}
     for video in videos:
-        first.setdefault(video.creator, video)
-    # Once for a whole listing: no index serves it, so that it reads all creators.
+        first_videos.setdefault(video.creator, video)
+    # Once for a whole listing, because it reads all creators: no index serves this comparison.
     rows = connection.execute(
         "SELECT c.handle, o.handle, exists(SELECT FROM media.videos v WHERE v.creator_id = o.id)"
         " FROM media.creators c JOIN media.creators o ON o.id <> c.id"
         " AND lower(normalize(o.handle, NFC)) = lower(normalize(c.handle, NFC))"
         " WHERE c.handle = ANY(%s) ORDER BY c.id, o.id LIMIT %s",
-        (_storable(first), ALIKE_MAX),
+        (_storable(first_videos), ALIKE_MAX),
     ).fetchall()
     return [
-        Note(CREATOR_ALIKE, _two(handle, other, has_videos=has_videos), first[handle])
+        Note(CREATOR_ALIKE, _two(handle, other, has_videos=has_videos), first_videos[handle])
         for handle, other, has_videos in rows
     ]
 
 
 def _two(handle: str, other: str, *, has_videos: bool) -> str:
-    """The two as Python writes them in ASCII: on a screen they may be the same."""
-    said = f"{handle!a} and {other!a} are two creators, each with earnings of their own"
-    return f"{said}; if they are one, name one alone and `--reassign`" if has_videos else said
+    """Describe two similar handles, in ASCII escapes, since they may look the same on a screen."""
+    sentence = f"{handle!a} and {other!a} are two creators, each with earnings of their own"
+    return f"{sentence}; if they are one, name one alone and `--reassign`" if has_videos else sentence
 
 
-def known_handles(connection: Connection, given: Iterable[str]) -> frozenset[str]:
-    """Which handles creators have, of those that are given and of their one way of writing."""
-    asked = sorted({form for text in _storable(given) for form in (text, normal(text))})
-    rows = connection.execute("SELECT handle FROM media.creators WHERE handle = ANY(%s)", (asked,)).fetchall()
+def known_handles(connection: Connection, handles: Iterable[str]) -> frozenset[str]:
+    """Return which of these handles, in the given or the normal form (`sources/handles.py`), belong to a creator."""
+    forms = sorted({form for text in _storable(handles) for form in (text, normal(text))})
+    rows = connection.execute("SELECT handle FROM media.creators WHERE handle = ANY(%s)", (forms,)).fetchall()
     return frozenset(handle for (handle,) in rows)
 
 
 def _storable(handles: Iterable[str]) -> list[str]:
-    """Without those that PostgreSQL takes for no text, which are nobody's."""
+    """Return the handles that PostgreSQL can store as text; no creator has any other."""
     return [handle for handle in handles if is_text(handle) and "\0" not in handle]
 
 
 def knows(connection: Connection) -> Known:
-    """Whether there is a creator of a handle, asked of the database once for each."""
+    """Return a function that says whether a creator with a handle exists; answers are cached."""
 
     @lru_cache(KNOWN_MAX)
     def is_known(handle: str) -> bool:
         return handle in known_handles(connection, [handle])
 
     return is_known
+
+
+def public_id(connection: Connection[Any], creator_id: int) -> str | None:
+    """Return the public id of a creator, or None if the creator does not exist."""
+    row = connection.execute("SELECT public_id FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def handle(connection: Connection[Any], creator_id: int) -> str | None:
+    """Return the handle of a creator, or None if the creator does not exist."""
+    row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def claimed_wallets(connection: Connection[Any], after_id: int, limit: int) -> list[tuple[int, str]]:
+    """Return a page of creators with the wallet that a manifest claimed for them, by ascending id from `after_id` on."""
+    return connection.execute(
+        "SELECT id, wallet FROM media.creators WHERE wallet IS NOT NULL AND id > %s ORDER BY id LIMIT %s",
+        (after_id, limit),
+    ).fetchall()

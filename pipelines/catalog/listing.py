@@ -1,6 +1,7 @@
-"""Lists of videos and creators, page by page: filtered, sorted, each page going on behind the last row of the one before.
+"""Lists of videos and creators for the HTTP interface, filtered and sorted; a page continues after the last row shown.
 
-Reads `media`, changes nothing. What a reader may see is said by the caller (`Seen`) and holds for every page anew.
+Reads the schema `media` and changes nothing. The caller says what a reader may see (`Seen`); every page checks it
+again.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from psycopg.sql import SQL
 from cluster import characters
 from pipelines.catalog.videos import VIDEO, VISIBLE, VideoDetails
 
-TOTAL_MAX = 100_000  # rows that are counted
-OF_EACH_MAX = 10_000  # videos that are counted of each creator of a page
-# By name: the expression that is sorted by (as its index has it), and the type of a value of it that comes back in a cursor.
-# Of texts the first 200 characters: an index, and a cursor, take no more of them.
+TOTAL_MAX = 100_000  # rows that a total counts at most
+OF_EACH_MAX = 10_000  # videos that are counted of each creator at most
+# For each sort order: the SQL expression, exactly as its index has it, and the SQL type of a value that a cursor carries.
+# Texts are sorted by their first 200 characters, the longest that the index and the cursors hold.
 VIDEO_SORTS: dict[str, tuple[LiteralString, LiteralString]] = {
     "created_at": ("v.created_at", "timestamptz"),
     "title": ("left(v.title, 200)", "text"),
@@ -37,39 +38,41 @@ OWN: LiteralString = "SELECT id FROM media.creators WHERE id = %(own)s OR handle
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader sees beside what is public and ready: everything, or all of one creator's and of those with `handles`."""
+    """What a reader may see besides public, ready videos."""
 
     everything: bool = False
-    creator_id: int | None = None
-    handles: tuple[str, ...] = ()
+    creator_id: int | None = None  # all videos of this creator
+    handles: tuple[str, ...] = ()  # all videos of the creators with these handles
 
     @property
     def videos(self) -> LiteralString:
-        """As a condition over `v`; the parameters are `asked`."""
+        """The condition on a row `v` of videos; its parameters are `asked`."""
         if self.everything:
             return "true"
         return f"({VISIBLE} OR v.creator_id IN ({OWN}))" if self.is_somebody else VISIBLE
 
     @property
     def is_somebody(self) -> bool:
+        """Whether the reader stands for any creator."""
         return self.creator_id is not None or bool(self.handles)
 
     @property
     def asked(self) -> dict[str, Any]:
+        """The parameters of `videos`."""
         return {"own": self.creator_id, "handles": list(self.handles)}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which videos; empty fields leave all. `creator` is an id, a public id or a handle; what was removed is asked for."""
+    """The filter of a list of videos; an empty field filters nothing. Removed videos are listed only by `status`."""
 
-    creator: str = ""
+    creator: str = ""  # an id, a public id or a handle
     status: str = ""
     visibility: str = ""
     tag: str = ""
 
     def condition(self) -> LiteralString:
-        """Over `v`; the parameters are the fields."""
+        """The condition on a row `v` of videos; its parameters are the fields, `tags` and `number`."""
         parts: list[LiteralString] = ["v.status = %(status)s" if self.status else "v.status <> 'removed'"]
         if self.visibility:
             parts.append("v.visibility = %(visibility)s")
@@ -84,17 +87,18 @@ class Wanted:
 
     @property
     def tags(self) -> list[str]:
-        """The tag as it is given, which an older release may have kept so, and as it is kept now."""
+        """The tag as given, as an earlier release may have stored it, and in the form that is stored now."""
         return [*dict.fromkeys((self.tag, characters.cleaned(self.tag)))]
 
     @property
     def number(self) -> int | None:
+        """`creator` as a number, if it is one that fits a bigint."""
         return int(self.creator) if self.creator.isdecimal() and len(self.creator) < 19 else None
 
 
 @dataclass(frozen=True)
 class Creator:
-    """A creator, with how many of their videos are public and ready, up to `OF_EACH_MAX`."""
+    """A creator, with the number of their public and ready videos, counted up to `OF_EACH_MAX`."""
 
     id: int
     public_id: str
@@ -102,16 +106,28 @@ class Creator:
     name: str
     created_at: datetime
     videos: int
-    place: str = ""
+    place: str = ""  # in a list: the value sorted by, as the cursor carries it
 
 
 async def videos(
     connection: AsyncConnection[Any], wanted: Wanted, seen: Seen, *, sort: str, after: Sequence[Any], limit: int
 ) -> tuple[list[VideoDetails], int]:
-    """A page of videos, and how many there are in all, up to `TOTAL_MAX`; `after` is the place of the last one."""
+    """Return a page of videos and how many there are in all.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        wanted: Filter of the list.
+        seen: What the reader may see.
+        sort: A key of `VIDEO_SORTS`, with "-" before it for descending order.
+        after: Sort value and id of the last row of the page before; empty for the first page.
+        limit: Rows of the page at most.
+
+    Returns:
+        The page, and the number of videos that match, counted up to `TOTAL_MAX`.
+    """
     expression, kind = VIDEO_SORTS[sort.removeprefix("-")]
     where: LiteralString = f"{seen.videos} AND {wanted.condition()}"
-    asked = {
+    parameters = {
         **vars(wanted),
         "number": wanted.number,
         "tags": wanted.tags,
@@ -119,35 +135,46 @@ async def videos(
         "limit": limit,
         "most": TOTAL_MAX,
     }
-    asked |= _behind(after)
+    parameters |= _behind(after)
     query: LiteralString = f"{VIDEO}, {expression}::text AS place FROM media.videos v JOIN media.creators c"
     query += f" ON c.id = v.creator_id WHERE {where}{_page(expression, kind, 'v.id', sort, after)}"
     async with connection.cursor(row_factory=class_row(VideoDetails)) as cursor:
-        found = await (await cursor.execute(SQL(query), asked)).fetchall()
-    return found, await _total(connection, f"SELECT FROM media.videos v WHERE {where}", asked)
+        page = await (await cursor.execute(SQL(query), parameters)).fetchall()
+    return page, await _total(connection, f"SELECT FROM media.videos v WHERE {where}", parameters)
 
 
 async def creators(
     connection: AsyncConnection[Any], seen: Seen, *, sort: str, after: Sequence[Any], limit: int
 ) -> tuple[list[Creator], int]:
-    """A page of the creators who have something that the reader sees, and how many there are."""
+    """Return a page of the creators with a video that the reader may see, and how many such creators there are.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        seen: What the reader may see.
+        sort: A key of `CREATOR_SORTS`, with "-" before it for descending order.
+        after: Sort value and id of the last row of the page before; empty for the first page.
+        limit: Rows of the page at most.
+
+    Returns:
+        The page, and the number of creators, counted up to `TOTAL_MAX`.
+    """
     expression, kind = CREATOR_SORTS[sort.removeprefix("-")]
     where: LiteralString = _has_videos(seen)
-    asked = {**seen.asked, "limit": limit, "most": TOTAL_MAX, "most_of_each": OF_EACH_MAX, **_behind(after)}
+    parameters = {**seen.asked, "limit": limit, "most": TOTAL_MAX, "most_of_each": OF_EACH_MAX, **_behind(after)}
     query: LiteralString = f"{CREATOR}, {expression}::text AS place FROM media.creators c WHERE {where}"
     query += _page(expression, kind, "c.id", sort, after)
     async with connection.cursor(row_factory=class_row(Creator)) as cursor:
-        found = await (await cursor.execute(SQL(query), asked)).fetchall()
-    return found, await _total(connection, f"SELECT FROM media.creators c WHERE {where}", asked)
+        page = await (await cursor.execute(SQL(query), parameters)).fetchall()
+    return page, await _total(connection, f"SELECT FROM media.creators c WHERE {where}", parameters)
 
 
 async def creator(connection: AsyncConnection[Any], key: int | str, seen: Seen) -> Creator | None:
-    """One creator: by number if the reader sees something of theirs, by public id whoever reads."""
+    """Return a creator by number, if the reader may see a video of theirs, or by public id, which anyone may read."""
     is_number = isinstance(key, int)
     where: LiteralString = f"c.id = %(key)s AND {_has_videos(seen)}" if is_number else "c.public_id = %(key)s"
     async with connection.cursor(row_factory=class_row(Creator)) as cursor:
-        asked = {"key": key, "most_of_each": OF_EACH_MAX, **seen.asked}
-        await cursor.execute(SQL(f"{CREATOR} FROM media.creators c WHERE {where}"), asked)
+        parameters = {"key": key, "most_of_each": OF_EACH_MAX, **seen.asked}
+        await cursor.execute(SQL(f"{CREATOR} FROM media.creators c WHERE {where}"), parameters)
         return await cursor.fetchone()
 
 
@@ -159,6 +186,7 @@ CREATOR: LiteralString = (
 
 
 def _has_videos(seen: Seen) -> LiteralString:
+    """The condition on a row `c` of creators: the reader may see a video of theirs, or is them."""
     if seen.everything:
         return "true"
     visible: LiteralString = f"EXISTS (SELECT FROM media.videos v WHERE v.creator_id = c.id AND {VISIBLE})"
@@ -166,22 +194,26 @@ def _has_videos(seen: Seen) -> LiteralString:
 
 
 def _behind(after: Sequence[Any]) -> dict[str, Any]:
+    """The parameters of a page that continues after a row."""
     return {"after": after[0], "after_id": after[1]} if after else {}
 
 
 def _page(
     expression: LiteralString, kind: LiteralString, key: LiteralString, sort: str, after: Sequence[Any]
 ) -> LiteralString:
-    """The end of a query: what is behind a place, in order, as much as is wanted."""
-    falls = sort.startswith("-")
-    direction: LiteralString = "DESC" if falls else "ASC"
-    than: LiteralString = "<" if falls else ">"
-    behind: LiteralString = f" AND ({expression}, {key}) {than} (%(after)s::{kind}, %(after_id)s)" if after else ""
+    """The end of a query: only rows after the last one shown, in order, up to the limit."""
+    is_descending = sort.startswith("-")
+    direction: LiteralString = "DESC" if is_descending else "ASC"
+    comparison: LiteralString = "<" if is_descending else ">"
+    behind: LiteralString = (
+        f" AND ({expression}, {key}) {comparison} (%(after)s::{kind}, %(after_id)s)" if after else ""
+    )
     return f"{behind} ORDER BY {expression} {direction}, {key} {direction} LIMIT %(limit)s"
 
 
-async def _total(connection: AsyncConnection[Any], rows: LiteralString, asked: dict[str, Any]) -> int:
-    cursor = await connection.execute(SQL(f"SELECT count(*) FROM ({rows} LIMIT %(most)s) AS counted"), asked)
+async def _total(connection: AsyncConnection[Any], rows: LiteralString, parameters: dict[str, Any]) -> int:
+    """Count the rows of a query, up to `TOTAL_MAX`."""
+    cursor = await connection.execute(SQL(f"SELECT count(*) FROM ({rows} LIMIT %(most)s) AS counted"), parameters)
     row = await cursor.fetchone()
     assert row is not None  # of a count
     return int(row[0])

@@ -1,7 +1,7 @@
-"""Public ids: names of videos, creators and moments that cannot be guessed, beside the numbers that rows have.
+"""Public ids: names of videos, creators and moments that cannot be guessed, in place of the numbers of rows.
 
-A moment's is made of its video's and where it starts (`Vx3….3000`), so it goes on to name what is shown there after the video
-was ingested again. Knows nothing of who may see what they name.
+A moment's public id is made of its video's and of its start (`Vx3….3000`), so it still names what is shown at that time
+after the video was ingested again. Knows nothing of who may see what a name stands for.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from psycopg import AsyncConnection
 
 
 def of_moment(video: str, start_ms: int) -> str:
+    """Return the public id of the moment that starts at `start_ms` of a video with this public id."""
     return f"{video}.{start_ms}"
 
 
 def parts_of_moment(name: str) -> tuple[str, int]:
-    """The video's public id and the start of a moment's public id."""
+    """Return the video's public id and the start in milliseconds that a moment's public id is made of."""
     video, _, start_ms = name.partition(".")
     return video, int(start_ms)
 
 
 async def videos(connection: AsyncConnection[Any], names: Sequence[str]) -> dict[str, int]:
-    """The numbers of the videos that there are."""
+    """Return the number of each video that exists, by public id."""
     query = "SELECT public_id, id FROM media.videos WHERE public_id = ANY(%s)"
     return dict(await (await connection.execute(query, (list(names),))).fetchall())
 
 
 async def creators(connection: AsyncConnection[Any], names: Sequence[str]) -> dict[str, int]:
-    """The numbers of the creators that there are."""
+    """Return the number of each creator that exists, by public id."""
     query = "SELECT public_id, id FROM media.creators WHERE public_id = ANY(%s)"
     return dict(await (await connection.execute(query, (list(names),))).fetchall())
 
 
 async def moment(connection: AsyncConnection[Any], name: str) -> int | None:
-    """The number of the moment that starts where its name says, or goes on there."""
+    """Return the number of the moment that contains the time in its name, or None."""
     video, start_ms = parts_of_moment(name)
     query = (
         "SELECT s.id FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE v.public_id = %(video)s"

@@ -1,4 +1,7 @@
-"""Videos and their moments as the HTTP door shows them. Reads `media`, changes nothing; knows nothing of who asks."""
+"""Videos and their moments as the HTTP interface shows them, and the condition for being visible to a search.
+
+Reads the schema `media`, changes nothing, and does not know who asks.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,19 @@ from psycopg.sql import SQL
 
 from pipelines.catalog import public_ids
 
+# The one definition of what a search may find, on a row `v` of videos.
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
-SEGMENTS_MAX = 1000
+# Segments `s` with their videos `v`, for queries of other packages that add tables of their own.
+SEGMENTS: LiteralString = "media.segments s JOIN media.videos v ON v.id = s.video_id"
+# Whether the segment `segment_id` of an outer row is visible. OFFSET 0 keeps it a lookup by row in place of a join.
+SEGMENT_IS_VISIBLE: LiteralString = f"EXISTS (SELECT FROM {SEGMENTS} WHERE s.id = segment_id AND {VISIBLE} OFFSET 0)"
+# `segment_id` of the first segment of each of the newest visible videos, `%(most)s` of them.
+NEWEST_SEGMENTS: LiteralString = (
+    "SELECT first.id AS segment_id FROM"
+    f" (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video"
+    " CROSS JOIN LATERAL (SELECT id FROM media.segments WHERE video_id = video.id ORDER BY start_ms LIMIT 1) first"
+)
+SEGMENTS_MAX = 1000  # segments of a video on one page
 
 
 VIDEO: LiteralString = (
@@ -32,7 +46,7 @@ MOMENT: LiteralString = (
 
 @dataclass(frozen=True)
 class VideoDetails:
-    """One video, however far it has come."""
+    """One video with everything the HTTP interface shows, in any status."""
 
     id: int
     public_id: str
@@ -60,12 +74,12 @@ class VideoDetails:
     created_at: datetime
     ready_at: datetime | None
     segments: int
-    place: str = ""  # in a list: what it is sorted by
+    place: str = ""  # in a list: the value sorted by, as the cursor carries it
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One segment of a video."""
+    """One segment of a video; times are in milliseconds of the video."""
 
     id: int
     video_id: int
@@ -79,19 +93,20 @@ class Moment:
 
     @property
     def public_id(self) -> str:
+        """The public id, made of the video's public id and the start."""
         return public_ids.of_moment(self.video_public_id, self.start_ms)
 
 
 @dataclass(frozen=True)
 class ThumbnailLocation:
-    """Where the thumbnail of a moment lies, and whether it may be shown."""
+    """The URI of a moment's thumbnail, and the visibility of its video."""
 
     uri: str | None
     visibility: str
 
 
 async def get(connection: AsyncConnection[Any], key: int | str) -> VideoDetails | None:
-    """A video by its number or its public id."""
+    """Return a video by its number or its public id, or None."""
     named: LiteralString = "v.id" if isinstance(key, int) else "v.public_id"
     query: LiteralString = (
         f"{VIDEO} FROM media.videos v JOIN media.creators c ON c.id = v.creator_id WHERE {named} = %s"
@@ -104,7 +119,17 @@ async def get(connection: AsyncConnection[Any], key: int | str) -> VideoDetails 
 async def segments(
     connection: AsyncConnection[Any], video_id: int, limit: int = SEGMENTS_MAX, after: Sequence[int] = (-1, 0)
 ) -> list[Moment]:
-    """The moments of a video in the order of time, behind a start and an id."""
+    """Return moments of a video in the order of time.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        video_id: Number of the video.
+        limit: Moments at most.
+        after: `start_ms` and id of the last moment of the page before; the default begins at the first.
+
+    Returns:
+        The moments, by start and id.
+    """
     async with connection.cursor(row_factory=class_row(Moment)) as cursor:
         await cursor.execute(
             SQL(f"{MOMENT} WHERE s.video_id = %s AND (s.start_ms, s.id) > (%s, %s) ORDER BY s.start_ms, s.id LIMIT %s"),
@@ -114,18 +139,18 @@ async def segments(
 
 
 async def moment(connection: AsyncConnection[Any], segment_id: int) -> Moment | None:
-    """One moment; an id that a later ingest has replaced leads to the moment that took over most of it."""
-    led: LiteralString = (
+    """Return a moment, or None; the id of one replaced by a later ingest gives the moment that overlaps most of it."""
+    where: LiteralString = (
         " WHERE s.id = coalesce((SELECT l.new_id FROM media.segment_lineage l WHERE l.old_id = %(id)s"
         " ORDER BY l.overlap DESC, l.new_id LIMIT 1), %(id)s)"
     )
     async with connection.cursor(row_factory=class_row(Moment)) as cursor:
-        await cursor.execute(SQL(MOMENT + led), {"id": segment_id})
+        await cursor.execute(SQL(MOMENT + where), {"id": segment_id})
         return await cursor.fetchone()
 
 
 async def picture(connection: AsyncConnection[Any], segment_id: int) -> ThumbnailLocation | None:
-    """The thumbnail of a moment whose video is in the catalogue; a moment that went elsewhere leads there."""
+    """Return where a moment's thumbnail is, if its video is ready; an id replaced by a later ingest is followed."""
     async with connection.cursor(row_factory=class_row(ThumbnailLocation)) as cursor:
         await cursor.execute(
             "SELECT s.thumbnail_uri AS uri, v.visibility FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
