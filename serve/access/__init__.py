@@ -1,1 +1,1 @@
-"""Who calls, what they may do, and how often."""
+"""Access control: who calls, what they may do, and how often."""

@@ -1,13 +1,15 @@
-"""Who is let in: the middleware outside of all that reads a body or a route. A token is taken before anything that costs.
+"""Admission: the middleware that decides who is let in, before anything reads a body or finds a route.
 
-Without a key the address pays; with a good one its principal alone, so that many callers with keys behind one address
-are not refused for each other. A key that this replica does not know must be asked about in the database. That takes a
-token of the address's bucket of wrong keys, which is small and gets it back when the key is good, or when nobody could
-say, but not when the caller hangs up; two questions an address are under way at once. When the bucket is empty, keys that
-were good a minute ago and keys that exist (`known_keys`) are asked about still, without waiting behind those that may be
-wrong, and pay from the address's own bucket if they are good no more; all others are refused unasked.
+Each request takes a token from a rate limit's bucket before it costs anything more. Without a key the client's address
+pays; with a valid key its principal pays, so that callers with keys who share an address do not refuse each other.
 
-Where a body is sent to a route that needs a key, the key is judged before the first byte of the body is read.
+A key that this replica has not seen lately must be looked up in the database. That takes a token from a small bucket
+for wrong keys at the address, which is given back when the key is valid or the database could not answer, but not when
+the caller hangs up; two lookups per address run at once. When that bucket is empty, keys that were valid a minute ago
+and keys that exist (`known_keys`) are still looked up, without queueing behind possibly wrong ones; if such a key is no
+longer valid, the address's ordinary bucket pays. All others are refused without a lookup.
+
+Where a body is sent to a route that requires a key, the key is checked before the first byte of the body is read.
 """
 
 from __future__ import annotations
@@ -38,17 +40,17 @@ from serve.http.deadlines import has_body, within
 from serve.http.gates import Gates
 from serve.http.leaving import HUNG_UP, ClientConnection
 
-EXEMPT = "/healthz"  # asked by Serve and by the door, of which a refusal would make a replica that is dead
+EXEMPT = "/healthz"  # Serve and the door would take a refusal here for a dead replica
 METRICS = "/metrics"
 PROBES = ("/readyz", METRICS)
 MEDIA = ("/media/", "/web/")
 WITH_BODY = frozenset(("POST", "PUT", "PATCH", "DELETE"))
-QUESTIONS_ADDRESS_MAX = 2
-SCOPES = "scopes"  # the attribute of a dependency that requires one of them
+QUESTIONS_ADDRESS_MAX = 2  # lookups of keys in the database at once, per address
+SCOPES = "scopes"  # attribute of a FastAPI dependency: the scopes of which it requires one (`keys.require`)
 
 
 class AdmissionContext(KeyReaders, Protocol):
-    """What it takes to let a request in."""
+    """What admission needs of a replica."""
 
     @property
     def settings(self) -> Settings: ...
@@ -64,14 +66,14 @@ class AdmissionContext(KeyReaders, Protocol):
 
 
 class Admission:
-    """The middleware; `routes` are the application's."""
+    """The middleware. `routes` are the application's, by which it knows the scopes that a request needs."""
 
     def __init__(self, app: ASGIApp, services: AdmissionContext, routes: Sequence[BaseRoute]) -> None:
         self._app, self._services, self._routes = app, services, routes
         self._secret = runtime.secret(services.settings, origins.SECRET).encode()
         self._known = KnownKeys(services.readers, services.search, services.tasks)
-        self._asking: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._under_way = 0  # requests that have been let in and are not ended
+        self._lookups: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by address
+        self._in_progress = 0  # requests that were let in and have not ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,12 +83,12 @@ class Admission:
         state["address"] = origins.of(scope, self._secret)
         if origins.is_encrypted(scope, self._secret):
             scope["scheme"] = "https"
-        if scope["path"] == EXEMPT and not has_body(scope):  # a body takes a place, which a wrong key must not
+        if scope["path"] == EXEMPT and not has_body(scope):  # a body would take a place without any check
             await self._app(scope, receive, send)
             return
         request = Request(scope)
         try:
-            # Also with a body, whose arrival starts the clock of the request itself only later.
+            # Bounded here, since the deadline of a request with a body starts only when the body has arrived.
             admitted = self._admitted(request, state["address"])
             principal, standing = await within(admitted, self._services.search.deadline_s)
             state["principal"] = principal
@@ -97,24 +99,24 @@ class Admission:
         except (Rejected, Temporary, psycopg.OperationalError) as error:
             if has_body(scope):
                 await Incoming(receive).drop(self._services.search)
-            refused = getattr(error, "standing", None)
-            headers = limits.headers(refused) if refused is not None else {}
+            bucket = getattr(error, "standing", None)
+            headers = limits.headers(bucket) if bucket is not None else {}
             await problems.refusal(scope, error, headers=headers)(scope, receive, send)
             return
-        if self._under_way >= self._services.search.searches_max and not has_body(scope):
+        if self._in_progress >= self._services.search.searches_max and not has_body(scope):
             client = ClientConnection(receive)
-            if await client.has_left():  # it has paid its token; what costs more is not begun
+            if await client.has_left():  # its token is spent; costlier work is not begun
                 await Response(status_code=HUNG_UP)(scope, receive, send)
                 return
             state["client"], receive = client, client.received
-        self._under_way += 1
+        self._in_progress += 1
         try:
-            await self._app(scope, receive, _standing_said(send, standing))
+            await self._app(scope, receive, _with_headers(send, limits.headers(standing)))
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
     async def _admitted(self, request: Request, address: str) -> tuple[Principal | None, Standing]:
-        """The caller, whose bucket has given a token.
+        """Return the caller (None without a key) and their bucket, from which one token was taken.
 
         Raises:
             Rejected: the bucket is empty, or the key is wrong.
@@ -123,39 +125,41 @@ class Admission:
         take, token, identity = self._services.limits.take, keys.token_of(request), origins.bucket(address)
         if token is None:
             return None, await take(_kind(request.scope["path"]), identity)
-        principal = keys.remembered(self._services, token) or await self._found(token, identity)
+        principal = keys.remembered(self._services, token) or await self._look_up(token, identity)
         return principal, await take("key", str(principal.id))
 
-    async def _found(self, token: str, identity: str) -> Principal:
-        """Whose key this is, by asking.
+    async def _look_up(self, token: str, identity: str) -> Principal:
+        """Return whose key this is, by a lookup in the database.
 
         Raises:
-            Rejected: nobody's; or the address has asked for too many that were wrong.
+            Rejected: the key is not valid, or the address has sent too many wrong ones.
+            Temporary: the key cannot be checked.
         """
-        has_paid = await self._has_paid(token, identity)
-        waits_with = identity if has_paid else f"known at {identity}"
-        asking = self._asking.setdefault(waits_with, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
-        limited = self._services.limits
+        has_paid = await self._pay_for_lookup(token, identity)
+        queue = identity if has_paid else f"known at {identity}"
+        places = self._lookups.setdefault(queue, asyncio.Semaphore(QUESTIONS_ADDRESS_MAX))
+        buckets = self._services.limits
         try:
-            async with asking, self._services.gates.questions.passed():
+            async with places, self._services.gates.questions.passed():
                 principal = await keys.identify(self._services, token)
         except (Temporary, psycopg.OperationalError):
-            if has_paid:  # and nobody could say; who hangs up has asked all the same
-                limited.give_back("wrong", identity)
+            if has_paid:  # not given back when the caller hangs up, which raises CancelledError
+                buckets.give_back("wrong", identity)
             raise
         if principal is None:
             if not has_paid:
-                await limited.take("address", identity)  # revoked or expired: asking is not for nothing
+                await buckets.take("address", identity)  # the key exists, but was revoked or has expired
             raise keys.invalid()
         if has_paid:
-            limited.give_back("wrong", identity)
+            buckets.give_back("wrong", identity)
         return principal
 
-    async def _has_paid(self, token: str, identity: str) -> bool:
-        """Take a token for a question about a key; False where that key need not pay.
+    async def _pay_for_lookup(self, token: str, identity: str) -> bool:
+        """Take a token from the address's bucket of wrong keys; return False where the key may be looked up without one.
 
         Raises:
-            Limited: the bucket is empty, and nobody ever made such a key.
+            Limited: the bucket is empty, and a key like this was never created.
+            Temporary: the known keys cannot be read.
         """
         if keys.remembered(self._services, token, grace_s=keys.GRACE_S) is not None:
             return False
@@ -168,26 +172,26 @@ class Admission:
         return True
 
     def _check_operator(self, request: Request, principal: Principal | None) -> None:
-        """Note whether the caller may know how this replica is; only they may read its figures.
+        """Note in the scope's state whether the caller is an operator, who alone may read this replica's metrics.
 
-        They are an administrator, come from one of the networks of `operators_from`, or know the door's secret and speak for
-        themselves (the supervisor).
+        Operators have a key of scope `admin`, call from a network in `operators_from`, or are programs of this
+        deployment that send the door's secret on their own behalf (the supervisor).
 
         Raises:
-            Rejected: 401 or 403, to others who ask for /metrics.
+            Rejected: 401 or 403, for /metrics to all others.
         """
         state = request.scope["state"]
         is_admin = principal is not None and principal.may(keys.ADMIN)
-        is_near = origins.is_within(state["address"], self._services.search.operators_from)
-        state["is_operator"] = is_admin or is_near or origins.is_proven(request.scope, self._secret)
+        is_listed = origins.is_within(state["address"], self._services.search.operators_from)
+        state["is_operator"] = is_admin or is_listed or origins.is_proven(request.scope, self._secret)
         if request.scope["path"] == METRICS and not state["is_operator"]:
             keys.check(principal, (keys.ADMIN,))
 
     def _check_scopes(self, scope: Scope, principal: Principal | None) -> None:
-        """Refuse a body that its route would not take from this caller.
+        """Check the caller's scopes against the route that the request will reach.
 
         Raises:
-            Rejected: 401 or 403.
+            Rejected: 401 or 403; the route would refuse the caller.
         """
         for route in self._routes:
             if route.matches(scope)[0] is Match.FULL:
@@ -197,24 +201,30 @@ class Admission:
 
 
 def _required(route: BaseRoute) -> list[tuple[str, ...]]:
-    """The scopes that a route's dependencies require."""
+    """Return the scopes that a route's dependencies require, one tuple for each dependency."""
     dependant = getattr(route, "dependant", None)
-    return [scopes for each in getattr(dependant, "dependencies", ()) if (scopes := getattr(each.call, SCOPES, None))]
+    dependencies = getattr(dependant, "dependencies", ())
+    return [scopes for dependency in dependencies if (scopes := getattr(dependency.call, SCOPES, None))]
 
 
 def _kind(path: str) -> str:
-    """Which of an address's buckets pays: a page with its pictures is many requests, and a probe is not refused for them."""
+    """Return which of an address's buckets pays for a path: media and probes have their own.
+
+    A page with its pictures is many requests, and a probe must not be refused because of them.
+    """
     if path in PROBES:
         return "probe"
     return "media" if path == "/" or path.startswith(MEDIA) else "address"
 
 
-def _standing_said(send: Send, standing: Standing) -> Send:
-    async def said(message: Message) -> None:
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
+    """Return a `send` that adds headers to the response."""
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in limits.headers(standing).items():
-                headers[name] = value
+            response_headers = MutableHeaders(scope=message)
+            for name, value in headers.items():
+                response_headers[name] = value
         await send(message)
 
-    return said
+    return send_with_headers

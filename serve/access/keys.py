@@ -1,8 +1,9 @@
 """API keys: who calls, and what they may do. Owns `app.principals` and `app.api_keys`.
 
-A key is 32 random bytes, shown once, kept as its SHA-256; it carries scopes, may expire, can be rotated (the old one
-lives on for a while) and revoked. A check is remembered for a few seconds, so that a key costs no query per search or
-read, where a revocation is felt almost at once; what changes something asks afresh. Knows nothing of what the scopes protect.
+A key is 32 random bytes, shown once and stored as its SHA-256. It carries scopes, may expire, can be rotated (the old
+one goes on working for a while) and revoked. The result of a check is cached for a few seconds, so that searches and
+reads cost no query, and a revoked key stops working almost at once; requests that change something check again. Does
+not know what the scopes protect.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from weakref import WeakKeyDictionary
 
 from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
-from starlette.requests import Request  # FastAPI's own; commands need no FastAPI, which takes a second to load
+from starlette.requests import Request  # the same class as FastAPI's, whose import takes a second in commands
 
 from cluster import characters
 from cluster.errors import Rejected, Temporary
-from pipelines.catalog.creators import known_handles
+from pipelines.catalog import creators as catalogue_creators
 from pipelines.sources import handles
 
 if TYPE_CHECKING:
@@ -34,25 +35,30 @@ if TYPE_CHECKING:
 SCOPES = ("search", "ingest", "creator", "admin")
 PREFIX = "pixr_"
 TOKEN_CHARS_MAX = 512
-REMEMBERED_S = 5.0
-REFUSAL_REMEMBERED_S = 1.0
-GRACE_S = 60.0  # a key that was good is good for so long while the database is away
+REMEMBERED_S = 5.0  # how long a valid key is cached
+REFUSAL_REMEMBERED_S = 1.0  # how long a wrong one is
+GRACE_S = 60.0  # how much longer a valid key works while the database is away
 REMEMBERED_MAX = 10_000
 ROTATION_GRACE_S = 24 * 3600
 LISTED_MAX = 1000
-TOTAL_MAX = 100_000  # rows that are counted
+TOTAL_MAX = 100_000  # rows that are counted at most
 NAME_CHARS_MAX = 200
 LIFETIME_MAX_S = 10 * 366 * 86_400
 ADMIN, INGEST = "admin", "ingest"
 READING = frozenset(("GET", "HEAD", "OPTIONS"))
-ANY = "any"  # creator, that a key of scope ingest may speak for
+ANY = "any"  # in place of handles: a key of scope ingest may act for any creator
 CREATORS_MAX = 1000
 KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.created_at, k.expires_at, k.revoked_at
           FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"""
+# Everything about a key in one round trip: it precedes almost every request.
+VALID = f"""SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epoch FROM k.expires_at - now())::float8,
+                   {catalogue_creators.IDS_OF_KEY}
+            FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id
+            WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())"""
 
 
 class KeyReaders(Protocol):
-    """Where keys are looked up, and for how long."""
+    """What checking a key needs of a replica: the database, and the settings of searches for the deadline."""
 
     @property
     def readers(self) -> Readers: ...
@@ -63,9 +69,10 @@ class KeyReaders(Protocol):
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls, with the scopes of the key they used. `creators` are the handles that scope ingest holds for; None: any.
+    """The caller, with the scopes of the key that they used.
 
-    `own_ids` are the ids of the creators whom the key stands or speaks for by name: its searches earn them nothing.
+    `creators` are the handles that scope `ingest` may act for; None means any. `own_ids` are the ids of `creator_id`
+    and of the creators named in the key: searches with the key earn them nothing.
     """
 
     id: int
@@ -75,12 +82,12 @@ class Principal:
     own_ids: frozenset[int] = frozenset()
 
     def may(self, scope: str) -> bool:
-        """An administrator may do everything."""
+        """Return whether the key has a scope; `admin` includes all."""
         return scope in self.scopes or ADMIN in self.scopes
 
     @property
     def speaks_for(self) -> tuple[str, ...] | None:
-        """Handles of the creators whose videos the key may list, see and change; None: any."""
+        """The handles of creators whose videos the key may list, see and change; None means any."""
         if ADMIN in self.scopes:
             return None
         if INGEST not in self.scopes:
@@ -88,18 +95,18 @@ class Principal:
         return None if self.creators is None else tuple(sorted(self.creators))
 
     def covers(self, handle: str) -> bool:
-        """Whether scope ingest holds for this creator's things."""
-        named = self.speaks_for
-        return named is None or handle in named
+        """Return whether scope `ingest` may act for a creator, named by their handle."""
+        handles_allowed = self.speaks_for
+        return handles_allowed is None or handle in handles_allowed
 
     def owns(self, creator_id: int) -> bool:
-        """A creator's own key, for that creator's own things."""
+        """Return whether this is the creator's own key, of scope `creator`."""
         return "creator" in self.scopes and self.creator_id == creator_id
 
 
 @dataclass(frozen=True)
 class KeyRow:
-    """A key as it is listed: never the key itself."""
+    """A key as it is listed, without the key itself."""
 
     id: int
     name: str
@@ -111,7 +118,7 @@ class KeyRow:
     revoked_at: datetime | None
 
     def document(self) -> dict[str, Any]:
-        """As the HTTP interface and `--json` show it."""
+        """Return the row as the HTTP interface and `--json` show it."""
         instants = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
         return {
             "id": str(self.id),
@@ -127,6 +134,7 @@ class KeyRow:
 
 
 def digest(token: str) -> bytes:
+    """Return the SHA-256 of a key, as it is stored."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -139,53 +147,64 @@ def create(
     creators: Sequence[str] | Literal["any"] | None = None,
     expires_in_s: int | None = None,
 ) -> tuple[int, str]:
-    """A new key for a principal, who is made if there is none of that name; its id, and the key, never shown again.
+    """Create a key for the principal of a name, who is created too if there is none.
 
-    One of scope ingest speaks for `creators`, given by their handles, or for any if that is said; without a word for the
-    creator of `creator_id`.
+    Args:
+        connection: The caller commits.
+        name: The principal's name, one line of 1 to 200 characters.
+        scopes: What the key may do; any of `SCOPES`.
+        creator_id: The creator whom the principal stands for; needed for scope `creator`.
+        creators: For scope `ingest`: the handles that the key may act for, or "any"; None means the creator of
+            `creator_id`.
+        expires_in_s: Lifetime in seconds; None: it does not expire.
+
+    Returns:
+        The key's id, and the key itself, which can never be read again.
 
     Raises:
-        Rejected: a scope is unknown, the name or the lifetime is out of range, there is no such creator, the principal
-            stands for another one, or for whom a key of scope ingest speaks is not said.
+        Rejected: a scope is unknown, the name or the lifetime is out of range, the creator does not exist, the
+            principal
+            stands for another creator, or it is not clear which creators a key of scope `ingest` may act for.
     """
     _check(scopes, creator_id)
-    own = None if creator_id is None else _handle(connection, creator_id)
-    speaks_for = _speaks_for(connection, scopes, creators, own)
-    name = _named(name)
+    own_handle = None if creator_id is None else _handle(connection, creator_id)
+    speaks_for = _speaks_for(connection, scopes, creators, own_handle)
+    name = _checked_name(name)
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     return _register(connection, name, token, scopes, creator_id, speaks_for, expires_in_s), token
 
 
-def _named(name: str) -> str:
-    """The name of a principal as it is kept.
+def _checked_name(name: str) -> str:
+    """Return the name of a principal as it is stored.
 
     Raises:
-        Rejected: it shows nothing, is too long, or is more than a line of text.
+        Rejected: it is empty, too long, has only invisible characters, or is more than one line of text.
     """
     try:
-        kept = characters.line(name)
+        cleaned = characters.line(name)
     except ValueError as error:
         raise Rejected(f"the name {error}", status=422, code="bad-name") from error
-    if not 1 <= len(kept) <= NAME_CHARS_MAX:
+    if not 1 <= len(cleaned) <= NAME_CHARS_MAX:
         raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
-    return kept
+    return cleaned
 
 
 def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> None:
-    """Make a deployment's first key known. Any text will do; run again, it changes nothing."""
+    """Store a deployment's first admin key, unless it is stored already. Any text can be a key."""
     if isinstance(source, ConnectionPool):
         with source.connection() as connection:
             ensure_admin(connection, token)
         return
-    known = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
-    if known is None:
+    row = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
+    if row is None:
         _register(source, ADMIN, token, (ADMIN,), None, None, None)
     source.commit()
 
 
 def _check(scopes: Sequence[str], creator_id: int | None) -> None:
+    """Check the scopes of a new key; raise `Rejected` when they are unknown, or `creator` comes without a creator."""
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
         raise Rejected(
@@ -196,37 +215,41 @@ def _check(scopes: Sequence[str], creator_id: int | None) -> None:
 
 
 def _speaks_for(
-    connection: Connection[Any], scopes: Sequence[str], creators: Sequence[str] | None, own: str | None
+    connection: Connection[Any], scopes: Sequence[str], creators: Sequence[str] | None, own_handle: str | None
 ) -> list[str] | None:
-    """The creators that a new key speaks for; None: any, or it is of no scope that speaks for them. `own`: its creator's."""
+    """Return the handles that a new key may act for, to be stored; None: any, or its scopes act for no creator.
+
+    `own_handle` is that of the key's creator.
+
+    Raises:
+        Rejected: a handle is wrong or missing, or the key is not of scope `ingest`.
+    """
     if INGEST not in scopes or ADMIN in scopes:
         if creators not in (None, ANY):
             raise Rejected("only a key of scope ingest is for creators", status=422, code="bad-creators")
         return None
     if creators == ANY:
         return None
-    if not creators and own is not None:  # as it is kept, whatever it holds: it is theirs
-        return [own]
+    if not creators and own_handle is not None:  # as it is stored, even where today's rules would refuse it
+        return [own_handle]
     if not creators or len(creators) > CREATORS_MAX:
-        detail, hint = (
-            "for whom a key of scope ingest speaks is not said",
-            f"name 1 to {CREATORS_MAX} creators, or say any",
-        )
+        detail = "for whom a key of scope ingest speaks is not said"
+        hint = f"name 1 to {CREATORS_MAX} creators, or say any"
         raise Rejected(detail, status=422, code="bad-creators", hint=hint)
-    return list(handles.checked(creators, known_handles(connection, creators)))
+    return list(handles.checked(creators, catalogue_creators.known_handles(connection, creators)))
 
 
 def _handle(connection: Connection[Any], creator_id: int) -> str:
-    """The handle of a creator.
+    """Return the handle of a creator.
 
     Raises:
-        Rejected: 404, there is none: a key made now would be that of whoever is given the number later.
+        Rejected: 404, they do not exist; a key made now would belong to the creator who gets that number later.
     """
-    row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
-    if row is None:
+    handle = catalogue_creators.handle(connection, creator_id)
+    if handle is None:
         hint = "GET /v1/creators lists them"
         raise Rejected(f"there is no creator {creator_id}", status=404, code="not-found", hint=hint)
-    return str(row[0])
+    return handle
 
 
 def _register(
@@ -238,7 +261,12 @@ def _register(
     creators: Sequence[str] | None,
     expires_in_s: int | None,
 ) -> int:
-    # The no-op update makes RETURNING give the row that was there; another creator's principal is left alone.
+    """Store a key and, unless there is one of that name, its principal; return the key's id.
+
+    Raises:
+        Rejected: 409, the principal of that name stands for another creator.
+    """
+    # The update changes nothing; it makes RETURNING return an existing row. Another creator's principal is left alone.
     row = connection.execute(
         "INSERT INTO app.principals AS p (name, creator_id) VALUES (%s, %s)"
         " ON CONFLICT (name) DO UPDATE SET name = excluded.name"
@@ -247,20 +275,22 @@ def _register(
     ).fetchone()
     if row is None:
         raise Rejected(f"principal {name!r} stands for another creator", status=409, code="principal-taken")
-    made = connection.execute(
+    key_row = connection.execute(
         "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at) VALUES (%s, %s, %s, %s,"
         " now() + make_interval(secs => %s)) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
         (row[0], digest(token), list(scopes), creators, expires_in_s),
     ).fetchone()
-    assert made is not None  # RETURNING after an insert or an update gives a row
-    return int(made[0])
+    assert key_row is not None  # RETURNING gives a row after an insert and after an update
+    return int(key_row[0])
 
 
 def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_GRACE_S) -> tuple[int, str]:
-    """A new key with the same scopes, creators and lifetime; the old one lives on for `grace_s`: its users can change over.
+    """Create a key with the scopes, creators and lifetime of another one; that one expires `grace_s` seconds from now.
+
+    Returns the new key's id, and the new key itself. An old key that expires sooner anyway keeps its expiry.
 
     Raises:
-        Rejected: there is no such living key.
+        Rejected: there is no such key, or it was revoked or has expired.
     """
     row = connection.execute(
         "WITH living AS (SELECT id, expires_at - created_at AS lifetime FROM app.api_keys"
@@ -272,17 +302,17 @@ def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_
     if row is None:
         raise _unknown(key_id)
     token = PREFIX + secrets.token_urlsafe(32)
-    made = connection.execute(
+    key_row = connection.execute(
         "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at)"
         " VALUES (%s, %s, %s, %s, now() + %s::interval) RETURNING id",
         (row[0], digest(token), *row[1:]),
     ).fetchone()
-    assert made is not None
-    return int(made[0]), token
+    assert key_row is not None
+    return int(key_row[0]), token
 
 
 def revoke(connection: Connection[Any], key_id: int) -> None:
-    """End a key; ending it again is no error.
+    """Revoke a key; revoking it again changes nothing.
 
     Raises:
         Rejected: there is no such key.
@@ -295,22 +325,26 @@ def revoke(connection: Connection[Any], key_id: int) -> None:
 
 
 def listing(connection: Connection[Any], limit: int = LISTED_MAX, before: int = 2**63 - 1) -> list[KeyRow]:
-    """Every key, the newest first; `before` is the id of one to go on from."""
+    """Return keys, the newest first, up to `limit`, with ids below `before`."""
     rows = connection.execute(f"{KEYS} WHERE k.id < %s ORDER BY k.id DESC LIMIT %s", (before, limit))
     return [KeyRow(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows]
 
 
 def count(connection: Connection[Any]) -> int:
-    """How many keys there are, living or not, up to `TOTAL_MAX`."""
+    """Return how many keys there are, revoked and expired ones included, up to `TOTAL_MAX`."""
     row = connection.execute(
         "SELECT count(*) FROM (SELECT FROM app.api_keys LIMIT %s) counted", (TOTAL_MAX,)
     ).fetchone()
-    assert row is not None  # of a count
+    assert row is not None  # a count always gives a row
     return int(row[0])
 
 
 def one(connection: Connection[Any], key_id: int) -> KeyRow:
-    """One key, living or not."""
+    """Return one key, also if it is revoked or expired.
+
+    Raises:
+        Rejected: there is no such key.
+    """
     row = connection.execute(f"{KEYS} WHERE k.id = %s", (key_id,)).fetchone()
     if row is None:
         raise _unknown(key_id)
@@ -325,22 +359,25 @@ def _unknown(key_id: int) -> Rejected:
 
 
 def digest_of(token: str) -> bytes:
-    """Under which a key stands in the database, of a token however long."""
+    """Return the digest under which a caller's key is looked up, however long the text that they sent."""
     return digest(token[:TOKEN_CHARS_MAX])
 
 
 class Checks:
-    """What was found out about keys in the last seconds, by their hash. Bounded; one per deployment's database."""
+    """A cache of checks, by the digests of keys. Bounded; one per database connection pool (`Readers`)."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()  # (until, principal)
 
     def get(self, key: bytes, grace_s: float = 0.0) -> tuple[bool, Principal | None]:
-        """Whether it is known still, and who it is; `grace_s` later too when nobody can be asked."""
+        """Return whether the result is still valid (or was `grace_s` seconds ago), and the principal (None: a wrong
+        key).
+        """
         until_s, principal = self._known.get(key, (float("-inf"), None))
         return time.monotonic() < until_s + grace_s, principal
 
     def put(self, key: bytes, principal: Principal | None, left_s: float | None) -> None:
+        """Cache a result, for a valid key no longer than the `left_s` seconds until it expires."""
         lasts_s = REFUSAL_REMEMBERED_S if principal is None else min(REMEMBERED_S, left_s or REMEMBERED_S)
         self._known[key] = (time.monotonic() + lasts_s, principal)
         self._known.move_to_end(key)
@@ -352,13 +389,15 @@ _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 
 async def identify(services: KeyReaders, token: str, *, afresh: bool = False) -> Principal | None:
-    """Whose key this is; None for one that is unknown, expired or revoked. `afresh`: as the database has it now, whatever
-    was found out before.
+    """Return whose key this is; None for one that is unknown, expired or revoked.
+
+    `afresh` asks the database even when the result is cached.
 
     Raises:
-        Temporary, OperationalError: the database does not say, and it was not found out lately enough.
+        Temporary: the database is away or too slow, and no valid result was cached in the last `GRACE_S`.
+        OperationalError: likewise.
     """
-    from serve.http.deadlines import within  # brings FastAPI; only replicas come here
+    from serve.http.deadlines import within  # imports FastAPI; only replicas call this
 
     key = digest_of(token)
     checks = _checks.setdefault(services.readers, Checks())
@@ -366,7 +405,7 @@ async def identify(services: KeyReaders, token: str, *, afresh: bool = False) ->
     if fresh and not afresh:
         return principal
     try:
-        row = await within(_asked(services, key), services.search.deadline_s, "keys cannot be checked at present")
+        row = await within(_read(services, key), services.search.deadline_s, "keys cannot be checked at present")
     except (Temporary, OperationalError):
         known, principal = checks.get(key, GRACE_S)
         if known and principal is not None and not afresh:
@@ -375,38 +414,36 @@ async def identify(services: KeyReaders, token: str, *, afresh: bool = False) ->
     if row is None or not hmac.compare_digest(bytes(row[0]), key):
         checks.put(key, None, None)
         return None
-    creators = None if row[4] is None else frozenset(row[4])
-    principal = Principal(row[1], frozenset(row[2]), row[3], creators, frozenset(row[6]))
-    checks.put(key, principal, row[5])
+    _, principal_id, scopes, creator_id, creators, left_s, own_ids = row
+    handles_allowed = None if creators is None else frozenset(creators)
+    principal = Principal(principal_id, frozenset(scopes), creator_id, handles_allowed, frozenset(own_ids))
+    checks.put(key, principal, left_s)
     return principal
 
 
-async def _asked(services: KeyReaders, key: bytes) -> tuple[Any, ...] | None:
-    """From the primary: a replica would refuse a fresh key, and let a revoked one live on."""
+async def _read(services: KeyReaders, key: bytes) -> tuple[Any, ...] | None:
+    """Return the row of a valid key, with its principal; None without one.
 
-    async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
-        cursor = await connection.execute(
-            "SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epoch FROM k.expires_at - now())::float8,"
-            " ARRAY(SELECT c.id FROM media.creators c WHERE c.handle = ANY(k.creators) OR c.id = p.creator_id)"
-            " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
-            " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
-            (key,),
-        )
+    The primary is asked: a standby would refuse a new key, and accept one that was just revoked.
+    """
+
+    async def read(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
+        cursor = await connection.execute(VALID, (key,))
         row: tuple[Any, ...] | None = await cursor.fetchone()
         return row
 
-    return await services.readers.primary(look)
+    return await services.readers.primary(read)
 
 
 def remembered(services: KeyReaders, token: str, grace_s: float = 0.0) -> Principal | None:
-    """Whose key this is, if it was found out in the last seconds; `grace_s` longer, for one that must be asked again."""
+    """Return whose key this is, if that is cached, or was until `grace_s` seconds ago; else None."""
     checks = _checks.setdefault(services.readers, Checks())
     known, principal = checks.get(digest_of(token), grace_s)
     return principal if known else None
 
 
 def token_of(request: Request) -> str | None:
-    """The key a request carries: `Authorization: Bearer …` or `X-API-Key`."""
+    """Return the key that a request carries, in `Authorization: Bearer …` or `X-API-Key`; None without one."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -414,9 +451,9 @@ def token_of(request: Request) -> str | None:
 
 
 def optional(services: KeyReaders) -> Callable[[Request], Awaitable[Principal | None]]:
-    """A dependency for what is open to all: the caller, if a key says who that is. A wrong key is refused.
+    """Return a FastAPI dependency for routes that are open to all: the caller, or None without a key.
 
-    `Admission` has found that out already, where it stands before the application.
+    A wrong key is refused. Where the middleware `Admission` runs, it has identified the caller already.
     """
 
     async def principal(request: Request) -> Principal | None:
@@ -426,40 +463,41 @@ def optional(services: KeyReaders) -> Callable[[Request], Awaitable[Principal | 
         token = token_of(request)
         if token is None:
             return None
-        found = await identify(services, token)
-        if found is None:
+        caller = await identify(services, token)
+        if caller is None:
             raise invalid()
-        return found
+        return caller
 
     return principal
 
 
 def require(services: KeyReaders, *scopes: str) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency for what needs a key with one of these scopes, which it carries as its attribute `scopes`.
+    """Return a FastAPI dependency for routes that need a key with one of `scopes`.
 
-    A request that changes something has its key looked up afresh: one that was revoked a moment ago makes no other key.
+    The scopes are also its attribute `scopes`. For requests that change something, the key is checked in the database
+    again, so that a key that was just revoked cannot create another one.
     """
     identified = optional(services)
 
     async def principal(request: Request) -> Principal:
-        found = check(await identified(request), scopes)
+        caller = check(await identified(request), scopes)
         token = token_of(request)
         if request.method in READING or token is None:
-            return found
-        now = await identify(services, token, afresh=True)
-        if now is None:
+            return caller
+        caller_now = await identify(services, token, afresh=True)
+        if caller_now is None:
             raise invalid()
-        return check(now, scopes)
+        return check(caller_now, scopes)
 
     principal.scopes = scopes  # type: ignore[attr-defined]
     return principal
 
 
 def check(principal: Principal | None, scopes: Sequence[str]) -> Principal:
-    """The caller, if their key has one of these scopes.
+    """Return the caller, if their key has one of these scopes.
 
     Raises:
-        Rejected: 401 without a key, 403 with another.
+        Rejected: 401 without a key, 403 with one of other scopes.
     """
     if principal is None:
         hint = "send it as `Authorization: Bearer …`"
@@ -470,4 +508,5 @@ def check(principal: Principal | None, scopes: Sequence[str]) -> Principal:
 
 
 def invalid() -> Rejected:
+    """Return the error for a key that is not valid."""
     return Rejected("the API key is unknown, expired or revoked", status=401, code="key-invalid")

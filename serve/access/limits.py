@@ -1,9 +1,9 @@
-"""How often a caller may ask: a bucket of tokens for each key and each address.
+"""Rate limits: a token bucket for each key and each address, shared by all replicas through Redis.
 
-Buckets stand in Redis, shared by all replicas; a replica takes tokens from them a tenth of a second ahead (a lease), so
-that a busy key costs a question now and then and not one a request. One question is in flight for a bucket: requests
-that come side by side share its answer. Beside the shared bucket each replica counts what it lets through itself, so
-that the limit of one replica holds also while Redis is away or after it has come back empty.
+A replica takes tokens from Redis a tenth of a second in advance (a lease), so that a busy key costs a call of Redis now
+and then and not one a request. One call per bucket runs at a time; concurrent requests share its result. Besides, each
+replica counts what it lets through itself, so that one replica's limit also holds while Redis is away or has lost its
+data.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from serve.settings import SearchSettings
 BUCKETS_MAX = 50_000
 AHEAD_S = 0.1
 LEASE_S = 1.0  # tokens taken ahead and not used by then go back
-ROUNDS_MAX = 64  # leases that one request waits for: each gives tokens to some of those that wait
-# What a replica gives back is added first; then time is, up to the burst; then tokens are taken, as many as are whole.
+ROUNDS_MAX = 64  # leases that one request waits for: each has tokens for some of the waiting requests only
+# Adds the tokens that a replica gives back and those of the time that has passed, up to the burst; then takes whole tokens.
+# Returns how many were taken, in how many milliseconds the next one is there, and how many are left.
 TAKE = """
 local rate, burst, want, back = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local t = redis.call('TIME')
@@ -38,7 +39,7 @@ return {given, math.ceil((1 - (tokens - given)) / rate * 1000), math.floor(token
 
 @dataclass(frozen=True)
 class Policy:
-    """What a kind of bucket allows: `burst` tokens at once, and `rate_per_s` from then on."""
+    """The limit of a kind of bucket: `burst` tokens at once, then `rate_per_s` tokens a second."""
 
     name: str
     rate_per_s: float
@@ -46,13 +47,16 @@ class Policy:
 
     @property
     def window_s(self) -> float:
-        """The time in which an empty bucket is full again."""
+        """How many seconds it takes an empty bucket to be full again."""
         return self.burst / self.rate_per_s
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A bucket after a token was taken or refused: about how many are left, and when one more is there."""
+    """The state of a bucket after a token was taken or refused.
+
+    `remaining` is about how many tokens are left; `reset_s` is in how many seconds the bucket is full again.
+    """
 
     policy: Policy
     remaining: int
@@ -60,7 +64,10 @@ class Standing:
 
 
 class Limited(Rejected):
-    """Too much was asked; `retry_after_s` says when to come again, `standing` how the bucket stands."""
+    """The refusal of a request whose bucket is empty.
+
+    `retry_after_s` is in how many seconds the next token is there; `standing` is the state of the bucket.
+    """
 
     def __init__(self, detail: str, retry_after_s: float = 1.0, standing: Standing | None = None) -> None:
         super().__init__(detail, 429, "too-many-requests", "ask less often, or wait as Retry-After says")
@@ -70,43 +77,48 @@ class Limited(Rejected):
 
 
 class Bucket:
-    """A replica's part of one bucket: what it may let through by its own count, and the tokens it has on lease."""
+    """A replica's part of one bucket: its own count, and the tokens that it has leased from Redis. Times are monotonic."""
 
     def __init__(self, policy: Policy, now_s: float) -> None:
         self.policy = policy
-        self.own = float(policy.burst)  # by this replica's own count, which holds with Redis and without
-        self.own_at_s = now_s
-        self.leased = 0.0
-        self.until_s = 0.0
-        self.blocked_until_s = 0.0
-        self.left = policy.burst  # in Redis when it was last asked
-        self.shared = True
-        self.waiting = 0
-        self.flight: asyncio.Task[None] | None = None
+        self.local = float(policy.burst)  # tokens by this replica's own count, which applies with and without Redis
+        self.local_at_s = now_s
+        self.leased = 0.0  # tokens taken from Redis and not used yet
+        self.until_s = 0.0  # when the lease ends
+        self.blocked_until_s = 0.0  # Redis has no token before
+        self.left = policy.burst  # tokens in Redis at the last call
+        self.shared = True  # whether Redis answered the last call
+        self.waiting = 0  # requests that wait for the call
+        self.flight: asyncio.Task[None] | None = None  # the call that is running
 
     def fill(self, now_s: float) -> None:
-        self.own = min(float(self.policy.burst), self.own + (now_s - self.own_at_s) * self.policy.rate_per_s)
-        self.own_at_s = now_s
+        """Add the tokens of the time that has passed to this replica's own count."""
+        self.local = min(float(self.policy.burst), self.local + (now_s - self.local_at_s) * self.policy.rate_per_s)
+        self.local_at_s = now_s
 
     def take(self, *, leased: bool) -> None:
-        self.own -= 1
+        """Take a token by this replica's own count, and from the lease where there is one."""
+        self.local -= 1
         self.leased -= leased
 
     def put_back(self) -> None:
-        """Return a token that was taken and is not owed."""
-        self.own = min(float(self.policy.burst), self.own + 1)
+        """Undo a `take` for a request that does not have to pay."""
+        self.local = min(float(self.policy.burst), self.local + 1)
         self.leased += self.shared
 
     def standing(self) -> Standing:
-        has = min(self.own, self.left + self.leased) if self.shared else self.own
-        return Standing(self.policy, max(0, int(has)), max(0.0, (self.policy.burst - has) / self.policy.rate_per_s))
+        """Return the state of the bucket."""
+        tokens = min(self.local, self.left + self.leased) if self.shared else self.local
+        reset_s = max(0.0, (self.policy.burst - tokens) / self.policy.rate_per_s)
+        return Standing(self.policy, max(0, int(tokens)), reset_s)
 
     def refusal(self, wait_s: float) -> Limited:
+        """Return the error for a request that may come again after `wait_s` seconds."""
         return Limited("too many requests from here", max(0.001, wait_s), self.standing())
 
 
 class Limits:
-    """One replica's buckets. Used inside one event loop."""
+    """One replica's buckets, at most `BUCKETS_MAX`. For use inside one event loop."""
 
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store = store
@@ -114,37 +126,39 @@ class Limits:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     async def take(self, kind: str, identity: str) -> Standing:
-        """Take one token of a bucket; `kind` is a name of `policies`.
+        """Take one token from a bucket and return the bucket's state.
+
+        `kind` is a name in `policies`; `identity` is a principal's id or an address.
 
         Raises:
-            Limited: it is empty.
+            Limited: the bucket is empty.
         """
         name = _name(kind, identity)
         bucket = self._bucket(name, self._policies[kind])
         for _ in range(ROUNDS_MAX):
             now_s = time.monotonic()
             bucket.fill(now_s)
-            if bucket.own < 1:
-                raise bucket.refusal((1 - bucket.own) / bucket.policy.rate_per_s)
+            if bucket.local < 1:
+                raise bucket.refusal((1 - bucket.local) / bucket.policy.rate_per_s)
             if bucket.leased >= 1 and now_s < bucket.until_s:
                 bucket.take(leased=True)
                 return bucket.standing()
             if now_s < bucket.blocked_until_s:
                 raise bucket.refusal(bucket.blocked_until_s - now_s)
             await self._lease(bucket, name)
-            if not bucket.shared and bucket.own >= 1:
+            if not bucket.shared and bucket.local >= 1:
                 bucket.take(leased=False)
                 return bucket.standing()
         raise bucket.refusal(AHEAD_S)
 
     def give_back(self, kind: str, identity: str) -> None:
-        """Return a token that was taken before it was known who pays."""
+        """Return a token that was taken before it was known that the caller does not have to pay."""
         bucket = self._buckets.get(_name(kind, identity))
         if bucket is not None:
             bucket.put_back()
 
     async def _lease(self, bucket: Bucket, name: str) -> None:
-        """Wait for the question in flight, or ask; a caller that goes away ends it for nobody else."""
+        """Wait for the running call of Redis, or start one; cancelling a request that waits does not cancel the call."""
         bucket.waiting += 1
         try:
             if bucket.flight is None:
@@ -154,19 +168,21 @@ class Limits:
             bucket.waiting -= 1
 
     async def _refill(self, bucket: Bucket, name: str) -> None:
+        """Lease tokens for the waiting requests and the next `AHEAD_S`; give back those of the last lease."""
         try:
-            await asyncio.sleep(0)  # those that come in the same turn of the loop are counted in
+            await asyncio.sleep(0)  # so that all requests of this turn of the event loop are counted
             rate, burst = bucket.policy.rate_per_s, bucket.policy.burst
             wanted = max(1, min(burst, max(int(rate * AHEAD_S), bucket.waiting)))
-            back, bucket.leased = bucket.leased, 0.0
-            taken = await self._store.run(TAKE, f"bucket:{name}", rate, burst, wanted, back)
+            unused, bucket.leased = bucket.leased, 0.0
+            reply = await self._store.run(TAKE, f"bucket:{name}", rate, burst, wanted, unused)
             now_s = time.monotonic()
-            bucket.shared = taken is not None
-            if taken is not None:
-                bucket.leased += float(taken[0])  # beside what was put back meanwhile
-                bucket.until_s, bucket.left = now_s + LEASE_S, int(taken[2])
-                if taken[0] < 1:
-                    bucket.blocked_until_s = now_s + float(taken[1]) / 1000
+            bucket.shared = reply is not None
+            if reply is not None:
+                taken, next_ms, left = reply
+                bucket.leased += float(taken)  # added, since tokens may have been put back meanwhile
+                bucket.until_s, bucket.left = now_s + LEASE_S, int(left)
+                if taken < 1:
+                    bucket.blocked_until_s = now_s + float(next_ms) / 1000
         finally:
             bucket.flight = None
 
@@ -181,7 +197,7 @@ class Limits:
 
 
 def policies(search: SearchSettings) -> dict[str, Policy]:
-    """Every kind of bucket: of a key, and of an address for what is asked without one."""
+    """Return the limits of all kinds of buckets: of keys, and of addresses for requests without a valid key."""
     kinds = ("key", "address", "media", "probe", "wrong")
     return {
         kind: Policy(kind, getattr(search, f"{kind}_rate_per_s"), getattr(search, f"{kind}_burst")) for kind in kinds
@@ -189,11 +205,12 @@ def policies(search: SearchSettings) -> dict[str, Policy]:
 
 
 def _name(kind: str, identity: str) -> str:
+    """Return the name of a bucket, a hash: identities do not appear in Redis."""
     return hashlib.sha256(f"{kind} {identity}".encode()).hexdigest()[:24]
 
 
 def headers(standing: Standing) -> dict[str, str]:
-    """`RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers has them since its version 8.
+    """Return `RateLimit-Policy` and `RateLimit` as in draft-ietf-httpapi-ratelimit-headers, version 8 and later.
 
     The three fields of older drafts (`RateLimit-Limit`, `-Remaining`, `-Reset`) are not sent: they cannot name the
     bucket, and the draft has dropped them.

@@ -1,11 +1,13 @@
-"""What comes into a request and goes out of it, bounded in bytes and in time.
+"""The transfer of request bodies and responses, bounded in bytes and in time.
 
-A body is read here to its end, within `body_timeout_s` and the limit of its route, and looked at before anything parses
-it; what is behind gets it as one message. So nothing behind waits for a client that sends slowly, and large bodies are
-in memory a few at a time. A part of an answer that a client does not take within `write_timeout_s` ends the request.
+A body is read here completely, within `body_timeout_s` and its route's size limit, and checked before anything parses
+it; the application gets it as one message. So the application never waits for a client that sends slowly, and only a
+few large bodies are in memory at once. A client that does not accept a part of the response within `write_timeout_s` is
+cut off.
 
-The door ends a request that is refused, and with it the connection of who still sends, who may then not see why. So what
-comes quickly of a refused body is read and thrown away before the refusal is said; a body that drips is not waited for.
+The door ends a refused request and closes the connection of a client that is still sending, which may then not see the
+reason. So what arrives quickly of a refused body is read and discarded before the refusal is sent; a slow body is not
+waited for.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ from serve.settings import SearchSettings
 
 log = logging.getLogger(__name__)
 
-PICTURES = ("/v1/search",)  # what may carry a picture
+PICTURES = ("/v1/search",)  # paths whose bodies may contain a picture
 
 
 class Gone(Exception):
-    """The client has gone, or was cut off."""
+    """The client has closed the connection, or was cut off."""
 
 
 class Transfer:
-    """The middleware around everything that reads a body or writes an answer."""
+    """The middleware around everything that reads a body or writes a response."""
 
     def __init__(self, app: ASGIApp, search: SearchSettings, gates: Gates) -> None:
         self._app, self._search, self._gates = app, search, gates
@@ -55,8 +57,8 @@ class Transfer:
         except Gone:
             log.debug("a client has gone", extra={"request_id": problems.request_id(scope)})
         except Exception:
-            if not writer.cut_off:
-                raise  # else it is what became of cutting it off
+            if not writer.cut_off:  # otherwise it is a consequence of cutting the client off
+                raise
 
     async def _with_body(self, scope: Scope, receive: Receive, writer: Writer) -> None:
         incoming = Incoming(receive)
@@ -66,14 +68,19 @@ class Transfer:
         except (Rejected, Temporary) as error:
             if writer.started:
                 raise
-            if getattr(error, "status", None) != HTTPStatus.REQUEST_TIMEOUT:  # which had its time
+            if getattr(error, "status", None) != HTTPStatus.REQUEST_TIMEOUT:  # such a body had its time already
                 await incoming.drop(self._search)
-            # The connection stays: were it closed under a client that still sends, the client would not see the answer.
+            # The connection stays open: if it were closed while the client sends, the client would not see the response.
             await problems.refusal(scope, error)(scope, receive, writer.send)
 
     @asynccontextmanager
     async def _read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
-        """A body that was found good, and for a large one its place."""
+        """Yield a complete, checked body; a large one holds a place while the block runs.
+
+        Raises:
+            Rejected: it is too large, too slow, or not acceptable (`bodies.check`), or the gates are full.
+            Temporary: the gates are full.
+        """
         search, (whose, network, weight) = self._search, _sender(scope, self._search)
         picture = scope["path"] in PICTURES
         bytes_max = search.body_max_bytes if picture else search.json_max_bytes
@@ -99,7 +106,7 @@ class Transfer:
 
 
 class Incoming:
-    """A body on its way in: `receive` of ASGI, which knows whether the end has come."""
+    """ASGI's `receive`, with a note of whether the body has ended."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self.has_ended = receive, False
@@ -110,20 +117,21 @@ class Incoming:
         return message
 
     async def drop(self, search: SearchSettings) -> None:
-        """Throw away what else comes of it, while it comes quickly: so much in the time since the beginning, and a little.
+        """Read and discard the rest of a body while it arrives quickly.
 
-        Ends with the body, after `refused_bytes_max`, or `refused_timeout_s` at the latest.
+        The time allowed grows with the bytes received (`refused_bytes_per_s_min`) from a short pause on. Ends with the
+        body, after `refused_bytes_max`, or after `refused_timeout_s` at the latest.
         """
         began_s, size = asyncio.get_running_loop().time(), 0
         with suppress(TimeoutError):
             while not self.has_ended and size <= search.refused_bytes_max:
-                earned_s = search.refused_pause_s + size / search.refused_bytes_per_s_min
-                async with asyncio.timeout_at(began_s + min(earned_s, search.refused_timeout_s)):
+                allowed_s = search.refused_pause_s + size / search.refused_bytes_per_s_min
+                async with asyncio.timeout_at(began_s + min(allowed_s, search.refused_timeout_s)):
                     size += len((await self()).get("body", b""))
 
 
 class Intake:
-    """A body on its way in, until its deadline."""
+    """A body that is being received, until its deadline."""
 
     def __init__(self, receive: Receive, timeout_s: float) -> None:
         self._receive, self._timeout_s = receive, timeout_s
@@ -132,11 +140,11 @@ class Intake:
         self.parts: list[bytes] = []
 
     async def until(self, bytes_max: int) -> bool:
-        """Read to the end, or until it is longer; whether the whole body is there and no longer than that.
+        """Read until the end, or until the body is longer than `bytes_max`; return whether all of it is there.
 
         Raises:
-            Rejected: 408, it does not come in time.
-            Gone: the client has gone.
+            Rejected: 408, it does not arrive in time.
+            Gone: the client has closed the connection.
         """
         try:
             async with asyncio.timeout_at(self._deadline_s):
@@ -154,7 +162,7 @@ class Intake:
         return self._size <= bytes_max
 
     def checked(self, search: SearchSettings, *, picture: bool) -> bytes:
-        """The whole body, which nothing here holds any longer."""
+        """Return the complete body, checked by `bodies.check`, and release the parts that were read."""
         body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
         self.parts.clear()
         bodies.check(body, search, picture=picture)
@@ -162,13 +170,18 @@ class Intake:
 
 
 class Writer:
-    """The way out to a client, which has so long for each part."""
+    """ASGI's `send`, with a timeout for each part; a client that takes longer is cut off."""
 
     def __init__(self, send: Send, timeout_s: float) -> None:
         self._send, self._timeout_s = send, timeout_s
         self.started = self.cut_off = False
 
     async def send(self, message: Message) -> None:
+        """Send a part of the response.
+
+        Raises:
+            Gone: the client did not accept it in time, or was cut off before.
+        """
         if self.cut_off:
             raise Gone
         self.started = True
@@ -181,8 +194,10 @@ class Writer:
 
 
 def _sender(scope: Scope, search: SearchSettings) -> tuple[str, str, float]:
-    """Whose body it is: a key's, or an address's; whose that is where places are few: a key's, or a network's; and their
-    weight. `Admission` has judged the key."""
+    """Return who pays for a body: a key or an address; for a large one: a key or a network; and their weight at gates.
+
+    `Admission` has checked the key.
+    """
     state = scope["state"]
     principal: Principal | None = state.get("principal")
     if principal is not None:
@@ -193,10 +208,10 @@ def _sender(scope: Scope, search: SearchSettings) -> tuple[str, str, float]:
 
 
 def _announced(scope: Scope) -> int:
-    """The announced length of a body; 0 without one.
+    """Return the body's length according to Content-Length, in bytes; 0 without the header.
 
     Raises:
-        Rejected: it is not a number.
+        Rejected: the header is not a number.
     """
     text = dict(scope["headers"]).get(b"content-length", b"0")
     if not text.isdigit() or len(text) > 19:
@@ -205,14 +220,14 @@ def _announced(scope: Scope) -> int:
 
 
 def _once(body: bytes, receive: Receive) -> Receive:
-    """The whole body as one message, then what comes after it: the client's end."""
-    given = False
+    """Return a `receive` that gives the whole body as one message and then passes on what follows: the client's end."""
+    is_given = False
 
     async def received() -> Message:
-        nonlocal given
-        if given:
+        nonlocal is_given
+        if is_given:
             return await receive()
-        given = True
+        is_given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return received

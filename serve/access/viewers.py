@@ -1,7 +1,7 @@
-"""Who looks, as far as money is concerned: the key's principal, else a signed cookie, else the address.
+"""The viewer of a search, as far as money is concerned: the key's principal, else a signed cookie, else the address.
 
-What identifies a viewer goes into a keyed hash at once and nowhere else, and so does the network that an anonymous one
-comes from. Knows nothing of what was searched.
+What identifies a viewer is put into a keyed hash at once and stored nowhere else; so is the network of an anonymous
+viewer. Knows nothing of the search itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ SIGNATURE_CHARS = 24
 
 @dataclass(frozen=True)
 class Viewer:
-    """`kind` is "key", "cookie" or "address". `origin` is the network of an anonymous viewer: its address prefix."""
+    """Who sees the result of a search.
+
+    `kind` is "key", "cookie" or "address"; `identity` is what is hashed. `origin` is an anonymous viewer's network.
+    """
 
     kind: str
     identity: str
@@ -33,11 +36,12 @@ class Viewer:
 
     @property
     def anonymous(self) -> bool:
+        """Whether the viewer was identified without a key."""
         return self.kind != "key"
 
 
 def of(request: Request, principal: Principal | None, key: bytes) -> Viewer:
-    """The viewer of a request."""
+    """Return the viewer of a request; `key` is the one that signs cookies."""
     if principal is not None:
         return Viewer("key", str(principal.id))
     address = origins.address(request)
@@ -47,12 +51,13 @@ def of(request: Request, principal: Principal | None, key: bytes) -> Viewer:
 
 
 def new_cookie(key: bytes) -> str:
-    """A fresh, signed name for a browser."""
+    """Return a new random name for a browser, signed."""
     name = secrets.token_urlsafe(16)
     return f"{name}.{_signature(name, key)}"
 
 
 def _verified(cookie: str, key: bytes) -> str:
+    """Return the name in a cookie whose signature is right; empty otherwise."""
     name, _, signature = cookie.rpartition(".")
     return name if name and hmac.compare_digest(signature.encode(), _signature(name, key).encode()) else ""
 
@@ -62,5 +67,5 @@ def _signature(name: str, key: bytes) -> str:
 
 
 def key_of(settings: Settings) -> bytes:
-    """The key that signs cookies."""
+    """Return the deployment's key that signs cookies."""
     return runtime.secret(settings, "viewer_key").encode()
