@@ -1,7 +1,7 @@
-"""What one replica counts for Prometheus. Knows what is counted, nothing of how an answer is made.
+"""The metrics of one replica, for Prometheus. Knows what is counted, not how an answer is made.
 
-Beside what was answered stand the replica's own means: connections, places at its gates, tasks, descriptors, memory.
-Each request takes of them and gives back; when nobody asks they must stand where they stood before.
+Besides searches, these are the replica's own resources: connections, places at gates, tasks, file descriptors, memory.
+Each request uses some and gives them back, so that without requests the gauges must return to their old values.
 """
 
 from __future__ import annotations
@@ -26,33 +26,39 @@ if TYPE_CHECKING:
     from serve.search.query import Query
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-CACHES = ("replica", "redis")  # where an answer that was not made anew comes from
+CACHES = ("replica", "redis")  # sources of cached answers
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
 class ReplicaGauges:
-    """What a replica works with, each asked when Prometheus asks."""
+    """Functions that return a replica's gauges; called when Prometheus reads them."""
 
-    pool: Callable[[], Mapping[str, float]] = dict  # database connections by state: used, idle, waiting …
+    pool: Callable[[], Mapping[str, float]] = dict  # database connections by state (`pool_states`)
     gates: Callable[[], Mapping[str, Mapping[str, float]]] = dict  # places by gate and state: taken, waiting
     spools_set_aside: Callable[[], int] = int
 
 
 def pool_states(readers: Mapping[str, float]) -> dict[str, float]:
-    """Connections by state, from `Readers.gauges`; `waiting` are the callers without one, `replaced` ever grows."""
+    """Return connections by state, from `Readers.gauges`.
+
+    `waiting` counts callers without a connection; `replaced` is a total that only grows.
+    """
     opened, idle = readers["connections_open"], readers["connections_idle"]
     counted = {state: readers[f"connections_{state}"] for state in ("waiting", "replaced")}
     return {"used": opened - idle, "idle": idle, **counted}
 
 
 class Metrics:
-    """One replica's counters. `recall` gives the share of right answers among the last that were checked, by model."""
+    """One replica's metrics.
 
-    def __init__(self, recall: Callable[[], Mapping[str, float]], means: ReplicaGauges | None = None) -> None:
+    `recall` returns, by model, the share of right results (0 to 1) among the last searches that were checked.
+    """
+
+    def __init__(self, recall: Callable[[], Mapping[str, float]], gauges: ReplicaGauges | None = None) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_RecallCollector(recall))
-        self.registry.register(_ReplicaGaugesCollector(means or ReplicaGauges()))
+        self.registry.register(_ReplicaGaugesCollector(gauges or ReplicaGauges()))
         self.open = Opened()
         self.registry.register(self.open)
         self.kept = Kept()
@@ -69,7 +75,7 @@ class Metrics:
         self._kept = self._all = 0
 
     def observe(self, query: Query, answer: SearchResult, seconds: float) -> None:
-        """One search was answered."""
+        """Count a search that was answered in `seconds`."""
         degraded = ",".join(answer.page.degraded)
         self._searches.labels(query.intent.value, degraded, answer.source, query.variant).inc()
         self._seconds.observe(seconds)
@@ -81,41 +87,41 @@ class Metrics:
 
 
 class _RecallCollector(Collector):
-    """A gauge for every model that was looked at, which are known only when they are asked for."""
+    """A gauge for every model whose searches were checked; the models are known only when the metric is read."""
 
     def __init__(self, recall: Callable[[], Mapping[str, float]]) -> None:
         self._recall = recall
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        found = GaugeMetricFamily("pixr_recall_at_10", "Of the last searches made again exactly.", labels=("model",))
+        family = GaugeMetricFamily("pixr_recall_at_10", "Of the last searches made again exactly.", labels=("model",))
         for model, mean in self._recall().items():
-            found.add_metric((model,), mean)
-        yield found
+            family.add_metric((model,), mean)
+        yield family
 
 
 class Opened(Collector):
-    """What the ledger has found open, as the database last said; nothing before it was asked."""
+    """Gauges of what the ledger has open, as the database said last; none before it was asked for the first time."""
 
     def __init__(self) -> None:
-        self.again_s = float("-inf")  # when it is to be asked next
+        self.again_s = float("-inf")  # monotonic: when the database is to be asked again
         self._ages: Sequence[Age] = ()
         self._looked_s: float | None = None
         self._taken_s = 0.0
 
-    def take(self, found: Sequence[Age], looked_s: float | None) -> None:
-        """What was found, so many seconds ago."""
-        self._ages, self._looked_s, self._taken_s = found, looked_s, time.monotonic()
+    def take(self, ages: Sequence[Age], looked_s: float | None) -> None:
+        """Store what the ledger found `looked_s` seconds ago; None: it has not looked yet."""
+        self._ages, self._looked_s, self._taken_s = ages, looked_s, time.monotonic()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        said: Mapping[str, tuple[str, Callable[[Age], float]]] = {
-            "pixr_ledger_open": ("Things of the ledger that are open and should end.", lambda each: each.open),
-            "pixr_ledger_open_late": ("Of those, open for longer than they may.", lambda each: each.late),
-            "pixr_ledger_open_seconds": ("Age of the oldest one.", lambda each: each.oldest_s),
+        families: Mapping[str, tuple[str, Callable[[Age], float]]] = {
+            "pixr_ledger_open": ("Things of the ledger that are open and should end.", lambda age: age.open),
+            "pixr_ledger_open_late": ("Of those, open for longer than they may.", lambda age: age.late),
+            "pixr_ledger_open_seconds": ("Age of the oldest one.", lambda age: age.oldest_s),
         }
-        for name, (documentation, value) in said.items():
+        for name, (documentation, value) in families.items():
             family = GaugeMetricFamily(name, documentation, labels=("state",))
-            for each in self._ages:
-                family.add_metric((each.state,), value(each))
+            for age in self._ages:
+                family.add_metric((age.state,), value(age))
             yield family
         if self._looked_s is not None:
             since_s = self._looked_s + time.monotonic() - self._taken_s
@@ -123,25 +129,25 @@ class Opened(Collector):
 
 
 class _ReplicaGaugesCollector(Collector):
-    """Gauges of what the replica works with."""
+    """The gauges of `ReplicaGauges`, and those of the process."""
 
-    def __init__(self, means: ReplicaGauges) -> None:
-        self._means = means
+    def __init__(self, gauges: ReplicaGauges) -> None:
+        self._gauges = gauges
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         pool = GaugeMetricFamily("pixr_pool_connections", "Connections to the database.", labels=("state",))
-        for state, count in self._means.pool().items():
+        for state, count in self._gauges.pool().items():
             pool.add_metric((state,), count)
         gates = GaugeMetricFamily("pixr_gate_places", "Places at a gate.", labels=("gate", "state"))
-        for gate, states in self._means.gates().items():
+        for gate, states in self._gauges.gates().items():
             for state, count in states.items():
                 gates.add_metric((gate, state), count)
         yield from (pool, gates)
         yield _gauge("pixr_background_tasks", "Background tasks that run.", tasks.running())
         yield _gauge("pixr_uncancelled_calls", "Calls that a caller's end does not reach.", tasks.uncancelled_running())
         yield _gauge("pixr_open_descriptors", "Files and sockets of the process.", open_descriptors())
-        aside = self._means.spools_set_aside()
-        yield _gauge("pixr_spools_set_aside", "Damaged spools of this machine, for a person to look at.", aside)
+        set_aside = self._gauges.spools_set_aside()
+        yield _gauge("pixr_spools_set_aside", "Damaged spools of this machine, for a person to look at.", set_aside)
         yield _gauge("pixr_resident_bytes", "Memory of the process.", resident_bytes())
 
 
@@ -150,10 +156,10 @@ def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
 
 
 def open_descriptors() -> int:
-    """How many files and sockets this process has open; the one by which they are counted is not among them."""
+    """Return how many files and sockets this process has open, without the descriptor that counting itself takes."""
     return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  no paths are wanted
 
 
 def resident_bytes() -> int:
-    """How much memory this process has."""
+    """Return how much memory this process has, in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES

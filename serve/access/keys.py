@@ -370,9 +370,7 @@ class Checks:
         self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()  # (until, principal)
 
     def get(self, key: bytes, grace_s: float = 0.0) -> tuple[bool, Principal | None]:
-        """Return whether the result is still valid (or was `grace_s` seconds ago), and the principal (None: a wrong
-        key).
-        """
+        """Return whether a result is still valid (or was `grace_s` seconds ago), and the principal (None: wrong key)."""
         until_s, principal = self._known.get(key, (float("-inf"), None))
         return time.monotonic() < until_s + grace_s, principal
 

@@ -1,1 +1,1 @@
-"""What HTTP asks of every route: problems, deadlines, gates, bodies, manners. Leaves that import none of ours but settings."""
+"""What HTTP needs on every route: problems, deadlines, gates, bodies, manners. Imports little else of this package."""

@@ -1,7 +1,7 @@
-"""What a body may be, seen before anything parses it: its bytes, how deep its JSON is nested, how many values it has.
+"""Limits of a request's body, checked before it is parsed: its size, the depth of its JSON, the number of values.
 
-Everything here is a scan over bytes in C, at most twice the time of a copy. Only the picture of an image search may be
-large: the text between the quotes after `"image":`, in which nothing nests.
+Each check is a scan over bytes in C and takes at most twice as long as a copy. Only the picture of an image search may
+be large: the text between the quotes after `"image":`, which contains no nesting. Knows no field but `image`.
 """
 
 from __future__ import annotations
@@ -12,51 +12,53 @@ from itertools import accumulate
 from cluster.errors import Rejected
 from serve.settings import SearchSettings
 
-# A string, also one that never ends, so that no quote is looked at twice; possessive, so that nothing is tried again.
+# A string, or one that never ends, so that each quote is visited once; possessive quantifiers, so without backtracking.
 STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 PICTURE = re.compile(rb'"image"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"')
-QUOTES_PER_VALUE = 4  # two of a name and two of its value; a string pays for what the scan costs with each quote
+QUOTES_PER_VALUE = 4  # two for a name and two for its value; bounds the cost of the scan, which grows with quotes
 NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 
 
 def check(body: bytes, search: SearchSettings, *, picture: bool) -> None:
-    """Refuse a body that is too large or too deep; `picture`: may it carry one?
+    """Check a body against the limits of `[search] json_…`; with `picture`, the text of one picture does not count.
 
     Raises:
-        Rejected: 413 or 400.
+        Rejected: 413 when it is too large, 400 when it is nested too deep or has too many values.
     """
-    rest = _without_picture(body, search.json_max_bytes) if picture else body
-    if len(rest) > search.json_max_bytes:
+    json = _without_picture(body, search.json_max_bytes) if picture else body
+    if len(json) > search.json_max_bytes:
         raise too_large(search.json_max_bytes, beside_picture=picture)
-    if rest.count(b'"') > QUOTES_PER_VALUE * search.json_values_max:
+    if json.count(b'"') > QUOTES_PER_VALUE * search.json_values_max:
         raise Rejected(f"the body has more than {search.json_values_max} values", code="too-many-values")
-    plain = STRING.sub(b"", rest)
-    values = plain.count(b",") + plain.count(b"[") + plain.count(b"{")
+    structure = STRING.sub(b"", json)
+    values = structure.count(b",") + structure.count(b"[") + structure.count(b"{")
     if values > search.json_values_max:
         raise Rejected(f"the body has more than {search.json_values_max} values", code="too-many-values")
-    if _depth(plain) > search.json_depth_max:
+    if _depth(structure) > search.json_depth_max:
         raise Rejected(f"the body is nested deeper than {search.json_depth_max}", code="too-deep")
 
 
 def too_large(bytes_max: int, *, beside_picture: bool = False) -> Rejected:
+    """Return the error for a body that is too large; `beside_picture`: for one whose picture did not count."""
     what = "a search has, beside its picture," if beside_picture else "a request's body has"
     return Rejected(f"{what} at most {bytes_max} bytes", status=413, code="too-large")
 
 
 def _without_picture(body: bytes, json_max_bytes: int) -> bytes:
-    """What is left of a body without the text of its picture, which is all of it where there is none."""
+    """Return a body without the text of its picture; the whole body where it has none."""
     if len(body) <= json_max_bytes:
         return body
-    found = PICTURE.search(body, 0, json_max_bytes)  # what comes before it is small, or too large
-    if found is None:
+    start = PICTURE.search(body, 0, json_max_bytes)  # a picture that starts later comes after too much JSON anyway
+    if start is None:
         return body
-    text = STRING.match(body, found.end() - 1)
+    text = STRING.match(body, start.end() - 1)
     end = text.end() - 1 if text is not None else 0
-    is_closed = end >= found.end() and body[end : end + 1] == b'"'
-    return body[: found.end()] + body[end:] if is_closed else body
+    is_closed = end >= start.end() and body[end : end + 1] == b'"'
+    return body[: start.end()] + body[end:] if is_closed else body
 
 
-def _depth(plain: bytes) -> int:
-    brackets = plain.translate(None, NO_BRACKETS)
+def _depth(structure: bytes) -> int:
+    """Return how deep the brackets of JSON without its strings are nested."""
+    brackets = structure.translate(None, NO_BRACKETS)
     return max(accumulate(map(STEPS.__getitem__, brackets)), default=0)

@@ -1,8 +1,8 @@
-"""One deadline for a whole request: set at the door, spent by everything that the request waits for.
+"""One deadline for a whole request, shared by everything that the request waits for.
 
-Identification, limits, the gate, the database and the search itself each have a time of their own, which sum up to
-several deadlines when things are slow. Here the request carries its end with it (a context variable, which tasks that it
-starts inherit), and each step asks how much is `left_s`. Work that outlives its request on purpose says `unlimited`.
+Checking the key, rate limits, gates, the database and the search itself have timeouts of their own, whose sum would be
+several deadlines. So the request carries its deadline in a context variable, which tasks that it starts inherit, and
+each step asks how much time is left (`left_s`). Work that outlives its request on purpose runs inside `unlimited`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from serve.settings import SearchSettings
 Result = TypeVar("Result")
 
 LATE = "this takes too long at present"
-SLACK_S = 0.5  # for a step that ends at the deadline to say what it lacks, before the request is ended from outside
+SLACK_S = 0.5  # after the deadline, so that a step that ends at it can say what it lacked before the request is ended
 SEARCH_PATH = "/v1/search"
 READS = ("GET", "HEAD", "OPTIONS")
 _UNTIL_S: ContextVar[float | None] = ContextVar("pixr_deadline", default=None)
 
 
 def left_s(most_s: float) -> float:
-    """How long a step may take: `most_s`, or what is left of the request where that is less; at least 0."""
+    """Return how many seconds a step may take: `most_s`, or the rest of the request's time if that is less; at least 0."""
     until_s = _UNTIL_S.get()
     return most_s if until_s is None else max(0.0, min(most_s, until_s - time.monotonic()))
 
 
 @contextmanager
 def limited(deadline_s: float) -> Iterator[None]:
-    """What is done inside has a deadline of its own, whatever the caller's is."""
+    """Give the block a deadline of its own, in seconds from now, whatever the request's is."""
     token = _UNTIL_S.set(time.monotonic() + deadline_s)
     try:
         yield
@@ -48,7 +48,7 @@ def limited(deadline_s: float) -> Iterator[None]:
 
 @contextmanager
 def unlimited() -> Iterator[None]:
-    """What is done inside belongs to no request, though one has started it."""
+    """Run the block without a deadline, although a request has started it."""
     token = _UNTIL_S.set(None)
     try:
         yield
@@ -57,10 +57,10 @@ def unlimited() -> Iterator[None]:
 
 
 async def within(work: Awaitable[Result], most_s: float, late: str = LATE) -> Result:
-    """The result of some work, in at most `most_s` and within what is left of the request.
+    """Await some work for at most `most_s` seconds and within the request's deadline; return its result.
 
     Raises:
-        Temporary: it takes longer. The work is cancelled; what it holds gives itself back (`cluster.tasks.uncancelled`).
+        Temporary: it takes longer. The work is cancelled; what must not be cancelled uses `cluster.tasks.uncancelled`.
     """
     timer = asyncio.timeout(left_s(most_s))
     try:
@@ -73,10 +73,10 @@ async def within(work: Awaitable[Result], most_s: float, late: str = LATE) -> Re
 
 
 class Deadlines:
-    """Middleware that gives each request its deadline, and ends one that has not begun to answer a little after it.
+    """Middleware that gives each request its deadline, and ends a request without a response shortly after it.
 
-    The time starts when the body has arrived: how slowly a client may send is the door's matter. It ends with the first
-    byte of the answer: how long a video plays, or a stream goes on, is its own.
+    The time starts when the body has arrived (the door bounds how slowly a client may send) and ends with the first
+    byte of the response: a video or a stream may last longer.
     """
 
     def __init__(self, app: ASGIApp, search: SearchSettings) -> None:
@@ -89,12 +89,13 @@ class Deadlines:
         await _Request(scope, receive, send, self._deadline_s(scope)).run(self._app)
 
     def _deadline_s(self, scope: Scope) -> float:
-        quick = scope["method"] in READS or scope["path"] == SEARCH_PATH
-        return self._search.deadline_s if quick else self._search.change_deadline_s
+        """Return the seconds that a request has: reads and searches less than changes."""
+        is_read = scope["method"] in READS or scope["path"] == SEARCH_PATH
+        return self._search.deadline_s if is_read else self._search.change_deadline_s
 
 
 class _Request:
-    """One request under its deadline."""
+    """One request under its deadline; `_answering` once the response has begun."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deadline_s: float) -> None:
         self._scope, self._receive, self._send = scope, receive, send
@@ -124,13 +125,15 @@ class _Request:
         self._timer.reschedule(asyncio.get_running_loop().time() + self._deadline_s + SLACK_S)
 
     async def _received(self) -> Message:
+        """Receive a part of the body; the last one starts the time."""
         message = await self._receive()
-        begun = self._timer.when() is not None
-        if message["type"] == "http.request" and not message.get("more_body") and not (begun or self._answering):
+        has_begun = self._timer.when() is not None
+        if message["type"] == "http.request" and not message.get("more_body") and not (has_begun or self._answering):
             self._begin()
         return message
 
     async def _sent(self, message: Message) -> None:
+        """Send a part of the response; the first one ends the deadline."""
         if message["type"] == "http.response.start":
             self._answering = True
             _UNTIL_S.set(None)
@@ -140,7 +143,7 @@ class _Request:
 
 
 def has_body(scope: Scope) -> bool:
-    """Whether a request announces a body."""
+    """Return whether a request's headers announce a body."""
     return any(
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
         for name, value in scope["headers"]

@@ -1,8 +1,8 @@
-"""Gates: how much of a kind a replica does at once, how many wait for it, and who is sent away.
+"""Gates: how many operations of a kind a replica runs at once, how many requests wait, and which are refused.
 
-Each kind has its own gate (searches, lists, streams, large bodies, pictures), so that one kind cannot take the places of
-another. Serve's own bound on requests is above their sum: a full gate answers 503 with Retry-After, nothing queues
-before it.
+Each kind has its own gate (searches, lists, streams, large bodies, pictures), so that one kind cannot take the places
+of another. Serve's own limit on requests is above the sum of all gates: a full gate answers 503 with Retry-After, and
+nothing queues before it. Does not know what the operations do.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from cluster.errors import Temporary
 from serve.settings import SearchSettings
 
 RETRY_AFTER_S = 1.0
-CALLERS_MAX = 4096  # whose turns are remembered
-CREDIT_TURNS = 1  # by which one who has been here, and asks for less than others, goes before them
-STRANGER = 1.0  # the weight of who has no key
-ROOM_LEFT = 8  # the part of the room to wait in that those of less weight keep: one in so many
+CALLERS_MAX = 4096  # callers whose turns are remembered
+CREDIT_TURNS = 1  # by how many turns a caller who asks for less than others goes before them
+STRANGER = 1.0  # the weight of callers without a key
+ROOM_LEFT = 8  # callers of less weight keep one in eight of the places to wait
 
 
 _CALLER: ContextVar[tuple[str, float]] = ContextVar("pixr_caller", default=("", STRANGER))
@@ -29,7 +29,7 @@ _CALLER: ContextVar[tuple[str, float]] = ContextVar("pixr_caller", default=("", 
 
 @contextmanager
 def asked_by(whose: str, weight: float) -> Iterator[None]:
-    """What is done and begun inside is done for this caller, also where nobody passes on who that is."""
+    """Run the block, and all tasks started in it, on behalf of a caller of a weight; `asker` returns them."""
     token = _CALLER.set((whose, weight))
     try:
         yield
@@ -38,14 +38,15 @@ def asked_by(whose: str, weight: float) -> Iterator[None]:
 
 
 def asker() -> tuple[str, float]:
-    """For whom this is done, and their weight; a stranger without a name where nobody has said."""
+    """Return the caller on whose behalf this code runs, and their weight; ("", STRANGER) where none is set."""
     return _CALLER.get()
 
 
 class _Rank:
-    """All callers of one weight: how much they have had together, as a turn, and the turn of theirs that was served last.
+    """All callers of one weight together.
 
-    `held` are the places they have now, of `places_max` that they may have.
+    `turn` is how much they have had, in turns divided by the weight; `served` is the turn of their caller who was
+    served last; `held` are the places that they have now, of `places_max`.
     """
 
     __slots__ = ("held", "places_max", "served", "turn", "weight")
@@ -56,7 +57,7 @@ class _Rank:
 
 
 class _CallerShare:
-    """What one caller has of a gate: the places held, who waits for another, and how much came before, as a turn."""
+    """One caller's part of a gate: places held, futures of waiting requests, and how much they have had, as a turn."""
 
     __slots__ = ("held", "places_max", "queue", "rank", "turn", "waiting_max")
 
@@ -67,19 +68,18 @@ class _CallerShare:
 
     @property
     def may(self) -> bool:
-        """Is there a place that this caller may have, once one is free?"""
+        """Whether this caller may have a further place, once one is free."""
         return self.held < self.places_max and self.rank.held < self.rank.places_max
 
 
 class Gate:
-    """Places for one kind of work, of which one caller may have a part. Used inside one event loop.
+    """Places for one kind of work, shared fairly between callers. For use inside one event loop.
 
-    A place that becomes free goes to the rank that has had the least by its weight, and in it to the caller who has had
-    the fewest (self-clocked fair queueing, Golestani 1994, twice): who asks for less than a fair share waits for none of
-    the many requests of others, and however many names strangers come by, those of more weight have their part. Newcomers
-    start at the turn that was served last. Who has waited for `wait_s` is sent away: what is begun too late is work for
-    nothing. Where places are held for long, so that turns come too late, `kept` of them are for those with a key alone, and
-    a name of strangers has at most `stranger_max`.
+    A free place goes to the rank (callers of one weight) that has had the least in proportion to its weight, and in it
+    to the caller who has had the fewest places: self-clocked fair queueing (Golestani 1994), applied twice. So a caller
+    who asks for less than a fair share never waits for the many requests of another, and callers of more weight keep
+    their part however many names callers without a key use. New callers start at the turn that was served last. A
+    request that has waited for `wait_s` is refused, since work that starts too late is useless.
     """
 
     def __init__(
@@ -92,37 +92,54 @@ class Gate:
         kept: int = 0,
         stranger_max: int | None = None,
     ) -> None:
+        """Make a gate.
+
+        Args:
+            kind: The plural noun that refusals use, e.g. `searches`.
+            places_max: How many operations run at once.
+            waiting_max: How many requests wait for a place.
+            wait_s: How many seconds one waits; None: without a limit.
+            share_max: Places that one caller may hold; None: all.
+            kept: Places for callers with a key only; for work that takes long, where fair turns would come too late.
+            stranger_max: Places that one caller without a key may hold; None: `share_max`.
+        """
         self._kind, self._strangers_max = kind, max(1, places_max - kept)
         self._places_max, self._waiting_max, self._wait_s = places_max, waiting_max, wait_s
         self._share_max = share_max or places_max
         self._stranger_max = stranger_max or self._share_max
         self._ranks: dict[float, _Rank] = {}
         self._callers: dict[str, _CallerShare] = {}
-        self._queued: dict[_CallerShare, None] = {}  # those who wait, by how long their first has waited
+        self._queued: dict[_CallerShare, None] = {}  # callers with waiting requests, the longest waiting first
         self._waiting = self._held = 0
         self._turn = 0.0
 
     @property
     def held(self) -> int:
-        """How many places are taken; a gauge that must come back to 0."""
+        """How many places are taken; must come back to 0 without requests."""
         return self._held
 
     @property
     def waiting(self) -> int:
-        """How many wait for a place."""
+        """How many requests wait for a place."""
         return self._waiting
 
     @asynccontextmanager
     async def passed(self, whose: str = "", weight: float = STRANGER) -> AsyncIterator[None]:
-        """Hold a place, after waiting for one if need be; callers without a name are each their own.
+        """Hold a place for the block, after waiting for one if necessary.
 
-        All callers of weight 8 have eight times as many places together as all of weight 1, while both wait.
+        Callers of weight 8 together get eight times as many places as callers of weight 1 while both wait. A caller may
+        take at most half of the places to wait. When those are full, the last request of the caller with the most
+        waiting ones is refused in favour of a caller with fewer.
 
-        A caller waits in at most half of the room to wait in. When it is full, the last of the caller who has most there
-        gives way to one who has less.
+        Args:
+            whose: The caller's name; each request without one counts as a caller of its own.
+            weight: The caller's weight.
+
+        Yields:
+            Nothing; the place is held until the block ends.
 
         Raises:
-            Temporary: too many are waiting, others wait who had less, or no place became free in time.
+            Temporary: too many requests wait, or no place became free in time.
         """
         caller = self._caller(whose, weight)
         if self._held < self._places_max and caller.may:
@@ -136,8 +153,8 @@ class Gate:
 
     async def _place(self, caller: _CallerShare) -> None:
         """Wait in the caller's queue until a place is handed over."""
-        none_is_free = self._held >= self._places_max or caller.rank.held >= caller.rank.places_max
-        is_full = none_is_free and self._waiting >= self._waiting_max
+        is_taken = self._held >= self._places_max or caller.rank.held >= caller.rank.places_max
+        is_full = is_taken and self._waiting >= self._waiting_max
         if len(caller.queue) >= caller.waiting_max or (is_full and not self._has_made_room(caller)):
             raise self._full()
         place = asyncio.get_running_loop().create_future()
@@ -149,7 +166,7 @@ class Gate:
                 await place
         except BaseException as error:
             if place.done() and not place.cancelled():
-                if place.exception() is None:  # handed over in the same moment
+                if place.exception() is None:  # the place was handed over at the same moment
                     self._give_back(caller)
             elif place in caller.queue:
                 self._leave(caller, place)
@@ -158,23 +175,28 @@ class Gate:
             raise
 
     def _has_made_room(self, caller: _CallerShare) -> bool:
-        """Send away the last in the longest queue of less weight, while such have more than a part of the room; else in
-        the longest of equal weight, if that is longer than the caller's will be."""
+        """Refuse one waiting request to make room for the caller's; return False where none has to give way.
+
+        It is the last request of the longest queue among callers of less weight, as long as those have more than their
+        part of the places to wait; otherwise of the longest queue of equal weight, if that is longer than the caller's
+        would be.
+        """
         last_first = list(reversed(self._queued))
-        lighter = [each for each in last_first if each.rank.weight < caller.rank.weight]
-        if sum(len(each.queue) for each in lighter) <= self._waiting_max // ROOM_LEFT:
+        lighter = [share for share in last_first if share.rank.weight < caller.rank.weight]
+        if sum(len(share.queue) for share in lighter) <= self._waiting_max // ROOM_LEFT:
             lighter = []
-        equal = (each for each in last_first if each.rank is caller.rank)
-        longest = max(lighter or equal, key=lambda each: len(each.queue), default=None)
+        equal = (share for share in last_first if share.rank is caller.rank)
+        longest = max(lighter or equal, key=lambda share: len(share.queue), default=None)
         if longest is None or (not lighter and len(longest.queue) <= len(caller.queue) + 1):
             return False
         place = longest.queue[-1]
         self._leave(longest, place)
-        if not place.cancelled():  # by a caller who has gone and not yet run to here
+        if not place.cancelled():  # by a request that was cancelled and has not left its queue yet
             place.set_exception(self._full())
         return True
 
     def _take(self, caller: _CallerShare) -> None:
+        """Count a place as the caller's, and the turn as served."""
         rank = caller.rank
         self._held += 1
         caller.held += 1
@@ -191,20 +213,24 @@ class Gate:
         self._hand_over()
 
     def _hand_over(self) -> None:
-        """Give what is free to those who wait."""
+        """Give free places to waiting requests."""
         while self._held < self._places_max:
-            may = (each for each in self._queued if each.may)
-            served = min(may, key=_order, default=None)
-            if served is None:
+            eligible = (share for share in self._queued if share.may)
+            next_caller = min(eligible, key=_order, default=None)
+            if next_caller is None:
                 return
-            place = served.queue[0]
-            self._leave(served, place)
-            if not place.cancelled():  # by a caller who has gone and not yet run to here
-                self._take(served)
+            place = next_caller.queue[0]
+            self._leave(next_caller, place)
+            if not place.cancelled():  # by a request that was cancelled and has not left its queue yet
+                self._take(next_caller)
                 place.set_result(None)
 
     def _leave(self, caller: _CallerShare, place: asyncio.Future[None]) -> None:
-        """Take one who waits out of the queue; behind the first, the caller's next has waited less than others' first."""
+        """Take a waiting request out of its caller's queue.
+
+        When it was the first, the caller moves to the end of `_queued`: the next of their requests has not waited as
+        long.
+        """
         was_first = caller.queue[0] is place
         caller.queue.remove(place)
         self._waiting -= 1
@@ -214,6 +240,7 @@ class Gate:
                 self._queued[caller] = None
 
     def _caller(self, whose: str, weight: float) -> _CallerShare:
+        """Return a caller's share, made at their first request, with turns that are not too far behind the others'."""
         if weight not in self._ranks:
             self._ranks[weight] = _Rank(weight, self._places_max if weight > STRANGER else self._strangers_max)
         rank = self._ranks[weight]
@@ -231,23 +258,32 @@ class Gate:
         return caller
 
     def _forget(self) -> None:
-        """Drop those who have nothing and want nothing, once they are many: they come back as newcomers."""
+        """Drop callers that hold nothing and wait for nothing, once there are many; they come back as new ones."""
         if len(self._callers) >= CALLERS_MAX:
-            self._callers = {whose: each for whose, each in self._callers.items() if each.held or each.queue}
+            self._callers = {whose: share for whose, share in self._callers.items() if share.held or share.queue}
 
     def _full(self) -> Temporary:
         return Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
 
 
 def _order(caller: _CallerShare) -> tuple[float, int, int]:
-    """Who is served next: by where a place would take the rank, then by how much the caller has had, and has now."""
+    """Return the key by which callers are served: the rank's turn after a place; the caller's turn; places held."""
     return caller.rank.turn + 1 / caller.rank.weight, caller.turn, caller.held
 
 
 class Shares:
-    """Places of which one caller may hold a part, one with a key `keyed_max`. Nobody waits; the last `kept` are for keys."""
+    """Places of which one caller may hold a part. Nothing waits: a request beyond the limit is refused at once."""
 
     def __init__(self, kind: str, places_max: int, share_max: int, kept: int = 0, keyed_max: int | None = None) -> None:
+        """Make the places.
+
+        Args:
+            kind: The plural noun that refusals use, e.g. `streams`.
+            places_max: How many are held at once.
+            share_max: How many one caller without a key may hold.
+            kept: How many of them are for callers with a key only.
+            keyed_max: How many one caller with a key may hold; None: `share_max`.
+        """
         self._kind = kind
         self._places_max, self._share_max, self._kept = places_max, share_max, kept
         self._keyed_max = keyed_max or share_max
@@ -255,14 +291,15 @@ class Shares:
 
     @property
     def held(self) -> int:
+        """How many places are taken."""
         return self._by_caller.total()
 
     @contextmanager
     def passed(self, whose: str, weight: float = STRANGER) -> Iterator[None]:
-        """Hold a place of a caller.
+        """Hold a place of a caller for the block.
 
         Raises:
-            Temporary: the caller, or all of them together, have as many as there are for such.
+            Temporary: the caller, or all callers together, hold as many as they may.
         """
         is_stranger = weight <= STRANGER
         places_max = self._places_max - (self._kept if is_stranger else 0)
@@ -280,51 +317,60 @@ class Shares:
 
 @dataclass(frozen=True)
 class Gates:
-    """The gates of one replica beside that of its searches."""
+    """The gates of one replica, besides the one for searches."""
 
-    lists: Gate  # pages of lists that anybody may read
+    lists: Gate  # pages of public lists
     streams: Shares  # searches answered in parts
-    bodies: Shares  # bodies on their way in
-    large_shares: Shares  # of the large bodies, what one key or address may have there or let wait
+    bodies: Shares  # bodies that are being received
+    large_shares: Shares  # large bodies that one key or address holds or has waiting
     large_bodies: Gate  # bodies above `json_max_bytes` in memory
-    questions: Gate  # questions to the database whose key somebody has
+    questions: Gate  # lookups of API keys in the database
 
 
 def of(search: SearchSettings) -> Gates:
+    """Return the gates with the limits of the settings."""
     lists = Gate("lists", search.lists_max, search.waiting_max, search.gate_wait_s, search.lists_caller_max)
-    large_max, own_max, part = search.large_bodies_max, search.large_bodies_address_max, search.kept_part
+    large_max, address_max, part = search.large_bodies_max, search.large_bodies_address_max, search.kept_part
     return Gates(
         lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max, search.streams_max // part),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max, search.bodies_max // part),
-        # A key may have more wait behind those that are read.
-        large_shares=Shares("large bodies", large_max * 3, own_max, large_max * 3 // part, keyed_max=large_max * 2),
+        # Three times `large_max`: bodies that wait for a place in `large_bodies` count here too. A key may have more waiting.
+        large_shares=Shares("large bodies", large_max * 3, address_max, large_max * 3 // part, keyed_max=large_max * 2),
         large_bodies=Gate(
             "large bodies",
             large_max,
             large_max * 2,
             search.gate_wait_s,
-            share_max=own_max,
+            share_max=address_max,
             kept=large_max // part,
-            stranger_max=min(own_max, max(1, large_max // 2)),  # of a network
+            stranger_max=min(address_max, max(1, large_max // 2)),  # callers without a key count by network here
         ),
         questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
     )
 
 
 def pictures(search: SearchSettings) -> Gate:
-    """Of those on their way to the encoder, where each is held for long."""
-    most = search.images_max
-    return Gate("pictures", most, most * 2, search.gate_wait_s, search.images_caller_max, most // search.kept_part)
+    """Return the gate for pictures on their way to the encoder, which takes long for each."""
+    places_max = search.images_max
+    return Gate(
+        "pictures",
+        places_max,
+        places_max * 2,
+        search.gate_wait_s,
+        share_max=search.images_caller_max,
+        kept=places_max // search.kept_part,
+    )
 
 
 def searches(search: SearchSettings) -> Gate:
+    """Return the gate for searches."""
     return Gate(
         "searches", search.searches_max, search.waiting_max, search.gate_wait_s, share_max=search.searches_caller_max
     )
 
 
 def places(gate: Gate, gates: Gates) -> dict[str, dict[str, float]]:
-    """The places that are taken at each gate and the callers that wait there, by the gate's name."""
-    named = {"searches": gate, **{field.name: getattr(gates, field.name) for field in fields(gates)}}
-    return {name: {"taken": each.held, "waiting": getattr(each, "waiting", 0)} for name, each in named.items()}
+    """Return how many places are taken at each gate and how many requests wait there, by the gate's name."""
+    by_name = {"searches": gate, **{field.name: getattr(gates, field.name) for field in fields(gates)}}
+    return {name: {"taken": gate.held, "waiting": getattr(gate, "waiting", 0)} for name, gate in by_name.items()}

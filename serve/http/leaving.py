@@ -1,7 +1,7 @@
-"""Clients that are gone before they are answered: where many ask at once, their requests are not begun.
+"""Detection of clients that have closed the connection before their request is begun.
 
-A search is finished without watching its caller, which costs more than most searches do. Who asks and hangs up at once
-would so have a replica do work that nobody waits for, and keep it from those who wait.
+A search runs to its end without watching its client, because watching costs more than most searches. While a replica is
+busy, clients that ask and hang up at once would take its capacity from those that wait; their requests are not begun.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from starlette.types import Message, Receive
 
 from cluster.errors import Temporary
 
-LOOP_TURNS = 2  # that an ended connection takes to be known: one reads it, the next one tells the request
-HUNG_UP = 499  # the status in Serve's figures of what has no reader, as nginx has it
+LOOP_TURNS = 2  # of the event loop: the first one reads the end of a connection, the second tells the request
+HUNG_UP = 499  # status of a response that no client reads, as in nginx; it appears in Serve's metrics only
 
 
 class ClientConnection:
-    """The other end of one request without a body. `received` takes the place of what the request came with."""
+    """The client's end of a request without a body. Its `received` replaces the request's `receive`."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._came: deque[Message] = deque()
+        self._messages: deque[Message] = deque()  # read by `has_left`, not passed on yet
         self._has_begun = self._has_left = False
 
     async def received(self) -> Message:
-        """The next message, also where `has_left` has seen it."""
+        """Return the next message, also if `has_left` has read it already."""
         self._has_begun = True
-        return self._came.popleft() if self._came else await self._receive()
+        return self._messages.popleft() if self._messages else await self._receive()
 
     async def has_left(self) -> bool:
-        """Whether the client is gone. Waits for turns of the loop alone."""
+        """Return whether the client has closed the connection. Takes a few turns of the event loop at most."""
         if self._has_left:
             return True
         for _ in range(LOOP_TURNS):
             await asyncio.sleep(0)
-        if not self._has_begun:  # the end of the body that there is none of, which is there at once
+        if not self._has_begun:  # the message that ends the empty body; it is there at once
             self._keep(await self._receive())
             self._has_begun = True
         if not self._has_left:
@@ -47,15 +47,15 @@ class ClientConnection:
         return self._has_left
 
     def _keep(self, message: Message) -> None:
-        self._came.append(message)
+        self._messages.append(message)
         self._has_left = message["type"] == "http.disconnect"
 
 
 async def require_here(client: ClientConnection | None) -> None:
-    """Go on only for a client who is still there; None is one who is not watched.
+    """Go on only while the client is connected; None stands for a client that is not watched.
 
     Raises:
-        Temporary: they are gone, and nobody reads it.
+        Temporary: the client has closed the connection, so that no one reads this error.
     """
     if client is not None and await client.has_left():
         raise Temporary("the client has left")

@@ -1,8 +1,8 @@
-"""HTTP manners that are the same for every route: HEAD, OPTIONS, Allow, ETag, compression, and who may keep an answer.
+"""HTTP rules that are the same for every route: HEAD, OPTIONS, Allow, ETag, compression, Cache-Control, Vary.
 
-A HEAD is answered by its GET, whose body is thrown away; what it would have shown earns nothing (`is_head`). An answer that
-comes in one piece gets an entity tag (weak: it is the same however it is compressed) and is compressed where it is large
-and the client takes gzip. Streams pass as they are. Knows nothing of what is answered.
+A HEAD request is answered by its GET route, whose body is thrown away; a search by HEAD earns nothing (`is_head`). A
+response that is sent as a whole gets an entity tag (a weak one, since it does not depend on the compression), and is
+compressed when it is large and the client accepts gzip. Streams pass unchanged. Knows nothing of a response's content.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.settings import SearchSettings
 
-OWN_HEAD = "/media/"  # a presigned link holds for one method, so these routes know which it is
+OWN_HEAD = "/media/"  # these routes handle HEAD themselves: a presigned link is valid for one method only
 TAGGED = ("/v1/", "/openapi.json")
-NOT_TAGGED = ("/v1/search", "/v1/feed")  # have a tag of their own: their answers say how long they took
-PAID, PAID_ENDING = "/v1/search", "/similar"  # what these answer with may have earned by being shown
+NOT_TAGGED = ("/v1/search", "/v1/feed")  # these make their own tags, since each response has another `took_ms`
+PAID, PAID_ENDING = "/v1/search", "/similar"  # paths whose responses may earn
 COMPRESSED = ("application/json", "application/problem+json", "text/", "image/svg+xml")
 STREAMED = "text/event-stream"
-THREAD_BYTES_MIN = 128 * 1024  # from here on compressing takes milliseconds, which others have meanwhile
+THREAD_BYTES_MIN = 128 * 1024  # from this size on, compressing takes milliseconds and is done in a thread
 DIGEST_BYTES = 12
 
 
 class Manners:
-    """The middleware; `routes` are the application's."""
+    """The middleware. `routes` are the application's, by which it knows the methods of a path."""
 
     def __init__(self, app: ASGIApp, search: SearchSettings, routes: Sequence[BaseRoute]) -> None:
         self._app, self._search, self._routes = app, search, routes
@@ -53,15 +53,16 @@ class Manners:
 
 
 def is_head(request: Request) -> bool:
-    """Does nobody see what this request is answered with?"""
+    """Return whether the request is a HEAD, whose response no one sees."""
     return bool(request.scope.get("state", {}).get("head"))
 
 
 def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
-    """Has a page that is neither ours nor of `origins` made a browser ask, as an `<img>` there does?
+    """Return whether a browser sent the request for a page that is neither ours nor of `origins` (e.g. for an `<img>`).
 
-    Browsers say so; programs do not. `Sec-Fetch-Site` is sent to HTTPS and loopback alone and is its own word: another
-    name of the same site is another's page too. Over plain HTTP the origin says it, and where a request has none the referrer.
+    Browsers reveal that, programs do not. `Sec-Fetch-Site` is sent to HTTPS and loopback addresses only and decides
+    alone: a page on another host name of the same site counts as another site's. Over plain HTTP the Origin decides, or
+    without one the Referer.
     """
     headers = request.headers
     site, origin = headers.get("sec-fetch-site", "").strip().lower(), headers.get("origin", "")
@@ -74,26 +75,27 @@ def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
 
 
 def _host(address: str) -> str:
-    """Host and port of an address; empty for one without a host (`null`). The scheme's own port, which a proxy may add or
-    leave out, does not count, nor does the scheme, which a proxy changes.
+    """Return host and port of an address; empty for one without a host (`null`).
+
+    The default ports do not count, since a proxy may add or remove them; nor does the scheme, which a proxy may change.
     """
     host = address.partition("//")[2].partition("/")[0].lower()
     return host.removesuffix(":80").removesuffix(":443")
 
 
 def allowed(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """All methods of a path, as the header `Allow` names them; empty where no route has it."""
-    found: set[str] = set()
+    """Return all methods of a path, for the header `Allow`; empty where no route has the path."""
+    methods: set[str] = set()
     for route in routes:
         if route.matches(scope)[0] is not Match.NONE:
-            found |= getattr(route, "methods", None) or set()
-    if "GET" in found:
-        found.add("HEAD")
-    return ", ".join(sorted(found | {"OPTIONS"})) if found else ""
+            methods |= getattr(route, "methods", None) or set()
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods | {"OPTIONS"})) if methods else ""
 
 
 def tag(*parts: bytes) -> str:
-    """A weak entity tag of what an answer consists of."""
+    """Return a weak entity tag of the parts that a response consists of."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         digest.update(len(part).to_bytes(8) + part)
@@ -101,11 +103,11 @@ def tag(*parts: bytes) -> str:
 
 
 class _Reply:
-    """One answer on its way out: its head is held back until its body says what the head must be."""
+    """One response: its headers are held back until the body is known, which decides about some of them."""
 
     def __init__(self, scope: Scope, send: Send, search: SearchSettings, routes: Sequence[BaseRoute]) -> None:
         self._scope, self._send, self._search, self._routes = scope, send, search, routes
-        self._asked = Headers(scope=scope)
+        self._request_headers = Headers(scope=scope)
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
@@ -118,21 +120,19 @@ class _Reply:
         start, self._start = self._start, None
         if start is not None:
             is_whole = not message.get("more_body", False)
-            message = await self._completed(start, message) if is_whole else self._headed(start, message)
+            if is_whole:
+                message = await self._completed(start, message)
+            else:  # the first part of a stream
+                self._set_headers(MutableHeaders(scope=start), start["status"])
             await self._send(start)
         if self._scope["method"] == "HEAD":
             message = {**message, "body": b""}
         await self._send(message)
 
-    def _headed(self, start: Message, message: Message) -> Message:
-        """The first part of a stream."""
-        self._said(MutableHeaders(scope=start), start["status"])
-        return message
-
     async def _completed(self, start: Message, message: Message) -> Message:
-        """The body of an answer that is whole, as it is sent; its head is put right."""
+        """Return the body of a whole response as it is sent; set the headers in `start`."""
         headers, body = MutableHeaders(scope=start), message.get("body", b"")
-        self._said(headers, start["status"])
+        self._set_headers(headers, start["status"])
         if start["status"] == 200 and self._is_tagged() and "etag" not in headers:
             headers["ETag"] = tag(body)
         if start["status"] == 200 and self._is_known(headers.get("etag", "")):
@@ -141,7 +141,7 @@ class _Reply:
             return {**message, "body": b""}
         if _is_compressed(headers) and len(body) >= self._search.gzip_min_bytes:
             headers.add_vary_header("Accept-Encoding")
-            if _takes_gzip(self._asked):
+            if _takes_gzip(self._request_headers):
                 body = await self._compressed(body)
                 headers["Content-Encoding"], headers["Content-Length"] = "gzip", str(len(body))
         return {**message, "body": body}
@@ -152,8 +152,8 @@ class _Reply:
             return gzip.compress(body, level, mtime=0)
         return await asyncio.to_thread(gzip.compress, body, level, mtime=0)
 
-    def _said(self, headers: MutableHeaders, status: int) -> None:
-        """Who may keep the answer, by what it differs, and what else can be asked here."""
+    def _set_headers(self, headers: MutableHeaders, status: int) -> None:
+        """Set Cache-Control and Vary unless the route did, and Allow for a 405."""
         if status == 405 and (methods := allowed(self._routes, self._scope)):
             headers["Allow"] = methods
         path, reads = self._scope["path"], self._scope["method"] in ("GET", "HEAD")
@@ -168,27 +168,28 @@ class _Reply:
         return self._scope["method"] in ("GET", "HEAD") and path.startswith(TAGGED) and not path.startswith(NOT_TAGGED)
 
     def _is_known(self, etag: str) -> bool:
-        """Has the client this very answer?"""
-        given = self._asked.get("if-none-match", "")
-        if not etag or not given or self._scope["method"] not in ("GET", "HEAD"):
+        """Return whether the client has this response already (If-None-Match)."""
+        condition = self._request_headers.get("if-none-match", "")
+        if not etag or not condition or self._scope["method"] not in ("GET", "HEAD"):
             return False
-        if given.strip() == "*":  # names an answer that nobody has seen, so not one that pays
+        if condition.strip() == "*":  # does not show that the client has seen a response, so not where one may earn
             return not (self._scope["path"].startswith(PAID) or self._scope["path"].endswith(PAID_ENDING))
-        return _opaque(etag) in {_opaque(each) for each in given.split(",")}
+        return _opaque(etag) in {_opaque(known) for known in condition.split(",")}
 
 
 def _opaque(etag: str) -> str:
-    """What of a tag is compared (RFC 9110, 13.1.2: weakly)."""
+    """Return the part of a tag that is compared (weak comparison: RFC 9110, 8.8.3.2)."""
     return etag.strip().removeprefix("W/")
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
+    """Return whether responses of this type are compressed and this one is not yet."""
     kind = headers.get("content-type", "")
     return kind.startswith(COMPRESSED) and not kind.startswith(STREAMED) and "content-encoding" not in headers
 
 
 def _takes_gzip(headers: Mapping[str, str]) -> bool:
-    """Does the client say that it takes gzip, and not with a quality of 0?"""
+    """Return whether the client accepts gzip (or anything) with a quality other than 0."""
     for part in headers.get("accept-encoding", "").split(","):
         name, _, quality = part.replace(" ", "").lower().partition(";q=")
         if name in ("gzip", "*"):

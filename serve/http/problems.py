@@ -1,13 +1,12 @@
-"""How the HTTP door answers when something is wrong: `application/problem+json`, always with a request id.
+"""Error responses of the HTTP interface: `application/problem+json` (RFC 9457), always with a request id.
 
-Rejected     → its own status; the hint says what to do
-Temporary    → 503 with Retry-After and without the address of what is away; so does a database that is away
-validation   → 422 with one line per field; so does half of a surrogate pair, which JSON lets through and UTF-8 does not
-anything else is a bug: logged with its traceback, answered with 500 and no detail
+Rejected     → its own status; the hint says what to do Temporary    → 503 with Retry-After, without the address of what
+is away; the same for a database that is away validation   → 422 with one line per field; also for half of a surrogate
+pair, which JSON allows and UTF-8 does not anything else is a bug: logged with its traceback, answered with 500 and no
+detail
 
-What a request waits for may be cancelled without it, where a replica ends: that is answered, too.
-
-Also what marks every request: the request id, CORS.
+When a replica ends, something that a request waits for may be cancelled without the request itself; that is answered
+too. Here is also what every response carries: the request id, and CORS headers.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ seldom = Seldom(log)
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FIELDS_SHOWN_MAX = 20
-# Characters of what callers may have written: the door says a document again only where one of its buffers holds it.
+# Bounds on texts that callers may have written: the door can resend a document only if it fits into one of its buffers.
 WHERE_CHARS_MAX, SAID_CHARS_MAX = 100, 2000
 RETRY_AFTER_S = 1.0
 EXPOSED_HEADERS = (
@@ -59,12 +58,12 @@ EXPOSED_HEADERS = (
 
 
 def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = True) -> None:
-    """Give an application its error answers, request ids and CORS. Middleware that is added later stands outside.
+    """Give an application its error responses, request ids and CORS; middleware that is added later runs outside.
 
-    `stamped` answers carry their request id; Serve stamps those of its replicas itself.
+    With `stamped`, responses carry their request id; Serve adds it to those of its replicas by itself.
     """
     for kind, answer in ANSWERS.items():
-        app.add_exception_handler(kind, _here(answer))
+        app.add_exception_handler(kind, _in_loop(answer))
     app.add_middleware(Answered)
     if cors_origins:
         app.add_middleware(
@@ -78,6 +77,7 @@ def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = T
 
 
 def request_id(scope: Mapping[str, Any]) -> str:
+    """Return the id of a request; empty where the middleware `RequestIds` did not run."""
     return str(scope.get("state", {}).get("request_id", ""))
 
 
@@ -88,9 +88,21 @@ def problem(
     *,
     code: str = "",
     headers: Mapping[str, str] | None = None,
-    **more: Any,
+    **members: Any,
 ) -> Response:
-    """One problem document (RFC 9457). `more` are extension members; empty ones are left out."""
+    """Make a response with a problem document (RFC 9457).
+
+    Args:
+        scope: The request's, for its id.
+        status: The HTTP status.
+        detail: What is wrong, for people.
+        code: The last part of the document's `type`; by default the status's phrase in kebab case.
+        headers: Further headers.
+        members: Further members of the document, such as `hint`; empty ones are left out.
+
+    Returns:
+        The response.
+    """
     title = _title(status)
     name = code or title.lower().replace(" ", "-")
     document = {
@@ -100,23 +112,22 @@ def problem(
         "detail": _cut(detail),
         "request_id": request_id(scope),
         "code": name,
-    } | {key: _cut(value) if isinstance(value, str) else value for key, value in more.items() if value}
-    given = dict(headers or {})
-    given |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    } | {key: _cut(value) if isinstance(value, str) else value for key, value in members.items() if value}
+    sent = dict(headers or {}) | {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if status == HTTPStatus.UNAUTHORIZED:
-        given.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
+        sent.setdefault("WWW-Authenticate", 'Bearer realm="pixr"')
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        given.setdefault("Retry-After", str(math.ceil(RETRY_AFTER_S)))
-    return Response(_json(document), status, given, media_type=MEDIA_TYPE)
+        sent.setdefault("Retry-After", str(math.ceil(RETRY_AFTER_S)))
+    return Response(_json(document), status, sent, media_type=MEDIA_TYPE)
 
 
 def answer_to(request: Request, error: Exception) -> Response:
-    """The answer to an error that a handler did not get to see, since the answer had begun."""
+    """Make the response to an error that was raised outside of FastAPI's error handlers."""
     return refusal(request.scope, error)
 
 
 def refusal(scope: MutableMapping[str, Any], error: Exception, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to an error, wherever it was raised, with more headers."""
+    """Make the response to an error, wherever it was raised, with further headers."""
     request = Request(scope)
     if isinstance(error, Rejected):
         response = _rejected(request, error)
@@ -130,11 +141,13 @@ def refusal(scope: MutableMapping[str, Any], error: Exception, headers: Mapping[
 
 @contextmanager
 def of_the_store(what: str) -> Iterator[None]:
-    """What the store refuses, as a caller may know it: without addresses, which only the log has.
+    """Turn the object store's refusals inside the block into errors that callers may see; addresses go to the log only.
+
+    `what` is the noun of the object, e.g. `picture`.
 
     Raises:
-        Rejected: 404, there is no such thing; or what else was refused inside.
-        Temporary: the store is shut to Pixr, about which the caller can do nothing; or away.
+        Rejected: 404, the object does not exist; or the store refused for another reason.
+        Temporary: the store is away, or does not let Pixr read, about which the caller can do nothing.
     """
     try:
         yield
@@ -148,11 +161,12 @@ def of_the_store(what: str) -> Iterator[None]:
 
 
 def _cut(text: str, chars_max: int = SAID_CHARS_MAX) -> str:
+    """Shorten a text to `chars_max` characters."""
     return text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
-    """What was asked may stand in it, also where it is no text."""
+    """Return a document as JSON; texts with lone surrogates, which orjson refuses, are escaped."""
     try:
         return orjson.dumps(document)
     except TypeError:
@@ -160,6 +174,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 
 def _title(status: int) -> str:
+    """Return the phrase of a status."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -187,16 +202,16 @@ def _database_away(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    broken = next((each for each in error.errors() if each["type"] == "json_invalid"), None)
+    broken = next((fault for fault in error.errors() if fault["type"] == "json_invalid"), None)
     if broken is not None:
-        said = f"the body is no JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
-        return problem(request.scope, 400, said, code="malformed-json")
+        detail = f"the body is no JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
+        return problem(request.scope, 400, detail, code="malformed-json")
     fields = [
         {
-            "where": _cut(".".join(str(part)[:WHERE_CHARS_MAX] for part in each["loc"]), WHERE_CHARS_MAX),
-            "message": _cut(str(each["msg"]), WHERE_CHARS_MAX * 3),
+            "where": _cut(".".join(str(part)[:WHERE_CHARS_MAX] for part in fault["loc"]), WHERE_CHARS_MAX),
+            "message": _cut(str(fault["msg"]), WHERE_CHARS_MAX * 3),
         }
-        for each in error.errors()[:FIELDS_SHOWN_MAX]
+        for fault in error.errors()[:FIELDS_SHOWN_MAX]
     ]
     first = fields[0] if fields else {"where": "request", "message": "not understood"}
     detail = f"{first['where']}: {first['message']}"
@@ -213,10 +228,10 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _bug(request: Request, error: BaseException) -> Response:
-    if getattr(request.app.state, "is_ending", False):  # what it works with is being closed
+    if getattr(request.app.state, "is_ending", False):  # its connections are being closed
         return _temporary(request, Temporary(f"this replica ends ({type(error).__name__})", public="this replica ends"))
     log.error("unexpected %s", type(error).__name__, exc_info=error, extra={"request_id": request_id(request.scope)})
-    # A bug is answered outside all that guards requests, so that nobody but Serve would stamp the answer.
+    # Starlette answers a bug outside of all middleware, so that `RequestIds` does not add the id.
     headers = {"X-Request-Id": request_id(request.scope)} if request.scope["state"].get("stamped", True) else {}
     detail = "something unexpected happened; the request id finds it in the logs"
     return problem(request.scope, 500, detail, headers=headers)
@@ -233,8 +248,8 @@ ANSWERS: dict[type[Exception], Callable[[Request, Exception], Response]] = {
 }
 
 
-def _here(answer: Callable[[Request, Exception], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """A handler that runs where the request does; a plain function would have a thread of its own for each answer."""
+def _in_loop(answer: Callable[[Request, Exception], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler that runs in the event loop; Starlette would run a plain function in a thread."""
 
     async def handler(request: Request, error: Exception) -> Response:
         return answer(request, error)
@@ -243,7 +258,7 @@ def _here(answer: Callable[[Request, Exception], Response]) -> Callable[[Request
 
 
 class Answered:
-    """Answers a request that was not cancelled itself, but what it waited for was: by a replica that ends."""
+    """Middleware that answers a request whose work, but not the request itself, was cancelled because the replica ends."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -261,12 +276,12 @@ class Answered:
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if scope["type"] != "http" or has_begun or task is None or task.cancelling():
-                raise  # the caller has gone, or has a part of the answer
+                raise  # the request itself was cancelled, or a part of the response was sent
             await _bug(Request(scope), error)(scope, receive, send)
 
 
 class RequestIds:
-    """Takes a well-formed X-Request-Id or makes one, and sends it back with every answer unless somebody else does."""
+    """Middleware that uses a valid X-Request-Id or makes one, and sends it back unless Serve does (`stamped` is False)."""
 
     def __init__(self, app: ASGIApp, stamped: bool) -> None:
         self._app, self._stamped = app, stamped
@@ -275,8 +290,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        name = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        name = sent if REQUEST_ID.fullmatch(sent) else secrets.token_hex(12)
         scope.setdefault("state", {}).update(request_id=name, stamped=self._stamped)
 
         async def stamped(message: Message) -> None:

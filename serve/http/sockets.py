@@ -1,7 +1,7 @@
-"""Where Serve's inner servers listen.
+"""The address that Ray Serve's gRPC servers listen on.
 
-A replica opens a gRPC server for its fellows on every address of the machine, and Serve has no setting for that. Here
-it gets the node's own address: 127.0.0.1 in the embedded cluster, the node's in another. Knows no deployment.
+A replica opens a gRPC server for other replicas on all addresses of the machine, and Serve has no setting for that.
+This module makes it listen on the node's own address only: 127.0.0.1 in the embedded cluster. Knows no deployment.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ EVERYWHERE = "[::]:"
 
 @dataclass(frozen=True)
 class OnNode:
-    """Opens a gRPC server's port on one address, where Serve says everywhere."""
+    """A replacement for Serve's function that opens a port: it opens it on one address instead of all."""
 
-    opened: Callable[[Any, str], Any]
+    open_port: Callable[[Any, str], Any]
     address: str
 
     def __call__(self, server: Any, where: str) -> Any:
-        return self.opened(server, where.replace(EVERYWHERE, f"{self.address}:"))
+        return self.open_port(server, where.replace(EVERYWHERE, f"{self.address}:"))
 
 
 def stay_on_node() -> None:
-    """To be called while a replica is made, which is before Serve opens its server. Twice is no error."""
+    """Make this process's replica listen on the node's address only; call it before Serve opens its server.
+
+    Calling it twice does nothing more.
+    """
     ray: Any = importlib.import_module("ray")
     replica: Any = importlib.import_module("ray.serve._private.replica")
-    opened = replica.add_port_to_grpc_server
-    if not isinstance(opened, OnNode):
-        replica.add_port_to_grpc_server = OnNode(opened, ray.util.get_node_ip_address())
+    open_port = replica.add_port_to_grpc_server
+    if not isinstance(open_port, OnNode):
+        replica.add_port_to_grpc_server = OnNode(open_port, ray.util.get_node_ip_address())

@@ -1,8 +1,8 @@
-"""Texts as callers may write them, in the words of pydantic and OpenAPI: what a text may hold is `characters`'.
+"""Types of the texts that callers write, for pydantic and OpenAPI; the rules of characters are in `cluster.characters`.
 
-Control characters, line and paragraph separators and what turns the direction of writing are refused where a text is one
-line; a description may have line breaks and tabs. What is to be read, a title or a tag, shows something. Knows nothing of
-what a text is for.
+A text of one line may have no control characters, no line or paragraph separators, and nothing that changes the
+direction of text; a description may have line breaks and tabs. A title or a tag must have a visible character. Knows no
+route.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from pipelines.sources import languages
 
 LINE = rf"^[^{NO_LINE}]*$"
 LINES = rf"^[^{NO_LINES}]*$"
-SHOWING = rf"^[^{NO_LINE}]*[^{NO_LINE}{IGNORED}{SPACE}{COMBINING}][^{NO_LINE}]*$"  # nearly: no pattern knows all marks
+SHOWING = rf"^[^{NO_LINE}]*[^{NO_LINE}{IGNORED}{SPACE}{COMBINING}][^{NO_LINE}]*$"  # approximate: lacks some marks
 
 TITLE_CHARS_MAX, DESCRIPTION_CHARS_MAX = 200, 10_000
 TAG_CHARS_MAX, TAGS_MAX = 100, 50
 
 
 def _distinct(tags: list[str]) -> list[str]:
+    """Return the tags; raise `ValueError` when one repeats, ignoring case."""
     if len({tag.casefold() for tag in tags}) < len(tags):
         raise ValueError("tags repeat; each is given once")
     return tags
 
 
-# The patterns are in the document alone: what does not match is said in words.
+# The patterns only document the rules in OpenAPI; the validators check them, with messages in words.
 KEPT, KEPT_LINES = AfterValidator(characters.line), AfterValidator(characters.lines)
 SHOWN = Field(json_schema_extra={"pattern": SHOWING})
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_CHARS_MAX), KEPT, SHOWN]
@@ -51,11 +52,13 @@ SoughtTag = Annotated[str, Field(max_length=TAG_CHARS_MAX, pattern=LINE)]
 
 
 def sought(name: str, text: str) -> str:
-    """A text of one line as it is looked for: what is left out where texts are kept is left out here.
+    """Return a query's text of one line without the invisible characters that stored texts do not have either.
+
+    `name` is the parameter's, for the error.
 
     Raises:
-        Rejected: 422, with the number of a character that is none.
+        Rejected: 422, the text has a control character.
     """
-    if said := characters.fault(text):
-        raise Rejected(f"{name} {said}", status=422, code="bad-text", hint="remove it")
+    if reason := characters.fault(text):
+        raise Rejected(f"{name} {reason}", status=422, code="bad-text", hint="remove it")
     return characters.cleaned(text)

@@ -1,9 +1,9 @@
-"""Threads for what blocks: so many at most, each call with a limit in time, and a caller who can go away.
+"""Bounded threads for blocking calls, each with a timeout, whose callers may be cancelled.
 
-A thread cannot be ended from outside. So a call holds its place until its thread has come back, however long ago the
-caller gave up, and callers who find no free place are sent away soon. The event loop's own executor, which names and
-files are read with, has no part in it. `DatabaseThreads` gives what runs in them a connection (jobs, takedown,
-earnings): rare calls; what every search needs goes through `readers`.
+A thread cannot be ended from outside. So a call keeps its place until its thread has returned, even when the caller
+gave up long ago, and callers who find no free place are refused soon. The event loop's own executor (for name lookups
+and files) is separate. `DatabaseThreads` gives each call a connection (jobs, takedown, earnings), for rare calls;
+searches use `readers`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,17 @@ Result = TypeVar("Result")
 
 
 class Threads:
-    """Threads of one kind. Used inside one event loop."""
+    """Threads for one kind of calls. For use inside one event loop."""
 
     def __init__(self, name: str, threads_max: int, wait_s: float, timeout_s: float) -> None:
+        """Make the threads; they start when they are needed.
+
+        Args:
+            name: The plural noun that errors use, e.g. `calls of this kind`.
+            threads_max: How many calls run at once.
+            wait_s: How many seconds a call waits for a free thread.
+            timeout_s: How many seconds the caller waits for the call.
+        """
         self._name = name
         self._max, self._wait_s, self._timeout_s = threads_max, wait_s, timeout_s
         self._executor = ThreadPoolExecutor(threads_max, f"pixr-{name}")
@@ -40,16 +48,16 @@ class Threads:
 
     @property
     def used(self) -> int:
-        """Threads that are at work at present, also for callers who have gone."""
+        """Threads that are at work, including those whose callers have given up."""
         return self._used
 
     async def run(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        """`function(…)` in a thread.
+        """Call `function(*args, **kwargs)` in a thread and return its result.
 
         Raises:
-            Temporary: no thread is free for as long as may be waited, or the call takes too long; it goes on then.
+            Temporary: no thread became free in time, or the call takes too long (its thread then goes on to the end).
         """
         await self._place()
         with deadlines.limited(deadlines.left_s(self._timeout_s)):
@@ -58,17 +66,18 @@ class Threads:
         call = self._executor.submit(context.run, functools.partial(function, *args, **kwargs))
         call.add_done_callback(lambda done: self._end(loop, done))
         waited = asyncio.wrap_future(call)
-        waited.add_done_callback(_seen)
+        waited.add_done_callback(_retrieve)
         done, _ = await asyncio.wait({waited}, timeout=deadlines.left_s(self._timeout_s))
         if not done:
             raise Temporary(f"{self._name} take too long at present")
         return call.result()
 
     async def close(self) -> None:
-        """Take no more calls; those that run come to their end by themselves."""
+        """Accept no more calls; running ones come to their end."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _place(self) -> None:
+        """Wait for a free thread."""
         try:
             async with asyncio.timeout(deadlines.left_s(self._wait_s)):
                 await self._places.acquire()
@@ -77,7 +86,8 @@ class Threads:
         self._used += 1
 
     def _end(self, loop: asyncio.AbstractEventLoop, _: Future[Any]) -> None:
-        with suppress(RuntimeError):  # the loop has ended before the thread
+        """Release a call's place, from its thread."""
+        with suppress(RuntimeError):  # the event loop has ended before the thread
             loop.call_soon_threadsafe(self._release)
 
     def _release(self) -> None:
@@ -85,16 +95,24 @@ class Threads:
         self._places.release()
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """The failure of a call whose caller has gone is nobody's concern."""
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Retrieve a call's exception, so that asyncio does not log it when the caller has given up."""
     if not future.cancelled():
         future.exception()
 
 
 class DatabaseThreads(Threads):
-    """Threads that have a connection each, of a pool that grows to as many."""
+    """Threads that have a database connection each, from a pool of as many."""
 
     def __init__(self, url: str, threads_max: int, wait_s: float, timeout_s: float) -> None:
+        """Make the threads; the pool is opened by the first call.
+
+        Args:
+            url: The database.
+            threads_max: How many calls, and connections, there are at once.
+            wait_s: How many seconds a call waits for a free thread, and for a connection.
+            timeout_s: How many seconds the caller waits for the call; statements are ended after this time too.
+        """
         super().__init__("calls of this kind", threads_max, wait_s, timeout_s)
         self._url, self._opening = url, threading.Lock()
         self._pool: ConnectionPool | None = None
@@ -105,27 +123,29 @@ class DatabaseThreads(Threads):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        """`function(connection, …)` in a thread; committed when it returns in time, rolled back when it does not or raises.
+        """Call `function(connection, *args, **kwargs)` in a thread and return its result.
+
+        The transaction is committed when the function returns in time, and rolled back when it raises or is late.
 
         Raises:
-            Temporary: as `run`; the database is away.
+            Temporary: as in `run`, or the database is away.
         """
-        return await self.run(self._asked, lambda connection: function(connection, *args, **kwargs))
+        return await self.run(self._with_connection, lambda connection: function(connection, *args, **kwargs))
 
     async def close(self) -> None:
         await super().close()
         if self._pool is not None:
             await asyncio.to_thread(self._pool.close)
 
-    def _asked(self, function: Callable[[Connection[Any]], Result]) -> Result:
-        with database.translate(self._url), self._opened().connection() as connection:
-            found = function(connection)
-            if deadlines.left_s(self._timeout_s) <= 0:  # the caller was told that it failed
+    def _with_connection(self, function: Callable[[Connection[Any]], Result]) -> Result:
+        with database.translate(self._url), self._open_pool().connection() as connection:
+            result = function(connection)
+            if deadlines.left_s(self._timeout_s) <= 0:  # the caller was told that it failed, so roll back
                 raise Temporary(deadlines.LATE)
-            return found
+            return result
 
-    def _opened(self) -> ConnectionPool:
-        """The pool, opened by the first call."""
+    def _open_pool(self) -> ConnectionPool:
+        """Return the pool, which the first call opens."""
         with self._opening:
             if self._pool is None:
                 session = database.with_statement_timeout(self._url, int(self._timeout_s * 1000))
