@@ -1,1 +1,1 @@
-"""HTTP: search, playback, jobs, earnings and the page. Owns schema `app`; stands on pipelines, ledger and cluster."""
+"""HTTP: search, playback, jobs, earnings and the page. Owns schema `app`; uses pipelines, ledger and cluster."""

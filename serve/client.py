@@ -125,7 +125,7 @@ class Client:
             The moments, the best first, and the cursor of the next page.
 
         Raises:
-            Rejected: a parameter is unknown or wrong, there is no query, or `parameters` stand beside a picture's bytes.
+            Rejected: a parameter is unknown or wrong, the query is empty, or `parameters` stand beside a picture's bytes.
             Temporary: the server is away or busy.
         """
         headers = _keyed(idempotency_key)

@@ -1,9 +1,8 @@
-"""`pixr demo`: the whole product once around, on this machine, as a stranger would use it.
+"""`pixr demo`: the whole product once, on this machine, in the way that a user would use it.
 
 Starts the stack, makes video files, submits them as a job, searches over HTTP, waits until the creators' money has
-arrived on chain, audits, and prints what it saw. Everything in it is idempotent by its own means (content hashes,
-Idempotency-Keys, the ledger), so running it again adds nothing. Leaves Pixr running. Knows no short cut: it uses the
-command line and the HTTP endpoints only.
+arrived on chain, audits, and prints what it sees. Each step is idempotent (content hashes, Idempotency-Keys, the
+ledger), so running it again adds nothing. Leaves Pixr running. Uses the command line and the HTTP interface only.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ HTTP_TIMEOUT_S = 30.0
 @click.option("--seed", default=1, show_default=True, help="Of the generated videos.")
 @click.pass_obj
 def demo(context: Context, seed: int) -> None:
-    """The whole product on this machine: ingest, search, pay. Leaves Pixr running."""
+    """Run the whole product on this machine: ingest, search, pay. Leaves Pixr running."""
     settings, console = context.settings, context.console
     _pixr(settings, "up")
     folder = settings.data_dir / "demo" / f"seed-{seed}"
@@ -62,10 +61,10 @@ def demo(context: Context, seed: int) -> None:
 
 
 def _pixr(settings: Settings, *arguments: str, must: bool = True) -> int:
-    """Run `pixr` as a user would; its output is shown.
+    """Run a `pixr` command with its output shown; return its exit code.
 
     Raises:
-        Temporary: it failed, and `must` says that it may not.
+        Temporary: it failed although it `must` succeed.
     """
     argv = (sys.executable, "-m", "cluster.cli", "--config", str(settings.path), *arguments)
     code = subprocess.run(argv, check=False).returncode
@@ -75,13 +74,13 @@ def _pixr(settings: Settings, *arguments: str, must: bool = True) -> int:
 
 
 def _make_videos(folder: Path, seed: int, console: Console) -> list[str]:
-    """Write the sample videos once; returns what to search for: what some of their shots show."""
+    """Write the sample videos unless they exist; return what to search for: descriptions of some of their shots."""
     complete = folder / "truth.jsonl"
-    made = samples.read(folder) if complete.exists() else samples.demo(folder, seed)
-    for sample in made:
+    videos = samples.read(folder) if complete.exists() else samples.demo(folder, seed)
+    for sample in videos:
         form = f"{sample.form.codec} {sample.form.width}x{sample.form.height}" if not sample.fault else sample.fault
         console.print(f"{sample.file:<36} {sample.creator:<8} {form:<18} {sample.title}", soft_wrap=True)
-    captions = [shot.caption for sample in made for shot in sample.shots[:1]]
+    captions = [shot.caption for sample in videos for shot in sample.shots[:1]]
     return captions[:QUERIES_MAX]
 
 
@@ -92,9 +91,9 @@ def _client(settings: Settings) -> httpx.Client:
 
 
 def _get(client: httpx.Client, path: str, **parameters: Any) -> Any:
-    answer = client.get(path, params=parameters)
-    answer.raise_for_status()
-    return answer.json()
+    response = client.get(path, params=parameters)
+    response.raise_for_status()
+    return response.json()
 
 
 def _print_job(client: httpx.Client, console: Console) -> None:
@@ -109,61 +108,62 @@ def _print_job(client: httpx.Client, console: Console) -> None:
 
 
 def _search(client: httpx.Client, queries: list[str], seed: int, console: Console) -> dict[str, str]:
-    """Five searches as an anonymous viewer; returns the creators whose moments were shown, names by id."""
-    seen: dict[str, str] = {}
+    """Search as an anonymous viewer; return the names of the creators whose moments were shown, by id."""
+    videos: dict[str, str] = {}  # one by each creator
     for number, query in enumerate(queries):
         key = f"demo-{seed}-{number}"
-        answer = httpx.get(
+        response = httpx.get(
             f"{client.base_url}/v1/search",
             params={"q": query, "limit": 10},
             headers={"Idempotency-Key": key},
             timeout=HTTP_TIMEOUT_S,
         )
-        answer.raise_for_status()
-        found = answer.json()
-        seen |= {moment["creator_id"]: moment["video_id"] for moment in found["moments"]}
-        console.print(_moments_table(query, found))
-    return {creator: _get(client, f"/v1/videos/{video}")["creator"] for creator, video in sorted(seen.items())}
+        response.raise_for_status()
+        answer = response.json()
+        videos |= {moment["creator_id"]: moment["video_id"] for moment in answer["moments"]}
+        console.print(_moments_table(query, answer))
+    return {creator: _get(client, f"/v1/videos/{video}")["creator"] for creator, video in sorted(videos.items())}
 
 
-def _moments_table(query: str, found: dict[str, Any]) -> Table:
-    table = Table("title", "from", "to", "relevance", title=f"“{query}” ({found['took_ms']} ms)", title_justify="left")
-    for moment in found["moments"][:MOMENTS_SHOWN]:
+def _moments_table(query: str, answer: dict[str, Any]) -> Table:
+    table = Table("title", "from", "to", "relevance", title=f"“{query}” ({answer['took_ms']} ms)", title_justify="left")
+    for moment in answer["moments"][:MOMENTS_SHOWN]:
         relevance = f"{moment['relevance_ppm'] / 10_000:.0f} %"
         table.add_row(moment["title"], time_code(moment["start_ms"]), time_code(moment["end_ms"]), relevance)
     return table
 
 
 def time_code(milliseconds: int) -> str:
-    """`83500` → `1:23.5`."""
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes}:{rest / 1000:04.1f}"
+    """Write milliseconds as a time: `83500` → `1:23.5`."""
+    minutes, rest_ms = divmod(milliseconds, 60_000)
+    return f"{minutes}:{rest_ms / 1000:04.1f}"
 
 
 def _wait_for_payouts(client: httpx.Client, creators: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Until what was earned has been paid out, as far as it reaches the threshold.
+    """Wait until everything that was earned has been paid out; return the earnings by creator.
 
     Raises:
-        Temporary: payouts are still on their way after the time a localnet needs.
+        Temporary: payouts are not settled after the time that a local network needs.
     """
     deadline = time.monotonic() + PAYOUTS_TIMEOUT_S
     while True:
         earnings = {creator: _get(client, f"/v1/creators/{creator}/earnings") for creator in creators}
-        if all(_settled(each) for each in earnings.values()):
+        if all(_is_settled(amounts) for amounts in earnings.values()):
             return earnings
         if time.monotonic() > deadline:
             raise Temporary(f"payouts are not settled after {PAYOUTS_TIMEOUT_S:.0f} s: {earnings}")
         time.sleep(POLL_S)
 
 
-def _settled(earnings: dict[str, Any]) -> bool:
+def _is_settled(earnings: dict[str, Any]) -> bool:
+    """Return whether everything earned has been paid and has arrived on chain."""
     accrued, paid, on_chain = (int(earnings[name]) for name in ("accrued", "paid", "on_chain"))
     return int(earnings["in_flight"]) == 0 and accrued == paid == on_chain > 0
 
 
 def _print_earnings(earnings: dict[str, dict[str, Any]], names: dict[str, str], console: Console) -> None:
     table = Table("creator", "accrued", "in flight", "paid", "on chain", title="PIX", title_justify="left")
-    for creator, each in earnings.items():
-        amounts = (int(each[name]) for name in ("accrued", "in_flight", "paid", "on_chain"))
+    for creator, document in earnings.items():
+        amounts = (int(document[name]) for name in ("accrued", "in_flight", "paid", "on_chain"))
         table.add_row(names[creator], *(f"{amount / 1_000_000:.6f}" for amount in amounts))
     console.print(table)

@@ -1,7 +1,7 @@
-"""What was deployed last: by which code and settings. A keeper that starts again leaves what is there as it is.
+"""A note of what was deployed last, by code and settings, so that a keeper that starts again leaves it running.
 
-Serve gives every deployment a version of its own and replaces all replicas for it, so that a keeper that deployed at
-each of its starts would take down what runs well. Knows nothing of how replicas are found or asked.
+Serve gives every deployment a new version and replaces all replicas for it: a keeper that deployed at each start would
+take down replicas that work. Does not know how replicas are found or checked.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ PACKAGES = ("cluster", "pipelines", "ledger", "serve")
 
 
 def is_there(settings: Settings, name: str, *, also_running: bool = True) -> bool:
-    """Whether this cluster's Serve has the application of this code and these settings, or is starting it.
+    """Return whether Serve runs, or is starting, the application with this code and these settings.
 
-    `also_running`: whether one that Serve takes for running counts.
+    Without `also_running`, only one that is starting counts.
     """
     from ray import serve as ray_serve
     from ray.serve.schema import ApplicationStatus
 
     application = ray_serve.status().applications.get(name)
-    counted = {ApplicationStatus.DEPLOYING} | ({ApplicationStatus.RUNNING} if also_running else set())
+    accepted = {ApplicationStatus.DEPLOYING} | ({ApplicationStatus.RUNNING} if also_running else set())
     path = runtime.private_path(settings, "deployed")
     return (
         application is not None
-        and application.status in counted
+        and application.status in accepted
         and path.exists()
         and path.read_text(encoding="ascii") == mark(settings)
     )
 
 
 def remember(settings: Settings) -> None:
-    """Note what is being deployed."""
+    """Note the code and settings that are being deployed."""
     runtime.replace_private(runtime.private_path(settings, "deployed"), mark(settings))
 
 
 def mark(settings: Settings) -> str:
-    """A digest of the code and the settings that replicas run with."""
+    """Return a digest of the code and the settings that replicas run with."""
     digest = hashlib.sha256(repr((settings.path, settings.data_dir, settings.sections)).encode())
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*")):

@@ -1,8 +1,8 @@
-"""Which replicas Serve runs at present, and the door's knowledge of them.
+"""The replicas that Serve runs at present, passed on to the door.
 
-Serve's controller is asked in one long call that returns when something has changed, so that a replica that comes or
-goes is known at once and nothing is spent while none does. What it says goes to the door's file and to the running
-door. Knows nothing of deploying.
+Serve's controller is asked by a long poll, which returns when something has changed: a replica that starts or ends is
+known at once, and waiting costs nothing. The list is written to the door's file and applied to the running door. Knows
+nothing of deploying.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cluster.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LISTEN_TIMEOUT_S = 90.0  # Serve answers after 30 to 60 s, also when nothing changed
-AGAIN_S = 0.5
-NEVER = -1  # the number of no snapshot: Serve tells what it knows at once
+LISTEN_TIMEOUT_S = 90.0  # Serve answers after 30 to 60 s even when nothing has changed
+AGAIN_S = 0.5  # after an error
+NEVER = -1  # a snapshot number that Serve never uses, so that it answers at once
 
 
 class Replicas:
-    """Follows one deployment, in a thread of its own."""
+    """Follows the replicas of one deployment, in a thread of its own."""
 
     def __init__(self, settings: Settings, app: str, deployment: str) -> None:
         self._settings = settings
@@ -36,15 +36,16 @@ class Replicas:
         self._thread = threading.Thread(target=self._follow, name="replicas", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow; twice is no error."""
+        """Start to follow; starting twice does nothing more."""
         if not self._thread.is_alive():
             self._thread.start()
 
     def end(self) -> None:
+        """Stop to follow."""
         self._ended.set()
 
     def feed(self) -> None:
-        """Bring file and door to what is known, if anything is; a door that was started a moment ago may lag.
+        """Write the known replicas to the door's file and to the running door, which may have been restarted since.
 
         Raises:
             Temporary: the door does not answer.
@@ -58,13 +59,13 @@ class Replicas:
         while not self._ended.is_set():
             try:
                 snapshot = self._listen(snapshot)
-            except Exception as error:  # noqa: BLE001  whatever it is, Serve is asked again; the keeper sees Ray's end
+            except Exception as error:  # noqa: BLE001  Serve is asked again; when Ray has ended, the keeper notices
                 log.warning("Serve does not say which replicas it has: %s", type(error).__name__)
                 snapshot = NEVER
                 self._ended.wait(AGAIN_S)
 
     def _listen(self, snapshot: int) -> int:
-        """Wait for a change, pass it on; the number of the snapshot that is known then."""
+        """Wait for a change and pass it on; return the number of the snapshot that is known now."""
         from ray.serve._private.common import DeploymentID
         from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
         from ray.serve._private.long_poll import LongPollNamespace
@@ -72,28 +73,29 @@ class Replicas:
         ray: Any = importlib.import_module("ray")
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
         key = (LongPollNamespace.DEPLOYMENT_TARGETS, DeploymentID(self._deployment, self._app))
-        answer = ray.get(controller.listen_for_change.remote({key: snapshot}), timeout=LISTEN_TIMEOUT_S)
-        if not isinstance(answer, dict) or key not in answer:  # nothing changed for a while
+        reply = ray.get(controller.listen_for_change.remote({key: snapshot}), timeout=LISTEN_TIMEOUT_S)
+        if not isinstance(reply, dict) or key not in reply:  # nothing has changed for a while
             return snapshot
-        self._changed(_backends(answer[key].object_snapshot.running_replicas))
-        found: int = answer[key].snapshot_id
-        return found
+        self._change(_backends(reply[key].object_snapshot.running_replicas))
+        number: int = reply[key].snapshot_id
+        return number
 
-    def _changed(self, found: list[Backend]) -> None:
-        log.info("replicas: %s", ", ".join(each.address for each in found) or "none")
+    def _change(self, backends: list[Backend]) -> None:
+        """Take a new list of replicas and pass it on to the door."""
+        log.info("replicas: %s", ", ".join(backend.address for backend in backends) or "none")
         with self._lock:
-            self._known = found
+            self._known = backends
         try:
             self.feed()
         except Temporary as error:
-            log.warning("%s", error)  # the keeper tells it again
+            log.warning("%s", error)  # the keeper calls `feed` again
 
 
-def _backends(running: list[Any]) -> list[Backend]:
-    """Replicas that are not about to end and have an HTTP server."""
-    found = [
-        Backend(each.replica_id.unique_id, f"{each.node_ip}:{each.backend_http_port}")
-        for each in running
-        if each.node_ip and each.backend_http_port
+def _backends(replicas: list[Any]) -> list[Backend]:
+    """Return the replicas that have an HTTP server, ordered by address."""
+    backends = [
+        Backend(replica.replica_id.unique_id, f"{replica.node_ip}:{replica.backend_http_port}")
+        for replica in replicas
+        if replica.node_ip and replica.backend_http_port
     ]
-    return sorted(found, key=lambda each: each.address)
+    return sorted(backends, key=lambda backend: backend.address)

@@ -1,9 +1,9 @@
-"""Serve as a service: how the supervisor starts it, and the keeper that deploys the application and watches over it.
+"""Serve as a service: how the supervisor starts and checks it, and the keeper that deploys the application.
 
-`python -m serve.service` joins the Ray cluster, makes the first admin key known, deploys, tells the door which replicas
-there are, and then looks every few seconds: an application that has disappeared is deployed again, new wallet claims
-are carried to the ledger. It ends with Serve on SIGTERM, and with an error when Ray has gone, so that the supervisor
-starts another. Replicas are restarted by Serve itself.
+`python -m serve.service` is the keeper. It joins the Ray cluster, stores the first admin key, deploys, and tells the
+door which replicas there are. Then, every few seconds, it deploys an application again that has disappeared, and copies
+new wallet claims to the ledger. On SIGTERM it ends together with Serve; when Ray has gone it ends with an error, so
+that the supervisor starts another one. Single replicas are restarted by Serve itself.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from serve.replicas import Replicas
 
 log = logging.getLogger(__name__)
 
-LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  where replicas are on other machines, the door must reach them
-RAY_ASKED_AFTER = 2  # looks in a row that found no replica
-UNHEALTHY_MAX = 15  # looks in a row before Serve is deployed anew
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  the door must reach replicas on other machines
+RAY_ASKED_AFTER = 2  # checks in a row that found no replica, before Ray is checked
+UNHEALTHY_MAX = 15  # checks in a row that found no replica, before Serve is deployed again
 
 
 @dataclass
 class Serve:
-    """The replicas, as the supervisor sees them: asked directly, so that a door that is away is not their fault."""
+    """The service `serve`. Its replicas are called directly, so that a missing door does not count against them."""
 
     settings: Settings
     name: str = "serve"
     needs: tuple[str, ...] = ("schema", "redis", "s3", "ray")
-    lives_on: tuple[str, ...] = ("ray",)  # to start over while Ray does takes the CPU that Ray would start with
+    lives_on: tuple[str, ...] = ("ray",)  # restarting while Ray restarts would take CPU that Ray needs
     start_timeout_s: float = 120.0
-    check_failures_max: int = 60  # Serve replaces replicas by itself; a keeper that hangs too is ended after minutes
+    check_failures_max: int = 60  # high, since Serve replaces replicas by itself; ends a keeper that hangs
     _was_ready: bool = False
 
     def prepare(self) -> None:
@@ -60,33 +60,36 @@ class Serve:
         return Command((sys.executable, "-m", "serve.service"), ray_cluster.environment(self.settings))
 
     def check(self) -> None:
-        """Alive; and at first also whole, and reached through the door, so that a search right after `pixr up` is."""
-        url = self._living()
+        """Check that a replica answers; until the first success also that it is complete and reached through the door.
+
+        So a search right after `pixr up` succeeds.
+        """
+        url = self._answering_url()
         if not self._was_ready:
-            # An index that finds too little is built anew with the stack running.
-            away = [f"{name}: {reason}" for name, reason in self._away(url).items() if name != "index"]
-            if away:
-                raise Temporary(f"Serve at {url} waits for {'; '.join(away)}")
+            # Not for an index that finds too little: it is rebuilt while the stack runs.
+            missing = [f"{name}: {reason}" for name, reason in self._missing(url).items() if name != "index"]
+            if missing:
+                raise Temporary(f"Serve at {url} waits for {'; '.join(missing)}")
             health.serve(runtime.serve_url(self.settings), certificate.trust(self.settings))
             self._was_ready = True
 
     def check_alive(self) -> None:
-        """Return when a replica answers."""
-        self._living()
+        """Return when a replica answers; raise `Temporary` otherwise."""
+        self._answering_url()
 
     def address(self) -> str:
         return runtime.serve_url(self.settings)
 
     def degraded(self) -> tuple[str, ...]:
-        """The dependencies that a replica lacks at present."""
-        lacking = {name for url in self._urls() for name in self._away(url)}
-        return tuple(sorted(lacking))
+        """Return the dependencies that a replica lacks at present."""
+        return tuple(sorted({name for url in self._urls() for name in self._missing(url)}))
 
     def _urls(self) -> list[str]:
-        return [f"http://{each.address}" for each in backends.read(door.backends_path(self.settings))]
+        """Return the replicas' URLs, from the door's file."""
+        return [f"http://{replica.address}" for replica in backends.read(door.backends_path(self.settings))]
 
-    def _living(self) -> str:
-        """The URL of a replica that answers."""
+    def _answering_url(self) -> str:
+        """Return the URL of a replica that answers; raise `Temporary` when none does."""
         reasons = ["no replica is ready"]
         for url in self._urls():
             try:
@@ -97,26 +100,27 @@ class Serve:
                 return url
         raise Temporary("; ".join(reasons))
 
-    def _away(self, url: str) -> dict[str, str]:
-        """What a replica says that it lacks, each with the reason."""
+    def _missing(self, url: str) -> dict[str, str]:
+        """Return the dependencies that a replica lacks, each with the reason."""
         headers = {config.SECRET_HEADER: runtime.secret(self.settings, door.SECRET)}
         try:
-            found = httpx.get(f"{url}/readyz", timeout=health.TIMEOUT_S, headers=headers).json()["dependencies"]
+            response = httpx.get(f"{url}/readyz", timeout=health.TIMEOUT_S, headers=headers)
+            dependencies = response.json()["dependencies"]
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise Temporary(f"Serve at {url} is not ready: {error}") from error
-        return {name: answer["reason"] for name, answer in found.items() if not answer["ok"]}
+        return {name: row["reason"] for name, row in dependencies.items() if not row["ok"]}
 
 
 def service(settings: Settings) -> Serve:
-    """For the entry point group `pixr.services`; Serve always runs on the cluster of the settings."""
+    """Return the service, for the entry point group `pixr.services`; it runs on the cluster of the settings."""
     return Serve(settings)
 
 
 def _check_deadlines(settings: Settings) -> None:
-    """Refuse a door that would give up on a search before the search itself does.
+    """Check that the door waits longer for a search than the search may take.
 
     Raises:
-        Rejected: [door] search_timeout_s is below [search] deadline_s.
+        Rejected: `[door] search_timeout_s` is not above `[search] deadline_s`.
     """
     from serve.settings import SearchSettings
 
@@ -127,7 +131,7 @@ def _check_deadlines(settings: Settings) -> None:
 
 
 class Keeper:
-    """Deploys the application and keeps it there."""
+    """Deploys the application, deploys it again when it disappears, and tells the door about its replicas."""
 
     def __init__(self, settings: Settings) -> None:
         from serve import app
@@ -141,10 +145,11 @@ class Keeper:
         self._replicas = Replicas(settings, app.APP, app.INGRESS)
 
     def end(self, _number: int, _frame: FrameType | None) -> None:
+        """End `run`, as a signal handler."""
         self._ended.set()
 
     def run(self) -> int:
-        """Until told to end (0), or until Ray is gone (1)."""
+        """Keep the application deployed; return 0 after `end`, 1 when Ray has gone."""
         self._register_admin()
         ray_cluster.connect(self._settings)
         self._deploy()
@@ -160,6 +165,7 @@ class Keeper:
         return 0
 
     def _step(self) -> None:
+        """Check once; deploy again after many failures, feed the door, copy wallet claims."""
         try:
             self._serve.check_alive()
             self._failures = 0
@@ -167,14 +173,14 @@ class Keeper:
             self._failures += 1
             if self._failures >= UNHEALTHY_MAX:
                 self._failures = 0
-                self._deploy(anew=True)
+                self._deploy(even_if_running=True)
             elif self._failures >= RAY_ASKED_AFTER:
                 self._require_ray()
         self._replicas.feed()
-        self._carry_wallets()
+        self._copy_wallets()
 
     def _require_ray(self) -> None:
-        """Ask whether the cluster is there at all.
+        """Check whether the cluster is there.
 
         Raises:
             ConnectionError: it is not.
@@ -190,30 +196,31 @@ class Keeper:
         with database.session(logins.url(self._settings, SERVE)) as connection:
             keys.ensure_admin(connection, runtime.secret(self._settings, "api_admin_key"))
 
-    def _carry_wallets(self) -> None:
+    def _copy_wallets(self) -> None:
         from ledger.settings import Economics
         from serve.creators import wallets
 
         with database.session(logins.url(self._settings, SERVE)) as connection:
             wallets.copy_claims(connection, self._settings.section(Economics))
 
-    def _deploy(self, *, anew: bool = False) -> None:
-        """Deploy the application, unless it is there as it should be: to deploy it again replaces every replica.
+    def _deploy(self, *, even_if_running: bool = False) -> None:
+        """Deploy the application unless Serve has it already, since deploying again replaces every replica.
 
-        `anew`: also where Serve believes that it runs well; what it is still starting is left to start.
+        With `even_if_running`, also when Serve reports it as running; not while it is starting.
         """
         from ray import serve as ray_serve
 
         from serve import app
 
         host = LOOPBACK if self._settings.ray.address == EMBEDDED else EVERYWHERE
-        # Replicas take this over, each with a port of its own; "HeadOnly" has them listen, and no proxy is started.
+        # Replicas use these options, each with its own port. "HeadOnly" makes them listen; `cluster.door.direct` keeps
+        # Serve from starting a proxy.
         ray_serve.start(proxy_location="HeadOnly", http_options={"host": host, "request_timeout_s": 60})
-        self._replicas.start()  # a replica may be ready long before its encoder is
-        if deployment.is_there(self._settings, app.APP, also_running=not anew):
+        self._replicas.start()  # before deploying: a replica may be ready long before its encoder is
+        if deployment.is_there(self._settings, app.APP, also_running=not even_if_running):
             log.info("the application is there already")
             return
-        deployment.remember(self._settings)  # before, or a keeper that ends meanwhile would have it started all over
+        deployment.remember(self._settings)  # first, or a keeper that ends in between would make the next deploy again
         ray_serve.run(app.application(self._settings), name=app.APP, route_prefix="/", blocking=False)
         log.info("deployed behind %s", runtime.serve_url(self._settings))
 
@@ -224,7 +231,7 @@ class Keeper:
 
 
 def main() -> int:
-    """The keeper's process."""
+    """Run the keeper's process; return its exit code."""
     telemetry.configure("serve-keeper")
     keeper = Keeper(settings_module.load())
     signal.signal(signal.SIGTERM, keeper.end)

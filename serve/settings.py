@@ -1,4 +1,4 @@
-"""The settings of search and of the HTTP door. Imports nothing of ours, so that reading the settings costs nothing."""
+"""The settings of search and of the HTTP interface. Imports nothing of ours, so that reading the settings is quick."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ ABOVE_ZERO = (
     "refused_pause_s", "refused_timeout_s",
 )  # fmt: skip
 PPM = 1_000_000
-WATCHED_ONCE_D = 8  # above the seven days in which a viewer counts once for a moment (`app.watched`)
-OBJECT_LINK_MAX_S = 7 * 86_400  # what S3 takes
-VARIED = (
+WATCHED_ONCE_D = 8  # days; above the seven in which a viewer counts once for a moment (`app.watched`)
+OBJECT_LINK_MAX_S = 7 * 86_400  # S3's own limit
+VARIED = (  # settings that a variant may change
     "vector_weight", "text_weight", "rrf_k", "ef_search", "feed_watched_weight", "feed_fresh_weight",
     "feed_stake_weight", "feed_half_life_s",
 )  # fmt: skip
@@ -83,7 +83,7 @@ VARIED = (
 
 @dataclass(frozen=True)
 class Variant:
-    """Other weights for a share of the viewers."""
+    """Other weights for a share of the viewers, in parts per million."""
 
     name: str
     share_ppm: int
@@ -92,80 +92,76 @@ class Variant:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a query becomes an answer, how many replicas answer, and what a caller may ask for."""
+    """How searches are answered, how many replicas answer them, and how much a caller may ask for."""
 
     SECTION: ClassVar[str] = "search"
 
-    # What may be asked.
+    # Requests.
     limit_default: int = 20
     limit_max: int = 100
     query_chars_max: int = 500
     body_max_bytes: int = 12_000_000
     image_max_bytes: int = 8_000_000
-    json_max_bytes: int = 64_000  # of every body but an image search's, and of that beside its picture
+    json_max_bytes: int = 64_000  # of a body; the picture of an image search does not count
     json_depth_max: int = 16
     json_values_max: int = 2000
-    image_pixels_max: int = 12_000_000  # decoded; a picture takes 4 bytes a pixel, twice
-    image_jpeg_pixels_max: int = (
-        64_000_000  # a JPEG (not progressive) above the other bound is decoded at a lower scale
-    )
-    image_folder: str = "queries/"  # of our bucket: the pictures that a search can name; empty is all of it
+    image_pixels_max: int = 12_000_000  # of a decoded picture, which takes 4 bytes a pixel, twice
+    image_jpeg_pixels_max: int = 64_000_000  # for JPEGs (not progressive): a large one is decoded at a lower scale
+    image_folder: str = "queries/"  # folder of our bucket with the pictures that a search can name; empty: all of it
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
-    candidates_max: int = 100  # of each list
-    exact_rows_max: int = 20_000  # up to here every vector is compared; above, the HNSW index is asked
+    candidates_max: int = 100  # per list (vectors, words)
+    exact_rows_max: int = 20_000  # up to so many rows every vector is compared; above, the index is searched
     ef_search: int = 200  # recall@10 of 0.97 at a million rows (benchmarks/LOG.md)
     scan_tuples_max: int = 100_000
     rrf_k: int = 60
     vector_weight: float = 1.0
     text_weight: float = 0.7
-    relevance_min_ppm: int = -1  # of moments that vectors alone find; -1: as the model is calibrated; 0: all are shown
-    bit_reranked: int = 4  # of a bit index: vectors compared exactly for each candidate
-    ivfflat_probes: int = 0  # lists that are looked through; 0 is twice their root
-    text_rows_max: int = 1000  # of several words: of each the best videos that are read, in the order of their ranks
-    text_videos_max: int = 50  # of the list of words; each is stood for by its moments nearest to the query
-    text_moments_max: int = 2  # of one video
-    statement_timeout_ms: int = 1000  # then once more, shorter, with hurried_ef_search
+    relevance_min_ppm: int = -1  # of moments found by vectors alone; -1: as the model is calibrated; 0: show all
+    bit_reranked: int = 4  # for a bit index: vectors compared exactly, per candidate
+    ivfflat_probes: int = 0  # lists that are searched; 0: twice the square root of their number
+    text_rows_max: int = 1000  # for several words: videos that are read per word, the best first
+    text_videos_max: int = 50  # videos in the list of words; their moments nearest to the query represent them
+    text_moments_max: int = 2  # such moments per video
+    statement_timeout_ms: int = 1000  # then one shorter try with hurried_ef_search
     hurried_ef_search: int = 40
-    stake_segments_max: int = 10_000  # that a filter by stake may leave to be compared
-    recall_interval_s: float = 60.0  # between searches that are made again by comparing everything; 0 is never
-    recall_share_max: float = 0.005  # of the time that such searches may take: of a million rows, half a second each
+    stake_segments_max: int = 10_000  # segments that a filter by stake may leave to be compared
+    recall_interval_s: float = 60.0  # between searches that are repeated by comparing everything; 0: never
+    recall_share_max: float = 0.005  # of the time, for repeated searches; one takes half a second on a million rows
     recall_timeout_ms: int = 30_000
-    warm_probes: int = 200  # searches by which a replica warms an index before it takes any
-    warm_recall_probes: int = 10  # of those, made again by comparing everything
-    warm_recall_min: float = 0.7  # below it a replica is not ready
-    warm_wait_s: float = 90.0  # how long a replica waits for that before it takes searches all the same
+    warm_probes: int = 200  # searches by which a replica warms an index before it takes requests
+    warm_recall_probes: int = 10  # of those, repeated by comparing everything
+    warm_recall_min: float = 0.7  # a replica with a lower recall is not ready
+    warm_wait_s: float = 90.0  # how long a replica waits for that before it takes requests all the same
     encode_timeout_s: float = 2.0  # then a search goes on without vectors, and earns nothing
-    image_timeout_s: float = 2.0  # a picture is decoded, checked and encoded within
-    deadline_s: float = 3.0  # of a whole request that reads, from the end of its body to the first byte of the answer
-    change_deadline_s: float = 30.0  # of one that changes something
+    image_timeout_s: float = 2.0  # for decoding, checking and encoding a picture
+    deadline_s: float = 3.0  # for a request that reads, from the end of its body to the first byte of the response
+    change_deadline_s: float = 30.0  # for a request that changes something
 
-    # Where it is read: replicas of the database while they keep up, else the primary.
-    generation_interval_s: float = 1.0  # a takedown is felt within this time
-    growth_interval_s: float = 5.0  # between dropping kept answers because videos were added, which many are in a row
-    stale_max_s: float = 60.0  # how long kept answers may be shown while the database is away
+    # The database: standbys while they keep up, else the primary.
+    generation_interval_s: float = 1.0  # a takedown takes effect within this time
+    growth_interval_s: float = 5.0  # between clearing caches because videos were added, often many in a row
+    stale_max_s: float = 60.0  # how old cached answers may be while the database is away
     connection_wait_s: float = 1.0
-    question_timeout_s: float = (
-        3.0  # of one question to the database; what a search asks has less (statement_timeout_ms)
-    )
+    question_timeout_s: float = 3.0  # for one call of the database; searches have less (statement_timeout_ms)
     replica_interval_s: float = 1.0
     replica_lag_max_s: float = 2.0
 
-    # What is sent: compressed from a size on, for who takes gzip (level 1 to 9).
+    # Responses: compressed from a size on, for clients that accept gzip (level 1 to 9).
     gzip_min_bytes: int = 1024
     gzip_level: int = 3  # a page of 20 moments, 15 kB: 0.16 ms of CPU (benchmarks/LOG.md)
-    idempotency_s: int = 86_400  # how long an Idempotency-Key stands for the search it was first sent with
-    idempotency_address_s: int = 600  # the same for viewers with neither a key nor a cookie of ours
-    operators_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that read /metrics and all of /readyz
+    idempotency_s: int = 86_400  # how long an Idempotency-Key stands for the search that it was first sent with
+    idempotency_address_s: int = 600  # the same for viewers with neither a key nor our cookie
+    operators_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that may read /metrics and all of /readyz
 
-    # What is kept: answers and query vectors, in each replica and in Redis.
+    # Caches of answers and query vectors, in each replica and in Redis.
     cache_entries_max: int = 2048
     cache_max_mb: int = 64
-    sources_kept_max: int = 20_000  # pictures and videos of which a replica remembers where they lie
+    sources_kept_max: int = 20_000  # pictures and videos whose S3 addresses a replica caches
     result_cache_s: int = 60
 
-    # How much may be asked: tokens a second and at most at once, for a key, and for an address (an IPv6 /64) without
-    # one: in general, for pictures and the page, for probes and metrics, and for keys that are wrong.
+    # Rate limits: tokens a second, and at most at once. For a key; and without a key for an address (an IPv6 /64): in
+    # general, for pictures and the page, for probes and metrics, and for wrong keys.
     key_rate_per_s: float = 500.0
     key_burst: int = 2000
     address_rate_per_s: float = 100.0
@@ -177,62 +173,60 @@ class SearchSettings:
     wrong_rate_per_s: float = 10.0
     wrong_burst: int = 50
 
-    # Anonymous viewers of one network are bounded together: the bits of an address that name it.
+    # Anonymous viewers of one network are bounded together; the network is the first so many bits of an address.
     prefix_ipv4_bits: int = 24
     prefix_ipv6_bits: int = 48
 
-    # What a replica does at once; who comes after that is answered 503. Each kind has places of its own, and of some of
-    # them one caller has a part (`_caller_max`, `_address_max`): an address, or a key, for all who use it together.
-    searches_max: int = 8  # at once; more make each of them slower and none sooner
-    searches_caller_max: int = 6  # of those, what one key or address may have; its others wait behind them
-    gate_wait_s: float = 1.0  # for a place; what is begun later is seldom done before its deadline
-    key_weight: float = 8.0  # by which keys have more of the places than addresses without one, while both wait
-    kept_part: int = 4  # one in so many places that are held for long (bodies, pictures, streams) is for keys alone
+    # How much a replica does at once; further requests get 503. Each kind has places of its own, of which one caller may
+    # have a part (`…_caller_max`, `…_address_max`). A caller is an address, or a key with all who use it.
+    searches_max: int = 8  # at once; more would only make each of them slower
+    searches_caller_max: int = 6  # of those, by one key or address; its others wait
+    gate_wait_s: float = 1.0  # for a place; a request that starts later seldom ends before its deadline
+    key_weight: float = 8.0  # how many times more places keys get than addresses without one, while both wait
+    kept_part: int = 4  # one in so many places that are held for long (bodies, pictures, streams) is for keys only
     lists_max: int = 2  # pages of videos and creators, which may read and count many rows
-    lists_caller_max: int = 1  # of those, what one key or address may have
-    waiting_max: int = 64
+    lists_caller_max: int = 1  # of those, by one key or address
+    waiting_max: int = 64  # requests that wait at a gate
     streams_max: int = 64
     streams_address_max: int = 16
-    bodies_max: int = 128  # on their way in
+    bodies_max: int = 128  # that are being received
     bodies_address_max: int = 32
     large_bodies_max: int = 4  # above json_max_bytes, in memory: a body of 12 MB takes four times that
-    large_bodies_address_max: int = 3  # being read; a network without a key has half of all at most
+    large_bodies_address_max: int = 3  # of those; a network without a key gets half of all at most
     images_max: int = 4  # pictures on their way to the encoder
-    images_caller_max: int = 3  # of those, what one key or address may have
+    images_caller_max: int = 3  # of those, by one key or address
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
-    key_questions_max: int = 4  # to the database, of its connections
-    known_keys_max: int = 200_000  # the newest, of which a replica knows that they exist (8 bytes each)
-    body_timeout_s: float = 10.0  # until a whole body is there
-    # Of a refused body so much is read and thrown away before the refusal is said, while it comes so quickly, after a
-    # first pause: who sends at full speed then sees why. What drips is answered after the pause, and cut off at the door.
+    key_questions_max: int = 4  # lookups of keys in the database
+    known_keys_max: int = 200_000  # the newest keys of which a replica knows that they exist (8 bytes each)
+    body_timeout_s: float = 10.0  # until a body has arrived completely
+    # The rest of a refused body is read and discarded before the refusal is sent, up to a size, while it arrives at this
+    # speed after a first pause: so a fast client sees the reason. A slow one is answered after the pause and cut off.
     refused_bytes_max: int = 32_000_000
     refused_bytes_per_s_min: int = 262_144
     refused_pause_s: float = 0.5
     refused_timeout_s: float = 2.0
-    write_timeout_s: float = 10.0  # for a part of an answer; a client that does not read is cut off
-    stream_timeout_s: float = 15.0  # of a search in parts, to its last byte
+    write_timeout_s: float = 10.0  # for a part of a response; a client that does not read is cut off
+    stream_timeout_s: float = 15.0  # for a search in parts, to its last byte
 
-    # Variants: "NAME SHARE_PPM WEIGHT=VALUE …", other weights for so many of a million viewers; the rest has none.
+    # Variants: "NAME SHARE_PPM WEIGHT=VALUE …", other weights for so many of a million viewers; all others have none.
     variants: tuple[str, ...] = ()
 
-    # The feed. Weights of what is watched, new and invested in; an age in which newness halves.
+    # The feed: weights of what is watched, new and invested in.
     feed_interval_s: float = 2.0
     feed_limit_max: int = 100
     feed_watched_weight: float = 1.0
     feed_fresh_weight: float = 1.0
-    feed_stake_weight: float = 0.5  # of what is invested in a moment, by its logarithm
-    feed_half_life_s: float = 7 * 86_400.0
-    watch_events_keep_d: int = 90  # days, after which a viewer may be shown again what they have watched; 0: for ever
+    feed_stake_weight: float = 0.5  # for the logarithm of what is invested in a moment
+    feed_half_life_s: float = 7 * 86_400.0  # the age at which newness has halved
+    watch_events_keep_d: int = 90  # days; then a viewer may be shown again what they have watched; 0: for ever
 
-    # Links, and cursors: the ids of the further pages, frozen.
+    # Links; and cursors, which contain the ids of the further pages.
     link_expires_s: int = 6 * 3600
-    object_link_expires_s: int = (
-        300  # at most, the link to the object store that one of ours leads to: none can be revoked
-    )
+    object_link_expires_s: int = 300  # of links to the object store, which our links redirect to and nothing can revoke
     cursor_expires_s: int = 900
     cursor_ids_max: int = 200
 
-    # Serving. CPUs are logical, and few on a laptop. A `_max` above the number beside it lets Serve scale up to it.
+    # Serving. CPUs are logical, and low enough for a laptop. Where `…_max` is above the number before it, Serve scales.
     replicas: int = 1
     replicas_max: int = 0
     replica_cpus: float = 0.2
@@ -240,20 +234,20 @@ class SearchSettings:
     encoder_replicas_max: int = 0
     encoder_cpus: float = 0.2
     encode_batch_max: int = 16
-    ongoing_requests_max: int = 512  # above the sum of all gates: they decide who is sent away
+    ongoing_requests_max: int = 512  # above the sum of all gates, so that the gates decide which requests are refused
     queued_requests_max: int = 256
-    scale_interval_s: float = 1.0  # between looks at how busy replicas are
-    scale_up_delay_s: float = 2.0  # of more work than they should have, before there are more of them
+    scale_interval_s: float = 1.0  # between measurements of how busy replicas are
+    scale_up_delay_s: float = 2.0  # of too much work, before replicas are added
     scale_down_delay_s: float = 120.0
     pool_max: int = 8  # connections of a replica to each database
-    threads_max: int = 8  # of a replica for rare calls, each with a connection; as many connections more
-    thread_wait_s: float = 2.0  # for one of those to be free
-    thread_timeout_s: float = 25.0  # of such a call, and of a statement in it
-    store_threads_max: int = 8  # of a replica for calls to the object store
-    store_timeout_s: float = 20.0  # of such a call
-    redis_calls_max: int = 64  # at once, of a replica
-    liveness_s: float = 15.0  # without an answer of a database that answers others: then a replica is replaced
-    keep_interval_s: float = 2.0
+    threads_max: int = 8  # threads of a replica for rare calls, each with a further connection
+    thread_wait_s: float = 2.0  # for a free one
+    thread_timeout_s: float = 25.0  # for such a call, and for a statement in it
+    store_threads_max: int = 8  # threads of a replica for calls of the object store
+    store_timeout_s: float = 20.0  # for such a call
+    redis_calls_max: int = 64  # calls of Redis at once, per replica
+    liveness_s: float = 15.0  # a replica is replaced when its database, which answers others, is silent for so long
+    keep_interval_s: float = 2.0  # between the keeper's checks
     cors_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -276,17 +270,18 @@ class SearchSettings:
         if not (1 <= self.prefix_ipv4_bits <= 32 and 1 <= self.prefix_ipv6_bits <= 128):
             raise ValueError("prefix_ipv4_bits must be 1 to 32, prefix_ipv6_bits 1 to 128")
         self._check_least()
-        self._check_manners()
+        self._check_others()
         self.varied()
 
     @property
     def gated_max(self) -> int:
-        """Requests that hold or await a place of some gate."""
+        """Requests that can hold or await a place at the gates at once."""
         bodies = self.bodies_max + self.large_bodies_max * 3
         waited_for = self.searches_max + self.lists_max + self.key_questions_max + self.waiting_max * 3
         return waited_for + self.streams_max + bodies
 
     def _check_least(self) -> None:
+        """Check that settings are not too low."""
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
         if not self.key_weight > 1:
@@ -302,7 +297,8 @@ class SearchSettings:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
 
-    def _check_manners(self) -> None:
+    def _check_others(self) -> None:
+        """Check settings that are not in `POSITIVE` or `ABOVE_ZERO`."""
         if self.watch_events_keep_d and self.watch_events_keep_d < WATCHED_ONCE_D:
             raise ValueError(
                 f"watch_events_keep_d is {self.watch_events_keep_d}, expected 0 or {WATCHED_ONCE_D} or more"
@@ -310,18 +306,23 @@ class SearchSettings:
         if not 1 <= self.gzip_level <= 9:
             raise ValueError(f"gzip_level is {self.gzip_level}, expected 1 to 9")
         for network in self.operators_from:
-            ipaddress.ip_network(network)  # a ValueError says what is wrong with it
+            ipaddress.ip_network(network)  # raises ValueError
 
     def varied(self) -> tuple[Variant, ...]:
-        """The variants, each with the settings it searches by."""
-        found = tuple(self._variant(text) for text in self.variants)
-        if len({each.name for each in found}) < len(found):
+        """Return the variants, each with the settings that it searches with.
+
+        Raises:
+            ValueError: a variant is malformed, names repeat, or the shares exceed 1,000,000.
+        """
+        variants = tuple(self._variant(text) for text in self.variants)
+        if len({variant.name for variant in variants}) < len(variants):
             raise ValueError("variants must have different names")
-        if sum(each.share_ppm for each in found) > PPM:
+        if sum(variant.share_ppm for variant in variants) > PPM:
             raise ValueError(f"the shares of variants come to more than {PPM}")
-        return found
+        return variants
 
     def _variant(self, text: str) -> Variant:
+        """Parse one variant."""
         words = text.split()
         if len(words) < 3 or not words[0].isidentifier() or not words[1].isdecimal() or int(words[1]) < 1:
             raise ValueError(f'variant {text!r} must be "NAME SHARE_PPM WEIGHT=VALUE …"')
@@ -329,5 +330,5 @@ class SearchSettings:
         known = {weight: value for weight, _, value in (pair.partition("=") for pair in pairs)}
         if not known.keys() <= set(VARIED):
             raise ValueError(f"variant {name} may change {', '.join(VARIED)}")
-        weights = {each: type(getattr(self, each))(value) for each, value in known.items()}
+        weights = {weight: type(getattr(self, weight))(value) for weight, value in known.items()}
         return Variant(name, int(share), replace(self, variants=(), **weights))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection
 from solders.pubkey import Pubkey
@@ -23,6 +23,8 @@ from cluster.errors import Rejected
 from ledger.settings import Economics
 
 UNPAYABLE = "the wallet cannot be paid"  # how the reason of such a hold begins
+# SQL fragment: whether the creator `c` of the query around it has no wallet.
+HAS_NO_WALLET: LiteralString = "NOT EXISTS (SELECT FROM ledger.wallets w WHERE w.creator_id = c.id)"
 ONES = "1" * 12  # of no key in base 58, except by choice: the chain's own programs and settings are named so
 PROGRAMS = frozenset((
     "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",

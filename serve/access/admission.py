@@ -6,8 +6,8 @@ pays; with a valid key its principal pays, so that callers with keys who share a
 A key that this replica has not seen lately must be looked up in the database. That takes a token from a small bucket
 for wrong keys at the address, which is given back when the key is valid or the database could not answer, but not when
 the caller hangs up; two lookups per address run at once. When that bucket is empty, keys that were valid a minute ago
-and keys that exist (`known_keys`) are still looked up, without queueing behind possibly wrong ones; if such a key is no
-longer valid, the address's ordinary bucket pays. All others are refused without a lookup.
+and keys that exist (`known_keys`) are still looked up, without queueing behind possibly wrong ones; if such a key turns out
+to be invalid, the address's ordinary bucket pays. All others are refused without a lookup.
 
 Where a body is sent to a route that requires a key, the key is checked before the first byte of the body is read.
 """

@@ -290,7 +290,7 @@ def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_
     Returns the new key's id, and the new key itself. An old key that expires sooner anyway keeps its expiry.
 
     Raises:
-        Rejected: there is no such key, or it was revoked or has expired.
+        Rejected: the key does not exist, was revoked, or has expired.
     """
     row = connection.execute(
         "WITH living AS (SELECT id, expires_at - created_at AS lifetime FROM app.api_keys"
@@ -315,7 +315,7 @@ def revoke(connection: Connection[Any], key_id: int) -> None:
     """Revoke a key; revoking it again changes nothing.
 
     Raises:
-        Rejected: there is no such key.
+        Rejected: the key does not exist.
     """
     done = connection.execute(
         "UPDATE app.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %s", (key_id,)
@@ -343,7 +343,7 @@ def one(connection: Connection[Any], key_id: int) -> KeyRow:
     """Return one key, also if it is revoked or expired.
 
     Raises:
-        Rejected: there is no such key.
+        Rejected: the key does not exist.
     """
     row = connection.execute(f"{KEYS} WHERE k.id = %s", (key_id,)).fetchone()
     if row is None:

@@ -1,4 +1,4 @@
-"""`pixr index`: plan, build and follow the vector indexes, and change the model. Asks the database; decides nothing."""
+"""`pixr index`: plan, build and inspect the vector indexes, and change the model; decides nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def index() -> None:
 def plan_command(
     context: Context, rows: int | None, dimensions: int | None, model: str, memory_mb: int, as_json: bool
 ) -> None:
-    """What each kind of index would cost; asks the database only for what is not given."""
+    """Show what each kind of index would cost; the database is asked only for what is not given."""
     from pipelines.index import admin as index_admin
 
     if rows is None or dimensions is None:
@@ -46,7 +46,7 @@ def plan_command(
         rows, dimensions = rows or target.rows, dimensions or target.dimensions
     plans = [index_admin.plan(profile, rows, dimensions, memory_mb) for profile in index_admin.PROFILES]
     if as_json:
-        context.emit({"plans": [dataclasses.asdict(each) | {"build_mb": each.build_mb} for each in plans]})
+        context.emit({"plans": [dataclasses.asdict(plan) | {"build_mb": plan.build_mb} for plan in plans]})
     else:
         context.console.print(_plans(plans))
 
@@ -56,14 +56,15 @@ def _plans(plans: list[IndexCost]) -> Table:
 
     title = f"{plans[0].rows:,} rows of {plans[0].dimensions:,} dimensions"
     table = Table("profile", "vectors", "index", "build memory", "lists", "verdict", title=title, box=None)
-    for each in plans:
-        lists = f"{each.lists:,}" if each.lists else ""
-        sizes = (_size(each.heap_bytes), _size(each.index_bytes), f"{each.build_mb:,} MB")
-        table.add_row(each.profile, *sizes, lists, each.refused or "can be built")
+    for plan in plans:
+        lists = f"{plan.lists:,}" if plan.lists else ""
+        sizes = (_size(plan.heap_bytes), _size(plan.index_bytes), f"{plan.build_mb:,} MB")
+        table.add_row(plan.profile, *sizes, lists, plan.refused or "can be built")
     return table
 
 
 def _size(count: int) -> str:
+    """Write a number of bytes in MB or GB (decimal)."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
@@ -74,22 +75,22 @@ def _size(count: int) -> str:
 @json_option
 @click.pass_obj
 def build_command(context: Context, model: str, profile: Profile, memory_mb: int, as_json: bool) -> None:
-    """Build an index beside the traffic; one that is there is built anew."""
+    """Build an index while searches go on; an existing one is rebuilt."""
     from pipelines.index import admin as index_admin
 
     with context.connect(OWNER, autocommit=True) as connection, context.connect(OWNER, autocommit=True) as other:
         target = index_admin.model(other, model)
         work = (connection, target, profile, memory_mb)
-        name = index_admin.build(*work) if as_json else _followed(context, other, work)
-        built = [each for each in index_admin.indexes(other, target.id) if each.name == name]
+        name = index_admin.build(*work) if as_json else _build_with_progress(context, other, work)
+        built = next(made for made in index_admin.indexes(other, target.id) if made.name == name)
     if as_json:
-        context.emit({"index": dataclasses.asdict(built[0]), "model": target.name, "rows": target.rows})
+        context.emit({"index": dataclasses.asdict(built), "model": target.name, "rows": target.rows})
     else:
-        context.console.print(f"{name}: {target.rows:,} rows, {_size(built[0].bytes)}")
+        context.console.print(f"{name}: {target.rows:,} rows, {_size(built.bytes)}")
 
 
-def _followed(context: Context, connection: Connection[Any], work: tuple[Any, ...]) -> str:
-    """Build in a thread and show how far it is."""
+def _build_with_progress(context: Context, connection: Connection[Any], work: tuple[Any, ...]) -> str:
+    """Build in a thread and show the progress; return the index's name. `work` are the arguments of `admin.build`."""
     from concurrent.futures import ThreadPoolExecutor, wait
 
     from rich.progress import Progress
@@ -109,32 +110,35 @@ def _followed(context: Context, connection: Connection[Any], work: tuple[Any, ..
 @json_option
 @click.pass_obj
 def status_command(context: Context, as_json: bool) -> None:
-    """The models, how much of the catalogue they cover, and their indexes."""
+    """Show the models, how much of the catalogue they cover, and their indexes."""
     from rich.table import Table
 
     from pipelines.index import admin as index_admin
 
     with context.connect(READER, autocommit=True) as connection:
-        found = [(each, index_admin.indexes(connection, each.id)) for each in index_admin.models(connection)]
+        models = [(model, index_admin.indexes(connection, model.id)) for model in index_admin.models(connection)]
     if as_json:
         documents = [
-            dataclasses.asdict(each) | {"indexes": [vars(one) | {"advice": one.advice(each.rows)} for one in own]}
-            for each, own in found
+            dataclasses.asdict(model)
+            | {"indexes": [vars(index) | {"advice": index.advice(model.rows)} for index in indexes]}
+            for model, indexes in models
         ]
         context.emit({"models": documents})
         return
     table = Table("model", "dimensions", "used", "rows", "missing", "indexes", box=None)
-    for each, own in found:
-        names = ", ".join(f"{one.name} {_size(one.bytes)}{'' if one.valid else ' (invalid)'}" for one in own)
-        counts = (f"{each.rows:,}", f"{each.missing:,}")
-        table.add_row(each.name, str(each.dimensions), _use(each), *counts, names or "none")
+    for model, indexes in models:
+        names = ", ".join(f"{made.name} {_size(made.bytes)}{'' if made.valid else ' (invalid)'}" for made in indexes)
+        counts = (f"{model.rows:,}", f"{model.missing:,}")
+        table.add_row(model.name, str(model.dimensions), _use(model), *counts, names or "none")
     context.console.print(table)
-    for each, own in found:
-        for advice in (f"{one.name}: {one.advice(each.rows)}" for one in own if one.advice(each.rows)):
-            context.console.print(f"[yellow]{advice}[/]")
+    for model, indexes in models:
+        for made in indexes:
+            if advice := made.advice(model.rows):
+                context.console.print(f"[yellow]{made.name}: {advice}[/]")
 
 
 def _use(model: ModelCoverage) -> str:
+    """Return what a model is used for: searches, or only vectors of new moments."""
     return "searched" if model.active else "followed" if model.followed else ""
 
 
@@ -144,14 +148,14 @@ def _use(model: ModelCoverage) -> str:
 @json_option
 @click.pass_obj
 def backfill_command(context: Context, model: str, priority: int, as_json: bool) -> None:
-    """Give MODEL a vector of every moment beside the traffic, and from then on of every new one (`pixr jobs`)."""
+    """Compute a vector by MODEL for every moment while searches go on, and from then on for new ones (see `pixr jobs`)."""
     from pipelines.index import admin as index_admin
     from pipelines.jobs import jobs
     from pipelines.models import encoder
 
     with context.connect(JOBS, autocommit=True) as connection:
         if model not in {known.name for known in index_admin.models(connection)}:
-            encoder.locate(model)  # refuses a name that is none, before there is a job
+            encoder.locate(model)  # refuses an unknown name before a job is created
         job = jobs.backfill(context.settings, connection, model, priority=priority)
     if as_json:
         context.emit({"job": job})
@@ -165,7 +169,7 @@ def backfill_command(context: Context, model: str, priority: int, as_json: bool)
 @json_option
 @click.pass_obj
 def repool_command(context: Context, as_json: bool) -> None:
-    """Make moments and vectors anew of kept frame vectors ([ingest] frame_vectors), by today's rules for shots."""
+    """Compute moments and vectors again from stored frame vectors ([ingest] frame_vectors), by today's rules for shots."""
     from cluster import runtime
     from cluster.storage import Storage
     from pipelines import repool
@@ -173,23 +177,23 @@ def repool_command(context: Context, as_json: bool) -> None:
 
     storage, ingest = Storage(runtime.endpoints(context.settings).s3), context.settings.section(IngestSettings)
     with context.connect(JOBS, autocommit=True) as connection:
-        done = repool.run(connection, storage, context.settings.s3.bucket, ingest)
+        report = repool.run(connection, storage, context.settings.s3.bucket, ingest)
     if as_json:
-        context.emit(done)
+        context.emit(report)
     else:
         context.console.print(
-            f"{done['videos']:,} videos with {done['segments']:,} moments; {done['skipped']:,} left as they are"
+            f"{report['videos']:,} videos with {report['segments']:,} moments; {report['skipped']:,} left as they are"
         )
-    for reason in () if as_json else done["refused"]:
+    for reason in () if as_json else report["refused"]:
         context.console.print(f"  {reason}", style="yellow")
-    raise SystemExit(1 if done["refused"] else 0)
+    raise SystemExit(1 if report["refused"] else 0)
 
 
 @index.command("unfollow")
 @click.argument("model")
 @click.pass_obj
 def unfollow_command(context: Context, model: str) -> None:
-    """Let MODEL no longer get vectors of new moments. Those that it has stay."""
+    """Stop computing vectors of new moments by MODEL. Existing ones stay."""
     from pipelines.index import admin as index_admin
 
     with context.connect(JOBS, autocommit=True) as connection:
@@ -203,9 +207,9 @@ def unfollow_command(context: Context, model: str) -> None:
 @json_option
 @click.pass_obj
 def switch_command(context: Context, model: str, force: bool, as_json: bool) -> None:
-    """Make MODEL the one that searches use, at once and for all of them; back again is the same command.
+    """Make MODEL the one that searches use, at once and for all searches; switch back with the same command.
 
-    Refused while it lacks moments, or while its index finds too little of what is nearest.
+    Refused while it lacks moments, or while its index finds too few of the nearest ones.
     """
     import asyncio
 

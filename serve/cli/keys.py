@@ -1,4 +1,4 @@
-"""`pixr keys`: making, listing, rotating and revoking API keys. Asks the database; decides nothing."""
+"""`pixr keys`: create, list, rotate and revoke API keys, in the database; decides nothing."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def create(
     expires_days: float | None,
     as_json: bool,
 ) -> None:
-    """Make a key for NAME, a program or a person. It is shown once and kept nowhere."""
+    """Create a key for NAME, a program or a person. It is shown once and stored nowhere."""
     from cluster.errors import Rejected
-    from serve.access import keys as own
+    from serve.access import keys as key_table
 
     seconds = None if expires_days is None else max(1, int(expires_days * DAY_S))
     if for_any and creators:
         raise Rejected("--for names creators and --for-any all of them", code="bad-creators", hint="give one of them")
-    speaks_for = own.ANY if for_any else creators or None
+    speaks_for = key_table.ANY if for_any else creators or None
     with context.connect(SERVE) as connection:
-        number, token = own.create(
+        number, token = key_table.create(
             connection, name, scopes, creator_id=creator_id, creators=speaks_for, expires_in_s=seconds
         )
-        _show_new(context, own.one(connection, number), token, as_json)
+        _show_new(context, key_table.one(connection, number), token, as_json)
 
 
 @keys.command("list")
@@ -65,20 +65,20 @@ def list_command(context: Context, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from serve.access import keys as own
+    from serve.access import keys as key_table
 
     with context.connect(SERVE) as connection:
-        found = own.listing(connection)
+        rows = key_table.listing(connection)
     if as_json:
-        context.emit([each.document() for each in found])
+        context.emit([row.document() for row in rows])
         return
     table = Table("id", "name", "scopes", "creator", "made", "ends", box=None, header_style="dim")
-    for each in found:
-        ends = "revoked" if each.revoked_at else f"{each.expires_at:%Y-%m-%d %H:%M}" if each.expires_at else ""
-        creator = ", ".join(each.creators or ()) or str(each.creator_id or "")
-        made = f"{each.created_at:%Y-%m-%d %H:%M}"
-        table.add_row(str(each.id), escape(each.name), " ".join(each.scopes), escape(creator), made, ends)
-    context.console.print(table if found else "no keys yet")
+    for row in rows:
+        ends = "revoked" if row.revoked_at else f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else ""
+        creator = ", ".join(row.creators or ()) or str(row.creator_id or "")
+        made = f"{row.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(str(row.id), escape(row.name), " ".join(row.scopes), escape(creator), made, ends)
+    context.console.print(table if rows else "no keys yet")
 
 
 @keys.command("rotate")
@@ -87,27 +87,28 @@ def list_command(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def rotate(context: Context, key_id: int, grace_hours: float, as_json: bool) -> None:
-    """Make a key like KEY_ID, which lives on for a while, so that its users can change over."""
-    from serve.access import keys as own
+    """Create a key like KEY_ID, which works for a while longer, so that its users can change over."""
+    from serve.access import keys as key_table
 
     with context.connect(SERVE) as connection:
-        number, token = own.rotate(connection, key_id, grace_s=int(grace_hours * 3600))
-        _show_new(context, own.one(connection, number), token, as_json)
+        number, token = key_table.rotate(connection, key_id, grace_s=int(grace_hours * 3600))
+        _show_new(context, key_table.one(connection, number), token, as_json)
 
 
 @keys.command("revoke")
 @click.argument("key_id", type=click.IntRange(1))
 @click.pass_obj
 def revoke(context: Context, key_id: int) -> None:
-    """End a key, within seconds."""
-    from serve.access import keys as own
+    """Revoke a key; it stops working within seconds."""
+    from serve.access import keys as key_table
 
     with context.connect(SERVE) as connection:
-        own.revoke(connection, key_id)
+        key_table.revoke(connection, key_id)
     context.console.print(f"key {key_id} is revoked")
 
 
 def _show_new(context: Context, key: Any, token: str, as_json: bool) -> None:
+    """Print a new key; the key itself goes to standard output alone, so that a script can read it."""
     if as_json:
         context.emit(key.document() | {"key": token})
         return

@@ -1,4 +1,4 @@
-"""`pixr search` and `pixr index`. Asks the HTTP interface, or the database, and prints; decides nothing."""
+"""`pixr search`: calls the HTTP interface and prints the answer; decides nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT = 10
 def search(context: Context, text: str, image: str, limit: int, as_json: bool) -> None:
     """Find moments by what they show: TEXT in plain words, a picture, or both.
 
-    That nothing matches is an answer, said in words; it is no error, so the exit code is 0.
+    When nothing matches, the command says so and exits with 0: that is an answer, not an error.
     """
     from cluster import runtime
     from cluster.door import certificate
@@ -56,7 +56,7 @@ def search(context: Context, text: str, image: str, limit: int, as_json: bool) -
 
 
 def _picture(image: str) -> bytes | str:
-    """What stands for a picture: its address in the store, or the bytes of a file."""
+    """Return a picture's address in the store, or the bytes of a file."""
     if image.startswith("s3://") or not image:
         return image
     try:
@@ -66,13 +66,14 @@ def _picture(image: str) -> bytes | str:
 
 
 def _nothing(text: str, answer: Answer) -> str:
-    """That nothing was found, and what to try."""
+    """Return the sentence for an answer without moments, and what to try."""
     if answer.nothing_matches:
         return f"Nothing matches “{text}”. Try other words, fewer words, or the name of something that is seen."
     return f"Nothing found for “{text}” with what can be asked at present. Try again in a moment."
 
 
 def _moments(text: str, answer: Answer) -> Table:
+    """Make the table of an answer's moments."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -93,8 +94,8 @@ def _moments(text: str, answer: Answer) -> Table:
 
 
 def time_code(milliseconds: int) -> str:
-    """`3683500` → `1:01:23.5`, `83500` → `1:23.5`."""
-    minutes, rest = divmod(milliseconds, 60_000)
+    """Write milliseconds as a time: `3683500` → `1:01:23.5`, `83500` → `1:23.5`."""
+    minutes, rest_ms = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
-    seconds = f"{rest // 1000:02d}.{rest % 1000 // 100}"
+    seconds = f"{rest_ms // 1000:02d}.{rest_ms % 1000 // 100}"
     return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"

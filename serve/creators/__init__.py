@@ -1,1 +1,1 @@
-"""What the HTTP interface shows of creators' earnings, and the wallets that manifests claim."""
+"""Creators' money as the HTTP interface shows it, and the wallets that manifests claim."""

@@ -1,6 +1,6 @@
-"""What a creator has earned, as the HTTP door shows it: amounts in base units, as strings, with what they mean.
+"""A creator's earnings as the HTTP interface shows them: amounts in base units, as strings, with their currency.
 
-The ledger counts; this adds the currency, and refuses creators that the catalogue does not know.
+The ledger computes the amounts; this module adds the currency, and refuses creators that the catalogue does not know.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ledger.archive.shelf import Shelf
 from ledger.creators import counters, earnings, statements
 from ledger.creators.statements import BEGIN, Place
 from ledger.payouts import listing
+from pipelines.catalog import creators
 
 CURRENCY = "PIX"
 DECIMALS = 6
@@ -26,22 +27,26 @@ COLUMNS = ("at", "entry_id", "kind", "account", "amount", "currency", "signature
 
 
 def of(connection: Connection[Any], creator_id: int) -> dict[str, Any]:
-    """The document of `GET /v1/creators/{id}/earnings`."""
+    """Return the document of `GET /v1/creators/{id}/earnings`.
+
+    Raises:
+        Rejected: 404, the creator does not exist.
+    """
     public_id = check_creator(connection, creator_id)
     return earnings.of(connection, creator_id).document() | {"creator_public_id": public_id} | MONEY
 
 
-async def counted(client: redis.asyncio.Redis, mark: str, creator_id: int) -> int | None:
-    """The live counter of a creator; None where there is none, or Redis is away."""
+async def counted(client: redis.asyncio.Redis, key_prefix: str, creator_id: int) -> int | None:
+    """Return what a creator has earned by the live counter in Redis, in base units; None without one, or without Redis."""
     try:
-        found = await client.hget(mark + counters.EARNED, str(creator_id))
+        amount = await client.hget(key_prefix + counters.EARNED, str(creator_id))
     except redis.RedisError:
         return None
-    return int(found) if found is not None else None
+    return int(amount) if amount is not None else None
 
 
 def earned(connection: Connection[Any], creator_id: int) -> int:
-    """The same from the journal."""
+    """Return what a creator has earned by the journal, in base units, before reversals."""
     return counters.earned(connection, creator_id)
 
 
@@ -52,9 +57,21 @@ def statement_csv(
     before: Place = BEGIN,
     limit: int = statements.ROWS_MAX,
 ) -> tuple[str, Place | None]:
-    """A part of every movement of a creator's money, newest first, and where the next one begins; None after the last.
+    """Return a part of a creator's statement, all movements of their money from the newest to the oldest.
 
-    The first part begins with a header; then each posting is a line (CRLF, RFC 4180). `shelf`: where old ones lie.
+    Args:
+        connection: Any.
+        shelf: Where old entries are archived.
+        creator_id: The creator's number.
+        before: Where the part begins; the first one starts with a header.
+        limit: Movements at most.
+
+    Returns:
+        The part as CSV (CRLF, RFC 4180), one line for each posting, and where the next part begins; None after the
+            last.
+
+    Raises:
+        Rejected: 404, the creator does not exist (only for the first part).
     """
     text = io.StringIO()
     writer = csv.writer(text)
@@ -70,19 +87,33 @@ def statement_csv(
 def payouts(
     connection: Connection[Any], creator_id: int, before: int | None, limit: int
 ) -> tuple[list[dict[str, Any]], int]:
-    """A creator's payouts before one of them, newest first, each with the signature of its transaction; and how many."""
-    whose = {"creator_public_id": check_creator(connection, creator_id)}
-    found = listing.payouts(connection, creator_id=creator_id, before=before, limit=limit)
-    return [line.document() | whose for line in found], listing.count(connection, creator_id)
+    """Return a creator's payouts, the newest first, each with its transaction's signature, and their total number.
+
+    Args:
+        connection: Any.
+        creator_id: The creator's number.
+        before: Only payouts with a lower id; None: from the newest on.
+        limit: Payouts at most.
+
+    Returns:
+        A document for each payout, and the number of all payouts.
+
+    Raises:
+        Rejected: 404, the creator does not exist.
+    """
+    public_id = check_creator(connection, creator_id)
+    lines = listing.payouts(connection, creator_id=creator_id, before=before, limit=limit)
+    documents = [line.document() | {"creator_public_id": public_id} for line in lines]
+    return documents, listing.count(connection, creator_id)
 
 
 def check_creator(connection: Connection[Any], creator_id: int) -> str:
-    """The public id of a creator.
+    """Return the public id of a creator.
 
     Raises:
-        Rejected: the catalogue knows no such creator.
+        Rejected: 404, the creator does not exist.
     """
-    row = connection.execute("SELECT public_id FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
-    if row is None:
+    public_id = creators.public_id(connection, creator_id)
+    if public_id is None:
         raise Rejected(f"there is no creator {creator_id}", status=404, code="not-found")
-    return str(row[0])
+    return public_id

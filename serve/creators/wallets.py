@@ -1,6 +1,7 @@
-"""Carries the wallets that manifests claim from the catalogue to the ledger, which owns them. Safe to run at any time.
+"""Copies the wallets that manifests claim from the catalogue to the ledger, which decides whether to accept them.
 
-The catalogue and the ledger never meet; this floor knows both. A claim is taken only where a creator has no wallet.
+The catalogue and the ledger do not import each other; this package knows both. A claim counts only for a creator
+without a wallet, so that copying again changes nothing.
 """
 
 from __future__ import annotations
@@ -15,43 +16,38 @@ from psycopg_pool import ConnectionPool
 from cluster.errors import Rejected
 from ledger.creators import wallets
 from ledger.settings import Economics
+from pipelines.catalog.creators import CLAIMED_WALLETS
 
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 1000
+# One query with an anti-join across both packages' tables, since nearly every claim has been copied before.
+PAGE = f"{CLAIMED_WALLETS} AND c.id > %s AND {wallets.HAS_NO_WALLET} ORDER BY c.id LIMIT %s"
 
 
 def copy_claims(source: ConnectionPool[Any] | Connection[Any], economics: Economics) -> int:
-    """Claim for every creator whose manifest names a wallet and who has none in the ledger. How many were new."""
+    """Claim in the ledger the wallets of manifests for creators who have none there; return how many were new."""
     if isinstance(source, ConnectionPool):
         with source.connection() as connection:
             return copy_claims(connection, economics)
-    taken, after = 0, 0
-    while page := _page(source, after):
+    claimed, after_id = 0, 0
+    while page := source.execute(PAGE, (after_id, PAGE_ROWS)).fetchall():
         for creator_id, wallet in page:
-            taken += _claim(source, economics, creator_id, wallet)
-        after = page[-1][0]
+            claimed += _claim(source, economics, creator_id, wallet)
+        after_id = page[-1][0]
     source.commit()
-    return taken
-
-
-def _page(connection: Connection[Any], after: int) -> list[tuple[int, str]]:
-    # An anti-join, since nearly every creator has been carried over before.
-    return connection.execute(
-        "SELECT c.id, c.wallet FROM media.creators c WHERE c.wallet IS NOT NULL AND c.id > %s"
-        " AND NOT EXISTS (SELECT FROM ledger.wallets w WHERE w.creator_id = c.id) ORDER BY c.id LIMIT %s",
-        (after, PAGE_ROWS),
-    ).fetchall()
+    return claimed
 
 
 def _claim(connection: Connection[Any], economics: Economics, creator_id: int, wallet: str) -> bool:
+    """Claim one wallet; return False, and log it once, where the ledger refuses it."""
     try:
         return wallets.claim(connection, economics, creator_id, wallet)
     except Rejected as error:
-        _say_once(creator_id, str(error))
+        _log_once(creator_id, str(error))
         return False
 
 
 @lru_cache(maxsize=10_000)
-def _say_once(creator_id: int, why: str) -> None:
-    log.warning("claim not taken: %s", why, extra={"creator_id": creator_id})
+def _log_once(creator_id: int, reason: str) -> None:
+    log.warning("claim not taken: %s", reason, extra={"creator_id": creator_id})

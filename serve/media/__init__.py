@@ -1,1 +1,1 @@
-"""Links to pictures and videos, and the objects that they lead to."""
+"""Links to pictures and videos, and the objects in the store that they lead to."""

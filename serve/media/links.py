@@ -1,8 +1,8 @@
-"""Links to thumbnails and videos.
+"""Signed links to thumbnails and videos.
 
-A link is signed over its path and its expiry, so that a <video> element needs no key and a link that leaks dies by
-itself. Expiries are rounded to ten minutes: the same moment keeps the same link for a while, and browsers can cache it.
-Knows nothing of tables or of S3; `routes.media` leads on to the objects.
+A link is signed over its path and its expiry, so that a `<video>` element needs no key and a leaked link stops working.
+Expiries are rounded to ten minutes: the same moment keeps the same link for a while and browsers can cache it. Knows
+neither tables nor S3; `routes.media` redirects to the objects.
 """
 
 from __future__ import annotations
@@ -28,23 +28,44 @@ CONTENT_TYPES = {
     "avi": "video/x-msvideo", "divx": "video/x-msvideo",
 }  # fmt: skip
 
-# Read once a process: the secret's file does not change under a running deployment.
+# By data folder, read once per process: the secret's file does not change while a deployment runs.
 _keys: dict[Path, bytes] = {}
 
 
 def thumbnail_url(settings: Settings, segment_id: int, *, private: bool = False) -> str:
-    """A link to a moment's picture; `private` when it is given to someone who may see a private video."""
+    """Return a link to a moment's thumbnail; `private` for callers who may see a private video."""
     return signed(settings, f"/media/thumbnails/{segment_id}", private=private)
 
 
 def play_url(settings: Settings, video_id: int, start_ms: int, end_ms: int, *, private: bool = False) -> str:
-    """A link that plays a moment: the video, with the media fragment `#t=start,end` in seconds."""
+    """Return a link that plays a moment: the video with the media fragment `#t=start,end` in seconds.
+
+    Args:
+        settings: The deployment's, for the key and the lifetime.
+        video_id: The video's number.
+        start_ms: Where the moment starts, in milliseconds.
+        end_ms: Where it ends.
+        private: For callers who may see a private video.
+
+    Returns:
+        The link, relative to the server.
+    """
     link = signed(settings, f"/media/videos/{video_id}", private=private)
     return f"{link}#t={start_ms / 1000:.3f},{end_ms / 1000:.3f}"
 
 
 def signed(settings: Settings, path: str, *, private: bool = False, now_s: float | None = None) -> str:
-    """A path with expiry and signature. The grant to see a private video is part of what is signed."""
+    """Return a path with its expiry and a signature.
+
+    Args:
+        settings: The deployment's, for the key and the lifetime.
+        path: Such as `/media/videos/7`.
+        private: Whether the link gives access to a private video; that is signed too.
+        now_s: The current time in seconds since 1970; None: the clock's.
+
+    Returns:
+        The path with the query `expires=…&signature=…`.
+    """
     now = time.time() if now_s is None else now_s
     lasts_s = settings.section(SearchSettings).link_expires_s
     expires_s = (int(now + lasts_s) // LINK_STEP_S + 1) * LINK_STEP_S
@@ -55,10 +76,18 @@ def signed(settings: Settings, path: str, *, private: bool = False, now_s: float
 def check(
     settings: Settings, path: str, expires_s: int, signature: str, *, private: bool, now_s: float | None = None
 ) -> None:
-    """Refuse a link that is not ours or no longer valid.
+    """Check that a link was signed by this deployment and has not expired.
+
+    Args:
+        settings: The deployment's, for the key.
+        path: The link's path.
+        expires_s: The link's expiry in seconds since 1970.
+        signature: The link's signature.
+        private: Whether the link gives access to a private video.
+        now_s: The current time in seconds since 1970; None: the clock's.
 
     Raises:
-        Rejected: as it says.
+        Rejected: 403, the signature is wrong, or the link has expired.
     """
     expected = _signature(settings, path, expires_s, private)
     if not hmac.compare_digest(signature.encode(), expected.encode()):
@@ -80,4 +109,5 @@ def _key(settings: Settings) -> bytes:
 
 
 def content_type(uri: str) -> str:
+    """Return the media type of an object by the ending of its name."""
     return CONTENT_TYPES.get(uri.rpartition(".")[2].lower(), "application/octet-stream")

@@ -1,9 +1,9 @@
-"""Where a browser reads the objects of the store: links that `/media/…` redirects to.
+"""The addresses at which browsers read objects of the store; `/media/…` redirects to them.
 
-The embedded store is behind the door, which routes `/<bucket>/…` with a signature to it and keeps the Host header: its
-links are relative and signed for the host that the client used. A store that is given by URL is read there, at its
-`public_url` if it has one. Asks nobody: a link to an object that is gone is answered 404 by the store, and nothing can
-take one back, so that each lives for minutes (`object_link_expires_s`).
+The embedded store is behind the door, which passes signed requests for `/<bucket>/…` on with their Host header: its
+links are relative and signed for the host that the client used. An external store is read at its `public_url`, or else
+its `url`. Makes no request: the store answers 404 for an object that is gone. Nothing can revoke a link, so each is
+valid for minutes only (`object_link_expires_s`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from serve.settings import SearchSettings
 
 
 def public_origin(s3: S3Settings) -> str:
-    """Scheme and host of the store as browsers see it; "" where that is the door."""
+    """Return scheme and host of the store as browsers reach it; "" where that is the door."""
     if s3.url == EMBEDDED and not s3.public_url:
         return ""
     parts = urlsplit(_public_url(s3))
@@ -35,7 +35,23 @@ def location(
     method: str = "GET",
     now_s: float | None = None,
 ) -> str:
-    """The link to an object, for a client that asked with this Host header, by this method."""
+    """Return the link to an object.
+
+    Args:
+        settings: The deployment's, for the store's address and the lifetime.
+        endpoint: The store's credentials.
+        uri: The object, `s3://bucket/key`.
+        host: The Host header of the client's request.
+        content_type: The media type that the store shall answer with.
+        method: The HTTP method that the client will use.
+        now_s: The current time in seconds since 1970; None: the clock's.
+
+    Returns:
+        The link, relative to the door for the embedded store.
+
+    Raises:
+        Rejected: `uri` is not the address of an object.
+    """
     bucket, key = storage.split(uri)
     origin = public_origin(settings.s3)
     lasts_s = settings.section(SearchSettings).object_link_expires_s
@@ -52,5 +68,5 @@ def location(
 
 
 def _public_url(s3: S3Settings) -> str:
-    """Without a URL it is Amazon's own, by region."""
+    """Return the store's address as browsers reach it; without a URL in the settings it is Amazon's, by region."""
     return s3.public_url or s3.url or f"https://s3.{s3.region}.amazonaws.com"

@@ -1,8 +1,9 @@
-"""Where pictures and videos lie and who may see them, kept while the catalogue stands at the same generation.
+"""The S3 addresses of pictures and videos and who may see them, cached for one generation of the catalogue.
 
-A page shows twenty pictures, each of which would cost the primary a question that the search itself did not. A replica
-asks for each once a generation, of any database that keeps up, and of the primary what such a one does not have. A
-takedown is felt as in searches, within `generation_interval_s`; what is private is never kept and asked of the primary.
+A page shows twenty pictures, and each would cost the primary a query that the search itself did not need. A replica
+asks once per generation for each: a standby of the database that keeps up, or the primary for what the standby does not
+have yet. A takedown takes effect as in searches, within `generation_interval_s`. Private videos are never cached; the
+primary is asked each time.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ PRIVATE = "private"
 
 @dataclass(frozen=True)
 class Source:
-    """An object that may be led to, by its S3 address."""
+    """An object that a link may lead to: its S3 address and its video's visibility."""
 
     uri: str
     visibility: str
 
 
 class Sources:
-    """One replica's. Used inside one event loop; every call may raise `Temporary` or `psycopg.Error`."""
+    """One replica's cache. For use inside one event loop; every call may raise `Temporary` or `psycopg.Error`."""
 
     def __init__(self, readers: Readers, generation: Generation, kept_max: int) -> None:
         self._readers, self._generation, self._kept_max = readers, generation, kept_max
@@ -38,40 +39,42 @@ class Sources:
         self._kept_at = 0
 
     async def picture(self, segment_id: int, *, private: bool) -> Source | None:
-        """A moment's picture; None where there is none, or none that may be seen. `private`: with a grant."""
+        """Return a moment's picture; None where there is none that may be seen. `private`: also a private video's."""
 
-        async def look(connection: AsyncConnection[Any]) -> Source | None:
-            found = await videos.picture(connection, segment_id)
-            return Source(found.uri, found.visibility) if found is not None and found.uri is not None else None
+        async def read(connection: AsyncConnection[Any]) -> Source | None:
+            picture = await videos.picture(connection, segment_id)
+            return Source(picture.uri, picture.visibility) if picture is not None and picture.uri is not None else None
 
-        return await self._seen("picture", segment_id, look, private=private)
+        return await self._get("picture", segment_id, read, private=private)
 
     async def video(self, video_id: int, *, private: bool) -> Source | None:
-        """A ready video, as `picture`."""
+        """Return a ready video; None where there is none that may be seen. `private`: also a private one."""
 
-        async def look(connection: AsyncConnection[Any]) -> Source | None:
-            found = await videos.get(connection, video_id)
-            is_ready = found is not None and found.status == "ready"
-            return Source(found.playback_uri or found.source_uri, found.visibility) if found and is_ready else None
+        async def read(connection: AsyncConnection[Any]) -> Source | None:
+            video = await videos.get(connection, video_id)
+            if video is None or video.status != "ready":
+                return None
+            return Source(video.playback_uri or video.source_uri, video.visibility)
 
-        return await self._seen("video", video_id, look, private=private)
+        return await self._get("video", video_id, read, private=private)
 
-    async def _seen(self, kind: str, number: int, look: Question[Source | None], *, private: bool) -> Source | None:
+    async def _get(self, kind: str, number: int, read: Question[Source | None], *, private: bool) -> Source | None:
+        """Return a source from the cache, or else read it; None for a private one without access."""
         if private:
-            return await self._readers.primary(look)
+            return await self._readers.primary(read)
         generation = (await self._generation.now()).generation
         if generation != self._kept_at:
             self._kept.clear()
             self._kept_at = generation
-        found = self._kept.get((kind, number)) or await self._readers.ask(look) or await self._readers.primary(look)
-        if found is None or found.visibility == PRIVATE:
+        source = self._kept.get((kind, number)) or await self._readers.ask(read) or await self._readers.primary(read)
+        if source is None or source.visibility == PRIVATE:
             return None
-        if generation == self._kept_at:  # it may have moved on while this was asked
-            self._keep((kind, number), found)
-        return found
+        if generation == self._kept_at:  # the generation may have risen while the database was asked
+            self._keep((kind, number), source)
+        return source
 
-    def _keep(self, name: tuple[str, int], found: Source) -> None:
-        self._kept[name] = found
+    def _keep(self, name: tuple[str, int], source: Source) -> None:
+        self._kept[name] = source
         self._kept.move_to_end(name)
         while len(self._kept) > self._kept_max:
             self._kept.popitem(last=False)
