@@ -18,7 +18,7 @@ def client(url: str) -> redis.Redis:
 
 def async_client(url: str) -> redis.asyncio.Redis:
     """Return a client with the same short timeouts for use inside an event loop."""
-    made: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+    connection: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
         url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
     )
-    return made
+    return connection

@@ -47,12 +47,12 @@ def path_and_query(
         The percent-encoded path, `?`, and the query with the signature.
     """
     step_s = max(1, expires_s // STEPS)
-    at = dt.datetime.fromtimestamp(int(now_s) // step_s * step_s, dt.UTC)
-    scope = f"{at:%Y%m%d}/{endpoint.region}/s3/aws4_request"
+    signed_at = dt.datetime.fromtimestamp(int(now_s) // step_s * step_s, dt.UTC)
+    scope = f"{signed_at:%Y%m%d}/{endpoint.region}/s3/aws4_request"
     query = {
         "X-Amz-Algorithm": ALGORITHM,
         "X-Amz-Credential": f"{endpoint.key}/{scope}",
-        "X-Amz-Date": f"{at:%Y%m%dT%H%M%SZ}",
+        "X-Amz-Date": f"{signed_at:%Y%m%dT%H%M%SZ}",
         "X-Amz-Expires": str(expires_s),
         "X-Amz-SignedHeaders": "host",
         **(overrides or {}),
@@ -61,7 +61,7 @@ def path_and_query(
     quoted_path = quote(path, safe="/~")
     request = f"{method}\n{quoted_path}\n{query_text}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
     text = f"{ALGORITHM}\n{query['X-Amz-Date']}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    signature = hmac.new(_key(endpoint.secret, f"{at:%Y%m%d}", endpoint.region), text.encode(), hashlib.sha256)
+    signature = hmac.new(_key(endpoint.secret, f"{signed_at:%Y%m%d}", endpoint.region), text.encode(), hashlib.sha256)
     return f"{quoted_path}?{query_text}&X-Amz-Signature={signature.hexdigest()}"
 
 

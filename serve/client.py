@@ -563,8 +563,8 @@ class Client:
             Temporary: the server is away or busy.
         """
         body = {"source": source, "creator": creator, "manifest": manifest, "model": model, "options": options}
-        given = {name: value for name, value in body.items() if value}
-        return of(Job, self._call("POST", "/v1/jobs", json=given, headers=_keyed(idempotency_key)))
+        sent = {name: value for name, value in body.items() if value}
+        return of(Job, self._call("POST", "/v1/jobs", json=sent, headers=_keyed(idempotency_key)))
 
     @call("GET /v1/jobs/{job_id}")
     def job(self, job_id: str) -> Job:

@@ -115,18 +115,18 @@ def config_check(context: Context) -> None:
 @click.pass_obj
 def config_show(context: Context, as_json: bool) -> None:
     """Show every setting with its value and its default; secrets are masked."""
-    shown = {
-        name: {field.name: _shown(field.name, getattr(section, field.name)) for field in dataclasses.fields(section)}
+    sections = {
+        name: {field.name: _masked(field.name, getattr(section, field.name)) for field in dataclasses.fields(section)}
         for name, section in context.settings.sections.items()
     }
     if as_json:
-        context.emit(shown)
+        context.emit(sections)
         return
     table = Table("setting", "value", "default", box=None, pad_edge=False, header_style="dim")
-    for name, values in shown.items():
+    for name, values in sections.items():
         kind = type(context.settings.sections[name])
         for field in dataclasses.fields(kind):
-            value, default = values[field.name], _shown(field.name, field.default)
+            value, default = values[field.name], _masked(field.name, field.default)
             table.add_row(f"\\[{name}] {field.name}", str(value), "" if value == default else str(default))
     context.console.print(table)
 
@@ -134,7 +134,7 @@ def config_show(context: Context, as_json: bool) -> None:
 config.add_command(cli_secrets.secrets)
 
 
-def _shown(name: str, value: Any) -> Any:
+def _masked(name: str, value: Any) -> Any:
     """Return a setting's value as it may be printed: secrets masked, passwords in URLs removed."""
     if name in ("secret", "key", "password", "token") and value:
         return "***"

@@ -48,16 +48,16 @@ def url(settings: Settings, role: Role) -> str:
         Rejected: the settings name neither a URL for the role nor the owner's.
         Temporary: the database has to be asked and does not answer.
     """
-    own = runtime.role_url(settings, role)
-    shared = runtime.role_url(settings, OWNER)
-    if not own and not shared:
+    own_url = runtime.role_url(settings, role)
+    owners_url = runtime.role_url(settings, OWNER)
+    if not own_url and not owners_url:
         hint = f"set [postgres] {role.setting}, or run this where it is set"
         raise Rejected(f"this machine knows no database URL for {role.part}", code="no-database-url", hint=hint)
-    if own:
-        return own
-    with database.session(shared, autocommit=True) as connection:
-        may = connection.execute(MAY_ASSUME, (role.name,)).fetchone()
-    return assuming(shared, role) if may is not None else shared
+    if own_url:
+        return own_url
+    with database.session(owners_url, autocommit=True) as connection:
+        may_assume = connection.execute(MAY_ASSUME, (role.name,)).fetchone()
+    return assuming(owners_url, role) if may_assume is not None else owners_url
 
 
 def held(settings: Settings, role: Role) -> str:

@@ -261,5 +261,5 @@ def _require_pgvector(connection: Connection) -> None:
     row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
     version = row[0] if row else "none"
     if tuple(int(part) for part in version.split(".")) < PGVECTOR_MIN:
-        wanted = ".".join(map(str, PGVECTOR_MIN))
-        raise Rejected(f"pgvector is {version}, {wanted} or newer is needed", hint="ALTER EXTENSION vector UPDATE")
+        needed = ".".join(map(str, PGVECTOR_MIN))
+        raise Rejected(f"pgvector is {version}, {needed} or newer is needed", hint="ALTER EXTENSION vector UPDATE")

@@ -104,7 +104,7 @@ class Postgres:
 
 
 def _run(argv: tuple[str, ...]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise Rejected(f"initdb failed: {lines[-1] if lines else done.returncode}")
+    process = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
+    if process.returncode:
+        lines = (process.stderr or process.stdout).strip().splitlines()
+        raise Rejected(f"initdb failed: {lines[-1] if lines else process.returncode}")

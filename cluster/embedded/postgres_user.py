@@ -168,13 +168,13 @@ def _linked_folders(folder: Path) -> list[Path]:
 def _failure(argv: tuple[str, ...]) -> str:
     """Return why a command fails; empty when it succeeds."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=TRIAL_MAX_S, cwd=ROOT, check=False)
+        process = subprocess.run(argv, capture_output=True, text=True, timeout=TRIAL_MAX_S, cwd=ROOT, check=False)
     except subprocess.TimeoutExpired:
         return f"the trial did not end within {TRIAL_MAX_S:.0f} s"
-    if not done.returncode:
+    if not process.returncode:
         return ""
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"the trial ended with code {done.returncode}"
+    lines = process.stderr.strip().splitlines()
+    return lines[-1] if lines else f"the trial ended with code {process.returncode}"
 
 
 def _restrict(files: Iterable[str]) -> None:

@@ -114,10 +114,10 @@ def _juice(verb: str, *arguments: str) -> str:
     """
     argv = (_juicefs(), verb, *arguments)
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=JUICEFS_TIMEOUT_S, check=False)
+        process = subprocess.run(argv, capture_output=True, text=True, timeout=JUICEFS_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise Temporary(f"`juicefs {verb}` did not end within {JUICEFS_TIMEOUT_S:.0f} s") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise Rejected(f"the S3 gateway's `juicefs {verb}` failed: {lines[-1] if lines else done.returncode}")
-    return done.stdout
+    if process.returncode:
+        lines = process.stderr.strip().splitlines()
+        raise Rejected(f"the S3 gateway's `juicefs {verb}` failed: {lines[-1] if lines else process.returncode}")
+    return process.stdout

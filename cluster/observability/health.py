@@ -33,12 +33,12 @@ def postgres(url: str) -> None:
 
 def redis(url: str) -> None:
     """Check that Redis answers a PING; raise `Temporary` when it does not."""
-    where = database.where_of(url)
+    address = database.where_of(url)
     try:
         with redis_client.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
             client.ping()
     except redis_client.RedisError as error:
-        raise Temporary(f"Redis at {where} is unreachable: {error}") from error
+        raise Temporary(f"Redis at {address} is unreachable: {error}") from error
 
 
 def s3(endpoint: S3Endpoint) -> None:

@@ -317,10 +317,10 @@ def revoke(connection: Connection[Any], key_id: int) -> None:
     Raises:
         Rejected: the key does not exist.
     """
-    done = connection.execute(
+    updated = connection.execute(
         "UPDATE app.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %s", (key_id,)
     )
-    if done.rowcount == 0:
+    if updated.rowcount == 0:
         raise _unknown(key_id)
 
 

@@ -60,8 +60,8 @@ class KnownKeys:
         return self._contains(prefix)
 
     def _contains(self, prefix: int) -> bool:
-        at = int(np.searchsorted(self._prefixes, np.uint64(prefix)))
-        return at < len(self._prefixes) and int(self._prefixes[at]) == prefix
+        position = int(np.searchsorted(self._prefixes, np.uint64(prefix)))
+        return position < len(self._prefixes) and int(self._prefixes[position]) == prefix
 
     async def _read_new(self) -> None:
         """Add the keys that were created since the last refresh."""

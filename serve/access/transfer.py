@@ -81,13 +81,13 @@ class Transfer:
             Rejected: it is too large, too slow, or not acceptable (`bodies.check`), or the gates are full.
             Temporary: the gates are full.
         """
-        search, (whose, network, weight) = self._search, _sender(scope, self._search)
+        search, (payer, network, weight) = self._search, _sender(scope, self._search)
         picture = scope["path"] in PICTURES
         bytes_max = search.body_max_bytes if picture else search.json_max_bytes
         if _announced(scope) > bytes_max:
             raise bodies.too_large(bytes_max)
         intake = Intake(receive, search.body_timeout_s)
-        with self._gates.bodies.passed(whose, weight):
+        with self._gates.bodies.passed(payer, weight):
             is_small = await intake.until(search.json_max_bytes)
         if is_small:
             yield intake.checked(search, picture=picture)
@@ -95,7 +95,7 @@ class Transfer:
         if not picture:
             raise bodies.too_large(bytes_max)
         try:
-            with self._gates.large_shares.passed(whose, weight):
+            with self._gates.large_shares.passed(payer, weight):
                 async with self._gates.large_bodies.passed(network, weight):
                     if not await intake.until(bytes_max):
                         raise bodies.too_large(bytes_max)

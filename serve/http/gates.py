@@ -28,9 +28,9 @@ _CALLER: ContextVar[tuple[str, float]] = ContextVar("pixr_caller", default=("", 
 
 
 @contextmanager
-def asked_by(whose: str, weight: float) -> Iterator[None]:
+def asked_by(name: str, weight: float) -> Iterator[None]:
     """Run the block, and all tasks started in it, on behalf of a caller of a weight; `asker` returns them."""
-    token = _CALLER.set((whose, weight))
+    token = _CALLER.set((name, weight))
     try:
         yield
     finally:
@@ -89,7 +89,7 @@ class Gate:
         waiting_max: int,
         wait_s: float | None = None,
         share_max: int | None = None,
-        kept: int = 0,
+        for_keys: int = 0,
         stranger_max: int | None = None,
     ) -> None:
         """Make a gate.
@@ -100,10 +100,10 @@ class Gate:
             waiting_max: How many requests wait for a place.
             wait_s: How many seconds one waits; None: without a limit.
             share_max: Places that one caller may hold; None: all.
-            kept: Places for callers with a key only; for work that takes long, where fair turns would come too late.
+            for_keys: Places for callers with a key only; for work that takes long, where fair turns would come too late.
             stranger_max: Places that one caller without a key may hold; None: `share_max`.
         """
-        self._kind, self._strangers_max = kind, max(1, places_max - kept)
+        self._kind, self._strangers_max = kind, max(1, places_max - for_keys)
         self._places_max, self._waiting_max, self._wait_s = places_max, waiting_max, wait_s
         self._share_max = share_max or places_max
         self._stranger_max = stranger_max or self._share_max
@@ -124,7 +124,7 @@ class Gate:
         return self._waiting
 
     @asynccontextmanager
-    async def passed(self, whose: str = "", weight: float = STRANGER) -> AsyncIterator[None]:
+    async def passed(self, name: str = "", weight: float = STRANGER) -> AsyncIterator[None]:
         """Hold a place for the block, after waiting for one if necessary.
 
         Callers of weight 8 together get eight times as many places as callers of weight 1 while both wait. A caller may
@@ -132,7 +132,7 @@ class Gate:
         waiting ones is refused in favour of a caller with fewer.
 
         Args:
-            whose: The caller's name; each request without one counts as a caller of its own.
+            name: The caller's; each request without one counts as a caller of its own.
             weight: The caller's weight.
 
         Yields:
@@ -141,7 +141,7 @@ class Gate:
         Raises:
             Temporary: too many requests wait, or no place became free in time.
         """
-        caller = self._caller(whose, weight)
+        caller = self._caller(name, weight)
         if self._held < self._places_max and caller.may:
             self._take(caller)
         else:
@@ -239,28 +239,28 @@ class Gate:
             if caller.queue:
                 self._queued[caller] = None
 
-    def _caller(self, whose: str, weight: float) -> _CallerShare:
+    def _caller(self, name: str, weight: float) -> _CallerShare:
         """Return a caller's share, made at their first request, with turns that are not too far behind the others'."""
         if weight not in self._ranks:
             self._ranks[weight] = _Rank(weight, self._places_max if weight > STRANGER else self._strangers_max)
         rank = self._ranks[weight]
         if not any(each.rank is rank for each in self._queued):
             rank.turn = max(rank.turn, self._turn - CREDIT_TURNS)
-        caller = self._callers.get(whose) if whose else None
+        caller = self._callers.get(name) if name else None
         if caller is None or caller.rank is not rank:
             share_max = self._share_max if weight > STRANGER else self._stranger_max
-            places_max = share_max if whose else self._places_max
-            caller = _CallerShare(rank, places_max, max(1, self._waiting_max // 2) if whose else self._waiting_max + 1)
-            if whose:
+            places_max = share_max if name else self._places_max
+            caller = _CallerShare(rank, places_max, max(1, self._waiting_max // 2) if name else self._waiting_max + 1)
+            if name:
                 self._forget()
-                self._callers[whose] = caller
+                self._callers[name] = caller
         caller.turn = max(caller.turn, rank.served - CREDIT_TURNS)
         return caller
 
     def _forget(self) -> None:
         """Drop callers that hold nothing and wait for nothing, once there are many; they come back as new ones."""
         if len(self._callers) >= CALLERS_MAX:
-            self._callers = {whose: share for whose, share in self._callers.items() if share.held or share.queue}
+            self._callers = {name: share for name, share in self._callers.items() if share.held or share.queue}
 
     def _full(self) -> Temporary:
         return Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
@@ -274,18 +274,20 @@ def _order(caller: _CallerShare) -> tuple[float, int, int]:
 class Shares:
     """Places of which one caller may hold a part. Nothing waits: a request beyond the limit is refused at once."""
 
-    def __init__(self, kind: str, places_max: int, share_max: int, kept: int = 0, keyed_max: int | None = None) -> None:
+    def __init__(
+        self, kind: str, places_max: int, share_max: int, for_keys: int = 0, keyed_max: int | None = None
+    ) -> None:
         """Make the places.
 
         Args:
             kind: The plural noun that refusals use, e.g. `streams`.
             places_max: How many are held at once.
             share_max: How many one caller without a key may hold.
-            kept: How many of them are for callers with a key only.
+            for_keys: How many of them are for callers with a key only.
             keyed_max: How many one caller with a key may hold; None: `share_max`.
         """
         self._kind = kind
-        self._places_max, self._share_max, self._kept = places_max, share_max, kept
+        self._places_max, self._share_max, self._for_keys = places_max, share_max, for_keys
         self._keyed_max = keyed_max or share_max
         self._by_caller: Counter[str] = Counter()
 
@@ -295,24 +297,24 @@ class Shares:
         return self._by_caller.total()
 
     @contextmanager
-    def passed(self, whose: str, weight: float = STRANGER) -> Iterator[None]:
+    def passed(self, name: str, weight: float = STRANGER) -> Iterator[None]:
         """Hold a place of a caller for the block.
 
         Raises:
             Temporary: the caller, or all callers together, hold as many as they may.
         """
         is_stranger = weight <= STRANGER
-        places_max = self._places_max - (self._kept if is_stranger else 0)
+        places_max = self._places_max - (self._for_keys if is_stranger else 0)
         share_max = self._share_max if is_stranger else self._keyed_max
-        if self._by_caller[whose] >= share_max or self.held >= places_max:
+        if self._by_caller[name] >= share_max or self.held >= places_max:
             raise Temporary(f"too many {self._kind} at once", RETRY_AFTER_S)
-        self._by_caller[whose] += 1
+        self._by_caller[name] += 1
         try:
             yield
         finally:
-            self._by_caller[whose] -= 1
-            if not self._by_caller[whose]:
-                del self._by_caller[whose]
+            self._by_caller[name] -= 1
+            if not self._by_caller[name]:
+                del self._by_caller[name]
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,7 @@ def of(search: SearchSettings) -> Gates:
             large_max * 2,
             search.gate_wait_s,
             share_max=address_max,
-            kept=large_max // part,
+            for_keys=large_max // part,
             stranger_max=min(address_max, max(1, large_max // 2)),  # callers without a key count by network here
         ),
         questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
@@ -359,7 +361,7 @@ def pictures(search: SearchSettings) -> Gate:
         places_max * 2,
         search.gate_wait_s,
         share_max=search.images_caller_max,
-        kept=places_max // search.kept_part,
+        for_keys=places_max // search.kept_part,
     )
 
 

@@ -237,7 +237,7 @@ async def test_callers_who_fill_the_room_to_wait_in_give_way_to_one_who_has_less
 
 
 async def test_a_part_of_the_places_that_are_held_for_long_is_for_keys_alone() -> None:
-    gate = Gate("pictures", 4, 4, wait_s=0.05, kept=1)
+    gate = Gate("pictures", 4, 4, wait_s=0.05, for_keys=1)
     async with AsyncExitStack() as stack:
         for whose in "abc":
             await stack.enter_async_context(gate.passed(whose))
@@ -251,7 +251,7 @@ async def test_a_part_of_the_places_that_are_held_for_long_is_for_keys_alone() -
 
 
 async def test_strangers_by_any_number_of_names_wait_in_a_bounded_room_beside_a_place_kept_for_keys() -> None:
-    gate, until, held = Gate("pictures", 2, 4, kept=1), asyncio.Event(), list[str]()
+    gate, until, held = Gate("pictures", 2, 4, for_keys=1), asyncio.Event(), list[str]()
     tasks = [asyncio.create_task(hold(gate, f"{number}", until, held)) for number in range(50)]
     await asyncio.sleep(0.01)
     assert (gate.held, gate.waiting) == (1, 4)
@@ -285,7 +285,7 @@ async def _read(own: gates.Gates, whose: str, weight: float, until: asyncio.Even
 
 
 def test_the_last_places_of_bodies_and_streams_are_for_keys() -> None:
-    shares = gates.Shares("bodies", 8, 8, kept=2)
+    shares = gates.Shares("bodies", 8, 8, for_keys=2)
     with ExitStack() as stack:
         for number in range(6):
             stack.enter_context(shares.passed(f"{number}"))
