@@ -107,7 +107,7 @@ class ObjectStore:
         self.peak_share = 0.0
         self.spilled_mb = 0.0
 
-    def look(self) -> None:
+    def measure(self) -> None:
         """Measure how full the store is now and update the figures.
 
         Raises:

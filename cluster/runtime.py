@@ -141,7 +141,7 @@ def secret(settings: Settings, name: str) -> str:
         return path.read_text(encoding="ascii")
 
 
-def mark(settings: Settings) -> str:
+def redis_prefix(settings: Settings) -> str:
     """Return the prefix of this deployment's keys in Redis, which it may share with other deployments: `pixr:…:`."""
     return f"pixr:{hashlib.sha256(secret(settings, 'cursor_key').encode()).hexdigest()[:12]}:"
 

@@ -210,7 +210,7 @@ class Counting(Part):
     def __init__(self, settings: Settings, epoch: Epoch) -> None:
         super().__init__(settings, epoch)
         client = cache.client(runtime.endpoints(settings).redis_url)
-        self._counters = Counters(client, secrets.token_hex(4), runtime.mark(settings))
+        self._counters = Counters(client, secrets.token_hex(4), runtime.redis_prefix(settings))
         self._breaker = Breaker("live counters", failures_max=1, reset_s=5.0)
 
     def work(self, connection: Connection[Any]) -> bool:

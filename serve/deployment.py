@@ -29,16 +29,16 @@ def is_there(settings: Settings, name: str, *, also_running: bool = True) -> boo
         application is not None
         and application.status in accepted
         and path.exists()
-        and path.read_text(encoding="ascii") == mark(settings)
+        and path.read_text(encoding="ascii") == fingerprint(settings)
     )
 
 
 def remember(settings: Settings) -> None:
     """Note the code and settings that are being deployed."""
-    runtime.replace_private(runtime.private_path(settings, "deployed"), mark(settings))
+    runtime.replace_private(runtime.private_path(settings, "deployed"), fingerprint(settings))
 
 
-def mark(settings: Settings) -> str:
+def fingerprint(settings: Settings) -> str:
     """Return a digest of the code and the settings that replicas run with."""
     digest = hashlib.sha256(repr((settings.path, settings.data_dir, settings.sections)).encode())
     for package in PACKAGES:

@@ -45,7 +45,7 @@ def earned(connection: Connection[Any], creator_id: int) -> int:
 class Counters:
     """The counters of a deployment as one writer keeps them; `name` tells it from every other, before and after it.
 
-    `mark` is the deployment's own (`runtime.mark`): another one on the same Redis has creators of the same numbers.
+    `mark` is the deployment's own (`runtime.redis_prefix`): another one on the same Redis has creators of the same numbers.
     """
 
     def __init__(self, client: redis.Redis, name: str, mark: str) -> None:

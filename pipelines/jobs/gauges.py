@@ -33,7 +33,7 @@ class Gauges:
         Raises:
             Temporary: no node says how full its object store is.
         """
-        self._store.look()
+        self._store.measure()
         share, spilled_mb = round(self._store.peak_share, 3), round(self._store.spilled_mb, 1)
         jobs.note(connection, self._job, {"object_store_peak_share": share, "object_store_spilled_mb": spilled_mb})
         figures = report.of(self._settings, connection, jobs.get(connection, self._job))

@@ -28,8 +28,8 @@ _CALLER: ContextVar[tuple[str, float]] = ContextVar("pixr_caller", default=("", 
 
 
 @contextmanager
-def asked_by(name: str, weight: float) -> Iterator[None]:
-    """Run the block, and all tasks started in it, on behalf of a caller of a weight; `asker` returns them."""
+def on_behalf_of(name: str, weight: float) -> Iterator[None]:
+    """Run the block, and all tasks started in it, on behalf of a caller of a weight; `current_caller` returns them."""
     token = _CALLER.set((name, weight))
     try:
         yield
@@ -37,7 +37,7 @@ def asked_by(name: str, weight: float) -> Iterator[None]:
         _CALLER.reset(token)
 
 
-def asker() -> tuple[str, float]:
+def current_caller() -> tuple[str, float]:
     """Return the caller on whose behalf this code runs, and their weight; ("", STRANGER) where none is set."""
     return _CALLER.get()
 

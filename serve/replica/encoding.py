@@ -235,7 +235,7 @@ class RemoteEncoding:
 
     async def image(self, data: bytes, model: str = "") -> Vector:
         """A picture's vector, from the encoder, which gets none that it would refuse, and few at once: whose the picture is
-        (`gates.asked_by`) says who comes first.
+        (`gates.on_behalf_of`) says who comes first.
 
         Raises:
             Rejected: it is no picture, or one that takes too much to decode.
@@ -243,7 +243,7 @@ class RemoteEncoding:
         """
         search = self._search
         dimensions.checked(data, search.image_pixels_max, search.image_jpeg_pixels_max)
-        async with self._images.passed(*gates.asker()):
+        async with self._images.passed(*gates.current_caller()):
             call, breaker = partial(self._calls[2], data, model), self._image_breaker
             try:
                 return await self._guarded(call, breaker, search.image_timeout_s)

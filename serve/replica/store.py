@@ -38,7 +38,7 @@ class Store:
     """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, calls_max: int = CALLS_MAX) -> None:
-        self.prefix = runtime.mark(settings)
+        self.prefix = runtime.redis_prefix(settings)
         self._redis = client
         self._breaker = Breaker("Redis", failures_max=3, reset_s=1.0)
         self._seldom = Seldom(log)

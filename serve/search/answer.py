@@ -148,7 +148,7 @@ async def streamed(services: SearchContext, query: Query, caller: Caller) -> Asy
     found = kept(services, query)
     if found is None:
         async with services.gate.passed(caller.share, caller.weight(services)):
-            with gates.asked_by(caller.share, caller.weight(services)):
+            with gates.on_behalf_of(caller.share, caller.weight(services)):
                 whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
             words = None
             if _has_words(query):
@@ -209,7 +209,7 @@ async def _passed(services: SearchContext, query: Query, caller: Caller) -> Sear
     share, weight = caller.share, caller.weight(services)
     async with services.gate.passed(share, weight):
         await require_here(caller.client)
-        with gates.asked_by(share, weight):
+        with gates.on_behalf_of(share, weight):
             return await _asked(services, query)
 
 

@@ -28,7 +28,7 @@ def earn(connection: Connection[Any], creator_id: int, amount: int) -> None:
 async def test_the_counter_is_shown_where_there_is_one(settings: Settings, counter: int | None) -> None:
     shelf = fill(settings)
     redis = cache.client(settings.redis.url)
-    name = runtime.mark(settings) + counters.EARNED
+    name = runtime.redis_prefix(settings) + counters.EARNED
     redis.delete(name)
     async with opened(settings) as doors:
         with database.connect(settings.postgres.url) as connection:

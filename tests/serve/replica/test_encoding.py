@@ -136,7 +136,7 @@ async def test_pictures_of_strangers_leave_a_place_to_those_with_a_key(store: St
     made = RemoteEncoding(search, store, encoder.facts, encoder.text, encoder.image)
 
     async def asked(whose: str, weight: float) -> Vector:
-        with gates.asked_by(whose, weight):
+        with gates.on_behalf_of(whose, weight):
             return await made.image(PICTURE)
 
     strangers = [asyncio.create_task(asked(f"{number}", gates.STRANGER)) for number in range(20)]
