@@ -43,7 +43,8 @@ def close_data_folder(folder: Path) -> None:
             raise refusal(folder)
         if not mode & OTHERS:
             return
-        if mode & stat.S_ISVTX or not _is_ours(folder):
+        is_strange = not _is_used(folder) and any(folder.iterdir())
+        if mode & stat.S_ISVTX or is_strange:
             hint = f"name an empty or a new one with PIXR_DATA_DIR, or close it with `chmod 700 {folder}`"
             raise Rejected(f"the data folder {folder} is open to other users and holds what is not Pixr's", hint=hint)
         folder.chmod(mode & ~OTHERS)
@@ -108,10 +109,6 @@ def short(data_dir: Path, purpose: str) -> Path:
     """
     digest = hashlib.sha256(str(data_dir).encode()).hexdigest()[:10]
     return Path("/tmp") / f"pixr-{purpose}-{os.geteuid()}-{digest}"  # noqa: S108  the one short path every Linux has
-
-
-def _is_ours(folder: Path) -> bool:
-    return _is_used(folder) or not any(folder.iterdir())
 
 
 def _is_used(folder: Path) -> bool:

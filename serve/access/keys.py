@@ -147,7 +147,7 @@ def create(
     creators: Sequence[str] | Literal["any"] | None = None,
     expires_in_s: int | None = None,
 ) -> tuple[int, str]:
-    """Create a key for the principal of a name, who is created too if there is none.
+    """Create a key for the principal with a name, and the principal too if there is none.
 
     Args:
         connection: The caller commits.

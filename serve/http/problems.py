@@ -1,9 +1,9 @@
 """Error responses of the HTTP interface: `application/problem+json` (RFC 9457), always with a request id.
 
-Rejected     → its own status; the hint says what to do Temporary    → 503 with Retry-After, without the address of what
-is away; the same for a database that is away validation   → 422 with one line per field; also for half of a surrogate
-pair, which JSON allows and UTF-8 does not anything else is a bug: logged with its traceback, answered with 500 and no
-detail
+Rejected     → its own status; the hint says what to do
+Temporary    → 503 with Retry-After, without the address of what is away; the same for a database that is away
+validation   → 422 with one line per field; also for half of a surrogate pair, which JSON allows and UTF-8 does not
+anything else is a bug: logged with its traceback, answered with 500 and no detail
 
 When a replica ends, something that a request waits for may be cancelled without the request itself; that is answered
 too. Here is also what every response carries: the request id, and CORS headers.
