@@ -31,8 +31,7 @@ def close_data_folder(folder: Path) -> None:
 
     Raises:
         Rejected: the folder is another user's, or it is open and holds files that are not Pixr's, whose users would be
-            locked
-            out.
+            locked out.
     """
     try:
         if not folder.exists():

@@ -125,7 +125,8 @@ class Client:
             The moments, the best first, and the cursor of the next page.
 
         Raises:
-            Rejected: a parameter is unknown or wrong, the query is empty, or `parameters` stand beside a picture's bytes.
+            Rejected: a parameter is unknown or wrong, the query is empty, or `parameters` stand beside a picture's
+                bytes.
             Temporary: the server is away or busy.
         """
         headers = _keyed(idempotency_key)
@@ -148,12 +149,12 @@ class Client:
         Args:
             text: What the moments should show, in words.
             limit: Moments at most.
-            intent: As of `search`.
-            idempotency_key: As of `search`.
-            parameters: As of `search`.
+            intent: See `search`.
+            idempotency_key: See `search`.
+            parameters: See `search`.
 
         Yields:
-            `("text", answer)` with what the words have found, unless the vectors were as quick; then `("fused", answer)`.
+            `("text", answer)` with what the words have found, unless all was found as quickly; then `("fused", answer)`.
 
         Raises:
             Rejected: a parameter is unknown or wrong.
@@ -186,8 +187,8 @@ class Client:
         Args:
             segment_id: The moment's number or public id.
             limit: Moments at most.
-            intent: As of `search`.
-            idempotency_key: As of `search`.
+            intent: See `search`.
+            idempotency_key: See `search`.
 
         Returns:
             The moments, the most similar first.

@@ -36,12 +36,12 @@ class Replicas:
         self._thread = threading.Thread(target=self._follow, name="replicas", daemon=True)
 
     def start(self) -> None:
-        """Start to follow; starting twice does nothing more."""
+        """Start following; starting twice does nothing more."""
         if not self._thread.is_alive():
             self._thread.start()
 
     def end(self) -> None:
-        """Stop to follow."""
+        """Stop following."""
         self._ended.set()
 
     def feed(self) -> None:

@@ -117,8 +117,7 @@ def migrate(url: str, migrations: Sequence[Migration] | None = None) -> list[Mig
     Raises:
         Rejected: an applied file was changed, moved, renamed or removed, or pgvector is missing or too old.
         Temporary: the database is unreachable; or a transaction that does not end holds a lock that a migration needs;
-            or
-            another session holds the migrations' advisory lock, which every user of the database can take.
+            or another session holds the migrations' advisory lock, which every user of the database can take.
     """
     wanted = registered() if migrations is None else list(migrations)
     with database.session(url, autocommit=True) as connection:

@@ -163,8 +163,7 @@ def create(
 
     Raises:
         Rejected: a scope is unknown, the name or the lifetime is out of range, the creator does not exist, the
-            principal
-            stands for another creator, or it is not clear which creators a key of scope `ingest` may act for.
+            principal stands for another creator, or it is not clear which creators a key of scope `ingest` may act for.
     """
     _check(scopes, creator_id)
     own_handle = None if creator_id is None else _handle(connection, creator_id)

@@ -60,7 +60,7 @@ def statement_csv(
     """Return a part of a creator's statement, all movements of their money from the newest to the oldest.
 
     Args:
-        connection: Any.
+        connection: A connection to the database.
         shelf: Where old entries are archived.
         creator_id: The creator's number.
         before: Where the part begins; the first one starts with a header.
@@ -90,7 +90,7 @@ def payouts(
     """Return a creator's payouts, the newest first, each with its transaction's signature, and their total number.
 
     Args:
-        connection: Any.
+        connection: A connection to the database.
         creator_id: The creator's number.
         before: Only payouts with a lower id; None: from the newest on.
         limit: Payouts at most.

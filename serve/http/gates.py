@@ -100,7 +100,8 @@ class Gate:
             waiting_max: How many requests wait for a place.
             wait_s: How many seconds one waits; None: without a limit.
             share_max: Places that one caller may hold; None: all.
-            for_keys: Places for callers with a key only; for work that takes long, where fair turns would come too late.
+            for_keys: Places for callers with a key only; for work that takes long, where fair turns would come too
+                late.
             stranger_max: Places that one caller without a key may hold; None: `share_max`.
         """
         self._kind, self._strangers_max = kind, max(1, places_max - for_keys)
