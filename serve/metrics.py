@@ -71,8 +71,8 @@ class Metrics:
         )
         self._moments = Counter("pixr_moments_shown", "Moments in answers.", registry=self.registry)
         self._hits = Gauge("pixr_cache_hit_ratio", "Of all searches, those that were kept.", registry=self.registry)
-        self._hits.set_function(lambda: self._kept / self._all if self._all else 0.0)
-        self._kept = self._all = 0
+        self._hits.set_function(lambda: self._cached / self._answered if self._answered else 0.0)
+        self._cached = self._answered = 0
 
     def observe(self, query: Query, answer: SearchResult, seconds: float) -> None:
         """Count a search that was answered in `seconds`."""
@@ -82,8 +82,8 @@ class Metrics:
         for stage, spent in answer.seconds.items():
             self._stages.labels(stage).observe(spent)
         self._moments.inc(len(answer.page.shown))
-        self._all += 1
-        self._kept += answer.source in CACHES
+        self._answered += 1
+        self._cached += answer.source in CACHES
 
 
 class _RecallCollector(Collector):

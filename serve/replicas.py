@@ -32,7 +32,7 @@ class Replicas:
         self._app, self._deployment = app, deployment
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._known: list[Backend] | None = None
+        self._backends: list[Backend] | None = None
         self._thread = threading.Thread(target=self._follow, name="replicas", daemon=True)
 
     def start(self) -> None:
@@ -51,8 +51,8 @@ class Replicas:
             Temporary: the door does not answer.
         """
         with self._lock:
-            if self._known is not None:
-                door.feed(self._settings, self._known)
+            if self._backends is not None:
+                door.feed(self._settings, self._backends)
 
     def _follow(self) -> None:
         snapshot = NEVER
@@ -84,7 +84,7 @@ class Replicas:
         """Take a new list of replicas and pass it on to the door."""
         log.info("replicas: %s", ", ".join(backend.address for backend in backends) or "none")
         with self._lock:
-            self._known = backends
+            self._backends = backends
         try:
             self.feed()
         except Temporary as error:

@@ -71,7 +71,7 @@ class Admission:
     def __init__(self, app: ASGIApp, services: AdmissionContext, routes: Sequence[BaseRoute]) -> None:
         self._app, self._services, self._routes = app, services, routes
         self._secret = runtime.secret(services.settings, origins.SECRET).encode()
-        self._known = KnownKeys(services.readers, services.search, services.tasks)
+        self._known_keys = KnownKeys(services.readers, services.search, services.tasks)
         self._lookups: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by address
         self._in_progress = 0  # requests that were let in and have not ended
 
@@ -166,7 +166,7 @@ class Admission:
         try:
             await self._services.limits.take("wrong", identity)
         except limits.Limited:
-            if not await self._known.has(keys.digest_of(token)):
+            if not await self._known_keys.has(keys.digest_of(token)):
                 raise
             return False
         return True

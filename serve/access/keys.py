@@ -366,20 +366,20 @@ class Checks:
     """A cache of checks, by the digests of keys. Bounded; one per database connection pool (`Readers`)."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()  # (until, principal)
+        self._results: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()  # (until, principal)
 
     def get(self, key: bytes, grace_s: float = 0.0) -> tuple[bool, Principal | None]:
         """Return whether a result is still valid (or was `grace_s` seconds ago), and the principal (None: wrong key)."""
-        until_s, principal = self._known.get(key, (float("-inf"), None))
+        until_s, principal = self._results.get(key, (float("-inf"), None))
         return time.monotonic() < until_s + grace_s, principal
 
     def put(self, key: bytes, principal: Principal | None, left_s: float | None) -> None:
         """Cache a result, for a valid key no longer than the `left_s` seconds until it expires."""
         lasts_s = REFUSAL_REMEMBERED_S if principal is None else min(REMEMBERED_S, left_s or REMEMBERED_S)
-        self._known[key] = (time.monotonic() + lasts_s, principal)
-        self._known.move_to_end(key)
-        while len(self._known) > REMEMBERED_MAX:
-            self._known.popitem(last=False)
+        self._results[key] = (time.monotonic() + lasts_s, principal)
+        self._results.move_to_end(key)
+        while len(self._results) > REMEMBERED_MAX:
+            self._results.popitem(last=False)
 
 
 _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()

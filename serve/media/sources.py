@@ -33,10 +33,10 @@ class Source:
 class Sources:
     """One replica's cache. For use inside one event loop; every call may raise `Temporary` or `psycopg.Error`."""
 
-    def __init__(self, readers: Readers, generation: Generation, kept_max: int) -> None:
-        self._readers, self._generation, self._kept_max = readers, generation, kept_max
-        self._kept: OrderedDict[tuple[str, int], Source] = OrderedDict()
-        self._kept_at = 0
+    def __init__(self, readers: Readers, generation: Generation, entries_max: int) -> None:
+        self._readers, self._generation, self._entries_max = readers, generation, entries_max
+        self._cache: OrderedDict[tuple[str, int], Source] = OrderedDict()
+        self._generation_cached = 0
 
     async def picture(self, segment_id: int, *, private: bool) -> Source | None:
         """Return a moment's picture; None where there is none that may be seen. `private`: also a private video's."""
@@ -63,18 +63,18 @@ class Sources:
         if private:
             return await self._readers.primary(read)
         generation = (await self._generation.now()).generation
-        if generation != self._kept_at:
-            self._kept.clear()
-            self._kept_at = generation
-        source = self._kept.get((kind, number)) or await self._readers.ask(read) or await self._readers.primary(read)
+        if generation != self._generation_cached:
+            self._cache.clear()
+            self._generation_cached = generation
+        source = self._cache.get((kind, number)) or await self._readers.ask(read) or await self._readers.primary(read)
         if source is None or source.visibility == PRIVATE:
             return None
-        if generation == self._kept_at:  # the generation may have risen while the database was asked
+        if generation == self._generation_cached:  # the generation may have risen while the database was asked
             self._keep((kind, number), source)
         return source
 
     def _keep(self, name: tuple[str, int], source: Source) -> None:
-        self._kept[name] = source
-        self._kept.move_to_end(name)
-        while len(self._kept) > self._kept_max:
-            self._kept.popitem(last=False)
+        self._cache[name] = source
+        self._cache.move_to_end(name)
+        while len(self._cache) > self._entries_max:
+            self._cache.popitem(last=False)

@@ -100,7 +100,7 @@ def test_a_door_that_was_told_nothing_learns_it_from_the_next_look(tmp_path: Pat
         replicas = Replicas(own.settings, "pixr", "SearchApi")
         replicas.feed()
         assert not service.backends_path(own.settings).exists()  # nothing is known yet: the file of before stays
-        replicas._known = [replica.backend]
+        replicas._backends = [replica.backend]
         feeding = threading.Thread(target=replicas.feed)
         feeding.start()
         until(lambda: own.get()[0] == 200, 3, "the door was told")

@@ -233,7 +233,7 @@ async def test_a_replica_remembers_so_many_links_and_no_more(room: Room) -> None
     sources = Sources(services.readers, services.generation, 2)
     for moment in room.shelf.moments:
         assert await sources.picture(moment, private=False) is not None
-    assert list(sources._kept) == [("picture", each) for each in room.shelf.moments[-2:]]
+    assert list(sources._cache) == [("picture", each) for each in room.shelf.moments[-2:]]
 
 
 async def test_a_store_that_is_away_holds_no_replica(room: Room) -> None:
