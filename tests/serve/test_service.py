@@ -85,11 +85,11 @@ def test_a_door_that_gives_up_before_the_search_does_is_refused(plain: Settings)
 def test_a_replica_that_comes_or_goes_is_known_to_file_and_door(tmp_path: Path, replica: Server) -> None:
     with door(tmp_path) as own:
         replicas = Replicas(own.settings, "pixr", "SearchApi")
-        replicas._changed([replica.backend])  # while the door is away
+        replicas._change([replica.backend])  # while the door is away
         assert backends.read(service.backends_path(own.settings)) == (replica.backend,)
         own.start()
         assert own.get()[0] == 200
-        replicas._changed([])
+        replicas._change([])
         assert own.get()[0] == 503
         assert backends.read(service.backends_path(own.settings)) == ()
 

@@ -127,7 +127,7 @@ def test_tablespaces_and_a_log_of_changes_elsewhere_are_its_own_too(tmp_path: Pa
     for link, aim in (("pg_wal", "changes"), ("pg_tblspc/16384", "space")):
         (tmp_path / aim).mkdir()
         (tmp_path / "data" / link).symlink_to(tmp_path / aim)
-    assert sorted(postgres_user._elsewhere(tmp_path / "data")) == [tmp_path / "changes", tmp_path / "space"]
+    assert sorted(postgres_user._linked_folders(tmp_path / "data")) == [tmp_path / "changes", tmp_path / "space"]
 
 
 def test_an_initdb_that_was_killed_in_the_middle_is_done_again(tmp_path: Path) -> None:

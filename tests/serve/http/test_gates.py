@@ -301,7 +301,7 @@ def test_the_last_places_of_bodies_and_streams_are_for_keys() -> None:
 def test_every_kind_that_is_held_for_long_keeps_places_for_keys() -> None:
     search = SearchSettings(kept_part=4)
     made = gates.of(search)
-    assert [each._kept for each in (made.streams, made.bodies, made.large_shares)] == [16, 32, 3]
+    assert [each._for_keys for each in (made.streams, made.bodies, made.large_shares)] == [16, 32, 3]
     assert [each._strangers_max for each in (made.large_bodies, gates.pictures(search))] == [3, 3]
     with pytest.raises(ValueError, match="kept_part"):
         SearchSettings(kept_part=1)
