@@ -42,8 +42,7 @@ def close_data_folder(folder: Path) -> None:
             raise refusal(folder)
         if not mode & OTHERS:
             return
-        is_strange = not _is_used(folder) and any(folder.iterdir())
-        if mode & stat.S_ISVTX or is_strange:
+        if mode & stat.S_ISVTX or (not _is_used(folder) and any(folder.iterdir())):
             hint = f"name an empty or a new one with PIXR_DATA_DIR, or close it with `chmod 700 {folder}`"
             raise Rejected(f"the data folder {folder} is open to other users and holds what is not Pixr's", hint=hint)
         folder.chmod(mode & ~OTHERS)
