@@ -57,7 +57,7 @@ class _Rank:
 
 
 class _CallerShare:
-    """One caller's part of a gate: places held, futures of waiting requests, and how much they have had, as a turn."""
+    """One caller's part of a gate: places held, futures of waiting requests, and a turn (how much they have had)."""
 
     __slots__ = ("held", "places_max", "queue", "rank", "turn", "waiting_max")
 
