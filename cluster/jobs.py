@@ -46,7 +46,7 @@ def submit(
 
     Args:
         dashboard_url: The cluster's dashboard, e.g. `http://127.0.0.1:8265`.
-        entrypoint: The command line, run by a shell on the head node.
+        entrypoint: The command line, run by a shell on a node of the cluster.
         submission_id: An id that the caller chose; unique in the cluster.
         metadata: Texts shown beside the job. Never a secret: everyone who can see the cluster can read them.
         env: Variables added to the job's environment. Never a secret, for the same reason.
