@@ -437,7 +437,7 @@ class Client:
         """
         document = self._call("GET", f"/v1/creators/{creator_id}/earnings")
         amounts = {name: int(document[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
-        texts = {name: document[name] for name in ("creator_id", "creator_public_id", "wallet")}
+        texts: dict[str, Any] = {name: document[name] for name in ("creator_id", "creator_public_id", "wallet")}
         return Earnings(**texts, **amounts)
 
     @call("GET /v1/creators/{creator_id}/earnings/live")
