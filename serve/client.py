@@ -437,8 +437,12 @@ class Client:
         """
         document = self._call("GET", f"/v1/creators/{creator_id}/earnings")
         amounts = {name: int(document[name]) for name in ("pending", "accrued", "in_flight", "paid", "on_chain")}
-        texts: dict[str, Any] = {name: document[name] for name in ("creator_id", "creator_public_id", "wallet")}
-        return Earnings(**texts, **amounts)
+        return Earnings(
+            creator_id=document["creator_id"],
+            creator_public_id=document["creator_public_id"],
+            wallet=document["wallet"],
+            **amounts,
+        )
 
     @call("GET /v1/creators/{creator_id}/earnings/live")
     def earned(self, creator_id: str) -> int:
