@@ -319,7 +319,3 @@ def bump_generation(connection: Connection, *, only_grown: bool = False) -> None
     could be shown has gone, so cached answers may stay a little longer (`growth_interval_s`).
     """
     connection.execute("UPDATE media.generation SET value = value + 1, grown = grown + %s", (int(only_grown),))
-
-
-# The generation as a scalar subquery, for a reader that asks for other values in the same round trip.
-GENERATION: LiteralString = "(SELECT value FROM media.generation)"

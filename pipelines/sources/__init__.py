@@ -1,1 +1,1 @@
-"""Where videos come from: buckets, folders, uploads, and what manifests say of them."""
+"""Sources of videos: S3 prefixes, local folders, uploads, and the manifests that describe their videos."""

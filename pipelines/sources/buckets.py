@@ -1,4 +1,4 @@
-"""What lies in a bucket, as sources see it: objects up to a number, without Pixr's own; manifests up to a size.
+"""Reading a bucket as a source: a bounded list of its objects without Pixr's own, and manifests up to a size.
 
 Knows objects and manifests, not which of them a job may use.
 """
@@ -22,37 +22,51 @@ OBJECTS_MAX = 1_000_000
 
 
 def folder_of(uri: str, storage: Storage) -> str:
-    """The address that paths are relative to: the prefix, or the folder of the one object that it names."""
+    """Return the URI that paths of a source are relative to: its prefix, or the folder of the one object it names."""
     stripped = uri.rstrip("/")
     names_object = manifest.is_video(stripped) and next(storage.list(stripped), None) == storage.info(stripped)
     return stripped.rpartition("/")[0] if names_object else stripped
 
 
 def bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
-    """Objects, refused where there are too many."""
-    for count, found in enumerate(objects):
+    """Yield the objects.
+
+    Raises:
+        Rejected: there are more than `OBJECTS_MAX`.
+    """
+    for count, stored in enumerate(objects):
         if count >= OBJECTS_MAX:
             raise Rejected(f"more than {OBJECTS_MAX} objects", hint="ingest its folders one by one")
-        yield found
+        yield stored
 
 
 def seen(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
-    """Objects but for what Pixr itself keeps in the bucket, and for those whose key is no address that is read."""
-    for found in bounded(objects):
+    """Yield the objects of a source, without those that Pixr keeps in the bucket and those with an invalid key."""
+    for stored in bounded(objects):
         try:
-            _, key = store.split(found.uri)
+            _, key = store.split(stored.uri)
         except Rejected:
-            remarks.add(LEFT_OUT, "its key holds control characters or leads elsewhere", found.uri)
+            remarks.add(LEFT_OUT, "its key holds control characters or leads elsewhere", stored.uri)
             continue
         if not key.startswith((THUMBNAILS + "/", LISTS + "/")):
-            yield found
+            yield stored
 
 
 def read_manifest(uri: str, folder: str, size: int, storage: Storage, is_known: Known) -> Manifest:
-    """A manifest that applies to a folder ("" for the top).
+    """Read and parse a manifest.
+
+    Args:
+        uri: Where the manifest is; its name decides between CSV and JSON lines.
+        folder: Folder of the source that it applies to, relative to the top; "" for the top.
+        size: Size of the object in bytes.
+        storage: Object store to read from.
+        is_known: Whether a creator with a handle exists.
+
+    Returns:
+        The manifest with its valid and refused rows.
 
     Raises:
-        Rejected: it is too large, or no manifest.
+        Rejected: it is larger than `manifest.BYTES_MAX`, or cannot be parsed as a manifest.
     """
     if size > manifest.BYTES_MAX:
         raise Rejected(f"manifest {uri} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")

@@ -1,6 +1,6 @@
-"""Files of one content and one name in several folders: they are one video, and the copy that a row speaks of counts.
+"""Files with the same name and content in several folders are one video; this decides which copy, and which row, counts.
 
-Knows local files and what rows say of them, not where they are sent.
+Knows local files and the rows that match them, not where they are uploaded.
 """
 
 from __future__ import annotations
@@ -23,77 +23,85 @@ TORN = "the same file is there twice, and two rows give it to different creators
 
 @dataclass(frozen=True)
 class _Copy:
+    """A local file with the row that matches it; `is_kept_out` if a manifest's refused row excludes it."""
+
     file: str
     said: Said | None
     is_kept_out: bool
 
 
 def name_of(file: str) -> str:
-    """The name under which a local file of this name is kept."""
+    """Return the name that a local file is stored under."""
     return re.sub(r"[^\w.-]+", "_", file)[-NAME_MAX:]
 
 
 def digest_of(file: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
+    """Return the SHA-256 of a file's content in hexadecimal digits."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def once(top: Path, found: Selection, remarks: Remarks) -> list[tuple[str, Said | None]]:
-    """The videos of a selection of files below `top`, in their order; of copies the one that counts.
+def once(top: Path, selection: Selection, remarks: Remarks) -> list[tuple[str, Said | None]]:
+    """Return the selected files below `top` with their rows, without superfluous copies.
 
-    Only files of one name and size are read here. One that cannot be read stays: whoever sends it says why.
+    Only files with equal names and sizes are read here. An unreadable file stays in the list; the upload reports it.
     """
-    every = [_Copy(file, said, False) for file, said in found.chosen]
-    every += [_Copy(file, None, True) for file in found.kept_out]
-    out = set[str]()
-    for alike in _by_name_and_size(top, every):
-        for copies in _by_content(top, alike):
-            out |= {copy.file for copy in copies} - _counting(copies, remarks)
-    return [(file, said) for file, said in found.chosen if file not in out]
+    every = [_Copy(file, said, False) for file, said in selection.chosen]
+    every += [_Copy(file, None, True) for file in selection.kept_out]
+    excluded = set[str]()
+    for candidates in _by_name_and_size(top, every):
+        for copies in _by_content(top, candidates):
+            excluded |= {copy.file for copy in copies} - _counting(copies, remarks)
+    return [(file, said) for file, said in selection.chosen if file not in excluded]
 
 
 def _by_name_and_size(top: Path, every: Iterable[_Copy]) -> list[list[_Copy]]:
-    alike: dict[tuple[str, int], list[_Copy]] = {}
+    """Group files that may be copies: equal stored names and sizes, and at least one of them not kept out."""
+    groups: dict[tuple[str, int], list[_Copy]] = {}
     for copy in every:
         try:
             key = (name_of(Path(copy.file).name), (top / copy.file).stat().st_size)
         except OSError:
             continue
-        alike.setdefault(key, []).append(copy)
-    return [copies for copies in alike.values() if len(copies) > 1 and not all(copy.is_kept_out for copy in copies)]
+        groups.setdefault(key, []).append(copy)
+    return [copies for copies in groups.values() if len(copies) > 1 and not all(copy.is_kept_out for copy in copies)]
 
 
-def _by_content(top: Path, alike: Iterable[_Copy]) -> list[list[_Copy]]:
-    same: dict[str, list[_Copy]] = {}
-    for copy in alike:
+def _by_content(top: Path, candidates: Iterable[_Copy]) -> list[list[_Copy]]:
+    """Group files of equal content."""
+    groups: dict[str, list[_Copy]] = {}
+    for copy in candidates:
         try:
             digest = digest_of(top / copy.file)
         except OSError:
             continue
-        same.setdefault(digest, []).append(copy)
-    return [copies for copies in same.values() if len(copies) > 1]
+        groups.setdefault(digest, []).append(copy)
+    return [copies for copies in groups.values() if len(copies) > 1]
 
 
 def _counting(copies: Sequence[_Copy], remarks: Remarks) -> set[str]:
-    """The file that counts among copies, if one does; what becomes of the others is said."""
-    free = [copy for copy in copies if not copy.is_kept_out]
-    rows = [(copy.file, copy.said) for copy in free if copy.said]
-    if not rows and len(free) < len(copies):
+    """Return the file that counts among copies, or nothing, and remark on the others.
+
+    The first copy with a row counts, else the first copy. None does if two rows name different creators, or if no copy
+    has a row and a manifest keeps one out.
+    """
+    allowed = [copy for copy in copies if not copy.is_kept_out]
+    rows = [(copy.file, copy.said) for copy in allowed if copy.said]
+    if not rows and len(allowed) < len(copies):
         other = next(copy.file for copy in copies if copy.is_kept_out)
-        for copy in free:
+        for copy in allowed:
             remarks.add(LEFT_OUT, KEPT_OUT, f"{copy.file} is {other}")
         return set()
-    if not free:
+    if not allowed:
         return set()
-    file, row = rows[0] if rows else (free[0].file, None)
-    is_torn = row is not None and len({said.entry.creator for _, said in rows}) > 1
+    file, row = rows[0] if rows else (allowed[0].file, None)
+    is_disputed = row is not None and len({said.entry.creator for _, said in rows}) > 1
     for _, said in rows[1:]:
         if row and not said.is_same(row):
             remarks.add(ROW_REFUSED, f"another row speaks of the same file: {row.where}", said.where)
-    for copy in free:
-        if is_torn:
+    for copy in allowed:
+        if is_disputed:
             remarks.add(LEFT_OUT, TORN, f"{copy.file} ({copy.said.where})" if copy.said else copy.file)
         elif copy.file != file:
-            remarks.add(LEFT_OUT, FIRST if file == free[0].file else SPOKEN_OF, f"{copy.file} is {file}")
-    return set() if is_torn else {file}
+            remarks.add(LEFT_OUT, FIRST if file == allowed[0].file else SPOKEN_OF, f"{copy.file} is {file}")
+    return set() if is_disputed else {file}

@@ -1,9 +1,9 @@
-"""Creators' handles: which texts may be one, and who may speak for whom.
+"""Creators' handles: which texts are valid, their normal form, and which creators a job may speak for.
 
-Money goes to a handle, so two that look alike must not be two creators: characters that are not seen, letters and numbers
-that are another's in another form, and alphabets that are read as each other are refused. After Unicode TR 39 (its
-moderately restrictive level) as far as Python's own tables go; two handles in one alphabet, or of other case, can still
-look alike. A creator's handle that is there already may be named whatever it holds.
+Money goes to a handle, so two that look alike must not be two creators: invisible characters, compatibility forms of
+letters and digits, and mixtures of alphabets that look alike are refused. This follows Unicode TR 39 (its moderately
+restrictive level) as far as Python's own tables go; two handles in one alphabet, or in different case, can still look
+alike. The handle of an existing creator is always accepted.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cluster import characters
 from cluster.errors import Rejected
 
 HANDLE_CHARS_MAX = 200
-UNKNOWN = "unknown"  # the creator of what nobody has named one for
+UNKNOWN = "unknown"  # the handle of videos for which neither a manifest nor the job names a creator
 
 SPACES = re.compile(f"[{characters.SPACE}]+")
-# A zero-width non-joiner is a letter of Persian, Urdu and others: between letters that would join without it, it is seen.
-# Letters of Joining_Type D and R of Unicode's ArabicShaping.txt, and the marks that may stand between.
+# Persian, Urdu and others write a zero-width non-joiner. It is visible between letters that would join without it:
+# those of Joining_Type D and R of Unicode's ArabicShaping.txt, with marks that may stand between.
 _DUAL = (
     "\u0620\u0626\u0628\u062a-\u062e\u0633-\u063f\u0641-\u0647\u0649\u064a\u066e\u066f\u0678-\u0687\u069a-\u06bf\u06c1\u06c2"
     "\u06cc\u06ce\u06d0\u06d1\u06fa-\u06fc\u06ff"
@@ -31,42 +31,42 @@ _RIGHT = (
     "\u06d2\u06d3\u06d5\u06ee\u06ef"
 )
 NON_JOINER = re.compile(f"([{_DUAL}][\u064b-\u065f\u0670]*)\u200c(?=[{_DUAL}{_RIGHT}])")
-# Letters that Unicode takes for others in another form and that are what their languages are written with: ordinals, the
-# Armenian ligature, the Thai and Lao vowels AM, Lao's HO NO and HO MO, Tifinagh's raised mark, Korean letters alone. Where the
-# other way of writing looks the same, it is brought into this one (ONE_WAY) or refused (CONJOINING).
+# Letters that are valid although NFKC maps them to others, because their languages are written with them: ordinals, the
+# Armenian ligature, the Thai and Lao vowels AM, Lao's HO NO and HO MO, Tifinagh's raised mark, single Korean letters. Where
+# another spelling looks the same, it is rewritten to this one (ONE_WAY) or refused (CONJOINING).
 WRITTEN = re.compile("[\u00aa\u00ba\u0587\u0e33\u0eb3\u0edc\u0edd\u2d6f\u3131-\u3163\u3165-\u318e]")
 ONE_WAY = (
     (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32"), "\\1\u0e33"),  # a tone mark may stand between
     (re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2"), "\\1\u0eb3"),
-    (re.compile("\u0140"), "l\u00b7"),  # Catalan is written with two characters today, the older one looks the same
+    (re.compile("\u0140"), "l\u00b7"),  # Catalan uses two characters today; the older single one looks the same
     (re.compile("\u013f"), "L\u00b7"),
 )
-# Parts of Korean syllables that NFC has not composed.
+# Parts of Korean syllables that NFC did not compose.
 CONJOINING = re.compile("[\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb]")
-# Tags of decompositions (UnicodeData.txt) of characters that are others in another form, and blocks that hold only such.
+# Decomposition tags (UnicodeData.txt) of compatibility forms, and the blocks that hold nothing else.
 FORMS = ("font", "wide", "narrow", "circle", "square", "initial", "medial", "final", "isolated", "vertical", "small")
 PRESENTATION = re.compile("[\ufb00-\ufdff\ufe70-\ufefc]")
-RAISED = ("super", "sub")  # numbers and signs: seen to be others
-# Of signs and numbers that are a letter or a digit in a box or a circle, some of them without a decomposition.
+RAISED = ("super", "sub")  # raised and lowered digits and signs: visibly different, so allowed
+# Names of signs that show a letter or a digit in a box or a circle; some of them have no decomposition.
 BOXED = re.compile(r"\bLATIN (CAPITAL|SMALL) LETTER\b|\bCIRCLED (SANS-SERIF )?(DIGIT|NUMBER)\b")
 NOT_TEXT = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-# Alphabets with letters that look like another's in this list; by the first word of their characters' names.
+# Alphabets with letters that look like letters of another one here, by the first word of their characters' names.
 ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "DESERET", "CANADIAN"})
 
 
 @dataclass(frozen=True)
 class Rights:
-    """For which creators a job may speak (None: any), and whether it may move videos that have been shown."""
+    """Which creators a job may speak for (None: any), and whether it may move videos that searches have shown."""
 
     creators: frozenset[str] | None = None
     reassign: bool = False
 
     def covers(self, handle: str) -> bool:
-        """Whether something may be said in the name of this creator."""
+        """Whether the job may speak for this creator."""
         return self.creators is None or handle in self.creators
 
     def refusal(self, handle: str) -> str:
-        """Why not, as a reason that names nobody else; empty when it may."""
+        """Return why the job may not speak for this creator, naming no other creator; empty if it may."""
         if self.creators is None or handle in self.creators:
             return ""
         whose = "no creator is named" if handle == UNKNOWN else "it is another creator's"
@@ -74,43 +74,48 @@ class Rights:
 
 
 ANYBODY = Rights()
-Known = Callable[[str], bool]  # whether there is a creator of this handle
+Known = Callable[[str], bool]  # whether a creator with this handle exists
 
 
 def nobody(_handle: str) -> bool:
-    """No creator is known."""
+    """Return False: the lookup of creators where no database is at hand."""
     return False
 
 
 def normal(handle: str) -> str:
-    """A handle in its one way of writing: letters with their accents composed (NFC), of two ways of writing a letter that
-    look the same the usual one, one space between words.
+    """Return the normal form of a handle.
+
+    Letters and accents are composed (NFC), of two spellings that look the same the usual one is taken (`ONE_WAY`), and
+    words are separated by one space.
     """
-    written = _composed(handle)
+    text = _composed(handle)
     for other_way, usual in ONE_WAY:
-        written = other_way.sub(usual, written)
-    return written
+        text = other_way.sub(usual, text)
+    return text
 
 
 def _composed(handle: str) -> str:
-    """As the migration `0014_handles.sql` has written those that were there."""
+    """Return the form that the migration `0014_handles.sql` gave to existing handles: NFC and single spaces."""
     return SPACES.sub(" ", unicodedata.normalize("NFC", handle)).strip()
 
 
 def meant(given: str, is_known: Known) -> str:
-    """The handle that is meant: in its one way of writing, but as it is given where a creator has it so and none has the
-    other; and as the migration left it, for nobody who comes later takes the videos of one who was there.
+    """Return the handle of the creator that a given text refers to.
+
+    Normally the normal form. If a creator exists under the text as given and none under the normal form, it is the text
+    as given. If a creator exists under the form that the migration left, it is that form, so that no newcomer takes an
+    existing creator's videos.
     """
-    one_way, composed = normal(given), _composed(given)
-    if composed != one_way and is_known(composed):
+    normal_form, composed = normal(given), _composed(given)
+    if composed != normal_form and is_known(composed):
         return composed
-    if given == one_way or is_known(one_way):
-        return one_way
-    return next((form for form in (given, given.strip()) if is_known(form)), one_way)
+    if given == normal_form or is_known(normal_form):
+        return normal_form
+    return next((form for form in (given, given.strip()) if is_known(form)), normal_form)
 
 
 def fault(handle: str) -> str:
-    """Why a text cannot be a new creator's handle; empty when it can."""
+    """Return why a text cannot be the handle of a new creator; empty if it can."""
     if len(handle) > HANDLE_CHARS_MAX:
         return f"a creator's handle has at most {HANDLE_CHARS_MAX} characters"
     for character in NON_JOINER.sub(r"\1", handle):
@@ -128,11 +133,11 @@ def fault(handle: str) -> str:
 
 
 def _is_a_form(character: str) -> bool:
-    """Whether a letter, number or sign is another one in another form, or one of another alphabet."""
-    category, other = unicodedata.category(character), unicodedata.normalize("NFKC", character)
+    """Whether a letter, digit or sign is a compatibility form of other characters, or looks like another alphabet's."""
+    category, compatible = unicodedata.category(character), unicodedata.normalize("NFKC", character)
     if category[0] in "LM":
-        is_other = other != character or PRESENTATION.match(character) or CONJOINING.match(character)
-        return bool(is_other) and not WRITTEN.match(character)
+        is_form = compatible != character or PRESENTATION.match(character) or CONJOINING.match(character)
+        return bool(is_form) and not WRITTEN.match(character)
     if category[0] != "N" and category != "So":
         return False
     tag = unicodedata.decomposition(character).partition(">")[0].removeprefix("<")
@@ -141,31 +146,32 @@ def _is_a_form(character: str) -> bool:
     if tag in RAISED:
         return False
     if (category[0] == "N" and tag == "compat") or BOXED.search(unicodedata.name(character, "")):
-        return True  # `1.` and `(1)` as one character, among others
-    return other != character and _alphabets(other) != _alphabets(character)
+        return True  # such as `1.` and `(1)` as one character
+    return compatible != character and _alphabets(compatible) != _alphabets(character)
 
 
 def _in_another_form(handle: str, character: str) -> str:
-    """What is wrong with a handle of such a character, and how to write it where that would be a handle."""
+    """Return the reason to refuse such a character, with the spelling to use if that is a valid handle."""
     reason = f"the creator's handle holds U+{ord(character):04X}, which stands for other characters"
-    advised = normal(unicodedata.normalize("NFKC", handle))
-    return reason if not advised or advised == handle or fault(advised) else f"{reason}: write {advised!r}"
+    suggestion = normal(unicodedata.normalize("NFKC", handle))
+    return reason if not suggestion or suggestion == handle or fault(suggestion) else f"{reason}: write {suggestion!r}"
 
 
 def checked(handles: Iterable[str], known: Collection[str] = ()) -> tuple[str, ...]:
-    """Handles in their one way of writing, each once; those of creators that are `known` as they are.
+    """Return handles in the form that is stored, without duplicates.
 
     Raises:
-        Rejected: 422, one of the others is empty or can be no handle.
+        Rejected: 422, a handle that is not `known` is empty or invalid.
     """
-    found = tuple(dict.fromkeys(meant(handle, known.__contains__) for handle in handles))
-    for handle in found:
+    resolved = tuple(dict.fromkeys(meant(handle, known.__contains__) for handle in handles))
+    for handle in resolved:
         if handle in known:
             continue
-        if said := fault(handle) if handle else "a creator's handle is empty":
-            raise Rejected(said, status=422, code="bad-creator")
-    return found
+        if reason := fault(handle) if handle else "a creator's handle is empty":
+            raise Rejected(reason, status=422, code="bad-creator")
+    return resolved
 
 
 def _alphabets(handle: str) -> set[str]:
+    """Return the alphabets of a text's letters, by the first word of the letters' Unicode names."""
     return {unicodedata.name(c, "?").split(" ")[0] for c in handle if unicodedata.category(c)[0] == "L"}

@@ -1,6 +1,6 @@
-"""Languages of words, by one name each: those whose words PostgreSQL knows by their stems, and `simple` for all others.
+"""Languages of videos, each under one name: those that PostgreSQL can stem, and `simple` for all others.
 
-A language may be given by its name or by its code of ISO 639-1; what is kept and compared is the name.
+A language may be given by its name or its ISO 639-1 code; the name is stored and compared.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ STEMMED = {
     "nn": "norwegian", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian",
     "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
-SIMPLE = "simple"  # words as they are written
+SIMPLE = "simple"  # words are indexed as they are written
 NAMES = (*sorted(set(STEMMED.values())), SIMPLE)
-# The other codes of ISO 639-1: such words are compared as they are written.
+# The other codes of ISO 639-1: PostgreSQL has no stemmer for them.
 _OTHERS = (
     "aa ab ae af ak am an as av ay az ba be bg bh bi bm bn bo br bs ce ch co cr cs cu cv cy dv dz ee eo et fa ff fj fo fy gd gl"
     " gn gu gv ha he ho hr ht hz ia ie ig ii ik io is iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo"
@@ -26,16 +26,16 @@ KNOWN = f"{', '.join(NAMES)} (any other language), or a code of ISO 639-1 such a
 
 
 def known(text: str) -> str:
-    """The name of a language that is given by name or code, in whatever case; empty where it is neither."""
+    """Return the name of the language given by name or code, in any case; empty if it is unknown."""
     given = text.strip().lower()
     return given if given in NAMES else STEMMED.get(given, SIMPLE if given in OTHERS else "")
 
 
 def named(text: str) -> str:
-    """The same; an empty text says nothing and stays so.
+    """Return the name of the language given by name or code; an empty text stays empty.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is not a known language.
     """
     name = known(text)
     if text.strip() and not name:

@@ -1,4 +1,4 @@
-"""Videos as they were found in a source, with what manifests say of them. Values alone."""
+"""Videos as a source lists them, with the words of their manifests, and remarks on single videos. Values alone."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Listed:
-    """A video as it was found in a source, with what its manifest says."""
+    """A video found in a source, with what its manifest says."""
 
     source_uri: str
-    etag: str
-    size: int
-    creator: str
+    etag: str  # empty where the URI holds the content's hash
+    size: int  # bytes
+    creator: str  # handle
     title: str
     description: str = ""
     tags: tuple[str, ...] = ()
     wallet: str = ""
     visibility: str = ""
     language: str = ""
-    is_titled: bool = True  # rather than named after its file
-    is_named: bool = True  # its creator, by a row rather than by the job
+    is_titled: bool = True  # by its row; False: the title is made of the file's name
+    is_named: bool = True  # the row names the creator; False: the job's default
 
     def said(self) -> dict[str, Any]:
-        """The words that were said of it, as they are noted: what is empty says nothing."""
+        """Return the words of the manifest's row as `media.videos.manifest_words` keeps them, without empty ones."""
         words = {"title": self.title if self.is_titled else "", "description": self.description, "tags": [*self.tags]}
         words |= {"language": self.language, "visibility": self.visibility}
         return {name: word for name, word in words.items() if word}
 
 
 class Note(NamedTuple):
-    """What people should know of a listed video: the kind of remark, the reason, which, and whether the job may name it."""
+    """A remark on one listed video."""
 
-    kind: str
+    kind: str  # one of the kinds in `remarks.py`
     reason: str
     video: Listed
-    is_named: bool = True
+    is_named: bool = True  # whether the job's answer may name the video

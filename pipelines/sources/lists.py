@@ -1,8 +1,8 @@
-"""Lists of uploads: which local files `pixr ingest` has put into S3, and what their manifests say.
+"""Upload lists: which local files `pixr ingest` has put into S3, with the rows of their manifests.
 
-A list is an object under `uploads/lists/`, named by the digest of its content and noted in `media.lists`; what is not
-noted there is no list, whoever has put it where. Its rows are checked like a source all the same: they name uploads of
-their own bucket and nothing else. Knows objects and rows, not what is done with them.
+A list is an object under `uploads/lists/`, named by the digest of its content and noted in `media.lists`; a list that
+is not noted there is refused, because anyone who can write to the bucket could have put it there. Its rows are checked
+too: they may name uploads of the same bucket and nothing else. Knows objects and rows, not what is done with them.
 """
 
 from __future__ import annotations
@@ -27,28 +27,38 @@ from pipelines.sources.manifest import Entry, require_creator
 from pipelines.sources.remarks import LEFT_OUT, Remark, Remarks
 
 UPLOADS, LISTS = "uploads", "uploads/lists"
-UPLOADED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/[^/]+")  # below UPLOADS: as `source` puts files there
+UPLOADED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}/[^/]+")  # a key below UPLOADS, as `source.upload` makes it
 LIST_BYTES_MAX = 1024 * 1024 * 1024
-LOOKS_MAX = 16  # at objects, side by side
+LOOKS_MAX = 16  # objects that are looked up at once
 PAGE_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class UploadRow:
-    """An upload, and what is said of it."""
+    """An uploaded object, and the manifest's row for it."""
 
     uri: str
     entry: Entry
 
 
 def is_list(uri: str) -> bool:
-    """Whether an address is one of a list, by its name."""
+    """Whether a URI is, by its name, that of an upload list."""
     _, key = store.split(uri)
     return key.startswith(f"{LISTS}/") and key.endswith(".jsonl")
 
 
 def write(storage: Storage, bucket: str, rows: Iterable[UploadRow], remarks: Iterable[Remark]) -> str:
-    """Put a list into S3 and return its address; `remember` makes it one that jobs read."""
+    """Store an upload list in S3; `remember` must note it before jobs accept it.
+
+    Args:
+        storage: Object store to write to.
+        bucket: Bucket of the uploads.
+        rows: The uploads with their manifest rows.
+        remarks: Remarks on the folder, which the job shows.
+
+    Returns:
+        The URI of the list.
+    """
     lines: list[dict[str, Any]] = [{"uri": row.uri, "entry": dataclasses.asdict(row.entry)} for row in rows]
     lines += [{"remark": row} for row in remarks]
     body = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
@@ -58,12 +68,12 @@ def write(storage: Storage, bucket: str, rows: Iterable[UploadRow], remarks: Ite
 
 
 def remember(connection: Connection[Any], uri: str) -> None:
-    """Note that this list is Pixr's own; again, it changes nothing."""
+    """Note that Pixr wrote this list; idempotent."""
     connection.execute("INSERT INTO media.lists (uri) VALUES (%s) ON CONFLICT DO NOTHING", (uri,))
 
 
 def require_known(connection: Connection[Any], uri: str) -> None:
-    """Refuse a list that Pixr has not written; other sources pass.
+    """Refuse an upload list that Pixr did not write; URIs of other sources pass.
 
     Raises:
         Rejected: 403.
@@ -75,10 +85,19 @@ def require_known(connection: Connection[Any], uri: str) -> None:
 
 
 def read(storage: Storage, uri: str, remarks: Remarks, is_known: Known = nobody) -> list[tuple[StoredObject, Entry]]:
-    """The objects of a list, as they are now, with what is said of each; what is gone or may not be said is remarked.
+    """Read an upload list and look up its objects as they are now.
+
+    Args:
+        storage: Object store to read from.
+        uri: URI of the list.
+        remarks: Collects objects that are gone and rows that are invalid.
+        is_known: Whether a creator with a handle exists.
+
+    Returns:
+        The objects with their manifest rows, in the order of the list.
 
     Raises:
-        Rejected: Pixr has not written it, or it leads out of what was uploaded.
+        Rejected: the list was not written by Pixr, is too large, or names an object that was not uploaded.
     """
     if storage.size(uri) > LIST_BYTES_MAX:
         raise Rejected(f"{uri} is larger than {LIST_BYTES_MAX} bytes", code="bad-list")
@@ -88,36 +107,37 @@ def read(storage: Storage, uri: str, remarks: Remarks, is_known: Known = nobody)
     rows = [
         row for line in data.decode().splitlines() if (row := _row(json.loads(line), uri, bucket, remarks, is_known))
     ]
-    found = list[tuple[StoredObject, Entry]]()
+    uploads = list[tuple[StoredObject, Entry]]()
     with ThreadPoolExecutor(LOOKS_MAX) as pool:
         for start in range(0, len(rows), PAGE_ROWS):
             page = rows[start : start + PAGE_ROWS]
-            for row, seen in zip(page, pool.map(lambda row: _look(storage, row.uri), page), strict=True):
-                if isinstance(seen, StoredObject):
-                    found.append((seen, row.entry))
+            for row, looked_up in zip(page, pool.map(lambda row: _look(storage, row.uri), page), strict=True):
+                if isinstance(looked_up, StoredObject):
+                    uploads.append((looked_up, row.entry))
                 else:
-                    remarks.add(LEFT_OUT, seen, row.entry.file)
-    return found
+                    remarks.add(LEFT_OUT, looked_up, row.entry.file)
+    return uploads
 
 
 def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known: Known) -> UploadRow | None:
+    """Parse a line of a list; a remark on the folder, or a row that is invalid now, goes to `remarks` and gives None."""
     if "remark" in line:
         remarks.extend([line["remark"]])
         return None
     if not UPLOADED.fullmatch(str(line["uri"]).removeprefix(f"s3://{bucket}/{UPLOADS}/")):
         raise Rejected(f"{uri} names an object that was not uploaded", status=403, code="bad-list")
-    said = {**line["entry"], "tags": tuple(line["entry"]["tags"])}
-    said["creator"] = handles.meant(said.get("creator", ""), is_known)  # an earlier release left it as it was written
+    fields = {**line["entry"], "tags": tuple(line["entry"]["tags"])}
+    fields["creator"] = handles.meant(fields.get("creator", ""), is_known)  # earlier releases stored it as written
     try:
-        said["language"] = languages.named(said.get("language", ""))  # an earlier release left it as it was written
-        return UploadRow(line["uri"], require_creator(Entry(**said), is_known))
-    except ValueError as error:  # a release before this one took more
-        remarks.add(LEFT_OUT, str(error), str(said["file"]))
+        fields["language"] = languages.named(fields.get("language", ""))  # earlier releases stored it as written
+        return UploadRow(line["uri"], require_creator(Entry(**fields), is_known))
+    except ValueError as error:  # earlier releases accepted more
+        remarks.add(LEFT_OUT, str(error), str(fields["file"]))
         return None
 
 
 def _look(storage: Storage, uri: str) -> StoredObject | str:
-    """The object, or why there is none: its neighbours are no worse for that."""
+    """Return the object, or the reason why it cannot be looked up, so that one missing object fails no other."""
     try:
         return storage.info(uri)
     except Rejected as error:

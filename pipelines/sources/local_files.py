@@ -1,8 +1,7 @@
-"""The videos of a local file or folder, with what the manifests in it say.
+"""The videos of a local file or folder, with the rows of the manifests in it.
 
-Symbolic links are left out unless they are asked for: what a folder holds is what lies in it, and a link may lead to
-anything that this user can read. So is what is hidden, since a disk's trash is no part of a catalogue. All that is left
-out is said.
+Symbolic links are skipped unless asked for, since a link may lead to anything this user can read. Hidden files are
+skipped too, since a disk's trash does not belong in a catalogue. Everything that is skipped is remarked on.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from pipelines.sources.remarks import LEFT_OUT, ROW_REFUSED, ROW_WITHOUT_FILE, R
 from pipelines.sources.selection import Manifest, Selection
 
 FILES_MAX = 1_000_000
-SYSTEM_FOLDERS = ("$recycle.bin", "system volume information", "lost+found", "@eadir", "__macosx")  # small letters
+SYSTEM_FOLDERS = ("$recycle.bin", "system volume information", "lost+found", "@eadir", "__macosx")  # lower case
 HIDDEN = "it is hidden, or a system's own; `--hidden` takes such too"
 LINK = "it is a symbolic link; `--follow-links` takes what links lead to"
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What of a folder is taken beside its ordinary files."""
+    """What to take from a folder besides its ordinary files."""
 
     follow_links: bool = False
     hidden: bool = False
@@ -40,14 +39,24 @@ ORDINARY = Extent()
 def find(
     path: Path, given: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = nobody
 ) -> list[tuple[Path, Entry]]:
-    """The videos under a path that was named, in the order of their names.
+    """Find the videos under a local path.
+
+    Args:
+        path: A video file or a folder.
+        given: The manifest for the whole path; None takes the manifests in the folder, or beside the file.
+        remarks: Collects what is skipped and why.
+        extent: Whether to take hidden files and the targets of symbolic links too.
+        is_known: Whether a creator with a handle exists.
+
+    Returns:
+        The files in the order of their names, each with its manifest row, or with a row that holds the name alone.
 
     Raises:
-        Rejected: there is no such path or no video in it, it cannot be read, or a manifest is none.
+        Rejected: the path does not exist, cannot be read or holds no video, or a manifest is invalid.
     """
     try:
         return _found(path, given, remarks, extent, is_known)
-    except OSError as error:  # of the path itself: what lies in it and cannot be read is left out
+    except OSError as error:  # for the path itself; unreadable files below it are skipped
         detail = f"{error.filename or path} cannot be read: {why(error)}"
         raise Rejected(
             detail, code="not-readable", hint="look at its rights, and those of the folders above it"
@@ -65,35 +74,31 @@ def _found(
     files = sorted(_files(path, remarks, extent)) if path.is_dir() else [path.name]
     files = [file for file in files if is_text(file, remarks)]
     manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
-    found = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
-    chosen = copies.once(top, found, remarks)
+    selected = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
+    chosen = copies.once(top, selected, remarks)
     if not chosen:
-        said = f" ({remarks.told()})" if remarks.told() else ""
+        skipped = f" ({remarks.told()})" if remarks.told() else ""
         endings = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
         hint = "mend these rows" if remarks.has(ROW_REFUSED) else endings
-        raise Rejected(f"no video in {path}{said}", code="nothing-to-do", hint=hint)
-    return [(top / file, said.entry if said else _plain(file)) for file, said in chosen]
+        raise Rejected(f"no video in {path}{skipped}", code="nothing-to-do", hint=hint)
+    return [(top / file, row.entry if row else Entry(shown(file.rpartition("/")[2]))) for file, row in chosen]
 
 
 def why(error: OSError) -> str:
-    """Why a file cannot be read, without its path."""
+    """Return why a file cannot be read, without its path."""
     return (error.strerror or type(error).__name__).lower()
 
 
-def _plain(file: str) -> Entry:
-    return Entry(shown(file.rpartition("/")[2]))
-
-
 def _one(name: str, manifests: list[Manifest], remarks: Remarks) -> Selection:
-    """The one file that was named; rows of other files are no concern of it."""
-    own = Remarks()
-    found = selection.select([name], manifests, own, by_ending=False)
-    remarks.extend(row for row in own.rows() if row["kind"] != ROW_WITHOUT_FILE)
-    return found
+    """Select the one file that was named, without remarks on rows for other files."""
+    own_remarks = Remarks()
+    selected = selection.select([name], manifests, own_remarks, by_ending=False)
+    remarks.extend(row for row in own_remarks.rows() if row["kind"] != ROW_WITHOUT_FILE)
+    return selected
 
 
 def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
-    """Paths of files below a folder, relative to it; each folder once, whatever links lead to it."""
+    """Yield the paths of files below a folder, relative to it; a folder that several links lead to is read once."""
     seen = {_identity(folder)}
 
     def unreadable(error: OSError) -> None:
@@ -112,7 +117,7 @@ def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
 
 
 def _is_entered(inner: Path, folder: Path, seen: set[tuple[int, int]], remarks: Remarks, extent: Extent) -> bool:
-    """Whether a folder below the one that was named is looked into; `seen` are those that links must not lead to again."""
+    """Whether to read an inner folder; with links followed, `seen` holds the folders read so far."""
     if _is_hidden(inner.name) and not extent.hidden:
         remarks.add(LEFT_OUT, HIDDEN, str(inner.relative_to(folder)))
         return False
@@ -127,23 +132,25 @@ def _is_entered(inner: Path, folder: Path, seen: set[tuple[int, int]], remarks: 
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    """Return device and inode of a folder, which tell it apart whatever its path."""
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
+    """Whether to take a file; one that is skipped is remarked on."""
     if _is_hidden(file.name) and not extent.hidden:
-        if manifest.is_video(file.name):  # of the others, as a folder's settings are, nobody would be told
+        if manifest.is_video(file.name):  # other hidden files, such as a folder's settings, are of no interest
             remarks.add(LEFT_OUT, HIDDEN, name)
         return False
     try:
-        found = file.stat() if extent.follow_links else file.lstat()
+        state = file.stat() if extent.follow_links else file.lstat()
     except OSError as error:
         remarks.add(LEFT_OUT, why(error), name)
         return False
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(state.st_mode):
         return True
-    remarks.add(LEFT_OUT, LINK if stat.S_ISLNK(found.st_mode) else "it is no regular file", name)
+    remarks.add(LEFT_OUT, LINK if stat.S_ISLNK(state.st_mode) else "it is no regular file", name)
     return False
 
 
@@ -152,7 +159,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def is_text(file: str, remarks: Remarks) -> bool:
-    """Whether a name can be kept as text; one that cannot is left out, and said."""
+    """Whether a name is valid UTF-8; one that is not gets a remark."""
     if manifest.is_text(file):
         return True
     remarks.add(LEFT_OUT, "its name is not UTF-8", file)
@@ -160,10 +167,12 @@ def is_text(file: str, remarks: Remarks) -> bool:
 
 
 def _beside(top: Path) -> list[str]:
-    return sorted(each.name for each in top.iterdir() if manifest.is_manifest(each.name) and not each.is_symlink())
+    """Return the names of the manifests in a folder."""
+    return sorted(file.name for file in top.iterdir() if manifest.is_manifest(file.name) and not file.is_symlink())
 
 
 def _manifests(top: Path, files: list[str], given: Path | None, is_known: Known) -> list[Manifest]:
+    """Read the given manifest, for the whole folder, or else every manifest among the files, each for its own folder."""
     if given is not None:
         if not given.is_file():
             raise Rejected(f"manifest {given} does not exist", code="not-found")

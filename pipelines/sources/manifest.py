@@ -1,8 +1,8 @@
-"""What a creator says about the videos of a folder: `manifest.csv` or `manifest.jsonl` beside them.
+"""Manifests: a creator's `manifest.csv` or `manifest.jsonl` beside the videos of a folder.
 
-Columns: file, title, description, tags (`;` between them in CSV), creator, wallet, visibility, language. Only `file` is
-needed. A manifest is input from outside: every row is checked, and a wrong one is named by its line while the others are
-taken. Which file a row speaks of is `selection`'s to find.
+Columns: file, title, description, tags (separated by `;` in CSV), creator, wallet, visibility, language. Only `file` is
+required. A manifest is untrusted input: every row is checked, and an invalid row is reported with its line while the
+others are used. Which file a row is for is decided in `selection.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pipelines.sources.handles import Known, nobody
 
 SEPARATOR = "sep=,"
 NAMES = ("manifest.csv", "manifest.jsonl")
-INITIALS = "mM"  # of these names, in any case
-# Of what `containers.DEMUXERS` read; of those that other files have too (.ps, .mod, .dat) none.
+INITIALS = "mM"  # first letters of NAMES, in either case
+# Endings of the formats in `containers.DEMUXERS`, without those that other kinds of files share (.ps, .mod, .dat).
 VIDEO_ENDINGS = (
     ".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".mj2", ".mkv", ".webm",
     ".ts", ".m2t", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".avi", ".divx",
@@ -39,16 +39,16 @@ BYTES_MAX = 256 * 1024 * 1024
 TEXT_MAX = 10_000
 TITLE_CHARS_MAX = 200
 TAGS_MAX = 100
-TAG_MAX = 200  # characters; an index of PostgreSQL takes 2,712 bytes
+TAG_MAX = 200  # characters; an index entry in PostgreSQL holds 2,712 bytes
 SHORT_MAX = {"language": 100, "wallet": 200, "file": 4096}  # characters
 VISIBILITIES = ("public", "unlisted", "private")
 DEFAULT_CREATOR = handles.UNKNOWN
-ADDRESS_BYTES = 32  # of a wallet
+ADDRESS_BYTES = 32  # of a wallet, as Solana has them
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One video's row. Empty means that nothing is said."""
+    """The row of one video; an empty field says nothing."""
 
     file: str
     title: str = ""
@@ -74,7 +74,7 @@ class Entry:
 
 
 def is_address(wallet: str) -> bool:
-    """Whether a text can be a wallet at all; that money may go there is the ledger's to say."""
+    """Whether a text has the form of a wallet address; whether it may be paid is the ledger's decision."""
     try:
         raw = base58.b58decode(wallet)
     except ValueError:
@@ -83,7 +83,11 @@ def is_address(wallet: str) -> bool:
 
 
 def _check_words(entry: Entry) -> None:
-    """Check what is said of a video: characters that are text, line breaks in a description alone, no overlong title."""
+    """Check the texts of a row: valid characters, line breaks in the description alone, a title that is not too long.
+
+    Raises:
+        ValueError: which text is wrong, and how.
+    """
     lines = (
         ("file", entry.file),
         ("title", entry.title),
@@ -93,10 +97,10 @@ def _check_words(entry: Entry) -> None:
         *(("tag", t) for t in entry.tags),
     )
     for name, text in lines:
-        if said := characters.fault(text):
-            raise ValueError(f"the {name} {said}")
-    if said := characters.fault(entry.description, lines=True):
-        raise ValueError(f"the description {said}")
+        if fault := characters.fault(text):
+            raise ValueError(f"the {name} {fault}")
+    if fault := characters.fault(entry.description, lines=True):
+        raise ValueError(f"the description {fault}")
     if len(entry.title) > TITLE_CHARS_MAX:
         raise ValueError(f"the title has {len(entry.title)} characters, 1 to {TITLE_CHARS_MAX} are allowed")
 
@@ -106,7 +110,7 @@ COLUMNS = frozenset(field.name for field in fields(Entry))
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """A row that can be used, and the line it begins on."""
+    """A valid row, and the line it begins on."""
 
     line: int
     entry: Entry
@@ -114,7 +118,7 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class RefusedRow:
-    """A row that cannot: its line, why, and the file it names where it names one."""
+    """An invalid row: its line, the reason, and the file it names, if it names one."""
 
     line: int
     reason: str
@@ -123,32 +127,32 @@ class RefusedRow:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a manifest says."""
+    """The rows of a manifest."""
 
     good: tuple[ManifestRow, ...]
     refused: tuple[RefusedRow, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether it says nothing at all: no bytes, or a line of columns alone."""
+        """Whether the manifest has no rows at all."""
         return not self.good and not self.refused
 
     def unread(self) -> int | None:
-        """The first line of which it cannot be told which file it is about."""
+        """Return the line of the first invalid row that names no file, or None."""
         return next((row.line for row in self.refused if not row.file), None)
 
 
 def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
-    """The rows of a manifest of this name or address; a wrong one stands apart and harms no other.
+    """Parse a manifest; an invalid row is returned with its reason and does not affect the others.
 
-    Creators that are known are never wrong.
+    `name` is the manifest's file name or URI. Handles for which `is_known` is true are always valid.
 
     Raises:
-        Rejected: it is no such file at all, or has a column that nothing knows.
+        Rejected: the text is not CSV, a column is unknown or there are more than `ROWS_MAX` rows.
     """
-    read = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
+    numbered = _json_rows(text) if name.lower().endswith(".jsonl") else _csv_rows(text, name)
     good, refused = list[ManifestRow](), list[RefusedRow]()
-    for count, (line, row) in enumerate(read):
+    for count, (line, row) in enumerate(numbered):
         if count >= ROWS_MAX:
             raise Rejected(f"manifest {name} has more than {ROWS_MAX} rows", hint="split the folder")
         try:
@@ -161,7 +165,7 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
 
 
 def text_of(data: bytes, name: str) -> str:
-    """The text of a manifest.
+    """Decode a manifest.
 
     Raises:
         Rejected: it is not UTF-8.
@@ -174,44 +178,45 @@ def text_of(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise Rejected(f"manifest {name}, line {line}: it is not UTF-8", code="bad-manifest", hint=hint) from error
-    if "\0" in text.partition("\n")[0]:  # without the mark that would say so
+    if "\0" in text.partition("\n")[0]:  # UTF-16 without a byte order mark
         raise Rejected(f"manifest {name}, line 1: it is not UTF-8 but UTF-16", code="bad-manifest", hint=hint)
     return text
 
 
 def _file_of(row: Mapping[str, Any] | str) -> str:
-    """The file that a refused row names, so that it is not taken without the row's words."""
+    """Return the file that an invalid row names, so that it is not ingested without the row's words."""
     file = row.get("file") if isinstance(row, Mapping) else None
     return file.strip() if isinstance(file, str) else ""
 
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Rows with the line they begin on."""
+    """Yield the rows of a CSV manifest with the line each begins on."""
     text = text.removeprefix("\ufeff")
-    before = 1 if text.lower().startswith(SEPARATOR) else 0  # a line for a spreadsheet, which says what is so anyway
-    reader = csv.reader(io.StringIO(text.partition("\n")[2] if before else text, newline=""), strict=True)
-    line = before + 1
+    skipped = 1 if text.lower().startswith(SEPARATOR) else 0  # lines: `sep=,` is for spreadsheets
+    reader = csv.reader(io.StringIO(text.partition("\n")[2] if skipped else text, newline=""), strict=True)
+    line = skipped + 1
     try:
         columns = [column.strip().lower() for column in next(reader, ())]
         _require_known([column for column in columns if column], f"manifest {name}, line {line}")
-        line = before + reader.line_num + 1
+        line = skipped + reader.line_num + 1
         for values in reader:
-            if any(values):  # unlike a spreadsheet's empty last row
+            if any(values):  # a spreadsheet may end with empty rows
                 yield line, _row(columns, values)
-            line = before + reader.line_num + 1
+            line = skipped + reader.line_num + 1
     except csv.Error as error:
         hint = "look for a quote that is not closed there"
         raise Rejected(f"manifest {name}, line {line}: {error}", hint=hint) from error
 
 
 def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    """Values by their columns; under no name what is wrong with them. Columns that are empty throughout are nobody's."""
+    """Return the values by column; columns without a name must be empty, or "" holds what is wrong with the row."""
     row = {column: value for column, value in zip(columns, values, strict=False) if column}
     nameless = [value for column, value in itertools.zip_longest(columns, values, fillvalue="") if not column]
     return {**row, "": "more values than columns"} if any(nameless) else row
 
 
 def _require_known(columns: Sequence[str], where: str) -> None:
+    """Refuse unknown, repeated or missing columns."""
     unknown = [column for column in columns if column not in COLUMNS]
     if twice := [column for column in COLUMNS if columns.count(column) > 1]:
         raise Rejected(f"{where}: column {twice[0]!r} stands twice")
@@ -226,9 +231,9 @@ def _require_known(columns: Sequence[str], where: str) -> None:
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    for number, line in enumerate(
-        text.removeprefix("\ufeff").split("\n"), 1
-    ):  # JSON may hold every other kind of line end
+    """Yield the rows of a JSON lines manifest with their lines; a text in place of a row is the reason why it is invalid."""
+    # JSON strings may hold every other kind of line break.
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -240,6 +245,11 @@ def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 
 
 def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
+    """Check and normalise a row.
+
+    Raises:
+        ValueError, TypeError: what is wrong with it.
+    """
     if "" in row:
         raise ValueError(str(row[""]))
     unknown = [str(key) for key in row if key not in COLUMNS]
@@ -270,15 +280,15 @@ def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
 
 
 def _unbroken(text: str) -> str:
-    """A title or tag with the line separators that people paste unseen (U+0085, U+2028, U+2029) as spaces."""
+    """Replace line separators that people paste unnoticed (U+0085, U+2028, U+2029) by spaces."""
     return re.sub("[\x85\u2028\u2029]", " ", text).strip()
 
 
 def _line(name: str, text: str) -> str:
-    """A text of one line as it is kept.
+    """Return a one-line text in the form that is stored.
 
     Raises:
-        ValueError: what is wrong with which text.
+        ValueError: what is wrong with it.
     """
     try:
         return characters.line(text)
@@ -287,32 +297,32 @@ def _line(name: str, text: str) -> str:
 
 
 def require_creator(entry: Entry, is_known: Known) -> Entry:
-    """The entry, if a creator can have its handle, or has it.
+    """Return the entry if its creator's handle is valid or belongs to an existing creator.
 
     Raises:
         ValueError: what is wrong with the handle.
     """
-    if (said := handles.fault(entry.creator)) and not is_known(entry.creator):
-        raise ValueError(said)
+    if (fault := handles.fault(entry.creator)) and not is_known(entry.creator):
+        raise ValueError(fault)
     return entry
 
 
 def _require_storable(texts: Mapping[str, str], tags: Sequence[str]) -> None:
-    """Refuse what no database keeps: half characters, zero bytes, words that are longer than an index takes."""
+    """Refuse texts that PostgreSQL cannot store: lone surrogates, zero bytes, words too long for an index."""
     for key, text in (*texts.items(), *(("tags", tag) for tag in tags)):
         if "\0" in text:
             raise ValueError(f"{key}: a text contains a zero byte")
         if not is_text(text):
             raise ValueError(f"{key}: half a character stands in it (a lone surrogate)")
-    for key, most in SHORT_MAX.items():
-        if len(texts.get(key, "")) > most:
-            raise ValueError(f"{key} is longer than {most} characters")
+    for key, chars_max in SHORT_MAX.items():
+        if len(texts.get(key, "")) > chars_max:
+            raise ValueError(f"{key} is longer than {chars_max} characters")
     if any(len(tag) > TAG_MAX for tag in tags):
         raise ValueError(f"a tag is longer than {TAG_MAX} characters")
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: a name from an old archive, or half an emoji, cannot."""
+    """Whether a text can be encoded as UTF-8, which lone surrogates (undecodable file names, half emojis) cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -321,17 +331,17 @@ def is_text(text: str) -> bool:
 
 
 def is_manifest(path: str) -> bool:
-    """Whether a path names a manifest, in whatever case."""
+    """Whether a path ends with a manifest's name, in any case."""
     return PurePosixPath(path).name.lower() in NAMES
 
 
 def is_video(key: str) -> bool:
-    """Whether an object looks like a video by its name; what it is will be seen when it is opened."""
+    """Whether a key ends like a video; what the file really is turns out when it is opened."""
     return key.lower().endswith(VIDEO_ENDINGS)
 
 
 def title_of(file: str) -> str:
-    """A readable title from a file's name."""
+    """Return a readable title made of a file's name."""
     stem = characters.cleaned(printable(re.sub(r"[_\-.]+", " ", PurePosixPath(file).stem)))
     words = " ".join(stem.split())[:TITLE_CHARS_MAX]
     return words[:1].upper() + words[1:] if characters.shows(words) else printable(file)[:TITLE_CHARS_MAX]

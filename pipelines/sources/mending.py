@@ -1,12 +1,12 @@
-"""What a listing changes of videos that were there before: a mended manifest takes effect on the next run.
+"""Updates of existing videos from a changed manifest, made when its source is ingested again.
 
-A word (title, description, tags, language, visibility) takes effect when a manifest says something else than it said last
-time; the same again leaves alone what people have changed since, and what it no longer says stays as it is. Of a video of a
-release that did not note what manifests said, only what nobody had said anything about is filled in.
+A word (title, description, tags, language, visibility) is applied if the manifest says something else than it said last
+time. The same word again leaves alone what people have changed since, and a word that was dropped from the manifest
+stays. For videos of releases that did not record what manifests said, only words that were never set are filled in.
 
-A video's creator changes when nothing can have been earned for another: nobody had been named, or it was never shown.
-After that only where the job was told to (`reassign`); what it has earned by then stays with whom it was earned for. Who
-asks must be able to speak for both creators. Knows SQL and no manifest.
+A video's creator changes only while nothing can have been earned for another one: no creator was named yet, or the
+video was never shown. After that it changes only if the job has `reassign`, and past earnings stay where they are. The
+job must be able to speak for both creators. Knows SQL and no manifest.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from pipelines.sources.listed import Listed, Note
 from pipelines.sources.manifest import title_of
 from pipelines.sources.remarks import CREATOR_CHANGED, CREATOR_KEPT, WORDS_CHANGED, WORDS_KEPT
 
+# The words of a video for which no manifest and no person has said anything.
 UNSAID: dict[str, Any] = {"description": "", "tags": [], "language": "english", "visibility": "public"}
 
-# Rows of which nothing new is said do not come back; they are locked in one order whatever order they are listed in.
+# Videos without any new word are not returned. Rows are locked by id, so that two jobs cannot deadlock.
 KNOWN = """
     SELECT v.id, v.source_uri, v.manifest_words AS said_before, c.handle AS creator, v.ready_at IS NOT NULL AS was_shown,
            v.title, v.description, v.tags, v.language, v.visibility
@@ -42,7 +43,7 @@ KNOWN = """
 
 @dataclass(frozen=True)
 class _Known:
-    """A video as it stands, and what manifests said of it last."""
+    """A video as it is stored, and what its manifest said last (None: not recorded)."""
 
     id: int
     source_uri: str
@@ -56,9 +57,12 @@ class _Known:
     visibility: str
 
     def new_words(self, said: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """What a manifest says that it did not say before, and that is not so already; and of that, what may not apply."""
+        """Return the words to apply, and the names of words that differ but must stay.
+
+        A word is new if it is neither what the manifest said last nor what is stored.
+        """
         before = self.said_before or {}
-        if self.language in languages.NAMES and before.get("language"):  # noted by an older release as it was written
+        if self.language in languages.NAMES and before.get("language"):  # older releases recorded it as written
             before = before | {"language": languages.known(before["language"])}
         words = {
             name: word
@@ -69,12 +73,13 @@ class _Known:
         return {name: word for name, word in words.items() if name not in kept}, kept
 
     def _is_unsaid(self, name: str) -> bool:
+        """Whether a word has the value that it has without a manifest."""
         if name == "title":
             return _letters(self.title) == _letters(title_of(self.source_uri.rpartition("/")[2]))
         return bool(getattr(self, name) == UNSAID[name])
 
     def kept_because(self, rights: Rights) -> str:
-        """Why it stays its creator's, though another is named; empty when it changes hands."""
+        """Return why the video keeps its creator although another one is named; empty if it changes."""
         if not rights.covers(self.creator):
             return f"it is {self.creator}'s, whom this job does not speak for"
         if self.creator == UNKNOWN or not self.was_shown or rights.reassign:
@@ -83,39 +88,40 @@ class _Known:
 
 
 def apply(connection: Connection, page: Sequence[Listed], rights: Rights) -> tuple[list[Note], bool]:
-    """Change what is said of videos, within the caller's transaction; what was changed or may not be, and whether any
-    search can feel it.
+    """Update the videos of a page from what their manifests say now, within the caller's transaction.
+
+    Returns remarks on what was and was not changed, and whether any change can be seen by a search.
     """
-    given = {video.source_uri: video for video in page}
-    rows = [{"source_uri": uri, "creator": video.creator, "said": video.said()} for uri, video in given.items()]
+    listed = {video.source_uri: video for video in page}
+    rows = [{"source_uri": uri, "creator": video.creator, "said": video.said()} for uri, video in listed.items()]
     with connection.cursor(row_factory=class_row(_Known)) as cursor:
         known = cursor.execute(KNOWN, (Jsonb(rows), UNKNOWN)).fetchall()
     notes, changes = list[Note](), list[dict[str, Any]]()
-    for found in known:
-        change, said = _change(found, given[found.source_uri], rights)
-        notes += said
+    for video in known:
+        change, remarks = _change(video, listed[video.source_uri], rights)
+        notes += remarks
         if change:
-            changes.append({**change, "id": found.id})
+            changes.append({**change, "id": video.id})
     _write(connection, changes)
-    felt = [change["id"] for change in changes if change.keys() - {"id", "noted"}]
-    carry_over(connection, felt)
-    return notes, bool(felt)
+    visible_ids = [change["id"] for change in changes if change.keys() - {"id", "noted"}]
+    carry_over(connection, visible_ids)
+    return notes, bool(visible_ids)
 
 
-def _change(found: _Known, video: Listed, rights: Rights) -> tuple[dict[str, Any], list[Note]]:
-    """What to write of a video, and what to say about that."""
+def _change(stored: _Known, video: Listed, rights: Rights) -> tuple[dict[str, Any], list[Note]]:
+    """Return the columns to write for a video, and remarks on them."""
     change, notes = dict[str, Any](), list[Note]()
-    if video.creator not in (found.creator, UNKNOWN):
-        kept = found.kept_because(rights)
+    if video.creator not in (stored.creator, UNKNOWN):
+        kept = stored.kept_because(rights)
         if kept:
             notes.append(Note(CREATOR_KEPT, kept, video))
         else:
             change["creator"] = video.creator
-            notes.append(Note(CREATOR_CHANGED, f"from {found.creator} to {video.creator}", video))
-    if not rights.covers(found.creator):
+            notes.append(Note(CREATOR_CHANGED, f"from {stored.creator} to {video.creator}", video))
+    if not rights.covers(stored.creator):
         return {}, notes
-    said, before = video.said(), found.said_before
-    words, kept_words = found.new_words(said)
+    said, before = video.said(), stored.said_before
+    words, kept_words = stored.new_words(said)
     if words:
         notes.append(Note(WORDS_CHANGED, ", ".join(words), video))
     if kept_words:
@@ -126,6 +132,7 @@ def _change(found: _Known, video: Listed, rights: Rights) -> tuple[dict[str, Any
 
 
 def _write(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:
+    """Write the changed columns; absent keys leave a column as it is."""
     if not changes:
         return
     connection.execute(
@@ -143,7 +150,7 @@ def _write(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:
 
 
 def carry_over(connection: Connection, video_ids: Sequence[int]) -> None:
-    """Have the moments of these videos carry their words and their creator."""
+    """Copy the words and the creator of these videos to their segments and embeddings."""
     if not video_ids:
         return
     connection.execute(
@@ -160,11 +167,12 @@ def carry_over(connection: Connection, video_ids: Sequence[int]) -> None:
 
 
 def _cleaned(word: Any) -> Any:
-    """A word as it is kept now: an older release kept, and noted, direction marks too."""
+    """Return a word in the form that is stored now; older releases stored direction marks too."""
     if isinstance(word, list):
         return [_cleaned(each) for each in word]
     return characters.cleaned(word) if isinstance(word, str) else word
 
 
 def _letters(text: str) -> str:
+    """Return the letters and digits of a text, case folded."""
     return "".join(filter(str.isalnum, text)).casefold()

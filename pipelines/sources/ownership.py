@@ -1,7 +1,7 @@
-"""Which objects of a bucket a job may use that speaks for some creators only.
+"""Which objects of a bucket belong to a job that may speak for some creators only.
 
-What a manifest of the bucket gives to another creator is not the job's, however the source is cut; whose an upload is
-stands in its list alone. Knows objects and manifests, not what is done with them.
+Objects that any manifest of the bucket gives to another creator are excluded, however the source is cut; whose an
+upload is stands in its upload list alone. Knows objects and manifests, not what is done with them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from pipelines.sources.selection import Manifest
 
 
 def require_open(uri: str, rights: Rights, own_bucket: str = "") -> None:
-    """Refuse uploads as a source where a job speaks for some creators only: whose they are stands in their list alone.
-    What lies in the folder of uploads is refused, and the whole of `own_bucket`, where Pixr puts them.
+    """Refuse a source that could hold other creators' uploads, if the job speaks for some creators only.
+
+    That is the folder of uploads, and the whole of `own_bucket`, which contains it. Only an upload list says whose an
+    upload is.
 
     Raises:
-        Rejected: 403; or 422 to everybody, its key has empty parts, by which some stores find what has another address.
+        Rejected: 403; or, whatever the rights, 422 for a key with empty parts, which some stores resolve to another
+            object.
     """
     bucket, key = store.split(uri)
     if key.startswith("/") or "//" in key:
@@ -42,71 +45,85 @@ def _is_upload(uri: str) -> bool:
     return f"{store.split(uri)[1]}/".startswith(f"{UPLOADS}/")
 
 
-def covered(each: Manifest, rights: Rights) -> Manifest:
-    """A manifest whose rows for creators that the job may not speak for are refused."""
+def covered(read: Manifest, rights: Rights) -> Manifest:
+    """Return the manifest with rows refused that name creators the job may not speak for."""
     refused = [
-        RefusedRow(row.line, said, row.entry.file)
-        for row in each.rows.good
-        if row.entry.creator and (said := rights.refusal(row.entry.creator))
+        RefusedRow(row.line, reason, row.entry.file)
+        for row in read.rows.good
+        if row.entry.creator and (reason := rights.refusal(row.entry.creator))
     ]
     lines = {row.line for row in refused}
-    good = tuple(row for row in each.rows.good if row.line not in lines)
-    return replace(each, rows=Rows(good, (*each.rows.refused, *refused)))
+    good = tuple(row for row in read.rows.good if row.line not in lines)
+    return replace(read, rows=Rows(good, (*read.rows.refused, *refused)))
 
 
 def around(
     uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, is_known: Known
 ) -> Iterator[Manifest]:
-    """All manifests of the bucket that speak of a source: those in it and those of the folders above. Neither a deeper
-    source nor a deeper manifest nor one of one's own hides what another says.
+    """Yield all manifests of the bucket that may describe a source: those in it, and those in the folders above it.
+
+    So neither a deeper source, nor a deeper manifest, nor one's own manifest hides what another one says.
+
+    Args:
+        uri: The source.
+        top: The URI that the paths of the source are relative to (`buckets.folder_of`).
+        objects: The objects of the source by path.
+        storage: Object store to read from.
+        is_known: Whether a creator with a handle exists.
+
+    Yields:
+        The manifests; the folder of each is a key of the bucket.
 
     Raises:
-        Rejected: one cannot be read. What it gives to others cannot be told from what is the job's.
+        Rejected: a manifest cannot be read, so it is unknown which files it gives to others.
     """
-    found = [each for each in objects.values() if manifest.is_manifest(each.uri)]
+    manifests = [stored for stored in objects.values() if manifest.is_manifest(stored.uri)]
     bucket, folder = store.split(top)
-    folders = [folder] if top != uri.rstrip("/") else []  # one object: of its own folder nothing is listed
+    folders = [folder] if top != uri.rstrip("/") else []  # a source of one object: its own folder was not listed
     while folder:
         folder = folder.rpartition("/")[0]
         folders.append(folder)
-    for above in folders:
+    for parent in folders:
         for initial in manifest.INITIALS:
-            begun = f"s3://{bucket}/{above}/{initial}" if above else f"s3://{bucket}/{initial}"
-            found += [one for one in buckets.bounded(storage.named(begun)) if manifest.is_manifest(one.uri)]
-    for each in found:
-        yield _read(each, storage, is_known)
+            prefix = f"s3://{bucket}/{parent}/{initial}" if parent else f"s3://{bucket}/{initial}"
+            manifests += [
+                stored for stored in buckets.bounded(storage.named(prefix)) if manifest.is_manifest(stored.uri)
+            ]
+    for stored in manifests:
+        yield _read(stored, storage, is_known)
 
 
-def _read(found: StoredObject, storage: Storage, is_known: Known) -> Manifest:
-    folder = store.split(found.uri)[1].rpartition("/")[0]
+def _read(stored: StoredObject, storage: Storage, is_known: Known) -> Manifest:
+    """Read a manifest whose folder is a key of the bucket; one that cannot be read is refused with 422."""
+    folder = store.split(stored.uri)[1].rpartition("/")[0]
     try:
-        return buckets.read_manifest(found.uri, folder, found.size, storage, is_known)
+        return buckets.read_manifest(stored.uri, folder, stored.size, storage, is_known)
     except Rejected as error:
         hint = "it may give files to others: mend it, split it, or delete it; a job for any creator does without it"
         raise Rejected(error.detail, status=422, code="bad-manifest", hint=hint) from error
 
 
 def others(objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights) -> dict[str, str]:
-    """Addresses of objects that are not the job's, with the reason: uploads, and those given to other creators."""
-    keys = {store.split(found.uri)[1]: found.uri for found in objects}
-    given = selection.refused(list(keys), [covered(each, rights) for each in manifests])
-    named = {keys[key]: reason for key, reason in given.items()}
-    return named | {uri: "whose an upload is stands in its list alone" for uri in keys.values() if _is_upload(uri)}
+    """Return the objects that are not the job's, by URI, with the reason: uploads, and those given to other creators."""
+    keys = {store.split(stored.uri)[1]: stored.uri for stored in objects}
+    refused_keys = selection.refused(list(keys), [covered(each, rights) for each in manifests])
+    reasons = {keys[key]: reason for key, reason in refused_keys.items()}
+    return reasons | {uri: "whose an upload is stands in its list alone" for uri in keys.values() if _is_upload(uri)}
 
 
 def without(
     objects: Mapping[str, StoredObject], reasons: Mapping[str, str], remarks: Remarks
 ) -> dict[str, StoredObject]:
-    """Objects by their paths but for those of `others`, whose videos are counted: their names are not the job's to know."""
-    for path, found in objects.items():
-        if found.uri in reasons and manifest.is_video(path):
-            remarks.add(LEFT_OUT, reasons[found.uri])
-    return {path: found for path, found in objects.items() if found.uri not in reasons}
+    """Return the objects without those in `reasons`; excluded videos are only counted, as the job may not know their names."""
+    for path, stored in objects.items():
+        if stored.uri in reasons and manifest.is_video(path):
+            remarks.add(LEFT_OUT, reasons[stored.uri])
+    return {path: stored for path, stored in objects.items() if stored.uri not in reasons}
 
 
 def is_covered(video: Listed, rights: Rights, remarks: Remarks) -> bool:
-    """Whether the job may speak for a video's creator; one that it may not list is counted, and named if it is nobody's."""
-    said = rights.refusal(video.creator)
-    if said:
-        remarks.add(LEFT_OUT, said, video.source_uri.rpartition("/")[2] if video.creator == UNKNOWN else "")
-    return not said
+    """Whether the job may speak for a video's creator; a refused video is counted, and named only if its creator is unknown."""
+    reason = rights.refusal(video.creator)
+    if reason:
+        remarks.add(LEFT_OUT, reason, video.source_uri.rpartition("/")[2] if video.creator == UNKNOWN else "")
+    return not reason

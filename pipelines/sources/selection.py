@@ -1,9 +1,9 @@
-"""Which files of a folder are videos, and which row of which manifest speaks of each.
+"""Which files of a folder are videos, and which manifest row belongs to each.
 
-Works on paths alone, relative and with `/`, so that it is the same for a local folder and for a prefix in S3. A row fits a
-file when the paths are the same; else when they are once written in one way (`./`, backslashes, Unicode composed); else
-when they differ in case only and one file alone fits. A video whose row is refused is left out: without its row it would
-be another creator's. So is one that two rows of equal rank give to different creators.
+Works on relative paths with `/`, so it is the same for a local folder and for a prefix in S3. A row matches a file if
+the paths are equal; else if they are equal after normalisation (`./`, backslashes, Unicode composition); else if they
+differ in case only and just one file does. A video whose row is refused is left out, since without its row it would go
+to the job's creator. So is one that two manifests of equal depth give to different creators.
 """
 
 from __future__ import annotations
@@ -22,38 +22,36 @@ from pipelines.sources.remarks import FILE_WITHOUT_ROW, LEFT_OUT, MANIFEST_EMPTY
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest, where they apply (a folder, "" for the top) and what it is called in remarks."""
+    """The rows of a manifest, the folder they apply to ("" for the top), and the manifest's name in remarks."""
 
     name: str
     folder: str
     rows: Rows
 
     def place_of(self, row: ManifestRow | RefusedRow) -> str:
-        """Where a row stands, as remarks name it."""
+        """Return where a row stands, for remarks."""
         return f"{self.name}, line {row.line}"
 
     def depth(self) -> int:
-        """How many folders lie above its rows; of two rows for one file the deeper one counts."""
+        """Return the number of folders above its rows; of two rows for one file the deeper one counts."""
         return self.folder.count("/") + bool(self.folder)
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a row says of a file, and where the row stands."""
+    """A manifest row that matches a file, and where the row stands."""
 
     entry: Entry
     where: str
 
     def is_same(self, other: Said) -> bool:
-        """Whether another row says the same, however it writes the file's name."""
+        """Whether another row says the same, apart from how it writes the file's name."""
         return replace(self.entry, file=other.entry.file) == other.entry
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The videos of a folder in their order, each with what is said of it (None where nothing is); and those that a
-    manifest keeps out.
-    """
+    """The videos of a folder in order, each with its row (None without one), and the files that a manifest keeps out."""
 
     chosen: list[tuple[str, Said | None]]
     kept_out: list[str]
@@ -62,104 +60,117 @@ class Selection:
 def select(
     paths: Sequence[str], manifests: Iterable[Manifest], remarks: Remarks, *, by_ending: bool = True
 ) -> Selection:
-    """The videos among `paths`. A manifest in a deeper folder outweighs one further up. What does not fit goes into
-    `remarks`. Without `by_ending` every path is taken for a video: it was named by hand.
+    """Select the videos among paths and match them to manifest rows; a manifest in a deeper folder wins.
+
+    Args:
+        paths: Relative paths of the files.
+        manifests: The manifests that apply.
+        remarks: Collects rows and files that do not match, and what is left out.
+        by_ending: Whether only paths that end like a video count; False for a file that was named by hand.
+
+    Returns:
+        The videos with their rows, and the files that are kept out.
     """
-    names, said, refused = _Names(paths), dict[str, Said](), dict[str, str]()
-    applied = sorted(manifests, key=Manifest.depth)
-    for _, level in itertools.groupby(applied, Manifest.depth):
-        _apply(list(level), names, said, refused, remarks)
-    for each in applied:
-        refused |= _waiting(each, [path for path in paths if path not in said and path not in refused])
-    found = Selection([], [])
+    names, rows, refused = _Names(paths), dict[str, Said](), dict[str, str]()
+    by_depth = sorted(manifests, key=Manifest.depth)
+    for _, level in itertools.groupby(by_depth, Manifest.depth):
+        _apply(list(level), names, rows, refused, remarks)
+    for applied in by_depth:
+        refused |= _waiting(applied, [path for path in paths if path not in rows and path not in refused])
+    selection = Selection([], [])
     for path in paths:
         if path in refused:
-            found.kept_out.append(path)
+            selection.kept_out.append(path)
             remarks.add(LEFT_OUT, refused[path], path)
-        elif path in said:
-            found.chosen.append((path, said[path]))
+        elif path in rows:
+            selection.chosen.append((path, rows[path]))
         elif not by_ending or manifest.is_video(path):
-            found.chosen.append((path, None))
-            if any(_lies_in(path, each.folder) for each in applied):
+            selection.chosen.append((path, None))
+            if any(_lies_in(path, applied.folder) for applied in by_depth):
                 remarks.add(FILE_WITHOUT_ROW, "no row of a manifest speaks of it", path)
         elif posixpath.basename(path).lower().startswith("manifest") and not manifest.is_manifest(path):
             remarks.add(LEFT_OUT, f"a manifest is called {' or '.join(manifest.NAMES)}", path)
         elif not manifest.is_manifest(path):
             remarks.add(LEFT_OUT, f"{_ending(path)} is no ending of a video", path)
-    return found
+    return selection
 
 
 def refused(paths: Sequence[str], manifests: Iterable[Manifest]) -> dict[str, str]:
-    """Paths that one of these manifests keeps out, whatever others say, with the reason."""
-    names, found = _Names(paths), dict[str, str]()
-    for each in manifests:
-        said, in_it = dict[str, Said](), dict[str, str]()
-        _apply([each], names, said, in_it, Remarks())
-        found |= _waiting(each, [path for path in paths if path not in said]) | in_it
-    return found
+    """Return the paths that any one of these manifests keeps out, with the reason, whatever the other manifests say."""
+    names, reasons = _Names(paths), dict[str, str]()
+    for one in manifests:
+        rows, own_reasons = dict[str, Said](), dict[str, str]()
+        _apply([one], names, rows, own_reasons, Remarks())
+        reasons |= _waiting(one, [path for path in paths if path not in rows]) | own_reasons
+    return reasons
 
 
-def _waiting(each: Manifest, unsaid: Iterable[str]) -> dict[str, str]:
-    """Videos that a line may speak of that could not be read: those in its folder that no row speaks of."""
-    line = each.rows.unread()
+def _waiting(applied: Manifest, unmatched: Iterable[str]) -> dict[str, str]:
+    """Keep out the videos without a row in a manifest's folder, if a row could not be read and might be for any of them."""
+    line = applied.rows.unread()
     if line is None:
         return {}
-    reason = f"line {line} of {each.name} could not be read; files without a row wait until it is mended"
-    return {path: reason for path in unsaid if manifest.is_video(path) and _lies_in(path, each.folder)}
+    reason = f"line {line} of {applied.name} could not be read; files without a row wait until it is mended"
+    return {path: reason for path in unmatched if manifest.is_video(path) and _lies_in(path, applied.folder)}
 
 
 def _apply(
     level: Sequence[Manifest], names: _Names, said: dict[str, Said], refused: dict[str, str], remarks: Remarks
 ) -> None:
-    """Note what the manifests of one depth say. What one of their rows keeps out, no other one of them lets in."""
-    taken, out = dict[str, Said](), dict[str, str]()
-    for each in level:
-        if each.rows.is_empty:
-            remarks.add(MANIFEST_EMPTY, "no row stands in it", each.name)
-        for row in each.rows.refused:
-            where = each.place_of(row)
-            remarks.add(ROW_REFUSED, row.reason, where)
-            for path in names.meant(each.folder, row.file) if row.file else ():
-                out[path] = f"its row ({where}) is refused: {row.reason}"
-    for each in level:
-        for good in each.rows.good:
-            _take(Said(good.entry, each.place_of(good)), names.meant(each.folder, good.entry.file), taken, out, remarks)
-    said |= taken
-    for path in taken:
+    """Match the rows of the manifests of one depth; a file that one of them keeps out is not let in by another.
+
+    Results go to `said` and `refused`, where rows of deeper manifests replace those of higher ones.
+    """
+    matched, kept_out = dict[str, Said](), dict[str, str]()
+    for applied in level:
+        if applied.rows.is_empty:
+            remarks.add(MANIFEST_EMPTY, "no row stands in it", applied.name)
+        for bad in applied.rows.refused:
+            where = applied.place_of(bad)
+            remarks.add(ROW_REFUSED, bad.reason, where)
+            for path in names.meant(applied.folder, bad.file) if bad.file else ():
+                kept_out[path] = f"its row ({where}) is refused: {bad.reason}"
+    for applied in level:
+        for good in applied.rows.good:
+            row = Said(good.entry, applied.place_of(good))
+            _take(row, names.meant(applied.folder, good.entry.file), matched, kept_out, remarks)
+    said |= matched
+    for path in matched:
         refused.pop(path, None)
-    refused |= out
+    refused |= kept_out
 
 
-def _take(row: Said, found: Sequence[str], taken: dict[str, Said], out: dict[str, str], remarks: Remarks) -> None:
-    """Give a row to the file that it means. Of two for one file the first counts where they agree on the creator."""
-    if not found:
+def _take(row: Said, paths: Sequence[str], taken: dict[str, Said], kept_out: dict[str, str], remarks: Remarks) -> None:
+    """Assign a row to the file that it matches; of two rows for one file the first counts if they agree on the creator."""
+    if not paths:
         remarks.add(ROW_WITHOUT_FILE, "no file of this name is there", f"{row.where}: {row.entry.file}")
-    elif len(found) > 1:
+    elif len(paths) > 1:
         remarks.add(ROW_REFUSED, f"{row.entry.file!r} fits several files", row.where)
-        out |= dict.fromkeys(found, f"a row ({row.where}) fits it and others")
-    elif (first := taken.setdefault(found[0], row)) is not row and not first.is_same(row):
+        kept_out |= dict.fromkeys(paths, f"a row ({row.where}) fits it and others")
+    elif (first := taken.setdefault(paths[0], row)) is not row and not first.is_same(row):
         remarks.add(ROW_REFUSED, f"another row speaks of the same file: {first.where}", row.where)
         if first.entry.creator != row.entry.creator:
-            out[found[0]] = f"two rows give it to different creators: {first.where}, and {row.where}"
+            kept_out[paths[0]] = f"two rows give it to different creators: {first.where}, and {row.where}"
 
 
 def written(path: str) -> str:
-    """A path as one writes it: `/` between its parts, no `./`, letters with their accents composed (NFC)."""
+    """Return a path normalised: `/` between its parts, no `./`, letters and accents composed (NFC)."""
     return unicodedata.normalize("NFC", posixpath.normpath(path.replace("\\", "/")))
 
 
 def _folded(path: str) -> str:
+    """Return a normalised path, case folded."""
     return written(path).casefold()
 
 
 class _Names:
-    """Paths by the ways in which a row may name them; each index is made when it is first needed."""
+    """Paths by the ways in which a row may write them; each index is built when it is first needed."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
 
     def meant(self, folder: str, file: str) -> list[str]:
-        """The paths that a row of a folder's manifest may mean, by the strictest comparison that finds any."""
+        """Return the paths that a row of a folder's manifest matches, by the strictest comparison that matches any."""
         path = f"{folder}/{file}" if folder else file
         if path in self._exact:
             return [path]
@@ -181,13 +192,14 @@ class _Names:
         return self._by(_folded)
 
     def _by(self, form: Callable[[str], str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        paths: dict[str, list[str]] = {}
         for path in self._paths:
-            found.setdefault(form(path), []).append(path)
-        return found
+            paths.setdefault(form(path), []).append(path)
+        return paths
 
 
 def _lies_in(path: str, folder: str) -> bool:
+    """Whether a path is below a folder ("" is the top)."""
     return not folder or path.startswith(f"{folder}/")
 
 

@@ -1,7 +1,7 @@
-"""Where videos come from: a prefix in S3, or a local folder that is first put there under the hash of its content.
+"""Listing a source's videos: a prefix in S3, an upload list, or a local folder, which is uploaded first.
 
-A source is listed once a job. Words about the videos come from a manifest beside them. Only configured buckets are
-read. Knows objects and manifests, not what is done with them.
+Uploads are stored under the hash of their content. A job lists its source once, and only configured buckets are read.
+Knows objects and manifests, not what is done with them.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from pipelines.sources.selection import Manifest
 CHANGING = "it was written to while it was read; ingest it once it is whole"
 
 UNTOLD = "of what, is told to a job for any creator alone"
-UNSAID = Entry("-")  # of an object that no row speaks of
+UNSAID = Entry("-")  # stands for the row of an object without one
 
-Progress = Callable[[str, int, int], None]
-RequireRoom = Callable[[int], None]  # raises Rejected where so many bytes more would fill the disk
+Progress = Callable[[str, int, int], None]  # name of the file, files done, files in all
+RequireRoom = Callable[[int], None]  # takes a size in bytes; raises Rejected if the store has no room for it
 
 
 def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
-    """Refuse a source that cannot be read, before a job is made of it.
+    """Refuse a source that cannot be read, before a job is created for it.
 
     Raises:
-        Rejected: it is no S3 address, its bucket is not configured or does not exist, or nothing lies there.
+        Rejected: it is not an S3 URI, its bucket is not configured or does not exist, or the prefix is empty.
     """
     bucket, _ = store.split(uri)
     if bucket not in buckets:
@@ -53,7 +53,7 @@ def check(uri: str, storage: Storage, buckets: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds: its videos, each address once, and what people should know of the rest."""
+    """The videos of a source, one for each URI, and remarks on the rest."""
 
     videos: list[Listed]
     remarks: list[Remark]
@@ -69,49 +69,61 @@ def listed(
     is_known: Known = nobody,
     own_bucket: str = "",
 ) -> Listing:
-    """The videos of a source, in the order of their keys; without those of creators that the job may not speak for.
-    `own_bucket` is the one that holds uploads.
+    """List the videos of an S3 prefix or an upload list.
+
+    Args:
+        uri: The prefix, the object or the upload list.
+        storage: Object store to read from.
+        creator: Handle of the creator of videos whose row names none.
+        manifest_uri: Manifest for the whole source; "" takes those in its folders.
+        rights: Creators that the job may speak for; videos of others are left out.
+        is_known: Whether a creator with a handle exists.
+        own_bucket: The bucket that holds uploads.
+
+    Returns:
+        The videos in the order of their keys, and remarks.
 
     Raises:
-        Rejected: there is nothing there, or a manifest is none, or it is not the job's to list.
+        Rejected: it holds no videos, a manifest is invalid, or the source is not the job's to list.
     """
-    for each in filter(None, (uri, manifest_uri)):
-        ownership.require_open(each, rights, own_bucket)
+    for address in filter(None, (uri, manifest_uri)):
+        ownership.require_open(address, rights, own_bucket)
     remarks = Remarks()
     if lists.is_list(uri):
-        noted = Remarks()
-        found = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, noted, is_known)]
+        list_remarks = Remarks()
+        videos = [_listed(seen, entry, creator) for seen, entry in lists.read(storage, uri, list_remarks, is_known)]
         if rights.creators is None:
-            remarks.extend(noted.rows())
-        else:  # it may be another's folder
-            remarks.extend_counted(noted.rows(), UNTOLD)
+            remarks.extend(list_remarks.rows())
+        else:  # the list may be of another creator's folder
+            remarks.extend_counted(list_remarks.rows(), UNTOLD)
     else:
         top = buckets.folder_of(uri, storage)
-        objects = {found.uri.removeprefix(f"{top}/"): found for found in buckets.seen(storage.list(uri), remarks)}
+        objects = {stored.uri.removeprefix(f"{top}/"): stored for stored in buckets.seen(storage.list(uri), remarks)}
         if rights.creators is not None:
             around = ownership.around(uri, top, objects, storage, is_known)
-            others = ownership.others(list(objects.values()), around, rights)
-            objects = ownership.without(objects, others, remarks)
+            reasons = ownership.others(list(objects.values()), around, rights)
+            objects = ownership.without(objects, reasons, remarks)
         manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
         chosen = selection.select(list(objects), manifests, remarks).chosen
-        found = [
-            _listed(objects[path], said.entry if said else None, creator)
-            for path, said in chosen
+        videos = [
+            _listed(objects[path], row.entry if row else None, creator)
+            for path, row in chosen
             if local_files.is_text(path, remarks)
         ]
-    videos = _unique([video for video in found if ownership.is_covered(video, rights, remarks)], remarks)
+    videos = _unique([video for video in videos if ownership.is_covered(video, rights, remarks)], remarks)
     if not videos:
         raise _nothing(f"no video under {uri}", "check the address and the names", remarks)
     return Listing(videos, remarks.rows())
 
 
 def _nothing(detail: str, hint: str, remarks: Remarks) -> Rejected:
-    said = f" ({remarks.told()})" if remarks.told() else ""
-    return Rejected(f"{detail}{said}", status=404, code="nothing-to-do", hint=hint)
+    """Return the error of a source without videos, with the first remarks on why."""
+    reasons = f" ({remarks.told()})" if remarks.told() else ""
+    return Rejected(f"{detail}{reasons}", status=404, code="nothing-to-do", hint=hint)
 
 
 def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
-    """Each address once; the same content under the same name in two folders is one video."""
+    """Return each URI once; equal content under equal names in two folders is one video."""
     first: dict[str, Listed] = {}
     for video in videos:
         if video.source_uri in first:
@@ -121,38 +133,39 @@ def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
 
 
 def _manifests(objects: Mapping[str, StoredObject], storage: Storage, given: str, is_known: Known) -> list[Manifest]:
-    """The manifest that is given, for the whole source; else each one in it, for its folder."""
+    """Read the given manifest, for the whole source, or else every manifest in it, each for its own folder."""
     if given:
         return [buckets.read_manifest(given, "", storage.size(given), storage, is_known)]
     return [
-        buckets.read_manifest(found.uri, path.rpartition("/")[0], found.size, storage, is_known)
-        for path, found in objects.items()
+        buckets.read_manifest(stored.uri, path.rpartition("/")[0], stored.size, storage, is_known)
+        for path, stored in objects.items()
         if manifest.is_manifest(path)
     ]
 
 
-def _listed(found: StoredObject, entry: Entry | None, creator: str) -> Listed:
-    said = entry or UNSAID
-    file = entry.file if entry and "\\" not in entry.file else found.uri
+def _listed(stored: StoredObject, entry: Entry | None, creator: str) -> Listed:
+    """Return the listed video of an object and its manifest row."""
+    row = entry or UNSAID
+    file = entry.file if entry and "\\" not in entry.file else stored.uri
     return Listed(
-        source_uri=found.uri,
-        etag=found.etag,
-        size=found.size,
-        creator=said.creator or creator or manifest.DEFAULT_CREATOR,
-        title=said.title or manifest.title_of(PurePosixPath(file).name),
-        description=said.description,
-        tags=said.tags,
-        wallet=said.wallet,
-        visibility=said.visibility,
-        language=said.language,
-        is_titled=bool(said.title),
-        is_named=bool(said.creator),
+        source_uri=stored.uri,
+        etag=stored.etag,
+        size=stored.size,
+        creator=row.creator or creator or manifest.DEFAULT_CREATOR,
+        title=row.title or manifest.title_of(PurePosixPath(file).name),
+        description=row.description,
+        tags=row.tags,
+        wallet=row.wallet,
+        visibility=row.visibility,
+        language=row.language,
+        is_titled=bool(row.title),
+        is_named=bool(row.creator),
     )
 
 
 @dataclass(frozen=True)
 class Sent:
-    """The source to ingest, and what people should know of the folder that it was made of."""
+    """The upload list to ingest, and remarks on the folder that it was made from."""
 
     uri: str
     remarks: list[Remark]
@@ -169,11 +182,23 @@ def upload(
     is_known: Known = nobody,
     require_room: RequireRoom = lambda _: None,
 ) -> Sent:
-    """Put a local file or folder into S3 and return the list to ingest, once `lists.remember` has noted it. What is there
-    already is not sent again. `require_room` is asked before each file, with its size in bytes.
+    """Upload the videos of a local path and write the list of them; files that are in S3 already are not sent again.
+
+    Args:
+        path: A video file or a folder.
+        storage: Object store to write to.
+        bucket: Bucket of the uploads; created if it does not exist.
+        manifest_path: Manifest for the whole path; None takes those beside the videos.
+        progress: Called before each file and once at the end.
+        extent: Whether to take hidden files and the targets of symbolic links too.
+        is_known: Whether a creator with a handle exists.
+        require_room: Called before each file with its size in bytes.
+
+    Returns:
+        The list to ingest, which `lists.remember` must note before a job can read it, and remarks.
 
     Raises:
-        Rejected: there is no such path or no video in it, or no room for it.
+        Rejected: the path does not exist, holds no video, or its files do not fit into the store.
     """
     remarks = Remarks()
     found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
@@ -200,7 +225,19 @@ def local(
     *,
     is_known: Known = nobody,
 ) -> Listing:
-    """The videos of a local path as `upload` would make them known, without sending any."""
+    """List the videos of a local path as `upload` would, without sending any.
+
+    Args:
+        path: A video file or a folder.
+        bucket: Bucket that uploads would go to.
+        manifest_path: Manifest for the whole path; None takes those beside the videos.
+        extent: Whether to take hidden files and the targets of symbolic links too.
+        creator: Handle of the creator of videos whose row names none.
+        is_known: Whether a creator with a handle exists.
+
+    Returns:
+        The videos with the URIs that they would have, and remarks.
+    """
     remarks, videos = Remarks(), list[Listed]()
     found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
     for file in _each_once(found, path, bucket, remarks):
@@ -210,7 +247,7 @@ def local(
 
 @dataclass(frozen=True)
 class _State:
-    """By which one sees that a file was written to."""
+    """The file attributes by which a write is noticed."""
 
     device: int
     inode: int
@@ -219,13 +256,13 @@ class _State:
 
     @classmethod
     def of(cls, file: Path) -> Self:
-        found = file.stat()
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        state = file.stat()
+        return cls(state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @dataclass(frozen=True)
 class _Local:
-    """A local file: its name in the folder, where it goes, and the state that its content was read in."""
+    """A local file: its name in the folder, its URI, and its state when the content was hashed."""
 
     path: Path
     name: str
@@ -234,40 +271,42 @@ class _Local:
     entry: Entry
 
     def is_as_read(self) -> bool:
+        """Whether the file was neither written to nor removed since its content was hashed."""
         try:
             return _State.of(self.path) == self.state
         except OSError:  # removed
             return False
 
 
-def _each_once(found: list[tuple[Path, Entry]], path: Path, bucket: str, remarks: Remarks) -> Iterator[_Local]:
-    """Local files with their addresses. The same content under the same name in two folders is one video."""
-    top, first = path if path.is_dir() else path.parent, dict[str, str]()
-    for file, said in found:
+def _each_once(files: list[tuple[Path, Entry]], path: Path, bucket: str, remarks: Remarks) -> Iterator[_Local]:
+    """Yield local files with their URIs; equal content under equal names in two folders is one video."""
+    top, first_names = path if path.is_dir() else path.parent, dict[str, str]()
+    for file, entry in files:
         name = str(file.relative_to(top))
         try:
             state = _State.of(file)
             uri = _uri_of(file, bucket)
-            is_still = _State.of(file) == state
+            is_unchanged = _State.of(file) == state
         except OSError as error:
             remarks.add(LEFT_OUT, local_files.why(error), name)
             continue
-        if not is_still:
+        if not is_unchanged:
             remarks.add(LEFT_OUT, CHANGING, name)
-        elif uri in first:
-            remarks.add(LEFT_OUT, "the same file is there twice; the first one counts", f"{name} is {first[uri]}")
+        elif uri in first_names:
+            remarks.add(LEFT_OUT, "the same file is there twice; the first one counts", f"{name} is {first_names[uri]}")
         else:
-            first[uri] = name
-            yield _Local(file, name, uri, state, said)
+            first_names[uri] = name
+            yield _Local(file, name, uri, state, entry)
 
 
 def _uri_of(file: Path, bucket: str) -> str:
+    """Return the URI that a local file is uploaded to: the hash of its content, and its name."""
     digest = copies.digest_of(file)
     return f"s3://{bucket}/{UPLOADS}/{digest[:2]}/{digest}/{copies.name_of(file.name)}"
 
 
 def _put(file: _Local, storage: Storage, require_room: RequireRoom) -> bool:
-    """Whether a file's content is in S3 under its hash. Where it was written to meanwhile, nothing is."""
+    """Upload a file unless it is in S3 already; return False, and store nothing, if it was written to meanwhile."""
     if storage.exists(file.uri) and storage.size(file.uri) == file.state.size:
         return True
     if not file.is_as_read():
